@@ -1,0 +1,49 @@
+"""FBNetV3: a model zoo, a training loop and JointNAS, the joint search of network and recipe.
+
+Public names are loaded on first use, so that ``import fbnetv3.arch`` needs no torch and
+``build_model`` needs no detectron2.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Arch": "fbnetv3.arch",
+    "Block": "fbnetv3.arch",
+    "Cost": "fbnetv3.arch",
+    "count_cost": "fbnetv3.arch",
+    "get_arch": "fbnetv3.arch",
+    "list_archs": "fbnetv3.arch",
+    "build_model": "fbnetv3.modeling",
+    "deploy": "fbnetv3.modeling",
+    "register_op": "fbnetv3.modeling",
+    "list_models": "fbnetv3.zoo",
+    "Recipe": "fbnetv3.recipe",
+    "get_cfg": "fbnetv3.config",
+}
+_SUBPACKAGES = ("arch", "config", "data", "engine", "errors", "modeling", "recipe", "zoo")
+
+__all__ = ["__version__", *_HOME_OF]
+
+if TYPE_CHECKING:
+    from fbnetv3.arch import Arch, Block, Cost, count_cost, get_arch, list_archs
+    from fbnetv3.config import get_cfg
+    from fbnetv3.modeling import build_model, deploy, register_op
+    from fbnetv3.recipe import Recipe
+    from fbnetv3.zoo import list_models
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"fbnetv3.{name}")
+    raise AttributeError(f"module 'fbnetv3' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF, *_SUBPACKAGES])

@@ -1,0 +1,21 @@
+"""The root of the project's exceptions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FBNetError(Exception):
+    """An error that a user can act on.
+
+    Its message is one line: what is wrong (key, value, file), what is allowed, what to do.
+    Command-line tools print it without a traceback and exit with status 2.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Returns ``"; did you mean a, b?"`` for the known names closest to ``name``, or ``""``."""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)
+    return f"; did you mean {', '.join(by_lower[c] for c in close)}?" if close else ""

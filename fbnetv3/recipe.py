@@ -1,0 +1,133 @@
+"""A training recipe as a value: what a config says, a search proposes and a checkpoint carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fbnetv3.errors import FBNetError, did_you_mean
+
+OPTIMIZERS = ("rmsprop", "sgd")
+SCHEDULES = ("exponential", "cosine", "constant")
+AUGMENTATIONS = ("none", "imagenet", "cifar10")
+
+
+class RecipeError(FBNetError):
+    """A recipe has an unknown key or a value out of its range."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained (paper, Table 7 and A.3; the defaults are its ImageNet recipe).
+
+    Attributes:
+        optimizer: ``rmsprop`` (the TensorFlow form) or ``sgd`` (Nesterov momentum).
+        lr: peak learning rate for ``reference_batch`` images a step; > 0.
+        reference_batch: images for which ``lr`` is meant; lr grows linearly with the real batch.
+        batch_size: images a step over all processes.
+        epochs: length of the whole schedule, in epochs (may be fractional); > 0.
+        schedule: ``exponential`` (x ``decay`` per epoch after warm-up), ``cosine`` to 0, or
+            ``constant``.
+        decay: factor per epoch of the exponential schedule; in (0, 1].
+        warmup_epochs: linear warm-up from ``warmup_factor`` x lr; counted in ``epochs``.
+        warmup_factor: where the warm-up begins, as a share of lr; in [0, 1].
+        momentum: of the optimizer; in [0, 1).
+        weight_decay: on convolution and linear weights; >= 0.
+        weight_decay_norm: on batch-norm weights and all biases (paper: 0); >= 0.
+        ema: whether an exponential moving average of the weights is kept.
+        ema_decay: its decay per step (paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO).
+        ema_warmup: min(decay, (1 + t) / (10 + t)) at step t, for short trainings.
+        dropout: before the classifier, ``p`` of Table 7; in [0, 1).
+        drop_path: stochastic depth of the last block, linear over depth, ``d``; in [0, 1).
+        mixup: alpha of the Beta distribution, ``m``; 0 is off.
+        label_smoothing: in [0, 1).
+        auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
+        clip_grad_norm: largest gradient norm; 0 is off.
+        amp: mixed precision, where the device has it.
+    """
+
+    optimizer: str = "rmsprop"
+    lr: float = 0.026
+    reference_batch: int = 256
+    batch_size: int = 256
+    epochs: float = 400.0
+    schedule: str = "exponential"
+    decay: float = 0.9875
+    warmup_epochs: float = 5.0
+    warmup_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 7e-6
+    weight_decay_norm: float = 0.0
+    ema: bool = True
+    ema_decay: float = 0.99985
+    ema_warmup: bool = False
+    dropout: float = 0.17
+    drop_path: float = 0.09
+    mixup: float = 0.19
+    label_smoothing: float = 0.1
+    auto_augment: str = "imagenet"
+    clip_grad_norm: float = 0.0
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        for key, allowed in _CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise RecipeError(
+                    f"recipe {key}={getattr(self, key)!r} is unknown; allowed: {', '.join(allowed)}"
+                )
+        for key, (low, high, text) in _RANGES.items():
+            value = getattr(self, key)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise RecipeError(f"recipe {key}={value!r} is out of range; allowed: {text}")
+        if self.warmup_epochs > self.epochs:
+            raise RecipeError(
+                f"recipe warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
+            )
+
+    @property
+    def scaled_lr(self) -> float:
+        """The peak learning rate for the real batch: ``lr * batch_size / reference_batch``."""
+        return self.lr * self.batch_size / self.reference_batch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, as yaml and checkpoints hold them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Builds a recipe from plain values; keys that are left out keep their defaults.
+
+        Raises:
+            RecipeError: an unknown key (the closest known ones are named) or a bad value.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise RecipeError(f"recipe has no key {key!r}{did_you_mean(key, known)}")
+        return cls(**values)
+
+
+_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "auto_augment": AUGMENTATIONS}
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+_POSITIVE = math.ulp(0.0)
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "lr": (_POSITIVE, math.inf, "> 0"),
+    "reference_batch": (1, math.inf, ">= 1"),
+    "batch_size": (1, math.inf, ">= 1"),
+    "epochs": (_POSITIVE, math.inf, "> 0"),
+    "decay": (_POSITIVE, 1.0, "in (0, 1]"),
+    "warmup_epochs": (0.0, math.inf, ">= 0"),
+    "warmup_factor": (0.0, 1.0, "in [0, 1]"),
+    "momentum": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "weight_decay": (0.0, math.inf, ">= 0"),
+    "weight_decay_norm": (0.0, math.inf, ">= 0"),
+    "ema_decay": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "dropout": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "drop_path": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "mixup": (0.0, math.inf, ">= 0"),
+    "label_smoothing": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "clip_grad_norm": (0.0, math.inf, ">= 0"),
+}
