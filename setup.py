@@ -1,0 +1,104 @@
+"""Installs fbnetv3; what it needs is stated here, once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# Ranges, with the version that the tests last ran with behind each. detectron2 has no official
+# package: `fbnetv3-install-detectron2` (or `make`) brings it; classifiers work without it.
+REQUIRES = [
+    "torch>=2.4,<3",  # 2.14.1
+    "torchvision>=0.19,<1",  # 0.29.1
+    "numpy>=1.26,<3",  # 2.4.6
+    "scipy>=1.11,<2",  # 1.17.1
+    "pillow>=10",  # 13.0.0
+    "pyyaml>=6",  # 6.0.3
+    "fvcore>=0.1.5.post20221221",  # 0.1.5.post20221221
+    "iopath>=0.1.9,<0.2",  # 0.1.10
+    "yacs>=0.1.8,<0.2",  # 0.1.8
+    "safetensors>=0.4,<1",  # 0.8.0
+    "optuna>=3.6,<6",  # 5.0.0
+    "rich>=13",  # 15.0.0
+    "matplotlib>=3.8,<4",  # 3.11.2
+    "tensorboard>=2.15,<3",  # 2.21.0
+    "scikit-learn>=1.4,<2",  # 1.9.1
+    "pycocotools>=2.0.7,<3",  # 2.0.11
+    # detectron2's own needs, so that its installation downloads nothing else
+    "omegaconf>=2.3,<3",  # 2.3.1
+    "hydra-core>=1.3,<2",  # 1.3.8
+    "termcolor>=2",  # 3.3.0
+    "tabulate>=0.9",  # 0.10.0
+    "cloudpickle>=3",  # 3.1.2
+    "tqdm>=4.66",  # 4.70.1
+    # detectron2's sdist is built with these, without isolation
+    "setuptools>=77",  # 84.2.1
+    "wheel>=0.43",  # 0.48.0
+]
+EXTRAS = {
+    "ray": ["ray>=2.30,<3"],
+    "postgres": ["psycopg2-binary>=2.9,<3"],
+    "dev": [
+        "build>=1.2",  # 1.6.1
+        "hypothesis>=6.100",  # 6.170.15
+        "mypy>=1.11",  # 2.4.1
+        "pre-commit>=3.7",
+        "pytest>=8.2",  # 9.2.0
+        "pytest-timeout>=2.3",  # 2.4.0
+        "pytest-xdist>=3.6",  # 3.8.0
+        "ruff>=0.6",  # 0.17.6
+        "timm>=1.0.9,<2",  # 1.0.31
+        "types-PyYAML>=6",  # 6.0.12.20261113
+    ],
+}
+COMMANDS = {
+    "fbnetv3-benchmark": "benchmark",
+    "fbnetv3-install-detectron2": "install_detectron2",
+    "fbnetv3-predict": "predict",
+    "fbnetv3-search": "search",
+    "fbnetv3-train": "train",
+    "fbnetv3-zoo": "zoo",
+}
+DATA = ["*.yaml", "**/*.yaml", "*.json", "**/*.json", "*.safetensors", "**/*.safetensors"]
+
+
+def version() -> str:
+    """Reads ``fbnetv3.__version__`` without importing the package."""
+    text = (ROOT / "fbnetv3" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("no __version__ in fbnetv3/__init__.py")
+    return found[1]
+
+
+def long_description() -> str:
+    """Returns the README's text, empty where the tree has none."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="fbnetv3",
+    version=version(),
+    description="FBNetV3: model zoo, training and JointNAS, joint architecture-recipe search",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["fbnetv3", "fbnetv3.*"]), "fbnetv3.model_zoo"],
+    package_dir={"fbnetv3.model_zoo": "model_zoo"},
+    package_data={"": DATA, "fbnetv3": ["py.typed"]},
+    include_package_data=False,
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            f"{command} = fbnetv3.cli.{module}:cli" for command, module in COMMANDS.items()
+        ]
+    },
+)
