@@ -1,0 +1,171 @@
+"""Optimizers: RMSProp in TensorFlow's form, and SGD, with no decay on norms and biases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fbnetv3.errors import FBNetError
+from fbnetv3.recipe import Recipe
+
+
+class OptimError(FBNetError):
+    """An optimizer was asked for something it cannot do."""
+
+
+class RMSpropTF(Optimizer):
+    """RMSProp as TensorFlow computes it, which EfficientNet-like recipes mean by "RMSProp".
+
+    For each weight w with gradient g::
+
+        g   = g + weight_decay * w
+        sq  = alpha * sq + (1 - alpha) * g ** 2        # sq starts as 1
+        buf = momentum * buf + lr * g / sqrt(sq + eps)
+        w   = w - buf
+
+    It differs from ``torch.optim.RMSprop`` in three ways: sq starts at one (not zero), eps is
+    inside the root, and lr is inside the momentum buffer, so a change of lr acts gradually.
+
+    The paper trains with RMSProp at lr 0.026 and gives no alpha, eps or momentum. The defaults
+    here (0.9, 1e-3, 0.9) are those of the MnasNet and EfficientNet code, whose search spaces and
+    recipe FBNetV3 shares. With torch's plain defaults the first step moves each weight by
+    lr / sqrt(1 - 0.99) = 10 lr whatever its gradient, and training starts by diverging.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: learning rate; >= 0.
+        alpha: decay of the squared gradients' average; in [0, 1).
+        eps: added to that average inside the root; > 0.
+        momentum: in [0, 1).
+        weight_decay: L2 penalty, added to the gradient; >= 0.
+
+    Raises:
+        OptimError: a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        alpha: float = 0.9,
+        eps: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _require("lr", lr, lr >= 0, ">= 0")
+        _require("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
+        _require("eps", eps, eps > 0, "> 0")
+        _require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+        _require("weight_decay", weight_decay, weight_decay >= 0, ">= 0")
+        values = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum}
+        super().__init__(params, {**values, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Does one step.
+
+        Args:
+            closure: recomputes the loss, with gradients, and returns it.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for params in _by_kind(p for p in group["params"] if p.grad is not None):
+                self._step_together(params, group)
+        return loss
+
+    def _step_together(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Steps tensors of one dtype and device with fused multi-tensor operations."""
+        states = [self._state_of(p) for p in params]
+        squares = [s["square_avg"] for s in states]
+        buffers = [s["momentum_buffer"] for s in states]
+        grads = [p.grad for p in params if p.grad is not None]
+        if group["weight_decay"]:
+            grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+        torch._foreach_mul_(squares, group["alpha"])
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - group["alpha"])
+        roots = torch._foreach_add(squares, group["eps"])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_addcdiv_(buffers, grads, roots, value=group["lr"])
+        torch._foreach_sub_(params, buffers)
+
+    def _state_of(self, param: Tensor) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            state["square_avg"] = torch.ones_like(param, memory_format=torch.preserve_format)
+            state["momentum_buffer"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        return state
+
+
+def _require(key: str, value: float, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise OptimError(f"RMSpropTF {key}={value!r} is out of range; allowed: {allowed}")
+
+
+def _by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:
+    kinds: dict[Any, list[Tensor]] = defaultdict(list)
+    for param in params:
+        kinds[param.dtype, param.device].append(param)
+    return list(kinds.values())
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Returns two groups: convolution and linear weights, then norm weights and biases.
+
+    The second group holds all tensors of at most one dimension: norm weights and biases are those,
+    in every network of the zoo and of torchvision. Frozen parameters are left out.
+
+    Raises:
+        OptimError: the model has no parameter to train.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise OptimError("the model has no parameter to train; unfreeze some (requires_grad)")
+    weights = [p for p in trained if p.ndim > 1]
+    norms = [p for p in trained if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": norms, "weight_decay": recipe.weight_decay_norm},
+    ]
+
+
+def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    return RMSpropTF(groups, recipe.scaled_lr, momentum=recipe.momentum)
+
+
+def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    nesterov = recipe.momentum > 0  # torch refuses Nesterov without momentum
+    return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
+
+
+_BUILDERS: dict[str, Callable[[list[dict[str, Any]], Recipe], Optimizer]] = {
+    "rmsprop": _rmsprop,
+    "sgd": _sgd,
+}
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """Returns the recipe's optimizer over ``model``, at the peak lr for the real batch.
+
+    The paper names RMSProp and SGD but gives no momentum, alpha or eps: the recipe's momentum
+    (0.9 by default) is used for both, alpha and eps as in :class:`RMSpropTF`; SGD is Nesterov's.
+
+    Args:
+        model: its frozen parameters (``requires_grad=False``) are left out.
+        recipe: optimizer, lr, momentum and the two weight decays.
+
+    Raises:
+        OptimError: the model has no parameter to train.
+    """
+    return _BUILDERS[recipe.optimizer](parameter_groups(model, recipe), recipe)
