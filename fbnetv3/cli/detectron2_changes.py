@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+from fbnetv3.errors import FBNetError
+
+
+class InstallError(FBNetError):
+    """detectron2 could not be downloaded, changed or installed."""
 
 
 class Change(NamedTuple):
@@ -29,6 +37,18 @@ CHANGES = (
     Change("structures/masks.py", "dtype=np.bool)", "dtype=bool)"),
     Change("utils/video_visualizer.py", "dtype=np.bool)", "dtype=bool)"),
     Change("utils/visualizer.py", "astype(np.bool)", "astype(bool)", 3),
+    # OpenCV is needed to draw masks alone: imported there
+    Change("utils/visualizer.py", "import cv2\n", ""),
+    Change(
+        "utils/visualizer.py",
+        "        mask = np.ascontiguousarray(mask)",
+        "        import cv2\n\n        mask = np.ascontiguousarray(mask)",
+    ),
+    Change(
+        "utils/visualizer.py",
+        "            _num_cc, cc_labels",
+        "            import cv2\n\n            _num_cc, cc_labels",
+    ),
     # setuptools 82 has no pkg_resources
     Change("model_zoo/model_zoo.py", "import pkg_resources\n", "import importlib.resources\n"),
     Change(
@@ -76,10 +96,40 @@ def has_cuda():
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
-    raise NotImplementedError(
+    raise RuntimeError(
         f"detectron2._C.{name} is not there: detectron2 was installed without its C++ extension. "
         "Deformable convolutions, rotated boxes and the fast COCO evaluation need it "
         "(pass use_fast_impl=False to COCOEvaluator), or install upstream's: "
         "pip uninstall detectron2, then fbnetv3-install-detectron2 --from-git"
     )
 '''
+
+
+def changed_text(text: str, change: Change) -> str:
+    """Returns ``text`` with the change made.
+
+    Raises:
+        InstallError: the text to replace is not found as often as expected.
+    """
+    found = text.count(change.old)
+    if found != change.count:
+        raise InstallError(
+            f"detectron2/{change.path} has {change.old!r} {found} times, expected {change.count}; "
+            f"it is not the version that the changes were written for, nothing was installed"
+        )
+    return text.replace(change.old, change.new)
+
+
+def apply_changes(package: Path, changes: Iterable[Change] = CHANGES) -> None:
+    """Makes the changes in the unpacked package and adds the stand-in for its C++ extension.
+
+    Raises:
+        InstallError: a file is missing, or is not what the changes were written for.
+    """
+    for change in changes:
+        path = package / change.path
+        if not path.is_file():
+            raise InstallError(f"detectron2/{change.path} is missing; nothing was installed")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(changed_text(text, change), encoding="utf-8")
+    (package / "_C.py").write_text(EXTENSION_STUB, encoding="utf-8")

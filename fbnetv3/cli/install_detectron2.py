@@ -13,11 +13,9 @@ put into the running environment with a ``dist-info``, so that pip lists and uni
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -25,14 +23,12 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fbnetv3.cli import run_main
-from fbnetv3.cli.detectron2_changes import CHANGES, EXTENSION_STUB, Change
-from fbnetv3.errors import FBNetError
+from fbnetv3.cli import distinfo, run_main
+from fbnetv3.cli.detectron2_changes import InstallError, apply_changes
 
 SDIST = "pb1-detectron2"
 SDIST_VERSION = "0.6"
@@ -40,7 +36,7 @@ SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29
 UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 UPSTREAM_COMMIT = "72e9dd6e8513d3be1a242c2c75ea5529c71dd087"
 # The number after the plus grows with CHANGES: an older installation by this tool is replaced.
-VERSION = f"{SDIST_VERSION}+fbnetv3.1"
+VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_NEEDS = ("pip", "setuptools", "wheel", "torch")
 REQUIRES = (
     "Pillow>=7.1",
@@ -61,10 +57,6 @@ REQUIRES = (
     "yacs>=0.1.8",
 )
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
-
-
-class InstallError(FBNetError):
-    """detectron2 could not be downloaded, changed or installed."""
 
 
 class Found(NamedTuple):
@@ -166,78 +158,21 @@ def extract(archive: Path, folder: Path) -> Path:
     return package
 
 
-def changed_text(text: str, change: Change) -> str:
-    """Returns ``text`` with the change made.
-
-    Raises:
-        InstallError: the text to replace is not found as often as expected.
-    """
-    found = text.count(change.old)
-    if found != change.count:
-        raise InstallError(
-            f"detectron2/{change.path} has {change.old!r} {found} times, expected {change.count}; "
-            f"it is not the version that the changes were written for"
-        )
-    return text.replace(change.old, change.new)
-
-
-def apply_changes(package: Path, changes: Iterable[Change] = CHANGES) -> None:
-    """Makes the changes in the unpacked package and adds the stand-in for its C++ extension."""
-    for change in changes:
-        path = package / change.path
-        if not path.is_file():
-            raise InstallError(f"detectron2/{change.path} is missing; nothing was installed")
-        text = path.read_text(encoding="utf-8")
-        path.write_text(changed_text(text, change), encoding="utf-8")
-    (package / "_C.py").write_text(EXTENSION_STUB, encoding="utf-8")
-
-
-def metadata_text() -> str:
-    """Returns the METADATA file, with the requirements that the changed package really has."""
-    lines = [
-        "Metadata-Version: 2.1",
-        "Name: detectron2",
-        f"Version: {VERSION}",
-        f"Summary: Python part of detectron2 {SDIST_VERSION} ({UPSTREAM_COMMIT[:8]}), no extension",
-        "Home-page: https://github.com/facebookresearch/detectron2",
-        "Author: FAIR",
-        "License: Apache-2.0",
-        *(f"Requires-Dist: {need}" for need in REQUIRES),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def record_text(root: Path, record: str) -> str:
-    """Returns the RECORD of every file under ``root``: path, sha256, size; itself without them."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        content = path.read_bytes()
-        digest = urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        rows.writerow([path.relative_to(root).as_posix(), f"sha256={digest}", len(content)])
-    rows.writerow([record, "", ""])
-    return out.getvalue()
-
-
 def stage(package: Path, licence: Path, root: Path) -> None:
     """Lays out ``package`` and its dist-info under ``root`` as they will lie in site-packages."""
     for source in sorted(p for p in package.rglob("*") if p.is_file()):
         copy = root / "detectron2" / source.relative_to(package)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)  # not its mode: the archive's is for its owner only
-    info = root / f"detectron2-{VERSION}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(metadata_text(), encoding="utf-8")
-    (info / "INSTALLER").write_text("fbnetv3-install-detectron2\n", encoding="utf-8")
-    (info / "WHEEL").write_text(
-        "Wheel-Version: 1.0\nGenerator: fbnetv3\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        encoding="utf-8",
+    distinfo.write(
+        root,
+        name="detectron2",
+        version=VERSION,
+        summary=f"Python part of detectron2 {SDIST_VERSION} ({UPSTREAM_COMMIT[:8]}), no extension",
+        home_page="https://github.com/facebookresearch/detectron2",
+        licence=licence,
+        requires=REQUIRES,
     )
-    (info / "top_level.txt").write_text("detectron2\n", encoding="utf-8")
-    shutil.copyfile(licence, info / "LICENSE")
-    record = info / "RECORD"
-    text = record_text(root, record.relative_to(root).as_posix())
-    record.write_text(text, encoding="utf-8")
 
 
 def move_into(staged: Path, target: Path) -> None:
