@@ -1,0 +1,72 @@
+# Everything runs in .venv, which is made on first use and kept; only a package index is needed.
+#   make demo               install, train a small network, look at the results
+#   make test               install, run the fast tests
+#   PYTHON=python3.11 make demo   choose the Python that makes .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n 2
+NEEDS := setup.py pyproject.toml fbnetv3/__init__.py
+DETECTRON2 := $(wildcard fbnetv3/cli/*detectron2*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo test test-slow lint format wheel clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+# An interrupted step leaves no stamp, and is done again.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; install Python 3.10 or newer, or name one: PYTHON=python3.11 make $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) tools/check_machine.py .
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(NEEDS)
+	@echo "Installing into $(VENV): torch's CUDA build is some 3 GB to download, 5.5 GB on disk."
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.detectron2: $(VENV)/.installed $(DETECTRON2)
+	$(BIN)/python tools/install_detectron2.py
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed $(NEEDS)
+	$(PIP) install --editable ".[dev]"
+	@touch $@
+
+install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
+
+dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
+
+demo: install ## train a small FBNetV3 on handwritten digits
+	$(BIN)/python tools/demo.py
+
+# Threads of several processes on few cores wait for each other: one per process.
+test test-slow: export OMP_NUM_THREADS = 1
+
+test: dev ## fast tests, under 10 minutes on 2 cores
+	$(PYTEST) -m "not slow"
+
+test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
+	$(PYTEST) -m slow --timeout 1800
+
+lint: dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: dev ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what was built, keep .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fbnetv3 tests tools projects -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
