@@ -28,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    named = dict(model.named_parameters(remove_duplicate=False))
+    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     named.update(model.named_buffers(remove_duplicate=False))
     return named
 
@@ -235,8 +235,9 @@ def _plan(model: nn.Module, tensors: dict[str, Tensor], shadow: Mapping[str, Ten
             widened.append((average, tensor))
             continue
         groups = averaged if average.is_floating_point() else copied
-        for side, member in zip(groups[tensor.dtype, tensor.device], (average, tensor)):
-            side.append(member)
+        averages, currents = groups[tensor.dtype, tensor.device]
+        averages.append(average)
+        currents.append(tensor)
     registries = [
         (registry, list(registry.values()))
         for module in model.modules()

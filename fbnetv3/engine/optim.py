@@ -66,7 +66,7 @@ class RMSpropTF(Optimizer):
         super().__init__(params, {**values, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Does one step.
 
         Args:

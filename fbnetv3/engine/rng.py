@@ -1,0 +1,52 @@
+"""The state of all global random generators, as plain values and tensors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fbnetv3.errors import FBNetError
+
+
+def capture_rng() -> dict[str, Any]:
+    """Returns the state of torch's (CPU, GPUs), Python's and numpy's global random generators."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (others draw from it)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "numpy": {
+            "name": str(name),
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+    }
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Puts back what :func:`capture_rng` gave; states of GPUs that this machine lacks are skipped.
+
+    Raises:
+        FBNetError: the state is incomplete.
+    """
+    try:
+        torch.set_rng_state(state["torch"])
+        python, numpy = state["python"], state["numpy"]
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+        keys = numpy["keys"].numpy().astype(np.uint32)
+        rest = (numpy["position"], numpy["has_gauss"], numpy["cached"])
+        np.random.set_state((numpy["name"], keys, *rest))  # noqa: NPY002
+        for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda, device)
+    except KeyError as error:
+        raise FBNetError(
+            f"the saved random state lacks {error}; resume from another checkpoint"
+        ) from error
