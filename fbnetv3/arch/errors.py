@@ -1,0 +1,55 @@
+"""What goes wrong with an architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fbnetv3.errors import FBNetError
+
+
+class ArchError(FBNetError):
+    """An architecture, a row of it, or a name is not valid.
+
+    Attributes:
+        problem: what is wrong, in words.
+        file, arch, row, key, value: where; None where it does not apply. Rows count from 0.
+        allowed: what would be right, in words.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | None = None,
+        arch: str | None = None,
+        row: int | None = None,
+        key: str | None = None,
+        value: Any = None,
+        allowed: str | None = None,
+    ) -> None:
+        self.problem, self.allowed = problem, allowed
+        self.file, self.arch, self.row, self.key, self.value = file, arch, row, key, value
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        row = None if self.row is None else f"row {self.row}"
+        place = [str(part) for part in (self.file, self.arch, row) if part is not None]
+        what = self.problem
+        if self.key is not None:
+            what = f"{self.key}: {self.value!r}: {what}"
+        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
+        return ": ".join([*place, what]) + allowed
+
+    def at(
+        self, *, file: str | None = None, arch: str | None = None, row: int | None = None
+    ) -> ArchError:
+        """Returns the same error with its place filled in where it was not known."""
+        return ArchError(
+            self.problem,
+            file=self.file or file,
+            arch=self.arch or arch,
+            row=row if self.row is None else self.row,
+            key=self.key,
+            value=self.value,
+            allowed=self.allowed,
+        )

@@ -1,0 +1,95 @@
+"""From a table row to its layers. Values may be ints or arrays of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.arch.errors import ArchError
+from fbnetv3.arch.keys import COMMON_KEYS, Key
+from fbnetv3.arch.layer import Ints, Layer
+from fbnetv3.arch.ops import OpSpec, get_op
+from fbnetv3.errors import did_you_mean
+
+_LAYER_KEYS = ("k", "e", "act", "se", "se_ratio")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The two kinds of layer in a row: the first, and what it is repeated as ``n - 1`` times."""
+
+    first: Layer
+    rest: Layer
+    n: Ints
+
+
+def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str, Any]:
+    """Checks a row and fills in the defaults of its op.
+
+    Args:
+        row: flat mapping; None stands for not given in the keys of ``known``.
+        known: keys that may be there with None though the op does not take them.
+
+    Raises:
+        ArchError: an unknown op or key, a missing key, or a value that is not allowed.
+    """
+    op = get_op(row.get("op"))
+    keys = {**COMMON_KEYS, **op.keys}
+    given = {key: value for key, value in row.items() if value is not None and key != "op"}
+    for key in row:
+        if key != "op" and key not in keys and (key in given or key not in known):
+            raise _unknown_key(op, key, row[key], keys)
+    clean: dict[str, Any] = {"op": op.name}
+    for name, key in keys.items():
+        value = _value(name, key, given)
+        if value is not None:
+            clean[name] = value
+    _check_together(op, clean)
+    return clean
+
+
+def _unknown_key(op: OpSpec, key: Any, value: Any, keys: Mapping[str, Key]) -> ArchError:
+    hint = did_you_mean(str(key), keys)
+    problem = f"op {op.name} does not take this key{hint}"
+    return ArchError(problem, key=str(key), value=value, allowed=", ".join(("op", *keys)))
+
+
+def _value(name: str, key: Key, given: Mapping[str, Any]) -> Any:
+    """Returns the checked value of a key, its default, or None for not set."""
+    has_need = key.needs is None or key.needs in given
+    if name in given:
+        if not has_need:
+            raise ArchError(f"needs {key.needs} to be set too", key=name, value=given[name])
+        return key.clean(name, given[name])
+    if key.required:
+        raise ArchError("missing", key=name, value=None, allowed=key.allowed)
+    return key.default if has_need else None
+
+
+def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
+    strided = np.any(np.asarray(row["s"]) > 1)
+    if op.pools and strided:
+        raise ArchError("a pooling op has no stride", key="s", value=row["s"], allowed="1")
+    if row.get("dw_padding") is not None and not strided:
+        # with stride 1 it would change the map's size, and the shortcut would not fit
+        problem = "only a row with a stride takes it"
+        raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
+
+
+def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) -> Row:
+    """Returns the layers of a clean row whose input has ``c_in`` channels.
+
+    Repeats have stride 1, as many channels in as out, and no key that is for the first only.
+    """
+    op = get_op(row["op"])
+    options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}
+    repeated = {key: None if op.keys[key].first_only else options[key] for key in options}
+    fixed = {key: row.get(key) for key in _LAYER_KEYS}
+    fixed |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
+    fixed["width_divisor"] = width_divisor
+    first = Layer(c_in=c_in, s=row["s"], options=options, **fixed)
+    rest = Layer(c_in=row["c"], s=1, options=repeated, **fixed)
+    return Row(first, rest, row["n"])

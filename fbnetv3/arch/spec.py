@@ -1,0 +1,316 @@
+"""An architecture as a value: ``Block`` is a table row, ``Arch`` the table.
+
+Both are frozen and checked when they are made, so that one that exists can be built and priced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.arch.errors import ArchError
+from fbnetv3.arch.expand import clean_row, expand_row
+from fbnetv3.arch.keys import OP_KEYS, Key
+from fbnetv3.arch.layer import Layer
+from fbnetv3.arch.ops import get_op
+from fbnetv3.errors import did_you_mean
+
+_SCALARS = {
+    "resolution": Key("int", minimum=1),
+    "num_classes": Key("int", minimum=1),
+    "width_divisor": Key("int", minimum=1),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A row of an architecture table: ``n`` layers of one op (paper, Table 1).
+
+    Args:
+        op: name of the op.
+        c: output channels, kept as given.
+        stage: number of the stage it belongs to.
+        k: kernel size, odd.
+        e: expansion; middle channels are ``c_in * e``, rounded.
+        n: how many layers; only the first has the stride.
+        s: stride.
+        act: activation; for an op that takes one, ``hswish`` where not given.
+        se: gate of the squeeze-and-excitation (``hsigmoid``, ``sigmoid``); None is none.
+        se_ratio: squeezed channels as a share of the middle channels; ``"0.25/e"`` divides by e.
+        options: the op's other keys, as ``{"dw_padding": 1}``; kept as a sorted tuple of pairs.
+
+    Raises:
+        ArchError: the op is unknown, does not take a key, or a value is not allowed.
+    """
+
+    op: str
+    c: int
+    stage: int
+    k: int | None = None
+    e: float | None = None
+    n: int = 1
+    s: int = 1
+    act: str | None = None
+    se: str | None = None
+    se_ratio: float | str | None = None
+    options: Any = ()
+
+    def __post_init__(self) -> None:
+        for name, value in _split(clean_row(self.to_dict(), known=_FIELDS)).items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as a flat mapping, without what is not set."""
+        row = {f: getattr(self, f) for f in _FIELD_ORDER if getattr(self, f) is not None}
+        options = dict(self.options)
+        twice = next((key for key in options if key in (*_FIELD_ORDER, "options")), None)
+        if twice is not None:
+            raise ArchError("is a field, not an option", key=twice, value=options[twice])
+        return row | options
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Block:
+        """Makes a block from a flat mapping, as a yaml row.
+
+        Raises:
+            ArchError: see the class.
+        """
+        if not isinstance(row, Mapping):
+            allowed = "a mapping such as {stage: 0, op: conv, k: 3, c: 16, s: 2}"
+            raise ArchError("a row is a mapping", key="row", value=row, allowed=allowed)
+        return cls(**_split(clean_row(row, known=_FIELDS)))
+
+    def replace(self, **changes: Any) -> Block:
+        """Returns a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+_FIELDS = tuple(f.name for f in dataclasses.fields(Block) if f.name != "options")
+_FIELD_ORDER = ("stage", "op", "k", "e", "c", "n", "s", "act", "se", "se_ratio")
+
+
+def _split(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Splits a flat row into Block's arguments."""
+    own = {key: value for key, value in row.items() if key in _FIELDS}
+    options = {key: value for key, value in row.items() if key not in _FIELDS}
+    return own | {"options": tuple(sorted(options.items()))}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A network as a table.
+
+    Attributes:
+        name: what it is called.
+        resolution: side of the square input in pixels.
+        blocks: the rows, in order.
+        width_divisor: channel counts derived inside a block are rounded to a multiple of it;
+            None for no rounding.
+        num_classes: outputs of the classifier.
+
+    Raises:
+        ArchError: there is no row, stages are out of order, groups do not divide channels, ...
+    """
+
+    name: str
+    resolution: int
+    blocks: tuple[Block, ...]
+    width_divisor: int | None = 8
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        try:
+            self._check()
+        except ArchError as error:
+            raise error.at(arch=str(self.name)) from None
+
+    def _check(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ArchError("not allowed", key="name", value=self.name, allowed="a text")
+        for name, key in _SCALARS.items():
+            value = getattr(self, name)
+            if value is not None or name != "width_divisor":
+                object.__setattr__(self, name, key.clean(name, value))
+        if not self.blocks:
+            raise ArchError("no rows", key="rows", value=[], allowed="at least one row")
+        self._check_stages()
+        for row, layers in enumerate(self.rows()):
+            for layer in layers:
+                _check_groups(layer, row)
+
+    def _check_stages(self) -> None:
+        before = -1
+        for row, block in enumerate(self.blocks):
+            if not isinstance(block, Block):
+                raise ArchError("not a Block", row=row, key="blocks", value=block, allowed="Block")
+            starts = (0,) if row == 0 else (before, before + 1)
+            if block.stage not in starts:
+                allowed = " or ".join(map(str, starts))
+                raise ArchError(
+                    "stages count up from 0 without a gap",
+                    row=row,
+                    key="stage",
+                    value=block.stage,
+                    allowed=allowed,
+                )
+            before = block.stage
+
+    def rows(self) -> Iterator[tuple[Layer, ...]]:
+        """Yields the layers of each row in turn."""
+        c_in, seen = 3, dict.fromkeys(range(len(self.blocks)), 0)
+        for block in self.blocks:
+            row = expand_row(block.to_dict(), c_in, self.width_divisor)
+            start = seen[block.stage]
+            yield tuple(
+                dataclasses.replace(row.rest if i else row.first, index=start + i)
+                for i in range(block.n)
+            )
+            seen[block.stage] = start + block.n
+            c_in = block.c
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Returns every layer in order, the repeats spelled out."""
+        return self._layers
+
+    @cached_property
+    def _layers(self) -> tuple[Layer, ...]:
+        return tuple(layer for row in self.rows() for layer in row)
+
+    @property
+    def stage_channels(self) -> list[int]:
+        """Output channels of each stage."""
+        return [block.c for block in self._stage_ends()]
+
+    @property
+    def stage_strides(self) -> list[int | None]:
+        """Pixels of input per pixel of each stage's output; None from a global pool on."""
+        strides: list[int | None] = []
+        total: int | None = 1
+        for block in self.blocks:
+            total = None if total is None or get_op(block.op).pools else total * block.s
+            strides[block.stage :] = [total]
+        return strides
+
+    def _stage_ends(self) -> list[Block]:
+        return list({block.stage: block for block in self.blocks}.values())
+
+    def replace(self, **changes: Any) -> Arch:
+        """Returns a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the table as plain data."""
+        head = {f: getattr(self, f) for f in ("name", *_SCALARS)}
+        return head | {"rows": [block.to_dict() for block in self.blocks]}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], *, file: str | None = None) -> Arch:
+        """Makes an Arch from plain data.
+
+        Args:
+            table: ``name``, ``resolution``, ``rows``, and if wanted ``width_divisor``,
+                ``num_classes`` and ``defaults`` (filled into rows whose op takes the key).
+            file: named in errors.
+
+        Raises:
+            ArchError: names file, architecture, row, key, value and what is allowed.
+        """
+        try:
+            return cls._from_dict(table)
+        except ArchError as error:
+            name = table.get("name") if isinstance(table, Mapping) else None
+            raise error.at(file=file, arch=name and str(name)) from None
+
+    @classmethod
+    def _from_dict(cls, table: Mapping[str, Any]) -> Arch:
+        _check_table(table)
+        defaults = _checked_defaults(table.get("defaults") or {})
+        blocks = []
+        for number, row in enumerate(table["rows"] or ()):
+            try:
+                blocks.append(Block.from_dict(_with_defaults(row, defaults)))
+            except ArchError as error:
+                raise error.at(row=number) from None
+        head = {key: table[key] for key in ("name", *_SCALARS) if key in table}
+        return cls(blocks=tuple(blocks), **head)
+
+    def to_yaml(self) -> str:
+        """Returns the table as yaml, one row a line."""
+        from fbnetv3.arch.files import dump_arch
+
+        return dump_arch(self)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, file: str | None = None) -> Arch:
+        """Makes an Arch from yaml text. ``file`` is named in errors.
+
+        Raises:
+            ArchError: it is not yaml, or not an architecture.
+        """
+        from fbnetv3.arch.files import parse_yaml
+
+        return cls.from_dict(parse_yaml(text, file=file), file=file)
+
+
+_TABLE_KEYS = ("name", *_SCALARS, "rows", "defaults")
+
+
+def _check_table(table: Mapping[str, Any]) -> None:
+    """Checks that a table has the keys it needs and no others."""
+    allowed = ", ".join(_TABLE_KEYS)
+    if not isinstance(table, Mapping):
+        raise ArchError("a table is a mapping", key="table", value=table, allowed=allowed)
+    for key in table:
+        if key not in _TABLE_KEYS:
+            hint = did_you_mean(str(key), _TABLE_KEYS)
+            raise ArchError(f"unknown key{hint}", key=key, value=table[key], allowed=allowed)
+    for key in ("name", "resolution", "rows"):
+        if key not in table:
+            raise ArchError("missing", key=key, value=None, allowed=allowed)
+    if not isinstance(table["rows"], (list, tuple)):
+        raise ArchError("not allowed", key="rows", value=table["rows"], allowed="a list of rows")
+
+
+def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(defaults, Mapping):
+        raise ArchError("not allowed", key="defaults", value=defaults, allowed="a mapping")
+    for key, value in defaults.items():
+        if key not in OP_KEYS:
+            hint = did_you_mean(str(key), OP_KEYS)
+            allowed = ", ".join(OP_KEYS)
+            raise ArchError(f"unknown default{hint}", key=key, value=value, allowed=allowed)
+    return defaults
+
+
+def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
+    """Fills the defaults into a row where its op takes the key, and what it needs is set."""
+    if not isinstance(row, Mapping):
+        return row
+    keys = get_op(row.get("op")).keys
+    fits = {
+        key: value
+        for key, value in defaults.items()
+        if key in keys and (keys[key].needs is None or row.get(keys[key].needs) is not None)
+    }
+    return fits | {key: value for key, value in row.items() if value is not None}
+
+
+def _check_groups(layer: Layer, row: int) -> None:
+    """Checks that grouped 1x1 convs have channels that their groups divide."""
+    sides = {"pw_groups": (layer.c_in, layer.mid), "pwl_groups": (layer.mid, layer.c_out)}
+    for key, channels in sides.items():
+        groups = layer.options.get(key, 1)
+        if np.any(np.mod(channels, groups)):
+            raise ArchError(
+                "does not divide the channels",
+                row=row,
+                key=key,
+                value=groups,
+                allowed=f"divisors of {channels[0]} and {channels[1]}",
+            )

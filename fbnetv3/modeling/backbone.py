@@ -1,0 +1,46 @@
+"""The stages of a network, without its head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from fbnetv3.arch import Arch
+from fbnetv3.modeling.registry import build_layer
+
+
+class FBNetBackbone(nn.Module):
+    """All layers of an architecture, one ``nn.Sequential`` a stage: ``stages[S][I]``.
+
+    Args:
+        arch: the table.
+        drop_path_rate: probability in training that the last layer's branch is dropped
+            (stochastic depth); it grows linearly over depth, from 0 at the first layer.
+    """
+
+    def __init__(self, arch: Arch, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        layers = arch.layers()
+        stages: list[list[nn.Module]] = [[] for _ in arch.stage_channels]
+        for depth, layer in enumerate(layers):
+            rate = drop_path_rate * depth / max(1, len(layers) - 1)
+            stages[layer.stage].append(build_layer(layer, rate))
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.stage_channels = arch.stage_channels
+        self.stage_strides = arch.stage_strides
+
+    def _outputs(self, x: Tensor) -> Iterator[Tensor]:
+        for stage in self.stages:
+            x = stage(x)
+            yield x
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Returns the output of every stage, (N, stage_channels[i], h_i, w_i)."""
+        return list(self._outputs(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images (N, 3, H, W) to the last stage's output."""
+        for stage in self.stages:
+            x = stage(x)
+        return x

@@ -1,0 +1,160 @@
+"""The ops of the FBNet family as modules. Shapes are (N, C, H, W), memory channels_last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from fbnetv3.arch import Layer
+from fbnetv3.modeling.registry import register_module
+
+# hswish(x) = x * relu6(x + 3) / 6; hsigmoid(x) = relu6(x + 3) / 6
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "hswish": partial(nn.Hardswish, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+    "relu6": partial(nn.ReLU6, inplace=True),
+    "swish": partial(nn.SiLU, inplace=True),
+}
+GATES: dict[str, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
+
+
+class ConvBN(nn.Module):
+    """Conv, batch norm, and if wanted an activation: (N, c_in, H, W) to (N, c_out, h, w)."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        k: int = 1,
+        s: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = False,
+        act: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, k, s, padding, groups=groups, bias=bias)
+        self.bn = nn.BatchNorm2d(c_out)
+        self.act = nn.Identity() if act is None else ACTIVATIONS[act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by a gate computed from their means: (N, C, H, W) to the same."""
+
+    def __init__(self, c: int, squeezed: int, act: str, gate: str) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(c, squeezed, 1)
+        self.act = ACTIVATIONS[act]()
+        self.expand = nn.Conv2d(squeezed, c, 1)
+        self.gate = GATES[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = F.adaptive_avg_pool2d(x, 1)  # (N, C, 1, 1)
+        return x * self.gate(self.expand(self.act(self.reduce(scale))))
+
+
+def _drop(rate: float) -> nn.Module:
+    return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
+
+
+def _expand(layer: Layer, groups: int = 1) -> nn.Module:
+    """The 1x1 conv to the middle channels; nothing where there are as many already."""
+    if layer.mid == layer.c_in:
+        return nn.Identity()
+    bias = layer.options["conv_bias"]
+    return ConvBN(layer.c_in, layer.mid, groups=groups, bias=bias, act=layer.act)
+
+
+@register_module("conv")
+class ConvBlock(ConvBN):
+    """Conv with bias, batch norm, activation."""
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__(
+            layer.c_in,
+            layer.c_out,
+            layer.k,
+            layer.s,
+            layer.padding,
+            bias=layer.options["conv_bias"],
+            act=layer.act,
+        )
+
+
+@register_module("mbconv")
+class MBConv(nn.Module):
+    """Inverted residual with squeeze-and-excitation: expand, depthwise, SE, project, shortcut."""
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        options, mid = layer.options, layer.mid
+        bias, pw_groups = options["conv_bias"], options["pw_groups"]
+        self.pw = _expand(layer, pw_groups)
+        self.shuffle = nn.ChannelShuffle(pw_groups) if pw_groups > 1 else nn.Identity()
+        self.dw = ConvBN(
+            mid, mid, layer.k, layer.s, layer.padding, groups=mid, bias=bias, act=layer.act
+        )
+        self.se = _squeeze_excite(layer)
+        self.pwl = ConvBN(mid, layer.c_out, groups=options["pwl_groups"], bias=bias)
+        self.residual = layer.residual
+        self.drop_path = _drop(drop_path if layer.residual else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pwl(self.se(self.dw(self.shuffle(self.pw(x)))))
+        return self.drop_path(y) + x if self.residual else y
+
+
+def _squeeze_excite(layer: Layer) -> nn.Module:
+    if layer.se is None or layer.act is None:
+        return nn.Identity()
+    return SqueezeExcite(layer.mid, layer.se_channels, layer.act, layer.se)
+
+
+@register_module("skip")
+class Skip(nn.Module):
+    """Identity; 1x1 conv, batch norm and activation where channels or stride change."""
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        bias = layer.options["conv_bias"]
+        self.conv = (
+            nn.Identity()
+            if layer.residual
+            else ConvBN(layer.c_in, layer.c_out, s=layer.s, bias=bias, act=layer.act)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class PointwiseAct(nn.Module):
+    """1x1 conv without batch norm, then an activation."""
+
+    def __init__(self, c_in: int, c_out: int, bias: bool, act: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 1, bias=bias)
+        self.act = ACTIVATIONS[act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+@register_module("mbpool")
+class MBPool(nn.Module):
+    """The efficient last stage of MobileNetV3: (N, c_in, H, W) to (N, c_out, 1, 1)."""
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.pw = _expand(layer)
+        bias, act = layer.options["conv_bias"], layer.act or "hswish"
+        self.pwl = PointwiseAct(layer.mid, layer.c_out, bias, act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pwl(F.adaptive_avg_pool2d(self.pw(x), 1))

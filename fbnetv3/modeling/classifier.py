@@ -1,0 +1,144 @@
+"""A backbone with a classifier, and ``build_model`` which makes one by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fbnetv3.arch import Arch, ArchError, get_arch
+from fbnetv3.arch.scaling import with_num_classes
+from fbnetv3.modeling import torchvision_models
+from fbnetv3.modeling.backbone import FBNetBackbone
+from fbnetv3.modeling.init import init_weights
+
+
+class ClassifierHead(nn.Module):
+    """Global average pool, dropout, linear: (N, C, h, w) to logits (N, classes)."""
+
+    def __init__(self, c_in: int, num_classes: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(c_in, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+
+
+class FBNetClassifier(nn.Module):
+    """A network of the FBNet family.
+
+    Args:
+        arch: the table; its ``num_classes`` is the number of logits.
+        drop_rate: dropout before the classifier, in [0, 1).
+        drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
+
+    Attributes:
+        arch: the table it was built from.
+        backbone: :class:`FBNetBackbone`.
+        head: :class:`ClassifierHead`; its linear layer is ``head.fc``.
+    """
+
+    def __init__(self, arch: Arch, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        for key, value in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            check_rate(key, value)
+        self.arch = arch
+        self.backbone = FBNetBackbone(arch, drop_path_rate)
+        self.head = ClassifierHead(arch.blocks[-1].c, arch.num_classes, drop_rate)
+        init_weights(self)
+
+    @property
+    def stage_channels(self) -> list[int]:
+        """Output channels of each stage."""
+        return self.backbone.stage_channels
+
+    @property
+    def stage_strides(self) -> list[int | None]:
+        """Pixels of input per pixel of each stage's output; None after a global pool."""
+        return self.backbone.stage_strides
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps images (N, 3, H, W) to the last stage's output (N, C, h, w)."""
+        return self.backbone(x)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Returns the output of every stage, in order."""
+        return self.backbone.forward_stages(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images (N, 3, H, W) to logits (N, classes)."""
+        return self.head(self.backbone(x))
+
+
+def check_rate(key: str, value: float) -> None:
+    """Raises an ArchError unless ``value`` is a rate in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ArchError("not allowed", key=key, value=value, allowed="a number in [0, 1)")
+
+
+def build_model(
+    name_or_arch: str | Arch,
+    num_classes: int = 1000,
+    pretrained: bool = False,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> nn.Module:
+    """Makes a classifier, in channels_last memory format and training mode.
+
+    Args:
+        name_or_arch: an architecture, the name of one (``fbnetv3_a``), or ``torchvision/NAME``.
+        num_classes: outputs; the table's own number gives way to it.
+        pretrained: whether to load the zoo's default weight of that name. With another number
+            of classes than the weight's, the classifier begins anew.
+        drop_rate: dropout before the classifier, in [0, 1).
+        drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
+
+    Returns:
+        An :class:`FBNetClassifier`, or a torchvision network.
+
+    Raises:
+        ArchError: an unknown name, or an argument that is not allowed.
+        FBNetError: there is no weight, or it cannot be had.
+    """
+    torchvision_name = torchvision_models.name_in(name_or_arch)
+    if torchvision_name is not None:
+        return torchvision_models.build(
+            torchvision_name, num_classes, pretrained, drop_rate, drop_path_rate
+        )
+    arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else name_or_arch
+    model = FBNetClassifier(with_num_classes(arch, num_classes), drop_rate, drop_path_rate)
+    if pretrained:
+        _load_pretrained(model, arch)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _load_pretrained(model: FBNetClassifier, arch: Arch) -> None:
+    """Loads the zoo's weight of ``arch.name``; needs the zoo only here."""
+    from fbnetv3 import zoo
+
+    new_head = model.arch.num_classes != arch.num_classes
+    zoo.load_weights(model, f"zoo://{arch.name}", allow_new_head=new_head)
+
+
+def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """Gives a model a new, freshly initialised classifier, in place.
+
+    Args:
+        model: from :func:`build_model`.
+        num_classes: its outputs.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ArchError: the model has no classifier known here.
+    """
+    if not isinstance(model, FBNetClassifier):
+        return torchvision_models.reset_classifier(model, num_classes)
+    model.arch = with_num_classes(model.arch, num_classes)
+    old = model.head.fc
+    new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+    init_weights(new)
+    model.head.fc = new
+    return model

@@ -1,0 +1,89 @@
+"""torchvision's classifiers behind ``build_model("torchvision/NAME")``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from fbnetv3.arch import ArchError
+from fbnetv3.errors import did_you_mean
+
+PREFIX = "torchvision/"
+
+# build_model's argument -> the argument of torchvision's builders
+_RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
+
+
+def name_in(name: Any) -> str | None:
+    """Returns NAME of ``torchvision/NAME``, else None."""
+    return name[len(PREFIX) :] if isinstance(name, str) and name.startswith(PREFIX) else None
+
+
+def _classifiers() -> list[str]:
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def build(
+    name: str, num_classes: int, pretrained: bool, drop_rate: float, drop_path_rate: float
+) -> nn.Module:
+    """Makes a torchvision classifier in channels_last memory format.
+
+    Raises:
+        ArchError: the name is unknown, the network has no such rate, or a weight is asked for.
+    """
+    known = _classifiers()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ArchError(
+            f"unknown torchvision model{hint}", key="name", value=name, allowed=", ".join(known)
+        )
+    if pretrained:
+        problem = "torchvision networks have no weights here"
+        raise ArchError(problem, key="pretrained", value=True, allowed="false")
+    given = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    rates = {_RATES[key]: _rate(name, key, rate) for key, rate in given.items() if rate}
+    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    if extra:
+        extra["init_weights"] = True
+    model = torchvision.models.get_model(
+        name, weights=None, num_classes=num_classes, **rates, **extra
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+def _rate(name: str, key: str, rate: float) -> float:
+    """Returns the rate if the network takes it: torchvision would swallow or refuse it."""
+    if not 0 <= rate < 1:
+        raise ArchError("not allowed", key=key, value=rate, allowed="a number in [0, 1)")
+    if _RATES[key] not in _parameters(name):
+        raise ArchError(f"torchvision/{name} has no such rate", key=key, value=rate, allowed="0")
+    return rate
+
+
+def _parameters(name: str) -> set[str]:
+    """Returns the arguments of the network's class."""
+    builder = torchvision.models.get_model_builder(name)
+    home = inspect.getmodule(inspect.unwrap(builder))
+    classes = inspect.getmembers(home, inspect.isclass)
+    own = [cls for _, cls in classes if issubclass(cls, nn.Module) and cls.__module__ == home.__name__]
+    takes = [set(inspect.signature(cls).parameters) for cls in own]
+    return set().union(*(names for names in takes if "num_classes" in names))
+
+
+def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """Replaces the last linear layer (or SqueezeNet's last conv) by a new one, in place."""
+    named = dict(model.named_modules())
+    kinds = (nn.Linear, nn.Conv2d)
+    path, old = [(n, m) for n, m in named.items() if isinstance(m, kinds)][-1]
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_classes)
+    else:
+        new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
+    parent, _, leaf = path.rpartition(".")
+    setattr(named[parent], leaf, new.to(old.weight))
+    return model
