@@ -1,0 +1,34 @@
+"""Data sets, transforms and loaders."""
+
+from __future__ import annotations
+
+from fbnetv3.data.dataset import ArrayDataset, FileDataset, ImageDataset, Subset, check_same_classes
+from fbnetv3.data.datasets import build_dataset, list_datasets, register_dataset
+from fbnetv3.data.errors import DataError
+from fbnetv3.data.loaders import EvalLoader, TrainLoader
+from fbnetv3.data.mixup import Mixup
+from fbnetv3.data.scan import find_broken, without_broken
+from fbnetv3.data.seeding import keyed_generator, mix_seed
+from fbnetv3.data.transforms import EvalTransform, ImageTransform, TrainTransform
+
+__all__ = [
+    "ArrayDataset",
+    "DataError",
+    "EvalLoader",
+    "EvalTransform",
+    "FileDataset",
+    "ImageDataset",
+    "ImageTransform",
+    "Mixup",
+    "Subset",
+    "TrainLoader",
+    "TrainTransform",
+    "build_dataset",
+    "check_same_classes",
+    "find_broken",
+    "keyed_generator",
+    "list_datasets",
+    "mix_seed",
+    "register_dataset",
+    "without_broken",
+]

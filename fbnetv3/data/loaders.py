@@ -1,0 +1,277 @@
+"""Batches as a function of (seed, iteration), whatever the number of workers and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from fbnetv3.data.dataset import ImageDataset
+from fbnetv3.data.errors import DataError
+from fbnetv3.data.seeding import keyed_generator, mix_seed, preserved_rng
+from fbnetv3.data.transforms import ImageTransform
+from fbnetv3.errors import FBNetError
+
+T = TypeVar("T")
+Transform = Callable[[Image.Image], torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+_ORDER, _AUGMENT = 0, 1
+
+
+class TrainLoader:
+    """Shuffled, augmented batches without end.
+
+    Epoch e visits the images in an order drawn from (seed, e) and drops the images that don't
+    fill a batch. Each image's augmentation is drawn from (seed, e, index of the image), so
+    the batches don't depend on ``num_workers``, and the batches of all ranks, joined, not on
+    ``world_size``. Drawing is from torch's CPU generator, which is put back after each batch:
+    a transform must not draw from ``random`` or numpy.
+
+    Args:
+        dataset: what to read.
+        transform: Pillow image -> 3 x H x W tensor; draws from torch's global generator.
+        total_batch: images a step over all ranks.
+        seed: of order and augmentation.
+        num_workers: processes that prepare batches; 0 does it in this one.
+        rank: of this process; it gets slice ``rank`` of each batch.
+        world_size: number of processes.
+
+    Raises:
+        DataError: the batch is larger than the data set or not a multiple of ``world_size``.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        *,
+        total_batch: int,
+        seed: int,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_ranks(rank, world_size, num_workers)
+        _check_batch(dataset, total_batch, world_size)
+        self.dataset = dataset
+        self.iters_per_epoch = len(dataset) // total_batch
+        self._num_workers = num_workers
+        self._batches = _TrainBatches(dataset, transform, total_batch, seed, rank, world_size)
+
+    def batches(self, start_iter: int = 0) -> Iterator[Batch]:
+        """Yields batch ``start_iter``, the next one, and so on without end.
+
+        Starting late costs nothing: earlier batches are not read.
+
+        Yields:
+            Images, N x 3 x H x W, float32, channels last; labels, N, int64. N is
+            ``total_batch / world_size``.
+
+        Raises:
+            DataError: an image can't be decoded, or a worker died.
+        """
+        return _checked(_data_loader(self._batches, _From(start_iter), self._num_workers))
+
+
+class EvalLoader:
+    """Every image once, in order: rank r sees images r, r + world_size, r + 2 world_size, ...
+
+    No image is padded or repeated, so ranks may differ by one image; sum over ranks. Workers
+    live on between passes.
+
+    Args:
+        dataset: what to read.
+        transform: Pillow image -> 3 x H x W tensor.
+        batch_size: images a step of this rank; the last batch may be smaller.
+        num_workers: processes that prepare batches; 0 does it in this one.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_ranks(rank, world_size, num_workers)
+        if batch_size < 1:
+            raise DataError(f"batch size {batch_size}: must be at least 1")
+        self.dataset = dataset
+        self.num_images = len(range(rank, len(dataset), world_size))
+        self._batches = _EvalBatches(dataset, transform, batch_size, rank, world_size)
+        self._loader = _data_loader(self._batches, range(len(self._batches)), num_workers)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields (images, labels) as TrainLoader does.
+
+        Raises:
+            DataError: an image can't be decoded, or a worker died.
+        """
+        return _checked(self._loader)
+
+
+class _Batches(Dataset["Batch | FBNetError"]):
+    """Batches by number; an error is returned, since DataLoader rewrites what workers raise."""
+
+    def __init__(self, dataset: ImageDataset, transform: Transform) -> None:
+        self._dataset, self._transform = dataset, transform
+
+    def keys(self, number: int) -> list[tuple[int, int]]:
+        """Returns (index, seed) of each image of batch ``number``."""
+        raise NotImplementedError
+
+    def __getitem__(self, number: int) -> Batch | FBNetError:
+        try:
+            return _load_batch(self._dataset, self._transform, self.keys(number))
+        except FBNetError as error:
+            return error
+
+
+class _TrainBatches(_Batches):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        total_batch: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        super().__init__(dataset, transform)
+        self._total, self._seed = total_batch, seed
+        local = total_batch // world_size
+        self._slice = slice(rank * local, (rank + 1) * local)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def keys(self, number: int) -> list[tuple[int, int]]:
+        epoch, step = divmod(number, len(self._dataset) // self._total)
+        batch = self._epoch_order(epoch)[step * self._total : (step + 1) * self._total]
+        return [(i, mix_seed(_AUGMENT, self._seed, epoch, i)) for i in batch[self._slice]]
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        if self._order[0] != epoch:
+            generator = keyed_generator(_ORDER, self._seed, epoch)
+            order = torch.randperm(len(self._dataset), generator=generator)
+            self._order = (epoch, order.tolist())
+        return self._order[1]
+
+
+class _EvalBatches(_Batches):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: Transform,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        super().__init__(dataset, transform)
+        self._indices = range(rank, len(dataset), world_size)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch_size)
+
+    def keys(self, number: int) -> list[tuple[int, int]]:
+        start = number * self._batch_size
+        batch = self._indices[start : start + self._batch_size]
+        return [(i, mix_seed(_AUGMENT, i)) for i in batch]
+
+
+class _From:
+    """The numbers from ``start`` on."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self._start)
+
+
+def _load_batch(
+    dataset: ImageDataset, transform: Transform, keys: Sequence[tuple[int, int]]
+) -> Batch:
+    labels = torch.tensor([dataset.targets[i] for i, _ in keys], dtype=torch.int64)
+    if isinstance(transform, ImageTransform):
+        pixels = list(_transformed(dataset, transform.pixels, keys))
+        return transform.normalize(np.stack(pixels)), labels
+    images = torch.stack(list(_transformed(dataset, transform, keys)))
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _transformed(
+    dataset: ImageDataset, transform: Callable[[Image.Image], T], keys: Sequence[tuple[int, int]]
+) -> Iterator[T]:
+    with preserved_rng() as generator:
+        for index, seed in keys:
+            image, _ = dataset.load(index)
+            generator.manual_seed(seed)
+            yield transform(image)
+
+
+def _data_loader(
+    batches: _Batches, numbers: _From | range, num_workers: int
+) -> DataLoader[Batch | FBNetError]:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        persistent_workers=num_workers > 0,
+        # without it, each pass would take a seed from the global generator
+        generator=torch.Generator(),
+    )
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _checked(loader: DataLoader[Batch | FBNetError]) -> Iterator[Batch]:
+    try:
+        for item in loader:
+            if isinstance(item, FBNetError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a data worker died ({' '.join(str(error).split())}); the usual cause is memory: use "
+            "fewer workers (DATALOADER.NUM_WORKERS 0 needs none) or a larger /dev/shm"
+        ) from error
+
+
+def _check_ranks(rank: int, world_size: int, num_workers: int) -> None:
+    if not 0 <= rank < world_size:
+        raise DataError(f"rank {rank} of world size {world_size}: allowed: 0 to {world_size - 1}")
+    if num_workers < 0:
+        raise DataError(f"{num_workers} data workers: must be at least 0")
+
+
+def _check_batch(dataset: ImageDataset, total_batch: int, world_size: int) -> None:
+    if total_batch < 1 or total_batch % world_size:
+        raise DataError(
+            f"batch of {total_batch} images over {world_size} processes: must be a positive "
+            f"multiple of {world_size}"
+        )
+    if len(dataset) < total_batch:
+        raise DataError(
+            f"{dataset.name} has {len(dataset)} images, fewer than one batch ({total_batch}); "
+            "lower the batch size or add images"
+        )

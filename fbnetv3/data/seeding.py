@@ -1,0 +1,38 @@
+"""Random draws keyed by what they are for, not by when they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_MASK = (1 << 64) - 1
+
+
+def mix_seed(*keys: int) -> int:
+    """Returns a well-mixed 63-bit seed of the integers (splitmix64 over each in turn)."""
+    state = len(keys)
+    for key in keys:
+        state = (state ^ (key & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def keyed_generator(*keys: int) -> torch.Generator:
+    """Returns a CPU generator seeded by the integers."""
+    return torch.Generator().manual_seed(mix_seed(*keys))
+
+
+@contextmanager
+def preserved_rng() -> Iterator[torch.Generator]:
+    """Lends torch's global CPU generator and puts its state back, also after an error."""
+    # torch.manual_seed would seed every accelerator too, for each image
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        yield generator
+    finally:
+        generator.set_state(state)

@@ -1,0 +1,187 @@
+"""Where image files lie: a class-per-folder tree, or a zip archive of one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fbnetv3.data.decode import IMAGE_SUFFIXES
+from fbnetv3.data.errors import DataError, some
+
+_SPLIT_NAMES = frozenset(("train", "val", "valid", "validation", "test"))
+_MAX_FILE_BYTES = 1 << 30
+_LAYOUT = "images must lie as CLASS/NAME.jpg"
+
+
+class Source(ABC):
+    """Named image files in class folders.
+
+    Attributes:
+        path: the folder or archive.
+        classes: names of the class folders, sorted.
+        files: posix path of each file relative to the root, sorted by class, then name.
+        targets: the index into ``classes`` of each file.
+    """
+
+    def __init__(self, path: Path, names: Iterable[str], folders: Iterable[str]) -> None:
+        """Sorts names (``CLASS/.../FILE``, other depths are left out) and class folders.
+
+        Raises:
+            DataError: no class folders, a class folder without images, or a tree of splits.
+        """
+        self.path = path
+        names = sorted(n for n in names if "/" in n and _is_image(n))
+        owners = [n.split("/", 1)[0] for n in names]
+        self.classes = sorted({*owners, *folders})
+        _check_classes(path, self.classes, set(owners))
+        index = {c: i for i, c in enumerate(self.classes)}
+        pairs = sorted((index[owner], name) for owner, name in zip(owners, names, strict=True))
+        self.targets = [target for target, _ in pairs]
+        self.files = [name for _, name in pairs]
+
+    @abstractmethod
+    def read(self, i: int) -> bytes:
+        """Returns the content of file ``i``.
+
+        Raises:
+            DataError: it can't be read.
+        """
+
+    def file_name(self, i: int) -> str:
+        """Returns the full path of file ``i``, as errors name it."""
+        return f"{self.path}/{self.files[i]}"
+
+
+class FolderSource(Source):
+    """Image files under ``path/CLASS/``, at any depth."""
+
+    def __init__(self, path: Path) -> None:
+        names: list[str] = []
+        for folder, subfolders, files in os.walk(path, followlinks=True):
+            subfolders[:] = [s for s in subfolders if not _is_hidden(s)]
+            parent = Path(folder).relative_to(path).as_posix()
+            names += [f"{parent}/{f}" for f in files if parent != "." and not _is_hidden(f)]
+        with os.scandir(path) as entries:
+            folders = [e.name for e in entries if e.is_dir() and not _is_hidden(e.name)]
+        super().__init__(path, names, folders)
+
+    def read(self, i: int) -> bytes:
+        try:
+            return (self.path / self.files[i]).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{self.file_name(i)}: cannot read the file ({error.strerror or error}); "
+                "restore it, or set DATA.SKIP_BROKEN True"
+            ) from error
+
+
+class ZipSource(Source):
+    """Image files in a zip archive, read in place: nothing is extracted to disk.
+
+    The classes may lie under one top-level folder of any name. The archive is opened again in
+    each process, and one instance may be read from several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._archive: zipfile.ZipFile | None = None
+        self._pid = -1
+        self._lock = threading.Lock()
+        self.path = path
+        entries = [i.filename for i in self._open().infolist()]
+        # a class folder may be stored as an entry of its own, with a slash at its end
+        entries = [e for e in entries if not any(map(_is_hidden, _parts(e)))]
+        self._prefix = _common_top(entries)
+        relative = [e.removeprefix(self._prefix) for e in entries]
+        folders = {_parts(e)[0] for e in relative if e.endswith("/") and _parts(e)}
+        super().__init__(path, (e for e in relative if not e.endswith("/")), folders)
+
+    def read(self, i: int) -> bytes:
+        archive = self._open()
+        try:
+            info = archive.getinfo(self._prefix + self.files[i])
+            if info.file_size > _MAX_FILE_BYTES:
+                raise zipfile.BadZipFile(f"{info.file_size} bytes when unpacked")
+            return archive.read(info)
+        # RuntimeError: encrypted; NotImplementedError: a compression that Python lacks
+        except Exception as error:
+            raise DataError(
+                f"{self.file_name(i)}: cannot read the file from the archive "
+                f"({' '.join(str(error).split())}); make or download the archive again, or set "
+                "DATA.SKIP_BROKEN True"
+            ) from error
+
+    def _open(self) -> zipfile.ZipFile:
+        """Returns this process's handle: a forked one shares its file position with the parent."""
+        with self._lock:
+            if self._archive is None or self._pid != os.getpid():
+                self._archive = _open_zip(self.path)
+                self._pid = os.getpid()
+            return self._archive
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_archive", "_pid", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _archive=None, _pid=-1, _lock=threading.Lock())
+
+
+def open_source(path: Path) -> Source:
+    """Opens a folder or a zip archive of classes.
+
+    Raises:
+        DataError: it is neither, or its content is not a class-per-folder tree.
+    """
+    try:
+        return FolderSource(path) if path.is_dir() else ZipSource(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read it ({error.strerror or error}); check its permissions"
+        ) from error
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{path}: not a zip archive, or a damaged one ({error}); download it again, or name a "
+            "folder with one subfolder per class"
+        ) from error
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name).parts
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _common_top(entries: list[str]) -> str:
+    """Returns ``TOP/`` if all images lie in class folders of one top-level folder, else ``""``."""
+    images = [_parts(e) for e in entries if _is_image(e) and not e.endswith("/")]
+    tops = {p[0] for p in images}
+    wrapped = len(tops) == 1 and all(len(p) > 2 for p in images)
+    return f"{tops.pop()}/" if wrapped else ""
+
+
+def _check_classes(path: Path, classes: list[str], with_images: set[str]) -> None:
+    if not with_images:
+        suffixes = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
+        raise DataError(f"{path}: no images in class folders; {_LAYOUT} (suffixes: {suffixes})")
+    if set(classes) <= _SPLIT_NAMES:
+        raise DataError(f"{path}: holds splits, not classes; name one of: {', '.join(classes)}")
+    empty = [c for c in classes if c not in with_images]
+    if empty:
+        raise DataError(
+            f"{path}: class folder without images: {some(empty)}; add images or delete the folder"
+        )
