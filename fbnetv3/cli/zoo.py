@@ -1,0 +1,124 @@
+"""``fbnetv3-zoo``: lists, checks and downloads weights, and writes MODEL_ZOO.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fbnetv3.arch import count_cost, get_arch
+from fbnetv3.cli import run_main
+from fbnetv3.io import atomic_write
+from fbnetv3.zoo import api, download, table, verify
+from fbnetv3.zoo.errors import RecordError
+from fbnetv3.zoo.records import find_record
+
+_WIDTH = 160  # columns, where the output is not a terminal
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(prog="fbnetv3-zoo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    listing = commands.add_parser("list", help="list models and weights")
+    listing.add_argument("pattern", nargs="?", default="*", help="as in 'fbnetv3*' (default: all)")
+    listing.add_argument("--pretrained", action="store_true", help="only what has weights, by tag")
+
+    check = commands.add_parser("verify", help="re-check costs, hashes and accuracies")
+    check.add_argument("pattern", nargs="?", default="*", help="of NAME.TAG (default: all)")
+    check.add_argument("--data", help="data set for accuracies (default: the record's, if found)")
+
+    write = commands.add_parser("table", help="write MODEL_ZOO.md")
+    write.add_argument("--output", type=Path, default=Path("MODEL_ZOO.md"))
+    write.add_argument("--check", action="store_true", help="only tell whether it is up to date")
+
+    fetch = commands.add_parser("download", help="download weights into the cache")
+    fetch.add_argument("names", nargs="+", metavar="NAME[.TAG]")
+    return parser.parse_args(argv)
+
+
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    grid = Table(*columns, title=title)
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    names = api.list_models(arguments.pattern, pretrained=arguments.pretrained)
+    if not names:
+        raise RecordError(f"no model matches {arguments.pattern!r}; try 'fbnetv3*'")
+    if arguments.pretrained:
+        return _list_weights(names)
+    rows = []
+    for arch in map(get_arch, names):
+        cost = count_cost(arch)
+        macs, params = f"{cost.macs / 1e6:.1f}M", f"{cost.params / 1e6:.2f}M"
+        rows.append([arch.name, macs, params, str(arch.resolution)])
+    _print("models", ["name", "MACs", "params", "resolution"], rows)
+    return 0
+
+
+def _list_weights(names: Sequence[str]) -> int:
+    rows = []
+    for record in map(find_record, names):
+        top1 = record.metrics.get("top1")
+        accuracy = f"{top1.value:.2f} ({top1.source})" if top1 else "-"
+        here = "yes" if download.local_path(record).is_file() else "no"
+        rows.append([record.full_name, str(record.resolution), accuracy, here, record.licence])
+    _print("weights", ["name.tag", "resolution", "top-1", "at hand", "licence"], rows)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    rows = verify.verify(arguments.pattern, data=arguments.data)
+    _print(
+        "verification",
+        ["name.tag", "check", "status", "detail"],
+        [[row.name, row.check, row.status, row.detail] for row in rows],
+    )
+    count = {
+        s: sum(r.status == s for r in rows) for s in (verify.OK, verify.FAILED, verify.SKIPPED)
+    }
+    print(", ".join(f"{n} {status}" for status, n in count.items()))
+    return 1 if count[verify.FAILED] else 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    text, path = table.model_zoo_table(), arguments.output
+    if arguments.check:
+        same = path.is_file() and path.read_text("utf-8") == text
+        print(f"{path} is {'up to date' if same else 'out of date: run fbnetv3-zoo table'}")
+        return 0 if same else 1
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    print(f"wrote {path}")
+    return 0
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    for record in map(find_record, arguments.names):
+        print(f"{record.full_name}: {download.fetch(record)}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 1 where a check failed."""
+    arguments = parse(argv)
+    commands = {"list": _list, "verify": _verify, "table": _table, "download": _download}
+    return commands[arguments.command](arguments)
+
+
+def cli() -> None:
+    """Entry point of the console script."""
+    sys.exit(run_main(main))
+
+
+if __name__ == "__main__":
+    cli()

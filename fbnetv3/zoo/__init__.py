@@ -1,0 +1,40 @@
+"""Weights: what there is, where it is, how it is checked and loaded."""
+
+from __future__ import annotations
+
+from fbnetv3.zoo.api import get, list_models, load_weights, transform
+from fbnetv3.zoo.converters import LoadSummary, load_state_dict
+from fbnetv3.zoo.download import cache_dir, fetch
+from fbnetv3.zoo.errors import (
+    DownloadError,
+    LoadError,
+    RecordError,
+    WeightsFileError,
+    ZooError,
+)
+from fbnetv3.zoo.files import read_tensors
+from fbnetv3.zoo.records import Metric, WeightRecord, all_records, find_record
+from fbnetv3.zoo.verify import VerifyRow, verify
+
+__all__ = [
+    "DownloadError",
+    "LoadError",
+    "LoadSummary",
+    "Metric",
+    "RecordError",
+    "VerifyRow",
+    "WeightRecord",
+    "WeightsFileError",
+    "ZooError",
+    "all_records",
+    "cache_dir",
+    "fetch",
+    "find_record",
+    "get",
+    "list_models",
+    "load_state_dict",
+    "load_weights",
+    "read_tensors",
+    "transform",
+    "verify",
+]

@@ -1,0 +1,94 @@
+"""MODEL_ZOO.md, made from the records and the architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fbnetv3.arch import Arch, count_cost, get_arch, list_archs
+from fbnetv3.zoo.records import WeightRecord, all_records
+
+_HEAD = """# Model zoo
+
+Made by `python tools/zoo.py table` from `fbnetv3/zoo/records/*.yaml` and the architecture
+tables; do not edit. `python tools/zoo.py verify` re-checks costs, hashes and, where the data is
+at hand, accuracies.
+
+MACs are multiply-adds of convolutions and linear layers plus one per element read by global
+average pools, at the stated resolution; params are all parameters. Accuracies are ImageNet
+validation unless the tag says otherwise: *quoted* from the weights' authors, *measured* here.
+
+## Architectures
+"""
+
+_PAPER = """
+## Paper and released models
+
+The FBNetV3 paper (Table 3) gives the MACs (it says FLOPs) below; the released models differ a
+little, because their channels were rounded to multiples of 8 for latency.
+
+| model | paper | released |
+|---|---|---|
+"""
+
+_WEIGHTS = """
+## Weights
+
+`fbnetv3.zoo.get("NAME.TAG", pretrained=True)`, or `MODEL.WEIGHTS zoo://NAME.TAG` in training.
+Where no sha256 is known, the first download pins the file's hash and later uses check it.
+The licence is that of the weights, not of this repository.
+
+"""
+
+# million MACs in the paper's Table 3
+_PAPER_MACS = {"fbnetv3_a": "343M", "fbnetv3_c": "544M", "fbnetv3_e": "752M", "fbnetv3_g": "2.0G"}
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |\n"
+
+
+def _table(head: list[str], rows: Iterable[Iterable[object]]) -> str:
+    return _row(head) + "|" + "---|" * len(head) + "\n" + "".join(map(_row, rows))
+
+
+def _macs(arch: Arch) -> str:
+    return f"{count_cost(arch).macs / 1e6:.1f}M"
+
+
+def _arch_row(name: str) -> list[object]:
+    arch = get_arch(name)
+    cost = count_cost(arch)
+    return [f"`{name}`", _macs(arch), f"{cost.params / 1e6:.2f}M", arch.resolution]
+
+
+def _metric(record: WeightRecord, key: str) -> str:
+    metric = record.metrics.get(key)
+    return f"{metric.value:.2f} ({metric.source})" if metric else "–"
+
+
+def _weight_row(record: WeightRecord) -> list[object]:
+    arch = record.arch()
+    notes = "; ".join(metric.note for metric in record.metrics.values() if metric.note)
+    variant = f"{record.variant.replace('_', '-')} form. " if record.variant else ""
+    return [
+        f"`{record.full_name}`",
+        _macs(arch),
+        f"{count_cost(arch).params / 1e6:.2f}M",
+        f"{record.resize} → {record.resolution}",
+        _metric(record, "top1"),
+        _metric(record, "top5"),
+        record.sha256[:8] if record.sha256 else "not known",
+        f"[file]({record.url})" if record.url else "packaged",
+        record.licence,
+        f"{variant}{record.note} {notes}".strip(),
+    ]
+
+
+def model_zoo_table() -> str:
+    """Returns the text of MODEL_ZOO.md."""
+    names = [n for n in list_archs("fbnet*")]
+    archs = _table(["name", "MACs", "params", "resolution"], map(_arch_row, names))
+    paper = "".join(_row([f"`{n}`", m, _macs(get_arch(n))]) for n, m in _PAPER_MACS.items())
+    columns = ["weights", "MACs", "params", "resize → crop", "top-1", "top-5", "sha256", "where"]
+    weights = _table([*columns, "licence", "note"], map(_weight_row, all_records()))
+    return f"{_HEAD}\n{archs}{_PAPER}{paper}{_WEIGHTS}{weights}"

@@ -1,0 +1,157 @@
+"""Checking what the records say: costs, files and, where the data is at hand, accuracies."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fbnetv3.arch import count_cost
+from fbnetv3.errors import FBNetError
+from fbnetv3.zoo.download import check_file, known_sha256, local_path
+from fbnetv3.zoo.errors import RecordError
+from fbnetv3.zoo.records import WeightRecord, all_records
+
+OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+# percent of top-1 that other image decoders and other machines may make
+TOLERANCE = {"quoted": 0.3, "measured": 0.1}
+
+
+@dataclass(frozen=True)
+class VerifyRow:
+    """The outcome of one check.
+
+    Args:
+        name: ``NAME.TAG``.
+        check: ``"cost"``, ``"hash"`` or ``"accuracy"``.
+        status: ``"ok"``, ``"failed"`` or ``"skipped"``.
+        detail: what was compared, or why it was skipped.
+    """
+
+    name: str
+    check: str
+    status: str
+    detail: str
+
+
+def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
+    """Re-checks every record: its cost, its file's hash, its accuracy.
+
+    Nothing is downloaded: a file that is not in the cache or the package is skipped, and so is
+    an accuracy whose data set is not there.
+
+    Args:
+        pattern: shell-style, over ``NAME.TAG``.
+        data: data set to measure the accuracy on, a registered name or a path; None is the one
+            that each record names, where it is found.
+
+    Raises:
+        RecordError: no record matches.
+    """
+    records = [r for r in all_records() if fnmatch.fnmatchcase(r.full_name, pattern)]
+    if not records:
+        raise RecordError(f"no weights match {pattern!r}; list them with: fbnetv3-zoo list")
+    return [row for record in records for row in _rows(record, data)]
+
+
+def _rows(record: WeightRecord, data: str | None) -> Iterator[VerifyRow]:
+    checks = {"cost": _cost, "hash": _hash, "accuracy": _accuracy}
+    for name, check in checks.items():
+        try:
+            status, detail = check(record, data)
+        except FBNetError as error:
+            status, detail = FAILED, str(error)
+        yield VerifyRow(record.full_name, name, status, detail)
+
+
+def _as_printed(count: int, quoted: float) -> float:
+    """Returns ``count`` in millions with as many digits as the quoted figure has."""
+    return round(count / 1e6, len(repr(quoted).partition(".")[2]))
+
+
+def _cost(record: WeightRecord, data: str | None) -> tuple[str, str]:
+    cost = count_cost(record.arch())
+    counts = {"macs_m": cost.macs, "conv_weights_m": cost.conv_weights}
+    quoted = {key: getattr(record, key) for key in counts}
+    stated = {key: value for key, value in quoted.items() if value is not None}
+    if not stated:
+        return SKIPPED, f"no cost quoted; counted {cost.macs / 1e6:.1f}M MACs"
+    wrong = [
+        f"{key}: {value}M quoted, {counts[key] / 1e6}M counted"
+        for key, value in stated.items()
+        if _as_printed(counts[key], value) != value
+    ]
+    if wrong:
+        return FAILED, "; ".join(wrong)
+    return OK, f"{cost.macs / 1e6:.1f}M MACs, {', '.join(stated)} equal to the digit"
+
+
+def _hash(record: WeightRecord, data: str | None) -> tuple[str, str]:
+    path = local_path(record)
+    if not path.is_file():
+        return (SKIPPED, "not downloaded") if record.url else (FAILED, f"{path} is missing")
+    known = known_sha256(record)
+    found = check_file(path, record)
+    origin = "stated" if record.sha256 else "pinned" if known else "not pinned yet"
+    return OK, f"sha256 {found[:12]}... ({origin})"
+
+
+def _accuracy(record: WeightRecord, data: str | None) -> tuple[str, str]:
+    quoted = record.metrics.get("top1")
+    if quoted is None or not local_path(record).is_file():
+        return SKIPPED, "no accuracy stated" if quoted is None else "not downloaded"
+    if (name := _data_at_hand(record, data)) is None:
+        return SKIPPED, f"data set {data or record.dataset} is not at hand (FBNETV3_DATA)"
+    top1 = measure_top1(record, name)
+    text = f"top-1 {top1:.2f} on {name}, {quoted.source} {quoted.value:.2f}"
+    return (OK if abs(top1 - quoted.value) <= TOLERANCE[quoted.source] else FAILED), text
+
+
+def _data_at_hand(record: WeightRecord, data: str | None) -> str | None:
+    from fbnetv3.data import DataError, build_dataset
+
+    name = data or record.dataset
+    if name is None:
+        return None
+    try:
+        build_dataset(name)
+    except DataError:
+        if data is not None:
+            raise
+        return None
+    return name
+
+
+@torch.inference_mode()
+def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float:
+    """Measures a record's top-1 accuracy.
+
+    Args:
+        record: whose file is at hand or can be downloaded.
+        data: registered name or path of the data set.
+        batch_size: images a step.
+
+    Returns:
+        In percent.
+    """
+    from fbnetv3.data import DataError, EvalLoader, build_dataset
+    from fbnetv3.zoo.api import get, transform
+
+    dataset = build_dataset(data)
+    if len(dataset.classes) != record.num_classes:
+        raise DataError(
+            f"data set {data} has {len(dataset.classes)} classes, {record.full_name} has "
+            f"{record.num_classes}; choose the one that the record names: {record.dataset}"
+        )
+    model = get(record.full_name, pretrained=True).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    workers = min(2, os.cpu_count() or 1)
+    loader = EvalLoader(
+        dataset, transform(record.full_name), batch_size=batch_size, num_workers=workers
+    )
+    right = 0
+    for images, labels in loader:
+        right += int((model(images).argmax(1) == labels).sum())
+    return 100.0 * right / len(dataset)
