@@ -62,6 +62,7 @@ format: dev ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 wheel: dev ## build dist/*.whl
+	rm -rf build # setuptools would pack files deleted since
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built, keep .venv
