@@ -17,6 +17,7 @@ from fbnetv3.arch.ops import (
     se_cost,
 )
 from fbnetv3.arch.registry import get_arch, list_archs, register_arch
+from fbnetv3.arch.scaling import aligned, low_resolution, scale, scale_to_macs, with_num_classes
 from fbnetv3.arch.spec import Arch, Block
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "Key",
     "Layer",
+    "aligned",
     "conv_cost",
     "conv_size",
     "count_cost",
@@ -34,9 +36,13 @@ __all__ = [
     "get_arch",
     "list_archs",
     "load_arch",
+    "low_resolution",
     "pool_cost",
     "register_arch",
     "register_cost",
     "round_channels",
+    "scale",
+    "scale_to_macs",
     "se_cost",
+    "with_num_classes",
 ]

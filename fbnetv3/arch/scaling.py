@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
+from collections.abc import Iterator
 
+from fbnetv3.arch.cost import count_cost
 from fbnetv3.arch.errors import ArchError
+from fbnetv3.arch.layer import round_channels
+from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.spec import Arch, Block
+
+# Compound scaling multiplies depth, width and resolution by these to the power of one number;
+# each unit of it doubles the MACs (EfficientNet's coefficients).
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
+
+_MOST_DOUBLINGS = 16.0
+# the resolution alone may make up for a step of channels and repeats of this size in MACs
+_MOST_REFINED = 2.0
+_WINDOW = 16
+_SMALLEST_SIDE = 32
+_WIDTH_STEP = 8
 
 
 def _without(block: Block, *options: str) -> Block:
@@ -49,5 +64,132 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
 
 
 def with_num_classes(arch: Arch, num_classes: int) -> Arch:
-    """Returns the architecture with another number of classes; its name stays."""
-    return dataclasses.replace(arch, num_classes=num_classes)
+    """Returns the architecture with another number of classes; the network keeps its name."""
+    return arch.replace(num_classes=num_classes)
+
+
+def scale(
+    arch: Arch, width: float = 1.0, depth: float = 1.0, resolution: int | None = None
+) -> Arch:
+    """Returns the architecture made wider, deeper or for other images.
+
+    As from the paper's E to its F: a row's repeats are rounded (halves up), its channels are
+    rounded to the divisor, and expansions, kernels and the width of a pooling row stay. The
+    first and the last row are not repeated.
+
+    Args:
+        arch: the table to scale.
+        width: factor of the output channels of every row but pooling ones; > 0.
+        depth: factor of the repeats of every row but the first and the last; > 0.
+        resolution: side of the input in pixels; None keeps it.
+
+    Raises:
+        ArchError: a factor is not positive.
+    """
+    for key, value in (("width", width), ("depth", depth)):
+        if not 0 < value < math.inf:
+            raise ArchError("not allowed", key=key, value=value, allowed="numbers > 0")
+    last = len(arch.blocks) - 1
+    blocks = tuple(
+        _scaled(block, width, 1.0 if row in (0, last) else depth, arch.width_divisor)
+        for row, block in enumerate(arch.blocks)
+    )
+    side = arch.resolution if resolution is None else resolution
+    parts = (("_w", width, 1), ("_d", depth, 1), ("_r", side, arch.resolution))
+    suffix = "".join(f"{letter}{value:.4g}" for letter, value, same in parts if value != same)
+    return arch.replace(name=arch.name + suffix, blocks=blocks, resolution=side)
+
+
+def _scaled(block: Block, width: float, depth: float, divisor: int | None) -> Block:
+    wide = block.c if width == 1 or get_op(block.op).pools else block.c * width
+    c = wide if wide == block.c else round_channels(wide, divisor or _WIDTH_STEP)
+    return block.replace(c=c, n=max(1, math.floor(block.n * depth + 0.5)))
+
+
+def scale_to_macs(
+    arch: Arch,
+    macs: float,
+    *,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    tolerance: float = 0.03,
+) -> Arch:
+    """Returns the architecture scaled in depth, width and resolution together to a MACs target.
+
+    One number phi sets all three: depth ``alpha ** phi``, width ``beta ** phi``, resolution
+    ``gamma ** phi``. Channels and repeats move in steps; what they leave open, the resolution
+    closes, in multiples of 8 pixels if that is near enough, else of 2.
+
+    Args:
+        arch: the table to scale.
+        macs: the target, in multiply-adds as :class:`Cost` counts them (400e6, not 400).
+        alpha, beta, gamma: growth of depth, width and resolution; >= 1, not all 1.
+        tolerance: how far off the result may be, as a share of the target.
+
+    Raises:
+        ArchError: the target is out of reach; the message names the nearest one that is not.
+    """
+    if not 0 < macs < math.inf:
+        raise ArchError("not allowed", key="macs", value=macs, allowed="numbers > 0")
+    if min(alpha, beta, gamma) < 1 or alpha == beta == gamma == 1:
+        growth = (alpha, beta, gamma)
+        raise ArchError("not allowed", key="growth", value=growth, allowed=">= 1, not all 1")
+    ends = _bracket(arch, macs, (alpha, beta, gamma))
+    nearest = arch
+    for step in (8, 2):
+        found = [nearest, *(side for end in ends for side in _refined(end, macs, step))]
+        nearest = min(found, key=lambda candidate: _distance(candidate, macs))
+        if _distance(nearest, macs) <= tolerance:
+            return nearest.replace(name=f"{arch.name}_{macs / 1e6:.4g}m")
+    raise _out_of_reach(arch, macs, nearest)
+
+
+def _macs(arch: Arch) -> int:
+    """Returns the MACs, 0 where the network is too deep for so small an image."""
+    try:
+        return count_cost(arch).macs
+    except ArchError:
+        return 0
+
+
+def _distance(arch: Arch, macs: float) -> float:
+    """Returns how far off the target a network is, as a share of the target."""
+    found = _macs(arch)
+    return abs(found / macs - 1) if found else math.inf
+
+
+def _out_of_reach(arch: Arch, macs: float, nearest: Arch) -> ArchError:
+    reachable = _macs(nearest)
+    allowed = f"the nearest reachable is {reachable} ({reachable / 1e6:.4g}M)"
+    problem = "out of reach of compound scaling"
+    return ArchError(problem, arch=arch.name, key="macs", value=macs, allowed=allowed)
+
+
+def _compound(arch: Arch, phi: float, growth: tuple[float, float, float]) -> Arch:
+    alpha, beta, gamma = growth
+    smallest = min(_SMALLEST_SIDE, arch.resolution)
+    side = max(smallest, round(arch.resolution * gamma**phi / 8) * 8)
+    return scale(arch, beta**phi, alpha**phi, side if gamma > 1 else None)
+
+
+def _bracket(arch: Arch, macs: float, growth: tuple[float, float, float]) -> tuple[Arch, Arch]:
+    """Returns two networks close in phi, one on each side of the target (or at the limit)."""
+    low, high = -_MOST_DOUBLINGS, _MOST_DOUBLINGS
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        if _macs(_compound(arch, middle, growth)) < macs:
+            low = middle
+        else:
+            high = middle
+    return _compound(arch, low, growth), _compound(arch, high, growth)
+
+
+def _refined(arch: Arch, macs: float, step: int) -> Iterator[Arch]:
+    """Yields the network at the resolutions that could bring it to the target."""
+    ratio = min(_MOST_REFINED, max(1 / _MOST_REFINED, macs / max(1, _macs(arch))))
+    smallest = min(_SMALLEST_SIDE, arch.resolution)
+    middle = round(arch.resolution * math.sqrt(ratio) / step) * step
+    for side in range(middle - _WINDOW, middle + _WINDOW + 1, step):
+        if side >= smallest:
+            yield arch.replace(resolution=side)
