@@ -1,0 +1,118 @@
+"""The commands that documents name exist, and a machine that lacks something is told what."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.check_machine import problem
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [name for name in ("README.md", "CONTRIBUTING.md") if (ROOT / name).is_file()]
+
+
+def targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rules = re.findall(r"^([a-z][a-z -]*):(?!=)", text, re.MULTILINE)
+    return {name for rule in rules for name in rule.split()}
+
+
+def test_readme_exists() -> None:
+    assert "README.md" in DOCUMENTS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_make_commands_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"(?:^|`| )make ([a-z][a-z-]+)\b(?=[`\s]*(?:#|$|`))", text, re.MULTILINE)
+    )
+    assert named, f"{document} names no make command"
+    assert named - targets() == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_tools_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"\btools/\w+\.py\b", text))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
+def test_ci_steps_exist() -> None:
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    steps = re.search(r"for step in ([a-z -]+);", text)
+    assert steps is not None
+    assert set(steps[1].split()) <= targets()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_what_to_do_without_python(tmp_path: Path) -> None:
+    run = subprocess.run(
+        ["make", f"VENV={tmp_path}/venv", "PYTHON=python-that-is-not-here", "install"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert "PYTHON=python3.11 make install" in run.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "has_venv", "free", "says"),
+    [
+        ((3, 9), True, 99.0, r"Python 3\.9 is too old.*PYTHON=python3\.11 make demo"),
+        ((3, 11), False, 99.0, "apt install python3-venv"),
+        ((3, 11), True, 3.0, r"3\.0 GB are free here, torch needs 8\.0"),
+    ],
+)
+def test_what_a_machine_lacks(version: tuple, has_venv: bool, free: float, says: str) -> None:
+    assert re.search(says, problem(version, has_venv, free, 8.0))
+
+
+def test_a_machine_that_lacks_nothing() -> None:
+    assert problem((3, 10), True, 8.0, 8.0) == ""
+
+
+def test_a_full_disk_stops_before_anything_is_made(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "check_machine.py", tmp_path, "1e9"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def _fake_ci(folder: Path, makefile: str) -> subprocess.CompletedProcess[str]:
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
+    (folder / "Makefile").write_text(makefile)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        [folder / ".ci" / "run"], cwd="/", env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
+    run = _fake_ci(tmp_path, "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-slow:\n\techo never\n")
+    assert run.returncode == 1
+    summary = run.stdout.split("== Summary")[1]
+    assert re.search(r"lint +\d+ s +passed", summary)
+    assert re.search(r"test +\d+ s +FAILED \(2\)", summary)
+    assert "test-slow" not in summary
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_ci_passes_when_every_step_does(tmp_path: Path) -> None:
+    run = _fake_ci(tmp_path, "dev lint test test-slow:\n\ttrue\n")
+    assert run.returncode == 0
+    assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 4

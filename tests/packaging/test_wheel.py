@@ -1,0 +1,112 @@
+"""The wheel alone, in a clean environment, is the whole product.
+
+torch is not installed a second time (5.5 GB): the clean environment reads the running one's
+packages through a ``.pth`` file, which does not bring the editable fbnetv3 along.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = (".py", ".yaml", ".json", ".safetensors", ".typed")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "output", "*.egg-info", ".*_cache")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source archive, built from a copy of the tree."""
+    copy, out = tmp_path_factory.mktemp("source") / "fbnetv3", tmp_path_factory.mktemp("dist")
+    copy.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    for folder in ("fbnetv3", "model_zoo", "projects", "tests", "tools", ".ci"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=LEFT_OUT)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(copy)]
+    run = subprocess.run(build, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of an environment with the wheel in it."""
+    root = tmp_path_factory.mktemp("clean") / "venv"
+    venv.create(root)
+    python = root / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    install = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
+    run = subprocess.run(install, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
+    (site / "running.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return root / "bin"
+
+
+def _run(command: list[str | Path], cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FBNETV3"))}
+    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    return run.stdout
+
+
+def test_every_file_is_inside(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        prefix + path.relative_to(ROOT / folder).as_posix()
+        for folder, prefix in (("fbnetv3", "fbnetv3/"), ("model_zoo", "fbnetv3/model_zoo/"))
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in SHIPPED or path.name == "py.typed"
+    }
+    assert expected - packed == set()
+    assert {n for n in packed if n.startswith(("tests/", "tools/", "projects/"))} == set()
+
+
+def test_the_package_is_the_installed_one(clean: Path, tmp_path: Path) -> None:
+    out = _run([clean / "python", "-c", "import fbnetv3; print(fbnetv3.__file__)"], tmp_path)
+    assert Path(out.strip()).is_relative_to(clean.parent)
+
+
+@pytest.mark.parametrize("command", ["train", "search", "predict", "zoo", "benchmark"])
+def test_a_console_script_helps(clean: Path, tmp_path: Path, command: str) -> None:
+    out = _run([clean / f"fbnetv3-{command}", "--help"], tmp_path)
+    assert out.lower().startswith("usage: fbnetv3-" + command)
+
+
+def test_the_zoo_lists_its_models(clean: Path, tmp_path: Path) -> None:
+    assert "fbnetv3_g" in _run([clean / "fbnetv3-zoo", "list"], tmp_path)
+
+
+def test_detectron2s_installer_is_there(clean: Path, tmp_path: Path) -> None:
+    assert "left alone" in _run([clean / "fbnetv3-install-detectron2"], tmp_path)
+
+
+def test_a_model_is_built_without_detectron2(clean: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['detectron2'] = None; import fbnetv3; "
+        "print(type(fbnetv3.build_model('fbnetv3_a0')).__name__)"
+    )
+    assert _run([clean / "python", "-c", code], tmp_path).strip() == "FBNetClassifier"
+
+
+def test_a_config_is_found_by_the_name_that_readmes_use(clean: Path, tmp_path: Path) -> None:
+    code = (
+        "from fbnetv3.resources import find_config; "
+        "print(find_config('model_zoo/fbnetv3_g.yaml').resolve())"
+    )
+    out = _run([clean / "python", "-c", code], tmp_path)
+    assert Path(out.strip()).is_relative_to(clean.parent.resolve())
