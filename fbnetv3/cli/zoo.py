@@ -13,9 +13,10 @@ from rich.table import Table
 from fbnetv3.arch import count_cost, get_arch
 from fbnetv3.cli import run_main
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo import api, download, table, verify
+from fbnetv3.zoo import api, download, table
 from fbnetv3.zoo.errors import RecordError
 from fbnetv3.zoo.records import find_record
+from fbnetv3.zoo.verification import FAILED, OK, SKIPPED, verify
 
 _WIDTH = 160  # columns, where the output is not a terminal
 
@@ -77,17 +78,15 @@ def _list_weights(names: Sequence[str]) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    rows = verify.verify(arguments.pattern, data=arguments.data)
+    rows = verify(arguments.pattern, data=arguments.data)
     _print(
         "verification",
         ["name.tag", "check", "status", "detail"],
         [[row.name, row.check, row.status, row.detail] for row in rows],
     )
-    count = {
-        s: sum(r.status == s for r in rows) for s in (verify.OK, verify.FAILED, verify.SKIPPED)
-    }
+    count = {status: sum(row.status == status for row in rows) for status in (OK, FAILED, SKIPPED)}
     print(", ".join(f"{n} {status}" for status, n in count.items()))
-    return 1 if count[verify.FAILED] else 0
+    return 1 if count[FAILED] else 0
 
 
 def _table(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from fbnetv3.zoo.errors import (
 )
 from fbnetv3.zoo.files import read_tensors
 from fbnetv3.zoo.records import Metric, WeightRecord, all_records, find_record
-from fbnetv3.zoo.verify import VerifyRow, verify
+from fbnetv3.zoo.verification import VerifyRow, verify
 
 __all__ = [
     "DownloadError",

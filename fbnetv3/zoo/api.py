@@ -44,8 +44,8 @@ def get(
         name: of an architecture, or ``NAME.TAG`` for the form that these weights belong to
             (timm's are of the aligned one). Without a tag, the first weights that are listed.
         pretrained: load the weights, downloading them on first use.
-        num_classes: of the classifier; None is what the weights have, else the architecture. Another number
-            than the weights' gives a new classifier.
+        num_classes: of the classifier; None is as many as the weights have, else as the
+            published (1000). Another number than the weights' gives a new classifier.
         kwargs: passed to ``build_model``: ``drop_rate``, ``drop_path_rate``.
 
     Raises:
@@ -55,8 +55,7 @@ def get(
     from fbnetv3.modeling import build_model
 
     if not pretrained and "." not in name:
-        classes = {} if num_classes is None else {"num_classes": num_classes}
-        return build_model(name, **classes, **kwargs)
+        return build_model(name, num_classes=num_classes or 1000, **kwargs)
     record = find_record(name)
     model = build_model(record.arch(), num_classes=num_classes or record.num_classes, **kwargs)
     if pretrained:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import importlib.util
 import os
 import ssl
 import urllib.request
@@ -22,6 +21,7 @@ from iopath.common.file_io import HTTPURLHandler, PathHandler, PathManager, file
 
 import fbnetv3
 from fbnetv3.io import atomic_write
+from fbnetv3.resources import model_zoo_path
 from fbnetv3.zoo.errors import DownloadError, ZooError
 from fbnetv3.zoo.files import read_tensors, sha256_of
 from fbnetv3.zoo.progress import DownloadProgress
@@ -40,10 +40,7 @@ def cache_dir() -> Path:
 
 def package_dir() -> Path:
     """Returns the folder of packaged weights, of an installed package or of a checkout."""
-    spec = importlib.util.find_spec("fbnetv3.model_zoo")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    checkout = Path(fbnetv3.__file__).parents[1] / "model_zoo"
-    return Path(places[0] if places else checkout) / "weights"
+    return model_zoo_path() / "weights"
 
 
 def local_path(record: WeightRecord) -> Path:

@@ -47,7 +47,7 @@ def _kind(path: Path) -> str:
 
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
         return tensors, decode_metadata(file.metadata() or {})
 
 
@@ -88,7 +88,8 @@ def _as_saved_by(model: object, averages: Tensors) -> Tensors:
     """Averages may cover more (buffers that are not saved) and be of wider numbers."""
     if not isinstance(model, Mapping) or not _is_tensors(model):
         return averages
-    return {key: averages.get(key, value).to(value.dtype) for key, value in model.items()}
+    saved: Tensors = dict(model)
+    return {key: averages.get(key, value).to(value.dtype) for key, value in saved.items()}
 
 
 def _without_prefix(tensors: Tensors, prefix: str = "module.") -> Tensors:

@@ -35,7 +35,10 @@ _WEIGHTS = """
 
 `fbnetv3.zoo.get("NAME.TAG", pretrained=True)`, or `MODEL.WEIGHTS zoo://NAME.TAG` in training.
 Where no sha256 is known, the first download pins the file's hash and later uses check it.
-The licence is that of the weights, not of this repository.
+The licence is that of the weights, not of this repository. Input is resized bilinearly, cropped
+at the centre, and normalised with ImageNet's mean and standard deviation unless noted.
+`fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). `ra2_in1k`: independent retrainings
+by timm, figures quoted from timm's results-imagenet.csv.
 
 """
 
@@ -86,7 +89,7 @@ def _weight_row(record: WeightRecord) -> list[object]:
 
 def model_zoo_table() -> str:
     """Returns the text of MODEL_ZOO.md."""
-    names = [n for n in list_archs("fbnet*")]
+    names = list_archs("fbnet*")
     archs = _table(["name", "MACs", "params", "resolution"], map(_arch_row, names))
     paper = "".join(_row([f"`{n}`", m, _macs(get_arch(n))]) for n, m in _PAPER_MACS.items())
     columns = ["weights", "MACs", "params", "resize → crop", "top-1", "top-5", "sha256", "where"]

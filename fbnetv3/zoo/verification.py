@@ -146,7 +146,7 @@ def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float
             f"data set {data} has {len(dataset.classes)} classes, {record.full_name} has "
             f"{record.num_classes}; choose the one that the record names: {record.dataset}"
         )
-    model = get(record.full_name, pretrained=True).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = get(record.full_name, pretrained=True).eval().to(memory_format=torch.channels_last)
     workers = min(2, os.cpu_count() or 1)
     loader = EvalLoader(
         dataset, transform(record.full_name), batch_size=batch_size, num_workers=workers
