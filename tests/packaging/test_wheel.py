@@ -25,16 +25,23 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source archive, built from a copy of the tree."""
-    copy, out = tmp_path_factory.mktemp("source") / "fbnetv3", tmp_path_factory.mktemp("dist")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree, so that no build folder of the tree itself gets in."""
+    copy = tmp_path_factory.mktemp("source") / "fbnetv3"
     copy.mkdir()
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, copy)
     for folder in ("fbnetv3", "model_zoo", "projects", "tests", "tools", ".ci"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=LEFT_OUT)
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(copy)]
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source archive, which is built from the tree."""
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     run = subprocess.run(build, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     (built,) = out.glob("*.whl")
@@ -64,13 +71,13 @@ def _run(command: list[str | Path], cwd: Path) -> str:
     return run.stdout
 
 
-def test_every_file_is_inside(wheel: Path) -> None:
+def test_every_file_is_inside(source: Path, wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {
-        prefix + path.relative_to(ROOT / folder).as_posix()
+        prefix + path.relative_to(source / folder).as_posix()
         for folder, prefix in (("fbnetv3", "fbnetv3/"), ("model_zoo", "fbnetv3/model_zoo/"))
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in SHIPPED or path.name == "py.typed"
+        for path in (source / folder).rglob("*")
+        if path.suffix in SHIPPED
     }
     assert expected - packed == set()
     assert {n for n in packed if n.startswith(("tests/", "tools/", "projects/"))} == set()
