@@ -1,0 +1,379 @@
+"""Checkpoints against kills, full disks, damage, foreign files and code; weights for exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from fbnetv3.engine.checkpoint import (
+    FORMAT_VERSION,
+    Checkpointer,
+    CheckpointError,
+    capture_rng,
+    export_weights,
+    load_checkpoint,
+    read_weights,
+    restore_rng,
+)
+from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.errors import FBNetError
+from fbnetv3.io import WriteError
+
+
+def make_state(value: float = 1.0) -> dict:
+    return {"model": {"w": torch.full((64, 64), value)}, "ema": None, "best": {"top1": 0.5}}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    model(torch.ones(1, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    state = {
+        "model": model.state_dict(),
+        "ema": ModelEMA(model, 0.9).state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": capture_rng(),
+        "recipe": {"lr": 0.1, "ema": True},
+        "classes": ["a", "b"],
+        "best": {"val/top1": 12.5, "none": None},
+    }
+    keeper = Checkpointer(tmp_path / "new" / "folder")
+    path = keeper.save(state, 12)
+    assert path == tmp_path / "new" / "folder" / "checkpoint_00000012.pt"
+    assert keeper.latest() == path
+    loaded = keeper.load(path)
+    assert (loaded["format_version"], loaded["iteration"]) == (FORMAT_VERSION, 12)
+    assert set(loaded) == {*state, "format_version", "iteration"}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded["model"][name], tensor)
+        assert loaded["model"][name].stride() == tensor.stride()
+    other = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    ModelEMA(other, 0.5).load_state_dict(loaded["ema"])
+    torch.optim.SGD(other.parameters(), 0.2, 0.9).load_state_dict(loaded["optimizer"])
+    assert loaded["classes"] == ["a", "b"]
+    assert loaded["best"] == state["best"]
+    assert "format_version" not in state  # the caller's dict is left alone
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_keeps_the_newest(tmp_path: Path, keep: int) -> None:
+    keeper = Checkpointer(tmp_path, keep=keep)
+    for iteration in (5, 20, 100, 100_000_000_0, 7):
+        keeper.save(make_state(), iteration)
+        assert keeper.load(tmp_path / f"checkpoint_{iteration:08d}.pt")["iteration"] == iteration
+    kept = [f"checkpoint_{i:08d}.pt" for i in (5, 20, 100, 1_000_000_000)[-keep:]]
+    assert names(tmp_path) == sorted([*kept, "checkpoint_00000007.pt"])[-keep - 1 :]
+    assert keeper.latest() == tmp_path / "checkpoint_1000000000.pt"
+    with pytest.raises(CheckpointError, match="keep=0"):
+        Checkpointer(tmp_path, keep=0)
+
+
+def test_latest_of_nothing(tmp_path: Path) -> None:
+    assert Checkpointer(tmp_path / "none").latest() is None
+    (tmp_path / "checkpoint_best.pt").write_bytes(b"other")
+    (tmp_path / ".checkpoint_00000001.pt.abc").write_bytes(b"torn")
+    assert Checkpointer(tmp_path).latest() is None
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    start = content.index(torch.full((16,), 1.0).numpy().tobytes())
+    content[start + 40] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty])
+def test_a_damaged_file_is_skipped_and_named(tmp_path: Path, damage, caplog) -> None:
+    keeper = Checkpointer(tmp_path, keep=1)
+    good = Checkpointer(tmp_path, keep=2).save(make_state(), 10)
+    bad = Checkpointer(tmp_path, keep=2).save(make_state(), 20)
+    damage(bad)
+    with caplog.at_level(logging.WARNING):
+        assert keeper.latest() == good
+    assert "checkpoint_00000020.pt" in caplog.text
+    with pytest.raises(CheckpointError, match="checkpoint_00000020"):
+        keeper.load(bad)
+    newer = keeper.save(make_state(), 15)  # the run goes on from 10
+    assert names(tmp_path) == [newer.name]
+    assert keeper.latest() == newer
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    keeper = Checkpointer(tmp_path)
+    path = keeper.save({"model": {"w": torch.arange(8)}}, 1)
+    content = path.read_bytes()
+    for length in range(0, len(content), 37):
+        path.write_bytes(content[:length])
+        assert keeper.latest() is None, length
+        with pytest.raises(CheckpointError):
+            keeper.load(path)
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_code_is_never_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    zipped, legacy = tmp_path / "zipped.pt", tmp_path / "legacy.pt"
+    torch.save({"format_version": 1, "model": Bomb(mark)}, zipped)
+    legacy.write_bytes(pickle.dumps({"format_version": 1, "model": Bomb(mark)}))
+    with pytest.raises(CheckpointError, match="perhaps code") as error:
+        load_checkpoint(zipped)
+    one_line(error)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load_checkpoint(legacy)
+    for path in (zipped, legacy):
+        with pytest.raises(CheckpointError):
+            read_weights(path)
+    assert not mark.exists()
+    pickle.loads(legacy.read_bytes())
+    assert mark.exists()  # the bomb is live
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    weights, archive = tmp_path / "weights.pt", tmp_path / "images.pt"
+    torch.save({"w": torch.ones(1)}, weights)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "text")
+    expected = {
+        weights: "no format_version",
+        archive: "not a file of torch.save",
+        tmp_path / "none.pt": "does not exist",
+        tmp_path: "cannot be read",
+    }
+    for path, message in expected.items():
+        with pytest.raises(CheckpointError, match=message) as error:
+            load_checkpoint(path)
+        assert str(path) in one_line(error)
+
+
+def test_versions(tmp_path: Path) -> None:
+    path = tmp_path / "v.pt"
+    torch.save({"format_version": FORMAT_VERSION + 1}, path)
+    with pytest.raises(CheckpointError, match="newer than this program's 1; update"):
+        load_checkpoint(path)
+    torch.save({"format_version": -1, "weights": 3}, path)
+    with pytest.raises(CheckpointError, match="older than this program's 1, and no migration"):
+        load_checkpoint(path)
+    steps = {-1: lambda s: {"net": s["weights"]}, 0: lambda s: {"model": s["net"]}}
+    loaded = Checkpointer(tmp_path, migrations=steps).load(path)
+    assert loaded == {"format_version": FORMAT_VERSION, "model": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(np.float64(1), "numpy.float64"), ({1, 2}, "set"), (lambda: 1, "function"), (Path(), "Path")],
+)
+def test_what_would_not_load_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
+    keeper = Checkpointer(tmp_path, keep=1)
+    keeper.save(make_state(), 1)
+    with pytest.raises(CheckpointError, match=rf"state\['best'\]\[1\] is a .*{named}") as error:
+        keeper.save({"best": [1.0, value]}, 2)
+    one_line(error)
+    assert names(tmp_path) == ["checkpoint_00000001.pt"]
+
+
+@pytest.mark.parametrize("where", ["save", "fsync"])
+def test_full_disk_simulated(tmp_path: Path, monkeypatch, where: str) -> None:
+    keeper = Checkpointer(tmp_path, keep=1)
+    first = keeper.save(make_state(), 1)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"save": (torch, "save"), "fsync": (os, "fsync")}[where], full)
+        with pytest.raises(WriteError, match="No space left on device; free space") as error:
+            keeper.save(make_state(2.0), 2)
+    assert "checkpoint_00000002.pt" in one_line(error)
+    assert names(tmp_path) == [first.name]
+    assert keeper.load(first)["model"]["w"][0, 0] == 1.0
+
+
+@pytest.mark.parametrize("limit", [10, 700, 9000, 17000])
+def test_a_real_write_failure_at_any_place(tmp_path: Path, limit: int) -> None:
+    """A limit on the file size fails the write inside torch's own writer, as a full disk does."""
+    keeper = Checkpointer(tmp_path, keep=1)
+    first = keeper.save(make_state(), 1)
+    assert first.stat().st_size > limit
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+    try:
+        with pytest.raises(WriteError) as error:
+            keeper.save(make_state(2.0), 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert "checkpoint_00000002.pt" in one_line(error)
+    assert names(tmp_path) == [first.name]
+    assert keeper.latest() == first
+
+
+_WRITER = """
+import sys, torch
+from fbnetv3.engine.checkpoint import Checkpointer
+keeper = Checkpointer(sys.argv[1], keep=2)
+for i in range(1, 10_000):
+    keeper.save({"model": {"w": torch.full((200_000,), float(i))}}, i)
+    print(i, flush=True)
+"""
+
+
+def test_sigkill_while_saving_loses_nothing(tmp_path: Path) -> None:
+    seed = random.randrange(2**31)
+    print(f"seed {seed}")  # shown by pytest where the test fails
+    draw = random.Random(seed)
+    command = [sys.executable, "-c", _WRITER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        done = [int(process.stdout.readline()) for _ in range(draw.randrange(2, 12))]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.random() * 0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+    done += [int(line) for line in rest.split("\n")[:-1]]
+    keeper = Checkpointer(tmp_path)
+    newest = keeper.latest()
+    assert newest is not None
+    state = keeper.load(newest)
+    assert state["iteration"] in (done[-1], done[-1] + 1)
+    assert torch.equal(state["model"]["w"], torch.full((200_000,), float(state["iteration"])))
+    (tmp_path / ".checkpoint_00000001.pt.torn").write_bytes(b"")
+    last = keeper.save(make_state(), 20_000)
+    assert keeper.latest() == last
+    assert [n for n in names(tmp_path) if n.startswith(".")] == []  # what the kill left is gone
+
+
+def draws() -> tuple:
+    from_numpy = np.random.normal()  # noqa: NPY002
+    return random.random(), random.gauss(0, 1), from_numpy, torch.rand(3).tolist()
+
+
+def test_random_state_through_a_checkpoint(tmp_path: Path) -> None:
+    random.gauss(0, 1)  # leaves a second value in wait, which is part of the state
+    np.random.normal()  # noqa: NPY002
+    keeper = Checkpointer(tmp_path)
+    keeper.save({"rng": capture_rng()}, 1)
+    expected = [draws() for _ in range(3)]
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    assert draws() != expected[0]
+    restore_rng(keeper.load(tmp_path / "checkpoint_00000001.pt")["rng"])
+    assert [draws() for _ in range(3)] == expected
+
+
+def test_incomplete_random_state() -> None:
+    state = {k: v for k, v in capture_rng().items() if k != "numpy"}
+    with pytest.raises(FBNetError, match="lacks 'numpy'"):
+        restore_rng(state)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3)
+        self.twin = nn.Conv2d(2, 2, 3)
+        self.twin.weight = self.conv.weight
+        self.norm = nn.BatchNorm2d(2)
+
+
+def test_weights_round_trip(tmp_path: Path) -> None:
+    model = Tied().to(memory_format=torch.channels_last)
+    path = tmp_path / "net.safetensors"
+    export_weights(model.state_dict(), path, {"arch": "name: x", "classes": json.dumps(["a"])})
+    assert names(tmp_path) == ["net.safetensors"]
+    weights, metadata = read_weights(path)
+    assert metadata["format"] == "fbnetv3"
+    assert metadata["format_version"] == "1"
+    assert metadata["arch"] == "name: x"
+    assert json.loads(metadata["classes"]) == ["a"]
+    for found in (weights, safetensors.torch.load_file(path)):
+        assert set(found) == set(model.state_dict())
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(found[name], tensor)
+            assert found[name].dtype == tensor.dtype
+
+
+def test_weights_metadata_is_text(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="metadata 'classes' is a list"):
+        export_weights({}, tmp_path / "x.safetensors", {"classes": ["a"]})  # type: ignore[dict-item]
+    assert names(tmp_path) == []
+
+
+def test_weights_files_that_do_not_load(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(CheckpointError, match=r"net\.safetensors"):
+        read_weights(path)
+    export_weights({"w": torch.ones(50)}, path, {})
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=r"net\.safetensors"):
+        read_weights(path)
+    newer = {"format": "fbnetv3", "format_version": "2"}
+    safetensors.torch.save_file({"w": torch.ones(1)}, path, newer)
+    with pytest.raises(CheckpointError, match="format version 2"):
+        read_weights(path)
+    safetensors.torch.save_file({"w": torch.ones(1)}, path)  # someone else's: no version to check
+    assert read_weights(path)[1] == {}
+
+
+def test_weights_of_a_checkpoint_are_the_averaged_ones(tmp_path: Path) -> None:
+    model = Tied()
+    ema = ModelEMA(model, 0.5)
+    with torch.no_grad():
+        model.conv.weight.add_(1.0)
+    ema.update(model)
+    state = {"model": model.state_dict(), "classes": ["a", "b"], "arch": "name: x", "best": 1}
+    raw = Checkpointer(tmp_path).save({**state, "ema": None}, 1)
+    averaged = Checkpointer(tmp_path).save({**state, "ema": ema.state_dict()}, 2)
+    weights, metadata = read_weights(raw)
+    assert torch.equal(weights["twin.weight"], model.conv.weight)
+    assert metadata == {"arch": "name: x", "classes": '["a", "b"]'}
+    weights, _ = read_weights(averaged)
+    expected = ema.model_state_dict()
+    assert set(weights) == set(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert not torch.equal(weights["twin.weight"], model.conv.weight)
