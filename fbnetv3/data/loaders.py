@@ -74,8 +74,10 @@ class TrainLoader:
             ``total_batch / world_size``.
 
         Raises:
-            DataError: an image can't be decoded, or a worker died.
+            DataError: ``start_iter`` is negative, an image can't be decoded, or a worker died.
         """
+        if start_iter < 0:
+            raise DataError(f"start_iter {start_iter}: must be at least 0")
         return _checked(_data_loader(self._batches, _From(start_iter), self._num_workers))
 
 

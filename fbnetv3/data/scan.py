@@ -12,6 +12,8 @@ from rich.progress import track
 from fbnetv3.data.dataset import ImageDataset, Subset
 from fbnetv3.data.errors import DataError, some
 
+_MAX_THREADS = 8
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, 
 
     Args:
         dataset: what to read.
-        workers: threads; None is one per usable core.
+        workers: threads; None is one per core, 8 at most.
 
     Returns:
         The error message of each image that failed, by index.
@@ -33,7 +35,7 @@ def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, 
             return str(error)
         return None
 
-    threads = workers or len(os.sched_getaffinity(0))
+    threads = workers or min(_MAX_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         errors = track(
             pool.map(error_of, range(len(dataset))),

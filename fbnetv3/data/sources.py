@@ -7,7 +7,7 @@ import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from fbnetv3.data.decode import IMAGE_SUFFIXES
@@ -35,7 +35,7 @@ class Source(ABC):
             DataError: no class folders, a class folder without images, or a tree of splits.
         """
         self.path = path
-        names = sorted(n for n in names if "/" in n and _is_image(n))
+        names = sorted({n for n in names if "/" in n and _is_image(n)})
         owners = [n.split("/", 1)[0] for n in names]
         self.classes = sorted({*owners, *folders})
         _check_classes(path, self.classes, set(owners))
@@ -62,12 +62,12 @@ class FolderSource(Source):
 
     def __init__(self, path: Path) -> None:
         names: list[str] = []
-        for folder, subfolders, files in os.walk(path, followlinks=True):
-            subfolders[:] = [s for s in subfolders if not _is_hidden(s)]
+        for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_raise):
+            subfolders[:] = [s for s in subfolders if not _is_skipped(s) and not _loops(folder, s)]
             parent = Path(folder).relative_to(path).as_posix()
-            names += [f"{parent}/{f}" for f in files if parent != "." and not _is_hidden(f)]
+            names += [f"{parent}/{f}" for f in files if parent != "." and not _is_skipped(f)]
         with os.scandir(path) as entries:
-            folders = [e.name for e in entries if e.is_dir() and not _is_hidden(e.name)]
+            folders = [e.name for e in entries if e.is_dir() and not _is_skipped(e.name)]
         super().__init__(path, names, folders)
 
     def read(self, i: int) -> bytes:
@@ -93,12 +93,12 @@ class ZipSource(Source):
         self._lock = threading.Lock()
         self.path = path
         entries = [i.filename for i in self._open().infolist()]
-        # a class folder may be stored as an entry of its own, with a slash at its end
-        entries = [e for e in entries if not any(map(_is_hidden, _parts(e)))]
+        entries = [e for e in entries if not any(map(_is_skipped, _parts(e)))]
         self._prefix = _common_top(entries)
-        relative = [e.removeprefix(self._prefix) for e in entries]
-        folders = {_parts(e)[0] for e in relative if e.endswith("/") and _parts(e)}
-        super().__init__(path, (e for e in relative if not e.endswith("/")), folders)
+        inside = [e.removeprefix(self._prefix) for e in entries if e.startswith(self._prefix)]
+        # a folder may be stored as an entry of its own, with a slash at its end
+        folders = {_parts(e)[0] for e in inside if e.endswith("/")}
+        super().__init__(path, (e for e in inside if not e.endswith("/")), folders)
 
     def read(self, i: int) -> bytes:
         archive = self._open()
@@ -140,7 +140,8 @@ def open_source(path: Path) -> Source:
         return FolderSource(path) if path.is_dir() else ZipSource(path)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot read it ({error.strerror or error}); check its permissions"
+            f"{error.filename or path}: cannot read it ({error.strerror or error}); check its "
+            "permissions"
         ) from error
 
 
@@ -154,16 +155,29 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name).parts
+def _raise(error: OSError) -> None:
+    raise error
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _loops(folder: str, name: str) -> bool:
+    """Tells whether a subfolder is a link to a folder that holds it."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
+
+
+def _parts(name: str) -> list[str]:
+    return name.removesuffix("/").split("/")
+
+
+def _is_skipped(name: str) -> bool:
+    """Hidden files, macOS's copies, and the empty first part of an absolute name in an archive."""
+    return not name or name.startswith(".") or name == "__MACOSX"
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _common_top(entries: list[str]) -> str:

@@ -59,7 +59,7 @@ class ImageTransform(ABC):
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Returns the image of the final size as H x W x 3."""
-        return np.asarray(self.image(image))
+        return np.array(self.image(image))
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Turns (N x) H x W x 3 pixels to float32 (N x) 3 x H x W, channels last in memory."""

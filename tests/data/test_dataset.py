@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fbnetv3.data import ArrayDataset, DataError, FileDataset, Subset, check_same_classes
+from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.sources import open_source
+
+
+def _uneven() -> ArrayDataset:
+    targets = [0] * 60 + [1] * 30 + [2] * 10
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    return ArrayDataset("uneven", ["a", "b", "c"], images, targets)
+
+
+def _numbers(dataset) -> list[int]:
+    return [dataset.load(i)[0].getpixel((0, 0))[0] for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 5000, 1 << 20])
+def test_files_load_as_pillow_decodes_them_cached_or_not(files, archive, cache_bytes):
+    dataset = FileDataset("pets", open_source(archive(files)), cache_bytes)
+    for _ in range(2):
+        for i, name in enumerate(sorted(files)):
+            image, target = dataset.load(i)
+            assert np.array_equal(image, decode_rgb(files[name], name))
+            assert dataset.classes[target] == name.split("/")[0]
+
+
+def test_cached_images_are_read_once(files, tree, tmp_path):
+    dataset = FileDataset("pets", open_source(tree(files)))
+    before = np.array(dataset.load(0)[0])
+    (tmp_path / "tree/cat/0.jpg").unlink()
+    dataset.load(0)[0].putpixel((0, 0), (1, 2, 3))  # the caller's copy
+    assert np.array_equal(dataset.load(0)[0], before)
+    with pytest.raises(DataError, match=r"cat/0\.jpg"):
+        pickle.loads(pickle.dumps(dataset)).load(0)  # pixels are not pickled
+
+
+def test_sets_that_do_not_fit_are_not_cached(files, tree, tmp_path):
+    dataset = FileDataset("pets", open_source(tree(files)), cache_bytes=24 * 16 * 3 * 9 - 1)
+    dataset.load(0)
+    (tmp_path / "tree/cat/0.jpg").unlink()
+    with pytest.raises(DataError, match=r"cat/0\.jpg"):
+        dataset.load(0)
+
+
+def test_array_shape_is_checked():
+    with pytest.raises(DataError, match=r"x: images have shape \(2, 4, 4\), expected \(2, H, W"):
+        ArrayDataset("x", ["a"], np.zeros((2, 4, 4), np.uint8), [0, 0])
+
+
+@pytest.mark.parametrize("limit", [1, 10, 20, 37, 100])
+def test_subset_is_stratified_and_deterministic(limit):
+    whole = _uneven()
+    subset = whole.subset(limit, seed=3)
+    assert len(subset) == limit
+    assert subset.classes == whole.classes
+    count = Counter(subset.targets)
+    for target, share in ((0, 0.6), (1, 0.3), (2, 0.1)):
+        assert abs(count[target] - share * limit) <= 1
+    assert subset.indices == whole.subset(limit, seed=3).indices == _numbers(subset)
+    assert set(subset.indices) <= set(whole.subset(min(limit + 7, 100), seed=3).indices)
+
+
+def test_subset_depends_on_the_seed():
+    assert _uneven().subset(20, seed=0).indices != _uneven().subset(20, seed=1).indices
+
+
+def test_split_is_a_stratified_partition():
+    train, holdout = _uneven().split(20, seed=5)
+    assert len(holdout) == 20
+    assert sorted(train.indices + holdout.indices) == list(range(100))
+    assert Counter(holdout.targets) == {0: 12, 1: 6, 2: 2}
+    assert train.classes == holdout.classes == ["a", "b", "c"]
+
+
+def test_select_classes_relabels():
+    whole = _uneven()
+    chosen = whole.select_classes(2, seed=1)
+    assert len(chosen.classes) == 2
+    assert set(chosen.targets) == {0, 1}
+    for i in range(len(chosen)):
+        assert chosen.classes[chosen.targets[i]] == whole.classes[whole.targets[chosen.indices[i]]]
+    assert len(chosen) == sum(
+        c in chosen.classes for c in (whole.classes[t] for t in whole.targets)
+    )
+    assert len({tuple(whole.select_classes(2, seed=s).classes) for s in range(20)}) == 3
+
+
+def test_subsets_nest():
+    inner = _uneven().select_classes(2, seed=0).subset(10)
+    again = Subset(inner, [9, 0])
+    assert _numbers(again) == [_numbers(inner)[9], _numbers(inner)[0]]
+    assert again.targets == [inner.targets[9], inner.targets[0]]
+    assert again.file_name(0) == f"uneven[{_numbers(inner)[9]}]"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda d: d.subset(0),
+        lambda d: d.subset(101),
+        lambda d: d.split(0),
+        lambda d: d.split(100),
+        lambda d: d.select_classes(0),
+        lambda d: d.select_classes(4),
+    ],
+)
+def test_impossible_subsets_name_what_is_allowed(bad):
+    with pytest.raises(DataError, match=r"uneven: .*; allowed: 1 to"):
+        bad(_uneven())
+
+
+def test_same_classes():
+    def dataset(name: str, classes: list[str]) -> ArrayDataset:
+        return ArrayDataset(name, classes, np.zeros((0, 1, 1, 3), np.uint8), [])
+
+    train = dataset("T", ["a", "b", "c"])
+    check_same_classes(train, dataset("V", ["a", "b", "c"]))
+    with pytest.raises(DataError, match=r"T \(3\) and V \(2\) differ: only in T: a; rename"):
+        check_same_classes(train, dataset("V", ["b", "c"]))
+    with pytest.raises(DataError, match="only in T: c; only in V: d"):
+        check_same_classes(train, dataset("V", ["a", "b", "d"]))
+    with pytest.raises(DataError, match="the same names in another order"):
+        check_same_classes(train, dataset("V", ["b", "a", "c"]))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fbnetv3.data import DataError, build_dataset, find_broken
+
+
+@pytest.fixture
+def damaged(files):
+    cut = files["dog/deep/1.jpg"]
+    return files | {"cat/2.jpg": b"not an image", "dog/deep/1.jpg": cut[: len(cut) // 2]}
+
+
+@pytest.mark.parametrize("make", ["tree", "archive"])
+def test_broken_files_are_errors_by_default(damaged, make, request):
+    dataset = build_dataset(str(request.getfixturevalue(make)(damaged)))
+    assert len(dataset) == 9
+    with pytest.raises(DataError, match=r"cat/2\.jpg: not an image file \(12 bytes\); delete"):
+        dataset.load(2)
+
+
+@pytest.mark.parametrize("make", ["tree", "archive"])
+def test_broken_files_are_left_out_and_reported(damaged, make, request, caplog):
+    path = str(request.getfixturevalue(make)(damaged))
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset(path, skip_broken=True)
+    assert len(dataset) == 7
+    assert [dataset.file_name(i).removeprefix(f"{path}/") for i in range(7)] == sorted(
+        set(damaged) - {"cat/2.jpg", "dog/deep/1.jpg"}
+    )
+    assert dataset.targets == [0, 0, 0, 1, 1, 2, 2]
+    assert dataset.broken == [f"{path}/cat/2.jpg", f"{path}/dog/deep/1.jpg"]
+    assert "2 of 9 images are broken" in caplog.text
+    assert "cat/2.jpg" in caplog.text
+    assert dataset.subset(3).broken == dataset.broken
+
+
+def test_sound_sets_are_not_changed(files, tree):
+    dataset = build_dataset(str(tree(files)), skip_broken=True)
+    assert (len(dataset), dataset.broken) == (9, [])
+
+
+def test_a_class_of_broken_files_only_is_an_error(files, tree):
+    root = tree(files | {"owl/0.jpg": b"x", "owl/1.jpg": b"x"})
+    with pytest.raises(DataError, match=r"every image of class owl is broken .*owl/0\.jpg"):
+        build_dataset(str(root), skip_broken=True)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_find_broken_gives_reasons_by_index(damaged, tree, workers):
+    broken = find_broken(build_dataset(str(tree(damaged))), workers)
+    assert list(broken) == [2, 6]
+    assert "not an image" in broken[2]
