@@ -43,8 +43,8 @@ def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str,
         if key != "op" and key not in keys and (key in given or key not in known):
             raise _unknown_key(op, key, row[key], keys)
     clean: dict[str, Any] = {"op": op.name}
-    for name, key in keys.items():
-        value = _value(name, key, given)
+    for name, kind in keys.items():
+        value = _value(name, kind, given)
         if value is not None:
             clean[name] = value
     _check_together(op, clean)
@@ -87,7 +87,7 @@ def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) ->
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}
     repeated = {key: None if op.keys[key].first_only else options[key] for key in options}
-    fixed = {key: row.get(key) for key in _LAYER_KEYS}
+    fixed: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
     fixed |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
     fixed["width_divisor"] = width_divisor
     first = Layer(c_in=c_in, s=row["s"], options=options, **fixed)

@@ -37,7 +37,7 @@ def parse_yaml(text: str, *, file: str | None = None) -> Any:
         ArchError: it is not yaml, or a key is there twice.
     """
     try:
-        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - it is a SafeLoader
+        return yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         problem = f"not yaml: {' '.join(str(error).split())}"
         raise ArchError(problem, file=file, allowed="an architecture table in yaml") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,16 +64,21 @@ class Key:
             return isinstance(value, (bool, np.bool_))
         if self.kind == "ratio":
             return _is_ratio(value)
+        if type(value) is int and self.kind in ("int", "float"):  # by far the most common
+            return value >= self.minimum + (self.kind == "float") and (
+                not self.odd or value % 2 == 1
+            )
         numbers = np.asarray(value)
         if numbers.dtype.kind not in (_INTEGER if self.kind == "int" else _NUMBER):
             return False
         return self._in_range(numbers)
 
     def _in_range(self, numbers: np.ndarray) -> bool:
-        if not np.all(np.isfinite(numbers)):
+        if not numbers.size or not math.isfinite(numbers.sum()):
             return False
-        above = numbers >= self.minimum if self.kind == "int" else numbers > self.minimum
-        return bool(np.all(above)) and (not self.odd or bool(np.all(numbers % 2 == 1)))
+        lowest = numbers.min()
+        above = lowest >= self.minimum if self.kind == "int" else lowest > self.minimum
+        return bool(above) and (not self.odd or bool((numbers % 2 == 1).all()))
 
     def clean(self, key: str, value: Any) -> Any:
         """Returns ``value`` as a plain Python scalar, or as the array it is.

@@ -32,7 +32,9 @@ def round_channels(value: Any, divisor: int | None) -> Ints:
     if divisor is None:
         return _whole(np.maximum(1, value))
     nearest = _whole(value + divisor / 2) // divisor * divisor
-    at_least = np.maximum(divisor, nearest)
+    at_least = (
+        np.maximum(divisor, nearest) if isinstance(value, np.ndarray) else max(divisor, nearest)
+    )
     return _whole(at_least + divisor * (at_least < 0.95 * value))
 
 

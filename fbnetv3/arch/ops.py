@@ -8,7 +8,7 @@ candidates alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,22 @@ class Cost:
         return self.macs_conv + self.macs_avgpool
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Cost(
+            self.macs_conv + other.macs_conv,
+            self.macs_avgpool + other.macs_avgpool,
+            self.params + other.params,
+            self.conv_weights + other.conv_weights,
+            self.activations + other.activations,
+        )
 
     def __mul__(self, times: Ints) -> Cost:
-        return Cost(*(getattr(self, f.name) * times for f in fields(self)))
+        return Cost(
+            self.macs_conv * times,
+            self.macs_avgpool * times,
+            self.params * times,
+            self.conv_weights * times,
+            self.activations * times,
+        )
 
 
 # (layer, side of the square input in pixels) -> (cost, side of the output)

@@ -36,7 +36,7 @@ def register_arch(arch: Arch) -> Arch:
 
 def list_archs(pattern: str = "*") -> list[str]:
     """Returns the known names that match a shell pattern, sorted."""
-    return sorted(fnmatch.filter({**_builtin(), **_REGISTERED}, pattern))
+    return sorted(set(fnmatch.filter([*_builtin(), *_REGISTERED], pattern)))
 
 
 def get_arch(name: str) -> Arch:

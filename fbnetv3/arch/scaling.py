@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from fbnetv3.arch.cost import count_cost
+import numpy as np
+
+from fbnetv3.arch.cost import count_cost, count_cost_arrays
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
@@ -17,8 +20,9 @@ ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 _MOST_DOUBLINGS = 16.0
 # the resolution alone may make up for a step of channels and repeats of this size in MACs
-_MOST_REFINED = 2.0
+_MOST_REFINED = 1.5
 _WINDOW = 16
+_PHI_STEP = 1e-3
 _SMALLEST_SIDE = 32
 _WIDTH_STEP = 8
 
@@ -118,8 +122,9 @@ def scale_to_macs(
     """Returns the architecture scaled in depth, width and resolution together to a MACs target.
 
     One number phi sets all three: depth ``alpha ** phi``, width ``beta ** phi``, resolution
-    ``gamma ** phi``. Channels and repeats move in steps; what they leave open, the resolution
-    closes, in multiples of 8 pixels if that is near enough, else of 2.
+    ``gamma ** phi``. Channels and repeats move in steps; what these leave open the resolution
+    closes, in multiples of 8 pixels if that is near enough, else of 2; and where it moves in
+    steps too (small images), width and depth are shifted by up to one unit of phi.
 
     Args:
         arch: the table to scale.
@@ -135,11 +140,11 @@ def scale_to_macs(
     if min(alpha, beta, gamma) < 1 or alpha == beta == gamma == 1:
         growth = (alpha, beta, gamma)
         raise ArchError("not allowed", key="growth", value=growth, allowed=">= 1, not all 1")
-    ends = _bracket(arch, macs, (alpha, beta, gamma))
+    growth = Growth(alpha, beta, gamma)
+    phi = _bracket(arch, macs, growth)
     nearest = arch
-    for step in (8, 2):
-        found = [nearest, *(side for end in ends for side in _refined(end, macs, step))]
-        nearest = min(found, key=lambda candidate: _distance(candidate, macs))
+    for found in _ever_looser(arch, macs, phi, growth):
+        nearest = min((nearest, *found), key=lambda candidate: _distance(candidate, macs))
         if _distance(nearest, macs) <= tolerance:
             return nearest.replace(name=f"{arch.name}_{macs / 1e6:.4g}m")
     raise _out_of_reach(arch, macs, nearest)
@@ -166,30 +171,68 @@ def _out_of_reach(arch: Arch, macs: float, nearest: Arch) -> ArchError:
     return ArchError(problem, arch=arch.name, key="macs", value=macs, allowed=allowed)
 
 
-def _compound(arch: Arch, phi: float, growth: tuple[float, float, float]) -> Arch:
-    alpha, beta, gamma = growth
+class Growth(NamedTuple):
+    """What depth, width and resolution are multiplied by per unit of phi."""
+
+    depth: float
+    width: float
+    resolution: float
+
+
+def _compound(
+    arch: Arch, phi: float, growth: Growth, wider: float = 0.0, deeper: float = 0.0
+) -> Arch:
+    """Returns the network at phi, its width and depth shifted by so many units."""
     smallest = min(_SMALLEST_SIDE, arch.resolution)
-    side = max(smallest, round(arch.resolution * gamma**phi / 8) * 8)
-    return scale(arch, beta**phi, alpha**phi, side if gamma > 1 else None)
+    side = max(smallest, round(arch.resolution * growth.resolution**phi / 8) * 8)
+    width, depth = growth.width ** (phi + wider), growth.depth ** (phi + deeper)
+    return scale(arch, width, depth, side if growth.resolution > 1 else None)
 
 
-def _bracket(arch: Arch, macs: float, growth: tuple[float, float, float]) -> tuple[Arch, Arch]:
-    """Returns two networks close in phi, one on each side of the target (or at the limit)."""
+def _bracket(arch: Arch, macs: float, growth: Growth) -> float:
+    """Returns the phi at which the MACs step over the target, or the limit."""
     low, high = -_MOST_DOUBLINGS, _MOST_DOUBLINGS
-    while high - low > 1e-3:
+    while high - low > _PHI_STEP:
         middle = (low + high) / 2
         if _macs(_compound(arch, middle, growth)) < macs:
             low = middle
         else:
             high = middle
-    return _compound(arch, low, growth), _compound(arch, high, growth)
+    return low
 
 
-def _refined(arch: Arch, macs: float, step: int) -> Iterator[Arch]:
-    """Yields the network at the resolutions that could bring it to the target."""
+def _ever_looser(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterator[list[Arch]]:
+    """Yields lists of candidates: first other resolutions, then other widths and depths."""
+    ends = [_compound(arch, value, growth) for value in (phi, phi + _PHI_STEP)]
+    yield ends
+    if growth.resolution > 1:
+        for step in (8, 2):
+            yield [_refined(end, macs, step) for end in ends]
+    shifts = [fifth / 5 for fifth in range(-5, 6)]
+    shifted = [_compound(arch, phi, growth, wider, deeper) for wider in shifts for deeper in shifts]
+    yield shifted
+    if growth.resolution > 1:
+        yield [_refined(candidate, macs, 2) for candidate in shifted]
+
+
+def _refined(arch: Arch, macs: float, step: int) -> Arch:
+    """Returns the network at the resolution, not far off, that brings it closest to the target."""
     ratio = min(_MOST_REFINED, max(1 / _MOST_REFINED, macs / max(1, _macs(arch))))
     smallest = min(_SMALLEST_SIDE, arch.resolution)
     middle = round(arch.resolution * math.sqrt(ratio) / step) * step
-    for side in range(middle - _WINDOW, middle + _WINDOW + 1, step):
-        if side >= smallest:
-            yield arch.replace(resolution=side)
+    sides = np.arange(middle - _WINDOW, middle + _WINDOW + 1, step)
+    sides = sides[sides >= smallest]
+    if not sides.size:
+        return arch
+    closest = np.argmin(np.abs(_macs_at(arch, sides) - macs))
+    return arch.replace(resolution=int(sides[closest]))
+
+
+def _macs_at(arch: Arch, sides: np.ndarray) -> np.ndarray:
+    """Returns the MACs at each resolution, 0 where it is too small."""
+    divisor, classes = arch.width_divisor, arch.num_classes
+    try:
+        cost = count_cost_arrays(arch.blocks, sides, width_divisor=divisor, num_classes=classes)
+    except ArchError:
+        return np.array([_macs(arch.replace(resolution=int(side))) for side in sides])
+    return cost.macs

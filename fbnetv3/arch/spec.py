@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.expand import clean_row, expand_row
-from fbnetv3.arch.keys import OP_KEYS, Key
 from fbnetv3.arch.layer import Layer
 from fbnetv3.arch.ops import get_op
-from fbnetv3.errors import did_you_mean
-
-_SCALARS = {
-    "resolution": Key("int", minimum=1),
-    "num_classes": Key("int", minimum=1),
-    "width_divisor": Key("int", minimum=1),
-}
+from fbnetv3.arch.table import SCALARS, read_table
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class Block:
         return row | options
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Block:
+    def from_dict(cls, row: Any) -> Block:
         """Makes a block from a flat mapping, as a yaml row.
 
         Raises:
@@ -133,7 +124,7 @@ class Arch:
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ArchError("not allowed", key="name", value=self.name, allowed="a text")
-        for name, key in _SCALARS.items():
+        for name, key in SCALARS.items():
             value = getattr(self, name)
             if value is not None or name != "width_divisor":
                 object.__setattr__(self, name, key.clean(name, value))
@@ -141,7 +132,7 @@ class Arch:
             raise ArchError("no rows", key="rows", value=[], allowed="at least one row")
         self._check_stages()
         for row, layers in enumerate(self.rows()):
-            for layer in layers:
+            for layer in layers[:2]:  # further repeats are as the second
                 _check_groups(layer, row)
 
     def _check_stages(self) -> None:
@@ -206,7 +197,7 @@ class Arch:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the table as plain data."""
-        head = {f: getattr(self, f) for f in ("name", *_SCALARS)}
+        head = {f: getattr(self, f) for f in ("name", *SCALARS)}
         return head | {"rows": [block.to_dict() for block in self.blocks]}
 
     @classmethod
@@ -229,15 +220,13 @@ class Arch:
 
     @classmethod
     def _from_dict(cls, table: Mapping[str, Any]) -> Arch:
-        _check_table(table)
-        defaults = _checked_defaults(table.get("defaults") or {})
+        rows, head = read_table(table)
         blocks = []
-        for number, row in enumerate(table["rows"] or ()):
+        for number, row in enumerate(rows):
             try:
-                blocks.append(Block.from_dict(_with_defaults(row, defaults)))
+                blocks.append(Block.from_dict(row))
             except ArchError as error:
                 raise error.at(row=number) from None
-        head = {key: table[key] for key in ("name", *_SCALARS) if key in table}
         return cls(blocks=tuple(blocks), **head)
 
     def to_yaml(self) -> str:
@@ -258,55 +247,12 @@ class Arch:
         return cls.from_dict(parse_yaml(text, file=file), file=file)
 
 
-_TABLE_KEYS = ("name", *_SCALARS, "rows", "defaults")
-
-
-def _check_table(table: Mapping[str, Any]) -> None:
-    """Checks that a table has the keys it needs and no others."""
-    allowed = ", ".join(_TABLE_KEYS)
-    if not isinstance(table, Mapping):
-        raise ArchError("a table is a mapping", key="table", value=table, allowed=allowed)
-    for key in table:
-        if key not in _TABLE_KEYS:
-            hint = did_you_mean(str(key), _TABLE_KEYS)
-            raise ArchError(f"unknown key{hint}", key=key, value=table[key], allowed=allowed)
-    for key in ("name", "resolution", "rows"):
-        if key not in table:
-            raise ArchError("missing", key=key, value=None, allowed=allowed)
-    if not isinstance(table["rows"], (list, tuple)):
-        raise ArchError("not allowed", key="rows", value=table["rows"], allowed="a list of rows")
-
-
-def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(defaults, Mapping):
-        raise ArchError("not allowed", key="defaults", value=defaults, allowed="a mapping")
-    for key, value in defaults.items():
-        if key not in OP_KEYS:
-            hint = did_you_mean(str(key), OP_KEYS)
-            allowed = ", ".join(OP_KEYS)
-            raise ArchError(f"unknown default{hint}", key=key, value=value, allowed=allowed)
-    return defaults
-
-
-def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
-    """Fills the defaults into a row where its op takes the key, and what it needs is set."""
-    if not isinstance(row, Mapping):
-        return row
-    keys = get_op(row.get("op")).keys
-    fits = {
-        key: value
-        for key, value in defaults.items()
-        if key in keys and (keys[key].needs is None or row.get(keys[key].needs) is not None)
-    }
-    return fits | {key: value for key, value in row.items() if value is not None}
-
-
 def _check_groups(layer: Layer, row: int) -> None:
     """Checks that grouped 1x1 convs have channels that their groups divide."""
     sides = {"pw_groups": (layer.c_in, layer.mid), "pwl_groups": (layer.mid, layer.c_out)}
     for key, channels in sides.items():
         groups = layer.options.get(key, 1)
-        if np.any(np.mod(channels, groups)):
+        if channels[0] % groups or channels[1] % groups:
             raise ArchError(
                 "does not divide the channels",
                 row=row,

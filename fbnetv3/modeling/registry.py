@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from fvcore.common.registry import Registry
 from torch import nn
 
 from fbnetv3.arch import ArchError, Layer, register_cost
@@ -13,19 +12,18 @@ from fbnetv3.arch.ops import CostFormula
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 
-MODULES = Registry("FBNET_OPS")
-MODULES.__doc__ = """
-Modules of the ops. A registered class is called as ``cls(layer, drop_path)`` with a
-:class:`fbnetv3.arch.Layer` and the drop rate of its shortcut (an op without one ignores it), and
-maps a tensor (N, layer.c_in, H, W) to (N, layer.c_out, h, w).
-"""
+# Modules of the ops. A registered class is called as ``cls(layer, drop_path)`` with a
+# fbnetv3.arch.Layer and the drop rate of its shortcut (an op without one ignores it), and maps a
+# tensor (N, layer.c_in, H, W) to (N, layer.c_out, h, w).
+MODULES: dict[str, type[nn.Module]] = {}
 
 
 def register_module(name: str) -> Callable[[ModuleClass], ModuleClass]:
     """Registers the module of an op whose cost formula is known. See :data:`MODULES`."""
 
     def register(cls: ModuleClass) -> ModuleClass:
-        MODULES._do_register(name, cls)
+        if MODULES.setdefault(name, cls) is not cls:
+            raise ArchError("this op has a module already", key="op", value=name)
         return cls
 
     return register
@@ -81,7 +79,7 @@ def build_layer(layer: Layer, drop_path: float = 0.0) -> nn.Module:
         ArchError: its op has a cost formula but no module.
     """
     if layer.op not in MODULES:
-        allowed = ", ".join(name for name, _ in MODULES)
+        allowed = ", ".join(MODULES)
         problem = "no module is registered for this op (see register_op)"
         raise ArchError(problem, key="op", value=layer.op, allowed=allowed)
-    return MODULES.get(layer.op)(layer, drop_path)
+    return MODULES[layer.op](layer, drop_path)

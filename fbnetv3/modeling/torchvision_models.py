@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +18,14 @@ PREFIX = "torchvision/"
 
 # build_model's argument -> the argument of torchvision's builders
 _RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
+
+
+# whose builders set the rate themselves
+_FIXED_DROP_PATH = ("swin", "maxvit")
+# their auxiliary classifiers would make forward return more than logits
+_EXTRA = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
 
 
 def name_in(name: Any) -> str | None:
@@ -45,33 +55,41 @@ def build(
         problem = "torchvision networks have no weights here"
         raise ArchError(problem, key="pretrained", value=True, allowed="false")
     given = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    rates = {_RATES[key]: _rate(name, key, rate) for key, rate in given.items() if rate}
-    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    if extra:
-        extra["init_weights"] = True
-    model = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **rates, **extra
-    )
+    arguments = _EXTRA.get(name, {}) | _rates(name, given)
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model.to(memory_format=torch.channels_last)
 
 
-def _rate(name: str, key: str, rate: float) -> float:
-    """Returns the rate if the network takes it: torchvision would swallow or refuse it."""
-    if not 0 <= rate < 1:
-        raise ArchError("not allowed", key=key, value=rate, allowed="a number in [0, 1)")
-    if _RATES[key] not in _parameters(name):
-        raise ArchError(f"torchvision/{name} has no such rate", key=key, value=rate, allowed="0")
-    return rate
+def _rates(name: str, given: Mapping[str, float]) -> dict[str, float]:
+    """Returns torchvision's arguments for the rates, of which the network may lack some.
+
+    Raises:
+        ArchError: a rate is not in [0, 1), or is above 0 and the network has none.
+    """
+    takes = _parameters(name)
+    rates = {}
+    for key, rate in given.items():
+        if not 0 <= rate < 1:
+            raise ArchError("not allowed", key=key, value=rate, allowed="a number in [0, 1)")
+        if _RATES[key] in takes:
+            rates[_RATES[key]] = rate
+        elif rate:
+            problem = f"torchvision/{name} has no such rate"
+            raise ArchError(problem, key=key, value=rate, allowed="0")
+    return rates
 
 
 def _parameters(name: str) -> set[str]:
-    """Returns the arguments of the network's class."""
+    """Returns the arguments of the network's class that its builder leaves open."""
     builder = torchvision.models.get_model_builder(name)
-    home = inspect.getmodule(inspect.unwrap(builder))
+    home = sys.modules[inspect.unwrap(builder).__module__]
     classes = inspect.getmembers(home, inspect.isclass)
-    own = [cls for _, cls in classes if issubclass(cls, nn.Module) and cls.__module__ == home.__name__]
+    own = [
+        cls for _, cls in classes if issubclass(cls, nn.Module) and cls.__module__ == home.__name__
+    ]
     takes = [set(inspect.signature(cls).parameters) for cls in own]
-    return set().union(*(names for names in takes if "num_classes" in names))
+    fixed = {"stochastic_depth_prob"} if name.startswith(_FIXED_DROP_PATH) else set()
+    return set().union(*(names for names in takes if "num_classes" in names)) - fixed
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
@@ -83,7 +101,7 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     if isinstance(old, nn.Linear):
         new = nn.Linear(old.in_features, num_classes)
     else:
-        new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
+        new = nn.Conv2d(old.in_channels, num_classes, 1)
     parent, _, leaf = path.rpartition(".")
     setattr(named[parent], leaf, new.to(old.weight))
     return model

@@ -38,7 +38,7 @@ def published_name(ours: str) -> str:
 
 def filled(name: str, shape: list[int]) -> torch.Tensor:
     """The tensor that the golden rules give to a published name."""
-    x = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)  # noqa: NPY002
+    x = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)
     x = np.asarray(x, dtype=np.float32)
     rules: list[tuple[bool, Any]] = [
         (name.endswith("num_batches_tracked"), lambda: np.zeros((), np.int64)),
@@ -65,7 +65,7 @@ def golden_state_dict(name: str, model: torch.nn.Module) -> dict[str, torch.Tens
 
 def logits(name: str, model: torch.nn.Module) -> np.ndarray:
     size = PUBLISHED[name]["input_size"]
-    images = np.random.RandomState(0).rand(2, 3, size, size).astype(np.float32)  # noqa: NPY002
+    images = np.random.RandomState(0).rand(2, 3, size, size).astype(np.float32)
     with torch.inference_mode():
         return model.eval()(torch.from_numpy(images)).numpy()
 
@@ -74,7 +74,7 @@ def logits(name: str, model: torch.nn.Module) -> np.ndarray:
 def test_tensors_are_those_published(name: str) -> None:
     ours = {key: list(t.shape) for key, t in build_model(name.lower()).state_dict().items()}
     renamed = {published_name(key): shape for key, shape in ours.items()}
-    published = {key: shape for key, shape in KEYS[name]}
+    published = dict(KEYS[name])
     published["head.conv.weight"] = published["head.conv.weight"][:2]  # a 1x1 conv there
     assert renamed == published
 

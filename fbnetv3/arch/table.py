@@ -1,0 +1,76 @@
+"""A table as plain data: its keys, and its defaults filled into its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fbnetv3.arch.errors import ArchError
+from fbnetv3.arch.keys import OP_KEYS, Key
+from fbnetv3.arch.ops import get_op
+from fbnetv3.errors import did_you_mean
+
+# Numbers of a whole architecture; the divisor may be None
+SCALARS = {
+    "resolution": Key("int", minimum=1),
+    "num_classes": Key("int", minimum=1),
+    "width_divisor": Key("int", minimum=1),
+}
+_TABLE_KEYS = ("name", *SCALARS, "rows", "defaults")
+
+
+def _check_table(table: Mapping[str, Any]) -> None:
+    """Checks that a table has the keys it needs and no others."""
+    allowed = ", ".join(_TABLE_KEYS)
+    if not isinstance(table, Mapping):
+        raise ArchError("a table is a mapping", key="table", value=table, allowed=allowed)
+    for key in table:
+        if key not in _TABLE_KEYS:
+            hint = did_you_mean(str(key), _TABLE_KEYS)
+            raise ArchError(f"unknown key{hint}", key=key, value=table[key], allowed=allowed)
+    for key in ("name", "resolution", "rows"):
+        if key not in table:
+            raise ArchError("missing", key=key, value=None, allowed=allowed)
+    if not isinstance(table["rows"], (list, tuple)):
+        raise ArchError("not allowed", key="rows", value=table["rows"], allowed="a list of rows")
+
+
+def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(defaults, Mapping):
+        raise ArchError("not allowed", key="defaults", value=defaults, allowed="a mapping")
+    for key, value in defaults.items():
+        if key not in OP_KEYS:
+            hint = did_you_mean(str(key), OP_KEYS)
+            allowed = ", ".join(OP_KEYS)
+            raise ArchError(f"unknown default{hint}", key=key, value=value, allowed=allowed)
+    return defaults
+
+
+def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
+    """Fills the defaults into a row where its op takes the key, and what it needs is set."""
+    if not isinstance(row, Mapping):
+        return row
+    keys = get_op(row.get("op")).keys
+    fits = {
+        key: value
+        for key, value in defaults.items()
+        if key in keys and (keys[key].needs is None or row.get(keys[key].needs) is not None)
+    }
+    return fits | {key: value for key, value in row.items() if value is not None}
+
+
+def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Returns the rows of a table with its defaults filled in, and the rest of it.
+
+    Raises:
+        ArchError: the table has a key that it should not have, or lacks one.
+    """
+    _check_table(table)
+    defaults = _checked_defaults(table.get("defaults") or {})
+    rows = []
+    for number, row in enumerate(table["rows"]):
+        try:
+            rows.append(_with_defaults(row, defaults))
+        except ArchError as error:
+            raise error.at(row=number) from None
+    return rows, {key: table[key] for key in ("name", *SCALARS) if key in table}
