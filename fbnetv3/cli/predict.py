@@ -11,11 +11,9 @@ import torch
 
 from fbnetv3.cli import run_main
 from fbnetv3.data import DataError
-from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.decode import IMAGE_SUFFIXES, decode_rgb
 from fbnetv3.errors import FBNetError
 from fbnetv3.zoo.classifier import Classifier, from_file, from_zoo
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".webp", ".tif", ".tiff")
 
 
 class PredictError(FBNetError):
@@ -55,7 +53,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         images = [f for f in files if f == path or f.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
-            raise PredictError(f"no images in {path}; looked for {' '.join(IMAGE_SUFFIXES)}")
+            raise PredictError(
+                f"no images in {path}; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
+            )
         found += images
     return found
 

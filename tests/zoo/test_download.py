@@ -254,9 +254,7 @@ def test_a_missing_packaged_file_is_named(make_record: Make) -> None:
         fetch(make_record(url=None, path="none.safetensors"))
 
 
-def test_the_old_torch_format_is_taken(
-    site: Any, tmp_path: Path, make_record: Make
-) -> None:
+def test_the_old_torch_format_is_taken(site: Any, tmp_path: Path, make_record: Make) -> None:
     file = tmp_path / "old.pth"
     tensors = {"a": torch.arange(3.0)}
     torch.save({"state_dict": tensors}, file, _use_new_zipfile_serialization=False)
@@ -276,9 +274,7 @@ def test_progress_shows_only_after_its_patience(capsys: pytest.CaptureFixture[st
     assert "slow" in capsys.readouterr().err
 
 
-def test_http_paths_of_our_manager_go_to_the_cache(
-    site: Any, cache: Path, weights: bytes
-) -> None:
+def test_http_paths_of_our_manager_go_to_the_cache(site: Any, cache: Path, weights: bytes) -> None:
     site.body = weights
     cache.mkdir()
     local = download.open_paths().get_local_path(site.url)
