@@ -36,13 +36,15 @@ def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, 
         return None
 
     threads = workers or min(_MAX_THREADS, os.cpu_count() or 1)
+    console = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
         errors = track(
             pool.map(error_of, range(len(dataset))),
             description=f"checking {dataset.name}",
             total=len(dataset),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         return {i: error for i, error in enumerate(errors) if error is not None}
 
