@@ -14,12 +14,12 @@ class InstallError(FBNetError):
 
 
 class Change(NamedTuple):
-    """Text of one of detectron2's files to replace, found exactly ``count`` times."""
+    """Text of one of detectron2's files to replace, found exactly as often as ``times`` says."""
 
     path: str
     old: str
     new: str
-    count: int = 1
+    times: int = 1
 
 
 CHANGES = (
@@ -112,9 +112,9 @@ def changed_text(text: str, change: Change) -> str:
         InstallError: the text to replace is not found as often as expected.
     """
     found = text.count(change.old)
-    if found != change.count:
+    if found != change.times:
         raise InstallError(
-            f"detectron2/{change.path} has {change.old!r} {found} times, expected {change.count}; "
+            f"detectron2/{change.path} has {change.old!r} {found} times, expected {change.times}; "
             f"it is not the version that the changes were written for, nothing was installed"
         )
     return text.replace(change.old, change.new)
