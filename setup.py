@@ -40,6 +40,8 @@ REQUIRES = [
     "wheel>=0.43",  # 0.48.0
 ]
 EXTRAS = {
+    # a faster deploy(compile=True) on CPUs
+    "openvino": ["openvino>=2024.4"],  # 2026.4.1
     "ray": ["ray>=2.30,<3"],
     "postgres": ["psycopg2-binary>=2.9,<3"],
     "dev": [
