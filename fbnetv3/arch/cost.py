@@ -94,7 +94,7 @@ def _clean_rows(rows: Iterable[Block | Mapping[str, Any]]) -> Sequence[dict[str,
     clean = []
     for number, row in enumerate(rows):
         if isinstance(row, Block):
-            clean.append(row.to_dict())
+            clean.append(row.row())
             continue
         try:
             clean.append(clean_row(row))

@@ -86,7 +86,7 @@ def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) ->
     """
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}
-    repeated = {key: None if op.keys[key].first_only else options[key] for key in options}
+    repeated = options | {key: op.keys[key].default for key in options if op.keys[key].first_only}
     fixed: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
     fixed |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
     fixed["width_divisor"] = width_divisor

@@ -7,6 +7,7 @@ candidates alike.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,14 +104,19 @@ def _declared(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
         if given[name] is None and name not in OP_KEYS:
             allowed = f"{', '.join(OP_KEYS)}, or a mapping from your key to its default"
             raise ArchError("unknown key", key="keys", value=name, allowed=allowed)
-    return {
-        name: OP_KEYS[name]
-        if value is None
-        else value
-        if isinstance(value, Key)
-        else key_of_default(value)
-        for name, value in given.items()
-    }
+    return {name: _key(name, value) for name, value in given.items()}
+
+
+def _key(name: str, value: Any) -> Key:
+    """Returns a declared Key: a known one, one as it is given, or that of a default."""
+    if isinstance(value, Key):
+        return value
+    if value is None:
+        return OP_KEYS[name]
+    if name not in OP_KEYS:
+        return key_of_default(value)
+    known = dataclasses.replace(OP_KEYS[name], required=False)
+    return dataclasses.replace(known, default=known.clean(name, value))
 
 
 def register_cost(

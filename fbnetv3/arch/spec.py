@@ -52,17 +52,23 @@ class Block:
     options: Any = ()
 
     def __post_init__(self) -> None:
-        for name, value in _split(clean_row(self.to_dict(), known=_FIELDS)).items():
+        for name, value in _split(clean_row(self.row(), known=_FIELDS)).items():
             object.__setattr__(self, name, value)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the row as a flat mapping, without what is not set."""
+    def row(self) -> dict[str, Any]:
+        """Returns the row as a flat mapping, the op's defaults filled in."""
         row = {f: getattr(self, f) for f in _FIELD_ORDER if getattr(self, f) is not None}
         options = dict(self.options)
         twice = next((key for key in options if key in (*_FIELD_ORDER, "options")), None)
         if twice is not None:
             raise ArchError("is a field, not an option", key=twice, value=options[twice])
         return row | options
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as a flat mapping, without options that are at their defaults."""
+        keys = get_op(self.op).keys
+        plain = {key for key, value in self.options if value == keys[key].default}
+        return {key: value for key, value in self.row().items() if key not in plain}
 
     @classmethod
     def from_dict(cls, row: Any) -> Block:
@@ -156,7 +162,7 @@ class Arch:
         """Yields the layers of each row in turn."""
         c_in, seen = 3, dict.fromkeys(range(len(self.blocks)), 0)
         for block in self.blocks:
-            row = expand_row(block.to_dict(), c_in, self.width_divisor)
+            row = expand_row(block.row(), c_in, self.width_divisor)
             start = seen[block.stage]
             yield tuple(
                 dataclasses.replace(row.rest if i else row.first, index=start + i)

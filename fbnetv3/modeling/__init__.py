@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fbnetv3.modeling import blocks as _blocks  # noqa: F401 - registers the built-in ops
 from fbnetv3.modeling.backbone import FBNetBackbone
 from fbnetv3.modeling.classifier import (
@@ -12,6 +10,7 @@ from fbnetv3.modeling.classifier import (
     build_model,
     reset_classifier,
 )
+from fbnetv3.modeling.deploy import deploy
 from fbnetv3.modeling.registry import MODULES, build_layer, register_op
 
 __all__ = [
@@ -25,11 +24,3 @@ __all__ = [
     "register_op",
     "reset_classifier",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "deploy":
-        from fbnetv3.modeling.deploy import deploy
-
-        return deploy
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -106,19 +106,30 @@ def build_model(
         return torchvision_models.build(
             torchvision_name, num_classes, pretrained, drop_rate, drop_path_rate
         )
+    if pretrained:
+        return _build_pretrained(name_or_arch, num_classes, drop_rate, drop_path_rate)
     arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else name_or_arch
     model = FBNetClassifier(with_num_classes(arch, num_classes), drop_rate, drop_path_rate)
-    if pretrained:
-        _load_pretrained(model, arch)
     return model.to(memory_format=torch.channels_last)
 
 
-def _load_pretrained(model: FBNetClassifier, arch: Arch) -> None:
-    """Loads the zoo's weight of ``arch.name``; needs the zoo only here."""
+def _build_pretrained(
+    name_or_arch: str | Arch, num_classes: int, drop_rate: float, drop_path_rate: float
+) -> nn.Module:
+    """Makes a model with the zoo's weights of its name; the zoo is needed only here."""
     from fbnetv3 import zoo
 
-    new_head = model.arch.num_classes != arch.num_classes
-    zoo.load_weights(model, f"zoo://{arch.name}", allow_new_head=new_head)
+    if isinstance(name_or_arch, str):
+        return zoo.get(
+            name_or_arch,
+            pretrained=True,
+            num_classes=num_classes,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+    model = build_model(name_or_arch, num_classes, False, drop_rate, drop_path_rate)
+    zoo.load_weights(model, f"zoo://{name_or_arch.name}", allow_new_head=True)
+    return model
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
