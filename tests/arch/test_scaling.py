@@ -1,0 +1,111 @@
+"""Variants: paddings, low resolution, classes, compound scaling."""
+
+from __future__ import annotations
+
+import pytest
+
+from fbnetv3.arch import (
+    Arch,
+    ArchError,
+    aligned,
+    count_cost,
+    get_arch,
+    list_archs,
+    low_resolution,
+    scale,
+    scale_to_macs,
+    with_num_classes,
+)
+
+
+def test_aligned() -> None:
+    plain = get_arch("fbnetv3_a")
+    even = aligned(plain)
+    assert even.name == "fbnetv3_a_aligned"
+    assert any(layer.k and layer.padding != layer.k // 2 for layer in plain.layers())
+    assert all(layer.padding == layer.k // 2 for layer in even.layers() if layer.k)
+    assert count_cost(even).params == count_cost(plain).params
+    assert count_cost(even).macs > count_cost(plain).macs
+    assert aligned(even) == even
+
+
+def test_low_resolution() -> None:
+    plain = get_arch("fbnetv3_a0")
+    low = low_resolution(plain)
+    assert (low.name, low.resolution) == ("fbnetv3_a0_low32", 32)
+    assert plain.stage_strides == [2, 2, 4, 8, 16, 32, None]
+    assert low.stage_strides == [2, 2, 2, 4, 8, 16, None]
+    assert count_cost(low).params == count_cost(plain).params
+    assert low_resolution(plain, 64).resolution == 64
+    # the special padding of a row that loses its stride goes with it
+    only = [b for b in get_arch("fbnetv3_a").blocks if b.s == 1 or b.stage in (0, 4)]
+    blocks = tuple(b.replace(stage=i) for i, b in enumerate(only))
+    assert low_resolution(Arch("net", 64, blocks)).stage_strides[:-1] == [2] * (len(blocks) - 1)
+
+
+def test_low_resolution_needs_a_second_stride() -> None:
+    arch = get_arch("fbnetv3_a0")
+    with pytest.raises(ArchError, match="fbnetv3_a0: s: 1: no second row with a stride"):
+        low_resolution(arch.replace(blocks=arch.blocks[:2]))
+
+
+@pytest.mark.parametrize("name", list_archs("fbnet*"))
+def test_low_resolution_of_every_table(name: str) -> None:
+    low = low_resolution(get_arch(name))
+    assert count_cost(low).params == count_cost(name).params
+
+
+def test_num_classes() -> None:
+    ten = with_num_classes(get_arch("fbnetv3_g"), 10)
+    difference = count_cost("fbnetv3_g").params - count_cost(ten).params
+    assert difference == 990 * 1985
+    with pytest.raises(ArchError, match="num_classes: 0"):
+        with_num_classes(ten, 0)
+
+
+def test_scale_by_one_is_the_same() -> None:
+    for name in list_archs("fbnet*"):
+        assert scale(get_arch(name)) == get_arch(name)
+
+
+def test_scale_as_from_e_to_f() -> None:
+    e, f = get_arch("fbnetv3_e"), get_arch("fbnetv3_f")
+    scaled = scale(e, width=1.1, depth=1.1, resolution=272)
+    assert scaled.name == "fbnetv3_e_w1.1_d1.1_r272"
+    assert [b.n for b in scaled.blocks] == [b.n for b in f.blocks]
+    assert all(abs(mine.c - theirs.c) <= 16 for mine, theirs in zip(scaled.blocks, f.blocks))
+    assert scaled.blocks[-1].c == f.blocks[-1].c == 1984
+
+
+def test_scale_refuses() -> None:
+    for bad in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ArchError, match=r"width: .*numbers > 0"):
+            scale(get_arch("fbnetv3_a"), width=bad)
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_a0", "fbnetv3_b", "fbnetv2_f1", "fbnetv2_l3", "fbnet_c"])
+@pytest.mark.parametrize("target", [50e6, 157e6, 400e6, 752e6, 2.1e9])
+def test_scale_to_macs(name: str, target: float) -> None:
+    arch = scale_to_macs(get_arch(name), target)
+    assert count_cost(arch).macs == pytest.approx(target, rel=0.03)
+    assert arch.name == f"{name}_{target / 1e6:.4g}m"
+
+
+def test_scaling_up_grows_all_three() -> None:
+    plain = get_arch("fbnetv3_b")
+    large = scale_to_macs(plain, 8 * count_cost(plain).macs)
+    assert large.resolution == pytest.approx(plain.resolution * 1.15**3, rel=0.1)
+    assert sum(b.n for b in large.blocks) > 1.3 * sum(b.n for b in plain.blocks)
+    assert large.blocks[4].c > 1.1 * plain.blocks[4].c
+    wider = scale_to_macs(plain, 1e9, alpha=1, gamma=1)
+    assert wider.resolution == plain.resolution
+    assert [b.n for b in wider.blocks] == [b.n for b in plain.blocks]
+
+
+def test_out_of_reach_names_the_nearest() -> None:
+    with pytest.raises(ArchError, match=r"macs: 1000: out of reach.*nearest reachable is \d{6,} "):
+        scale_to_macs(get_arch("fbnetv3_b"), 1000)
+    with pytest.raises(ArchError, match="macs: 0"):
+        scale_to_macs(get_arch("fbnetv3_b"), 0)
+    with pytest.raises(ArchError, match="growth"):
+        scale_to_macs(get_arch("fbnetv3_b"), 1e9, alpha=0.9)
