@@ -19,7 +19,8 @@ from tests.arch.strategies import archs
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PUBLISHED = json.loads((GOLDEN / "published.json").read_text())
-TABLE = [row for row in json.loads((GOLDEN / "published_table.json").read_text())]
+TABLE = json.loads((GOLDEN / "published_table.json").read_text())
+HERE = [row for row in TABLE if not row["name"].endswith("se")]  # A, B, C with SE have no table
 NUMBERS = [field.name for field in dataclasses.fields(Cost)] + ["macs"]
 
 
@@ -33,9 +34,7 @@ def test_equal_to_the_published_networks(golden: dict[str, Any]) -> None:
     assert all(type(getattr(cost, number)) is int for number in NUMBERS)
 
 
-@pytest.mark.parametrize(
-    "row", [r for r in TABLE if "se" not in r["name"]], ids=lambda r: r["name"]
-)
+@pytest.mark.parametrize("row", HERE, ids=lambda row: row["name"])
 def test_equal_to_the_published_table(row: dict[str, Any]) -> None:
     arch = get_arch(row["name"].lower())
     cost = count_cost(arch)
@@ -44,11 +43,11 @@ def test_equal_to_the_published_table(row: dict[str, Any]) -> None:
     assert cost.conv_weights / 1e6 == pytest.approx(row["conv_weights_m"], abs=1e-5)
 
 
-def test_l3_is_between_what_its_rows_allow() -> None:
-    # the paper gives no count; by hand: stem 128^2 * 27 * 16 and the classifier 1984 * 1000
+def test_l3_is_the_table_of_the_paper() -> None:
+    # no count is published; its first row prints k and e swapped
     arch = get_arch("fbnetv2_l3")
     assert arch.resolution == 256
-    assert sum(block.n for block in arch.blocks) == 32
+    assert sum(block.n for block in arch.blocks) == 33
     assert arch.blocks[0] == Block("conv", c=16, stage=0, k=3, s=2)
     assert 600e6 < count_cost(arch).macs < 650e6
 
@@ -58,9 +57,8 @@ def test_by_hand() -> None:
         {"stage": 0, "op": "conv", "k": 3, "c": 8, "s": 2},
         {"stage": 1, "op": "mbconv", "k": 3, "e": 2, "c": 8, "se": "hsigmoid", "se_ratio": 0.5},
     ]
-    cost = count_cost(
-        Arch.from_dict({"name": "n", "resolution": 8, "rows": rows, "num_classes": 5})
-    )
+    arch = Arch.from_dict({"name": "n", "resolution": 8, "rows": rows, "num_classes": 5})
+    cost = count_cost(arch)
     # 8 px -> 4 px. stem, expand to 16, depthwise, SE 16 -> 8 -> 16, project, classifier
     conv = 27 * 8 * 16 + 8 * 16 * 16 + 9 * 16 * 16 + 2 * 16 * 8 + 16 * 8 * 16 + 8 * 5
     assert cost.macs_conv == conv
@@ -146,18 +144,18 @@ def test_more_costs_more(arch: Arch, data: st.DataObject) -> None:
 
 
 def test_resolutions_that_do_not_do() -> None:
-    with pytest.raises(ArchError, match=r"fbnetv3_a: row 10: size: 1: .*too small"):
+    with pytest.raises(ArchError, match=r"fbnetv3_a: row 6: size: 2: .*too small"):
         count_cost("fbnetv3_a", 16)
     for bad in (0, -1, 1.5, "224"):
         with pytest.raises(ArchError, match=r"resolution: .*allowed: integers >= 1"):
             count_cost("fbnetv3_a", bad)  # type: ignore[arg-type]
-    with pytest.raises(ArchError, match="row 10: size"):
+    with pytest.raises(ArchError, match="row 6: size"):
         count_cost_arrays(get_arch("fbnetv3_a").blocks, np.array([16, 224]))
 
 
 def test_bad_arrays() -> None:
     rows = [{"stage": 0, "op": "conv", "k": np.array([3, 4]), "c": 8}]
-    with pytest.raises(ArchError, match="row 0: k: .*odd integers >= 1"):
+    with pytest.raises(ArchError, match=r"row 0: k: .*odd integers >= 1"):
         count_cost_arrays(rows, 32)
 
 

@@ -56,11 +56,13 @@ def test_own_op_with_own_keys() -> None:
 def test_own_keys_are_checked() -> None:
     with pytest.raises(ArchError, match="dilation: 0: not allowed; allowed: integers >= 1"):
         arch(op="test_ops_dilated", k=3, dilation=0)
-    with pytest.raises(ArchError, match="dilatoin: 2: op test_ops_dilated .*did you mean dilation"):
+    with pytest.raises(
+        ArchError, match=r"dilatoin: 2: op test_ops_dilated .*did you mean dilation"
+    ):
         arch(op="test_ops_dilated", k=3, dilatoin=2)
     with pytest.raises(ArchError, match="dilation: 1: op conv does not take this key"):
         arch(op="conv", k=3, dilation=1)
-    with pytest.raises(ArchError, match="k: 2: .*odd integers"):
+    with pytest.raises(ArchError, match=r"k: 2: .*odd integers"):
         arch(op="test_ops_shrinks", k=2)
 
 

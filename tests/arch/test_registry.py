@@ -24,7 +24,7 @@ def test_names() -> None:
 
 
 def test_unknown_name_lists_close_ones() -> None:
-    with pytest.raises(ArchError, match="did you mean .*fbnetv3_a") as caught:
+    with pytest.raises(ArchError, match=r"did you mean .*fbnetv3_a") as caught:
         get_arch("FBNetV3-A")
     assert "fbnetv2_l3" in str(caught.value)
 

@@ -73,7 +73,8 @@ def test_scale_as_from_e_to_f() -> None:
     scaled = scale(e, width=1.1, depth=1.1, resolution=272)
     assert scaled.name == "fbnetv3_e_w1.1_d1.1_r272"
     assert [b.n for b in scaled.blocks] == [b.n for b in f.blocks]
-    assert all(abs(mine.c - theirs.c) <= 16 for mine, theirs in zip(scaled.blocks, f.blocks))
+    pairs = zip(scaled.blocks, f.blocks, strict=True)
+    assert all(abs(mine.c - theirs.c) <= 16 for mine, theirs in pairs)
     assert scaled.blocks[-1].c == f.blocks[-1].c == 1984
 
 
