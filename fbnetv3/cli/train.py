@@ -1,0 +1,136 @@
+"""Trains or evaluates what a config describes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fbnetv3.cli import run_main
+from fbnetv3.errors import FBNetError
+from fbnetv3.resources import find_config
+
+_EPILOG = """\
+examples:
+  %(prog)s --config-file model_zoo/digits.yaml
+  %(prog)s --config-file model_zoo/digits.yaml --resume
+  %(prog)s --config-file model_zoo/cifar10_fbnetv3_a0.yaml SOLVER.MAX_EPOCHS 3 OUTPUT_DIR output/try
+  %(prog)s --config-file model_zoo/fbnetv3_g.yaml --eval-only MODEL.WEIGHTS zoo://fbnetv3_g
+  torchrun --nproc-per-node 8 %(prog)s --config-file model_zoo/fbnetv3_g.yaml
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="train_net.py",
+        description="Train or evaluate what a config describes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, help="a yaml, or the name of one in model_zoo/")
+    add("--eval-only", action="store_true", help="score MODEL.WEIGHTS or the last checkpoint")
+    add("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    add("--overwrite", action="store_true", help="remove an earlier run in OUTPUT_DIR first")
+    add("--num-processes", type=int, default=1, help="on this machine; one per GPU (default 1)")
+    add("--num-machines", type=int, default=1, help="that train together (default 1)")
+    add("--machine-rank", type=int, default=0, help="of this machine (default 0)")
+    add("--dist-url", default="auto", help="tcp://HOST:PORT of rank 0 (default: auto)")
+    add("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    parser = make_parser()
+    # intermixed: flags may follow KEY VALUE pairs
+    args = parser.parse_intermixed_args(argv)
+    if args.resume and args.overwrite:
+        parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
+    _require_detectron2()
+    from fbnetv3.engine import build
+    from fbnetv3.engine.launch import launch
+
+    cfg = _config(args)
+    if args.overwrite and not args.eval_only:
+        _remove_run(Path(cfg.OUTPUT_DIR))
+    launch(
+        _work,
+        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, args.eval_only, args.resume),
+        num_processes=args.num_processes,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        use_cuda=build.device_from_config(cfg).type == "cuda",
+    )
+    return 0
+
+
+def _require_detectron2() -> None:
+    try:
+        import detectron2  # noqa: F401
+    except ImportError as error:
+        raise FBNetError(
+            "detectron2 is not installed; run tools/install_detectron2.py (or "
+            "fbnetv3-install-detectron2) in this environment"
+        ) from error
+
+
+def _config(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+    return _read_config(args.config_file, args.opts, None)
+
+
+def _read_config(config_file: str, opts: list[str], output_dir: str | None):  # type: ignore[no-untyped-def]
+    from fbnetv3.config import get_cfg
+
+    cfg = get_cfg()
+    path = find_config(config_file)
+    cfg.merge_from_file(str(path))
+    cfg.merge_from_list(opts)
+    if output_dir is not None:
+        cfg.OUTPUT_DIR = output_dir
+    elif not cfg.OUTPUT_DIR:
+        cfg.OUTPUT_DIR = os.path.join("output", path.stem)
+    cfg.freeze()
+    return cfg
+
+
+def _work(
+    config_file: str, opts: list[str], output_dir: str, eval_only: bool, resume: bool
+) -> None:
+    """What each process does."""
+    from fbnetv3.engine import train as engine
+
+    cfg = _read_config(config_file, opts, output_dir)
+    rank = engine.this_process().rank
+    engine.setup_logging(None if eval_only else Path(cfg.OUTPUT_DIR), rank)
+    scores = engine.evaluate(cfg) if eval_only else engine.train(cfg, resume=resume)
+    if rank == 0:
+        print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
+
+
+_OURS = (
+    "checkpoint_*.pt",
+    "model*.safetensors",
+    "metrics.json",
+    "curves.png",
+    "log.txt",
+    "config.yaml",
+    "events.out.tfevents.*",
+)
+
+
+def _remove_run(folder: Path) -> None:
+    """Removes the files of an earlier run, and nothing else."""
+    for pattern in _OURS:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def cli() -> None:
+    """The console script."""
+    sys.exit(run_main(main))

@@ -1,0 +1,184 @@
+"""From a config to the values that a training consists of: network, data, transforms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.scaling import aligned, low_resolution, scale
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.data import (
+    EvalLoader,
+    EvalTransform,
+    ImageDataset,
+    TrainLoader,
+    TrainTransform,
+    build_dataset,
+    check_same_classes,
+)
+from fbnetv3.errors import did_you_mean
+from fbnetv3.modeling import build_model
+from fbnetv3.recipe import Recipe
+from fbnetv3.zoo.api import default_resize
+
+_VARIANTS = {"": lambda arch: arch, "aligned": aligned, "low_resolution": low_resolution}
+_TORCHVISION_RESOLUTION = 224
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+def device_from_config(cfg: CfgNode) -> torch.device:
+    """Returns MODEL.DEVICE; ``auto`` is CUDA where there is one, else the CPU."""
+    name = cfg.MODEL.DEVICE
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"MODEL.DEVICE {name!r} is no device; allowed: auto, cpu, cuda"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("MODEL.DEVICE is cuda, and there is none here; set MODEL.DEVICE cpu")
+    return device
+
+
+def arch_from_config(cfg: CfgNode) -> Arch | str:
+    """Returns the network's table, or ``torchvision/NAME``.
+
+    MODEL.ARCH names it or is the path of a yaml; MODEL.ARCH_VARIANT, WIDTH and DEPTH change it;
+    INPUT.RESOLUTION, where given, becomes its resolution.
+    """
+    name, variant = cfg.MODEL.ARCH, cfg.MODEL.ARCH_VARIANT
+    if variant not in _VARIANTS:
+        raise ConfigError(
+            f"MODEL.ARCH_VARIANT {variant!r} is unknown; allowed: {list(_VARIANTS)}"
+            f"{did_you_mean(variant, _VARIANTS)}"
+        )
+    if name.startswith("torchvision/"):
+        if variant or cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
+            raise ConfigError(
+                f"MODEL.ARCH_VARIANT, WIDTH and DEPTH are for tables, not for {name}; unset them"
+            )
+        return str(name)
+    arch = _VARIANTS[variant](_named_arch(name))
+    if cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
+        arch = scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
+    resolution = cfg.INPUT.RESOLUTION
+    return arch.replace(resolution=resolution) if resolution else arch
+
+
+def _named_arch(name: str) -> Arch:
+    if Path(name).suffix not in (".yaml", ".yml"):
+        return get_arch(name)
+    try:
+        return Arch.from_yaml(Path(name).read_text(encoding="utf-8"), file=name)
+    except OSError as error:
+        raise ConfigError(f"MODEL.ARCH: cannot read {name}: {error.strerror}") from error
+
+
+def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
+    """Returns the side of the network's input in pixels."""
+    if cfg.INPUT.RESOLUTION:
+        return int(cfg.INPUT.RESOLUTION)
+    return arch.resolution if isinstance(arch, Arch) else _TORCHVISION_RESOLUTION
+
+
+def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
+    """Returns the arguments of EvalTransform, which also travel with exported weights."""
+    resolution = resolution_from_config(cfg, arch)
+    return {
+        "resolution": resolution,
+        "resize": cfg.INPUT.RESIZE or default_resize(resolution),
+        "interpolation": cfg.INPUT.INTERPOLATION,
+        "mean": list(cfg.INPUT.MEAN),
+        "std": list(cfg.INPUT.STD),
+    }
+
+
+def network_from_config(
+    arch: Arch | str, num_classes: int, recipe: Recipe, device: torch.device
+) -> nn.Module:
+    """Builds the network of a recipe, channels last, on a device."""
+    model = build_model(
+        arch, num_classes=num_classes, drop_rate=recipe.dropout, drop_path_rate=recipe.drop_path
+    )
+    return model.to(device=device, memory_format=torch.channels_last)
+
+
+def _one_name(names: tuple[str, ...], key: str) -> str:
+    if len(names) != 1:
+        raise ConfigError(f"{key} takes one data set for a classifier, not {list(names)}")
+    return str(names[0])
+
+
+def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
+    """Opens the training and the validation set and checks that their classes agree."""
+    train, test = (
+        build_dataset(_one_name(cfg.DATASETS[part], f"DATASETS.{part}"), skip_broken=skip)
+        for part, skip in (("TRAIN", cfg.DATA.SKIP_BROKEN), ("TEST", cfg.DATA.SKIP_BROKEN))
+    )
+    check_same_classes(train, test)
+    if cfg.DATA.TRAIN_LIMIT:
+        train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
+    return train, test
+
+
+def num_classes_from_config(cfg: CfgNode, dataset: ImageDataset) -> int:
+    """Returns MODEL.NUM_CLASSES, or the number that the data set has."""
+    wanted, found = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
+    if wanted and wanted < found:
+        raise ConfigError(
+            f"MODEL.NUM_CLASSES is {wanted}, {dataset.name} has {found} classes; "
+            "set MODEL.NUM_CLASSES 0 to follow the data"
+        )
+    return wanted or found
+
+
+def train_loader_from_config(
+    cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
+) -> TrainLoader:
+    """Makes the training batches of a recipe."""
+    transform = TrainTransform(
+        resolution,
+        mean=cfg.INPUT.MEAN,
+        std=cfg.INPUT.STD,
+        crop=cfg.INPUT.TRAIN_CROP,
+        flip=cfg.INPUT.TRAIN_FLIP,
+        auto_augment=recipe.auto_augment,
+        interpolation=cfg.INPUT.INTERPOLATION,
+    )
+    return TrainLoader(
+        dataset,
+        transform,
+        total_batch=recipe.batch_size,
+        seed=cfg.SEED,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
+
+
+def eval_loader_from_config(
+    cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
+) -> EvalLoader:
+    """Makes the validation batches."""
+    return EvalLoader(
+        dataset,
+        EvalTransform(**preprocessing),
+        batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=process.rank,
+        world_size=process.world_size,
+    )

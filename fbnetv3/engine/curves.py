@@ -1,0 +1,54 @@
+"""The picture of a training: loss, learning rate, and the scores of raw and averaged weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.engine.metrics import read_metrics
+from fbnetv3.io import atomic_write
+
+# a score to draw -> the label of its axis, in order of preference
+_SCORES = {"val/top1": "top-1 (%)", "bbox/AP": "box AP"}
+
+
+def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [(row["iteration"] + 1, row[key]) for row in rows if key in row]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: str) -> None:
+    for key, name in keys.items():
+        x, y = _series(rows, key)
+        if x:
+            # few points, as of evaluations, are marked
+            axes.plot(x, y, label=name, marker="." if len(x) < 100 else None, linewidth=1.2)
+    axes.set(xlabel="iteration", ylabel=label)
+    axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False)
+
+
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """Draws the curves of a metrics file to a PNG.
+
+    Args:
+        metrics: ``metrics.json`` of a run.
+        picture: the PNG to write.
+    """
+    # the object interface: pyplot would keep state and choose a window system
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(metrics)
+    score = next((key for key in _SCORES if any(key in row for row in rows)), "val/top1")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, lr, scores = figure.subplots(1, 3)
+    _draw(loss, rows, {"total_loss": "total", "loss": "training"}, "training loss")
+    _draw(lr, rows, {"lr": "lr"}, "learning rate")
+    _draw(
+        scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score]
+    )
+    with atomic_write(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,48 @@
+"""Several processes, one model: wrapping it, and batch norm over the whole batch."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from detectron2.layers import NaiveSyncBatchNorm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Makes batch norm take its statistics over all processes (paper, A.3).
+
+    On CUDA torch's own; elsewhere detectron2's, which runs on gloo and whose running variance is
+    the biased one (divided by N, not N - 1).
+
+    Args:
+        model: changed in place.
+        device: where it runs.
+
+    Returns:
+        The model.
+    """
+    if device.type == "cuda":
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    for name, child in model.named_children():
+        if type(child) is nn.BatchNorm2d:
+            setattr(model, name, _naive(child))
+        else:
+            sync_batch_norm(child, device)
+    return model
+
+
+def _naive(norm: nn.BatchNorm2d) -> nn.Module:
+    synced = NaiveSyncBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+    # the very tensors: an optimizer or average that knows them stays right
+    synced._parameters.update(norm._parameters)
+    synced._buffers.update(norm._buffers)
+    return cast(nn.Module, synced.train(norm.training))
+
+
+def parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """Wraps a model so that gradients are averaged over processes."""
+    ids = [device.index or 0] if device.type == "cuda" else None
+    # buffers are equal already: batch norm is synchronised or each rank's own by choice
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

@@ -1,0 +1,214 @@
+"""What happens between steps: averaging, evaluation, records, checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventWriter
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fbnetv3.engine.checkpoint import Checkpointer
+from fbnetv3.engine.curves import plot_curves
+from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.errors import FBNetError
+
+
+class StoppedError(FBNetError):
+    """The user or the machine asked the run to stop; a checkpoint was written."""
+
+
+class Every:
+    """Tells whether something is due after an iteration: every ``period``, and at the end."""
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+
+    def __call__(self, trainer: Any) -> bool:
+        done = trainer.iter + 1
+        return done == trainer.max_iter or (self._period > 0 and done % self._period == 0)
+
+
+class EMAHook(HookBase):
+    """Updates the average after each step (paper, A.3)."""
+
+    def __init__(self, ema: ModelEMA) -> None:
+        self._ema = ema
+
+    def after_step(self) -> None:
+        """Moves the average towards the weights."""
+        self._ema.update(self.trainer.model)
+
+
+class EvalHook(HookBase):
+    """Scores the raw weights and, where there is an average, the averaged ones side by side.
+
+    Scores go to the event storage as ``val/top1`` and ``val/top1_ema``.
+    """
+
+    def __init__(self, due: Every, ema: ModelEMA | None, say: Callable[[str], None]) -> None:
+        self._due, self._ema, self._say = due, ema, say
+
+    def after_step(self) -> None:
+        """Evaluates when it is due."""
+        if not self._due(self.trainer):
+            return
+        scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema)
+        self.trainer.storage.put_scalars(smoothing_hint=False, **scores)
+        self._say(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
+
+
+def evaluate_both(task: Any, model: torch.nn.Module, ema: ModelEMA | None) -> dict[str, float]:
+    """Returns the scores of the raw weights, and of the average under ``NAME_ema``."""
+    scores = dict(task.evaluate(model))
+    if ema is not None:
+        with ema.swapped_into(model):
+            scores |= {f"{name}_ema": value for name, value in task.evaluate(model).items()}
+    return scores
+
+
+def format_scores(scores: dict[str, float]) -> str:
+    """Returns ``val/loss 0.12, val/top1 97.3, ...``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items()))
+
+
+class WriterHook(HookBase):
+    """Writes the event storage out every few iterations, and before each checkpoint.
+
+    What a checkpoint covers is so on disk before it: a run that is killed and resumed has every
+    evaluation in its records.
+    """
+
+    def __init__(self, writers: list[EventWriter], dues: list[Every]) -> None:
+        self._writers, self._dues = writers, dues
+
+    def after_step(self) -> None:
+        """Writes when it is due."""
+        if any(due(self.trainer) for due in self._dues):
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        """Closes the writers, also after an error."""
+        for writer in self._writers:
+            writer.close()
+
+
+class CheckpointHook(HookBase):
+    """Saves when it is due, unless a weight is no finite number."""
+
+    def __init__(
+        self, checkpointer: Checkpointer, due: Every, state: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._checkpointer, self._due, self._state = checkpointer, due, state
+
+    def after_step(self) -> None:
+        """Saves when it is due."""
+        if self._due(self.trainer):
+            self.save()
+
+    def save(self) -> Path:
+        """Saves now; ``iteration`` is the next one to run.
+
+        Raises:
+            FBNetError: a weight is infinite or no number; the earlier checkpoints are kept.
+        """
+        for name, weight in self.trainer.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise FBNetError(
+                    f"weight {name} is not finite after iteration {self.trainer.iter}; no "
+                    "checkpoint is written over the good ones; lower SOLVER.BASE_LR"
+                )
+        return self._checkpointer.save(self._state(), self.trainer.iter + 1)
+
+
+class StopHook(HookBase):
+    """Turns SIGINT and SIGTERM into a checkpoint at the end of the step and a clean stop.
+
+    A second signal stops at once. For one process only: ranks would stop at different steps.
+    """
+
+    def __init__(self, save: Callable[[], Path]) -> None:
+        self._save = save
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def before_train(self) -> None:
+        """Takes over the two signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+
+    def after_step(self) -> None:
+        """Stops if a signal has come."""
+        if self._signal is not None:
+            name = signal.Signals(self._signal).name
+            raise StoppedError(f"stopped by {name}; saved {self._save()}; go on with --resume")
+
+    def after_train(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class ProgressHook(HookBase):
+    """A bar with loss, lr and the time left, on terminals; elsewhere log lines say the same."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+
+    def before_train(self) -> None:
+        """Shows the bar."""
+        start, end = self.trainer.start_iter, self.trainer.max_iter
+        self._task = self._progress.add_task("", total=end, completed=start, note="")
+        self._progress.start()
+
+    def after_step(self) -> None:
+        """Moves the bar."""
+        latest = self.trainer.storage.latest()
+        loss = latest.get("total_loss", latest.get("loss", (float("nan"), 0)))[0]
+        lr = self.trainer.optimizer.param_groups[0]["lr"]
+        note = f"loss {loss:.3f}  lr {lr:.4g}"
+        self._progress.update(self._task, completed=self.trainer.iter + 1, note=note)
+
+    def after_train(self) -> None:
+        """Takes the bar away."""
+        self._progress.stop()
+
+
+class CurvesHook(HookBase):
+    """Draws ``curves.png`` from ``metrics.json`` at each evaluation."""
+
+    def __init__(self, due: Every, folder: Path) -> None:
+        self._due, self._folder = due, folder
+
+    def after_step(self) -> None:
+        """Draws when it is due."""
+        if self._due(self.trainer):
+            plot_curves(self._folder / "metrics.json", self._folder / "curves.png")
