@@ -12,14 +12,13 @@ import torchvision
 from torch import nn
 
 from fbnetv3.arch import ArchError
+from fbnetv3.arch.table import SCALARS
 from fbnetv3.errors import did_you_mean
 
 PREFIX = "torchvision/"
 
 # build_model's argument -> the argument of torchvision's builders
 _RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
-
-
 # whose builders set the rate themselves
 _FIXED_DROP_PATH = ("swin", "maxvit")
 # their auxiliary classifiers would make forward return more than logits
@@ -33,10 +32,6 @@ def name_in(name: Any) -> str | None:
     return name[len(PREFIX) :] if isinstance(name, str) and name.startswith(PREFIX) else None
 
 
-def _classifiers() -> list[str]:
-    return torchvision.models.list_models(module=torchvision.models)
-
-
 def build(
     name: str, num_classes: int, pretrained: bool, drop_rate: float, drop_path_rate: float
 ) -> nn.Module:
@@ -45,19 +40,23 @@ def build(
     Raises:
         ArchError: the name is unknown, the network has no such rate, or a weight is asked for.
     """
-    known = _classifiers()
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise ArchError(
-            f"unknown torchvision model{hint}", key="name", value=name, allowed=", ".join(known)
-        )
-    if pretrained:
-        problem = "torchvision networks have no weights here"
-        raise ArchError(problem, key="pretrained", value=True, allowed="false")
+    _check(name, pretrained)
+    num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     given = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     arguments = _EXTRA.get(name, {}) | _rates(name, given)
     model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model.to(memory_format=torch.channels_last)
+
+
+def _check(name: str, pretrained: bool) -> None:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        problem = f"unknown torchvision model{did_you_mean(name, known)}"
+        allowed = "what torchvision.models.list_models(module=torchvision.models) lists"
+        raise ArchError(problem, key="name", value=name, allowed=allowed)
+    if pretrained:
+        problem = "torchvision networks have no weights here"
+        raise ArchError(problem, key="pretrained", value=True, allowed="false")
 
 
 def _rates(name: str, given: Mapping[str, float]) -> dict[str, float]:
