@@ -32,7 +32,8 @@ __all__ = ["__version__", *_HOME_OF]
 if TYPE_CHECKING:
     from fbnetv3.arch import Arch, Block, Cost, count_cost, get_arch, list_archs
     from fbnetv3.config import get_cfg
-    from fbnetv3.modeling import build_model, deploy, register_op
+    from fbnetv3.modeling import build_model, register_op
+    from fbnetv3.modeling.deploy import deploy
     from fbnetv3.recipe import Recipe
     from fbnetv3.zoo import list_models
 
