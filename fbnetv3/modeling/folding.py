@@ -106,7 +106,8 @@ def _is_plain(bn: _BatchNorm) -> bool:
 
 def _fold(parent: nn.Module, conv_name: str, bn_name: str) -> None:
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
-    assert isinstance(conv, _CONVS) and isinstance(bn, _BatchNorm)  # _can_fold looked
+    assert isinstance(conv, _CONVS)  # _can_fold looked
+    assert isinstance(bn, _BatchNorm)
     _replace(parent, conv_name, fuse_conv_bn_eval(conv, bn))
     _replace(parent, bn_name, nn.Identity())
 
