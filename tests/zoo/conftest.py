@@ -111,7 +111,7 @@ def published_keys() -> dict[str, dict[str, tuple[int, ...]]]:
 
 def _filled(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The tensor that tests/golden/README.md's rules give to a published name."""
-    x = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)  # noqa: NPY002
+    x = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)
     x = np.asarray(x, dtype=np.float32)
     if name.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.int64)

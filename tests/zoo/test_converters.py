@@ -43,7 +43,7 @@ def test_published_weights_give_published_logits(
     assert (summary.layout, summary.loaded) == ("fbnet", len(tensors))
     assert summary.derived == summary.skipped == ()
     size = golden["input_size"]
-    images = np.random.RandomState(0).rand(2, 3, size, size).astype(np.float32)  # noqa: NPY002
+    images = np.random.RandomState(0).rand(2, 3, size, size).astype(np.float32)
     with torch.inference_mode():
         logits = model(torch.from_numpy(images))
     worst = (logits[:, :8] - torch.tensor(golden["logits_first8"])).abs().max()

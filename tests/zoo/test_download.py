@@ -87,7 +87,7 @@ def test_a_pinned_file_that_changes_is_refused(
     record = make_record()
     path = fetch(record)
     path.write_bytes(weights[:-1] + b"\x7f")
-    with pytest.raises(DownloadError, match="expected .*delete it") as caught:
+    with pytest.raises(DownloadError, match=r"expected .*delete it") as caught:
         fetch(record)
     assert str(path) in str(caught.value)
     # deleting the file alone keeps the pin: another file under that address is refused

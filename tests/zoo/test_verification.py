@@ -1,0 +1,128 @@
+"""``verify`` finds what is wrong, and says why it did not look."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from fbnetv3 import zoo
+from fbnetv3.modeling import build_model
+from fbnetv3.zoo import (
+    Metric,
+    WeightRecord,
+    all_records,
+    find_record,
+    records,
+    verification,
+    verify,
+)
+
+Make = Callable[..., WeightRecord]
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, *given: WeightRecord) -> None:
+    for module in (records, zoo.api, verification):
+        monkeypatch.setattr(module, "all_records", lambda: given)
+
+
+def _status(rows: list[zoo.VerifyRow]) -> dict[str, str]:
+    return {row.check: row.status for row in rows}
+
+
+def test_every_quoted_cost_is_right() -> None:
+    rows = [row for row in verify() if row.check == "cost"]
+    assert len(rows) == len(all_records())
+    assert [row for row in rows if row.status == "failed"] == []
+    quoted = [r.full_name for r in all_records() if r.macs_m is not None]
+    assert [row.name for row in rows if row.status == "ok"] == quoted
+    assert len(quoted) == 16
+
+
+def test_a_wrong_cost_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = find_record("fbnetv3_g")
+    _use(monkeypatch, dataclasses.replace(right, macs_m=2129.656385))
+    row = verify("fbnetv3_g*")[0]
+    assert (row.check, row.status) == ("cost", "failed")
+    assert "2129.656385M quoted, 2129.656384M counted" in row.detail
+
+
+def test_nothing_is_downloaded(cache: Path) -> None:
+    rows = verify("fbnetv3_a.*")
+    assert _status(rows) == {"cost": "ok", "hash": "skipped", "accuracy": "skipped"}
+    assert not cache.exists()
+
+
+def test_a_changed_file_is_found(
+    site: Any, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.body = weights
+    record = make_record()
+    _use(monkeypatch, record)
+    path = zoo.fetch(record)
+    assert _status(verify())["hash"] == "ok"
+    path.write_bytes(weights[:-1] + b"\x7f")
+    assert _status(verify())["hash"] == "failed"
+
+
+def test_no_match() -> None:
+    with pytest.raises(zoo.RecordError, match="no weights match 'nothing'"):
+        verify("nothing")
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    """A class-per-folder set of noise."""
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("claimed", "status"), [(50.0, "ok"), (90.0, "failed")])
+def test_accuracy_is_measured_where_data_is_at_hand(
+    two_classes: Path,
+    site: Any,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    claimed: float,
+    status: str,
+) -> None:
+    model = build_model("fbnetv3_a0", num_classes=2)
+    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always answers the first class
+    torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
+    site.body = save({key: v.contiguous() for key, v in model.state_dict().items()})
+    record = make_record(
+        num_classes=2,
+        resolution=32,
+        resize=32,
+        dataset=str(two_classes),
+        metrics={"top1": Metric(claimed, "measured")},
+    )
+    _use(monkeypatch, record)
+    zoo.fetch(record)
+    rows = verify()
+    assert _status(rows)["accuracy"] == status
+    assert f"top-1 50.00 on {two_classes}, measured {claimed:.2f}" in rows[-1].detail
+
+
+def test_data_of_other_classes_is_refused(
+    two_classes: Path, site: Any, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.body = weights
+    record = make_record(metrics={"top1": Metric(50.0, "quoted")})
+    _use(monkeypatch, record)
+    zoo.fetch(record)
+    row = verify(data=str(two_classes))[-1]
+    assert (row.status, row.check) == ("failed", "accuracy")
+    assert "has 2 classes" in row.detail
