@@ -36,7 +36,7 @@ class Key:
     kind: str
     default: Any = None
     required: bool = False
-    minimum: int = 0
+    minimum: float = 0
     odd: bool = False
     choices: tuple[str, ...] = ()
     first_only: bool = False
@@ -50,7 +50,7 @@ class Key:
         if self.kind == "int":
             return f"{'odd ' if self.odd else ''}integers >= {self.minimum}"
         other = {
-            "float": f"numbers > {self.minimum}",
+            "float": "numbers" + (f" > {self.minimum}" if self.minimum > -math.inf else ""),
             "bool": "true, false",
             "ratio": "a number in (0, 1], or such a number followed by /e (as 0.25/e)",
         }
@@ -64,10 +64,11 @@ class Key:
             return isinstance(value, (bool, np.bool_))
         if self.kind == "ratio":
             return _is_ratio(value)
-        if type(value) is int and self.kind in ("int", "float"):  # by far the most common
-            return value >= self.minimum + (self.kind == "float") and (
-                not self.odd or value % 2 == 1
-            )
+        if type(value) is int:  # by far the most common, so without numpy
+            above = value >= self.minimum if self.kind == "int" else value > self.minimum
+            return above and (not self.odd or value % 2 == 1)
+        if not isinstance(value, (float, np.number, np.ndarray)):
+            return False
         numbers = np.asarray(value)
         if numbers.dtype.kind not in (_INTEGER if self.kind == "int" else _NUMBER):
             return False
@@ -134,8 +135,9 @@ OP_KEYS: Mapping[str, Key] = {
 
 
 def key_of_default(default: Any) -> Key:
-    """Makes the Key of a plain default value: an int >= 0, a number > 0, a text or a truth."""
+    """Makes the Key of a plain default: an int >= 0 (or the default), a number, a text, a truth."""
     kind = type(default).__name__
     if kind not in ("int", "float", "bool", "str"):
         raise ArchError("an op's key needs a Key or a plain default", key="keys", value=default)
-    return Key(kind, default=default)
+    lowest = -math.inf if kind == "float" else min(0, default) if kind == "int" else 0
+    return Key(kind, default=default, minimum=lowest)

@@ -72,6 +72,21 @@ def test_defaults_and_keys_for_the_first_layer_only() -> None:
     assert layers[0].k == 3
 
 
+@register_cost("test_ops_plain", keys={"shift": 0.0, "level": -2, "label": "x", "on": False})
+def plain(layer: Layer, size: Any) -> tuple[Cost, Any]:
+    return Cost(), size
+
+
+def test_plain_defaults() -> None:
+    net = arch(op="test_ops_plain")
+    assert net.layers()[0].options == {"shift": 0.0, "level": -2, "label": "x", "on": False}
+    changed = {"shift": -1.5, "level": -1, "label": "y", "on": True}
+    assert arch(op="test_ops_plain", **changed).layers()[0].options == changed
+    for key, bad in {"shift": "1", "level": -3, "label": 1, "on": 1}.items():
+        with pytest.raises(ArchError, match=f"{key}: {bad!r}: not allowed"):
+            arch(op="test_ops_plain", **{key: bad})
+
+
 def test_an_op_that_changes_the_size_cannot_repeat() -> None:
     assert count_cost(arch(op="test_ops_shrinks")).macs_conv == 14 * 14 * 27 * 8 + 8000
     with pytest.raises(ArchError, match="row 0: n: 2: op test_ops_shrinks changes the size"):

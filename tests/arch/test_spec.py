@@ -109,6 +109,7 @@ BAD_ROWS = [
     (1, {"s": -2}, "s", ["-2", "integers >= 1"]),
     (1, {"n": 0}, "n", ["integers >= 1"]),
     (1, {"k": 4}, "k", ["4", "odd integers >= 1"]),
+    (1, {"c": [24]}, "c", ["[24]", "integers >= 1"]),
     (1, {"k": "3"}, "k", ["'3'", "odd integers >= 1"]),
     (1, {"k": None}, "k", ["missing", "odd integers >= 1"]),
     (1, {"e": 0}, "e", ["numbers > 0"]),
