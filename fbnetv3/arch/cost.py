@@ -77,7 +77,7 @@ def count_cost_arrays(
         ...     {"stage": 1, "op": "mbconv", "k": 3, "e": 1, "c": 16, "n": np.array([1, 2])},
         ... ]
         >>> count_cost_arrays(rows, np.array([224, 248])).params
-        array([17960, 18648])
+        array([17944, 18864])
     """
     size = _SIZE.clean("resolution", resolution)
     c_in: Ints = 3
@@ -87,7 +87,15 @@ def count_cost_arrays(
         cost, size = _row_cost(expanded, size, number)
         total += cost
         c_in = row["c"]
-    return total + head_cost(c_in, size, num_classes)
+    return _one_shape(total + head_cost(c_in, size, num_classes))
+
+
+def _one_shape(cost: Cost) -> Cost:
+    """Gives every number of a cost the same shape; ints stay ints."""
+    numbers = list(vars(cost).values())
+    if not any(isinstance(number, np.ndarray) for number in numbers):
+        return cost
+    return Cost(*(np.array(number) for number in np.broadcast_arrays(*numbers)))
 
 
 def _clean_rows(rows: Iterable[Block | Mapping[str, Any]]) -> Sequence[dict[str, Any]]:

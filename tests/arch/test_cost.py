@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import json
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbnetv3.arch import Arch, ArchError, Block, Cost, count_cost, get_arch, round_channels
+from fbnetv3.arch import cost as cost_module
 from fbnetv3.arch.cost import count_cost_arrays
 from tests.arch.strategies import archs
 
@@ -151,6 +153,16 @@ def test_resolutions_that_do_not_do() -> None:
             count_cost("fbnetv3_a", bad)  # type: ignore[arg-type]
     with pytest.raises(ArchError, match="row 6: size"):
         count_cost_arrays(get_arch("fbnetv3_a").blocks, np.array([16, 224]))
+
+
+def test_every_number_has_the_shape_of_the_candidates() -> None:
+    cost = count_cost_arrays(get_arch("fbnetv3_a0").blocks, np.array([192, 224]))
+    assert cost.params.tolist() == [count_cost("fbnetv3_a0").params] * 2
+    assert cost.macs.tolist() == [count_cost("fbnetv3_a0", side).macs for side in (192, 224)]
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(cost_module).failed == 0
 
 
 def test_bad_arrays() -> None:
