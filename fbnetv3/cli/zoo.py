@@ -13,7 +13,7 @@ from rich.table import Table
 from fbnetv3.arch import count_cost, get_arch
 from fbnetv3.cli import run_main
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo import api, download, table
+from fbnetv3.zoo import adding, api, download, table
 from fbnetv3.zoo.errors import RecordError
 from fbnetv3.zoo.records import find_record
 from fbnetv3.zoo.verification import FAILED, OK, SKIPPED, verify
@@ -40,7 +40,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     fetch = commands.add_parser("download", help="download weights into the cache")
     fetch.add_argument("names", nargs="+", metavar="NAME[.TAG]")
+
+    _add_arguments(commands.add_parser("add", help="package weights and print their record"))
     return parser.parse_args(argv)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help=".safetensors that training exported")
+    parser.add_argument("name", metavar="NAME.TAG")
+    parser.add_argument("--variant", choices=["aligned", "low_resolution"])
+    parser.add_argument("--width", type=float, help="as MODEL.WIDTH in the training")
+    parser.add_argument("--depth", type=float, help="as MODEL.DEPTH in the training")
+    parser.add_argument("--dataset", help="that the accuracy is of, as digits_test")
+    parser.add_argument("--top1", type=float, help="measured accuracy in percent")
+    parser.add_argument("--note", help="how it was measured: the command")
 
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -107,11 +120,30 @@ def _download(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add(arguments: argparse.Namespace) -> int:
+    name, _, tag = arguments.name.partition(".")
+    if not tag:
+        raise RecordError(f"{arguments.name!r} has no tag; give NAME.TAG, as fbnetv3_a0.digits")
+    told = {k: getattr(arguments, k) for k in ("variant", "width", "depth", "dataset", "note")}
+    if arguments.top1 is not None:
+        told["metrics"] = {"top1": {"value": arguments.top1, "source": "measured"}}
+    print(adding.add_weights(arguments.file, name=name, tag=tag, **told), end="")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 1 where a check failed."""
     arguments = parse(argv)
-    commands = {"list": _list, "verify": _verify, "table": _table, "download": _download}
-    return commands[arguments.command](arguments)
+    return _COMMANDS[arguments.command](arguments)
+
+
+_COMMANDS = {
+    "list": _list,
+    "verify": _verify,
+    "table": _table,
+    "download": _download,
+    "add": _add,
+}
 
 
 def cli() -> None:

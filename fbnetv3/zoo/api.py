@@ -42,7 +42,8 @@ def get(
 
     Args:
         name: of an architecture, or ``NAME.TAG`` for the form that these weights belong to
-            (timm's are of the aligned one). Without a tag, the first weights that are listed.
+            (timm's are of the aligned one). Without a tag, the first listed weights that fit
+            NAME's table.
         pretrained: load the weights, downloading them on first use.
         num_classes: of the classifier; None is as many as the weights have, else as the
             published (1000). Another number than the weights' gives a new classifier.
@@ -102,12 +103,12 @@ def transform(name: str) -> EvalTransform:
     """Returns the evaluation preprocessing of a model: resize, centre crop, normalise.
 
     Args:
-        name: ``NAME[.TAG]``. Where a name has weights, their record's values; else the
+        name: ``NAME[.TAG]``. Where there are such weights, their record's values; else the
             architecture's resolution, ``default_resize``, bilinear, ImageNet's mean and std.
     """
     from fbnetv3.data.transforms import EvalTransform
 
-    if "." not in name and not any(record.name == name for record in all_records()):
+    if "." not in name and not any(r.name == name and r.fits_name for r in all_records()):
         resolution = get_arch(name).resolution
         resize = default_resize(resolution)
         return EvalTransform(resolution, resize, "bilinear", IMAGENET_MEAN, IMAGENET_STD)

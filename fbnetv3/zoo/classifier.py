@@ -89,7 +89,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     from fbnetv3.modeling import build_model
 
     tensors, metadata = read_tensors(path)
-    arch = _arch_of(metadata, model, path)
+    arch = arch_of(metadata, model, path)
     count = _num_classes(tensors, metadata)
     net = build_model(arch, num_classes=count).eval()
     load_state_dict(net, tensors, source=os.fspath(path))
@@ -98,9 +98,14 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     return Classifier(net, _transform_of(metadata, arch, model), names, os.fspath(path))
 
 
-def _arch_of(
+def arch_of(
     metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
 ) -> Arch | str:
+    """Returns the architecture named by ``model``, or else told by a file's metadata.
+
+    Raises:
+        WeightsFileError: neither tells it.
+    """
     told = metadata.get("arch")
     if model is not None:
         if model.startswith("torchvision/"):
@@ -129,7 +134,7 @@ def _names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str,
     return names
 
 
-def _preprocessing(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Finds the preprocessing that a file tells, itself or in the config saved with it."""
     config = metadata.get("config")
     tree = yaml.safe_load(config) if isinstance(config, str) else config
@@ -144,7 +149,7 @@ def _transform_of(
 ) -> EvalTransform:
     from fbnetv3.data.transforms import EvalTransform
 
-    told = _preprocessing(metadata)
+    told = preprocessing_of(metadata)
     if not told and model is not None and not model.startswith("torchvision/"):
         return api.transform(model)
     resolution = int(told.get("resolution") or (arch.resolution if isinstance(arch, Arch) else 224))

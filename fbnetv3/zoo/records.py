@@ -60,6 +60,8 @@ class WeightRecord:
         size: of the file in bytes, or None.
         layout: of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
         variant: of the architecture: None, ``"aligned"`` or ``"low_resolution"``.
+        width: factor of the architecture's channels.
+        depth: factor of its repeats.
         resolution: side of the net's input in pixels (a centre crop).
         resize: the image's shorter side in pixels, before the crop.
         interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
@@ -87,6 +89,8 @@ class WeightRecord:
     sha256: str | None = None
     size: int | None = None
     variant: str | None = None
+    width: float = 1.0
+    depth: float = 1.0
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -120,9 +124,15 @@ class WeightRecord:
             arch = scaling.low_resolution(arch, self.resolution)
         elif self.variant == "aligned":
             arch = scaling.aligned(arch)
-        if arch.num_classes != self.num_classes:
-            arch = scaling.with_num_classes(arch, self.num_classes)
-        return arch.replace(resolution=self.resolution)
+        if (self.width, self.depth) != (1, 1):
+            arch = scaling.scale(arch, self.width, self.depth)
+        return arch.replace(resolution=self.resolution, num_classes=self.num_classes)
+
+    @property
+    def fits_name(self) -> bool:
+        """Whether these are weights of the table as it is: not scaled, not for other classes."""
+        as_it_is = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
+        return as_it_is and self.num_classes == get_arch(self.name).num_classes
 
     def class_names(self) -> tuple[str, ...] | None:
         """Returns the classes' names in the order of the logits, or None if they are not known."""
@@ -203,7 +213,7 @@ def all_records() -> tuple[WeightRecord, ...]:
 
 
 def find_record(name: str) -> WeightRecord:
-    """Finds the record of ``NAME.TAG``; of ``NAME`` alone, the first one.
+    """Finds the record of ``NAME.TAG``; of ``NAME`` alone, the first that fits its table.
 
     Raises:
         RecordError: no such weight; names the tags there are, or close names.
@@ -211,7 +221,7 @@ def find_record(name: str) -> WeightRecord:
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]
     for record in records:
-        if tag in ("", record.tag):
+        if record.tag == tag or (not tag and record.fits_name):
             return record
     if records:
         there = ", ".join(r.full_name for r in records)

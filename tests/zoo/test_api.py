@@ -86,14 +86,18 @@ def served(
 
 
 def test_get_with_weights(served: dict[str, torch.Tensor]) -> None:
-    for name in ("fbnetv3_a0", "fbnetv3_a0.test"):
-        model = zoo.get(name, pretrained=True)
-        found = model.state_dict()
-        assert all(torch.equal(found[key], value) for key, value in served.items())
+    found = zoo.get("fbnetv3_a0.test", pretrained=True).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in served.items())
+
+
+def test_a_bare_name_never_means_weights_of_other_classes(served: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(zoo.RecordError, match=r"there are: fbnetv3_a0\.test"):
+        zoo.get("fbnetv3_a0", pretrained=True)
+    assert zoo.transform("fbnetv3_a0")(Image.new("RGB", (300, 300))).shape == (3, 224, 224)
 
 
 def test_get_with_another_head(served: dict[str, torch.Tensor]) -> None:
-    model = zoo.get("fbnetv3_a0", pretrained=True, num_classes=3)
+    model = zoo.get("fbnetv3_a0.test", pretrained=True, num_classes=3)
     assert model.head.fc.out_features == 3
     key = "backbone.stages.2.0.pw.conv.weight"
     assert torch.equal(model.state_dict()[key], served[key])
@@ -104,9 +108,9 @@ def test_zoo_addresses(served: dict[str, torch.Tensor], cache: Path) -> None:
     summary = zoo.load_weights(model, "zoo://fbnetv3_a0.test")
     assert "zoo://fbnetv3_a0.test" in str(summary)
     paths = zoo.download.open_paths()
-    local = paths.get_local_path("zoo://fbnetv3_a0")
+    local = paths.get_local_path("zoo://fbnetv3_a0.test")
     assert Path(local) == cache / "fbnetv3_a0.test.safetensors"
-    with paths.open("zoo://fbnetv3_a0", "rb") as file:
+    with paths.open("zoo://fbnetv3_a0.test", "rb") as file:
         assert io.BytesIO(file.read()).getbuffer().nbytes == Path(local).stat().st_size
 
 
@@ -117,4 +121,4 @@ def test_wrong_shapes_name_the_address(
     for module in (records, zoo.api):
         monkeypatch.setattr(module, "all_records", lambda: (record,))
     with pytest.raises(zoo.LoadError, match=r"zoo://fbnetv3_a\.test: .*of another shape"):
-        zoo.get("fbnetv3_a", pretrained=True)
+        zoo.get("fbnetv3_a.test", pretrained=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fbnetv3.arch import get_arch
 from fbnetv3.zoo import RecordError, all_records, find_record
 from fbnetv3.zoo.records import record_from_dict
 
@@ -98,6 +99,16 @@ def test_a_low_resolution_record() -> None:
     ).arch()
     assert (arch.resolution, arch.num_classes) == (32, 10)
     assert [block.s for block in arch.blocks if block.s > 1] == [2, 2, 2, 2]
+
+
+def test_a_scaled_record() -> None:
+    record = record_from_dict(GOOD | {"variant": "low_resolution", "width": 0.5, "depth": 2})
+    blocks = record.arch().blocks
+    table = get_arch("fbnetv3_a0").blocks
+    assert (table[4].c, blocks[4].c) == (40, 24)  # 20, rounded to a multiple of 8
+    assert blocks[4].n == 2 * table[4].n
+    assert not record.fits_name
+    assert record_from_dict(GOOD).fits_name
 
 
 def test_names_that_do_not_exist() -> None:

@@ -1,0 +1,63 @@
+"""Own weights become records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import save_file
+
+from fbnetv3.arch import get_arch
+from fbnetv3.arch.scaling import low_resolution, scale
+from fbnetv3.modeling import build_model
+from fbnetv3.zoo import RecordError, adding, download
+from fbnetv3.zoo.records import record_from_dict
+
+FORM: dict[str, Any] = {"variant": "low_resolution", "width": 0.25}
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    arch = scale(low_resolution(get_arch("fbnetv3_a0"), 32), 0.25)
+    path = tmp_path / "model_ema.safetensors"
+    told = {"resolution": 32, "resize": 32, "interpolation": "bilinear", "classes": ["a", "b"]}
+    told |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    metadata = {key: json.dumps(value) for key, value in told.items()}
+    tensors = build_model(arch, num_classes=2).state_dict()
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()}, path, metadata | {"arch": arch.to_yaml()}
+    )
+    return path
+
+
+def test_an_exported_file_is_packaged(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "package_dir", lambda: tmp_path / "weights")
+    monkeypatch.setattr(download, "package_dir", lambda: tmp_path / "weights")
+    metrics = {"top1": {"value": 50.0, "source": "measured"}}
+    text = adding.add_weights(exported, name="fbnetv3_a0", tag="ab", metrics=metrics, **FORM)
+    (entry,) = yaml.safe_load(text)
+    record = record_from_dict({"layout": "fbnetv3", "licence": "x"} | entry)
+    assert (record.resolution, record.classes, record.mean) == (32, ("a", "b"), (0.5, 0.5, 0.5))
+    path = download.fetch(record)
+    assert path == tmp_path / "weights" / "fbnetv3_a0.ab.safetensors"
+    assert path.read_bytes() == exported.read_bytes()
+    path.write_bytes(exported.read_bytes()[:-1])
+    with pytest.raises(download.DownloadError, match="bytes, the record says"):
+        download.fetch(record)
+
+
+def test_another_form_is_refused(exported: Path) -> None:
+    with pytest.raises(RecordError, match=r"not of fbnetv3_a0 with variant None"):
+        adding.entry_of(exported, name="fbnetv3_a0", tag="ab")
+
+
+def test_bare_weights_are_refused(tmp_path: Path, weights: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights)
+    with pytest.raises(RecordError, match="tells no classes"):
+        adding.entry_of(path, name="fbnetv3_a0", tag="ab")
