@@ -7,11 +7,13 @@ states or, where it states none, the hash of the first download. Each use checks
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import os
 import ssl
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
@@ -115,10 +117,23 @@ def fetch(record: WeightRecord, *, timeout: float = TIMEOUT) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time work on ``path``, and leaves no lock file behind.
+
+    Who waits on the removed file while another makes a new one may work beside it: that costs
+    a second download, and the rename keeps it harmless.
+    """
+    with file_lock(str(path)):
+        try:
+            yield
+        finally:
+            Path(f"{path}.lock").unlink(missing_ok=True)
+
+
 def _fetch_locked(path: Path, record: WeightRecord, timeout: float) -> None:
     try:
-        lock = file_lock(str(path))
-        with lock:
+        with _locked(path):
             if path.is_file():  # another process was faster, or the user put it there
                 found = _check_existing(path, record)
             else:

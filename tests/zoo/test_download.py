@@ -24,8 +24,7 @@ Make = Callable[..., WeightRecord]
 
 
 def _files(cache: Path) -> list[str]:
-    names = os.listdir(cache) if cache.is_dir() else []
-    return sorted(name for name in names if not name.endswith(".lock"))
+    return sorted(os.listdir(cache)) if cache.is_dir() else []
 
 
 def _refused(record: WeightRecord, cache: Path, words: str, **kwargs: Any) -> str:
