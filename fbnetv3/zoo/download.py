@@ -128,7 +128,8 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            Path(f"{path}.lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # some systems keep what is open
+                Path(f"{path}.lock").unlink()
 
 
 def _fetch_locked(path: Path, record: WeightRecord, timeout: float) -> None:
