@@ -27,6 +27,10 @@ _SMALLEST_SIDE = 32
 _WIDTH_STEP = 8
 
 
+ALIGNED = "_aligned"
+"""What ``aligned`` adds to a name."""
+
+
 def _without(block: Block, *options: str) -> Block:
     kept = {key: value for key, value in dict(block.options).items() if key not in options}
     return block.replace(options=kept)
@@ -43,7 +47,7 @@ def aligned(arch: Arch) -> Arch:
     tables (``dw_padding``) spoil that. Weights fit both forms.
     """
     blocks = tuple(_without(block, "dw_padding") for block in arch.blocks)
-    return arch.replace(name=_named(arch, "_aligned"), blocks=blocks)
+    return arch.replace(name=_named(arch, ALIGNED), blocks=blocks)
 
 
 def low_resolution(arch: Arch, resolution: int = 32) -> Arch:

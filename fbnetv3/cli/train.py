@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _require_detectron2() -> None:
     try:
-        import detectron2  # noqa: F401
+        with warnings.catch_warnings():
+            # fvcore scripts two losses on import, which torch calls deprecated
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+            import detectron2.engine  # noqa: F401
     except ImportError as error:
         raise FBNetError(
             "detectron2 is not installed; run tools/install_detectron2.py (or "

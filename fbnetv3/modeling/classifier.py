@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.arch import Arch, ArchError, get_arch
-from fbnetv3.arch.scaling import with_num_classes
+from fbnetv3.arch.scaling import ALIGNED, with_num_classes
 from fbnetv3.modeling import torchvision_models
 from fbnetv3.modeling.backbone import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
@@ -128,7 +128,9 @@ def _build_pretrained(
             drop_path_rate=drop_path_rate,
         )
     model = build_model(name_or_arch, num_classes, False, drop_rate, drop_path_rate)
-    zoo.load_weights(model, f"zoo://{name_or_arch.name}", allow_new_head=True)
+    # the same weights serve both paddings
+    name = name_or_arch.name.removesuffix(ALIGNED)
+    zoo.load_weights(model, f"zoo://{name}", allow_new_head=True)
     return model
 
 
