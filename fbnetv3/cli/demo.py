@@ -62,7 +62,7 @@ raw weights, {scores["val/top1_ema"]:.1f}% with their moving average (EMA).
 What to type next (. .venv/bin/activate first):
   python tools/train_net.py --config-file {_CONFIG} SOLVER.MAX_EPOCHS 20 OUTPUT_DIR output/longer
   python tools/train_net.py --config-file {_CONFIG} DATASETS.TRAIN my/train.zip \\
-      DATASETS.TEST my/val INPUT.RESOLUTION 64 OUTPUT_DIR output/mine     # folders or zips of classes
+      DATASETS.TEST my/val INPUT.RESOLUTION 64 OUTPUT_DIR output/mine  # folders or zips
   python tools/predict.py YOUR_IMAGE.png --weights {weights}
   python tools/zoo.py list                            # architectures and published weights
   tensorboard --logdir output"""
