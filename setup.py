@@ -23,6 +23,9 @@ REQUIRES = [
     "yacs>=0.1.8,<0.2",  # 0.1.8
     "safetensors>=0.4,<1",  # 0.8.0
     "optuna>=3.6,<6",  # 5.0.0
+    # deploy(compile=True) on CPUs
+    "onnx>=1.16,<2",  # 1.23.2
+    "onnxruntime>=1.18,<2",  # 1.32.0
     "rich>=13",  # 15.0.0
     "matplotlib>=3.8,<4",  # 3.11.2
     "tensorboard>=2.15,<3",  # 2.21.0
@@ -40,8 +43,6 @@ REQUIRES = [
     "wheel>=0.43",  # 0.48.0
 ]
 EXTRAS = {
-    # a faster deploy(compile=True) on CPUs
-    "openvino": ["openvino>=2024.4"],  # 2026.4.1
     "ray": ["ray>=2.30,<3"],
     "postgres": ["psycopg2-binary>=2.9,<3"],
     "dev": [
