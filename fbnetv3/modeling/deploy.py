@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,13 +42,13 @@ class DeployedModel(nn.Module):
 
     Attributes:
         model: the folded network; its other methods are there.
-        runtime: ``eager``, ``openvino`` or ``inductor``: what the next call uses.
+        runtime: ``eager``, ``onnxruntime`` or ``inductor``: what the next call uses.
     """
 
-    def __init__(self, model: nn.Module, runtime: Runtime | None = None) -> None:
+    def __init__(self, model: nn.Module, runtimes: Sequence[Runtime] = ()) -> None:
         super().__init__()
         self.model = model
-        self._compiled = None if runtime is None else _Compiled(model, runtime)
+        self._compiled = _Compiled(model, runtimes) if runtimes else None
         self.eval()
 
     @property
@@ -88,36 +89,51 @@ def _num_slices(images: Tensor) -> int:
 
 
 class _Compiled:
-    """Compiles at the first call, checks each new shape once, falls back to the eager model."""
+    """Compiles at the first call and checks each new shape once.
 
-    def __init__(self, model: nn.Module, runtime: Runtime) -> None:
+    Where a runtime fails, the next one gets its turn, and after the last the eager model.
+    """
+
+    def __init__(self, model: nn.Module, runtimes: Sequence[Runtime]) -> None:
         self._model = model
-        self._runtime = runtime
+        self._runtimes = list(runtimes)
         self._run: Runner | None = None
         self._checked: set[torch.Size] = set()
-        self.name = runtime.name
+
+    @property
+    def name(self) -> str:
+        return self._runtimes[0].name if self._runtimes else "eager"
 
     def __call__(self, images: Tensor) -> Any:
-        if self.name == "eager":
-            return self._model(images)
         if self._run is not None and images.shape in self._checked:
             return self._run(images)
-        return self._first(images)
-
-    def _first(self, images: Tensor) -> Any:
-        """Runs a shape for the first time, both ways. An error of the model itself is raised."""
+        # An error of the model itself is raised here, as it would be uncompiled.
         expected = self._model(images)
+        while self._runtimes and not self._works(images, expected):
+            self._run = None
+            self._checked.clear()
+            del self._runtimes[0]
+        return expected
+
+    def _works(self, images: Tensor, expected: Any) -> bool:
+        """Whether the present runtime gives the eager model's output; warns if it does not."""
         try:
             if self._run is None:
-                self._run = self._runtime.build(self._model, images)
+                self._run = self._runtimes[0].build(self._model, images)
             problem = _difference(self._run(images), expected)
         except Exception as error:  # compilers raise errors of every kind
-            problem = f"{type(error).__name__}: {str(error).strip() or 'no text'}".splitlines()[0]
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
         if problem:
-            _log.warning("%s can't run this model (%s); it runs uncompiled", self.name, problem)
-            self.name, self._run = "eager", None
+            following = [*(runtime.name for runtime in self._runtimes[1:]), "eager"][0]
+            _log.warning(
+                "deploy(compile=True): %s does not run this model (%s); now %s",
+                self.name,
+                problem,
+                following,
+            )
+            return False
         self._checked.add(images.shape)
-        return expected
+        return True
 
 
 def _difference(found: Any, expected: Any) -> str:
@@ -140,12 +156,13 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
     Args:
         model: from :func:`fbnetv3.build_model`, or any network that maps one batch of images to
             one tensor, image by image. Its training or eval mode does not matter.
-        compile: whether to compile with OpenVINO if it is installed (``pip install openvino``),
-            else with torch's inductor and frozen weights. It happens at the first call (seconds,
-            or a minute) and needs no input shape before; OpenVINO serves all shapes then,
-            inductor compiles again for each. The first call with a shape is checked against the
-            uncompiled form. Where there is neither, or it fails, one warning says so and the
-            uncompiled form runs.
+        compile: whether to compile with ONNX Runtime if it is installed and the model is float32
+            on CPU, else with torch's inductor and frozen weights. It happens at the first call
+            (seconds, with inductor up to a minute) and needs no input shape before; ONNX Runtime
+            compiles again for each resolution, inductor for each batch size too. The first call
+            with a shape is checked against the uncompiled form. Where no runtime is at hand, or
+            it fails, one warning says so and the uncompiled form runs. The number of threads is
+            torch's at the first call.
 
     Returns:
         A :class:`DeployedModel` in eval mode on the model's device.
@@ -158,17 +175,16 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norm(folded)
     folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
-    return DeployedModel(folded, _choose_runtime(folded) if compile else None)
+    return DeployedModel(folded, _usable_runtimes(folded) if compile else ())
 
 
-def _choose_runtime(model: nn.Module) -> Runtime | None:
+def _usable_runtimes(model: nn.Module) -> list[Runtime]:
     lacks = {runtime.name: runtime.lacks(model) for runtime in RUNTIMES}
-    for runtime in RUNTIMES:
-        if not lacks[runtime.name]:
-            return runtime
-    reasons = " and ".join(lacks.values())
-    _log.warning("deploy(compile=True): %s; the model runs uncompiled", reasons)
-    return None
+    usable = [runtime for runtime in RUNTIMES if not lacks[runtime.name]]
+    if not usable:
+        reasons = " and ".join(lacks.values())
+        _log.warning("deploy(compile=True): %s; the model runs uncompiled", reasons)
+    return usable
 
 
 def _check(model: nn.Module) -> None:
