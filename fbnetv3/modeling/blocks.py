@@ -66,6 +66,21 @@ class SqueezeExcite(nn.Module):
         return x * scale.unsqueeze(2).unsqueeze(3)
 
 
+class ChannelShuffle(nn.Module):
+    """Mixes the channels of groups: (N, groups * C, H, W) to the same.
+
+    Unlike ``nn.ChannelShuffle`` it keeps channels_last, and exports to ONNX.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))  # (N, H, W, groups, C)
+        return y.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
+
+
 def _drop(rate: float) -> nn.Module:
     return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
 
@@ -103,7 +118,7 @@ class MBConv(nn.Module):
         options, mid = layer.options, layer.mid
         bias, pw_groups = options["conv_bias"], options["pw_groups"]
         self.pw = _expand(layer, pw_groups)
-        self.shuffle = nn.ChannelShuffle(pw_groups) if pw_groups > 1 else nn.Identity()
+        self.shuffle = ChannelShuffle(pw_groups) if pw_groups > 1 else nn.Identity()
         self.dw = ConvBN(
             mid, mid, layer.k, layer.s, layer.padding, groups=mid, bias=bias, act=layer.act
         )
