@@ -7,6 +7,7 @@ import csv
 import hashlib
 import importlib.metadata
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -184,7 +185,8 @@ def test_it_installs_lists_and_uninstalls(tmp_path: Path) -> None:
 
     assert install_detectron2.main(["--target", str(site)]) == 0
     install_detectron2.check_imports(site / "detectron2")
-    listed = subprocess.check_output([*pip, "list", "--format=freeze"], text=True)
+    loud = {key: value for key, value in os.environ.items() if key != "PIP_QUIET"}
+    listed = subprocess.check_output([*pip, "list", "--format=freeze"], text=True, env=loud)
     assert f"detectron2=={install_detectron2.VERSION}" in listed
     assert [p.name for p in site.iterdir() if p.name.startswith(".")] == []
     assert not [p for p in (site / "detectron2").rglob("*.py") if not p.stat().st_mode & 0o044]
