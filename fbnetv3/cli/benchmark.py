@@ -1,0 +1,238 @@
+"""``fbnetv3-benchmark``: times networks, their deploy form and timm's networks side by side.
+
+Everything that is compared is measured in one run, in alternating rounds; a ratio is the median
+time of the first row (timm's network in default layout where timm has it) over that of the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fbnetv3.arch import get_arch
+from fbnetv3.cli import benchmark_measures as measures
+from fbnetv3.cli import benchmark_variants as variants
+from fbnetv3.cli import run_main
+from fbnetv3.cli.benchmark_variants import BenchmarkError, Shape, Step
+from fbnetv3.io import atomic_write
+from fbnetv3.modeling.torchvision_models import PREFIX
+
+MEASURES = ("latency", "training", "memory", "ema")
+_WIDTH = 120  # columns, where the output is not a terminal
+_LARGEST_NUMBER = 10_000
+_TORCHVISION_RESOLUTION = 224
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: ``value`` in ms or MiB, ``ratio`` of the reference's value to it."""
+
+    model: str
+    measure: str
+    batch: int | None
+    resolution: int
+    variant: str
+    value: float
+    unit: str
+    ratio: float
+    rounds: list[float]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BenchmarkError(f"{message}; see {self.prog} --help")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_NUMBER:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_LARGEST_NUMBER}")
+    return int(text)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line.
+
+    Raises:
+        BenchmarkError: an option is unknown or its value not allowed.
+    """
+    parser = _Parser(prog="fbnetv3-benchmark", description=__doc__)
+    add = parser.add_argument
+    add("--models", nargs="+", default=["fbnetv3_b"], metavar="NAME", help="(fbnetv3_b)")
+    add("--measures", nargs="+", choices=MEASURES, default=list(MEASURES), help="(all)")
+    add("--resolution", type=_number, metavar="PX", help="(each network's own)")
+    add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help="(1 16)")
+    add("--train-batch", type=_number, default=16, metavar="N", help="of training steps (16)")
+    add("--rounds", type=_number, default=10, metavar="N", help="whose median is taken (10)")
+    add("--threads", type=_number, default=1, metavar="N", help="of torch (1)")
+    add("--compile", action="store_true", help="also measure deploy(compile=True)")
+    add("--json", type=Path, metavar="FILE", help="write the numbers, with every round's")
+    return parser.parse_args(argv)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The measurements of one network."""
+
+    name: str
+    resolution: int
+    arguments: argparse.Namespace
+    progress: Progress
+
+    def rows(self) -> Iterator[Row]:
+        """Yields the rows of the measures that were asked for, in that order."""
+        for measure in self.arguments.measures:
+            yield from getattr(self, measure)()
+
+    def latency(self) -> Iterator[Row]:
+        for batch in self.arguments.batch_sizes:
+            shape = Shape(batch, self.resolution)
+            steps: dict[str, Step] = {}
+            for variant in self._inference_variants():
+                step = variants.inference(self.name, variant, shape)
+                runtime = f" ({step.runtime})" if variant == variants.COMPILED else ""
+                steps[variant + runtime] = step
+            yield from self._timed("latency", shape, steps)
+
+    def training(self) -> Iterator[Row]:
+        names = variants.training_variants(self.name)
+        steps = {v: variants.training_step(self.name, v, self._training_shape()) for v in names}
+        yield from self._timed("training step", self._training_shape(), steps)
+
+    def ema(self) -> Iterator[Row]:
+        names = variants.ema_variants(self.name)
+        steps = {v: variants.ema_update(self.name, v) for v in names}
+        yield from self._timed("EMA update", Shape(0, self.resolution), steps)
+
+    def memory(self) -> Iterator[Row]:
+        largest = Shape(max(self.arguments.batch_sizes), self.resolution)
+        yield from self._peaks("inference", largest, self._inference_variants())
+        names = variants.training_variants(self.name)
+        yield from self._peaks("training", self._training_shape(), names)
+
+    def _training_shape(self) -> Shape:
+        return Shape(self.arguments.train_batch, self.resolution)
+
+    def _inference_variants(self) -> list[str]:
+        return variants.inference_variants(self.name, self.arguments.compile)
+
+    def _timed(self, measure: str, shape: Shape, steps: Mapping[str, Step]) -> Iterator[Row]:
+        rounds = self.arguments.rounds
+        task = self.progress.add_task(f"{self.name} {measure} {shape.batch or ''}", total=rounds)
+        times = measures.alternate(steps, rounds, lambda: self.progress.advance(task))
+        self.progress.remove_task(task)
+        yield from _with_ratios(self.name, measure, shape, "ms", times)
+
+    def _peaks(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Row]:
+        found: dict[str, list[float]] = {}
+        threads = self.arguments.threads
+        for variant in self.progress.track(names, description=f"{self.name} {kind} memory"):
+            found[variant] = [measures.peak_memory(kind, self.name, variant, shape, threads)]
+        yield from _with_ratios(self.name, f"{kind} memory", shape, "MiB", found)
+
+
+def _with_ratios(
+    name: str, measure: str, shape: Shape, unit: str, found: Mapping[str, list[float]]
+) -> Iterator[Row]:
+    """Yields a row a variant; the first variant is the reference of the ratios."""
+    scale = 1e3 if unit == "ms" else 1.0
+    values = measures.medians(found)
+    reference = next(iter(values.values()))
+    for variant, value in values.items():
+        yield Row(
+            name,
+            measure,
+            shape.batch or None,
+            shape.resolution,
+            variant,
+            value * scale,
+            unit,
+            reference / max(value, 1e-12),
+            [v * scale for v in found[variant]],
+        )
+
+
+def _table(rows: Sequence[Row], threads: int) -> Table:
+    title = f"{threads} thread{'s' * (threads > 1)}; ratio: the first row of a group / this one"
+    table = Table("model", "measure", "batch", "variant", title=title)
+    for column in ("median", "best", "ratio"):
+        table.add_column(column, justify="right")
+    group = None
+    for row in rows:
+        if group not in (None, (row.model, row.measure, row.batch)):
+            table.add_section()
+        group = (row.model, row.measure, row.batch)
+        table.add_row(
+            f"{row.model} @{row.resolution}",
+            row.measure,
+            str(row.batch or ""),
+            row.variant,
+            f"{row.value:.1f} {row.unit}",
+            f"{min(row.rounds):.1f}",
+            f"{row.ratio:.2f}x",
+        )
+    return table
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def _write(path: Path, arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
+    found = {
+        "cpu": _cpu(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": arguments.threads,
+        "rows": [asdict(row) for row in rows],
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _resolution(name: str) -> int:
+    return _TORCHVISION_RESOLUTION if name.startswith(PREFIX) else get_arch(name).resolution
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    """Measures what the command line asks for; returns the rows, each group's reference first."""
+    sizes = {name: arguments.resolution or _resolution(name) for name in arguments.models}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with variants.torch_threads(arguments.threads), shown as progress:
+        benches = [_Bench(name, size, arguments, progress) for name, size in sizes.items()]
+        return [row for bench in benches for row in bench.rows()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints a table, writes JSON if asked; returns the exit status."""
+    arguments = parse(argv)
+    rows = run(arguments)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console.print(_table(rows, arguments.threads))
+    if arguments.json is not None:
+        _write(arguments.json, arguments, rows)
+    return 0
+
+
+def cli() -> None:
+    """Entry point of the console script."""
+    sys.exit(run_main(main))
+
+
+if __name__ == "__main__":
+    cli()

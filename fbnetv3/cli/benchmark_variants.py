@@ -1,0 +1,164 @@
+"""What ``fbnetv3-benchmark`` compares: a network of ours in its forms, and timm's same network."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.errors import FBNetError
+from fbnetv3.modeling import build_model, deploy
+from fbnetv3.modeling.deploy import DeployedModel
+
+TIMM = "timm"
+TIMM_CHANNELS_LAST = "timm, channels_last"
+OURS = "ours"
+DEPLOY = "deploy"
+COMPILED = "deploy, compiled"
+
+Step = Callable[[], object]
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+_CLASSES = 1000
+_EMA_DECAY = 0.9998
+_LR = 1e-3
+
+
+class BenchmarkError(FBNetError):
+    """A benchmark was asked for that cannot be run."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Images of one measurement: ``batch`` of 3 x ``resolution`` x ``resolution`` pixels."""
+
+    batch: int
+    resolution: int
+
+
+def has_timm(name: str) -> bool:
+    """Whether timm is installed and has a network of this name."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    import timm
+
+    return timm.is_model(name)
+
+
+def inference_variants(name: str, compile: bool) -> list[str]:
+    """Returns the variants whose latency is compared; the first is the reference."""
+    return [*training_variants(name), DEPLOY, *([COMPILED] if compile else [])]
+
+
+def training_variants(name: str) -> list[str]:
+    """Returns the variants whose training step is compared; the first is the reference."""
+    return [*([TIMM, TIMM_CHANNELS_LAST] if has_timm(name) else []), OURS]
+
+
+def ema_variants(name: str) -> list[str]:
+    """Returns the variants whose EMA update is compared; the first is the reference."""
+    return [*([TIMM] if has_timm(name) else []), OURS]
+
+
+def network(name: str, variant: str) -> nn.Module:
+    """Builds a network with random weights, in training mode unless deployed."""
+    torch.manual_seed(0)
+    if variant in (TIMM, TIMM_CHANNELS_LAST):
+        import timm
+
+        model: nn.Module = timm.create_model(name)
+        return model.to(memory_format=_layout(variant))
+    model = build_model(name)
+    return deploy(model, compile=variant == COMPILED) if _is_deployed(variant) else model
+
+
+def _is_deployed(variant: str) -> bool:
+    return variant in (DEPLOY, COMPILED)
+
+
+def _layout(variant: str) -> torch.memory_format:
+    return torch.contiguous_format if variant == TIMM else torch.channels_last
+
+
+def images(variant: str, shape: Shape) -> Tensor:
+    """Returns the same random images on every call, in the variant's layout."""
+    generator = torch.Generator().manual_seed(0)
+    size = (shape.batch, 3, shape.resolution, shape.resolution)
+    return torch.randn(size, generator=generator).contiguous(memory_format=_layout(variant))
+
+
+@dataclass
+class Inference:
+    """Calls a network without gradients."""
+
+    model: nn.Module
+    images: Tensor
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network: ``eager``, or what compiled it."""
+        return self.model.runtime if isinstance(self.model, DeployedModel) else "eager"
+
+    def __call__(self) -> None:
+        with torch.inference_mode():
+            self.model(self.images)
+
+
+class TrainingStep:
+    """Forward, backward and a step of SGD with momentum."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.model = model
+        self.images = images
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9)
+
+    def __call__(self) -> None:
+        labels = torch.arange(len(self.images)) % _CLASSES
+        self.optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(self.model(self.images), labels).backward()
+        self.optimizer.step()
+
+
+def inference(name: str, variant: str, shape: Shape) -> Inference:
+    """Returns a forward pass in eval mode, warmed up (and compiled)."""
+    return _warm(Inference(network(name, variant).eval(), images(variant, shape)))
+
+
+def training_step(name: str, variant: str, shape: Shape) -> TrainingStep:
+    """Returns a training step, warmed up."""
+    return _warm(TrainingStep(network(name, variant).train(), images(variant, shape)))
+
+
+def ema_update(name: str, variant: str) -> Step:
+    """Returns one update of a weight average as a closure, warmed up."""
+    model = network(name, variant)
+    if variant == TIMM:
+        from timm.utils import ModelEmaV3
+
+        theirs = ModelEmaV3(model, decay=_EMA_DECAY)
+        return _warm(lambda: theirs.update(model))
+    ours = ModelEMA(model, decay=_EMA_DECAY)
+    return _warm(lambda: ours.update(model))
+
+
+def _warm(step: AnyStep) -> AnyStep:
+    step()
+    return step
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Lets torch use ``number`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
