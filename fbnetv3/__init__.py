@@ -27,7 +27,21 @@ _HOME_OF = {
 }
 _SUBPACKAGES = ("arch", "config", "data", "engine", "errors", "modeling", "recipe", "zoo")
 
-__all__ = ["__version__", *_HOME_OF]
+__all__ = [
+    "Arch",
+    "Block",
+    "Cost",
+    "Recipe",
+    "__version__",
+    "build_model",
+    "count_cost",
+    "deploy",
+    "get_arch",
+    "get_cfg",
+    "list_archs",
+    "list_models",
+    "register_op",
+]
 
 if TYPE_CHECKING:
     from fbnetv3.arch import Arch, Block, Cost, count_cost, get_arch, list_archs

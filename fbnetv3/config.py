@@ -172,8 +172,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "MODEL.ARCH_VARIANT": (
         "",
-        "'' as published; 'aligned': k // 2 paddings; 'low_resolution': the second stride-2 "
-        "block gets stride 1 (paper 4.3, CIFAR)",
+        "'' as published; 'aligned' (k // 2 paddings) or 'low_resolution' (paper 4.3, CIFAR)",
     ),
     "MODEL.WIDTH": (1.0, "channel multiplier of the network"),
     "MODEL.DEPTH": (1.0, "multiplier of the blocks per stage"),
@@ -186,7 +185,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         0.99985,
         "its decay per step; paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO",
     ),
-    "MODEL_EMA.WARMUP": (False, "ramp the decay up, min(DECAY, (1 + t) / (10 + t)), for short runs"),
+    "MODEL_EMA.WARMUP": (False, "begin with (1 + t) / (10 + t) at step t, for short runs"),
     "SOLVER.OPTIMIZER": ("rmsprop", "'rmsprop' (TensorFlow form: alpha 0.9, eps 1e-3) or 'sgd'"),
     "SOLVER.REFERENCE_BATCH": (
         256,

@@ -9,10 +9,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fbnetv3.cli import run_main
 from fbnetv3.errors import FBNetError
 from fbnetv3.resources import find_config
+
+if TYPE_CHECKING:
+    from fbnetv3.config import CfgNode
 
 _EPILOG = """\
 examples:
@@ -20,14 +24,14 @@ examples:
   %(prog)s --config-file model_zoo/digits.yaml --resume
   %(prog)s --config-file model_zoo/cifar10_fbnetv3_a0.yaml SOLVER.MAX_EPOCHS 3 OUTPUT_DIR output/try
   %(prog)s --config-file model_zoo/fbnetv3_g.yaml --eval-only MODEL.WEIGHTS zoo://fbnetv3_g
-  torchrun --nproc-per-node 8 %(prog)s --config-file model_zoo/fbnetv3_g.yaml
+  torchrun --nproc-per-node 8 tools/train_net.py --config-file model_zoo/fbnetv3_g.yaml
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py",
+        prog="fbnetv3-train",
         description="Train or evaluate what a config describes.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fbnetv3.engine import build
     from fbnetv3.engine.launch import launch
 
-    cfg = _config(args)
+    cfg = _read_config(args.config_file, args.opts)
     if args.overwrite and not args.eval_only:
         _remove_run(Path(cfg.OUTPUT_DIR))
     launch(
@@ -84,11 +88,7 @@ def _require_detectron2() -> None:
         ) from error
 
 
-def _config(args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    return _read_config(args.config_file, args.opts, None)
-
-
-def _read_config(config_file: str, opts: list[str], output_dir: str | None):  # type: ignore[no-untyped-def]
+def _read_config(config_file: str, opts: list[str], output_dir: str | None = None) -> CfgNode:
     from fbnetv3.config import get_cfg
 
     cfg = get_cfg()

@@ -114,7 +114,7 @@ def network_from_config(
     model = build_model(
         arch, num_classes=num_classes, drop_rate=recipe.dropout, drop_path_rate=recipe.drop_path
     )
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _one_name(names: tuple[str, ...], key: str) -> str:

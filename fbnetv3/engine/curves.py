@@ -47,8 +47,6 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     loss, lr, scores = figure.subplots(1, 3)
     _draw(loss, rows, {"total_loss": "total", "loss": "training"}, "training loss")
     _draw(lr, rows, {"lr": "lr"}, "learning rate")
-    _draw(
-        scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score]
-    )
+    _draw(scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score])
     with atomic_write(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -63,7 +63,7 @@ class Trainer(TrainerBase):
         rank: int = 0,
         clip_grad_norm: float = 0.0,
         amp: bool = False,
-        device: torch.device = torch.device("cpu"),
+        device: torch.device,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
