@@ -1,0 +1,63 @@
+"""JointNAS: search an architecture and its training recipe together (paper, section 3).
+
+The engine knows variables, statistics, constraints and scores, nothing of images or networks;
+``fbnet_space`` and ``evaluator`` bring those. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME_OF = {
+    "Choice": "space",
+    "Constraint": "constraints",
+    "EvolutionSettings": "fine",
+    "FloatRange": "space",
+    "InfeasibleError": "errors",
+    "InProcess": "executor",
+    "IntRange": "space",
+    "JointNAS": "jointnas",
+    "LocalWorkers": "executor",
+    "SearchError": "errors",
+    "SearchResult": "result",
+    "SearchSpace": "space",
+    "Trial": "trials",
+    "When": "space",
+}
+__all__ = [
+    "Choice",
+    "Constraint",
+    "EvolutionSettings",
+    "FloatRange",
+    "InProcess",
+    "InfeasibleError",
+    "IntRange",
+    "JointNAS",
+    "LocalWorkers",
+    "SearchError",
+    "SearchResult",
+    "SearchSpace",
+    "Trial",
+    "When",
+]
+
+if TYPE_CHECKING:
+    from fbnetv3.search.constraints import Constraint
+    from fbnetv3.search.errors import InfeasibleError, SearchError
+    from fbnetv3.search.executor import InProcess, LocalWorkers
+    from fbnetv3.search.fine import EvolutionSettings
+    from fbnetv3.search.jointnas import JointNAS
+    from fbnetv3.search.result import SearchResult
+    from fbnetv3.search.space import Choice, FloatRange, IntRange, SearchSpace, When
+    from fbnetv3.search.trials import Trial
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,187 @@
+"""The default predictor: an ensemble of small networks beside a Gaussian process.
+
+Both read the same features and learn the normal scores of the labels' ranks, which heavy tails
+do not disturb. Two families err differently; each draws functions for Thompson sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.stats import norm, rankdata
+from torch import Tensor
+from torch.nn import functional as F
+
+from fbnetv3.search.encoder import EMBEDDING, Pretrained
+from fbnetv3.search.encoding import Features
+from fbnetv3.search.gp import GaussianProcess, subset
+from fbnetv3.search.networks import Floats, Linear, minibatches
+
+Draws = Callable[[Features], Floats]
+_MEMBERS, _HIDDEN = 8, 64
+_STEPS, _BATCH, _RATE = 300, 1024, 5e-3
+_CALM = 0.5
+"""Draws of the ensemble keep this share of its spread."""
+
+
+class Ensemble:
+    """Networks with bootstrap weights, trained together from a shared pre-trained encoder.
+
+    Args:
+        x: (n, width) features.
+        y: (n,) labels of mean 0 and deviation 1.
+        pretrained: encoder of the architecture; a copy of it moves with each member.
+        seed: of bootstrap, weights and order.
+    """
+
+    def __init__(self, x: Features, y: Floats, pretrained: Pretrained, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._arch = pretrained.columns if pretrained.weight is not None else []
+        self._encoder = Linear(_MEMBERS, len(self._arch), EMBEDDING, generator)
+        if pretrained.weight is not None and pretrained.bias is not None:
+            self._encoder.set(pretrained.weight, pretrained.bias)
+        width = x.shape[1] + (EMBEDDING if self._arch else 0)
+        self._hidden = Linear(_MEMBERS, width, _HIDDEN, generator)
+        self._out = Linear(_MEMBERS, _HIDDEN, 1, generator)
+        picks = torch.randint(len(x), (_MEMBERS, len(x)), generator=generator)
+        self.weights = torch.zeros(_MEMBERS, len(x)).scatter_add_(1, picks, torch.ones(picks.shape))
+        self._train(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)), generator)
+
+    def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
+        tensors = [*self._hidden.tensors, *self._out.tensors]
+        if self._arch:
+            tensors += self._encoder.tensors
+        optimizer = torch.optim.AdamW(tensors, lr=_RATE, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+        done = 0
+        while done < _STEPS:
+            for index in minibatches(len(x), _BATCH, generator):
+                each = F.huber_loss(
+                    self._forward(x[index]), y[index].expand(_MEMBERS, -1), reduction="none"
+                )
+                optimizer.zero_grad(set_to_none=True)
+                # summed over members: each is trained as if alone
+                (each * self.weights[:, index]).mean(1).sum().backward()
+                optimizer.step()
+                schedule.step()
+                done += 1
+                if done == _STEPS:
+                    break
+
+    def _forward(self, x: Tensor) -> Tensor:
+        wide = x.expand(_MEMBERS, -1, -1)
+        if self._arch:
+            embedded = F.relu(self._encoder(x[:, self._arch].expand(_MEMBERS, -1, -1)))
+            wide = torch.cat([wide, embedded], 2)
+        return self._out(F.relu(self._hidden(wide)))[:, :, 0]
+
+    def members(self, x: Features) -> Floats:
+        """Returns what each member predicts, (members, candidates)."""
+        with torch.no_grad():
+            return np.asarray(self._forward(torch.from_numpy(x)).double().numpy())
+
+    def out_of_bag(self, x: Features) -> Floats:
+        """Returns each training point's mean over the members that did not see it; NaN if none."""
+        unseen = (self.weights == 0).numpy()
+        totals = (self.members(x) * unseen).sum(0)
+        counts = unseen.sum(0)
+        return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+    def draws(self, count: int, random: np.random.Generator) -> Draws:
+        """Returns ``count`` functions: the mean plus a random mixture of deviations from it."""
+        mixture = random.standard_normal((_MEMBERS, count)) * _CALM / np.sqrt(_MEMBERS - 1)
+
+        def values(x: Features) -> Floats:
+            found = self.members(x)
+            mean = found.mean(0)
+            return mean[:, None] + (found - mean).T @ mixture
+
+        return values
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the weights of all members."""
+        named = {"encoder": self._encoder, "hidden": self._hidden, "out": self._out}
+        return {
+            f"ensemble.{name}.{kind}": tensor.detach()
+            for name, layer in named.items()
+            for kind, tensor in zip(("weight", "bias"), layer.tensors, strict=True)
+            if tensor.numel()
+        }
+
+
+class DefaultPredictor:
+    """The mean of ensemble and Gaussian process.
+
+    Args:
+        features: (n, width).
+        labels: (n,).
+        pretrained: encoder of the architecture.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
+    ) -> None:
+        ranks = norm.ppf((rankdata(labels) - 0.5) / len(labels))
+        self._labels = np.sort(labels)
+        self._ranks = np.sort(ranks)
+        deviation = ranks.std()
+        self._unit = float(deviation) if deviation > 0 else 1.0
+        y = ranks / self._unit
+        self._features = features
+        self.ensemble = Ensemble(features, y, pretrained, seed)
+        self._chosen = subset(labels, seed)
+        chosen = features[self._chosen].astype(np.float64)
+        self.process = GaussianProcess(chosen, y[self._chosen])
+
+    def latent(self, features: Features) -> Floats:
+        """Returns predictions in units of the ranks' deviation: what draws are in, too."""
+        ensemble = self.ensemble.members(features).mean(0)
+        return (ensemble + self.process.mean(features.astype(np.float64))) / 2
+
+    def predict(self, features: Features) -> Floats:
+        return self._in_units(self.latent(features))
+
+    def _in_units(self, latent: Floats) -> Floats:
+        """Maps normal scores back to labels; beyond the best label by the slope of the labels."""
+        x, y = np.unique(self._ranks, return_index=True)
+        labels = self._labels[y]
+        value = latent * self._unit
+        slope = float(self._labels.std() / self._unit)
+        inside = np.interp(value, x, labels)
+        return inside + slope * (np.maximum(value - x[-1], 0) + np.minimum(value - x[0], 0))
+
+    def cross_validated(self) -> Floats:
+        bagged = self.ensemble.out_of_bag(self._features)
+        alone = self.process.leave_one_out()
+        # both where both can tell, else the one that can
+        found = bagged.copy()
+        chosen = bagged[self._chosen]
+        found[self._chosen] = np.where(np.isnan(chosen), alone, (chosen + alone) / 2)
+        return self._in_units(np.nan_to_num(found))
+
+    def draws(self, count: int, random: np.random.Generator) -> Draws:
+        """Returns ``count`` functions, half of them from each family, (candidates, count)."""
+        half = count // 2
+        first = self.ensemble.draws(count - half, random)
+        if not half:
+            return first
+        second = self.process.draws(half, random)
+
+        def values(x: Features) -> Floats:
+            return np.concatenate([first(x), second(x.astype(np.float64))], 1)
+
+        return values
+
+    def tensors(self) -> dict[str, Tensor]:
+        process = self.process
+        return self.ensemble.tensors() | {
+            "process.x": process._x,
+            "process.y": process._y,
+            "process.lengthscale": process._scale,
+            "process.signal_noise": torch.tensor([process._signal, process._noise]),
+            "labels": torch.from_numpy(self._labels.copy()),
+            "ranks": torch.from_numpy(self._ranks.copy()),
+        }

@@ -1,0 +1,63 @@
+"""How long candidates must train for their order to be that of the end (paper, 3.1, Fig. 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """The rank correlation of scores at each epoch with the final ones.
+
+    Attributes:
+        epochs: ascending.
+        correlation: Spearman's, one an epoch.
+        threshold: asked for.
+        epoch: smallest epoch whose correlation is and stays at least the threshold; None where
+            early stopping is off (it would be the last, or the scores can't tell).
+    """
+
+    epochs: list[int]
+    correlation: list[float]
+    threshold: float
+    epoch: int | None
+
+
+def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) -> EarlyStop | None:
+    """Returns the epoch from which on the order of candidates stays.
+
+    Args:
+        reports: score by epoch of each candidate that was trained in full.
+        threshold: of the rank correlation.
+
+    Returns:
+        None where there are no epoch scores, or no epoch that all candidates have.
+    """
+    if len(reports) < _FEWEST:
+        return None
+    epochs = sorted(set.intersection(*(set(r) for r in reports)))
+    if len(epochs) < 2:
+        return None
+    scores = np.array([[r[e] for e in epochs] for r in reports])  # candidates, epochs
+    if not np.isfinite(scores).all() or np.ptp(scores[:, -1]) == 0:
+        return None
+    correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
+    stays = len(epochs) - 1
+    while stays > 0 and correlation[stays - 1] >= threshold:
+        stays -= 1
+    epoch = epochs[stays] if stays < len(epochs) - 1 else None
+    return EarlyStop(epochs, correlation, threshold, epoch)
+
+
+def _correlation(early: np.ndarray, final: np.ndarray) -> float:
+    if np.ptp(early) == 0:
+        return 0.0
+    value = float(spearmanr(early, final).statistic)
+    return value if math.isfinite(value) else 0.0

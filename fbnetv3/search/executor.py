@@ -1,0 +1,240 @@
+"""Executors run a batch: in this process, or in worker processes that stay."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.trials import Trial
+
+Evaluate = Callable[[Trial], float | None]
+Finished = Callable[[Trial, float | None, str | None], None]
+"""Called in the searching process for each trial: score, or None and the reason of failure."""
+_PATIENCE_S = 30.0
+
+
+class Executor(Protocol):
+    """Runs evaluations.
+
+    An exception fails its trial alone, with the reason; KeyboardInterrupt ends the run. Trials
+    may finish in any order.
+    """
+
+    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
+        """Evaluates each trial and calls ``finished`` for it; returns when all are done."""
+
+    def close(self) -> None:
+        """Ends workers, which may save what they have."""
+
+
+class InProcess:
+    """One trial after the other, here."""
+
+    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
+        for trial in trials:
+            finished(trial, *_attempt(evaluate, trial))
+
+    def close(self) -> None:
+        return
+
+
+def _attempt(evaluate: Evaluate, trial: Trial) -> tuple[float | None, str | None]:
+    try:
+        score = evaluate(trial)
+    except Exception as error:  # of the user's code: any
+        return None, describe(error)
+    return (None, "no score was returned") if score is None else (score, None)
+
+
+def describe(error: BaseException) -> str:
+    """Returns ``ValueError: text (file.py:12)``, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text}{where}"
+
+
+class LocalWorkers:
+    """Worker processes on this machine, started once and kept.
+
+    A worker that dies (killed by the OS, say) costs one attempt of its trial, which another
+    worker tries once more.
+
+    Args:
+        count: of workers.
+        threads: OMP_NUM_THREADS of each; processes with several threads on few cores wait for
+            each other.
+
+    Raises:
+        SearchError: ``count`` or ``threads`` is below 1.
+    """
+
+    def __init__(self, count: int, threads: int = 1) -> None:
+        if count < 1 or threads < 1:
+            raise SearchError(f"LocalWorkers({count}, threads={threads}): both must be >= 1")
+        self._count, self._threads = count, threads
+        self._workers: list[_Worker] = []
+        self._payload: bytes | None = None
+
+    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
+        import cloudpickle
+
+        payload = cloudpickle.dumps(evaluate)
+        if payload != self._payload:
+            self.close()
+            self._payload = payload
+        try:
+            self._run(deque(trials), finished)
+        except BaseException:
+            self.close()
+            raise
+
+    def _run(self, todo: deque[Trial], finished: Finished) -> None:
+        deaths: dict[int, str] = {}
+        while todo or any(w.trial for w in self._workers):
+            self._hand_out(todo)
+            busy = {w.connection: w for w in self._workers if w.trial}
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    self._bury(worker, todo, deaths, finished)
+                    continue
+                worker.take(message, finished)
+
+    def _hand_out(self, todo: deque[Trial]) -> None:
+        for worker in list(self._workers):
+            if not worker.trial and not worker.process.is_alive():
+                self._workers.remove(worker)
+        while len(self._workers) < min(self._count, len(todo) + self._busy()):
+            self._workers.append(_Worker(self._payload or b"", self._threads))
+        for worker in self._workers:
+            if todo and worker.trial is None:
+                worker.start(todo.popleft())
+
+    def _busy(self) -> int:
+        return sum(worker.trial is not None for worker in self._workers)
+
+    def _bury(
+        self, worker: _Worker, todo: deque[Trial], deaths: dict[int, str], finished: Finished
+    ) -> None:
+        trial = worker.trial
+        assert trial is not None
+        self._workers.remove(worker)
+        reason = worker.cause_of_death()
+        if trial.number in deaths:
+            finished(trial, None, f"its worker {reason}, twice")
+            return
+        deaths[trial.number] = reason
+        todo.appendleft(trial)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join()
+        self._workers = []
+
+
+class _Worker:
+    """A process and the trial it works on."""
+
+    def __init__(self, payload: bytes, threads: int) -> None:
+        context = mp.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.trial: Trial | None = None
+        self.process: BaseProcess = context.Process(
+            target=_work, args=(theirs, payload, threads), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def start(self, trial: Trial) -> None:
+        self.trial = trial
+        try:
+            self.connection.send(trial.to_dict())
+        except OSError:
+            return  # dead already: noticed when its answer is waited for
+
+    def take(self, message: tuple[Any, ...], finished: Finished) -> None:
+        """Takes a report or a result."""
+        trial = self.trial
+        assert trial is not None
+        kind, *content = message
+        if kind == "report":
+            trial.report(*content)
+            return
+        self.trial = None
+        finished(trial, *content)
+
+    def cause_of_death(self) -> str:
+        self.process.join(_PATIENCE_S)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"stopped with exit status {code}"
+
+    def stop(self) -> None:
+        if self.trial is not None:
+            self.process.terminate()  # SIGTERM: a training saves a checkpoint
+        self.connection.close()
+
+    def join(self) -> None:
+        self.process.join(_PATIENCE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _work(connection: Connection, payload: bytes, threads: int) -> None:
+    """What a worker does: evaluates trials until the searching process hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the searching process tells it to stop
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    _die_with_parent()
+    evaluate = _unpacked(payload)
+    while True:
+        try:
+            trial = Trial.from_dict(connection.recv())
+        except (EOFError, OSError):
+            return
+        trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
+        connection.send(("result", *_attempt(evaluate, trial)))
+
+
+def _unpacked(payload: bytes) -> Evaluate:
+    """Returns the evaluation; where it can't be unpacked, one that says so for each trial."""
+    import cloudpickle
+
+    try:
+        evaluate: Evaluate = cloudpickle.loads(payload)
+    except Exception as error:  # of the user's modules: any
+        reason = f"the evaluation can't be started in a worker: {describe(error)}"
+
+        def complain(trial: Trial) -> float | None:
+            raise SearchError(reason)
+
+        return complain
+    return evaluate
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the searching one is killed: nobody would read its result."""
+    parent = mp.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

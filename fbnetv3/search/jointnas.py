@@ -1,0 +1,272 @@
+"""JointNAS: the two-stage search (paper, Algorithm 1), decided here and run elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fbnetv3.search.constraints import Constraint, Costs, StatisticsFn
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.executor import Evaluate, Executor, InProcess
+from fbnetv3.search.fine import EvolutionSettings
+from fbnetv3.search.planner import Plan, Planner
+from fbnetv3.search.predictor import fit_function
+from fbnetv3.search.result import Candidate, SearchResult
+from fbnetv3.search.space import SearchSpace
+from fbnetv3.search.trials import Trial, open_store
+from fbnetv3.search.warm_start import WarmStart, read_warm_start
+
+Watch = Callable[[str, Trial], None]
+"""Told of events: ``start``, ``report`` and ``finish`` of a trial."""
+
+
+class JointNAS:
+    """Searches a space for the best score under constraints.
+
+    Stage 1 trains batches that a predictor chooses; stage 2 evolves candidates by the predictor
+    alone, and the best of them are trained before a winner is named. What is proposed depends on
+    the seed and on the scores of earlier batches only: not on the executor, the number of
+    workers, or the order of results within a batch.
+
+    Args:
+        space: of the candidates.
+        statistics: configs -> {name: array}, free to compute; see Costs. None: no statistics.
+        constraints: bounds of statistics.
+        pool_size: candidates in the quasi Monte-Carlo pool (n).
+        batch_size: trained at a time (m).
+        iterations: batches of stage 1 (T).
+        predictor: ``default``, or ``paper`` for the paper's.
+        early_stop_threshold: of the rank correlation; None: train all in full.
+        finalists: candidates of stage 2 that are trained; 0: none.
+        evolution: settings of stage 2.
+        pretrain: whether the encoder learns the statistics first.
+        warm_start: trials of an earlier search, (config, score) pairs or a csv.
+        executor: runs evaluations; None: in this process.
+        storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
+        seed: of everything random.
+        watch: told of each trial's events, for progress displays.
+
+    Raises:
+        InfeasibleError: (nearly) nothing meets the constraints.
+        SearchError: an argument is out of range, or the storage holds another search.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        statistics: StatisticsFn | None = None,
+        constraints: Sequence[Constraint] = (),
+        pool_size: int = 20_000,
+        batch_size: int = 48,
+        iterations: int = 4,
+        predictor: str = "default",
+        early_stop_threshold: float | None = 0.92,
+        finalists: int = 8,
+        evolution: EvolutionSettings | None = None,
+        pretrain: bool = True,
+        warm_start: WarmStart | None = None,
+        executor: Executor | None = None,
+        storage: str | None = None,
+        seed: int = 0,
+        watch: Watch | None = None,
+    ) -> None:
+        _check_counts(pool_size, batch_size, iterations, finalists)
+        self.space = space
+        self._batch_size, self._iterations, self._finalists = batch_size, iterations, finalists
+        self._executor: Executor = executor or InProcess()
+        self._watch = watch or (lambda event, trial: None)
+        warm = [] if warm_start is None else read_warm_start(space, warm_start)
+        self._planner = Planner(
+            space,
+            Costs(space, statistics),
+            tuple(constraints),
+            fit=fit_function(predictor),
+            pool_size=pool_size,
+            batch_size=batch_size,
+            threshold=early_stop_threshold,
+            evolution=evolution or EvolutionSettings(),
+            pretrain=pretrain,
+            warm=warm,
+            seed=seed,
+        )
+        self._store = open_store(storage, space)
+        self._store.check_settings(
+            {
+                "space": space.describe(),
+                "constraints": [str(c) for c in constraints],
+                "pool_size": pool_size,
+                "batch_size": batch_size,
+                "iterations": iterations,
+                "predictor": predictor,
+                "early_stop_threshold": early_stop_threshold,
+                "finalists": finalists,
+                "evolution": vars(evolution or EvolutionSettings()),
+                "pretrain": pretrain,
+                "warm_start": [[t.id, t.score] for t in warm],
+                "seed": seed,
+            }
+        )
+        self._batches: list[list[Trial]] = []
+        self._stored = self._store.load()
+
+    @property
+    def plan(self) -> Plan:
+        """What is known before anything trains: pool, reach of the constraints, pre-training."""
+        return self._planner.plan
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All proposed trials, by number."""
+        return [trial for batch in self._batches for trial in batch]
+
+    def ask(self) -> list[Trial]:
+        """Returns the trials of the present batch that have no result yet; [] when done.
+
+        Asking again before telling returns the same trials.
+        """
+        while True:
+            running = (
+                [t for t in self._batches[-1] if t.state == "running"] if self._batches else []
+            )
+            if running or not self._propose():
+                return running
+
+    def tell(
+        self,
+        trials: Sequence[Trial],
+        scores: Sequence[float | None],
+        reasons: Sequence[str | None] | None = None,
+    ) -> None:
+        """Records results, of a whole batch or of part of it, in any order.
+
+        Args:
+            trials: from :meth:`ask`.
+            scores: one a trial; None, NaN or infinity: it failed.
+            reasons: of failures, one a trial.
+
+        Raises:
+            SearchError: the lengths differ, or a trial is not one that runs.
+        """
+        told = [None] * len(trials) if reasons is None else list(reasons)
+        if not len(trials) == len(scores) == len(told):
+            raise SearchError(
+                f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
+                f"and {len(told)} reasons"
+            )
+        running = (
+            {t.number: t for t in self._batches[-1] if t.state == "running"}
+            if self._batches
+            else {}
+        )
+        for trial in trials:
+            if running.get(trial.number) is not trial:
+                raise SearchError(f"trial {trial.id} is not one that waits for a result")
+        for trial, score, reason in zip(trials, scores, told, strict=True):
+            trial.finish(score, reason)
+            self._store.add(trial)
+            self._watch("finish", trial)
+
+    def run(self, evaluate: Evaluate) -> SearchResult:
+        """Searches: asks, evaluates and tells until both stages are done.
+
+        Args:
+            evaluate: trial -> score, higher is better; may call ``trial.report(epoch, score)``
+                and is to train for ``trial.max_epochs`` epochs where that is not None.
+        """
+        try:
+            while trials := self.ask():
+                for trial in trials:
+                    self._listen(trial)
+                    self._watch("start", trial)
+                self._executor.run(
+                    evaluate, trials, lambda t, score, reason: self.tell([t], [score], [reason])
+                )
+        finally:
+            self._executor.close()
+        return self.result()
+
+    def result(self) -> SearchResult:
+        """Returns what has been found so far."""
+        known = self._planner.known(self._batches)
+        model = self._planner.model(self._batches)
+        return SearchResult(
+            trials=[t for t in known.trials if t.state != "running"],
+            predictor=None if model is None else model.predictor,
+            early_stop=known.early_stop,
+            cards=self._planner.cards(self._batches),
+            proxy_correlation=dict(self._planner.plan.pretrained.correlation),
+        )
+
+    def evolve(
+        self, constraints: Sequence[Constraint] | None = None, top_k: int | None = None
+    ) -> list[Candidate]:
+        """Runs stage 2 for a budget, without training.
+
+        Args:
+            constraints: of this budget; None: the search's own.
+            top_k: candidates to return, best predicted first; None: the settings' ``top``.
+
+        Raises:
+            SearchError: no scores to predict from yet.
+            InfeasibleError: (nearly) nothing meets the constraints.
+        """
+        found = self._planner.evolve(self._batches, constraints, top_k)
+        levels = found.pool.levels
+        return [
+            Candidate(key, config, float(score), _row(found.pool.statistics, i))
+            for i, (key, config, score) in enumerate(
+                zip(self.space.ids(levels), self.space.configs(levels), found.scores, strict=True)
+            )
+        ]
+
+    def _listen(self, trial: Trial) -> None:
+        trial.on_report = lambda epoch, score: self._watch("report", trial)
+
+    def _propose(self) -> bool:
+        """Adds the next batch; False where the search is done."""
+        number = len(self._batches)
+        if number >= self._iterations + (self._finalists > 0):
+            return False
+        trials = self._replayed(number)
+        if trials is None:
+            trials = self._proposed(number)
+        self._batches.append(trials)
+        # an exhausted space gives an empty batch: stage 1 is over, stage 2 has nothing new
+        return bool(trials) or self._propose()
+
+    def _replayed(self, number: int) -> list[Trial] | None:
+        """Returns a batch from storage, if a later one shows that it was complete."""
+        if not any(t.batch > number for t in self._stored):
+            return None
+        return [t for t in self._stored if t.batch == number]
+
+    def _proposed(self, number: int) -> list[Trial]:
+        is_fine = number == self._iterations
+        count = self._finalists if is_fine else self._batch_size
+        trials = self._planner.propose(self._batches, count, "fine" if is_fine else "coarse")
+        stored = {t.id: t for t in self._stored if t.batch == number}
+        strange = set(stored) - {t.id for t in trials}
+        if strange:
+            raise SearchError(
+                f"the storage's batch {number} holds candidates ({', '.join(sorted(strange))}) "
+                "other than this program proposes: it was written by another version or machine; use "
+                "warm_start with its trials in a new storage"
+            )
+        return [stored.get(t.id, t) for t in trials]
+
+
+def _row(statistics: dict[str, Any], i: int) -> dict[str, float]:
+    return {name: float(values[i]) for name, values in statistics.items()}
+
+
+def _check_counts(pool_size: int, batch_size: int, iterations: int, finalists: int) -> None:
+    if batch_size < 1 or iterations < 1 or finalists < 0:
+        raise SearchError(
+            f"batch_size={batch_size} and iterations={iterations} must be at least 1, "
+            f"finalists={finalists} at least 0"
+        )
+    if batch_size > pool_size:
+        raise SearchError(
+            f"batch_size={batch_size} is larger than the pool (pool_size={pool_size})"
+        )

@@ -1,0 +1,294 @@
+"""The variables of a search space: each has a finite number of levels, 0 to ``size - 1``.
+
+Populations are int64 matrices of levels, (candidates, variables): sampling, mutation, ids and
+comparisons are then integer arithmetic, and values appear only where a user sees them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3.search.errors import SearchError
+
+Levels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+PARTS = ("architecture", "recipe")
+CONTINUOUS_LEVELS = 2**20 + 1
+"""A range without a step: float32 still tells these apart, and a search never needs finer ones."""
+_COMPARE = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+}
+
+
+@dataclass(frozen=True)
+class When:
+    """A condition under which a variable matters: ``When("depth", ">", 1)``.
+
+    Attributes:
+        name: of a variable that stands before in the space.
+        relation: ``==``, ``!=``, ``>``, ``>=``, ``<`` or ``<=``.
+        value: compared with.
+    """
+
+    name: str
+    relation: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.relation not in _COMPARE:
+            raise SearchError(
+                f"When({self.name!r}): relation {self.relation!r} is unknown; allowed: "
+                f"{', '.join(_COMPARE)}"
+            )
+
+    def holds(self, value: Any) -> bool:
+        """Tells whether a value of the variable meets the condition."""
+        try:
+            return bool(_COMPARE[self.relation](value, self.value))
+        except TypeError as error:
+            raise SearchError(
+                f"When({self.name!r}, {self.relation!r}, {self.value!r}): {value!r} can't be "
+                "compared with that"
+            ) from error
+
+
+class Parameter(ABC):
+    """What all variables have in common.
+
+    Attributes:
+        name: key of the variable in a config.
+        part: ``architecture`` (statistics may depend on it; the predictor's encoder reads it) or
+            ``recipe``.
+        active_if: conditions, of which one must hold for the variable to matter; none: always.
+    """
+
+    name: str
+    part: str
+    active_if: tuple[When, ...]
+
+    def _check(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise SearchError(f"a variable's name is a text, not {self.name!r}")
+        if self.part not in PARTS:
+            raise SearchError(
+                f"{self.name}: part {self.part!r} is unknown; allowed: {', '.join(PARTS)}"
+            )
+        conditions = self.active_if
+        object.__setattr__(
+            self, "active_if", (conditions,) if isinstance(conditions, When) else tuple(conditions)
+        )
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many levels there are."""
+
+    @abstractmethod
+    def value(self, level: int) -> Any:
+        """Returns the plain Python value of a level."""
+
+    @abstractmethod
+    def level(self, value: Any) -> int:
+        """Returns the level of a value.
+
+        Raises:
+            SearchError: it is none of this variable's values.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Returns the allowed values in words."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether neighbouring levels are alike."""
+        return True
+
+    def units(self, levels: Levels) -> Floats:
+        """Returns levels scaled to [0, 1] (min-max; along the logarithm where said)."""
+        return levels / max(1, self.size - 1)
+
+    def _refuse(self, value: Any) -> SearchError:
+        return SearchError(f"{self.name}={value!r} is not in the space; allowed: {self.describe()}")
+
+
+@dataclass(frozen=True)
+class Choice(Parameter):
+    """One of some values without order; encoded one-hot.
+
+    Attributes:
+        values: texts, numbers, truth values or None; 1 and True are two values.
+    """
+
+    name: str
+    values: tuple[Any, ...] = ()
+    part: str = "recipe"
+    active_if: tuple[When, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        self._check()
+        if not self.values:
+            raise SearchError(f"{self.name}: a Choice needs at least one value")
+        for value in self.values:
+            if value is not None and type(value) not in (str, int, float, bool):
+                raise SearchError(f"{self.name}: {value!r} is no text, number, truth or None")
+        if len({(type(v), v) for v in self.values}) < len(self.values):
+            raise SearchError(f"{self.name}: a value occurs twice in {list(self.values)}")
+
+    @property
+    def size(self) -> int:
+        return len(self.values)
+
+    @property
+    def is_ordered(self) -> bool:
+        return False
+
+    def value(self, level: int) -> Any:
+        return self.values[level]
+
+    def level(self, value: Any) -> int:
+        for level, own in enumerate(self.values):
+            if type(own) is type(value) and own == value:
+                return level
+        raise self._refuse(value)
+
+    def describe(self) -> str:
+        return ", ".join(map(repr, self.values))
+
+
+@dataclass(frozen=True)
+class IntRange(Parameter):
+    """Whole numbers from low to high, both included."""
+
+    name: str
+    low: int = 0
+    high: int = 0
+    step: int = 1
+    log: bool = False
+    part: str = "recipe"
+    active_if: tuple[When, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_range(self.name, self.low, self.high, self.log)
+        if any(type(x) is not int for x in (self.low, self.high, self.step)) or self.step < 1:
+            raise SearchError(f"{self.name}: low, high and step are ints, step >= 1")
+        if (self.high - self.low) % self.step:
+            raise SearchError(
+                f"{self.name}: high={self.high} is not reached from low={self.low} by steps of "
+                f"{self.step}"
+            )
+
+    @property
+    def size(self) -> int:
+        return (self.high - self.low) // self.step + 1
+
+    def value(self, level: int) -> int:
+        return int(self.low + self.step * int(level))
+
+    def level(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise self._refuse(value)
+        level, rest = divmod(int(value) - self.low, self.step)
+        if rest or not 0 <= level < self.size:
+            raise self._refuse(value)
+        return level
+
+    def units(self, levels: Levels) -> Floats:
+        if not self.log or self.size == 1:
+            return super().units(levels)
+        logs = np.log(self.low + self.step * levels.astype(np.float64))
+        return (logs - math.log(self.low)) / math.log(self.high / self.low)
+
+    def describe(self) -> str:
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"whole numbers from {self.low} to {self.high}{step}"
+
+
+@dataclass(frozen=True)
+class FloatRange(Parameter):
+    """Numbers from low to high; with a step, those that it reaches; else (nearly) all."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+    part: str = "recipe"
+    active_if: tuple[When, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_range(self.name, self.low, self.high, self.log)
+        if self.step is None:
+            return
+        if self.log or not self.step > 0:
+            raise SearchError(f"{self.name}: step is a number > 0, and log takes none")
+        steps = (self.high - self.low) / self.step
+        if abs(steps - round(steps)) > 1e-6 * max(1.0, steps):
+            raise SearchError(
+                f"{self.name}: high={self.high} is not reached from low={self.low} by steps of "
+                f"{self.step}"
+            )
+
+    @property
+    def size(self) -> int:
+        if self.low == self.high:
+            return 1
+        if self.step is None:
+            return CONTINUOUS_LEVELS
+        return round((self.high - self.low) / self.step) + 1
+
+    def value(self, level: int) -> float:
+        if level in (0, self.size - 1):
+            return float(self.low if level == 0 else self.high)
+        if self.step is not None:
+            # 12 digits: 0.01 + 2 * 0.01 is 0.03, as a yaml says it
+            return float(f"{self.low + int(level) * self.step:.12g}")
+        unit = int(level) / (self.size - 1)
+        if self.log:
+            return float(self.low * (self.high / self.low) ** unit)
+        return float(self.low + unit * (self.high - self.low))
+
+    def level(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise self._refuse(value)
+        slack = 1e-9 * max(abs(self.low), abs(self.high))
+        if not self.low - slack <= value <= self.high + slack:
+            raise self._refuse(value)
+        if self.size == 1:
+            return 0
+        inside = min(max(float(value), self.low), self.high)
+        if self.log:
+            unit = math.log(inside / self.low) / math.log(self.high / self.low)
+        else:
+            unit = (inside - self.low) / (self.high - self.low)
+        level = round(unit * (self.size - 1))
+        if self.step is not None and abs(self.value(level) - value) > 1e-6 * self.step:
+            raise self._refuse(value)
+        return level
+
+    def describe(self) -> str:
+        step = f" in steps of {self.step:g}" if self.step else ""
+        return f"numbers from {self.low:g} to {self.high:g}{step}"
+
+
+def _check_range(name: str, low: float, high: float, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise SearchError(f"{name}: low={low} and high={high} must be finite numbers")
+    if low > high:
+        raise SearchError(f"{name}: low={low} is above high={high}; swap them")
+    if log and low <= 0:
+        raise SearchError(f"{name}: log needs low > 0, not {low}")

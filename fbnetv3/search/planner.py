@@ -1,0 +1,265 @@
+"""The decisions of a search as functions of its past: pool, model, next batch, evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.search import coarse, fine
+from fbnetv3.search.constraints import Constraint, Costs, feasible
+from fbnetv3.search.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.encoder import Pretrained, pretrain
+from fbnetv3.search.encoding import Encoding
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.networks import Floats
+from fbnetv3.search.parameters import Levels
+from fbnetv3.search.pool import Pool, Reach, make_pool, priced
+from fbnetv3.search.predictor import Fit, Predictor
+from fbnetv3.search.report_card import ReportCard, make_card
+from fbnetv3.search.space import SearchSpace, keys_of, unique_rows
+from fbnetv3.search.trials import Trial
+
+Batches = Sequence[Sequence[Trial]]
+_FEWEST_LABELS = 5
+_ELITE = 32
+_COARSE, _FINE, _FIT = 21, 22, 23  # tell the random streams of one seed apart
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before anything trains."""
+
+    pool: Pool
+    reach: dict[str, Reach]
+    pretrained: Pretrained
+
+
+@dataclass(frozen=True)
+class Known:
+    """Trials so far, their scores at the epoch that counts."""
+
+    trials: list[Trial]
+    early_stop: EarlyStop | None
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials with a score."""
+        return [t for t in self.trials if t.state == "complete"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted predictor and how well it does."""
+
+    predictor: Predictor
+    card: ReportCard
+
+
+class Planner:
+    """Decides; holds nothing but what follows from its arguments, and caches of that.
+
+    Args: see JointNAS.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        costs: Costs,
+        constraints: tuple[Constraint, ...],
+        *,
+        fit: Fit,
+        pool_size: int,
+        batch_size: int,
+        threshold: float | None,
+        evolution: fine.EvolutionSettings,
+        pretrain: bool,
+        warm: list[Trial],
+        seed: int,
+    ) -> None:
+        self._space, self._costs, self._constraints = space, costs, constraints
+        self._fit, self._threshold, self._settings = fit, threshold, evolution
+        self._pretrain, self._warm, self._seed = pretrain, warm, seed
+        self._encoding = Encoding(space)
+        self._pool_size, self._batch_size = pool_size, batch_size
+        self._models: dict[int, Model | None] = {}
+        self._pool, self._reach = make_pool(space, costs, constraints, pool_size, seed)
+        if len(self._pool) < batch_size:
+            raise SearchError(
+                f"batch_size={batch_size} is larger than the pool: the space has only "
+                f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
+            )
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pool with the encoder trained on its statistics."""
+        columns = self._encoding.columns_of("architecture")
+        if not self._pretrain:
+            return Plan(self._pool, self._reach, Pretrained(columns))
+        features = self._encoding.encode(self._pool.levels)
+        trained = pretrain(features, self._pool.statistics, columns, self._seed)
+        return Plan(self._pool, self._reach, trained)
+
+    def known(self, batches: Batches) -> Known:
+        """Returns the trials so far; the first full batch is scored at the early epoch."""
+        trials = [*self._warm, *(t for batch in batches for t in batch)]
+        stop = self._early_stop(batches)
+        if stop is not None and stop.epoch is not None:
+            for trial in trials:
+                if trial.state == "complete":
+                    trial.score = trial.reports.get(stop.epoch, trial.final_score)
+        return Known(trials, stop)
+
+    def _early_stop(self, batches: Batches) -> EarlyStop | None:
+        if self._threshold is None or not batches:
+            return None
+        if any(trial.state == "running" for trial in batches[0]):
+            return None
+        reports = [t.reports for t in batches[0] if t.state == "complete"]
+        return find_early_stop(reports, self._threshold)
+
+    def model(self, batches: Batches) -> Model | None:
+        """Returns the predictor of all complete batches, None where there are too few scores."""
+        count = sum(all(t.state != "running" for t in batch) for batch in batches)
+        if count not in self._models:
+            self._models[count] = self._fitted(batches[:count], count)
+        return self._models[count]
+
+    def _fitted(self, batches: Batches, count: int) -> Model | None:
+        complete = self.known(batches).complete
+        if len(complete) < _FEWEST_LABELS:
+            return None
+        # by number: the order in which results came in must not matter
+        complete.sort(key=lambda t: t.number)
+        features = self._encoding.encode(self._space.levels([t.config for t in complete]))
+        labels: Floats = np.array([t.score for t in complete], dtype=np.float64)
+        seed = int(np.random.default_rng([self._seed, _FIT, count]).integers(2**31))
+        predictor = self._fit(features, labels, self.plan.pretrained, seed)
+        pairs = [
+            (t.predicted, t.score)
+            for t in (batches[-1] if batches else [])
+            if t.predicted is not None and t.score is not None
+        ]
+        return Model(predictor, make_card(predictor.cross_validated(), labels, pairs))
+
+    def cards(self, batches: Batches) -> list[ReportCard]:
+        """Returns the report card of each round; of rounds before a resumption they are redone."""
+        ends = range(1, len(batches) + 1)
+        models = [self.model(batches[:end]) for end in ends]
+        return [model.card for model in models if model is not None]
+
+    def propose(self, batches: Batches, count: int, stage: str) -> list[Trial]:
+        """Returns the next batch of trials; fewer than ``count`` where the space is exhausted."""
+        known, model = self.known(batches), self.model(batches)
+        if stage == "fine":
+            chosen = self._finalists(batches, known, count) if model else None
+        else:
+            chosen = self._coarse(batches, known, model, count)
+        if chosen is None or not len(chosen):
+            return []
+        epoch = None if known.early_stop is None else known.early_stop.epoch
+        first = sum(len(batch) for batch in batches)
+        predicted = self._predicted(model, chosen.levels)
+        return [
+            Trial(
+                key,
+                first + i,
+                len(batches),
+                config,
+                max_epochs=epoch,
+                statistics={k: float(v[i]) for k, v in chosen.statistics.items()},
+                predicted=predicted[i],
+                stage=stage,
+            )
+            for i, (key, config) in enumerate(
+                zip(self._space.ids(chosen.levels), self._space.configs(chosen.levels), strict=True)
+            )
+        ]
+
+    def _predicted(self, model: Model | None, levels: Levels) -> list[Any]:
+        if model is None:
+            return [None] * len(levels)
+        found: list[Any] = model.predictor.predict(self._encoding.encode(levels)).tolist()
+        return found
+
+    def _tried(self, known: Known) -> set[bytes]:
+        configs = [t.config for t in known.trials]
+        return set(keys_of(self._space.levels(configs))) if configs else set()
+
+    def _coarse(self, batches: Batches, known: Known, model: Model | None, count: int) -> Pool:
+        tried = self._tried(known)
+        free = self._pool.take(unique_rows(self._pool.levels, tried))
+        statistic = self._constraints[0].name if self._constraints else None
+        if model is None:
+            return free.take(coarse.first_batch(free, count, statistic)) if len(free) else free
+        random = np.random.default_rng([self._seed, _COARSE, len(batches)])
+        draw = getattr(model.predictor, "draws", None)
+        if draw is not None:
+            return coarse.thompson_batch(
+                self._space,
+                self._encoding,
+                self._costs,
+                self._constraints,
+                self._pool,
+                self._elite(known),
+                draw(count, random),
+                count,
+                tried,
+                random,
+            )
+        if not len(free):
+            return free
+        features = self._encoding.encode(free.levels)
+        scores = model.predictor.predict(features)
+        return free.take(coarse.paper_batch(free, features, scores, count, statistic))
+
+    def _elite(self, known: Known) -> Levels:
+        best = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))[:_ELITE]
+        return self._space.levels([t.config for t in best])
+
+    def _finalists(self, batches: Batches, known: Known, count: int) -> Pool:
+        """Returns the best of stage 2 that were not trained yet."""
+        found = self.evolve(batches, None, None).pool
+        return found.take(unique_rows(found.levels, self._tried(known))[:count])
+
+    def evolve(
+        self, batches: Batches, constraints: Sequence[Constraint] | None, top_k: int | None
+    ) -> fine.Evolved:
+        """Runs stage 2; see JointNAS.evolve."""
+        wanted = self._constraints if constraints is None else tuple(constraints)
+        self._costs.check(wanted)
+        model = self.model(batches)
+        if model is None:
+            raise SearchError("there are too few scores to predict from; run the search first")
+        settings = self._settings
+        if top_k is not None:
+            settings = fine.EvolutionSettings(**{**vars(settings), "top": top_k})
+        predictor = model.predictor
+        return fine.evolve(
+            self._space,
+            self._costs,
+            wanted,
+            self._first_generation(self.known(batches), wanted, settings),
+            lambda levels: predictor.predict(self._encoding.encode(levels)),
+            settings,
+            np.random.default_rng([self._seed, _FINE]),
+        )
+
+    def _first_generation(
+        self, known: Known, constraints: tuple[Constraint, ...], settings: fine.EvolutionSettings
+    ) -> Pool:
+        """Returns the p best trained and q random candidates that meet the constraints."""
+        ranked = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))
+        trained = priced(self._costs, self._space.levels([t.config for t in ranked]))
+        trained = trained.take(feasible(trained.statistics, constraints, len(trained)))
+        best = trained.take(np.arange(min(settings.best, len(trained))))
+        wanted = settings.random + settings.best - len(best)
+        allowed = self._pool.take(feasible(self._pool.statistics, constraints, len(self._pool)))
+        if len(allowed) < wanted:
+            allowed, _ = make_pool(self._space, self._costs, constraints, wanted, self._seed)
+        random = np.random.default_rng([self._seed, _FINE, 1])
+        both = best.joined(allowed.take(random.permutation(len(allowed))[:wanted]))
+        return both.take(unique_rows(both.levels))

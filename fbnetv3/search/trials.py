@@ -1,0 +1,221 @@
+"""Trials and where they are remembered: in memory, or in an Optuna storage."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
+from fbnetv3.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "jointnas"
+
+
+@dataclass
+class Trial:
+    """One candidate and what came of it.
+
+    Attributes:
+        id: canonical; the same candidate has the same id in every search of the space.
+        number: counts up from 0 over the whole search.
+        batch: in which it was proposed, from 0; trials of ``warm_start`` have -1.
+        config: value by variable; inactive variables are in it at their first value.
+        max_epochs: train so long; None: in full.
+        statistics: by name.
+        predicted: score that the predictor gave it when it was proposed, None at first.
+        stage: ``coarse`` or ``fine``.
+        state: ``running``, ``complete`` or ``failed``.
+        score: what the search compares: the returned score, or with early stopping the score
+            at the chosen epoch.
+        final_score: as returned by the evaluation.
+        reports: score by epoch, as reported.
+        reason: of a failure.
+    """
+
+    id: str
+    number: int
+    batch: int
+    config: dict[str, Any]
+    max_epochs: int | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    predicted: float | None = None
+    stage: str = "coarse"
+    state: str = "running"
+    score: float | None = None
+    final_score: float | None = None
+    reports: dict[int, float] = field(default_factory=dict)
+    reason: str | None = None
+    on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
+
+    def report(self, epoch: int, score: float) -> None:
+        """Records the score after ``epoch`` epochs (the first is 1), for early stopping."""
+        self.reports[int(epoch)] = float(score)
+        if self.on_report is not None:
+            self.on_report(int(epoch), float(score))
+
+    def finish(self, score: float | None, reason: str | None = None) -> None:
+        """Completes the trial with a score, or fails it: None, NaN and infinity are no scores."""
+        if score is None or reason is not None:
+            self.state, self.reason = "failed", reason or "no score was returned"
+            return
+        try:
+            value = float(score)
+        except (TypeError, ValueError):
+            self.state, self.reason = "failed", f"the score is {score!r}, not a number"
+            return
+        if not math.isfinite(value):
+            self.state, self.reason = "failed", f"the score is {value}"
+            return
+        self.state, self.score, self.final_score = "complete", value, value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values; epochs become texts in JSON and are read back as numbers."""
+        hidden = ("on_report",)
+        return {key: value for key, value in vars(self).items() if key not in hidden}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+        """Makes a trial of what :meth:`to_dict` gave, also after a way through JSON."""
+        reports = {int(epoch): score for epoch, score in values.get("reports", {}).items()}
+        return cls(**{**values, "reports": reports})
+
+
+class TrialStore(Protocol):
+    """Remembers finished trials; each is written once and survives a kill from then on."""
+
+    def load(self) -> list[Trial]:
+        """Returns the finished trials so far, by number."""
+
+    def add(self, trial: Trial) -> None:
+        """Remembers a finished trial."""
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keeps a search's settings the first time; later refuses others.
+
+        Raises:
+            SearchError: names the keys that differ.
+        """
+
+
+class MemoryStore:
+    """Trials of this process only."""
+
+    def __init__(self) -> None:
+        self._trials: list[Trial] = []
+
+    def load(self) -> list[Trial]:
+        return sorted(self._trials, key=lambda trial: trial.number)
+
+    def add(self, trial: Trial) -> None:
+        self._trials.append(trial)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        return
+
+
+class OptunaStore:
+    """Trials as one study of an Optuna storage, which optuna-dashboard opens.
+
+    Args:
+        url: such as ``sqlite:///search.db``.
+        space: of the candidates; its ranges become the study's distributions.
+
+    Raises:
+        SearchError: the storage can't be opened.
+    """
+
+    def __init__(self, url: str, space: SearchSpace) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._distributions = {p.name: _distribution(p) for p in space.parameters}
+        try:
+            self._study = optuna.create_study(
+                storage=url, study_name=STUDY, direction="maximize", load_if_exists=True
+            )
+        except Exception as error:  # Optuna and its database drivers raise all kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SearchError(
+                f"storage {url!r} can't be opened: {reason}; give an Optuna URL such as "
+                "sqlite:///search.db"
+            ) from error
+
+    def load(self) -> list[Trial]:
+        found = [
+            Trial.from_dict(json.loads(trial.user_attrs["trial"]))
+            for trial in self._study.get_trials(deepcopy=False)
+            if "trial" in trial.user_attrs
+        ]
+        return sorted(found, key=lambda trial: trial.number)
+
+    def add(self, trial: Trial) -> None:
+        import optuna
+
+        failed = trial.state == "failed"
+        attributes = {"id": trial.id, "batch": trial.batch, "stage": trial.stage}
+        attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
+        if failed:
+            attributes["reason"] = trial.reason
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
+                value=None if failed else trial.final_score,
+                params={name: _param(d, trial.config[name]) for name, d in self._items()},
+                distributions=self._distributions,
+                user_attrs={**attributes, "trial": json.dumps(trial.to_dict())},
+                intermediate_values={
+                    epoch: s for epoch, s in trial.reports.items() if math.isfinite(s)
+                },
+            )
+        )
+
+    def _items(self) -> list[tuple[str, optuna.distributions.BaseDistribution]]:
+        return list(self._distributions.items())
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        now = json.loads(json.dumps(settings))
+        before = self._study.user_attrs.get("settings")
+        if before is None:
+            self._study.set_user_attr("settings", now)
+            return
+        different = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+        if different:
+            told = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in different)
+            raise SearchError(
+                f"the storage holds a search with other settings: {told[:500]}; use the same, or "
+                "another storage"
+            )
+
+
+def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(parameter, IntRange):
+        step = 1 if parameter.log else parameter.step
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
+    if isinstance(parameter, FloatRange):
+        # not the step: Optuna would warn of every value that misses it by a rounding
+        is_log = parameter.log and parameter.size == CONTINUOUS_LEVELS
+        return FloatDistribution(parameter.low, parameter.high, log=is_log)
+    # texts: Optuna takes 1 and True for the same choice
+    return CategoricalDistribution([_text(parameter.value(i)) for i in range(parameter.size)])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _param(distribution: Any, value: Any) -> Any:
+    return _text(value) if hasattr(distribution, "choices") else value
+
+
+def open_store(url: str | None, space: SearchSpace) -> TrialStore:
+    """Returns an Optuna storage, or for None one in memory."""
+    return MemoryStore() if url is None else OptunaStore(url, space)
