@@ -27,6 +27,10 @@ from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.errors import FBNetError
 
 
+OnEval = Callable[[float, dict[str, float]], None]
+"""Told of each evaluation: how long the training is, and the scores."""
+
+
 class StoppedError(FBNetError):
     """The user or the machine asked the run to stop; a checkpoint was written."""
 
@@ -59,8 +63,14 @@ class EvalHook(HookBase):
     Scores go to the event storage as ``val/top1`` and ``val/top1_ema``.
     """
 
-    def __init__(self, due: Every, ema: ModelEMA | None, say: Callable[[str], None]) -> None:
-        self._due, self._ema, self._say = due, ema, say
+    def __init__(
+        self,
+        due: Every,
+        ema: ModelEMA | None,
+        say: Callable[[str], None],
+        on_eval: OnEval | None = None,
+    ) -> None:
+        self._due, self._ema, self._say, self._on_eval = due, ema, say, on_eval
 
     def after_step(self) -> None:
         """Evaluates when it is due."""
@@ -69,6 +79,8 @@ class EvalHook(HookBase):
         scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema)
         self.trainer.storage.put_scalars(smoothing_hint=False, **scores)
         self._say(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
+        if self._on_eval is not None:
+            self._on_eval(self.trainer.iter + 1, scores)
 
 
 def evaluate_both(task: Any, model: torch.nn.Module, ema: ModelEMA | None) -> dict[str, float]:

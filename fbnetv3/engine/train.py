@@ -35,6 +35,7 @@ from fbnetv3.engine.hooks import (
     EMAHook,
     EvalHook,
     Every,
+    OnEval,
     ProgressHook,
     StopHook,
     WriterHook,
@@ -127,11 +128,25 @@ def prepare(cfg: CfgNode) -> Run:
     )
 
 
-def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, float]:
+def train(
+    cfg: CfgNode,
+    *,
+    resume: bool = False,
+    stop_after: float | None = None,
+    on_eval: OnEval | None = None,
+    pictures: bool = True,
+) -> dict[str, float]:
     """Trains as the config says, or goes on from the folder's last checkpoint.
 
     OUTPUT_DIR gets config.yaml, log.txt, metrics.json, TensorBoard events, curves.png,
     checkpoints, and in the end model.safetensors and model_ema.safetensors.
+
+    Args:
+        cfg: a config.
+        resume: go on from the last checkpoint, where there is one.
+        stop_after: train so many epochs of the config's schedule only; None: all.
+        on_eval: called at each evaluation with the epochs trained so far and the scores.
+        pictures: whether curves.png and TensorBoard events are written.
 
     Returns:
         The last scores: ``val/top1``, ``val/top1_ema`` and the like.
@@ -145,7 +160,7 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, float]:
     run = prepare(cfg)
     if run.is_main:
         _start_folder(run, state)
-    training = _Training(run, checkpointer)
+    training = _Training(run, checkpointer, stop_after, on_eval, pictures)
     if state is not None:
         training.load(state)
     if run.is_main:
@@ -185,8 +200,16 @@ def evaluate(cfg: CfgNode) -> dict[str, float]:
 class _Training:
     """The pieces that change while training, and the loop over them."""
 
-    def __init__(self, run: Run, checkpointer: Checkpointer) -> None:
+    def __init__(
+        self,
+        run: Run,
+        checkpointer: Checkpointer,
+        stop_after: float | None,
+        on_eval: OnEval | None,
+        pictures: bool,
+    ) -> None:
         self._run, self._checkpointer = run, checkpointer
+        self._on_eval, self._pictures = on_eval, pictures
         recipe, per_epoch = run.recipe, run.loader.iters_per_epoch
         model = run.model
         if run.process.world_size > 1 and run.cfg.MODEL.SYNC_BN:
@@ -195,7 +218,8 @@ class _Training:
         self.optimizer = build_optimizer(model, recipe)
         self.scheduler = build_lr_scheduler(self.optimizer, recipe, per_epoch)
         self.ema = ModelEMA(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema else None
-        self.start_iter, self.max_iter = 0, max(1, round(recipe.epochs * per_epoch))
+        epochs = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
+        self.start_iter, self.max_iter = 0, max(1, round(epochs * per_epoch))
         self._scaler_state: dict[str, Any] = {}
         self._trainer: Trainer | None = None
 
@@ -260,19 +284,24 @@ class _Training:
         ]
         if self.ema is not None:
             found.append(EMAHook(self.ema))
-        found.append(EvalHook(evaluating, self.ema, _log.info))
+        found.append(EvalHook(evaluating, self.ema, _log.info, self._tell_epochs))
         if not run.is_main:
             return found
         if run.console.is_terminal:
             found.append(ProgressHook(run.console))
         dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
         found.append(WriterHook(self._writers(), dues))
-        found.append(CurvesHook(evaluating, run.folder))
+        if self._pictures:
+            found.append(CurvesHook(evaluating, run.folder))
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
         found.append(checkpoints)
         if run.process.world_size == 1:
             found.append(StopHook(checkpoints.save))
         return found
+
+    def _tell_epochs(self, iterations: float, scores: dict[str, float]) -> None:
+        if self._on_eval is not None:
+            self._on_eval(iterations / self._run.loader.iters_per_epoch, scores)
 
     def _period(self, epochs: float, iterations: int) -> int:
         return max(1, round(epochs * self._run.loader.iters_per_epoch)) if epochs else iterations
@@ -280,10 +309,9 @@ class _Training:
     def _writers(self) -> list[EventWriter]:
         folder, start = self._run.folder, self.start_iter
         drop_from(folder / "metrics.json", start)
-        writers: list[EventWriter] = [
-            JSONWriter(str(folder / "metrics.json")),
-            TensorboardXWriter(str(folder), purge_step=start),
-        ]
+        writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
+        if self._pictures:
+            writers.append(TensorboardXWriter(str(folder), purge_step=start))
         if not self._run.console.is_terminal:
             writers.insert(0, CommonMetricPrinter(self.max_iter))
         return writers
