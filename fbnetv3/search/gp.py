@@ -40,7 +40,6 @@ class GaussianProcess:
 
     def __init__(self, x: Floats, y: Floats) -> None:
         self._x, self._y = torch.from_numpy(x), torch.from_numpy(y)
-        self._varies = self._x.std(0) > 0 if len(x) > 1 else torch.ones(x.shape[1], dtype=bool)
         # a prior that grows with the dimension (Hvarfner et al., 2024)
         self._prior = math.sqrt(2) + 0.5 * math.log(max(1, x.shape[1]))
         self._fit()

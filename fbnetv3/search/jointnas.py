@@ -250,7 +250,7 @@ class JointNAS:
         if strange:
             raise SearchError(
                 f"the storage's batch {number} holds candidates ({', '.join(sorted(strange))}) "
-                "other than this program proposes: it was written by another version or machine; use "
+                "other than this program proposes: another version or machine wrote it; use "
                 "warm_start with its trials in a new storage"
             )
         return [stored.get(t.id, t) for t in trials]

@@ -1,0 +1,117 @@
+"""The keys of a search in a config: the group SEARCH, added to the training's tree."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fbnetv3.search.constraints import Constraint
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fine import EvolutionSettings
+
+KEYS: dict[str, tuple[Any, str]] = {
+    "SPACE": ("fbnetv3", "a packaged space (fbnetv3, nano, autotrain), or the path of a yaml"),
+    "FIX": ([], "variables that keep one value: [NAME, VALUE, NAME, VALUE, ...]"),
+    "CONSTRAINTS": ([], "such as '4e8 <= macs <= 8e8', 'params <= 5e6'; the first one is binned"),
+    "POOL_SIZE": (20_000, "candidates in the quasi Monte-Carlo pool (n)"),
+    "BATCH_SIZE": (48, "candidates trained per iteration (m)"),
+    "ITERATIONS": (4, "batches of stage 1 (T)"),
+    "PREDICTOR": ("default", "'default' (networks and a Gaussian process), or 'paper'"),
+    "PRETRAIN": (True, "train the architecture encoder on statistics first"),
+    "EARLY_STOP": (0.92, "rank correlation from which on candidates stop early; 0: never"),
+    "FINALISTS": (8, "candidates of stage 2 that are trained before a winner is named"),
+    "WARM_START": ("", "csv of an earlier search: a column a variable, and 'score'"),
+    "WORKERS": (0, "worker processes; 0: train in this process"),
+    "THREADS": (1, "threads of each worker"),
+    "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
+    "HOLD_OUT": (0, "score on so many training images held back; 0: on DATASETS.TEST"),
+    "KEEP_WEIGHTS": (False, "keep the weights of every candidate, not its scores only"),
+    "FINAL": ([], "KEY VALUE pairs that the winners' configs change, such as a longer schedule"),
+    "EVOLUTION.BEST": (50, "best trained candidates in stage 2's first generation (p)"),
+    "EVOLUTION.RANDOM": (50, "random ones in it (q)"),
+    "EVOLUTION.CHILDREN": (12, "children of each candidate per generation"),
+    "EVOLUTION.TOP": (40, "candidates that stay (K)"),
+    "EVOLUTION.EPSILON": (1e-6, "stage 2 ends when the best score gains no more than this ..."),
+    "EVOLUTION.PATIENCE": (1, "... in so many generations in a row"),
+}
+# How a search runs, not what it finds: these may differ when one goes on.
+MAY_CHANGE = ("OUTPUT_DIR", "SEARCH.WORKERS", "SEARCH.THREADS", "SEARCH.KEEP_WEIGHTS")
+
+
+def add_search_config(cfg: Any) -> Any:
+    """Adds the group SEARCH with its defaults to a config tree, and returns the tree."""
+    node = type(cfg)
+    cfg.set_new_allowed(True)
+    cfg.SEARCH = node()
+    cfg.set_new_allowed(False)
+    cfg.SEARCH.set_new_allowed(True)
+    cfg.SEARCH.EVOLUTION = node()
+    cfg.SEARCH.EVOLUTION.set_new_allowed(True)
+    for full_key, (value, _) in KEYS.items():
+        group, _, key = full_key.rpartition(".")
+        (cfg.SEARCH[group] if group else cfg.SEARCH)[key] = value
+    cfg.SEARCH.EVOLUTION.set_new_allowed(False)
+    cfg.SEARCH.set_new_allowed(False)
+    return cfg
+
+
+_NUMBER = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
+_FORMS = (
+    (re.compile(rf"{_NUMBER} *<= *(\w+) *<= *{_NUMBER}"), ("lower", "name", "upper")),
+    (re.compile(rf"(\w+) *<= *{_NUMBER}"), ("name", "upper")),
+    (re.compile(rf"(\w+) *>= *{_NUMBER}"), ("name", "lower")),
+)
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Reads ``4e8 <= macs <= 8e8``, ``macs <= 8e8`` or ``macs >= 4e8``.
+
+    Raises:
+        SearchError: it is none of these.
+    """
+    for form, fields in _FORMS:
+        match = form.fullmatch(str(text).strip())
+        if match is None:
+            continue
+        found: dict[str, Any] = dict(zip(fields, match.groups(), strict=True))
+        try:
+            bounds = {key: float(found[key]) for key in found if key != "name"}
+        except ValueError:
+            break
+        return Constraint(found["name"], **bounds)
+    raise SearchError(
+        f"constraint {text!r} is not understood; write 'macs <= 8e8', 'macs >= 4e8' or "
+        "'4e8 <= macs <= 8e8'"
+    )
+
+
+def search_arguments(cfg: Any) -> dict[str, Any]:
+    """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
+    node = cfg.SEARCH
+    return {
+        "constraints": [parse_constraint(text) for text in node.CONSTRAINTS],
+        "pool_size": node.POOL_SIZE,
+        "batch_size": node.BATCH_SIZE,
+        "iterations": node.ITERATIONS,
+        "predictor": node.PREDICTOR,
+        "pretrain": node.PRETRAIN,
+        "early_stop_threshold": node.EARLY_STOP or None,
+        "finalists": node.FINALISTS,
+        "warm_start": node.WARM_START or None,
+        "seed": cfg.SEED,
+        "evolution": EvolutionSettings(
+            **{key.lower(): value for key, value in node.EVOLUTION.items()}
+        ),
+    }
+
+
+def fixed_variables(cfg: Any) -> dict[str, Any]:
+    """Returns SEARCH.FIX as a mapping.
+
+    Raises:
+        SearchError: a name has no value.
+    """
+    pairs = list(cfg.SEARCH.FIX)
+    if len(pairs) % 2:
+        raise SearchError(f"SEARCH.FIX takes pairs NAME, VALUE; {pairs[-1]!r} has no value")
+    return dict(zip(pairs[0::2], pairs[1::2], strict=True))

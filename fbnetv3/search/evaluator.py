@@ -1,0 +1,213 @@
+"""Candidates of an FBNet space as trainings: configs, data, scores."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fbnetv3.config import CfgNode, get_cfg, recipe_from_config, recipe_to_config
+from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
+from fbnetv3.io import atomic_write
+from fbnetv3.search.config import add_search_config, fixed_variables
+from fbnetv3.search.fbnet_space import FBNetSpace
+from fbnetv3.search.trials import Trial
+
+
+def get_search_cfg() -> CfgNode:
+    """Returns the default config of a search: that of a training, and the group SEARCH."""
+    cfg: CfgNode = add_search_config(get_cfg())
+    return cfg
+
+
+def space_from_config(cfg: CfgNode) -> FBNetSpace:
+    """Returns the space that a config names, with its fixed variables."""
+    return FBNetSpace.from_yaml(cfg.SEARCH.SPACE, fixed_variables(cfg))
+
+
+def num_classes_from_config(cfg: CfgNode) -> int:
+    """Returns the classes that candidates tell apart: their cost depends on it."""
+    if cfg.SEARCH.CLASSES:
+        return int(cfg.SEARCH.CLASSES)
+    return int(cfg.MODEL.NUM_CLASSES) or len(_dataset(cfg.DATASETS.TRAIN[0]).classes)
+
+
+def candidate_config(
+    cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any], arch_file: Path
+) -> CfgNode:
+    """Returns the training of a candidate, as ``train_net.py`` reads it.
+
+    Args:
+        cfg: of the search.
+        space: of the candidate.
+        config: value by variable.
+        arch_file: where the architecture is written, if the space has one.
+    """
+    values = yaml.safe_load(cfg.dump())
+    del values["SEARCH"]
+    found = get_cfg()
+    found.merge_from_other_cfg(values)
+    base = recipe_from_config(cfg)
+    opts = recipe_to_config(space.recipe(config, base))
+    if space.has_architecture:
+        arch = space.arch(config)
+        with atomic_write(arch_file) as temporary:
+            temporary.write_text(arch.to_yaml(), encoding="utf-8")
+        opts |= {
+            "MODEL.ARCH": str(arch_file.resolve()),
+            "MODEL.ARCH_VARIANT": "",
+            "MODEL.WIDTH": 1.0,
+            "MODEL.DEPTH": 1.0,
+            "INPUT.RESOLUTION": arch.resolution,
+            "INPUT.RESIZE": _resize(cfg, arch.resolution),
+        }
+    found.merge_from_list([x for pair in opts.items() for x in pair])
+    return found
+
+
+def _resize(cfg: CfgNode, resolution: int) -> int:
+    """Keeps the ratio of INPUT.RESIZE and INPUT.RESOLUTION, where a config gives both."""
+    if not (cfg.INPUT.RESIZE and cfg.INPUT.RESOLUTION):
+        return 0
+    return round(resolution * cfg.INPUT.RESIZE / cfg.INPUT.RESOLUTION)
+
+
+def winner_config(
+    cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any], stem: Path
+) -> CfgNode:
+    """Returns the training of a winner: all data, and the changes of SEARCH.FINAL.
+
+    Args:
+        cfg, space, config: see candidate_config.
+        stem: path without suffix; the architecture goes to ``STEM_arch.yaml``.
+    """
+    found = candidate_config(cfg, space, config, stem.with_name(f"{stem.name}_arch.yaml"))
+    found.OUTPUT_DIR = str(stem.resolve())
+    found.merge_from_list(list(cfg.SEARCH.FINAL))
+    return found
+
+
+@dataclass(frozen=True)
+class TrainEvaluator:
+    """Trains a candidate through the project's loop and returns its top-1.
+
+    Each has a folder: a checkpoint, from which a killed one goes on, its scores by epoch, and
+    in the end ``result.json``. EMA weights are scored where EMA is on.
+
+    Attributes:
+        config: the search's config, as yaml.
+        folder: ``candidates/`` of the run.
+    """
+
+    config: str
+    folder: str
+
+    def __call__(self, trial: Trial) -> float:
+        """Trains and scores; returns at once where that was finished before a kill."""
+        folder = Path(self.folder) / trial.id
+        done = _read_json(folder / "result.json")
+        reports = {int(e): s for e, s in _read_json(folder / "scores.json").items()}
+        if done.get("max_epochs", -1) != trial.max_epochs:
+            done = {}
+        for epoch, score in reports.items():
+            trial.report(epoch, score)
+        if done:
+            return float(done["score"])
+        cfg = self._prepared(trial, folder)
+        key = "val/top1_ema" if cfg.MODEL_EMA.ENABLED else "val/top1"
+
+        def on_eval(epochs: float, scores: dict[str, float]) -> None:
+            epoch = round(epochs)
+            reports[epoch] = scores[key]
+            _write_json(folder / "scores.json", reports)
+            trial.report(epoch, scores[key])
+
+        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval)
+        score = reports[max(reports)]
+        _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
+        self._tidy(folder, keep_weights=self._cfg().SEARCH.KEEP_WEIGHTS)
+        return score
+
+    def _cfg(self) -> CfgNode:
+        cfg = get_search_cfg()
+        cfg.merge_from_other_cfg(yaml.safe_load(self.config))
+        return cfg
+
+    def _prepared(self, trial: Trial, folder: Path) -> CfgNode:
+        cfg = self._cfg()
+        space = space_from_config(cfg)
+        found = candidate_config(cfg, space, trial.config, folder / "arch.yaml")
+        train_name, test_name = _register_split(cfg)
+        found.DATASETS.TRAIN, found.DATASETS.TEST = (train_name,), (test_name,)
+        found.OUTPUT_DIR = str(folder)
+        found.SOLVER.KEEP_CHECKPOINTS = 1
+        found.freeze()
+        return found
+
+    def _tidy(self, folder: Path, *, keep_weights: bool) -> None:
+        patterns = ["checkpoint_*.pt"] if keep_weights else ["checkpoint_*.pt", "*.safetensors"]
+        for pattern in patterns:
+            for path in folder.glob(pattern):
+                path.unlink()
+
+
+def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> None:
+    """Trains; what the loop prints goes to a log. A stop by signal becomes an interrupt."""
+    from fbnetv3.engine.hooks import StoppedError
+    from fbnetv3.engine.train import train
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+        try:
+            train(cfg, resume=True, stop_after=max_epochs, on_eval=on_eval, pictures=False)
+        except StoppedError as error:
+            raise KeyboardInterrupt from error
+
+
+def _register_split(cfg: CfgNode) -> tuple[str, str]:
+    """Makes the search's training and validation set known by name; returns the names."""
+    train, test = cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0]
+    classes, held = cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
+    if not classes and not held:
+        return train, test
+    stem = f"{train}:{classes or 'all'}_classes:{held}_held_out:seed_{cfg.SEED}"
+    names = (f"{stem}:train", f"{stem}:test")
+    sources = (train, train) if held else (train, test)
+    for part, (name, source) in enumerate(zip(names, sources, strict=True)):
+        if name not in list_datasets():
+            register_dataset(name)(
+                functools.partial(_part, source, classes, held, cfg.SEED, part)
+            )
+    return names
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(name: str) -> ImageDataset:
+    """Opens a data set once per process: decoded pixels are kept from candidate to candidate."""
+    return build_dataset(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _part(source: str, classes: int, held: int, seed: int, part: int) -> ImageDataset:
+    dataset = _dataset(source)
+    if classes:
+        dataset = dataset.select_classes(classes, seed)
+    return dataset.split(held, seed)[part] if held else dataset
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _write_json(path: Path, values: Mapping[Any, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(values), encoding="utf-8")

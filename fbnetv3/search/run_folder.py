@@ -1,0 +1,94 @@
+"""A run is a folder: its lock, its config, and what it holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fbnetv3.io import atomic_write
+from fbnetv3.search.errors import SearchError
+
+
+class RunFolder:
+    """Names of the files of a run.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.candidates = self.path / "candidates"
+        self.predictor = self.path / "predictor.pt"
+        self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
+
+    def require(self) -> None:
+        """Raises a SearchError where the folder holds no run."""
+        if not self.config.is_file():
+            raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the system frees it when the process dies.
+
+        Raises:
+            SearchError: another process has it; the message names that.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise SearchError(
+                    f"{self.path} is in use by {owner}; wait for it, or choose another OUTPUT_DIR"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def keep_config(self, text: str, may_change: Sequence[str]) -> None:
+        """Writes config.yaml, or checks that the one there says the same.
+
+        Args:
+            text: yaml.
+            may_change: full keys that may differ.
+
+        Raises:
+            SearchError: names the keys that differ.
+        """
+        if self.config.is_file():
+            before = _leaves(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+            now = _leaves(yaml.safe_load(text))
+            differ = [
+                f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+                for key in sorted({*before, *now})
+                if key not in may_change and before.get(key) != now.get(key)
+            ]
+            if differ:
+                raise SearchError(
+                    f"{self.path} holds a search with another config: {'; '.join(differ)[:600]}; "
+                    "give the same, or another OUTPUT_DIR"
+                )
+        with atomic_write(self.config) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, (*path, key))
+        else:
+            found[".".join((*path, key))] = value
+    return found
