@@ -145,13 +145,13 @@ class DefaultPredictor:
         return self._in_units(self.latent(features))
 
     def _in_units(self, latent: Floats) -> Floats:
-        """Maps normal scores back to labels; beyond the best label by the slope of the labels."""
+        """Maps normal scores back to labels; beyond the ends by the mean slope of that half."""
         x, y = np.unique(self._ranks, return_index=True)
         labels = self._labels[y]
         value = latent * self._unit
-        slope = float(self._labels.std() / self._unit)
         inside = np.interp(value, x, labels)
-        return inside + slope * (np.maximum(value - x[-1], 0) + np.minimum(value - x[0], 0))
+        above, below = np.maximum(value - x[-1], 0), np.minimum(value - x[0], 0)
+        return inside + _slope(x, labels, -1) * above + _slope(x, labels, 0) * below
 
     def cross_validated(self) -> Floats:
         bagged = self.ensemble.out_of_bag(self._features)
@@ -185,3 +185,11 @@ class DefaultPredictor:
             "labels": torch.from_numpy(self._labels.copy()),
             "ranks": torch.from_numpy(self._ranks.copy()),
         }
+
+
+def _slope(x: Floats, y: Floats, end: int) -> float:
+    """Returns the mean slope from the middle to an end of ascending points; 1 of a single one."""
+    middle = len(x) // 2
+    run = x[end] - x[middle] if len(x) > 2 else x[-1] - x[0]
+    rise = y[end] - y[middle] if len(x) > 2 else y[-1] - y[0]
+    return float(rise / run) if run else 1.0

@@ -181,9 +181,7 @@ def _register_split(cfg: CfgNode) -> tuple[str, str]:
     sources = (train, train) if held else (train, test)
     for part, (name, source) in enumerate(zip(names, sources, strict=True)):
         if name not in list_datasets():
-            register_dataset(name)(
-                functools.partial(_part, source, classes, held, cfg.SEED, part)
-            )
+            register_dataset(name)(functools.partial(_part, source, classes, held, cfg.SEED, part))
     return names
 
 

@@ -155,7 +155,9 @@ class FBNetSpace:
         elif dataclasses.replace(known, active_if=()) != dataclasses.replace(  # type: ignore[type-var]
             parameter, active_if=()
         ):
-            raise SearchError(f"{name}: tied ranges differ: {known.describe()}, {parameter.describe()}")
+            raise SearchError(
+                f"{name}: tied ranges differ: {known.describe()}, {parameter.describe()}"
+            )
         else:
             # active where any of its rows uses it; always, where one of them always does
             both = (*known.active_if, *active_if) if known.active_if and active_if else ()
@@ -168,9 +170,8 @@ class FBNetSpace:
     def _fix(self, fixed: dict[str, Any]) -> None:
         for name, value in fixed.items():
             if name not in self._parameters:
-                raise SearchError(
-                    f"the space has no variable {name!r} to fix{did_you_mean(name, self._parameters)}"
-                )
+                close = did_you_mean(name, self._parameters)
+                raise SearchError(f"the space has no variable {name!r} to fix{close}")
             old = self._parameters[name]
             value = old.value(old.level(value))
             self._parameters[name] = Choice(name, (value,), old.part, old.active_if)

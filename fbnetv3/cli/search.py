@@ -1,0 +1,239 @@
+"""Searches an architecture and its training recipe together, or evolves for further budgets."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fbnetv3.cli import run_main
+from fbnetv3.cli.train import _require_detectron2
+from fbnetv3.errors import FBNetError
+from fbnetv3.resources import find_config
+
+if TYPE_CHECKING:
+    from fbnetv3.search.jointnas import JointNAS
+    from fbnetv3.search.result import Candidate, SearchResult
+    from fbnetv3.search.trials import Trial
+
+_EPILOG = """\
+examples:
+  %(prog)s --config-file model_zoo/search/digits.yaml
+  %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
+  %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="jointnas_search.py",
+        description="Search architecture and training recipe together (JointNAS).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config-file", help="a yaml, or the name of one in model_zoo/")
+    what.add_argument(
+        "--evolve", metavar="RUN_DIR", help="stage 2 for further budgets, no training"
+    )
+    parser.add_argument("--macs", nargs="+", type=float, default=[], help="budgets for --evolve")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    parser = make_parser()
+    args = parser.parse_intermixed_args(argv)
+    if bool(args.evolve) != bool(args.macs):
+        parser.error("--evolve RUN_DIR and --macs BUDGET ... go together")
+    if args.evolve and args.opts:
+        parser.error("--evolve takes the config of its run; drop the KEY VALUE pairs")
+    _require_detectron2()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if args.evolve:
+        return _evolve(Path(args.evolve), args.macs)
+    return _search(args.config_file, list(args.opts))
+
+
+def _read_config(config_file: str, opts: list[str]) -> Any:
+    from fbnetv3.search.evaluator import get_search_cfg
+
+    cfg, path = get_search_cfg(), find_config(config_file)
+    cfg.merge_from_file(str(path))
+    cfg.merge_from_list(opts)
+    if not cfg.OUTPUT_DIR:
+        cfg.OUTPUT_DIR = os.path.join("output", "search", path.stem)
+    cfg.freeze()
+    return cfg
+
+
+def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
+    """Makes the search that a config describes, on the storage of its folder."""
+    from fbnetv3.search.config import search_arguments
+    from fbnetv3.search.evaluator import num_classes_from_config, space_from_config
+    from fbnetv3.search.executor import InProcess, LocalWorkers
+    from fbnetv3.search.jointnas import JointNAS
+    from fbnetv3.search.run_folder import RunFolder
+
+    space = space_from_config(cfg)
+    node = cfg.SEARCH
+    statistics = space.statistics(num_classes_from_config(cfg)) if space.has_architecture else None
+    return JointNAS(
+        space.space,
+        statistics=statistics,
+        executor=LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess(),
+        storage=RunFolder(cfg.OUTPUT_DIR).storage,
+        watch=watch,
+        **search_arguments(cfg),
+    )
+
+
+def _search(config_file: str, opts: list[str]) -> int:
+    from fbnetv3.search.config import MAY_CHANGE
+    from fbnetv3.search.run_folder import RunFolder
+
+    cfg = _read_config(config_file, opts)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    command = f"python tools/jointnas_search.py --config-file {config_file} {shlex.join(opts)}"
+    with folder.locked():
+        folder.keep_config(cfg.dump(), MAY_CHANGE)
+        try:
+            _run(cfg, folder)
+        except KeyboardInterrupt:
+            print(f"\nstopped; finished trials are kept. Go on with:\n  {command.strip()}")
+            return 130
+    return 0
+
+
+def _run(cfg: Any, folder: Any) -> None:
+    from fbnetv3.search.evaluator import TrainEvaluator
+    from fbnetv3.search.progress import SearchProgress
+
+    node = cfg.SEARCH
+    progress = SearchProgress(node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS, sys.stdout)
+    search = _build(cfg, watch=progress)
+    for line in _plan_lines(cfg, search):
+        progress.say(line)
+    search.ask()
+    finished = [t for t in search.trials if t.state != "running"]
+    if finished:
+        progress.say(f"going on after {len(finished)} finished trials")
+        progress.replayed(finished)
+    with progress:
+        result = search.run(TrainEvaluator(cfg.dump(), str(folder.candidates)))
+    _save_predictor(folder.predictor, result)
+    _report(cfg, folder, result)
+
+
+def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:
+    space, plan = search.space, search.plan
+    powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
+    sizes = f"{powers[0]} architectures x {powers[1]} recipes"
+    lines = [
+        f"space {cfg.SEARCH.SPACE}: {len(space)} variables, {sizes}",
+        f"pool: {len(plan.pool)} candidates",
+    ]
+    for name, reach in plan.reach.items():
+        lines.append(
+            f"{name}: {reach.low:.4g} to {reach.high:.4g} can be reached, "
+            f"{reach.acceptance:.1%} of the space meets the constraint"
+        )
+    for name, value in plan.pretrained.correlation.items():
+        lines.append(f"encoder pre-trained on {name}: correlation {value:.4f} on 20% held out")
+    return lines
+
+
+def _save_predictor(path: Path, result: SearchResult) -> None:
+    import torch
+
+    from fbnetv3.io import atomic_write
+
+    if result.predictor is None:
+        return
+    with atomic_write(path) as temporary:
+        torch.save(result.predictor.tensors(), temporary)
+
+
+def _report(cfg: Any, folder: Any, result: SearchResult) -> None:
+    """Prints what was found and writes the winner's config."""
+    for number, card in enumerate(result.cards, start=1):
+        print(f"round {number}: {card}")
+    stop = result.early_stop
+    if stop is not None and stop.epoch is not None:
+        print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
+    best = result.best
+    path = _write_winner(cfg, best.config, folder.path / "best", [f"score {best.score:.4f}"])
+    print(f"best: {best.id} with {best.score:.2f}{_costs(best.statistics)}")
+    print(f"train it with:\n  python tools/train_net.py --config-file {path}")
+
+
+def _costs(statistics: dict[str, float]) -> str:
+    return "".join(f", {name} {value:.4g}" for name, value in sorted(statistics.items()))
+
+
+def _write_winner(cfg: Any, config: dict[str, Any], stem: Path, comments: list[str]) -> Path:
+    """Writes ``STEM.yaml``, which ``train_net.py`` reads; returns its path."""
+    from fbnetv3.io import atomic_write
+    from fbnetv3.search.evaluator import space_from_config, winner_config
+
+    found = winner_config(cfg, space_from_config(cfg), config, stem)
+    path = stem.with_name(f"{stem.name}.yaml")
+    with atomic_write(path) as temporary:
+        head = "".join(f"# {line}\n" for line in comments)
+        temporary.write_text(head + found.dump(), encoding="utf-8")
+    return path
+
+
+def _evolve(run: Path, budgets: list[float]) -> int:
+    """Stage 2 for each budget, by the predictor of a finished or running search."""
+    from fbnetv3.search.constraints import Constraint
+    from fbnetv3.search.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.require()
+    with folder.locked():
+        cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(run)])
+        search = _build(cfg)
+        search.ask()
+        trials = search.result().trials
+        for budget in budgets:
+            try:
+                found = search.evolve([Constraint("macs", upper=budget)], top_k=1)
+            except FBNetError as error:
+                raise FBNetError(f"--macs {budget:g}: {error}") from None
+            near = _nearest(search, found[0], trials)
+            told = [
+                f"predicted score {found[0].predicted:.4f}{_costs(found[0].statistics)}",
+                *(f"nearest trial {t.id}: score {t.score:.4f}{_costs(t.statistics)}" for t in near),
+            ]
+            stem = folder.path / f"best_macs_{budget / 1e6:g}M"
+            path = _write_winner(cfg, found[0].config, stem, told)
+            print(f"{path}:", *told, sep="\n  ")
+    return 0
+
+
+def _nearest(
+    search: JointNAS, found: Candidate, trials: list[Trial], count: int = 3
+) -> list[Trial]:
+    """Returns the trained candidates that are most alike."""
+    import numpy as np
+
+    from fbnetv3.search.encoding import Encoding
+
+    complete = [t for t in trials if t.state == "complete"]
+    levels = search.space.levels([found.config, *(t.config for t in complete)])
+    features = Encoding(search.space).encode(levels)
+    distance = np.square(features[1:] - features[0]).sum(1)
+    return [complete[i] for i in np.argsort(distance, kind="stable")[:count]]
+
+
+def cli() -> None:
+    """The console script."""
+    sys.exit(run_main(main))

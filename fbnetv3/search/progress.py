@@ -1,0 +1,98 @@
+"""What a search shows while it runs: a bar on terminals, else a line per trial."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fbnetv3.search.trials import Trial
+
+
+class SearchProgress:
+    """Watches a search (see ``JointNAS(watch=...)``); a context manager.
+
+    Args:
+        total: trials of the whole search.
+        stream: where to print; a file of its own, since evaluations may redirect stderr.
+    """
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        self._total, self._done, self._best = total, 0, float("-inf")
+        self._running: dict[str, str] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("search", total=total, note="")
+
+    def __enter__(self) -> SearchProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def __call__(self, event: str, trial: Trial) -> None:
+        """Takes an event of a trial."""
+        if event == "finish":
+            self._finish(trial)
+        elif event == "report":
+            epoch = max(trial.reports)
+            self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
+        best = f"best {self._best:.2f}  " if self._done else ""
+        running = ", ".join(list(self._running.values())[:3])
+        name = "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}"
+        self._bar.update(
+            self._task, completed=self._done, description=name, note=f"{best}{running}"
+        )
+
+    def replayed(self, trials: list[Trial]) -> None:
+        """Counts trials that an earlier process finished."""
+        for trial in trials:
+            self._done += 1
+            if trial.score is not None:
+                self._best = max(self._best, trial.score)
+        self._bar.update(self._task, completed=self._done)
+
+    def _finish(self, trial: Trial) -> None:
+        self._running.pop(trial.id, None)
+        self._done += 1
+        if trial.score is not None:
+            self._best = max(self._best, trial.score)
+        outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
+        told = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
+        costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
+        place = "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}"
+        self.say(
+            f"[{self._done}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
+            f"  best {self._best:.2f}"
+        )

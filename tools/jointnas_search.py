@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Searches architecture and training recipe together: see ``--help``."""
+
+from __future__ import annotations
+
+from fbnetv3.cli.search import cli
+
+if __name__ == "__main__":
+    cli()
