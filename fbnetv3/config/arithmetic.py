@@ -1,0 +1,69 @@
+"""Numbers computed in a yaml, without running code.
+
+detectron2's RetinaNet configs give their anchors as ``!!python/object/apply:eval``, which yaml's
+unsafe loader would hand to Python. Here numbers, lists, + - * / // % ** and loops over lists are
+computed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    # of floats: 9 ** 9 ** 9 of ints would take all memory
+    ast.Pow: lambda x, y: float(x) ** y,
+    ast.USub: operator.neg,
+}
+_LARGEST = 2.0**64
+
+
+def evaluate(text: str) -> Any:
+    """Computes an expression of numbers and lists.
+
+    Raises:
+        ValueError: it holds anything else (names, calls, strings, ...), or can't be computed.
+    """
+    try:
+        return _value(ast.parse(text.strip(), mode="eval").body, {})
+    except (SyntaxError, ArithmeticError, RecursionError, TypeError) as error:
+        raise ValueError(f"{text!r} can't be computed: {error}") from error
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_value(item, names) for item in items]
+        case ast.UnaryOp(op=ast.USub(), operand=x):
+            return -_number(_value(x, names))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            sides = (_number(_value(side, names)) for side in (left, right))
+            return _number(_OPERATORS[type(op)](*sides))
+        case ast.ListComp(elt=item, generators=[ast.comprehension() as loop]) if not loop.ifs:
+            return [_value(item, {**names, _loop_name(loop): x}) for x in _value(loop.iter, names)]
+    raise ValueError(f"{ast.unparse(node)!r} is no arithmetic of numbers and lists")
+
+
+def _number(value: Any) -> float:
+    # a list times a large number would take all memory
+    if not isinstance(value, (int, float)) or abs(value) > _LARGEST:
+        raise ValueError(f"{str(value)[:40]} is no number up to {_LARGEST:g}")
+    return value
+
+
+def _loop_name(loop: ast.comprehension) -> str:
+    if not isinstance(loop.target, ast.Name):
+        raise ValueError(f"{ast.unparse(loop.target)!r} is not one name")
+    return loop.target.id

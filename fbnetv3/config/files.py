@@ -1,0 +1,78 @@
+"""Config files: yaml read safely, over the files that ``_BASE_`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fbnetv3.config.arithmetic import evaluate
+from fbnetv3.config.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, and the arithmetic that detectron2's own configs hold."""
+
+    def computed(self, node: yaml.SequenceNode) -> Any:
+        """Computes ``!!python/object/apply:eval ["[2 * x for x in [1, 2]]"]``."""
+        (text,) = self.construct_sequence(node)
+        return evaluate(str(text))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.computed)
+
+
+def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads a yaml and merges it over its ``_BASE_`` files (one name or a list of names).
+
+    Args:
+        path: the file.
+        seen: the files that led to it.
+
+    Raises:
+        ConfigError: a file can't be read, is no safe yaml or of another version, or the
+            ``_BASE_`` go round in a circle.
+    """
+    if path.resolve() in seen:
+        raise ConfigError(f"_BASE_ goes round in a circle at {path}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is no yaml that can be read safely: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no KEY: VALUE pairs")
+    merged: dict[str, Any] = {}
+    for base in _base_names(values.pop("_BASE_", []), path):
+        _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
+    _merge_dict(merged, values)
+    _check_version(merged, path)
+    return merged
+
+
+def _base_names(base: Any, path: Path) -> list[Path]:
+    names = [base] if isinstance(base, str) else base
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
+    return [Path(name).expanduser() for name in names]
+
+
+def _check_version(values: Mapping[str, Any], path: Path) -> None:
+    version = values.get("VERSION", 2)
+    if version != 2:
+        raise ConfigError(
+            f"{path} has config VERSION {version}; this program reads 2 (detectron2's second "
+            "format, in which keys were renamed); write the keys of get_cfg() and VERSION: 2"
+        )
+
+
+def _merge_dict(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge_dict(into[key], value)
+        else:
+            into[key] = value

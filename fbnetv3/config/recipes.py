@@ -1,0 +1,78 @@
+"""Between a config, which describes a run, and the Recipe that it holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fbnetv3.config.errors import ConfigError
+from fbnetv3.config.node import CfgNode, get_value
+from fbnetv3.recipe import Recipe, RecipeError
+
+_RECIPE_KEYS = {
+    "optimizer": "SOLVER.OPTIMIZER",
+    "lr": "SOLVER.BASE_LR",
+    "reference_batch": "SOLVER.REFERENCE_BATCH",
+    "batch_size": "SOLVER.IMS_PER_BATCH",
+    "epochs": "SOLVER.MAX_EPOCHS",
+    "schedule": "SOLVER.LR_SCHEDULER_NAME",
+    "decay": "SOLVER.EPOCH_DECAY",
+    "warmup_epochs": "SOLVER.WARMUP_EPOCHS",
+    "warmup_factor": "SOLVER.WARMUP_FACTOR",
+    "momentum": "SOLVER.MOMENTUM",
+    "weight_decay": "SOLVER.WEIGHT_DECAY",
+    "weight_decay_norm": "SOLVER.WEIGHT_DECAY_NORM",
+    "ema": "MODEL_EMA.ENABLED",
+    "ema_decay": "MODEL_EMA.DECAY",
+    "ema_warmup": "MODEL_EMA.WARMUP",
+    "dropout": "MODEL.DROP_RATE",
+    "drop_path": "MODEL.DROP_PATH_RATE",
+    "mixup": "INPUT.MIXUP",
+    "label_smoothing": "SOLVER.LABEL_SMOOTHING",
+    "auto_augment": "INPUT.AUTO_AUGMENT",
+    "amp": "SOLVER.AMP.ENABLED",
+}
+
+
+def recipe_from_config(cfg: CfgNode, iters_per_epoch: int | None = None) -> Recipe:
+    """Makes the Recipe that a config describes.
+
+    Args:
+        cfg: a config.
+        iters_per_epoch: needed where SOLVER.MAX_EPOCHS is 0 and SOLVER.MAX_ITER counts.
+
+    Raises:
+        ConfigError: a value is out of its range, the length can't be told, or CLIP_GRADIENTS asks
+            for another type than norm.
+    """
+    values = {field: get_value(cfg, key) for field, key in _RECIPE_KEYS.items()}
+    if cfg.SOLVER.MAX_EPOCHS == 0:
+        if iters_per_epoch is None:
+            raise ConfigError("SOLVER.MAX_EPOCHS is 0: the length in epochs needs the data set")
+        values["epochs"] = cfg.SOLVER.MAX_ITER / iters_per_epoch
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED:
+        if clip.CLIP_TYPE != "norm" or clip.NORM_TYPE != 2.0:
+            raise ConfigError(
+                "SOLVER.CLIP_GRADIENTS clips by the 2-norm: set CLIP_TYPE norm and NORM_TYPE 2.0"
+            )
+        values["clip_grad_norm"] = clip.CLIP_VALUE
+    try:
+        return Recipe.from_dict(values)
+    except RecipeError as error:
+        raise ConfigError(_in_config_keys(str(error))) from error
+
+
+def _in_config_keys(message: str) -> str:
+    """Names the config's keys where a message names the fields of a recipe."""
+    keys = {**_RECIPE_KEYS, "clip_grad_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"}
+    return re.sub(r"(?:recipe )?\b(\w+)=", lambda m: f"{keys.get(m[1], m[1])}=", message)
+
+
+def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
+    """Returns ``{"SOLVER.BASE_LR": ...}``: the keys that make a config describe ``recipe``."""
+    values = {key: getattr(recipe, field) for field, key in _RECIPE_KEYS.items()}
+    values["SOLVER.CLIP_GRADIENTS.ENABLED"] = recipe.clip_grad_norm > 0
+    if recipe.clip_grad_norm > 0:
+        values["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"] = recipe.clip_grad_norm
+    return values
