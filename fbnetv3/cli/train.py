@@ -61,11 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fbnetv3.engine.launch import launch
 
     cfg = _read_config(args.config_file, args.opts)
-    if args.overwrite and not args.eval_only:
-        _remove_run(Path(cfg.OUTPUT_DIR))
     launch(
         _work,
-        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, args.eval_only, args.resume),
+        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, _mode(args)),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -103,36 +101,27 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
     return cfg
 
 
-def _work(
-    config_file: str, opts: list[str], output_dir: str, eval_only: bool, resume: bool
-) -> None:
-    """What each process does."""
-    from fbnetv3.engine import train as engine
+def _mode(args: argparse.Namespace) -> str:
+    """Returns which of the modes of :func:`_work` the flags ask for."""
+    asked = [name for name in ("eval_only", "resume", "overwrite") if getattr(args, name)]
+    return asked[0] if asked else "train"
+
+
+def _work(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
+    """What each process does; ``mode``: train, resume, overwrite or eval_only."""
+    from fbnetv3.engine.folder import clear_run
+    from fbnetv3.engine.logs import setup_logging
+    from fbnetv3.engine.run import this_process
+    from fbnetv3.engine.train import evaluate, train
 
     cfg = _read_config(config_file, opts, output_dir)
-    rank = engine.this_process().rank
-    engine.setup_logging(None if eval_only else Path(cfg.OUTPUT_DIR), rank)
-    scores = engine.evaluate(cfg) if eval_only else engine.train(cfg, resume=resume)
+    folder, rank = Path(cfg.OUTPUT_DIR), this_process().rank
+    if mode == "overwrite":
+        clear_run(folder, rank)
+    setup_logging(None if mode == "eval_only" else folder, rank)
+    scores = evaluate(cfg) if mode == "eval_only" else train(cfg, resume=mode == "resume")
     if rank == 0:
         print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
-
-
-_OURS = (
-    "checkpoint_*.pt",
-    "model*.safetensors",
-    "metrics.json",
-    "curves.png",
-    "log.txt",
-    "config.yaml",
-    "events.out.tfevents.*",
-)
-
-
-def _remove_run(folder: Path) -> None:
-    """Removes the files of an earlier run, and nothing else."""
-    for pattern in _OURS:
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def cli() -> None:

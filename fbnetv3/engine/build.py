@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,12 @@ def device_from_config(cfg: CfgNode) -> torch.device:
     name = cfg.MODEL.DEVICE
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"MODEL.DEVICE {name!r} is no device; allowed: auto, cpu, cuda"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("MODEL.DEVICE is cuda, and there is none here; set MODEL.DEVICE cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"MODEL.DEVICE {name!r} is no device; allowed: auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"MODEL.DEVICE is {name}, and there are {found} here; set it to cpu")
     return device
 
 
@@ -125,25 +124,32 @@ def _one_name(names: tuple[str, ...], key: str) -> str:
 
 def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
     """Opens the training and the validation set and checks that their classes agree."""
-    train, test = (
-        build_dataset(_one_name(cfg.DATASETS[part], f"DATASETS.{part}"), skip_broken=skip)
-        for part, skip in (("TRAIN", cfg.DATA.SKIP_BROKEN), ("TEST", cfg.DATA.SKIP_BROKEN))
-    )
+    train, test = _dataset(cfg, "TRAIN"), test_set_from_config(cfg)
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
         train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
     return train, test
 
 
-def num_classes_from_config(cfg: CfgNode, dataset: ImageDataset) -> int:
-    """Returns MODEL.NUM_CLASSES, or the number that the data set has."""
+def test_set_from_config(cfg: CfgNode) -> ImageDataset:
+    """Opens the validation set."""
+    return _dataset(cfg, "TEST")
+
+
+def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
+    name = _one_name(cfg.DATASETS[part], f"DATASETS.{part}")
+    return build_dataset(name, skip_broken=cfg.DATA.SKIP_BROKEN)
+
+
+def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
+    """Returns a name for each output of the network: the data set's, up to MODEL.NUM_CLASSES."""
     wanted, found = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
     if wanted and wanted < found:
         raise ConfigError(
             f"MODEL.NUM_CLASSES is {wanted}, {dataset.name} has {found} classes; "
             "set MODEL.NUM_CLASSES 0 to follow the data"
         )
-    return wanted or found
+    return [*dataset.classes, *(f"class {i}" for i in range(found, wanted))]
 
 
 def train_loader_from_config(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase
 from detectron2.layers import NaiveSyncBatchNorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -44,5 +46,24 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """Wraps a model so that gradients are averaged over processes."""
     ids = [device.index or 0] if device.type == "cuda" else None
-    # buffers are equal already: batch norm is synchronised or each rank's own by choice
+    # buffers are equal already: batch norm is synchronised, or BuffersHook sees to them
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+class BuffersHook(HookBase):
+    """Gives every rank the buffers of rank 0 after each step.
+
+    Where batch norm is not synchronised, ranks would score and average different models.
+    """
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Broadcasts the float buffers."""
+        buffers = [b for b in self.trainer.model.buffers() if b.is_floating_point()]
+        if not buffers:
+            return
+        joined = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(joined, src=0)
+        parts = joined.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))

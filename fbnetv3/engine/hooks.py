@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,9 +25,9 @@ from rich.progress import (
 
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.engine.curves import plot_curves
-from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.errors import FBNetError
-
+from fbnetv3.io import WriteError
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Told of each evaluation: how long the training is, and the scores."""
@@ -33,6 +35,10 @@ OnEval = Callable[[float, dict[str, float]], None]
 
 class StoppedError(FBNetError):
     """The user or the machine asked the run to stop; a checkpoint was written."""
+
+
+class NonFiniteWeightError(FBNetError):
+    """A weight became infinite or no number."""
 
 
 class Every:
@@ -85,6 +91,8 @@ class EvalHook(HookBase):
 
 def evaluate_both(task: Any, model: torch.nn.Module, ema: ModelEMA | None) -> dict[str, float]:
     """Returns the scores of the raw weights, and of the average under ``NAME_ema``."""
+    # ranks have different numbers of batches: the parallel wrapper would wait for the others
+    model = unwrap(model)
     scores = dict(task.evaluate(model))
     if ema is not None:
         with ema.swapped_into(model):
@@ -97,6 +105,22 @@ def format_scores(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items()))
 
 
+@contextmanager
+def telling_disk_errors(folder: Path) -> Iterator[None]:
+    """Makes one line of what the system says of a full or forbidden disk.
+
+    Raises:
+        WriteError: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"cannot write in {folder}: {error.strerror or error}; free space or choose another "
+            "OUTPUT_DIR, and go on with --resume"
+        ) from error
+
+
 class WriterHook(HookBase):
     """Writes the event storage out every few iterations, and before each checkpoint.
 
@@ -104,19 +128,22 @@ class WriterHook(HookBase):
     evaluation in its records.
     """
 
-    def __init__(self, writers: list[EventWriter], dues: list[Every]) -> None:
-        self._writers, self._dues = writers, dues
+    def __init__(self, writers: list[EventWriter], dues: list[Every], folder: Path) -> None:
+        self._writers, self._dues, self._folder = writers, dues, folder
 
     def after_step(self) -> None:
         """Writes when it is due."""
         if any(due(self.trainer) for due in self._dues):
-            for writer in self._writers:
-                writer.write()
+            with telling_disk_errors(self._folder):
+                for writer in self._writers:
+                    writer.write()
 
     def after_train(self) -> None:
         """Closes the writers, also after an error."""
         for writer in self._writers:
-            writer.close()
+            # all that counts was written before; the error that ended the run is the one to tell
+            with suppress(OSError):
+                writer.close()
 
 
 class CheckpointHook(HookBase):
@@ -138,11 +165,12 @@ class CheckpointHook(HookBase):
         Raises:
             FBNetError: a weight is infinite or no number; the earlier checkpoints are kept.
         """
-        for name, weight in self.trainer.model.named_parameters():
+        for name, weight in unwrap(self.trainer.model).state_dict().items():
             if not torch.isfinite(weight).all():
-                raise FBNetError(
-                    f"weight {name} is not finite after iteration {self.trainer.iter}; no "
-                    "checkpoint is written over the good ones; lower SOLVER.BASE_LR"
+                raise NonFiniteWeightError(
+                    f"{name} is not finite after iteration {self.trainer.iter}; no checkpoint "
+                    "is written over the good ones: lower SOLVER.BASE_LR, or clip with "
+                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and go on with --resume"
                 )
         return self._checkpointer.save(self._state(), self.trainer.iter + 1)
 
@@ -164,7 +192,9 @@ class StopHook(HookBase):
         self._signal = number
 
     def before_train(self) -> None:
-        """Takes over the two signals."""
+        """Takes over the two signals; where another thread trains, they stay as they are."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
 

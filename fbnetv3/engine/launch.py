@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -67,6 +67,11 @@ def launch(
             f"{f' ({error.signal_name})' if error.signal_name else ''}; the others were ended; "
             "go on from the last checkpoint with --resume"
         ) from error
+    except mp.ProcessRaisedException as error:
+        print(error, file=sys.stderr)
+        raise LaunchError(
+            f"rank {first + error.error_index} failed, as told above; the others were ended"
+        ) from error
 
 
 def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -> None:
@@ -118,8 +123,16 @@ def _call(main: Callable[..., None], args: tuple[Any, ...]) -> None:
         main(*args)
         dist.barrier()
     except FBNetError as error:
-        print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)
-        sys.stderr.flush()
-        # at once: the others wait in a collective call, and so would leaving the group
-        os._exit(2)
+        _leave(rank, str(error))
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistError):
+            raise
+        _leave(rank, f"lost the connection to another rank: {str(error).splitlines()[0]}")
     dist.destroy_process_group()
+
+
+def _leave(rank: int, reason: str) -> NoReturn:
+    print(f"error (rank {rank}): {reason}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # at once: the others wait in a collective call, and so would leaving the group
+    os._exit(2)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from detectron2.engine import hooks as detectron_hooks
 from detectron2.utils.events import (
     CommonMetricPrinter,
@@ -18,17 +13,15 @@ from detectron2.utils.events import (
     JSONWriter,
     TensorboardXWriter,
 )
-from rich.console import Console
-from rich.table import Table
-from torch import nn
+from torch.optim import Optimizer
 
-from fbnetv3.arch import Arch, count_cost
-from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
-from fbnetv3.engine import build
-from fbnetv3.engine.checkpoint import Checkpointer, capture_rng, export_weights, restore_rng
-from fbnetv3.engine.classification import ClassificationTask
-from fbnetv3.engine.distributed import parallel, sync_batch_norm
+from fbnetv3.arch import Arch
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.engine.checkpoint import Checkpointer, capture_rng, restore_rng
+from fbnetv3.engine.distributed import BuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
+from fbnetv3.engine.export import export_run
+from fbnetv3.engine.folder import start_folder, state_to_resume
 from fbnetv3.engine.hooks import (
     CheckpointHook,
     CurvesHook,
@@ -41,91 +34,17 @@ from fbnetv3.engine.hooks import (
     WriterHook,
     evaluate_both,
     format_scores,
+    telling_disk_errors,
 )
 from fbnetv3.engine.metrics import drop_from, last_scores
 from fbnetv3.engine.optim import build_optimizer
-from fbnetv3.engine.schedule import build_lr_scheduler, lr_table
-from fbnetv3.engine.trainer import Task, Trainer
-from fbnetv3.io import atomic_write
-from fbnetv3.recipe import Recipe
+from fbnetv3.engine.plan import print_plan
+from fbnetv3.engine.run import Run, load_model_state, prepare, prepare_evaluation
+from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.trainer import Trainer
 from fbnetv3.zoo import load_weights
 
 _log = logging.getLogger("fbnetv3")
-
-
-@dataclass
-class Run:
-    """What a training or evaluation works with; made by :func:`prepare`."""
-
-    cfg: CfgNode
-    folder: Path
-    process: build.Process
-    device: torch.device
-    recipe: Recipe
-    arch: Arch | str
-    classes: list[str]
-    preprocessing: dict[str, Any]
-    model: nn.Module
-    task: Task
-    loader: build.TrainLoader
-    console: Console
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process prints and writes files."""
-        return self.process.rank == 0
-
-
-def this_process() -> build.Process:
-    """Returns the rank and world size, (0, 1) where no process group was joined."""
-    if not dist.is_initialized():
-        return build.Process()
-    return build.Process(dist.get_rank(), dist.get_world_size())
-
-
-def prepare(cfg: CfgNode) -> Run:
-    """Opens data and builds the network that a config describes.
-
-    Raises:
-        FBNetError: something in the config or the data does not fit; one line says what to do.
-    """
-    process, device = this_process(), build.device_from_config(cfg)
-    console = Console(stderr=True, quiet=process.rank != 0)
-    train_set, test_set = build.datasets_from_config(cfg)
-    arch = build.arch_from_config(cfg)
-    preprocessing = build.preprocessing_from_config(cfg, arch)
-    recipe = recipe_from_config(cfg, max(1, len(train_set) // cfg.SOLVER.IMS_PER_BATCH))
-    num_classes = build.num_classes_from_config(cfg, train_set)
-    torch.manual_seed(cfg.SEED)  # the initial weights
-    model = build.network_from_config(arch, num_classes, recipe, device)
-    if cfg.MODEL.WEIGHTS:
-        summary = load_weights(model, cfg.MODEL.WEIGHTS, allow_new_head=True)
-        _log.info("%s", summary)
-    resolution = preprocessing["resolution"]
-    task = ClassificationTask(
-        num_classes=num_classes,
-        eval_loader=build.eval_loader_from_config(cfg, test_set, preprocessing, process),
-        device=device,
-        mixup=recipe.mixup,
-        label_smoothing=recipe.label_smoothing,
-        seed=cfg.SEED,
-        amp=recipe.amp,
-        progress=process.rank == 0 and console.is_terminal,
-    )
-    return Run(
-        cfg=cfg,
-        folder=Path(cfg.OUTPUT_DIR),
-        process=process,
-        device=device,
-        recipe=recipe,
-        arch=arch,
-        classes=list(train_set.classes),
-        preprocessing=preprocessing,
-        model=model,
-        task=task,
-        loader=build.train_loader_from_config(cfg, train_set, recipe, resolution, process),
-        console=console,
-    )
 
 
 def train(
@@ -156,19 +75,18 @@ def train(
     """
     folder = Path(cfg.OUTPUT_DIR)
     checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS)
-    state = _state_to_resume(checkpointer, resume)
-    run = prepare(cfg)
-    if run.is_main:
-        _start_folder(run, state)
+    state = state_to_resume(checkpointer, resume)
+    run = prepare(cfg, initial_weights=state is None)
     training = _Training(run, checkpointer, stop_after, on_eval, pictures)
     if state is not None:
         training.load(state)
     if run.is_main:
-        _print_plan(run, training)
+        start_folder(folder, cfg, state)
+        print_plan(run, training.start_iter)
     if training.start_iter < training.max_iter:
         training.run()
     if run.is_main:
-        _export(run, training.ema)
+        export_run(run, training.ema)
     return last_scores(folder / "metrics.json") if run.is_main else {}
 
 
@@ -178,23 +96,31 @@ def evaluate(cfg: CfgNode) -> dict[str, float]:
     Raises:
         FBNetError: there are no weights, or they don't fit.
     """
-    latest = Checkpointer(cfg.OUTPUT_DIR).latest() if not cfg.MODEL.WEIGHTS else None
-    if latest is None and not cfg.MODEL.WEIGHTS:
+    model, task, classes, recipe = prepare_evaluation(cfg)
+    ema = None
+    if cfg.MODEL.WEIGHTS:
+        _log.info("%s", load_weights(model, cfg.MODEL.WEIGHTS))
+    else:
+        state = _last_state(cfg)
+        load_model_state(model, state, classes)
+        if state["ema"] is not None:
+            ema = ModelEMA(model, recipe.ema_decay)
+            ema.load_state_dict(state["ema"])
+    scores = evaluate_both(task, model, ema)
+    _log.info("%s", format_scores(scores))
+    return scores
+
+
+def _last_state(cfg: CfgNode) -> dict[str, Any]:
+    checkpointer = Checkpointer(cfg.OUTPUT_DIR)
+    latest = checkpointer.latest()
+    if latest is None:
         raise ConfigError(
             f"nothing to evaluate: {cfg.OUTPUT_DIR} has no checkpoint; give MODEL.WEIGHTS, as "
             "zoo://NAME or a file"
         )
-    run = prepare(cfg)
-    ema = None
-    if latest is not None:
-        state = Checkpointer(cfg.OUTPUT_DIR).load(latest)
-        run.model.load_state_dict(state["model"])
-        if state["ema"] is not None:
-            ema = ModelEMA(run.model, run.recipe.ema_decay)
-            ema.load_state_dict(state["ema"])
-    scores = evaluate_both(run.task, run.model, ema)
-    _log.info("%s: %s", latest or cfg.MODEL.WEIGHTS, format_scores(scores))
-    return scores
+    _log.info("evaluating %s", latest)
+    return checkpointer.load(latest)
 
 
 class _Training:
@@ -216,23 +142,41 @@ class _Training:
             model = sync_batch_norm(model, run.device)
         run.model = model
         self.optimizer = build_optimizer(model, recipe)
-        self.scheduler = build_lr_scheduler(self.optimizer, recipe, per_epoch)
         self.ema = ModelEMA(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema else None
         epochs = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
         self.start_iter, self.max_iter = 0, max(1, round(epochs * per_epoch))
         self._scaler_state: dict[str, Any] = {}
-        self._trainer: Trainer | None = None
+        self._trainer: Trainer
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint."""
-        self._run.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load_state_dict(state["ema"])
+        """Takes over a checkpoint; lr, decays and the like are those of the present config.
+
+        Raises:
+            FBNetError: it is of another network, optimizer or other classes.
+        """
+        run = self._run
+        load_model_state(run.model, state, run.classes)
+        _load_optimizer(self.optimizer, state, run.recipe.optimizer)
+        self._load_ema(state["ema"])
+        if state["data"]["iters_per_epoch"] != run.loader.iters_per_epoch:
+            _log.warning(
+                "an epoch had %d steps and has %d now",
+                state["data"]["iters_per_epoch"],
+                run.loader.iters_per_epoch,
+            )
         self._scaler_state = state["scaler"]
         restore_rng(state["rng"])
         self.start_iter = state["iteration"]
+
+    def _load_ema(self, state: dict[str, Any] | None) -> None:
+        recipe = self._run.recipe
+        if not recipe.ema:
+            return
+        # made anew: where the checkpoint has none, it starts from the weights just loaded
+        self.ema = ModelEMA(self._run.model, recipe.ema_decay, recipe.ema_warmup)
+        if state is not None:
+            settings = {"decay": recipe.ema_decay, "warmup": recipe.ema_warmup}
+            self.ema.load_state_dict({**state, **settings})
 
     def state(self) -> dict[str, Any]:
         """Returns all that :meth:`load` needs; the next iteration is added by the saver."""
@@ -241,8 +185,8 @@ class _Training:
             "model": unwrap(run.model).state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": {} if self._trainer is None else self._trainer.scaler.state_dict(),
+            "scheduler": self._trainer.scheduler.state_dict(),
+            "scaler": self._trainer.scaler.state_dict(),
             "rng": capture_rng(),
             "data": {"seed": run.cfg.SEED, "iters_per_epoch": run.loader.iters_per_epoch},
             "recipe": run.recipe.to_dict(),
@@ -257,10 +201,11 @@ class _Training:
         model = run.model.train()
         if run.process.world_size > 1:
             model = parallel(model, run.device)
+        per_epoch, last = run.loader.iters_per_epoch, self.start_iter - 1
         self._trainer = Trainer(
             model=model,
             optimizer=self.optimizer,
-            scheduler=self.scheduler,
+            scheduler=build_lr_scheduler(self.optimizer, run.recipe, per_epoch, last),
             batches=run.loader.batches(self.start_iter),
             task=run.task,
             seed=run.cfg.SEED,
@@ -282,6 +227,8 @@ class _Training:
             detectron_hooks.IterationTimer(),
             detectron_hooks.LRScheduler(),
         ]
+        if run.process.world_size > 1 and not cfg.MODEL.SYNC_BN:
+            found.append(BuffersHook())
         if self.ema is not None:
             found.append(EMAHook(self.ema))
         found.append(EvalHook(evaluating, self.ema, _log.info, self._tell_epochs))
@@ -290,7 +237,7 @@ class _Training:
         if run.console.is_terminal:
             found.append(ProgressHook(run.console))
         dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
-        found.append(WriterHook(self._writers(), dues))
+        found.append(WriterHook(self._writers(), dues, run.folder))
         if self._pictures:
             found.append(CurvesHook(evaluating, run.folder))
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
@@ -309,99 +256,23 @@ class _Training:
     def _writers(self) -> list[EventWriter]:
         folder, start = self._run.folder, self.start_iter
         drop_from(folder / "metrics.json", start)
-        writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
-        if self._pictures:
-            writers.append(TensorboardXWriter(str(folder), purge_step=start))
+        with telling_disk_errors(folder):
+            writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
+            if self._pictures:
+                writers.append(TensorboardXWriter(str(folder), purge_step=start))
         if not self._run.console.is_terminal:
             writers.insert(0, CommonMetricPrinter(self.max_iter))
         return writers
 
 
-def _state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] | None:
-    latest = checkpointer.latest()
-    if resume:
-        if latest is None:
-            _log.info("no checkpoint to resume from: starting anew")
-            return None
-        return checkpointer.load(latest)
-    if latest is not None:
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:
+    before = state["recipe"]["optimizer"]
+    if before != name:
         raise ConfigError(
-            f"{latest.parent} holds a run ({latest.name}): go on with it by --resume, start anew "
-            "by --overwrite, or choose another OUTPUT_DIR"
+            f"SOLVER.OPTIMIZER is {name}, the checkpoint's is {before}: set it back, or start "
+            "anew from the weights (MODEL.WEIGHTS) in another OUTPUT_DIR"
         )
-    return None
-
-
-def _start_folder(run: Run, state: dict[str, Any] | None) -> None:
-    """Saves the config, and says what differs from the one that a resumed run began with."""
-    if state is not None:
-        for line in _differences(state["config"], run.cfg.dump()):
-            _log.warning("resumed with another value than before: %s", line)
-    with atomic_write(run.folder / "config.yaml") as temporary:
-        temporary.write_text(run.cfg.dump())
-
-
-def _differences(before: str, now: str) -> list[str]:
-    old, new = (set(text.splitlines()) for text in (before, now))
-    return sorted(line.strip() for line in new - old if "OUTPUT_DIR" not in line)
-
-
-def _print_plan(run: Run, training: _Training) -> None:
-    table = Table(show_header=False, title="Training plan")
-    for name, value in _network_rows(run):
-        table.add_row(name, value)
-    images = len(run.loader.dataset)
-    per_epoch, world_size = run.loader.iters_per_epoch, run.process.world_size
-    for name, value in lr_table(run.recipe, world_size, per_epoch, images):
-        table.add_row(name, value)
-    table.add_row("starts at step", f"{training.start_iter}")
-    table.add_row("device", f"{run.device}, {torch.get_num_threads()} thread(s) per process")
-    table.add_row("folder", str(run.folder))
-    run.console.print(table)
-
-
-def _network_rows(run: Run) -> list[tuple[str, str]]:
-    side = run.preprocessing["resolution"]
-    if not isinstance(run.arch, Arch):
-        params = sum(p.numel() for p in run.model.parameters())
-        return [("network", f"{run.arch} at {side} px: {params / 1e6:.2f}M params")]
-    cost = count_cost(run.arch.replace(num_classes=len(run.classes)), side)
-    text = f"{cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params"
-    return [("network", f"{run.arch.name} at {side} px: {text}")]
-
-
-def _export(run: Run, ema: ModelEMA | None) -> None:
-    """Writes the weights for use elsewhere: ``tools/predict.py``, MODEL.WEIGHTS, other programs."""
-    metadata = {
-        "arch": run.arch.to_yaml() if isinstance(run.arch, Arch) else run.arch,
-        "classes": json.dumps(run.classes),
-        "recipe": json.dumps(run.recipe.to_dict()),
-        **{key: json.dumps(value) for key, value in run.preprocessing.items()},
-    }
-    model = unwrap(run.model)
-    export_weights(model.state_dict(), run.folder / "model.safetensors", metadata)
-    if ema is not None:
-        export_weights(ema.model_state_dict(), run.folder / "model_ema.safetensors", metadata)
-
-
-def setup_logging(folder: Path | None, rank: int) -> None:
-    """Sends our log and detectron2's to the terminal and, from rank 0, to ``log.txt``."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if folder is not None and rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / "log.txt"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        handler.addFilter(_without_our_tracebacks)
-    for name in ("fbnetv3", "detectron2", "fvcore"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-        logger.handlers = list(handlers)
-        logger.propagate = False
-
-
-def _without_our_tracebacks(record: logging.LogRecord) -> bool:
-    """detectron2's loop logs every exception with its traceback; ours are told in one line."""
-    from fbnetv3.errors import FBNetError
-
-    return not (record.exc_info and isinstance(record.exc_info[1], FBNetError))
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, setting in zip(optimizer.param_groups, settings, strict=True):
+        group.update(setting)

@@ -1,0 +1,166 @@
+"""What a training or an evaluation works with, made from a config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import nn
+
+from fbnetv3.arch import Arch
+from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
+from fbnetv3.data import ImageDataset
+from fbnetv3.engine import build
+from fbnetv3.engine.checkpoint import CheckpointError
+from fbnetv3.engine.classification import ClassificationTask
+from fbnetv3.engine.trainer import Task
+from fbnetv3.recipe import Recipe
+from fbnetv3.zoo import load_weights
+
+_log = logging.getLogger("fbnetv3")
+
+
+@dataclass
+class Run:
+    """The pieces of a training."""
+
+    cfg: CfgNode
+    folder: Path
+    process: build.Process
+    device: torch.device
+    recipe: Recipe
+    arch: Arch | str
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    model: nn.Module
+    task: Task
+    loader: build.TrainLoader
+    console: Console
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.process.rank == 0
+
+
+def this_process() -> build.Process:
+    """Returns the rank and world size, (0, 1) where no process group was joined."""
+    if not dist.is_initialized():
+        return build.Process()
+    return build.Process(dist.get_rank(), dist.get_world_size())
+
+
+def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
+    """Opens data and builds the network that a config describes, for training.
+
+    Args:
+        cfg: a config.
+        initial_weights: load MODEL.WEIGHTS, if given; a resumed run needs them no more.
+
+    Raises:
+        FBNetError: something in the config or the data does not fit; one line says what to do.
+    """
+    process, device, console = _surroundings(cfg)
+    train_set, test_set = build.datasets_from_config(cfg)
+    recipe = recipe_from_config(cfg, max(1, len(train_set) // max(1, cfg.SOLVER.IMS_PER_BATCH)))
+    arch = build.arch_from_config(cfg)
+    preprocessing = build.preprocessing_from_config(cfg, arch)
+    classes = build.class_names_from_config(cfg, train_set)
+    torch.manual_seed(cfg.SEED)  # the initial weights
+    model = build.network_from_config(arch, len(classes), recipe, device)
+    if cfg.MODEL.WEIGHTS and initial_weights:
+        _log.info("%s", load_weights(model, cfg.MODEL.WEIGHTS, allow_new_head=True))
+    return Run(
+        cfg=cfg,
+        folder=Path(cfg.OUTPUT_DIR),
+        process=process,
+        device=device,
+        recipe=recipe,
+        arch=arch,
+        classes=classes,
+        preprocessing=preprocessing,
+        model=model,
+        task=_task(cfg, recipe, test_set, len(classes), preprocessing),
+        loader=build.train_loader_from_config(
+            cfg, train_set, recipe, preprocessing["resolution"], process
+        ),
+        console=console,
+    )
+
+
+def prepare_evaluation(cfg: CfgNode) -> tuple[nn.Module, Task, list[str], Recipe]:
+    """Opens the validation set and builds the network; the training set is not needed.
+
+    Returns:
+        The network with its initial weights, the task, the classes' names, the recipe.
+
+    Raises:
+        FBNetError: something in the config or the data does not fit.
+    """
+    _, device, _ = _surroundings(cfg)
+    test_set = build.test_set_from_config(cfg)
+    recipe = recipe_from_config(cfg, 1)
+    arch = build.arch_from_config(cfg)
+    classes = build.class_names_from_config(cfg, test_set)
+    model = build.network_from_config(arch, len(classes), recipe, device)
+    preprocessing = build.preprocessing_from_config(cfg, arch)
+    return model, _task(cfg, recipe, test_set, len(classes), preprocessing), classes, recipe
+
+
+def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Loads the weights of a checkpoint.
+
+    Raises:
+        ConfigError: it is of other classes.
+        CheckpointError: it is of another network.
+    """
+    if list(state["classes"]) != list(classes):
+        raise ConfigError(
+            f"the checkpoint's classes {_some(state['classes'])} are not the data's "
+            f"{_some(classes)}; give the data set that it was trained on, or start anew"
+        )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        reason = " ".join(lines[1:2] or lines).strip()[:200]
+        raise CheckpointError(
+            f"the checkpoint is of another network than the config's ({reason}); give the "
+            "MODEL and INPUT keys of the run, as in its config.yaml"
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _surroundings(cfg: CfgNode) -> tuple[build.Process, torch.device, Console]:
+    process = this_process()
+    console = Console(stderr=True, quiet=process.rank != 0)
+    return process, build.device_from_config(cfg), console
+
+
+def _task(
+    cfg: CfgNode,
+    recipe: Recipe,
+    test_set: ImageDataset,
+    num_classes: int,
+    preprocessing: dict[str, Any],
+) -> Task:
+    process, device, console = _surroundings(cfg)
+    return ClassificationTask(
+        num_classes=num_classes,
+        eval_loader=build.eval_loader_from_config(cfg, test_set, preprocessing, process),
+        device=device,
+        mixup=recipe.mixup,
+        label_smoothing=recipe.label_smoothing,
+        seed=cfg.SEED,
+        amp=recipe.amp,
+        progress=process.rank == 0 and console.is_terminal,
+    )
