@@ -59,7 +59,7 @@ def published(name: str) -> nn.Module:
     return model
 
 
-# fbnet_a: convs with bias beside BN, groups with shuffle, skip; FBNetV2: relu, sigmoid gates
+# fbnet_a: convs with bias beside BN, groups with shuffle, skip; V3: SE; V2: the pooling last stage
 @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("name", ["FBNetV3_A0", "FBNetV3_B", "fbnet_a", "fbnet_c", "FBNetV2_L2"])
 def test_same_outputs(name: str, compile: bool) -> None:
