@@ -138,11 +138,17 @@ def _starts(
     if not len(best):
         return pool.take(part)
     parents = random.integers(0, len(best), _STARTS)
-    rates = np.exp(random.uniform(np.log(1 / len(space)), np.log(0.5), _STARTS))
+    rates = _many_rates(space, _STARTS, random)
     born = priced(costs, mutate(space, best[parents], rates, random))
     born = born.take(feasible(born.statistics, constraints, len(born)))
     both = pool.take(part).joined(born)
     return both.take(unique_rows(both.levels))
+
+
+def _many_rates(space: SearchSpace, count: int, random: np.random.Generator) -> Floats:
+    """Draws mutation rates between one variable and half of them, evenly in the logarithm."""
+    least = 1 / len(space)
+    return np.exp(random.uniform(np.log(least), np.log(max(least, 0.5)), count))
 
 
 def _climb(
@@ -158,7 +164,7 @@ def _climb(
 ) -> tuple[Levels, Floats, Index]:
     """One generation of every function's own population; parents stay."""
     mothers = np.repeat(np.arange(len(levels)), 2)
-    rates = np.exp(random.uniform(np.log(1 / len(space)), np.log(0.3), len(mothers)))
+    rates = _many_rates(space, len(mothers), random)
     born = priced(costs, children_of(space, levels, mothers, 0.5, rates, random))
     allowed = feasible(born.statistics, constraints, len(born))
     fresh, owners = born.levels[allowed], groups[mothers[allowed]]

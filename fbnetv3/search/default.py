@@ -53,7 +53,7 @@ class Ensemble:
         tensors = [*self._hidden.tensors, *self._out.tensors]
         if self._arch:
             tensors += self._encoder.tensors
-        optimizer = torch.optim.AdamW(tensors, lr=_RATE, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(tensors, lr=_RATE, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
         done = 0
         while done < _STEPS:

@@ -57,17 +57,15 @@ def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generato
 
 
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Returns levels some steps away, at least one, reflected into the range."""
+    """Returns levels some steps away, at least one; beyond an end is that end, or inside of it."""
     low, high = np.log(_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))
     step = np.rint(random.standard_normal(levels.shape) * width * space.sizes).astype(np.int64)
     sign = np.where(random.random(levels.shape) < 0.5, -1, 1)
-    moved = levels + np.where(step == 0, sign, step)
+    step = np.where(step == 0, sign, step)
     last = space.sizes - 1
-    moved = np.abs(moved)  # beyond an end by d: d inside of it
-    moved = np.where(moved > last, 2 * last - moved, moved)
-    # a bound must be reachable: what is still outside lands on it
-    return np.clip(moved, 0, last)
+    moved = np.clip(levels + step, 0, last)  # optima lie on ends often: they must be reachable
+    return np.where(moved == levels, np.clip(levels - step, 0, last), moved)
 
 
 def children_of(

@@ -17,7 +17,7 @@ from fbnetv3.search.networks import Floats
 
 MAX_POINTS = 512
 _STEPS = 40
-_WAVES = 512
+_WAVES = 1024
 _JITTER = 1e-6
 
 

@@ -82,7 +82,7 @@ class PaperPredictor:
             (_FROZEN_EPOCHS, first, _RATE),
             (_ALL_EPOCHS, everything, _REDUCED),
         ):
-            optimizer = torch.optim.AdamW(tensors, lr=rate, weight_decay=1e-4)
+            optimizer = torch.optim.AdamW(tensors, lr=rate, weight_decay=1e-4, fused=True)
             for _ in range(epochs):
                 for index in minibatches(len(x), _BATCH, generator):
                     loss = F.huber_loss(self._forward(x[index]), y[index])

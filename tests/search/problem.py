@@ -1,0 +1,85 @@
+"""A synthetic joint problem whose optimum is known, and small searches of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.search import (
+    Choice,
+    Constraint,
+    EvolutionSettings,
+    FloatRange,
+    IntRange,
+    JointNAS,
+    SearchSpace,
+    Trial,
+    When,
+)
+
+UPPER = 600.0
+WIDTHS = tuple(f"w{i}" for i in range(4))
+SETTINGS = EvolutionSettings(best=10, random=10, children=6, top=10)
+
+
+def space() -> SearchSpace:
+    """Depth, widths, a kernel that matters from depth 2 on, and a recipe."""
+    return SearchSpace(
+        [
+            IntRange("depth", 1, 5, part="architecture"),
+            Choice("kernel", (3, 5), part="architecture", active_if=When("depth", ">", 1)),
+            *(IntRange(name, 8, 64, step=8, part="architecture") for name in WIDTHS),
+            FloatRange("lr", 1e-4, 1e-1, log=True),
+            FloatRange("decay", 0.0, 1.0, step=0.05),
+            Choice("optim", ("rmsprop", "sgd")),
+        ]
+    )
+
+
+def statistics(configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Cost of each candidate."""
+    macs = np.array([c["depth"] * sum(c[w] for w in WIDTHS) for c in configs], dtype=float)
+    return {"macs": macs, "params": np.sqrt(macs) + 1}
+
+
+def quality(config: dict[str, Any]) -> float:
+    """At most log(600) / 2 under the constraint, where the recipe is right."""
+    recipe = (math.log10(config["lr"]) + 2.3) ** 2 + (config["decay"] - 0.3) ** 2
+    optim = 0.2 * (config["optim"] == "rmsprop")
+    cost = float(statistics([config])["macs"][0])
+    return math.log(cost) / 2 - recipe - optim - abs(config["w2"] - 32) / 64
+
+
+def evaluate(trial: Trial) -> float:
+    """Reports a curve that reaches its final order after half of the epochs."""
+    final = quality(trial.config)
+    last = trial.max_epochs or 10
+    for epoch in range(1, last + 1):
+        blur = 0.0 if epoch >= 5 else math.sin(37 * final) * (5 - epoch)
+        trial.report(epoch, final - 10 / epoch + blur)
+    return trial.reports[last]
+
+
+def search(**changes: Any) -> JointNAS:
+    """A small search of the problem."""
+    arguments: dict[str, Any] = {
+        "statistics": statistics,
+        "constraints": [Constraint("macs", upper=UPPER)],
+        "pool_size": 512,
+        "batch_size": 8,
+        "iterations": 2,
+        "finalists": 3,
+        "evolution": SETTINGS,
+        "seed": 0,
+    }
+    return JointNAS(space(), **{**arguments, **changes})
+
+
+def summary(result: Any) -> list[tuple[Any, ...]]:
+    """What must be the same of two searches, bit for bit."""
+    return [
+        (t.number, t.id, t.batch, t.stage, t.state, t.score, t.predicted, t.max_epochs, t.reports)
+        for t in result.trials
+    ]

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fbnetv3.search import (
+    Constraint,
+    EvolutionSettings,
+    IntRange,
+    JointNAS,
+    SearchError,
+    SearchSpace,
+    Trial,
+)
+from fbnetv3.search.executor import Evaluate, Finished
+from tests.search import problem
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> list[tuple[object, ...]]:
+    return problem.summary(problem.search().run(problem.evaluate))
+
+
+class Shuffled:
+    """An executor whose results come in some other order."""
+
+    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
+        order = list(trials)
+        random.Random(len(trials)).shuffle(order)
+        for trial in order:
+            finished(trial, evaluate(trial), None)
+
+    def close(self) -> None:
+        return
+
+
+def test_a_search_is_seeded_and_results_may_come_in_any_order(undisturbed: list) -> None:
+    found = problem.search(executor=Shuffled()).run(problem.evaluate)
+    assert problem.summary(found) == undisturbed
+    assert problem.summary(problem.search(seed=1).run(problem.evaluate)) != undisturbed
+
+
+def test_ask_and_tell_is_the_same_search(undisturbed: list) -> None:
+    search = problem.search()
+    while trials := search.ask():
+        assert search.ask() == trials
+        half = trials[: len(trials) // 2 + 1]
+        search.tell(half, [problem.evaluate(t) for t in half])
+    assert problem.summary(search.result()) == undisturbed
+
+
+@pytest.mark.parametrize("predictor", ["default", "paper"])
+def test_constraints_hold_and_no_candidate_comes_twice(predictor: str) -> None:
+    search = problem.search(predictor=predictor, iterations=3)
+    result = search.run(problem.evaluate)
+    assert len(result.trials) == 3 * 8 + 3
+    assert len({t.id for t in result.trials}) == len(result.trials)
+    costs = problem.statistics([t.config for t in result.trials])["macs"]
+    assert (costs <= problem.UPPER).all()
+    assert [t.statistics["macs"] for t in result.trials] == costs.tolist()
+    assert result.best.score == max(t.score for t in result.trials if t.score is not None)
+
+
+def test_early_stopping_shortens_later_trials_and_compares_at_that_epoch(undisturbed: list) -> None:
+    result = problem.search().run(problem.evaluate)
+    assert result.early_stop is not None
+    epoch = result.early_stop.epoch
+    # the order is final from epoch 5 on; by chance it may be a little before
+    assert epoch is not None
+    assert epoch <= 5
+    first, later = result.trials[:8], result.trials[8:]
+    assert {t.max_epochs for t in first} == {None}
+    assert {t.max_epochs for t in later} == {epoch}
+    assert all(t.score == t.reports[epoch] for t in first)
+    assert all(t.final_score == t.reports[10] for t in first)
+
+
+def test_early_stopping_can_be_off() -> None:
+    result = problem.search(early_stop_threshold=None).run(problem.evaluate)
+    assert {t.max_epochs for t in result.trials} == {None}
+
+
+def test_it_beats_random_search_at_equal_cost() -> None:
+    gains = []
+    for seed in range(3):
+        search = problem.search(seed=seed, batch_size=16, iterations=3, finalists=4)
+        best = search.run(lambda t: problem.quality(t.config)).best.score
+        pool = search.plan.pool.levels
+        scores = [problem.quality(c) for c in problem.space().configs(pool)]
+        drawn = np.random.default_rng(seed).permutation(scores)[: 4 * 52].reshape(4, 52)
+        gains.append(best - drawn.max(1).mean())
+    assert min(gains) > 0
+
+
+def test_failures_fail_alone_with_their_reason() -> None:
+    def evaluate(trial: Trial) -> float | None:
+        if trial.number == 1:
+            raise ValueError("lost\nits way")
+        return {2: math.nan, 3: None, 4: math.inf, 5: "high"}.get(trial.number, 1.0 * trial.number)  # type: ignore[return-value]
+
+    result = problem.search(early_stop_threshold=None).run(evaluate)
+    reasons = {t.number: t.reason for t in result.trials if t.state == "failed"}
+    assert sorted(reasons) == [1, 2, 3, 4, 5]
+    assert reasons[1] is not None
+    assert reasons[1].startswith("ValueError: lost its way (test_jointnas.py:")
+    assert reasons[2] == "the score is nan"
+    assert reasons[3] == "no score was returned"
+    assert reasons[4] == "the score is inf"
+    assert "'high'" in str(reasons[5])
+    assert result.best.number == 18
+
+
+def test_a_search_in_which_all_fails_ends_with_the_reason() -> None:
+    result = problem.search().run(lambda trial: math.nan)
+    assert all(t.state == "failed" for t in result.trials)
+    with pytest.raises(SearchError, match="none of 16 trials has a score: the score is nan"):
+        _ = result.best
+
+
+def test_scores_of_noise_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(1).standard_normal(100)
+    problem.search().run(lambda trial: float(noise[trial.number]))
+    assert any("no better than chance" in record.message for record in caplog.records)
+
+
+def test_report_cards_tell_prediction_and_outcome() -> None:
+    result = problem.search().run(lambda t: problem.quality(t.config))
+    assert [card.trials for card in result.cards] == [8, 16, 19]
+    assert [len(card.batch) for card in result.cards] == [0, 8, 3]
+    for predicted, outcome in result.cards[1].batch:
+        trial = next(t for t in result.trials if t.predicted == predicted)
+        assert trial.score == outcome
+
+
+def test_pareto_is_what_no_other_trial_beats() -> None:
+    result = problem.search().run(lambda t: problem.quality(t.config))
+    front = result.pareto("macs")
+    for trial in result.trials:
+        beaten = any(
+            t.statistics["macs"] <= trial.statistics["macs"]
+            and (t.score or 0) >= (trial.score or 0)
+            and (t.statistics["macs"], t.score) != (trial.statistics["macs"], trial.score)
+            for t in result.trials
+        )
+        assert (trial in front) != beaten
+    with pytest.raises(SearchError, match=r"'mac'.*did you mean macs"):
+        result.pareto("mac")
+
+
+def test_one_predictor_serves_many_budgets() -> None:
+    thorough = EvolutionSettings(patience=10)
+    search = problem.search(iterations=2, batch_size=32, evolution=thorough)
+    search.run(lambda t: problem.quality(t.config))
+    before = None
+    for upper in (100.0, 300.0, 600.0):
+        found = search.evolve([Constraint("macs", upper=upper)], top_k=5)
+        assert len(found) == len({c.id for c in found}) == 5
+        assert all(c.statistics["macs"] <= upper for c in found)
+        assert [c.predicted for c in found] == sorted((c.predicted for c in found), reverse=True)
+        assert before is None or found[0].predicted > before - 0.02
+        before = found[0].predicted
+    with pytest.raises(SearchError, match="nearest bound"):
+        search.evolve([Constraint("macs", upper=1.0)])
+
+
+def test_warm_start_begins_with_a_predictor(tmp_path: Path) -> None:
+    earlier = problem.search().run(lambda t: problem.quality(t.config)).trials
+    warm = problem.search(warm_start=earlier, seed=5)
+    first = warm.ask()
+    assert all(t.predicted is not None for t in first)
+    assert not {t.id for t in first} & {t.id for t in earlier}
+    path = tmp_path / "trials.csv"
+    names = list(problem.space().names)
+    rows = [",".join([*names, "score"])]
+    rows += [",".join(map(repr, [*t.config.values(), t.score])).replace("'", "") for t in earlier]
+    path.write_text("\n".join(rows))
+    assert [t.id for t in problem.search(warm_start=path, seed=5).ask()] == [t.id for t in first]
+
+
+def test_warm_start_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("depth\n1\n")
+    with pytest.raises(SearchError, match="no column 'score'"):
+        problem.search(warm_start=tmp_path / "a.csv")
+    with pytest.raises(SearchError, match="no variable 'dept'"):
+        problem.search(warm_start=[({"dept": 1}, 1.0)])
+
+
+def test_a_space_without_statistics_or_architecture() -> None:
+    space = SearchSpace([IntRange("a", 0, 30), IntRange("b", 0, 30)])
+    search = JointNAS(space, pool_size=500, batch_size=6, iterations=3, finalists=2)
+    result = search.run(lambda t: -((t.config["a"] - 7) ** 2) - (t.config["b"] - 21) ** 2)
+    assert result.best.score is not None
+    assert result.best.score > -20
+
+
+@pytest.mark.parametrize("predictor", ["default", "paper"])
+def test_an_exhausted_space_ends_the_search(predictor: str) -> None:
+    space = SearchSpace([IntRange("a", 0, 3), IntRange("b", 0, 3)])
+    search = JointNAS(space, pool_size=100, batch_size=6, iterations=5, predictor=predictor)
+    result = search.run(lambda t: float(t.config["a"] * t.config["b"]))
+    assert len({t.id for t in result.trials}) == len(result.trials) == 16
+    assert result.best.score == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"batch_size": 600}, "batch_size=600 is larger than the pool"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"iterations": 0}, "at least 1"),
+        ({"predictor": "gp"}, "allowed: default, paper"),
+        ({"constraints": [Constraint("flops", upper=1)]}, "the statistics are macs, params"),
+        ({"storage": "no url"}, "can't be opened"),
+    ],
+)
+def test_wrong_arguments_give_one_line(changes: dict, text: str) -> None:
+    with pytest.raises(SearchError, match=text) as error:
+        problem.search(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_larger_than_a_small_space() -> None:
+    space = SearchSpace([IntRange("a", 0, 3)])
+    with pytest.raises(SearchError, match="only 4 candidates"):
+        JointNAS(space, pool_size=100, batch_size=6)
+
+
+def test_telling_what_was_not_asked() -> None:
+    search = problem.search()
+    trials = search.ask()
+    with pytest.raises(SearchError, match="equal length"):
+        search.tell(trials, [1.0])
+    search.tell(trials[:1], [1.0])
+    with pytest.raises(SearchError, match="waits for a result"):
+        search.tell(trials[:1], [1.0])
