@@ -1,0 +1,125 @@
+"""SIGKILL at random moments, and the same command again: nothing lost, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.search import problem
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Each evaluation takes a little while and leaves a mark when it ends.
+SCRIPT = """
+import json, sys, time
+from pathlib import Path
+from fbnetv3.search import LocalWorkers
+from tests.search import problem
+
+folder = Path(sys.argv[1])
+
+def evaluate(trial):
+    time.sleep(0.15)
+    score = problem.evaluate(trial)
+    with (folder / "log").open("a") as file:
+        file.write(f"{trial.id}\\n")
+    return score
+
+if __name__ == "__main__":
+    search = problem.search(storage=f"sqlite:///{folder}/search.db", executor=LocalWorkers(2))
+    (folder / "started").touch()
+    result = search.run(evaluate)
+    (folder / "result.json").write_text(json.dumps(problem.summary(result)))
+"""
+
+
+def _start(script: Path, folder: Path) -> subprocess.Popen:
+    (folder / "started").unlink(missing_ok=True)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _kill_at(process: subprocess.Popen, folder: Path, delay: float) -> bool:
+    """Kills a process some time after its search began; False where it ended before."""
+    while not (folder / "started").exists() and process.poll() is None:
+        time.sleep(0.01)
+    try:
+        assert process.wait(delay) == 0
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_the_result_is_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "search.py"
+    script.write_text(SCRIPT)
+    wanted = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
+    draws, kills, runs = random.Random(7), 0, 0
+    while kills < 20:
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        runs += 1
+        mine = 0
+        while _kill_at(_start(script, folder), folder, draws.uniform(0.0, 5.0)):
+            mine += 1
+        kills += mine
+        assert json.loads((folder / "result.json").read_text()) == wanted
+        done = (folder / "log").read_text().split()
+        # what was evaluated in the very moment of a kill, before it was stored, is done again
+        assert len(done) - len(set(done)) <= 2 * mine
+        assert set(done) == {row[1] for row in wanted}
+
+
+TRAINING = [
+    "--config-file",
+    "model_zoo/search/digits.yaml",
+    *("SEARCH.BATCH_SIZE", "4", "SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "2"),
+    *("SEARCH.WORKERS", "1", "SEARCH.POOL_SIZE", "400", "SOLVER.MAX_EPOCHS", "2.0"),
+    *("SEARCH.FIX", "['resolution', 16, 'stage0_c', 8, 'stage2_n', 1, 'stage3_n', 1]"),
+]
+
+
+def _search(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "tools/jointnas_search.py", *TRAINING, "OUTPUT_DIR", str(folder)],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _trials(folder: Path) -> list[tuple]:
+    from fbnetv3.search.evaluator import get_search_cfg, space_from_config
+    from fbnetv3.search.trials import OptunaStore
+
+    cfg = get_search_cfg()
+    cfg.merge_from_file(str(folder / "config.yaml"))
+    store = OptunaStore(f"sqlite:///{folder / 'search.db'}", space_from_config(cfg).space)
+    return [(t.id, t.score, t.reports, t.predicted) for t in store.load()]
+
+
+@pytest.mark.slow
+def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert _search(straight).wait() == 0
+    for seconds in (14.0, 17.0, 20.0):
+        process = _search(killed)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        process.wait()
+    assert _search(killed).wait() == 0
+    assert _trials(killed) == _trials(straight)
+    assert (killed / "best_arch.yaml").read_text() == (straight / "best_arch.yaml").read_text()
