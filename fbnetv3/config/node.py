@@ -108,15 +108,26 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
     wanted = type(default)
     if default is None:
         return value
-    if type(value) is wanted:
+    if type(value) is wanted and not isinstance(default, (list, tuple)):
         return value
     if wanted is str and isinstance(value, Path):
         return str(value)
-    if type(value) in _LIKE.get(wanted, ()):
-        return wanted(value)
     if wanted in (tuple, list) and isinstance(value, str):
-        return wanted([value])
+        value = [value]
+    if type(value) in (wanted, *_LIKE.get(wanted, ())) and _are_alike(value, default):
+        return wanted(value)
     raise ConfigError(f"{key} takes a {wanted.__name__} (as {default!r}), not {value!r}")
+
+
+def _are_alike(value: Any, default: Any) -> bool:
+    """Whether a list has only numbers where the default has."""
+    if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
+        return True
+    return all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _rebuilt(kind: type[CfgNode], items: Mapping[str, Any], flags: Mapping[str, Any]) -> CfgNode:

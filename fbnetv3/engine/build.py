@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.scaling import aligned, low_resolution, scale
-from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config import CfgNode, ConfigError, get_value
 from fbnetv3.data import (
     EvalLoader,
     EvalTransform,
@@ -176,10 +177,34 @@ def train_loader_from_config(
     )
 
 
+_PERIODS = (
+    "TEST.EVAL_EPOCHS",
+    "TEST.EVAL_PERIOD",
+    "SOLVER.CHECKPOINT_EPOCHS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.LOG_PERIOD",
+    "SOLVER.MAX_ITER",
+)
+
+
+def check_periods(cfg: CfgNode) -> None:
+    """Refuses negative periods.
+
+    Raises:
+        ConfigError: a period is below 0.
+    """
+    for key in _PERIODS:
+        value = get_value(cfg, key)
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{key}={value!r} is out of range; allowed: >= 0")
+
+
 def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
     """Makes the validation batches."""
+    if cfg.TEST.BATCH_SIZE < 1:
+        raise ConfigError(f"TEST.BATCH_SIZE={cfg.TEST.BATCH_SIZE} is out of range; allowed: >= 1")
     return EvalLoader(
         dataset,
         EvalTransform(**preprocessing),

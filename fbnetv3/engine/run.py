@@ -67,6 +67,7 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
         FBNetError: something in the config or the data does not fit; one line says what to do.
     """
     process, device, console = _surroundings(cfg)
+    build.check_periods(cfg)
     train_set, test_set = build.datasets_from_config(cfg)
     recipe = recipe_from_config(cfg, max(1, len(train_set) // max(1, cfg.SOLVER.IMS_PER_BATCH)))
     arch = build.arch_from_config(cfg)

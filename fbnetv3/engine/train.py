@@ -14,6 +14,7 @@ from detectron2.utils.events import (
     TensorboardXWriter,
 )
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.arch import Arch
 from fbnetv3.config import CfgNode, ConfigError
@@ -145,7 +146,7 @@ class _Training:
         self.ema = ModelEMA(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema else None
         epochs = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
         self.start_iter, self.max_iter = 0, max(1, round(epochs * per_epoch))
-        self._scaler_state: dict[str, Any] = {}
+        self._saved: dict[str, Any] | None = None
         self._trainer: Trainer
 
     def load(self, state: dict[str, Any]) -> None:
@@ -164,7 +165,7 @@ class _Training:
                 state["data"]["iters_per_epoch"],
                 run.loader.iters_per_epoch,
             )
-        self._scaler_state = state["scaler"]
+        self._saved = state
         restore_rng(state["rng"])
         self.start_iter = state["iteration"]
 
@@ -201,11 +202,10 @@ class _Training:
         model = run.model.train()
         if run.process.world_size > 1:
             model = parallel(model, run.device)
-        per_epoch, last = run.loader.iters_per_epoch, self.start_iter - 1
         self._trainer = Trainer(
             model=model,
             optimizer=self.optimizer,
-            scheduler=build_lr_scheduler(self.optimizer, run.recipe, per_epoch, last),
+            scheduler=self._scheduler(),
             batches=run.loader.batches(self.start_iter),
             task=run.task,
             seed=run.cfg.SEED,
@@ -214,10 +214,20 @@ class _Training:
             amp=run.recipe.amp,
             device=run.device,
         )
-        if self._scaler_state:
-            self._trainer.scaler.load_state_dict(self._scaler_state)
+        if self._saved is not None and self._saved["scaler"]:
+            self._trainer.scaler.load_state_dict(self._saved["scaler"])
         self._trainer.register_hooks(self._hooks())
         self._trainer.train(self.start_iter, self.max_iter)
+
+    def _scheduler(self) -> LRScheduler:
+        per_epoch = self._run.loader.iters_per_epoch
+        scheduler = build_lr_scheduler(
+            self.optimizer, self._run.recipe, per_epoch, self.start_iter - 1
+        )
+        if self._saved is not None:
+            own = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
+            scheduler.load_state_dict({**self._saved["scheduler"], **own})
+        return scheduler
 
     def _hooks(self) -> list[detectron_hooks.HookBase]:
         run, cfg = self._run, self._run.cfg
@@ -275,4 +285,4 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> N
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting)
+        group.update(setting, initial_lr=setting["lr"])  # which the schedule multiplies
