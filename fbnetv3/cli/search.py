@@ -32,7 +32,7 @@ examples:
 def make_parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="jointnas_search.py",
+        prog="fbnetv3-search",
         description="Search architecture and training recipe together (JointNAS).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
