@@ -19,39 +19,42 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
-from fbnetv3.search import LocalWorkers
+from fbnetv3.search import InProcess, LocalWorkers
 from tests.search import problem
 
-folder = Path(sys.argv[1])
+folder, workers = Path(sys.argv[1]), int(sys.argv[2])
 
 def evaluate(trial):
-    time.sleep(0.15)
+    time.sleep(0.1)
     score = problem.evaluate(trial)
     with (folder / "log").open("a") as file:
         file.write(f"{trial.id}\\n")
     return score
 
 if __name__ == "__main__":
-    search = problem.search(storage=f"sqlite:///{folder}/search.db", executor=LocalWorkers(2))
-    (folder / "started").touch()
-    result = search.run(evaluate)
+    executor = LocalWorkers(workers) if workers else InProcess()
+    storage = f"sqlite:///{folder}/search.db"
+    result = problem.search(storage=storage, executor=executor).run(evaluate)
     (folder / "result.json").write_text(json.dumps(problem.summary(result)))
 """
 
 
-def _start(script: Path, folder: Path) -> subprocess.Popen:
-    (folder / "started").unlink(missing_ok=True)
+def _start(script: Path, folder: Path, workers: int) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder)],
+        [sys.executable, str(script), str(folder), str(workers)],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
 
 
-def _kill_at(process: subprocess.Popen, folder: Path, delay: float) -> bool:
-    """Kills a process some time after its search began; False where it ended before."""
-    while not (folder / "started").exists() and process.poll() is None:
-        time.sleep(0.01)
+def _lines(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def _kill_after(process: subprocess.Popen, log: Path, lines: int, delay: float) -> bool:
+    """Kills a process some time after its log has so many lines; False where it ended before."""
+    while len(_lines(log)) < lines and process.poll() is None:
+        time.sleep(0.005)
     try:
         assert process.wait(delay) == 0
     except subprocess.TimeoutExpired:
@@ -66,20 +69,25 @@ def test_killed_at_twenty_moments_the_result_is_the_same(tmp_path: Path) -> None
     script = tmp_path / "search.py"
     script.write_text(SCRIPT)
     wanted = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
-    draws, kills, runs = random.Random(7), 0, 0
-    while kills < 20:
-        folder = tmp_path / str(runs)
-        folder.mkdir()
-        runs += 1
-        mine = 0
-        while _kill_at(_start(script, folder), folder, draws.uniform(0.0, 5.0)):
-            mine += 1
-        kills += mine
+    draws, kills, folder, mine = random.Random(7), 0, tmp_path / "0", 0
+    folder.mkdir()
+    while kills < 20 or (folder / "log").exists():
+        workers = 2 if kills % 5 == 4 else 0
+        log = folder / "log"
+        lines = len(_lines(log)) + draws.randint(1, 4)
+        process = _start(script, folder, workers)
+        # from stage 1's first trial to the last one of stage 2, and while the predictor is fitted
+        if kills < 20 and _kill_after(process, log, lines, draws.uniform(0.0, 0.5)):
+            kills, mine = kills + 1, mine + 1
+            continue
+        assert process.wait() == 0
         assert json.loads((folder / "result.json").read_text()) == wanted
-        done = (folder / "log").read_text().split()
+        done = _lines(log)
         # what was evaluated in the very moment of a kill, before it was stored, is done again
         assert len(done) - len(set(done)) <= 2 * mine
         assert set(done) == {row[1] for row in wanted}
+        folder, mine = tmp_path / f"after{kills}", 0
+        folder.mkdir(exist_ok=True)
 
 
 TRAINING = [
@@ -87,6 +95,7 @@ TRAINING = [
     "model_zoo/search/digits.yaml",
     *("SEARCH.BATCH_SIZE", "4", "SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "2"),
     *("SEARCH.WORKERS", "1", "SEARCH.POOL_SIZE", "400", "SOLVER.MAX_EPOCHS", "2.0"),
+    *("DATA.TRAIN_LIMIT", "500"),
     *("SEARCH.FIX", "['resolution', 16, 'stage0_c', 8, 'stage2_n', 1, 'stage3_n', 1]"),
 ]
 
