@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -235,9 +236,15 @@ def _data_loader(
         num_workers=num_workers,
         collate_fn=_unchanged,
         persistent_workers=num_workers > 0,
+        worker_init_fn=_own_group,
         # without it, each pass would take a seed from the global generator
         generator=torch.Generator(),
     )
+
+
+def _own_group(worker: int) -> None:
+    # Ctrl-C and batch systems signal a whole group: this process decides when its workers end
+    os.setpgid(0, 0)
 
 
 def _unchanged(item: Any) -> Any:

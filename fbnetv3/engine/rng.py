@@ -12,6 +12,13 @@ import torch
 from fbnetv3.errors import FBNetError
 
 
+def seed_all(seed: int) -> None:
+    """Seeds torch's, Python's and numpy's global generators."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (others draw from it)
+
+
 def capture_rng() -> dict[str, Any]:
     """Returns the state of torch's (CPU, GPUs), Python's and numpy's global random generators."""
     version, words, gauss = random.getstate()

@@ -19,6 +19,7 @@ from fbnetv3.data import ImageDataset
 from fbnetv3.engine import build
 from fbnetv3.engine.checkpoint import CheckpointError
 from fbnetv3.engine.classification import ClassificationTask
+from fbnetv3.engine.rng import seed_all
 from fbnetv3.engine.trainer import Task
 from fbnetv3.recipe import Recipe
 from fbnetv3.zoo import load_weights
@@ -73,7 +74,7 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
     arch = build.arch_from_config(cfg)
     preprocessing = build.preprocessing_from_config(cfg, arch)
     classes = build.class_names_from_config(cfg, train_set)
-    torch.manual_seed(cfg.SEED)  # the initial weights
+    seed_all(cfg.SEED)
     model = build.network_from_config(arch, len(classes), recipe, device)
     if cfg.MODEL.WEIGHTS and initial_weights:
         _log.info("%s", load_weights(model, cfg.MODEL.WEIGHTS, allow_new_head=True))

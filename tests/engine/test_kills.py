@@ -1,0 +1,183 @@
+"""Real processes that are killed, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint, read_weights
+from fbnetv3.engine.metrics import read_metrics
+
+Command = Callable[..., list[str]]
+Start = Callable[..., "subprocess.Popen[str]"]
+LONG: dict[str, Any] = {
+    "SOLVER__MAX_EPOCHS": 10.0,  # 60 iterations
+    "SOLVER__CHECKPOINT_EPOCHS": 0.0,
+    "SOLVER__CHECKPOINT_PERIOD": 7,
+    "TEST__EVAL_EPOCHS": 2.0,
+}
+PARTS = ("model", "ema", "optimizer", "scheduler", "iteration", "rng", "data", "recipe")
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == status, stderr
+    assert "Traceback" not in stderr, stderr
+    return stdout, stderr
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"no {pattern}"
+        time.sleep(0.02)
+
+
+def differences(one: Any, other: Any, where: str) -> list[str]:
+    if isinstance(one, Tensor):
+        return [] if torch.equal(one, other) else [where]
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [where]
+        return [d for key in one for d in differences(one[key], other[key], f"{where}.{key}")]
+    if isinstance(one, (list, tuple)):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, pair in pairs for d in differences(*pair, f"{where}[{i}]")]
+    return [] if one == other else [where]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    states = []
+    for folder in (one, other):
+        path = Checkpointer(folder).latest()
+        assert path is not None
+        states.append(load_checkpoint(path))
+    for part in PARTS:
+        assert differences(states[0][part], states[1][part], part) == []
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        weights = [read_weights(folder / name)[0] for folder in (one, other)]
+        assert differences(*weights, name) == []
+    assert scores(one) == scores(other)
+    assert [p.name for p in one.glob(".*")] == []
+
+
+def scores(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    rows = [row for row in read_metrics(folder / "metrics.json") if "val/top1" in row]
+    return [(r["iteration"], {k: v for k, v in r.items() if k[:4] == "val/"}) for r in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kills_at_random_times_change_nothing(
+    command: Command, start: Start, tmp_path: Path, workers: int
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    changes = {**LONG, "DATALOADER__NUM_WORKERS": workers}
+    begun = time.monotonic()
+    finish(start(command(OUTPUT_DIR=str(undisturbed), **changes)))
+    whole = time.monotonic() - begun
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw, kills = random.Random(seed), 0
+    while kills < 5:
+        process = start(command("--resume", OUTPUT_DIR=str(killed), **changes))
+        try:
+            # most of a short run is the start of Python: aim at the rest
+            process.wait(draw.uniform(0.4, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.communicate()[1]
+        break
+    assert kills > 0
+    finish(start(command("--resume", OUTPUT_DIR=str(killed), **changes)))
+    assert_same_run(killed, undisturbed)
+
+
+@pytest.mark.slow
+def test_kills_while_training_change_nothing(
+    command: Command, start: Start, tmp_path: Path
+) -> None:
+    """Each kill comes at a random moment after the first files of that start."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    finish(start(command(OUTPUT_DIR=str(undisturbed), **LONG)))
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    for kill in range(8):
+        process = start(command("--resume", OUTPUT_DIR=str(killed), **LONG))
+        events = len(list(killed.glob("events.*")))
+        while len(list(killed.glob("events.*"))) == events and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 1.2))
+        if process.poll() is not None:
+            assert kill > 0, process.communicate()[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    finish(start(command("--resume", OUTPUT_DIR=str(killed), **LONG)))
+    assert_same_run(killed, undisturbed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_all_saves_and_stops(
+    command: Command, start: Start, tmp_path: Path, workers: int, name: str
+) -> None:
+    out = tmp_path / "out"
+    process = start(
+        command(**{**LONG, "SOLVER__MAX_EPOCHS": 1000.0, "DATALOADER__NUM_WORKERS": workers})
+    )
+    wait_for(out, "checkpoint_*", process)
+    os.killpg(process.pid, signal.Signals[name])  # as Ctrl-C and batch systems do
+    _, stderr = finish(process, 2)
+    assert last_line(stderr).startswith(f"error: stopped by {name}; saved ")
+    assert "--resume" in last_line(stderr)
+    latest = Checkpointer(out).latest()
+    assert latest is not None
+    assert latest.name in last_line(stderr)
+    assert load_checkpoint(latest)["iteration"] >= 7
+
+
+def test_a_full_disk_is_one_line(command: Command, start: Start, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system can't be mounted here: {error}")
+    try:
+        keep = {"SOLVER__KEEP_CHECKPOINTS": 50, "SOLVER__LOG_PERIOD": 1}
+        process = start(command(OUTPUT_DIR=str(disk / "out"), **{**LONG, **keep}))
+        _, stderr = finish(process, 2)
+        assert "No space left" in last_line(stderr)
+        assert last_line(stderr).startswith("error: ")
+        assert "Exception" not in stderr
+        latest = Checkpointer(disk / "out").latest()
+        assert latest is not None
+        assert load_checkpoint(latest)["iteration"] >= 7
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_json_on_stdout(command: Command, start: Start) -> None:
+    stdout, _ = finish(start(command(SOLVER__MAX_EPOCHS=1.0)))
+    assert {"val/top1", "val/top1_ema"} <= json.loads(stdout).keys()
