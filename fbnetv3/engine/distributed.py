@@ -8,8 +8,17 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.layers import NaiveSyncBatchNorm
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+
+class _SyncBatchNorm(NaiveSyncBatchNorm):
+    """detectron2's, which does not count its batches: torch's do, and checkpoints hold it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return super().forward(x)
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -36,7 +45,7 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _naive(norm: nn.BatchNorm2d) -> nn.Module:
-    synced = NaiveSyncBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+    synced = _SyncBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
     # the very tensors: an optimizer or average that knows them stays right
     synced._parameters.update(norm._parameters)
     synced._buffers.update(norm._buffers)
