@@ -56,10 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.evolve and args.opts:
         parser.error("--evolve takes the config of its run; drop the KEY VALUE pairs")
     _require_detectron2()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _show_warnings()
     if args.evolve:
         return _evolve(Path(args.evolve), args.macs)
     return _search(args.config_file, list(args.opts))
+
+
+def _show_warnings() -> None:
+    """Prints warnings of the search; what a training logs goes to its candidate's log."""
+    logger = logging.getLogger("fbnetv3.search")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("warning: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 def _read_config(config_file: str, opts: list[str]) -> Any:

@@ -198,7 +198,7 @@ class _Worker:
 
 def _work(connection: Connection, payload: bytes, threads: int) -> None:
     """What a worker does: evaluates trials until the searching process hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the searching process tells it to stop
+    os.setsid()  # Ctrl-C is for the searching process, which tells its workers to stop
     os.environ["OMP_NUM_THREADS"] = str(threads)
     _die_with_parent()
     evaluate = _unpacked(payload)
@@ -208,7 +208,10 @@ def _work(connection: Connection, payload: bytes, threads: int) -> None:
         except (EOFError, OSError):
             return
         trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
-        connection.send(("result", *_attempt(evaluate, trial)))
+        try:
+            connection.send(("result", *_attempt(evaluate, trial)))
+        except (KeyboardInterrupt, OSError):  # asked to stop, or nobody listens any more
+            os._exit(1)
 
 
 def _unpacked(payload: bytes) -> Evaluate:
