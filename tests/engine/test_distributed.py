@@ -134,12 +134,16 @@ def _assert_close(name: str, one: torch.Tensor, two: torch.Tensor) -> None:
 
 @pytest.mark.slow
 def test_norms_of_each_rank_end_equal(command: Command, start: Start, tmp_path: Path) -> None:
-    """Without SyncBN ranks would score different models."""
-    out = tmp_path / "out"
+    """Without SyncBN ranks would score different models; and the run is another one."""
+    out, one = tmp_path / "out", tmp_path / "one"
     changes = {**PLAIN, "MODEL__SYNC_BN": False, "OUTPUT_DIR": str(out)}
     stdout, _ = finish(start(command("--num-processes", "2", **changes)))
     alone, _ = finish(start(command("--eval-only", **changes)))
     assert json.loads(stdout) == pytest.approx(json.loads(alone), abs=2e-4)
+    finish(start(command(**{**PLAIN, "OUTPUT_DIR": str(one)})))
+    name = "backbone.stages.0.0.conv.weight"
+    with pytest.raises(AssertionError):  # else the comparison with one process would prove nothing
+        _assert_close(name, last(one)["model"][name], last(out)["model"][name])
 
 
 @pytest.mark.slow

@@ -136,6 +136,7 @@ def test_kills_while_training_change_nothing(
     assert_same_run(killed, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_to_all_saves_and_stops(
@@ -156,6 +157,7 @@ def test_a_signal_to_all_saves_and_stops(
     assert load_checkpoint(latest)["iteration"] >= 7
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(command: Command, start: Start, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -1,0 +1,165 @@
+"""The command line of training, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fbnetv3.cli import run_main
+from fbnetv3.cli.train import main, make_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCH = """\
+name: tiny
+resolution: 16
+num_classes: 10
+width_divisor: 8
+rows:
+  - {stage: 0, op: conv, k: 3, c: 8, n: 1, s: 2, act: hswish}
+  - {stage: 1, op: mbpool, e: 2, c: 16, n: 1, s: 1, act: hswish}
+"""
+TINY = """\
+MODEL: {DEVICE: cpu}
+DATASETS: {TRAIN: [digits_train], TEST: [digits_test]}
+DATALOADER: {NUM_WORKERS: 0}
+INPUT: {RESIZE: 16, TRAIN_CROP: padded}
+DATA: {TRAIN_LIMIT: 60}
+SOLVER: {IMS_PER_BATCH: 20, MAX_EPOCHS: 1, WARMUP_EPOCHS: 0}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Puts back the loggers that a run takes over."""
+    loggers = [logging.getLogger(name) for name in ("fbnetv3", "detectron2", "fvcore")]
+    before = [(x, list(x.handlers), x.level, x.propagate) for x in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+class Shell:
+    """Runs the command line on a tiny config; its run folder is ``out``."""
+
+    def __init__(self, folder: Path, capsys: Any) -> None:
+        self.folder, self.out, self._capsys = folder, folder / "out", capsys
+        (folder / "arch.yaml").write_text(ARCH)
+        (folder / "tiny.yaml").write_text(TINY)
+
+    def __call__(self, *arguments: str, out: str | None = None) -> tuple[int, str, str]:
+        base = ["--config-file", str(self.folder / "tiny.yaml"), "MODEL.ARCH"]
+        values = [str(self.folder / "arch.yaml"), "OUTPUT_DIR", out or str(self.out)]
+        status = run_main(main, [*base, *values, *arguments])
+        return (status, *self._capsys.readouterr())
+
+    def error(self, *arguments: str, **options: Any) -> str:
+        """Returns the one line that a failing command prints last."""
+        status, _, stderr = self(*arguments, **options)
+        assert status == 2
+        assert "Traceback" not in stderr
+        last = stderr.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        return last
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: Any) -> Shell:
+    return Shell(tmp_path, capsys)
+
+
+def test_train_evaluate_resume_overwrite(shell: Shell) -> None:
+    status, stdout, stderr = shell()
+    assert status == 0
+    scores = json.loads(stdout)
+    assert {"val/top1", "val/top1_ema", "val/loss"} <= scores.keys()
+    assert "Training plan" in stderr
+    assert "iteration 3" in (shell.out / "log.txt").read_text()
+    assert json.loads(shell("--eval-only")[1]) == scores
+    assert "--resume" in shell.error()
+    assert "--overwrite" in shell.error()
+    assert json.loads(shell("--resume")[1]) == scores
+    (shell.out / "notes.txt").write_text("mine")
+    (shell.out / "model_best.safetensors").write_text("mine")
+    assert json.loads(shell("--overwrite")[1]) == scores
+    assert len(list(shell.out.glob("events.*"))) == 1
+    assert (shell.out / "notes.txt").exists()
+    assert (shell.out / "model_best.safetensors").exists()
+
+
+def test_flags_may_follow_values(shell: Shell) -> None:
+    assert "nothing to evaluate" in shell.error("SEED", "3", "--eval-only")
+
+
+def test_evaluation_leaves_no_folder(shell: Shell) -> None:
+    shell.error("--eval-only")
+    assert not shell.out.exists()
+
+
+@pytest.mark.parametrize("place", ["file/out", "/proc/out"])
+def test_an_output_that_cannot_be_written(shell: Shell, place: str) -> None:
+    (shell.folder / "file").write_text("")
+    out = str(shell.folder / place)
+    line = shell.error(out=out)
+    assert out in line
+    assert "writable" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["SOLVER.BASE_LRR", "1"], "did you mean BASE_LR"),
+        (["SEED"], "'SEED' has no value"),
+        (["DATASETS.TRAIN", "nowhere"], "nowhere"),
+        (["SOLVER.BASE_LR", "-1"], "SOLVER.BASE_LR=-1.0"),
+        (["--num-processes", "0"], "--num-processes 0"),
+        (["--num-machines", "2"], "--dist-url"),
+        (["MODEL.DEVICE", "cuda:77"], "MODEL.DEVICE"),
+    ],
+)
+def test_mistakes_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
+    assert says in shell.error(*arguments)
+
+
+def test_a_missing_config(capsys: Any) -> None:
+    assert run_main(main, ["--config-file", "fbnetv3_gg.yaml"]) == 2
+    assert "fbnetv3_g.yaml" in capsys.readouterr().err
+
+
+def test_resume_and_overwrite_contradict(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--config-file", "digits.yaml", "--resume", "--overwrite"])
+    assert caught.value.code == 2
+    assert "one of them" in capsys.readouterr().err
+
+
+def test_the_default_folder_is_named_after_the_config(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(shell.folder)
+    arguments = ["--config-file", "tiny.yaml", "--eval-only", "MODEL.ARCH", "arch.yaml"]
+    assert run_main(main, arguments) == 2
+    assert "output/tiny has no checkpoint" in capsys.readouterr().err
+
+
+def test_every_flag_is_explained() -> None:
+    for action in make_parser()._actions:
+        assert action.help or action.dest == "opts"
+
+
+def test_help_is_quick_and_needs_no_detectron2() -> None:
+    script = str(ROOT / "tools" / "train_net.py")
+    code = (
+        "import sys; sys.modules['detectron2'] = None; sys.argv = ['x', '--help']; "
+        f"import runpy; runpy.run_path({script!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "--config-file" in done.stdout

@@ -1,0 +1,49 @@
+"""curves.png."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fbnetv3.engine.curves import plot_curves
+
+CLASSIFICATION = [
+    {"iteration": i, "loss": 2.0 / (i + 1), "lr": 0.1, "val/top1": 10.0 * i, "val/top1_ema": 9.0}
+    for i in range(5)
+]
+DETECTION = [{"iteration": i, "total_loss": 1.0, "bbox/AP": 10.0 + i} for i in range(5)]
+
+
+def draw(folder: Path, rows: list[dict[str, Any]]) -> np.ndarray:
+    metrics, picture = folder / "metrics.json", folder / "curves.png"
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plot_curves(metrics, picture)
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("rows", [CLASSIFICATION, DETECTION, CLASSIFICATION[:1], []])
+def test_a_picture(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    assert draw(tmp_path, rows).shape[1] > 1000
+
+
+def test_averaged_weights_are_drawn(tmp_path: Path) -> None:
+    without = [{k: v for k, v in row.items() if k[-4:] != "_ema"} for row in CLASSIFICATION]
+    assert (draw(tmp_path, CLASSIFICATION) != draw(tmp_path, without)).any()
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    draw(tmp_path, [{**row, "loss": float("nan")} for row in CLASSIFICATION])
+
+
+def test_no_window_system_is_chosen(tmp_path: Path) -> None:
+    before = "matplotlib.pyplot" in sys.modules
+    draw(tmp_path, CLASSIFICATION)
+    assert ("matplotlib.pyplot" in sys.modules) == before
