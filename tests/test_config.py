@@ -13,7 +13,7 @@ import detectron2.model_zoo
 import pytest
 import yaml
 from detectron2.config import get_cfg as detectron_get_cfg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbnetv3.config import (
@@ -381,6 +381,7 @@ RECIPES = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(recipe=RECIPES)
 def test_a_recipe_survives_a_config(recipe: Recipe) -> None:
     cfg = get_cfg()

@@ -107,7 +107,7 @@ def test_scores_of_both_weights_are_told() -> None:
     assert [n for n, _ in told] == [2, 3]
     assert told[0][1] == {"val/top1": 2.0, "val/top1_ema": 0.0}
     assert len(said) == 2
-    assert float(loop.model[0].weight) == 3.0
+    assert loop.model[0].weight.item() == 3.0
 
 
 def test_a_failing_evaluation_leaves_the_weights() -> None:
