@@ -25,7 +25,7 @@ _HOME_OF = {
     "Recipe": "fbnetv3.recipe",
     "get_cfg": "fbnetv3.config",
 }
-_SUBPACKAGES = ("arch", "config", "data", "engine", "errors", "modeling", "recipe", "zoo")
+_SUBPACKAGES = ("arch", "config", "data", "engine", "errors", "modeling", "recipe", "search", "zoo")
 
 __all__ = [
     "Arch",
