@@ -11,6 +11,7 @@ from torch import nn
 
 from fbnetv3.arch import ArchError, get_arch, list_archs
 from fbnetv3.modeling import FBNetClassifier, build_model, reset_classifier
+from fbnetv3.modeling.blocks import MBConv
 
 
 @pytest.mark.parametrize("name", ["fbnetv3_a0", "fbnetv2_f1", "fbnet_b"])
@@ -48,14 +49,25 @@ def test_memory_format() -> None:
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
+def test_residual_blocks_begin_as_the_identity() -> None:
+    model = build_model("fbnetv3_a0", num_classes=3).eval()
+    first, second = model.backbone.stages[2][:2]
+    x = torch.randn(2, 24, 8, 8)
+    assert second.residual
+    assert torch.equal(second(x), x)
+    assert not first.residual
+    assert first(torch.randn(2, 12, 8, 8)).abs().max() > 0
+
+
 def test_initial_weights() -> None:
     torch.manual_seed(0)
     model = build_model("fbnetv3_a0")
     project = model.backbone.stages[5][1].pwl.conv.weight
     assert project.std().item() == pytest.approx((2 / project.shape[0]) ** 0.5, rel=0.02)
     assert model.head.fc.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    last = {id(m.pwl.bn) for m in model.modules() if isinstance(m, MBConv) and m.residual}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
+    assert all((m.weight == (id(m) not in last)).all() and (m.bias == 0).all() for m in norms)
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
     assert all((m.bias == 0).all() for m in convs)
     with torch.inference_mode():
