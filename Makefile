@@ -40,11 +40,11 @@ install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
 
 dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
 
+# Threads of several processes on few cores wait for each other: one per process.
+demo test test-slow: export OMP_NUM_THREADS ?= 1
+
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
-
-# Threads of several processes on few cores wait for each other: one per process.
-test test-slow: export OMP_NUM_THREADS = 1
 
 test: dev ## fast tests, under 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
