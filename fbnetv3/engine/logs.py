@@ -12,6 +12,17 @@ from fbnetv3.io import WriteError
 _LOGGERS = ("fbnetv3", "detectron2", "fvcore")
 
 
+class _Terminal(logging.Handler):
+    """Prints to what ``sys.stderr`` is at that moment: a progress bar puts itself in between."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one line."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except OSError:  # as logging does: a closed terminal does not end the training
+            self.handleError(record)
+
+
 class _LogFile(logging.FileHandler):
     """A log file that gives up in silence: a full disk is told by what really needs it."""
 
@@ -29,7 +40,7 @@ def setup_logging(folder: Path | None, rank: int) -> None:
     Raises:
         WriteError: the folder can't be written.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [_Terminal()]
     if folder is not None and rank == 0:
         handlers.append(_log_file(folder))
     for handler in handlers:
