@@ -1,0 +1,56 @@
+"""Where log lines go."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+
+from fbnetv3.engine.logs import setup_logging
+from fbnetv3.errors import FBNetError
+
+NAMES = ("fbnetv3", "detectron2", "fvcore")
+
+
+@pytest.fixture(autouse=True)
+def _put_back() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in NAMES]
+    before = [(log.level, log.handlers, log.propagate) for log in loggers]
+    yield
+    for log, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        for handler in set(log.handlers) - set(handlers):
+            handler.close()
+        log.level, log.handlers, log.propagate = level, handlers, propagate
+
+
+def test_lines_follow_stderr_to_where_it_was_redirected(tmp_path: Path) -> None:
+    setup_logging(tmp_path, rank=0)
+    with redirect_stderr(io.StringIO()) as bar:
+        logging.getLogger("fbnetv3.engine").info("hello")
+    assert bar.getvalue().endswith(" hello\n")
+    assert (tmp_path / "log.txt").read_text().endswith(" hello\n")
+
+
+def test_our_errors_come_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(None, rank=0)
+    log = logging.getLogger("detectron2.engine.train_loop")
+    for error in (FBNetError("told elsewhere"), ValueError("a bug")):
+        try:
+            raise error
+        except Exception:
+            log.exception("during training")
+    assert "told elsewhere" not in (text := capsys.readouterr().err)
+    assert "ValueError: a bug" in text
+
+
+def test_other_ranks_only_warn(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(None, rank=1)
+    logging.getLogger("fbnetv3").info("not this")
+    logging.getLogger("fbnetv3").warning("but this")
+    text = capsys.readouterr().err
+    assert "not this" not in text
+    assert "but this" in text
