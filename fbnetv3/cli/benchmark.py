@@ -23,12 +23,14 @@ from rich.table import Table
 from fbnetv3.arch import get_arch
 from fbnetv3.cli import benchmark_measures as measures
 from fbnetv3.cli import benchmark_variants as variants
-from fbnetv3.cli import run_main
+from fbnetv3.cli import require_detectron2, run_main
 from fbnetv3.cli.benchmark_variants import BenchmarkError, Shape, Step
 from fbnetv3.io import atomic_write
 from fbnetv3.modeling.torchvision_models import PREFIX
 
 MEASURES = ("latency", "training", "memory", "ema")
+# needs detectron2, and compares nothing with peers: measured when it is named
+LOOP = "loop"
 _WIDTH = 120  # columns, where the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _TORCHVISION_RESOLUTION = 224
@@ -69,7 +71,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(prog="fbnetv3-benchmark", description=__doc__)
     add = parser.add_argument
     add("--models", nargs="+", default=["fbnetv3_b"], metavar="NAME", help="(fbnetv3_b)")
-    add("--measures", nargs="+", choices=MEASURES, default=list(MEASURES), help="(all)")
+    add(
+        "--measures",
+        nargs="+",
+        choices=(*MEASURES, LOOP),
+        default=list(MEASURES),
+        help="(all but loop)",
+    )
     add("--resolution", type=_number, metavar="PX", help="(each network's own)")
     add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help="(1 16)")
     add("--train-batch", type=_number, default=16, metavar="N", help="of training steps (16)")
@@ -113,6 +121,14 @@ class _Bench:
         names = variants.ema_variants(self.name)
         steps = {v: variants.ema_update(self.name, v) for v in names}
         yield from self._timed("EMA update", Shape(0, self.resolution), steps)
+
+    def loop(self) -> Iterator[Row]:
+        require_detectron2()
+        from fbnetv3.cli.benchmark_loop import loop_steps
+
+        shape = self._training_shape()
+        with loop_steps(self.name, shape) as steps:
+            yield from self._timed("step of the loop", shape, steps)
 
     def memory(self) -> Iterator[Row]:
         largest = Shape(max(self.arguments.batch_sizes), self.resolution)

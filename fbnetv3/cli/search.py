@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.cli import run_main
-from fbnetv3.cli.train import _require_detectron2
+from fbnetv3.cli import require_detectron2, run_main
 from fbnetv3.errors import FBNetError
 from fbnetv3.resources import find_config
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--evolve RUN_DIR and --macs BUDGET ... go together")
     if args.evolve and args.opts:
         parser.error("--evolve takes the config of its run; drop the KEY VALUE pairs")
-    _require_detectron2()
+    require_detectron2()
     _show_warnings()
     if args.evolve:
         return _evolve(Path(args.evolve), args.macs)

@@ -6,13 +6,11 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import run_main
-from fbnetv3.errors import FBNetError
+from fbnetv3.cli import require_detectron2, run_main
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
-    _require_detectron2()
+    require_detectron2()
     from fbnetv3.engine import build
     from fbnetv3.engine.launch import launch
 
@@ -71,19 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_cuda=build.device_from_config(cfg).type == "cuda",
     )
     return 0
-
-
-def _require_detectron2() -> None:
-    try:
-        with warnings.catch_warnings():
-            # fvcore scripts two losses on import, which torch calls deprecated
-            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-            import detectron2.engine  # noqa: F401
-    except ImportError as error:
-        raise FBNetError(
-            "detectron2 is not installed; run tools/install_detectron2.py (or "
-            "fbnetv3-install-detectron2) in this environment"
-        ) from error
 
 
 def _read_config(config_file: str, opts: list[str], output_dir: str | None = None) -> CfgNode:

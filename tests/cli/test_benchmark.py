@@ -89,6 +89,17 @@ def test_layouts() -> None:
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_the_loop_is_compared_with_a_bare_one(tmp_path: Path) -> None:
+    path = tmp_path / "loop.json"
+    argv = [*SMALL, "--measures", "loop", "--train-batch", "2", "--json", str(path)]
+    assert benchmark.main(argv) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["bare PyTorch loop", "Trainer and its hooks"]
+    assert [len(row["rounds"]) for row in rows] == [2, 2]
+    assert rows[0]["ratio"] == 1.0
+    assert 0.2 < rows[1]["ratio"] < 5.0
+
+
 def test_training_step_trains() -> None:
     step = benchmark_variants.training_step("fbnetv3_a0", "ours", Shape(2, 32))
     before = step.model.head.fc.weight.detach().clone()
