@@ -1,0 +1,113 @@
+"""Compares search methods at equal numbers of evaluations; resumes where it was stopped.
+
+    python projects/search_quality/compare.py run --seeds 20
+    python projects/search_quality/compare.py report
+
+Each (problem, method, seed) is one line of results.jsonl. All start from nothing, get the same
+batches and see the same noise level; what counts is the noise-free score of the config with the
+best observed score so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import problems
+from methods import METHODS
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.jsonl"
+BATCH, TOTAL, STEP = 48, 192, 8
+
+
+def run_one(problem_name: str, method: str, seed: int) -> dict[str, Any]:
+    """Searches once; regrets are those after 8, 16, ... evaluations."""
+    problem = problems.get(problem_name)
+    median, best = problems.reference(problem_name)
+    noise = np.random.default_rng([seed, 1000])
+    started = time.perf_counter()
+    search = METHODS[method](problem, seed, TOTAL, BATCH)
+    observed: list[float] = []
+    truths: list[float] = []
+    while len(observed) < TOTAL:
+        configs = search.ask(BATCH)
+        if not configs:
+            break
+        scores = problem.measure(configs, noise)
+        search.tell(configs, scores)
+        observed += scores.tolist()
+        truths += problem.truth(configs).tolist()
+    chosen = [int(np.argmax(observed[:n])) for n in range(STEP, TOTAL + 1, STEP)]
+    return {
+        "problem": problem_name,
+        "method": method,
+        "seed": seed,
+        "regret": [round((best - truths[i]) / (best - median), 5) for i in chosen],
+        "evaluations": len(observed),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def done(path: Path) -> list[dict[str, Any]]:
+    """Returns the finished runs."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs what is not finished yet, seed by seed, so that any moment is a fair one to stop."""
+    path = Path(arguments.results)
+    known = {(r["problem"], r["method"], r["seed"]) for r in done(path)}
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for problem in arguments.problems:
+            for method in arguments.methods:
+                if (problem, method, seed) in known:
+                    continue
+                row = run_one(problem, method, seed)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(problem, method, seed, row["regret"][5::6], row["seconds"], flush=True)
+
+
+def versions() -> str:
+    """Returns the versions of the peers."""
+    found = []
+    for name in ("optuna", "cmaes", "scikit-learn", "smac", "torch", "numpy", "scipy"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} absent")
+    return ", ".join(found)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("do", choices=("run", "report"))
+    parser.add_argument("--problems", nargs="+", default=list(problems.NAMES))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--results", default=str(RESULTS))
+    arguments = parser.parse_args()
+    print(versions())
+    if arguments.do == "run":
+        run(arguments)
+    else:
+        from report import report
+
+        report(done(Path(arguments.results)), versions())
+
+
+if __name__ == "__main__":
+    main()
