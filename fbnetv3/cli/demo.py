@@ -36,7 +36,8 @@ def _last_line(path: Path) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__)
+    about = "Train a small FBNetV3 on handwritten digits and show what comes of it."
+    parser = argparse.ArgumentParser(prog="demo.py", description=about)
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
     folder = parser.parse_args(argv).output
     print(f"Training a small FBNetV3 on 1,437 handwritten digits ({_CONFIG}) ...\n", flush=True)

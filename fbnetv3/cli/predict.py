@@ -15,6 +15,12 @@ from fbnetv3.data.decode import IMAGE_SUFFIXES, decode_rgb
 from fbnetv3.errors import FBNetError
 from fbnetv3.zoo.classifier import Classifier, from_file, from_zoo
 
+_EPILOG = """\
+examples:
+  %(prog)s photo.jpg --model fbnetv3_g
+  %(prog)s folder/ --weights output/digits/model_ema.safetensors --topk 1
+"""
+
 
 class PredictError(FBNetError):
     """There is nothing to predict, or nothing to predict with."""
@@ -28,7 +34,12 @@ def _positive(text: str) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(prog="fbnetv3-predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="fbnetv3-predict",
+        description="Print the likeliest classes of images, with scores.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
     parser.add_argument("--model", metavar="NAME[.TAG]", help="zoo weights, as in fbnetv3_g")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint or .safetensors")
@@ -84,7 +95,7 @@ def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator
     """
     for path in images:
         try:
-            image = decode_rgb(path.read_bytes(), str(path))
+            image = decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         yield str(path)

@@ -23,7 +23,9 @@ _WIDTH = 160  # columns, where the output is not a terminal
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(prog="fbnetv3-zoo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="fbnetv3-zoo", description="List, check and download weights."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     listing = commands.add_parser("list", help="list models and weights")
@@ -35,7 +37,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check.add_argument("--data", help="data set for accuracies (default: the record's, if found)")
 
     write = commands.add_parser("table", help="write MODEL_ZOO.md")
-    write.add_argument("--output", type=Path, default=Path("MODEL_ZOO.md"))
+    write.add_argument(
+        "--output", type=Path, default=Path("MODEL_ZOO.md"), help="file (MODEL_ZOO.md)"
+    )
     write.add_argument("--check", action="store_true", help="only tell whether it is up to date")
 
     fetch = commands.add_parser("download", help="download weights into the cache")

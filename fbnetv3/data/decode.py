@@ -17,12 +17,13 @@ MAX_PIXELS = 178_956_970
 _FIX = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 
 
-def decode_rgb(data: bytes, name: str) -> Image.Image:
+def decode_rgb(data: bytes, name: str, fix: str = _FIX) -> Image.Image:
     """Decodes one image file; EXIF orientation is left alone.
 
     Args:
         data: the file's content, in any format that Pillow reads.
         name: how an error names the file.
+        fix: what an error says to do.
 
     Returns:
         An RGB image. 16-bit grey keeps its high byte; transparency is dropped.
@@ -32,26 +33,24 @@ def decode_rgb(data: bytes, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_pixels(image, name)
+            _check_pixels(image, name, fix)
             return _to_rgb(image)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{name}: the image is too large to be decoded ({error}); {_FIX}"
-        ) from error
+        raise DataError(f"{name}: the image is too large to be decoded ({error}); {fix}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image file ({len(data)} bytes); {_FIX}") from error
+        raise DataError(f"{name}: not an image file ({len(data)} bytes); {fix}") from error
     except Exception as error:  # decoders raise anything on damaged files, SyntaxError included
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: cannot decode the image ({reason}); {_FIX}") from error
+        raise DataError(f"{name}: cannot decode the image ({reason}); {fix}") from error
 
 
-def _check_pixels(image: Image.Image, name: str) -> None:
+def _check_pixels(image: Image.Image, name: str, fix: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{name}: {image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded; "
-            f"{_FIX}"
+            f"{fix}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -82,6 +83,8 @@ def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -
         )
     if machines > 1 and url == "auto":
         raise LaunchError("--dist-url auto works on one machine; give tcp://HOST:PORT of rank 0")
+    if url != "auto" and not re.fullmatch(r"tcp://[^/]+:\d+", url):
+        raise LaunchError(f"--dist-url {url!r}: allowed are auto and tcp://HOST:PORT of rank 0")
     if use_cuda and processes > torch.cuda.device_count():
         raise LaunchError(
             f"--num-processes {processes}: this machine has {torch.cuda.device_count()} GPUs"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from fbnetv3.zoo.errors import WeightsFileError
 
@@ -19,7 +19,6 @@ Tensors = dict[str, torch.Tensor]
 
 # where training frameworks put the tensors inside a saved dict; averaged weights come first
 _WRAPPERS = ("ema", "state_dict", "model", "tensors")
-_BROKEN = (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -144,7 +143,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         raise WeightsFileError(f"{path} is not a weights file: it is {_a(kind)}; get it again")
     try:
         return _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
-    except (SafetensorError, pickle.UnpicklingError, *_BROKEN) as error:
+    except WeightsFileError:
+        raise
+    except Exception as error:  # unpicklers raise anything on what is no pickle, struct.error too
         raise WeightsFileError(f"cannot read weights {path}: {_reason(error)}") from error
 
 

@@ -52,6 +52,7 @@ def test_one_process_is_called_here() -> None:
         ({"num_machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "--machine-rank 2"),
         ({"machine_rank": -1}, "--machine-rank -1"),
         ({"num_machines": 2}, "--dist-url"),
+        ({"num_processes": 2, "dist_url": "node1"}, "--dist-url 'node1'.*tcp://HOST:PORT"),
         ({"num_processes": 99, "use_cuda": True}, "GPUs"),
     ],
 )

@@ -73,10 +73,11 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
         (b"<html></html>", "web page"),
         (b"PK\x03\x04 half a zip", "truncated"),
         (b"hello", "cannot read"),
+        (b"junk", "cannot read"),
         (bytes(range(256)) * 4, "cannot read"),
         ((10**6).to_bytes(8, "little") + b"{", "truncated"),
     ],
-    ids=["empty", "html", "zip", "text", "noise", "safetensors"],
+    ids=["empty", "html", "zip", "text", "half an opcode", "noise", "safetensors"],
 )
 def test_what_is_no_weights_file(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.pth"
