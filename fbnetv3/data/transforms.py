@@ -37,6 +37,9 @@ _POLICIES = {
 # what the policies were found with: borders that move in are grey
 _AUGMENT_FILL = [128, 128, 128]
 _AREA_SHARE = (0.08, 1.0)
+# long side over short side, from where on the ends are cut off before resizing: the centre crop
+# would drop them, and a line of 1 x 20,000 pixels would grow to gigabytes on the way
+_MOST_ELONGATED = 64
 
 
 class ImageTransform(ABC):
@@ -160,9 +163,17 @@ class _Fit:
     def __call__(self, image: Image.Image) -> Image.Image:
         if image.size == (self.resize, self.resize) == (self.resolution, self.resolution):
             return image
-        resized = F.resize(image, [self.resize], interpolation=self.resampling)
+        resized = F.resize(_without_ends(image), [self.resize], interpolation=self.resampling)
         cropped: Image.Image = F.center_crop(resized, [self.resolution])
         return cropped
+
+
+def _without_ends(image: Image.Image) -> Image.Image:
+    most = _MOST_ELONGATED * min(image.size)
+    if max(image.size) <= most:
+        return image
+    middle: Image.Image = F.center_crop(image, [min(image.height, most), min(image.width, most)])
+    return middle
 
 
 class _PaddedCrop(_Fit):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from fbnetv3.data import (
     build_dataset,
     check_same_classes,
 )
-from fbnetv3.errors import did_you_mean
+from fbnetv3.errors import FBNetError, did_you_mean
 from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
 from fbnetv3.zoo.api import default_resize
@@ -38,6 +40,17 @@ class Process:
 
     rank: int = 0
     world_size: int = 1
+
+
+@contextmanager
+def _naming(keys: str) -> Iterator[None]:
+    """Puts the config's keys before the complaint of what is made from their values."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except FBNetError as error:
+        raise ConfigError(f"{keys}: {error}") from error
 
 
 def device_from_config(cfg: CfgNode) -> torch.device:
@@ -72,11 +85,14 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
                 f"MODEL.ARCH_VARIANT, WIDTH and DEPTH are for tables, not for {name}; unset them"
             )
         return str(name)
-    arch = _VARIANTS[variant](_named_arch(name))
+    with _naming("MODEL.ARCH"):
+        arch = _VARIANTS[variant](_named_arch(name))
     if cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
-        arch = scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
+        with _naming("MODEL.WIDTH and MODEL.DEPTH"):
+            arch = scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
     resolution = cfg.INPUT.RESOLUTION
-    return arch.replace(resolution=resolution) if resolution else arch
+    with _naming("INPUT.RESOLUTION"):
+        return arch.replace(resolution=resolution) if resolution else arch
 
 
 def _named_arch(name: str) -> Arch:
@@ -111,9 +127,9 @@ def network_from_config(
     arch: Arch | str, num_classes: int, recipe: Recipe, device: torch.device
 ) -> nn.Module:
     """Builds the network of a recipe, channels last, on a device."""
-    model = build_model(
-        arch, num_classes=num_classes, drop_rate=recipe.dropout, drop_path_rate=recipe.drop_path
-    )
+    dropout, drop_path = recipe.dropout, recipe.drop_path
+    with _naming("MODEL"):
+        model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
@@ -157,15 +173,16 @@ def train_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
 ) -> TrainLoader:
     """Makes the training batches of a recipe."""
-    transform = TrainTransform(
-        resolution,
-        mean=cfg.INPUT.MEAN,
-        std=cfg.INPUT.STD,
-        crop=cfg.INPUT.TRAIN_CROP,
-        flip=cfg.INPUT.TRAIN_FLIP,
-        auto_augment=recipe.auto_augment,
-        interpolation=cfg.INPUT.INTERPOLATION,
-    )
+    with _naming("INPUT"):
+        transform = TrainTransform(
+            resolution,
+            mean=cfg.INPUT.MEAN,
+            std=cfg.INPUT.STD,
+            crop=cfg.INPUT.TRAIN_CROP,
+            flip=cfg.INPUT.TRAIN_FLIP,
+            auto_augment=recipe.auto_augment,
+            interpolation=cfg.INPUT.INTERPOLATION,
+        )
     return TrainLoader(
         dataset,
         transform,
@@ -205,9 +222,11 @@ def eval_loader_from_config(
     """Makes the validation batches."""
     if cfg.TEST.BATCH_SIZE < 1:
         raise ConfigError(f"TEST.BATCH_SIZE={cfg.TEST.BATCH_SIZE} is out of range; allowed: >= 1")
+    with _naming("INPUT"):
+        transform = EvalTransform(**preprocessing)
     return EvalLoader(
         dataset,
-        EvalTransform(**preprocessing),
+        transform,
         batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,

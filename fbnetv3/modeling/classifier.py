@@ -91,7 +91,8 @@ def build_model(
         num_classes: outputs; the table's own number gives way to it.
         pretrained: whether to load the zoo's default weight of that name. With another number
             of classes than the weight's, the classifier begins anew.
-        drop_rate: dropout before the classifier, in [0, 1).
+        drop_rate: dropout before the classifier, in [0, 1). It takes the place of torchvision's
+            own default too: ``torchvision/alexnet`` has no dropout unless it is given.
         drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
 
     Returns:

@@ -38,6 +38,23 @@ def test_eval_equals_torchvision(size, interpolation, resize, crop):
     torch.testing.assert_close(ours, reference(image), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_001), (30_000, 3)])
+def test_a_line_of_pixels_is_not_blown_up(size, monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def watched(image, size, *args, **kwargs):
+        sizes.append(size)
+        return resize(image, size, *args, **kwargs)
+
+    image = _image(*size)
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert EvalTransform(224, 256)(image).shape == (3, 224, 224)
+    assert TrainTransform(224, crop="padded")(image).shape == (3, 224, 224)
+    assert len(sizes) == 2
+    assert max(max(s) for s in sizes) <= 64 * 256
+
+
 def test_image_of_the_final_size_is_not_resampled():
     image = _image(32, 32)
     assert np.array_equal(EvalTransform(32).pixels(image), image)

@@ -47,6 +47,27 @@ def test_networks_of_torchvision_have_no_table(tiny: Make, key: str) -> None:
         build.arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18", **{key: 2.0}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"MODEL__ARCH": "fbnetv3_x"}, "MODEL.ARCH: "),
+        ({"MODEL__WIDTH": -1.0}, "MODEL.WIDTH and MODEL.DEPTH: "),
+        ({"INPUT__RESOLUTION": -5}, "INPUT.RESOLUTION: "),
+    ],
+)
+def test_a_bad_table_names_the_key(tiny: Make, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build.arch_from_config(tiny(**changes))
+    assert str(caught.value).startswith(key)
+
+
+def test_bad_preprocessing_names_the_group(tiny: Make) -> None:
+    cfg = tiny(INPUT__RESIZE=8)
+    made = build.preprocessing_from_config(cfg, build.arch_from_config(cfg))
+    with pytest.raises(ConfigError, match=r"^INPUT: resize 8 is smaller"):
+        build.eval_loader_from_config(cfg, build.test_set_from_config(cfg), made, build.Process())
+
+
 def test_resolution_and_resize(tiny: Make) -> None:
     def found(**changes: Any) -> tuple[int, int]:
         cfg = tiny(**{"INPUT__RESIZE": 0, **changes})
