@@ -72,10 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read_config(config_file: str, opts: list[str], output_dir: str | None = None) -> CfgNode:
-    from fbnetv3.config import get_cfg
+    from fbnetv3.config import ConfigError, get_cfg
+    from fbnetv3.config.files import load_yaml
 
     cfg = get_cfg()
     path = find_config(config_file)
+    if "SEARCH" in load_yaml(path):
+        raise ConfigError(
+            f"{path} describes a search: fbnetv3-search --config-file {config_file} runs it, and "
+            "writes configs of the networks it finds, which can be trained"
+        )
     cfg.merge_from_file(str(path))
     cfg.merge_from_list(opts)
     if output_dir is not None:

@@ -163,3 +163,10 @@ def test_help_is_quick_and_needs_no_detectron2() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "--config-file" in done.stdout
+
+
+def test_a_search_is_sent_to_its_own_command(capsys: Any) -> None:
+    assert run_main(main, ["--config-file", "model_zoo/search/digits.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert "fbnetv3-search --config-file model_zoo/search/digits.yaml" in message
+    assert message.count("\n") == 1
