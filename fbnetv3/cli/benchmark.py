@@ -85,7 +85,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=_number, default=1, metavar="N", help="of torch (1)")
     add("--compile", action="store_true", help="also measure deploy(compile=True)")
     add("--json", type=Path, metavar="FILE", help="write the numbers, with every round's")
-    return parser.parse_args(argv)
+    _add_table_options(parser)
+    arguments = parser.parse_args(argv)
+    if bool(arguments.latency_table) != bool(arguments.config_file):
+        parser.error("--latency-table FILE and --config-file CONFIG go together")
+    return arguments
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "latency table", "measure the blocks of a search space instead, for latency constraints"
+    )
+    add = group.add_argument
+    add("--latency-table", type=Path, metavar="FILE", help="json that is written")
+    add("--config-file", metavar="CONFIG", help="of a search, such as those in model_zoo/search/")
+    add("--networks", type=_number, default=100, metavar="N", help="to measure blocks in (100)")
+    add("--check", type=_number, default=30, metavar="N", help="others, to check the sums (30)")
 
 
 @dataclass(frozen=True)
@@ -223,13 +238,25 @@ def _resolution(name: str) -> int:
     return _TORCHVISION_RESOLUTION if name.startswith(PREFIX) else get_arch(name).resolution
 
 
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _measure_table(arguments: argparse.Namespace) -> int:
+    from fbnetv3.cli import benchmark_latency
+
+    with _progress() as progress:
+        table = benchmark_latency.make_table(arguments, progress, _cpu())
+    print(*benchmark_latency.report(table, arguments.latency_table), sep="\n")
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> list[Row]:
     """Measures what the command line asks for; returns the rows, each group's reference first."""
     sizes = {name: arguments.resolution or _resolution(name) for name in arguments.models}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with variants.torch_threads(arguments.threads), shown as progress:
+    with variants.torch_threads(arguments.threads), _progress() as progress:
         benches = [_Bench(name, size, arguments, progress) for name, size in sizes.items()]
         return [row for bench in benches for row in bench.rows()]
 
@@ -237,6 +264,8 @@ def run(arguments: argparse.Namespace) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints a table, writes JSON if asked; returns the exit status."""
     arguments = parse(argv)
+    if arguments.latency_table is not None:
+        return _measure_table(arguments)
     rows = run(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(_table(rows, arguments.threads))
