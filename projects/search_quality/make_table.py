@@ -1,0 +1,116 @@
+"""Makes the joint table: trains every candidate of the grid, seed after seed, on one thread.
+
+    OMP_NUM_THREADS=1 python -m projects.search_quality.make_table train --seeds 2
+    OMP_NUM_THREADS=1 python -m projects.search_quality.make_table noise
+    python -m projects.search_quality.make_table pack
+
+Run from the repository's root, with CIFAR-10 below ``FBNETV3_DATA``. ``train`` may be killed at any
+moment and called again: every training is a line of a log that is only appended to. All candidates
+come once before any comes twice, so that a run cut short gives a whole table of fewer seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fbnetv3.io import atomic_write
+from projects.search_quality import joint_table, micro_training
+
+NOISE_SEEDS = range(100, 108)
+"""Seeds of the trainings that measure the noise: none of them is in the table."""
+NOISE_POINTS = 24
+
+
+class Log:
+    """Finished trainings, a line each: ``seed point right_1 ... right_E seconds``.
+
+    Args:
+        path: of the log; made if it is missing. A last line that a kill cut short is dropped.
+
+    Raises:
+        SystemExit: it belongs to another space, recipe or training.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, head = path, f"# {_fingerprint()}\n"
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1] or head
+        if not whole.startswith(head):
+            raise SystemExit(f"{path} was made by another version of the trainings; move it away")
+        if whole != text:
+            with atomic_write(path) as temporary:
+                temporary.write_text(whole)
+
+    def rows(self) -> list[list[float]]:
+        """Returns the finished trainings."""
+        lines = self._path.read_text().splitlines()[1:]
+        return [[float(x) for x in line.split()] for line in lines]
+
+    def add(self, seed: int, point: int, right: list[int], seconds: float) -> None:
+        """Appends a training."""
+        with self._path.open("a") as file:
+            print(seed, point, *right, f"{seconds:.2f}", file=file)
+
+
+def _fingerprint() -> str:
+    parts = [
+        (joint_table.FOLDER / "space.yaml").read_text(),
+        inspect.getsource(micro_training),
+        inspect.getsource(joint_table.joint_space),
+        inspect.getsource(joint_table.recipe_of),
+        repr((joint_table.BASE, joint_table.RMSPROP_FACTOR)),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
+    """Trains the (seed, point) pairs that the log lacks."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    space, fbnet = joint_table.joint_space(), joint_table.architectures()
+    configs = space.configs(joint_table.grid(space))
+    done = {(int(row[0]), int(row[1])) for row in log.rows()}
+    images = None
+    for seed, point in plan:
+        if (seed, point) in done:
+            continue
+        arch = fbnet.arch(configs[point], joint_table.NUM_CLASSES)
+        images = images or micro_training.load_images(arch.resolution, cache)
+        start = time.process_time()
+        recipe = joint_table.recipe_of(configs[point])
+        right = micro_training.train(arch, recipe, images, seed)
+        log.add(seed, point, right, time.process_time() - start)
+
+
+def table_plan(seeds: int) -> Iterator[tuple[int, int]]:
+    """Yields (seed, point): all points in random order, then all again with the next seed."""
+    points = len(joint_table.grid(joint_table.joint_space()))
+    order = np.random.default_rng(0).permutation(points)
+    for seed in range(seeds):
+        for point in order:
+            yield seed, int(point)
+
+
+def main() -> None:
+    """Runs a command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["train", "noise", "pack"])
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each candidate")
+    parser.add_argument("--folder", type=Path, default=Path("output/joint_table"))
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    log = Log(args.folder / "trainings.log")
+    if args.command == "train":
+        train_all(table_plan(args.seeds), log, args.folder / "pixels.npz")
+
+
+if __name__ == "__main__":
+    main()
