@@ -23,8 +23,8 @@ from fbnetv3.search.space import unique_rows
 FOLDER = Path(__file__).with_name("table")
 NUM_CLASSES = 10
 BASE = Recipe(
-    reference_batch=128,
-    batch_size=128,
+    reference_batch=64,
+    batch_size=64,
     epochs=4.0,
     schedule="cosine",
     warmup_epochs=0.5,

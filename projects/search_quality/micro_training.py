@@ -25,8 +25,8 @@ from fbnetv3.recipe import Recipe
 
 SEED = 0
 """Which images train and which are held out: the same for all trainings."""
-TRAIN, HELD_OUT = 3584, 8000
-"""Images; 3584 are 28 batches of 128."""
+TRAIN, HELD_OUT = 1792, 8000
+"""Images; 1792 are 28 batches of 64."""
 EARLY = 1000
 """Of the images held out, so many score every epoch but the last."""
 SHIFT = 1
