@@ -1,0 +1,57 @@
+"""Scores of a full factorial design with the noise taken out, effect by effect.
+
+A table over all combinations of some factors is the sum of a mean, main effects and interactions
+of every order, at right angles to each other. Noise has the same mean square in each; what an
+effect has beyond it is signal. So each effect is shrunk by the share of noise in it (empirical
+Bayes; James and Stein, 1961): nothing is assumed of a score's shape over a factor, and no
+predictor that a search might use is favoured.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Effect = tuple[int, ...]
+
+
+def effects(table: Floats) -> Iterator[tuple[Effect, Floats, int]]:
+    """Yields (axes, effect, degrees of freedom) of every subset of axes; the effects add up.
+
+    Args:
+        table: a score for each combination, an axis per factor.
+    """
+    axes = range(table.ndim)
+    for order in range(table.ndim + 1):
+        for chosen in itertools.combinations(axes, order):
+            part = table.mean(axis=tuple(a for a in axes if a not in chosen), keepdims=True)
+            for axis in chosen:
+                part = part - part.mean(axis=axis, keepdims=True)
+            yield chosen, part, int(np.prod([table.shape[a] - 1 for a in chosen]))
+
+
+def noise_variance(table: Floats, order: int) -> float:
+    """Estimates the variance of noise from the interactions of at least ``order`` factors.
+
+    It is too high rather than too low: what signal those have counts as noise.
+    """
+    squares, freedom = 0.0, 0
+    for axes, part, df in effects(table):
+        if len(axes) >= order:
+            squares += float((part**2).sum()) * table.size / part.size
+            freedom += df
+    return squares / freedom
+
+
+def denoised(table: Floats, variance: float) -> Floats:
+    """Returns the table with every effect times ``max(0, 1 - variance / its mean square)``."""
+    found = np.zeros_like(table)
+    for axes, part, df in effects(table):
+        mean_square = float((part**2).sum()) * table.size / part.size / df
+        keep = 1.0 if not axes else max(0.0, 1.0 - variance / max(mean_square, 1e-300))
+        found += keep * part
+    return found
