@@ -80,6 +80,12 @@ class Evolved:
     scores: Floats
     history: list[float]
 
+    def head(self, count: int) -> Evolved:
+        """Returns the first ``count`` candidates."""
+        return Evolved(
+            self.pool.take(np.arange(len(self.pool))[:count]), self.scores[:count], self.history
+        )
+
 
 def evolve(
     space: SearchSpace,

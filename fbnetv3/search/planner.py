@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -235,10 +235,10 @@ class Planner:
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
         settings = self._settings
-        if top_k is not None:
-            settings = fine.EvolutionSettings(**{**vars(settings), "top": top_k})
+        if top_k is not None and top_k > settings.top:
+            settings = replace(settings, top=top_k)  # never fewer: a generation needs breadth
         predictor = model.predictor
-        return fine.evolve(
+        found = fine.evolve(
             self._space,
             self._costs,
             wanted,
@@ -247,6 +247,7 @@ class Planner:
             settings,
             np.random.default_rng([self._seed, _FINE]),
         )
+        return found.head(settings.top if top_k is None else top_k)
 
     def _first_generation(
         self, known: Known, constraints: tuple[Constraint, ...], settings: fine.EvolutionSettings

@@ -168,6 +168,16 @@ def test_one_predictor_serves_many_budgets() -> None:
         search.evolve([Constraint("macs", upper=1.0)])
 
 
+def test_asking_for_one_candidate_evolves_as_many() -> None:
+    search = problem.search()
+    search.run(problem.evaluate)
+    budget = [Constraint("macs", upper=450)]
+    whole = search.evolve(budget)
+    assert len(whole) == problem.SETTINGS.top
+    assert search.evolve(budget, top_k=1) == whole[:1]
+    assert len(search.evolve(budget, top_k=15)) == 15
+
+
 def test_warm_start_begins_with_a_predictor(tmp_path: Path) -> None:
     earlier = problem.search().run(lambda t: problem.quality(t.config)).trials
     warm = problem.search(warm_start=earlier, seed=5)
