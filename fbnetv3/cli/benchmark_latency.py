@@ -25,7 +25,7 @@ from rich.progress import Progress
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from fbnetv3.arch import Arch
+from fbnetv3.arch import Arch, count_cost
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import Shape, arch_shapes
 from fbnetv3.cli import require_detectron2
@@ -36,7 +36,7 @@ from fbnetv3.search.fbnet_space import FBNetSpace
 
 Clock = Callable[[], float]
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
-_TOGETHER = 12  # networks in memory at a time
+_TOGETHER = 150e6  # parameters in memory at a time: the more, the less drift between networks
 _ROUND_SECONDS = 0.05  # shorter networks are called more than once a round
 _BEST = 0.25  # share of the calls, the fastest ones, whose mean counts
 
@@ -202,8 +202,7 @@ def measure(
     apart: dict[int, list[float]] = {}
     whole: dict[int, float] = {}
     mixed = [todo[i] for i in np.random.default_rng(0).permutation(len(todo))]
-    for start in range(0, len(mixed), _TOGETHER):
-        part = mixed[start : start + _TOGETHER]
+    for part in _groups(mixed):
         networks = [timed(arch, apart=by_block) for arch, by_block, _ in part]
         run_rounds(networks, rounds, clock)
         for network, (_, by_block, i) in zip(networks, part, strict=True):
@@ -214,6 +213,14 @@ def measure(
                 whole[i] = ms[0]
             advance()
     return [apart[i] for i in range(len(archs))], [whole[i] for i in range(len(checks))]
+
+
+def _groups(todo: Sequence[tuple[Arch, bool, int]]) -> Iterator[list[tuple[Arch, bool, int]]]:
+    """Yields equal parts that fit into memory."""
+    params = sum(int(count_cost(arch).params) for arch, _, _ in todo)
+    count = min(len(todo), math.ceil(params / _TOGETHER))
+    for i in range(count):
+        yield list(todo[i::count])
 
 
 def compared(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:

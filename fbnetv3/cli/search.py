@@ -85,6 +85,7 @@ def _read_config(config_file: str, opts: list[str]) -> Any:
 
 def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
     """Makes the search that a config describes, on the storage of its folder."""
+    from fbnetv3.arch.latency import LatencyTable
     from fbnetv3.search.config import search_arguments
     from fbnetv3.search.evaluator import num_classes_from_config, space_from_config
     from fbnetv3.search.executor import InProcess, LocalWorkers
@@ -93,7 +94,10 @@ def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
 
     space = space_from_config(cfg)
     node = cfg.SEARCH
-    statistics = space.statistics(num_classes_from_config(cfg)) if space.has_architecture else None
+    statistics = None
+    if space.has_architecture:
+        latency = LatencyTable.load(node.LATENCY_TABLE) if node.LATENCY_TABLE else None
+        statistics = space.statistics(num_classes_from_config(cfg), latency)
     return JointNAS(
         space.space,
         statistics=statistics,

@@ -13,6 +13,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SPACE": ("fbnetv3", "a packaged space (fbnetv3, nano, autotrain), or the path of a yaml"),
     "FIX": ([], "variables that keep one value: [NAME, VALUE, NAME, VALUE, ...]"),
     "CONSTRAINTS": ([], "such as '4e8 <= macs <= 8e8', 'params <= 5e6'; the first one is binned"),
+    "LATENCY_TABLE": ("", "json of tools/benchmark.py --latency-table, for 'latency_ms <= 5'"),
     "POOL_SIZE": (20_000, "candidates in the quasi Monte-Carlo pool (n)"),
     "BATCH_SIZE": (48, "candidates trained per iteration (m)"),
     "ITERATIONS": (4, "batches of stage 1 (T)"),
@@ -88,8 +89,14 @@ def parse_constraint(text: str) -> Constraint:
 def search_arguments(cfg: Any) -> dict[str, Any]:
     """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
     node = cfg.SEARCH
+    constraints = [parse_constraint(text) for text in node.CONSTRAINTS]
+    if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in constraints):
+        raise SearchError(
+            "a constraint on latency_ms needs SEARCH.LATENCY_TABLE FILE; measure one on this "
+            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
+        )
     return {
-        "constraints": [parse_constraint(text) for text in node.CONSTRAINTS],
+        "constraints": constraints,
         "pool_size": node.POOL_SIZE,
         "batch_size": node.BATCH_SIZE,
         "iterations": node.ITERATIONS,

@@ -2,13 +2,17 @@
 
 A row's ``k`` and ``e`` become one variable for its first layer and one for the rest, which
 matters only where the depth exceeds 1. Ranges with the same ``tie`` are one variable.
+
+The paper states 10^17 architectures. The table has that many (10^17.2) if each row has one
+kernel, the last one with depth one expansion, and the resolution is left out. All of these are
+told apart here, 10^20.5 in all: FBNetV3-B has other kernels in the first layers of its stages
+than in the rest, and the resolution is searched.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +21,22 @@ import yaml
 
 from fbnetv3.arch import Arch, Block
 from fbnetv3.arch.cost import count_cost_arrays
+from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import Layer, round_channels
 from fbnetv3.errors import did_you_mean
 from fbnetv3.recipe import Recipe
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.space import Choice, FloatRange, IntRange, Parameter, SearchSpace, When
+from fbnetv3.search.space import SearchSpace
+from fbnetv3.search.space_table import Ref, TableReader, resolve
 
 _FOLDER = Path(__file__).with_name("spaces")
-_HEAD = ("name", "width_divisor", "width", "resolution", "defaults", "rows", "recipe")
 _SGD = "sgd_lr_factor"
+_KEYS = (
+    *("name", "note", "width_divisor", "width", "resolution", "defaults", "rows", "recipe"),
+    _SGD,
+)
+LATENCY = "latency_ms"
 STATISTICS = ("macs", "params", "activations")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: fixed values, and the names of variables where there are some.
-
-    Attributes:
-        first, rest: key -> value or :class:`Ref`, of the first layer and of the others.
-        n: depth: a number or a Ref.
-    """
-
-    first: dict[str, Any]
-    rest: dict[str, Any]
-    n: Any
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Stands for the value of a variable."""
-
-    name: str
 
 
 class FBNetSpace:
@@ -64,18 +53,20 @@ class FBNetSpace:
 
     def __init__(self, table: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> None:
         for key in table:
-            if key not in (*_HEAD, _SGD):
-                raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), (*_HEAD, _SGD))}")
+            if key not in _KEYS:
+                raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), _KEYS)}")
         self.name = str(table.get("name", "space"))
+        self._note = str(table.get("note", ""))
         self._divisor = table.get("width_divisor", 8)
         self._width = float(table.get("width", 1.0))
         self._sgd_factor = float(table.get(_SGD, 1.0))
-        self._parameters: dict[str, Parameter] = {}
-        self._rows = self._read_rows(table)
-        self.resolution = self._value("resolution", table.get("resolution", 224), "architecture")
-        self._recipe = self._read_recipe(table.get("recipe") or {})
-        self._fix(dict(fixed or {}))
-        self.space = SearchSpace(self._parameters.values())
+        reader = TableReader()
+        self._rows = reader.rows(table)
+        self.resolution = reader.value("resolution", table.get("resolution", 224), "architecture")
+        known = [field.name for field in dataclasses.fields(Recipe)]
+        self._recipe = reader.recipe(table.get("recipe") or {}, known)
+        reader.fix(fixed or {})
+        self.space = SearchSpace(reader.parameters.values())
 
     @classmethod
     def from_yaml(cls, name: str, fixed: Mapping[str, Any] | None = None) -> FBNetSpace:
@@ -107,86 +98,24 @@ class FBNetSpace:
         """Whether architectures are searched, not recipes only."""
         return bool(self._rows)
 
-    def _read_rows(self, table: Mapping[str, Any]) -> list[Row]:
-        rows = table.get("rows") or []
-        stages = [row.get("stage") for row in rows]
-        found = []
-        for i, row in enumerate(rows):
-            letter = "abcdefgh"[stages[:i].count(row.get("stage"))]
-            several = stages.count(row.get("stage")) > 1
-            name = f"stage{row.get('stage')}{letter if several else ''}"
-            found.append(self._read_row(name, dict(row), table.get("defaults") or {}))
-        return found
-
-    def _read_row(self, name: str, row: dict[str, Any], defaults: Mapping[str, Any]) -> Row:
-        n = self._value(f"{name}_n", row.pop("n", 1), "architecture")
-        has_rest = isinstance(n, Ref) or n > 1
-        deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
-        takes = ("act", "se_ratio") if row.get("se") else ("act",)
-        first: dict[str, Any] = {k: v for k, v in defaults.items() if k in takes}
-        rest = dict(first)
-        for key, value in row.items():
-            parts = value if isinstance(value, dict) and "first" in value else {"first": value}
-            first[key] = self._value(f"{name}_{key}", parts["first"], "architecture")
-            again = parts.get("rest", value)
-            if not has_rest or key in ("c", "s"):
-                rest[key] = first[key]
-            else:
-                rest[key] = self._value(f"{name}_{key}_rest", again, "architecture", deep)
-        rest["s"] = 1
-        return Row(first, rest, n)
-
-    def _read_recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        known = [f.name for f in dataclasses.fields(Recipe)]
-        for key in values:
-            if key not in known:
-                raise SearchError(f"recipe has no key {key!r}{did_you_mean(str(key), known)}")
-        return {key: self._value(key, value, "recipe") for key, value in values.items()}
-
-    def _value(self, name: str, value: Any, part: str, active_if: tuple[When, ...] = ()) -> Any:
-        """Returns a plain value, or a Ref to the variable that a mapping describes."""
-        if not isinstance(value, dict):
-            return value
-        name = value.get("tie", name)
-        parameter = _parameter(name, value, part, active_if)
-        known = self._parameters.get(name)
-        if known is None:
-            self._parameters[name] = parameter
-        elif dataclasses.replace(known, active_if=()) != dataclasses.replace(  # type: ignore[type-var]
-            parameter, active_if=()
-        ):
-            raise SearchError(
-                f"{name}: tied ranges differ: {known.describe()}, {parameter.describe()}"
-            )
-        else:
-            # active where any of its rows uses it; always, where one of them always does
-            both = (*known.active_if, *active_if) if known.active_if and active_if else ()
-            del self._parameters[name]  # to the end: after every depth that it depends on
-            self._parameters[name] = dataclasses.replace(  # type: ignore[type-var]
-                known, active_if=both
-            )
-        return Ref(name)
-
-    def _fix(self, fixed: dict[str, Any]) -> None:
-        for name, value in fixed.items():
-            if name not in self._parameters:
-                close = did_you_mean(name, self._parameters)
-                raise SearchError(f"the space has no variable {name!r} to fix{close}")
-            old = self._parameters[name]
-            value = old.value(old.level(value))
-            self._parameters[name] = Choice(name, (value,), old.part, old.active_if)
+    def size_lines(self) -> list[str]:
+        """Returns how many candidates there are, and what the table notes of it."""
+        powers = [f"10^{self.space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
+        sizes = f"{powers[0]} architectures x {powers[1]} recipes"
+        lines = [f"space {self.name}: {len(self.space)} variables, {sizes}"]
+        return [*lines, self._note] if self._note else lines
 
     def arch(self, config: Mapping[str, Any], num_classes: int = 1000) -> Arch:
         """Builds the architecture of a candidate."""
         blocks = []
         for row in self._rows:
-            n = _resolve(row.n, config)
+            n = resolve(row.n, config)
             blocks.append(Block.from_dict({**self._filled(row.first, config), "n": 1}))
             if n > 1:
                 blocks.append(Block.from_dict({**self._filled(row.rest, config), "n": n - 1}))
         return Arch(
             name=self.name,
-            resolution=_resolve(self.resolution, config),
+            resolution=resolve(self.resolution, config),
             blocks=tuple(blocks),
             width_divisor=self._divisor,
             num_classes=num_classes,
@@ -194,28 +123,35 @@ class FBNetSpace:
 
     def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
         """Returns ``base`` with the recipe of a candidate; SGD's lr is multiplied (Table 1)."""
-        values = {key: _resolve(value, config) for key, value in self._recipe.items()}
+        values = {key: resolve(value, config) for key, value in self._recipe.items()}
         recipe = dataclasses.replace(base, **values)
         if "lr" in values and recipe.optimizer == "sgd":
             return dataclasses.replace(recipe, lr=recipe.lr * self._sgd_factor)
         return recipe
 
     def _filled(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-        filled = {key: _resolve(value, config) for key, value in row.items()}
+        filled = {key: resolve(value, config) for key, value in row.items()}
         if self._width != 1.0 and filled.get("op") != "mbpool":
             filled["c"] = round_channels(filled["c"] * self._width, self._divisor)
         return filled
 
-    def statistics(self, num_classes: int) -> FBNetStatistics | None:
-        """Returns what prices candidates; None where the architecture is fixed."""
-        return FBNetStatistics(self, num_classes) if self._rows else None
+    def statistics(
+        self, num_classes: int, latency: LatencyTable | None = None
+    ) -> FBNetStatistics | None:
+        """Returns what prices candidates; None where the architecture is fixed.
+
+        Args:
+            num_classes: of the classifier.
+            latency: table for the statistic ``latency_ms``; None: there is none.
+        """
+        return FBNetStatistics(self, num_classes, latency) if self._rows else None
 
     def rows_of(self, columns: Mapping[str, Any], extra: int) -> list[dict[str, Any]]:
         """Returns table rows whose values are arrays, with ``n - 1 + extra`` further layers."""
         found = []
         for row in self._rows:
             found.append({**self._filled(row.first, columns), "n": 1})
-            n = _resolve(row.n, columns)
+            n = resolve(row.n, columns)
             if isinstance(row.n, Ref) or n > 1:
                 found.append({**self._filled(row.rest, columns), "n": n - 1 + extra})
         return found
@@ -267,10 +203,12 @@ class FBNetSpace:
 
 
 class FBNetStatistics:
-    """MACs, params and activations of candidates, for whole populations at once."""
+    """MACs, params, activations and latency of candidates, for whole populations at once."""
 
-    def __init__(self, space: FBNetSpace, num_classes: int) -> None:
-        self._space, self._num_classes = space, num_classes
+    def __init__(
+        self, space: FBNetSpace, num_classes: int, latency: LatencyTable | None = None
+    ) -> None:
+        self._space, self._num_classes, self._latency = space, num_classes, latency
 
     def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Returns the statistics of configs."""
@@ -281,54 +219,30 @@ class FBNetStatistics:
         """Returns the statistics of arrays of values by variable.
 
         A row cannot have 0 layers more than its first, but cost is linear in their number: that
-        of ``n - 1`` is twice that of ``n`` less that of ``n + 1``, exactly.
+        of ``n - 1`` is twice that of ``n`` less that of ``n + 1``, exactly (a latency but for
+        its last digits).
         """
         size = len(next(iter(columns.values())))
-        one, two = (self._cost(columns, extra) for extra in (1, 2))
-        found = {name: 2 * getattr(one, name) - getattr(two, name) for name in STATISTICS}
-        return {name: np.broadcast_to(value, size) for name, value in found.items()}
+        one, two = (self._costs(columns, extra) for extra in (1, 2))
+        return {name: np.broadcast_to(2 * one[name] - two[name], size) for name in one}
 
-    def _cost(self, columns: Mapping[str, np.ndarray], extra: int) -> Any:
-        return count_cost_arrays(
-            self._space.rows_of(columns, extra),
-            _resolve(self._space.resolution, columns),
-            width_divisor=self._space._divisor,
-            num_classes=self._num_classes,
-        )
+    def _costs(self, columns: Mapping[str, np.ndarray], extra: int) -> dict[str, Any]:
+        rows = self._space.rows_of(columns, extra)
+        resolution = resolve(self._space.resolution, columns)
+        settings: dict[str, Any] = {
+            "width_divisor": self._space._divisor,
+            "num_classes": self._num_classes,
+        }
+        cost = count_cost_arrays(rows, resolution, **settings)
+        found: dict[str, Any] = {name: getattr(cost, name) for name in STATISTICS}
+        if self._latency is not None:
+            found[LATENCY] = self._latency.of_rows(rows, resolution, **settings)
+        return found
 
 
 def list_spaces() -> list[str]:
     """Returns the names of the packaged spaces."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
-def _parameter(
-    name: str, value: dict[str, Any], part: str, active_if: tuple[When, ...]
-) -> Parameter:
-    """Makes a variable of ``{choices: [...]}`` or ``{range: [low, high, step], log: bool}``."""
-    unknown = set(value) - {"choices", "range", "log", "tie"}
-    if unknown or ("choices" in value) == ("range" in value):
-        raise SearchError(
-            f"{name}: {value} is no variable; write {{choices: [3, 5]}} or "
-            "{range: [low, high, step]}, with log: true or tie: NAME where wanted"
-        )
-    if "choices" in value:
-        return Choice(name, tuple(value["choices"]), part=part, active_if=active_if)
-    bounds = value["range"]
-    if not isinstance(bounds, list) or len(bounds) not in (2, 3):
-        raise SearchError(f"{name}: range {bounds!r} is not [low, high] or [low, high, step]")
-    if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
-        raise SearchError(f"{name}: range {bounds!r} holds something that is no number")
-    log = bool(value.get("log", False))
-    if all(isinstance(b, int) for b in bounds):
-        low, high, step = (*bounds, 1)[:3]
-        return IntRange(name, low, high, step, log, part, active_if)
-    step_or_none = bounds[2] if len(bounds) == 3 else None
-    return FloatRange(name, bounds[0], bounds[1], step_or_none, log, part, active_if)
-
-
-def _resolve(value: Any, config: Mapping[str, Any]) -> Any:
-    return config[value.name] if isinstance(value, Ref) else value
 
 
 def _note(config: dict[str, Any], value: Any, found: Any) -> None:
