@@ -31,6 +31,7 @@ REQUIRES = [
     "tensorboard>=2.15,<3",  # 2.21.0
     "scikit-learn>=1.4,<2",  # 1.9.1
     "pycocotools>=2.0.7,<3",  # 2.0.11
+    "faster-coco-eval>=1.6.5,<2",  # 1.8.0; the same numbers as pycocotools
     # detectron2's own needs, so that its installation downloads nothing else
     "omegaconf>=2.3,<3",  # 2.3.1
     "hydra-core>=1.3,<2",  # 1.3.8

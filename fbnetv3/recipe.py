@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from fbnetv3.errors import FBNetError, did_you_mean
 
 OPTIMIZERS = ("rmsprop", "sgd")
-SCHEDULES = ("exponential", "cosine", "constant")
+SCHEDULES = ("exponential", "cosine", "constant", "steps")
 AUGMENTATIONS = ("none", "imagenet", "cifar10")
 
 
@@ -24,19 +25,22 @@ class Recipe:
     """How a network is trained (paper, Table 7 and A.3; the defaults are its ImageNet recipe).
 
     Attributes:
-        optimizer: ``rmsprop`` (the TensorFlow form) or ``sgd`` (Nesterov momentum).
+        optimizer: ``rmsprop`` (the TensorFlow form) or ``sgd``.
+        nesterov: whether sgd's momentum is Nesterov's.
         lr: peak learning rate for ``reference_batch`` images a step; > 0.
         reference_batch: images for which ``lr`` is meant; lr grows linearly with the real batch.
         batch_size: images a step over all processes.
         epochs: length of the whole schedule, in epochs (may be fractional); > 0.
-        schedule: ``exponential`` (x ``decay`` per epoch after warm-up), ``cosine`` to 0, or
-            ``constant``.
-        decay: factor per epoch of the exponential schedule; in (0, 1].
+        schedule: ``exponential`` (x ``decay`` per epoch after warm-up), ``cosine`` to 0,
+            ``constant``, or ``steps`` (x ``decay`` at each of ``steps``).
+        decay: factor of the exponential and of the stepped schedule; in (0, 1].
+        steps: epochs, counted from the start, of the stepped schedule; rising.
         warmup_epochs: linear warm-up from ``warmup_factor`` x lr; counted in ``epochs``.
         warmup_factor: where the warm-up begins, as a share of lr; in [0, 1].
         momentum: of the optimizer; in [0, 1).
         weight_decay: on convolution and linear weights; >= 0.
         weight_decay_norm: on batch-norm weights and all biases (paper: 0); >= 0.
+        weight_decay_bias: on biases outside of norms, where it differs; None: as norms.
         ema: whether an exponential moving average of the weights is kept.
         ema_decay: its decay per step (paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO).
         ema_warmup: min(decay, (1 + t) / (10 + t)) at step t, for short trainings.
@@ -50,17 +54,20 @@ class Recipe:
     """
 
     optimizer: str = "rmsprop"
+    nesterov: bool = True
     lr: float = 0.026
     reference_batch: int = 256
     batch_size: int = 256
     epochs: float = 400.0
     schedule: str = "exponential"
     decay: float = 0.9875
+    steps: tuple[float, ...] = ()
     warmup_epochs: float = 5.0
     warmup_factor: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 7e-6
     weight_decay_norm: float = 0.0
+    weight_decay_bias: float | None = None
     ema: bool = True
     ema_decay: float = 0.99985
     ema_warmup: bool = False
@@ -73,6 +80,7 @@ class Recipe:
     amp: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
         for key, allowed in _CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise RecipeError(
@@ -80,8 +88,12 @@ class Recipe:
                 )
         for key, (low, high, text) in _RANGES.items():
             value = getattr(self, key)
+            if value is None and key in _OPTIONAL:
+                continue
             if not (math.isfinite(value) and low <= value <= high):
                 raise RecipeError(f"recipe {key}={value!r} is out of range; allowed: {text}")
+        if any(a >= b for a, b in pairwise((0.0, *self.steps))):
+            raise RecipeError(f"recipe steps={self.steps!r} must rise, from above 0")
         if self.warmup_epochs > self.epochs:
             raise RecipeError(
                 f"recipe warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
@@ -110,6 +122,7 @@ class Recipe:
         return cls(**values)
 
 
+_OPTIONAL = ("weight_decay_bias",)
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "auto_augment": AUGMENTATIONS}
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 _POSITIVE = math.ulp(0.0)
@@ -124,6 +137,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "momentum": (0.0, _BELOW_ONE, "in [0, 1)"),
     "weight_decay": (0.0, math.inf, ">= 0"),
     "weight_decay_norm": (0.0, math.inf, ">= 0"),
+    "weight_decay_bias": (0.0, math.inf, ">= 0"),
     "ema_decay": (0.0, _BELOW_ONE, "in [0, 1)"),
     "dropout": (0.0, _BELOW_ONE, "in [0, 1)"),
     "drop_path": (0.0, _BELOW_ONE, "in [0, 1)"),

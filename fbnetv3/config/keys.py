@@ -26,6 +26,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.NUM_CLASSES": (0, "classes of the classifier; 0: as many as the training set has"),
     "MODEL.DROP_RATE": (0.0, "dropout before the classifier (p in the paper's Table 7)"),
     "MODEL.DROP_PATH_RATE": (0.0, "stochastic depth of the last block (d in Table 7)"),
+    "MODEL.ARCH_NORM": (
+        "BN",
+        "detectors on FBNets: 'BN', or 'FrozenBN' for the loaded statistics as constants",
+    ),
     "MODEL.SYNC_BN": (True, "synchronise batch norm over processes (paper A.3)"),
     "MODEL_EMA.ENABLED": (True, "keep an exponential moving average of the weights (A.3, eq. 2)"),
     "MODEL_EMA.DECAY": (
@@ -36,9 +40,15 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.OPTIMIZER": ("rmsprop", "'rmsprop' (TensorFlow form: alpha 0.9, eps 1e-3) or 'sgd'"),
     "SOLVER.REFERENCE_BATCH": (
         256,
-        "images a step for which BASE_LR is meant; lr = BASE_LR * IMS_PER_BATCH / this",
+        (
+            "images a step that BASE_LR is meant for: lr = BASE_LR * IMS_PER_BATCH / this; "
+            "detectors' iterations and EMA decay follow too, unless it is 0"
+        ),
     ),
-    "SOLVER.MAX_EPOCHS": (400.0, "length of the schedule; 0: SOLVER.MAX_ITER counts"),
+    "SOLVER.MAX_EPOCHS": (
+        400.0,
+        "length of the schedule; 0: SOLVER.MAX_ITER counts (for detectors STEPS, WARMUP_ITERS too)",
+    ),
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),
     "SOLVER.WARMUP_EPOCHS": (5.0, "linear warm-up, counted in MAX_EPOCHS"),
     "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing, in [0, 1)"),
@@ -57,10 +67,22 @@ KEYS: dict[str, tuple[Any, str]] = {
     "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: off"),
     "INPUT.MEAN": ([0.485, 0.456, 0.406], "RGB mean of pixels scaled to 0..1"),
     "INPUT.STD": ([0.229, 0.224, 0.225], "RGB standard deviation of pixels scaled to 0..1"),
+    "DATASETS.COCO": (
+        [],
+        "detection sets of one's own, [[name, json, image folder], ...]; also below FBNETV3_DATA",
+    ),
+    "DATA.CHECK_IMAGES": (
+        True,
+        "detection: decode every image before training, which finds truncated ones; else headers",
+    ),
     "DATA.SKIP_BROKEN": (False, "count and leave out unreadable images instead of stopping"),
     "DATA.TRAIN_LIMIT": (0, "train on a stratified part of so many images; 0: all"),
     "TEST.EVAL_EPOCHS": (1.0, "evaluation period; 0: TEST.EVAL_PERIOD iterations"),
     "TEST.BATCH_SIZE": (128, "images a step of the evaluation, over all processes"),
+    "TEST.COCO_EVALUATOR": (
+        "faster",
+        "'faster' (faster-coco-eval) or 'pycocotools'; equal numbers",
+    ),
 }
 
 # Where detectron2's default does not suit a classifier

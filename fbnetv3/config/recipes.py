@@ -34,12 +34,15 @@ _RECIPE_KEYS = {
 }
 
 
-def recipe_from_config(cfg: CfgNode, iters_per_epoch: int | None = None) -> Recipe:
+def recipe_from_config(
+    cfg: CfgNode, iters_per_epoch: int | None = None, **overrides: Any
+) -> Recipe:
     """Makes the Recipe that a config describes.
 
     Args:
         cfg: a config.
         iters_per_epoch: needed where SOLVER.MAX_EPOCHS is 0 and SOLVER.MAX_ITER counts.
+        overrides: fields of the recipe that follow from more than one key.
 
     Raises:
         ConfigError: a value is out of its range, the length can't be told, or CLIP_GRADIENTS asks
@@ -58,7 +61,7 @@ def recipe_from_config(cfg: CfgNode, iters_per_epoch: int | None = None) -> Reci
             )
         values["clip_grad_norm"] = clip.CLIP_VALUE
     try:
-        return Recipe.from_dict(values)
+        return Recipe.from_dict(values | overrides)
     except RecipeError as error:
         raise ConfigError(_in_config_keys(str(error))) from error
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +22,20 @@ from fbnetv3.errors import FBNetError
 T = TypeVar("T")
 Transform = Callable[[Image.Image], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
+# (index of the image, seed of its draws) for each image -> a batch of any kind; it must put back
+# the generators that it draws from
+LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
 _ORDER, _AUGMENT = 0, 1
+
+
+class SizedNamed(Protocol):
+    """Any data set: how many images it has and what errors call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
 
 
 class TrainLoader:
@@ -36,12 +49,14 @@ class TrainLoader:
 
     Args:
         dataset: what to read.
-        transform: Pillow image -> 3 x H x W tensor; draws from torch's global generator.
+        transform: Pillow image -> 3 x H x W tensor; draws from torch's global generator. None
+            where ``load_batch`` is given.
         total_batch: images a step over all ranks.
         seed: of order and augmentation.
         num_workers: processes that prepare batches; 0 does it in this one.
         rank: of this process; it gets slice ``rank`` of each batch.
         world_size: number of processes.
+        load_batch: makes the batches, where they are not of images and labels.
 
     Raises:
         DataError: the batch is larger than the data set or not a multiple of ``world_size``.
@@ -49,23 +64,25 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: ImageDataset,
-        transform: Transform,
+        dataset: SizedNamed,
+        transform: Transform | None = None,
         *,
         total_batch: int,
         seed: int,
         num_workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        load_batch: LoadBatch | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         _check_batch(dataset, total_batch, world_size)
         self.dataset = dataset
         self.iters_per_epoch = len(dataset) // total_batch
         self._num_workers = num_workers
-        self._batches = _TrainBatches(dataset, transform, total_batch, seed, rank, world_size)
+        load = load_batch or _image_loader(dataset, transform)
+        self._batches = _TrainBatches(len(dataset), load, total_batch, seed, rank, world_size)
 
-    def batches(self, start_iter: int = 0) -> Iterator[Batch]:
+    def batches(self, start_iter: int = 0) -> Iterator[Any]:
         """Yields batch ``start_iter``, the next one, and so on without end.
 
         Starting late costs nothing: earlier batches are not read.
@@ -90,35 +107,38 @@ class EvalLoader:
 
     Args:
         dataset: what to read.
-        transform: Pillow image -> 3 x H x W tensor.
+        transform: Pillow image -> 3 x H x W tensor; None where ``load_batch`` is given.
         batch_size: images a step of this rank; the last batch may be smaller.
         num_workers: processes that prepare batches; 0 does it in this one.
         rank: of this process.
         world_size: number of processes.
+        load_batch: makes the batches, where they are not of images and labels.
     """
 
     def __init__(
         self,
-        dataset: ImageDataset,
-        transform: Transform,
+        dataset: SizedNamed,
+        transform: Transform | None = None,
         *,
         batch_size: int,
         num_workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        load_batch: LoadBatch | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         if batch_size < 1:
             raise DataError(f"batch size {batch_size}: must be at least 1")
         self.dataset = dataset
         self.num_images = len(range(rank, len(dataset), world_size))
-        self._batches = _EvalBatches(dataset, transform, batch_size, rank, world_size)
+        load = load_batch or _image_loader(dataset, transform)
+        self._batches = _EvalBatches(len(dataset), load, batch_size, rank, world_size)
         self._loader = _data_loader(self._batches, range(len(self._batches)), num_workers)
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """Yields (images, labels) as TrainLoader does.
 
         Raises:
@@ -127,19 +147,19 @@ class EvalLoader:
         return _checked(self._loader)
 
 
-class _Batches(Dataset["Batch | FBNetError"]):
+class _Batches(Dataset[Any]):
     """Batches by number; an error is returned, since DataLoader rewrites what workers raise."""
 
-    def __init__(self, dataset: ImageDataset, transform: Transform) -> None:
-        self._dataset, self._transform = dataset, transform
+    def __init__(self, load: LoadBatch) -> None:
+        self._load = load
 
     def keys(self, number: int) -> list[tuple[int, int]]:
         """Returns (index, seed) of each image of batch ``number``."""
         raise NotImplementedError
 
-    def __getitem__(self, number: int) -> Batch | FBNetError:
+    def __getitem__(self, number: int) -> Any:
         try:
-            return _load_batch(self._dataset, self._transform, self.keys(number))
+            return self._load(self.keys(number))
         except FBNetError as error:
             return error
 
@@ -147,28 +167,28 @@ class _Batches(Dataset["Batch | FBNetError"]):
 class _TrainBatches(_Batches):
     def __init__(
         self,
-        dataset: ImageDataset,
-        transform: Transform,
+        size: int,
+        load: LoadBatch,
         total_batch: int,
         seed: int,
         rank: int,
         world_size: int,
     ) -> None:
-        super().__init__(dataset, transform)
-        self._total, self._seed = total_batch, seed
+        super().__init__(load)
+        self._size, self._total, self._seed = size, total_batch, seed
         local = total_batch // world_size
         self._slice = slice(rank * local, (rank + 1) * local)
         self._order: tuple[int, list[int]] = (-1, [])
 
     def keys(self, number: int) -> list[tuple[int, int]]:
-        epoch, step = divmod(number, len(self._dataset) // self._total)
+        epoch, step = divmod(number, self._size // self._total)
         batch = self._epoch_order(epoch)[step * self._total : (step + 1) * self._total]
         return [(i, mix_seed(_AUGMENT, self._seed, epoch, i)) for i in batch[self._slice]]
 
     def _epoch_order(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:
             generator = keyed_generator(_ORDER, self._seed, epoch)
-            order = torch.randperm(len(self._dataset), generator=generator)
+            order = torch.randperm(self._size, generator=generator)
             self._order = (epoch, order.tolist())
         return self._order[1]
 
@@ -176,14 +196,14 @@ class _TrainBatches(_Batches):
 class _EvalBatches(_Batches):
     def __init__(
         self,
-        dataset: ImageDataset,
-        transform: Transform,
+        size: int,
+        load: LoadBatch,
         batch_size: int,
         rank: int,
         world_size: int,
     ) -> None:
-        super().__init__(dataset, transform)
-        self._indices = range(rank, len(dataset), world_size)
+        super().__init__(load)
+        self._indices = range(rank, size, world_size)
         self._batch_size = batch_size
 
     def __len__(self) -> int:
@@ -203,6 +223,12 @@ class _From:
 
     def __iter__(self) -> Iterator[int]:
         return count(self._start)
+
+
+def _image_loader(dataset: SizedNamed, transform: Transform | None) -> LoadBatch:
+    if transform is None or not isinstance(dataset, ImageDataset):
+        raise DataError(f"{dataset.name}: images need a transform, other data load_batch")
+    return partial(_load_batch, dataset, transform)
 
 
 def _load_batch(
@@ -226,9 +252,7 @@ def _transformed(
             yield transform(image)
 
 
-def _data_loader(
-    batches: _Batches, numbers: _From | range, num_workers: int
-) -> DataLoader[Batch | FBNetError]:
+def _data_loader(batches: _Batches, numbers: _From | range, num_workers: int) -> DataLoader[Any]:
     return DataLoader(
         batches,
         batch_size=None,
@@ -251,7 +275,7 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def _checked(loader: DataLoader[Batch | FBNetError]) -> Iterator[Batch]:
+def _checked(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         for item in loader:
             if isinstance(item, FBNetError):
@@ -273,7 +297,7 @@ def _check_ranks(rank: int, world_size: int, num_workers: int) -> None:
         raise DataError(f"{num_workers} data workers: must be at least 0")
 
 
-def _check_batch(dataset: ImageDataset, total_batch: int, world_size: int) -> None:
+def _check_batch(dataset: SizedNamed, total_batch: int, world_size: int) -> None:
     if total_batch < 1 or total_batch % world_size:
         raise DataError(
             f"batch of {total_batch} images over {world_size} processes: must be a positive "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -57,8 +58,15 @@ class ClassificationTask:
         with torch.autocast(self._device.type, enabled=self._amp):
             return {"loss": F.cross_entropy(model(images), targets)}
 
+    def state(self, model: nn.Module) -> dict[str, Any]:
+        """Returns nothing: the tensors are all there is."""
+        return {}
+
+    def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns ``val/top1`` and ``val/top5`` in percent and ``val/loss``, over all ranks.
 
         The model is put into evaluation mode meanwhile.

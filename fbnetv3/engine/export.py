@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-from fbnetv3.arch import Arch
 from fbnetv3.engine.checkpoint import export_weights
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.run import Run
@@ -19,13 +16,7 @@ def export_run(run: Run, ema: ModelEMA | None) -> None:
     Raises:
         WriteError: no space or permission.
     """
-    metadata = {
-        "arch": run.arch.to_yaml() if isinstance(run.arch, Arch) else run.arch,
-        "classes": json.dumps(run.classes),
-        "recipe": json.dumps(run.recipe.to_dict()),
-        **{key: json.dumps(value) for key, value in run.preprocessing.items()},
-    }
     weights = unwrap(run.model).state_dict()
-    export_weights(weights, run.folder / "model.safetensors", metadata)
+    export_weights(weights, run.folder / "model.safetensors", run.metadata)
     if ema is not None:
-        export_weights(ema.model_state_dict(), run.folder / "model_ema.safetensors", metadata)
+        export_weights(ema.model_state_dict(), run.folder / "model_ema.safetensors", run.metadata)

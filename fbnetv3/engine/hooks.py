@@ -96,7 +96,8 @@ def evaluate_both(task: Any, model: torch.nn.Module, ema: ModelEMA | None) -> di
     scores = dict(task.evaluate(model))
     if ema is not None:
         with ema.swapped_into(model):
-            scores |= {f"{name}_ema": value for name, value in task.evaluate(model).items()}
+            averaged = task.evaluate(model, "ema")
+            scores |= {f"{name}_ema": value for name, value in averaged.items()}
     return scores
 
 

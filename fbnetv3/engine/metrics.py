@@ -8,6 +8,9 @@ from typing import Any
 
 from fbnetv3.io import atomic_write
 
+# detectron2's models record things like roi_head/num_fg_samples too
+_SCORES = ("val/", "bbox/")
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a metrics file; one that was torn by a kill is left out."""
@@ -32,8 +35,8 @@ def drop_from(path: Path, iteration: int) -> None:
 
 
 def last_scores(path: Path) -> dict[str, float]:
-    """Returns the latest value of each score (keys with a slash, as ``val/top1``)."""
+    """Returns the latest value of each score (``val/top1``, ``bbox/AP`` and the like)."""
     scores: dict[str, float] = {}
     for row in read_metrics(path):
-        scores |= {key: value for key, value in row.items() if "/" in key}
+        scores |= {key: value for key, value in row.items() if key.startswith(_SCORES)}
     return scores

@@ -124,7 +124,9 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns two groups: convolution and linear weights, then norm weights and biases.
 
     The second group holds all tensors of at most one dimension: norm weights and biases are those,
-    in every network of the zoo and of torchvision. Frozen parameters are left out.
+    in every network of the zoo and of torchvision. Frozen parameters are left out. Where the
+    recipe has a decay for biases (detectron2's recipes decay them), those of convolution and
+    linear layers are a third group.
 
     Raises:
         OptimError: the model has no parameter to train.
@@ -134,10 +136,26 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         raise OptimError("the model has no parameter to train; unfreeze some (requires_grad)")
     weights = [p for p in trained if p.ndim > 1]
     norms = [p for p in trained if p.ndim <= 1]
-    return [
+    groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": norms, "weight_decay": recipe.weight_decay_norm},
     ]
+    if recipe.weight_decay_bias is None:
+        return groups
+    biases = _biases_of_weights(model)
+    groups[1]["params"] = [p for p in norms if id(p) not in biases]
+    own = [p for p in norms if id(p) in biases]
+    return [*groups, {"params": own, "weight_decay": recipe.weight_decay_bias}]
+
+
+def _biases_of_weights(model: nn.Module) -> set[int]:
+    """Returns the ids of biases whose layer has a weight of more than one dimension."""
+    found = set()
+    for module in model.modules():
+        weight, bias = (module._parameters.get(name) for name in ("weight", "bias"))
+        if weight is not None and weight.ndim > 1 and bias is not None:
+            found.add(id(bias))
+    return found
 
 
 def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
@@ -145,7 +163,7 @@ def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    nesterov = recipe.momentum > 0  # torch refuses Nesterov without momentum
+    nesterov = recipe.nesterov and recipe.momentum > 0  # torch refuses Nesterov without momentum
     return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
 
 
@@ -159,7 +177,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """Returns the recipe's optimizer over ``model``, at the peak lr for the real batch.
 
     The paper names RMSProp and SGD but gives no momentum, alpha or eps: the recipe's momentum
-    (0.9 by default) is used for both, alpha and eps as in :class:`RMSpropTF`; SGD is Nesterov's.
+    (0.9 by default) is used for both, alpha and eps as in :class:`RMSpropTF`; SGD is Nesterov's
+    unless the recipe says otherwise.
 
     Args:
         model: its frozen parameters (``requires_grad=False``) are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import nn
 
-from fbnetv3.arch import Arch
+from fbnetv3.arch import Arch, count_cost
 from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
 from fbnetv3.data import ImageDataset
 from fbnetv3.engine import build
@@ -36,13 +37,13 @@ class Run:
     process: build.Process
     device: torch.device
     recipe: Recipe
-    arch: Arch | str
     classes: list[str]
-    preprocessing: dict[str, Any]
     model: nn.Module
     task: Task
     loader: build.TrainLoader
     console: Console
+    plan: list[tuple[str, str]]  # what the printed plan begins with
+    metadata: dict[str, str]  # travels with exported weights, and makes a model of them again
 
     @property
     def is_main(self) -> bool:
@@ -60,6 +61,8 @@ def this_process() -> build.Process:
 def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
     """Opens data and builds the network that a config describes, for training.
 
+    MODEL.META_ARCHITECTURE tells the task: ``ImageClassifier``, or a detector of detectron2.
+
     Args:
         cfg: a config.
         initial_weights: load MODEL.WEIGHTS, if given; a resumed run needs them no more.
@@ -67,7 +70,11 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
     Raises:
         FBNetError: something in the config or the data does not fit; one line says what to do.
     """
-    process, device, console = _surroundings(cfg)
+    if is_detector(cfg):
+        from fbnetv3.detection.run import prepare_detector
+
+        return prepare_detector(cfg, initial_weights=initial_weights)
+    process, device, console = surroundings(cfg)
     build.check_periods(cfg)
     train_set, test_set = build.datasets_from_config(cfg)
     recipe = recipe_from_config(cfg, max(1, len(train_set) // max(1, cfg.SOLVER.IMS_PER_BATCH)))
@@ -84,16 +91,40 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
         process=process,
         device=device,
         recipe=recipe,
-        arch=arch,
         classes=classes,
-        preprocessing=preprocessing,
         model=model,
         task=_task(cfg, recipe, test_set, len(classes), preprocessing),
         loader=build.train_loader_from_config(
             cfg, train_set, recipe, preprocessing["resolution"], process
         ),
         console=console,
+        plan=[("network", _network(arch, model, len(classes), preprocessing["resolution"]))],
+        metadata=_metadata(arch, classes, recipe, preprocessing),
     )
+
+
+def is_detector(cfg: CfgNode) -> bool:
+    """Whether a config describes a detector."""
+    return bool(cfg.MODEL.META_ARCHITECTURE != "ImageClassifier")
+
+
+def _network(arch: Arch | str, model: nn.Module, num_classes: int, side: int) -> str:
+    if not isinstance(arch, Arch):
+        params = sum(p.numel() for p in model.parameters())
+        return f"{arch} at {side} px: {params / 1e6:.2f}M params"
+    cost = count_cost(arch.replace(num_classes=num_classes), side)
+    return f"{arch.name} at {side} px: {cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params"
+
+
+def _metadata(
+    arch: Arch | str, classes: list[str], recipe: Recipe, preprocessing: Mapping[str, Any]
+) -> dict[str, str]:
+    return {
+        "arch": arch.to_yaml() if isinstance(arch, Arch) else arch,
+        "classes": json.dumps(classes),
+        "recipe": json.dumps(recipe.to_dict()),
+        **{key: json.dumps(value) for key, value in preprocessing.items()},
+    }
 
 
 def prepare_evaluation(cfg: CfgNode) -> tuple[nn.Module, Task, list[str], Recipe]:
@@ -105,7 +136,11 @@ def prepare_evaluation(cfg: CfgNode) -> tuple[nn.Module, Task, list[str], Recipe
     Raises:
         FBNetError: something in the config or the data does not fit.
     """
-    _, device, _ = _surroundings(cfg)
+    if is_detector(cfg):
+        from fbnetv3.detection.run import prepare_detector_evaluation
+
+        return prepare_detector_evaluation(cfg)
+    _, device, _ = surroundings(cfg)
     test_set = build.test_set_from_config(cfg)
     recipe = recipe_from_config(cfg, 1)
     arch = build.arch_from_config(cfg)
@@ -142,7 +177,8 @@ def _some(names: Sequence[str]) -> str:
     return f"({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def _surroundings(cfg: CfgNode) -> tuple[build.Process, torch.device, Console]:
+def surroundings(cfg: CfgNode) -> tuple[build.Process, torch.device, Console]:
+    """Returns this process, its device, and the console of its messages."""
     process = this_process()
     console = Console(stderr=True, quiet=process.rank != 0)
     return process, build.device_from_config(cfg), console
@@ -155,7 +191,7 @@ def _task(
     num_classes: int,
     preprocessing: dict[str, Any],
 ) -> Task:
-    process, device, console = _surroundings(cfg)
+    process, device, console = surroundings(cfg)
     return ClassificationTask(
         num_classes=num_classes,
         eval_loader=build.eval_loader_from_config(cfg, test_set, preprocessing, process),

@@ -28,10 +28,16 @@ def _constant(recipe: Recipe, since_warmup: float) -> float:
     return 1.0
 
 
+def _steps(recipe: Recipe, since_warmup: float) -> float:
+    epoch = since_warmup + recipe.warmup_epochs
+    return recipe.decay ** sum(step <= epoch + _ROUNDING for step in recipe.steps)
+
+
 _SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "exponential": _exponential,
     "cosine": _cosine,
     "constant": _constant,
+    "steps": _steps,
 }
 
 
@@ -40,8 +46,8 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 
     A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule: x ``decay``
     at each whole epoch after the warm-up (paper, A.3: 0.9875 after 5 epochs), cosine to 0 at
-    ``recipe.epochs``, or constant. It depends on nothing else, so that a run that is stopped
-    early is the beginning of the full one.
+    ``recipe.epochs``, constant, or x ``decay`` at each of ``steps``. It depends on nothing else,
+    so that a run that is stopped early is the beginning of the full one.
 
     Args:
         recipe: schedule, decay, warm-up and length.
@@ -121,7 +127,12 @@ def warmup_iters(recipe: Recipe, iters_per_epoch: int) -> int:
 
 
 def _schedule_text(recipe: Recipe) -> str:
-    texts = {"exponential": f"x {recipe.decay:g} per epoch", "cosine": "cosine to 0"}
+    steps = ", ".join(f"{step:.4g}" for step in recipe.steps)
+    texts = {
+        "exponential": f"x {recipe.decay:g} per epoch",
+        "cosine": "cosine to 0",
+        "steps": f"x {recipe.decay:g} at epochs {steps}",
+    }
     return texts.get(recipe.schedule, recipe.schedule)
 
 

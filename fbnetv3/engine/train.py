@@ -16,7 +16,6 @@ from detectron2.utils.events import (
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fbnetv3.arch import Arch
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.engine.checkpoint import Checkpointer, capture_rng, restore_rng
 from fbnetv3.engine.distributed import BuffersHook, parallel, sync_batch_norm
@@ -157,6 +156,7 @@ class _Training:
         """
         run = self._run
         load_model_state(run.model, state, run.classes)
+        run.task.load_state(run.model, state.get("task", {}))
         _load_optimizer(self.optimizer, state, run.recipe.optimizer)
         self._load_ema(state["ema"])
         if state["data"]["iters_per_epoch"] != run.loader.iters_per_epoch:
@@ -192,8 +192,9 @@ class _Training:
             "data": {"seed": run.cfg.SEED, "iters_per_epoch": run.loader.iters_per_epoch},
             "recipe": run.recipe.to_dict(),
             "config": run.cfg.dump(),
-            "arch": run.arch.to_yaml() if isinstance(run.arch, Arch) else run.arch,
+            "arch": run.metadata["arch"],
             "classes": run.classes,
+            "task": run.task.state(run.model),
         }
 
     def run(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -22,14 +22,27 @@ class NonFiniteLossError(FBNetError):
     """The loss became infinite or no number."""
 
 
-class Task(Protocol):
-    """What the loop asks of a task; classification and detection have one each."""
+class HasLosses(Protocol):
+    """What a step asks of a task."""
 
     def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
         """Returns named losses of a batch; their sum is minimised."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Returns named scores, over all ranks, and leaves the model in the mode it had."""
+
+class Task(HasLosses, Protocol):
+    """What a whole training asks of a task; classification and detection have one each."""
+
+    def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
+        """Returns named scores, over all ranks, and leaves the model in the mode it had.
+
+        ``weights`` tells which the model holds at the moment, ``raw`` or ``ema``.
+        """
+
+    def state(self, model: nn.Module) -> dict[str, Any]:
+        """Returns what a checkpoint must keep beside tensors, as plain values."""
+
+    def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Puts back what :meth:`state` gave."""
 
 
 class Trainer(TrainerBase):
@@ -43,7 +56,7 @@ class Trainer(TrainerBase):
         optimizer: over its parameters.
         scheduler: stepped by detectron2's LRScheduler hook.
         batches: endless, from the first iteration on.
-        task: see Task.
+        task: see HasLosses; hooks ask for more, see Task.
         seed: of the steps' draws.
         rank: of this process.
         clip_grad_norm: largest gradient norm; 0 is off.
@@ -58,7 +71,7 @@ class Trainer(TrainerBase):
         optimizer: Optimizer,
         scheduler: LRScheduler,
         batches: Iterator[Any],
-        task: Task,
+        task: HasLosses,
         seed: int,
         rank: int = 0,
         clip_grad_norm: float = 0.0,

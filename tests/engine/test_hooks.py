@@ -35,7 +35,7 @@ from fbnetv3.io import WriteError
 class Task:
     """Scores a model by its first weight."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         return {"val/top1": next(model.parameters()).flatten()[0].item()}
 
 
@@ -120,11 +120,11 @@ def test_a_failing_evaluation_leaves_the_weights() -> None:
     class Failing(Task):
         calls = 0
 
-        def evaluate(self, model: nn.Module) -> dict[str, float]:
+        def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
             self.calls += 1
             if self.calls == 2:
                 raise ValueError("no")
-            return super().evaluate(model)
+            return super().evaluate(model, weights)
 
     with pytest.raises(ValueError, match="no"):
         evaluate_both(Failing(), model, ema)
@@ -135,7 +135,7 @@ def test_evaluation_sees_the_bare_network() -> None:
     seen = []
 
     class Look(Task):
-        def evaluate(self, model: nn.Module) -> dict[str, float]:
+        def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
             seen.append(type(model))
             return {}
 

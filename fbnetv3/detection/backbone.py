@@ -1,0 +1,178 @@
+"""FBNets as detectron2 backbones: bottom-up maps of strides 4 to 32, with and without FPN.
+
+Configs name them in MODEL.BACKBONE.NAME; MODEL.ARCH, WIDTH, DEPTH and DROP_PATH_RATE say which
+network, MODEL.ARCH_NORM and MODEL.BACKBONE.FREEZE_AT what of it is frozen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from torch import Tensor, nn
+
+from fbnetv3.arch import Arch, Block
+from fbnetv3.arch.scaling import aligned
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.engine.build import arch_from_config
+from fbnetv3.modeling import FBNetBackbone
+from fbnetv3.modeling.init import init_weights
+
+NORMS = ("BN", "FrozenBN")
+_STRIDES = (4, 8, 16, 32)
+
+
+def trunk(arch: Arch) -> Arch:
+    """Returns the architecture without the stage that prepares the classifier.
+
+    That is the last one, where it pools or consists of 1 x 1 convolutions.
+    """
+    last = [block for block in arch.blocks if block.stage == arch.blocks[-1].stage]
+    if all(map(_is_of_classifier, last)) and last[0].stage > 0:
+        return arch.replace(blocks=arch.blocks[: -len(last)])
+    return arch
+
+
+def _is_of_classifier(block: Block) -> bool:
+    return block.op == "mbpool" or (block.op.startswith("conv") and block.k == 1)
+
+
+class FBNetBottomUp(Backbone):
+    """The stages of an FBNet, up to the last map.
+
+    Its maps are named after log2 of their stride, as in the paper on feature pyramids: ``c2``
+    (stride 4) to ``c5`` (stride 32); of several stages of one stride, the last.
+
+    Args:
+        arch: an aligned table: maps differ by exactly 2.
+        drop_path_rate: stochastic depth of the last block.
+        norm: ``BN``, or ``FrozenBN`` for the constants of the loaded weights.
+        freeze_at: freeze stages up to stride ``2 ** freeze_at``, their norms included; 0: none.
+
+    Raises:
+        ConfigError: the table is not aligned, lacks a stride, or a value is not allowed.
+    """
+
+    def __init__(
+        self, arch: Arch, drop_path_rate: float = 0.0, norm: str = "BN", freeze_at: int = 0
+    ) -> None:
+        super().__init__()
+        _check(arch, norm, freeze_at)
+        self.arch = trunk(arch)
+        body = FBNetBackbone(self.arch, drop_path_rate)
+        init_weights(body)
+        self.stages = body.stages
+        strides = [stride or 0 for stride in body.stage_strides]
+        self._stage_of = {f"c{int(math.log2(s))}": i for i, s in enumerate(strides) if s >= 4}
+        self._out_features = list(self._stage_of)
+        self._out_feature_strides = {f: strides[i] for f, i in self._stage_of.items()}
+        channels = body.stage_channels
+        self._out_feature_channels = {f: channels[i] for f, i in self._stage_of.items()}
+        if norm == "FrozenBN":
+            FrozenBatchNorm2d.convert_frozen_batchnorm(self)
+        for stage, stride in zip(self.stages, strides, strict=True):
+            if stride <= 2**freeze_at and freeze_at:
+                _freeze(stage)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps images (N, 3, H, W), sides multiples of 32: ``{"c2": N x C x H/4 x W/4, ...}``."""
+        outputs = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return {name: outputs[i] for name, i in self._stage_of.items()}
+
+    @property
+    def size_divisibility(self) -> int:
+        """The largest stride."""
+        return max(self._out_feature_strides.values())
+
+
+def _freeze(stage: nn.Module) -> None:
+    for parameter in stage.parameters():
+        parameter.requires_grad = False
+    FrozenBatchNorm2d.convert_frozen_batchnorm(stage)
+
+
+def _check(arch: Arch, norm: str, freeze_at: int) -> None:
+    if aligned(arch).blocks != arch.blocks:
+        raise ConfigError(
+            f"{arch.name} has paddings other than k // 2, so that its maps do not differ by "
+            "exactly 2, which feature pyramids add up; set MODEL.ARCH_VARIANT aligned (the same "
+            "weights fit)"
+        )
+    if missing := [s for s in _STRIDES if s not in trunk(arch).stage_strides]:
+        raise ConfigError(
+            f"{arch.name} has no map of stride {missing[0]}; a detector needs "
+            f"{', '.join(map(str, _STRIDES))}: use a table that is not low_resolution"
+        )
+    if norm not in NORMS:
+        raise ConfigError(
+            f"MODEL.ARCH_NORM is {norm!r}; allowed: {', '.join(NORMS)} (synchronised batch norm is "
+            "BN with MODEL.SYNC_BN True)"
+        )
+    if not 0 <= freeze_at <= 5:
+        raise ConfigError(
+            f"MODEL.BACKBONE.FREEZE_AT={freeze_at} is out of range; allowed: 0 (nothing) to 5 (all)"
+        )
+
+
+def bottom_up_from_config(cfg: CfgNode) -> FBNetBottomUp:
+    """Makes the bottom-up part that a config describes.
+
+    Raises:
+        ConfigError: MODEL.ARCH is no aligned table, or see :class:`FBNetBottomUp`.
+    """
+    rate, norm = cfg.MODEL.DROP_PATH_RATE, cfg.MODEL.ARCH_NORM
+    return FBNetBottomUp(table_from_config(cfg), rate, norm, cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def table_from_config(cfg: CfgNode) -> Arch:
+    """Returns the table that the bottom-up part is the beginning of.
+
+    Raises:
+        ConfigError: MODEL.ARCH is none, or MODEL.ARCH_VARIANT is not aligned.
+    """
+    if cfg.MODEL.ARCH_VARIANT != "aligned":
+        raise ConfigError(
+            f"MODEL.ARCH_VARIANT is {cfg.MODEL.ARCH_VARIANT!r}; a detector's backbone is "
+            "'aligned': feature pyramids add maps whose sizes differ by exactly 2, which the "
+            "paddings or strides of other forms spoil (the same weights fit)"
+        )
+    arch = arch_from_config(cfg)
+    if not isinstance(arch, Arch):
+        raise ConfigError(f"MODEL.ARCH {arch} is no FBNet; ResNets have backbones of detectron2")
+    return arch
+
+
+@BACKBONE_REGISTRY.register()
+def build_fbnet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Makes the bottom-up part alone: c2 to c5."""
+    return bottom_up_from_config(cfg)
+
+
+@BACKBONE_REGISTRY.register()
+def build_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Makes an FBNet with FPN for R-CNNs: p2 to p6."""
+    return _with_fpn(cfg, bottom_up_from_config(cfg), LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Makes an FBNet with FPN for RetinaNet: p3 to p7, the upper two computed from c5."""
+    bottom_up = bottom_up_from_config(cfg)
+    channels = bottom_up.output_shape()["c5"].channels
+    return _with_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, "c5"))
+
+
+def _with_fpn(cfg: Any, bottom_up: FBNetBottomUp, top: nn.Module) -> Backbone:
+    wanted, known = cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape()
+    if not wanted or any(name not in known for name in wanted):
+        raise ConfigError(
+            f"MODEL.FPN.IN_FEATURES is {wanted}; {bottom_up.arch.name} has {', '.join(known)}"
+        )
+    fpn = cfg.MODEL.FPN
+    return FPN(bottom_up, wanted, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)

@@ -1,0 +1,98 @@
+"""From names in a config to data sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.data.datasets import DATA_ROOT_ENV
+from fbnetv3.data.errors import DataError
+from fbnetv3.detection.coco import CocoDataset, read_coco
+from fbnetv3.detection.scenes import COUNTS, make_scenes, scenes_folder
+from fbnetv3.errors import did_you_mean
+from fbnetv3.zoo import cache_dir
+
+# name -> annotations and images, below FBNETV3_DATA
+_UNDER_DATA_ROOT = {
+    f"{name}_{split}": (f"{name}/annotations/instances_{split}.json", f"{name}/images")
+    for name, splits in (("bccd", ("train", "val", "test")), ("coco_subset", ("train", "val")))
+    for split in splits
+}
+_SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
+
+
+def list_detection_datasets() -> list[str]:
+    """Returns the built-in names; detectron2's catalog has more, as ``coco_2017_train``."""
+    return sorted([*_SCENES, *_UNDER_DATA_ROOT])
+
+
+def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
+    """Opens a data set.
+
+    Args:
+        name: of DATASETS.COCO, a built-in one, or one of detectron2's catalog that has COCO
+            annotations (``coco_2017_train``; its folder is the variable DETECTRON2_DATASETS).
+        cfg: for DATASETS.COCO.
+
+    Raises:
+        DataError: the name is unknown, or the data set is missing or wrong.
+    """
+    own = _own(cfg)
+    if name in own:
+        return read_coco(name, *own[name])
+    if name in _SCENES:
+        return read_coco(name, *make_scenes(scenes_folder(cache_dir()), _SCENES[name]))
+    if name in _UNDER_DATA_ROOT:
+        return read_coco(name, *(_under_data_root(name, p) for p in _UNDER_DATA_ROOT[name]))
+    found = _in_catalog(name)
+    if found is None:
+        known = [*own, *list_detection_datasets(), "coco_2017_train", "coco_2017_val"]
+        raise DataError(
+            f"no detection data set {name!r}{did_you_mean(name, known)}; register your own by "
+            "DATASETS.COCO [[name, json, image folder], ...]"
+        )
+    return read_coco(name, *found)
+
+
+def _own(cfg: CfgNode) -> dict[str, tuple[Path, Path]]:
+    found: dict[str, tuple[Path, Path]] = {}
+    for entry in cfg.DATASETS.COCO:
+        is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
+        if not is_triple or not all(isinstance(part, str) for part in entry):
+            raise ConfigError(
+                f"DATASETS.COCO holds {entry!r}; each entry is [name, json, image folder]"
+            )
+        name, *paths = entry
+        if name in found:
+            raise ConfigError(f"DATASETS.COCO names {name!r} twice")
+        json_file, folder = (_located(path) for path in paths)
+        found[name] = json_file, folder
+    return found
+
+
+def _located(path: str) -> Path:
+    """Returns the path below FBNETV3_DATA where it is there, else as it is."""
+    given, root = Path(path).expanduser(), os.environ.get(DATA_ROOT_ENV)
+    below = Path(root, path) if root and not given.is_absolute() else given
+    return below if below.exists() else given
+
+
+def _under_data_root(name: str, path: str) -> Path:
+    root = os.environ.get(DATA_ROOT_ENV)
+    if not root:
+        raise DataError(f"{name}: set {DATA_ROOT_ENV} to the folder that holds {path}")
+    return Path(root, path)
+
+
+def _in_catalog(name: str) -> tuple[Path, Path] | None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    if name not in DatasetCatalog:
+        return None
+    metadata: Any = MetadataCatalog.get(name)
+    files = (metadata.get("json_file"), metadata.get("image_root"))
+    if not all(files):
+        raise DataError(f"{name}: detectron2's catalog has no COCO annotations for it")
+    return Path(str(files[0])), Path(str(files[1]))

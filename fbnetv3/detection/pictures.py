@@ -1,0 +1,147 @@
+"""Boxes drawn on images, and sheets of predictions beside the ground truth."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from fbnetv3.detection.coco import CocoDataset
+from fbnetv3.io import atomic_write
+
+_GOLDEN = 0.618034  # steps around the circle of hues that never come close to an earlier one
+_SHOWN = 8
+_WIDTH = 320
+_GAP = 6
+_THRESHOLD = 0.3
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A box to draw: corners x0, y0, x1, y1 in pixels, the number of its class, its label."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    text: str
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1.0, 0.85, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_boxes(image: Image.Image, boxes: Iterable[Drawn]) -> Image.Image:
+    """Returns a copy of an image with boxes and their labels."""
+    drawn = image.convert("RGB").copy()
+    pen = ImageDraw.Draw(drawn)
+    size = max(10, round(max(drawn.size) / 45))
+    font, line = ImageFont.load_default(size), max(1, round(max(drawn.size) / 300))
+    for item in boxes:
+        colour = _colour(item.label)
+        x0, y0, x1, y1 = item.box
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=line)
+        _write(pen, item.text, (x0, y0), font, colour, drawn.size)
+    return drawn
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    corner: tuple[float, float],
+    font: Any,
+    colour: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
+    """Writes above a box's corner, or within the image where there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left, bottom - top
+    x = min(max(0.0, corner[0]), max(0.0, size[0] - width - 2))
+    y = corner[1] - height - 2
+    y = y if y >= 0 else corner[1]
+    pen.rectangle((x, y, x + width + 2, y + height + 2), fill=colour)
+    pen.text((x + 1 - left, y + 1 - top), text, fill=(0, 0, 0), font=font)
+
+
+def contact_sheet(
+    dataset: CocoDataset,
+    results: Sequence[dict[str, Any]],
+    path: Path,
+    shown: int = _SHOWN,
+    threshold: float = _THRESHOLD,
+) -> None:
+    """Writes a PNG: of the first images, ground truth on the left and predictions on the right.
+
+    Args:
+        dataset: the images.
+        results: COCO results.
+        path: the PNG.
+        shown: how many images.
+        threshold: the lowest score that is drawn.
+
+    Raises:
+        WriteError: no space or permission.
+    """
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        if result["score"] >= threshold:
+            by_image[result["image_id"]].append(result)
+    index = {number: i for i, number in enumerate(dataset.category_ids)}
+    pairs = [_pair(r, by_image[r["image_id"]], dataset, index) for r in dataset.records[:shown]]
+    sheet = _tiled(pairs)
+    title = f"{dataset.name}: ground truth | predictions with score >= {threshold:g}"
+    ImageDraw.Draw(sheet).text((_GAP, 2), title, fill=(0, 0, 0), font=ImageFont.load_default(13))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _pair(
+    record: dict[str, Any],
+    results: list[dict[str, Any]],
+    dataset: CocoDataset,
+    index: dict[int, int],
+) -> Image.Image:
+    with Image.open(record["file_name"]) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    scale = _WIDTH / image.width
+    size = (_WIDTH, max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    truth = [
+        Drawn(
+            _corners(item["bbox"], scale),
+            item["category_id"],
+            dataset.classes[item["category_id"]] + (" crowd" if item["iscrowd"] else ""),
+        )
+        for item in record["annotations"]
+    ]
+    found = []
+    for result in sorted(results, key=lambda result: result["score"]):
+        label = index[result["category_id"]]
+        text = f"{dataset.classes[label]} {100 * result['score']:.0f}"
+        found.append(Drawn(_corners(result["bbox"], scale), label, text))
+    both = Image.new("RGB", (2 * size[0] + 2, size[1]), "white")
+    both.paste(draw_boxes(image, truth), (0, 0))
+    both.paste(draw_boxes(image, found), (size[0] + 2, 0))
+    return both
+
+
+def _corners(box: Sequence[float], scale: float) -> tuple[float, float, float, float]:
+    x, y, width, height = (scale * value for value in box)
+    return x, y, x + width, y + height
+
+
+def _tiled(pairs: list[Image.Image], columns: int = 2, top: int = 20) -> Image.Image:
+    rows = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    width = columns * (pairs[0].width + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, top + sum(h + _GAP for h in heights)), "white")
+    y = top
+    for row, height in zip(rows, heights, strict=True):
+        for number, image in enumerate(row):
+            sheet.paste(image, (_GAP + number * (image.width + _GAP), y))
+        y += height + _GAP
+    return sheet

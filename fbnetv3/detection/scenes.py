@@ -1,0 +1,117 @@
+"""Scenes of handwritten digits with COCO annotations: the detection data that comes along.
+
+Digits of scikit-learn's set, enlarged, tinted and strewn over noisy backgrounds. Training scenes
+hold digits of the training split only, test scenes of the test split.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fbnetv3.data import ImageDataset, build_dataset
+from fbnetv3.io import atomic_write
+
+SIDE = 128
+COUNTS = {"train": 800, "test": 100}
+_SEED = 2021
+_SIZES = (24, 48)  # pixels a side of a digit
+_TRIED = (6, 16)  # digits thrown; those that would overlap are not placed
+_INK = 64  # grey from which on a pixel belongs to the digit
+_VERSION = 1
+
+
+def scenes_folder(cache: Path) -> Path:
+    """Returns where the scenes are kept; another version of them has another folder."""
+    return cache / f"digits_scenes_v{_VERSION}"
+
+
+def make_scenes(folder: Path, split: str) -> tuple[Path, Path]:
+    """Makes the scenes of a split where they are missing.
+
+    Args:
+        folder: of :func:`scenes_folder`.
+        split: ``train`` or ``test``.
+
+    Returns:
+        The annotations' file and the images' folder.
+
+    Raises:
+        WriteError: the folder can't be written.
+    """
+    annotations, images = folder / f"instances_{split}.json", folder / split
+    if annotations.is_file():  # written last
+        return annotations, images
+    tree = _empty_tree()
+    generator = np.random.default_rng([_SEED, list(COUNTS).index(split)])
+    digits = build_dataset(f"digits_{split}")
+    for number in range(COUNTS[split]):
+        scene, boxes = compose(digits, generator)
+        name = f"{number:04d}.png"
+        with atomic_write(images / name) as temporary:
+            Image.fromarray(scene).save(temporary, "PNG")
+        tree["images"].append({"id": number + 1, "file_name": name, "width": SIDE, "height": SIDE})
+        tree["annotations"] += [_annotation(number + 1, *box) for box in boxes]
+    for number, item in enumerate(tree["annotations"], 1):
+        item["id"] = number
+    with atomic_write(annotations) as temporary:
+        temporary.write_text(json.dumps(tree))
+    return annotations, images
+
+
+def _empty_tree() -> dict[str, list[Any]]:
+    categories = [{"id": i + 1, "name": str(i)} for i in range(10)]
+    return {"images": [], "annotations": [], "categories": categories}
+
+
+def _annotation(image: int, label: int, box: tuple[int, int, int, int]) -> dict[str, Any]:
+    area = box[2] * box[3]
+    category = {"image_id": image, "category_id": label + 1}
+    return {"id": 0, **category, "bbox": list(box), "area": area, "iscrowd": 0}
+
+
+def compose(
+    digits: ImageDataset, generator: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], list[tuple[int, tuple[int, int, int, int]]]]:
+    """Returns a scene (SIDE, SIDE, 3) of some digits, and (digit, box) of each."""
+    scene = _background(generator)
+    boxes: list[tuple[int, tuple[int, int, int, int]]] = []
+    for _ in range(int(generator.integers(*_TRIED, endpoint=True))):
+        index = int(generator.integers(len(digits)))
+        image, label = digits.load(index)
+        side = int(generator.integers(*_SIZES, endpoint=True))
+        ink = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR))
+        x, y = (int(v) for v in generator.integers(0, SIDE - side, size=2, endpoint=True))
+        box = _ink_box(ink, x, y)
+        tint = generator.uniform(160, 255, size=3)
+        if any(_overlap(box, other) > 0 for _, other in boxes):
+            continue
+        part = scene[y : y + side, x : x + side]
+        share = ink[..., None] / 255.0
+        part[:] = part * (1 - share) + tint * share
+        boxes.append((label, box))
+    return np.round(scene).astype(np.uint8), boxes
+
+
+def _background(generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    corners = generator.uniform(0, 110, size=(4, 4, 3)).astype(np.uint8)
+    smooth = Image.fromarray(corners).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    noise = generator.normal(0, 12, size=(SIDE, SIDE, 3))
+    return np.clip(np.asarray(smooth) + noise, 0, 255)
+
+
+def _ink_box(ink: npt.NDArray[np.uint8], x: int, y: int) -> tuple[int, int, int, int]:
+    rows, columns = (np.flatnonzero((ink > _INK).any(axis)) for axis in (1, 0))
+    width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return int(x + columns[0]), int(y + rows[0]), int(width), int(height)
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)

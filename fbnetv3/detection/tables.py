@@ -1,0 +1,37 @@
+"""The table of average precisions by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from fbnetv3.io import atomic_write
+
+
+def class_table(per_class: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Returns a text table: a row a class, AP and AP50 of each kind of weights.
+
+    Args:
+        per_class: ``raw`` or ``ema`` -> class -> (AP, AP50), in percent.
+    """
+    names = list(dict.fromkeys(name for scores in per_class.values() for name in scores))
+    nothing = (float("nan"), float("nan"))
+    rows = [
+        [name, *(v for s in per_class.values() for v in s.get(name, nothing))] for name in names
+    ]
+    headers = ["class", *(f"{kind} {score}" for kind in per_class for score in ("AP", "AP50"))]
+    return tabulate(rows, headers, floatfmt=".1f", disable_numparse=[0])
+
+
+def write_class_table(
+    path: Path, per_class: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> None:
+    """Writes the table.
+
+    Raises:
+        WriteError: no space or permission.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(class_table(per_class) + "\n", encoding="utf-8")
