@@ -11,8 +11,9 @@ from fbnetv3.search.space import SearchSpace
 Rates = float | npt.NDArray[np.float64]
 _LOCAL = 0.5
 """Share of the mutations of ordered variables that are a step nearby, not a new draw."""
-_WIDTHS = (0.02, 0.2)
-"""A step's deviation, as a share of the range, is drawn between these, evenly in the logarithm."""
+_WIDTHS = (0.002, 0.2)
+"""A step's deviation, as a share of the range, is drawn between these, evenly in the logarithm:
+coarse steps find the region of an optimum, fine ones its place."""
 
 
 def crossover(

@@ -118,6 +118,16 @@ def test_mutation_reaches_the_ends_of_a_range() -> None:
     assert lr.max() == SPACE["lr"].size - 1
 
 
+def test_local_steps_are_of_all_sizes() -> None:
+    random = np.random.default_rng(0)
+    levels = np.repeat(SPACE.canonical(SPACE.sizes[None] // 2), 4000, axis=0)
+    lr = SPACE.names.index("lr")
+    moves = np.abs(mutate(SPACE, levels, 1.0, random)[:, lr] - levels[:, lr])
+    shares = moves / SPACE["lr"].size
+    assert (shares < 0.01).mean() > 0.1
+    assert (shares > 0.1).mean() > 0.1
+
+
 def test_crossover_takes_each_variable_from_a_parent() -> None:
     random = np.random.default_rng(0)
     mothers = np.zeros((1000, 6), dtype=np.int64)
