@@ -173,7 +173,7 @@ def _continuous() -> Problem:
             FloatRange("momentum", 0.5, 0.99),
         ]
     )
-    usual = dict(width=1.0, depth=1.0, lr=0.1, decay=1e-5, mixup=0.2, momentum=0.9)
+    usual = {"width": 1.0, "depth": 1.0, "lr": 0.1, "decay": 1e-5, "mixup": 0.2, "momentum": 0.9}
     limit = Constraint("macs", upper=2.0)
     return Problem("continuous", space, _continuous_truth, statistics, (limit,), 0.0, usual)
 

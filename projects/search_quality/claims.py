@@ -1,0 +1,109 @@
+"""The paper's claims on pre-training (Fig. 5) and stage 2 (Table 5), on one of the problems.
+
+python projects/search_quality/claims.py synthetic
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import problems
+from report import interval
+from scipy.stats import kendalltau
+
+from fbnetv3.search import JointNAS
+from fbnetv3.search.constraints import Costs
+from fbnetv3.search.encoder import Pretrained, pretrain
+from fbnetv3.search.encoding import Encoding
+from fbnetv3.search.pool import make_pool
+from fbnetv3.search.predictor import fit_function
+
+COUNTS = (24, 48, 96, 144, 192)
+UNSEEN = 1000
+
+
+def pretraining(name: str, splits: int = 20) -> None:
+    """Prints Kendall's tau on unseen candidates, with and without pre-training."""
+    problem = problems.get(name)
+    space, encoding = problem.space, Encoding(problem.space)
+    pool, _ = make_pool(space, Costs(space, problem.statistics), problem.constraints, 20_000, 0)
+    columns = encoding.columns_of("architecture")
+    trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, 0)
+    print("| predictor | labels | pre-trained | not | difference |\n|---|---|---|---|---|")
+    for kind in ("paper", "default"):
+        for count in COUNTS:
+            pairs = []
+            for split in range(splits):
+                random = np.random.default_rng([split, count])
+                levels = problems.random_levels(problem, count + UNSEEN, random)
+                features, configs = encoding.encode(levels), space.configs(levels)
+                labels = problem.measure(configs[:count], random)
+                truth = problem.truth(configs[count:])
+                pairs.append(
+                    [
+                        kendalltau(
+                            fit_function(kind)(features[:count], labels, start, split).predict(
+                                features[count:]
+                            ),
+                            truth,
+                        ).statistic
+                        for start in (trained, Pretrained(columns))
+                    ]
+                )
+            found = np.array(pairs)
+            gain = found[:, 0] - found[:, 1]
+            low, high = interval(gain)
+            with_, without = found.mean(0)
+            print(
+                f"| {kind} | {count} | {with_:.3f} | {without:.3f} | {gain.mean():+.3f} "
+                f"({low:+.3f} to {high:+.3f}) |",
+                flush=True,
+            )
+
+
+def stage_two(name: str, seeds: int = 20) -> None:
+    """Prints what stage 2's eight finalists add to stage 1, under the same constraints."""
+    problem = problems.get(name)
+    median, best = problems.reference(name)
+    head = "| predictor | best of stage 1 | best of 8 finalists | better in | gain |\n"
+    print(head + "|---" * 5 + "|")
+    for kind in ("default", "paper"):
+        rows = []
+        for seed in range(seeds):
+            noise = np.random.default_rng([seed, 1001])
+            search = JointNAS(
+                problem.space,
+                statistics=problem.statistics,
+                constraints=problem.constraints,
+                predictor=kind,
+                early_stop_threshold=None,
+                seed=seed,
+            )
+            while trials := search.ask():
+                search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
+            row = []
+            for stage in ("coarse", "fine"):
+                of_stage = [t for t in search.trials if t.stage == stage]
+                chosen = max(of_stage, key=lambda t: t.score or -np.inf).config
+                row.append((best - problem.truth([chosen])[0]) / (best - median))
+            rows.append(row)
+        found = np.array(rows)
+        gain = found[:, 0] - found[:, 1]
+        low, high = interval(gain)
+        print(
+            f"| {kind} | {found[:, 0].mean():.3f} | {found[:, 1].mean():.3f} | "
+            f"{(gain > 0).sum()} of {seeds} | {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}) |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    for problem_name in sys.argv[1:] or ["synthetic"]:
+        print(f"## {problem_name}\n")
+        pretraining(problem_name)
+        print()
+        stage_two(problem_name)

@@ -1,0 +1,49 @@
+"""Seconds of one core that a round costs, by number of trials: fit, report card and next batch.
+
+python projects/search_quality/cost.py
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import problems
+
+from fbnetv3.search import JointNAS
+
+COUNTS = (48, 96, 192, 240, 480, 1000, 2000, 5000, 10_000)
+
+
+def seconds_of_round(name: str, count: int) -> float:
+    """Returns CPU seconds of the first ``ask`` after ``count`` trials are known."""
+    problem = problems.get(name)
+    random = np.random.default_rng(count)
+    configs = problem.space.configs(problems.random_levels(problem, count, random))
+    scores = problem.measure(configs, random)
+    search = JointNAS(
+        problem.space,
+        statistics=problem.statistics,
+        constraints=problem.constraints,
+        warm_start=list(zip(configs, scores.tolist(), strict=True)),
+        early_stop_threshold=None,
+    )
+    _ = search.plan  # pool and pre-training: once a search, not once a round
+    started = time.process_time()
+    search.ask()
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Prints a table."""
+    print("| trials | synthetic (42 variables) | hartmann6 |\n|---|---|---|")
+    for count in COUNTS:
+        cells = [f"{seconds_of_round(name, count):.1f} s" for name in ("synthetic", "hartmann6")]
+        print(f"| {count} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Tables and a plot of results.jsonl: regret and mean rank with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from methods import METHODS, PEERS
+from scipy.stats import bootstrap, rankdata
+
+from fbnetv3.io import atomic_write
+
+FOLDER = Path(__file__).parent
+STEP, MARKS = 8, (48, 96, 144, 192)
+_FEWEST = 5
+"""Methods with fewer seeds than this are listed without a rank."""
+Floats = npt.NDArray[np.float64]
+Runs = dict[str, dict[int, list[float]]]
+
+
+def by_problem(rows: list[dict[str, Any]]) -> dict[str, Runs]:
+    """Returns problem -> method -> seed -> regrets after 8, 16, ... evaluations."""
+    found: dict[str, Runs] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        # a search that ran out of candidates keeps its last regret
+        curve = row["regret"] + [row["regret"][-1]] * (MARKS[-1] // STEP - len(row["regret"]))
+        found[row["problem"]][row["method"]][row["seed"]] = curve
+    return found
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of the mean."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(values.mean()), float(values.mean())
+    found = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
+    """Returns each method's rank by seed, over the seeds that all ranked methods have."""
+    names = [m for m in METHODS if len(runs.get(m, {})) >= _FEWEST]
+    common = sorted(set.intersection(*(set(runs[m]) for m in names))) if names else []
+    if not common:
+        return {}, 0
+    regrets = np.array([[runs[m][s][mark // STEP - 1] for s in common] for m in names])
+    placed = rankdata(regrets, axis=0)
+    return dict(zip(names, placed, strict=True)), len(common)
+
+
+def table(name: str, runs: Runs) -> str:
+    """Returns one problem's table in Markdown, best mean rank first."""
+    placed, common = ranks(runs, MARKS[-1])
+    rows = []
+    for method in (m for m in METHODS if m in runs):
+        curves = np.array(list(runs[method].values()))
+        means = [curves[:, mark // STEP - 1].mean() for mark in MARKS]
+        low, high = interval(curves[:, -1])
+        rank = "-"
+        if method in placed:
+            a, b = interval(placed[method])
+            rank = f"{placed[method].mean():.1f} ({a:.1f} to {b:.1f})"
+        cells = [f"{m:.3f}" for m in means[:-1]]
+        cells.append(f"{means[-1]:.3f} ({low:.3f} to {high:.3f})")
+        order = placed[method].mean() if method in placed else 99 + means[-1]
+        shown = f"**{method}**" if method == "JointNAS" else method
+        rows.append((order, f"| {shown} | {' | '.join(cells)} | {rank} | {len(curves)} |"))
+    head = f"### {name}\n\nRanks over {common} seeds that all ranked methods have.\n\n"
+    head += "| method | 48 | 96 | 144 | 192 | mean rank at 192 | seeds |\n" + "|---" * 7 + "|\n"
+    return head + "\n".join(text for _, text in sorted(rows)) + "\n\n" + verdict(runs) + "\n"
+
+
+def verdict(runs: Runs) -> str:
+    """Says whether the default has the best peer's regret after half of the evaluations."""
+    last, half = MARKS[-1] // STEP - 1, MARKS[1] // STEP - 1
+    peers = {m: np.mean([c[last] for c in runs[m].values()]) for m in PEERS if m in runs}
+    if not peers or "JointNAS" not in runs:
+        return ""
+    best = min(peers, key=lambda m: peers[m])
+    own = np.array(list(runs["JointNAS"].values())).mean(0)
+    reached = np.flatnonzero(own <= peers[best])
+    after = f"after {STEP * (reached[0] + 1)} evaluations" if len(reached) else "not at all"
+    return (
+        f"Best peer by mean regret at 192: {best} ({peers[best]:.3f}). The default has "
+        f"{own[half]:.3f} at 96 and {own[last]:.3f} at 192; it reaches that peer's {after}."
+    )
+
+
+def plot(found: dict[str, Runs], path: Path) -> None:
+    """Draws mean regret against evaluations, a panel a problem."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(4.2 * len(found), 4.2), squeeze=False, layout="constrained"
+    )
+    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    shown: dict[str, Any] = {}
+    for axis, (name, runs) in zip(axes[0], found.items(), strict=True):
+        for i, method in enumerate(METHODS):
+            if method not in runs:
+                continue
+            mean = np.array(list(runs[method].values())).mean(0)
+            x = STEP * np.arange(1, len(mean) + 1)
+            style = "-" if method.startswith("JointNAS") else "--"
+            width = 2.6 if method == "JointNAS" else 1.2
+            (line,) = axis.plot(x, mean, style, color=colours[i], lw=width, label=method)
+            shown.setdefault(method, line)
+        axis.set(title=name, yscale="log", xlabel="evaluations", xticks=MARKS)
+    axes[0, 0].set_ylabel("mean regret (0 best known, 1 median of random)")
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def report(rows: list[dict[str, Any]], versions: str) -> None:
+    """Writes results.md and regret.png beside the results, and prints the former."""
+    found = by_problem(rows)
+    text = "# Results\n\nMade by `compare.py report`; versions: " + versions + ".\n\n"
+    text += "Mean regret after so many evaluations; in brackets 95 % bootstrap intervals.\n\n"
+    text += "\n".join(table(name, runs) for name, runs in found.items())
+    with atomic_write(FOLDER / "results.md") as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    plot(found, FOLDER / "regret.png")
+    print(text)
