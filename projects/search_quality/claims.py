@@ -5,8 +5,8 @@ python projects/search_quality/claims.py synthetic
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -26,7 +26,7 @@ COUNTS = (24, 48, 96, 144, 192)
 UNSEEN = 1000
 
 
-def pretraining(name: str, splits: int = 20) -> None:
+def pretraining(name: str, splits: int) -> None:
     """Prints Kendall's tau on unseen candidates, with and without pre-training."""
     problem = problems.get(name)
     space, encoding = problem.space, Encoding(problem.space)
@@ -65,7 +65,7 @@ def pretraining(name: str, splits: int = 20) -> None:
             )
 
 
-def stage_two(name: str, seeds: int = 20) -> None:
+def stage_two(name: str, seeds: int) -> None:
     """Prints what stage 2's eight finalists add to stage 1, under the same constraints."""
     problem = problems.get(name)
     median, best = problems.reference(name)
@@ -101,9 +101,18 @@ def stage_two(name: str, seeds: int = 20) -> None:
         )
 
 
-if __name__ == "__main__":
-    for problem_name in sys.argv[1:] or ["synthetic"]:
-        print(f"## {problem_name}\n")
-        pretraining(problem_name)
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Check pre-training and stage 2.")
+    parser.add_argument("problems", nargs="*", default=["synthetic"])
+    parser.add_argument("--seeds", type=int, default=20, help="splits, and searches")
+    arguments = parser.parse_args()
+    for name in arguments.problems:
+        print(f"## {name}\n")
+        pretraining(name, arguments.seeds)
         print()
-        stage_two(problem_name)
+        stage_two(name, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()
