@@ -22,6 +22,8 @@ examples:
   %(prog)s --config-file model_zoo/digits.yaml --resume
   %(prog)s --config-file model_zoo/cifar10_fbnetv3_a0.yaml SOLVER.MAX_EPOCHS 3 OUTPUT_DIR output/try
   %(prog)s --config-file model_zoo/fbnetv3_g.yaml --eval-only MODEL.WEIGHTS zoo://fbnetv3_g
+  %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
+  %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_bccd.yaml --check-data
   torchrun --nproc-per-node 8 tools/train_net.py --config-file model_zoo/fbnetv3_g.yaml
 """
 
@@ -39,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="score MODEL.WEIGHTS or the last checkpoint")
     add("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     add("--overwrite", action="store_true", help="remove an earlier run in OUTPUT_DIR first")
+    add("--check-data", action="store_true", help="check a detector's data sets, and no more")
     add("--num-processes", type=int, default=1, help="on this machine; one per GPU (default 1)")
     add("--num-machines", type=int, default=1, help="that train together (default 1)")
     add("--machine-rank", type=int, default=0, help="of this machine (default 0)")
@@ -59,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fbnetv3.engine.launch import launch
 
     cfg = _read_config(args.config_file, args.opts)
+    if args.check_data:
+        return _check_data(cfg)
     launch(
         _work,
         (args.config_file, list(args.opts), cfg.OUTPUT_DIR, _mode(args)),
@@ -90,6 +95,23 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
         cfg.OUTPUT_DIR = os.path.join("output", path.stem)
     cfg.freeze()
     return cfg
+
+
+def _check_data(cfg: CfgNode) -> int:
+    from fbnetv3.config import ConfigError
+    from fbnetv3.engine.logs import setup_logging
+    from fbnetv3.engine.run import is_detector
+
+    if not is_detector(cfg):
+        raise ConfigError("--check-data is for detectors; this config is of a classifier")
+    from fbnetv3.detection.run import open_datasets
+
+    setup_logging(None, 0)
+    for dataset in open_datasets(cfg):
+        boxes = sum(len(record["annotations"]) for record in dataset.records)
+        classes = len(dataset.classes)
+        print(f"{dataset.name}: {len(dataset)} images, {boxes} boxes, {classes} classes: in order")
+    return 0
 
 
 def _mode(args: argparse.Namespace) -> str:

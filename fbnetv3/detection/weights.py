@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config import CfgNode
 from fbnetv3.data.errors import some
 from fbnetv3.detection.backbone import FBNetBottomUp, table_from_config
+from fbnetv3.detection.resnet_weights import read_pickled_arrays, resnet_names
 from fbnetv3.modeling import FBNetClassifier
-from fbnetv3.zoo import LoadError, fetch, find_record, load_state_dict, read_tensors
+from fbnetv3.zoo import DownloadError, LoadError, fetch, find_record, load_state_dict, read_tensors
 from fbnetv3.zoo.download import ZOO_SCHEME
 
 _COUNTER = "num_batches_tracked"
+# where statistics were folded into scale and shift, 0 and 1 stand for them
+_CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
 # layers whose shape follows the number of classes
 _CLASS_LAYERS = ("head.cls_score", "roi_heads.box_predictor")
 
@@ -54,26 +58,46 @@ def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorL
 
     Args:
         model: to load into.
-        uri: ``zoo://NAME[.TAG]`` or a file: a detector's weights (where the classes differ, the
-            layers that give them begin anew), or those of the classifier MODEL.ARCH in any known
-            layout, for the bottom-up part.
+        uri: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a file: a detector's weights (where the
+            classes differ, the layers that give them begin anew), or for the bottom-up part those
+            of the classifier MODEL.ARCH in any known layout, or of a ResNet.
         cfg: the config that the detector was built of.
 
     Raises:
         FBNetError: the weights can't be had or read, or do not fit; the model is unchanged.
     """
-    path = uri
-    if uri.startswith(ZOO_SCHEME):
-        path = str(fetch(find_record(uri.removeprefix(ZOO_SCHEME))))
-    tensors, _ = read_tensors(path)
+    tensors = _tensors(uri)
     if any(key.startswith("backbone.") and "bottom_up." in key for key in tensors):
         return _load_detector(model, tensors, uri)
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
-    if not isinstance(bottom_up, FBNetBottomUp):
-        raise ConfigError(
-            f"MODEL.WEIGHTS {uri} is no detector's; a classifier's weights are loaded into FBNets"
-        )
-    return _load_bottom_up(model, bottom_up, tensors, uri, cfg)
+    prefix = next(name for name, module in model.named_modules() if module is bottom_up) + "."
+    if isinstance(bottom_up, FBNetBottomUp):
+        given = _fbnet_tensors(tensors, uri, cfg)
+    else:
+        given = resnet_names(tensors)
+    return _load_bottom_up(model, prefix, given, uri)
+
+
+def _tensors(uri: str) -> dict[str, Tensor]:
+    if uri.startswith(ZOO_SCHEME):
+        return read_tensors(fetch(find_record(uri.removeprefix(ZOO_SCHEME))))[0]
+    path = Path(uri)
+    if "://" in uri:
+        path = _downloaded(uri)
+    return read_pickled_arrays(path) if path.suffix == ".pkl" else read_tensors(path)[0]
+
+
+def _downloaded(uri: str) -> Path:
+    """Fetches what detectron2 keeps, as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``."""
+    from detectron2.utils.file_io import PathManager
+
+    try:
+        return Path(PathManager.get_local_path(uri))
+    except Exception as error:  # each handler of addresses raises its own
+        reason = " ".join(str(error).split())[:120]
+        raise DownloadError(
+            f"cannot get {uri}: {reason}; download it elsewhere and give the file as MODEL.WEIGHTS"
+        ) from error
 
 
 def _load_detector(model: nn.Module, tensors: dict[str, Tensor], uri: str) -> DetectorLoadSummary:
@@ -92,24 +116,27 @@ def _load_detector(model: nn.Module, tensors: dict[str, Tensor], uri: str) -> De
     return DetectorLoadSummary(uri, tuple(taken), tuple(fresh), tuple(unused))
 
 
-def _load_bottom_up(
-    model: nn.Module,
-    bottom_up: FBNetBottomUp,
-    tensors: dict[str, Tensor],
-    uri: str,
-    cfg: CfgNode,
-) -> DetectorLoadSummary:
+def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[str, Tensor]:
     """Goes by the whole classifier, whose loading knows every layout and misses nothing."""
     with torch.random.fork_rng(devices=[]):  # the classifier's random start is thrown away
         classifier = FBNetClassifier(table_from_config(cfg))
     load_state_dict(classifier, tensors, allow_new_head=True, source=uri)
-    given = classifier.backbone.state_dict()
-    own = bottom_up.state_dict()
-    taken = {key: given[key] for key in own}
-    bottom_up.load_state_dict(taken)
-    prefix = next(n for n, m in model.named_modules() if m is bottom_up) + "."
+    state = classifier.state_dict()
+    return {key.removeprefix("backbone."): value for key, value in state.items()}
+
+
+def _load_bottom_up(
+    model: nn.Module, prefix: str, given: dict[str, Tensor], uri: str
+) -> DetectorLoadSummary:
+    own = {k[len(prefix) :]: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    taken = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    wrong = [k for k in own if k not in taken and not k.endswith(_CONSTANTS)]
+    if wrong:
+        raise LoadError(
+            f"{uri}: the weights do not fit the backbone: {len(wrong)} of its tensors are missing "
+            f"or of another shape ({some(wrong, 3)}); use those of MODEL.ARCH or RESNETS.DEPTH"
+        )
+    model.load_state_dict({prefix + key: value for key, value in taken.items()}, strict=False)
     loaded = tuple(prefix + key for key in taken)
     fresh = tuple(key for key in model.state_dict() if key not in set(loaded))
-    rest = tuple(f"backbone.{k}" for k in given if k not in taken and not k.endswith(_COUNTER))
-    head = tuple(f"head.{key}" for key in classifier.head.state_dict())
-    return DetectorLoadSummary(uri, loaded, fresh, (*rest, *head))
+    return DetectorLoadSummary(uri, loaded, fresh, tuple(k for k in given if k not in taken))
