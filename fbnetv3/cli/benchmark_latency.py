@@ -38,7 +38,7 @@ Clock = Callable[[], float]
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
 _TOGETHER = 150e6  # parameters in memory at a time: the more, the less drift between networks
 _ROUND_SECONDS = 0.05  # shorter networks are called more than once a round
-_BEST = 0.25  # share of the calls, the fastest ones, whose mean counts
+_BEST = 0.1  # share of the calls, the fastest ones, whose mean counts
 
 
 @dataclass

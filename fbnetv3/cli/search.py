@@ -146,13 +146,10 @@ def _run(cfg: Any, folder: Any) -> None:
 
 
 def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:
-    space, plan = search.space, search.plan
-    powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
-    sizes = f"{powers[0]} architectures x {powers[1]} recipes"
-    lines = [
-        f"space {cfg.SEARCH.SPACE}: {len(space)} variables, {sizes}",
-        f"pool: {len(plan.pool)} candidates",
-    ]
+    from fbnetv3.search.evaluator import space_from_config
+
+    plan = search.plan
+    lines = [*space_from_config(cfg).size_lines(), f"pool: {len(plan.pool)} candidates"]
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: {reach.low:.4g} to {reach.high:.4g} can be reached, "

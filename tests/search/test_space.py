@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbnetv3.search import Choice, FloatRange, IntRange, SearchError, SearchSpace, When
@@ -49,6 +49,7 @@ def populations(draw: st.DrawFn) -> tuple[SearchSpace, np.ndarray]:
     return space, space.canonical(levels)
 
 
+@settings(deadline=None)
 @given(populations())
 def test_configs_and_features_go_back_to_the_same_levels(given: Any) -> None:
     space, levels = given
@@ -63,6 +64,7 @@ def test_configs_and_features_go_back_to_the_same_levels(given: Any) -> None:
     assert (space.levels(texts) == levels).all()
 
 
+@settings(deadline=None)
 @given(populations())
 def test_ids_are_equal_just_where_candidates_are(given: Any) -> None:
     space, levels = given
