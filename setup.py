@@ -28,6 +28,7 @@ REQUIRES = [
     "onnxruntime>=1.18,<2",  # 1.32.0
     "rich>=13",  # 15.0.0
     "matplotlib>=3.8,<4",  # 3.11.2
+    "jinja2>=3.1,<4",  # 3.1.6
     "tensorboard>=2.15,<3",  # 2.21.0
     "scikit-learn>=1.4,<2",  # 1.9.1
     "pycocotools>=2.0.7,<3",  # 2.0.11
@@ -67,7 +68,18 @@ COMMANDS = {
     "fbnetv3-train": "train",
     "fbnetv3-zoo": "zoo",
 }
-DATA = ["*.yaml", "**/*.yaml", "*.json", "**/*.json", "*.safetensors", "**/*.safetensors"]
+DATA = [
+    "*.yaml",
+    "**/*.yaml",
+    "*.json",
+    "**/*.json",
+    "*.safetensors",
+    "**/*.safetensors",
+    # of the search's report
+    "*.html",
+    "*.css",
+    "*.js",
+]
 
 
 def version() -> str:

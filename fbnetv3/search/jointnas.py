@@ -187,14 +187,14 @@ class JointNAS:
         return self.result()
 
     def result(self) -> SearchResult:
-        """Returns what has been found so far."""
-        known = self._planner.known(self._batches)
-        model = self._planner.model(self._batches)
+        """Returns what has been found so far, by earlier processes on the storage too."""
+        batches = self._past()
+        known, model = self._planner.known(batches), self._planner.model(batches)
         return SearchResult(
             trials=[t for t in known.trials if t.state != "running"],
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
-            cards=self._planner.cards(self._batches),
+            cards=self._planner.cards(batches),
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
         )
 
@@ -211,7 +211,7 @@ class JointNAS:
             SearchError: no scores to predict from yet.
             InfeasibleError: (nearly) nothing meets the constraints.
         """
-        found = self._planner.evolve(self._batches, constraints, top_k)
+        found = self._planner.evolve(self._past(), constraints, top_k)
         levels = found.pool.levels
         return [
             Candidate(key, config, float(score), _row(found.pool.statistics, i))
@@ -223,9 +223,33 @@ class JointNAS:
     def _listen(self, trial: Trial) -> None:
         trial.on_report = lambda epoch, score: self._watch("report", trial)
 
+    def _past(self) -> list[list[Trial]]:
+        """Returns the batches so far: before the first ask, those of the storage."""
+        if self._batches or not self._stored:
+            return self._batches
+        last = max(t.batch for t in self._stored)
+        found = [[t for t in self._stored if t.batch == number] for number in range(last + 1)]
+        wanted = self._finalists if last == self._iterations else self._batch_size
+        if len(found[-1]) < wanted:  # others of this batch have no result yet
+            found[-1].append(Trial("", -1, last, {}))
+        return found
+
+    def _note(self) -> None:
+        """Keeps the conclusions so far where other programs see them."""
+        stop = self._planner.known(self._batches).early_stop
+        if stop is not None:
+            self._store.note("early_stop", vars(stop))
+        hidden = ("batch", "held_out")
+        cards = [vars(card) for card in self._planner.cards(self._batches)]
+        self._store.note(
+            "report_cards", [{k: v for k, v in c.items() if k not in hidden} for c in cards]
+        )
+
     def _propose(self) -> bool:
         """Adds the next batch; False where the search is done."""
         number = len(self._batches)
+        if number:
+            self._note()
         if number >= self._iterations + (self._finalists > 0):
             return False
         trials = self._replayed(number)

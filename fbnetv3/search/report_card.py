@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -25,6 +25,7 @@ class ReportCard:
         p_value: of Kendall's tau under chance.
         batch: (predicted, outcome) of the batch proposed before, where it was predicted.
         batch_kendall: tau of these, NaN where there are fewer than 3.
+        held_out: (predicted without its own label, score) of each trial.
     """
 
     trials: int
@@ -34,6 +35,7 @@ class ReportCard:
     p_value: float
     batch: list[tuple[float, float]]
     batch_kendall: float
+    held_out: list[tuple[float, float]] = field(default_factory=list, repr=False)
 
     @property
     def no_better_than_chance(self) -> bool:
@@ -56,7 +58,7 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
         labels: (n,) scores.
         batch: see ReportCard.
     """
-    tau, p_value = _tau(predicted, labels)
+    tau, p_value = kendall(predicted, labels)
     pairs = np.array(batch, dtype=np.float64).reshape(len(batch), 2)
     card = ReportCard(
         trials=len(labels),
@@ -65,7 +67,8 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
         rmse=float(np.sqrt(np.mean((predicted - labels) ** 2))),
         p_value=p_value,
         batch=batch,
-        batch_kendall=_tau(pairs[:, 0], pairs[:, 1])[0],
+        batch_kendall=kendall(pairs[:, 0], pairs[:, 1])[0],
+        held_out=list(zip(predicted.tolist(), labels.tolist(), strict=True)),
     )
     if card.no_better_than_chance:
         _log.warning(
@@ -77,7 +80,8 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
     return card
 
 
-def _tau(a: Floats, b: Floats) -> tuple[float, float]:
+def kendall(a: Floats, b: Floats) -> tuple[float, float]:
+    """Returns Kendall's tau and its p-value under chance, NaN where there is no order."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan, math.nan
     found = kendalltau(a, b)

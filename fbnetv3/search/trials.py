@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY = "jointnas"
+_NOTE = "note."
 
 
 @dataclass
@@ -103,12 +104,19 @@ class TrialStore(Protocol):
             SearchError: names the keys that differ.
         """
 
+    def note(self, name: str, value: Any) -> None:
+        """Keeps what the search has concluded, plain values; the last of a name counts."""
+
+    def notes(self) -> dict[str, Any]:
+        """Returns what was noted, by name."""
+
 
 class MemoryStore:
     """Trials of this process only."""
 
     def __init__(self) -> None:
         self._trials: list[Trial] = []
+        self._notes: dict[str, Any] = {}
 
     def load(self) -> list[Trial]:
         return sorted(self._trials, key=lambda trial: trial.number)
@@ -118,6 +126,12 @@ class MemoryStore:
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         return
+
+    def note(self, name: str, value: Any) -> None:
+        self._notes[name] = _plain(value)
+
+    def notes(self) -> dict[str, Any]:
+        return dict(self._notes)
 
 
 class OptunaStore:
@@ -192,6 +206,24 @@ class OptunaStore:
                 f"the storage holds a search with other settings: {told[:500]}; use the same, or "
                 "another storage"
             )
+
+    def note(self, name: str, value: Any) -> None:
+        plain, key = _plain(value), f"{_NOTE}{name}"
+        if self._study.user_attrs.get(key) != plain:
+            self._study.set_user_attr(key, plain)
+
+    def notes(self) -> dict[str, Any]:
+        attributes = self._study.user_attrs
+        return {k.removeprefix(_NOTE): v for k, v in attributes.items() if k.startswith(_NOTE)}
+
+
+def _plain(value: Any) -> Any:
+    """Returns what a way through JSON leaves; NaN becomes None, which every reader takes."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = (".py", ".yaml", ".json", ".safetensors", ".typed")
+SHIPPED = (".py", ".yaml", ".json", ".safetensors", ".typed", ".html", ".css", ".js")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "output", "*.egg-info", ".*_cache")
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,7 @@
+"""A search's report: one html file that needs no network."""
+
+from __future__ import annotations
+
+from fbnetv3.search.report.page import About, Winner, write_report
+
+__all__ = ["About", "Winner", "write_report"]

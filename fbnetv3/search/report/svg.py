@@ -1,0 +1,180 @@
+"""Small charts as inline SVG: they take the page's colours, and points tell what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from markupsafe import Markup
+
+Numbers = Sequence[float]
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
+_TICKS = 6
+
+
+def short(value: float) -> str:
+    """Returns a number for people: four digits, and k, M or G from ten thousand on."""
+    if not math.isfinite(value):
+        return str(value)
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e4) * 0.99995:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One direction of a chart.
+
+    Attributes:
+        label: what the numbers are, with their unit.
+        low, high: its ends, low < high.
+        log: whether it is logarithmic; low > 0 then.
+        names: of the positions 0, 1, ... in place of numbers.
+        numbers: how ticks are written.
+    """
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+    names: tuple[str, ...] = ()
+    numbers: Callable[[float], str] = short
+
+    @classmethod
+    def around(cls, label: str, values: Numbers, *, log: bool = False, pad: float = 0.05) -> Axis:
+        """Returns an axis on which all finite values lie, with some room at the ends."""
+        known = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
+        low, high = (min(known), max(known)) if known else (1.0, 2.0)
+        if log:
+            room = max(math.log(high / low) * pad, 1e-3)
+            return cls(label, low * math.exp(-room), high * math.exp(room), log=True)
+        room = (high - low) * pad or max(abs(high) * pad, 1e-3)
+        return cls(label, low - room, high + room)
+
+    @classmethod
+    def of_names(cls, label: str, names: Sequence[str]) -> Axis:
+        """Returns an axis of the positions 0, 1, ... with names."""
+        return cls(label, -0.5, len(names) - 0.5, names=tuple(names))
+
+    def share(self, value: float) -> float:
+        """Returns where a value lies between the ends: 0 to 1."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self, count: int = _TICKS) -> list[tuple[float, str]]:
+        """Returns round values between the ends, and how they are written."""
+        if self.names:
+            return [(float(i), name) for i, name in enumerate(self.names)]
+        values = self._log_values(count) if self.log else self._linear_values(count)
+        return [(v, self.numbers(v)) for v in values if self.low <= v <= self.high]
+
+    def _linear_values(self, count: int) -> list[float]:
+        from matplotlib.ticker import MaxNLocator
+
+        found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        return [0.0 if abs(v) < 1e-9 * (self.high - self.low) else float(v) for v in found]
+
+    def _log_values(self, count: int) -> list[float]:
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for factors in ((1,), (1, 3), (1, 2, 5)):
+            values = [f * 10.0**d for d in decades for f in factors]
+            inside = [v for v in values if self.low <= v <= self.high]
+            if len(inside) >= 3:
+                return inside[:: -(-len(inside) // count)]
+        return self._linear_values(count)
+
+
+class Chart:
+    """Marks on two axes. Coordinates are the axes' own; what is not finite is left out.
+
+    Args:
+        title: what is to be seen, for those who don't see it.
+        x, y: the axes.
+        width, height: of the drawing, in pixels.
+    """
+
+    def __init__(
+        self, title: str, x: Axis, y: Axis, *, width: int = 520, height: int = 320
+    ) -> None:
+        self._title, self._x, self._y = title, x, y
+        self._width, self._height = width, height
+        self._marks: list[str] = []
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        across = self._width - _LEFT - _RIGHT
+        down = self._height - _TOP - _BOTTOM
+        return _LEFT + across * self._x.share(x), _TOP + down * (1 - self._y.share(y))
+
+    def _points(self, xs: Numbers, ys: Numbers) -> list[tuple[float, float]]:
+        return [
+            self._at(x, y)
+            for x, y in zip(xs, ys, strict=True)
+            if math.isfinite(x) and math.isfinite(y)
+        ]
+
+    def dots(self, xs: Numbers, ys: Numbers, kind: str, notes: Sequence[str] | None = None) -> None:
+        """Draws points; with notes each tells its own when pointed at."""
+        if notes is None:
+            path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in self._points(xs, ys))
+            self._marks.append(f'<path class="dots {kind}" d="{path}"/>')
+            return
+        for x, y, note in zip(xs, ys, notes, strict=True):
+            for px, py in self._points([x], [y]):
+                told = f"<title>{escape(note)}</title>"
+                self._marks.append(
+                    f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">{told}</circle>'
+                )
+
+    def line(self, xs: Numbers, ys: Numbers, kind: str, *, steps: bool = False) -> None:
+        """Draws a line through points; with steps it stays level until the next one."""
+        points = self._points(xs, ys)
+        if not points:
+            return
+        path = "M{:.1f} {:.1f}".format(*points[0])
+        for x, y in points[1:]:
+            path += f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}"
+        self._marks.append(f'<path class="line {kind}" d="{path}"/>')
+
+    def level(self, y: float, kind: str) -> None:
+        """Draws a line at one height."""
+        self.line([self._x.low, self._x.high], [y, y], kind)
+
+    def upright(self, x: float, kind: str) -> None:
+        """Draws a line at one place across."""
+        self.line([x, x], [self._y.low, self._y.high], kind)
+
+    def _grid(self) -> str:
+        found = []
+        room = self._width - _LEFT - _RIGHT
+        for value, text in self._x.ticks(max(2, min(_TICKS, room // 62))):
+            x, _ = self._at(value, self._y.low)
+            low = self._height - _BOTTOM
+            found.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{low}"/>')
+            found.append(f'<text x="{x:.1f}" y="{low + 15}" class="mid">{escape(text)}</text>')
+        for value, text in self._y.ticks(max(2, min(_TICKS, self._height // 40))):
+            _, y = self._at(self._x.low, value)
+            found.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{self._width - _RIGHT}"/>')
+            found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{escape(text)}</text>')
+        return "".join(found)
+
+    def _labels(self) -> str:
+        middle = _TOP + (self._height - _TOP - _BOTTOM) / 2
+        across = _LEFT + (self._width - _LEFT - _RIGHT) / 2
+        return (
+            f'<text class="mid label" x="{across}" y="{self._height - 8}">'
+            f"{escape(self._x.label)}</text>"
+            f'<text class="mid label" transform="translate(13 {middle}) rotate(-90)">'
+            f"{escape(self._y.label)}</text>"
+        )
+
+    def svg(self) -> Markup:
+        """Returns the drawing."""
+        return Markup(
+            f'<svg role="img" aria-label="{escape(self._title)}" '
+            f'viewBox="0 0 {self._width} {self._height}">'
+            f"{self._grid()}{''.join(self._marks)}{self._labels()}</svg>"
+        )
