@@ -12,6 +12,7 @@ than in the rest, and the resolution is searched.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fbnetv3.arch import Arch, Block
+from fbnetv3.arch import Arch, ArchError, Block, count_cost
 from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import Layer, round_channels
 from fbnetv3.errors import did_you_mean
-from fbnetv3.recipe import Recipe
+from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space import SearchSpace
 from fbnetv3.search.space_table import Ref, TableReader, resolve
@@ -58,8 +59,7 @@ class FBNetSpace:
         self.name = str(table.get("name", "space"))
         self._note = str(table.get("note", ""))
         self._divisor = table.get("width_divisor", 8)
-        self._width = float(table.get("width", 1.0))
-        self._sgd_factor = float(table.get(_SGD, 1.0))
+        self._width, self._sgd_factor = (_positive(table, key) for key in ("width", _SGD))
         reader = TableReader()
         self._rows = reader.rows(table)
         self.resolution = reader.value("resolution", table.get("resolution", 224), "architecture")
@@ -67,6 +67,7 @@ class FBNetSpace:
         self._recipe = reader.recipe(table.get("recipe") or {}, known)
         reader.fix(fixed or {})
         self.space = SearchSpace(reader.parameters.values())
+        self._check()
 
     @classmethod
     def from_yaml(cls, name: str, fixed: Mapping[str, Any] | None = None) -> FBNetSpace:
@@ -97,6 +98,28 @@ class FBNetSpace:
     def has_architecture(self) -> bool:
         """Whether architectures are searched, not recipes only."""
         return bool(self._rows)
+
+    def _check(self) -> None:
+        """Raises a SearchError where values are none that a recipe or an architecture takes."""
+        for key, value in self._recipe.items():
+            for each in self._ends(value):
+                try:
+                    Recipe(**{"warmup_epochs": 0.0, key: each})
+                except (RecipeError, TypeError) as error:
+                    raise SearchError(f"the space's {key}={each!r}: {error}") from None
+        for levels in (self.space.sizes * 0, self.space.sizes - 1) if self._rows else ():
+            try:
+                count_cost(self.arch(self.space.configs(levels[None])[0]))
+            except (ArchError, KeyError, TypeError) as error:
+                raise SearchError(f"the space's rows make no architecture: {error}") from None
+
+    def _ends(self, value: Any) -> list[Any]:
+        """Returns all values of a choice, both ends of a range, or the fixed value itself."""
+        if not isinstance(value, Ref):
+            return [value]
+        parameter = self.space[value.name]
+        levels = (0, parameter.size - 1) if parameter.is_ordered else range(parameter.size)
+        return [parameter.value(level) for level in levels]
 
     def size_lines(self) -> list[str]:
         """Returns how many candidates there are, and what the table notes of it."""
@@ -238,6 +261,13 @@ class FBNetStatistics:
         if self._latency is not None:
             found[LATENCY] = self._latency.of_rows(rows, resolution, **settings)
         return found
+
+
+def _positive(table: Mapping[str, Any], key: str) -> float:
+    value = table.get(key, 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise SearchError(f"space: {key}={value!r} is not allowed; allowed: a number > 0")
+    return float(value)
 
 
 def list_spaces() -> list[str]:

@@ -85,6 +85,8 @@ class TableReader:
         Raises:
             SearchError: a key is not, or describes no range.
         """
+        if not isinstance(values, Mapping):
+            raise SearchError(f"recipe is a mapping such as {{lr: 0.1}}, not {values!r}")
         for key in values:
             if key not in known:
                 raise SearchError(f"recipe has no key {key!r}{did_you_mean(str(key), known)}")

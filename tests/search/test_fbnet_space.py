@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 
 from fbnetv3.arch import count_cost, get_arch
+from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
+from fbnetv3.arch.latency_shapes import arch_shapes
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.recipe import Recipe
 from fbnetv3.search import Constraint, SearchError
@@ -101,6 +106,57 @@ def test_arrays_price_what_architectures_cost(name: str) -> None:
         assert space.config_of(arch, {k: config[k] for k in space._recipe if k in config}) == config
 
 
+def _table(space: FBNetSpace, num_classes: int) -> LatencyTable:
+    """Blocks of some random networks, at a price that is no sum of their work."""
+    random = np.random.default_rng(1)
+    levels = random.integers(0, space.space.sizes, (30, len(space.space)))
+    levels[0], levels[1] = 0, space.space.sizes - 1
+    archs = [space.arch(c, num_classes) for c in space.space.configs(levels)]
+    shapes = dict.fromkeys(s for arch in archs for s in arch_shapes(arch))
+    blocks = [MeasuredBlock(s, float(random.uniform(0.1, 2.0))) for s in shapes]
+    ends = (
+        dataclasses.replace(blocks[0].shape, size=8),
+        dataclasses.replace(blocks[0].shape, size=512),
+    )
+    return LatencyTable([*blocks, *(MeasuredBlock(end, 0.1) for end in ends)])
+
+
+def test_latency_is_a_statistic_like_others() -> None:
+    space = FBNetSpace.from_yaml("nano")
+    table = _table(space, 10)
+    statistics = space.statistics(10, table)
+    assert statistics is not None
+    random = np.random.default_rng(1)  # the table's own networks: all of their blocks are in it
+    levels = random.integers(0, space.space.sizes, (30, len(space.space)))
+    configs = space.space.configs(levels)[2:]
+    found = statistics(configs)
+    assert set(found) == {"macs", "params", "activations", "latency_ms"}
+    truth = [table.of_arch(space.arch(config, 10)) for config in configs]
+    assert found["latency_ms"].tolist() == pytest.approx(truth)
+
+
+def test_why_the_space_is_larger_than_the_paper_says(fbnet: FBNetSpace) -> None:
+    space = fbnet.space
+    assert space.log10_of("architecture") == pytest.approx(20.5, abs=0.01)
+    assert space.log10_of("recipe") == pytest.approx(7.1, abs=0.03)
+    apart = [n for n in space.names if n.endswith("_k_rest")] + ["stage5a_e_rest", "resolution"]
+    as_printed = space.log10_of("architecture") - sum(math.log10(space[n].size) for n in apart)
+    assert as_printed == pytest.approx(17.25, abs=0.05)  # the paper: 10^17
+    lines = fbnet.size_lines()
+    assert len(lines) == 2
+    assert "10^20.5 architectures x 10^7.1 recipes" in lines[0]
+    assert "10^17" in lines[1]
+
+
+def test_autotrain_searches_the_recipe_row(fbnet: FBNetSpace) -> None:
+    autotrain = FBNetSpace.from_yaml("autotrain")
+    assert not autotrain.has_architecture
+    assert _values(autotrain, "ema") == [True, False]
+    shared = set(autotrain.space.names) & set(fbnet.space.names)
+    assert shared == set(autotrain.space.names) - {"ema"}
+    assert all(autotrain.space[n] == fbnet.space[n] for n in shared)
+
+
 def test_sgd_has_four_times_the_lr(fbnet: FBNetSpace) -> None:
     config = {**TABLE_7, "optimizer": "sgd"}
     assert fbnet.recipe(config, Recipe()).lr == pytest.approx(0.104)
@@ -155,11 +211,27 @@ def test_tied_depths_activate_a_shared_variable() -> None:
         ({"recipe": {"lr": {"rang": [1, 2]}}}, "no variable"),
         ({"recipe": {"lr": {"range": ["a", "b"]}}}, "no number"),
         ({"recipe": {"lr": {"range": [0.3, 0.1]}}}, r"low=0.3 is above high=0.1"),
+        ({"recipe": {"lr": {"range": []}}}, r"range \[\]"),
+        ({"recipe": {"lr": {"choices": 3}}}, "choices 3 is not a list"),
+        ({"recipe": {"lr": {"choices": []}}}, "at least one value"),
+        ({"recipe": {"lr": 0.1}}, "one point"),
+        ({"recipe": {"lr": {"range": [0.1, 0.1]}}}, "one point"),
+        ({"recipe": [1]}, "recipe is"),
+        ({"rows": 3}, "rows is a list"),
+        ({"rows": [3]}, "rows is a list"),
+        ({"rows": [{"stage": 0, "op": "conw", "c": 8}]}, "conw"),
+        ({"rows": [{"stage": 0, "op": "conv", "k": 3, "cc": 8}]}, "cc"),
+        ({"width": "wide"}, "width='wide'"),
+        ({"width": 0}, "width=0 .*a number > 0"),
+        ({"recipe": {"optimizer": {"choices": ["sgd", "adan"]}}}, "'adan' is unknown"),
+        ({"recipe": {"dropout": {"range": [0.5, 1.5]}}}, "dropout=1.5 is out of range"),
+        ({"recipe": {"lr": {"choices": ["fast", 0.1]}}}, "lr='fast'"),
     ],
 )
 def test_wrong_tables(change: dict, text: str) -> None:
-    with pytest.raises(SearchError, match=text):
+    with pytest.raises(SearchError, match=text) as error:
         FBNetSpace({"recipe": {"lr": {"range": [0.1, 0.2]}}, **change})
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_space() -> None:
