@@ -1,4 +1,4 @@
-"""``fbnetv3-predict``: prints the likeliest classes of images, with scores."""
+"""Prints the likeliest classes of images, with scores; a detector prints and draws boxes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 
-from fbnetv3.cli import run_main
+from fbnetv3.cli import require_detectron2, run_main
 from fbnetv3.data import DataError
 from fbnetv3.data.decode import IMAGE_SUFFIXES, decode_rgb
 from fbnetv3.errors import FBNetError
+from fbnetv3.io import atomic_write
+from fbnetv3.zoo import read_tensors
 from fbnetv3.zoo.classifier import Classifier, from_file, from_zoo
+from fbnetv3.zoo.detectors import is_detector_name
+
+if TYPE_CHECKING:
+    from fbnetv3.detection.detector import Detector
 
 _EPILOG = """\
 examples:
@@ -44,6 +52,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", metavar="NAME[.TAG]", help="zoo weights, as in fbnetv3_g")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint or .safetensors")
     parser.add_argument("--topk", type=_positive, default=5, help="classes an image (5)")
+    add = parser.add_argument
+    add("--threshold", type=float, default=0.3, help="lowest score of a detector's boxes (0.3)")
+    add("--output", type=Path, help="folder of the images with boxes (output/predictions)")
     parser.add_argument("--device", help="as in cpu, cuda (default: cuda where there is one)")
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
@@ -78,7 +89,7 @@ def load(arguments: argparse.Namespace) -> Classifier:
     return from_zoo(arguments.model)
 
 
-def _to_device(classifier: Classifier, device: str | None) -> None:
+def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         classifier.model.to(device)
@@ -94,22 +105,67 @@ def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator
         DataError: a file is not an image that can be read.
     """
     for path in images:
-        try:
-            image = decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        image = _read(path)
         yield str(path)
         for name, score in classifier.top(image, topk):
             yield f"  {100 * score:6.2f}%  {name}"
+
+
+def load_detector(arguments: argparse.Namespace) -> Detector | None:
+    """Makes the detector that the command line asks for; None where it asks for a classifier."""
+    of_zoo = arguments.weights is None and is_detector_name(arguments.model)
+    of_file = arguments.weights is not None and arguments.model is None
+    if not of_zoo and not (of_file and read_tensors(arguments.weights)[1].get("task")):
+        return None
+    require_detectron2()
+    from fbnetv3.detection.detector import detector_from_file
+    from fbnetv3.zoo.detectors import get_detector
+
+    return get_detector(arguments.model) if of_zoo else detector_from_file(arguments.weights)
+
+
+def boxes(
+    detector: Detector, images: Iterable[Path], threshold: float, folder: Path
+) -> Iterator[str]:
+    """Yields the lines that are printed, and writes each image with its boxes as PNG.
+
+    Raises:
+        DataError: a file is not an image that can be read.
+        WriteError: the folder can't be written.
+    """
+    for number, path in enumerate(images):
+        image = _read(path)
+        found = detector.detect(image, threshold)
+        target = folder / f"{number:04d}_{path.stem}.png"
+        with atomic_write(target) as temporary:
+            detector.draw(image, found).save(temporary, "PNG")
+        yield f"{path} -> {target}"
+        for item in found:
+            corners = " ".join(f"{value:7.1f}" for value in item.box)
+            yield f"  {100 * item.score:6.2f}%  {corners}  {item.name}"
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit status."""
     arguments = parse(argv)
     images = find_images(arguments.images)
-    classifier = load(arguments)
-    _to_device(classifier, arguments.device)
-    for line in lines(classifier, images, arguments.topk):
+    detector = load_detector(arguments)
+    if detector is not None:
+        _to_device(detector, arguments.device)
+        folder = arguments.output or Path("output/predictions")
+        printed = boxes(detector, images, arguments.threshold, folder)
+    else:
+        classifier = load(arguments)
+        _to_device(classifier, arguments.device)
+        printed = lines(classifier, images, arguments.topk)
+    for line in printed:
         print(line, flush=True)
     return 0
 

@@ -76,7 +76,7 @@ def _problem(record: dict[str, Any], decode: bool) -> str | None:
                 size = _shown_size(image)
             if decode:
                 file.seek(0)
-                decode_rgb(file.read(), record["file_name"])
+                decode_rgb(file.read(), record["file_name"], "get it again")
     except DataError as error:
         return f"{where}: {error}"
     except OSError as error:

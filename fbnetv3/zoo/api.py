@@ -11,6 +11,7 @@ from torch import nn
 
 from fbnetv3.arch import get_arch, list_archs
 from fbnetv3.zoo.converters import LoadSummary, load_state_dict
+from fbnetv3.zoo.detectors import detector_records, get_detector, is_detector_name
 from fbnetv3.zoo.download import ZOO_SCHEME, fetch
 from fbnetv3.zoo.files import read_tensors
 from fbnetv3.zoo.records import IMAGENET_MEAN, IMAGENET_STD, all_records, find_record
@@ -28,11 +29,13 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """
     if not pretrained:
         return list(list_archs(pattern))
-    return sorted(
+    found = [
         record.full_name
         for record in all_records()
         if any(fnmatch.fnmatchcase(name, pattern) for name in (record.name, record.full_name))
-    )
+    ]
+    detectors = [record.name for record in detector_records()]
+    return sorted([*found, *fnmatch.filter(detectors, pattern)])
 
 
 def get(
@@ -43,7 +46,8 @@ def get(
     Args:
         name: of an architecture, or ``NAME.TAG`` for the form that these weights belong to
             (timm's are of the aligned one). Without a tag, the first listed weights that fit
-            NAME's table.
+            NAME's table. A detector's, as ``retinanet_fbnetv3_a0.bccd``, gives a
+            :class:`fbnetv3.detection.detector.Detector`, which says what goes in and comes out.
         pretrained: load the weights, downloading them on first use.
         num_classes: of the classifier; None is as many as the weights have, else as the
             published (1000). Another number than the weights' gives a new classifier.
@@ -55,6 +59,8 @@ def get(
     """
     from fbnetv3.modeling import build_model
 
+    if is_detector_name(name):
+        return get_detector(name, pretrained)
     if not pretrained and "." not in name:
         return build_model(name, num_classes=num_classes or 1000, **kwargs)
     record = find_record(name)

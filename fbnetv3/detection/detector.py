@@ -1,0 +1,144 @@
+"""A detector ready for use: images in, boxes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.transforms import ResizeShortestEdge
+from PIL import Image
+from torch import Tensor, nn
+
+from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.detection.pictures import Drawn, draw_boxes
+from fbnetv3.zoo import LoadError, WeightsFileError, read_tensors
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A found object.
+
+    Attributes:
+        name: of its class.
+        score: in 0..1.
+        box: left, top, right, bottom in pixels of the given image.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Detector(nn.Module):
+    """A detector with its preprocessing and the names of its classes.
+
+    In go images: Pillow images of any mode and size, or uint8 tensors 3 x H x W in RGB. Resizing
+    and normalisation are done inside. Out comes, for each image, what torchvision's detectors
+    give: a dict of ``boxes`` (N x 4, float, left, top, right, bottom in pixels of the given image),
+    ``scores`` (N, in 0..1, falling) and ``labels`` (N, int, indices into ``classes``).
+    :meth:`detect` gives the same as a list of :class:`Detection`.
+
+    Args:
+        model: of detectron2.
+        cfg: its config: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are used.
+        classes: names.
+        source: where the weights are from.
+
+    Example:
+        >>> detector = fbnetv3.zoo.get("retinanet_fbnetv3_a0.bccd", pretrained=True)
+        >>> detector.detect(Image.open("blood.jpg"), threshold=0.5)
+        [Detection(name='WBC', score=0.98, box=(68.1, 177.3, 279.5, 371.0)), ...]
+    """
+
+    def __init__(
+        self, model: nn.Module, cfg: CfgNode, classes: Sequence[str], source: str = ""
+    ) -> None:
+        super().__init__()
+        self.model, self.classes, self.source = model, tuple(classes), source
+        self._resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._is_bgr = cfg.INPUT.FORMAT == "BGR"
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Tensor]]:
+        """Detects objects; see the class for what goes in and comes out.
+
+        Called one by one, images give what evaluation gives; together they are padded.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            outputs = self.model([self._input(image) for image in images])
+        finally:
+            self.model.train(was_training)
+        found = [output["instances"] for output in outputs]
+        return [
+            {"boxes": i.pred_boxes.tensor, "scores": i.scores, "labels": i.pred_classes}
+            for i in found
+        ]
+
+    def _input(self, image: Image.Image | Tensor) -> dict[str, Any]:
+        if isinstance(image, Tensor):
+            pixels = image.permute(1, 2, 0).cpu().numpy()
+        else:
+            pixels = np.asarray(image.convert("RGB"))
+        height, width = pixels.shape[:2]
+        pixels = pixels[:, :, ::-1] if self._is_bgr else pixels
+        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}
+
+    def detect(self, image: Image.Image, threshold: float = 0.3) -> list[Detection]:
+        """Returns the objects of an image whose score is ``threshold`` or more, best first."""
+        (found,) = self([image])
+        columns = (found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist())
+        return [
+            Detection(self.classes[label], score, (box[0], box[1], box[2], box[3]))
+            for box, score, label in zip(*columns, strict=True)
+            if score >= threshold
+        ]
+
+    def draw(self, image: Image.Image, detections: Sequence[Detection]) -> Image.Image:
+        """Returns a copy of an image with the boxes of objects found in it."""
+        number = {name: i for i, name in enumerate(self.classes)}
+        worst_first = sorted(detections, key=lambda found: found.score)
+        return draw_boxes(
+            image,
+            [Drawn(d.box, number[d.name], f"{d.name} {100 * d.score:.0f}") for d in worst_first],
+        )
+
+
+def is_detector_file(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a weights file are a detector's."""
+    return metadata.get("task") == "detection"
+
+
+def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True) -> Detector:
+    """Makes a detector of a file that training exported (``model_ema.safetensors``).
+
+    Args:
+        path: the file; it tells config and classes.
+        pretrained: load its weights; else their random start.
+
+    Raises:
+        WeightsFileError: it is broken, or no detector's.
+        LoadError: it lacks tensors.
+    """
+    from fbnetv3.detection.run import build_detector
+
+    tensors, metadata = read_tensors(path)
+    if not is_detector_file(metadata):
+        raise WeightsFileError(f"{path} is not of a detector; use a file that training exported")
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(metadata["config"])
+    classes = [str(name) for name in metadata["classes"]]
+    model, full = build_detector(cfg, classes, torch.device("cpu"))
+    if pretrained:
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise LoadError(f"{path}: {' '.join(str(error).split())[:200]}") from error
+    return Detector(model, full, classes, os.fspath(path)).eval()

@@ -1,0 +1,36 @@
+"""The configs of the model zoo: each builds, and says how it is started and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fbnetv3.config import get_cfg
+from fbnetv3.detection.run import build_detector
+from fbnetv3.resources import model_zoo_path
+
+CONFIGS = sorted((model_zoo_path() / "detection").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config(path: Path) -> None:
+    header = path.read_text().split("_BASE_")[0]
+    launch = f"python tools/train_net.py --config-file model_zoo/detection/{path.name}"
+    assert launch in header
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    cfg.freeze()
+    with torch.device("meta") if "R_101" in path.stem else torch.device("cpu"):
+        model, _ = build_detector(cfg, ["a", "b"], torch.device("cpu"))
+    levels = range(2, 7) if "faster" in path.stem else range(3, 8)
+    assert list(model.backbone.output_shape()) == [f"p{i}" for i in levels]
+
+
+def test_there_are_all_that_were_promised() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert {f"retinanet_R_{d}_FPN_3x{t}" for d in (50, 101) for t in ("", "_ema")} <= names
+    assert {f"retinanet_fbnetv3_{a}_FPN" for a in ("a0", "a", "g")} <= names
+    assert {f"retinanet_fbnetv3_a0_{d}" for d in ("digits", "bccd", "coco_subset")} <= names
+    assert "faster_rcnn_fbnetv3_g_FPN" in names

@@ -1,0 +1,78 @@
+"""The one rule by which the recipe follows the batch; the stepped schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2.solver import build_lr_scheduler as detectron_scheduler
+
+from fbnetv3.config import CfgNode, ConfigError, get_cfg
+from fbnetv3.detection.recipe import detection_recipe, rule_text
+from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.resources import find_config
+
+
+def config(**changes: Any) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(find_config("detection/retinanet_R_50_FPN_3x.yaml")))
+    cfg.merge_from_list([x for k, v in changes.items() for x in (k.replace("__", "."), v)])
+    return cfg
+
+
+def test_detectron2s_numbers_at_its_batch() -> None:
+    recipe = detection_recipe(config(), 118_000)
+    per_epoch = 118_000 // 16
+    assert recipe.scaled_lr == 0.01
+    assert round(recipe.epochs * per_epoch) == 270_000
+    assert recipe.warmup_epochs * per_epoch == pytest.approx(1000)
+    assert [s * per_epoch for s in recipe.steps] == pytest.approx([210_000, 250_000])
+    assert (recipe.nesterov, recipe.weight_decay_bias, recipe.decay) == (False, 1e-4, 0.1)
+
+
+def test_everything_follows_the_batch() -> None:
+    changes = {"SOLVER__IMS_PER_BATCH": 2, "MODEL_EMA__ENABLED": True}
+    recipe = detection_recipe(config(**changes), 118_000)
+    per_epoch = 59_000
+    assert recipe.scaled_lr == pytest.approx(0.01 / 8)
+    assert round(recipe.epochs * per_epoch) == 8 * 270_000
+    assert recipe.warmup_epochs * per_epoch == pytest.approx(8000)
+    assert [s * per_epoch for s in recipe.steps] == pytest.approx([8 * 210_000, 8 * 250_000])
+    assert recipe.ema_decay**8 == pytest.approx(0.9998)
+    assert "0.125" in rule_text(config(**changes))
+
+
+def test_the_rule_can_be_switched_off() -> None:
+    cfg = config(SOLVER__IMS_PER_BATCH=2, SOLVER__REFERENCE_BATCH=0)
+    recipe = detection_recipe(cfg, 118_000)
+    assert recipe.scaled_lr == 0.01
+    assert round(recipe.epochs * 59_000) == 270_000
+    assert rule_text(cfg).startswith("off")
+
+
+def test_epochs_count_images_already() -> None:
+    changes = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__WARMUP_EPOCHS": 1.0, "SOLVER__STEPS": (8, 11)}
+    recipe = detection_recipe(config(SOLVER__IMS_PER_BATCH=4, **changes), 400)
+    assert (recipe.epochs, recipe.warmup_epochs, recipe.steps) == (12, 1, (8, 11))
+
+
+def test_a_batch_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH=0"):
+        detection_recipe(config(SOLVER__IMS_PER_BATCH=0), 10)
+
+
+def test_the_stepped_schedule_is_detectron2s() -> None:
+    changes = {"SOLVER__MAX_ITER": 60, "SOLVER__STEPS": (30, 45), "SOLVER__WARMUP_ITERS": 10}
+    cfg = config(**changes)
+    recipe = detection_recipe(cfg, 16 * 7)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    ours, theirs = (torch.optim.SGD([parameter], 0.01) for _ in range(2))
+    mine = build_lr_scheduler(ours, recipe, 7)
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    other = detectron_scheduler(cfg, theirs)
+    for _ in range(60):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
+        for optimizer, scheduler in ((ours, mine), (theirs, other)):
+            optimizer.step()
+            scheduler.step()

@@ -1,0 +1,160 @@
+"""Whole trainings of a tiny detector: what they leave, how they go on, against detectron2's."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from PIL import Image
+from torch import Tensor
+
+from fbnetv3.cli import predict, run_main
+from fbnetv3.config import CfgNode
+from fbnetv3.data import DataError
+from fbnetv3.detection.detector import detector_from_file
+from fbnetv3.detection.run import build_detector, open_datasets, prepare_detector
+from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
+from fbnetv3.engine.hooks import StoppedError
+from fbnetv3.engine.metrics import read_metrics
+from fbnetv3.engine.train import evaluate, train
+from fbnetv3.engine.trainer import NonFiniteLossError
+
+Make = Callable[..., CfgNode]
+
+
+def last(folder: Path) -> dict[str, Any]:
+    path = Checkpointer(folder).latest()
+    assert path is not None
+    return load_checkpoint(path)
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    else:
+        assert one == other, where
+
+
+def test_a_run_leaves_scores_pictures_tables_and_weights(tiny: Make, tmp_path: Path) -> None:
+    cfg, out = tiny(), tmp_path / "out"
+    scores = train(cfg)
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP_ema", "bbox/AP50_ema"} <= scores.keys()
+    rows = read_metrics(out / "metrics.json")
+    assert [row["iteration"] for row in rows if "bbox/AP" in row] == [3, 7]
+    assert {"loss_cls", "loss_box_reg", "total_loss", "lr"} <= rows[0].keys()
+    for name in ("curves.png", "predictions_raw.png", "predictions_ema.png"):
+        assert Image.open(out / name).size[0] > 300
+    table = (out / "ap_per_class.txt").read_text()
+    assert all(word in table for word in ("disc", "square", "raw AP", "ema AP50"))
+    assert evaluate(cfg) == pytest.approx(scores)
+    cfg = tiny(MODEL__WEIGHTS=str(out / "model_ema.safetensors"))
+    averaged = {f"{name}_ema": value for name, value in evaluate(cfg).items()}
+    assert averaged == pytest.approx({k: v for k, v in scores.items() if k.endswith("_ema")})
+
+
+def test_a_stopped_run_goes_on_with_the_same_bits(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(OUTPUT_DIR=str(whole)), pictures=False)
+    cfg = tiny(OUTPUT_DIR=str(parts))
+
+    def stop(epochs: float, scores: dict[str, float]) -> None:
+        raise StoppedError("as after a kill: the checkpoint of this step is not written")
+
+    with pytest.raises(StoppedError):
+        train(tiny(OUTPUT_DIR=str(parts), SOLVER__CHECKPOINT_EPOCHS=0.5), on_eval=stop)
+    state = last(parts)
+    assert state["iteration"] == 2
+    assert state["task"]["loss_normalizer"] > 0
+    train(cfg, resume=True, pictures=False)
+    for part in ("model", "ema", "optimizer", "scheduler", "iteration", "rng", "task"):
+        assert_same(last(whole)[part], last(parts)[part], part)
+
+
+def test_losses_are_those_of_detectron2s_trainer(tiny: Make) -> None:
+    changes = {"MODEL_EMA__ENABLED": False, "SOLVER__LR_SCHEDULER_NAME": "steps"}
+    cfg = tiny(SOLVER__MAX_EPOCHS=5.0, SOLVER__STEPS=(4,), **changes)
+    run = prepare_detector(cfg)
+    train(cfg, pictures=False)
+    rows = read_metrics(Path(cfg.OUTPUT_DIR) / "metrics.json")
+    ours = [row["total_loss"] for row in rows if "total_loss" in row]
+
+    theirs: list[float] = []
+
+    class Recording(SimpleTrainer):
+        def after_step(self) -> None:
+            theirs.append(self.storage.latest()["total_loss"][0])
+            scheduler.step()
+
+    solver = cfg.clone()
+    solver.defrost()
+    solver.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    solver.SOLVER.MAX_ITER, solver.SOLVER.STEPS, solver.SOLVER.WARMUP_ITERS = 20, (16,), 2
+    optimizer = build_optimizer(solver, run.model.train())
+    scheduler = build_lr_scheduler(solver, optimizer)
+    batches = list(itertools.islice(run.loader.batches(), 20))
+    Recording(run.model, batches, optimizer).train(0, 20)
+    assert len(ours) == 20
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_detectron2s_default_lr_and_a_small_batch_do_not_end_in_nan(tiny: Make) -> None:
+    with pytest.raises(NonFiniteLossError, match="BASE_LR"):
+        train(tiny(SOLVER__BASE_LR=1e9, SOLVER__WARMUP_EPOCHS=0.0), pictures=False)
+
+
+def test_different_classes_are_told(tiny: Make, shapes: Path, tmp_path: Path) -> None:
+    tree = json.loads((shapes / "shapes.json").read_text())
+    tree["categories"][0]["name"] = "cube"
+    (tmp_path / "other.json").write_text(json.dumps(tree))
+    own = tiny().DATASETS.COCO
+    other = ["other", str(tmp_path / "other.json"), str(shapes / "images")]
+    with pytest.raises(DataError, match="cube"):
+        open_datasets(tiny(DATASETS__COCO=[*own, other], DATASETS__TEST=("other",)))
+    with pytest.raises(DataError, match="did you mean other"):
+        open_datasets(tiny(DATASETS__COCO=[other], DATASETS__TRAIN=("othr",)))
+
+
+def test_images_without_boxes_are_left_out_where_asked(tiny: Make) -> None:
+    cfg = tiny(DATALOADER__FILTER_EMPTY_ANNOTATIONS=True)
+    train_set, test_set = open_datasets(cfg)
+    assert [r["image_id"] for r in train_set.records] == [1, *range(4, 17)]
+    assert len(test_set) == 16
+
+
+def test_a_detector_of_a_file(tiny: Make, tmp_path: Path, shapes: Path, capsys: Any) -> None:
+    cfg = tiny(SOLVER__MAX_EPOCHS=1.0, MODEL__RETINANET__SCORE_THRESH_TEST=0.0)
+    train(cfg, pictures=False)
+    path = tmp_path / "out" / "model_ema.safetensors"
+    detector = detector_from_file(path)
+    assert detector.classes == ("disc", "square")
+    image = Image.open(shapes / "images" / "1.png")
+    (found,) = detector([image])
+    assert set(found) == {"boxes", "scores", "labels"}
+    assert found["boxes"].shape == (len(found["scores"]), 4)
+    model, _ = build_detector(cfg, ["disc", "square"], torch.device("cpu"))
+    model.load_state_dict(detector.model.state_dict())
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    with torch.no_grad():
+        wanted = model.eval()([{"image": pixels, "height": 64, "width": 64}])[0]["instances"]
+    torch.testing.assert_close(found["boxes"], wanted.pred_boxes.tensor)
+    large = image.resize((128, 128))
+    assert detector([large])[0]["boxes"].max() > found["boxes"].max()
+
+    arguments = [str(shapes / "images"), "--weights", str(path), "--threshold", "0"]
+    assert run_main(predict.main, [*arguments, "--output", str(tmp_path / "drawn")]) == 0
+    assert "disc" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 16
