@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli.search_results import (
+    costs,
+    report_run,
+    resume_command,
+    train_command,
+    write_winner,
+)
 from fbnetv3.errors import FBNetError
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import Candidate, SearchResult
+    from fbnetv3.search.run_folder import RunFolder
     from fbnetv3.search.trials import Trial
 
 _EPILOG = """\
@@ -25,6 +32,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6
+  %(prog)s --report output/search/digits                       # also while it runs
 """
 
 
@@ -41,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--evolve", metavar="RUN_DIR", help="stage 2 for further budgets, no training"
     )
+    what.add_argument("--report", metavar="RUN_DIR", help="write RUN_DIR/report.html anew")
     parser.add_argument("--macs", nargs="+", type=float, default=[], help="budgets for --evolve")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
     return parser
@@ -52,20 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     if bool(args.evolve) != bool(args.macs):
         parser.error("--evolve RUN_DIR and --macs BUDGET ... go together")
-    if args.evolve and args.opts:
-        parser.error("--evolve takes the config of its run; drop the KEY VALUE pairs")
+    if (args.evolve or args.report) and args.opts:
+        parser.error("--evolve and --report take their run's config; drop the KEY VALUE pairs")
     require_detectron2()
-    _show_warnings()
+    _show_warnings(None if args.report else sys.stderr)
+    if args.report:
+        return _report(Path(args.report))
     if args.evolve:
         return _evolve(Path(args.evolve), args.macs)
     return _search(args.config_file, list(args.opts))
 
 
-def _show_warnings() -> None:
-    """Prints warnings of the search; what a training logs goes to its candidate's log."""
+def _show_warnings(stream: TextIO | None) -> None:
+    """Prints warnings of the search; what a training logs goes to its candidate's log.
+
+    Args:
+        stream: where to; None: nowhere, for reports, which have a place for them.
+    """
     logger = logging.getLogger("fbnetv3.search")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(stream) if stream else logging.NullHandler()
         handler.setFormatter(logging.Formatter("warning: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
@@ -114,13 +129,13 @@ def _search(config_file: str, opts: list[str]) -> int:
 
     cfg = _read_config(config_file, opts)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    command = f"python tools/jointnas_search.py --config-file {config_file} {shlex.join(opts)}"
     with folder.locked():
         folder.keep_config(cfg.dump(), MAY_CHANGE)
         try:
             _run(cfg, folder)
         except KeyboardInterrupt:
-            print(f"\nstopped; finished trials are kept. Go on with:\n  {command.strip()}")
+            told = resume_command(folder.path)
+            print(f"\nstopped; finished trials are kept. Go on with:\n  {told}", flush=True)
             return 130
     return 0
 
@@ -130,8 +145,18 @@ def _run(cfg: Any, folder: Any) -> None:
     from fbnetv3.search.progress import SearchProgress
 
     node = cfg.SEARCH
-    progress = SearchProgress(node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS, sys.stdout)
-    search = _build(cfg, watch=progress)
+    total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
+    progress = SearchProgress(total, sys.stdout, batches=node.ITERATIONS)
+    rounds: set[int] = set()
+
+    def watch(event: str, trial: Trial) -> None:
+        if event == "start" and trial.batch not in rounds:
+            rounds.add(trial.batch)
+            for number, card in list(enumerate(search.result().cards, start=1))[-1:]:
+                progress.say(f"round {number}: {card}")
+        progress(event, trial)
+
+    search = _build(cfg, watch=watch)
     for line in _plan_lines(cfg, search):
         progress.say(line)
     search.ask()
@@ -142,7 +167,7 @@ def _run(cfg: Any, folder: Any) -> None:
     with progress:
         result = search.run(TrainEvaluator(cfg.dump(), str(folder.candidates)))
     _save_predictor(folder.predictor, result)
-    _report(cfg, folder, result)
+    _tell(cfg, folder, search, result)
 
 
 def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:
@@ -171,34 +196,20 @@ def _save_predictor(path: Path, result: SearchResult) -> None:
         torch.save(result.predictor.tensors(), temporary)
 
 
-def _report(cfg: Any, folder: Any, result: SearchResult) -> None:
-    """Prints what was found and writes the winner's config."""
-    for number, card in enumerate(result.cards, start=1):
-        print(f"round {number}: {card}")
+def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -> None:
+    """Prints what was found; writes the winner's config and the report."""
+    if result.cards:
+        print(f"round {len(result.cards)}: {result.cards[-1]}")
     stop = result.early_stop
     if stop is not None and stop.epoch is not None:
         print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
     best = result.best
-    path = _write_winner(cfg, best.config, folder.path / "best", [f"score {best.score:.4f}"])
-    print(f"best: {best.id} with {best.score:.2f}{_costs(best.statistics)}")
-    print(f"train it with:\n  python tools/train_net.py --config-file {path}")
-
-
-def _costs(statistics: dict[str, float]) -> str:
-    return "".join(f", {name} {value:.4g}" for name, value in sorted(statistics.items()))
-
-
-def _write_winner(cfg: Any, config: dict[str, Any], stem: Path, comments: list[str]) -> Path:
-    """Writes ``STEM.yaml``, which ``train_net.py`` reads; returns its path."""
-    from fbnetv3.io import atomic_write
-    from fbnetv3.search.evaluator import space_from_config, winner_config
-
-    found = winner_config(cfg, space_from_config(cfg), config, stem)
-    path = stem.with_name(f"{stem.name}.yaml")
-    with atomic_write(path) as temporary:
-        head = "".join(f"# {line}\n" for line in comments)
-        temporary.write_text(head + found.dump(), encoding="utf-8")
-    return path
+    words = f"{best.id} with {best.score:.2f}{costs(best.statistics)}"
+    path = write_winner(
+        cfg, folder, "best", best.config, [f"score {best.score:.4f}{costs(best.statistics)}"]
+    )
+    print(f"best: {words}\nreport: {report_run(cfg, folder, search)}")
+    print(f"train it with:\n  {train_command(path)}")
 
 
 def _evolve(run: Path, budgets: list[float]) -> int:
@@ -211,7 +222,6 @@ def _evolve(run: Path, budgets: list[float]) -> int:
     with folder.locked():
         cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(run)])
         search = _build(cfg)
-        search.ask()
         trials = search.result().trials
         for budget in budgets:
             try:
@@ -220,12 +230,24 @@ def _evolve(run: Path, budgets: list[float]) -> int:
                 raise FBNetError(f"--macs {budget:g}: {error}") from None
             near = _nearest(search, found[0], trials)
             told = [
-                f"predicted score {found[0].predicted:.4f}{_costs(found[0].statistics)}",
-                *(f"nearest trial {t.id}: score {t.score:.4f}{_costs(t.statistics)}" for t in near),
+                f"predicted score {found[0].predicted:.4f}{costs(found[0].statistics)}",
+                *(f"nearest trial {t.id}: score {t.score:.4f}{costs(t.statistics)}" for t in near),
             ]
-            stem = folder.path / f"best_macs_{budget / 1e6:g}M"
-            path = _write_winner(cfg, found[0].config, stem, told)
-            print(f"{path}:", *told, sep="\n  ")
+            name = f"best_macs_{budget / 1e6:g}M"
+            path = write_winner(cfg, folder, name, found[0].config, told)
+            print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
+        print(f"report: {report_run(cfg, folder, search)}")
+    return 0
+
+
+def _report(run: Path) -> int:
+    """Writes the report of a finished or running search; a running one is left alone."""
+    from fbnetv3.search.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.require()
+    cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(run)])
+    print(report_run(cfg, folder, _build(cfg)))
     return 0
 
 

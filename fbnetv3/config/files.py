@@ -49,9 +49,20 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for base in _base_names(values.pop("_BASE_", []), path):
         _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
+    _find_arch(values, path.parent)
     _merge_dict(merged, values)
     _check_version(merged, path)
     return merged
+
+
+def _find_arch(values: dict[str, Any], folder: Path) -> None:
+    """Makes a MODEL.ARCH that names a yaml beside the config a full path: both can be moved."""
+    model = values.get("MODEL")
+    if not isinstance(model, dict):
+        return
+    name = model.get("ARCH")
+    if isinstance(name, str) and name.endswith((".yaml", ".yml")) and (folder / name).is_file():
+        values["MODEL"] = {**model, "ARCH": str((folder / name).resolve())}
 
 
 def _base_names(base: Any, path: Path) -> list[Path]:

@@ -85,10 +85,14 @@ def winner_config(
 
     Args:
         cfg, space, config: see candidate_config.
-        stem: path without suffix; the architecture goes to ``STEM_arch.yaml``.
+        stem: path without suffix; the architecture goes to ``STEM_arch.yaml``, which the config
+            names relative to itself: the folder of both may be moved.
     """
-    found = candidate_config(cfg, space, config, stem.with_name(f"{stem.name}_arch.yaml"))
-    found.OUTPUT_DIR = str(stem.resolve())
+    arch_file = stem.with_name(f"{stem.name}_arch.yaml")
+    found = candidate_config(cfg, space, config, arch_file)
+    if space.has_architecture:
+        found.MODEL.ARCH = arch_file.name
+    found.OUTPUT_DIR = str(stem)
     found.merge_from_list(list(cfg.SEARCH.FINAL))
     return found
 

@@ -24,9 +24,11 @@ class SearchProgress:
     Args:
         total: trials of the whole search.
         stream: where to print; a file of its own, since evaluations may redirect stderr.
+        batches: of stage 1; None: not told.
     """
 
-    def __init__(self, total: int, stream: TextIO) -> None:
+    def __init__(self, total: int, stream: TextIO, batches: int | None = None) -> None:
+        self._of = "" if batches is None else f"/{batches}"
         self._console = Console(file=stream)
         self._total, self._done, self._best = total, 0, float("-inf")
         self._running: dict[str, str] = {}
@@ -70,7 +72,7 @@ class SearchProgress:
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
         best = f"best {self._best:.2f}  " if self._done else ""
         running = ", ".join(list(self._running.values())[:3])
-        name = "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}"
+        name = self._place(trial)
         self._bar.update(
             self._task, completed=self._done, description=name, note=f"{best}{running}"
         )
@@ -83,6 +85,9 @@ class SearchProgress:
                 self._best = max(self._best, trial.score)
         self._bar.update(self._task, completed=self._done)
 
+    def _place(self, trial: Trial) -> str:
+        return "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}{self._of}"
+
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
         self._done += 1
@@ -91,7 +96,7 @@ class SearchProgress:
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
         told = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
-        place = "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}"
+        place = self._place(trial)
         self.say(
             f"[{self._done}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
             f"  best {self._best:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +29,27 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.candidates = self.path / "candidates"
         self.predictor = self.path / "predictor.pt"
+        self.report = self.path / "report.html"
+        self._winners = self.path / "winners.json"
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
 
     def require(self) -> None:
         """Raises a SearchError where the folder holds no run."""
         if not self.config.is_file():
             raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
+
+    def winners(self) -> dict[str, list[str]]:
+        """Returns what was noted of each winner, by the name of its yaml."""
+        if not self._winners.is_file():
+            return {}
+        found: dict[str, list[str]] = json.loads(self._winners.read_text(encoding="utf-8"))
+        return found
+
+    def note_winner(self, name: str, told: Sequence[str]) -> None:
+        """Remembers what a winner is, for reports."""
+        found = self.winners() | {name: list(told)}
+        with atomic_write(self._winners) as temporary:
+            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fbnetv3.search.early_stopping import EarlyStop
 from fbnetv3.search.report.pretraining import Comparison
-from fbnetv3.search.report.svg import Axis, Chart, short
+from fbnetv3.search.report.svg import Axis, Chart, label, short
 from fbnetv3.search.report_card import ReportCard
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.trials import Trial
@@ -47,7 +47,7 @@ def note(trial: Trial, statistic: str | None, score: str) -> str:
     """Returns a line about a trial, for the mark that stands for it."""
     cost = ""
     if statistic is not None and statistic in trial.statistics:
-        cost = f", {statistic} {short(trial.statistics[statistic])}"
+        cost = f", {label(statistic)} {short(trial.statistics[statistic])}"
     told = "" if trial.predicted is None else f", predicted {trial.predicted:.4g}"
     return f"trial {trial.number} ({trial.id}): {score} {trial.score:.4g}{told}{cost}"
 
@@ -55,8 +55,7 @@ def note(trial: Trial, statistic: str | None, score: str) -> str:
 def cost_axis(name: str, values: Sequence[float]) -> Axis:
     """Returns the axis of a statistic."""
     log = min(values) > 0 and max(values) / min(values) > _WIDE
-    label = {"macs": "MACs", "params": "parameters"}.get(name, name)
-    return Axis.around(label, values, log=log)
+    return Axis.around(label(name), values, log=log)
 
 
 def _by_stage(complete: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:

@@ -29,7 +29,7 @@ class Marginal:
     Attributes:
         figure: scores by value.
         share: of the variance of the scores' ranks that lies between values (or between up to
-            6 ranges of values): 0 tells nothing, 1 all.
+            6 ranges of values), less what chance would give: 0 tells nothing, 1 all.
     """
 
     figure: Figure
@@ -67,7 +67,7 @@ def _marginal(parameter: Parameter, trials: list[Trial], score: str) -> Marginal
         chart.line(middles, medians, "best")
     chart.dots(middles, medians, "median")
     share = _share(scores, groups)
-    words = f"{len(trials)} trials; {share:.0%} of the spread of ranks is between values"
+    words = f"{len(trials)} trials; explains {share:.0%} of the ranks' variance"
     return Marginal(Figure(name, chart.svg(), words), share)
 
 

@@ -17,7 +17,7 @@ from fbnetv3.search.report import figures
 from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.marginals import Marginal, marginals
 from fbnetv3.search.report.pretraining import Comparison
-from fbnetv3.search.report.svg import Axis, short
+from fbnetv3.search.report.svg import Axis, label, short
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space import SearchSpace
 from fbnetv3.search.trials import Trial
@@ -103,7 +103,7 @@ def render(space: SearchSpace, result: SearchResult, about: About) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "number": _number}
+    environment.filters |= {"short": short, "number": _number, "fixed": _fixed, "label": label}
     return environment.get_template("page.html").render(_contents(space, result, about))
 
 
@@ -112,16 +112,20 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
+def _fixed(value: float) -> str:
+    """Returns a correlation, or a dash where there is none."""
+    return f"{value:.2f}" if math.isfinite(value) else "–"
+
+
 def _contents(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
     complete = [t for t in result.trials if t.state == "complete"]
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
     statistic = about.statistic or (statistics[0] if statistics else None)
-    score_of_best = max(figures.scores_of(complete), default=None)
     return {
         "about": about,
         "best": result.best if complete else None,
-        "best_score": score_of_best,
+        "best_score": max(figures.scores_of(complete), default=None),
         "complete": complete,
         "failed": failed,
         "reasons": Counter(t.reason or "no reason was given" for t in failed).most_common(),
@@ -177,11 +181,13 @@ def _ladder(
     rungs = sorted({*steps, *budgets} - {0.0})
     if not any(rung >= max(costs) for rung in rungs):
         rungs.append(max(costs))
-    found = []
+    found: list[tuple[float, Trial]] = []
     for rung in rungs:
         under = [t for t in having if t.statistics[statistic] <= rung]
-        if under:
-            best = max(under, key=lambda t: (t.score or -math.inf, -t.number))
+        if not under:
+            continue
+        best = max(under, key=lambda t: (figures.scores_of([t])[0], -t.number))
+        if rung in budgets or not found or found[-1][1] is not best:
             found.append((rung, best))
     return found
 

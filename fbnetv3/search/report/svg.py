@@ -10,7 +10,7 @@ from html import escape
 from markupsafe import Markup
 
 Numbers = Sequence[float]
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LABEL = 58, 14, 12, 24, 20
 _TICKS = 6
 
 
@@ -22,6 +22,12 @@ def short(value: float) -> str:
         if abs(value) >= max(size, 1e4) * 0.99995:
             return f"{value / size:.4g}{letter}"
     return f"{value:.4g}"
+
+
+def label(statistic: str) -> str:
+    """Returns a statistic's name in the words of the field."""
+    words = {"macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
+    return words.get(statistic, statistic)
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,11 @@ class Chart:
         self._title, self._x, self._y = title, x, y
         self._width, self._height = width, height
         self._marks: list[str] = []
+        self._bottom = _BOTTOM + (_LABEL if x.label else 0)
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         across = self._width - _LEFT - _RIGHT
-        down = self._height - _TOP - _BOTTOM
+        down = self._height - _TOP - self._bottom
         return _LEFT + across * self._x.share(x), _TOP + down * (1 - self._y.share(y))
 
     def _points(self, xs: Numbers, ys: Numbers) -> list[tuple[float, float]]:
@@ -152,7 +159,7 @@ class Chart:
         room = self._width - _LEFT - _RIGHT
         for value, text in self._x.ticks(max(2, min(_TICKS, room // 62))):
             x, _ = self._at(value, self._y.low)
-            low = self._height - _BOTTOM
+            low = self._height - self._bottom
             found.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{low}"/>')
             found.append(f'<text x="{x:.1f}" y="{low + 15}" class="mid">{escape(text)}</text>')
         for value, text in self._y.ticks(max(2, min(_TICKS, self._height // 40))):
@@ -162,7 +169,7 @@ class Chart:
         return "".join(found)
 
     def _labels(self) -> str:
-        middle = _TOP + (self._height - _TOP - _BOTTOM) / 2
+        middle = _TOP + (self._height - _TOP - self._bottom) / 2
         across = _LEFT + (self._width - _LEFT - _RIGHT) / 2
         return (
             f'<text class="mid label" x="{across}" y="{self._height - 8}">'
