@@ -11,7 +11,7 @@ NEEDS := setup.py pyproject.toml fbnetv3/__init__.py
 DETECTRON2 := $(wildcard fbnetv3/cli/*detectron2*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo search-demo test test-slow lint format wheel clean distclean
+.PHONY: help install dev demo search-demo detect-demo test test-slow lint format wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,13 +41,16 @@ install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
 dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
 
 # Threads of several processes on few cores wait for each other: one per process.
-demo search-demo test test-slow: export OMP_NUM_THREADS ?= 1
+demo search-demo detect-demo test test-slow: export OMP_NUM_THREADS ?= 1
 
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
 
 search-demo: install ## search network and recipe on the digits, both stages
 	$(BIN)/python tools/jointnas_search.py --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2
+
+detect-demo: install ## train a RetinaNet on scenes of digits, under 5 minutes on 2 cores
+	$(BIN)/python tools/train_net.py --overwrite --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
 
 test: dev ## fast tests, under 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
