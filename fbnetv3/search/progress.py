@@ -30,7 +30,9 @@ class SearchProgress:
     def __init__(self, total: int, stream: TextIO, batches: int | None = None) -> None:
         self._of = "" if batches is None else f"/{batches}"
         self._console = Console(file=stream)
-        self._total, self._done, self._best = total, 0, float("-inf")
+        self._total = total
+        # kept whole: where early stopping sets in, the first batch's scores become earlier ones
+        self._finished: list[Trial] = []
         self._running: dict[str, str] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -70,34 +72,32 @@ class SearchProgress:
         elif event == "report":
             epoch = max(trial.reports)
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
-        best = f"best {self._best:.2f}  " if self._done else ""
+        best = f"best {self._best():.2f}  " if self._finished else ""
         running = ", ".join(list(self._running.values())[:3])
         name = self._place(trial)
         self._bar.update(
-            self._task, completed=self._done, description=name, note=f"{best}{running}"
+            self._task, completed=len(self._finished), description=name, note=f"{best}{running}"
         )
 
     def replayed(self, trials: list[Trial]) -> None:
         """Counts trials that an earlier process finished."""
-        for trial in trials:
-            self._done += 1
-            if trial.score is not None:
-                self._best = max(self._best, trial.score)
-        self._bar.update(self._task, completed=self._done)
+        self._finished += trials
+        self._bar.update(self._task, completed=len(self._finished))
+
+    def _best(self) -> float:
+        return max((t.score for t in self._finished if t.score is not None), default=float("-inf"))
 
     def _place(self, trial: Trial) -> str:
         return "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}{self._of}"
 
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
-        self._done += 1
-        if trial.score is not None:
-            self._best = max(self._best, trial.score)
+        self._finished.append(trial)
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
         told = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
         place = self._place(trial)
         self.say(
-            f"[{self._done}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
-            f"  best {self._best:.2f}"
+            f"[{len(self._finished)}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
+            f"  best {self._best():.2f}"
         )
