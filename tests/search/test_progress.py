@@ -31,4 +31,5 @@ def test_trials_of_an_earlier_process_count() -> None:
     progress = SearchProgress(4, stream)
     progress.replayed([_finished(0, 3.0), _finished(1, None)])
     progress("finish", _finished(2, 1.0))
-    assert "[3/4]" in stream.getvalue() and "best 3.00" in stream.getvalue()
+    assert "[3/4]" in stream.getvalue()
+    assert "best 3.00" in stream.getvalue()
