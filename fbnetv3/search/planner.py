@@ -123,7 +123,7 @@ class Planner:
 
     def model(self, batches: Batches) -> Model | None:
         """Returns the predictor of all complete batches, None where there are too few scores."""
-        count = sum(all(t.state != "running" for t in batch) for batch in batches)
+        count = _whole(batches)
         if count not in self._models:
             self._models[count] = self._fitted(batches[:count], count)
         return self._models[count]
@@ -147,7 +147,7 @@ class Planner:
 
     def cards(self, batches: Batches) -> list[ReportCard]:
         """Returns the report card of each round; of rounds before a resumption they are redone."""
-        ends = range(1, len(batches) + 1)
+        ends = range(1, _whole(batches) + 1)
         models = [self.model(batches[:end]) for end in ends]
         return [model.card for model in models if model is not None]
 
@@ -264,3 +264,8 @@ class Planner:
         random = np.random.default_rng([self._seed, _FINE, 1])
         both = best.joined(allowed.take(random.permutation(len(allowed))[:wanted]))
         return both.take(unique_rows(both.levels))
+
+
+def _whole(batches: Batches) -> int:
+    """Returns how many batches have all results."""
+    return sum(all(t.state != "running" for t in batch) for batch in batches)
