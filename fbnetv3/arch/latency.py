@@ -9,6 +9,7 @@ nothing, and a longer network never less than a shorter one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from fbnetv3.arch.spec import Arch
 from fbnetv3.io import atomic_write
 
 FORMAT = 1
+_COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
 _RANGED = ("c_in", "mid", "c_out", "size")
 _BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))  # of a key: 63 in all
 
@@ -82,7 +84,8 @@ class LatencyTable:
         """Returns the latencies of candidates, as ``count_cost_arrays`` counts their cost.
 
         Args:
-            rows: mappings whose numbers may be arrays (candidates,).
+            rows: mappings whose numbers may be arrays (candidates,); ``n`` may be 0 where all
+                layers of a row are alike.
             resolution, width_divisor, num_classes: see there.
 
         Raises:
@@ -92,16 +95,18 @@ class LatencyTable:
         total: Any = self._price(frame_shape(size))
         c_in: Ints = 3
         for mapping in rows:
-            row = expand_row(clean_row(mapping), c_in, width_divisor)
+            row = expand_row(clean_row({**mapping, "n": 1}), c_in, width_divisor)
+            n = mapping.get("n", 1)
             first, after = self._of_layer(row.first, size)
-            total = total + first
-            if not np.all(np.asarray(row.n) == 1):
+            if _alike(row.first, row.rest):
+                total = total + first * n
+            elif np.all(np.asarray(n) == 1):
+                total = total + first
+            else:
                 rest, _ = self._of_layer(row.rest, after)
-                total = total + rest * (row.n - 1)
+                total = total + first + rest * (n - 1)
             c_in, size = row.first.c_out, after
-        return np.asarray(
-            total + self._price(head_shape(c_in, size, num_classes)), dtype=np.float64
-        )
+        return np.asarray(total + self._price(head_shape(c_in, size, num_classes)))
 
     def _of_layer(self, layer: Layer, size: Ints) -> tuple[Any, Ints]:
         """Prices a layer; one whose kernels or strides are arrays, kind by kind."""
@@ -118,7 +123,7 @@ class LatencyTable:
             known = "; ".join(sorted({str(k) for k in self._kinds}))
             raise ArchError(
                 f"the latency table has no block of the kind {shape.kind} (it has {known}); "
-                "measure the space that has it"
+                f"measure one of this space: {_COMMAND.format('FILE')}"
             )
         return kind.price(shape, mask)
 
@@ -155,7 +160,7 @@ class LatencyTable:
             ArchError: the file is missing, or no latency table; the command that makes one.
         """
         file = str(path)
-        make = f"python tools/benchmark.py --latency-table {file} --config-file CONFIG"
+        make = _COMMAND.format(file)
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             if found["format"] != FORMAT:
@@ -182,13 +187,21 @@ def _block(row: Mapping[str, Any]) -> MeasuredBlock:
     return MeasuredBlock(Shape(kind, *numbers), ms)
 
 
+def _alike(first: Layer, rest: Layer) -> bool:
+    """Tells whether the first layer of a row is like its repeats."""
+    return bool(
+        np.all(np.asarray(first.s) == 1)
+        and np.array_equal(first.c_in, rest.c_in)
+        and first.options == rest.options
+    )
+
+
 def _kinds(layer: Layer) -> Iterator[tuple[int | None, int, Any]]:
     """Yields (kernel, stride, mask of the candidates that have both)."""
-    kernel: Any = 0 if layer.k is None else layer.k
-    pairs = np.stack(np.broadcast_arrays(kernel, layer.s), -1).reshape(-1, 2)
-    for k, s in np.unique(pairs, axis=0).tolist():
-        mask = np.logical_and(np.equal(kernel, k), np.equal(layer.s, s))
-        yield (None if layer.k is None else k), s, mask
+    kernels = [None] if layer.k is None else np.unique(layer.k).tolist()
+    for k, s in itertools.product(kernels, np.unique(layer.s).tolist()):
+        mask = np.equal(layer.s, s)
+        yield k, s, mask if k is None else np.logical_and(mask, np.equal(layer.k, k))
 
 
 class _Measured:
@@ -222,7 +235,7 @@ class _Measured:
                 value = int(np.broadcast_to(number, wrong.shape)[wrong].flat[0])
                 raise ArchError(
                     f"outside what the latency table's blocks of the kind {self._kind} were "
-                    "measured with; measure the space that has it",
+                    f"measured with; measure one of this space: {_COMMAND.format('FILE')}",
                     key=name,
                     value=value,
                     allowed=f"{self._low[i]} to {self._high[i]}",

@@ -231,7 +231,11 @@ class FBNetStatistics:
     def __init__(
         self, space: FBNetSpace, num_classes: int, latency: LatencyTable | None = None
     ) -> None:
-        self._space, self._num_classes, self._latency = space, num_classes, latency
+        self._space, self._latency = space, latency
+        self._settings: dict[str, Any] = {
+            "width_divisor": space._divisor,
+            "num_classes": num_classes,
+        }
 
     def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Returns the statistics of configs."""
@@ -242,25 +246,21 @@ class FBNetStatistics:
         """Returns the statistics of arrays of values by variable.
 
         A row cannot have 0 layers more than its first, but cost is linear in their number: that
-        of ``n - 1`` is twice that of ``n`` less that of ``n + 1``, exactly (a latency but for
-        its last digits).
+        of ``n - 1`` is twice that of ``n`` less that of ``n + 1``, exactly.
         """
         size = len(next(iter(columns.values())))
-        one, two = (self._costs(columns, extra) for extra in (1, 2))
-        return {name: np.broadcast_to(2 * one[name] - two[name], size) for name in one}
-
-    def _costs(self, columns: Mapping[str, np.ndarray], extra: int) -> dict[str, Any]:
-        rows = self._space.rows_of(columns, extra)
-        resolution = resolve(self._space.resolution, columns)
-        settings: dict[str, Any] = {
-            "width_divisor": self._space._divisor,
-            "num_classes": self._num_classes,
-        }
-        cost = count_cost_arrays(rows, resolution, **settings)
-        found: dict[str, Any] = {name: getattr(cost, name) for name in STATISTICS}
+        one, two = (self._cost(columns, extra) for extra in (1, 2))
+        found = {name: 2 * getattr(one, name) - getattr(two, name) for name in STATISTICS}
         if self._latency is not None:
-            found[LATENCY] = self._latency.of_rows(rows, resolution, **settings)
-        return found
+            found[LATENCY] = self._latency.of_rows(*self._network(columns, 0), **self._settings)
+        return {name: np.broadcast_to(value, size) for name, value in found.items()}
+
+    def _cost(self, columns: Mapping[str, np.ndarray], extra: int) -> Any:
+        return count_cost_arrays(*self._network(columns, extra), **self._settings)
+
+    def _network(self, columns: Mapping[str, np.ndarray], extra: int) -> tuple[Any, Any]:
+        rows = self._space.rows_of(columns, extra)
+        return rows, resolve(self._space.resolution, columns)
 
 
 def _positive(table: Mapping[str, Any], key: str) -> float:
