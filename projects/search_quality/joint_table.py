@@ -1,26 +1,34 @@
 """A full grid of (architecture, recipe) pairs of a micro FBNet space, each really trained.
 
-A search of it takes seconds, and every point has trainings of its own: there is no surrogate whose
-kind could favour a search method. ``table/README.md`` says how it was made and how noisy it is.
+A search of it takes seconds. What an evaluation returns is a real training, with its curve; what a
+search is judged by is the table with the noise taken out (see ``factorial``). Every point of the
+space is in the table. ``table/README.md`` says how it was made and how large its errors are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fbnetv3.recipe import Recipe
-from fbnetv3.search import Choice, FloatRange, SearchSpace
+from fbnetv3.search import Choice, FloatRange, SearchError, SearchSpace, Trial
 from fbnetv3.search.fbnet_space import FBNetSpace
 from fbnetv3.search.parameters import Levels
-from fbnetv3.search.space import unique_rows
+from fbnetv3.search.space import keys_of, unique_rows
+from projects.search_quality.factorial import denoised
+
+Floats = npt.NDArray[np.float64]
 
 FOLDER = Path(__file__).with_name("table")
+SCORES = FOLDER / "scores.npz"
 NUM_CLASSES = 10
 BASE = Recipe(
     reference_batch=64,
@@ -72,3 +80,144 @@ def grid(space: SearchSpace) -> Levels:
     """Returns every candidate once, (points, variables), in the table's order."""
     levels = space.canonical(np.array(list(itertools.product(*map(range, space.sizes)))))
     return levels[unique_rows(levels)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The trainings.
+
+    Attributes:
+        space: of the candidates.
+        levels: (points, variables), every candidate once.
+        right: (seeds, points, epochs): right answers.
+        asked: (epochs,): of so many images.
+        noise_points: (k,): points that were trained again to measure the noise.
+        noise_right: (k, seeds, epochs): the same of those trainings, with seeds of their own.
+        macs: (points,).
+    """
+
+    space: SearchSpace
+    levels: Levels
+    right: npt.NDArray[np.uint16]
+    asked: npt.NDArray[np.uint16]
+    noise_points: npt.NDArray[np.int64]
+    noise_right: npt.NDArray[np.uint16]
+    macs: Floats
+
+    @property
+    def scores(self) -> Floats:
+        """Top-1 in percent, (seeds, points, epochs)."""
+        return 100.0 * self.right / self.asked
+
+    @property
+    def noise_scores(self) -> Floats:
+        """Top-1 in percent after the last epoch, (noise points, seeds)."""
+        return 100.0 * self.noise_right[:, :, -1] / self.asked[-1]
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of a training's final score over seeds, in percent points."""
+        return float(np.sqrt(self.noise_scores.var(axis=1, ddof=1).mean()))
+
+    @cached_property
+    def truth(self) -> Floats:
+        """The final scores with the noise taken out, (points,), in percent."""
+        return self.truth_of(self.scores[:, :, -1].mean(axis=0), len(self.right))
+
+    def truth_of(self, scores: Floats, seeds: int) -> Floats:
+        """Takes the noise out of scores, (points,), that are means of so many seeds."""
+        shape, cells = _factors(self.space, self.levels)
+        full = np.empty(shape)
+        full[cells] = scores
+        return denoised(full, self.noise**2 / seeds)[cells]
+
+
+def _factors(space: SearchSpace, levels: Levels) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Returns the grid as a full factorial: (shape, index by axis of every point).
+
+    Depth and the expansion that matters only from depth 2 on are one factor.
+    """
+    tied = [space.names.index(name) for name in ("depth", "expansion_rest")]
+    _, form = np.unique(levels[:, tied], axis=0, return_inverse=True)
+    rest = [levels[:, i] for i in range(len(space)) if i not in tied]
+    cells = (form.reshape(-1), *rest)
+    return tuple(int(c.max()) + 1 for c in cells), cells
+
+
+def load_table(path: Path = SCORES) -> Table:
+    """Reads the table.
+
+    Raises:
+        SearchError: it was made for another space.
+    """
+    space, fbnet = joint_space(), architectures()
+    levels = grid(space)
+    with np.load(path) as file:
+        found = {name: file[name] for name in file.files}
+    if found["right"].shape[1] != len(levels):
+        raise SearchError(
+            f"{path} has {found['right'].shape[1]} candidates, the space {len(levels)}; make it "
+            "anew with make_table.py"
+        )
+    statistics = fbnet.statistics(NUM_CLASSES)
+    assert statistics is not None
+    macs = np.asarray(statistics.of_columns(space.columns(levels))["macs"], dtype=np.float64)
+    return Table(space, levels, macs=macs, **found)
+
+
+class JointTable:
+    """The table as a problem of a search: what JointNAS takes, and the truth to judge it by.
+
+    Args:
+        table: of :func:`load_table`.
+        seed: evaluations return this one of the table's trainings, so with its noise, as real
+            searches have it; None: the mean of all.
+
+    Attributes:
+        space: of the search.
+        noise: standard deviation of one training's score.
+        best: highest true score.
+    """
+
+    def __init__(self, table: Table | None = None, seed: int | None = 0) -> None:
+        self.table = table or load_table()
+        self.space, self.noise = self.table.space, self.table.noise
+        self._rows = {key: i for i, key in enumerate(keys_of(self.table.levels))}
+        scores = self.table.scores
+        if seed is not None and not 0 <= seed < len(scores):
+            raise SearchError(f"the table has no seed {seed}; it has 0 to {len(scores) - 1}")
+        self._curves = scores.mean(axis=0) if seed is None else scores[seed]
+        self._statistics = architectures().statistics(NUM_CLASSES)
+
+    def points(self, configs: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
+        """Returns the row of each config.
+
+        Raises:
+            SearchError: a config is not in the space; none is taken for its neighbour.
+        """
+        return np.array([self._rows[key] for key in keys_of(self.space.levels(configs))])
+
+    def statistics(self, configs: list[dict[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Returns MACs, params and activations."""
+        assert self._statistics is not None
+        return self._statistics(configs)
+
+    def curve(self, config: Mapping[str, Any]) -> Floats:
+        """Returns top-1 after each epoch, in percent."""
+        return self._curves[self.points([config])[0]]
+
+    def evaluate(self, trial: Trial) -> float:
+        """Reports each epoch up to ``trial.max_epochs``, and returns the last score."""
+        curve = self.curve(trial.config)[: trial.max_epochs]
+        for epoch, score in enumerate(curve, 1):
+            trial.report(epoch, score)
+        return float(curve[-1])
+
+    def true_score(self, configs: Sequence[Mapping[str, Any]]) -> Floats:
+        """Returns the scores without noise, in percent."""
+        return self.table.truth[self.points(configs)]
+
+    @property
+    def best(self) -> float:
+        """Highest true score of the space, in percent."""
+        return float(self.table.truth.max())

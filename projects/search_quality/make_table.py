@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fbnetv3.io import atomic_write
@@ -99,6 +100,68 @@ def table_plan(seeds: int) -> Iterator[tuple[int, int]]:
             yield seed, int(point)
 
 
+def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
+    """Yields (seed, point) of the trainings that measure the noise, two thirds in the best quarter.
+
+    Raises:
+        SystemExit: not every candidate has been trained.
+    """
+    first = whole_passes(log)[0, :, -1]
+    ranked = np.argsort(-first.astype(np.int64), kind="stable")
+    quarter = len(ranked) // 4
+    random = np.random.default_rng(1)
+    top = random.choice(ranked[:quarter], NOISE_POINTS * 2 // 3, replace=False)
+    rest = random.choice(ranked[quarter:], NOISE_POINTS // 3, replace=False)
+    for seed in NOISE_SEEDS:
+        for point in (*top, *rest):
+            yield seed, int(point)
+
+
+def whole_passes(log: Log) -> npt.NDArray[np.uint16]:
+    """Returns right answers, (seeds, points, epochs), of the seeds that all candidates have.
+
+    Raises:
+        SystemExit: there is no such seed.
+    """
+    points = len(joint_table.grid(joint_table.joint_space()))
+    passes: list[npt.NDArray[np.uint16]] = []
+    rows = np.array(log.rows())
+    for seed in range(min(NOISE_SEEDS)):
+        mine = rows[rows[:, 0] == seed] if len(rows) else rows
+        if len(mine) < points:
+            break
+        passes.append(mine[np.argsort(mine[:, 1]), 2:-1].astype(np.uint16))
+    if not passes:
+        raise SystemExit("the first pass over all candidates is not finished; train on")
+    return np.stack(passes)
+
+
+def pack(log: Log) -> None:
+    """Writes the table into the repository."""
+    right = whole_passes(log)
+    rows = np.array(log.rows())
+    noisy = rows[rows[:, 0] >= min(NOISE_SEEDS)]
+    points = np.unique(noisy[:, 1]).astype(np.int64)
+    again = [[_right(noisy, point, seed) for seed in NOISE_SEEDS] for point in points]
+    early, last = micro_training.EARLY, micro_training.HELD_OUT
+    asked = np.array([early] * (right.shape[2] - 1) + [last], dtype=np.uint16)
+    with atomic_write(joint_table.SCORES) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            right=right,
+            asked=asked,
+            noise_points=points,
+            noise_right=np.array(again, dtype=np.uint16),
+        )
+
+
+def _right(rows: npt.NDArray[np.float64], point: int, seed: int) -> npt.NDArray[np.float64]:
+    found = rows[(rows[:, 0] == seed) & (rows[:, 1] == point)]
+    if not len(found):
+        raise SystemExit(f"candidate {point} lacks its training with seed {seed}; run noise")
+    return found[0, 2:-1]
+
+
 def main() -> None:
     """Runs a command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -108,8 +171,11 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     log = Log(args.folder / "trainings.log")
-    if args.command == "train":
-        train_all(table_plan(args.seeds), log, args.folder / "pixels.npz")
+    if args.command == "pack":
+        pack(log)
+        return
+    plan = table_plan(args.seeds) if args.command == "train" else noise_plan(log)
+    train_all(plan, log, args.folder / "pixels.npz")
 
 
 if __name__ == "__main__":
