@@ -46,8 +46,10 @@ demo search-demo detect-demo test test-slow: export OMP_NUM_THREADS ?= 1
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
 
-search-demo: install ## search network and recipe on the digits, both stages
+search-demo: install ## search network and recipe on the digits, train the winner, report
 	$(BIN)/python tools/jointnas_search.py --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2
+	$(BIN)/python tools/train_net.py --config-file output/search/digits/best.yaml --resume
+	$(BIN)/python tools/jointnas_search.py --report output/search/digits
 
 detect-demo: install ## train a RetinaNet on scenes of digits, under 5 minutes on 2 cores
 	$(BIN)/python tools/train_net.py --overwrite --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml

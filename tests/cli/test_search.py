@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_a_folder(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    wanted = {"config.yaml", "search.db", "predictor.pt", "candidates", "best.yaml"}
+    wanted = {"config.yaml", "search.db", "predictor.pt", "candidates", "best.yaml", "report.html"}
     assert wanted <= names
     assert len(list((run / "candidates").iterdir())) == 6
     tensors = torch.load(run / "predictor.pt", weights_only=True)
@@ -62,6 +63,65 @@ def test_the_winner_is_a_config_that_trains(run: Path, tmp_path: Path) -> None:
     assert arch.resolution == 16
 
 
+def test_a_folder_that_was_moved_still_trains_and_reports(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fbnetv3.config import get_cfg
+    from fbnetv3.engine import build
+
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(run, moved)
+    text = (moved / "best.yaml").read_text()
+    assert "ARCH: best_arch.yaml" in text
+    cfg = get_cfg()
+    cfg.merge_from_file(str(moved / "best.yaml"))
+    assert str(moved / "best_arch.yaml") == cfg.MODEL.ARCH
+    assert build.arch_from_config(cfg) != ""
+    assert _main(["--report", str(moved)]) == 0
+    assert capsys.readouterr().out == f"{moved / 'report.html'}\n"
+    assert f"--config-file {moved / 'config.yaml'} OUTPUT_DIR {moved}" in _report_of(moved)
+
+
+def _report_of(run: Path) -> str:
+    return (run / "report.html").read_text()
+
+
+def test_the_report_has_the_trials_and_the_commands(run: Path) -> None:
+    text = _report_of(run)
+    for folder in (run / "candidates").iterdir():
+        assert f"<code>{folder.name}</code>" in text
+    best = run / "best.yaml"
+    assert f"<pre>python tools/train_net.py --config-file {best} --resume</pre>" in text
+    assert "top-1 (%)" in text
+
+
+def test_the_report_of_a_run_that_has_just_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fbnetv3.cli.search import _read_config
+    from fbnetv3.search.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path / "run")
+    cfg = _read_config("model_zoo/search/digits.yaml", [*SMALL[2:], "OUTPUT_DIR", str(folder.path)])
+    folder.keep_config(cfg.dump(), ())
+    with folder.locked():  # somebody else's; a report only reads
+        assert _main(["--report", str(folder.path)]) == 0
+    assert "nothing to draw" in _report_of(folder.path)
+
+
+def test_the_study_has_what_dashboards_show(run: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{run / 'search.db'}"
+    assert [s.study_name for s in optuna.get_all_study_summaries(url)] == ["jointnas"]
+    study = optuna.load_study(study_name=None, storage=url)
+    assert len(study.trials) == 6
+    assert all(t.state == optuna.trial.TrialState.COMPLETE for t in study.trials)
+    assert all(t.intermediate_values for t in study.trials)
+    assert {"id", "batch", "stage", "statistic.macs"} <= set(study.trials[0].user_attrs)
+    assert [card["trials"] for card in study.user_attrs["note.report_cards"]] == [5, 6]
+
+
 def test_the_same_command_again_is_done_at_once(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +141,7 @@ def test_another_config_on_the_folder_is_refused(
 def test_further_budgets_without_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["--evolve", str(run), "--macs", "0.5e6", "1e6"]) == 0
     assert capsys.readouterr().out.count("nearest trial") == 6
+    assert "train best_macs_0.5M: predicted score" in _report_of(run)
     for budget in ("0.5", "1"):
         text = (run / f"best_macs_{budget}M.yaml").read_text()
         cost = float(text.split("macs ")[1].split(",")[0])
@@ -103,6 +164,10 @@ def test_a_budget_out_of_reach(run: Path, capsys: pytest.CaptureFixture[str]) ->
         (["SEARCH.SPACE", "nanoo"], ["'nanoo'", "did you mean nano"]),
         (["SEARCH.PREDICTOR", "tree"], ["'tree'", "default, paper"]),
         (["SEARCH.FIX", "['resolution']"], ["SEARCH.FIX", "'resolution'"]),
+        (["SEARCH.BATCH_SIZE", "0"], ["batch_size=0", "at least 1"]),
+        (["SEARCH.EVOLUTION.CHILDREN", "0"], ["children=0", "at least 1"]),
+        (["SEARCH.WORKERS", "-1"], ["LocalWorkers(-1"]),
+        (["SEARCH.WARM_START", "no.csv"], ["warm start", "no.csv"]),
     ],
 )
 def test_wrong_configs_give_one_line(
@@ -110,6 +175,42 @@ def test_wrong_configs_give_one_line(
 ) -> None:
     error = _error(capsys, [*SMALL, "OUTPUT_DIR", str(tmp_path / "run"), *opts])
     assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("recipe: {lr: {range: [0.1, 0.01]}}", ["lr", "0.1", "0.01"]),
+        ("recipe: {lr: {range: [0.1]}}", ["lr", "[low, high]"]),
+        ("recipe: {optimizer: {choices: []}}", ["optimizer", "at least one value"]),
+        ("recipe: {lr: {choices: [0.1]}}", ["one point only"]),
+        ("recipe: {learning_rate: {choices: [0.1, 0.2]}}", ["learning_rate"]),
+    ],
+)
+def test_wrong_spaces_give_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, words: list[str]
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(table)
+    opts = ["SEARCH.SPACE", str(space), "SEARCH.FIX", "[]", "SEARCH.CONSTRAINTS", "[]"]
+    error = _error(capsys, [*SMALL, "OUTPUT_DIR", str(tmp_path / "run"), *opts])
+    assert all(word in error for word in words), error
+
+
+def test_a_statistic_that_is_no_number_is_one_line() -> None:
+    from fbnetv3.search import SearchError
+    from tests.search import problem
+
+    with pytest.raises(SearchError, match="statistic 'macs' is nan for") as error:
+        problem.search(statistics=lambda configs: {"macs": [float("nan")] * len(configs)})
+    assert "\n" not in str(error.value)
+
+
+def test_flags_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--report", "x", "SEED", "1"], ["--report", "x", "--macs", "1e6"]):
+        with pytest.raises(SystemExit):
+            search.main(argv)
+        assert "error" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
