@@ -31,7 +31,7 @@ PARTS = ("model", "ema", "optimizer", "scheduler", "iteration", "rng", "data", "
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     assert process.returncode == status, stderr
     assert "Traceback" not in stderr, stderr
     return stdout, stderr
