@@ -29,6 +29,7 @@ REQUIRES = [
     "rich>=13",  # 15.0.0
     "matplotlib>=3.8,<4",  # 3.11.2
     "jinja2>=3.1,<4",  # 3.1.6
+    "markupsafe>=2.1,<4",  # 3.0.4
     "tensorboard>=2.15,<3",  # 2.21.0
     "scikit-learn>=1.4,<2",  # 1.9.1
     "pycocotools>=2.0.7,<3",  # 2.0.11

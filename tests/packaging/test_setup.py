@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # import name -> name on the package index, where they differ
 DISTRIBUTION = {
     "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
     "psycopg2": "psycopg2-binary",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
