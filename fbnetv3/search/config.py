@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -89,6 +90,7 @@ def parse_constraint(text: str) -> Constraint:
 def search_arguments(cfg: Any) -> dict[str, Any]:
     """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
     node = cfg.SEARCH
+    _check_numbers(node)
     constraints = [parse_constraint(text) for text in node.CONSTRAINTS]
     if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in constraints):
         raise SearchError(
@@ -110,6 +112,20 @@ def search_arguments(cfg: Any) -> dict[str, Any]:
             **{key.lower(): value for key, value in node.EVOLUTION.items()}
         ),
     }
+
+
+def _check_numbers(node: Any) -> None:
+    """Raises a SearchError where a number can't be meant."""
+    for key, low, high in (
+        ("EARLY_STOP", 0.0, 1.0),
+        ("WORKERS", 0, math.inf),
+        ("THREADS", 1, math.inf),
+        ("CLASSES", 0, math.inf),
+        ("HOLD_OUT", 0, math.inf),
+    ):
+        if not low <= node[key] <= high:
+            allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
+            raise SearchError(f"SEARCH.{key}={node[key]!r} is out of range; allowed: {allowed}")
 
 
 def fixed_variables(cfg: Any) -> dict[str, Any]:

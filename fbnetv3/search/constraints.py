@@ -112,10 +112,15 @@ class Costs:
     def check(self, constraints: Sequence[Constraint]) -> None:
         """Raises a SearchError where a constraint names no statistic."""
         for constraint in constraints:
+            if not self.names:
+                raise SearchError(
+                    f"constraint {constraint}: there are no statistics, as where only recipes are "
+                    "searched; drop the constraint"
+                )
             if constraint.name not in self.names:
                 raise SearchError(
                     f"constraint on {constraint.name!r}: the statistics are "
-                    f"{', '.join(self.names) or 'none'}{did_you_mean(constraint.name, self.names)}"
+                    f"{', '.join(self.names)}{did_you_mean(constraint.name, self.names)}"
                 )
 
 

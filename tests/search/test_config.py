@@ -1,0 +1,64 @@
+"""The keys of a search: what can't be meant is told in one line before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fbnetv3.search import Constraint, SearchError
+from fbnetv3.search.constraints import Costs
+from fbnetv3.search.space import IntRange, SearchSpace
+
+pytest.importorskip("detectron2")
+
+from fbnetv3.search.config import search_arguments
+from fbnetv3.search.evaluator import get_search_cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("EARLY_STOP", 2.0, "EARLY_STOP=2.0 is out of range; allowed: 0 to 1"),
+        ("EARLY_STOP", float("nan"), "EARLY_STOP=nan"),
+        ("WORKERS", -1, "WORKERS=-1 is out of range; allowed: 0 or more"),
+        ("THREADS", 0, "THREADS=0 is out of range; allowed: 1 or more"),
+        ("CLASSES", -5, "CLASSES=-5"),
+        ("HOLD_OUT", -1, "HOLD_OUT=-1"),
+        ("CONSTRAINTS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
+        ("CONSTRAINTS", ["macs < 5"], "constraint 'macs < 5' is not understood"),
+        ("CONSTRAINTS", ["3e6 <= macs <= 2e6"], "lower=3e[+]06 is above upper=2e[+]06"),
+    ],
+)
+def test_what_cannot_be_meant(key: str, value: Any, words: str) -> None:
+    cfg = get_search_cfg()
+    cfg.SEARCH[key] = value
+    with pytest.raises(SearchError, match=words) as error:
+        search_arguments(cfg)
+    assert "\n" not in str(error.value)
+
+
+def test_latency_is_a_constraint_like_others_where_there_is_a_table() -> None:
+    cfg = get_search_cfg()
+    cfg.SEARCH.LATENCY_TABLE, cfg.SEARCH.CONSTRAINTS = "table.json", ["latency_ms <= 5.5"]
+    assert search_arguments(cfg)["constraints"] == [Constraint("latency_ms", upper=5.5)]
+
+
+def _space() -> SearchSpace:
+    return SearchSpace([IntRange("depth", 1, 4)])
+
+
+def test_a_constraint_without_statistics() -> None:
+    with pytest.raises(SearchError, match="macs <= 5: there are no statistics"):
+        Costs(_space(), None).check([Constraint("macs", upper=5)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_statistic_that_is_no_number_names_the_candidate(bad: float) -> None:
+    def statistics(configs: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"ms": [bad if c["depth"] == 3 else 1.0 for c in configs]}
+
+    space = _space()
+    with pytest.raises(SearchError, match=rf"statistic 'ms' is {bad} for {{'depth': 3}}"):
+        Costs(space, statistics)(space.levels([{"depth": d} for d in (1, 2, 3, 4)]))
