@@ -51,7 +51,7 @@ search-demo: install ## search network and recipe on the digits, train the winne
 	$(BIN)/python tools/train_net.py --config-file output/search/digits/best.yaml --resume
 	$(BIN)/python tools/jointnas_search.py --report output/search/digits
 
-detect-demo: install ## train a RetinaNet on scenes of digits, under 5 minutes on 2 cores
+detect-demo: install ## train a RetinaNet on scenes of digits
 	$(BIN)/python tools/train_net.py --overwrite --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
 
 test: dev ## fast tests, under 10 minutes on 2 cores

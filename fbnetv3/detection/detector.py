@@ -49,9 +49,9 @@ class Detector(nn.Module):
         source: where the weights are from.
 
     Example:
-        >>> detector = fbnetv3.zoo.get("retinanet_fbnetv3_a0.bccd", pretrained=True)
-        >>> detector.detect(Image.open("blood.jpg"), threshold=0.5)
-        [Detection(name='WBC', score=0.98, box=(68.1, 177.3, 279.5, 371.0)), ...]
+        >>> detector = detector_from_file("output/bccd/model_ema.safetensors")
+        >>> for found in detector.detect(Image.open("blood.jpg"), threshold=0.5):
+        ...     print(found.name, found.score, found.box)
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "nothing*"], "no model matches 'nothing*'"),
         (["verify", "nothing"], "no weights match 'nothing'"),
         (["download", "fbnetv3_z"], "did you mean"),
-        (["download", "fbnetv3_a"], "no weights for 'fbnetv3_a'"),
+        (["download", "fbnetv2_l3"], "no weights for 'fbnetv2_l3'"),
     ],
 )
 def test_errors_are_one_line(
