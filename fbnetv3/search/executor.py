@@ -140,11 +140,16 @@ class LocalWorkers:
         todo.appendleft(trial)
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.stop()
-        for worker in self._workers:
-            worker.join()
-        self._workers = []
+        workers, self._workers = self._workers, []
+        try:
+            for worker in workers:
+                worker.stop()
+            for worker in workers:
+                worker.join()
+        except BaseException:  # a second Ctrl-C: no checkpoint is waited for
+            for worker in workers:
+                worker.kill()
+            raise
 
 
 class _Worker:
@@ -193,8 +198,12 @@ class _Worker:
     def join(self) -> None:
         self.process.join(_PATIENCE_S)
         if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self.process.kill()
+        self.process.join()
 
 
 def _work(connection: Connection, payload: bytes, threads: int) -> None:

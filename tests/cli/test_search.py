@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +24,9 @@ SMALL = [
     *("DATA.TRAIN_LIMIT", "256"),
     *("SEARCH.FIX", "['resolution', 16, 'stage1_n', 1, 'stage2_n', 1, 'stage3_n', 1]"),
 ]
+
+MORE = ["SEARCH.WORKERS", "2", "SOLVER.MAX_EPOCHS", "200.0", "SEARCH.EARLY_STOP", "0.0"]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _main(argv: list[str]) -> int:
@@ -204,6 +213,41 @@ def test_a_statistic_that_is_no_number_is_one_line() -> None:
     with pytest.raises(SearchError, match="statistic 'macs' is nan for") as error:
         problem.search(statistics=lambda configs: {"macs": [float("nan")] * len(configs)})
     assert "\n" not in str(error.value)
+
+
+def _alive(mark: str) -> list[int]:
+    """Returns the processes that have a mark in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "run", f"MARK={tmp_path}"
+    process = subprocess.Popen(
+        [sys.executable, "tools/jointnas_search.py", *SMALL, *MORE, "OUTPUT_DIR", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while len(list(folder.glob("candidates/*/log.txt"))) < 2:  # both workers train
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert _alive(mark) == []
+    assert "Traceback" not in out
+    assert f"--config-file {folder / 'config.yaml'} OUTPUT_DIR {folder}" in out
 
 
 def test_flags_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:

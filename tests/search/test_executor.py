@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,51 @@ def test_a_killed_worker_costs_one_attempt(tmp_path: Path) -> None:
     assert found[1][:2] == (1.0, None)
     assert found[2][:2] == (None, "its worker was ended by SIGKILL, twice")
     assert found[0][0] == found[3][0] == 1.0
+
+
+def test_a_second_interrupt_ends_workers_that_save(tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # saves something, for ever
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(600)
+        return 1.0
+
+    def interrupts() -> None:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.0)
+
+    thread = threading.Thread(target=interrupts)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        _run(LocalWorkers(1), evaluate, 1)
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [InProcess, lambda: LocalWorkers(2)], ids=["alone", "workers"])
+def test_a_search_costs_little_beside_its_trainings(made: Callable, tmp_path: Path) -> None:
+    """Proposals, predictors, storage and workers: under 5% of candidates of 10 seconds.
+
+    In CPU seconds of the searching process: what else the machine does must not matter.
+    """
+
+    def evaluate(trial: Trial) -> float:
+        time.sleep(0.02)
+        return problem.evaluate(trial)
+
+    executor = made()
+    changes = {"batch_size": 16, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
+    begin = time.process_time()
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    result = problem.search(executor=executor, storage=url, **changes).run(evaluate)
+    overhead = (time.process_time() - begin) / len(result.trials)
+    print(f"{overhead:.3f} s per candidate")
+    assert overhead < 0.05 * 10
 
 
 def test_workers_have_the_threads_that_are_asked_for() -> None:
