@@ -10,130 +10,27 @@ Further random networks, timed whole in the same rounds, check what the table sa
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import Progress
 from scipy.stats import spearmanr
-from torch import Tensor, nn
 
-from fbnetv3.arch import Arch, count_cost
+from fbnetv3.arch import Arch
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import Shape, arch_shapes
 from fbnetv3.cli import require_detectron2
+from fbnetv3.cli.benchmark_blocks import measure
 from fbnetv3.cli.benchmark_variants import BenchmarkError, torch_threads
-from fbnetv3.modeling import build_model, deploy
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet_space import FBNetSpace
 
-Clock = Callable[[], float]
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
-_TOGETHER = 150e6  # parameters in memory at a time: the more, the less drift between networks
-_ROUND_SECONDS = 0.05  # shorter networks are called more than once a round
-_BEST = 0.1  # share of the calls, the fastest ones, whose mean counts
-
-
-@dataclass
-class Timed:
-    """A network in its deployed form, and how long its calls took.
-
-    Attributes:
-        arch: of the network.
-        model: the deployed network.
-        parts: modules that are timed apart, in order; may be none.
-        whole: seconds of each call as a user makes it.
-        apart: seconds of each call in which parts were timed: all, then of each part.
-    """
-
-    arch: Arch
-    model: nn.Module
-    parts: list[nn.Module]
-    whole: list[float] = field(default_factory=list)
-    apart: list[list[float]] = field(default_factory=list)
-
-    def round(self, images: Tensor, clock: Clock) -> None:
-        """Times calls, for a while."""
-        start = clock()
-        self.call(images, clock)
-        while clock() - start < _ROUND_SECONDS:
-            self.call(images, clock)
-
-    def call(self, images: Tensor, clock: Clock) -> None:
-        """Times a call as a whole and, if there are parts, one more by parts."""
-        self.whole.append(self._seconds(images, clock))
-        if not self.parts:
-            return
-        times: list[list[float]] = [[] for _ in self.parts]
-        with contextlib.ExitStack() as hooks:
-            for part, own in zip(self.parts, times, strict=True):
-                note = _Note(own, clock)
-                hooks.enter_context(part.register_forward_pre_hook(note))
-                hooks.enter_context(part.register_forward_hook(note))
-            total = self._seconds(images, clock)
-        self.apart.append([total, *(end - begin for begin, end in times)])
-
-    def _seconds(self, images: Tensor, clock: Clock) -> float:
-        with torch.inference_mode():
-            start = clock()
-            self.model(images)
-            return clock() - start
-
-    def milliseconds(self) -> list[float]:
-        """Returns the means of the fastest calls: as a whole, then of each part.
-
-        Those of parts are from the calls whose total is smallest. What noting the times costs is
-        between parts, so in neither number.
-        """
-        found = [float(np.mean(_fastest(self.whole)))]
-        if self.parts:
-            found += np.mean(_fastest(self.apart), axis=0).tolist()[1:]
-        return [1e3 * seconds for seconds in found]
-
-
-class _Note:
-    """A hook that notes the time."""
-
-    def __init__(self, times: list[float], clock: Clock) -> None:
-        self._times, self._clock = times, clock
-
-    def __call__(self, *_: Any) -> None:
-        self._times.append(self._clock())
-
-
-def _fastest(calls: list[Any]) -> list[Any]:
-    return sorted(calls)[: math.ceil(_BEST * len(calls))]
-
-
-def timed(arch: Arch, *, apart: bool) -> Timed:
-    """Builds a network with random weights; ``apart``: for the time of each block."""
-    torch.manual_seed(0)
-    model: Any = deploy(build_model(arch, arch.num_classes))
-    parts = [block for stage in model.model.backbone.stages for block in stage]
-    return Timed(arch, model, [*parts, model.model.head] if apart else [])
-
-
-def run_rounds(networks: Sequence[Timed], rounds: int, clock: Clock) -> None:
-    """Times networks in turn, once a round; the order turns around after each."""
-    images = {
-        n.arch.resolution: torch.randn(1, 3, n.arch.resolution, n.arch.resolution) for n in networks
-    }
-    order = list(networks)
-    for network in order:
-        network.call(images[network.arch.resolution], clock)
-        network.whole.clear()  # the first one allocates
-        network.apart.clear()
-    for _ in range(rounds):
-        for network in order:
-            network.round(images[network.arch.resolution], clock)
-        order.reverse()
 
 
 def blocks_of(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBlock]:
@@ -183,44 +80,6 @@ def corners(space: FBNetSpace, num_classes: int) -> list[Arch]:
             levels = space.space.canonical(np.array(ends)[None] * (sizes - 1))
             found.append(space.arch(space.space.configs(levels)[0], num_classes))
     return _distinct(iter(found), len(found))
-
-
-def measure(
-    archs: Sequence[Arch],
-    checks: Sequence[Arch],
-    rounds: int,
-    clock: Clock,
-    advance: Callable[[], None],
-) -> tuple[list[list[float]], list[float]]:
-    """Times architectures by block, and others as a whole, in turn.
-
-    Returns:
-        Milliseconds of each of ``archs`` (see Timed) and of each of ``checks``.
-    """
-    todo = [(arch, True, i) for i, arch in enumerate(archs)]
-    todo += [(arch, False, i) for i, arch in enumerate(checks)]
-    apart: dict[int, list[float]] = {}
-    whole: dict[int, float] = {}
-    mixed = [todo[i] for i in np.random.default_rng(0).permutation(len(todo))]
-    for part in _groups(mixed):
-        networks = [timed(arch, apart=by_block) for arch, by_block, _ in part]
-        run_rounds(networks, rounds, clock)
-        for network, (_, by_block, i) in zip(networks, part, strict=True):
-            ms = network.milliseconds()
-            if by_block:
-                apart[i] = ms
-            else:
-                whole[i] = ms[0]
-            advance()
-    return [apart[i] for i in range(len(archs))], [whole[i] for i in range(len(checks))]
-
-
-def _groups(todo: Sequence[tuple[Arch, bool, int]]) -> Iterator[list[tuple[Arch, bool, int]]]:
-    """Yields equal parts that fit into memory."""
-    params = sum(int(count_cost(arch).params) for arch, _, _ in todo)
-    count = min(len(todo), math.ceil(params / _TOGETHER))
-    for i in range(count):
-        yield list(todo[i::count])
 
 
 def compared(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:

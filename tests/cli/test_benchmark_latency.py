@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.latency_shapes import arch_shapes
-from fbnetv3.cli import benchmark, benchmark_latency, run_main
-from fbnetv3.cli.benchmark_latency import Timed
+from fbnetv3.cli import benchmark, benchmark_blocks, benchmark_latency, run_main
+from fbnetv3.cli.benchmark_blocks import Timed
 from fbnetv3.search.fbnet_space import FBNetSpace
 
 CLASSES = 10
@@ -76,7 +76,7 @@ def test_rounds_go_there_and_back_and_forget_the_first_call() -> None:
         model = Noting(now, [1.0] * 9)
         model.name = name
         networks.append(Timed(arch, model, []))
-    benchmark_latency.run_rounds(networks, 3, lambda: now[0])
+    benchmark_blocks.run_rounds(networks, 3, lambda: now[0])
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"
     assert [len(network.whole) for network in networks] == [3, 3]
 
@@ -124,11 +124,38 @@ def test_drawn_networks_are_distinct_and_the_same_again() -> None:
 
 
 def test_groups_fit_into_memory_and_lose_nothing() -> None:
-    arch = get_arch("fbnetv3_b")  # 8.6M parameters
-    todo = [(arch, True, i) for i in range(40)]
-    groups = list(benchmark_latency._groups(todo))
+    archs = [get_arch("fbnetv3_b")] * 40  # of 8.6M parameters
+    groups = benchmark_blocks._groups(list(range(40)), archs)
     assert len(groups) == 3
-    assert sorted(i for group in groups for _, _, i in group) == list(range(40))
+    assert sorted(i for group in groups for i in group) == list(range(40))
+
+
+def test_what_changes_between_groups_is_divided_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that gets slower from group to group all networks cost the same."""
+    now, slowness = [0.0], [1.0]
+
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            now[0] += slowness[0]
+            return x
+
+    def timed(arch: Arch, *, apart: bool) -> Timed:
+        return Timed(arch, Network(), [])
+
+    def groups(order: list[int], archs: list[Arch]) -> list[list[int]]:
+        return [order[:4], order[4:7], order[7:]]
+
+    def advance() -> None:
+        slowness[0] *= 1.0 if len(done) in (0, 1, 2, 4, 5) else 3.0
+        done.append(1)
+
+    done: list[int] = []
+    monkeypatch.setattr(benchmark_blocks, "timed", timed)
+    monkeypatch.setattr(benchmark_blocks, "_groups", groups)
+    archs = [get_arch("fbnetv3_a0").replace(resolution=32)] * 6
+    apart, whole = benchmark_blocks.measure(archs, archs[:4], 2, lambda: now[0], advance)
+    assert [row[0] for row in apart] == pytest.approx([3000.0] * 6)
+    assert whole == pytest.approx([3000.0] * 4)
 
 
 def test_the_check_compares_what_it_says() -> None:
