@@ -117,7 +117,9 @@ class TableReader:
         return Ref(name)
 
     def fix(self, fixed: Mapping[str, Any]) -> None:
-        """Leaves variables one value each.
+        """Leaves variables one value each: of the recipe any, of the architecture one of theirs.
+
+        So networks that have no dropout can be searched with a dropout of 0.
 
         Raises:
             SearchError: there is no such variable, or it has no such value.
@@ -127,7 +129,8 @@ class TableReader:
                 close = did_you_mean(name, self.parameters)
                 raise SearchError(f"the space has no variable {name!r} to fix{close}")
             old = self.parameters[name]
-            value = old.value(old.level(value))
+            if old.part == "architecture":
+                value = old.value(old.level(value))
             self.parameters[name] = Choice(name, (value,), old.part, old.active_if)
 
 

@@ -185,6 +185,18 @@ def test_variables_can_be_fixed(fbnet: FBNetSpace) -> None:
         FBNetSpace.from_yaml("fbnetv3", {"resolution": 100})
 
 
+def test_a_recipe_is_fixed_at_any_value_that_a_recipe_takes() -> None:
+    fixed = {"dropout": 0.0, "drop_path": 0, "optimizer": "sgd"}
+    space = FBNetSpace.from_yaml("autotrain", fixed)
+    config = space.space.configs(np.zeros((1, len(space.space)), dtype=np.int64))[0]
+    recipe = space.recipe(config, Recipe())
+    assert (recipe.dropout, recipe.drop_path, recipe.optimizer) == (0.0, 0, "sgd")
+    with pytest.raises(SearchError, match=r"dropout=1\.5 is out of range"):
+        FBNetSpace.from_yaml("autotrain", {"dropout": 1.5})
+    with pytest.raises(SearchError, match="'adan' is unknown"):
+        FBNetSpace.from_yaml("autotrain", {"optimizer": "adan"})
+
+
 def test_tied_depths_activate_a_shared_variable() -> None:
     row = {"op": "mbconv", "k": 3, "s": 1, "n": {"range": [1, 2]}, "c": 16}
     tied = {"first": 2, "rest": {"range": [2, 4], "tie": "e_rest"}}
