@@ -132,6 +132,7 @@ def make_table(arguments: argparse.Namespace, progress: Progress, cpu: str) -> L
         "form": "fbnetv3.deploy, eager, float32",
         "batch": 1,
         "threads": arguments.threads,
+        "clock": "CPU time" if arguments.threads == 1 else "wall time",
         "space": space.name,
         "config": arguments.config_file,
         "classes": classes,
