@@ -163,11 +163,12 @@ class TrainEvaluator:
 
 def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> None:
     """Trains; what the loop prints goes to a log. A stop by signal becomes an interrupt."""
-    from fbnetv3.engine.hooks import StoppedError
-    from fbnetv3.engine.train import train
-
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+        # what these imports warn of belongs into the log, too
+        from fbnetv3.engine.hooks import StoppedError
+        from fbnetv3.engine.train import train
+
         try:
             train(cfg, resume=True, stop_after=max_epochs, on_eval=on_eval, pictures=False)
         except StoppedError as error:

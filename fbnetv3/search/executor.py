@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -229,10 +228,7 @@ def _unpacked(payload: bytes) -> Evaluate:
     import cloudpickle
 
     try:
-        with warnings.catch_warnings():
-            # of the imports that this needs: the searching process has told of them
-            warnings.simplefilter("ignore", FutureWarning)
-            evaluate: Evaluate = cloudpickle.loads(payload)
+        evaluate: Evaluate = cloudpickle.loads(payload)
     except Exception as error:  # of the user's modules: any
         reason = f"the evaluation can't be started in a worker: {describe(error)}"
 
