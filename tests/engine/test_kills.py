@@ -112,11 +112,16 @@ def test_kills_at_random_times_change_nothing(
     assert_same_run(killed, undisturbed)
 
 
+def _iteration(folder: Path) -> int:
+    """Returns the iteration of the latest checkpoint, 0 where there is none."""
+    return max((int(p.stem.split("_")[1]) for p in folder.glob("checkpoint_*.pt")), default=0)
+
+
 @pytest.mark.slow
 def test_kills_while_training_change_nothing(
     command: Command, start: Start, tmp_path: Path
 ) -> None:
-    """Each kill comes at a random moment after the first files of that start."""
+    """Each kill comes at a random moment after as many further checkpoints as were drawn."""
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     changes = {**LONG, "SOLVER__MAX_EPOCHS": 50.0}  # 300 iterations
     finish(start(command(OUTPUT_DIR=str(undisturbed), **changes)))
@@ -124,15 +129,21 @@ def test_kills_while_training_change_nothing(
     print(f"seed {seed}")
     draw, reached = random.Random(seed), []
     for _ in range(8):
+        # counted in checkpoints, of which there are 42: by the clock, all kills on a busy machine
+        # come before the second one
+        further = draw.randint(0, 3)
+        wanted = _iteration(killed) + 7 * further
         process = start(command("--resume", OUTPUT_DIR=str(killed), **changes))
         events = len(list(killed.glob("events.*")))
-        while len(list(killed.glob("events.*"))) == events and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0.0, 2.5))
+        while process.poll() is None and (
+            len(list(killed.glob("events.*"))) == events or _iteration(killed) < wanted
+        ):
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0.0, 0.3))
         assert process.poll() is None, "it ended before it was killed: make the run longer"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        reached.append(max((p.name for p in killed.glob("checkpoint_*")), default=""))
+        reached.append(_iteration(killed))
     print(reached)
     assert len(set(reached)) > 2, "the kills came too early"
     finish(start(command("--resume", OUTPUT_DIR=str(killed), **changes)))
