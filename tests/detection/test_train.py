@@ -115,8 +115,8 @@ def test_losses_are_those_of_detectron2s_trainer(
     batches = list(itertools.islice(run.loader.batches(), 20))
     Recording(run.model, batches, optimizer).train(0, 20)
     assert len(ours) == 20
-    # Equal but for float32's last digits at first (5e-8); apart by 3e-5 at the 20th step, the same in
-    # every run on one machine. That rounding grows so is likely; what differs first was not traced.
+    # Equal but for float32's last digits at first (5e-8); apart by 3e-5 at the 20th step, the same
+    # in every run on one machine. Growing rounding is likely; what differs first was not traced.
     assert ours[:3] == pytest.approx(theirs[:3], rel=1e-6)
     assert ours == pytest.approx(theirs, rel=3e-4)
 
