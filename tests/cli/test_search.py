@@ -236,14 +236,19 @@ def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path) -> None
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # what a shell starts in the background ignores Ctrl-C, and so would this
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 300
-    while len(list(folder.glob("candidates/*/log.txt"))) < 2:  # both workers train
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out = process.communicate(timeout=120)[0]
+    try:
+        deadline = time.monotonic() + 300
+        while len(list(folder.glob("candidates/*/log.txt"))) < 2:  # both workers train
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert _alive(mark) == []
     assert "Traceback" not in out
