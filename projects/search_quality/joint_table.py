@@ -1,8 +1,10 @@
 """A full grid of (architecture, recipe) pairs of a micro FBNet space, each really trained.
 
-A search of it takes seconds. What an evaluation returns is a real training, with its curve; what a
-search is judged by is the table with the noise taken out (see ``factorial``). Every point of the
-space is in the table. ``table/README.md`` says how it was made and how large its errors are.
+A search of it takes seconds. The score is the log-likelihood of images held out: its noise is a
+smaller share than accuracy's of what good candidates differ by. What an evaluation returns is a
+real training, with its curve; what a search is judged by is the table with the noise taken out
+(see ``factorial``). Every point of the space is in the table. ``table/README.md`` says how it was
+made and how large its errors are.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ BASE = Recipe(
     auto_augment="none",
 )
 """What all candidates have in common: batches of 64, four epochs, cosine, EMA."""
+LOSS_UNIT = 1e-4
+"""Nats; losses are kept in these units, as 16 bits."""
 RMSPROP_FACTOR = 1 / 16
 """RMSProp's lr as a share of SGD's; Table 1 ties them the same way."""
 
@@ -89,39 +93,46 @@ class Table:
     Attributes:
         space: of the candidates.
         levels: (points, variables), every candidate once.
-        right: (seeds, points, epochs): right answers.
-        asked: (epochs,): of so many images.
+        right: (seeds, points, epochs): right answers on images held out.
+        losses: (seeds, points, epochs): their mean cross-entropy, in ``LOSS_UNIT``.
+        asked: (epochs,): so many images.
         noise_points: (k,): points that were trained again to measure the noise.
-        noise_right: (k, seeds, epochs): the same of those trainings, with seeds of their own.
+        noise_losses: (k, seeds): losses after the last epoch, of seeds that the rest has not.
         macs: (points,).
     """
 
     space: SearchSpace
     levels: Levels
     right: npt.NDArray[np.uint16]
+    losses: npt.NDArray[np.uint16]
     asked: npt.NDArray[np.uint16]
     noise_points: npt.NDArray[np.int64]
-    noise_right: npt.NDArray[np.uint16]
+    noise_losses: npt.NDArray[np.uint16]
     macs: Floats
 
     @property
     def scores(self) -> Floats:
-        """Top-1 in percent, (seeds, points, epochs)."""
+        """Log-likelihood of the right answers, in nats an image, (seeds, points, epochs)."""
+        return -LOSS_UNIT * self.losses
+
+    @property
+    def top1(self) -> Floats:
+        """Right answers in percent, (seeds, points, epochs)."""
         return 100.0 * self.right / self.asked
 
     @property
     def noise_scores(self) -> Floats:
-        """Top-1 in percent after the last epoch, (noise points, seeds)."""
-        return 100.0 * self.noise_right[:, :, -1] / self.asked[-1]
+        """Log-likelihood after the last epoch, (noise points, seeds)."""
+        return -LOSS_UNIT * self.noise_losses
 
     @cached_property
     def noise(self) -> float:
-        """Standard deviation of a training's final score over seeds, in percent points."""
+        """Standard deviation of a training's final score over seeds."""
         return float(np.sqrt(self.noise_scores.var(axis=1, ddof=1).mean()))
 
     @cached_property
     def truth(self) -> Floats:
-        """The final scores with the noise taken out, (points,), in percent."""
+        """The final scores with the noise taken out, (points,)."""
         return self.truth_of(self.scores[:, :, -1].mean(axis=0), len(self.right))
 
     def truth_of(self, scores: Floats, seeds: int) -> Floats:
@@ -203,7 +214,7 @@ class JointTable:
         return self._statistics(configs)
 
     def curve(self, config: Mapping[str, Any]) -> Floats:
-        """Returns top-1 after each epoch, in percent."""
+        """Returns the score after each epoch."""
         return self._curves[self.points([config])[0]]
 
     def evaluate(self, trial: Trial) -> float:
@@ -214,10 +225,10 @@ class JointTable:
         return float(curve[-1])
 
     def true_score(self, configs: Sequence[Mapping[str, Any]]) -> Floats:
-        """Returns the scores without noise, in percent."""
+        """Returns the scores without noise."""
         return self.table.truth[self.points(configs)]
 
     @property
     def best(self) -> float:
-        """Highest true score of the space, in percent."""
+        """Highest true score of the space."""
         return float(self.table.truth.max())

@@ -24,14 +24,21 @@ import torch
 
 from fbnetv3.io import atomic_write
 from projects.search_quality import joint_table, micro_training
+from projects.search_quality.joint_table import LOSS_UNIT
+from projects.search_quality.micro_training import Score
 
 NOISE_SEEDS = range(100, 108)
 """Seeds of the trainings that measure the noise: none of them is in the table."""
 NOISE_POINTS = 24
 
 
+Counts = npt.NDArray[np.uint16]
+
+
 class Log:
-    """Finished trainings, a line each: ``seed point right_1 ... right_E seconds``.
+    """Finished trainings, a line each: ``seed point right_1 .. right_E loss_1 .. loss_E seconds``.
+
+    Losses are in units of ``joint_table.LOSS_UNIT``.
 
     Args:
         path: of the log; made if it is missing. A last line that a kill cut short is dropped.
@@ -55,10 +62,18 @@ class Log:
         lines = self._path.read_text().splitlines()[1:]
         return [[float(x) for x in line.split()] for line in lines]
 
-    def add(self, seed: int, point: int, right: list[int], seconds: float) -> None:
+    def add(self, seed: int, point: int, scores: list[Score], seconds: float) -> None:
         """Appends a training."""
+        right = [score.right for score in scores]
+        losses = [_in_units(score.loss) for score in scores]
         with self._path.open("a") as file:
-            print(seed, point, *right, f"{seconds:.2f}", file=file)
+            print(seed, point, *right, *losses, f"{seconds:.2f}", file=file)
+
+
+def _in_units(loss: float) -> int:
+    """Returns a loss as 16 bits keep it; one that diverged is the largest."""
+    largest = int(np.iinfo(np.uint16).max)
+    return largest if not loss < largest * LOSS_UNIT else round(loss / LOSS_UNIT)
 
 
 def _fingerprint() -> str:
@@ -87,8 +102,8 @@ def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
         images = images or micro_training.load_images(arch.resolution, cache)
         start = time.process_time()
         recipe = joint_table.recipe_of(configs[point])
-        right = micro_training.train(arch, recipe, images, seed)
-        log.add(seed, point, right, time.process_time() - start)
+        scores = micro_training.train(arch, recipe, images, seed)
+        log.add(seed, point, scores, time.process_time() - start)
 
 
 def table_plan(seeds: int) -> Iterator[tuple[int, int]]:
@@ -106,8 +121,8 @@ def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
     Raises:
         SystemExit: not every candidate has been trained.
     """
-    first = whole_passes(log)[0, :, -1]
-    ranked = np.argsort(-first.astype(np.int64), kind="stable")
+    _, losses = whole_passes(log)
+    ranked = np.argsort(losses[:, :, -1].mean(axis=0), kind="stable")
     quarter = len(ranked) // 4
     random = np.random.default_rng(1)
     top = random.choice(ranked[:quarter], NOISE_POINTS * 2 // 3, replace=False)
@@ -117,14 +132,14 @@ def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
             yield seed, int(point)
 
 
-def whole_passes(log: Log) -> npt.NDArray[np.uint16]:
-    """Returns right answers, (seeds, points, epochs), of the seeds that all candidates have.
+def whole_passes(log: Log) -> tuple[Counts, Counts]:
+    """Returns right answers and losses, (seeds, points, epochs), of seeds that all candidates have.
 
     Raises:
         SystemExit: there is no such seed.
     """
     points = len(joint_table.grid(joint_table.joint_space()))
-    passes: list[npt.NDArray[np.uint16]] = []
+    passes: list[Counts] = []
     rows = np.array(log.rows())
     for seed in range(min(NOISE_SEEDS)):
         mine = rows[rows[:, 0] == seed] if len(rows) else rows
@@ -133,33 +148,35 @@ def whole_passes(log: Log) -> npt.NDArray[np.uint16]:
         passes.append(mine[np.argsort(mine[:, 1]), 2:-1].astype(np.uint16))
     if not passes:
         raise SystemExit("the first pass over all candidates is not finished; train on")
-    return np.stack(passes)
+    right, losses = np.split(np.stack(passes), 2, axis=2)
+    return right, losses
 
 
 def pack(log: Log) -> None:
     """Writes the table into the repository."""
-    right = whole_passes(log)
+    right, losses = whole_passes(log)
     rows = np.array(log.rows())
     noisy = rows[rows[:, 0] >= min(NOISE_SEEDS)]
     points = np.unique(noisy[:, 1]).astype(np.int64)
-    again = [[_right(noisy, point, seed) for seed in NOISE_SEEDS] for point in points]
+    again = [[_last_loss(noisy, point, seed) for seed in NOISE_SEEDS] for point in points]
     early, last = micro_training.EARLY, micro_training.HELD_OUT
     asked = np.array([early] * (right.shape[2] - 1) + [last], dtype=np.uint16)
     with atomic_write(joint_table.SCORES) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             right=right,
+            losses=losses,
             asked=asked,
             noise_points=points,
-            noise_right=np.array(again, dtype=np.uint16),
+            noise_losses=np.array(again, dtype=np.uint16),
         )
 
 
-def _right(rows: npt.NDArray[np.float64], point: int, seed: int) -> npt.NDArray[np.float64]:
+def _last_loss(rows: npt.NDArray[np.float64], point: int, seed: int) -> float:
     found = rows[(rows[:, 0] == seed) & (rows[:, 1] == point)]
     if not len(found):
         raise SystemExit(f"candidate {point} lacks its training with seed {seed}; run noise")
-    return found[0, 2:-1]
+    return float(found[0, -2])
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -109,7 +110,19 @@ def _views(images: Tensor) -> Tensor:
     return torch.stack(both).permute(0, 1, 3, 4, 2).contiguous()  # channels last
 
 
-def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[int]:
+class Score(NamedTuple):
+    """How well a network does on images held out.
+
+    Attributes:
+        right: right answers.
+        loss: mean cross-entropy, in nats.
+    """
+
+    right: int
+    loss: float
+
+
+def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[Score]:
     """Trains from scratch and scores the averaged weights after each epoch.
 
     Args:
@@ -119,7 +132,7 @@ def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[int]:
         seed: of weights and dropout (through torch's global generator), order, augmentation, mixup.
 
     Returns:
-        Right answers after each epoch: of ``EARLY`` images, after the last of ``HELD_OUT``.
+        The scores after each epoch: on ``EARLY`` images, after the last on ``HELD_OUT``.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +144,7 @@ def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[int]:
     for epoch in range(1, int(recipe.epochs) + 1):
         loop.run_epoch(epoch - 1, generator)
         with loop.ema.swapped_into(model):
-            found.append(count_right(model, images, EARLY if epoch < recipe.epochs else HELD_OUT))
+            found.append(score(model, images, EARLY if epoch < recipe.epochs else HELD_OUT))
     return found
 
 
@@ -162,10 +175,11 @@ class _Loop:
 
 
 @torch.inference_mode()
-def count_right(model: nn.Module, images: Images, count: int) -> int:
-    """Returns how many of the first ``count`` images held out the model gets right."""
+def score(model: nn.Module, images: Images, count: int) -> Score:
+    """Scores the model on the first ``count`` images held out."""
     model.eval()
-    chunks = images.held_out[:count].split(_CHUNK)
-    answers = torch.cat([model(x).argmax(1) for x in chunks])
+    logits = torch.cat([model(x) for x in images.held_out[:count].split(_CHUNK)])
     model.train()
-    return int((answers == images.held_out_labels[:count]).sum())
+    labels = images.held_out_labels[:count]
+    right = int((logits.argmax(1) == labels).sum())
+    return Score(right, float(F.cross_entropy(logits, labels)))
