@@ -22,7 +22,6 @@ from fbnetv3.detection.images import Mapped, check_images
 from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
-from fbnetv3.engine import build
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.engine.run import Run, surroundings
 from fbnetv3.recipe import Recipe
@@ -41,7 +40,6 @@ def prepare_detector(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
         FBNetError: something in the config or the data does not fit; one line says what to do.
     """
     process, device, console = surroundings(cfg)
-    build.check_periods(cfg)
     train_set, test_set = open_datasets(cfg)
     recipe = detection_recipe(cfg, len(train_set))
     seed_all(cfg.SEED)

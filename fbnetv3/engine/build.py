@@ -144,7 +144,8 @@ def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
     train, test = _dataset(cfg, "TRAIN"), test_set_from_config(cfg)
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
-        train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
+        with _naming("DATA.TRAIN_LIMIT"):
+            train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
     return train, test
 
 
@@ -183,37 +184,43 @@ def train_loader_from_config(
             auto_augment=recipe.auto_augment,
             interpolation=cfg.INPUT.INTERPOLATION,
         )
-    return TrainLoader(
-        dataset,
-        transform,
-        total_batch=recipe.batch_size,
-        seed=cfg.SEED,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        rank=process.rank,
-        world_size=process.world_size,
-    )
+    with _naming("SOLVER.IMS_PER_BATCH"):
+        return TrainLoader(
+            dataset,
+            transform,
+            total_batch=recipe.batch_size,
+            seed=cfg.SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=process.rank,
+            world_size=process.world_size,
+        )
 
 
-_PERIODS = (
-    "TEST.EVAL_EPOCHS",
-    "TEST.EVAL_PERIOD",
-    "SOLVER.CHECKPOINT_EPOCHS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.LOG_PERIOD",
-    "SOLVER.MAX_ITER",
-)
+_LARGEST_SEED = 2**64 - 1  # that torch takes
+_RANGES: dict[str, tuple[float, float]] = {
+    "TEST.EVAL_EPOCHS": (0, math.inf),
+    "TEST.EVAL_PERIOD": (0, math.inf),
+    "SOLVER.CHECKPOINT_EPOCHS": (0, math.inf),
+    "SOLVER.CHECKPOINT_PERIOD": (0, math.inf),
+    "SOLVER.KEEP_CHECKPOINTS": (1, math.inf),
+    "SOLVER.LOG_PERIOD": (0, math.inf),
+    "SOLVER.MAX_ITER": (0, math.inf),
+    "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "SEED": (0, _LARGEST_SEED),
+}
 
 
-def check_periods(cfg: CfgNode) -> None:
-    """Refuses negative periods.
+def check_numbers(cfg: CfgNode) -> None:
+    """Refuses numbers of the loop (periods, workers, the seed) that can't be meant.
 
     Raises:
-        ConfigError: a period is below 0.
+        ConfigError: one is out of its range.
     """
-    for key in _PERIODS:
+    for key, (low, high) in _RANGES.items():
         value = get_value(cfg, key)
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{key}={value!r} is out of range; allowed: >= 0")
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f">= {low}" if high == math.inf else f"{low} to {high}"
+            raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")
 
 
 def eval_loader_from_config(

@@ -75,7 +75,6 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
 
         return prepare_detector(cfg, initial_weights=initial_weights)
     process, device, console = surroundings(cfg)
-    build.check_periods(cfg)
     train_set, test_set = build.datasets_from_config(cfg)
     recipe = recipe_from_config(cfg, max(1, len(train_set) // max(1, cfg.SOLVER.IMS_PER_BATCH)))
     arch = build.arch_from_config(cfg)

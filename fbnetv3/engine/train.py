@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.engine.build import check_numbers
 from fbnetv3.engine.checkpoint import Checkpointer, capture_rng, restore_rng
 from fbnetv3.engine.distributed import BuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
@@ -73,6 +74,7 @@ def train(
     Raises:
         FBNetError: bad input, a non-finite loss, a full disk, a stop by signal.
     """
+    check_numbers(cfg)
     folder = Path(cfg.OUTPUT_DIR)
     checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS)
     state = state_to_resume(checkpointer, resume)
@@ -94,8 +96,9 @@ def evaluate(cfg: CfgNode) -> dict[str, float]:
     """Scores MODEL.WEIGHTS, or the last checkpoint in OUTPUT_DIR, raw and averaged.
 
     Raises:
-        FBNetError: there are no weights, or they don't fit.
+        FBNetError: there are no weights, they don't fit, or a number is out of range.
     """
+    check_numbers(cfg)
     model, task, classes, recipe = prepare_evaluation(cfg)
     ema = None
     if cfg.MODEL.WEIGHTS:

@@ -623,6 +623,29 @@ def test_bad_values_are_told_in_one_line(tiny: Make, changes: dict[str, Any]) ->
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("SEED", -1, "SEED=-1 is out of range; allowed: 0 to 18446744073709551615"),
+        ("SEED", 2**64, "allowed: 0 to 18446744073709551615"),
+        ("DATALOADER__NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS=-1 is out of range; allowed: >= 0"),
+        ("SOLVER__KEEP_CHECKPOINTS", 0, "KEEP_CHECKPOINTS=0 is out of range; allowed: >= 1"),
+        ("TEST__EVAL_EPOCHS", float("inf"), "TEST.EVAL_EPOCHS=inf is out of range"),
+        ("DATA__TRAIN_LIMIT", 10000, "DATA.TRAIN_LIMIT: .*10000.*allowed: 1 to 120"),
+        ("SOLVER__IMS_PER_BATCH", 1000, "SOLVER.IMS_PER_BATCH: .* has 120 images"),
+    ],
+)
+def test_numbers_out_of_range_name_the_key(tiny: Make, key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(FBNetError, match=allowed) as caught:
+        train(tiny(**{"SOLVER__MAX_EPOCHS": 1.0, key: value}), pictures=False)
+    one_line(caught)
+
+
+def test_an_evaluation_refuses_numbers_too(tiny: Make) -> None:
+    with pytest.raises(FBNetError, match="NUM_WORKERS=-1 is out of range; allowed: >= 0"):
+        evaluate(tiny(DATALOADER__NUM_WORKERS=-1))
+
+
 # --- numbers that explode ---
 
 
