@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.modeling import build_model
+from fvcore.nn import sigmoid_focal_loss_jit
 from torch import nn
 
 from fbnetv3.config import CfgNode, ConfigError
@@ -46,6 +47,7 @@ def prepare_detector(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
     model, full = build_detector(cfg, test_set.classes, device)
     if cfg.MODEL.WEIGHTS and initial_weights:
         _log.info("%s", load_detector_weights(model, cfg.MODEL.WEIGHTS, full))
+    settle_focal_loss()
     params = sum(p.numel() for p in model.parameters())
     return Run(
         cfg=cfg,
@@ -145,6 +147,18 @@ def build_detector(
             f"{cfg.MODEL.BACKBONE.NAME!r} is unknown: {error}"
         ) from error
     return model.to(memory_format=torch.channels_last), full
+
+
+def settle_focal_loss() -> None:
+    """Calls RetinaNet's focal loss once with gradients.
+
+    TorchScript runs a function's first call unoptimised and the later ones by formulas of its own,
+    whose gradients round differently: the first step of each process would, and a run that was
+    killed and resumed would not be the undisturbed one bit for bit.
+    """
+    logits = torch.zeros(1, 1, requires_grad=True)
+    loss = sigmoid_focal_loss_jit(logits, torch.zeros(1, 1), alpha=0.25, gamma=2.0, reduction="sum")
+    loss.backward()
 
 
 def _network_name(cfg: CfgNode) -> str:

@@ -16,9 +16,11 @@ from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
 from fbnetv3.detection.pictures import contact_sheet
 from fbnetv3.detection.tables import write_class_table
+from fbnetv3.engine.ema import unwrap
 
 Batch = list[dict[str, Any]]
-# RetinaNet divides its losses by a running count of positive anchors, which is no buffer
+# RetinaNet divides its losses by a running count of positive anchors, which is no buffer; each rank
+# has its own
 _RUNNING = "loss_normalizer"
 
 
@@ -53,22 +55,29 @@ class DetectionTask:
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp = amp and device.type == "cuda"
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
+        self._running: list[float] = []
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the losses of a batch, whose sum is to be minimised."""
+        """Returns the losses of a batch, whose sum is to be minimised. All ranks call it."""
         with torch.autocast(self._device.type, enabled=self._amp):
             found: dict[str, Tensor] = model(batch)
+        value = getattr(unwrap(model), _RUNNING, None)
+        if value is not None:
+            self._running = _of_all_ranks(float(value), self._device)
         return found
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns RetinaNet's running count of positive anchors (of this rank)."""
-        value = getattr(model, _RUNNING, None)
-        return {} if value is None else {_RUNNING: float(value)}
+        """Returns RetinaNet's running count of positive anchors of every rank."""
+        return {_RUNNING: self._running} if self._running else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Puts the count back."""
-        if _RUNNING in state:
-            setattr(model, _RUNNING, state[_RUNNING])
+        """Puts this rank's count back; their mean, where the number of ranks is another."""
+        saved: list[float] = state.get(_RUNNING, [])
+        if not saved:
+            return
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        value = saved[rank] if len(saved) == size else sum(saved) / len(saved)
+        setattr(model, _RUNNING, value)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
@@ -133,6 +142,15 @@ def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[di
         }
         for box, score, label in zip(*columns, strict=True)
     ]
+
+
+def _of_all_ranks(value: float, device: torch.device) -> list[float]:
+    if not dist.is_initialized():
+        return [value]
+    own = torch.tensor([value], dtype=torch.float64, device=device)
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own)
+    return [float(part) for part in parts]
 
 
 def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
 from fbnetv3.errors import FBNetError
 from fbnetv3.recipe import Recipe
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 class OptimError(FBNetError):
@@ -125,8 +129,9 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
     The second group holds all tensors of at most one dimension: norm weights and biases are those,
     in every network of the zoo and of torchvision. Frozen parameters are left out. Where the
-    recipe has a decay for biases (detectron2's recipes decay them), those of convolution and
-    linear layers are a third group.
+    recipe has a decay for biases (detectron2's recipes decay them), those outside of torch's norm
+    layers are a third group. By that rule, which is detectron2's, the shared scale and shift of
+    RetinaNet heads with batch norm (CycleBatchNormList) are decayed.
 
     Raises:
         OptimError: the model has no parameter to train.
@@ -142,20 +147,10 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     ]
     if recipe.weight_decay_bias is None:
         return groups
-    biases = _biases_of_weights(model)
-    groups[1]["params"] = [p for p in norms if id(p) not in biases]
-    own = [p for p in norms if id(p) in biases]
-    return [*groups, {"params": own, "weight_decay": recipe.weight_decay_bias}]
-
-
-def _biases_of_weights(model: nn.Module) -> set[int]:
-    """Returns the ids of biases whose layer has a weight of more than one dimension."""
-    found = set()
-    for module in model.modules():
-        weight, bias = (module._parameters.get(name) for name in ("weight", "bias"))
-        if weight is not None and weight.ndim > 1 and bias is not None:
-            found.add(id(bias))
-    return found
+    of_norms = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
+    groups[1]["params"] = [p for p in norms if id(p) in of_norms]
+    others = [p for p in norms if id(p) not in of_norms]
+    return [*groups, {"params": others, "weight_decay": recipe.weight_decay_bias}]
 
 
 def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
