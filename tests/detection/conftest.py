@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.resources import find_config
 
 Tree = dict[str, list[Any]]
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "detection/bases/retinanet_small.yaml"
 ARCH = """\
 name: tiny
 resolution: 64
@@ -86,11 +91,14 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny(shapes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    """Makes the config of the tiny training; keys are given as ``SOLVER__BASE_LR=1.0``."""
+Options = Callable[..., dict[str, Any]]
 
-    def make(**changes: Any) -> CfgNode:
+
+@pytest.fixture
+def options(shapes: Path, tmp_path: Path) -> Options:
+    """Makes the keys of the tiny training, which override BASE; its folder is ``out``."""
+
+    def make(**changes: Any) -> dict[str, Any]:
         values = {
             "MODEL.DEVICE": "cpu",
             "MODEL.ARCH": str(shapes / "tiny.yaml"),
@@ -110,11 +118,57 @@ def tiny(shapes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
             "TEST.EVAL_EPOCHS": 1.0,
             "OUTPUT_DIR": str(tmp_path / "out"),
         }
-        values |= {key.replace("__", "."): value for key, value in changes.items()}
+        return values | {key.replace("__", "."): value for key, value in changes.items()}
+
+    return make
+
+
+@pytest.fixture
+def tiny(options: Options) -> Callable[..., CfgNode]:
+    """Makes the config of the tiny training; keys are given as ``SOLVER__BASE_LR=1.0``."""
+
+    def make(**changes: Any) -> CfgNode:
         cfg = get_cfg()
-        cfg.merge_from_file(str(find_config("detection/bases/retinanet_small.yaml")))
-        cfg.merge_from_list([x for pair in values.items() for x in pair])
+        cfg.merge_from_file(str(find_config(BASE)))
+        cfg.merge_from_list([x for pair in options(**changes).items() for x in pair])
         cfg.freeze()
         return cfg
 
     return make
+
+
+@pytest.fixture
+def command(options: Options) -> Callable[..., list[str]]:
+    """Makes the command line of the tiny training."""
+
+    def make(*flags: str, **changes: Any) -> list[str]:
+        values = [str(x) for pair in options(**changes).items() for x in pair]
+        script = str(ROOT / "tools" / "train_net.py")
+        return [sys.executable, script, "--config-file", str(find_config(BASE)), *flags, *values]
+
+    return make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command in a process group of its own, which is killed after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(command: list[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -16,38 +16,20 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from PIL import Image
-from torch import Tensor
 
 from fbnetv3.cli import predict, run_main
 from fbnetv3.config import CfgNode
 from fbnetv3.data import DataError
 from fbnetv3.detection.detector import detector_from_file
 from fbnetv3.detection.run import build_detector, open_datasets, prepare_detector
-from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
 from fbnetv3.engine.hooks import StoppedError
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.engine.optim import build_optimizer as our_optimizer
 from fbnetv3.engine.train import evaluate, train
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer
+from tests.detection.states import assert_same, assert_same_run, last
 
 Make = Callable[..., CfgNode]
-
-
-def last(folder: Path) -> dict[str, Any]:
-    path = Checkpointer(folder).latest()
-    assert path is not None
-    return load_checkpoint(path)
-
-
-def assert_same(one: Any, other: Any, where: str = "") -> None:
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}.{key}")
-    else:
-        assert one == other, where
 
 
 def test_a_run_leaves_scores_pictures_tables_and_weights(tiny: Make, tmp_path: Path) -> None:
@@ -83,8 +65,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     assert state["iteration"] == 2
     assert len(state["task"]["loss_normalizer"]) == 1
     train(cfg, resume=True, pictures=False)
-    for part in ("model", "ema", "optimizer", "scheduler", "iteration", "rng", "task"):
-        assert_same(last(whole)[part], last(parts)[part], part)
+    assert_same_run(whole, parts)
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
