@@ -49,6 +49,12 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     # the very tensors: an optimizer or average that knows them stays right
     synced._parameters.update(norm._parameters)
     synced._buffers.update(norm._buffers)
+    if not norm.affine:
+        # RetinaNet's heads share one scale and shift outside of their norms; detectron2's forward
+        # needs some, and neither parameters nor buffers, which checkpoints would hold, are wanted
+        del synced._parameters["weight"], synced._parameters["bias"]
+        shift = torch.zeros_like(synced.running_mean)
+        vars(synced).update(weight=torch.ones_like(shift), bias=shift)
     return cast(nn.Module, synced.train(norm.training))
 
 

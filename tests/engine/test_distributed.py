@@ -78,13 +78,17 @@ def test_conversion_keeps_settings_and_mode(training: bool) -> None:
     assert (norm.eps, norm.momentum, norm.training) == (0.5, 0.25, training)
 
 
-def test_a_converted_network_scores_the_same() -> None:
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_converted_network_scores_the_same(affine: bool) -> None:
     torch.manual_seed(0)
-    model = build_model("fbnetv3_a0", num_classes=3).eval()
+    own = nn.BatchNorm2d(3, affine=affine)
+    keys = list(own.state_dict())
+    model = nn.Sequential(own, build_model("fbnetv3_a0", num_classes=3)).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = model(images)
         assert torch.equal(sync_batch_norm(model, torch.device("cpu"))(images), before)
+    assert list(model[0].state_dict()) == keys
 
 
 # --- two processes ---
