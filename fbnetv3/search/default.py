@@ -1,7 +1,8 @@
 """The default predictor: an ensemble of small networks beside a Gaussian process.
 
 Both read the same features and learn the normal scores of the labels' ranks, which heavy tails
-do not disturb. Two families err differently; each draws functions for Thompson sampling.
+do not disturb. Two families err differently; each draws functions for Thompson sampling. A second
+process learns the labels themselves, whose peaks ranks would flatten, for expected improvement.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from fbnetv3.search.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.encoding import Features
 from fbnetv3.search.gp import GaussianProcess, subset
-from fbnetv3.search.networks import Floats, Linear, minibatches
+from fbnetv3.search.networks import Floats, Linear, minibatches, standardised
 
 Draws = Callable[[Features], Floats]
 _MEMBERS, _HIDDEN = 8, 64
@@ -119,6 +120,10 @@ class DefaultPredictor:
         labels: (n,).
         pretrained: encoder of the architecture.
         seed: of everything random.
+
+    Attributes:
+        ensemble: of the networks.
+        process: of the labels themselves; predictions are of the ensemble and a process of ranks.
     """
 
     def __init__(
@@ -134,12 +139,13 @@ class DefaultPredictor:
         self.ensemble = Ensemble(features, y, pretrained, seed)
         self._chosen = subset(labels, seed)
         chosen = features[self._chosen].astype(np.float64)
-        self.process = GaussianProcess(chosen, y[self._chosen])
+        self._of_ranks = GaussianProcess(chosen, y[self._chosen])
+        self.process = GaussianProcess(chosen, trimmed(labels[self._chosen]))
 
     def latent(self, features: Features) -> Floats:
         """Returns predictions in units of the ranks' deviation: what draws are in, too."""
         ensemble = self.ensemble.members(features).mean(0)
-        return (ensemble + self.process.mean(features.astype(np.float64))) / 2
+        return (ensemble + self._of_ranks.mean(features.astype(np.float64))) / 2
 
     def predict(self, features: Features) -> Floats:
         return self._in_units(self.latent(features))
@@ -155,7 +161,7 @@ class DefaultPredictor:
 
     def cross_validated(self) -> Floats:
         bagged = self.ensemble.out_of_bag(self._features)
-        alone = self.process.leave_one_out()
+        alone = self._of_ranks.leave_one_out()
         # both where both can tell, else the one that can
         found = bagged.copy()
         chosen = bagged[self._chosen]
@@ -168,7 +174,7 @@ class DefaultPredictor:
         first = self.ensemble.draws(count - half, random)
         if not half:
             return first
-        second = self.process.draws(half, random)
+        second = self._of_ranks.draws(half, random)
 
         def values(x: Features) -> Floats:
             return np.concatenate([first(x), second(x.astype(np.float64))], 1)
@@ -176,7 +182,7 @@ class DefaultPredictor:
         return values
 
     def tensors(self) -> dict[str, Tensor]:
-        process = self.process
+        process = self._of_ranks
         return self.ensemble.tensors() | {
             "process.x": process._x,
             "process.y": process._y,
@@ -185,6 +191,15 @@ class DefaultPredictor:
             "labels": torch.from_numpy(self._labels.copy()),
             "ranks": torch.from_numpy(self._ranks.copy()),
         }
+
+
+def trimmed(labels: Floats) -> Floats:
+    """Returns labels of mean 0 and deviation 1, the worst no farther from the median than the best.
+
+    Trainings that diverged would otherwise be all that a standardised label tells.
+    """
+    middle, best = np.median(labels), labels.max()
+    return standardised(np.maximum(labels, 2 * middle - best))[0]
 
 
 def _slope(x: Floats, y: Floats, end: int) -> float:

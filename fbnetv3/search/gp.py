@@ -16,7 +16,9 @@ from torch import Tensor
 from fbnetv3.search.networks import Floats
 
 MAX_POINTS = 512
-_STEPS = 40
+_STEPS = 80
+_NOISE, _NOISE_WIDTH = 1e-2, 2.5
+"""Median of the prior of the noise's variance, and its deviation in natural logarithms."""
 _WAVES = 1024
 _JITTER = 1e-6
 
@@ -40,8 +42,9 @@ class GaussianProcess:
 
     def __init__(self, x: Floats, y: Floats) -> None:
         self._x, self._y = torch.from_numpy(x), torch.from_numpy(y)
-        # a prior that grows with the dimension (Hvarfner et al., 2024)
-        self._prior = math.sqrt(2) + 0.5 * math.log(max(1, x.shape[1]))
+        # lengthscales grow with the root of the dimension, as distances do (Hvarfner et al., 2024);
+        # theirs are longer and vaguer, and take too few labels for noise
+        self._prior = 0.5 * math.log(max(1, x.shape[1])) - 0.9
         self._fit()
 
     def _fit(self) -> None:
@@ -55,7 +58,7 @@ class GaussianProcess:
             assert theta.grad is not None
             return float(value.detach()), theta.grad.numpy().copy()
 
-        bounds = [(-4.0, 7.0)] * d + [(-4.0, 4.0), (math.log(1e-5), math.log(2.0))]
+        bounds = [(-4.0, 7.0)] * d + [(-4.0, 4.0), (math.log(1e-6), math.log(2.0))]
         found = minimize(
             loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
         )
@@ -73,8 +76,9 @@ class GaussianProcess:
         chol = torch.linalg.cholesky(_plus(gram, theta[d + 1].exp() + _JITTER))
         alpha = torch.cholesky_solve(self._y[:, None], chol)[:, 0]
         fit = 0.5 * self._y @ alpha + chol.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi)
-        prior = ((theta[:d] - self._prior) ** 2).sum() / (2 * 3.0)
-        prior = prior + theta[d] ** 2 / 2 + (theta[d + 1] - math.log(0.1)) ** 2 / (2 * 4.0)
+        prior = ((theta[:d] - self._prior) ** 2).sum() / 2
+        noise = (theta[d + 1] - math.log(_NOISE)) / _NOISE_WIDTH
+        prior = prior + theta[d] ** 2 / 2 + noise**2 / 2
         return fit + prior
 
     @staticmethod
@@ -89,6 +93,11 @@ class GaussianProcess:
         with torch.no_grad():
             found = self._kernel(torch.from_numpy(x), self._x, self._scale, self._signal)
             return np.asarray((found @ self._alpha).numpy())
+
+    @property
+    def best(self) -> float:
+        """The highest posterior mean of the training points."""
+        return float(self.mean(self._x.numpy()).max())
 
     def leave_one_out(self) -> Floats:
         """Returns what each training point is predicted to be without itself, (n,)."""
@@ -106,6 +115,63 @@ class GaussianProcess:
         weights = torch.from_numpy(random.standard_normal((_WAVES, count)))
         noise = torch.from_numpy(random.standard_normal((n, count))) * math.sqrt(self._noise)
         return PosteriorDraws(self, frequencies, phases, weights, noise)
+
+
+class Believed:
+    """A process that takes its own predictions at further points for labels.
+
+    The mean stays what it was; the variance falls near those points.
+
+    Args:
+        process: fitted.
+        watched: (m, d) points whose posterior is kept up to date, cheaper than asked for anew.
+    """
+
+    def __init__(self, process: GaussianProcess, watched: Floats) -> None:
+        self._process, self._x, self._chol = process, process._x, process._chol
+        self._watched = torch.from_numpy(watched)
+        with torch.no_grad():
+            self._mean, self._whitened = self._solved(self._watched)
+        self._variance = process._signal - (self._whitened**2).sum(0)
+
+    def watched(self) -> tuple[Floats, Floats]:
+        """Returns mean and deviation at the watched points, (m,) each."""
+        return self._mean.numpy(), _root(self._variance)
+
+    def posterior(self, x: Floats) -> tuple[Floats, Floats]:
+        """Returns mean and deviation at points (n, d), (n,) each."""
+        with torch.no_grad():
+            mean, whitened = self._solved(torch.from_numpy(x))
+        return mean.numpy(), _root(self._process._signal - (whitened**2).sum(0))
+
+    def add(self, x: Floats) -> None:
+        """Believes the prediction at a point (1, d)."""
+        process, point = self._process, torch.from_numpy(x)
+        with torch.no_grad():
+            _, whitened = self._solved(point)
+            variance = process._signal + process._noise + _JITTER - (whitened**2).sum()
+            pivot = variance.clamp_min(_JITTER).sqrt()
+            covariance = self._kernel(point, self._watched) - whitened.T @ self._whitened
+            row = covariance / pivot  # the watched points' share of what is new here
+            self._whitened = torch.cat([self._whitened, row])
+            self._variance = self._variance - row[0] ** 2
+            below = torch.cat([whitened.T, pivot[None, None]], 1)
+            right = torch.zeros(len(self._chol), 1, dtype=torch.float64)
+            self._chol = torch.cat([torch.cat([self._chol, right], 1), below])
+            self._x = torch.cat([self._x, point])
+
+    def _solved(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean, (n,), and the covariance with what is known, whitened, (known, n)."""
+        kernel = self._kernel(points, self._x)
+        mean = kernel[:, : len(self._process._x)] @ self._process._alpha
+        return mean, torch.linalg.solve_triangular(self._chol, kernel.T, upper=False)
+
+    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._process._kernel(a, b, self._process._scale, self._process._signal)
+
+
+def _root(variance: Tensor) -> Floats:
+    return np.asarray(variance.clamp_min(1e-10).sqrt().numpy())
 
 
 class PosteriorDraws:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.search import coarse, fine
+from fbnetv3.search.acquisition import Probabilistic, next_batch
+from fbnetv3.search.candidates import Candidates
 from fbnetv3.search.constraints import Constraint, Costs, feasible
 from fbnetv3.search.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.encoder import Pretrained, pretrain
@@ -196,20 +198,16 @@ class Planner:
         if model is None:
             return free.take(coarse.first_batch(free, count, statistic)) if len(free) else free
         random = np.random.default_rng([self._seed, _COARSE, len(batches)])
-        draw = getattr(model.predictor, "draws", None)
-        if draw is not None:
-            return coarse.thompson_batch(
+        if isinstance(model.predictor, Probabilistic):
+            candidates = Candidates(
                 self._space,
                 self._encoding,
                 self._costs,
                 self._constraints,
                 self._pool,
                 self._elite(known),
-                draw(count, random),
-                count,
-                tried,
-                random,
             )
+            return next_batch(candidates, model.predictor, count, tried, random)
         if not len(free):
             return free
         features = self._encoding.encode(free.levels)

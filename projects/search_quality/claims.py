@@ -1,6 +1,6 @@
 """The paper's claims on pre-training (Fig. 5) and stage 2 (Table 5), on one of the problems.
 
-python projects/search_quality/claims.py synthetic
+python -m projects.search_quality.claims synthetic
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import problems
-from report import interval
 from scipy.stats import kendalltau
 
 from fbnetv3.search import JointNAS
@@ -21,6 +19,8 @@ from fbnetv3.search.encoder import Pretrained, pretrain
 from fbnetv3.search.encoding import Encoding
 from fbnetv3.search.pool import make_pool
 from fbnetv3.search.predictor import fit_function
+from projects.search_quality import problems
+from projects.search_quality.report import interval
 
 COUNTS = (24, 48, 96, 144, 192)
 UNSEEN = 1000

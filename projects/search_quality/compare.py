@@ -1,7 +1,7 @@
 """Compares search methods at equal numbers of evaluations; resumes where it was stopped.
 
-    python projects/search_quality/compare.py run --seeds 20
-    python projects/search_quality/compare.py report
+    python -m projects.search_quality.compare run --seeds 20
+    python -m projects.search_quality.compare report
 
 Each (problem, method, seed) is one line of results.jsonl. All start from nothing, get the same
 batches and see the same noise level; what counts is the noise-free score of the config with the
@@ -21,8 +21,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import problems
-from methods import METHODS
+
+from projects.search_quality import problems
+from projects.search_quality.methods import METHODS
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
@@ -104,7 +105,7 @@ def main() -> None:
     if arguments.do == "run":
         run(arguments)
     else:
-        from report import report
+        from projects.search_quality.report import report
 
         report(done(Path(arguments.results)), versions())
 

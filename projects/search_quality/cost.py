@@ -1,6 +1,6 @@
 """Seconds of one core that a round costs, by number of trials: fit, report card and next batch.
 
-python projects/search_quality/cost.py
+python -m projects.search_quality.cost
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import problems
 
 from fbnetv3.search import JointNAS
+from projects.search_quality import problems
 
 COUNTS = (48, 96, 192, 240, 480, 1000, 2000, 5000, 10_000)
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from problems import Configs, Problem, random_levels
 
 from fbnetv3.search import FloatRange, IntRange, JointNAS
 from fbnetv3.search.constraints import Costs
@@ -23,6 +22,7 @@ from fbnetv3.search.genetic import mutate
 from fbnetv3.search.parameters import CONTINUOUS_LEVELS, Levels
 from fbnetv3.search.pool import make_pool
 from fbnetv3.search.space import SearchSpace, keys_of, unique_rows
+from projects.search_quality.problems import Configs, Problem, random_levels
 
 Floats = npt.NDArray[np.float64]
 _MAX_REFUSED = 20

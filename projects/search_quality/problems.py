@@ -1,9 +1,10 @@
 """The problems that search methods are compared on. All are joint: architecture and recipe.
 
-``synthetic`` has the paper's space itself (Table 1, 36 + 6 variables, real MACs) with a made-up
-accuracy and noisy labels. ``continuous`` is a low-dimensional one of smooth variables whose best
-recipe depends on the architecture. ``hartmann6`` and ``ackley5`` are textbook functions that
-nobody shaped for a search method.
+``trainings`` is the joint table of real ones, whose evaluations are trainings with any of its
+seeds. ``synthetic`` has the paper's space itself (Table 1, 36 + 6 variables, real MACs) with a
+made-up accuracy and noisy labels. ``continuous`` is a low-dimensional one of smooth variables
+whose best recipe depends on the architecture. ``hartmann6`` and ``ackley5`` are textbook functions
+that nobody shaped for a search method.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from fbnetv3.search import Constraint, FloatRange, SearchSpace
 from fbnetv3.search.constraints import Costs, StatisticsFn, feasible
 from fbnetv3.search.parameters import Levels
+from projects.search_quality.joint_table import JointTable, load_table
 
 Floats = npt.NDArray[np.float64]
 Configs = list[dict[str, Any]]
@@ -34,7 +36,8 @@ class Problem:
         name: in tables.
         space, statistics, constraints: as JointNAS takes them.
         truth: configs -> noise-free scores, higher is better.
-        noise: deviation of what an evaluation adds to the truth.
+        noise: deviation of what an evaluation adds to the truth, unless ``measured`` says it.
+        measured: configs, source of draws -> scores as trainings gave them.
         usual: a config such as one would take without a search, feasible: ``recipe fixed`` and
             ``architecture fixed`` keep a part of it.
         best: the highest known truth under the constraints; None: found by ``reference``.
@@ -48,9 +51,12 @@ class Problem:
     noise: float = 0.0
     usual: dict[str, Any] = field(default_factory=dict)
     best: float | None = None
+    measured: Callable[[Configs, np.random.Generator], Floats] | None = None
 
     def measure(self, configs: Configs, random: np.random.Generator) -> Floats:
         """Returns noisy scores, as a training would give them."""
+        if self.measured is not None:
+            return self.measured(configs, random)
         return self.truth(configs) + self.noise * random.standard_normal(len(configs))
 
     def allowed(self, levels: Levels) -> npt.NDArray[np.bool_]:
@@ -214,7 +220,33 @@ def _textbook(name: str, count: int, truth: Callable[[Configs], Floats], best: f
     return Problem(name, _unit_space(count, count // 2), truth, usual=usual, best=best)
 
 
+def _trainings() -> Problem:
+    table = JointTable(load_table())
+    scores = table.table.scores[:, :, -1]
+
+    def measured(configs: Configs, random: np.random.Generator) -> Floats:
+        points = table.points(configs)
+        return np.asarray(scores[random.integers(0, len(scores), len(points)), points])
+
+    sizes = table.space.sizes
+    usual = table.space.configs(table.space.canonical((sizes[None] - 1) // 2))[0]
+    limit = float(np.quantile(table.table.macs, 0.5))
+    allowed = table.table.macs <= limit
+    return Problem(
+        "trainings",
+        table.space,
+        table.true_score,
+        table.statistics,
+        (Constraint("macs", upper=limit),),
+        table.noise,
+        usual,
+        float(table.table.truth[allowed].max()),
+        measured,
+    )
+
+
 _MAKERS: dict[str, Callable[[], Problem]] = {
+    "trainings": _trainings,
     "synthetic": _synthetic,
     "continuous": _continuous,
     "hartmann6": lambda: _textbook("hartmann6", 6, _hartmann, 3.32237),

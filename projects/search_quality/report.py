@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from methods import METHODS, PEERS
 from scipy.stats import bootstrap, rankdata
 
 from fbnetv3.io import atomic_write
+from projects.search_quality.methods import METHODS, PEERS
 
 FOLDER = Path(__file__).parent
 STEP, MARKS = 8, (48, 96, 144, 192)

@@ -1,0 +1,230 @@
+"""The batch of a predictor that knows how sure it is: expected improvement and draws.
+
+Expected improvement goes for the optimum, one candidate after the other, each chosen as if those
+before it had come out as predicted ("Kriging believer"; Ginsbourger et al., 2010). Thompson
+sampling lets every function drawn from the posterior choose its own best, and keeps the batch
+from trusting one model. Both are climbed with the genetic operators of stage 2 from the pool and
+from mutants of the best trained candidates: what is proposed is not limited to the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from fbnetv3.search.candidates import Candidates
+from fbnetv3.search.coarse import spread_out
+from fbnetv3.search.default import Draws
+from fbnetv3.search.encoding import Features
+from fbnetv3.search.gp import Believed, GaussianProcess
+from fbnetv3.search.networks import Floats
+from fbnetv3.search.parameters import Levels
+from fbnetv3.search.pool import Pool
+from fbnetv3.search.space import keys_of
+
+Index = npt.NDArray[np.int64]
+_IMPROVING = 0.4
+"""Share of a batch that expected improvement chooses."""
+_ISLANDS, _SHORTLIST = 6, 256
+"""Expected improvement is climbed from so many starts, far apart among so many of the best: most
+of the best lie around the best trained candidate, and would all climb the same peak."""
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """How populations are climbed: candidates that stay of each, and generations."""
+
+    survivors: int
+    generations: int
+
+
+_OF_DRAWS, _OF_IMPROVEMENT = _Climb(16, 8), _Climb(6, 14)
+Score = Callable[[Levels, Index], Floats]
+"""(candidates, population of each) -> the value that each is climbed by."""
+
+
+@runtime_checkable
+class Probabilistic(Protocol):
+    """A predictor that knows how sure it is."""
+
+    process: GaussianProcess
+    """Of the labels, for expected improvement."""
+
+    def draws(self, count: int, random: np.random.Generator) -> Draws:
+        """Returns ``count`` functions of its posterior, (candidates, count)."""
+
+
+def next_batch(
+    candidates: Candidates,
+    predictor: Probabilistic,
+    count: int,
+    tried: set[bytes],
+    random: np.random.Generator,
+) -> Pool:
+    """Returns a batch of candidates that were not tried; fewer only where there are no more.
+
+    Args:
+        candidates: where they come from.
+        predictor: of the scores, fitted.
+        count: size of the batch.
+        tried: keys of candidates that may not be chosen.
+        random: source of all draws.
+    """
+    taken = set(tried)
+    improving = round(count * _IMPROVING)
+    first = improvement_batch(candidates, predictor.process, improving, taken, random)
+    taken |= set(keys_of(first))
+    rest = count - len(first)
+    second = first[:0]
+    if rest:
+        second = thompson_batch(candidates, predictor.draws(rest, random), taken, random)
+    return candidates.priced(np.concatenate([first, second]))
+
+
+def log_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
+    """Returns the logarithm of the expected improvement over ``best``, also where it underflows.
+
+    Far below the best it is its asymptote (Ament et al., 2023, "Unexpected Improvements").
+    """
+    z = (mean - best) / deviation
+    near = np.maximum(z, -5.0)
+    value = np.log(norm.pdf(near) + near * norm.cdf(near))
+    far = np.minimum(z, -5.0)
+    value = np.where(z >= -5.0, value, norm.logpdf(far) - 2 * np.log(-far))
+    return np.asarray(value + np.log(deviation))
+
+
+def improvement_batch(
+    candidates: Candidates,
+    process: GaussianProcess,
+    count: int,
+    tried: set[bytes],
+    random: np.random.Generator,
+) -> Levels:
+    """Returns at most ``count`` distinct candidates of high expected improvement."""
+    starts, best = candidates.starts(random), process.best
+    features = candidates.encode(starts)
+    believed = Believed(process, features.astype(np.float64))
+    taken, rows = set(tried), []
+
+    def score(levels: Levels, _: Index) -> Floats:
+        return log_improvement(*believed.posterior(_wide(candidates, levels)), best)
+
+    for _ in range(count):
+        values = log_improvement(*believed.watched(), best)
+        islands = _far_apart(features, values)
+        levels, scores, _ = _climbed(
+            candidates,
+            score,
+            _OF_IMPROVEMENT,
+            starts[islands],
+            values[islands],
+            np.arange(len(islands)),
+            random,
+        )
+        ranked = levels[np.argsort(-scores, kind="stable")]
+        row = next((row for row in ranked if row.tobytes() not in taken), None)
+        if row is not None:
+            taken.add(row.tobytes())
+            rows.append(row)
+            believed.add(_wide(candidates, row[None]))
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
+
+
+def _wide(candidates: Candidates, levels: Levels) -> Floats:
+    return candidates.encode(levels).astype(np.float64)
+
+
+def _far_apart(features: Features, values: Floats) -> Index:
+    """Returns the best, and others of the shortlist that are far from it and each other."""
+    shortlist = np.argsort(-values, kind="stable")[:_SHORTLIST]
+    return np.asarray(shortlist[spread_out(features[shortlist], _ISLANDS)])
+
+
+def thompson_batch(
+    candidates: Candidates, draws: Draws, tried: set[bytes], random: np.random.Generator
+) -> Levels:
+    """Returns the best candidate of each drawn function that is new.
+
+    Args:
+        candidates: where they come from.
+        draws: features -> (candidates, count): ``count`` functions.
+        tried: keys of candidates that may not be chosen.
+        random: source of all draws.
+    """
+    starts = candidates.starts(random)
+    values = draws(candidates.encode(starts))  # candidates, count
+    top = np.argsort(-values, axis=0, kind="stable")[: _OF_DRAWS.survivors]  # survivors, count
+    groups = np.repeat(np.arange(values.shape[1]), len(top))
+    chosen = top.T.reshape(-1)
+
+    def score(levels: Levels, groups: Index) -> Floats:
+        return draws(candidates.encode(levels))[np.arange(len(levels)), groups]
+
+    levels, scores, groups = _climbed(
+        candidates, score, _OF_DRAWS, starts[chosen], values[chosen, groups], groups, random
+    )
+    return _one_each(starts, values, levels, scores, groups, tried)
+
+
+def _climbed(
+    candidates: Candidates,
+    score: Score,
+    climb: _Climb,
+    levels: Levels,
+    scores: Floats,
+    groups: Index,
+    random: np.random.Generator,
+) -> tuple[Levels, Floats, Index]:
+    """Evolves populations side by side, two children a candidate; parents stay."""
+    for _ in range(climb.generations):
+        mothers = np.repeat(np.arange(len(levels)), 2)
+        born, mothers = candidates.children(levels, mothers, random)
+        owners = groups[mothers]
+        scores = np.concatenate([scores, score(born, owners)])
+        levels, groups = np.concatenate([levels, born]), np.concatenate([groups, owners])
+        kept = _survivors(levels, scores, groups, climb.survivors)
+        levels, scores, groups = levels[kept], scores[kept], groups[kept]
+    return levels, scores, groups
+
+
+def _survivors(levels: Levels, scores: Floats, groups: Index, count: int) -> Index:
+    """Returns the best distinct candidates of each group."""
+    kept, seen, sizes = [], set(), dict.fromkeys(groups.tolist(), 0)
+    keys = keys_of(levels)
+    for i in np.argsort(-scores, kind="stable").tolist():
+        group = int(groups[i])
+        if sizes[group] < count and (group, keys[i]) not in seen:
+            seen.add((group, keys[i]))
+            sizes[group] += 1
+            kept.append(i)
+    return np.array(kept, dtype=np.int64)
+
+
+def _one_each(
+    starts: Levels,
+    values: Floats,
+    levels: Levels,
+    scores: Floats,
+    groups: Index,
+    tried: set[bytes],
+) -> Levels:
+    """Gives each function its best candidate that is new; then of the starts, where it has none."""
+    taken, rows = set(tried), []
+    keys, start_keys = keys_of(levels), keys_of(starts)
+    for group in range(values.shape[1]):
+        own = np.flatnonzero(groups == group)
+        ranked = [(keys[i], levels[i]) for i in own[np.argsort(-scores[own], kind="stable")]]
+        fallback = np.argsort(-values[:, group], kind="stable")
+        found = next((row for key, row in ranked if key not in taken), None)
+        if found is None:
+            found = next((starts[i] for i in fallback if start_keys[i] not in taken), None)
+        if found is not None:
+            taken.add(found.tobytes())
+            rows.append(found)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), starts.shape[1])
