@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli.search_evolve import BUDGETS, evolve_budgets, flag
 from fbnetv3.cli.search_results import (
     costs,
     report_run,
@@ -18,12 +19,11 @@ from fbnetv3.cli.search_results import (
     train_command,
     write_winner,
 )
-from fbnetv3.errors import FBNetError
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.result import Candidate, SearchResult
+    from fbnetv3.search.result import SearchResult
     from fbnetv3.search.run_folder import RunFolder
     from fbnetv3.search.trials import Trial
 
@@ -31,7 +31,7 @@ _EPILOG = """\
 examples:
   %(prog)s --config-file model_zoo/search/digits.yaml
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
-  %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6
+  %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
 
@@ -50,7 +50,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--evolve", metavar="RUN_DIR", help="stage 2 for further budgets, no training"
     )
     what.add_argument("--report", metavar="RUN_DIR", help="write RUN_DIR/report.html anew")
-    parser.add_argument("--macs", nargs="+", type=float, default=[], help="budgets for --evolve")
+    budgets = parser.add_argument_group("budgets for --evolve", "each gives a winner of its own")
+    for name, unit in BUDGETS.items():
+        budgets.add_argument(
+            flag(name),
+            nargs="+",
+            type=float,
+            default=[],
+            metavar="N",
+            help=f"at most so many {unit}",
+        )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
     return parser
 
@@ -59,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     parser = make_parser()
     args = parser.parse_intermixed_args(argv)
-    if bool(args.evolve) != bool(args.macs):
-        parser.error("--evolve RUN_DIR and --macs BUDGET ... go together")
+    budgets = [(name, value) for name in BUDGETS for value in getattr(args, name)]
+    if bool(args.evolve) != bool(budgets):
+        flags = ", ".join(map(flag, BUDGETS))
+        parser.error(f"--evolve RUN_DIR and a budget go together, as --macs 1e6 2e6 (or {flags})")
     if (args.evolve or args.report) and args.opts:
         parser.error("--evolve and --report take their run's config; drop the KEY VALUE pairs")
     require_detectron2()
@@ -68,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.report:
         return _report(Path(args.report))
     if args.evolve:
-        return _evolve(Path(args.evolve), args.macs)
+        return _evolve(Path(args.evolve), budgets)
     return _search(args.config_file, list(args.opts))
 
 
@@ -107,8 +118,7 @@ def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.run_folder import RunFolder
 
-    space = space_from_config(cfg)
-    node = cfg.SEARCH
+    arguments, space, node = search_arguments(cfg), space_from_config(cfg), cfg.SEARCH
     statistics = None
     if space.has_architecture:
         latency = LatencyTable.load(node.LATENCY_TABLE) if node.LATENCY_TABLE else None
@@ -119,21 +129,24 @@ def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
         executor=LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess(),
         storage=RunFolder(cfg.OUTPUT_DIR).storage,
         watch=watch,
-        **search_arguments(cfg),
+        **arguments,
     )
 
 
 def _search(config_file: str, opts: list[str]) -> int:
-    from fbnetv3.search.config import MAY_CHANGE
+    from fbnetv3.search.config import MAY_CHANGE, file_hashes
     from fbnetv3.search.run_folder import RunFolder
 
     cfg = _read_config(config_file, opts)
     folder = RunFolder(cfg.OUTPUT_DIR)
     with folder.locked():
-        folder.keep_config(cfg.dump(), MAY_CHANGE)
+        folder.check_config(cfg.dump(), MAY_CHANGE)
+        folder.check_files(file_hashes(cfg))
         try:
             _run(cfg, folder)
         except KeyboardInterrupt:
+            if not folder.config.is_file():  # nothing has begun
+                raise
             told = resume_command(folder.path)
             print(f"\nstopped; finished trials are kept. Go on with:\n  {told}", flush=True)
             return 130
@@ -141,7 +154,9 @@ def _search(config_file: str, opts: list[str]) -> int:
 
 
 def _run(cfg: Any, folder: Any) -> None:
-    from fbnetv3.search.evaluator import TrainEvaluator
+    from fbnetv3.search.config import file_hashes
+    from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
+    from fbnetv3.search.preflight import check_trainings
     from fbnetv3.search.progress import SearchProgress
 
     node = cfg.SEARCH
@@ -156,7 +171,10 @@ def _run(cfg: Any, folder: Any) -> None:
                 progress.say(f"round {number}: {card}")
         progress(event, trial)
 
+    check_trainings(cfg, space_from_config(cfg))
     search = _build(cfg, watch=watch)
+    # not before: a config that is refused leaves nothing that its mended form would differ from
+    folder.keep_config(cfg.dump(), file_hashes(cfg))
     for line in _plan_lines(cfg, search):
         progress.say(line)
     search.ask()
@@ -212,31 +230,15 @@ def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -
     print(f"train it with:\n  {train_command(path)}")
 
 
-def _evolve(run: Path, budgets: list[float]) -> int:
+def _evolve(run: Path, budgets: list[tuple[str, float]]) -> int:
     """Stage 2 for each budget, by the predictor of a finished or running search."""
-    from fbnetv3.search.constraints import Constraint
     from fbnetv3.search.run_folder import RunFolder
 
     folder = RunFolder(run)
     folder.require()
     with folder.locked():
-        cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(run)])
-        search = _build(cfg)
-        trials = search.result().trials
-        for budget in budgets:
-            try:
-                found = search.evolve([Constraint("macs", upper=budget)], top_k=1)
-            except FBNetError as error:
-                raise FBNetError(f"--macs {budget:g}: {error}") from None
-            near = _nearest(search, found[0], trials)
-            told = [
-                f"predicted score {found[0].predicted:.4f}{costs(found[0].statistics)}",
-                *(f"nearest trial {t.id}: score {t.score:.4f}{costs(t.statistics)}" for t in near),
-            ]
-            name = f"best_macs_{budget / 1e6:g}M"
-            path = write_winner(cfg, folder, name, found[0].config, told)
-            print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
-        print(f"report: {report_run(cfg, folder, search)}")
+        cfg = _config_of(folder)
+        evolve_budgets(cfg, folder, _build(cfg), budgets)
     return 0
 
 
@@ -246,24 +248,18 @@ def _report(run: Path) -> int:
 
     folder = RunFolder(run)
     folder.require()
-    cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(run)])
+    cfg = _config_of(folder)
     print(report_run(cfg, folder, _build(cfg)))
     return 0
 
 
-def _nearest(
-    search: JointNAS, found: Candidate, trials: list[Trial], count: int = 3
-) -> list[Trial]:
-    """Returns the trained candidates that are most alike."""
-    import numpy as np
+def _config_of(folder: RunFolder) -> Any:
+    """Returns the config of a run, whose files must hold what they did when it began."""
+    from fbnetv3.search.config import file_hashes
 
-    from fbnetv3.search.encoding import Encoding
-
-    complete = [t for t in trials if t.state == "complete"]
-    levels = search.space.levels([found.config, *(t.config for t in complete)])
-    features = Encoding(search.space).encode(levels)
-    distance = np.square(features[1:] - features[0]).sum(1)
-    return [complete[i] for i in np.argsort(distance, kind="stable")[:count]]
+    cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(folder.path)])
+    folder.check_files(file_hashes(cfg))
+    return cfg
 
 
 def cli() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from fbnetv3.search.constraints import Constraint
@@ -38,6 +40,9 @@ KEYS: dict[str, tuple[Any, str]] = {
 }
 # How a search runs, not what it finds: these may differ when one goes on.
 MAY_CHANGE = ("OUTPUT_DIR", "SEARCH.WORKERS", "SEARCH.THREADS", "SEARCH.KEEP_WEIGHTS")
+
+# Files whose content decides what a search finds; a warm start's scores are in the storage.
+_FILES = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
 
 
 def add_search_config(cfg: Any) -> Any:
@@ -126,6 +131,17 @@ def _check_numbers(node: Any) -> None:
         if not low <= node[key] <= high:
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
             raise SearchError(f"SEARCH.{key}={node[key]!r} is out of range; allowed: {allowed}")
+
+
+def file_hashes(cfg: Any) -> dict[str, str]:
+    """Returns the sha256 of each file that a search reads, by the key that names it."""
+    found = {}
+    for full_key in _FILES:
+        group, key = full_key.split(".")
+        path = Path(cfg[group][key])
+        if path.is_file():
+            found[full_key] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def fixed_variables(cfg: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fbnetv3.config import CfgNode, get_cfg, recipe_from_config, recipe_to_confi
 from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
 from fbnetv3.io import atomic_write
 from fbnetv3.search.config import add_search_config, fixed_variables
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet_space import FBNetSpace
 from fbnetv3.search.trials import Trial
 
@@ -35,7 +36,25 @@ def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the classes that candidates tell apart: their cost depends on it."""
     if cfg.SEARCH.CLASSES:
         return int(cfg.SEARCH.CLASSES)
-    return int(cfg.MODEL.NUM_CLASSES) or len(_dataset(cfg.DATASETS.TRAIN[0]).classes)
+    return int(cfg.MODEL.NUM_CLASSES) or len(open_training_set(cfg).classes)
+
+
+def open_training_set(cfg: CfgNode) -> ImageDataset:
+    """Returns DATASETS.TRAIN, all of it.
+
+    Raises:
+        FBNetError: it or DATASETS.TEST is not one data set, or it is not there.
+    """
+    return _dataset(_dataset_names(cfg)[0])
+
+
+def _dataset_names(cfg: CfgNode) -> tuple[str, str]:
+    """Returns DATASETS.TRAIN and TEST."""
+    for part in ("TRAIN", "TEST"):
+        names = list(cfg.DATASETS[part])
+        if len(names) != 1:
+            raise SearchError(f"DATASETS.{part}={names}: a search takes one data set")
+    return cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0]
 
 
 def candidate_config(
@@ -76,6 +95,24 @@ def _resize(cfg: CfgNode, resolution: int) -> int:
     if not (cfg.INPUT.RESIZE and cfg.INPUT.RESOLUTION):
         return 0
     return round(resolution * cfg.INPUT.RESIZE / cfg.INPUT.RESOLUTION)
+
+
+def candidate_training(
+    cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any], folder: Path
+) -> CfgNode:
+    """Returns the training of a candidate as the search runs it: on its part of the data.
+
+    Args:
+        cfg, space, config: see candidate_config.
+        folder: of the training.
+    """
+    found = candidate_config(cfg, space, config, folder / "arch.yaml")
+    train_name, test_name = _register_split(cfg)
+    found.DATASETS.TRAIN, found.DATASETS.TEST = (train_name,), (test_name,)
+    found.OUTPUT_DIR = str(folder)
+    found.SOLVER.KEEP_CHECKPOINTS = 1
+    found.freeze()
+    return found
 
 
 def winner_config(
@@ -123,7 +160,8 @@ class TrainEvaluator:
             trial.report(epoch, score)
         if done:
             return float(done["score"])
-        cfg = self._prepared(trial, folder)
+        search_cfg = self._cfg()
+        cfg = candidate_training(search_cfg, space_from_config(search_cfg), trial.config, folder)
         key = "val/top1_ema" if cfg.MODEL_EMA.ENABLED else "val/top1"
 
         def on_eval(epochs: float, scores: dict[str, float]) -> None:
@@ -135,24 +173,13 @@ class TrainEvaluator:
         _train(cfg, folder / "log.txt", trial.max_epochs, on_eval)
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
-        self._tidy(folder, keep_weights=self._cfg().SEARCH.KEEP_WEIGHTS)
+        self._tidy(folder, keep_weights=search_cfg.SEARCH.KEEP_WEIGHTS)
         return score
 
     def _cfg(self) -> CfgNode:
         cfg = get_search_cfg()
         cfg.merge_from_other_cfg(yaml.safe_load(self.config))
         return cfg
-
-    def _prepared(self, trial: Trial, folder: Path) -> CfgNode:
-        cfg = self._cfg()
-        space = space_from_config(cfg)
-        found = candidate_config(cfg, space, trial.config, folder / "arch.yaml")
-        train_name, test_name = _register_split(cfg)
-        found.DATASETS.TRAIN, found.DATASETS.TEST = (train_name,), (test_name,)
-        found.OUTPUT_DIR = str(folder)
-        found.SOLVER.KEEP_CHECKPOINTS = 1
-        found.freeze()
-        return found
 
     def _tidy(self, folder: Path, *, keep_weights: bool) -> None:
         patterns = ["checkpoint_*.pt"] if keep_weights else ["checkpoint_*.pt", "*.safetensors"]
@@ -177,7 +204,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> Non
 
 def _register_split(cfg: CfgNode) -> tuple[str, str]:
     """Makes the search's training and validation set known by name; returns the names."""
-    train, test = cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0]
+    train, test = _dataset_names(cfg)
     classes, held = cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
     if not classes and not held:
         return train, test

@@ -30,6 +30,7 @@ class RunFolder:
         self.candidates = self.path / "candidates"
         self.predictor = self.path / "predictor.pt"
         self.report = self.path / "report.html"
+        self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
 
@@ -73,8 +74,20 @@ class RunFolder:
             file.flush()
             yield
 
-    def keep_config(self, text: str, may_change: Sequence[str]) -> None:
-        """Writes config.yaml, or checks that the one there says the same.
+    def keep_config(self, text: str, files: Mapping[str, str]) -> None:
+        """Writes config.yaml and what its files hold: from then on this is the folder's search.
+
+        Args:
+            text: yaml.
+            files: sha256 of each file that the config names, by key.
+        """
+        with atomic_write(self._files) as temporary:
+            temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
+        with atomic_write(self.config) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def check_config(self, text: str, may_change: Sequence[str]) -> None:
+        """Checks that config.yaml, if there is one, says the same.
 
         Args:
             text: yaml.
@@ -83,21 +96,43 @@ class RunFolder:
         Raises:
             SearchError: names the keys that differ.
         """
-        if self.config.is_file():
-            before = _leaves(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-            now = _leaves(yaml.safe_load(text))
-            differ = [
-                f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-                for key in sorted({*before, *now})
-                if key not in may_change and before.get(key) != now.get(key)
-            ]
-            if differ:
-                raise SearchError(
-                    f"{self.path} holds a search with another config: {'; '.join(differ)[:600]}; "
-                    "give the same, or another OUTPUT_DIR"
-                )
-        with atomic_write(self.config) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if not self.config.is_file():
+            return
+        before = _leaves(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        now = _leaves(yaml.safe_load(text))
+        differ = [
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in sorted({*before, *now})
+            if key not in may_change and before.get(key) != now.get(key)
+        ]
+        if differ:
+            raise SearchError(
+                f"{self.path} holds a search with another config: {'; '.join(differ)[:600]}; "
+                "give the same, or another OUTPUT_DIR"
+            )
+
+    def check_files(self, files: Mapping[str, str]) -> None:
+        """Checks that the files that the config names hold what they did when the search began.
+
+        Args:
+            files: as for :meth:`keep_config`.
+
+        Raises:
+            SearchError: names the keys whose files differ.
+        """
+        if not self._files.is_file():
+            return
+        before = json.loads(self._files.read_text(encoding="utf-8"))
+        differ = [
+            f"{key} (sha256 was {before[key][:12]}..., is {found[:12]}...)"
+            for key, found in files.items()
+            if before.get(key, found) != found
+        ]
+        if differ:
+            raise SearchError(
+                f"{self.path}: since the search began, the content changed of the file of "
+                f"{'; '.join(differ)}; put it back, or give another OUTPUT_DIR"
+            )
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

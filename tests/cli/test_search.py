@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fbnetv3.cli import run_main, search
+from fbnetv3.cli import run_main, search, search_evolve
 from fbnetv3.resources import model_zoo_path
 
 pytest.importorskip("detectron2")
+
+from fbnetv3.search.config import file_hashes
+
 SMALL = [
     "--config-file",
     "model_zoo/search/digits.yaml",
@@ -112,7 +116,7 @@ def test_the_report_of_a_run_that_has_just_begun(
 
     folder = RunFolder(tmp_path / "run")
     cfg = _read_config("model_zoo/search/digits.yaml", [*SMALL[2:], "OUTPUT_DIR", str(folder.path)])
-    folder.keep_config(cfg.dump(), ())
+    folder.keep_config(cfg.dump(), {})
     with folder.locked():  # somebody else's; a report only reads
         assert _main(["--report", str(folder.path)]) == 0
     assert "nothing to draw" in _report_of(folder.path)
@@ -147,19 +151,43 @@ def test_another_config_on_the_folder_is_refused(
     assert "SEED was 0, is 5" in error
 
 
+def test_a_file_whose_content_changed_is_refused_by_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fbnetv3.search.run_folder import RunFolder
+
+    space, run = tmp_path / "space.yaml", tmp_path / "run"
+    space.write_text("recipe: {lr: {choices: [0.1, 0.2]}}")
+    opts = ["SEARCH.SPACE", str(space), "SEARCH.FIX", "[]", "SEARCH.CONSTRAINTS", "[]"]
+    argv = [*SMALL, *opts, "OUTPUT_DIR", str(run)]
+    cfg = search._read_config(argv[1], argv[2:])
+    RunFolder(run).keep_config(cfg.dump(), file_hashes(cfg))
+    space.write_text("recipe: {lr: {choices: [0.1, 0.3]}}")
+    for command in (argv, ["--report", str(run)], ["--evolve", str(run), "--macs", "1e6"]):
+        assert "content changed of the file of SEARCH.SPACE" in _error(capsys, command)
+
+
 def test_further_budgets_without_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(["--evolve", str(run), "--macs", "0.5e6", "1e6"]) == 0
-    assert capsys.readouterr().out.count("nearest trial") == 6
+    assert _main(["--evolve", str(run), "--macs", "0.5e6", "1e6", "--params", "1e5"]) == 0
+    assert capsys.readouterr().out.count("nearest trial") == 9
     assert "train best_macs_0.5M: predicted score" in _report_of(run)
-    for budget in ("0.5", "1"):
-        text = (run / f"best_macs_{budget}M.yaml").read_text()
-        cost = float(text.split("macs ")[1].split(",")[0])
+    for statistic, budget in (("macs", "0.5"), ("macs", "1"), ("params", "0.1")):
+        text = (run / f"best_{statistic}_{budget}M.yaml").read_text()
+        cost = float(re.findall(rf"{statistic} ([\d.e+]+)", text)[0])
         assert cost <= float(budget) * 1e6
 
 
-def test_a_budget_out_of_reach(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_budgets_that_cannot_be_met(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = _error(capsys, ["--evolve", str(run), "--macs", "10"])
     assert "nearest bound" in error
+    error = _error(capsys, ["--evolve", str(run), "--latency-ms", "2"])
+    assert "--latency-ms 2: constraint on 'latency_ms': the statistics are activations" in error
+    assert "--params nan" in _error(capsys, ["--evolve", str(run), "--params", "nan"])
+
+
+def test_names_of_winners_tell_the_budget() -> None:
+    assert search_evolve._name("macs", 1.5e6) == "best_macs_1.5M"
+    assert search_evolve._name("latency_ms", 2.5) == "best_latency_2.5ms"
 
 
 @pytest.mark.parametrize(
@@ -175,15 +203,33 @@ def test_a_budget_out_of_reach(run: Path, capsys: pytest.CaptureFixture[str]) ->
         (["SEARCH.FIX", "['resolution']"], ["SEARCH.FIX", "'resolution'"]),
         (["SEARCH.BATCH_SIZE", "0"], ["batch_size=0", "at least 1"]),
         (["SEARCH.EVOLUTION.CHILDREN", "0"], ["children=0", "at least 1"]),
-        (["SEARCH.WORKERS", "-1"], ["LocalWorkers(-1"]),
+        (["SEARCH.WORKERS", "-1"], ["SEARCH.WORKERS=-1", "0 or more"]),
         (["SEARCH.WARM_START", "no.csv"], ["warm start", "no.csv"]),
+        (["SEARCH.CLASSES", "11"], ["SEARCH.CLASSES=11", "10 classes", "allowed: 1 to 10"]),
+        (["SEARCH.HOLD_OUT", "1437"], ["SEARCH.HOLD_OUT=1437", "1437 images", "1 to 1436"]),
+        (
+            ["SEARCH.CLASSES", "5", "SEARCH.HOLD_OUT", "1000"],
+            ["SEARCH.HOLD_OUT=1000", "with 5 classes has 7"],
+        ),
+        (["SEARCH.HOLD_OUT", "1400"], ["DATA.TRAIN_LIMIT", "256", "allowed: 1 to 37"]),
+        (["DATASETS.TRAIN", "()"], ["DATASETS.TRAIN=[]", "one data set"]),
+        (["DATASETS.TEST", "('a', 'b')"], ["DATASETS.TEST=['a', 'b']", "one data set"]),
+        (["SEED", "-1"], ["SEED=-1", "allowed: 0 to"]),
+        (["DATALOADER.NUM_WORKERS", "-1"], ["DATALOADER.NUM_WORKERS=-1", "allowed: >= 0"]),
+        (["INPUT.TRAIN_CROP", "best"], ["candidates can't be trained", "INPUT", "best"]),
+        (["SEARCH.FINAL", "['SOLVER.MAX_EPOCH', 9.0]"], ["SEARCH.FINAL", "MAX_EPOCHS"]),
+        (["SEARCH.FINAL", "['SOLVER.MAX_EPOCHS', -9.0]"], ["SEARCH.FINAL", "MAX_EPOCHS=-9"]),
+        (["SEARCH.LATENCY_TABLE", "no.json"], ["no.json"]),
     ],
 )
-def test_wrong_configs_give_one_line(
+def test_wrong_configs_give_one_line_and_leave_no_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], opts: list[str], words: list[str]
 ) -> None:
-    error = _error(capsys, [*SMALL, "OUTPUT_DIR", str(tmp_path / "run"), *opts])
+    run = tmp_path / "run"
+    error = _error(capsys, [*SMALL, "OUTPUT_DIR", str(run), *opts])
     assert all(word in error for word in words), error
+    # the mended command, with whatever else is changed in it, is refused by nothing
+    assert [path.name for path in run.iterdir()] == [".lock"] if run.exists() else True
 
 
 @pytest.mark.parametrize(
@@ -256,7 +302,11 @@ def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path) -> None
 
 
 def test_flags_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["--report", "x", "SEED", "1"], ["--report", "x", "--macs", "1e6"]):
+    for argv in (
+        ["--report", "x", "SEED", "1"],
+        ["--report", "x", "--macs", "1e6"],
+        ["--evolve", "x"],
+    ):
         with pytest.raises(SystemExit):
             search.main(argv)
         assert "error" in capsys.readouterr().err

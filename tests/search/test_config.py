@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fbnetv3.search.space import IntRange, SearchSpace
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.config import search_arguments
+from fbnetv3.search.config import file_hashes, search_arguments
 from fbnetv3.search.evaluator import get_search_cfg
 
 
@@ -43,6 +44,17 @@ def test_latency_is_a_constraint_like_others_where_there_is_a_table() -> None:
     cfg = get_search_cfg()
     cfg.SEARCH.LATENCY_TABLE, cfg.SEARCH.CONSTRAINTS = "table.json", ["latency_ms <= 5.5"]
     assert search_arguments(cfg)["constraints"] == [Constraint("latency_ms", upper=5.5)]
+
+
+def test_hashes_are_of_the_files_that_a_config_names(tmp_path: Path) -> None:
+    cfg, table = get_search_cfg(), tmp_path / "table.json"
+    assert file_hashes(cfg) == {}  # a packaged space, a network by name
+    table.write_text("1")
+    cfg.SEARCH.LATENCY_TABLE = str(table)
+    before = file_hashes(cfg)
+    assert list(before) == ["SEARCH.LATENCY_TABLE"]
+    table.write_text("2")
+    assert file_hashes(cfg) != before
 
 
 def _space() -> SearchSpace:

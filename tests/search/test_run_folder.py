@@ -39,10 +39,20 @@ def test_a_folder_in_use_is_refused_until_its_owner_dies(tmp_path: Path) -> None
 
 def test_another_config_is_refused_with_the_keys(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.keep_config("A: {B: 1, C: 2}\nD: x\n", ["A.C"])
-    folder.keep_config("A: {B: 1, C: 9}\nD: x\n", ["A.C"])
+    folder.check_config("A: {B: 1}\n", [])  # a new folder takes any
+    folder.keep_config("A: {B: 1, C: 2}\nD: x\n", {})
+    folder.check_config("A: {B: 1, C: 9}\nD: x\n", ["A.C"])
     with pytest.raises(SearchError, match=r"config: A\.B was 1, is 9; D was 'x', is 'y';"):
-        folder.keep_config("A: {B: 9, C: 9}\nD: y\n", ["A.C"])
+        folder.check_config("A: {B: 9, C: 9}\nD: y\n", ["A.C"])
+
+
+def test_a_file_with_other_content_is_refused_by_its_key(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_files({"SEARCH.SPACE": "a" * 64})
+    folder.keep_config("A: 1\n", {"SEARCH.SPACE": "a" * 64, "MODEL.ARCH": "b" * 64})
+    folder.check_files({"SEARCH.SPACE": "a" * 64, "MODEL.ARCH": "b" * 64})
+    with pytest.raises(SearchError, match=r"of the file of MODEL\.ARCH \(sha256 was bbb"):
+        folder.check_files({"SEARCH.SPACE": "a" * 64, "MODEL.ARCH": "c" * 64})
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
