@@ -1,0 +1,123 @@
+"""Draws AP of raw and averaged weights over training, and prints what came out in the end.
+
+    python -m projects.retinanet_ema.figures output/retinanet_ema/bccd_seed* \\
+        --name projects/retinanet_ema/bccd
+
+Writes NAME.csv (a row an evaluation of a run) and NAME.png: AP, AP50, and how far EMA leads, each
+run a thin line, their mean a thick one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from fbnetv3.engine.metrics import read_metrics
+from fbnetv3.io import atomic_write
+
+_SCORES = ("bbox/AP", "bbox/AP50")
+_COLUMNS = ("run", "iteration", "lr", *(f"{s}{e}" for s in _SCORES for e in ("", "_ema")))
+_COLOURS = {"": "tab:orange", "_ema": "tab:blue"}
+_LABELS = {"": "raw weights", "_ema": "EMA weights"}
+
+Row = dict[str, Any]
+
+
+def evaluations(folders: Sequence[Path]) -> list[Row]:
+    """Returns a row for each evaluation of each run; iterations are counted from 1."""
+    rows = []
+    for folder in folders:
+        for row in read_metrics(folder / "metrics.json"):
+            if "bbox/AP" in row:
+                kept = {key: row[key] for key in _COLUMNS if key in row}
+                rows.append(kept | {"run": folder.name, "iteration": row["iteration"] + 1})
+    return rows
+
+
+def write_csv(rows: list[Row], path: Path) -> None:
+    """Writes the rows, scores to hundredths."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            rounded = {k: f"{v:.2f}" for k, v in row.items() if k.startswith("bbox/")}
+            writer.writerow({**row, **rounded, "lr": f"{row['lr']:.4g}"})
+
+
+def series(rows: list[Row], run: str, key: str) -> tuple[list[int], list[float]]:
+    """Returns the iterations of a run's evaluations and a score at each."""
+    of_run = [row for row in rows if row["run"] == run]
+    return [row["iteration"] for row in of_run], [row[key] for row in of_run]
+
+
+def common_mean(rows: list[Row], key: str) -> tuple[list[int], list[float]]:
+    """Returns the mean over runs at the iterations that all of them have."""
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    by_run = [dict(zip(*series(rows, run, key), strict=True)) for run in runs]
+    shared = sorted(set.intersection(*(set(values) for values in by_run)))
+    return shared, [statistics.fmean(values[i] for values in by_run) for i in shared]
+
+
+def draw(rows: list[Row], picture: Path) -> None:
+    """Draws the three panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    for axes, score in zip(panels, _SCORES, strict=False):
+        for kind, colour in _COLOURS.items():
+            for run in runs:
+                axes.plot(*series(rows, run, score + kind), color=colour, alpha=0.3, linewidth=0.8)
+            mean = common_mean(rows, score + kind)
+            axes.plot(*mean, color=colour, marker=".", label=_LABELS[kind])
+        axes.set(xlabel="iteration", ylabel=score.removeprefix("bbox/"))
+        axes.legend(frameon=False, loc="lower right")
+    lead = [{**row, "lead": row["bbox/AP_ema"] - row["bbox/AP"]} for row in rows]
+    for run in runs:
+        panels[2].plot(*series(lead, run, "lead"), color="gray", alpha=0.4, linewidth=0.8)
+    panels[2].plot(*common_mean(lead, "lead"), color="black", marker=".")
+    panels[2].axhline(0, color="gray", linewidth=0.8)
+    panels[2].set(xlabel="iteration", ylabel="AP of EMA above raw")
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    with atomic_write(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def last_table(rows: list[Row]) -> str:
+    """Returns a markdown table of each run's last scores, and their mean."""
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    last = [[row for row in rows if row["run"] == run][-1] for run in runs]
+    keys = [key for key in _COLUMNS if key.startswith("bbox/")]
+    table = [[row["run"], row["iteration"], *(row[key] for key in keys)] for row in last]
+    means = [statistics.fmean(row[key] for row in last) for key in keys]
+    table.append(["mean", "", *means])
+    names = [key.removeprefix("bbox/").replace("_ema", " EMA") for key in keys]
+    return tabulate(table, ["run", "iteration", *names], tablefmt="github", floatfmt=".1f")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the files and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="runs with metrics.json")
+    parser.add_argument("--name", required=True, type=Path, help="of .csv and .png, no ending")
+    args = parser.parse_args(argv)
+    rows = evaluations(args.folders)
+    if not rows:
+        parser.error("the runs have no evaluation yet")
+    write_csv(rows, args.name.with_suffix(".csv"))
+    draw(rows, args.name.with_suffix(".png"))
+    print(last_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""detectron2's DefaultTrainer against this loop: the same detector, the same batches, in turns.
+
+    OMP_NUM_THREADS=1 python -m projects.retinanet_ema.step_time \\
+        --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 100
+
+Three trainings in one process take steps in turns, each on its own copy of the model:
+DefaultTrainer with its own optimizer, schedule and hooks; this loop without EMA; this loop with
+EMA. Step i of each has the same batch, so that step times are compared in pairs. They are CPU times
+of the process, which other work on the machine changes less than the wall clock; the first steps
+are left out.
+
+EMA's cost is told twice: as the ratio of the last two, and as the time of the hook alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
+from tabulate import tabulate
+from torch import nn
+
+from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.detection.run import prepare_detector
+from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
+from fbnetv3.engine.optim import build_optimizer
+from fbnetv3.engine.run import Run
+from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.trainer import Trainer
+from fbnetv3.resources import find_config
+
+DETECTRON2, OURS, WITH_EMA = "detectron2", "this loop", "this loop, EMA"
+_LOSSES = ("loss_cls", "loss_box_reg")
+_LOG_PERIOD = 20  # detectron2's
+_LAST = 1 << 20  # an iteration that is never reached: no evaluation, no checkpoint
+_WARMUP = 32  # iterations, a power of 2 as _LAST: both schedules compute the same lr
+
+
+@dataclass
+class Record:
+    """What the steps of one trainer took, in seconds, and gave."""
+
+    times: list[float] = field(default_factory=list)
+    losses: list[tuple[float, ...]] = field(default_factory=list)
+
+
+class TimedEMAHook(EMAHook):
+    """Notes what each update takes."""
+
+    def __init__(self, ema: ModelEMA, times: list[float]) -> None:
+        super().__init__(ema)
+        self._times = times
+
+    def after_step(self) -> None:
+        """Moves the average towards the weights."""
+        begun = time.process_time()
+        super().after_step()
+        self._times.append(time.process_time() - begun)
+
+
+def config_of_both(cfg: CfgNode) -> CfgNode:
+    """Returns the config with the schedule that both have: linear warm-up, then constant lr.
+
+    (Cosine begins with the warm-up in detectron2, after it here.)
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.LR_SCHEDULER_NAME, cfg.SOLVER.STEPS = "steps", ()
+    cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = 0.0, _LAST, _WARMUP
+    # MAX_ITER and WARMUP_ITERS are meant for the real batch
+    cfg.SOLVER.BASE_LR *= cfg.SOLVER.IMS_PER_BATCH / cfg.SOLVER.REFERENCE_BATCH
+    cfg.SOLVER.REFERENCE_BATCH = cfg.SOLVER.IMS_PER_BATCH
+    cfg.freeze()
+    return cfg
+
+
+def detectron2_trainer(cfg: CfgNode, run: Run, folder: Path) -> TrainerBase:
+    """Makes detectron2's trainer of a run's model and batches, all else as it comes."""
+
+    class OfRun(DefaultTrainer):  # type: ignore[misc]
+        @classmethod
+        def build_model(cls, cfg: CfgNode) -> nn.Module:
+            return run.model
+
+        @classmethod
+        def build_train_loader(cls, cfg: CfgNode) -> Iterator[Any]:
+            return run.loader.batches()
+
+    full = cfg.clone()
+    full.defrost()
+    full.SOLVER.LR_SCHEDULER_NAME, full.OUTPUT_DIR = "WarmupMultiStepLR", str(folder)
+    full.MODEL.WEIGHTS = ""  # loaded already
+    full.freeze()
+    trainer = OfRun(full)
+    trainer.start_iter = trainer.iter = 0
+    return trainer
+
+
+def our_trainer(run: Run, folder: Path, ema_times: list[float] | None = None) -> TrainerBase:
+    """Makes this loop's trainer of a run, with the hooks of a run; EMA where times are noted."""
+    optimizer = build_optimizer(run.model.train(), run.recipe)
+    trainer = Trainer(
+        model=run.model,
+        optimizer=optimizer,
+        scheduler=build_lr_scheduler(optimizer, run.recipe, run.loader.iters_per_epoch),
+        batches=run.loader.batches(),
+        task=run.task,
+        seed=run.cfg.SEED,
+        device=run.device,
+    )
+    found: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+    if ema_times is not None:
+        ema = ModelEMA(run.model, run.recipe.ema_decay, run.recipe.ema_warmup)
+        found.append(TimedEMAHook(ema, ema_times))
+    writers = [JSONWriter(str(folder / "metrics.json")), TensorboardXWriter(str(folder))]
+    trainer.register_hooks([*found, WriterHook(writers, [Every(_LOG_PERIOD)], folder)])
+    trainer.start_iter, trainer.max_iter = 0, _LAST
+    return trainer
+
+
+def step_of(trainer: TrainerBase) -> Callable[[Record], None]:
+    """Returns what takes and notes one step."""
+    trainer.storage = EventStorage(0)
+    with trainer.storage:
+        trainer.before_train()
+
+    def step(record: Record) -> None:
+        begun = time.process_time()
+        with trainer.storage:
+            trainer.before_step()
+            trainer.run_step()
+            trainer.after_step()
+        record.times.append(time.process_time() - begun)
+        latest = trainer.storage.latest()
+        record.losses.append(tuple(latest[name][0] for name in _LOSSES))
+        trainer.iter += 1
+
+    return step
+
+
+def compare(cfg: CfgNode, steps: int, skip: int = 5) -> dict[str, Any]:
+    """Runs the three trainings in turns.
+
+    Args:
+        cfg: a RetinaNet's config.
+        steps: of each.
+        skip: first steps that are not timed.
+
+    Returns:
+        Median seconds of a step per trainer, median ratios and their quartiles, EMA's share of a
+        step in percent, and how many of the first losses are equal bit for bit.
+    """
+    cfg = config_of_both(cfg)
+    ema_times: list[float] = []
+    records = {name: Record() for name in (DETECTRON2, OURS, WITH_EMA)}
+    with TemporaryDirectory() as root:
+        folders = {name: Path(root, name.replace(" ", "_")) for name in records}
+        for folder in folders.values():
+            folder.mkdir()
+        runs = {name: prepare_detector(cfg) for name in records}
+        trainers = {
+            DETECTRON2: detectron2_trainer(cfg, runs[DETECTRON2], folders[DETECTRON2]),
+            OURS: our_trainer(runs[OURS], folders[OURS]),
+            WITH_EMA: our_trainer(runs[WITH_EMA], folders[WITH_EMA], ema_times),
+        }
+        takers = {name: step_of(trainer) for name, trainer in trainers.items()}
+        orders = itertools.cycle(itertools.permutations(takers))
+        for order in itertools.islice(orders, steps):
+            for name in order:
+                takers[name](records[name])
+    times = {name: record.times[skip:] for name, record in records.items()}
+    ema_share = [own / whole for own, whole in zip(ema_times[skip:], times[WITH_EMA], strict=True)]
+    losses = {name: record.losses for name, record in records.items()}
+    return {
+        "steps": steps - skip,
+        "seconds": {name: statistics.median(values) for name, values in times.items()},
+        "ours / detectron2": _ratio(times[OURS], times[DETECTRON2]),
+        "with EMA / without": _ratio(times[WITH_EMA], times[OURS]),
+        "EMA hook, % of a step": 100 * statistics.median(ema_share),
+        "equal losses of detectron2 and ours": _equal(losses[DETECTRON2], losses[OURS]),
+        "equal losses with and without EMA": _equal(losses[WITH_EMA], losses[OURS]),
+    }
+
+
+def _ratio(one: list[float], other: list[float]) -> dict[str, float]:
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {"median": middle, "quartile 1": low, "quartile 3": high}
+
+
+def _equal(one: list[tuple[float, ...]], other: list[tuple[float, ...]]) -> int:
+    """Counts the steps before the first whose losses differ."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=True))
+    return sum(1 for _ in same)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the comparison and prints it; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config-file", default="detection/retinanet_fbnetv3_a0_bccd.yaml")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    args = parser.parse_intermixed_args(argv)
+    # else DefaultTrainer prints the whole model
+    for name in ("detectron2", "fvcore", "fbnetv3"):
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
+    cfg = get_cfg()
+    cfg.merge_from_file(str(find_config(args.config_file)))
+    cfg.merge_from_list(args.opts)
+    found = compare(cfg, args.steps)
+    rows = [[name, str(value)] for name, value in found.items()]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
+    print(tabulate(rows, disable_numparse=True))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
