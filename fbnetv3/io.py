@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,10 +50,31 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
         _fsync(target.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(
-            f"cannot write {target}: {reason}; free space or choose a writable folder"
-        ) from error
+        raise _write_error(target, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Checks before long work that :func:`atomic_write` could write ``path``.
+
+    The folder is made if it is missing.
+
+    Raises:
+        WriteError: the folder can't be written, or ``path`` is a folder.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _write_error(target, error) from error
+
+
+def _write_error(target: Path, error: OSError) -> WriteError:
+    reason = error.strerror or str(error)
+    return WriteError(f"cannot write {target}: {reason}; free space or choose a writable folder")

@@ -230,6 +230,17 @@ def test_arch_loads_no_torch() -> None:
     assert _run(code) == "False"
 
 
+@pytest.mark.parametrize(
+    "tool", ["train", "search", "predict", "zoo", "benchmark", "demo", "install_detectron2"]
+)
+def test_help_loads_no_torch(tool: str) -> None:
+    code = (
+        f"import sys; from fbnetv3.cli import {tool} as tool; sys.argv[1:] = ['--help']\n"
+        "try: tool.cli()\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    assert _run(code).splitlines()[-1] == "False"
+
+
 def test_build_model_needs_no_detectron2() -> None:
     code = (
         "import sys; sys.modules['detectron2'] = None; import fbnetv3; "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.io import WriteError, atomic_write
+from fbnetv3.io import WriteError, atomic_write, check_writable
 
 
 def names(folder: Path) -> list[str]:
@@ -166,3 +166,12 @@ def test_sigkill_in_the_middle_keeps_the_old_content(tmp_path: Path) -> None:
     with atomic_write(target) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "new"
+
+
+def test_what_cannot_be_written_is_told_before_there_is_something_to_write(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
+    check_writable(target)
+    assert names(target.parent) == []
+    for path in (tmp_path, Path("/proc/no/such")):
+        with pytest.raises(WriteError, match=f"cannot write {path}: "):
+            check_writable(path)

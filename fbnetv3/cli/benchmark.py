@@ -10,45 +10,28 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fbnetv3.arch import get_arch
-from fbnetv3.cli import benchmark_measures as measures
-from fbnetv3.cli import benchmark_variants as variants
-from fbnetv3.cli import require_detectron2, run_main
-from fbnetv3.cli.benchmark_variants import BenchmarkError, Shape, Step
-from fbnetv3.io import atomic_write
-from fbnetv3.modeling.torchvision_models import PREFIX
+from fbnetv3.cli import run_main
+from fbnetv3.cli.benchmark_errors import BenchmarkError
+from fbnetv3.io import atomic_write, check_writable
+
+# torch is imported where it is needed: --help and a mistyped option are answered at once
+if TYPE_CHECKING:
+    from fbnetv3.cli.benchmark_rows import Row
 
 MEASURES = ("latency", "training", "memory", "ema")
 # needs detectron2, and compares nothing with peers: measured when it is named
 LOOP = "loop"
 _WIDTH = 120  # columns, where the output is not a terminal
 _LARGEST_NUMBER = 10_000
-_TORCHVISION_RESOLUTION = 224
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number: ``value`` in ms or MiB, ``ratio`` of the reference's value to it."""
-
-    model: str
-    measure: str
-    batch: int | None
-    resolution: int
-    variant: str
-    value: float
-    unit: str
-    ratio: float
-    rounds: list[float]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,96 +86,6 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--check", type=_number, default=30, metavar="N", help="others, to check the sums (30)")
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """The measurements of one network."""
-
-    name: str
-    resolution: int
-    arguments: argparse.Namespace
-    progress: Progress
-
-    def rows(self) -> Iterator[Row]:
-        """Yields the rows of the measures that were asked for, in that order."""
-        for measure in self.arguments.measures:
-            yield from getattr(self, measure)()
-
-    def latency(self) -> Iterator[Row]:
-        for batch in self.arguments.batch_sizes:
-            shape = Shape(batch, self.resolution)
-            steps: dict[str, Step] = {}
-            for variant in self._inference_variants():
-                step = variants.inference(self.name, variant, shape)
-                runtime = f" ({step.runtime})" if variant == variants.COMPILED else ""
-                steps[variant + runtime] = step
-            yield from self._timed("latency", shape, steps)
-
-    def training(self) -> Iterator[Row]:
-        names = variants.training_variants(self.name)
-        steps = {v: variants.training_step(self.name, v, self._training_shape()) for v in names}
-        yield from self._timed("training step", self._training_shape(), steps)
-
-    def ema(self) -> Iterator[Row]:
-        names = variants.ema_variants(self.name)
-        steps = {v: variants.ema_update(self.name, v) for v in names}
-        yield from self._timed("EMA update", Shape(0, self.resolution), steps)
-
-    def loop(self) -> Iterator[Row]:
-        require_detectron2()
-        from fbnetv3.cli.benchmark_loop import loop_steps
-
-        shape = self._training_shape()
-        with loop_steps(self.name, shape) as steps:
-            yield from self._timed("step of the loop", shape, steps)
-
-    def memory(self) -> Iterator[Row]:
-        largest = Shape(max(self.arguments.batch_sizes), self.resolution)
-        yield from self._peaks("inference", largest, self._inference_variants())
-        names = variants.training_variants(self.name)
-        yield from self._peaks("training", self._training_shape(), names)
-
-    def _training_shape(self) -> Shape:
-        return Shape(self.arguments.train_batch, self.resolution)
-
-    def _inference_variants(self) -> list[str]:
-        return variants.inference_variants(self.name, self.arguments.compile)
-
-    def _timed(self, measure: str, shape: Shape, steps: Mapping[str, Step]) -> Iterator[Row]:
-        rounds = self.arguments.rounds
-        task = self.progress.add_task(f"{self.name} {measure} {shape.batch or ''}", total=rounds)
-        times = measures.alternate(steps, rounds, lambda: self.progress.advance(task))
-        self.progress.remove_task(task)
-        yield from _with_ratios(self.name, measure, shape, "ms", times)
-
-    def _peaks(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Row]:
-        found: dict[str, list[float]] = {}
-        threads = self.arguments.threads
-        for variant in self.progress.track(names, description=f"{self.name} {kind} memory"):
-            found[variant] = [measures.peak_memory(kind, self.name, variant, shape, threads)]
-        yield from _with_ratios(self.name, f"{kind} memory", shape, "MiB", found)
-
-
-def _with_ratios(
-    name: str, measure: str, shape: Shape, unit: str, found: Mapping[str, list[float]]
-) -> Iterator[Row]:
-    """Yields a row a variant; the first variant is the reference of the ratios."""
-    scale = 1e3 if unit == "ms" else 1.0
-    values = measures.medians(found)
-    reference = next(iter(values.values()))
-    for variant, value in values.items():
-        yield Row(
-            name,
-            measure,
-            shape.batch or None,
-            shape.resolution,
-            variant,
-            value * scale,
-            unit,
-            reference / max(value, 1e-12),
-            [v * scale for v in found[variant]],
-        )
-
-
 def _table(rows: Sequence[Row], threads: int) -> Table:
     title = f"{threads} thread{'s' * (threads > 1)}; ratio: the first row of a group / this one"
     table = Table("model", "measure", "batch", "variant", title=title)
@@ -223,6 +116,8 @@ def _cpu() -> str:
 
 
 def _write(path: Path, arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
+    import torch
+
     found = {
         "cpu": _cpu(),
         "python": platform.python_version(),
@@ -232,10 +127,6 @@ def _write(path: Path, arguments: argparse.Namespace, rows: Sequence[Row]) -> No
     }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def _resolution(name: str) -> int:
-    return _TORCHVISION_RESOLUTION if name.startswith(PREFIX) else get_arch(name).resolution
 
 
 def _progress() -> Progress:
@@ -253,20 +144,18 @@ def _measure_table(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run(arguments: argparse.Namespace) -> list[Row]:
-    """Measures what the command line asks for; returns the rows, each group's reference first."""
-    sizes = {name: arguments.resolution or _resolution(name) for name in arguments.models}
-    with variants.torch_threads(arguments.threads), _progress() as progress:
-        benches = [_Bench(name, size, arguments, progress) for name, size in sizes.items()]
-        return [row for bench in benches for row in bench.rows()]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints a table, writes JSON if asked; returns the exit status."""
     arguments = parse(argv)
+    for path in (arguments.json, arguments.latency_table):
+        if path is not None:
+            check_writable(path)
     if arguments.latency_table is not None:
         return _measure_table(arguments)
-    rows = run(arguments)
+    from fbnetv3.cli.benchmark_rows import run
+
+    with _progress() as progress:
+        rows = run(arguments, progress)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(_table(rows, arguments.threads))
     if arguments.json is not None:

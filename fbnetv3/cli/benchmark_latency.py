@@ -26,7 +26,8 @@ from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import Shape, arch_shapes
 from fbnetv3.cli import require_detectron2
 from fbnetv3.cli.benchmark_blocks import measure
-from fbnetv3.cli.benchmark_variants import BenchmarkError, torch_threads
+from fbnetv3.cli.benchmark_errors import BenchmarkError
+from fbnetv3.cli.benchmark_variants import torch_threads
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet_space import FBNetSpace
 

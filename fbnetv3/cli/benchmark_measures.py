@@ -14,8 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from fbnetv3.cli.benchmark_errors import BenchmarkError
 from fbnetv3.cli.benchmark_variants import (
-    BenchmarkError,
     Inference,
     Shape,
     Step,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.engine.ema import ModelEMA
-from fbnetv3.errors import FBNetError
 from fbnetv3.modeling import build_model, deploy
 from fbnetv3.modeling.deploy import DeployedModel
 
@@ -29,10 +28,6 @@ AnyStep = TypeVar("AnyStep", bound=Step)
 _CLASSES = 1000
 _EMA_DECAY = 0.9998
 _LR = 1e-3
-
-
-class BenchmarkError(FBNetError):
-    """A benchmark was asked for that cannot be run."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fbnetv3.cli import predict, run_main, train
-from fbnetv3.data import build_dataset
 
 _CONFIG = "model_zoo/digits.yaml"
 _SHOWN = 5
@@ -18,6 +17,8 @@ _SHOWN = 5
 
 def _write_images(folder: Path) -> list[str]:
     """Writes one held-back image of some digits as PNG; the name tells the class."""
+    from fbnetv3.data import build_dataset
+
     folder.mkdir(parents=True, exist_ok=True)
     dataset = build_dataset("digits_test")
     paths = []

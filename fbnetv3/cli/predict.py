@@ -8,20 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from PIL import Image
-
 from fbnetv3.cli import require_detectron2, run_main
-from fbnetv3.data import DataError
-from fbnetv3.data.decode import IMAGE_SUFFIXES, decode_rgb
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo import read_tensors
-from fbnetv3.zoo.classifier import Classifier, from_file, from_zoo
-from fbnetv3.zoo.detectors import is_detector_name
 
+# torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fbnetv3.detection.detector import Detector
+    from fbnetv3.zoo.classifier import Classifier
 
 _EPILOG = """\
 examples:
@@ -68,6 +64,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     Raises:
         PredictError: a path does not exist, or a folder holds no image.
     """
+    from fbnetv3.data.decode import IMAGE_SUFFIXES
+
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -84,12 +82,16 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 def load(arguments: argparse.Namespace) -> Classifier:
     """Makes the classifier that the command line asks for."""
+    from fbnetv3.zoo.classifier import from_file, from_zoo
+
     if arguments.weights is not None:
         return from_file(arguments.weights, arguments.model)
     return from_zoo(arguments.model)
 
 
 def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
+    import torch
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         classifier.model.to(device)
@@ -113,6 +115,9 @@ def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator
 
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
     """Makes the detector that the command line asks for; None where it asks for a classifier."""
+    from fbnetv3.zoo import read_tensors
+    from fbnetv3.zoo.detectors import is_detector_name
+
     of_zoo = arguments.weights is None and is_detector_name(arguments.model)
     of_file = arguments.weights is not None and arguments.model is None
     if not of_zoo and not (of_file and read_tensors(arguments.weights)[1].get("task")):
@@ -146,6 +151,9 @@ def boxes(
 
 
 def _read(path: Path) -> Image.Image:
+    from fbnetv3.data import DataError
+    from fbnetv3.data.decode import decode_rgb
+
     try:
         return decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
     except OSError as error:

@@ -154,9 +154,9 @@ def _search(config_file: str, opts: list[str]) -> int:
 
 
 def _run(cfg: Any, folder: Any) -> None:
+    from fbnetv3.cli.search_preflight import check_trainings
     from fbnetv3.search.config import file_hashes
     from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
-    from fbnetv3.search.preflight import check_trainings
     from fbnetv3.search.progress import SearchProgress
 
     node = cfg.SEARCH

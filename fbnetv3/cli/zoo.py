@@ -10,14 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fbnetv3.arch import count_cost, get_arch
 from fbnetv3.cli import run_main
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo import adding, api, download, table
-from fbnetv3.zoo.errors import RecordError
-from fbnetv3.zoo.records import find_record
-from fbnetv3.zoo.verification import FAILED, OK, SKIPPED, verify
 
+# fbnetv3.zoo imports torch, so each command imports what it needs: --help is answered at once
 _WIDTH = 160  # columns, where the output is not a terminal
 
 
@@ -69,6 +65,10 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from fbnetv3.arch import count_cost, get_arch
+    from fbnetv3.zoo import api
+    from fbnetv3.zoo.errors import RecordError
+
     names = api.list_models(arguments.pattern, pretrained=arguments.pretrained)
     if not names:
         raise RecordError(f"no model matches {arguments.pattern!r}; try 'fbnetv3*'")
@@ -84,6 +84,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _list_weights(names: Sequence[str]) -> int:
+    from fbnetv3.zoo import download
+    from fbnetv3.zoo.records import find_record
+
     rows = []
     for record in map(find_record, names):
         top1 = record.metrics.get("top1")
@@ -95,6 +98,8 @@ def _list_weights(names: Sequence[str]) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo.verification import FAILED, OK, SKIPPED, verify
+
     rows = verify(arguments.pattern, data=arguments.data)
     _print(
         "verification",
@@ -107,6 +112,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo import table
+
     text, path = table.model_zoo_table(), arguments.output
     if arguments.check:
         same = path.is_file() and path.read_text("utf-8") == text
@@ -119,12 +126,18 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo import download
+    from fbnetv3.zoo.records import find_record
+
     for record in map(find_record, arguments.names):
         print(f"{record.full_name}: {download.fetch(record)}")
     return 0
 
 
 def _add(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo import adding
+    from fbnetv3.zoo.errors import RecordError
+
     name, _, tag = arguments.name.partition(".")
     if not tag:
         raise RecordError(f"{arguments.name!r} has no tag; give NAME.TAG, as fbnetv3_a0.digits")
