@@ -43,7 +43,7 @@ class _Climb:
     generations: int
 
 
-_OF_DRAWS, _OF_IMPROVEMENT = _Climb(16, 8), _Climb(6, 14)
+_OF_DRAWS, _OF_IMPROVEMENT = _Climb(16, 8), _Climb(6, 5)
 Score = Callable[[Levels, Index], Floats]
 """(candidates, population of each) -> the value that each is climbed by."""
 
@@ -107,8 +107,8 @@ def improvement_batch(
     random: np.random.Generator,
 ) -> Levels:
     """Returns at most ``count`` distinct candidates of high expected improvement."""
-    starts, best = candidates.starts(random), process.best
-    features = candidates.encode(starts)
+    known, best = candidates.starts(random), process.best
+    features = candidates.encode(known)
     believed = Believed(process, features.astype(np.float64))
     taken, rows = set(tried), []
 
@@ -122,7 +122,7 @@ def improvement_batch(
             candidates,
             score,
             _OF_IMPROVEMENT,
-            starts[islands],
+            known[islands],
             values[islands],
             np.arange(len(islands)),
             random,
@@ -133,6 +133,10 @@ def improvement_batch(
             taken.add(row.tobytes())
             rows.append(row)
             believed.add(_wide(candidates, row[None]))
+        # the next climb goes on from where this one came to
+        known = np.concatenate([known, levels])
+        features = np.concatenate([features, candidates.encode(levels)])
+        believed.watch(_wide(candidates, levels))
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
 
 

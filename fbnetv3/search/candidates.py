@@ -41,6 +41,8 @@ class Candidates:
 
     def feasible(self, levels: Levels) -> np.ndarray:
         """Returns which candidates meet the constraints."""
+        if not self.constraints:
+            return np.ones(len(levels), dtype=bool)
         return feasible(self.costs(levels), self.constraints, len(levels))
 
     def starts(self, random: np.random.Generator) -> Levels:

@@ -22,7 +22,7 @@ from fbnetv3.search.networks import Floats, Linear, minibatches, standardised
 
 Draws = Callable[[Features], Floats]
 _MEMBERS, _HIDDEN = 8, 64
-_STEPS, _BATCH, _RATE = 300, 1024, 5e-3
+_STEPS, _BATCH, _RATE = 300, 512, 5e-3
 _CALM = 0.5
 """Draws of the ensemble keep this share of its spread."""
 
@@ -140,7 +140,7 @@ class DefaultPredictor:
         self._chosen = subset(labels, seed)
         chosen = features[self._chosen].astype(np.float64)
         self._of_ranks = GaussianProcess(chosen, y[self._chosen])
-        self.process = GaussianProcess(chosen, trimmed(labels[self._chosen]))
+        self.process = GaussianProcess(chosen, trimmed(labels[self._chosen]), self._of_ranks)
 
     def latent(self, features: Features) -> Floats:
         """Returns predictions in units of the ranks' deviation: what draws are in, too."""

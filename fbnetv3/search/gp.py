@@ -38,31 +38,32 @@ class GaussianProcess:
     Args:
         x: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and deviation 1.
+        like: a process of the same features, fitted; the fit starts from its lengthscales.
     """
 
-    def __init__(self, x: Floats, y: Floats) -> None:
+    def __init__(self, x: Floats, y: Floats, like: GaussianProcess | None = None) -> None:
         self._x, self._y = torch.from_numpy(x), torch.from_numpy(y)
         # lengthscales grow with the root of the dimension, as distances do (Hvarfner et al., 2024);
         # theirs are longer and vaguer, and take too few labels for noise
         self._prior = 0.5 * math.log(max(1, x.shape[1])) - 0.9
-        self._fit()
-
-    def _fit(self) -> None:
-        d = self._x.shape[1]
+        d = x.shape[1]
         start = np.concatenate([np.full(d, self._prior - 1.0), [0.0, math.log(0.1)]])
+        self._fit(start if like is None else like._theta)
 
-        def loss(vector: Floats) -> tuple[float, Floats]:
-            theta = torch.from_numpy(vector).requires_grad_()
-            value = self._negative_log_posterior(theta)
-            value.backward()
-            assert theta.grad is not None
-            return float(value.detach()), theta.grad.numpy().copy()
-
+    def _fit(self, start: Floats) -> None:
+        d = self._x.shape[1]
         bounds = [(-4.0, 7.0)] * d + [(-4.0, 4.0), (math.log(1e-6), math.log(2.0))]
-        found = minimize(
-            loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
-        )
-        theta = torch.from_numpy(np.asarray(found.x))
+        with torch.no_grad():
+            found = minimize(
+                self._negative_log_posterior,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxiter": _STEPS},
+            )
+        self._theta = np.asarray(found.x)
+        theta = torch.from_numpy(self._theta)
         self._scale, self._signal = theta[:d].exp(), float(theta[d].exp())
         self._noise = float(theta[d + 1].exp())
         with torch.no_grad():
@@ -70,22 +71,38 @@ class GaussianProcess:
             self._chol = torch.linalg.cholesky(_plus(gram, self._noise + _JITTER))
             self._alpha = torch.cholesky_solve(self._y[:, None], self._chol)[:, 0]
 
-    def _negative_log_posterior(self, theta: Tensor) -> Tensor:
+    def _negative_log_posterior(self, vector: Floats) -> tuple[float, Floats]:
+        """Returns the value and its gradient.
+
+        Args:
+            vector: logarithms of d lengthscales, of the signal's and the noise's variance.
+        """
+        theta = torch.from_numpy(vector)
         d, n = self._x.shape[1], len(self._x)
-        gram = self._kernel(self._x, self._x, theta[:d].exp(), theta[d].exp())
-        chol = torch.linalg.cholesky(_plus(gram, theta[d + 1].exp() + _JITTER))
+        signal, noise = theta[d].exp(), theta[d + 1].exp()
+        z = self._x / theta[:d].exp()
+        distance = _distance(z, z)
+        decay = signal * torch.exp(-distance)
+        gram = decay * (1 + distance + distance**2 / 3)
+        chol = torch.linalg.cholesky(_plus(gram, noise + _JITTER))
         alpha = torch.cholesky_solve(self._y[:, None], chol)[:, 0]
         fit = 0.5 * self._y @ alpha + chol.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi)
-        prior = ((theta[:d] - self._prior) ** 2).sum() / 2
-        noise = (theta[d + 1] - math.log(_NOISE)) / _NOISE_WIDTH
-        prior = prior + theta[d] ** 2 / 2 + noise**2 / 2
-        return fit + prior
+        # by the covariance, then by the squared distances (its factors -5/6, 2 and -2 as one)
+        by_gram = 0.5 * (torch.cholesky_inverse(chol) - torch.outer(alpha, alpha))
+        by_square = by_gram * decay * (1 + distance)
+        by_scale = by_square.sum(1) @ z**2 - (z * (by_square @ z)).sum(0)
+        gradient = torch.cat([by_scale * 10 / 3, (by_gram * gram).sum()[None],
+                              (by_gram.trace() * noise)[None]])  # fmt: skip
+        spread = torch.ones_like(theta)
+        spread[d + 1] = _NOISE_WIDTH
+        centre = torch.full_like(theta, self._prior)
+        centre[d], centre[d + 1] = 0.0, math.log(_NOISE)
+        off = (theta - centre) / spread
+        return float(fit + (off**2).sum() / 2), (gradient + off / spread).numpy()
 
     @staticmethod
     def _kernel(a: Tensor, b: Tensor, scale: Tensor, signal: Tensor | float) -> Tensor:
-        left, right = a / scale, b / scale
-        square = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-        distance = math.sqrt(5) * (square.clamp_min(0) + 1e-12).sqrt()
+        distance = _distance(a / scale, b / scale)
         return signal * (1 + distance + distance**2 / 3) * torch.exp(-distance)
 
     def mean(self, x: Floats) -> Floats:
@@ -129,10 +146,22 @@ class Believed:
 
     def __init__(self, process: GaussianProcess, watched: Floats) -> None:
         self._process, self._x, self._chol = process, process._x, process._chol
-        self._watched = torch.from_numpy(watched)
+        empty = torch.empty(0, dtype=torch.float64)
+        self._watched = empty.reshape(0, process._x.shape[1])
+        self._mean, self._variance = empty, empty
+        self._whitened = empty.reshape(len(self._x), 0)
+        self.watch(watched)
+
+    def watch(self, x: Floats) -> None:
+        """Watches further points, (n, d)."""
+        points = torch.from_numpy(x)
         with torch.no_grad():
-            self._mean, self._whitened = self._solved(self._watched)
-        self._variance = process._signal - (self._whitened**2).sum(0)
+            mean, whitened = self._solved(points)
+        self._watched = torch.cat([self._watched, points])
+        self._mean = torch.cat([self._mean, mean])
+        self._whitened = torch.cat([self._whitened, whitened], 1)
+        variance = self._process._signal - (whitened**2).sum(0)
+        self._variance = torch.cat([self._variance, variance])
 
     def watched(self) -> tuple[Floats, Floats]:
         """Returns mean and deviation at the watched points, (m,) each."""
@@ -200,6 +229,12 @@ class PosteriorDraws:
         with torch.no_grad():
             cross = process._kernel(points, process._x, process._scale, process._signal)
             return np.asarray((self._prior(points) + cross @ self._correction).numpy())
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Returns distances times the root of five, as a Matern 5/2 kernel has them."""
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    return math.sqrt(5) * (square.clamp_min(0) + 1e-12).sqrt()
 
 
 def _plus(gram: Tensor, noise: Tensor | float) -> Tensor:

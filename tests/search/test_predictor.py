@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
@@ -106,6 +107,20 @@ def _process(n: int = 60) -> tuple[GaussianProcess, np.ndarray]:
 def test_the_posterior_mean_is_scikit_learns() -> None:
     process, unseen = _process()
     assert np.allclose(process.mean(unseen), _sklearn(process).predict(unseen), atol=1e-5)
+
+
+def test_the_fit_follows_its_gradient() -> None:
+    process, _ = _process(30)
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        vector = process._theta + random.standard_normal(len(process._theta))
+        value = lambda theta: process._negative_log_posterior(theta)[0]  # noqa: E731
+        assert np.allclose(
+            process._negative_log_posterior(vector)[1],
+            approx_fprime(vector, value, 1e-6),
+            rtol=1e-3,
+            atol=1e-3,
+        )
 
 
 def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
