@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fbnetv3.config import CfgNode
 from fbnetv3.detection.datasets import build_detection_dataset
-from projects.retinanet_ema import anchors, figures, step_time
+from fbnetv3.detection.detector import Detector
+from fbnetv3.engine.train import evaluate, train
+from fbnetv3.zoo import DownloadError, RecordError, detectors, get
+from projects.retinanet_ema import anchors, figures, package, step_time
 
 Make = Callable[..., CfgNode]
 
@@ -56,3 +60,33 @@ def test_figures_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "run,iteration,lr,bbox/AP,bbox/AP_ema,bbox/AP50,bbox/AP50_ema",
         "seed0,10,0.1,90.00,90.00,90.00,90.00",
     ]
+
+
+def test_a_packaged_detector_is_one_of_the_zoo(
+    tiny: Make, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny(SOLVER__MAX_EPOCHS=3.0, MODEL__RETINANET__SCORE_THRESH_TEST=0.001)
+    train(cfg, pictures=False)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for module in (package, detectors):
+        monkeypatch.setattr(module, "package_dir", lambda: folder)
+    file = tmp_path / "out" / "model_ema.safetensors"
+    coco = ["DATASETS.COCO", str(cfg.DATASETS.COCO)]
+    entry = package.package(file, "retinanet_tiny.shapes", "shapes", "a test", coco)
+    # 16 bits change AP in its digits, not in its size
+    assert entry["metrics"]["AP"]["value"] == pytest.approx(evaluate(cfg)["bbox/AP_ema"], abs=1)
+    written = (folder / entry["path"]).stat().st_size
+    assert written < 0.8 * file.stat().st_size
+    record = detectors._record(entry)
+    monkeypatch.setattr(detectors, "detector_records", lambda: (record,))
+    found = get("retinanet_tiny.shapes", pretrained=True)
+    assert isinstance(found, Detector)
+    assert found.classes == ("disc", "square")
+    (boxes,) = found([Image.open(shapes / "images" / "1.png")])
+    assert boxes["boxes"].dtype == torch.float32
+    with pytest.raises(RecordError, match="did you mean retinanet_tiny"):
+        get("retinanet_tiny.shape")
+    (folder / entry["path"]).write_bytes(b"")
+    with pytest.raises(DownloadError, match="damaged"):
+        get("retinanet_tiny.shapes")

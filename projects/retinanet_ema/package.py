@@ -1,0 +1,101 @@
+"""Takes a detector that came out well into the zoo: its weights in 16 bits, and their record.
+
+    python -m projects.retinanet_ema.package RUN/model_ema.safetensors retinanet_fbnetv3_a0.bccd \\
+        --dataset bccd_test --note "EMA weights, seed 0, reproduce.sh bccd"
+
+The record's AP is measured on the packaged file itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fbnetv3.config import get_cfg
+from fbnetv3.engine.train import evaluate
+from fbnetv3.io import atomic_write
+from fbnetv3.zoo import read_tensors
+from fbnetv3.zoo.download import package_dir
+from fbnetv3.zoo.files import sha256_of
+
+_BATCH = 8
+
+
+def write_in_16_bits(source: Path, target: Path) -> None:
+    """Copies exported weights; matrices and kernels in 16 bits, all else as it is."""
+    with safe_open(source, framework="pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    narrow = {
+        k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in tensors.items()
+    }
+    save_file(narrow, target, metadata)
+
+
+def measure(
+    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns AP and AP50 of a detector's file on a data set, as a record has them."""
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(read_tensors(path)[1]["config"])
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
+    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
+    cfg.merge_from_list(list(overrides))
+    cfg.freeze()
+    scores = evaluate(cfg)
+    return {
+        name: {"value": round(scores[f"bbox/{name}"], 2), "source": "measured"}
+        for name in ("AP", "AP50")
+    }
+
+
+def package(
+    source: Path, name: str, dataset: str, note: str, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes the file into the packaged weights.
+
+    Returns:
+        The entry for ``fbnetv3/zoo/records/detectors.yaml``.
+    """
+    target = package_dir() / f"{name}.safetensors"
+    with atomic_write(target) as temporary:
+        write_in_16_bits(source, temporary)
+    output = source.parent / "packaged"
+    try:
+        metrics = measure(target, dataset, output, overrides)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+    return {
+        "name": name,
+        "path": target.name,
+        "sha256": sha256_of(target),
+        "dataset": dataset,
+        "metrics": metrics,
+        "note": note,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Packages a file and prints its entry."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="model_ema.safetensors of a run")
+    parser.add_argument("name", metavar="NAME.TAG")
+    parser.add_argument("--dataset", required=True, help="that the AP is measured on")
+    parser.add_argument("--note", required=True, help="how the weights were made")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    args = parser.parse_intermixed_args(argv)
+    torch.set_num_threads(1)
+    entry = package(args.file, args.name, args.dataset, args.note, args.opts)
+    print(yaml.safe_dump([entry], sort_keys=False, width=96, default_flow_style=None), end="")
+
+
+if __name__ == "__main__":
+    main()
