@@ -54,7 +54,7 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
         # needs some, and neither parameters nor buffers, which checkpoints would hold, are wanted
         del synced._parameters["weight"], synced._parameters["bias"]
         shift = torch.zeros_like(synced.running_mean)
-        vars(synced).update(weight=torch.ones_like(shift), bias=shift)
+        synced.__dict__.update(weight=torch.ones_like(shift), bias=shift)
     return cast(nn.Module, synced.train(norm.training))
 
 

@@ -90,7 +90,7 @@ def config_of_both(cfg: CfgNode) -> CfgNode:
 def detectron2_trainer(cfg: CfgNode, run: Run, folder: Path) -> TrainerBase:
     """Makes detectron2's trainer of a run's model and batches, all else as it comes."""
 
-    class OfRun(DefaultTrainer):  # type: ignore[misc]
+    class OfRun(DefaultTrainer):
         @classmethod
         def build_model(cls, cfg: CfgNode) -> nn.Module:
             return run.model
