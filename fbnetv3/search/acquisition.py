@@ -28,7 +28,7 @@ from fbnetv3.search.pool import Pool
 from fbnetv3.search.space import keys_of
 
 Index = npt.NDArray[np.int64]
-_IMPROVING = 0.4
+_IMPROVING = 0.5
 """Share of a batch that expected improvement chooses."""
 _ISLANDS, _SHORTLIST = 6, 256
 """Expected improvement is climbed from so many starts, far apart among so many of the best: most
@@ -112,10 +112,8 @@ def improvement_batch(
     believed = Believed(process, features.astype(np.float64))
     taken, rows = set(tried), []
 
-    def score(levels: Levels, _: Index) -> Floats:
-        return log_improvement(*believed.posterior(_wide(candidates, levels)), best)
-
     for _ in range(count):
+        score = _improvement(candidates, believed, best)
         values = log_improvement(*believed.watched(), best)
         islands = _far_apart(features, values)
         levels, scores, _ = _climbed(
@@ -132,12 +130,19 @@ def improvement_batch(
         if row is not None:
             taken.add(row.tobytes())
             rows.append(row)
-            believed.add(_wide(candidates, row[None]))
+            chosen = _wide(candidates, row[None])
+            # what is believed is to be improved on, too: else all would go to the same peak
+            best = max(best, float(believed.posterior(chosen)[0][0]))
+            believed.add(chosen)
         # the next climb goes on from where this one came to
         known = np.concatenate([known, levels])
         features = np.concatenate([features, candidates.encode(levels)])
         believed.watch(_wide(candidates, levels))
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
+
+
+def _improvement(candidates: Candidates, believed: Believed, best: float) -> Score:
+    return lambda levels, _: log_improvement(*believed.posterior(_wide(candidates, levels)), best)
 
 
 def _wide(candidates: Candidates, levels: Levels) -> Floats:

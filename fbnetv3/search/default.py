@@ -113,7 +113,7 @@ class Ensemble:
 
 
 class DefaultPredictor:
-    """The mean of ensemble and Gaussian process.
+    """The mean of ensemble and Gaussian process, each weighted by the inverse of its error.
 
     Args:
         features: (n, width).
@@ -140,12 +140,22 @@ class DefaultPredictor:
         self._chosen = subset(labels, seed)
         chosen = features[self._chosen].astype(np.float64)
         self._of_ranks = GaussianProcess(chosen, y[self._chosen])
+        self._share = self._share_of_ensemble(y)
         self.process = GaussianProcess(chosen, trimmed(labels[self._chosen]), self._of_ranks)
+
+    def _share_of_ensemble(self, y: Floats) -> float:
+        """Returns the ensemble's weight: the less it errs on labels it has not seen, the more."""
+        bagged = self.ensemble.out_of_bag(self._features)
+        unseen = ~np.isnan(bagged)
+        alone = self._of_ranks.leave_one_out()
+        errors = [np.square(alone - y[self._chosen]).mean(), np.square((bagged - y)[unseen]).mean()]
+        return float(errors[0] / sum(errors)) if unseen.any() and sum(errors) > 0 else 0.5
 
     def latent(self, features: Features) -> Floats:
         """Returns predictions in units of the ranks' deviation: what draws are in, too."""
         ensemble = self.ensemble.members(features).mean(0)
-        return (ensemble + self._of_ranks.mean(features.astype(np.float64))) / 2
+        process = self._of_ranks.mean(features.astype(np.float64))
+        return self._share * ensemble + (1 - self._share) * process
 
     def predict(self, features: Features) -> Floats:
         return self._in_units(self.latent(features))
@@ -165,16 +175,15 @@ class DefaultPredictor:
         # both where both can tell, else the one that can
         found = bagged.copy()
         chosen = bagged[self._chosen]
-        found[self._chosen] = np.where(np.isnan(chosen), alone, (chosen + alone) / 2)
+        both = self._share * chosen + (1 - self._share) * alone
+        found[self._chosen] = np.where(np.isnan(chosen), alone, both)
         return self._in_units(np.nan_to_num(found))
 
     def draws(self, count: int, random: np.random.Generator) -> Draws:
-        """Returns ``count`` functions, half of them from each family, (candidates, count)."""
-        half = count // 2
-        first = self.ensemble.draws(count - half, random)
-        if not half:
-            return first
-        second = self._of_ranks.draws(half, random)
+        """Returns ``count`` functions, of each family its share of them, (candidates, count)."""
+        of_process = round(count * (1 - self._share))
+        first = self.ensemble.draws(count - of_process, random)
+        second = self._of_ranks.draws(of_process, random)
 
         def values(x: Features) -> Floats:
             return np.concatenate([first(x), second(x.astype(np.float64))], 1)
