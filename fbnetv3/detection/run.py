@@ -47,7 +47,7 @@ def prepare_detector(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
     model, full = build_detector(cfg, test_set.classes, device)
     if cfg.MODEL.WEIGHTS and initial_weights:
         _log.info("%s", load_detector_weights(model, cfg.MODEL.WEIGHTS, full))
-    settle_focal_loss()
+    settle_focal_loss(device)
     params = sum(p.numel() for p in model.parameters())
     return Run(
         cfg=cfg,
@@ -149,16 +149,19 @@ def build_detector(
     return model.to(memory_format=torch.channels_last), full
 
 
-def settle_focal_loss() -> None:
+def settle_focal_loss(device: torch.device) -> None:
     """Calls RetinaNet's focal loss once with gradients.
 
     TorchScript runs a function's first call unoptimised and the later ones by formulas of its own,
     whose gradients round differently: the first step of each process would, and a run that was
     killed and resumed would not be the undisturbed one bit for bit.
+
+    Args:
+        device: of the training; TorchScript optimises for what it saw first.
     """
-    logits = torch.zeros(1, 1, requires_grad=True)
-    loss = sigmoid_focal_loss_jit(logits, torch.zeros(1, 1), alpha=0.25, gamma=2.0, reduction="sum")
-    loss.backward()
+    logits = torch.zeros(2, 2, device=device, requires_grad=True)
+    truth = torch.zeros_like(logits)
+    sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
 
 
 def _network_name(cfg: CfgNode) -> str:
