@@ -84,6 +84,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--config-file", metavar="CONFIG", help="of a search, such as those in model_zoo/search/")
     add("--networks", type=_number, default=100, metavar="N", help="to measure blocks in (100)")
     add("--check", type=_number, default=30, metavar="N", help="others, to check the sums (30)")
+    add("--seed", type=_number, default=1, metavar="N", help="of the networks drawn (1)")
 
 
 def _table(rows: Sequence[Row], threads: int) -> Table:

@@ -115,7 +115,7 @@ def make_table(arguments: argparse.Namespace, progress: Progress, cpu: str) -> L
     """Measures what the command line asks for, and writes the table."""
     space, classes = read_space(arguments.config_file)
     count = arguments.networks + arguments.check
-    drawn = draw(space, count, classes, seed=0)
+    drawn = draw(space, count, classes, arguments.seed)
     checks, archs = drawn[: arguments.check], drawn[arguments.check :]
     archs = [*corners(space, classes), *archs]
     task = progress.add_task("networks", total=len(archs) + len(checks))
@@ -139,6 +139,7 @@ def make_table(arguments: argparse.Namespace, progress: Progress, cpu: str) -> L
         "classes": classes,
         "networks": len(archs),
         "rounds": arguments.rounds,
+        "seed": arguments.seed,
         "check": compared([table.of_arch(arch) for arch in checks], whole),
     }
     table = LatencyTable(blocks, about)

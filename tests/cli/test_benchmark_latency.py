@@ -180,7 +180,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def _arguments(config: Path, table: Path) -> list[str]:
-    numbers = ["--networks", "3", "--check", "3", "--rounds", "1"]
+    numbers = ["--networks", "3", "--check", "3", "--rounds", "1", "--seed", "7"]
     return ["--latency-table", str(table), "--config-file", str(config), *numbers]
 
 
@@ -203,7 +203,7 @@ def test_a_run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def _checks(space: FBNetSpace, classes: int) -> list[Arch]:
-    return benchmark_latency.draw(space, 6, classes, seed=0)[:3]
+    return benchmark_latency.draw(space, 6, classes, seed=7)[:3]
 
 
 @pytest.mark.parametrize(
