@@ -114,8 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = evaluations(args.folders)
     if not rows:
         parser.error("the runs have no evaluation yet")
-    write_csv(rows, args.name.with_suffix(".csv"))
-    draw(rows, args.name.with_suffix(".png"))
+    # a name may hold a dot, as bccd_lr0.12: with_suffix would cut it off
+    write_csv(rows, Path(f"{args.name}.csv"))
+    draw(rows, Path(f"{args.name}.png"))
     print(last_table(rows))
 
 

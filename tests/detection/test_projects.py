@@ -51,11 +51,11 @@ def test_figures_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         text = "\n".join(json.dumps(row) for row in [{"iteration": 0, "lr": 0.1}, *rows])
         (folder / "metrics.json").write_text(text)
     folders = [str(tmp_path / f"seed{seed}") for seed in (0, 1)]
-    figures.main([*folders, "--name", str(tmp_path / "scores")])
+    figures.main([*folders, "--name", str(tmp_path / "scores_lr0.1")])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.replace(" ", "") == "|mean||" + 4 * "190.5|"
-    assert Image.open(tmp_path / "scores.png").size[0] > 600
-    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert Image.open(tmp_path / "scores_lr0.1.png").size[0] > 600
+    lines = (tmp_path / "scores_lr0.1.csv").read_text().splitlines()
     assert lines[:2] == [
         "run,iteration,lr,bbox/AP,bbox/AP_ema,bbox/AP50,bbox/AP50_ema",
         "seed0,10,0.1,90.00,90.00,90.00,90.00",
