@@ -97,7 +97,7 @@ class Table:
         losses: (seeds, points, epochs): their mean cross-entropy, in ``LOSS_UNIT``.
         asked: (epochs,): so many images.
         noise_points: (k,): points that were trained again to measure the noise.
-        noise_losses: (k, seeds): losses after the last epoch, of seeds that the rest has not.
+        noise_right, noise_losses: (k, seeds, epochs): the same of those, with seeds of their own.
         macs: (points,).
     """
 
@@ -107,6 +107,7 @@ class Table:
     losses: npt.NDArray[np.uint16]
     asked: npt.NDArray[np.uint16]
     noise_points: npt.NDArray[np.int64]
+    noise_right: npt.NDArray[np.uint16]
     noise_losses: npt.NDArray[np.uint16]
     macs: Floats
 
@@ -123,7 +124,7 @@ class Table:
     @property
     def noise_scores(self) -> Floats:
         """Log-likelihood after the last epoch, (noise points, seeds)."""
-        return -LOSS_UNIT * self.noise_losses
+        return -LOSS_UNIT * self.noise_losses[:, :, -1]
 
     @cached_property
     def noise(self) -> float:
@@ -164,7 +165,7 @@ def load_table(path: Path = SCORES) -> Table:
     space, fbnet = joint_space(), architectures()
     levels = grid(space)
     with np.load(path) as file:
-        found = {name: file[name] for name in file.files}
+        found = {name: file[name] for name in file.files if name != "fingerprint"}
     if found["right"].shape[1] != len(levels):
         raise SearchError(
             f"{path} has {found['right'].shape[1]} candidates, the space {len(levels)}; make it "

@@ -5,7 +5,8 @@
     python -m projects.search_quality.make_table pack
 
 Run from the repository's root, with CIFAR-10 below ``FBNETV3_DATA``. ``train`` may be killed at any
-moment and called again: every training is a line of a log that is only appended to. All candidates
+moment and called again: every training is a line of a log that is only appended to. Without a log
+it goes on from the table that the repository has. All candidates
 come once before any comes twice, so that a run cut short gives a whole table of fewer seeds.
 """
 
@@ -158,25 +159,54 @@ def pack(log: Log) -> None:
     rows = np.array(log.rows())
     noisy = rows[rows[:, 0] >= min(NOISE_SEEDS)]
     points = np.unique(noisy[:, 1]).astype(np.int64)
-    again = [[_last_loss(noisy, point, seed) for seed in NOISE_SEEDS] for point in points]
+    again = np.array([[_training(noisy, point, seed) for seed in NOISE_SEEDS] for point in points])
+    noise_right, noise_losses = np.split(again.astype(np.uint16), 2, axis=2)
     early, last = micro_training.EARLY, micro_training.HELD_OUT
     asked = np.array([early] * (right.shape[2] - 1) + [last], dtype=np.uint16)
     with atomic_write(joint_table.SCORES) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
+            fingerprint=np.array(_fingerprint()),
             right=right,
             losses=losses,
             asked=asked,
             noise_points=points,
-            noise_losses=np.array(again, dtype=np.uint16),
+            noise_right=noise_right,
+            noise_losses=noise_losses,
         )
 
 
-def _last_loss(rows: npt.NDArray[np.float64], point: int, seed: int) -> float:
+def _training(rows: npt.NDArray[np.float64], point: int, seed: int) -> npt.NDArray[np.float64]:
     found = rows[(rows[:, 0] == seed) & (rows[:, 1] == point)]
     if not len(found):
         raise SystemExit(f"candidate {point} lacks its training with seed {seed}; run noise")
-    return float(found[0, -2])
+    return np.asarray(found[0, 2:-1])
+
+
+def unpack(path: Path) -> None:
+    """Writes the log of the trainings that the repository's table has, to go on from them.
+
+    Raises:
+        SystemExit: the table was made by another version of the trainings.
+    """
+    with np.load(joint_table.SCORES) as table:
+        if str(table["fingerprint"]) != _fingerprint():
+            raise SystemExit(f"{joint_table.SCORES} was made by another version of the trainings")
+        both = np.concatenate([table["right"], table["losses"]], axis=2)
+        again = np.concatenate([table["noise_right"], table["noise_losses"]], axis=2)
+        points = table["noise_points"]
+    lines = [f"# {_fingerprint()}"]
+    for seed, scores in enumerate(both):
+        lines += [_line(seed, point, row) for point, row in enumerate(scores)]
+    for point, scores in zip(points, again, strict=True):
+        pairs = zip(NOISE_SEEDS, scores, strict=True)
+        lines += [_line(seed, point, row) for seed, row in pairs]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+def _line(seed: int, point: int, row: Counts) -> str:
+    return f"{seed} {point} {' '.join(map(str, row))} nan"
 
 
 def main() -> None:
@@ -187,7 +217,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("output/joint_table"))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    log = Log(args.folder / "trainings.log")
+    path = args.folder / "trainings.log"
+    if not path.exists() and joint_table.SCORES.exists():
+        unpack(path)
+    log = Log(path)
     if args.command == "pack":
         pack(log)
         return

@@ -15,8 +15,6 @@ from projects.search_quality.methods import METHODS, PEERS
 
 FOLDER = Path(__file__).parent
 STEP, MARKS = 8, (48, 96, 144, 192)
-_FEWEST = 5
-"""Methods with fewer seeds than this are listed without a rank."""
 Floats = npt.NDArray[np.float64]
 Runs = dict[str, dict[int, list[float]]]
 
@@ -40,8 +38,12 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
-    """Returns each method's rank by seed, over the seeds that all ranked methods have."""
-    names = [m for m in METHODS if len(runs.get(m, {})) >= _FEWEST]
+    """Returns each method's rank by seed, and the number of seeds.
+
+    Methods that have fewer seeds than the default are not ranked: they would cost the rest theirs.
+    """
+    wanted = len(runs.get("JointNAS", {}))
+    names = [m for m in METHODS if len(runs.get(m, {})) >= max(1, wanted)]
     common = sorted(set.intersection(*(set(runs[m]) for m in names))) if names else []
     if not common:
         return {}, 0

@@ -7,7 +7,7 @@ import pytest
 
 from fbnetv3.arch import count_cost
 from fbnetv3.search import EvolutionSettings, JointNAS, SearchError, Trial
-from projects.search_quality import factorial, joint_table
+from projects.search_quality import factorial, joint_table, make_table
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def trial_of(problem, config, max_epochs=None) -> Trial:
 
 def test_every_candidate_of_the_space_is_in_it(table):
     assert len(table.levels) >= 2000
-    assert table.right.shape == (len(table.right), len(table.levels), len(table.asked))
+    assert table.right.shape == table.losses.shape == (len(table.right), len(table.levels), 4)
     # 1 of depth 1, 2 of depth 2: the expansion of later layers matters only there
     product = int(np.prod(table.space.sizes))
     assert len(table.levels) == product * 3 // 4
@@ -37,7 +37,8 @@ def test_every_candidate_of_the_space_is_in_it(table):
 
 def test_scores_are_those_of_networks_that_learned(table):
     assert (table.right <= table.asked).all()
-    assert np.median(table.scores[:, :, -1]) > 2 * 100 / joint_table.NUM_CLASSES
+    assert np.median(table.top1[:, :, -1]) > 2 * 100 / joint_table.NUM_CLASSES
+    assert np.median(table.scores[:, :, -1]) > -np.log(joint_table.NUM_CLASSES)
     # the curve tells of the end: what early stopping lives on
     first, last = table.scores[0, :, 0], table.scores[0, :, -1]
     assert np.corrcoef(first, last)[0, 1] > 0.3
@@ -85,6 +86,15 @@ def test_a_candidate_does_not_depend_on_inactive_variables(table, problem):
     assert shallow["depth"] == 1
     both = [shallow | {"expansion_rest": e} for e in (1, 2)]
     assert len(set(problem.points(both))) == 1
+
+
+def test_trainings_go_on_from_the_table_itself(table, tmp_path):
+    make_table.unpack(tmp_path / "trainings.log")
+    log = make_table.Log(tmp_path / "trainings.log")
+    right, losses = make_table.whole_passes(log)
+    assert (right == table.right).all()
+    assert (losses == table.losses).all()
+    assert len(log.rows()) == right[..., 0].size + table.noise_losses[..., 0].size
 
 
 def test_a_search_of_it_beats_chance(table, problem):
