@@ -25,7 +25,7 @@ from fbnetv3.search import Choice, FloatRange, SearchError, SearchSpace, Trial
 from fbnetv3.search.fbnet_space import FBNetSpace
 from fbnetv3.search.parameters import Levels
 from fbnetv3.search.space import keys_of, unique_rows
-from projects.search_quality.factorial import denoised
+from projects.search_quality import factorial
 
 Floats = npt.NDArray[np.float64]
 
@@ -138,10 +138,25 @@ class Table:
 
     def truth_of(self, scores: Floats, seeds: int) -> Floats:
         """Takes the noise out of scores, (points,), that are means of so many seeds."""
-        shape, cells = _factors(self.space, self.levels)
-        full = np.empty(shape)
-        full[cells] = scores
-        return denoised(full, self.noise**2 / seeds)[cells]
+        return denoised(self.space, self.levels, scores, self.noise**2 / seeds)
+
+
+def denoised(
+    space: SearchSpace, levels: Levels, scores: Floats, variance: float | None = None
+) -> Floats:
+    """Takes the noise out of scores.
+
+    Args:
+        space, levels: of the whole grid.
+        scores: (points,).
+        variance: of the noise; None: what interactions of five and more factors have.
+    """
+    shape, cells = _factors(space, levels)
+    full = np.empty(shape)
+    full[cells] = scores
+    if variance is None:
+        variance = factorial.noise_variance(full, order=5)
+    return factorial.denoised(full, variance)[cells]
 
 
 def _factors(space: SearchSpace, levels: Levels) -> tuple[tuple[int, ...], tuple[Any, ...]]:

@@ -123,7 +123,10 @@ def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
         SystemExit: not every candidate has been trained.
     """
     _, losses = whole_passes(log)
-    ranked = np.argsort(losses[:, :, -1].mean(axis=0), kind="stable")
+    means = -losses[:, :, -1].mean(axis=0)
+    # by what is left without noise: the best of noisy means were lucky, and would be found worse
+    space = joint_table.joint_space()
+    ranked = np.argsort(-joint_table.denoised(space, joint_table.grid(space), means), kind="stable")
     quarter = len(ranked) // 4
     random = np.random.default_rng(1)
     top = random.choice(ranked[:quarter], NOISE_POINTS * 2 // 3, replace=False)
