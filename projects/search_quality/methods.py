@@ -60,11 +60,15 @@ class Ours:
         **options: Any,
     ) -> None:
         rounds = total // batch
+        space = problem.space if fixed is None else problem.fixed(fixed)
+        costs = Costs(space, problem.statistics)
+        # a part of a small grid may have fewer candidates than a batch
+        pool, _ = make_pool(space, costs, problem.constraints, batch, seed)
         self._search = JointNAS(
-            problem.space if fixed is None else problem.fixed(fixed),
+            space,
             statistics=problem.statistics,
             constraints=problem.constraints,
-            batch_size=batch - math.ceil(finalists / rounds),
+            batch_size=min(batch - math.ceil(finalists / rounds), len(pool)),
             iterations=rounds,
             finalists=finalists,
             early_stop_threshold=None,

@@ -230,7 +230,7 @@ def _trainings() -> Problem:
 
     sizes = table.space.sizes
     usual = table.space.configs(table.space.canonical((sizes[None] - 1) // 2))[0]
-    limit = float(np.quantile(table.table.macs, 0.5))
+    limit = float(np.quantile(table.table.macs, 0.9))
     allowed = table.table.macs <= limit
     return Problem(
         "trainings",
