@@ -101,11 +101,16 @@ def test_a_second_interrupt_ends_workers_that_save(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1.0)
 
+    # a shell's background jobs begin with it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupts)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        _run(LocalWorkers(1), evaluate, 1)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run(LocalWorkers(1), evaluate, 1)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
