@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from fbnetv3.search.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.encoding import Features
 from fbnetv3.search.gp import GaussianProcess, subset
-from fbnetv3.search.networks import Floats, Linear, minibatches, standardised
+from fbnetv3.search.networks import Floats, Linear, minibatches
+from fbnetv3.search.warp import process_of_labels
 
 Draws = Callable[[Features], Floats]
 _MEMBERS, _HIDDEN = 8, 64
@@ -141,7 +142,7 @@ class DefaultPredictor:
         chosen = features[self._chosen].astype(np.float64)
         self._of_ranks = GaussianProcess(chosen, y[self._chosen])
         self._share = self._share_of_ensemble(y)
-        self.process = GaussianProcess(chosen, trimmed(labels[self._chosen]), self._of_ranks)
+        self.process = process_of_labels(chosen, labels[self._chosen], self._of_ranks)
 
     def _share_of_ensemble(self, y: Floats) -> float:
         """Returns the ensemble's weight: the less it errs on labels it has not seen, the more."""
@@ -200,15 +201,6 @@ class DefaultPredictor:
             "labels": torch.from_numpy(self._labels.copy()),
             "ranks": torch.from_numpy(self._ranks.copy()),
         }
-
-
-def trimmed(labels: Floats) -> Floats:
-    """Returns labels of mean 0 and deviation 1, the worst no farther from the median than the best.
-
-    Trainings that diverged would otherwise be all that a standardised label tells.
-    """
-    middle, best = np.median(labels), labels.max()
-    return standardised(np.maximum(labels, 2 * middle - best))[0]
 
 
 def _slope(x: Floats, y: Floats, end: int) -> float:

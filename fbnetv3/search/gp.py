@@ -39,6 +39,9 @@ class GaussianProcess:
         x: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and deviation 1.
         like: a process of the same features, fitted; the fit starts from its lengthscales.
+
+    Attributes:
+        log_evidence: log density of labels and fitted values, less a constant.
     """
 
     def __init__(self, x: Floats, y: Floats, like: GaussianProcess | None = None) -> None:
@@ -62,7 +65,7 @@ class GaussianProcess:
                 bounds=bounds,
                 options={"maxiter": _STEPS},
             )
-        self._theta = np.asarray(found.x)
+        self._theta, self.log_evidence = np.asarray(found.x), -float(found.fun)
         theta = torch.from_numpy(self._theta)
         self._scale, self._signal = theta[:d].exp(), float(theta[d].exp())
         self._noise = float(theta[d + 1].exp())
@@ -172,6 +175,21 @@ class Believed:
         with torch.no_grad():
             mean, whitened = self._solved(torch.from_numpy(x))
         return mean.numpy(), _root(self._process._signal - (whitened**2).sum(0))
+
+    def gradients(self, x: Floats) -> tuple[float, float, Floats, Floats]:
+        """Returns mean and deviation at a point (d,), and the gradient of each, (d,)."""
+        process, point = self._process, torch.from_numpy(x)[None]
+        with torch.no_grad():
+            kernel = self._kernel(point, self._x)
+            solved = torch.cholesky_solve(kernel.T, self._chol)[:, 0]
+            distance = _distance(point / process._scale, self._x / process._scale)[0]
+            slope = -5 / 3 * process._signal * (1 + distance) * torch.exp(-distance)
+            by_point = slope[:, None] * (point - self._x) / process._scale**2
+            mean = float(kernel[0, : len(process._alpha)] @ process._alpha)
+            deviation = float(_root(process._signal - kernel[0] @ solved))
+            of_mean = process._alpha @ by_point[: len(process._alpha)]
+            of_deviation = -(solved @ by_point) / deviation
+        return mean, deviation, of_mean.numpy(), of_deviation.numpy()
 
     def add(self, x: Floats) -> None:
         """Believes the prediction at a point (1, d)."""

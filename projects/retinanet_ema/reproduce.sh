@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs what README.md reports; each part goes on where it was stopped, and is passed over when done.
-#   FBNETV3_DATA=... projects/retinanet_ema/reproduce.sh [digits|bccd|lr|coco|step_time|figures]...
+#   FBNETV3_DATA=... projects/retinanet_ema/reproduce.sh [digits|bccd|lr|coco_r50|coco_a0|step_time|figures]...
 # Without an argument: all, in this order, with one thread (OMP_NUM_THREADS for more). SEEDS="0"
 # is the first seed only.
 set -eu
@@ -49,13 +49,16 @@ lr() {
 }
 
 # no image is left out: those without boxes are background
-coco() {
+coco_r50() {
     train coco_r50 retinanet_R_50_FPN_3x MODEL.WEIGHTS "" MODEL.BACKBONE.FREEZE_AT 0 \
         MODEL.RESNETS.NORM BN DATASETS.TRAIN "('coco_subset_train',)" \
         DATASETS.TEST "('coco_subset_val',)" DATALOADER.FILTER_EMPTY_ANNOTATIONS False \
         DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN "(256,)" INPUT.MIN_SIZE_TEST 256 \
         SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_EPOCHS 1.0 SOLVER.WARMUP_EPOCHS 0.3 SOLVER.STEPS "()" \
         SOLVER.CHECKPOINT_EPOCHS 0.1 TEST.EVAL_EPOCHS 1.0
+}
+
+coco_a0() {
     train coco_a0 retinanet_fbnetv3_a0_coco_subset
 }
 
@@ -70,10 +73,10 @@ figures() {
         "$PYTHON" -m projects.retinanet_ema.figures "$OUT"/bccd_lr0.12_seed* --name "$HERE/bccd_lr0.12"
 }
 
-[ $# -gt 0 ] || set -- digits bccd lr coco step_time figures
+[ $# -gt 0 ] || set -- digits bccd lr coco_r50 coco_a0 step_time figures
 for part; do
     case $part in
-        digits | bccd | lr | coco | step_time | figures) "$part" ;;
-        *) echo "no part $part; there are: digits bccd lr coco step_time figures" >&2; exit 2 ;;
+        digits | bccd | lr | coco_r50 | coco_a0 | step_time | figures) "$part" ;;
+        *) echo "no part $part; there are: digits bccd lr coco_r50 coco_a0 step_time figures" >&2; exit 2 ;;
     esac
 done

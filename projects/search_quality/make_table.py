@@ -1,6 +1,6 @@
 """Makes the joint table: trains every candidate of the grid, seed after seed, on one thread.
 
-    OMP_NUM_THREADS=1 python -m projects.search_quality.make_table train --seeds 2
+    OMP_NUM_THREADS=1 python -m projects.search_quality.make_table train --seeds 3
     OMP_NUM_THREADS=1 python -m projects.search_quality.make_table noise
     python -m projects.search_quality.make_table pack
 
@@ -216,7 +216,7 @@ def main() -> None:
     """Runs a command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["train", "noise", "pack"])
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each candidate")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each candidate")
     parser.add_argument("--folder", type=Path, default=Path("output/joint_table"))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

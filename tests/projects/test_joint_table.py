@@ -54,7 +54,7 @@ def test_costs_are_those_of_the_built_networks(table, problem):
         assert (found["params"][i], found["activations"][i]) == (cost.params, cost.activations)
 
 
-def test_the_error_of_the_truth_is_what_the_readme_says(table):
+def test_the_truth_errs_by_less_than_a_third_of_what_good_candidates_differ_by(table):
     """Of what the table says of a candidate, against trainings with seeds that it has not seen."""
     truth, again = table.truth, table.noise_scores
     top = truth >= np.quantile(truth, 0.75)
@@ -63,8 +63,9 @@ def test_the_error_of_the_truth_is_what_the_readme_says(table):
     own_noise = table.noise**2 / again.shape[1]
     squares = (truth[table.noise_points] - again.mean(axis=1))[inside] ** 2
     error = np.sqrt(max(0.0, squares.mean() - own_noise))
-    # a third is aimed at; two seeds of each candidate don't reach it yet
-    assert error / truth[top].std(ddof=1) == pytest.approx(0.40, abs=0.01)
+    share = error / truth[top].std(ddof=1)
+    assert share == pytest.approx(0.31, abs=0.01)
+    assert share < 1 / 3
 
 
 def test_an_evaluation_reports_the_real_curve(table, problem):

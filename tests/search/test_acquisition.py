@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
-from scipy.special import erfcx
-from scipy.stats import norm
+from scipy.optimize import check_grad
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from fbnetv3.search import Constraint, IntRange, SearchSpace
 from fbnetv3.search.acquisition import (
+    differentiable,
     improvement_batch,
     log_improvement,
     next_batch,
@@ -16,7 +17,7 @@ from fbnetv3.search.acquisition import (
 )
 from fbnetv3.search.candidates import Candidates
 from fbnetv3.search.constraints import Costs
-from fbnetv3.search.default import DefaultPredictor, trimmed
+from fbnetv3.search.default import DefaultPredictor
 from fbnetv3.search.encoder import Pretrained
 from fbnetv3.search.encoding import Encoding
 from fbnetv3.search.gp import Believed, GaussianProcess
@@ -52,12 +53,12 @@ def tried(candidates) -> set[bytes]:
     return set(keys_of(candidates.pool.levels[:60]))
 
 
-@pytest.mark.parametrize("z", [3.0, 0.0, -2.0, -4.99, -5.01, -20.0, -300.0])
-def test_log_improvement_is_that_of_its_formula_without_cancellation(z: float) -> None:
-    exact = np.log(0.3) + norm.logpdf(z) + np.log1p(z * np.sqrt(np.pi / 2) * erfcx(-z / np.sqrt(2)))
-    found = log_improvement(np.array([1.0 + 0.3 * z]), np.array([0.3]), 1.0)[0]
-    # the asymptote is off by 3 / z ** 2 at most
-    assert found == pytest.approx(exact, abs=1e-9 if z > -5 else 3 / z**2)
+@pytest.mark.parametrize("z", [40.0, 3.0, 0.0, -0.99, -1.01, -5.0, -20.0, -300.0, -9e4, -2e5])
+def test_log_improvement_is_that_of_its_formula_with_many_digits(z: float) -> None:
+    with mpmath.workdps(60):
+        exact = mpmath.log(0.5 * (mpmath.npdf(z) + z * mpmath.ncdf(z)))
+    found = log_improvement(np.array([1.0 + 0.5 * z]), np.array([0.5]), 1.0)[0]
+    assert found == pytest.approx(float(exact), rel=1e-9, abs=1e-9)
 
 
 def test_believing_predictions_is_having_them_for_labels() -> None:
@@ -77,6 +78,21 @@ def test_believing_predictions_is_having_them_for_labels() -> None:
         assert np.allclose(found[1], deviation, atol=1e-6)
 
 
+@pytest.mark.parametrize("best", [0.5, 1.5, 4.0])
+def test_gradients_are_those_of_finite_differences(best: float) -> None:
+    random = np.random.default_rng(1)
+    x = random.random((30, 3))
+    y = np.sin(5 * x).sum(1)
+    believed = Believed(GaussianProcess(x, (y - y.mean()) / y.std()), random.random((2, 3)))
+    believed.add(random.random((1, 3)))
+    value = differentiable(believed, best)
+    for point in random.random((5, 3)):
+        found, gradient = value(point)
+        assert found == pytest.approx(log_improvement(*believed.posterior(point[None]), best)[0])
+        error = check_grad(lambda p: value(p)[0], lambda p: value(p)[1], point)
+        assert error < 1e-4 * np.linalg.norm(gradient)
+
+
 def test_improvement_is_climbed_beyond_the_pool(candidates, predictor, tried) -> None:
     random = np.random.default_rng(0)
     process = predictor.process
@@ -87,7 +103,7 @@ def test_improvement_is_climbed_beyond_the_pool(candidates, predictor, tried) ->
         return log_improvement(*Believed(process, x).watched(), process.best)
 
     assert improvement(batch[:1])[0] > improvement(candidates.pool.levels).max()
-    assert _quality(batch).max() > _quality(candidates.pool.levels[:60]).max()
+    assert _quality(batch).min() > np.quantile(_quality(candidates.pool.levels), 0.9)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 24])
@@ -124,15 +140,3 @@ def test_an_exhausted_space_gives_what_is_left() -> None:
     whole = Candidates(space, encoding, costs, [], pool, trained[:4])
     batch = next_batch(whole, predictor, 6, set(keys_of(trained)), np.random.default_rng(0))
     assert set(keys_of(batch.levels)) == set(keys_of(pool.levels[9:]))
-
-
-def test_labels_of_trainings_that_diverged_are_trimmed() -> None:
-    good = np.linspace(70.0, 75.0, 20)
-    labels = np.concatenate([good, [10.0, 10.0]])
-    found = trimmed(labels)
-    assert found.mean() == pytest.approx(0.0)
-    assert found.std() == pytest.approx(1.0)
-    # what tells good ones apart is more than a tenth of the whole range, not a thirteenth
-    assert found[:20].max() - found[:20].min() > 0.4 * (found.max() - found.min())
-    assert (np.argsort(found[:20]) == np.arange(20)).all()
-    assert trimmed(np.full(5, 3.0)).tolist() == [0.0] * 5
