@@ -14,20 +14,15 @@ from typing import Any
 import pytest
 
 from tests.detection.states import assert_same_run, last
+from tests.processes import Start, finish
 
 Command = Callable[..., list[str]]
-Start = Callable[[list[str]], "subprocess.Popen[str]"]
 LONG: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 50.0,  # 200 iterations
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
     "SOLVER__CHECKPOINT_PERIOD": 3,
     "TEST__EVAL_EPOCHS": 10.0,
 }
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    _, stderr = process.communicate(timeout=900)
-    assert process.returncode == 0, stderr
 
 
 def iteration(folder: Path) -> int:

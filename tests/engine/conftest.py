@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,28 +126,3 @@ def command(options: Options, tmp_path: Path) -> Callable[..., list[str]]:
         return [*launcher, script, "--config-file", str(config), *flags, *values]
 
     return make
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a command in a process group of its own, which is killed after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(command: list[str], **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

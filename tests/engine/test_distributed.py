@@ -21,9 +21,9 @@ from torch import nn
 from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
 from fbnetv3.engine.distributed import sync_batch_norm
 from fbnetv3.modeling import build_model
+from tests.processes import Start, finish
 
 Command = Callable[..., list[str]]
-Start = Callable[..., "subprocess.Popen[str]"]
 TORCHRUN = (
     str(Path(sys.executable).with_name("torchrun")),
     "--nproc-per-node",
@@ -38,12 +38,6 @@ PLAIN: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 1.0,  # 6 steps
     "SOLVER__LOG_PERIOD": 1,
 }
-
-
-def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == status, stderr
-    return stdout, stderr
 
 
 def last(folder: Path) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint, read_weights
 from fbnetv3.engine.metrics import read_metrics
+from tests.processes import Start, finish
 
 Command = Callable[..., list[str]]
-Start = Callable[..., "subprocess.Popen[str]"]
 LONG: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 10.0,  # 60 iterations
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
@@ -28,13 +28,6 @@ LONG: dict[str, Any] = {
     "TEST__EVAL_EPOCHS": 2.0,
 }
 PARTS = ("model", "ema", "optimizer", "scheduler", "iteration", "rng", "data", "recipe")
-
-
-def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    stdout, stderr = process.communicate(timeout=180)
-    assert process.returncode == status, stderr
-    assert "Traceback" not in stderr, stderr
-    return stdout, stderr
 
 
 def last_line(text: str) -> str:
