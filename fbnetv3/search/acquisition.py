@@ -4,8 +4,7 @@ Expected improvement goes for the optimum, one candidate after the other, each c
 before it had come out as predicted ("Kriging believer"; Ginsbourger et al., 2010). Thompson
 sampling lets every function drawn from the posterior choose its own best, and keeps the batch
 from trusting one model. Both are climbed with the genetic operators of stage 2 from the pool and
-from mutants of the best trained candidates: what is proposed is not limited to the pool. Of
-expected improvement the gradient is known, which finds the last digits of continuous variables.
+from mutants of the best trained candidates: what is proposed is not limited to the pool.
 """
 
 from __future__ import annotations
@@ -27,17 +26,15 @@ from fbnetv3.search.encoding import Features
 from fbnetv3.search.gp import Believed, GaussianProcess
 from fbnetv3.search.networks import Floats
 from fbnetv3.search.parameters import Levels
-from fbnetv3.search.polish import ValueAndGradient, polished
 from fbnetv3.search.pool import Pool
 from fbnetv3.search.space import keys_of
 
 Index = npt.NDArray[np.int64]
 _IMPROVING = 0.5
 """Share of a batch that expected improvement chooses."""
-_ISLANDS, _SHORTLIST, _POLISHED = 6, 256, 2
+_ISLANDS, _SHORTLIST = 6, 256
 """Expected improvement is climbed from so many starts, far apart among so many of the best: most
-of the best lie around the best trained candidate, and would all climb the same peak. The summits
-of so many are polished along the gradient."""
+of the best lie around the best trained candidate, and would all climb the same peak."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,8 @@ def log_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
     near, below = np.maximum(z, -1.0), np.clip(z, -_FAR, -1.0)
     # pdf + z cdf, and far below pdf (1 + z cdf / pdf), whose bracket tends to 1 / z^2
     ratio = math.sqrt(math.pi / 2) * erfcx(-below / math.sqrt(2))
-    bracket = np.where(z > -_FAR, np.log1p(below * ratio), -2 * np.log(np.abs(below)))
+    limit = -2 * np.log(np.maximum(np.abs(z), 1.0))
+    bracket = np.where(z > -_FAR, np.log1p(below * ratio), limit)
     log_gain = np.where(
         z > -1.0, np.log(norm.pdf(near) + near * norm.cdf(near)), norm.logpdf(z) + bracket
     )
@@ -126,7 +124,7 @@ def improvement_batch(
         score = _improvement(candidates, believed, best)
         values = log_improvement(*believed.watched(), best)
         islands = _far_apart(features, values)
-        levels, scores, groups = _climbed(
+        levels, scores, _ = _climbed(
             candidates,
             score,
             _OF_IMPROVEMENT,
@@ -135,9 +133,6 @@ def improvement_batch(
             np.arange(len(islands)),
             random,
         )
-        finer = _finer(candidates, believed, best, levels[_summits(scores, groups)])
-        levels = np.concatenate([levels, finer])
-        scores = np.concatenate([scores, score(finer, groups)])
         ranked = levels[np.argsort(-scores, kind="stable")]
         row = next((row for row in ranked if row.tobytes() not in taken), None)
         if row is not None:
@@ -156,34 +151,6 @@ def improvement_batch(
 
 def _improvement(candidates: Candidates, believed: Believed, best: float) -> Score:
     return lambda levels, _: log_improvement(*believed.posterior(_wide(candidates, levels)), best)
-
-
-def _finer(candidates: Candidates, believed: Believed, best: float, summits: Levels) -> Levels:
-    """Returns candidates near each of the summits, where continuous variables can be moved."""
-    value = differentiable(believed, best)
-    return np.concatenate([polished(candidates, summit, value) for summit in summits])
-
-
-def differentiable(believed: Believed, best: float) -> ValueAndGradient:
-    """Returns the logarithm of the expected improvement at a point, with its gradient."""
-
-    def value(x: Floats) -> tuple[float, Floats]:
-        mean, deviation, of_mean, of_deviation = believed.gradients(x)
-        z = (mean - best) / deviation
-        log_gain = float(log_improvement(np.array([mean]), np.array([deviation]), best)[0])
-        # d/dmean and d/ddeviation of log EI are cdf / EI and pdf / EI
-        by_mean = np.exp(norm.logcdf(z) - log_gain)
-        by_deviation = np.exp(norm.logpdf(z) - log_gain)
-        return log_gain, by_mean * of_mean + by_deviation * of_deviation
-
-    return value
-
-
-def _summits(scores: Floats, groups: Index) -> Index:
-    """Returns the best candidate of each of the best populations."""
-    order = np.argsort(-scores, kind="stable")
-    _, first = np.unique(groups[order], return_index=True)
-    return np.asarray(order[np.sort(first)][:_POLISHED])
 
 
 def _wide(candidates: Candidates, levels: Levels) -> Floats:

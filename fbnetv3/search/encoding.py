@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3.search.parameters import CONTINUOUS_LEVELS, Levels
+from fbnetv3.search.parameters import Levels
 from fbnetv3.search.space import SearchSpace
 
 Features = npt.NDArray[np.float32]
@@ -34,16 +34,6 @@ class Encoding:
         for i in self._space.columns_of(part):
             found.extend(range(self._slices[i].start, self._slices[i].stop))
         return found
-
-    def continuous(self, levels: Levels) -> tuple[list[int], list[int]]:
-        """Returns the active continuous variables of one candidate, and their feature columns.
-
-        Their features are linear in their levels: 0 at the first, 1 at the last.
-        """
-        active = self._space.active(levels[None])[0]
-        sizes = self._space.sizes
-        found = [i for i in range(len(sizes)) if active[i] and sizes[i] == CONTINUOUS_LEVELS]
-        return found, [self._slices[i].start for i in found]
 
     def encode(self, levels: Levels) -> Features:
         """Returns features in [0, 1], (candidates, width)."""

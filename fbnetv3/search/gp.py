@@ -176,21 +176,6 @@ class Believed:
             mean, whitened = self._solved(torch.from_numpy(x))
         return mean.numpy(), _root(self._process._signal - (whitened**2).sum(0))
 
-    def gradients(self, x: Floats) -> tuple[float, float, Floats, Floats]:
-        """Returns mean and deviation at a point (d,), and the gradient of each, (d,)."""
-        process, point = self._process, torch.from_numpy(x)[None]
-        with torch.no_grad():
-            kernel = self._kernel(point, self._x)
-            solved = torch.cholesky_solve(kernel.T, self._chol)[:, 0]
-            distance = _distance(point / process._scale, self._x / process._scale)[0]
-            slope = -5 / 3 * process._signal * (1 + distance) * torch.exp(-distance)
-            by_point = slope[:, None] * (point - self._x) / process._scale**2
-            mean = float(kernel[0, : len(process._alpha)] @ process._alpha)
-            deviation = float(_root(process._signal - kernel[0] @ solved))
-            of_mean = process._alpha @ by_point[: len(process._alpha)]
-            of_deviation = -(solved @ by_point) / deviation
-        return mean, deviation, of_mean.numpy(), of_deviation.numpy()
-
     def add(self, x: Floats) -> None:
         """Believes the prediction at a point (1, d)."""
         process, point = self._process, torch.from_numpy(x)

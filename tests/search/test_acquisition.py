@@ -3,13 +3,11 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from fbnetv3.search import Constraint, IntRange, SearchSpace
 from fbnetv3.search.acquisition import (
-    differentiable,
     improvement_batch,
     log_improvement,
     next_batch,
@@ -76,21 +74,6 @@ def test_believing_predictions_is_having_them_for_labels() -> None:
     for found in (believed.watched(), believed.posterior(watched)):
         assert np.allclose(found[0], mean, atol=1e-6)
         assert np.allclose(found[1], deviation, atol=1e-6)
-
-
-@pytest.mark.parametrize("best", [0.5, 1.5, 4.0])
-def test_gradients_are_those_of_finite_differences(best: float) -> None:
-    random = np.random.default_rng(1)
-    x = random.random((30, 3))
-    y = np.sin(5 * x).sum(1)
-    believed = Believed(GaussianProcess(x, (y - y.mean()) / y.std()), random.random((2, 3)))
-    believed.add(random.random((1, 3)))
-    value = differentiable(believed, best)
-    for point in random.random((5, 3)):
-        found, gradient = value(point)
-        assert found == pytest.approx(log_improvement(*believed.posterior(point[None]), best)[0])
-        error = check_grad(lambda p: value(p)[0], lambda p: value(p)[1], point)
-        assert error < 1e-4 * np.linalg.norm(gradient)
 
 
 def test_improvement_is_climbed_beyond_the_pool(candidates, predictor, tried) -> None:
