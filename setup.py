@@ -48,6 +48,11 @@ REQUIRES = [
 EXTRAS = {
     "ray": ["ray>=2.30,<3"],
     "postgres": ["psycopg2-binary>=2.9,<3"],
+    # what projects/search_quality compares with, beside what is needed anyway
+    "peers": [
+        "cmaes>=0.10",  # 0.13.1
+        "smac>=2.2",  # 2.4.1
+    ],
     "dev": [
         "build>=1.2",  # 1.6.1
         "hypothesis>=6.100",  # 6.170.15
