@@ -169,7 +169,7 @@ class FBNetSpace:
         """
         return FBNetStatistics(self, num_classes, latency) if self._rows else None
 
-    def rows_of(self, columns: Mapping[str, Any], extra: int) -> list[dict[str, Any]]:
+    def rows_of(self, columns: Mapping[str, Any], extra: Any) -> list[dict[str, Any]]:
         """Returns table rows whose values are arrays, with ``n - 1 + extra`` further layers."""
         found = []
         for row in self._rows:
@@ -249,16 +249,18 @@ class FBNetStatistics:
         of ``n - 1`` is twice that of ``n`` less that of ``n + 1``, exactly.
         """
         size = len(next(iter(columns.values())))
-        one, two = (self._cost(columns, extra) for extra in (1, 2))
-        found = {name: 2 * getattr(one, name) - getattr(two, name) for name in STATISTICS}
+        # both in one call: for few candidates, calls are all that costs
+        twice = {name: np.tile(values, 2) for name, values in columns.items()}
+        both = count_cost_arrays(*self._network(twice, np.repeat([1, 2], size)), **self._settings)
+        found = {}
+        for name in STATISTICS:
+            one, two = np.broadcast_to(getattr(both, name), 2 * size).reshape(2, size)
+            found[name] = 2 * one - two
         if self._latency is not None:
             found[LATENCY] = self._latency.of_rows(*self._network(columns, 0), **self._settings)
         return {name: np.broadcast_to(value, size) for name, value in found.items()}
 
-    def _cost(self, columns: Mapping[str, np.ndarray], extra: int) -> Any:
-        return count_cost_arrays(*self._network(columns, extra), **self._settings)
-
-    def _network(self, columns: Mapping[str, np.ndarray], extra: int) -> tuple[Any, Any]:
+    def _network(self, columns: Mapping[str, np.ndarray], extra: Any) -> tuple[Any, Any]:
         rows = self._space.rows_of(columns, extra)
         return rows, resolve(self._space.resolution, columns)
 
