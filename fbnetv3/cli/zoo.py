@@ -84,17 +84,35 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _list_weights(names: Sequence[str]) -> int:
+    from fbnetv3.zoo.detectors import is_detector_name
+
+    rows = [_detector_row(name) if is_detector_name(name) else _weight_row(name) for name in names]
+    _print("weights", ["name.tag", "resolution", "score", "at hand", "licence"], rows)
+    return 0
+
+
+def _weight_row(name: str) -> list[str]:
     from fbnetv3.zoo import download
     from fbnetv3.zoo.records import find_record
 
-    rows = []
-    for record in map(find_record, names):
-        top1 = record.metrics.get("top1")
-        accuracy = f"{top1.value:.2f} ({top1.source})" if top1 else "-"
-        here = "yes" if download.local_path(record).is_file() else "no"
-        rows.append([record.full_name, str(record.resolution), accuracy, here, record.licence])
-    _print("weights", ["name.tag", "resolution", "top-1", "at hand", "licence"], rows)
-    return 0
+    record = find_record(name)
+    top1 = record.metrics.get("top1")
+    accuracy = f"top-1 {top1.value:.2f} ({top1.source})" if top1 else "-"
+    here = _yes(download.local_path(record).is_file())
+    return [record.full_name, str(record.resolution), accuracy, here, record.licence]
+
+
+def _detector_row(name: str) -> list[str]:
+    from fbnetv3.zoo import detectors
+
+    record = detectors.find_detector(name)
+    found = record.metrics["AP"]
+    here = _yes(detectors.packaged_file(record).is_file())
+    return [record.name, "-", f"AP {found.value:.2f} ({found.source})", here, record.licence]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _verify(arguments: argparse.Namespace) -> int:

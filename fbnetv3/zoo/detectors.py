@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -13,13 +14,14 @@ import yaml
 from fbnetv3.errors import did_you_mean
 from fbnetv3.zoo.download import package_dir
 from fbnetv3.zoo.errors import DownloadError, RecordError
-from fbnetv3.zoo.files import sha256_of
+from fbnetv3.zoo.files import read_tensors, sha256_of
 from fbnetv3.zoo.records import Metric
 
 if TYPE_CHECKING:
     from fbnetv3.detection.detector import Detector
 
 _FILE = "detectors.yaml"
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,58 @@ def get_detector(name: str, pretrained: bool = True) -> Detector:
     """
     from fbnetv3.detection.detector import detector_from_file
 
+    return detector_from_file(checked_file(find_detector(name)), pretrained=pretrained)
+
+
+def find_detector(name: str) -> DetectorRecord:
+    """Returns the record of a name.
+
+    Raises:
+        RecordError: there is no such detector.
+    """
     known = {record.name: record for record in detector_records()}
     if name not in known:
         there = ", ".join(known) or "none yet"
         raise RecordError(f"no detector {name!r}{did_you_mean(name, known)}; there are: {there}")
-    path = package_dir() / known[name].path
-    if not path.is_file() or sha256_of(path) != known[name].sha256:
+    return known[name]
+
+
+def packaged_file(record: DetectorRecord) -> Path:
+    """Returns where a record's weights lie."""
+    return package_dir() / record.path
+
+
+def checked_file(record: DetectorRecord) -> Path:
+    """Returns the file of a record's weights.
+
+    Raises:
+        DownloadError: it is damaged or missing.
+    """
+    path = packaged_file(record)
+    if not path.is_file() or sha256_of(path) != record.sha256:
         raise DownloadError(f"{path} is missing or damaged; install fbnetv3 again")
-    return detector_from_file(path, pretrained=pretrained)
+    return path
+
+
+def measure_ap(
+    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
+) -> dict[str, float]:
+    """Returns AP and AP50 in percent of a detector's file on a data set. Needs detectron2.
+
+    Args:
+        path: that training exported, or a packaged one.
+        dataset: a registered name.
+        output: folder of what an evaluation writes.
+        overrides: of the file's config, ``KEY, VALUE, ...``.
+    """
+    from fbnetv3.config import get_cfg
+    from fbnetv3.engine.train import evaluate
+
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(read_tensors(path)[1]["config"])
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
+    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
+    cfg.merge_from_list(list(overrides))
+    cfg.freeze()
+    scores = evaluate(cfg)
+    return {name: scores[f"bbox/{name}"] for name in ("AP", "AP50")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fbnetv3.arch import Arch, count_cost, get_arch, list_archs
+from fbnetv3.zoo.detectors import DetectorRecord, detector_records
 from fbnetv3.zoo.records import WeightRecord, all_records
 
 _HEAD = """# Model zoo
@@ -39,6 +40,14 @@ The licence is that of the weights, not of this repository. Input is resized bil
 at the centre, and normalised with ImageNet's mean and standard deviation unless noted.
 `fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). `ra2_in1k`: independent retrainings
 by timm, figures quoted from timm's results-imagenet.csv.
+
+"""
+
+_DETECTORS = """
+## Detectors
+
+`fbnetv3.zoo.get("NAME.TAG", pretrained=True)` gives one ready for images; `tools/predict.py` draws
+what it finds. AP is COCO's, on the named data set.
 
 """
 
@@ -87,6 +96,12 @@ def _weight_row(record: WeightRecord) -> list[object]:
     ]
 
 
+def _detector_row(record: DetectorRecord, scores: Iterable[str]) -> list[object]:
+    found = [f"{record.metrics[s].value:.2f} ({record.metrics[s].source})" for s in scores]
+    head = [f"`{record.name}`", f"`{record.dataset}`"]
+    return [*head, *found, record.sha256[:8], record.licence, record.note]
+
+
 def model_zoo_table() -> str:
     """Returns the text of MODEL_ZOO.md."""
     names = list_archs("fbnet*")
@@ -94,4 +109,7 @@ def model_zoo_table() -> str:
     paper = "".join(_row([f"`{n}`", m, _macs(get_arch(n))]) for n, m in _PAPER_MACS.items())
     columns = ["weights", "MACs", "params", "resize → crop", "top-1", "top-5", "sha256", "where"]
     weights = _table([*columns, "licence", "note"], map(_weight_row, all_records()))
-    return f"{_HEAD}\n{archs}{_PAPER}{paper}{_WEIGHTS}{weights}"
+    scores = ["AP", "AP50"]
+    head = ["detector", "data set", *scores, "sha256", "licence", "note"]
+    detectors = _table(head, (_detector_row(r, scores) for r in detector_records()))
+    return f"{_HEAD}\n{archs}{_PAPER}{paper}{_WEIGHTS}{weights}{_DETECTORS}{detectors}"

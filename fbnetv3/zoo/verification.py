@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 
 from fbnetv3.arch import count_cost
+from fbnetv3.data import DataError
 from fbnetv3.errors import FBNetError
+from fbnetv3.zoo.detectors import DetectorRecord, checked_file, detector_records, measure_ap
 from fbnetv3.zoo.download import check_file, known_sha256, local_path
 from fbnetv3.zoo.errors import RecordError
 from fbnetv3.zoo.records import WeightRecord, all_records
@@ -18,6 +24,8 @@ from fbnetv3.zoo.records import WeightRecord, all_records
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # percent of top-1 that other image decoders and other machines may make
 TOLERANCE = {"quoted": 0.3, "measured": 0.1}
+Record = TypeVar("Record")
+Check = Callable[[Record, "str | None"], tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,26 @@ def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
         RecordError: no record matches.
     """
     records = [r for r in all_records() if fnmatch.fnmatchcase(r.full_name, pattern)]
-    if not records:
+    detectors = [r for r in detector_records() if fnmatch.fnmatchcase(r.name, pattern)]
+    if not records and not detectors:
         raise RecordError(f"no weights match {pattern!r}; list them with: fbnetv3-zoo list")
-    return [row for record in records for row in _rows(record, data)]
-
-
-def _rows(record: WeightRecord, data: str | None) -> Iterator[VerifyRow]:
     checks = {"cost": _cost, "hash": _hash, "accuracy": _accuracy}
-    for name, check in checks.items():
+    of_detectors = {"hash": _detector_hash, "accuracy": _detector_ap}
+    return [
+        *(row for record in records for row in _rows(record.full_name, checks, record, data)),
+        *(row for record in detectors for row in _rows(record.name, of_detectors, record, data)),
+    ]
+
+
+def _rows(
+    name: str, checks: Mapping[str, Check[Record]], record: Record, data: str | None
+) -> Iterator[VerifyRow]:
+    for kind, check in checks.items():
         try:
             status, detail = check(record, data)
         except FBNetError as error:
             status, detail = FAILED, str(error)
-        yield VerifyRow(record.full_name, name, status, detail)
+        yield VerifyRow(name, kind, status, detail)
 
 
 def _as_printed(count: int, quoted: float) -> float:
@@ -123,6 +138,27 @@ def _data_at_hand(record: WeightRecord, data: str | None) -> str | None:
             raise
         return None
     return name
+
+
+def _detector_hash(record: DetectorRecord, data: str | None) -> tuple[str, str]:
+    checked_file(record)
+    return OK, f"sha256 {record.sha256[:12]}... (stated)"
+
+
+def _detector_ap(record: DetectorRecord, data: str | None) -> tuple[str, str]:
+    if importlib.util.find_spec("detectron2") is None:
+        return SKIPPED, "detectron2 is not installed"
+    name = data or record.dataset
+    stated = record.metrics["AP"]
+    try:
+        with TemporaryDirectory() as folder:
+            found = measure_ap(checked_file(record), name, Path(folder))["AP"]
+    except DataError:
+        if data is not None:
+            raise
+        return SKIPPED, f"data set {name} is not at hand (FBNETV3_DATA)"
+    text = f"AP {found:.2f} on {name}, {stated.source} {stated.value:.2f}"
+    return (OK if abs(found - stated.value) <= TOLERANCE[stated.source] else FAILED), text
 
 
 @torch.inference_mode()

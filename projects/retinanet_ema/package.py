@@ -17,16 +17,12 @@ from typing import Any
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from fbnetv3.config import get_cfg
-from fbnetv3.engine.train import evaluate
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo import read_tensors
+from fbnetv3.zoo.detectors import measure_ap
 from fbnetv3.zoo.download import package_dir
 from fbnetv3.zoo.files import sha256_of
-
-_BATCH = 8
 
 
 def write_in_16_bits(source: Path, target: Path) -> None:
@@ -37,24 +33,7 @@ def write_in_16_bits(source: Path, target: Path) -> None:
     narrow = {
         k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in tensors.items()
     }
-    save_file(narrow, target, metadata)
-
-
-def measure(
-    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Returns AP and AP50 of a detector's file on a data set, as a record has them."""
-    cfg = get_cfg()
-    cfg.merge_from_other_cfg(read_tensors(path)[1]["config"])
-    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
-    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
-    cfg.merge_from_list(list(overrides))
-    cfg.freeze()
-    scores = evaluate(cfg)
-    return {
-        name: {"value": round(scores[f"bbox/{name}"], 2), "source": "measured"}
-        for name in ("AP", "AP50")
-    }
+    target.write_bytes(save(narrow, metadata))
 
 
 def package(
@@ -70,7 +49,7 @@ def package(
         write_in_16_bits(source, temporary)
     output = source.parent / "packaged"
     try:
-        metrics = measure(target, dataset, output, overrides)
+        found = measure_ap(target, dataset, output, overrides)
     finally:
         shutil.rmtree(output, ignore_errors=True)
     return {
@@ -78,7 +57,7 @@ def package(
         "path": target.name,
         "sha256": sha256_of(target),
         "dataset": dataset,
-        "metrics": metrics,
+        "metrics": {k: {"value": round(v, 2), "source": "measured"} for k, v in found.items()},
         "note": note,
     }
 

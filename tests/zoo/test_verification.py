@@ -31,6 +31,8 @@ Make = Callable[..., WeightRecord]
 def _use(monkeypatch: pytest.MonkeyPatch, *given: WeightRecord) -> None:
     for module in (records, zoo.api, verification):
         monkeypatch.setattr(module, "all_records", lambda: given)
+    for module in (zoo.api, verification):
+        monkeypatch.setattr(module, "detector_records", lambda: ())
 
 
 def _status(rows: list[zoo.VerifyRow]) -> dict[str, str]:
