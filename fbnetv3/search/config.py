@@ -122,6 +122,10 @@ def search_arguments(cfg: Any) -> dict[str, Any]:
 def _check_numbers(node: Any) -> None:
     """Raises a SearchError where a number can't be meant."""
     for key, low, high in (
+        ("POOL_SIZE", 1, math.inf),
+        ("BATCH_SIZE", 1, node.POOL_SIZE),
+        ("ITERATIONS", 1, math.inf),
+        ("FINALISTS", 0, math.inf),
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),
         ("THREADS", 1, math.inf),
@@ -130,6 +134,8 @@ def _check_numbers(node: Any) -> None:
     ):
         if not low <= node[key] <= high:
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
+            if key == "BATCH_SIZE":
+                allowed += " (SEARCH.POOL_SIZE)"
             raise SearchError(f"SEARCH.{key}={node[key]!r} is out of range; allowed: {allowed}")
 
 

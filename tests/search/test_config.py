@@ -23,6 +23,7 @@ from fbnetv3.search.evaluator import get_search_cfg
     [
         ("EARLY_STOP", 2.0, "EARLY_STOP=2.0 is out of range; allowed: 0 to 1"),
         ("EARLY_STOP", float("nan"), "EARLY_STOP=nan"),
+        ("ITERATIONS", 0, "ITERATIONS=0 is out of range; allowed: 1 or more"),
         ("WORKERS", -1, "WORKERS=-1 is out of range; allowed: 0 or more"),
         ("THREADS", 0, "THREADS=0 is out of range; allowed: 1 or more"),
         ("CLASSES", -5, "CLASSES=-5"),
