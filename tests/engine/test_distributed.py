@@ -179,7 +179,7 @@ def test_bad_data_on_one_rank_ends_the_others(
         _, stderr = finish(process, 2)
         assert "error: rank" in stderr.strip().splitlines()[-1]
     else:
-        _, stderr = finish(start(command(launcher=TORCHRUN, **changes)), 1)
+        _, stderr = finish(start(command(launcher=TORCHRUN, **changes)), 1, traceback=True)
     mine = [line for line in stderr.splitlines() if line.startswith("error (rank ")]
     assert any(path.name in line for line in mine), stderr
 
