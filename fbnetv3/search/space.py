@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from fbnetv3.search.parameters import (
 )
 
 __all__ = ["Choice", "FloatRange", "IntRange", "Parameter", "SearchSpace", "When"]
+
+_TABLED = 4096
+"""Variables of at most so many values have them in a table."""
 
 
 class SearchSpace:
@@ -110,12 +114,31 @@ class SearchSpace:
 
     def columns(self, levels: Levels) -> dict[str, npt.NDArray[Any]]:
         """Returns an array of values for each variable, (candidates,)."""
-        return {p.name: np.array(_values(p, levels[:, i])) for i, p in enumerate(self.parameters)}
+        values = zip(self.names, self._values(levels), strict=True)
+        return {name: np.array(column) for name, column in values}
 
     def configs(self, levels: Levels) -> list[dict[str, Any]]:
         """Returns one dict of plain values per candidate; inactive variables are in it too."""
-        columns = [_values(p, levels[:, i]) for i, p in enumerate(self.parameters)]
-        return [dict(zip(self.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        rows = zip(*self._values(levels), strict=True)
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
+
+    def _values(self, levels: Levels) -> list[list[Any]]:
+        """Returns a column of values for each variable; those of small ones from a table."""
+        columns = []
+        for parameter, table, column in zip(
+            self.parameters, self._tables, levels.T.tolist(), strict=True
+        ):
+            value = table.__getitem__ if table else parameter.value
+            columns.append(list(map(value, column)))
+        return columns
+
+    @cached_property
+    def _tables(self) -> list[list[Any]]:
+        """The values of each variable that has few, else nothing."""
+        return [
+            [p.value(level) for level in range(p.size)] if p.size <= _TABLED else []
+            for p in self.parameters
+        ]
 
     def levels(self, configs: Sequence[Mapping[str, Any]]) -> Levels:
         """Returns canonical levels of configs, (candidates, variables).
@@ -161,14 +184,6 @@ class SearchSpace:
             + "".join(f"; if {w.name} {w.relation} {w.value}" for w in p.active_if)
             for p in self.parameters
         }
-
-
-def _values(parameter: Parameter, levels: Levels) -> list[Any]:
-    """Returns the values of many levels; those of small variables from a table."""
-    if parameter.size > 4096:
-        return [parameter.value(int(level)) for level in levels]
-    table = [parameter.value(level) for level in range(parameter.size)]
-    return [table[level] for level in levels.tolist()]
 
 
 def keys_of(levels: Levels) -> list[bytes]:
