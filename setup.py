@@ -23,6 +23,7 @@ REQUIRES = [
     "yacs>=0.1.8,<0.2",  # 0.1.8
     "safetensors>=0.4,<1",  # 0.8.0
     "optuna>=3.6,<6",  # 5.0.0
+    "sqlalchemy>=2,<3",  # 2.1.9; Optuna's, and the locks of studies
     # deploy(compile=True) on CPUs
     "onnx>=1.16,<2",  # 1.23.2
     "onnxruntime>=1.18,<2",  # 1.32.0
@@ -47,7 +48,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "ray": ["ray>=2.30,<3"],
-    "postgres": ["psycopg2-binary>=2.9,<3"],
+    "postgres": ["psycopg2-binary>=2.9,<3"],  # 2.9.13
     # what projects/search_quality compares with, beside what is needed anyway
     "peers": [
         "cmaes>=0.10",  # 0.13.1
@@ -58,6 +59,7 @@ EXTRAS = {
         "hypothesis>=6.100",  # 6.170.15
         "mypy>=1.11",  # 2.4.1
         "pre-commit>=3.7",
+        "psycopg2-binary>=2.9,<3",  # as the extra postgres
         "pytest>=8.2",  # 9.2.0
         "pytest-timeout>=2.3",  # 2.4.0
         "pytest-xdist>=3.6",  # 3.8.0

@@ -127,7 +127,8 @@ def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
         space.space,
         statistics=statistics,
         executor=LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess(),
-        storage=RunFolder(cfg.OUTPUT_DIR).storage,
+        storage=node.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage,
+        study=node.STUDY,
         watch=watch,
         **arguments,
     )

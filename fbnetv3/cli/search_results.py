@@ -95,7 +95,7 @@ def _about(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) 
         statistic=statistic,
         budgets=tuple(upper for name, upper in bounds if name == statistic and upper is not None),
         resume=resume_command(folder.path),
-        commands=_commands(folder, result),
+        commands=_commands(folder, cfg.SEARCH.STORAGE, result),
         winners=tuple(_winner(folder, name, told) for name, told in folder.winners().items()),
         pretraining=compare_pretraining(
             search.space, search.plan.pool, result.trials, fit, cfg.SEED
@@ -129,7 +129,7 @@ def _facts(cfg: Any, search: JointNAS) -> dict[str, str]:
     }
 
 
-def _commands(folder: RunFolder, result: SearchResult) -> dict[str, str]:
+def _commands(folder: RunFolder, storage: str, result: SearchResult) -> dict[str, str]:
     run = str(folder.path)
     found = {"make this report anew": command("search", "--report", run)}
     having = [t for t in result.trials if "macs" in t.statistics and t.state == "complete"]
@@ -139,7 +139,7 @@ def _commands(folder: RunFolder, result: SearchResult) -> dict[str, str]:
         words = "write winners for other budgets, without training (two budgets as examples)"
         found[words] = command("search", "--evolve", run, "--macs", *dict.fromkeys(budgets))
     found["look at the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
-        ["optuna-dashboard", f"sqlite:///{folder.path / 'search.db'}"]
+        ["optuna-dashboard", storage or f"sqlite:///{folder.path / 'search.db'}"]
     )
     return found
 

@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 from fbnetv3.search.constraints import Constraint
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fine import EvolutionSettings
@@ -25,6 +28,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EARLY_STOP": (0.92, "rank correlation from which on candidates stop early; 0: never"),
     "FINALISTS": (8, "candidates of stage 2 that are trained before a winner is named"),
     "WARM_START": ("", "csv of an earlier search: a column a variable, and 'score'"),
+    "STORAGE": ("", "Optuna URL, as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR"),
+    "STUDY": ("jointnas", "name of the search in the storage, which may hold many"),
     "WORKERS": (0, "worker processes; 0: train in this process"),
     "THREADS": (1, "threads of each worker"),
     "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
@@ -96,6 +101,7 @@ def search_arguments(cfg: Any) -> dict[str, Any]:
     """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
     node = cfg.SEARCH
     _check_numbers(node)
+    _check_storage(node.STORAGE)
     constraints = [parse_constraint(text) for text in node.CONSTRAINTS]
     if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in constraints):
         raise SearchError(
@@ -137,6 +143,24 @@ def _check_numbers(node: Any) -> None:
             if key == "BATCH_SIZE":
                 allowed += " (SEARCH.POOL_SIZE)"
             raise SearchError(f"SEARCH.{key}={node[key]!r} is out of range; allowed: {allowed}")
+
+
+def _check_storage(url: str) -> None:
+    """Raises a SearchError where config.yaml would give a password away, or for no URL."""
+    if not url:
+        return
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SearchError(
+            f"SEARCH.STORAGE={url!r} is no URL; allowed: such as postgresql://HOST/DATABASE or "
+            "sqlite:///FILE, or '' for search.db in OUTPUT_DIR"
+        ) from None
+    if parsed.password:
+        raise SearchError(
+            f"SEARCH.STORAGE={parsed.render_as_string(hide_password=True)} holds a password, which "
+            "config.yaml and logs would keep; put it into ~/.pgpass or PGPASSWORD"
+        )
 
 
 def file_hashes(cfg: Any) -> dict[str, str]:

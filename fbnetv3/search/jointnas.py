@@ -13,7 +13,7 @@ from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.predictor import fit_function
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import Trial, open_store
+from fbnetv3.search.trials import STUDY, Trial, open_store
 from fbnetv3.search.warm_start import WarmStart, read_warm_start
 
 Watch = Callable[[str, Trial], None]
@@ -43,6 +43,7 @@ class JointNAS:
         warm_start: trials of an earlier search, (config, score) pairs or a csv.
         executor: runs evaluations; None: in this process.
         storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
+        study: name of the search in the storage.
         seed: of everything random.
         watch: told of each trial's events, for progress displays.
 
@@ -68,6 +69,7 @@ class JointNAS:
         warm_start: WarmStart | None = None,
         executor: Executor | None = None,
         storage: str | None = None,
+        study: str = STUDY,
         seed: int = 0,
         watch: Watch | None = None,
     ) -> None:
@@ -90,7 +92,7 @@ class JointNAS:
             warm=warm,
             seed=seed,
         )
-        self._store = open_store(storage, space)
+        self._store = open_store(storage, space, study)
         self._store.check_settings(
             {
                 "space": space.describe(),
@@ -108,7 +110,7 @@ class JointNAS:
             }
         )
         self._batches: list[list[Trial]] = []
-        self._stored = self._store.load()
+        self._stored: list[Trial] | None = None
 
     @property
     def plan(self) -> Plan:
@@ -123,8 +125,15 @@ class JointNAS:
     def ask(self) -> list[Trial]:
         """Returns the trials of the present batch that have no result yet; [] when done.
 
-        Asking again before telling returns the same trials.
+        Asking again before telling returns the same trials. From the first call on, this process
+        coordinates the study, until it ends or calls :meth:`close`.
+
+        Raises:
+            SearchError: another process coordinates the study; the message names that.
         """
+        self._store.hold()
+        if not self._batches:
+            self._stored = self._store.load()  # what another process did before this one's turn
         while True:
             running = (
                 [t for t in self._batches[-1] if t.state == "running"] if self._batches else []
@@ -184,7 +193,12 @@ class JointNAS:
                 )
         finally:
             self._executor.close()
+            self.close()
         return self.result()
+
+    def close(self) -> None:
+        """Lets another process coordinate the study; the next ask takes it up again."""
+        self._store.release()
 
     def result(self) -> SearchResult:
         """Returns what has been found so far, by earlier processes on the storage too."""
@@ -225,8 +239,12 @@ class JointNAS:
 
     def _past(self) -> list[list[Trial]]:
         """Returns the batches so far: before the first ask, those of the storage."""
-        if self._batches or not self._stored:
+        if self._batches:
             return self._batches
+        if self._stored is None:
+            self._stored = self._store.load()
+        if not self._stored:
+            return []
         last = max(t.batch for t in self._stored)
         found = [[t for t in self._stored if t.batch == number] for number in range(last + 1)]
         wanted = self._finalists if last == self._iterations else self._batch_size
@@ -261,15 +279,16 @@ class JointNAS:
 
     def _replayed(self, number: int) -> list[Trial] | None:
         """Returns a batch from storage, if a later one shows that it was complete."""
-        if not any(t.batch > number for t in self._stored):
+        stored = self._stored or []
+        if not any(t.batch > number for t in stored):
             return None
-        return [t for t in self._stored if t.batch == number]
+        return [t for t in stored if t.batch == number]
 
     def _proposed(self, number: int) -> list[Trial]:
         is_fine = number == self._iterations
         count = self._finalists if is_fine else self._batch_size
         trials = self._planner.propose(self._batches, count, "fine" if is_fine else "coarse")
-        stored = {t.id: t for t in self._stored if t.batch == number}
+        stored = {t.id: t for t in self._stored or [] if t.batch == number}
         strange = set(stored) - {t.id for t in trials}
         if strange:
             raise SearchError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ import yaml
 
 from fbnetv3.io import atomic_write
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.study_lock import FileLock
 
 
 class RunFolder:
@@ -60,19 +59,17 @@ class RunFolder:
             SearchError: another process has it; the message names that.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise SearchError(
-                    f"{self.path} is in use by {owner}; wait for it, or choose another OUTPUT_DIR"
-                ) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        lock = FileLock(
+            self.path / ".lock",
+            lambda owner: (
+                f"{self.path} is in use by {owner}; wait for it, or choose another OUTPUT_DIR"
+            ),
+        )
+        lock.hold()
+        try:
             yield
+        finally:
+            lock.release()
 
     def keep_config(self, text: str, files: Mapping[str, str]) -> None:
         """Writes config.yaml and what its files hold: from then on this is the folder's search.

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space import SearchSpace
+from fbnetv3.search.study_lock import study_lock
 
 if TYPE_CHECKING:
     import optuna
 
 STUDY = "jointnas"
 _NOTE = "note."
+_BUSY_S = 120.0
+"""Patience with a SQLite file that another program has locked."""
 
 
 @dataclass
@@ -91,6 +94,16 @@ class Trial:
 class TrialStore(Protocol):
     """Remembers finished trials; each is written once and survives a kill from then on."""
 
+    def hold(self) -> None:
+        """Makes this process the one that coordinates the study, until it ends or releases it.
+
+        Raises:
+            SearchError: another process does; the message names that.
+        """
+
+    def release(self) -> None:
+        """Lets another process coordinate the study."""
+
     def load(self) -> list[Trial]:
         """Returns the finished trials so far, by number."""
 
@@ -118,6 +131,12 @@ class MemoryStore:
         self._trials: list[Trial] = []
         self._notes: dict[str, Any] = {}
 
+    def hold(self) -> None:
+        return
+
+    def release(self) -> None:
+        return
+
     def load(self) -> list[Trial]:
         return sorted(self._trials, key=lambda trial: trial.number)
 
@@ -138,28 +157,37 @@ class OptunaStore:
     """Trials as one study of an Optuna storage, which optuna-dashboard opens.
 
     Args:
-        url: such as ``sqlite:///search.db``.
+        url: such as ``sqlite:///search.db`` or ``postgresql://host/database``.
         space: of the candidates; its ranges become the study's distributions.
+        study: its name; a database holds many.
 
     Raises:
         SearchError: the storage can't be opened.
     """
 
-    def __init__(self, url: str, space: SearchSpace) -> None:
+    def __init__(self, url: str, space: SearchSpace, study: str = STUDY) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
         try:
+            self._lock = study_lock(url, study)
             self._study = optuna.create_study(
-                storage=url, study_name=STUDY, direction="maximize", load_if_exists=True
+                storage=_storage(url), study_name=study, direction="maximize", load_if_exists=True
             )
         except Exception as error:  # Optuna and its database drivers raise all kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SearchError(
-                f"storage {url!r} can't be opened: {reason}; give an Optuna URL such as "
-                "sqlite:///search.db"
+                f"storage {without_password(url)!r} can't be opened: {reason}; give an Optuna URL "
+                "such as sqlite:///search.db (PostgreSQL's driver: pip install "
+                "'fbnetv3[postgres]')"
             ) from error
+
+    def hold(self) -> None:
+        self._lock.hold()
+
+    def release(self) -> None:
+        self._lock.release()
 
     def load(self) -> list[Trial]:
         found = [
@@ -172,6 +200,7 @@ class OptunaStore:
     def add(self, trial: Trial) -> None:
         import optuna
 
+        self.hold()  # still: a database that was restarted has forgotten who had it
         failed = trial.state == "failed"
         attributes = {"id": trial.id, "batch": trial.batch, "stage": trial.stage}
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
@@ -248,6 +277,27 @@ def _param(distribution: Any, value: Any) -> Any:
     return _text(value) if hasattr(distribution, "choices") else value
 
 
-def open_store(url: str | None, space: SearchSpace) -> TrialStore:
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Opens a storage that waits for a busy database and outlives a restart of it."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import make_url
+
+    if make_url(url).get_backend_name() == "sqlite":
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def without_password(url: str) -> str:
+    """Returns a URL as it may be printed."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:  # no URL: nothing to hide
+        return url
+
+
+def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
     """Returns an Optuna storage, or for None one in memory."""
-    return MemoryStore() if url is None else OptunaStore(url, space)
+    return MemoryStore() if url is None else OptunaStore(url, space, study)

@@ -28,6 +28,8 @@ from fbnetv3.search.evaluator import get_search_cfg
         ("THREADS", 0, "THREADS=0 is out of range; allowed: 1 or more"),
         ("CLASSES", -5, "CLASSES=-5"),
         ("HOLD_OUT", -1, "HOLD_OUT=-1"),
+        ("STORAGE", "search.db", "STORAGE='search.db' is no URL; allowed: such as postgresql://"),
+        ("STORAGE", "postgresql://me:secret@h/d", r"me:\*\*\*@h/d holds a password.*PGPASSWORD"),
         ("CONSTRAINTS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
         ("CONSTRAINTS", ["macs < 5"], "constraint 'macs < 5' is not understood"),
         ("CONSTRAINTS", ["3e6 <= macs <= 2e6"], "lower=3e[+]06 is above upper=2e[+]06"),

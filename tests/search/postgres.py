@@ -1,0 +1,119 @@
+"""A PostgreSQL server of Debian's package on loopback, for one test run."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_S = 60.0
+
+
+def program(name: str) -> str | None:
+    """Returns the path of a server program, from PATH or Debian's folder; None: not installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(versions[-1]) if versions else None)
+
+
+def missing() -> str | None:
+    """Returns why there can be no server here; None: there can."""
+    if program("initdb") is None or program("postgres") is None:
+        return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+    if os.getuid() == 0 and _user() is None:
+        return "PostgreSQL refuses root, and there is no user postgres"
+    try:
+        import psycopg2  # noqa: F401
+    except ImportError:
+        return "its driver is not installed (pip install 'fbnetv3[postgres]')"
+    return None
+
+
+def _user() -> str | None:
+    """Returns who runs the server where this process is root."""
+    return "postgres" if any(u.pw_name == "postgres" for u in pwd.getpwall()) else None
+
+
+class Server:
+    """A server and its data.
+
+    Args:
+        folder: for the data, new.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._user = _user() if os.getuid() == 0 else None
+        if self._user:
+            shutil.chown(folder, self._user)
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        data = str(folder / "data")
+        made = self._popen("initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync")
+        assert made.wait(START_S) == 0
+
+    @property
+    def url(self) -> str:
+        """For Optuna and SQLAlchemy."""
+        return f"postgresql://tester@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        import psycopg2
+
+        self._process = self._popen(
+            "postgres", "-D", str(self._folder / "data"), "-p", str(self._port),
+            "-k", str(self._folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
+        )  # fmt: skip
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                psycopg2.connect(self.url).close()
+                return
+            except psycopg2.OperationalError:
+                assert time.monotonic() < deadline, "no server"
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ends it with all its connections."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # a fast shutdown
+            self._process.wait(START_S)
+            self._process = None
+
+    def _popen(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder.parent / f"{self._folder.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [str(program(name)), *arguments], cwd=self._folder, user=self._user,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Runs a server; its data is removed in the end."""
+    # not below pytest's folder, which is closed to other users
+    with tempfile.TemporaryDirectory(prefix="fbnetv3_pg_") as made:
+        outer = Path(made)
+        outer.chmod(0o755)
+        inner = outer / "server"
+        inner.mkdir()
+        server = Server(inner)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
