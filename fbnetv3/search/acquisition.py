@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +32,9 @@ from fbnetv3.search.space import keys_of
 Index = npt.NDArray[np.int64]
 _IMPROVING = 0.5
 """Share of a batch that expected improvement chooses."""
+_CLIMBS, _WIDEST = 24, 3
+"""Climbs for a batch, each for one candidate of a batch of 48. Of larger batches a climb chooses
+several, from up to so many times as many islands: a climb's cost is that of its calls."""
 _ISLANDS, _SHORTLIST = 6, 256
 """Expected improvement is climbed from so many starts, far apart among so many of the best: most
 of the best lie around the best trained candidate, and would all climb the same peak."""
@@ -46,6 +49,8 @@ class _Climb:
 
 
 _OF_DRAWS, _OF_IMPROVEMENT = _Climb(16, 8), _Climb(6, 5)
+_FEWEST, _AT_ONCE = 4, 768
+"""Of many drawn functions each has fewer survivors, so many in all, but never fewer than that."""
 _FAR = 1e5
 """Deviations below the best from which on the limit of expected improvement is exact enough."""
 Score = Callable[[Levels, Index], Floats]
@@ -117,36 +122,44 @@ def improvement_batch(
     """Returns at most ``count`` distinct candidates of high expected improvement."""
     known, best = candidates.starts(random), process.best
     features = candidates.encode(known)
-    believed = Believed(process, features.astype(np.float64))
+    believed = Believed(process, count)
+    watched = [believed.watch(features.astype(np.float64))]
     taken, rows = set(tried), []
+    each = max(1, -(-count // _CLIMBS))
+    islands = _ISLANDS * min(each, _WIDEST)
 
-    for _ in range(count):
-        score = _improvement(candidates, believed, best)
-        values = log_improvement(*believed.watched(), best)
-        islands = _far_apart(features, values)
+    for start in range(0, count, each):
+        values = np.concatenate([log_improvement(*w.posterior(), best) for w in watched])
+        starts = _far_apart(features, values, islands)
         levels, scores, _ = _climbed(
             candidates,
-            score,
+            _improvement(candidates, believed, best),
             _OF_IMPROVEMENT,
-            known[islands],
-            values[islands],
-            np.arange(len(islands)),
+            known[starts],
+            values[starts],
+            np.arange(len(starts)),
             random,
         )
-        ranked = levels[np.argsort(-scores, kind="stable")]
-        row = next((row for row in ranked if row.tobytes() not in taken), None)
-        if row is not None:
-            taken.add(row.tobytes())
-            rows.append(row)
-            chosen = _wide(candidates, row[None])
-            # what is believed is to be improved on, too: else all would go to the same peak
-            best = max(best, float(believed.posterior(chosen)[0][0]))
-            believed.add(chosen)
         # the next climb goes on from where this one came to
         known = np.concatenate([known, levels])
         features = np.concatenate([features, candidates.encode(levels)])
-        believed.watch(_wide(candidates, levels))
+        watched.append(believed.watch(_wide(candidates, levels)))
+        for _ in range(min(each, count - start)):
+            row = _first_new(levels, scores, taken)
+            if row is None:
+                break
+            taken.add(row.tobytes())
+            rows.append(row)
+            # what is believed is to be improved on, too: else all would go to the same peak
+            best = max(best, believed.add(_wide(candidates, row[None])))
+            scores = log_improvement(*watched[-1].posterior(), best)
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
+
+
+def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> Levels | None:
+    """Returns the best candidate that is not taken; None: all are."""
+    ranked = levels[np.argsort(-scores, kind="stable")]
+    return next((row for row in ranked if row.tobytes() not in taken), None)
 
 
 def _improvement(candidates: Candidates, believed: Believed, best: float) -> Score:
@@ -157,10 +170,10 @@ def _wide(candidates: Candidates, levels: Levels) -> Floats:
     return candidates.encode(levels).astype(np.float64)
 
 
-def _far_apart(features: Features, values: Floats) -> Index:
+def _far_apart(features: Features, values: Floats, count: int) -> Index:
     """Returns the best, and others of the shortlist that are far from it and each other."""
     shortlist = np.argsort(-values, kind="stable")[:_SHORTLIST]
-    return np.asarray(shortlist[spread_out(features[shortlist], _ISLANDS)])
+    return np.asarray(shortlist[spread_out(features[shortlist], count)])
 
 
 def thompson_batch(
@@ -176,7 +189,8 @@ def thompson_batch(
     """
     starts = candidates.starts(random)
     values = draws(candidates.encode(starts))  # candidates, count
-    top = np.argsort(-values, axis=0, kind="stable")[: _OF_DRAWS.survivors]  # survivors, count
+    survivors = min(_OF_DRAWS.survivors, max(_FEWEST, _AT_ONCE // values.shape[1]))
+    top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # survivors, count
     groups = np.repeat(np.arange(values.shape[1]), len(top))
     chosen = top.T.reshape(-1)
 
@@ -184,7 +198,13 @@ def thompson_batch(
         return draws(candidates.encode(levels))[np.arange(len(levels)), groups]
 
     levels, scores, groups = _climbed(
-        candidates, score, _OF_DRAWS, starts[chosen], values[chosen, groups], groups, random
+        candidates,
+        score,
+        replace(_OF_DRAWS, survivors=survivors),
+        starts[chosen],
+        values[chosen, groups],
+        groups,
+        random,
     )
     return _one_each(starts, values, levels, scores, groups, tried)
 

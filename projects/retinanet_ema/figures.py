@@ -4,7 +4,8 @@
         --name projects/retinanet_ema/bccd
 
 Writes NAME.csv (a row an evaluation of a run) and NAME.png: AP, AP50, and how far EMA leads, each
-run a thin line, their mean a thick one.
+run a thin line, their mean a thick one. Runs that NAME.csv has already and that are not given
+stay in it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,18 @@ def evaluations(folders: Sequence[Path]) -> list[Row]:
                 kept = {key: row[key] for key in _COLUMNS if key in row}
                 rows.append(kept | {"run": folder.name, "iteration": row["iteration"] + 1})
     return rows
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Returns the rows of an earlier call; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v if k == "run" else int(v) if k == "iteration" else float(v) for k, v in row.items()}
+        for row in rows
+    ]
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
@@ -111,11 +124,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="runs with metrics.json")
     parser.add_argument("--name", required=True, type=Path, help="of .csv and .png, no ending")
     args = parser.parse_args(argv)
-    rows = evaluations(args.folders)
-    if not rows:
+    found = evaluations(args.folders)
+    if not found:
         parser.error("the runs have no evaluation yet")
     # a name may hold a dot, as bccd_lr0.12: with_suffix would cut it off
-    write_csv(rows, Path(f"{args.name}.csv"))
+    table = Path(f"{args.name}.csv")
+    given = {row["run"] for row in found}
+    kept = [row for row in read_csv(table) if row["run"] not in given]
+    rows = sorted([*kept, *found], key=lambda row: (row["run"], row["iteration"]))
+    write_csv(rows, table)
     draw(rows, Path(f"{args.name}.png"))
     print(last_table(rows))
 
