@@ -114,9 +114,9 @@ def test_the_fit_follows_its_gradient() -> None:
     random = np.random.default_rng(0)
     for _ in range(3):
         vector = process._theta + random.standard_normal(len(process._theta))
-        value = lambda theta: process._negative_log_posterior(theta)[0]  # noqa: E731
+        value = lambda theta: process._negative_log_posterior(theta, process._x, process._y)[0]  # noqa: E731
         assert np.allclose(
-            process._negative_log_posterior(vector)[1],
+            process._negative_log_posterior(vector, process._x, process._y)[1],
             approx_fprime(vector, value, 1e-6),
             rtol=1e-3,
             atol=1e-3,
