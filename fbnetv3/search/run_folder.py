@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, refuse_links_out
+from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.errors import SearchError
+
+_WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class RunFolder:
@@ -40,10 +42,19 @@ class RunFolder:
             raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
 
     def winners(self) -> dict[str, list[str]]:
-        """Returns what was noted of each winner, by the name of its yaml."""
-        if not self._winners.is_file():
-            return {}
-        found: dict[str, list[str]] = json.loads(self._winners.read_text(encoding="utf-8"))
+        """Returns what was noted of each winner, by the name of its yaml.
+
+        Raises:
+            SearchError: winners.json holds something else, such as the name of another folder.
+        """
+        found = _read_json(self._winners)
+        for name, told in found.items():
+            is_told = isinstance(told, list) and all(isinstance(line, str) for line in told)
+            if not _WINNER.fullmatch(name) or not is_told:
+                raise SearchError(
+                    f"{self._winners} holds {name!r}: {str(told)[:80]}; allowed: the name of a "
+                    "yaml in the folder, and lines about it; remove the entry"
+                )
         return found
 
     def note_winner(self, name: str, told: Sequence[str]) -> None:
@@ -58,8 +69,11 @@ class RunFolder:
 
         Raises:
             SearchError: another process has it; the message names that.
+            WriteError: a link in the folder leads out of it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(self.path, (".lock", "candidates"))
+        refuse_links_out(self.candidates, ("*",))
         with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,12 +108,15 @@ class RunFolder:
             may_change: full keys that may differ.
 
         Raises:
-            SearchError: names the keys that differ.
+            SearchError: names the keys that differ; or config.yaml can't be read.
         """
         if not self.config.is_file():
             return
-        before = _leaves(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        now = _leaves(yaml.safe_load(text))
+        try:
+            before = _leaves(parse_mapping(self.config.read_text(encoding="utf-8")))
+        except (YamlError, UnicodeDecodeError) as error:
+            raise SearchError(f"{self.config}: {error}; give another OUTPUT_DIR") from error
+        now = _leaves(parse_mapping(text))
         differ = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*before, *now})
@@ -120,11 +137,9 @@ class RunFolder:
         Raises:
             SearchError: names the keys whose files differ.
         """
-        if not self._files.is_file():
-            return
-        before = json.loads(self._files.read_text(encoding="utf-8"))
+        before = _read_json(self._files)
         differ = [
-            f"{key} (sha256 was {before[key][:12]}..., is {found[:12]}...)"
+            f"{key} (sha256 was {str(before[key])[:12]}..., is {found[:12]}...)"
             for key, found in files.items()
             if before.get(key, found) != found
         ]
@@ -133,6 +148,19 @@ class RunFolder:
                 f"{self.path}: since the search began, the content changed of the file of "
                 f"{'; '.join(differ)}; put it back, or give another OUTPUT_DIR"
             )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a json file, {} where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SearchError(f"{path} is no json: {error}; remove it") from error
+    if not isinstance(found, dict):
+        raise SearchError(f"{path} holds a {type(found).__name__}, no names with values; remove it")
+    return found
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
