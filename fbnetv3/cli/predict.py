@@ -152,10 +152,10 @@ def boxes(
 
 def _read(path: Path) -> Image.Image:
     from fbnetv3.data import DataError
-    from fbnetv3.data.decode import decode_rgb
+    from fbnetv3.data.decode import decode_rgb, read_image_file
 
     try:
-        return decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
+        return decode_rgb(read_image_file(path), str(path), "replace or leave out the file")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
