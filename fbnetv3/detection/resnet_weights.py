@@ -54,7 +54,11 @@ def _latin1(data: bytes | str, encoding: str = "latin1") -> bytes:
     """Does what ``_codecs.encode`` does in pickles of arrays."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it holds bytes as {encoding[:20]!r}, not as latin1")
-    return data if isinstance(data, bytes) else data.encode(encoding)
+    return data.encode(encoding) if isinstance(data, str) else data
+
+
+def _from_buffer(data: bytes, dtype: _Dtype, shape: Any, order: Any) -> npt.NDArray[Any]:
+    return dtype.read(data).reshape(shape, order=order)
 
 
 # what the functions of an array's pickle are replaced by; anything else is refused
@@ -62,14 +66,15 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): lambda name, *_: _Dtype(name),
     ("numpy", "ndarray"): lambda: None,  # the kind that _reconstruct is asked for
     ("_codecs", "encode"): lambda data, encoding: _latin1(data, encoding),
+    ("__builtin__", "bytes"): lambda: b"",  # of an empty array
     ("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = lambda *_: _Array()
-    _STAND_INS[f"{_core}.multiarray", "scalar"] = lambda dtype, data: dtype.read(data)[0]
-    _STAND_INS[f"{_core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order: dtype.read(
-        bytes(data)
-    ).reshape(shape, order=order)
+    _STAND_INS |= {
+        (f"{_core}.multiarray", "_reconstruct"): lambda *_: _Array(),
+        (f"{_core}.multiarray", "scalar"): lambda dtype, data: dtype.read(data)[0],
+        (f"{_core}.numeric", "_frombuffer"): _from_buffer,
+    }
 
 
 class _Unpickler(pickle.Unpickler):
@@ -98,8 +103,9 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # unpicklers raise anything on broken files
         reason = " ".join(str(error).split())[:120]
         raise WeightsFileError(f"cannot read weights {path}: {reason}") from error
-    while isinstance(saved, Mapping) and (inner := saved.get("model", saved.get("blobs"))):
-        saved = inner
+    for _ in range(2):  # no more: a dict may hold itself
+        if isinstance(saved, Mapping) and (inner := saved.get("model", saved.get("blobs"))):
+            saved = inner
     if not isinstance(saved, Mapping):
         raise WeightsFileError(f"{path} holds no weights but a {type(saved).__name__}")
     read = {k: v.value if isinstance(v, _Array) else v for k, v in saved.items()}
