@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fbnetv3.cli import run_main
+from fbnetv3.cli import printable, run_main
 from fbnetv3.cli.train import main as train_main
 from fbnetv3.config import ConfigError, get_cfg
 from fbnetv3.config.files import check_output_dir
@@ -86,6 +86,11 @@ def _lock(folder: Path) -> None:
         pass
 
 
+def _require(folder: Path) -> None:
+    (folder / "config.yaml").write_text("SEED: 1")
+    RunFolder(folder).require()
+
+
 def _log(folder: Path) -> None:
     setup_logging(folder, 0)
 
@@ -101,6 +106,9 @@ def _start(folder: Path) -> None:
         (_lock, ".lock"),
         (_lock, "candidates"),
         (_lock, "candidates/abc"),
+        (_lock, "search.db"),
+        (_lock, "search.db-journal"),
+        (_require, "search.db"),
         (_log, "log.txt"),
         (_start, "metrics.json"),
         (_start, "events.out.tfevents.1"),
@@ -290,6 +298,13 @@ class _Seen(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts += data
+
+
+def test_names_do_not_steer_the_terminal() -> None:
+    assert printable("Käse 猫\n") == "Käse 猫\n"
+    assert printable("a\x1b]52;c;eA==\x07b\r\u202e\udcff") == (
+        r"a\x1b]52;c;eA==\x07b\r\u202e\udcff"
+    )
 
 
 # --- files ---

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli import printable, require_detectron2, run_main
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write
 
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _to_device(classifier, arguments.device)
         printed = lines(classifier, images, arguments.topk)
     for line in printed:
-        print(line, flush=True)
+        print(printable(line), flush=True)
     return 0
 
 

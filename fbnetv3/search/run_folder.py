@@ -37,9 +37,14 @@ class RunFolder:
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
 
     def require(self) -> None:
-        """Raises a SearchError where the folder holds no run."""
+        """Raises a SearchError where the folder holds no run, a WriteError as :meth:`locked`."""
         if not self.config.is_file():
             raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
+        self._refuse_links()
+
+    def _refuse_links(self) -> None:
+        refuse_links_out(self.path, (".lock", "candidates", "search.db*"))
+        refuse_links_out(self.candidates, ("*",))
 
     def winners(self) -> dict[str, list[str]]:
         """Returns what was noted of each winner, by the name of its yaml.
@@ -72,8 +77,7 @@ class RunFolder:
             WriteError: a link in the folder leads out of it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        refuse_links_out(self.path, (".lock", "candidates"))
-        refuse_links_out(self.candidates, ("*",))
+        self._refuse_links()
         with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
