@@ -12,11 +12,13 @@ ROOT = Path(__file__).resolve().parent
 # Ranges, with the version that the tests last ran with behind each. detectron2 has no official
 # package: `fbnetv3-install-detectron2` (or `make`) brings it; classifiers work without it.
 REQUIRES = [
-    "torch>=2.4,<3",  # 2.14.1
-    "torchvision>=0.19,<1",  # 0.29.1
+    # older ones could be made to run code by torch.load(weights_only=True): CVE-2025-32434 before
+    # 2.6, CVE-2026-24747 before 2.10
+    "torch>=2.10,<3",  # 2.14.1
+    "torchvision>=0.25,<1",  # 0.29.1
     "numpy>=1.26,<3",  # 2.4.6
     "scipy>=1.11,<2",  # 1.17.1
-    "pillow>=10",  # 13.0.0
+    "pillow>=10.3",  # 13.0.0; older ones overflow on crafted images
     "pyyaml>=6",  # 6.0.3
     "fvcore>=0.1.5.post20221221",  # 0.1.5.post20221221
     "iopath>=0.1.9,<0.2",  # 0.1.10

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from fbnetv3.errors import FBNetError
 
@@ -54,6 +57,52 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str], most: int) -> Iterator[BinaryIO]:
+    """Yields a file that others made, open for reading.
+
+    Args:
+        path: of the file; links are followed.
+        most: bytes it may have.
+
+    Raises:
+        OSError: it can't be read, is larger, or is a pipe or a device (which may never end).
+    """
+    # nonblocking: no pipe is waited for
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"{found.st_size} bytes; allowed: {most}", os.fspath(path))
+        yield file
+
+
+def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) -> None:
+    """Checks before writing into a folder, perhaps of others, that what is written stays in it.
+
+    :func:`atomic_write` takes the place of a link; what is opened for appending, and folders, would
+    be followed.
+
+    Args:
+        folder: may be a link itself, or not exist yet.
+        patterns: of the names in it that will be written.
+
+    Raises:
+        WriteError: one is a link that leads out of the folder.
+    """
+    root, kinds = Path(folder).resolve(), tuple(patterns)
+    for name in sorted(os.listdir(root)) if root.is_dir() else ():
+        path = root / name
+        if not path.is_symlink() or not any(fnmatch.fnmatchcase(name, kind) for kind in kinds):
+            continue
+        if not path.resolve().is_relative_to(root):
+            raise WriteError(
+                f"cannot write into {folder}: {name} is a link out of it, to {os.readlink(path)}; "
+                "remove the link, or choose another OUTPUT_DIR"
+            )
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fbnetv3 import plain_yaml
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.spec import Arch
 from fbnetv3.errors import did_you_mean
@@ -17,12 +18,14 @@ from fbnetv3.errors import did_you_mean
 _FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader for which a key given twice is an error, not the last one's."""
+class _UniqueKeys(plain_yaml.PlainLoader):
+    """A loader for which a key given twice is an error, not the last one's."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # the loader refuses it
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise ArchError(f"given twice (line {line})", key=key.value, value=None)
@@ -37,10 +40,11 @@ def parse_yaml(text: str, *, file: str | None = None) -> Any:
         ArchError: it is not yaml, or a key is there twice.
     """
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        problem = f"not yaml: {' '.join(str(error).split())}"
-        raise ArchError(problem, file=file, allowed="an architecture table in yaml") from None
+        return plain_yaml.parse_yaml(text, _UniqueKeys)
+    except plain_yaml.YamlError as error:
+        raise ArchError(
+            f"not yaml of plain values: {error}", file=file, allowed="an architecture table in yaml"
+        ) from None
     except ArchError as error:
         raise error.at(file=file) from None
 

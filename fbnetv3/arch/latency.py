@@ -171,7 +171,7 @@ class LatencyTable:
             raise ArchError(
                 f"cannot read the latency table: {error.strerror}; measure one: {make}", file=file
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArchError(
                 f"no latency table ({type(error).__name__}: {error}); measure one: {make}",
                 file=file,

@@ -51,7 +51,7 @@ REQUIRES = (
     "tabulate",
     "tensorboard",
     "termcolor>=1.1",
-    "torch>=2.4",
+    "torch>=2.10",
     "torchvision",
     "tqdm>4.29.0",
     "yacs>=0.1.8",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli import printable, require_detectron2, run_main
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write
 
@@ -152,10 +152,10 @@ def boxes(
 
 def _read(path: Path) -> Image.Image:
     from fbnetv3.data import DataError
-    from fbnetv3.data.decode import decode_rgb
+    from fbnetv3.data.decode import decode_rgb, read_image_file
 
     try:
-        return decode_rgb(path.read_bytes(), str(path), "replace or leave out the file")
+        return decode_rgb(read_image_file(path), str(path), "replace or leave out the file")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _to_device(classifier, arguments.device)
         printed = lines(classifier, images, arguments.topk)
     for line in printed:
-        print(line, flush=True)
+        print(printable(line), flush=True)
     return 0
 
 

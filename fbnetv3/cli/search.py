@@ -98,10 +98,13 @@ def _show_warnings(stream: TextIO | None) -> None:
 
 
 def _read_config(config_file: str, opts: list[str]) -> Any:
+    from fbnetv3.config.files import check_output_dir
     from fbnetv3.search.evaluator import get_search_cfg
 
     cfg, path = get_search_cfg(), find_config(config_file)
     cfg.merge_from_file(str(path))
+    if "OUTPUT_DIR" not in opts[::2]:
+        check_output_dir(cfg.OUTPUT_DIR, path)
     cfg.merge_from_list(opts)
     if not cfg.OUTPUT_DIR:
         cfg.OUTPUT_DIR = os.path.join("output", "search", path.stem)

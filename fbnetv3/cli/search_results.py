@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -159,11 +158,10 @@ def _winner(folder: RunFolder, name: str, told: list[str]) -> Winner:
 
 def _trained_score(metrics: Path) -> list[str]:
     """Returns what a winner scored when it was trained, if it was."""
-    if not metrics.is_file():
-        return []
-    scores: dict[str, float] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        scores |= {k: v for k, v in row.items() if k in ("val/top1", "val/top1_ema")}
+    from fbnetv3.engine.metrics import last_scores
+
+    kept = ("val/top1", "val/top1_ema")
+    found = last_scores(metrics).items()
+    scores = {k: v for k, v in found if k in kept and isinstance(v, (int, float))}
     told = ", ".join(f"{key.removeprefix('val/')} {value:.4g}" for key, value in scores.items())
     return [f"trained: {told}"] if told else []

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read_config(config_file: str, opts: list[str], output_dir: str | None = None) -> CfgNode:
     from fbnetv3.config import ConfigError, get_cfg
-    from fbnetv3.config.files import load_yaml
+    from fbnetv3.config.files import check_output_dir, load_yaml
 
     cfg = get_cfg()
     path = find_config(config_file)
@@ -88,6 +88,8 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
             "writes configs of the networks it finds, which can be trained"
         )
     cfg.merge_from_file(str(path))
+    if output_dir is None and "OUTPUT_DIR" not in opts[::2]:
+        check_output_dir(cfg.OUTPUT_DIR, path)
     cfg.merge_from_list(opts)
     if output_dir is not None:
         cfg.OUTPUT_DIR = output_dir

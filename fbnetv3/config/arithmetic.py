@@ -2,14 +2,14 @@
 
 detectron2's RetinaNet configs give their anchors as ``!!python/object/apply:eval``, which yaml's
 unsafe loader would hand to Python. Here numbers, lists, + - * / // % ** and loops over lists are
-computed, and nothing else.
+computed, up to a bounded number of values, and nothing else.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
@@ -24,6 +24,8 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.USub: operator.neg,
 }
 _LARGEST = 2.0**64
+_LONGEST = 1_000  # characters; Python's parser has limits of its own, some of which end the process
+_MOST_STEPS = 10_000  # loops in loops would take all memory
 
 
 def evaluate(text: str) -> Any:
@@ -32,27 +34,32 @@ def evaluate(text: str) -> Any:
     Raises:
         ValueError: it holds anything else (names, calls, strings, ...), or can't be computed.
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"an expression of {len(text)} characters; allowed: {_LONGEST}")
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body, {})
-    except (SyntaxError, ArithmeticError, RecursionError, TypeError) as error:
+        return _value(ast.parse(text.strip(), mode="eval").body, {}, iter(range(_MOST_STEPS)))
+    except (SyntaxError, ArithmeticError, RecursionError, MemoryError, TypeError) as error:
         raise ValueError(f"{text!r} can't be computed: {error}") from error
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> Any:
+    if next(steps, None) is None:
+        raise ValueError(f"more than {_MOST_STEPS} steps; write the numbers themselves")
     match node:
         case ast.Constant(value=int() | float() as number):
             return number
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_value(item, names) for item in items]
+            return [_value(item, names, steps) for item in items]
         case ast.UnaryOp(op=ast.USub(), operand=x):
-            return -_number(_value(x, names))
+            return -_number(_value(x, names, steps))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            sides = (_number(_value(side, names)) for side in (left, right))
+            sides = (_number(_value(side, names, steps)) for side in (left, right))
             return _number(_OPERATORS[type(op)](*sides))
         case ast.ListComp(elt=item, generators=[ast.comprehension() as loop]) if not loop.ifs:
-            return [_value(item, {**names, _loop_name(loop): x}) for x in _value(loop.iter, names)]
+            name, values = _loop_name(loop), _value(loop.iter, names, steps)
+            return [_value(item, {**names, name: x}, steps) for x in values]
     raise ValueError(f"{ast.unparse(node)!r} is no arithmetic of numbers and lists")
 
 

@@ -1,4 +1,4 @@
-"""Config files: yaml read safely, over the files that ``_BASE_`` names."""
+"""Config files: yaml of plain values, over the files that ``_BASE_`` names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import yaml
 
 from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.config.errors import ConfigError
+from fbnetv3.plain_yaml import PlainLoader, YamlError, parse_yaml
+
+_SUFFIXES = (".yaml", ".yml")
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, and the arithmetic that detectron2's own configs hold."""
+class _Loader(PlainLoader):
+    """Plain values, and the arithmetic that detectron2's own RetinaNet configs hold in a tag."""
 
     def computed(self, node: yaml.SequenceNode) -> Any:
         """Computes ``!!python/object/apply:eval ["[2 * x for x in [1, 2]]"]``."""
@@ -38,12 +41,11 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"_BASE_ goes round in a circle at {path}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = parse_yaml(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no yaml that can be read safely: {reason}") from error
+    except (YamlError, ValueError) as error:
+        raise ConfigError(f"{path} is no yaml that can be read safely: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no KEY: VALUE pairs")
     merged: dict[str, Any] = {}
@@ -53,6 +55,24 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     _merge_dict(merged, values)
     _check_version(merged, path)
     return merged
+
+
+def check_output_dir(output_dir: str, path: Path) -> None:
+    """Checks that a config file, perhaps of others, writes below its own folder or the current one.
+
+    Args:
+        output_dir: OUTPUT_DIR as the file states it; "" states none.
+        path: of the file.
+
+    Raises:
+        ConfigError: it is another place, to which only the command line may write.
+    """
+    allowed = (Path.cwd().resolve(), path.resolve().parent)
+    if not any(Path(output_dir).resolve().is_relative_to(folder) for folder in allowed):
+        raise ConfigError(
+            f"{path}: OUTPUT_DIR {output_dir} is neither below the current folder nor below the "
+            f"file's; a file may not write elsewhere, give it as argument: OUTPUT_DIR {output_dir}"
+        )
 
 
 def _find_arch(values: dict[str, Any], folder: Path) -> None:
@@ -69,6 +89,12 @@ def _base_names(base: Any, path: Path) -> list[Path]:
     names = [base] if isinstance(base, str) else base
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
+    for name in names:
+        # else a config could have any file read, or a device that never ends
+        if not name.endswith(_SUFFIXES):
+            raise ConfigError(
+                f"{path}: _BASE_ names {name!r}; allowed: files {' and '.join(_SUFFIXES)}"
+            )
     return [Path(name).expanduser() for name in names]
 
 

@@ -54,13 +54,31 @@ class CfgNode(DetectronCfgNode):
             ConfigError: the file is missing or no yaml, or has unknown keys or wrong types;
                 or ``allow_unsafe`` is asked for, which is never done.
         """
-        if allow_unsafe:
-            raise ConfigError("configs are read with the safe yaml loader only; drop allow_unsafe")
+        _refuse_unsafe(allow_unsafe)
         values = load_yaml(Path(cfg_filename))
         try:
             self._merge(values, ())
         except ConfigError as error:
             raise ConfigError(f"{cfg_filename}: {error}") from None
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Reads a yaml as :meth:`merge_from_file` does; fvcore's would unpickle where asked to.
+
+        Raises:
+            ConfigError: see there.
+        """
+        _refuse_unsafe(allow_unsafe)
+        return load_yaml(Path(filename))
+
+    @classmethod
+    def load_cfg(cls, cfg_file_obj_or_str: Any) -> CfgNode:
+        """Is refused: yacs would run a ``.py`` file.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("load_cfg of yacs runs .py files; read a yaml by merge_from_file")
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Merges another tree, or the part of one."""
@@ -91,7 +109,10 @@ class CfgNode(DetectronCfgNode):
                 self[key] = self._checked(key, value, full_key)
 
     def _decoded(self, value: Any, default: Any) -> Any:
-        decoded = self._decode_cfg_value(value)
+        try:
+            decoded = self._decode_cfg_value(value)
+        except (MemoryError, RecursionError):  # of Python's parser: brackets in brackets in ...
+            raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
         # OUTPUT_DIR 2024 is a name, no number
         is_name = isinstance(default, str) and isinstance(decoded, (int, float))
         return value if is_name and isinstance(value, str) else decoded
@@ -128,6 +149,11 @@ def _are_alike(value: Any, default: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _refuse_unsafe(allow_unsafe: bool) -> None:
+    if allow_unsafe:
+        raise ConfigError("configs are read with the safe yaml loader only; drop allow_unsafe")
 
 
 def _rebuilt(kind: type[CfgNode], items: Mapping[str, Any], flags: Mapping[str, Any]) -> CfgNode:

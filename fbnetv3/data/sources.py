@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
@@ -10,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.data.decode import IMAGE_SUFFIXES
+from fbnetv3.data.decode import IMAGE_SUFFIXES, MAX_BYTES, read_image_file
 from fbnetv3.data.errors import DataError, some
 
 _SPLIT_NAMES = frozenset(("train", "val", "valid", "validation", "test"))
-_MAX_FILE_BYTES = 1 << 30
 _LAYOUT = "images must lie as CLASS/NAME.jpg"
 
 
@@ -72,7 +72,7 @@ class FolderSource(Source):
 
     def read(self, i: int) -> bytes:
         try:
-            return (self.path / self.files[i]).read_bytes()
+            return read_image_file(self.path / self.files[i])
         except OSError as error:
             raise DataError(
                 f"{self.file_name(i)}: cannot read the file ({error.strerror or error}); "
@@ -104,7 +104,9 @@ class ZipSource(Source):
         archive = self._open()
         try:
             info = archive.getinfo(self._prefix + self.files[i])
-            if info.file_size > _MAX_FILE_BYTES:
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise zipfile.BadZipFile("it is a link")
+            if info.file_size > MAX_BYTES:
                 raise zipfile.BadZipFile(f"{info.file_size} bytes when unpacked")
             return archive.read(info)
         # RuntimeError: encrypted; NotImplementedError: a compression that Python lacks

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fbnetv3.data.errors import DataError, some
@@ -92,7 +92,7 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
     Args:
         name: what errors call the data set.
         json_file: the annotations.
-        image_root: the folder that ``file_name`` is relative to.
+        image_root: the folder that ``file_name`` is relative to, and can't lead out of.
 
     Raises:
         DataError: the file can't be read, or an entry is wrong; names file and id.
@@ -182,6 +182,7 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         file_name = entry.get("file_name")
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
             raise _Problem(f"image {number} has no file_name")
+        _refuse_outside(number, file_name)
         for key in ("width", "height"):
             if not _is_int(entry.get(key)) or entry[key] < 1:
                 raise _Problem(
@@ -189,6 +190,15 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
                     "pixels are whole numbers from 1 up"
                 )
     return dict(zip(numbers, entries, strict=True))
+
+
+def _refuse_outside(number: int, file_name: str) -> None:
+    path = PurePosixPath(file_name)
+    if path.is_absolute() or ".." in path.parts:
+        raise _Problem(
+            f"image {number} has file_name {file_name[:80]!r}, outside the image folder; allowed: "
+            "paths in it, without '..'; correct the json or name another image folder"
+        )
 
 
 def _record(image: Mapping[str, Any], root: Path) -> dict[str, Any]:

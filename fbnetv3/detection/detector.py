@@ -17,6 +17,8 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.detection.pictures import Drawn, draw_boxes
 from fbnetv3.zoo import LoadError, WeightsFileError, read_tensors
 
+_TOLD = ("MODEL", "INPUT", "TEST")
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -116,6 +118,27 @@ def is_detector_file(metadata: Mapping[str, Any]) -> bool:
     return metadata.get("task") == "detection"
 
 
+def told_config(metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what a detector's file tells of its config: the network and its input, no more.
+
+    Args:
+        metadata: of the file.
+        path: of the file, for errors.
+
+    Raises:
+        WeightsFileError: it tells no config or no classes.
+    """
+    config = metadata.get("config")
+    # not all that it may hold: a path of the writer's machine, as OUTPUT_DIR, is none of ours
+    told = {key: config.get(key) for key in _TOLD} if isinstance(config, Mapping) else {}
+    is_whole = bool(told) and all(isinstance(group, Mapping) for group in told.values())
+    if not is_whole or not isinstance(metadata.get("classes"), list):
+        raise WeightsFileError(
+            f"{path} does not tell {', '.join(_TOLD)} and classes; use one that training exported"
+        )
+    return told
+
+
 def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True) -> Detector:
     """Makes a detector of a file that training exported (``model_ema.safetensors``).
 
@@ -133,7 +156,7 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
     if not is_detector_file(metadata):
         raise WeightsFileError(f"{path} is not of a detector; use a file that training exported")
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(metadata["config"])
+    cfg.merge_from_other_cfg(told_config(metadata, path))
     classes = [str(name) for name in metadata["classes"]]
     model, full = build_detector(cfg, classes, torch.device("cpu"))
     if pretrained:

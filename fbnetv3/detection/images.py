@@ -15,13 +15,15 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image
 from fbnetv3.data.errors import DataError, some
 from fbnetv3.detection.coco import CocoDataset
+from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")
 _EXIF_ORIENTATION = 0x0112
 _MAX_THREADS = 8
+_FIX = "get it again"
 
 
 def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> CocoDataset:
@@ -71,17 +73,16 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
 def _problem(record: dict[str, Any], decode: bool) -> str | None:
     where = f"image {record['image_id']}"
     try:
-        with open(record["file_name"], "rb") as file:
-            with Image.open(file) as image:
+        with open_regular(record["file_name"], MAX_BYTES) as file:
+            with open_image(file, record["file_name"], _FIX) as image:
                 size = _shown_size(image)
             if decode:
                 file.seek(0)
-                decode_rgb(file.read(), record["file_name"], "get it again")
+                decode_rgb(file.read(), record["file_name"], _FIX)
     except DataError as error:
         return f"{where}: {error}"
     except OSError as error:
-        reason = error.strerror or "not an image file"
-        return f"{where}: cannot read {record['file_name']}: {reason}; get it again"
+        return f"{where}: cannot read {record['file_name']}: {error.strerror or error}; {_FIX}"
     except Exception as error:  # decoders raise anything on damaged files
         return f"{where}: cannot read {record['file_name']}: {' '.join(str(error).split())[:120]}"
     if size != (record["width"], record["height"]):

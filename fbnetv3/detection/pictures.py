@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from fbnetv3.data.decode import open_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import atomic_write
 
@@ -105,8 +106,9 @@ def _pair(
     dataset: CocoDataset,
     index: dict[int, int],
 ) -> Image.Image:
-    with Image.open(record["file_name"]) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    path = record["file_name"]
+    with open(path, "rb") as file, open_image(file, path) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
     scale = _WIDTH / image.width
     size = (_WIDTH, max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BILINEAR)

@@ -16,6 +16,7 @@ from fbnetv3.modeling import FBNetClassifier
 from fbnetv3.zoo import DownloadError, LoadError, fetch, find_record, load_state_dict, read_tensors
 from fbnetv3.zoo.download import ZOO_SCHEME
 
+_DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"
 # where statistics were folded into scale and shift, 0 and 1 stand for them
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
@@ -83,8 +84,21 @@ def _tensors(uri: str) -> dict[str, Tensor]:
         return read_tensors(fetch(find_record(uri.removeprefix(ZOO_SCHEME))))[0]
     path = Path(uri)
     if "://" in uri:
+        _refuse_address(uri)
         path = _downloaded(uri)
     return read_pickled_arrays(path) if path.suffix == ".pkl" else read_tensors(path)[0]
+
+
+def _refuse_address(uri: str) -> None:
+    """A config, perhaps of others, may name files of the zoo and of detectron2, and no others.
+
+    detectron2 would keep those under the path that the address states, ``..`` included.
+    """
+    if not uri.startswith(_DETECTRON2_SCHEME) or ".." in uri.split("/"):
+        raise DownloadError(
+            f"MODEL.WEIGHTS {uri} is not fetched; allowed: {ZOO_SCHEME}NAME, "
+            f"{_DETECTRON2_SCHEME}PATH without '..'; download it and give the file"
+        )
 
 
 def _downloaded(uri: str) -> Path:

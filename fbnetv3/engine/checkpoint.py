@@ -20,6 +20,8 @@ from torch import Tensor
 from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError, atomic_write
+from fbnetv3.zoo.errors import WeightsFileError
+from fbnetv3.zoo.files import refuse_packed
 
 __all__ = [
     "FORMAT_VERSION",
@@ -156,7 +158,7 @@ def load_checkpoint(
             f"cannot load checkpoint {path}: it holds objects other than tensors and plain values "
             "(perhaps code), which are never loaded; use a file that this program wrote"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # unpicklers raise anything on what is no pickle
         raise CheckpointError(
             f"cannot load checkpoint {path}: it is not a file of torch.save "
             f"({_first_line(error)}); use a file that this program wrote"
@@ -190,10 +192,13 @@ def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration])
 def _damage(path: Path) -> str | None:
     """Returns what is wrong with a file of torch.save (a zip with checksums), or None."""
     try:
+        refuse_packed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except FileNotFoundError:
         return "does not exist"
+    except WeightsFileError:
+        return "unpacks to more than it has, which torch.save never writes"
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
         return "is cut short or not a checkpoint"
     except OSError as error:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.engine.checkpoint import Checkpointer
-from fbnetv3.io import WriteError, atomic_write
+from fbnetv3.io import WriteError, atomic_write, refuse_links_out
 
 _log = logging.getLogger("fbnetv3")
 _OURS = (
@@ -73,8 +73,9 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
     """Saves the config, and says what differs from the one that a resumed run began with.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: no space or permission, or a file of ours is a link out of the folder.
     """
+    refuse_links_out(folder, _OURS)
     _remove(folder, _leftovers())
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fbnetv3.errors import FBNetError
-from fbnetv3.io import WriteError
+from fbnetv3.io import WriteError, refuse_links_out
 
 _LOGGERS = ("fbnetv3", "detectron2", "fvcore")
 
@@ -38,7 +38,7 @@ def setup_logging(folder: Path | None, rank: int) -> None:
         rank: of this process; others than 0 log warnings only.
 
     Raises:
-        WriteError: the folder can't be written.
+        WriteError: the folder can't be written, or its log.txt is a link out of it.
     """
     handlers: list[logging.Handler] = [_Terminal()]
     if folder is not None and rank == 0:
@@ -53,6 +53,7 @@ def setup_logging(folder: Path | None, rank: int) -> None:
 def _log_file(folder: Path) -> logging.Handler:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(folder, ("log.txt",))
         return _LogFile(folder / "log.txt", encoding="utf-8")
     except OSError as error:
         raise WriteError(

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fbnetv3.config import CfgNode, get_cfg, recipe_from_config, recipe_to_config
 from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, refuse_links_out
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.config import add_search_config, fixed_variables
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet_space import FBNetSpace
@@ -68,7 +67,7 @@ def candidate_config(
         config: value by variable.
         arch_file: where the architecture is written, if the space has one.
     """
-    values = yaml.safe_load(cfg.dump())
+    values = dict(parse_mapping(cfg.dump()))
     del values["SEARCH"]
     found = get_cfg()
     found.merge_from_other_cfg(values)
@@ -178,7 +177,7 @@ class TrainEvaluator:
 
     def _cfg(self) -> CfgNode:
         cfg = get_search_cfg()
-        cfg.merge_from_other_cfg(yaml.safe_load(self.config))
+        cfg.merge_from_other_cfg(parse_mapping(self.config))
         return cfg
 
     def _tidy(self, folder: Path, *, keep_weights: bool) -> None:
@@ -191,6 +190,7 @@ class TrainEvaluator:
 def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> None:
     """Trains; what the loop prints goes to a log. A stop by signal becomes an interrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    refuse_links_out(log.parent, (log.name,))
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
         # what these imports warn of belongs into the log, too
         from fbnetv3.engine.hooks import StoppedError

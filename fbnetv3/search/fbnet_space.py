@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fbnetv3.arch import Arch, ArchError, Block, count_cost
 from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import Layer, round_channels
 from fbnetv3.errors import did_you_mean
+from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space import SearchSpace
@@ -78,15 +78,15 @@ class FBNetSpace:
         """
         path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
         try:
-            table = yaml.safe_load(path.read_text(encoding="utf-8"))
+            table = parse_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             known = list_spaces()
             raise SearchError(
                 f"space {name!r}: cannot read {path}; give a path, or one of {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             ) from error
-        except yaml.YAMLError as error:
-            raise SearchError(f"space {path} is no yaml: {' '.join(str(error).split())}") from error
+        except (YamlError, UnicodeDecodeError) as error:
+            raise SearchError(f"space {path} is no yaml of plain values: {error}") from error
         if not isinstance(table, dict):
             raise SearchError(f"space {path} holds no KEY: VALUE pairs")
         try:

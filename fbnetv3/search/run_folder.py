@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, refuse_links_out
+from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.study_lock import FileLock
+
+_WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class RunFolder:
@@ -34,15 +36,29 @@ class RunFolder:
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
 
     def require(self) -> None:
-        """Raises a SearchError where the folder holds no run."""
+        """Raises a SearchError where the folder holds no run, a WriteError as :meth:`locked`."""
         if not self.config.is_file():
             raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
+        self._refuse_links()
+
+    def _refuse_links(self) -> None:
+        refuse_links_out(self.path, (".lock", ".search.db.lock", "candidates", "search.db*"))
+        refuse_links_out(self.candidates, ("*",))
 
     def winners(self) -> dict[str, list[str]]:
-        """Returns what was noted of each winner, by the name of its yaml."""
-        if not self._winners.is_file():
-            return {}
-        found: dict[str, list[str]] = json.loads(self._winners.read_text(encoding="utf-8"))
+        """Returns what was noted of each winner, by the name of its yaml.
+
+        Raises:
+            SearchError: winners.json holds something else, such as the name of another folder.
+        """
+        found = _read_json(self._winners)
+        for name, told in found.items():
+            is_told = isinstance(told, list) and all(isinstance(line, str) for line in told)
+            if not _WINNER.fullmatch(name) or not is_told:
+                raise SearchError(
+                    f"{self._winners} holds {name!r}: {str(told)[:80]}; allowed: the name of a "
+                    "yaml in the folder, and lines about it; remove the entry"
+                )
         return found
 
     def note_winner(self, name: str, told: Sequence[str]) -> None:
@@ -57,8 +73,10 @@ class RunFolder:
 
         Raises:
             SearchError: another process has it; the message names that.
+            WriteError: a link in the folder leads out of it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse_links()
         lock = FileLock(
             self.path / ".lock",
             lambda owner: (
@@ -91,12 +109,15 @@ class RunFolder:
             may_change: full keys that may differ.
 
         Raises:
-            SearchError: names the keys that differ.
+            SearchError: names the keys that differ; or config.yaml can't be read.
         """
         if not self.config.is_file():
             return
-        before = _leaves(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        now = _leaves(yaml.safe_load(text))
+        try:
+            before = _leaves(parse_mapping(self.config.read_text(encoding="utf-8")))
+        except (YamlError, UnicodeDecodeError) as error:
+            raise SearchError(f"{self.config}: {error}; give another OUTPUT_DIR") from error
+        now = _leaves(parse_mapping(text))
         differ = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*before, *now})
@@ -117,11 +138,9 @@ class RunFolder:
         Raises:
             SearchError: names the keys whose files differ.
         """
-        if not self._files.is_file():
-            return
-        before = json.loads(self._files.read_text(encoding="utf-8"))
+        before = _read_json(self._files)
         differ = [
-            f"{key} (sha256 was {before[key][:12]}..., is {found[:12]}...)"
+            f"{key} (sha256 was {str(before[key])[:12]}..., is {found[:12]}...)"
             for key, found in files.items()
             if before.get(key, found) != found
         ]
@@ -130,6 +149,19 @@ class RunFolder:
                 f"{self.path}: since the search began, the content changed of the file of "
                 f"{'; '.join(differ)}; put it back, or give another OUTPUT_DIR"
             )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a json file, {} where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SearchError(f"{path} is no json: {error}; remove it") from error
+    if not isinstance(found, dict):
+        raise SearchError(f"{path} holds a {type(found).__name__}, no names with values; remove it")
+    return found
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

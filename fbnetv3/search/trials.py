@@ -20,6 +20,23 @@ STUDY = "jointnas"
 _NOTE = "note."
 _BUSY_S = 120.0
 """Patience with a SQLite file that another program has locked."""
+_NUMBER, _NONE = (int, float), type(None)
+# of what a storage, perhaps of others, holds of a trial
+_KINDS: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "number": (int,),
+    "batch": (int,),
+    "config": (dict,),
+    "max_epochs": (int, _NONE),
+    "statistics": (dict,),
+    "predicted": (*_NUMBER, _NONE),
+    "stage": (str,),
+    "state": (str,),
+    "score": (*_NUMBER, _NONE),
+    "final_score": (*_NUMBER, _NONE),
+    "reports": (dict,),
+    "reason": (str, _NONE),
+}
 
 
 @dataclass
@@ -191,7 +208,7 @@ class OptunaStore:
 
     def load(self) -> list[Trial]:
         found = [
-            Trial.from_dict(json.loads(trial.user_attrs["trial"]))
+            _stored(trial.user_attrs["trial"])
             for trial in self._study.get_trials(deepcopy=False)
             if "trial" in trial.user_attrs
         ]
@@ -253,6 +270,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stored(text: Any) -> Trial:
+    """Reads a finished trial of a storage.
+
+    Raises:
+        SearchError: it is none. A running one would be trained, under the id that it gives itself.
+    """
+    try:
+        values = json.loads(text)
+        wrong = [key for key, value in values.items() if not isinstance(value, _KINDS[key])]
+        numbers = [*values["statistics"].values(), *values["reports"].values()]
+        needed = values["score"] if values["state"] == "complete" else values["reason"]
+        is_finished = values["state"] in ("complete", "failed") and needed is not None
+        if wrong or not is_finished or not all(isinstance(n, _NUMBER) for n in numbers):
+            raise ValueError(f"wrong are {', '.join(wrong) or 'its state or numbers'}")
+        return Trial.from_dict(values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SearchError(
+            f"the storage holds a trial that this program did not write ({str(text)[:60]}...: "
+            f"{type(error).__name__} {error}); give another storage"
+        ) from error
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:

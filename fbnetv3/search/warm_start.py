@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space import SearchSpace
 from fbnetv3.search.trials import Trial
@@ -66,15 +65,29 @@ def _rows_of(path: Path) -> list[tuple[Mapping[str, Any], float]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise SearchError(f"warm start: cannot read {path}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SearchError(f"warm start: {path} is no csv: {error}; give a table as text") from error
     found: list[tuple[Mapping[str, Any], float]] = []
     for number, row in enumerate(rows, start=2):
         if "score" not in row:
             raise SearchError(f"warm start: {path} has no column 'score'")
-        # values are read as yaml reads them: 3, 0.1, true, text
-        values = {key: yaml.safe_load(text) for key, text in row.items() if text not in ("", None)}
+        values = _values_of(row, f"warm start: {path} line {number}")
         score = values.pop("score", math.nan)
         try:
             found.append((values, float(score)))
         except (TypeError, ValueError) as error:
             raise SearchError(f"warm start: {path} line {number}: score {score!r}") from error
+    return found
+
+
+def _values_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Reads values as yaml does: 3, 0.1, true, text."""
+    found: dict[str, Any] = {}
+    for key, text in row.items():
+        if text in ("", None):
+            continue
+        try:
+            found[key] = parse_yaml(text)
+        except (YamlError, AttributeError, TypeError) as error:  # a row of more cells than columns
+            raise SearchError(f"{where}: {key}={str(text)[:40]!r}: {error}") from error
     return found

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from PIL import Image
 from torch import nn
 
 from fbnetv3.arch import Arch, get_arch
+from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.zoo import api
 from fbnetv3.zoo.converters import load_state_dict
 from fbnetv3.zoo.errors import WeightsFileError
@@ -114,8 +114,14 @@ def arch_of(
     if isinstance(told, Mapping):
         return Arch.from_dict(told, file=os.fspath(path))
     if isinstance(told, str):
-        is_table = "\n" in told.strip() or told.lstrip().startswith("{")
-        return Arch.from_yaml(told, file=os.fspath(path)) if is_table else told
+        if "\n" in told.strip() or told.lstrip().startswith("{"):
+            return Arch.from_yaml(told, file=os.fspath(path))
+        if told.endswith((".yaml", ".yml")):
+            raise WeightsFileError(
+                f"{path} names the file {told[:80]!r} as its architecture, "
+                "which is not read; name it with --model"
+            )
+        return told
     raise WeightsFileError(f"{path} does not tell its architecture; name it with --model")
 
 
@@ -137,7 +143,7 @@ def _names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str,
 def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Finds the preprocessing that a file tells, itself or in the config saved with it."""
     config = metadata.get("config")
-    tree = yaml.safe_load(config) if isinstance(config, str) else config
+    tree = parse_yaml(config) if isinstance(config, str) else config
     section = tree.get("INPUT", {}) if isinstance(tree, Mapping) else {}
     # 0 in a config means: derived from the architecture
     told = {ours: section[key] for ours, key in _CONFIG_KEYS.items() if section.get(key)}

@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from fbnetv3.errors import did_you_mean
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.zoo.download import package_dir
 from fbnetv3.zoo.errors import DownloadError, RecordError
 from fbnetv3.zoo.files import read_tensors, sha256_of
@@ -51,7 +50,7 @@ class DetectorRecord:
 def detector_records() -> tuple[DetectorRecord, ...]:
     """Returns every record."""
     text = resources.files("fbnetv3.zoo").joinpath("records", _FILE).read_text("utf-8")
-    return tuple(_record(entry) for entry in yaml.safe_load(text)["detectors"])
+    return tuple(_record(entry) for entry in parse_mapping(text)["detectors"])
 
 
 def _record(entry: Mapping[str, object]) -> DetectorRecord:
@@ -124,10 +123,11 @@ def measure_ap(
         overrides: of the file's config, ``KEY, VALUE, ...``.
     """
     from fbnetv3.config import get_cfg
+    from fbnetv3.detection.detector import told_config
     from fbnetv3.engine.train import evaluate
 
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(read_tensors(path)[1]["config"])
+    cfg.merge_from_other_cfg(told_config(read_tensors(path)[1], path))
     cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
     cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
     cfg.merge_from_list(list(overrides))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,28 @@ def _without_prefix(tensors: Tensors, prefix: str = "module.") -> Tensors:
     return {key[len(prefix) :]: value for key, value in tensors.items()}
 
 
+def refuse_packed(path: str | os.PathLike[str]) -> None:
+    """Refuses an archive that unpacks to more than it is, before anything of it is unpacked.
+
+    ``torch.save`` stores tensors as they are; one that is packed can fill the memory from a file of
+    a thousandth of that.
+
+    Raises:
+        WeightsFileError: it does.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > os.path.getsize(path):
+        raise WeightsFileError(
+            f"{path} unpacks to {unpacked} bytes, more than it has; files of torch.save are not "
+            "packed: get it as .safetensors, or as torch.save wrote it"
+        )
+
+
 def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    refuse_packed(path)
     # weights_only: the unpickler knows tensors and plain containers and refuses anything else
     saved = torch.load(path, map_location="cpu", weights_only=True)
     found = _unwrap(saved)

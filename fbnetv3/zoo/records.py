@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import yaml
-
 from fbnetv3.arch import Arch, get_arch, scaling
 from fbnetv3.errors import did_you_mean
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.zoo.errors import RecordError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -201,7 +200,7 @@ def record_from_dict(entry: Mapping[str, Any], where: str = "record") -> WeightR
 
 def _read(filename: str) -> list[WeightRecord]:
     text = resources.files("fbnetv3.zoo").joinpath("records", filename).read_text("utf-8")
-    data = yaml.safe_load(text)
+    data = parse_mapping(text)
     base = {"origin": data["source"], **data["defaults"]}
     return [record_from_dict(base | entry, filename) for entry in data["weights"]]
 

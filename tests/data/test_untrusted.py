@@ -1,0 +1,142 @@
+"""Images and archives of others: headers that lie, formats with code, links, paths that climb."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fbnetv3.cli.predict import lines
+from fbnetv3.data import DataError, build_dataset
+from fbnetv3.data.decode import FORMATS, decode_rgb
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file\n%%EOF\n"
+
+
+def png(side: int = 8) -> bytes:
+    """A small PNG whose header, checksum included, claims ``side`` pixels a side."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    data = bytearray(out.getvalue())
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def _tree(root: Path) -> Path:
+    (root / "cat").mkdir(parents=True)
+    (root / "cat" / "0.png").write_bytes(png())
+    return root
+
+
+def _zip(path: Path, extra: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {"cat/0.png": png(), **extra}.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("limit", [89_478_485, None])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_of_60000_pixels_a_side(
+    packed: bool, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    bomb = png(60_000)
+    if packed:
+        root = _zip(tmp_path / "set.zip", {"cat/1.png": bomb})
+    else:
+        root = _tree(tmp_path / "set")
+        (root / "cat" / "1.png").write_bytes(bomb)
+    dataset = build_dataset(str(root))
+    assert dataset.image(0).size == (8, 8)
+    with pytest.raises(DataError, match=r"cat/1\.png: .*(too large|60000 x 60000 pixels)"):
+        dataset.image(1)
+    assert len(build_dataset(str(root), skip_broken=True)) == 1
+
+
+def test_predict_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(60_000))
+    with pytest.raises(DataError, match=r"bomb\.png"):
+        next(lines(None, [path], 1))  # type: ignore[arg-type]
+
+
+def test_formats_that_other_programs_run_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.check_call", lambda *a, **k: started.append(a))
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(DataError, match=r"photo\.jpg: not an image file of BMP"):
+        decode_rgb(EPS, "photo.jpg")
+    assert not started
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(EPS)) as image:
+        image.load()
+    assert started  # Pillow itself would have
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_all_formats_that_are_listed_are_read(kind: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, kind)
+    assert decode_rgb(out.getvalue(), "x").size == (8, 8)
+
+
+def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "set")
+    os.symlink("/dev/zero", root / "cat" / "1.png")
+    os.mkfifo(root / "cat" / "2.png")
+    dataset = build_dataset(str(root))
+    for number in (1, 2):
+        with pytest.raises(DataError, match=rf"{number}\.png: cannot read.*regular"):
+            dataset.image(number)
+    with pytest.raises(DataError, match="not a regular file"):
+        next(lines(None, [root / "cat" / "1.png"], 1))  # type: ignore[arg-type]
+
+
+def test_paths_that_climb_out_of_an_archive(tmp_path: Path) -> None:
+    names = ["../up.png", "cat/../../up.png", "/abs/up.png", "../cat/up.png", "cat/./../up.png"]
+    path = _zip(tmp_path / "set.zip", {})
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in names:
+            archive.writestr(name, png())
+    dataset = build_dataset(str(path))
+    assert [dataset.file_name(i) for i in range(len(dataset))] == [f"{path}/cat/0.png"]
+    dataset.image(0)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["set.zip"]  # nothing is unpacked
+
+
+def test_links_in_an_archive(tmp_path: Path) -> None:
+    path = _zip(tmp_path / "set.zip", {})
+    link = zipfile.ZipInfo("cat/1.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(DataError, match=r"cat/1\.png: .*it is a link"):
+        build_dataset(str(path)).image(1)
+
+
+def test_a_file_that_unpacks_to_more_than_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbnetv3.data.sources.MAX_BYTES", 1 << 20)
+    path = _zip(tmp_path / "set.zip", {"cat/1.png": bytes(4 << 20)})
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(DataError, match=r"cat/1\.png: .*4194304 bytes when unpacked"):
+        build_dataset(str(path)).image(1)
+
+
+def test_a_file_larger_than_an_image(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "set")
+    with (root / "cat" / "1.png").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # a hole: no disk is used
+    with pytest.raises(DataError, match=r"1\.png: cannot read .*1073741825 bytes"):
+        build_dataset(str(root)).image(1)
