@@ -15,6 +15,7 @@ from projects.search_quality.methods import METHODS, PEERS
 
 FOLDER = Path(__file__).parent
 STEP, MARKS = 8, (48, 96, 144, 192)
+DEFAULT = "JointNAS"
 Floats = npt.NDArray[np.float64]
 Runs = dict[str, dict[int, list[float]]]
 
@@ -38,12 +39,12 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
-    """Returns each method's rank by seed, and the number of seeds.
+    """Returns the rank by seed of the default and each peer, and the number of seeds.
 
-    Methods that have fewer seeds than the default are not ranked: they would cost the rest theirs.
+    Peers that have fewer seeds than the default are not ranked: they would cost the rest theirs.
     """
-    wanted = len(runs.get("JointNAS", {}))
-    names = [m for m in METHODS if len(runs.get(m, {})) >= max(1, wanted)]
+    wanted = len(runs.get(DEFAULT, {}))
+    names = [m for m in (DEFAULT, *PEERS) if len(runs.get(m, {})) >= max(1, wanted)]
     common = sorted(set.intersection(*(set(runs[m]) for m in names))) if names else []
     if not common:
         return {}, 0
@@ -52,36 +53,63 @@ def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
     return dict(zip(names, placed, strict=True)), len(common)
 
 
+def difference(runs: Runs, method: str) -> str:
+    """Returns by how much more regret a form ends with than the default, seed by seed."""
+    own, other = runs.get(DEFAULT, {}), runs[method]
+    gaps = np.array([other[seed][-1] - own[seed][-1] for seed in sorted(set(own) & set(other))])
+    if not len(gaps):
+        return "-"
+    low, high = interval(gaps)
+    return f"{gaps.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def table(name: str, runs: Runs) -> str:
-    """Returns one problem's table in Markdown, best mean rank first."""
+    """Returns one problem's tables in Markdown: peers by mean rank, forms against the default."""
     placed, common = ranks(runs, MARKS[-1])
-    rows = []
+    rows, forms = [], []
     for method in (m for m in METHODS if m in runs):
         curves = np.array(list(runs[method].values()))
-        means = [curves[:, mark // STEP - 1].mean() for mark in MARKS]
-        low, high = interval(curves[:, -1])
-        rank = "-"
+        cells = " | ".join(_cells(curves))
+        if method not in (DEFAULT, *PEERS):
+            forms.append(f"| {method} | {cells} | {difference(runs, method)} | {len(curves)} |")
+            continue
+        order, rank = 99 + curves[:, -1].mean(), "-"
         if method in placed:
-            a, b = interval(placed[method])
-            rank = f"{placed[method].mean():.1f} ({a:.1f} to {b:.1f})"
-        cells = [f"{m:.3f}" for m in means[:-1]]
-        cells.append(f"{means[-1]:.3f} ({low:.3f} to {high:.3f})")
-        order = placed[method].mean() if method in placed else 99 + means[-1]
-        shown = f"**{method}**" if method == "JointNAS" else method
-        rows.append((order, f"| {shown} | {' | '.join(cells)} | {rank} | {len(curves)} |"))
-    head = f"### {name}\n\nRanks over {common} seeds that all ranked methods have.\n\n"
-    head += "| method | 48 | 96 | 144 | 192 | mean rank at 192 | seeds |\n" + "|---" * 7 + "|\n"
-    return head + "\n".join(text for _, text in sorted(rows)) + "\n\n" + verdict(runs) + "\n"
+            low, high = interval(placed[method])
+            order = placed[method].mean()
+            rank = f"{order:.1f} ({low:.1f} to {high:.1f})"
+        shown = f"**{method}**" if method == DEFAULT else method
+        rows.append((order, f"| {shown} | {cells} | {rank} | {len(curves)} |"))
+    parts = [
+        f"### {name}",
+        f"Ranks over {common} seeds that all ranked methods have.",
+        "\n".join([_head("method", "mean rank at 192"), *(text for _, text in sorted(rows))]),
+        verdict(runs, list(placed)),
+    ]
+    if forms:
+        parts.append("\n".join([_head("form", "regret above the default's"), *forms]))
+    return "\n\n".join(parts) + "\n"
 
 
-def verdict(runs: Runs) -> str:
-    """Says whether the default has the best peer's regret after half of the evaluations."""
+def _head(first: str, last: str) -> str:
+    return f"| {first} | 48 | 96 | 144 | 192 | {last} | seeds |\n" + "|---" * 7 + "|"
+
+
+def _cells(curves: Floats) -> list[str]:
+    """Returns the mean regret at each mark, the last with its interval."""
+    means = [curves[:, mark // STEP - 1].mean() for mark in MARKS]
+    low, high = interval(curves[:, -1])
+    return [*(f"{m:.3f}" for m in means[:-1]), f"{means[-1]:.3f} ({low:.3f} to {high:.3f})"]
+
+
+def verdict(runs: Runs, ranked: list[str]) -> str:
+    """Says whether the default has the best ranked peer's regret after half of the evaluations."""
     last, half = MARKS[-1] // STEP - 1, MARKS[1] // STEP - 1
-    peers = {m: np.mean([c[last] for c in runs[m].values()]) for m in PEERS if m in runs}
-    if not peers or "JointNAS" not in runs:
+    peers = {m: np.mean([c[last] for c in runs[m].values()]) for m in PEERS if m in ranked}
+    if not peers or DEFAULT not in runs:
         return ""
     best = min(peers, key=lambda m: peers[m])
-    own = np.array(list(runs["JointNAS"].values())).mean(0)
+    own = np.array(list(runs[DEFAULT].values())).mean(0)
     reached = np.flatnonzero(own <= peers[best])
     after = f"after {STEP * (reached[0] + 1)} evaluations" if len(reached) else "not at all"
     return (
@@ -108,8 +136,8 @@ def plot(found: dict[str, Runs], path: Path) -> None:
                 continue
             mean = np.array(list(runs[method].values())).mean(0)
             x = STEP * np.arange(1, len(mean) + 1)
-            style = "-" if method.startswith("JointNAS") else "--"
-            width = 2.6 if method == "JointNAS" else 1.2
+            style = "-" if method.startswith(DEFAULT) else "--"
+            width = 2.6 if method == DEFAULT else 1.2
             (line,) = axis.plot(x, mean, style, color=colours[i], lw=width, label=method)
             shown.setdefault(method, line)
         axis.set(title=name, yscale="log", xlabel="evaluations", xticks=MARKS)
