@@ -74,6 +74,7 @@ def next_batch(
     count: int,
     tried: set[bytes],
     random: np.random.Generator,
+    pending: Levels | None = None,
 ) -> Pool:
     """Returns a batch of candidates that were not tried; fewer only where there are no more.
 
@@ -83,10 +84,11 @@ def next_batch(
         count: size of the batch.
         tried: keys of candidates that may not be chosen.
         random: source of all draws.
+        pending: candidates that are being trained: taken to come out as predicted.
     """
     taken = set(tried)
     improving = round(count * _IMPROVING)
-    first = improvement_batch(candidates, predictor.process, improving, taken, random)
+    first = improvement_batch(candidates, predictor.process, improving, taken, random, pending)
     taken |= set(keys_of(first))
     rest = count - len(first)
     second = first[:0]
@@ -118,11 +120,15 @@ def improvement_batch(
     count: int,
     tried: set[bytes],
     random: np.random.Generator,
+    pending: Levels | None = None,
 ) -> Levels:
     """Returns at most ``count`` distinct candidates of high expected improvement."""
     known, best = candidates.starts(random), process.best
     features = candidates.encode(known)
-    believed = Believed(process, count)
+    waiting = candidates.pool.levels[:0] if pending is None else pending
+    believed = Believed(process, count + len(waiting))
+    if len(waiting):
+        best = max(best, float(believed.add(_wide(candidates, waiting)).max()))
     watched = [believed.watch(features.astype(np.float64))]
     taken, rows = set(tried), []
     each = max(1, -(-count // _CLIMBS))
@@ -151,7 +157,7 @@ def improvement_batch(
             taken.add(row.tobytes())
             rows.append(row)
             # what is believed is to be improved on, too: else all would go to the same peak
-            best = max(best, believed.add(_wide(candidates, row[None])))
+            best = max(best, float(believed.add(_wide(candidates, row[None]))[0]))
             scores = log_improvement(*watched[-1].posterior(), best)
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
 

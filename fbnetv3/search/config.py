@@ -27,6 +27,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "PRETRAIN": (True, "train the architecture encoder on statistics first"),
     "EARLY_STOP": (0.92, "rank correlation from which on candidates stop early; 0: never"),
     "FINALISTS": (8, "candidates of stage 2 that are trained before a winner is named"),
+    "AHEAD": (0, "trials that may still run when the next batch is proposed; 0: none"),
     "WARM_START": ("", "csv of an earlier search: a column a variable, and 'score'"),
     "STORAGE": ("", "Optuna URL, as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR"),
     "STUDY": ("jointnas", "name of the search in the storage, which may hold many"),
@@ -117,6 +118,7 @@ def search_arguments(cfg: Any) -> dict[str, Any]:
         "pretrain": node.PRETRAIN,
         "early_stop_threshold": node.EARLY_STOP or None,
         "finalists": node.FINALISTS,
+        "ahead": node.AHEAD,
         "warm_start": node.WARM_START or None,
         "seed": cfg.SEED,
         "evolution": EvolutionSettings(
@@ -132,6 +134,7 @@ def _check_numbers(node: Any) -> None:
         ("BATCH_SIZE", 1, node.POOL_SIZE),
         ("ITERATIONS", 1, math.inf),
         ("FINALISTS", 0, math.inf),
+        ("AHEAD", 0, math.inf),
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),
         ("THREADS", 1, math.inf),

@@ -19,6 +19,8 @@ from fbnetv3.search.trials import Trial
 Evaluate = Callable[[Trial], float | None]
 Finished = Callable[[Trial, float | None, str | None], None]
 """Called in the searching process for each trial: score, or None and the reason of failure."""
+More = Callable[[], Sequence[Trial]]
+"""Called there after each: further trials to run, with those that still run."""
 _PATIENCE_S = 30.0
 
 
@@ -29,8 +31,17 @@ class Executor(Protocol):
     may finish in any order.
     """
 
-    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
-        """Evaluates each trial and calls ``finished`` for it; returns when all are done."""
+    def run(
+        self,
+        evaluate: Evaluate,
+        trials: Sequence[Trial],
+        finished: Finished,
+        more: More | None = None,
+    ) -> None:
+        """Evaluates each trial and calls ``finished`` for it; returns when all are done.
+
+        What ``more`` gives is evaluated, too. None: nothing.
+        """
 
     def close(self) -> None:
         """Ends workers, which may save what they have."""
@@ -39,9 +50,18 @@ class Executor(Protocol):
 class InProcess:
     """One trial after the other, here."""
 
-    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
-        for trial in trials:
+    def run(
+        self,
+        evaluate: Evaluate,
+        trials: Sequence[Trial],
+        finished: Finished,
+        more: More | None = None,
+    ) -> None:
+        todo = deque(trials)
+        while todo:
+            trial = todo.popleft()
             finished(trial, *_attempt(evaluate, trial))
+            todo.extend(more() if more else ())
 
     def close(self) -> None:
         return
@@ -85,15 +105,27 @@ class LocalWorkers:
         self._workers: list[_Worker] = []
         self._payload: bytes | None = None
 
-    def run(self, evaluate: Evaluate, trials: Sequence[Trial], finished: Finished) -> None:
+    def run(
+        self,
+        evaluate: Evaluate,
+        trials: Sequence[Trial],
+        finished: Finished,
+        more: More | None = None,
+    ) -> None:
         import cloudpickle
 
         payload = cloudpickle.dumps(evaluate)
         if payload != self._payload:
             self.close()
             self._payload = payload
+        todo = deque(trials)
+
+        def told(trial: Trial, score: float | None, reason: str | None) -> None:
+            finished(trial, score, reason)
+            todo.extend(more() if more else ())
+
         try:
-            self._run(deque(trials), finished)
+            self._run(todo, told)
         except BaseException:
             self.close()
             raise

@@ -173,17 +173,19 @@ class Believed:
         """Returns points (n, d) whose posterior follows at little cost what is added."""
         return Watched(self, torch.from_numpy(x))
 
-    def add(self, x: Floats) -> float:
-        """Believes the prediction at a point (1, d), and returns it."""
-        process, point, n = self._process, torch.from_numpy(x), self._known
+    def add(self, x: Floats) -> Floats:
+        """Believes the predictions at points (n, d), and returns them, (n,)."""
+        process, points = self._process, torch.from_numpy(x)
+        old, new = self._known, self._known + len(points)
         with torch.no_grad():
-            mean, whitened = self._solved(point)
-            variance = process._signal + process._noise + _JITTER - (whitened**2).sum()
-            self._factor[n, :n] = whitened[:, 0]
-            self._factor[n, n] = variance.clamp_min(_JITTER).sqrt()
-            self._points[n] = point[0]
-        self._known = n + 1
-        return float(mean[0])
+            mean, whitened = self._solved(points)
+            covariance = _plus(self._kernel(points, points), process._noise + _JITTER)
+            covariance -= whitened.T @ whitened
+            self._factor[old:new, :old] = whitened.T
+            self._factor[old:new, old:new] = _safe_cholesky(covariance)
+            self._points[old:new] = points
+        self._known = new
+        return mean.numpy()
 
     def _solved(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean, (n,), and the covariance with what is known, whitened, (known, n)."""
@@ -262,6 +264,16 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     """Returns distances times the root of five, as a Matern 5/2 kernel has them."""
     square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
     return math.sqrt(5) * (square.clamp_min(0) + 1e-12).sqrt()
+
+
+def _safe_cholesky(covariance: Tensor) -> Tensor:
+    """Returns the factor of a covariance that rounding may have left without one."""
+    noise = _JITTER
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if not failed:
+            return factor
+        covariance, noise = _plus(covariance, noise), 10 * noise
 
 
 def _plus(gram: Tensor, noise: Tensor | float) -> Tensor:

@@ -38,6 +38,9 @@ class JointNAS:
         predictor: ``default``, or ``paper`` for the paper's.
         early_stop_threshold: of the rank correlation; None: train all in full.
         finalists: candidates of stage 2 that are trained; 0: none.
+        ahead: trials that may still run when the next batch of stage 1 is proposed. 0: none, and
+            the search follows from the seed alone. More keep many workers busy beside stragglers;
+            then it also follows from which trials those were, which the storage keeps.
         evolution: settings of stage 2.
         pretrain: whether the encoder learns the statistics first.
         warm_start: trials of an earlier search, (config, score) pairs or a csv.
@@ -64,6 +67,7 @@ class JointNAS:
         predictor: str = "default",
         early_stop_threshold: float | None = 0.92,
         finalists: int = 8,
+        ahead: int = 0,
         evolution: EvolutionSettings | None = None,
         pretrain: bool = True,
         warm_start: WarmStart | None = None,
@@ -73,8 +77,8 @@ class JointNAS:
         seed: int = 0,
         watch: Watch | None = None,
     ) -> None:
-        _check_counts(pool_size, batch_size, iterations, finalists)
-        self.space = space
+        _check_counts(pool_size, batch_size, iterations, finalists, ahead)
+        self.space, self._ahead = space, ahead
         self._batch_size, self._iterations, self._finalists = batch_size, iterations, finalists
         self._executor: Executor = executor or InProcess()
         self._watch = watch or (lambda event, trial: None)
@@ -103,6 +107,7 @@ class JointNAS:
                 "predictor": predictor,
                 "early_stop_threshold": early_stop_threshold,
                 "finalists": finalists,
+                **({"ahead": ahead} if ahead else {}),
                 "evolution": vars(evolution or EvolutionSettings()),
                 "pretrain": pretrain,
                 "warm_start": [[t.id, t.score] for t in warm],
@@ -110,6 +115,7 @@ class JointNAS:
             }
         )
         self._batches: list[list[Trial]] = []
+        self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
 
     @property
@@ -123,10 +129,11 @@ class JointNAS:
         return [trial for batch in self._batches for trial in batch]
 
     def ask(self) -> list[Trial]:
-        """Returns the trials of the present batch that have no result yet; [] when done.
+        """Returns the trials that have no result yet; [] when the search is done.
 
-        Asking again before telling returns the same trials. From the first call on, this process
-        coordinates the study, until it ends or calls :meth:`close`.
+        These are of one batch, with ``ahead`` of several. Asking again before telling returns the
+        same trials. From the first call on, this process coordinates the study, until it ends or
+        calls :meth:`close`.
 
         Raises:
             SearchError: another process coordinates the study; the message names that.
@@ -134,12 +141,14 @@ class JointNAS:
         self._store.hold()
         if not self._batches:
             self._stored = self._store.load()  # what another process did before this one's turn
-        while True:
-            running = (
-                [t for t in self._batches[-1] if t.state == "running"] if self._batches else []
-            )
-            if running or not self._propose():
-                return running
+        while self._is_due() and self._propose():
+            pass
+        return list(self._running.values())
+
+    def _is_due(self) -> bool:
+        """Tells whether few enough trials run to propose further ones."""
+        is_coarse = len(self._batches) < self._iterations
+        return len(self._running) <= (self._ahead if is_coarse else 0)
 
     def tell(
         self,
@@ -163,17 +172,13 @@ class JointNAS:
                 f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
                 f"and {len(told)} reasons"
             )
-        running = (
-            {t.number: t for t in self._batches[-1] if t.state == "running"}
-            if self._batches
-            else {}
-        )
         for trial in trials:
-            if running.get(trial.number) is not trial:
+            if self._running.get(trial.number) is not trial:
                 raise SearchError(f"trial {trial.id} is not one that waits for a result")
         for trial, score, reason in zip(trials, scores, told, strict=True):
             trial.finish(score, reason)
             self._store.add(trial)
+            del self._running[trial.number]
             self._watch("finish", trial)
 
     def run(self, evaluate: Evaluate) -> SearchResult:
@@ -183,14 +188,24 @@ class JointNAS:
             evaluate: trial -> score, higher is better; may call ``trial.report(epoch, score)``
                 and is to train for ``trial.max_epochs`` epochs where that is not None.
         """
+        started: set[int] = set()
+
+        def waiting() -> list[Trial]:
+            """Returns the trials that nobody works on yet."""
+            found = [t for t in self.ask() if t.number not in started]
+            for trial in found:
+                started.add(trial.number)
+                self._listen(trial)
+                self._watch("start", trial)
+            return found
+
+        def finished(trial: Trial, score: float | None, reason: str | None) -> None:
+            self.tell([trial], [score], [reason])
+
+        more = waiting if self._ahead else None
         try:
-            while trials := self.ask():
-                for trial in trials:
-                    self._listen(trial)
-                    self._watch("start", trial)
-                self._executor.run(
-                    evaluate, trials, lambda t, score, reason: self.tell([t], [score], [reason])
-                )
+            while trials := waiting():
+                self._executor.run(evaluate, trials, finished, more)
         finally:
             self._executor.close()
             self.close()
@@ -247,9 +262,10 @@ class JointNAS:
             return []
         last = max(t.batch for t in self._stored)
         found = [[t for t in self._stored if t.batch == number] for number in range(last + 1)]
-        wanted = self._finalists if last == self._iterations else self._batch_size
-        if len(found[-1]) < wanted:  # others of this batch have no result yet
-            found[-1].append(Trial("", -1, last, {}))
+        for number, batch in enumerate(found):
+            wanted = self._finalists if number == self._iterations else self._batch_size
+            if len(batch) < wanted and (self._ahead or number == last):
+                batch.append(Trial("", -1, number, {}))  # others of it have no result yet
         return found
 
     def _note(self) -> None:
@@ -266,7 +282,7 @@ class JointNAS:
     def _propose(self) -> bool:
         """Adds the next batch; False where the search is done."""
         number = len(self._batches)
-        if number:
+        if number and not self._running:
             self._note()
         if number >= self._iterations + (self._finalists > 0):
             return False
@@ -275,19 +291,21 @@ class JointNAS:
             trials = self._proposed(number)
         self._batches.append(trials)
         # an exhausted space gives an empty batch: stage 1 is over, stage 2 has nothing new
-        return bool(trials) or self._propose()
+        self._running |= {t.number: t for t in trials if t.state == "running"}
+        return True
 
     def _replayed(self, number: int) -> list[Trial] | None:
         """Returns a batch from storage, if a later one shows that it was complete."""
         stored = self._stored or []
-        if not any(t.batch > number for t in stored):
+        if self._ahead or not any(t.batch > number for t in stored):
             return None
         return [t for t in stored if t.batch == number]
 
     def _proposed(self, number: int) -> list[Trial]:
         is_fine = number == self._iterations
         count = self._finalists if is_fine else self._batch_size
-        trials = self._planner.propose(self._batches, count, "fine" if is_fine else "coarse")
+        past = self._seen_by(number)
+        trials = self._planner.propose(past, count, "fine" if is_fine else "coarse")
         stored = {t.id: t for t in self._stored or [] if t.batch == number}
         strange = set(stored) - {t.id for t in trials}
         if strange:
@@ -298,16 +316,32 @@ class JointNAS:
             )
         return [stored.get(t.id, t) for t in trials]
 
+    def _seen_by(self, number: int) -> list[list[Trial]]:
+        """Returns the past as a batch was, or is now, proposed from: some of it may still run."""
+        if not self._ahead:
+            return self._batches
+        name = f"running_at_batch_{number}"
+        running = self._store.notes().get(name)
+        if running is None:
+            running = sorted(self._running)
+            self._store.note(name, running)  # before the batch: from this alone it can be repeated
+        hidden = set(running)
+        return [
+            [t.unfinished() if t.number in hidden else t for t in batch] for batch in self._batches
+        ]
+
 
 def _row(statistics: dict[str, Any], i: int) -> dict[str, float]:
     return {name: float(values[i]) for name, values in statistics.items()}
 
 
-def _check_counts(pool_size: int, batch_size: int, iterations: int, finalists: int) -> None:
-    if batch_size < 1 or iterations < 1 or finalists < 0:
+def _check_counts(
+    pool_size: int, batch_size: int, iterations: int, finalists: int, ahead: int
+) -> None:
+    if batch_size < 1 or iterations < 1 or finalists < 0 or ahead < 0:
         raise SearchError(
             f"batch_size={batch_size} and iterations={iterations} must be at least 1, "
-            f"finalists={finalists} at least 0"
+            f"finalists={finalists} and ahead={ahead} at least 0"
         )
     if batch_size > pool_size:
         raise SearchError(

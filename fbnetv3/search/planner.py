@@ -106,13 +106,15 @@ class Planner:
         return Plan(self._pool, self._reach, trained)
 
     def known(self, batches: Batches) -> Known:
-        """Returns the trials so far; the first full batch is scored at the early epoch."""
+        """Returns the trials so far, with their scores at the early epoch, once that is known."""
         trials = [*self._warm, *(t for batch in batches for t in batch)]
         stop = self._early_stop(batches)
-        if stop is not None and stop.epoch is not None:
-            for trial in trials:
-                if trial.state == "complete":
-                    trial.score = trial.reports.get(stop.epoch, trial.final_score)
+        epoch = None if stop is None else stop.epoch
+        for trial in trials:
+            if trial.state == "complete":
+                # both ways: a batch may have been proposed when less was known than now
+                final = trial.final_score
+                trial.score = final if epoch is None else trial.reports.get(epoch, final)
         return Known(trials, stop)
 
     def _early_stop(self, batches: Batches) -> EarlyStop | None:
@@ -124,7 +126,10 @@ class Planner:
         return find_early_stop(reports, self._threshold)
 
     def model(self, batches: Batches) -> Model | None:
-        """Returns the predictor of all complete batches, None where there are too few scores."""
+        """Returns the predictor of the batches that are whole, None where there are too few scores.
+
+        Those after the first that still runs are left out: what is told does not depend on when.
+        """
         count = _whole(batches)
         if count not in self._models:
             self._models[count] = self._fitted(batches[:count], count)
@@ -154,8 +159,16 @@ class Planner:
         return [model.card for model in models if model is not None]
 
     def propose(self, batches: Batches, count: int, stage: str) -> list[Trial]:
-        """Returns the next batch of trials; fewer than ``count`` where the space is exhausted."""
-        known, model = self.known(batches), self.model(batches)
+        """Returns the next batch of trials; fewer than ``count`` where the space is exhausted.
+
+        Args:
+            batches: the past; trials in it may still run.
+            count: of trials.
+            stage: ``coarse`` or ``fine``.
+        """
+        known = self.known(batches)
+        is_whole = _whole(batches) == len(batches)
+        model = self.model(batches) if is_whole else self._fitted(batches, len(batches))
         if stage == "fine":
             chosen = self._finalists(batches, known, count) if model else None
         else:
@@ -207,7 +220,9 @@ class Planner:
                 self._pool,
                 self._elite(known),
             )
-            return next_batch(candidates, model.predictor, count, tried, random)
+            running = [t.config for t in known.trials if t.state == "running"]
+            pending = self._space.levels(running) if running else self._pool.levels[:0]
+            return next_batch(candidates, model.predictor, count, tried, random, pending)
         if not len(free):
             return free
         features = self._encoding.encode(free.levels)
@@ -265,5 +280,6 @@ class Planner:
 
 
 def _whole(batches: Batches) -> int:
-    """Returns how many batches have all results."""
-    return sum(all(t.state != "running" for t in batch) for batch in batches)
+    """Returns how many batches there are before the first that still runs."""
+    ends = (i for i, batch in enumerate(batches) if any(t.state == "running" for t in batch))
+    return next(ends, len(batches))

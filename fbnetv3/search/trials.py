@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fbnetv3.search.errors import SearchError
@@ -95,6 +95,10 @@ class Trial:
             self.state, self.reason = "failed", f"the score is {value}"
             return
         self.state, self.score, self.final_score = "complete", value, value
+
+    def unfinished(self) -> Trial:
+        """Returns the trial as it was before it had a result."""
+        return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values; epochs become texts in JSON and are read back as numbers."""
