@@ -1,0 +1,173 @@
+"""Runs a search of the paper's space with simulated trainings on many simulated workers.
+
+    python -m projects.scale.simulate --workers 1000 --batch-size 1000 --iterations 10
+    python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
+
+All but the trainings is real: pool, predictors, proposals, the storage. A training's score is that
+of ``synthetic`` (projects/search_quality); its time is simulated: one unit on average, half of it
+in proportion to its MACs, times a log-normal factor (``--spread``). Prints one line of json:
+
+* ``deciding_ms``: CPU time of the coordinator a trial, without the storage's and the first set-up;
+* ``storing_ms``: CPU time a trial in the storage;
+* ``database_kb``, ``memory_mb``: size a trial of the storage's file; largest size of the process;
+* ``busy``: share of the workers' time in stage 1 that was spent on trainings;
+* ``regret``: as in projects/search_quality, of the best observed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from fbnetv3.search import JointNAS, Trial
+from fbnetv3.search.executor import Evaluate, Finished, More
+from projects.search_quality import problems
+
+
+class SimulatedWorkers:
+    """An executor whose workers take time on a clock of their own.
+
+    Args:
+        count: of workers.
+        mean: of a statistic that training times are in proportion to.
+        spread: standard deviation of the logarithm of the random factor.
+        seed: of the factors.
+
+    Attributes:
+        busy: sum of the training times so far.
+        clock: time so far.
+    """
+
+    def __init__(self, count: int, mean: float, spread: float, seed: int) -> None:
+        self._count, self._mean, self._spread = count, mean, spread
+        self._random = np.random.default_rng([seed, 51])
+        self.busy = self.clock = 0.0
+
+    def run(
+        self,
+        evaluate: Evaluate,
+        trials: Sequence[Trial],
+        finished: Finished,
+        more: More | None = None,
+    ) -> None:
+        waiting, running = list(trials)[::-1], list[tuple[float, int, Trial]]()
+        while waiting or running:
+            while waiting and len(running) < self._count:
+                trial = waiting.pop()
+                took = self._duration(trial)
+                self.busy += took
+                heapq.heappush(running, (self.clock + took, trial.number, trial))
+            self.clock, _, trial = heapq.heappop(running)
+            finished(trial, evaluate(trial), None)
+            waiting[:0] = list(more() if more else ())[::-1]
+
+    def _duration(self, trial: Trial) -> float:
+        factor = np.exp(self._spread * self._random.standard_normal() - self._spread**2 / 2)
+        return float((0.5 + 0.5 * trial.statistics["macs"] / self._mean) * factor)
+
+    def close(self) -> None:
+        return
+
+
+class Stopwatch:
+    """CPU seconds spent in a method of an object."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Adds what the block takes."""
+        begin = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds += time.process_time() - begin
+
+
+def simulate(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what one search cost and found."""
+    problem = problems.get("synthetic")
+    median, best = problems.reference("synthetic")
+    noise = np.random.default_rng([args.seed, 52])
+    whole, storing = Stopwatch(), Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "search.db"
+        search = JointNAS(
+            problem.space,
+            statistics=problem.statistics,
+            constraints=problem.constraints,
+            batch_size=args.batch_size,
+            iterations=args.iterations,
+            ahead=args.ahead,
+            finalists=0,
+            early_stop_threshold=None,
+            storage=f"sqlite:///{database}" if args.storage else None,
+            seed=args.seed,
+        )
+        workers = SimulatedWorkers(
+            args.workers, float(search.plan.pool.statistics["macs"].mean()), args.spread, args.seed
+        )
+        told: list[Trial] = []
+
+        def finished(trial: Trial, score: float | None, reason: str | None) -> None:
+            told.append(trial)
+            with storing.running():
+                search.tell([trial], [score], [reason])
+
+        def waiting() -> list[Trial]:
+            with whole.running():
+                found = [t for t in search.ask() if t.number not in started]
+            started.update(t.number for t in found)
+            return found
+
+        def evaluate(trial: Trial) -> float:
+            return float(problem.measure([trial.config], noise)[0])
+
+        started: set[int] = set()
+        while trials := waiting():
+            workers.run(evaluate, trials, finished, waiting if args.ahead else None)
+        size = database.stat().st_size if args.storage else 0
+    scores = [t.score or -np.inf for t in told]
+    truth = problem.truth([told[int(np.argmax(scores))].config])[0]
+    count = len(told)
+    return {
+        "trials": count,
+        "deciding_ms": round(1e3 * whole.seconds / count, 2),
+        "storing_ms": round(1e3 * storing.seconds / count, 2),
+        "database_kb": round(size / 1e3 / count, 2),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "busy": round(workers.busy / (args.workers * workers.clock), 3),
+        "regret": round(float((best - truth) / (best - median)), 4),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=1000)
+    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--ahead", type=int, default=0)
+    parser.add_argument("--spread", type=float, default=0.25, help="of the logarithm of times")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-storage", dest="storage", action="store_false", help="in memory")
+    args = parser.parse_args()
+    print(json.dumps({**vars(args), **simulate(args)}))
+
+
+if __name__ == "__main__":
+    main()
