@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -191,6 +192,7 @@ class OptunaStore:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
+        self._where = without_password(url)
         try:
             self._lock = study_lock(url, study)
             self._study = optuna.create_study(
@@ -199,7 +201,7 @@ class OptunaStore:
         except Exception as error:  # Optuna and its database drivers raise all kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SearchError(
-                f"storage {without_password(url)!r} can't be opened: {reason}; give an Optuna URL "
+                f"storage {self._where!r} can't be opened: {reason}; give an Optuna URL "
                 "such as sqlite:///search.db (PostgreSQL's driver: pip install "
                 "'fbnetv3[postgres]')"
             ) from error
@@ -227,18 +229,36 @@ class OptunaStore:
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
         if failed:
             attributes["reason"] = trial.reason
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
-                value=None if failed else trial.final_score,
-                params={name: _param(d, trial.config[name]) for name, d in self._items()},
-                distributions=self._distributions,
-                user_attrs={**attributes, "trial": json.dumps(trial.to_dict())},
-                intermediate_values={
-                    epoch: s for epoch, s in trial.reports.items() if math.isfinite(s)
-                },
-            )
+        found = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
+            value=None if failed else trial.final_score,
+            params={name: _param(d, trial.config[name]) for name, d in self._items()},
+            distributions=self._distributions,
+            user_attrs={**attributes, "trial": json.dumps(trial.to_dict())},
+            intermediate_values={e: s for e, s in trial.reports.items() if math.isfinite(s)},
         )
+        with self._writing(f"trial {trial.id}"):
+            self._study.add_trial(found)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Turns what the database refuses into one line.
+
+        Raises:
+            SearchError: it is full, read-only, locked for too long or gone.
+        """
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            cause = error.__cause__ or error
+            reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+            raise SearchError(
+                f"{what} can't be kept in {self._where}: {reason}; what was kept before is safe: "
+                "mend that, and the same command goes on"
+            ) from error
 
     def _items(self) -> list[tuple[str, optuna.distributions.BaseDistribution]]:
         return list(self._distributions.items())
@@ -260,7 +280,8 @@ class OptunaStore:
     def note(self, name: str, value: Any) -> None:
         plain, key = _plain(value), f"{_NOTE}{name}"
         if self._study.user_attrs.get(key) != plain:
-            self._study.set_user_attr(key, plain)
+            with self._writing(name):
+                self._study.set_user_attr(key, plain)
 
     def notes(self) -> dict[str, Any]:
         attributes = self._study.user_attrs
