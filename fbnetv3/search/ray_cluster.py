@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 from fbnetv3.search.errors import SearchError
@@ -11,6 +12,7 @@ from fbnetv3.search.errors import SearchError
 # For a search on this machine alone: candidates send scores, no arrays, and nobody looks at a
 # dashboard.
 _LOCAL = {"include_dashboard": False, "object_store_memory": 100_000_000}
+_KNOCK_S = 10.0
 
 
 class Cluster:
@@ -60,6 +62,7 @@ class Cluster:
         if is_local:  # a cluster that we start sends nothing home, unless the user says so
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
+            _knock(self._address)
             self.ray.init(
                 address=self._address,
                 log_to_driver=False,
@@ -108,6 +111,13 @@ class Cluster:
 def one_line(error: BaseException) -> str:
     """Returns the end of an error's text, where Ray says most."""
     return " ".join(str(error).split())[-300:]
+
+
+def _knock(address: str) -> None:
+    """Raises an OSError where nothing listens: ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def _imported() -> Any:

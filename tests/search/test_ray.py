@@ -125,12 +125,13 @@ def test_parts_of_several_are_refused(cpus: float, gpus: float | None) -> None:
         Cluster("", cpus, gpus)
 
 
-def test_an_address_where_nothing_listens(start: Start) -> None:
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:9"])
+def test_an_address_where_nothing_listens(start: Start, address: str) -> None:
     imported()
     code = (
         "from fbnetv3.search import RayWorkers, SearchError\n"
-        "try: RayWorkers(address='nonsense').run(len, [], print)\n"
+        f"try: RayWorkers(address='{address}').run(len, [], print)\n"
         "except SearchError as error: print(error)"
     )
     out = finish(start([sys.executable, "-c", code]))[0].strip()
-    assert "the Ray cluster 'nonsense' can't be used" in out.splitlines()[-1]
+    assert f"the Ray cluster '{address}' can't be used" in out.splitlines()[-1]
