@@ -70,8 +70,9 @@ class Cluster:
                 **(_LOCAL if is_local else {}),
             )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+            why = one_line(error.__cause__ or error)  # a token that is asked for is told below
             raise SearchError(
-                f"the Ray cluster {self._address!r} can't be used: {one_line(error)}; start one "
+                f"the Ray cluster {self._address!r} can't be used: {why}; start one "
                 "with 'ray start --head' and give its address (SEARCH.RAY.ADDRESS), or give none "
                 "for one of this machine's own"
             ) from error
