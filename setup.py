@@ -49,8 +49,8 @@ REQUIRES = [
     "wheel>=0.43",  # 0.48.0
 ]
 EXTRAS = {
-    "ray": ["ray>=2.30,<3"],
-    "postgres": ["psycopg2-binary>=2.9,<3"],  # 2.9.13
+    "ray": ["ray>=2.30,<3"],  # 2.60.0; SEARCH.EXECUTOR ray
+    "postgres": ["psycopg2-binary>=2.9,<3"],  # 2.9.13; SEARCH.STORAGE postgresql://...
     # what projects/search_quality compares with, beside what is needed anyway
     "peers": [
         "cmaes>=0.10",  # 0.13.1
@@ -65,6 +65,7 @@ EXTRAS = {
         "pytest>=8.2",  # 9.2.0
         "pytest-timeout>=2.3",  # 2.4.0
         "pytest-xdist>=3.6",  # 3.8.0
+        "ray>=2.30,<3",  # 2.60.0
         "ruff>=0.6",  # 0.17.6
         "timm>=1.0.9,<2",  # 1.0.31
         "types-PyYAML>=6",  # 6.0.12.20261113

@@ -22,6 +22,7 @@ from fbnetv3.cli.search_results import (
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
+    from fbnetv3.search.executor import Executor
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
     from fbnetv3.search.run_folder import RunFolder
@@ -31,6 +32,7 @@ _EPILOG = """\
 examples:
   %(prog)s --config-file model_zoo/search/digits.yaml
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
+  %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
@@ -112,12 +114,11 @@ def _read_config(config_file: str, opts: list[str]) -> Any:
     return cfg
 
 
-def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
+def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> JointNAS:
     """Makes the search that a config describes, on the storage of its folder."""
     from fbnetv3.arch.latency import LatencyTable
     from fbnetv3.search.config import search_arguments
     from fbnetv3.search.evaluator import num_classes_from_config, space_from_config
-    from fbnetv3.search.executor import InProcess, LocalWorkers
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.run_folder import RunFolder
 
@@ -129,7 +130,7 @@ def _build(cfg: Any, *, watch: Any = None) -> JointNAS:
     return JointNAS(
         space.space,
         statistics=statistics,
-        executor=LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess(),
+        executor=executor,
         storage=node.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage,
         study=node.STUDY,
         watch=watch,
@@ -159,7 +160,7 @@ def _search(config_file: str, opts: list[str]) -> int:
 
 def _run(cfg: Any, folder: Any) -> None:
     from fbnetv3.cli.search_preflight import check_trainings
-    from fbnetv3.search.config import file_hashes
+    from fbnetv3.search.config import executor_from_config, file_hashes
     from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
     from fbnetv3.search.progress import SearchProgress
 
@@ -175,8 +176,9 @@ def _run(cfg: Any, folder: Any) -> None:
                 progress.say(f"round {number}: {card}")
         progress(event, trial)
 
+    executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
-    search = _build(cfg, watch=watch)
+    search = _build(cfg, executor=executor, watch=watch)
     # not before: a config that is refused leaves nothing that its mended form would differ from
     folder.keep_config(cfg.dump(), file_hashes(cfg))
     for line in _plan_lines(cfg, search):

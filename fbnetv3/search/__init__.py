@@ -19,6 +19,7 @@ _HOME_OF = {
     "IntRange": "space",
     "JointNAS": "jointnas",
     "LocalWorkers": "executor",
+    "RayWorkers": "ray_executor",
     "SearchError": "errors",
     "SearchResult": "result",
     "SearchSpace": "space",
@@ -35,6 +36,7 @@ __all__ = [
     "IntRange",
     "JointNAS",
     "LocalWorkers",
+    "RayWorkers",
     "SearchError",
     "SearchResult",
     "SearchSpace",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from fbnetv3.search.executor import InProcess, LocalWorkers
     from fbnetv3.search.fine import EvolutionSettings
     from fbnetv3.search.jointnas import JointNAS
+    from fbnetv3.search.ray_executor import RayWorkers
     from fbnetv3.search.result import SearchResult
     from fbnetv3.search.space import Choice, FloatRange, IntRange, SearchSpace, When
     from fbnetv3.search.trials import Trial

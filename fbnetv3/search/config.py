@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from fbnetv3.search.constraints import Constraint
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.executor import Executor, InProcess, LocalWorkers
 from fbnetv3.search.fine import EvolutionSettings
 
 KEYS: dict[str, tuple[Any, str]] = {
@@ -31,12 +32,23 @@ KEYS: dict[str, tuple[Any, str]] = {
     "WARM_START": ("", "csv of an earlier search: a column a variable, and 'score'"),
     "STORAGE": ("", "Optuna URL, as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR"),
     "STUDY": ("jointnas", "name of the search in the storage, which may hold many"),
-    "WORKERS": (0, "worker processes; 0: train in this process"),
+    "EXECUTOR": ("local", "where candidates train: 'local' (this machine), or 'ray' (a cluster)"),
+    "WORKERS": (0, "worker processes of 'local'; 0: train in this process"),
     "THREADS": (1, "threads of each worker"),
     "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
     "HOLD_OUT": (0, "score on so many training images held back; 0: on DATASETS.TEST"),
     "KEEP_WEIGHTS": (False, "keep the weights of every candidate, not its scores only"),
     "FINAL": ([], "KEY VALUE pairs that the winners' configs change, such as a longer schedule"),
+    "RAY.ADDRESS": (
+        "",
+        "of a cluster, as 10.0.0.1:6379; '': RAY_ADDRESS, else one of our own here",
+    ),
+    "RAY.WORKERS": (0, "at most so many candidates at a time; 0: as many as there is room for"),
+    "RAY.CPUS": (0.0, "CPUs of a candidate; 0: as many as THREADS"),
+    "RAY.GPUS": (
+        -1.0,
+        "GPUs of a candidate, 0.25: four share one; -1: 1 if MODEL.DEVICE may use it",
+    ),
     "EVOLUTION.BEST": (50, "best trained candidates in stage 2's first generation (p)"),
     "EVOLUTION.RANDOM": (50, "random ones in it (q)"),
     "EVOLUTION.CHILDREN": (12, "children of each candidate per generation"),
@@ -45,7 +57,17 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.PATIENCE": (1, "... in so many generations in a row"),
 }
 # How a search runs, not what it finds: these may differ when one goes on.
-MAY_CHANGE = ("OUTPUT_DIR", "SEARCH.WORKERS", "SEARCH.THREADS", "SEARCH.KEEP_WEIGHTS")
+MAY_CHANGE = (
+    "OUTPUT_DIR",
+    "SEARCH.EXECUTOR",
+    "SEARCH.WORKERS",
+    "SEARCH.THREADS",
+    "SEARCH.RAY.ADDRESS",
+    "SEARCH.RAY.WORKERS",
+    "SEARCH.RAY.CPUS",
+    "SEARCH.RAY.GPUS",
+    "SEARCH.KEEP_WEIGHTS",
+)
 
 # Files whose content decides what a search finds; a warm start's scores are in the storage.
 _FILES = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
@@ -58,13 +80,13 @@ def add_search_config(cfg: Any) -> Any:
     cfg.SEARCH = node()
     cfg.set_new_allowed(False)
     cfg.SEARCH.set_new_allowed(True)
-    cfg.SEARCH.EVOLUTION = node()
-    cfg.SEARCH.EVOLUTION.set_new_allowed(True)
     for full_key, (value, _) in KEYS.items():
         group, _, key = full_key.rpartition(".")
+        if group and group not in cfg.SEARCH:
+            cfg.SEARCH[group] = node()
+            cfg.SEARCH[group].set_new_allowed(True)
         (cfg.SEARCH[group] if group else cfg.SEARCH)[key] = value
-    cfg.SEARCH.EVOLUTION.set_new_allowed(False)
-    cfg.SEARCH.set_new_allowed(False)
+    cfg.SEARCH.set_new_allowed(False)  # its groups, too
     return cfg
 
 
@@ -127,6 +149,45 @@ def search_arguments(cfg: Any) -> dict[str, Any]:
     }
 
 
+def executor_from_config(cfg: Any) -> Executor:
+    """Returns what SEARCH.EXECUTOR names, set up by SEARCH.WORKERS and THREADS, or SEARCH.RAY.
+
+    Raises:
+        SearchError: there is no such executor, it is not installed, or it can't be so.
+    """
+    made = _EXECUTORS.get(cfg.SEARCH.EXECUTOR)
+    if made is None:
+        raise SearchError(
+            f"SEARCH.EXECUTOR={cfg.SEARCH.EXECUTOR!r} is none; allowed: {', '.join(_EXECUTORS)}"
+        )
+    return made(cfg)
+
+
+def _local(cfg: Any) -> Executor:
+    node = cfg.SEARCH
+    return LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess()
+
+
+def _ray(cfg: Any) -> Executor:
+    from fbnetv3.search.ray_executor import RayWorkers
+
+    node, device = cfg.SEARCH, cfg.MODEL.DEVICE.partition(":")[0]
+    # auto takes a GPU where there is one: known when the cluster is
+    gpus = _GPUS.get(device) if node.RAY.GPUS < 0 else node.RAY.GPUS
+    return RayWorkers(
+        node.RAY.WORKERS or None,
+        cpus=node.RAY.CPUS or node.THREADS,
+        gpus=gpus,
+        threads=node.THREADS,
+        address=node.RAY.ADDRESS,
+        shared=cfg.OUTPUT_DIR,
+    )
+
+
+_EXECUTORS = {"local": _local, "ray": _ray}
+_GPUS = {"cpu": 0.0, "cuda": 1.0}
+
+
 def _check_numbers(node: Any) -> None:
     """Raises a SearchError where a number can't be meant."""
     for key, low, high in (
@@ -140,12 +201,17 @@ def _check_numbers(node: Any) -> None:
         ("THREADS", 1, math.inf),
         ("CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
+        ("RAY.WORKERS", 0, math.inf),
+        ("RAY.CPUS", 0, math.inf),
+        ("RAY.GPUS", -1, math.inf),
     ):
-        if not low <= node[key] <= high:
+        group, _, name = key.rpartition(".")
+        value = (node[group] if group else node)[name]
+        if not low <= value <= high:
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
             if key == "BATCH_SIZE":
                 allowed += " (SEARCH.POOL_SIZE)"
-            raise SearchError(f"SEARCH.{key}={node[key]!r} is out of range; allowed: {allowed}")
+            raise SearchError(f"SEARCH.{key}={value!r} is out of range; allowed: {allowed}")
 
 
 def _check_storage(url: str) -> None:

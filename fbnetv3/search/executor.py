@@ -21,7 +21,8 @@ Finished = Callable[[Trial, float | None, str | None], None]
 """Called in the searching process for each trial: score, or None and the reason of failure."""
 More = Callable[[], Sequence[Trial]]
 """Called there after each: further trials to run, with those that still run."""
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
+"""So long a worker may take to save what it has."""
 
 
 class Executor(Protocol):
@@ -83,6 +84,40 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
+class Batch:
+    """Trials of a batch that wait for a worker, each tried once more where that worker dies.
+
+    Args:
+        trials: of the batch.
+        finished: called for each.
+        more: gives further trials, asked after each.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], finished: Finished, more: More | None = None
+    ) -> None:
+        self.todo, self._tell, self._more = deque(trials), finished, more
+        self._deaths: set[int] = set()
+
+    def finished(self, trial: Trial, score: float | None, reason: str | None) -> None:
+        """Tells a trial's result, and takes what there is to do next."""
+        self._tell(trial, score, reason)
+        self.todo.extend(self._more() if self._more else ())
+
+    def lost(self, trial: Trial, reason: str) -> None:
+        """Counts the death of a trial's worker: the first is forgiven, the second fails it.
+
+        Args:
+            trial: that the worker had begun.
+            reason: what became of the worker, such as ``was ended by SIGKILL``.
+        """
+        if trial.number in self._deaths:
+            self.finished(trial, None, f"its worker {reason}, twice")
+            return
+        self._deaths.add(trial.number)
+        self.todo.appendleft(trial)
+
+
 class LocalWorkers:
     """Worker processes on this machine, started once and kept.
 
@@ -102,7 +137,7 @@ class LocalWorkers:
         if count < 1 or threads < 1:
             raise SearchError(f"LocalWorkers({count}, threads={threads}): both must be >= 1")
         self._count, self._threads = count, threads
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._payload: bytes | None = None
 
     def run(
@@ -118,38 +153,31 @@ class LocalWorkers:
         if payload != self._payload:
             self.close()
             self._payload = payload
-        todo = deque(trials)
-
-        def told(trial: Trial, score: float | None, reason: str | None) -> None:
-            finished(trial, score, reason)
-            todo.extend(more() if more else ())
-
         try:
-            self._run(todo, told)
+            self._run(Batch(trials, finished, more))
         except BaseException:
             self.close()
             raise
 
-    def _run(self, todo: deque[Trial], finished: Finished) -> None:
-        deaths: dict[int, str] = {}
-        while todo or any(w.trial for w in self._workers):
-            self._hand_out(todo)
+    def _run(self, batch: Batch) -> None:
+        while batch.todo or any(w.trial for w in self._workers):
+            self._hand_out(batch.todo)
             busy = {w.connection: w for w in self._workers if w.trial}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    self._bury(worker, todo, deaths, finished)
+                    self._bury(worker, batch)
                     continue
-                worker.take(message, finished)
+                worker.take(message, batch.finished)
 
     def _hand_out(self, todo: deque[Trial]) -> None:
         for worker in list(self._workers):
             if not worker.trial and not worker.process.is_alive():
                 self._workers.remove(worker)
         while len(self._workers) < min(self._count, len(todo) + self._busy()):
-            self._workers.append(_Worker(self._payload or b"", self._threads))
+            self._workers.append(Worker(self._payload or b"", self._threads, os.getcwd()))
         for worker in self._workers:
             if todo and worker.trial is None:
                 worker.start(todo.popleft())
@@ -157,18 +185,10 @@ class LocalWorkers:
     def _busy(self) -> int:
         return sum(worker.trial is not None for worker in self._workers)
 
-    def _bury(
-        self, worker: _Worker, todo: deque[Trial], deaths: dict[int, str], finished: Finished
-    ) -> None:
-        trial = worker.trial
-        assert trial is not None
+    def _bury(self, worker: Worker, batch: Batch) -> None:
+        assert worker.trial is not None
         self._workers.remove(worker)
-        reason = worker.cause_of_death()
-        if trial.number in deaths:
-            finished(trial, None, f"its worker {reason}, twice")
-            return
-        deaths[trial.number] = reason
-        todo.appendleft(trial)
+        batch.lost(worker.trial, worker.cause_of_death())
 
     def close(self) -> None:
         workers, self._workers = self._workers, []
@@ -183,20 +203,27 @@ class LocalWorkers:
             raise
 
 
-class _Worker:
-    """A process and the trial it works on."""
+class Worker:
+    """A process on this machine and the trial it works on.
 
-    def __init__(self, payload: bytes, threads: int) -> None:
+    Args:
+        payload: the evaluation, pickled by cloudpickle.
+        threads: its OMP_NUM_THREADS.
+        folder: its working directory.
+    """
+
+    def __init__(self, payload: bytes, threads: int, folder: str) -> None:
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.trial: Trial | None = None
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, payload, threads), daemon=True
+            target=_work, args=(theirs, payload, threads, folder), daemon=True
         )
         self.process.start()
         theirs.close()
 
     def start(self, trial: Trial) -> None:
+        """Hands a trial to the process."""
         self.trial = trial
         try:
             self.connection.send(trial.to_dict())
@@ -215,19 +242,22 @@ class _Worker:
         finished(trial, *content)
 
     def cause_of_death(self) -> str:
-        self.process.join(_PATIENCE_S)
+        """Returns how the process ended, as words that follow "its worker"."""
+        self.process.join(PATIENCE_S)
         code = self.process.exitcode
         if code is not None and code < 0:
             return f"was ended by {signal.Signals(-code).name}"
         return f"stopped with exit status {code}"
 
     def stop(self) -> None:
+        """Asks the process to end; a training saves a checkpoint first."""
         if self.trial is not None:
-            self.process.terminate()  # SIGTERM: a training saves a checkpoint
+            self.process.terminate()
         self.connection.close()
 
     def join(self) -> None:
-        self.process.join(_PATIENCE_S)
+        """Waits for its end, and ends it where that takes too long."""
+        self.process.join(PATIENCE_S)
         if self.process.is_alive():
             self.kill()
 
@@ -237,10 +267,11 @@ class _Worker:
         self.process.join()
 
 
-def _work(connection: Connection, payload: bytes, threads: int) -> None:
+def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> None:
     """What a worker does: evaluates trials until the searching process hangs up."""
     os.setsid()  # Ctrl-C is for the searching process, which tells its workers to stop
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.chdir(folder)
     _die_with_parent()
     evaluate = _unpacked(payload)
     while True:

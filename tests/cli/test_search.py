@@ -15,6 +15,8 @@ import torch
 
 from fbnetv3.cli import run_main, search, search_evolve
 from fbnetv3.resources import model_zoo_path
+from tests.processes import Start, finish
+from tests.search import ray_clusters
 
 pytest.importorskip("detectron2")
 
@@ -204,6 +206,7 @@ def test_names_of_winners_tell_the_budget() -> None:
         (["SEARCH.BATCH_SIZE", "0"], ["SEARCH.BATCH_SIZE=0", "1 to 200"]),
         (["SEARCH.EVOLUTION.CHILDREN", "0"], ["children=0", "at least 1"]),
         (["SEARCH.WORKERS", "-1"], ["SEARCH.WORKERS=-1", "0 or more"]),
+        (["SEARCH.EXECUTOR", "slurm"], ["SEARCH.EXECUTOR='slurm'", "local, ray"]),
         (["SEARCH.WARM_START", "no.csv"], ["warm start", "no.csv"]),
         (["SEARCH.CLASSES", "11"], ["SEARCH.CLASSES=11", "10 classes", "allowed: 1 to 10"]),
         (["SEARCH.HOLD_OUT", "1437"], ["SEARCH.HOLD_OUT=1437", "1437 images", "1 to 1436"]),
@@ -271,11 +274,34 @@ def _alive(mark: str) -> list[int]:
     return found
 
 
+# two at a time on any machine
+RAY = ["SEARCH.EXECUTOR", "ray", "SEARCH.RAY.WORKERS", "2", "SEARCH.RAY.CPUS", "0.5"]
+
+
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path) -> None:
+def test_ray_finds_the_same(run: Path, tmp_path: Path, start: Start) -> None:
+    ray_clusters.imported()
+    tool = str(ROOT / "tools" / "jointnas_search.py")
+    # relative: workers are in the folder of the search
+    finish(start([sys.executable, tool, *SMALL, *RAY, "OUTPUT_DIR", "run"]))
+    ours = tmp_path / "run"
+    assert (ours / "best_arch.yaml").read_text() == (run / "best_arch.yaml").read_text()
+    names = sorted(path.name for path in (run / "candidates").iterdir())
+    assert sorted(path.name for path in (ours / "candidates").iterdir()) == names
+    for name in names:
+        scores = Path("candidates", name, "scores.json")
+        assert (ours / scores).read_text() == (run / scores).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path, executor: str) -> None:
     folder, mark = tmp_path / "run", f"MARK={tmp_path}"
+    opts = [*MORE, *(RAY if executor == "ray" else [])]
+    if executor == "ray":
+        ray_clusters.imported()
     process = subprocess.Popen(
-        [sys.executable, "tools/jointnas_search.py", *SMALL, *MORE, "OUTPUT_DIR", str(folder)],
+        [sys.executable, "tools/jointnas_search.py", *SMALL, *opts, "OUTPUT_DIR", str(folder)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
         stdout=subprocess.PIPE,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fbnetv3.search import Constraint, SearchError
+from fbnetv3.search import Constraint, InProcess, LocalWorkers, SearchError
 from fbnetv3.search.constraints import Costs
 from fbnetv3.search.space import IntRange, SearchSpace
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.config import file_hashes, search_arguments
+from fbnetv3.search.config import executor_from_config, file_hashes, search_arguments
 from fbnetv3.search.evaluator import get_search_cfg
 
 
@@ -30,6 +32,9 @@ from fbnetv3.search.evaluator import get_search_cfg
         ("HOLD_OUT", -1, "HOLD_OUT=-1"),
         ("STORAGE", "search.db", "STORAGE='search.db' is no URL; allowed: such as postgresql://"),
         ("STORAGE", "postgresql://me:secret@h/d", r"me:\*\*\*@h/d holds a password.*PGPASSWORD"),
+        ("RAY.WORKERS", -1, "SEARCH.RAY.WORKERS=-1 is out of range; allowed: 0 or more"),
+        ("RAY.CPUS", -0.5, "RAY.CPUS=-0.5"),
+        ("RAY.GPUS", -2.0, "RAY.GPUS=-2.0 is out of range; allowed: -1 or more"),
         ("CONSTRAINTS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
         ("CONSTRAINTS", ["macs < 5"], "constraint 'macs < 5' is not understood"),
         ("CONSTRAINTS", ["3e6 <= macs <= 2e6"], "lower=3e[+]06 is above upper=2e[+]06"),
@@ -37,10 +42,40 @@ from fbnetv3.search.evaluator import get_search_cfg
 )
 def test_what_cannot_be_meant(key: str, value: Any, words: str) -> None:
     cfg = get_search_cfg()
-    cfg.SEARCH[key] = value
+    group, _, name = key.rpartition(".")
+    (cfg.SEARCH[group] if group else cfg.SEARCH)[name] = value
     with pytest.raises(SearchError, match=words) as error:
         search_arguments(cfg)
     assert "\n" not in str(error.value)
+
+
+def test_executors_by_name() -> None:
+    cfg = get_search_cfg()
+    assert isinstance(executor_from_config(cfg), InProcess)
+    cfg.SEARCH.WORKERS = 2
+    assert isinstance(executor_from_config(cfg), LocalWorkers)
+    cfg.SEARCH.EXECUTOR = "slurm"
+    with pytest.raises(SearchError, match="EXECUTOR='slurm' is none; allowed: local, ray"):
+        executor_from_config(cfg)
+
+
+def test_ray_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    cfg = get_search_cfg()
+    cfg.SEARCH.EXECUTOR = "ray"
+    with pytest.raises(SearchError, match=r"pip install 'fbnetv3\[ray\]', or set") as error:
+        executor_from_config(cfg)
+    assert "\n" not in str(error.value)
+
+
+def test_ray_is_imported_by_those_who_use_it() -> None:
+    code = (
+        "import sys; from fbnetv3.search.evaluator import get_search_cfg; "
+        "from fbnetv3.search.config import executor_from_config; "
+        "executor_from_config(get_search_cfg()); print('ray' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
 def test_latency_is_a_constraint_like_others_where_there_is_a_table() -> None:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
 from fbnetv3.search.executor import Executor
 from tests.search import problem
+from tests.search.ray_clusters import ray_workers
+
+Make = Callable[..., Any]
+_WORKERS = {"local": LocalWorkers, "ray": ray_workers}
+_EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "in process": InProcess,
+    "1 worker": lambda: LocalWorkers(1),
+    "2 workers": lambda: LocalWorkers(2),
+    "ray, 1 worker": lambda: ray_workers(1),
+    "ray, 2 workers": lambda: ray_workers(2),
+}
 
 
-@pytest.fixture(params=["in process", "1 worker", "2 workers"])
+@pytest.fixture(params=list(_EXECUTORS))
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    made = {"1": LocalWorkers(1), "2": LocalWorkers(2), "i": InProcess()}[request.param[0]]
+    made = _EXECUTORS[request.param]()
     yield made
     made.close()
+
+
+@pytest.fixture(params=list(_WORKERS))
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes executors with workers: ``make(count, threads=...)``."""
+    made: list[Executor] = []
+
+    def begin(*args: Any, **kwargs: Any) -> Executor:
+        made.append(_WORKERS[request.param](*args, **kwargs))
+        return made[-1]
+
+    yield begin
+    for executor in made:
+        executor.close()
 
 
 def _trials(count: int) -> list[Trial]:
@@ -56,20 +83,19 @@ def test_the_contract(executor: Executor) -> None:
     assert len(_run(executor, evaluate, 2)) == 2
 
 
-def test_workers_stay(tmp_path: Path) -> None:
-    workers = LocalWorkers(2)
+def test_workers_stay(make: Make) -> None:
+    workers = make(2)
 
     def evaluate(trial: Trial) -> float:
         time.sleep(0.05)
         return float(os.getpid())
 
     pids = {v[0] for _ in range(3) for v in _run(workers, evaluate, 4).values()}
-    workers.close()
     assert 1 <= len(pids) <= 2
     assert os.getpid() not in pids
 
 
-def test_a_killed_worker_costs_one_attempt(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_one_attempt(make: Make, tmp_path: Path) -> None:
     def evaluate(trial: Trial) -> float:
         mark = tmp_path / f"{trial.number}"
         if trial.number == 1 and not mark.exists():
@@ -79,15 +105,13 @@ def test_a_killed_worker_costs_one_attempt(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return 1.0
 
-    workers = LocalWorkers(1)
-    found = _run(workers, evaluate, 4)
-    workers.close()
+    found = _run(make(1), evaluate, 4)
     assert found[1][:2] == (1.0, None)
     assert found[2][:2] == (None, "its worker was ended by SIGKILL, twice")
     assert found[0][0] == found[3][0] == 1.0
 
 
-def test_a_second_interrupt_ends_workers_that_save(tmp_path: Path) -> None:
+def test_a_second_interrupt_ends_workers_that_save(make: Make, tmp_path: Path) -> None:
     def evaluate(trial: Trial) -> float:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # saves something, for ever
         (tmp_path / "pid").write_text(str(os.getpid()))
@@ -107,17 +131,57 @@ def test_a_second_interrupt_ends_workers_that_save(tmp_path: Path) -> None:
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            _run(LocalWorkers(1), evaluate, 1)
+            _run(make(1), evaluate, 1)
         thread.join()
     finally:
         signal.signal(signal.SIGINT, before)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert _has_ended(int((tmp_path / "pid").read_text()))
+
+
+def test_an_interrupt_lets_workers_save(make: Make, tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        def save(number: int, frame: object) -> None:
+            (tmp_path / f"saved{trial.number}").touch()
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, save)
+        (tmp_path / f"{trial.number}").write_text(str(os.getpid()))
+        trial.report(1, 0.5)
+        time.sleep(600)
+        return 1.0
+
+    seen: list[int] = []
+    trials = _trials(2)
+
+    def stop(epoch: int, score: float) -> None:
+        seen.append(epoch)
+        if len(seen) == 2:  # both work
+            raise KeyboardInterrupt
+
+    for trial in trials:
+        trial.on_report = stop
+    with pytest.raises(KeyboardInterrupt):
+        make(2).run(evaluate, trials, lambda *result: None)
+    assert (tmp_path / "saved0").exists()
+    assert (tmp_path / "saved1").exists()
+    assert all(_has_ended(int((tmp_path / name).read_text())) for name in "01")
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or goes within a moment."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("made", [InProcess, lambda: LocalWorkers(2)], ids=["alone", "workers"])
-def test_a_search_costs_little_beside_its_trainings(made: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["in process", "2 workers", "ray, 2 workers"])
+def test_a_search_costs_little_beside_its_trainings(name: str, tmp_path: Path) -> None:
     """Proposals, predictors, storage and workers: under 5% of candidates of 10 seconds.
 
     In CPU seconds of the searching process: what else the machine does must not matter.
@@ -127,7 +191,7 @@ def test_a_search_costs_little_beside_its_trainings(made: Callable, tmp_path: Pa
         time.sleep(0.02)
         return problem.evaluate(trial)
 
-    executor = made()
+    executor = _EXECUTORS[name]()
     changes = {"batch_size": 16, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
     begin = time.process_time()
     url = f"sqlite:///{tmp_path / 'search.db'}"
@@ -137,31 +201,51 @@ def test_a_search_costs_little_beside_its_trainings(made: Callable, tmp_path: Pa
     assert overhead < 0.05 * 10
 
 
-def test_workers_have_the_threads_that_are_asked_for() -> None:
-    workers = LocalWorkers(1, threads=1)
+def test_workers_have_the_threads_that_are_asked_for(make: Make) -> None:
+    workers = make(1, threads=3)
     found = _run(workers, lambda trial: float(os.environ["OMP_NUM_THREADS"]), 1)
-    workers.close()
-    assert found[0][0] == 1.0
+    assert found[0][0] == 3.0
 
 
-def test_an_evaluation_that_cannot_be_unpacked_is_a_reason() -> None:
+def test_workers_are_in_the_same_folder(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").write_text("7")
+    assert _run(make(1), lambda trial: float(Path("here").read_text()), 1)[0][0] == 7.0
+
+
+def test_an_evaluation_that_cannot_be_unpacked_is_a_reason(make: Make) -> None:
     class Broken:
         def __reduce__(self) -> tuple:
             return int, ("not a number",)
 
-    workers = LocalWorkers(1)
-    found = _run(workers, Broken(), 1)
-    workers.close()
+    found = _run(make(1), Broken(), 1)
     assert "can't be started in a worker: ValueError" in found[0][1]
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_no_workers(count: int) -> None:
+def test_no_workers(make: Make, count: int) -> None:
     with pytest.raises(SearchError, match="must be >= 1"):
-        LocalWorkers(count)
+        make(count)
 
 
-def test_a_search_is_the_same_with_workers() -> None:
-    alone = problem.search(finalists=0).run(problem.evaluate)
-    workers = problem.search(finalists=0, executor=LocalWorkers(2)).run(problem.evaluate)
-    assert problem.summary(workers) == problem.summary(alone)
+@functools.cache
+def _alone() -> tuple[str, list[tuple]]:
+    found = problem.search(finalists=2).run(problem.evaluate)
+    return found.best.id, problem.summary(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("local", 2),
+        ("ray", 1),
+        pytest.param("ray", 2, marks=pytest.mark.slow),
+        pytest.param("ray", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_is_the_same_with_workers(kind: str, count: int) -> None:
+    workers = _WORKERS[kind](count)  # first, since it may skip
+    found = problem.search(finalists=2, executor=workers).run(problem.evaluate)
+    assert (found.best.id, problem.summary(found)) == _alone()
