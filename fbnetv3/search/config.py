@@ -35,6 +35,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EXECUTOR": ("local", "where candidates train: 'local' (this machine), or 'ray' (a cluster)"),
     "WORKERS": (0, "worker processes of 'local'; 0: train in this process"),
     "THREADS": (1, "threads of each worker"),
+    "TIMEOUT": (0.0, "seconds that a candidate may take, else it fails; needs workers; 0: any"),
     "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
     "HOLD_OUT": (0, "score on so many training images held back; 0: on DATASETS.TEST"),
     "KEEP_WEIGHTS": (False, "keep the weights of every candidate, not its scores only"),
@@ -62,6 +63,7 @@ MAY_CHANGE = (
     "SEARCH.EXECUTOR",
     "SEARCH.WORKERS",
     "SEARCH.THREADS",
+    "SEARCH.TIMEOUT",
     "SEARCH.RAY.ADDRESS",
     "SEARCH.RAY.WORKERS",
     "SEARCH.RAY.CPUS",
@@ -165,7 +167,14 @@ def executor_from_config(cfg: Any) -> Executor:
 
 def _local(cfg: Any) -> Executor:
     node = cfg.SEARCH
-    return LocalWorkers(node.WORKERS, node.THREADS) if node.WORKERS else InProcess()
+    if node.WORKERS:
+        return LocalWorkers(node.WORKERS, node.THREADS, node.TIMEOUT or None)
+    if node.TIMEOUT:
+        raise SearchError(
+            f"SEARCH.TIMEOUT={node.TIMEOUT:g} needs a worker that can be ended; set SEARCH.WORKERS "
+            "1 or more, or SEARCH.EXECUTOR ray"
+        )
+    return InProcess()
 
 
 def _ray(cfg: Any) -> Executor:
@@ -179,6 +188,7 @@ def _ray(cfg: Any) -> Executor:
         cpus=node.RAY.CPUS or node.THREADS,
         gpus=gpus,
         threads=node.THREADS,
+        timeout=node.TIMEOUT or None,
         address=node.RAY.ADDRESS,
         shared=cfg.OUTPUT_DIR,
     )
@@ -199,6 +209,7 @@ def _check_numbers(node: Any) -> None:
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),
         ("THREADS", 1, math.inf),
+        ("TIMEOUT", 0, math.inf),
         ("CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
         ("RAY.WORKERS", 0, math.inf),

@@ -6,9 +6,10 @@ import multiprocessing as mp
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -118,6 +119,38 @@ class Batch:
         self.todo.appendleft(trial)
 
 
+class Limit:
+    """How long an attempt of a trial may take.
+
+    Args:
+        seconds: None: no limit.
+
+    Raises:
+        SearchError: it is not positive.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise SearchError(f"timeout={seconds}: seconds above 0, or None for no limit")
+        self._seconds = seconds
+
+    def is_over(self, begun: float) -> bool:
+        """Tells whether an attempt that began then, by the monotonic clock, takes too long."""
+        return self.left([begun]) == 0.0
+
+    def left(self, begun: Iterable[float]) -> float | None:
+        """Returns the seconds until the first of some attempts takes too long; None: never."""
+        if self._seconds is None:
+            return None
+        now = time.monotonic()
+        return max(0.0, min((b + self._seconds - now for b in begun), default=self._seconds))
+
+    @property
+    def reason(self) -> str:
+        """Why a trial fails."""
+        return f"took longer than {self._seconds:g} s"
+
+
 class LocalWorkers:
     """Worker processes on this machine, started once and kept.
 
@@ -128,14 +161,17 @@ class LocalWorkers:
         count: of workers.
         threads: OMP_NUM_THREADS of each; processes with several threads on few cores wait for
             each other.
+        timeout: seconds that an attempt of a trial may take; a trial that takes longer fails, and
+            its worker is ended. None: no limit.
 
     Raises:
-        SearchError: ``count`` or ``threads`` is below 1.
+        SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` not positive.
     """
 
-    def __init__(self, count: int, threads: int = 1) -> None:
+    def __init__(self, count: int, threads: int = 1, timeout: float | None = None) -> None:
         if count < 1 or threads < 1:
             raise SearchError(f"LocalWorkers({count}, threads={threads}): both must be >= 1")
+        self._limit = Limit(timeout)
         self._count, self._threads = count, threads
         self._workers: list[Worker] = []
         self._payload: bytes | None = None
@@ -163,7 +199,7 @@ class LocalWorkers:
         while batch.todo or any(w.trial for w in self._workers):
             self._hand_out(batch.todo)
             busy = {w.connection: w for w in self._workers if w.trial}
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy), self._limit.left(w.begun for w in busy.values())):
                 worker = busy[connection]  # type: ignore[index]
                 try:
                     message = worker.connection.recv()
@@ -171,6 +207,16 @@ class LocalWorkers:
                     self._bury(worker, batch)
                     continue
                 worker.take(message, batch.finished)
+            self._end_late_ones(batch)
+
+    def _end_late_ones(self, batch: Batch) -> None:
+        late = [w for w in self._workers if w.trial and self._limit.is_over(w.begun)]
+        for worker in late:
+            trial = worker.trial
+            assert trial is not None
+            self._workers.remove(worker)
+            worker.kill()
+            batch.finished(trial, None, self._limit.reason)
 
     def _hand_out(self, todo: deque[Trial]) -> None:
         for worker in list(self._workers):
@@ -216,6 +262,7 @@ class Worker:
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.trial: Trial | None = None
+        self.begun = 0.0
         self.process: BaseProcess = context.Process(
             target=_work, args=(theirs, payload, threads, folder), daemon=True
         )
@@ -224,7 +271,7 @@ class Worker:
 
     def start(self, trial: Trial) -> None:
         """Hands a trial to the process."""
-        self.trial = trial
+        self.trial, self.begun = trial, time.monotonic()
         try:
             self.connection.send(trial.to_dict())
         except OSError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executor import PATIENCE_S, Batch, Evaluate, Finished, More
+from fbnetv3.search.executor import PATIENCE_S, Batch, Evaluate, Finished, Limit, More
 from fbnetv3.search.ray_cluster import Cluster, one_line
 from fbnetv3.search.ray_node import Here, Keeper
 from fbnetv3.search.trials import Trial
@@ -31,6 +32,7 @@ class RayWorkers:
         cpus: of each, as Ray counts them; a part of one is allowed.
         gpus: of each; a part of one is allowed. None: one where the cluster has any, else none.
         threads: OMP_NUM_THREADS of each.
+        timeout: as of LocalWorkers; the time in which a trial waits for room does not count.
         address: of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on this
             machine. Empty: that of the environment variable RAY_ADDRESS, else one of this
             machine's own, which ends with the search. A program that has called ``ray.init``
@@ -49,11 +51,13 @@ class RayWorkers:
         cpus: float = 1.0,
         gpus: float | None = None,
         threads: int = 1,
+        timeout: float | None = None,
         address: str = "",
         shared: str | os.PathLike[str] | None = None,
     ) -> None:
         if (count is not None and count < 1) or threads < 1:
             raise SearchError(f"RayWorkers({count}, threads={threads}): both must be >= 1")
+        self._limit = Limit(timeout)
         self._cluster = Cluster(address, cpus, gpus)
         self._count, self._threads = count, threads
         self._shared = None if shared is None else Path(shared).resolve()
@@ -98,6 +102,16 @@ class RayWorkers:
                 except self._cluster.ray.exceptions.RayError as error:
                     kind, content = "died", [self._cause(seat, error)]
                 self._takes[kind](self, seat, batch, *content)
+            self._end_late_ones(batch)
+
+    def _end_late_ones(self, batch: Batch) -> None:
+        late = [s for s in self._seats if s.has_begun and s.trial and self._limit.is_over(s.begun)]
+        for seat in late:
+            trial = seat.trial
+            assert trial is not None
+            self._seats.remove(seat)
+            self._cluster.ray.kill(seat.actor)
+            batch.finished(trial, None, self._limit.reason)
 
     def _hand_out(self, batch: Batch) -> None:
         wanted = len(batch.todo) + self._busy()
@@ -116,7 +130,9 @@ class RayWorkers:
     def _answered(self) -> list[_Seat]:
         """Waits for an answer; none of them where that takes long."""
         asked = {seat.asked: seat for seat in self._seats if seat.asked is not None}
-        found, _ = self._cluster.ray.wait(list(asked), num_returns=1, timeout=PATIENCE_S)
+        left = self._limit.left(s.begun for s in self._seats if s.has_begun and s.trial)
+        patience = PATIENCE_S if left is None else min(left, PATIENCE_S)
+        found, _ = self._cluster.ray.wait(list(asked), num_returns=1, timeout=patience)
         if not found and not self._busy():
             lack = self._cluster.lack() or "all nodes are full"
             _log.warning("no candidate trains: %s; waiting for room", lack)
@@ -140,7 +156,7 @@ class RayWorkers:
         seat.is_ready, seat.asked = True, None
 
     def _begun(self, seat: _Seat, batch: Batch) -> None:
-        seat.has_begun = True
+        seat.has_begun, seat.begun = True, time.monotonic()
         seat.ask()
 
     def _report(self, seat: _Seat, batch: Batch, epoch: int, score: float) -> None:
@@ -208,6 +224,7 @@ class _Seat:
         node, address: where it is.
         is_ready: whether its actor is on a node.
         has_begun: whether its process has got the trial.
+        begun: when, by the monotonic clock.
         asked: a reference to its next message; None: it is idle.
     """
 
@@ -215,6 +232,7 @@ class _Seat:
         self.actor = actor
         self.node = self.address = ""
         self.is_ready = self.has_begun = False
+        self.begun = 0.0
         self.trial: Trial | None = None
         self.asked: Any = actor.ready.remote()
 
