@@ -165,25 +165,6 @@ def test_a_worker_that_is_stopped_for_a_while(tmp_path: Path, wanted: list[Any])
     assert problem.summary(result) == wanted
 
 
-def test_a_candidate_that_hangs_fails_alone() -> None:
-    def evaluate(trial: Trial) -> float:
-        if trial.number == 3:
-            time.sleep(600)
-        return problem.evaluate(trial)
-
-    begin = time.monotonic()
-    result = problem.search(**SMALL, executor=LocalWorkers(2, timeout=20)).run(evaluate)
-    assert time.monotonic() - begin < 200
-    failed = [t for t in result.trials if t.state == "failed"]
-    assert [(t.number, t.reason) for t in failed] == [(3, "took longer than 20 s")]
-
-
-@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
-def test_a_timeout_that_cannot_be_meant(timeout: float) -> None:
-    with pytest.raises(SearchError, match="seconds above 0"):
-        LocalWorkers(1, timeout=timeout)
-
-
 def test_a_candidate_without_memory_fails_alone() -> None:
     def evaluate(trial: Trial) -> float:
         if trial.number == 2:

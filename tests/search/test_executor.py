@@ -83,6 +83,36 @@ def test_the_contract(executor: Executor) -> None:
     assert len(_run(executor, evaluate, 2)) == 2
 
 
+def test_further_trials_are_taken_while_others_run(executor: Executor) -> None:
+    first, later = _trials(3)[:1], _trials(3)[1:]
+    found: list[int] = []
+
+    def finished(trial: Trial, score: float | None, reason: str | None) -> None:
+        found.append(trial.number)
+
+    executor.run(lambda trial: 1.0, first, finished, lambda: [later.pop(0)] if later else [])
+    assert found == [0, 1, 2]
+
+
+def test_a_candidate_that_hangs_fails_alone(make: Make) -> None:
+    def evaluate(trial: Trial) -> float:
+        if trial.number == 1:
+            time.sleep(600)
+        return 1.0
+
+    begin = time.monotonic()
+    found = _run(make(2, timeout=15.0), evaluate, 4)
+    assert time.monotonic() - begin < 300
+    assert found[1] == (None, "took longer than 15 s", {})
+    assert [found[i][0] for i in (0, 2, 3)] == [1.0] * 3
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
+def test_a_timeout_that_cannot_be_meant(make: Make, timeout: float) -> None:
+    with pytest.raises(SearchError, match="seconds above 0"):
+        make(1, timeout=timeout)
+
+
 def test_workers_stay(make: Make) -> None:
     workers = make(2)
 
