@@ -16,7 +16,7 @@ from fbnetv3.search.ray_node import Here, Keeper
 from fbnetv3.search.trials import Trial
 
 _log = logging.getLogger(__name__)
-# so many workers may fail in a row before one comes up
+# so many workers may fail in a row before one comes up, beside those of one node
 _STARTS = 10
 
 
@@ -180,10 +180,11 @@ class RayWorkers:
         if trial is not None:  # its worker was dead before: no attempt of the trial
             batch.todo.appendleft(trial)
         self._failed_starts += 1
-        if self._failed_starts >= _STARTS:
+        # a node that is lost takes with it all workers that start or idle there
+        if self._failed_starts > _STARTS + len(self._seats):
             raise SearchError(
-                f"the Ray cluster starts no worker: {_STARTS} in a row failed, the last one "
-                f"{reason}; every node needs this Python, with ray and fbnetv3 in it"
+                f"the Ray cluster starts no worker: {self._failed_starts} in a row failed, the "
+                f"last one {reason}; every node needs this Python, with ray and fbnetv3 in it"
             )
 
     # what is done with a message, by its kind

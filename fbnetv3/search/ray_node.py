@@ -83,8 +83,8 @@ class Keeper:
         return "ready", node, address, self._here.complaint(address)
 
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
-        """Hands a trial to the process, which the first one starts."""
-        if self._worker is None:
+        """Hands a trial to the process; starts one where there is none, or none any more."""
+        if self._worker is None or not self._worker.process.is_alive():
             os.environ.update(self._here.environment, OMP_NUM_THREADS=str(self._threads))
             self._worker = Worker(self._payload, self._threads, self._here.folder)
         self._worker.start(Trial.from_dict(trial))

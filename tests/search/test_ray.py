@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +112,54 @@ def test_workers_get_the_variables_that_name_folders(
     workers.close()
     assert scores == [12.0]
     assert list(tmp_path.iterdir()) == []  # the mark is gone
+
+
+def _scores(workers: Any, evaluate: object, numbers: range) -> list[tuple]:
+    found: list[tuple] = []
+    trials = [Trial(str(i), i, 0, {}) for i in numbers]
+    workers.run(evaluate, trials, lambda t, score, reason: found.append((t.number, score, reason)))
+    return sorted(found)
+
+
+def test_a_process_that_dies_idle_costs_no_attempt(tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        with (tmp_path / "begun").open("a") as file:
+            file.write(f"{trial.id}\n")
+        if trial.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return float(os.getpid())
+
+    workers = ray_workers(1)
+    pid = int(_scores(workers, evaluate, range(1))[0][1])
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}/cmdline").is_file() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        time.sleep(0.05)
+    found = _scores(workers, evaluate, range(1, 2))
+    workers.close()
+    assert found == [(1, None, "its worker was ended by SIGKILL, twice")]
+    assert (tmp_path / "begun").read_text().split() == ["0", "1", "1"]
+
+
+@pytest.mark.slow
+def test_many_workers_lost_while_idle_cost_nothing(tmp_path: Path) -> None:
+    """As with a large node that is lost between two batches."""
+    count = 12  # more than may fail one after the other
+
+    def evaluate(trial: Trial) -> float:
+        (tmp_path / trial.id).touch()
+        deadline = time.monotonic() + 240.0
+        while len(os.listdir(tmp_path)) < count and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return 1.0
+
+    workers = ray_workers(count, cpus=0.1)
+    _scores(workers, evaluate, range(count))
+    assert len(workers._seats) == count
+    for seat in workers._seats:
+        imported().kill(seat.actor)
+    found = _scores(workers, evaluate, range(count, 2 * count))
+    workers.close()
+    assert found == [(number, 1.0, None) for number in range(count, 2 * count)]
 
 
 def test_a_candidate_that_no_node_can_hold_is_told() -> None:
