@@ -166,7 +166,8 @@ def compare(cfg: CfgNode, steps: int, skip: int = 5) -> dict[str, Any]:
     cfg = config_of_both(cfg)
     ema_times: list[float] = []
     records = {name: Record() for name in (DETECTRON2, OURS, WITH_EMA)}
-    with TemporaryDirectory() as root:
+    # TensorBoard's thread still writes when all is done
+    with TemporaryDirectory(ignore_cleanup_errors=True) as root:
         folders = {name: Path(root, name.replace(" ", "_")) for name in records}
         for folder in folders.values():
             folder.mkdir()
