@@ -50,7 +50,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "ray": ["ray>=2.30,<3"],  # 2.60.0; SEARCH.EXECUTOR ray
-    "postgres": ["psycopg2-binary>=2.9,<3"],  # 2.9.13; SEARCH.STORAGE postgresql://...
+    "postgres": ["psycopg[binary]>=3.1,<4"],  # 3.3.9; SEARCH.STORAGE postgresql://...
     # what projects/search_quality compares with, beside what is needed anyway
     "peers": [
         "cmaes>=0.10",  # 0.13.1
@@ -61,7 +61,7 @@ EXTRAS = {
         "hypothesis>=6.100",  # 6.170.15
         "mypy>=1.11",  # 2.4.1
         "pre-commit>=3.7",
-        "psycopg2-binary>=2.9,<3",  # as the extra postgres
+        "psycopg[binary]>=3.1,<4",  # as the extra postgres
         "pytest>=8.2",  # 9.2.0
         "pytest-timeout>=2.3",  # 2.4.0
         "pytest-xdist>=3.6",  # 3.8.0

@@ -157,6 +157,7 @@ def executor_from_config(cfg: Any) -> Executor:
     Raises:
         SearchError: there is no such executor, it is not installed, or it can't be so.
     """
+    _check_numbers(cfg.SEARCH)
     made = _EXECUTORS.get(cfg.SEARCH.EXECUTOR)
     if made is None:
         raise SearchError(

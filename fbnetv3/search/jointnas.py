@@ -202,10 +202,10 @@ class JointNAS:
         def finished(trial: Trial, score: float | None, reason: str | None) -> None:
             self.tell([trial], [score], [reason])
 
-        more = waiting if self._ahead else None
+        more = (waiting,) if self._ahead else ()
         try:
             while trials := waiting():
-                self._executor.run(evaluate, trials, finished, more)
+                self._executor.run(evaluate, trials, finished, *more)
         finally:
             self._executor.close()
             self.close()

@@ -47,9 +47,19 @@ def study_lock(url: str, study: str) -> StudyLock:
             lock in it; other databases have none.
         study: its name.
     """
-    parsed = make_url(url)
+    parsed = with_driver(url)
     make = _LOCKS.get(parsed.get_backend_name())
     return _NoLock() if make is None else make(parsed, study)
+
+
+def with_driver(url: str) -> URL:
+    """Returns a parsed URL with the driver that the extra ``postgres`` brings.
+
+    What SQLAlchemy takes where none is named differs between its versions.
+    """
+    parsed = make_url(url)
+    is_open = parsed.drivername == "postgresql"
+    return parsed.set(drivername="postgresql+psycopg") if is_open else parsed
 
 
 def owner_here() -> str:

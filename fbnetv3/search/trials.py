@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.study_lock import study_lock
+from fbnetv3.search.study_lock import study_lock, with_driver
 
 if TYPE_CHECKING:
     import optuna
@@ -348,7 +348,8 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
 
     if make_url(url).get_backend_name() == "sqlite":
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    plain = with_driver(url).render_as_string(hide_password=False)
+    return RDBStorage(plain, engine_kwargs={"pool_pre_ping": True})
 
 
 def without_password(url: str) -> str:

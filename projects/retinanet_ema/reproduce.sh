@@ -65,7 +65,7 @@ coco_a0() {
 
 step_time() {
     "$PYTHON" -m projects.retinanet_ema.step_time \
-        --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 100
+        --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 60
 }
 
 figures() {

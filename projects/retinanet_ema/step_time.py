@@ -1,7 +1,7 @@
 """detectron2's DefaultTrainer against this loop: the same detector, the same batches, in turns.
 
     OMP_NUM_THREADS=1 python -m projects.retinanet_ema.step_time \\
-        --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 100
+        --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 60
 
 Three trainings in one process take steps in turns, each on its own copy of the model:
 DefaultTrainer with its own optimizer, schedule and hooks; this loop without EMA; this loop with

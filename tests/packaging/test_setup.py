@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = {
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",
-    "psycopg2": "psycopg2-binary",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

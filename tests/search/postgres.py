@@ -30,7 +30,7 @@ def missing() -> str | None:
     if os.getuid() == 0 and _user() is None:
         return "PostgreSQL refuses root, and there is no user postgres"
     try:
-        import psycopg2  # noqa: F401
+        import psycopg  # noqa: F401
     except ImportError:
         return "its driver is not installed (pip install 'fbnetv3[postgres]')"
     return None
@@ -66,7 +66,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        import psycopg2
+        import psycopg
 
         self._process = self._popen(
             "postgres", "-D", str(self._folder / "data"), "-p", str(self._port),
@@ -75,9 +75,9 @@ class Server:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                psycopg2.connect(self.url).close()
+                psycopg.connect(self.url).close()
                 return
-            except psycopg2.OperationalError:
+            except psycopg.OperationalError:
                 assert time.monotonic() < deadline, "no server"
                 time.sleep(0.05)
 
