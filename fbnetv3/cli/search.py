@@ -179,11 +179,11 @@ def _run(cfg: Any, folder: Any) -> None:
     executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
     search = _build(cfg, executor=executor, watch=watch)
-    # not before: a config that is refused leaves nothing that its mended form would differ from
-    folder.keep_config(cfg.dump(), file_hashes(cfg))
     for line in _plan_lines(cfg, search):
         progress.say(line)
     search.ask()
+    # not before: what is refused leaves nothing that its mended form would differ from
+    folder.keep_config(cfg.dump(), file_hashes(cfg))
     finished = [t for t in search.trials if t.state != "running"]
     if finished:
         progress.say(f"going on after {len(finished)} finished trials")
