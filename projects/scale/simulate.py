@@ -4,8 +4,9 @@
     python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
 
 All but the trainings is real: pool, predictors, proposals, the storage. A training's score is that
-of ``synthetic`` (projects/search_quality); its time is simulated: one unit on average, half of it
-in proportion to its MACs, times a log-normal factor (``--spread``). Prints one line of json:
+of a problem of projects/search_quality, by default one on the paper's space; its time is
+simulated: one unit on average, half of it in proportion to its MACs, times a log-normal factor
+(``--spread``). Prints one line of json:
 
 * ``deciding_ms``: CPU time of the coordinator a trial, without the storage's and the first set-up;
 * ``storing_ms``: CPU time a trial in the storage;
@@ -100,8 +101,8 @@ class Stopwatch:
 
 def simulate(args: argparse.Namespace) -> dict[str, Any]:
     """Returns what one search cost and found."""
-    problem = problems.get("synthetic")
-    median, best = problems.reference("synthetic")
+    problem = problems.get(args.problem)
+    median, best = problems.reference(args.problem)
     noise = np.random.default_rng([args.seed, 52])
     whole, storing = Stopwatch(), Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -158,6 +159,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--problem", default="synthetic", help="one that has MACs")
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=1000)
     parser.add_argument("--iterations", type=int, default=10)
