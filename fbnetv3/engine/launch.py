@@ -128,10 +128,17 @@ def _call(main: Callable[..., None], args: tuple[Any, ...]) -> None:
     except FBNetError as error:
         _leave(rank, str(error))
     except RuntimeError as error:
-        if "gloo" not in str(error) and not isinstance(error, dist.DistError):
+        if not is_lost_connection(error):
             raise
         _leave(rank, f"lost the connection to another rank: {str(error).splitlines()[0]}")
     dist.destroy_process_group()
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Tells whether an error only means that another rank is gone."""
+    return isinstance(error, RuntimeError) and (
+        "gloo" in str(error) or isinstance(error, dist.DistError)
+    )
 
 
 def _leave(rank: int, reason: str) -> NoReturn:

@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
+from fbnetv3.engine.launch import is_lost_connection
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError, refuse_links_out
 
@@ -72,5 +73,9 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
 
 
 def _without_our_tracebacks(record: logging.LogRecord) -> bool:
-    """detectron2's loop logs every exception with its traceback; ours are told in one line."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FBNetError))
+    """detectron2's loop logs every exception with its traceback; ours are told in one line.
+
+    So is the end of another rank, which has told why.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (isinstance(error, FBNetError) or is_lost_connection(error))

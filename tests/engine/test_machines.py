@@ -59,7 +59,7 @@ def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
     assert processes[0].poll() is None, "it ended before it was killed: make the run longer"
     os.killpg(processes[killed].pid, signal.SIGKILL)
     begun = time.monotonic()
-    _, stderr = finish(processes[1 - killed], 2, traceback=True)  # the log has one
+    _, stderr = finish(processes[1 - killed], 2)
     assert time.monotonic() - begun < 15
     assert f"error (rank {1 - killed}): lost the connection to another rank" in stderr
     assert "--resume" in stderr
