@@ -121,6 +121,15 @@ def _scores(workers: Any, evaluate: object, numbers: range) -> list[tuple]:
     return sorted(found)
 
 
+def _is_ending(pid: int) -> bool:
+    """Tells whether a killed process is not yet one that its parent can wait for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
 def test_a_process_that_dies_idle_costs_no_attempt(tmp_path: Path) -> None:
     def evaluate(trial: Trial) -> float:
         with (tmp_path / "begun").open("a") as file:
@@ -132,7 +141,7 @@ def test_a_process_that_dies_idle_costs_no_attempt(tmp_path: Path) -> None:
     workers = ray_workers(1)
     pid = int(_scores(workers, evaluate, range(1))[0][1])
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/cmdline").is_file() and Path(f"/proc/{pid}/cmdline").read_bytes():
+    while _is_ending(pid):
         time.sleep(0.05)
     found = _scores(workers, evaluate, range(1, 2))
     workers.close()
