@@ -84,7 +84,7 @@ class SimulatedWorkers:
 
 
 class Stopwatch:
-    """CPU seconds spent in a method of an object."""
+    """CPU seconds spent in some blocks of code."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
