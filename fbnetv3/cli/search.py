@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,6 +34,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
+  %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
@@ -52,6 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--evolve", metavar="RUN_DIR", help="stage 2 for further budgets, no training"
     )
     what.add_argument("--report", metavar="RUN_DIR", help="write RUN_DIR/report.html anew")
+    parser.add_argument(
+        "--restore",
+        metavar="LOG_DIR",
+        help="with --config-file: take over the finished batches in the folder log/ of a run whose "
+        "machine is lost, and go on",
+    )
     budgets = parser.add_argument_group("budgets for --evolve", "each gives a winner of its own")
     for name, unit in BUDGETS.items():
         budgets.add_argument(
@@ -76,13 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--evolve RUN_DIR and a budget go together, as --macs 1e6 2e6 (or {flags})")
     if (args.evolve or args.report) and args.opts:
         parser.error("--evolve and --report take their run's config; drop the KEY VALUE pairs")
+    if args.restore and not args.config_file:
+        parser.error("--restore LOG_DIR goes with --config-file")
     require_detectron2()
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
         return _report(Path(args.report))
     if args.evolve:
         return _evolve(Path(args.evolve), budgets)
-    return _search(args.config_file, list(args.opts))
+    return _search(args.config_file, list(args.opts), args.restore)
 
 
 def _show_warnings(stream: TextIO | None) -> None:
@@ -138,7 +148,7 @@ def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> 
     )
 
 
-def _search(config_file: str, opts: list[str]) -> int:
+def _search(config_file: str, opts: list[str], restore: str | None) -> int:
     from fbnetv3.search.config import MAY_CHANGE, file_hashes
     from fbnetv3.search.run_folder import RunFolder
 
@@ -148,7 +158,7 @@ def _search(config_file: str, opts: list[str]) -> int:
         folder.check_config(cfg.dump(), MAY_CHANGE)
         folder.check_files(file_hashes(cfg))
         try:
-            _run(cfg, folder)
+            _run(cfg, folder, restore)
         except KeyboardInterrupt:
             if not folder.config.is_file():  # nothing has begun
                 raise
@@ -158,8 +168,9 @@ def _search(config_file: str, opts: list[str]) -> int:
     return 0
 
 
-def _run(cfg: Any, folder: Any) -> None:
+def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     from fbnetv3.cli.search_preflight import check_trainings
+    from fbnetv3.search.batch_log import BatchLog
     from fbnetv3.search.config import executor_from_config, file_hashes
     from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
     from fbnetv3.search.progress import SearchProgress
@@ -168,6 +179,8 @@ def _run(cfg: Any, folder: Any) -> None:
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
     progress = SearchProgress(total, sys.stdout, batches=node.ITERATIONS)
     rounds: set[int] = set()
+    running: Counter[int] = Counter()  # trials by batch
+    log = BatchLog(folder.log)
 
     def watch(event: str, trial: Trial) -> None:
         if event == "start" and trial.batch not in rounds:
@@ -175,12 +188,17 @@ def _run(cfg: Any, folder: Any) -> None:
             for number, card in list(enumerate(search.result().cards, start=1))[-1:]:
                 progress.say(f"round {number}: {card}")
         progress(event, trial)
+        running[trial.batch] += {"start": 1, "finish": -1}.get(event, 0)
+        if event == "finish" and not running[trial.batch]:
+            log.write(search.trials, search.settings, search.order)
 
     executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
     search = _build(cfg, executor=executor, watch=watch)
     for line in _plan_lines(cfg, search):
         progress.say(line)
+    if restore is not None:
+        search.restore(BatchLog(restore).read())
     search.ask()
     # not before: what is refused leaves nothing that its mended form would differ from
     folder.keep_config(cfg.dump(), file_hashes(cfg))
@@ -190,6 +208,7 @@ def _run(cfg: Any, folder: Any) -> None:
         progress.replayed(finished)
     with progress:
         result = search.run(TrainEvaluator(cfg.dump(), str(folder.candidates)))
+    log.write(search.trials, search.settings, search.order)  # what a kill kept from it
     _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)
 

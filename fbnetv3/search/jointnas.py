@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fbnetv3.search.batch_log import RUNNING_AT, Logged, repeatable
 from fbnetv3.search.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executor import Evaluate, Executor, InProcess
@@ -13,7 +15,7 @@ from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.predictor import fit_function
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import STUDY, Trial, open_store
+from fbnetv3.search.trials import STUDY, Trial, differences, open_store, trial_to_json
 from fbnetv3.search.warm_start import WarmStart, read_warm_start
 
 Watch = Callable[[str, Trial], None]
@@ -97,23 +99,22 @@ class JointNAS:
             seed=seed,
         )
         self._store = open_store(storage, space, study)
-        self._store.check_settings(
-            {
-                "space": space.describe(),
-                "constraints": [str(c) for c in constraints],
-                "pool_size": pool_size,
-                "batch_size": batch_size,
-                "iterations": iterations,
-                "predictor": predictor,
-                "early_stop_threshold": early_stop_threshold,
-                "finalists": finalists,
-                **({"ahead": ahead} if ahead else {}),
-                "evolution": vars(evolution or EvolutionSettings()),
-                "pretrain": pretrain,
-                "warm_start": [[t.id, t.score] for t in warm],
-                "seed": seed,
-            }
-        )
+        self._settings: dict[str, Any] = {
+            "space": space.describe(),
+            "constraints": [str(c) for c in constraints],
+            "pool_size": pool_size,
+            "batch_size": batch_size,
+            "iterations": iterations,
+            "predictor": predictor,
+            "early_stop_threshold": early_stop_threshold,
+            "finalists": finalists,
+            **({"ahead": ahead} if ahead else {}),
+            "evolution": vars(evolution or EvolutionSettings()),
+            "pretrain": pretrain,
+            "warm_start": [[t.id, t.score] for t in warm],
+            "seed": seed,
+        }
+        self._store.check_settings(self._settings)
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -127,6 +128,49 @@ class JointNAS:
     def trials(self) -> list[Trial]:
         """All proposed trials, by number."""
         return [trial for batch in self._batches for trial in batch]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the proposals follow from, beside the statistics and scores; plain values."""
+        found: dict[str, Any] = json.loads(json.dumps(self._settings))
+        return found
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What they follow from with ``ahead``: the trials that ran when a batch was proposed."""
+        return {k: v for k, v in self._store.notes().items() if k.startswith(RUNNING_AT)}
+
+    def restore(self, logged: Logged) -> None:
+        """Takes over finished trials of this search from a log, before the first ask.
+
+        Args:
+            logged: of a search with the same settings; with ``ahead``, what of it is
+                :func:`~fbnetv3.search.batch_log.repeatable`. Trials that the storage has stay.
+
+        Raises:
+            SearchError: the log is of another search, or contradicts the storage.
+        """
+        different = differences(logged.settings, self.settings)
+        if different:
+            raise SearchError(f"the log is of a search with other settings: {different}")
+        self._store.hold()
+        known = {t.number: trial_to_json(t) for t in self._store.load()}
+        for trial in logged.trials:
+            if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
+                raise SearchError(f"the log's trial {trial.id} has a config of another id")
+            told = trial_to_json(trial)
+            if known.get(trial.number, told) != told:
+                raise SearchError(
+                    f"the storage has another trial {trial.number} than the log; restore into an "
+                    "empty one"
+                )
+        wanted = repeatable(logged, self._batch_size) if self._ahead else logged
+        for name, value in wanted.notes.items():
+            self._store.note(name, value)
+        for trial in wanted.trials:
+            if trial.number not in known:
+                self._store.add(trial)
+        self._stored = None
 
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.
@@ -320,7 +364,7 @@ class JointNAS:
         """Returns the past as a batch was, or is now, proposed from: some of it may still run."""
         if not self._ahead:
             return self._batches
-        name = f"running_at_batch_{number}"
+        name = f"{RUNNING_AT}{number}"
         running = self._store.notes().get(name)
         if running is None:
             running = sorted(self._running)

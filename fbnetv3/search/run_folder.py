@@ -31,6 +31,7 @@ class RunFolder:
         self.candidates = self.path / "candidates"
         self.predictor = self.path / "predictor.pt"
         self.report = self.path / "report.html"
+        self.log = self.path / "log"
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
@@ -42,7 +43,7 @@ class RunFolder:
         self._refuse_links()
 
     def _refuse_links(self) -> None:
-        refuse_links_out(self.path, (".lock", ".search.db.lock", "candidates", "search.db*"))
+        refuse_links_out(self.path, (".lock", ".search.db.lock", "candidates", "log", "search.db*"))
         refuse_links_out(self.candidates, ("*",))
 
     def winners(self) -> dict[str, list[str]]:

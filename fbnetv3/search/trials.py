@@ -214,7 +214,7 @@ class OptunaStore:
 
     def load(self) -> list[Trial]:
         found = [
-            _stored(trial.user_attrs["trial"])
+            trial_from_json(trial.user_attrs["trial"])
             for trial in self._study.get_trials(deepcopy=False)
             if "trial" in trial.user_attrs
         ]
@@ -234,7 +234,7 @@ class OptunaStore:
             value=None if failed else trial.final_score,
             params={name: _param(d, trial.config[name]) for name, d in self._items()},
             distributions=self._distributions,
-            user_attrs={**attributes, "trial": json.dumps(trial.to_dict())},
+            user_attrs={**attributes, "trial": trial_to_json(trial)},
             intermediate_values={e: s for e, s in trial.reports.items() if math.isfinite(s)},
         )
         with self._writing(f"trial {trial.id}"):
@@ -269,11 +269,10 @@ class OptunaStore:
         if before is None:
             self._study.set_user_attr("settings", now)
             return
-        different = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+        different = differences(before, now)
         if different:
-            told = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in different)
             raise SearchError(
-                f"the storage holds a search with other settings: {told[:500]}; use the same, or "
+                f"the storage holds a search with other settings: {different}; use the same, or "
                 "another storage"
             )
 
@@ -288,6 +287,12 @@ class OptunaStore:
         return {k.removeprefix(_NOTE): v for k, v in attributes.items() if k.startswith(_NOTE)}
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns what two searches' settings differ in, as a text for a person; empty: nothing."""
+    keys = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+    return "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)[:500]
+
+
 def _plain(value: Any) -> Any:
     """Returns what a way through JSON leaves; NaN becomes None, which every reader takes."""
     if isinstance(value, Mapping):
@@ -297,8 +302,13 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _stored(text: Any) -> Trial:
-    """Reads a finished trial of a storage.
+def trial_to_json(trial: Trial) -> str:
+    """Returns a finished trial as it was told: the score at an early epoch follows from others."""
+    return json.dumps({**trial.to_dict(), "score": trial.final_score})
+
+
+def trial_from_json(text: Any) -> Trial:
+    """Reads a finished trial that a storage or a log holds.
 
     Raises:
         SearchError: it is none. A running one would be trained, under the id that it gives itself.
@@ -314,8 +324,8 @@ def _stored(text: Any) -> Trial:
         return Trial.from_dict(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SearchError(
-            f"the storage holds a trial that this program did not write ({str(text)[:60]}...: "
-            f"{type(error).__name__} {error}); give another storage"
+            f"the storage or log holds a trial that this program did not write "
+            f"({str(text)[:60]}...: {type(error).__name__} {error}); give another"
         ) from error
 
 

@@ -97,6 +97,22 @@ def test_a_folder_that_was_moved_still_trains_and_reports(
     assert f"--config-file {moved / 'config.yaml'} OUTPUT_DIR {moved}" in _report_of(moved)
 
 
+def test_a_run_goes_on_from_its_log_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, again = tmp_path / "log", tmp_path / "again"
+    shutil.copytree(run / "log", kept)
+    assert sorted(p.name for p in kept.iterdir()) == ["batch_000.jsonl.gz", "batch_001.jsonl.gz"]
+    (kept / "batch_001.jsonl.gz").unlink()  # the machine was lost before the finalist was done
+    assert _main([*SMALL, "--restore", str(kept), "OUTPUT_DIR", str(again)]) == 0
+    assert "going on after 5 finished trials" in capsys.readouterr().out
+    for name in ("best_arch.yaml", "log/batch_000.jsonl.gz", "log/batch_001.jsonl.gz"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
+    assert len(list((again / "candidates").iterdir())) == 1
+    more = [*SMALL, "--restore", str(kept), "SEED", "9", "OUTPUT_DIR", str(tmp_path / "other")]
+    assert "seed was 0, is 9" in _error(capsys, more)
+
+
 def _report_of(run: Path) -> str:
     return (run / "report.html").read_text()
 

@@ -1,0 +1,141 @@
+"""Finished batches as small compressed files: a search goes on from them alone."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fbnetv3.io import atomic_write, open_regular
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.trials import Trial, trial_from_json, trial_to_json
+
+_FORMAT = 1
+_MOST_BYTES = 2**28
+"""What a batch of others may have, unpacked: some 30,000 trials."""
+_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
+
+
+class Logged(NamedTuple):
+    """What a log holds.
+
+    Attributes:
+        settings: of the search, as :attr:`JointNAS.settings`.
+        notes: of the order in which batches were proposed; see :attr:`JointNAS.order`.
+        trials: finished ones, by number.
+    """
+
+    settings: dict[str, Any]
+    notes: dict[str, Any]
+    trials: list[Trial]
+
+
+RUNNING_AT = "running_at_batch_"
+"""Begins the note of which trials ran when a batch was proposed, where the search went ahead."""
+
+
+def repeatable(logged: Logged, batch_size: int) -> Logged:
+    """Returns what can be repeated of a search with trials ahead.
+
+    A batch was proposed from results of others that were not finished as a whole, and so are not
+    in the log: it is left out, and those after it.
+
+    Args:
+        logged: of it.
+        batch_size: of a batch of stage 1.
+    """
+    known, notes = {t.number for t in logged.trials}, {}
+    for number in range(1, len(logged.notes) + 1):
+        name = f"{RUNNING_AT}{number}"
+        seen = set(range(number * batch_size)) - set(logged.notes.get(name, ()))
+        if name not in logged.notes or not seen <= known:
+            break
+        notes[name] = logged.notes[name]
+    trials = [t for t in logged.trials if t.batch <= len(notes)]
+    return Logged(logged.settings, notes, trials)
+
+
+class BatchLog:
+    """A folder with a file for each finished batch, to be kept where a run's machine may be lost.
+
+    A file is written once, with equal bytes for equal trials: a repository gets one new file a
+    batch, some hundred bytes a trial.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def write(
+        self, trials: Sequence[Trial], settings: Mapping[str, Any], notes: Mapping[str, Any]
+    ) -> None:
+        """Writes the batches that are finished and have no file yet.
+
+        Args:
+            trials: all that were proposed.
+            settings, notes: see :class:`Logged`.
+
+        Raises:
+            WriteError: the folder can't be written.
+        """
+        batches: dict[int, list[Trial]] = {}
+        for trial in trials:
+            batches.setdefault(trial.batch, []).append(trial)
+        for number, batch in batches.items():
+            path = self.path / f"batch_{number:03d}.jsonl.gz"
+            if path.exists() or any(t.state == "running" for t in batch):
+                continue
+            head = {"format": _FORMAT, "settings": settings, "notes": notes}
+            lines = [json.dumps(head), *(trial_to_json(t) for t in batch)]
+            with atomic_write(path) as temporary:
+                # without the time of day
+                packed = gzip.compress("\n".join(lines).encode(), mtime=0)
+                temporary.write_bytes(packed)
+
+    def read(self) -> Logged:
+        """Returns what the files hold.
+
+        Raises:
+            SearchError: there are none, one is no such file, or they are of several searches.
+        """
+        paths = sorted(self.path.glob("batch_*.jsonl.gz"))
+        if not paths:
+            raise SearchError(
+                f"{self.path} holds no log of a search (batch_000.jsonl.gz, ...); name the folder "
+                "log/ of a run, or a copy of it"
+            )
+        parts = [_read(path) for path in paths]
+        for path, part in zip(paths, parts, strict=True):
+            if part.settings != parts[0].settings:
+                raise SearchError(
+                    f"{path} is of another search than {paths[0].name} beside it: its settings "
+                    "differ; keep the files of one search in a folder"
+                )
+        notes = {key: value for part in parts for key, value in part.notes.items()}
+        trials = sorted((t for part in parts for t in part.trials), key=lambda t: t.number)
+        return Logged(parts[0].settings, notes, trials)
+
+
+def _read(path: Path) -> Logged:
+    try:
+        with open_regular(path, _MOST_BYTES) as packed, gzip.open(packed) as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it holds more than {_MOST_BYTES} bytes")
+        lines = io.StringIO(text.decode("utf-8"))
+        head = json.loads(lines.readline())
+        if head["format"] != _FORMAT:
+            raise ValueError(f"its format is {head['format']!r}, this program reads {_FORMAT}")
+        if not isinstance(head["settings"], dict) or not isinstance(head["notes"], dict):
+            raise ValueError("its first line has no settings and notes")
+        return Logged(head["settings"], head["notes"], [trial_from_json(row) for row in lines])
+    except _UNREADABLE as error:
+        told = str(error) or type(error).__name__
+        raise SearchError(f"{path} is no log of a batch: {told}; leave it out") from error
