@@ -11,7 +11,7 @@ NEEDS := setup.py pyproject.toml fbnetv3/__init__.py
 DETECTRON2 := $(wildcard fbnetv3/cli/*detectron2*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo search-demo detect-demo test test-slow lint format wheel clean distclean
+.PHONY: help install dev demo search-demo detect-demo test test-slow soak lint format wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,7 +41,7 @@ install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
 dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
 
 # Threads of several processes on few cores wait for each other: one per process.
-demo search-demo detect-demo test test-slow: export OMP_NUM_THREADS ?= 1
+demo search-demo detect-demo test test-slow soak: export OMP_NUM_THREADS ?= 1
 
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
@@ -59,6 +59,10 @@ test: dev ## fast tests, under 10 minutes on 2 cores
 
 test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
 	$(PYTEST) -m slow --timeout 1800
+
+KILLS ?= 500
+soak: dev ## faults for hours: searches killed so many times, KILLS=500
+	$(BIN)/python -m pytest -s tests/faults --kills $(KILLS) --timeout 1800
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

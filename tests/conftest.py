@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Threads of several processes on few cores wait for each other. Set before torch or numpy is
 # imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds what `make soak` sets."""
+    parser.addoption(
+        "--kills", type=int, default=50, help="SIGKILLs that a search is to outlive (50)"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +71,25 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture
+def moved_clock(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process whose wall clock is as the file ``clock`` says."""
+    if not shutil.which("faketime"):
+        pytest.skip("needs libfaketime (Debian's package faketime)")
+    tell = "import os; print(os.environ['LD_PRELOAD'])"
+    preload = subprocess.run(
+        ["faketime", "-f", "+0", sys.executable, "-c", tell],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    (tmp_path / "clock").write_text("+0")
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "LD_PRELOAD": preload,
+        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        # as where an administrator or NTP moves a clock: the monotonic one goes on
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }

@@ -143,6 +143,23 @@ def test_kills_while_training_change_nothing(
     assert_same_run(killed, undisturbed)
 
 
+def test_a_clock_that_was_set_back_changes_nothing(
+    command: Command, start: Start, tmp_path: Path, moved_clock: dict[str, str]
+) -> None:
+    undisturbed, moved = tmp_path / "undisturbed", tmp_path / "moved"
+    finish(start(command(OUTPUT_DIR=str(undisturbed), **LONG)))
+    for clock, wanted in (("+400d", 14), ("-400d", 35)):
+        (tmp_path / "clock").write_text(clock)
+        process = start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock)
+        wait_for(moved, f"checkpoint_*{wanted}.pt", process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    finish(start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock))
+    times = [int(path.name.split(".")[3]) for path in moved.glob("events.out.tfevents.*")]
+    assert max(times) - min(times) > 700 * 86400, "the clock was not moved"
+    assert_same_run(moved, undisturbed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

@@ -1,4 +1,4 @@
-"""Storage, and going on after a kill: simulated here, by SIGKILL in test_kill.py."""
+"""Storage, and going on after a kill: simulated here, by SIGKILL in tests/faults."""
 
 from __future__ import annotations
 

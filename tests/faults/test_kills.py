@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,20 +22,24 @@ from tests.search import problem
 Started = Callable[[subprocess.Popen], subprocess.Popen]
 START_S, LIMIT_S = 90.0, 480
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Each evaluation takes a little while and leaves a mark when it ends.
+# Each evaluation takes a little while, says who does it, and leaves a mark when it ends.
 SCRIPT = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 from fbnetv3.search import InProcess, LocalWorkers
 from tests.search import problem
 
 folder, workers = Path(sys.argv[1]), int(sys.argv[2])
 
+def note(name, text):
+    with (folder / name).open("a") as file:
+        file.write(f"{text}\\n")
+
 def evaluate(trial):
+    note("pids", os.getpid())
     time.sleep(0.1)
     score = problem.evaluate(trial)
-    with (folder / "log").open("a") as file:
-        file.write(f"{trial.id}\\n")
+    note("log", trial.id)
     return score
 
 if __name__ == "__main__":
@@ -54,8 +62,8 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def _kill_when(process: subprocess.Popen, is_due: Callable[[], bool], delay: float) -> bool:
-    """Kills a process some time after something is due; False where it ended before."""
+def _is_due(process: subprocess.Popen, is_due: Callable[[], bool], delay: float) -> bool:
+    """Waits until some time after something is due; False where the process ended before."""
     deadline = time.monotonic() + START_S
     while not is_due() and process.poll() is None:
         assert time.monotonic() < deadline, f"no progress in {START_S} s"
@@ -63,10 +71,13 @@ def _kill_when(process: subprocess.Popen, is_due: Callable[[], bool], delay: flo
     try:
         assert process.wait(delay) == 0
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         return True
     return False
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture
@@ -84,35 +95,74 @@ def started() -> Iterator[Started]:
         process.wait()
 
 
+class Killer:
+    """Starts searches, and kills them or a worker of theirs at random moments.
+
+    Args:
+        folder: of a search.
+        draws: of the moments.
+        started: fixture.
+    """
+
+    def __init__(self, script: Path, folder: Path, draws: random.Random, started: Started) -> None:
+        self._script, self._draws, self._started = script, draws, started
+        self.folder = folder
+        self.kills: Counter[str] = Counter()
+        folder.mkdir()
+
+    def run(self, most: int) -> bool:
+        """Runs the search until it is killed or ends; tells whether it ended.
+
+        Args:
+            most: kills that it may take.
+        """
+        workers = self._draws.choice((0, 0, 2))
+        process = self._started(_start(self._script, self.folder, workers))
+        while self.kills.total() < most:
+            victim = self._draws.choice(("coordinator", "worker")) if workers else "coordinator"
+            # a candidate whose worker dies twice fails: after four more it has been done again
+            few, many = (4, 6) if victim == "worker" else (1, 4)
+            wanted = len(_lines(self.folder / "log")) + self._draws.randint(few, many)
+            if not _is_due(process, functools.partial(self._has, wanted), self._delay()):
+                return True
+            self.kills[victim] += 1
+            if victim == "coordinator":
+                _kill(process)
+                return False
+            with contextlib.suppress(ProcessLookupError):  # it was ended with the last batch
+                os.kill(int(_lines(self.folder / "pids")[-1]), signal.SIGKILL)
+        assert process.wait(START_S) == 0
+        return True
+
+    def _has(self, wanted: int) -> bool:
+        return len(_lines(self.folder / "log")) >= wanted
+
+    def _delay(self) -> float:
+        return self._draws.uniform(0.0, 0.5)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(LIMIT_S)
-def test_killed_at_twenty_moments_the_result_is_the_same(tmp_path: Path, started: Started) -> None:
-    script = tmp_path / "search.py"
+@pytest.mark.timeout(0)
+def test_killed_at_random_moments_the_result_is_the_same(
+    tmp_path: Path, started: Started, request: pytest.FixtureRequest
+) -> None:
+    """From stage 1's first trial to the last of stage 2, and while the predictor is fitted."""
+    script, total = tmp_path / "search.py", request.config.getoption("--kills")
     script.write_text(SCRIPT)
     wanted = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
-    draws, kills, folder, mine = random.Random(7), 0, tmp_path / "0", 0
-    folder.mkdir()
-    while kills < 20 or (folder / "log").exists():
-        workers = 2 if kills % 5 == 4 else 0
-        log = folder / "log"
-        lines = len(_lines(log)) + draws.randint(1, 4)
-        process = started(_start(script, folder, workers))
-
-        def is_due(log: Path = log, lines: int = lines) -> bool:
-            return len(_lines(log)) >= lines
-
-        # from stage 1's first trial to the last one of stage 2, and while the predictor is fitted
-        if kills < 20 and _kill_when(process, is_due, draws.uniform(0.0, 0.5)):
-            kills, mine = kills + 1, mine + 1
-            continue
-        assert process.wait(START_S) == 0
-        assert json.loads((folder / "result.json").read_text()) == wanted
-        done = _lines(log)
+    seed = random.SystemRandom().randrange(2**32)
+    draws, kills = random.Random(seed), Counter[str]()
+    while kills.total() < total:
+        killer = Killer(script, tmp_path / f"after{kills.total()}", draws, started)
+        while not killer.run(total - kills.total()):
+            pass
+        assert json.loads((killer.folder / "result.json").read_text()) == wanted
+        done = _lines(killer.folder / "log")
         # what was evaluated in the very moment of a kill, before it was stored, is done again
-        assert len(done) - len(set(done)) <= 2 * mine
+        assert len(done) - len(set(done)) <= 2 * killer.kills.total()
         assert set(done) == {row[1] for row in wanted}
-        folder, mine = tmp_path / f"after{kills}", 0
-        folder.mkdir(exist_ok=True)
+        kills += killer.kills
+        print(f"seed {seed}: {dict(kills)}", flush=True)
 
 
 TRAINING = [
@@ -158,7 +208,8 @@ def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, started:
     # candidates: how many epochs the later ones train for depends on the first batch's scores
     for number in (2, 6, 9):
         process = started(_search(killed))
-        assert _kill_when(process, lambda wanted=number: _scored(killed) >= wanted, 0.05)  # type: ignore[misc]
+        assert _is_due(process, lambda wanted=number: _scored(killed) >= wanted, 0.05)  # type: ignore[misc]
+        _kill(process)
     assert started(_search(killed)).wait(LIMIT_S) == 0
     assert _trials(killed) == _trials(straight)
     assert (killed / "best_arch.yaml").read_text() == (straight / "best_arch.yaml").read_text()
