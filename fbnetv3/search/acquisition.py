@@ -51,6 +51,8 @@ class _Climb:
 _OF_DRAWS, _OF_IMPROVEMENT = _Climb(16, 8), _Climb(6, 5)
 _FEWEST, _AT_ONCE = 4, 768
 """Of many drawn functions each has fewer survivors, so many in all, but never fewer than that."""
+_ALL_AT_ONCE = 64
+"""Up to so many functions are all computed for each candidate, in one product."""
 _FAR = 1e5
 """Deviations below the best from which on the limit of expected improvement is exact enough."""
 Score = Callable[[Levels, Index], Floats]
@@ -151,21 +153,21 @@ def improvement_batch(
         features = np.concatenate([features, candidates.encode(levels)])
         watched.append(believed.watch(_wide(candidates, levels)))
         for _ in range(min(each, count - start)):
-            row = _first_new(levels, scores, taken)
-            if row is None:
+            index = _first_new(levels, scores, taken)
+            if index is None:
                 break
-            taken.add(row.tobytes())
-            rows.append(row)
+            taken.add(levels[index].tobytes())
+            rows.append(levels[index])
             # what is believed is to be improved on, too: else all would go to the same peak
-            best = max(best, float(believed.add(_wide(candidates, row[None]))[0]))
+            best = max(best, believed.add_watched(watched[-1], index))
             scores = log_improvement(*watched[-1].posterior(), best)
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(candidates.space))
 
 
-def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> Levels | None:
-    """Returns the best candidate that is not taken; None: all are."""
-    ranked = levels[np.argsort(-scores, kind="stable")]
-    return next((row for row in ranked if row.tobytes() not in taken), None)
+def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> int | None:
+    """Returns the index of the best candidate that is not taken; None: all are."""
+    ranked = np.argsort(-scores, kind="stable").tolist()
+    return next((i for i in ranked if levels[i].tobytes() not in taken), None)
 
 
 def _improvement(candidates: Candidates, believed: Believed, best: float) -> Score:
@@ -189,7 +191,7 @@ def thompson_batch(
 
     Args:
         candidates: where they come from.
-        draws: features -> (candidates, count): ``count`` functions.
+        draws: ``count`` functions.
         tried: keys of candidates that may not be chosen.
         random: source of all draws.
     """
@@ -201,7 +203,10 @@ def thompson_batch(
     chosen = top.T.reshape(-1)
 
     def score(levels: Levels, groups: Index) -> Floats:
-        return draws(candidates.encode(levels))[np.arange(len(levels)), groups]
+        features = candidates.encode(levels)
+        if values.shape[1] > _ALL_AT_ONCE:
+            return draws.own(features, groups)
+        return draws(features)[np.arange(len(levels)), groups]
 
     levels, scores, groups = _climbed(
         candidates,

@@ -7,9 +7,10 @@ process learns the labels themselves, whose peaks ranks would flatten, for expec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.stats import norm, rankdata
 from torch import Tensor
@@ -17,11 +18,21 @@ from torch.nn import functional as F
 
 from fbnetv3.search.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.encoding import Features
-from fbnetv3.search.gp import GaussianProcess, subset
+from fbnetv3.search.gp import GaussianProcess, PosteriorDraws, subset
 from fbnetv3.search.networks import Floats, Linear, minibatches
 from fbnetv3.search.warp import process_of_labels
 
-Draws = Callable[[Features], Floats]
+
+class Draws(Protocol):
+    """Functions drawn from a predictor's posterior."""
+
+    def __call__(self, x: Features) -> Floats:
+        """Returns the value of every function at every candidate, (candidates, count)."""
+
+    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function a candidate, (candidates,)."""
+
+
 _MEMBERS, _HIDDEN = 8, 64
 _STEPS, _BATCH, _RATE = 300, 512, 5e-3
 _CALM = 0.5
@@ -91,16 +102,10 @@ class Ensemble:
         counts = unseen.sum(0)
         return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
-    def draws(self, count: int, random: np.random.Generator) -> Draws:
+    def draws(self, count: int, random: np.random.Generator) -> EnsembleDraws:
         """Returns ``count`` functions: the mean plus a random mixture of deviations from it."""
         mixture = random.standard_normal((_MEMBERS, count)) * _CALM / np.sqrt(_MEMBERS - 1)
-
-        def values(x: Features) -> Floats:
-            found = self.members(x)
-            mean = found.mean(0)
-            return mean[:, None] + (found - mean).T @ mixture
-
-        return values
+        return EnsembleDraws(self, mixture)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the weights of all members."""
@@ -111,6 +116,51 @@ class Ensemble:
             for kind, tensor in zip(("weight", "bias"), layer.tensors, strict=True)
             if tensor.numel()
         }
+
+
+class EnsembleDraws:
+    """The mean of an ensemble plus mixtures of its members' deviations from it.
+
+    Args:
+        ensemble: of the members.
+        mixture: (members, count) weights.
+    """
+
+    def __init__(self, ensemble: Ensemble, mixture: Floats) -> None:
+        self._ensemble, self._mixture = ensemble, mixture
+
+    def __call__(self, x: Features) -> Floats:
+        found = self._ensemble.members(x)
+        mean = found.mean(0)
+        return mean[:, None] + (found - mean).T @ self._mixture
+
+    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        found = self._ensemble.members(x)
+        mean = found.mean(0)
+        return np.asarray(mean + ((found - mean) * self._mixture[:, functions]).sum(0))
+
+
+class BothDraws:
+    """Functions of the ensemble, then of the process.
+
+    Args:
+        ensemble, process: of each.
+        count: of the ensemble's.
+    """
+
+    def __init__(self, ensemble: EnsembleDraws, process: PosteriorDraws, count: int) -> None:
+        self._ensemble, self._process, self._count = ensemble, process, count
+
+    def __call__(self, x: Features) -> Floats:
+        return np.concatenate([self._ensemble(x), self._process(x.astype(np.float64))], 1)
+
+    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        found = np.empty(len(x))
+        first = functions < self._count
+        found[first] = self._ensemble.own(x[first], functions[first])
+        wide = x[~first].astype(np.float64)
+        found[~first] = self._process.own(wide, functions[~first] - self._count)
+        return found
 
 
 class DefaultPredictor:
@@ -185,11 +235,7 @@ class DefaultPredictor:
         of_process = round(count * (1 - self._share))
         first = self.ensemble.draws(count - of_process, random)
         second = self._of_ranks.draws(of_process, random)
-
-        def values(x: Features) -> Floats:
-            return np.concatenate([first(x), second(x.astype(np.float64))], 1)
-
-        return values
+        return BothDraws(first, second, count - of_process)
 
     def tensors(self) -> dict[str, Tensor]:
         process = self._of_ranks

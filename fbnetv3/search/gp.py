@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from fbnetv3.search.networks import Floats
 
 MAX_POINTS, FIT_POINTS = 512, 256
-_STEPS, _LAST_STEPS = 80, 20
+_STEPS, _LAST_STEPS = 80, 10
 _NOISE, _NOISE_WIDTH = 1e-2, 2.5
 """Median of the prior of the noise's variance, and its deviation in natural logarithms."""
 _WAVES = 1024
@@ -30,6 +31,13 @@ def subset(labels: Floats, seed: int, size: int = MAX_POINTS) -> np.ndarray:
     order = np.argsort(-labels, kind="stable")
     rest = np.random.default_rng([seed, 31]).permutation(order[size // 2 :])
     return np.sort(np.concatenate([order[: size // 2], rest[: size - size // 2]]))
+
+
+def thinned(count: int) -> npt.NDArray[np.int64]:
+    """Returns the indices, evenly spaced, of the part of so many points that fits begin with."""
+    if count <= FIT_POINTS:
+        return np.arange(count)
+    return np.asarray(torch.linspace(0, count - 1, FIT_POINTS).long().numpy())
 
 
 class GaussianProcess:
@@ -56,7 +64,7 @@ class GaussianProcess:
     def _fit(self, start: Floats, *, is_near: bool) -> None:
         n, d = self._x.shape
         bounds = [(-4.0, 7.0)] * d + [(-4.0, 4.0), (math.log(1e-6), math.log(2.0))]
-        part = torch.arange(n) if n <= FIT_POINTS else torch.linspace(0, n - 1, FIT_POINTS).long()
+        part = torch.from_numpy(thinned(n))
         # of many points a part finds the place, and all of them a few steps from there
         on_part, on_all = (self._x[part], self._y[part], _STEPS), (self._x, self._y, _LAST_STEPS)
         stages = [on_part] if len(part) == n else [on_all] if is_near else [on_part, on_all]
@@ -176,17 +184,28 @@ class Believed:
 
     def add(self, x: Floats) -> Floats:
         """Believes the predictions at points (n, d), and returns them, (n,)."""
-        process, points = self._process, torch.from_numpy(x)
-        old, new = self._known, self._known + len(points)
+        points = torch.from_numpy(x)
         with torch.no_grad():
             mean, whitened = self._solved(points)
-            covariance = _plus(self._kernel(points, points), process._noise + _JITTER)
-            covariance -= whitened.T @ whitened
-            self._factor[old:new, :old] = whitened.T
-            self._factor[old:new, old:new] = _safe_cholesky(covariance)
-            self._points[old:new] = points
-        self._known = new
+            self._append(points, whitened)
         return mean.numpy()
+
+    def add_watched(self, watched: Watched, index: int) -> float:
+        """Believes the prediction at a watched point, and returns it: cheaper than :meth:`add`."""
+        watched.posterior()
+        with torch.no_grad():
+            one = slice(index, index + 1)
+            self._append(watched._points[one], watched._whitened[: self._known, one])
+        return float(watched._mean[index])
+
+    def _append(self, points: Tensor, whitened: Tensor) -> None:
+        old, new = self._known, self._known + len(points)
+        covariance = _plus(self._kernel(points, points), self._process._noise + _JITTER)
+        covariance -= whitened.T @ whitened
+        self._factor[old:new, :old] = whitened.T
+        self._factor[old:new, old:new] = _safe_cholesky(covariance)
+        self._points[old:new] = points
+        self._known = new
 
     def _solved(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean, (n,), and the covariance with what is known, whitened, (known, n)."""
@@ -250,15 +269,30 @@ class PosteriorDraws:
         self._correction = torch.cholesky_solve(residual, process._chol)
 
     def _prior(self, x: Tensor) -> Tensor:
+        return self._waves(x) @ self._weights
+
+    def _waves(self, x: Tensor) -> Tensor:
         amplitude = math.sqrt(2 * self._process._signal / len(self._frequencies))
-        return amplitude * torch.cos(x @ self._frequencies.T + self._phases) @ self._weights
+        return amplitude * torch.cos(x @ self._frequencies.T + self._phases)
+
+    def _cross(self, x: Tensor) -> Tensor:
+        process = self._process
+        return process._kernel(x, process._x, process._scale, process._signal)
 
     def __call__(self, x: Floats) -> Floats:
         """Returns the value of every function at every candidate, (candidates, count)."""
-        process, points = self._process, torch.from_numpy(x)
+        points = torch.from_numpy(x)
         with torch.no_grad():
-            cross = process._kernel(points, process._x, process._scale, process._signal)
-            return np.asarray((self._prior(points) + cross @ self._correction).numpy())
+            correction = self._cross(points) @ self._correction
+            return np.asarray((self._prior(points) + correction).numpy())
+
+    def own(self, x: Floats, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function a candidate, (candidates,)."""
+        points, mine = torch.from_numpy(x), torch.from_numpy(functions)
+        with torch.no_grad():
+            prior = (self._waves(points) * self._weights.T[mine]).sum(1)
+            correction = (self._cross(points) * self._correction.T[mine]).sum(1)
+            return np.asarray((prior + correction).numpy())
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ class Planner:
         self._encoding = Encoding(space)
         self._pool_size, self._batch_size = pool_size, batch_size
         self._models: dict[int, Model | None] = {}
+        self._rows: dict[str, Levels] = {}
         self._pool, self._reach = make_pool(space, costs, constraints, pool_size, seed)
         if len(self._pool) < batch_size:
             raise SearchError(
@@ -141,7 +142,7 @@ class Planner:
             return None
         # by number: the order in which results came in must not matter
         complete.sort(key=lambda t: t.number)
-        features = self._encoding.encode(self._space.levels([t.config for t in complete]))
+        features = self._encoding.encode(self._levels(complete))
         labels: Floats = np.array([t.score for t in complete], dtype=np.float64)
         seed = int(np.random.default_rng([self._seed, _FIT, count]).integers(2**31))
         predictor = self._fit(features, labels, self.plan.pretrained, seed)
@@ -177,6 +178,8 @@ class Planner:
             return []
         epoch = None if known.early_stop is None else known.early_stop.epoch
         first = sum(len(batch) for batch in batches)
+        ids = self._space.ids(chosen.levels)
+        self._rows |= zip(ids, chosen.levels, strict=True)
         predicted = self._predicted(model, chosen.levels)
         return [
             Trial(
@@ -190,7 +193,7 @@ class Planner:
                 stage=stage,
             )
             for i, (key, config) in enumerate(
-                zip(self._space.ids(chosen.levels), self._space.configs(chosen.levels), strict=True)
+                zip(ids, self._space.configs(chosen.levels), strict=True)
             )
         ]
 
@@ -200,9 +203,17 @@ class Planner:
         found: list[Any] = model.predictor.predict(self._encoding.encode(levels)).tolist()
         return found
 
+    def _levels(self, trials: Sequence[Trial]) -> Levels:
+        """Returns (trials, variables); each config is read once, however often it is asked for."""
+        new = [t for t in trials if t.id not in self._rows]
+        if new:
+            levels = self._space.levels([t.config for t in new])
+            self._rows |= zip((t.id for t in new), levels, strict=True)
+        rows = [self._rows[t.id] for t in trials]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
+
     def _tried(self, known: Known) -> set[bytes]:
-        configs = [t.config for t in known.trials]
-        return set(keys_of(self._space.levels(configs))) if configs else set()
+        return set(keys_of(self._levels(known.trials)))
 
     def _coarse(self, batches: Batches, known: Known, model: Model | None, count: int) -> Pool:
         tried = self._tried(known)
@@ -220,8 +231,7 @@ class Planner:
                 self._pool,
                 self._elite(known),
             )
-            running = [t.config for t in known.trials if t.state == "running"]
-            pending = self._space.levels(running) if running else self._pool.levels[:0]
+            pending = self._levels([t for t in known.trials if t.state == "running"])
             return next_batch(candidates, model.predictor, count, tried, random, pending)
         if not len(free):
             return free
@@ -231,7 +241,7 @@ class Planner:
 
     def _elite(self, known: Known) -> Levels:
         best = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))[:_ELITE]
-        return self._space.levels([t.config for t in best])
+        return self._levels(best)
 
     def _finalists(self, batches: Batches, known: Known, count: int) -> Pool:
         """Returns the best of stage 2 that were not trained yet."""
@@ -267,7 +277,7 @@ class Planner:
     ) -> Pool:
         """Returns the p best trained and q random candidates that meet the constraints."""
         ranked = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))
-        trained = priced(self._costs, self._space.levels([t.config for t in ranked]))
+        trained = priced(self._costs, self._levels(ranked))
         trained = trained.take(feasible(trained.statistics, constraints, len(trained)))
         best = trained.take(np.arange(min(settings.best, len(trained))))
         wanted = settings.random + settings.best - len(best)

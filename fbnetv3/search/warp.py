@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fbnetv3.search.gp import GaussianProcess
+from fbnetv3.search.gp import GaussianProcess, thinned
 from fbnetv3.search.networks import Floats, standardised
 
 _WORST = 1e3
@@ -16,7 +16,7 @@ _WORST = 1e3
 
 
 def process_of_labels(x: Floats, labels: Floats, like: GaussianProcess) -> GaussianProcess:
-    """Fits the process of higher evidence of the two.
+    """Fits the process of higher evidence of the two; of many labels, on a part of them.
 
     Args:
         x: (n, d) features in [0, 1].
@@ -24,10 +24,15 @@ def process_of_labels(x: Floats, labels: Floats, like: GaussianProcess) -> Gauss
         like: a process of the same features, whose lengthscales the fits start from.
     """
     squeezed, slopes = squeezed_below(labels)
-    found = [_fitted(x, labels, np.ones_like(labels), like)]
+    forms = [(labels, np.ones_like(labels))]
     if (slopes < 1).any():
-        found.append(_fitted(x, squeezed, slopes, like))
-    return max(found, key=lambda pair: pair[0])[1]
+        forms.append((squeezed, slopes))
+    part = thinned(len(labels))
+    found = [_fitted(x[part], form[part], slope[part], like) for form, slope in forms]
+    best = int(np.argmax([density for density, _ in found]))
+    if len(part) == len(labels):
+        return found[best][1]
+    return GaussianProcess(x, standardised(forms[best][0])[0], found[best][1])
 
 
 def _fitted(

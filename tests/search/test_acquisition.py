@@ -69,7 +69,8 @@ def test_believing_predictions_is_having_them_for_labels() -> None:
     for row in new[:3]:
         believed.add(row[None])
     late = believed.watch(watched)
-    believed.add(new[3:])
+    last = believed.watch(new)
+    assert believed.add_watched(last, 3) == pytest.approx(process.mean(new[3:])[0])
     kernel = ConstantKernel(process._signal) * Matern(process._scale.numpy(), nu=2.5)
     other = GaussianProcessRegressor(kernel, alpha=process._noise + 1e-6, optimizer=None)
     labels = np.concatenate([process._y.numpy(), process.mean(new)])
@@ -114,6 +115,14 @@ def test_draws_spread_a_batch(candidates, predictor, tried) -> None:
     batch = thompson_batch(candidates, draws, tried, np.random.default_rng(0))
     assert len(set(keys_of(batch))) == 12
     assert candidates.encode(batch).std(0).sum() > 0.1
+
+
+def test_a_function_a_candidate_is_what_all_functions_give(candidates, predictor) -> None:
+    draws = predictor.draws(30, np.random.default_rng(0))
+    features = candidates.encode(candidates.pool.levels[:50])
+    functions = np.random.default_rng(1).integers(0, 30, 50)
+    wanted = draws(features)[np.arange(50), functions]
+    assert np.allclose(draws.own(features, functions), wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_an_exhausted_space_gives_what_is_left() -> None:
