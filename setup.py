@@ -42,6 +42,7 @@ REQUIRES = [
     "hydra-core>=1.3,<2",  # 1.3.8
     "termcolor>=2",  # 3.3.0
     "tabulate>=0.9",  # 0.10.0
+    "fsspec>=2024.2",  # 2026.9.0
     "cloudpickle>=3",  # 3.1.2
     "tqdm>=4.66",  # 4.70.1
     # detectron2's sdist is built with these, without isolation
@@ -50,6 +51,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "ray": ["ray>=2.30,<3"],  # 2.60.0; SEARCH.EXECUTOR ray
+    "s3": ["s3fs>=2024.2"],  # 2026.9.0; SEARCH.CANDIDATES s3://...
     "postgres": ["psycopg[binary]>=3.1,<4"],  # 3.3.9; SEARCH.STORAGE postgresql://...
     # what projects/search_quality compares with, beside what is needed anyway
     "peers": [
@@ -58,6 +60,9 @@ EXTRAS = {
     ],
     "dev": [
         "build>=1.2",  # 1.6.1
+        "flask>=3",  # 3.1.3; with the two below a server of S3 for tests
+        "flask-cors>=4",  # 6.0.5
+        "moto>=5",  # 5.2.5
         "hypothesis>=6.100",  # 6.170.15
         "mypy>=1.11",  # 2.4.1
         "pre-commit>=3.7",
@@ -66,6 +71,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",  # 2.4.0
         "pytest-xdist>=3.6",  # 3.8.0
         "ray>=2.30,<3",  # 2.60.0
+        "s3fs>=2024.2",  # as the extra s3
         "ruff>=0.6",  # 0.17.6
         "timm>=1.0.9,<2",  # 1.0.31
         "types-PyYAML>=6",  # 6.0.12.20261113

@@ -173,6 +173,7 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     from fbnetv3.search.batch_log import BatchLog
     from fbnetv3.search.config import executor_from_config, file_hashes
     from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
+    from fbnetv3.search.mirror import Mirror, is_uri
     from fbnetv3.search.progress import SearchProgress
 
     node = cfg.SEARCH
@@ -194,6 +195,9 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
 
     executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
+    place = node.CANDIDATES or str(folder.candidates)
+    if is_uri(place):
+        Mirror(place).check()
     search = _build(cfg, executor=executor, watch=watch)
     for line in _plan_lines(cfg, search):
         progress.say(line)
@@ -207,7 +211,7 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         progress.say(f"going on after {len(finished)} finished trials")
         progress.replayed(finished)
     with progress:
-        result = search.run(TrainEvaluator(cfg.dump(), str(folder.candidates)))
+        result = search.run(TrainEvaluator(cfg.dump(), place))
     log.write(search.trials, search.settings, search.order)  # what a kill kept from it
     _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)

@@ -69,6 +69,7 @@ class Checkpointer:
         folder: made on the first save.
         keep: how many of the newest checkpoints stay; >= 1.
         migrations: version -> function to the next version; this module's by default.
+        on_save: called with each checkpoint that has been written.
 
     Raises:
         CheckpointError: ``keep`` is below 1.
@@ -79,12 +80,14 @@ class Checkpointer:
         folder: str | Path,
         keep: int = 2,
         migrations: Mapping[int, Migration] | None = None,
+        on_save: Callable[[Path], None] | None = None,
     ) -> None:
         if keep < 1:
             raise CheckpointError(f"Checkpointer keep={keep!r} is out of range; allowed: >= 1")
         self.folder = Path(folder)
         self.keep = keep
         self.migrations = MIGRATIONS if migrations is None else migrations
+        self._on_save = on_save
 
     def save(self, state: Mapping[str, Any], iteration: int) -> Path:
         """Writes a checkpoint and removes those beyond the newest ``keep``.
@@ -106,6 +109,8 @@ class Checkpointer:
         with atomic_write(path) as temporary:
             _torch_save(full, temporary, path)
         self._prune(path, iteration)
+        if self._on_save is not None:
+            self._on_save(path)
         return path
 
     def latest(self) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def train(
     resume: bool = False,
     stop_after: float | None = None,
     on_eval: OnEval | None = None,
+    on_save: Callable[[Path], None] | None = None,
     pictures: bool = True,
 ) -> dict[str, float]:
     """Trains as the config says, or goes on from the folder's last checkpoint.
@@ -66,6 +68,7 @@ def train(
         resume: go on from the last checkpoint, where there is one.
         stop_after: train so many epochs of the config's schedule only; None: all.
         on_eval: called at each evaluation with the epochs trained so far and the scores.
+        on_save: called with each checkpoint that has been written.
         pictures: whether curves.png and TensorBoard events are written.
 
     Returns:
@@ -76,7 +79,7 @@ def train(
     """
     check_numbers(cfg)
     folder = Path(cfg.OUTPUT_DIR)
-    checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS)
+    checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
     run = prepare(cfg, initial_weights=state is None)
     training = _Training(run, checkpointer, stop_after, on_eval, pictures)

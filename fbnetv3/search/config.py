@@ -15,6 +15,7 @@ from fbnetv3.search.constraints import Constraint
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executor import Executor, InProcess, LocalWorkers
 from fbnetv3.search.fine import EvolutionSettings
+from fbnetv3.search.mirror import is_uri
 
 KEYS: dict[str, tuple[Any, str]] = {
     "SPACE": ("fbnetv3", "a packaged space (fbnetv3, nano, autotrain), or the path of a yaml"),
@@ -36,6 +37,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "WORKERS": (0, "worker processes of 'local'; 0: train in this process"),
     "THREADS": (1, "threads of each worker"),
     "TIMEOUT": (0.0, "seconds that a candidate may take, else it fails; needs workers; 0: any"),
+    "CANDIDATES": (
+        "",
+        "their checkpoints and scores: a folder, or s3://BUCKET/RUN; empty: in OUTPUT_DIR",
+    ),
     "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
     "HOLD_OUT": (0, "score on so many training images held back; 0: on DATASETS.TEST"),
     "KEEP_WEIGHTS": (False, "keep the weights of every candidate, not its scores only"),
@@ -64,6 +69,7 @@ MAY_CHANGE = (
     "SEARCH.WORKERS",
     "SEARCH.THREADS",
     "SEARCH.TIMEOUT",
+    "SEARCH.CANDIDATES",
     "SEARCH.RAY.ADDRESS",
     "SEARCH.RAY.WORKERS",
     "SEARCH.RAY.CPUS",
@@ -178,6 +184,12 @@ def _local(cfg: Any) -> Executor:
     return InProcess()
 
 
+def _shared(cfg: Any) -> str | None:
+    """Returns the folder that all workers must see; None: they share a URI."""
+    place = cfg.SEARCH.CANDIDATES or cfg.OUTPUT_DIR
+    return None if is_uri(place) else place
+
+
 def _ray(cfg: Any) -> Executor:
     from fbnetv3.search.ray_executor import RayWorkers
 
@@ -191,7 +203,7 @@ def _ray(cfg: Any) -> Executor:
         threads=node.THREADS,
         timeout=node.TIMEOUT or None,
         address=node.RAY.ADDRESS,
-        shared=cfg.OUTPUT_DIR,
+        shared=_shared(cfg),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.config import add_search_config, fixed_variables
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet_space import FBNetSpace
+from fbnetv3.search.mirror import Mirror, is_uri
 from fbnetv3.search.trials import Trial
 
 
@@ -142,7 +143,7 @@ class TrainEvaluator:
 
     Attributes:
         config: the search's config, as yaml.
-        folder: ``candidates/`` of the run.
+        folder: of all candidates: ``candidates/`` of the run, or a URI (see :class:`Mirror`).
     """
 
     config: str
@@ -150,7 +151,13 @@ class TrainEvaluator:
 
     def __call__(self, trial: Trial) -> float:
         """Trains and scores; returns at once where that was finished before a kill."""
-        folder = Path(self.folder) / trial.id
+        if not is_uri(self.folder):
+            return self._score(trial, Path(self.folder) / trial.id, _keep_nothing)
+        with Mirror(self.folder).folder(trial.id) as (folder, copy):
+            return self._score(trial, folder, copy.push)
+
+    def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
+        """Trains and scores in a folder; ``keep`` is called when there is something to keep."""
         done = _read_json(folder / "result.json")
         reports = {int(e): s for e, s in _read_json(folder / "scores.json").items()}
         if done.get("max_epochs", -1) != trial.max_epochs:
@@ -169,10 +176,11 @@ class TrainEvaluator:
             _write_json(folder / "scores.json", reports)
             trial.report(epoch, scores[key])
 
-        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval)
+        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep())
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
         self._tidy(folder, keep_weights=search_cfg.SEARCH.KEEP_WEIGHTS)
+        keep()
         return score
 
     def _cfg(self) -> CfgNode:
@@ -187,7 +195,11 @@ class TrainEvaluator:
                 path.unlink()
 
 
-def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> None:
+def _keep_nothing() -> None:
+    """A folder is where it stays."""
+
+
+def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any) -> None:
     """Trains; what the loop prints goes to a log. A stop by signal becomes an interrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
     refuse_links_out(log.parent, (log.name,))
@@ -197,7 +209,14 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any) -> Non
         from fbnetv3.engine.train import train
 
         try:
-            train(cfg, resume=True, stop_after=max_epochs, on_eval=on_eval, pictures=False)
+            train(
+                cfg,
+                resume=True,
+                stop_after=max_epochs,
+                on_eval=on_eval,
+                on_save=on_save,
+                pictures=False,
+            )
         except StoppedError as error:
             raise KeyboardInterrupt from error
 

@@ -367,3 +367,21 @@ def test_packaged_searches_are_read(path: Path) -> None:
     cfg.merge_from_file(str(path))
     assert len(space_from_config(cfg).space) >= 7
     assert search_arguments(cfg)["batch_size"] <= cfg.SEARCH.POOL_SIZE
+
+
+def test_candidates_are_kept_at_a_uri(run: Path, tmp_path: Path) -> None:
+    folder, far = tmp_path / "run", tmp_path / "far"
+    assert _main([*SMALL, "OUTPUT_DIR", str(folder), "SEARCH.CANDIDATES", far.as_uri()]) == 0
+    assert not (folder / "candidates").exists()
+    names = {path.name for path in (run / "candidates").iterdir()}
+    assert {path.name for path in far.iterdir()} == names
+    assert (folder / "best_arch.yaml").read_text() == (run / "best_arch.yaml").read_text()
+
+
+def test_a_place_that_cannot_be_is_refused_before_anything_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    argv = [*SMALL, "OUTPUT_DIR", str(folder), "SEARCH.CANDIDATES", "nowhere://bucket/run"]
+    assert "SEARCH.CANDIDATES='nowhere://bucket/run'" in _error(capsys, argv)
+    assert not (folder / "config.yaml").exists()

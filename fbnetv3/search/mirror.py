@@ -1,0 +1,123 @@
+"""Candidates' folders at a URI, for workers that share no disk."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.search.errors import SearchError
+
+_LAST = "checkpoint_"
+"""A checkpoint goes up after the scores of the epochs before it: one that is found has them."""
+
+
+def is_uri(place: str) -> bool:
+    """Tells ``s3://bucket/run`` from the path of a folder."""
+    return "://" in place
+
+
+class Mirror:
+    """A place that fsspec knows (``s3://``, ``gs://``, ``sftp://``, ``file://``), by candidate.
+
+    Args:
+        uri: of the place.
+
+    Raises:
+        SearchError: there is no such kind of place, or its driver is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        import fsspec
+
+        self._uri = uri
+        try:
+            # listings of an hour ago would miss what another node has written since
+            self._files, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise SearchError(
+                f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI that fsspec knows "
+                "and has a driver for (s3://: pip install s3fs)"
+            ) from error
+
+    def check(self) -> None:
+        """Writes a small file and removes it.
+
+        Raises:
+            SearchError: that can't be done.
+        """
+        name = f"{self._root}/.probe_{uuid.uuid4().hex}"
+        try:
+            self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(name, b"fbnetv3")
+            self._files.rm_file(name)
+        except Exception as error:  # drivers raise all kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SearchError(
+                f"SEARCH.CANDIDATES={self._uri!r} can't be written: {reason}"
+            ) from error
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:
+        """Yields a temporary folder with what the place holds of a candidate, and how to keep it.
+
+        Args:
+            name: of the candidate.
+        """
+        with tempfile.TemporaryDirectory(prefix="fbnetv3_") as temporary:
+            folder = Path(temporary) / name
+            folder.mkdir()
+            copy = Copy(self._files, f"{self._root}/{name}", folder)
+            copy.pull()
+            yield folder, copy
+
+
+class Copy:
+    """A folder here, and what a place has of it.
+
+    Args:
+        files: fsspec's file system.
+        there: path in it.
+        here: the folder.
+    """
+
+    def __init__(self, files: Any, there: str, here: Path) -> None:
+        self._files, self._there, self._here = files, there, here
+        self._kept: dict[str, tuple[int, int]] = {}
+
+    def pull(self) -> None:
+        """Copies here what is there."""
+        self._files.invalidate_cache()
+        if not self._files.isdir(self._there):
+            return
+        for path in self._files.ls(self._there, detail=False):
+            name = path.rsplit("/", 1)[-1]
+            if name.startswith("."):
+                self._files.rm_file(path)  # half of a file, of a worker that died
+                continue
+            self._files.get_file(path, str(self._here / name))
+            self._kept[name] = _state(self._here / name)
+
+    def push(self) -> None:
+        """Brings the place up to date: what changed, each file whole or not at all."""
+        found = {path.name: path for path in self._here.iterdir() if path.name[0] != "."}
+        self._files.makedirs(self._there, exist_ok=True)
+        for name, path in sorted(found.items(), key=lambda pair: pair[0].startswith(_LAST)):
+            state = _state(path)
+            if self._kept.get(name) == state:
+                continue
+            part = f"{self._there}/.{name}.{uuid.uuid4().hex}"
+            self._files.put_file(str(path), part)
+            self._files.mv(part, f"{self._there}/{name}")
+            self._kept[name] = state
+        for name in [name for name in self._kept if name not in found]:
+            self._files.rm_file(f"{self._there}/{name}")
+            del self._kept[name]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
