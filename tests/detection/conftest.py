@@ -139,9 +139,11 @@ def tiny(options: Options) -> Callable[..., CfgNode]:
 def command(options: Options) -> Callable[..., list[str]]:
     """Makes the command line of the tiny training."""
 
-    def make(*flags: str, **changes: Any) -> list[str]:
+    def make(
+        *flags: str, launcher: tuple[str, ...] = (sys.executable,), **changes: Any
+    ) -> list[str]:
         values = [str(x) for pair in options(**changes).items() for x in pair]
         script = str(ROOT / "tools" / "train_net.py")
-        return [sys.executable, script, "--config-file", str(find_config(BASE)), *flags, *values]
+        return [*launcher, script, "--config-file", str(find_config(BASE)), *flags, *values]
 
     return make
