@@ -4,9 +4,10 @@
     python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
 
 All but the trainings is real: pool, predictors, proposals, the storage. A training's score is that
-of a problem of projects/search_quality, by default one on the paper's space; its time is
-simulated: one unit on average, half of it in proportion to its MACs, times a log-normal factor
-(``--spread``). Prints one line of json:
+of a problem of projects/search_quality, by default one on the paper's space. Its time is one unit
+on average: half of it in proportion to its MACs, times a log-normal factor (``--spread``); or, with
+``--times``, as in a search that was run: by a line through that one's times and MACs, times a
+factor drawn from those that its trainings were off the line. Prints one line of json:
 
 * ``deciding_ms``: CPU time of the coordinator a trial, without the storage's and the first set-up;
 * ``storing_ms``: CPU time a trial in the storage;
@@ -18,13 +19,14 @@ simulated: one unit on average, half of it in proportion to its MACs, times a lo
 from __future__ import annotations
 
 import argparse
+import csv
 import heapq
 import json
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,23 +39,52 @@ from fbnetv3.search import JointNAS, Trial
 from fbnetv3.search.executor import Evaluate, Finished, More
 from projects.search_quality import problems
 
+Times = Callable[[float, np.random.Generator], float]
+"""(MACs in units of the mean candidate's, random source) -> time in units of the mean."""
+
+
+def made_up_times(spread: float) -> Times:
+    """Returns times half in proportion to MACs, with a factor of so large a deviation."""
+
+    def draw(macs: float, random: np.random.Generator) -> float:
+        factor = np.exp(spread * random.standard_normal() - spread**2 / 2)
+        return float((0.5 + 0.5 * macs) * factor)
+
+    return draw
+
+
+def recorded_times(path: Path) -> Times:
+    """Returns times like those in a csv with the columns ``macs``, ``epochs`` and ``seconds``."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    macs = np.array([float(row["macs"]) for row in rows])
+    seconds = np.array([float(row["seconds"]) / float(row["epochs"]) for row in rows])
+    macs, seconds = macs / macs.mean(), seconds / seconds.mean()
+    line = np.polynomial.Polynomial.fit(macs, seconds, 1).convert()
+    factors = seconds / line(macs)
+
+    def draw(macs: float, random: np.random.Generator) -> float:
+        return float(max(line(macs), 0.1) * random.choice(factors))
+
+    return draw
+
 
 class SimulatedWorkers:
     """An executor whose workers take time on a clock of their own.
 
     Args:
         count: of workers.
-        mean: of a statistic that training times are in proportion to.
-        spread: standard deviation of the logarithm of the random factor.
-        seed: of the factors.
+        mean: MACs of the mean candidate.
+        times: of trainings.
+        seed: of their random part.
 
     Attributes:
         busy: sum of the training times so far.
         clock: time so far.
     """
 
-    def __init__(self, count: int, mean: float, spread: float, seed: int) -> None:
-        self._count, self._mean, self._spread = count, mean, spread
+    def __init__(self, count: int, mean: float, times: Times, seed: int) -> None:
+        self._count, self._mean, self._times = count, mean, times
         self._random = np.random.default_rng([seed, 51])
         self.busy = self.clock = 0.0
 
@@ -76,8 +107,7 @@ class SimulatedWorkers:
             waiting[:0] = list(more() if more else ())[::-1]
 
     def _duration(self, trial: Trial) -> float:
-        factor = np.exp(self._spread * self._random.standard_normal() - self._spread**2 / 2)
-        return float((0.5 + 0.5 * trial.statistics["macs"] / self._mean) * factor)
+        return self._times(trial.statistics["macs"] / self._mean, self._random)
 
     def close(self) -> None:
         return
@@ -104,6 +134,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     problem = problems.get(args.problem)
     median, best = problems.reference(args.problem)
     noise = np.random.default_rng([args.seed, 52])
+    times = recorded_times(args.times) if args.times else made_up_times(args.spread)
     whole, storing = Stopwatch(), Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "search.db"
@@ -120,7 +151,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
             seed=args.seed,
         )
         workers = SimulatedWorkers(
-            args.workers, float(search.plan.pool.statistics["macs"].mean()), args.spread, args.seed
+            args.workers, float(search.plan.pool.statistics["macs"].mean()), times, args.seed
         )
         told: list[Trial] = []
 
@@ -165,10 +196,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--ahead", type=int, default=0)
     parser.add_argument("--spread", type=float, default=0.25, help="of the logarithm of times")
+    parser.add_argument("--times", type=Path, help="csv of recorded ones: macs, epochs, seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-storage", dest="storage", action="store_false", help="in memory")
     args = parser.parse_args()
-    print(json.dumps({**vars(args), **simulate(args)}))
+    print(json.dumps({**vars(args), **simulate(args)}, default=str))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Measures whether scores of a search tell its candidates apart: noise against spread.
+
+    python -m projects.cifar10_jointnas.noise output/cifar10_jointnas/joint
+
+The first batch of a search is spread over its space. Of its top quartile the best and the median
+candidate are trained again with four further seeds each, on the same data as in the search. Noise
+is the standard deviation of a candidate's scores over its five seeds (the root of the mean of both
+variances), spread that of the quartile's scores in the search. Goes on where it was stopped; writes
+a row for each training and epoch to ``noise.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from fbnetv3.engine.train import train
+from fbnetv3.io import atomic_write
+from fbnetv3.search.batch_log import BatchLog
+from fbnetv3.search.evaluator import candidate_training, get_search_cfg, space_from_config
+from fbnetv3.search.trials import Trial
+
+SEEDS = 5
+COLUMNS = ("id", "seed", "epoch", "score")
+HERE = Path(__file__).parent
+Scores = dict[int, float]
+"""Score by epoch."""
+
+
+def first_batch(run: Path) -> list[Trial]:
+    """Returns the trials of a search's first batch, best first; they trained in full."""
+    trials = BatchLog(run / "log").read().trials
+    complete = [t for t in trials if t.batch == 0 and t.final_score is not None]
+    return sorted(complete, key=lambda t: -(t.final_score or 0.0))
+
+
+def score(run: Path, trial: Trial, seed: int) -> Scores:
+    """Trains a candidate of a search anew, with another seed and on the same data."""
+    cfg = get_search_cfg()
+    cfg.merge_from_file(str(run / "config.yaml"))
+    folder = run.parent / "noise" / f"{trial.id}_{seed}"
+    found = candidate_training(cfg, space_from_config(cfg), trial.config, folder)
+    found.defrost()
+    found.SEED = seed  # after the data were divided
+    found.freeze()
+    scores: Scores = {}
+
+    def on_eval(epoch: float, values: dict[str, float]) -> None:
+        scores[round(epoch)] = values["val/top1_ema"]
+
+    train(found, on_eval=on_eval, pictures=False)
+    return scores
+
+
+def read(path: Path) -> dict[tuple[str, int], Scores]:
+    """Returns the scores of trainings so far, by candidate and seed."""
+    found: dict[tuple[str, int], Scores] = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                key = row["id"], int(row["seed"])
+                found.setdefault(key, {})[int(row["epoch"])] = float(row["score"])
+    return found
+
+
+def write(path: Path, known: dict[tuple[str, int], Scores]) -> None:
+    """Writes a row for each training and epoch."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for (key, seed), scores in known.items():
+            writer.writerows((key, seed, epoch, value) for epoch, value in scores.items())
+
+
+def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> list[dict[str, Any]]:
+    """Returns noise, spread and their ratio after each epoch."""
+    names = sorted({key for key, _ in known})
+    rows = []
+    for epoch in sorted(quartile[0].reports):
+        seeds = [[s[epoch] for (key, _), s in known.items() if key == name] for name in names]
+        noise = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in seeds])))
+        spread = float(np.std([t.reports[epoch] for t in quartile], ddof=1))
+        rows.append({"epoch": epoch, "noise": noise, "spread": spread, "ratio": spread / noise})
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the search")
+    parser.add_argument("--csv", type=Path, default=HERE / "noise.csv")
+    args = parser.parse_args()
+    batch = first_batch(args.run)
+    quartile = batch[: len(batch) // 4]
+    known = read(args.csv)
+    for trial in (quartile[0], quartile[len(quartile) // 2]):
+        known.setdefault((trial.id, 0), dict(trial.reports))
+        for seed in range(1, SEEDS):
+            if (trial.id, seed) not in known:
+                known[trial.id, seed] = score(args.run, trial, seed)
+                write(args.csv, known)
+    for row in table(quartile, known):
+        print(
+            "after epoch {epoch}: noise {noise:.2f}, spread {spread:.2f}, {ratio:.1f} x".format(
+                **row
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

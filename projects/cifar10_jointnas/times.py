@@ -1,0 +1,46 @@
+"""Writes how long a search's trainings took: a row of id, macs, epochs and seconds for each.
+
+    python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
+
+From the times of files in ``candidates/``: the first that a training writes, and its result. One
+that was killed and went on counts from then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from fbnetv3.io import atomic_write
+from fbnetv3.search.batch_log import BatchLog
+
+HERE = Path(__file__).parent
+Row = tuple[str, int, int, float]
+
+
+def times(run: Path) -> Iterator[Row]:
+    """Yields id, MACs, epochs and seconds of each finished training."""
+    for trial in BatchLog(run / "log").read().trials:
+        folder = run / "candidates" / trial.id
+        end = folder / "result.json"
+        if trial.state == "complete" and end.exists():
+            seconds = end.stat().st_mtime - (folder / "arch.yaml").stat().st_mtime
+            yield trial.id, round(trial.statistics["macs"]), max(trial.reports), seconds
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the search")
+    parser.add_argument("--csv", type=Path, default=HERE / "times.csv")
+    args = parser.parse_args()
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "macs", "epochs", "seconds"))
+        writer.writerows((*row[:3], f"{row[3]:.1f}") for row in times(args.run))
+
+
+if __name__ == "__main__":
+    main()
