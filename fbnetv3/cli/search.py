@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
@@ -158,7 +161,8 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
         folder.check_config(cfg.dump(), MAY_CHANGE)
         folder.check_files(file_hashes(cfg))
         try:
-            _run(cfg, folder, restore)
+            with _sigterm_as_interrupt():
+                _run(cfg, folder, restore)
         except KeyboardInterrupt:
             if not folder.config.is_file():  # nothing has begun
                 raise
@@ -166,6 +170,20 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
             print(f"\nstopped; finished trials are kept. Go on with:\n  {told}", flush=True)
             return 130
     return 0
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """What schedulers send before they kill is as Ctrl-C: candidates save, and the search ends."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:

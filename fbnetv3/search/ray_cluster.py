@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fbnetv3.search.errors import SearchError
@@ -63,12 +67,13 @@ class Cluster:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             _knock(self._address)
-            self.ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(_LOCAL if is_local else {}),
-            )
+            with _own_sigterm():
+                self.ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **(_LOCAL if is_local else {}),
+                )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             why = one_line(error.__cause__ or error)  # a token that is asked for is told below
             raise SearchError(
@@ -107,6 +112,18 @@ class Cluster:
         if self._is_ours:
             self._is_ours = False
             self.ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps what this process does at SIGTERM; Ray has it aborted, with nothing saved."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # None: a handler that Python did not set; other threads than the first may set none
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def one_line(error: BaseException) -> str:

@@ -311,7 +311,10 @@ def test_ray_finds_the_same(run: Path, tmp_path: Path, start: Start) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["local", "ray"])
-def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path, executor: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_no_process_and_tells_how_to_go_on(
+    tmp_path: Path, executor: str, number: signal.Signals
+) -> None:
     folder, mark = tmp_path / "run", f"MARK={tmp_path}"
     opts = [*MORE, *(RAY if executor == "ray" else [])]
     if executor == "ray":
@@ -329,11 +332,14 @@ def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path, executo
     )
     try:
         deadline = time.monotonic() + 300
-        while len(list(folder.glob("candidates/*/log.txt"))) < 2:  # both workers train
+        while len(list(folder.glob("candidates/*/scores.json"))) < 2:  # both workers train
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            os.kill(process.pid, number)  # as a scheduler's script does
         out = process.communicate(timeout=120)[0]
     finally:
         process.kill()
@@ -341,6 +347,7 @@ def test_ctrl_c_leaves_no_process_and_tells_how_to_go_on(tmp_path: Path, executo
     assert _alive(mark) == []
     assert "Traceback" not in out
     assert f"--config-file {folder / 'config.yaml'} OUTPUT_DIR {folder}" in out
+    assert len(list(folder.glob("candidates/*/checkpoint_*.pt"))) == 2
 
 
 def test_flags_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
