@@ -1,0 +1,45 @@
+"""Simulated workers of projects/scale: their clock, and times like recorded ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fbnetv3.search import Trial
+from projects.scale.simulate import SimulatedWorkers, made_up_times, recorded_times
+
+
+def test_recorded_times_follow_macs_and_keep_their_spread(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    macs = random.uniform(2e6, 8e6, 200)
+    epochs = random.choice([5, 10], 200)
+    seconds = epochs * (3 + macs / 1e6) * np.exp(0.1 * random.standard_normal(200))
+    rows = [f"{m:.0f},{e},{s:.3f}" for m, e, s in zip(macs, epochs, seconds, strict=True)]
+    path = tmp_path / "times.csv"
+    path.write_text("\n".join(["macs,epochs,seconds", *rows]))
+    times = recorded_times(path)
+    draws = {m: np.array([times(m, random) for _ in range(500)]) for m in (0.5, 1.0, 1.5)}
+    # 3 s and 1 s a million, of which the mean has 5: 5.5, 8 and 10.5 of 8 on average
+    for size, wanted in ((0.5, 5.5 / 8), (1.0, 1.0), (1.5, 10.5 / 8)):
+        assert draws[size].mean() == pytest.approx(wanted, rel=0.05)
+        assert draws[size].std() / draws[size].mean() == pytest.approx(0.1, rel=0.3)
+
+
+def test_workers_take_trials_as_they_come_free() -> None:
+    workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
+    order: list[int] = []
+    trials = [
+        Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((3.0, 1.0, 1.0, 4.0))
+    ]
+    workers.run(lambda trial: 0.0, trials, lambda trial, score, reason: order.append(trial.number))
+    assert order == [1, 2, 0, 3]
+    assert workers.clock == 6.0  # the last one began when the second worker was free again, at 2
+    assert workers.busy == 9.0
+
+
+def test_made_up_times_are_one_on_average() -> None:
+    random = np.random.default_rng(0)
+    draw = made_up_times(0.25)
+    assert np.mean([draw(1.0, random) for _ in range(2000)]) == pytest.approx(1.0, rel=0.02)
