@@ -12,7 +12,8 @@ factor drawn from those that its trainings were off the line. Prints one line of
 * ``deciding_ms``: CPU time of the coordinator a trial, without the storage's and the first set-up;
 * ``storing_ms``: CPU time a trial in the storage;
 * ``database_kb``, ``memory_mb``: size a trial of the storage's file; largest size of the process;
-* ``busy``: share of the workers' time in stage 1 that was spent on trainings;
+* ``busy``: share of the workers' time in stage 1 that was spent on trainings, and
+  ``busy_proposing`` until the last batch was proposed, after which workers run out of work;
 * ``regret``: as in projects/search_quality, of the best observed.
 """
 
@@ -81,12 +82,13 @@ class SimulatedWorkers:
     Attributes:
         busy: sum of the training times so far.
         clock: time so far.
+        proposing: share of the workers' time at work when trials last came.
     """
 
     def __init__(self, count: int, mean: float, times: Times, seed: int) -> None:
         self._count, self._mean, self._times = count, mean, times
         self._random = np.random.default_rng([seed, 51])
-        self.busy = self.clock = 0.0
+        self.busy = self.clock = self.proposing = 0.0
 
     def run(
         self,
@@ -104,7 +106,11 @@ class SimulatedWorkers:
                 heapq.heappush(running, (self.clock + took, trial.number, trial))
             self.clock, _, trial = heapq.heappop(running)
             finished(trial, evaluate(trial), None)
-            waiting[:0] = list(more() if more else ())[::-1]
+            found = list(more() if more else ())
+            if found:
+                ahead = sum(end - self.clock for end, _, _ in running)
+                self.proposing = (self.busy - ahead) / (self._count * self.clock)
+            waiting[:0] = found[::-1]
 
     def _duration(self, trial: Trial) -> float:
         return self._times(trial.statistics["macs"] / self._mean, self._random)
@@ -183,6 +189,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
         "database_kb": round(size / 1e3 / count, 2),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "busy": round(workers.busy / (args.workers * workers.clock), 3),
+        "busy_proposing": round(workers.proposing, 3) if args.ahead else None,
         "regret": round(float((best - truth) / (best - median)), 4),
     }
 

@@ -39,6 +39,15 @@ def test_workers_take_trials_as_they_come_free() -> None:
     assert workers.busy == 9.0
 
 
+def test_idle_workers_count_until_trials_last_came() -> None:
+    workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
+    trials = [Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((1.0, 2.0, 5.0))]
+    later = [trials[2:], [], []]
+    workers.run(lambda trial: 0.0, trials[:2], lambda *_: None, lambda: later.pop(0))
+    assert workers.proposing == 1.0  # at 1, when the first was done
+    assert workers.busy / (2 * workers.clock) == 8 / 12
+
+
 def test_made_up_times_are_one_on_average() -> None:
     random = np.random.default_rng(0)
     draw = made_up_times(0.25)
