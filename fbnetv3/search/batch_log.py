@@ -135,7 +135,8 @@ def _read(path: Path) -> Logged:
             raise ValueError(f"its format is {head['format']!r}, this program reads {_FORMAT}")
         if not isinstance(head["settings"], dict) or not isinstance(head["notes"], dict):
             raise ValueError("its first line has no settings and notes")
-        return Logged(head["settings"], head["notes"], [trial_from_json(row) for row in lines])
+        trials = [trial_from_json(row, "log") for row in lines]
+        return Logged(head["settings"], head["notes"], trials)
     except _UNREADABLE as error:
         told = str(error) or type(error).__name__
         raise SearchError(f"{path} is no log of a batch: {told}; leave it out") from error

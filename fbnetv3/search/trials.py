@@ -307,8 +307,8 @@ def trial_to_json(trial: Trial) -> str:
     return json.dumps({**trial.to_dict(), "score": trial.final_score})
 
 
-def trial_from_json(text: Any) -> Trial:
-    """Reads a finished trial that a storage or a log holds.
+def trial_from_json(text: Any, where: str = "storage") -> Trial:
+    """Reads a finished trial that a storage or a log, as ``where`` says, holds.
 
     Raises:
         SearchError: it is none. A running one would be trained, under the id that it gives itself.
@@ -324,8 +324,8 @@ def trial_from_json(text: Any) -> Trial:
         return Trial.from_dict(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SearchError(
-            f"the storage or log holds a trial that this program did not write "
-            f"({str(text)[:60]}...: {type(error).__name__} {error}); give another"
+            f"the {where} holds a trial that this program did not write ({str(text)[:60]}...: "
+            f"{type(error).__name__} {error}); give another {where}"
         ) from error
 
 
