@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.detection.states import assert_same_run
 from tests.engine.test_distributed import TORCHRUN
-from tests.processes import Start, finish
-
-Command = Callable[..., list[str]]
-
-
-def _machines(
-    command: Command, start: Start, *flags: str, **changes: Any
-) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    both = ("--num-machines", "2", "--dist-url", url, *flags)
-    return [start(command(*both, "--machine-rank", str(rank), **changes)) for rank in range(2)]
+from tests.processes import Command, Start, finish, two_machines
 
 
 @pytest.mark.slow
@@ -37,7 +21,7 @@ def test_two_processes_train_the_same_however_they_were_started(
     flag, torchrun, machines = tmp_path / "flag", tmp_path / "torchrun", tmp_path / "machines"
     finish(start(command("--num-processes", "2", OUTPUT_DIR=str(flag))))
     finish(start(command(launcher=TORCHRUN, OUTPUT_DIR=str(torchrun))))
-    for process in _machines(command, start, OUTPUT_DIR=str(machines)):
+    for process in two_machines(command, start, OUTPUT_DIR=str(machines)):
         finish(process)
     assert_same_run(flag, torchrun)
     assert_same_run(flag, machines)
@@ -50,7 +34,7 @@ def test_a_killed_machine_stops_the_other_and_both_go_on(
     long = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(command("--num-processes", "2", OUTPUT_DIR=str(whole), **long)))
-    first, second = _machines(command, start, OUTPUT_DIR=str(broken), **long)
+    first, second = two_machines(command, start, OUTPUT_DIR=str(broken), **long)
     deadline = time.monotonic() + 200
     while not list(broken.glob("checkpoint_*")):
         assert first.poll() is None, first.communicate()[1]
@@ -62,6 +46,6 @@ def test_a_killed_machine_stops_the_other_and_both_go_on(
     _, stderr = finish(first, 2)
     assert time.monotonic() - begun < 15
     assert "error (rank 0): lost the connection to another rank" in stderr
-    for process in _machines(command, start, "--resume", OUTPUT_DIR=str(broken), **long):
+    for process in two_machines(command, start, "--resume", OUTPUT_DIR=str(broken), **long):
         finish(process)
     assert_same_run(whole, broken)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +13,13 @@ import pytest
 import torch
 
 from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
-from tests.processes import Start, finish
+from tests.processes import Command, Start, finish, two_machines
 
-Command = Callable[..., list[str]]
 LONG: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 8.0,  # 48 steps
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
     "SOLVER__CHECKPOINT_PERIOD": 3,
 }
-
-
-def _launches(
-    command: Command, start: Start, *flags: str, **changes: Any
-) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    both = ("--num-machines", "2", "--dist-url", url, *flags)
-    return [start(command(*both, "--machine-rank", str(rank), **changes)) for rank in range(2)]
 
 
 def _last(folder: Path) -> dict[str, Any]:
@@ -48,10 +34,10 @@ def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
     command: Command, start: Start, tmp_path: Path, killed: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    first, _ = _launches(command, start, OUTPUT_DIR=str(whole), **LONG)
+    first, _ = two_machines(command, start, OUTPUT_DIR=str(whole), **LONG)
     undisturbed = json.loads(finish(first)[0])
 
-    processes = _launches(command, start, OUTPUT_DIR=str(broken), **LONG)
+    processes = two_machines(command, start, OUTPUT_DIR=str(broken), **LONG)
     deadline = time.monotonic() + 100
     while not list(broken.glob("checkpoint_*")):
         assert time.monotonic() < deadline
@@ -64,7 +50,7 @@ def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
     assert f"error (rank {1 - killed}): lost the connection to another rank" in stderr
     assert "--resume" in stderr
 
-    first, _ = _launches(command, start, "--resume", OUTPUT_DIR=str(broken), **LONG)
+    first, _ = two_machines(command, start, "--resume", OUTPUT_DIR=str(broken), **LONG)
     assert json.loads(finish(first)[0]) == undisturbed
     for name, weight in _last(whole)["model"].items():
         assert torch.equal(weight, _last(broken)["model"][name]), name
