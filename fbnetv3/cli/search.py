@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import logging
 import os
 import signal
@@ -26,6 +28,7 @@ from fbnetv3.cli.search_results import (
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
+    from fbnetv3.search.batch_log import Logged
     from fbnetv3.search.executor import Executor
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
@@ -189,7 +192,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     from fbnetv3.cli.search_preflight import check_trainings
     from fbnetv3.search.batch_log import BatchLog
-    from fbnetv3.search.config import executor_from_config, file_hashes
+    from fbnetv3.search.config import executor_from_config, file_hashes, identity
     from fbnetv3.search.evaluator import TrainEvaluator, space_from_config
     from fbnetv3.search.mirror import Mirror, is_uri
     from fbnetv3.search.progress import SearchProgress
@@ -200,6 +203,8 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     rounds: set[int] = set()
     running: Counter[int] = Counter()  # trials by batch
     log = BatchLog(folder.log)
+    scored_by = json.loads(json.dumps(identity(cfg)))
+    logged = None if restore is None else _read_log(restore, scored_by)
 
     def watch(event: str, trial: Trial) -> None:
         if event == "start" and trial.batch not in rounds:
@@ -209,18 +214,22 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         progress(event, trial)
         running[trial.batch] += {"start": 1, "finish": -1}.get(event, 0)
         if event == "finish" and not running[trial.batch]:
-            log.write(search.trials, search.settings, search.order)
+            log.write(search.trials, search.settings, search.order, scored_by)
 
     executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
-    place = node.CANDIDATES or str(folder.candidates)
+    place = str(folder.candidates)
+    if node.CANDIDATES:
+        # a place may serve many searches, whose candidates have the same ids and other scores
+        name = hashlib.sha256(json.dumps(scored_by, sort_keys=True).encode()).hexdigest()[:12]
+        place = f"{node.CANDIDATES.rstrip('/')}/{name}"
     if is_uri(place):
         Mirror(place).check()
     search = _build(cfg, executor=executor, watch=watch)
     for line in _plan_lines(cfg, search):
         progress.say(line)
-    if restore is not None:
-        search.restore(BatchLog(restore).read())
+    if logged is not None:
+        search.restore(logged)
     search.ask()
     # not before: what is refused leaves nothing that its mended form would differ from
     folder.keep_config(cfg.dump(), file_hashes(cfg))
@@ -230,9 +239,28 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         progress.replayed(finished)
     with progress:
         result = search.run(TrainEvaluator(cfg.dump(), place))
-    log.write(search.trials, search.settings, search.order)  # what a kill kept from it
+    log.write(search.trials, search.settings, search.order, scored_by)  # what a kill kept from it
     _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)
+
+
+def _read_log(folder: str, scored_by: dict[str, Any]) -> Logged:
+    """Returns a log to restore.
+
+    Raises:
+        SearchError: it is none, or of trainings by another config; names the keys that differ.
+    """
+    from fbnetv3.search.batch_log import BatchLog
+    from fbnetv3.search.errors import SearchError
+    from fbnetv3.search.trials import differences
+
+    found = BatchLog(folder).read()
+    different = differences(found.config, scored_by)
+    if different:
+        raise SearchError(
+            f"--restore {folder}: its search has another config: {different}; give the same config"
+        )
+    return found
 
 
 def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ class Logged(NamedTuple):
     """What a log holds.
 
     Attributes:
+        config: what its scores follow from, by key; {} where only the engine was used.
         settings: of the search, as :attr:`JointNAS.settings`.
         notes: of the order in which batches were proposed; see :attr:`JointNAS.order`.
         trials: finished ones, by number.
@@ -33,8 +35,10 @@ class Logged(NamedTuple):
     settings: dict[str, Any]
     notes: dict[str, Any]
     trials: list[Trial]
+    config: dict[str, Any] = {}
 
 
+_NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
 RUNNING_AT = "running_at_batch_"
 """Begins the note of which trials ran when a batch was proposed, where the search went ahead."""
 
@@ -63,7 +67,7 @@ def repeatable(logged: Logged, batch_size: int) -> Logged:
 class BatchLog:
     """A folder with a file for each finished batch, to be kept where a run's machine may be lost.
 
-    A file is written once, with equal bytes for equal trials: a repository gets one new file a
+    A file is written once, without the time of day: a repository gets one new file a
     batch, some hundred bytes a trial.
 
     Args:
@@ -74,13 +78,17 @@ class BatchLog:
         self.path = Path(path)
 
     def write(
-        self, trials: Sequence[Trial], settings: Mapping[str, Any], notes: Mapping[str, Any]
+        self,
+        trials: Sequence[Trial],
+        settings: Mapping[str, Any],
+        notes: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the batches that are finished and have no file yet.
 
         Args:
             trials: all that were proposed.
-            settings, notes: see :class:`Logged`.
+            settings, notes, config: see :class:`Logged`.
 
         Raises:
             WriteError: the folder can't be written.
@@ -92,7 +100,12 @@ class BatchLog:
             path = self.path / f"batch_{number:03d}.jsonl.gz"
             if path.exists() or any(t.state == "running" for t in batch):
                 continue
-            head = {"format": _FORMAT, "settings": settings, "notes": notes}
+            head = {
+                "format": _FORMAT,
+                "config": config or {},
+                "settings": settings,
+                "notes": notes,
+            }
             lines = [json.dumps(head), *(trial_to_json(t) for t in batch)]
             with atomic_write(path) as temporary:
                 # without the time of day
@@ -105,7 +118,7 @@ class BatchLog:
         Raises:
             SearchError: there are none, one is no such file, or they are of several searches.
         """
-        paths = sorted(self.path.glob("batch_*.jsonl.gz"))
+        paths = sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
         if not paths:
             raise SearchError(
                 f"{self.path} holds no log of a search (batch_000.jsonl.gz, ...); name the folder "
@@ -113,14 +126,24 @@ class BatchLog:
             )
         parts = [_read(path) for path in paths]
         for path, part in zip(paths, parts, strict=True):
-            if part.settings != parts[0].settings:
+            if (part.settings, part.config) != (parts[0].settings, parts[0].config):
                 raise SearchError(
                     f"{path} is of another search than {paths[0].name} beside it: its settings "
                     "differ; keep the files of one search in a folder"
                 )
         notes = {key: value for part in parts for key, value in part.notes.items()}
         trials = sorted((t for part in parts for t in part.trials), key=lambda t: t.number)
-        return Logged(parts[0].settings, notes, trials)
+        if not notes:
+            # each batch was proposed from all before it: beyond a file that is missing none counts
+            whole = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
+            trials = [t for t in trials if t.batch < whole]
+        return Logged(parts[0].settings, notes, trials, parts[0].config)
+
+
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _read(path: Path) -> Logged:
@@ -133,10 +156,16 @@ def _read(path: Path) -> Logged:
         head = json.loads(lines.readline())
         if head["format"] != _FORMAT:
             raise ValueError(f"its format is {head['format']!r}, this program reads {_FORMAT}")
-        if not isinstance(head["settings"], dict) or not isinstance(head["notes"], dict):
-            raise ValueError("its first line has no settings and notes")
-        trials = [trial_from_json(row, "log") for row in lines]
-        return Logged(head["settings"], head["notes"], trials)
-    except _UNREADABLE as error:
+        if not all(isinstance(head[key], dict) for key in ("config", "settings", "notes")):
+            raise ValueError("its first line has no config, settings and notes")
+        for name, value in head["notes"].items():
+            is_list = isinstance(value, list) and all(isinstance(n, int) for n in value)
+            if not re.fullmatch(rf"{RUNNING_AT}\d+", name) or not is_list:
+                raise ValueError(f"its note {name[:40]!r} is none of the order of batches")
+        trials = [trial_from_json(row.strip(), "log") for row in lines]
+        if any(t.batch != _number(path) for t in trials):
+            raise ValueError("it holds trials of another batch")
+        return Logged(head["settings"], head["notes"], trials, head["config"])
+    except (*_UNREADABLE, SearchError) as error:
         told = str(error) or type(error).__name__
         raise SearchError(f"{path} is no log of a batch: {told}; leave it out") from error

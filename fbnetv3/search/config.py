@@ -11,11 +11,13 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.constraints import Constraint
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executor import Executor, InProcess, LocalWorkers
 from fbnetv3.search.fine import EvolutionSettings
 from fbnetv3.search.mirror import is_uri
+from fbnetv3.search.run_folder import leaves
 
 KEYS: dict[str, tuple[Any, str]] = {
     "SPACE": ("fbnetv3", "a packaged space (fbnetv3, nano, autotrain), or the path of a yaml"),
@@ -39,7 +41,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "TIMEOUT": (0.0, "seconds that a candidate may take, else it fails; needs workers; 0: any"),
     "CANDIDATES": (
         "",
-        "their checkpoints and scores: a folder, or s3://BUCKET/RUN; empty: in OUTPUT_DIR",
+        "keeps the candidates: a folder, or as s3://BUCKET/RUN; empty: in OUTPUT_DIR",
     ),
     "CLASSES": (0, "train on so many classes, drawn at random; 0: all"),
     "HOLD_OUT": (0, "score on so many training images held back; 0: on DATASETS.TEST"),
@@ -265,6 +267,12 @@ def file_hashes(cfg: Any) -> dict[str, str]:
         if path.is_file():
             found[full_key] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def identity(cfg: Any) -> dict[str, Any]:
+    """Returns what a search's scores follow from: its config but for MAY_CHANGE, and its files."""
+    found = {k: v for k, v in leaves(parse_mapping(cfg.dump())).items() if k not in MAY_CHANGE}
+    return found | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
 def fixed_variables(cfg: Any) -> dict[str, Any]:

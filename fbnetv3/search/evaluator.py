@@ -154,7 +154,7 @@ class TrainEvaluator:
         if not is_uri(self.folder):
             return self._score(trial, Path(self.folder) / trial.id, _keep_nothing)
         with Mirror(self.folder).folder(trial.id) as (folder, copy):
-            return self._score(trial, folder, copy.push)
+            return self._score(trial, folder, copy.try_push)
 
     def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
         """Trains and scores in a folder; ``keep`` is called when there is something to keep."""

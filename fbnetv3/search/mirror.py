@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from fbnetv3.search.errors import SearchError
 
+_log = logging.getLogger(__name__)
 _LAST = "checkpoint_"
 """A checkpoint goes up after the scores of the epochs before it: one that is found has them."""
 
@@ -21,7 +23,7 @@ def is_uri(place: str) -> bool:
 
 
 class Mirror:
-    """A place that fsspec knows (``s3://``, ``gs://``, ``sftp://``, ``file://``), by candidate.
+    """A place that fsspec knows, as ``s3://`` and ``file://``, by candidate.
 
     Args:
         uri: of the place.
@@ -37,7 +39,7 @@ class Mirror:
         try:
             # listings of an hour ago would miss what another node has written since
             self._files, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
+        except Exception as error:  # drivers raise all kinds
             raise SearchError(
                 f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI that fsspec knows "
                 "and has a driver for (s3://: pip install s3fs)"
@@ -100,6 +102,13 @@ class Copy:
                 continue
             self._files.get_file(path, str(self._here / name))
             self._kept[name] = _state(self._here / name)
+
+    def try_push(self) -> None:
+        """As :meth:`push`; what fails is logged, and done with the next one."""
+        try:
+            self.push()
+        except Exception as error:  # drivers raise all kinds; a training is worth more than a copy
+            _log.warning("%s could not be copied to %s: %s", self._here.name, self._there, error)
 
     def push(self) -> None:
         """Brings the place up to date: what changed, each file whole or not at all."""

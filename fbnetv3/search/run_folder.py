@@ -115,10 +115,10 @@ class RunFolder:
         if not self.config.is_file():
             return
         try:
-            before = _leaves(parse_mapping(self.config.read_text(encoding="utf-8")))
+            before = leaves(parse_mapping(self.config.read_text(encoding="utf-8")))
         except (YamlError, UnicodeDecodeError) as error:
             raise SearchError(f"{self.config}: {error}; give another OUTPUT_DIR") from error
-        now = _leaves(parse_mapping(text))
+        now = leaves(parse_mapping(text))
         differ = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*before, *now})
@@ -165,11 +165,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns the values of a nested mapping by full key."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= _leaves(value, (*path, key))
+            found |= leaves(value, (*path, key))
         else:
             found[".".join((*path, key))] = value
     return found

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from fbnetv3.data import build_dataset, list_datasets, register_dataset
 from fbnetv3.engine.train import train
 from fbnetv3.io import atomic_write
 from fbnetv3.search.batch_log import BatchLog
@@ -49,15 +50,28 @@ def score(run: Path, trial: Trial, seed: int) -> Scores:
     folder = run.parent / "noise" / f"{trial.id}_{seed}"
     found = candidate_training(cfg, space_from_config(cfg), trial.config, folder)
     found.defrost()
-    found.SEED = seed  # after the data were divided
+    found.DATASETS.TRAIN = (_images(found),)
+    found.DATA.TRAIN_LIMIT = 0
+    found.SEED = seed
     found.freeze()
     scores: Scores = {}
 
     def on_eval(epoch: float, values: dict[str, float]) -> None:
         scores[round(epoch)] = values["val/top1_ema"]
 
-    train(found, on_eval=on_eval, pictures=False)
+    train(found, resume=True, on_eval=on_eval, pictures=False)
     return scores
+
+
+def _images(cfg: Any) -> str:
+    """Returns the name of the data set of the images that the search's seed draws."""
+    source, limit, seed = cfg.DATASETS.TRAIN[0], cfg.DATA.TRAIN_LIMIT, cfg.SEED
+    if not limit:
+        return str(source)
+    name = f"{source}:{limit}_images"
+    if name not in list_datasets():
+        register_dataset(name)(lambda: build_dataset(source).subset(limit, seed=seed))
+    return name
 
 
 def read(path: Path) -> dict[tuple[str, int], Scores]:
@@ -82,7 +96,8 @@ def write(path: Path, known: dict[tuple[str, int], Scores]) -> None:
 
 def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> list[dict[str, Any]]:
     """Returns noise, spread and their ratio after each epoch."""
-    names = sorted({key for key, _ in known})
+    ids = {t.id for t in quartile}
+    names = sorted({key for key, _ in known if key in ids})
     rows = []
     for epoch in sorted(quartile[0].reports):
         seeds = [[s[epoch] for (key, _), s in known.items() if key == name] for name in names]

@@ -125,7 +125,9 @@ def _changed(path: Path, line: int, **changes: Any) -> None:
     ("line", "changes", "message"),
     [
         (0, {"format": 9}, "its format is 9, this program reads 1"),
-        (0, {"settings": 1}, "no settings and notes"),
+        (0, {"settings": 1}, "no config, settings and notes"),
+        (0, {"notes": {"running_at_batch_1": 5}}, "none of the order of batches"),
+        (1, {"batch": 7}, "trials of another batch"),
         (1, {"state": "running"}, "a trial that this program did not write"),
         (1, {"config": []}, "wrong are config"),
     ],
@@ -166,3 +168,17 @@ def test_logs_of_two_searches_in_a_folder_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_log(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"holds no log of a search"):
         BatchLog(tmp_path).read()
+
+
+def test_beyond_a_missing_file_nothing_counts_nor_does_a_copy(tmp_path: Path) -> None:
+    log = _logged(_batches(problem.search(), 3), tmp_path)
+    shutil.copy(tmp_path / "batch_000.jsonl.gz", tmp_path / "batch_000 (1).jsonl.gz")
+    (tmp_path / "batch_001.jsonl.gz").unlink()
+    assert [t.number for t in log.read().trials] == list(range(8))
+
+
+def test_a_bad_trial_is_told_with_its_file(tmp_path: Path) -> None:
+    log = _logged(_batches(problem.search(), 1), tmp_path)
+    _changed(tmp_path / "batch_000.jsonl.gz", 2, state="running")
+    with pytest.raises(SearchError, match=r"batch_000\.jsonl\.gz is no log of a batch: the log"):
+        log.read()

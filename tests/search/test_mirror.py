@@ -148,3 +148,17 @@ def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: 
     assert heard == [1, 2, 3, 4]  # the first two from the scores that were kept, and not again
     assert "result.json" in _names(place, lost.id)
     assert not any(name.startswith("checkpoint_") for name in _names(place, lost.id))
+
+
+def test_a_copy_that_fails_is_made_up_for_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = (tmp_path / "far").as_uri()
+    with Mirror(place).folder("a") as (folder, copy):
+        (folder / "scores.json").write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(copy._files, "put_file", lambda *_: 1 / 0)
+            copy.try_push()
+        assert "could not be copied" in caplog.text
+        copy.try_push()
+    assert _names(place, "a") == {"scores.json"}
