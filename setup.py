@@ -52,6 +52,7 @@ REQUIRES = [
 EXTRAS = {
     "ray": ["ray>=2.30,<3"],  # 2.60.0; SEARCH.EXECUTOR ray
     "s3": ["s3fs>=2024.2"],  # 2026.9.0; SEARCH.CANDIDATES s3://...
+    "timm": ["timm>=1.0.9,<2"],  # 1.0.31; MODEL.ARCH timm/NAME
     "postgres": ["psycopg[binary]>=3.1,<4"],  # 3.3.9; SEARCH.STORAGE postgresql://...
     # what projects/search_quality compares with, beside what is needed anyway
     "peers": [
@@ -73,7 +74,7 @@ EXTRAS = {
         "ray>=2.30,<3",  # 2.60.0
         "s3fs>=2024.2",  # as the extra s3
         "ruff>=0.6",  # 0.17.6
-        "timm>=1.0.9,<2",  # 1.0.31
+        "timm>=1.0.9,<2",  # as the extra timm
         "types-PyYAML>=6",  # 6.0.12.20261113
     ],
 }

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from fbnetv3.arch import get_arch
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name
 from fbnetv3.cli import benchmark_measures as measures
 from fbnetv3.cli import benchmark_variants as variants
 from fbnetv3.cli import require_detectron2
 from fbnetv3.cli.benchmark_variants import Shape, Step
-from fbnetv3.modeling.torchvision_models import PREFIX
-
-_TORCHVISION_RESOLUTION = 224
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> list[Row]:
 
 
 def _resolution(name: str) -> int:
-    return _TORCHVISION_RESOLUTION if name.startswith(PREFIX) else get_arch(name).resolution
+    return RESOLUTION if is_library_name(name) else get_arch(name).resolution
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fbnetv3.config.node import CfgNode
 KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.ARCH": (
         "fbnetv3_a",
-        "network: a name of list_models(), torchvision/NAME, or the path of an arch yaml",
+        "network: a name of list_models(), torchvision/NAME, timm/NAME, or an arch yaml",
     ),
     "MODEL.ARCH_VARIANT": (
         "",

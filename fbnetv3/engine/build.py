@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name, with_low_resolution
 from fbnetv3.arch.scaling import aligned, low_resolution, scale
 from fbnetv3.config import CfgNode, ConfigError, get_value
 from fbnetv3.data import (
@@ -31,7 +32,6 @@ from fbnetv3.recipe import Recipe
 from fbnetv3.zoo.api import default_resize
 
 _VARIANTS = {"": lambda arch: arch, "aligned": aligned, "low_resolution": low_resolution}
-_TORCHVISION_RESOLUTION = 224
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def device_from_config(cfg: CfgNode) -> torch.device:
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the network's table, or ``torchvision/NAME``.
+    """Returns the network's table, or the name of a library's network (``timm/NAME``).
 
     MODEL.ARCH names it or is the path of a yaml; MODEL.ARCH_VARIANT, WIDTH and DEPTH change it;
     INPUT.RESOLUTION, where given, becomes its resolution.
@@ -79,12 +79,14 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
             f"MODEL.ARCH_VARIANT {variant!r} is unknown; allowed: {list(_VARIANTS)}"
             f"{did_you_mean(variant, _VARIANTS)}"
         )
-    if name.startswith("torchvision/"):
-        if variant or cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
+    if is_library_name(name):
+        if variant == "aligned" or cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
             raise ConfigError(
-                f"MODEL.ARCH_VARIANT, WIDTH and DEPTH are for tables, not for {name}; unset them"
+                f"MODEL.WIDTH, DEPTH and ARCH_VARIANT aligned are for tables, not for {name}; "
+                "unset them"
             )
-        return str(name)
+        with _naming("MODEL.ARCH"):
+            return with_low_resolution(name) if variant else str(name)
     with _naming("MODEL.ARCH"):
         arch = _VARIANTS[variant](_named_arch(name))
     if cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
@@ -108,7 +110,7 @@ def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
     """Returns the side of the network's input in pixels."""
     if cfg.INPUT.RESOLUTION:
         return int(cfg.INPUT.RESOLUTION)
-    return arch.resolution if isinstance(arch, Arch) else _TORCHVISION_RESOLUTION
+    return arch.resolution if isinstance(arch, Arch) else RESOLUTION
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:

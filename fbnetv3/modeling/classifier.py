@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.arch import Arch, ArchError, get_arch
+from fbnetv3.arch.library_names import is_library_name
 from fbnetv3.arch.scaling import ALIGNED, with_num_classes
-from fbnetv3.modeling import torchvision_models
+from fbnetv3.modeling import library_models
 from fbnetv3.modeling.backbone import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
 
@@ -87,7 +88,8 @@ def build_model(
     """Makes a classifier, in channels_last memory format and training mode.
 
     Args:
-        name_or_arch: an architecture, the name of one (``fbnetv3_a``), or ``torchvision/NAME``.
+        name_or_arch: an architecture, the name of one (``fbnetv3_a``), or a network of another
+            library: ``torchvision/NAME``, ``timm/NAME`` (see ``arch/library_names.py``).
         num_classes: outputs; the table's own number gives way to it.
         pretrained: whether to load the zoo's default weight of that name. With another number
             of classes than the weight's, the classifier begins anew.
@@ -96,16 +98,15 @@ def build_model(
         drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
 
     Returns:
-        An :class:`FBNetClassifier`, or a torchvision network.
+        An :class:`FBNetClassifier`, or the library's network.
 
     Raises:
         ArchError: an unknown name, or an argument that is not allowed.
         FBNetError: there is no weight, or it cannot be had.
     """
-    torchvision_name = torchvision_models.name_in(name_or_arch)
-    if torchvision_name is not None:
-        return torchvision_models.build(
-            torchvision_name, num_classes, pretrained, drop_rate, drop_path_rate
+    if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
+        return library_models.build(
+            name_or_arch, num_classes, pretrained, drop_rate, drop_path_rate
         )
     if pretrained:
         return _build_pretrained(name_or_arch, num_classes, drop_rate, drop_path_rate)
@@ -149,7 +150,7 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
         ArchError: the model has no classifier known here.
     """
     if not isinstance(model, FBNetClassifier):
-        return torchvision_models.reset_classifier(model, num_classes)
+        return library_models.reset_classifier(model, num_classes)
     model.arch = with_num_classes(model.arch, num_classes)
     old = model.head.fc
     new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)

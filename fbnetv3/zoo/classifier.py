@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.zoo import api
 from fbnetv3.zoo.converters import load_state_dict
@@ -108,7 +109,7 @@ def arch_of(
     """
     told = metadata.get("arch")
     if model is not None:
-        if model.startswith("torchvision/"):
+        if is_library_name(model):
             return model
         return find_record(model).arch() if "." in model else get_arch(model)
     if isinstance(told, Mapping):
@@ -156,9 +157,11 @@ def _transform_of(
     from fbnetv3.data.transforms import EvalTransform
 
     told = preprocessing_of(metadata)
-    if not told and model is not None and not model.startswith("torchvision/"):
+    if not told and model is not None and not is_library_name(model):
         return api.transform(model)
-    resolution = int(told.get("resolution") or (arch.resolution if isinstance(arch, Arch) else 224))
+    resolution = int(
+        told.get("resolution") or (arch.resolution if isinstance(arch, Arch) else RESOLUTION)
+    )
     return EvalTransform(
         resolution,
         int(told.get("resize") or api.default_resize(resolution)),

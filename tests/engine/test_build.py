@@ -47,6 +47,13 @@ def test_networks_of_torchvision_have_no_table(tiny: Make, key: str) -> None:
         build.arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18", **{key: 2.0}))
 
 
+def test_library_networks_have_a_form_for_small_images(tiny: Make) -> None:
+    cfg = tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="low_resolution")
+    assert build.arch_from_config(cfg) == "timm/resnet18?low_resolution=True"
+    with pytest.raises(ConfigError, match="aligned are for tables"):
+        build.arch_from_config(tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="aligned"))
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

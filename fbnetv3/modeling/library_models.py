@@ -1,0 +1,104 @@
+"""Classifiers of other libraries behind ``build_model("LIBRARY/NAME")``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from fbnetv3.arch import ArchError
+from fbnetv3.arch.library_names import FORM, parse
+from fbnetv3.arch.table import SCALARS
+from fbnetv3.modeling import timm_models, torchvision_models
+
+_SIDE = 64  # of the image that shows which modules halve it for the second time
+
+Build = Callable[[str, int, float, float, dict[str, Any]], nn.Module]
+_LIBRARIES: dict[str, Build] = {
+    "torchvision": torchvision_models.build,
+    "timm": timm_models.build,
+}
+
+
+def build(
+    text: str, num_classes: int, pretrained: bool, drop_rate: float, drop_path_rate: float
+) -> nn.Module:
+    """Makes a library's classifier in channels_last memory format.
+
+    Args:
+        text: see ``arch/library_names.py``.
+        num_classes: outputs.
+        pretrained: not to be had: such networks have no weights here.
+        drop_rate, drop_path_rate: in [0, 1); above 0 only where the network has such a rate.
+
+    Raises:
+        ArchError: there is no such network, or it does not take an argument.
+    """
+    found = parse(text)
+    if pretrained:
+        _refuse(f"{found.library} networks have no weights here", "pretrained", True, "false")
+    num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
+    for key, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if not 0 <= rate < 1:
+            _refuse("not allowed", key, rate, "a number in [0, 1)")
+    make = _LIBRARIES[found.library]
+    model = make(found.name, num_classes, drop_rate, drop_path_rate, found.arguments)
+    if found.low_resolution:
+        _keep_resolution(model, text)
+    return model.to(memory_format=torch.channels_last)
+
+
+def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """Replaces the last linear layer (or SqueezeNet's last conv) by a new one, in place."""
+    named = dict(model.named_modules())
+    kinds = (nn.Linear, nn.Conv2d)
+    path, old = [(n, m) for n, m in named.items() if isinstance(m, kinds)][-1]
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_classes)
+    else:
+        new = nn.Conv2d(old.in_channels, num_classes, 1)
+    parent, _, leaf = path.rpartition(".")
+    setattr(named[parent], leaf, new.to(old.weight))
+    return model
+
+
+def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:
+    raise ArchError(problem, key=key, value=value, allowed=allowed)
+
+
+def _keep_resolution(model: nn.Module, text: str) -> None:
+    """Gives stride 1 to what halves the image for the second time, as ``low_resolution`` does.
+
+    These are all convolutions and poolings of stride 2 that see the image at half its side: one,
+    or the branches of one block.
+
+    Raises:
+        ArchError: there is none, or the network can't take small images.
+    """
+    seen: list[tuple[int, nn.Module]] = []
+    strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]
+    hooks = [
+        m.register_forward_pre_hook(lambda m, args: seen.append((args[0].shape[-1], m)))
+        for m in strided
+    ]
+    mode = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        problem = f"{text}: the network does not take images of {_SIDE} pixels ({reason})"
+        _refuse(problem, FORM, True, "False")
+    finally:
+        model.train(mode)
+        for hook in hooks:
+            hook.remove()
+    sides = sorted({side for side, _ in seen}, reverse=True)
+    if len(sides) < 2:
+        _refuse(f"{text}: nothing halves the image for the second time", FORM, True, "False")
+    for side, module in seen:
+        if side == sides[1]:
+            vars(module)["stride"] = 1 if module.stride == 2 else (1, 1)

@@ -1,0 +1,145 @@
+"""Networks of torchvision and timm: arguments in their names, the form for small images."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from fvcore.nn import FlopCountAnalysis
+
+from fbnetv3 import build_model
+from fbnetv3.arch import ArchError
+from fbnetv3.arch.library_names import is_library_name, parse, with_low_resolution
+from fbnetv3.modeling import reset_classifier
+
+THIN = "timm/resnet18?channels=(16,32,64,128)"
+
+
+def _strides(model: torch.nn.Module) -> dict[str, Any]:
+    return {n: m.stride for n, m in model.named_modules() if getattr(m, "stride", 1) in (2, (2, 2))}
+
+
+def test_names() -> None:
+    found = parse(f"{THIN}&low_resolution=True")
+    assert (found.library, found.name, found.low_resolution) == ("timm", "resnet18", True)
+    assert found.arguments == {"channels": (16, 32, 64, 128)}
+    assert with_low_resolution("torchvision/resnet18") == "torchvision/resnet18?low_resolution=True"
+    assert with_low_resolution(THIN) == f"{THIN}&low_resolution=True"
+    assert with_low_resolution(with_low_resolution(THIN)) == with_low_resolution(THIN)
+    assert is_library_name(THIN)
+    assert not any(map(is_library_name, ("timm", "fbnetv3_a", "timm2/x", "a/timm/x", 3)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenetv3_small_050"])
+def test_timm(name: str) -> None:
+    """The same network as timm's own, with the same draws."""
+    torch.manual_seed(0)
+    model = build_model(f"timm/{name}", num_classes=6, drop_rate=0.1).eval()
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=6, drop_rate=0.1).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), theirs(x))
+        assert reset_classifier(model, 4)(x).shape == (2, 4)
+
+
+def test_arguments() -> None:
+    model = build_model(THIN, num_classes=10)
+    assert model.fc.in_features == 128
+    small = build_model("torchvision/mobilenet_v2?width_mult=0.25", num_classes=10)
+    theirs = torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25)
+    assert {k: v.shape for k, v in small.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()
+    }
+
+
+def test_rates() -> None:
+    model = build_model("timm/efficientnet_b0", num_classes=2, drop_rate=0.1, drop_path_rate=0.3)
+    assert model.drop_rate == 0.1
+    assert max(m.drop_prob for m in model.modules() if type(m).__name__ == "DropPath") > 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("torchvision/resnet18", {"maxpool"}),
+        ("torchvision/mobilenet_v3_small", {"features.1.block.0.0"}),
+        ("torchvision/densenet121", {"features.pool0"}),
+        # the branches of a block
+        (
+            "torchvision/regnet_y_400mf",
+            {"trunk_output.block1.block1-0.proj.0", "trunk_output.block1.block1-0.f.b.0"},
+        ),
+        ("timm/resnet18", {"maxpool"}),
+        ("timm/efficientnet_b0", {"blocks.1.0.conv_dw"}),
+    ],
+)
+def test_low_resolution(name: str, second: set[str]) -> None:
+    plain, low = build_model(name, 10), build_model(with_low_resolution(name), 10)
+    assert set(_strides(plain)) - set(_strides(low)) == second
+    assert low.training
+    # but for the stem (and where maps are too small to halve), four times as many positions
+    before, after = (
+        FlopCountAnalysis(m.eval(), torch.zeros(1, 3, 32, 32)).unsupported_ops_warnings(False)
+        for m in (plain, low)
+    )
+    assert 2 < after.total() / before.total() < 4
+
+
+def test_low_resolution_draws_nothing_and_keeps_statistics() -> None:
+    torch.manual_seed(0)
+    plain = build_model("torchvision/resnet18", 10)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    low = build_model("torchvision/resnet18?low_resolution=True", 10)
+    assert torch.rand(1) == after
+    for key, value in plain.state_dict().items():
+        assert torch.equal(low.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("timm/resnet5", "did you mean resnet50"),
+        ("timm/hf-hub:someone/theirs", "unknown timm model"),
+        ("timm/resnet18?chanels=3", "chanels: 3"),
+        ("timm/resnet18?pretrained=True", "pretrained: True"),
+        ("timm/resnet18?checkpoint_path='x.pth'", "numbers up to"),
+        ("timm/resnet18?channels", "KEY=VALUE"),
+        ("timm/resnet18?channels=__import__('os')", "numbers up to"),
+        ("timm/resnet18?channels=(16,32,64,100000000)", "numbers up to"),
+        ("timm/resnet18?low_resolution=3", "True or False"),
+        ("torchvision/resnet18?weights=1", "weights: 1"),
+        ("torchvision/mobilenet_v2?dropout=0.3", "dropout: 0.3"),
+        ("torchvision/vit_b_16?low_resolution=True", "does not take images of 64 pixels"),
+        ("timm/vit_tiny_patch16_224?low_resolution=True", "does not take images of 64 pixels"),
+        ("timm/mixer_s32_224?low_resolution=True", "low_resolution: True"),
+    ],
+)
+def test_bad_names(name: str, says: str) -> None:
+    with pytest.raises(ArchError) as error:
+        build_model(name, 10)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"pretrained": True}, {"drop_rate": 1.0}, {"num_classes": 0}]
+)
+def test_bad_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArchError, match=next(iter(arguments))):
+        build_model("timm/resnet18", **arguments)
+
+
+def test_a_network_without_a_rate() -> None:
+    with pytest.raises(ArchError, match="no such rate"):
+        build_model("timm/densenet121", 10, drop_path_rate=0.1)
+
+
+def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ArchError, match=r"pip install 'fbnetv3\[timm\]'"):
+        build_model("timm/resnet18", 10)
