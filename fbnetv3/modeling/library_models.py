@@ -78,7 +78,7 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
     Raises:
         ArchError: there is none, or the network can't take small images.
     """
-    seen: list[tuple[int, nn.Module]] = []
+    seen: list[tuple[int, Any]] = []
     strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]
     hooks = [
         m.register_forward_pre_hook(lambda m, args: seen.append((args[0].shape[-1], m)))
@@ -101,4 +101,4 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
         _refuse(f"{text}: nothing halves the image for the second time", FORM, True, "False")
     for side, module in seen:
         if side == sides[1]:
-            vars(module)["stride"] = 1 if module.stride == 2 else (1, 1)
+            module.stride = 1 if module.stride == 2 else (1, 1)

@@ -27,7 +27,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "POOL_SIZE": (20_000, "candidates in the quasi Monte-Carlo pool (n)"),
     "BATCH_SIZE": (48, "candidates trained per iteration (m)"),
     "ITERATIONS": (4, "batches of stage 1 (T)"),
-    "PREDICTOR": ("default", "'default' (networks and a Gaussian process), or 'paper'"),
+    "PREDICTOR": (
+        "default",
+        "'default' (networks and a Gaussian process), 'paper', or 'random': the baseline",
+    ),
     "PRETRAIN": (True, "train the architecture encoder on statistics first"),
     "EARLY_STOP": (0.92, "rank correlation from which on candidates stop early; 0: never"),
     "FINALISTS": (8, "candidates of stage 2 that are trained before a winner is named"),

@@ -37,7 +37,7 @@ class JointNAS:
         pool_size: candidates in the quasi Monte-Carlo pool (n).
         batch_size: trained at a time (m).
         iterations: batches of stage 1 (T).
-        predictor: ``default``, or ``paper`` for the paper's.
+        predictor: ``default``, ``paper`` for the paper's, or ``random``: the baseline.
         early_stop_threshold: of the rank correlation; None: train all in full.
         finalists: candidates of stage 2 that are trained; 0: none.
         ahead: trials that may still run when the next batch of stage 1 is proposed. 0: none, and

@@ -1,7 +1,8 @@
 """Predictors: from features to a score. Each is fitted anew on all labels of a round.
 
 ``paper`` is the paper's network (Fig. 4); ``default`` is an ensemble of small networks and a
-Gaussian process, which also draws whole functions for Thompson sampling (see ``default.py``).
+Gaussian process, which also draws whole functions for Thompson sampling (see ``default.py``);
+``random`` learns nothing: the baseline that a search must beat.
 """
 
 from __future__ import annotations
@@ -123,15 +124,43 @@ class PaperPredictor:
         return found
 
 
+class RandomPredictor:
+    """Scores at random: stage 1 becomes a random search, as many candidates from each bin.
+
+    Args:
+        features, pretrained: not used.
+        labels: (n,); how many there are tells the draws of different rounds apart.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
+    ) -> None:
+        self._count, self._seed = len(labels), seed
+
+    def predict(self, features: Features) -> Floats:
+        return np.random.default_rng([self._seed, self._count, 42]).random(len(features))
+
+    def cross_validated(self) -> Floats:
+        return np.random.default_rng([self._seed, self._count, 43]).random(self._count)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
 def fit_function(name: str) -> Fit:
-    """Returns how the named predictor is fitted: ``default`` or ``paper``.
+    """Returns how the named predictor is fitted: ``default``, ``paper`` or ``random``.
 
     Raises:
         SearchError: there is no such predictor.
     """
     from fbnetv3.search.default import DefaultPredictor
 
-    known: dict[str, Fit] = {"default": DefaultPredictor, "paper": PaperPredictor}
+    known: dict[str, Fit] = {
+        "default": DefaultPredictor,
+        "paper": PaperPredictor,
+        "random": RandomPredictor,
+    }
     if name not in known:
         raise SearchError(
             f"predictor {name!r} is unknown; allowed: {', '.join(known)}{did_you_mean(name, known)}"

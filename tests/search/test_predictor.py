@@ -39,7 +39,7 @@ def test_predictors_rank_unseen_candidates(name: str, least: float) -> None:
     assert abs(honest - found) < 0.25
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "paper", "random"])
 def test_cross_validation_of_noise_is_near_zero(name: str) -> None:
     features, labels, pretrained = _data()
     noise = np.random.default_rng(0).permutation(labels[:96])
@@ -47,7 +47,7 @@ def test_cross_validation_of_noise_is_near_zero(name: str) -> None:
     assert abs(spearmanr(fitted.cross_validated(), noise).statistic) < 0.35
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "paper", "random"])
 def test_a_fit_follows_from_its_seed(name: str) -> None:
     features, labels, pretrained = _data()
     one, same, other = (
@@ -63,6 +63,18 @@ def test_equal_labels_and_a_recipe_alone_are_no_trouble(name: str) -> None:
     features, _, _ = _data()
     fitted = fit_function(name)(features[:10], np.full(10, 3.0), Pretrained([]), 0)
     assert np.allclose(fitted.predict(features), 3.0, atol=1.0)
+
+
+def test_the_random_one_draws_anew_each_round() -> None:
+    features, labels, pretrained = _data()
+    first, again, following, other = (
+        fit_function("random")(features[:n], labels[:n], pretrained, seed).predict(features)
+        for n, seed in ((24, 0), (24, 0), (48, 0), (24, 1))
+    )
+    assert np.array_equal(first, again)
+    for draws in (following, other):
+        assert abs(np.corrcoef(first, draws)[0, 1]) < 0.2
+    assert abs(np.corrcoef(first, labels)[0, 1]) < 0.2
 
 
 def test_an_unknown_predictor() -> None:
