@@ -12,7 +12,7 @@ from fbnetv3.errors import did_you_mean
 
 # what the builders of timm take and build_model gives, or does not give: no files, no downloads
 _OWN = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
-_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+_NOT_TAKEN = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
 def build(
@@ -46,7 +46,7 @@ def build(
     try:
         model = timm.create_model(name, pretrained=False, num_classes=num_classes, **given)
     except TypeError as error:
-        match = _UNEXPECTED.search(str(error))
+        match = _NOT_TAKEN.search(str(error))
         if match is None or match[1] not in given:
             raise
         key = match[1]

@@ -107,6 +107,7 @@ def test_low_resolution_draws_nothing_and_keeps_statistics() -> None:
         ("timm/resnet5", "did you mean resnet50"),
         ("timm/hf-hub:someone/theirs", "unknown timm model"),
         ("timm/resnet18?chanels=3", "chanels: 3"),
+        ("timm/efficientnet_b0?channel_multiplier=0.5", "no such argument"),  # the builder's own
         ("timm/resnet18?pretrained=True", "pretrained: True"),
         ("timm/resnet18?checkpoint_path='x.pth'", "numbers up to"),
         ("timm/resnet18?channels", "KEY=VALUE"),

@@ -1,0 +1,132 @@
+"""Trains configs with several seeds, and keeps their scores.
+
+    python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
+        projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
+
+A row of case (the config's name), seed, epoch, top1, top1_ema for each evaluation. A training that
+has rows is done; one that was stopped goes on. All cases are trained with the first seed, then with
+the second, and so on: what is there can be compared at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from fbnetv3.config import get_cfg
+from fbnetv3.engine.metrics import read_metrics
+from fbnetv3.io import atomic_write
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = ("case", "seed", "epoch", "top1", "top1_ema")
+
+
+class Row(NamedTuple):
+    """Scores in percent; ``epoch`` may be a part of one."""
+
+    case: str
+    seed: int
+    epoch: float
+    top1: float
+    top1_ema: float
+
+
+def read(path: Path) -> list[Row]:
+    """Returns the rows of a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Row(r["case"], int(r["seed"]), *(float(r[key]) for key in COLUMNS[2:]))
+            for r in csv.DictReader(file)
+        ]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes the rows, sorted."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for r in sorted(rows):
+            writer.writerow((r.case, r.seed, f"{r.epoch:g}", f"{r.top1:.2f}", f"{r.top1_ema:.2f}"))
+
+
+def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Row]:
+    """Trains to the end, in a process of its own; returns the scores.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; the log is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["--resume", "--config-file", str(config), *opts]
+    with (folder / "output.txt").open("a") as output:
+        subprocess.run(
+            [
+                *(sys.executable, str(ROOT / "tools" / "train_net.py"), *words),
+                *("SEED", str(seed), "OUTPUT_DIR", str(folder)),
+            ],
+            check=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+        )
+    metrics = read_metrics(folder / "metrics.json")
+    scores = [row for row in metrics if "val/top1" in row]
+    cfg = get_cfg()
+    cfg.merge_from_file(str(folder / "config.yaml"))
+    last = max(row["iteration"] for row in scores) + 1
+    return [
+        Row(
+            config.stem,
+            seed,
+            round((row["iteration"] + 1) / last * cfg.SOLVER.MAX_EPOCHS, 3),
+            row["val/top1"],
+            row["val/top1_ema"],
+        )
+        for row in scores
+    ]
+
+
+def main() -> int:
+    """The command line; returns 1 where a training failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, help="yaml files of train_net.py")
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--out", type=Path, default=Path("output/cifar10_jointnas"))
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
+    args = parser.parse_args()
+    rows, lock, failed = read(args.csv), threading.Lock(), []
+    done = {(r.case, r.seed) for r in rows}
+
+    def run(job: tuple[Path, int]) -> None:
+        config, seed = job
+        folder = args.out / args.csv.stem / f"{config.stem}_seed{seed}"
+        try:
+            found = train(config, seed, folder, args.opts)
+        except subprocess.CalledProcessError:
+            print(f"{config.stem}, seed {seed} failed: see {folder / 'output.txt'}", flush=True)
+            failed.append(job)
+            return
+        with lock:
+            rows.extend(found)
+            write(args.csv, rows)
+        print(f"{config.stem}, seed {seed}: {found[-1].top1_ema:.2f} (EMA)", flush=True)
+
+    jobs = [(c, s) for s in args.seeds for c in args.configs if (c.stem, s) not in done]
+    with ThreadPoolExecutor(args.processes) as pool:
+        list(pool.map(run, jobs))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
