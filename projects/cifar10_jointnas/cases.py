@@ -57,17 +57,24 @@ def write_case(
     # the schedule is final.yaml's
     keys = {key: value for key, value in keys.items() if value != plain[key]}
     keys["MODEL.ARCH"] = f"{name}_arch.yaml"
-    tree: dict[str, Any] = {"_BASE_": "../final.yaml"}
+    with atomic_write(folder / f"{name}.yaml") as temporary:
+        temporary.write_text(
+            yaml.safe_dump(as_tree("../final.yaml", keys), sort_keys=False), encoding="utf-8"
+        )
+    with atomic_write(folder / f"{name}_arch.yaml") as temporary:
+        temporary.write_text(run.space.arch(dict(architecture)).to_yaml(), encoding="utf-8")
+
+
+def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a yaml says that changes so many keys, as ``SOLVER.BASE_LR``, of another."""
+    tree: dict[str, Any] = {"_BASE_": base}
     for key, value in keys.items():
         node = tree
         *groups, leaf = key.split(".")
         for group in groups:
             node = node.setdefault(group, {})
         node[leaf] = list(value) if isinstance(value, tuple) else value
-    with atomic_write(folder / f"{name}.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    with atomic_write(folder / f"{name}_arch.yaml") as temporary:
-        temporary.write_text(run.space.arch(dict(architecture)).to_yaml(), encoding="utf-8")
+    return tree
 
 
 def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:

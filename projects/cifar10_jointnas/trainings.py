@@ -4,7 +4,7 @@
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
 A row of case (the config's name), seed, epoch, top1, top1_ema for each evaluation. A training that
-has rows is done; one that was stopped goes on. All cases are trained with the first seed, then with
+has rows is done; one that was stopped goes on. Without EMA in a recipe both scores are one. All cases are trained with the first seed, then with
 the second, and so on: what is there can be compared at any time.
 """
 
@@ -89,7 +89,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
             seed,
             round((row["iteration"] + 1) / last * cfg.SOLVER.MAX_EPOCHS, 3),
             row["val/top1"],
-            row["val/top1_ema"],
+            row.get("val/top1_ema", row["val/top1"]),
         )
         for row in scores
     ]

@@ -1,0 +1,260 @@
+"""Draws the figures and prints the tables of README.md, from the files beside it.
+
+    python -m projects.cifar10_jointnas.figures [search|early_stop|ema|...]...
+
+Without an argument: all whose files are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+from tabulate import tabulate
+
+from fbnetv3.io import atomic_write
+from fbnetv3.search.batch_log import BatchLog
+from fbnetv3.search.early_stopping import find_early_stop
+from projects.cifar10_jointnas import trainings
+from projects.cifar10_jointnas.cases import BUDGETS, name_of
+from projects.cifar10_jointnas.runs import open_log
+
+HERE = Path(__file__).parent
+KINDS = ("joint", "coarse", "random")
+COLOURS = {"joint": "tab:blue", "coarse": "tab:green", "random": "tab:gray"}
+
+
+class Estimate(NamedTuple):
+    """A mean with its 95 % interval by Student's t."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns the mean of values and its interval; nan bounds for a single one."""
+    if len(values) < 2:
+        return Estimate(float(values[0]), math.nan, math.nan)
+    found = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    return Estimate(float(np.mean(values)), float(found.low), float(found.high))
+
+
+@contextmanager
+def picture(name: str, panels: int) -> Iterator[Any]:
+    """Gives so many axes; writes NAME.png afterwards."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * panels, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    yield axes
+    for one in axes:
+        one.grid(alpha=0.3)
+    with atomic_write(HERE / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Returns the rows of a csv beside this file."""
+    with (HERE / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def search() -> None:
+    """Best score so far against trainings, and the batches of both searches."""
+    with picture("search", 2) as (left, right):
+        for kind in ("joint", "random"):
+            trials = open_log(HERE / kind).search.result().trials
+            scores = [t.score or 0.0 for t in trials]
+            best = np.maximum.accumulate(scores)
+            left.plot(range(1, len(best) + 1), best, color=COLOURS[kind], label=kind)
+            macs = [t.statistics["macs"] / 1e6 for t in trials]
+            right.plot(macs, scores, ".", color=COLOURS[kind], label=kind, alpha=0.7)
+            table = []
+            for batch in sorted({t.batch for t in trials}):
+                of = np.array([t.score or 0.0 for t in trials if t.batch == batch])
+                table.append([kind, batch, len(of), np.median(of), of.max()])
+            print(tabulate(table, ["search", "batch", "trials", "median", "best"], "github", ".2f"))
+        left.set(xlabel="trainings", ylabel="best top-1 so far, early epoch (%)")
+        right.set(xlabel="M multiply-adds", ylabel="top-1, early epoch (%)")
+        left.legend(frameon=False)
+        right.legend(frameon=False)
+
+
+def early_stop() -> None:
+    """Rank correlation of the first batch's scores with the last ones (Fig. 3)."""
+    first = [t for t in BatchLog(HERE / "joint").read().trials if t.batch == 0]
+    reports = [t.reports for t in first if t.state == "complete"]
+    learned = [r for r in reports if max(r.values()) > 15]
+    with picture("early_stop", 1) as (axes,):
+        for label, part in ((f"all {len(reports)}", reports), (f"{len(learned)} learn", learned)):
+            found = find_early_stop(part, 0.92)
+            assert found is not None
+            axes.plot(found.epochs, found.correlation, marker=".", label=label)
+            told = ", ".join(f"{v:.2f}" for v in found.correlation)
+            print(f"{label}: {told}; stop after {found.epoch}")
+        axes.axhline(0.92, color="gray", linewidth=0.8)
+        axes.set(xlabel="epoch", ylabel="rank correlation with the last epoch")
+        axes.legend(frameon=False)
+
+
+def ema() -> None:
+    """Averaged weights against raw ones through training (Fig. 6)."""
+    rows = [r for r in trainings.read(HERE / "finals.csv") if r.top1 != r.top1_ema]
+    epochs = sorted({r.epoch for r in rows})
+    lead = [estimate([r.top1_ema - r.top1 for r in rows if r.epoch == e]) for e in epochs]
+    with picture("ema", 2) as (left, right):
+        for key, label in (("top1", "raw"), ("top1_ema", "EMA")):
+            mean = [np.mean([getattr(r, key) for r in rows if r.epoch == e]) for e in epochs]
+            left.plot(epochs, mean, marker=".", label=label)
+        left.set(xlabel="epoch", ylabel="top-1, mean of all (%)")
+        left.legend(frameon=False)
+        right.plot(epochs, [one.mean for one in lead], marker=".", color="black")
+        right.fill_between(epochs, [x.low for x in lead], [x.high for x in lead], alpha=0.2)
+        right.axhline(0, color="gray", linewidth=0.8)
+        right.set(xlabel="epoch", ylabel="EMA above raw (points)")
+    print(tabulate([[e, str(x)] for e, x in zip(epochs, lead, strict=True)], tablefmt="github"))
+
+
+def last(name: str) -> dict[tuple[str, int], float]:
+    """Returns the score of the averaged weights at the end, by case and seed."""
+    found: dict[tuple[str, int], trainings.Row] = {}
+    for row in trainings.read(HERE / name):
+        key = row.case, row.seed
+        if key not in found or row.epoch > found[key].epoch:
+            found[key] = row
+    return {key: row.top1_ema for key, row in found.items()}
+
+
+def differences(scores: dict[tuple[str, int], float], one: str, other: str) -> list[float]:
+    """Returns the differences of two cases, seed by seed."""
+    seeds = sorted({s for case, s in scores if case == one and (other, s) in scores})
+    return [scores[one, seed] - scores[other, seed] for seed in seeds]
+
+
+def _told(scores: dict[tuple[str, int], float], case: str) -> str:
+    values = [v for (name, _), v in scores.items() if name == case]
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
+
+
+def finals() -> None:
+    """The winners against the best of stage 1 and of random search (Tables 3 and 5)."""
+    scores = last("finals.csv")
+    table = []
+    for budget in BUDGETS:
+        table.append([f"{budget / 1e6:g}M", *(_told(scores, name_of(k, budget)) for k in KINDS)])
+    print(tabulate(table, ["budget", *KINDS], "github"))
+    for other in KINDS[1:]:
+        by_budget = [differences(scores, name_of("joint", b), name_of(other, b)) for b in BUDGETS]
+        values = [v for of in by_budget for v in of]
+        if values:
+            print(f"joint above {other}: {estimate(values)}, {len(values)} pairs")
+    macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows_of("configs/cases.csv")}
+    with picture("finals", 1) as (axes,):
+        for kind in KINDS:
+            for (case, _), value in scores.items():
+                if case.startswith(kind):
+                    axes.plot(macs[case], value, ".", color=COLOURS[kind], alpha=0.5)
+            cases = [name_of(kind, b) for b in BUDGETS]
+            means = [np.mean([v for (n, _), v in scores.items() if n == c]) for c in cases]
+            axes.plot([macs[c] for c in cases], means, color=COLOURS[kind], label=kind)
+        axes.set(xlabel="M multiply-adds", ylabel="test top-1 (%)")
+        axes.legend(frameon=False)
+
+
+def pairing() -> None:
+    """The smallest and largest winner with each other's recipe (Table 4)."""
+    scores = last("finals.csv") | last("pairing.csv")
+    small, large = name_of("joint", BUDGETS[0]), name_of("joint", BUDGETS[-1])
+    table = []
+    for net, own, swapped in (
+        ("small", small, "small_net_large_recipe"),
+        ("large", large, "large_net_small_recipe"),
+    ):
+        lost = estimate(differences(scores, own, swapped))
+        table.append([net, _told(scores, own), _told(scores, swapped), str(lost)])
+    print(tabulate(table, ["net", "own recipe", "the other's", "own above"], "github"))
+
+
+def pretraining() -> None:
+    """Kendall's tau against labels (Fig. 5)."""
+    rows = rows_of("pretraining.csv")
+    counts = sorted({int(r["labels"]) for r in rows})
+    kinds = list(dict.fromkeys(r["predictor"] for r in rows))
+    table = []
+    with picture("pretraining", len(kinds)) as panels:
+        for axes, kind in zip(panels, kinds, strict=True):
+            of = {
+                n: [r for r in rows if r["predictor"] == kind and int(r["labels"]) == n]
+                for n in counts
+            }
+            for key, label in (("pretrained", "pre-trained"), ("plain", "not")):
+                means = [np.mean([float(r[key]) for r in of[n]]) for n in counts]
+                axes.plot(counts, means, marker=".", label=label)
+            axes.set(xlabel="trained candidates", ylabel="Kendall's tau on the rest", title=kind)
+            axes.legend(frameon=False)
+            for n in counts:
+                gain = estimate([float(r["pretrained"]) - float(r["plain"]) for r in of[n]])
+                means = [np.mean([float(r[k]) for r in of[n]]) for k in ("pretrained", "plain")]
+                told = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+                table.append([kind, n, *(f"{m:.3f}" for m in means), told])
+    head = ["predictor", "labels", "pre-trained", "not", "difference"]
+    print(tabulate(table, head, "github", disable_numparse=True))
+
+
+def transfer() -> None:
+    """AutoTrain's recipe against the plain one, network by network (Table 2)."""
+    scores = last("transfer.csv")
+    names = sorted({case.rpartition("_")[0] for case, _ in scores})
+    table, everything = [], []
+    for name in names:
+        cases = f"{name}_searched", f"{name}_plain"
+        gain = differences(scores, *cases)
+        everything += gain
+        table.append([name, *(_told(scores, c) for c in cases), str(estimate(gain))])
+    print(tabulate(table, ["network", "searched", "plain", "searched above"], "github"))
+    print(f"all: {estimate(everything)}, {len(everything)} pairs")
+
+
+PARTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
+    "search": (search, ("joint", "random")),
+    "early_stop": (early_stop, ("joint",)),
+    "finals": (finals, ("finals.csv", "configs/cases.csv")),
+    "pairing": (pairing, ("finals.csv", "pairing.csv")),
+    "transfer": (transfer, ("transfer.csv",)),
+    "pretraining": (pretraining, ("pretraining.csv",)),
+    "ema": (ema, ("finals.csv",)),
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    args = parser.parse_args()
+    unknown = set(args.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}")
+    there = [n for n, (_, files) in PARTS.items() if all((HERE / f).exists() for f in files)]
+    for name in args.parts or there:
+        print(f"\n## {name}\n")
+        PARTS[name][0]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Pre-training of the predictor's encoder on real trainings (paper, Fig. 5).
+
+    python -m projects.cifar10_jointnas.pretraining
+
+The labels are the scores of both searches in ``joint/`` and ``random/``. For 20 random splits and
+growing numbers of labels: Kendall's tau on the candidates left out, with the encoder pre-trained
+on the statistics of a pool and without. Writes a row for each predictor, number and split to
+``pretraining.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from fbnetv3.io import atomic_write
+from fbnetv3.search.encoder import Pretrained
+from fbnetv3.search.encoding import Encoding
+from fbnetv3.search.predictor import fit_function
+from fbnetv3.search.trials import Trial
+from projects.cifar10_jointnas.runs import open_log
+
+HERE = Path(__file__).parent
+COUNTS = (12, 24, 48, 96)
+SPLITS = 20
+COLUMNS = ("predictor", "labels", "split", "pretrained", "plain")
+Row = tuple[str, int, int, float, float]
+
+
+def labelled(joint: Path, random: Path) -> list[Trial]:
+    """Returns the scored candidates of both searches, each once."""
+    found: dict[str, Trial] = {}
+    for folder in (joint, random):
+        for trial in open_log(folder).search.result().trials:
+            if trial.state == "complete":
+                found.setdefault(trial.id, trial)
+    return list(found.values())
+
+
+def compare(joint: Path, random: Path) -> Iterator[Row]:
+    """Yields tau with pre-training and without, split by split."""
+    run, trials = open_log(joint), labelled(joint, random)
+    space, encoding = run.space.space, Encoding(run.space.space)
+    trained = run.search.plan.pretrained
+    starts = (trained, Pretrained(trained.columns))
+    features = encoding.encode(space.levels([t.config for t in trials]))
+    labels = np.array([t.score for t in trials], dtype=np.float64)
+    for kind in ("paper", "default"):
+        for count in COUNTS:
+            for split in range(SPLITS):
+                order = np.random.default_rng([split, count]).permutation(len(trials))
+                known, unseen = order[:count], order[count:]
+                taus = [
+                    kendalltau(
+                        fit_function(kind)(features[known], labels[known], start, split).predict(
+                            features[unseen]
+                        ),
+                        labels[unseen],
+                    ).statistic
+                    for start in starts
+                ]
+                yield kind, count, split, *map(float, taus)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--joint", type=Path, default=HERE / "joint", help="log of the search")
+    parser.add_argument("--random", type=Path, default=HERE / "random", help="log of the baseline")
+    parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv")
+    args = parser.parse_args()
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in compare(args.joint, args.random):
+            writer.writerow((*row[:3], f"{row[3]:.4f}", f"{row[4]:.4f}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Writes the configs of AutoTrain's recipe and the plain one on several networks (Table 2).
+
+    python -m projects.cifar10_jointnas.transfer
+
+From ``autotrain/``, the log of the recipe search, to ``configs/transfer/``: NETWORK_searched and
+NETWORK_plain for the network of the search and four that it did not see. Stochastic depth is left
+out where a network has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fbnetv3.config import recipe_from_config, recipe_to_config
+from fbnetv3.io import atomic_write
+from projects.cifar10_jointnas.cases import as_tree
+from projects.cifar10_jointnas.runs import open_log
+
+HERE = Path(__file__).parent
+# in the form for small images (paper, 4.3); thin, for a training takes minutes then
+NETWORKS: dict[str, dict[str, Any]] = {
+    "fbnetv3": {"MODEL.ARCH": "fbnetv3_a0", "MODEL.WIDTH": 0.5, "MODEL.DEPTH": 0.6},
+    "fbnet": {"MODEL.ARCH": "fbnet_a", "MODEL.WIDTH": 0.5},
+    "resnet18": {"MODEL.ARCH": "timm/resnet18?channels=(16,32,64,128)"},
+    "mobilenetv3": {"MODEL.ARCH": "timm/mobilenetv3_small_100"},
+    "densenet": {"MODEL.ARCH": "timm/densenet121?growth_rate=8&block_config=(6,6,6,6)"},
+}
+NO_DROP_PATH = ("densenet",)
+# of the ResNets on CIFAR-10 (arXiv 1512.03385, 4.2): SGD, 0.1 for 128 images, no EMA
+PLAIN: dict[str, Any] = {
+    "SOLVER.OPTIMIZER": "sgd",
+    "SOLVER.BASE_LR": 0.05,
+    "SOLVER.REFERENCE_BATCH": 64,
+    "SOLVER.WEIGHT_DECAY": 1e-4,
+    "SOLVER.LABEL_SMOOTHING": 0.0,
+    "MODEL_EMA.ENABLED": False,
+}
+
+
+def searched(log: Path) -> dict[str, Any]:
+    """Returns the keys of the best recipe that the search trained."""
+    run = open_log(log)
+    best = run.search.result().best
+    base = recipe_from_config(run.cfg)
+    plain = recipe_to_config(base)
+    keys = recipe_to_config(run.space.recipe(best.config, base))
+    return {key: value for key, value in keys.items() if value != plain[key]}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--log", type=Path, default=HERE / "autotrain", help="of the search")
+    parser.add_argument("--configs", type=Path, default=HERE / "configs" / "transfer")
+    args = parser.parse_args()
+    args.configs.mkdir(parents=True, exist_ok=True)
+    for recipe, keys in (("searched", searched(args.log)), ("plain", PLAIN)):
+        for name, network in NETWORKS.items():
+            both = {**keys, **network, "MODEL.ARCH_VARIANT": "low_resolution"}
+            if name in NO_DROP_PATH:
+                both.pop("MODEL.DROP_PATH_RATE", None)
+            with atomic_write(args.configs / f"{name}_{recipe}.yaml") as temporary:
+                text = yaml.safe_dump(as_tree("../../final.yaml", both), sort_keys=False)
+                temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
