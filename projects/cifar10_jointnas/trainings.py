@@ -3,9 +3,10 @@
     python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
-A row of case (the config's name), seed, epoch, top1, top1_ema for each evaluation. A training that
-has rows is done; one that was stopped goes on. Without EMA in a recipe both scores are one. All cases are trained with the first seed, then with
-the second, and so on: what is there can be compared at any time.
+A row of case (the config's name), seed, epoch, top1, top1_ema for each evaluation; without EMA in a
+recipe both scores are the raw one. A training that has rows is done; one that was stopped goes on.
+All cases are trained with the first seed, then with the second, and so on: what is there can be
+compared at any time.
 """
 
 from __future__ import annotations

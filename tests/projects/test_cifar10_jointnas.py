@@ -1,0 +1,175 @@
+"""The CIFAR-10 study: from searches' logs to configs, trainings and estimates."""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from fbnetv3.arch import count_cost
+from fbnetv3.config import get_cfg
+from fbnetv3.engine.build import arch_from_config
+from fbnetv3.search import JointNAS
+from fbnetv3.search.batch_log import BatchLog
+from fbnetv3.search.config import identity, search_arguments
+from fbnetv3.search.evaluator import get_search_cfg, space_from_config
+from projects.cifar10_jointnas import cases, figures, trainings
+from projects.cifar10_jointnas.runs import open_log
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "model_zoo" / "search" / "fbnetv3_cifar10_nano.yaml"
+SMALL: list[Any] = ["SEARCH.POOL_SIZE", 300, "SEARCH.BATCH_SIZE", 8, "SEARCH.ITERATIONS", 2]
+SMALL += ["SEARCH.FINALISTS", 2, "SEARCH.CLASSES", 10]
+
+
+def _evaluate(trial: Any) -> float:
+    """Larger networks with a moderate learning rate are better, and show it early."""
+    score = float(
+        40 + 3 * trial.statistics["macs"] / 1e6 - 5 * abs(math.log(trial.config["lr"] / 0.02))
+    )
+    for epoch in (1, 2, 3):
+        trial.report(epoch, score * (1 - 0.5**epoch))
+    return score
+
+
+def _search(log: Path, *opts: Any) -> JointNAS:
+    cfg = get_search_cfg()
+    cfg.merge_from_file(str(CONFIG))
+    cfg.merge_from_list([*SMALL, *opts])
+    space = space_from_config(cfg)
+    search = JointNAS(
+        space.space, statistics=space.statistics(num_classes=10), **search_arguments(cfg)
+    )
+    search.run(_evaluate)
+    BatchLog(log).write(search.trials, search.settings, search.order, identity(cfg))
+    return search
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("logs")
+    joint, random = folder / "joint", folder / "random"
+    _search(joint)
+    _search(random, "SEARCH.PREDICTOR", "random", "SEARCH.ITERATIONS", 3, "SEARCH.FINALISTS", 0)
+    return joint, random
+
+
+def test_a_log_is_the_search_again(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    search = _search(tmp_path / "log")
+    again = open_log(logs[0])
+    assert [(t.id, t.score) for t in again.search.trials] == [
+        (t.id, t.score) for t in search.trials
+    ]
+    assert again.search.result().best.id == search.result().best.id
+    assert again.cfg.SEARCH.BATCH_SIZE == 8
+
+
+def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    joint, random = map(open_log, logs)
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (tmp_path / "final.yaml").write_text((Path(cases.__file__).parent / "final.yaml").read_text())
+    rows = {row["case"]: row for row in cases.write_cases(joint, random, folder)}
+    assert len(rows) == 14
+    by_id = {t.id: t for t in [*joint.search.result().trials, *random.search.result().trials]}
+    for budget in cases.BUDGETS:
+        for kind in ("joint", "coarse", "random"):
+            name = cases.name_of(kind, budget)
+            cfg = get_cfg()
+            cfg.merge_from_file(str(folder / f"{name}.yaml"))
+            assert (cfg.SOLVER.MAX_EPOCHS, cfg.DATA.TRAIN_LIMIT) == (15.0, 20000)
+            arch = arch_from_config(cfg)
+            assert not isinstance(arch, str)
+            macs = count_cost(arch.replace(num_classes=10), 32).macs
+            assert macs == int(rows[name]["macs"]) <= budget
+            if kind != "joint":
+                config = by_id[rows[name]["architecture"]].config
+                factor = 4 if config["optimizer"] == "sgd" else 1
+                assert pytest.approx(factor * config["lr"]) == cfg.SOLVER.BASE_LR
+                assert config["mixup"] == cfg.INPUT.MIXUP
+    # as many trainings of the random search as the other had: 18 of 24
+    seen = [t for t in random.search.result().trials[:18] if t.statistics["macs"] <= 8e6]
+    assert rows["random_8M"]["architecture"] == max(seen, key=lambda t: t.score or 0).id
+
+
+def test_swapped_recipes(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    joint, random = map(open_log, logs)
+    cases.write_cases(joint, random, tmp_path)
+
+    def parts(name: str) -> tuple[Any, Any]:
+        tree = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
+        del tree["MODEL"]["ARCH"]
+        return yaml.safe_load((tmp_path / f"{name}_arch.yaml").read_text()), tree
+
+    (small, small_recipe), (large, large_recipe) = parts("joint_3M"), parts("joint_8M")
+    assert parts("small_net_large_recipe") == (small, large_recipe)
+    assert parts("large_net_small_recipe") == (large, small_recipe)
+    assert small != large
+
+
+def test_trainings_are_kept_and_not_made_twice(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "_BASE_: " + str(ROOT / "model_zoo" / "digits.yaml") + "\n"
+        "SOLVER: {MAX_EPOCHS: 2.0, WARMUP_EPOCHS: 0.5}\nTEST: {EVAL_EPOCHS: 1.0}\n"
+        "DATA: {TRAIN_LIMIT: 64}\nMODEL: {WIDTH: 0.25, DEPTH: 0.3}\n"
+    )
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("MODEL: {ARCH: none_such}\n")
+    table = tmp_path / "t.csv"
+    command = [
+        *(sys.executable, "-m", "projects.cifar10_jointnas.trainings", str(config)),
+        *("--csv", str(table), "--seeds", "3", "--out", str(tmp_path / "out")),
+    ]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+
+    first = run("--opts", "SOLVER.IMS_PER_BATCH", "32")
+    assert first.returncode == 0, first.stderr
+    rows = trainings.read(table)
+    assert [(r.case, r.seed, r.epoch) for r in rows] == [
+        ("tiny", 3, 1.0),
+        ("tiny", 3, 2.0),
+    ]
+    assert all(0 <= r.top1 <= 100 for r in rows)
+    again = run()
+    assert again.returncode == 0
+    assert again.stdout == ""
+    assert trainings.read(table) == rows
+    command.insert(4, str(bad))
+    failed = run()
+    assert failed.returncode == 1
+    assert "bad, seed 3 failed: see" in failed.stdout
+    assert trainings.read(table) == rows
+
+
+def test_estimates() -> None:
+    values = np.random.default_rng(0).normal(1.0, 2.0, 12).tolist()
+    found = figures.estimate(values)
+    half = stats.t.ppf(0.975, 11) * np.std(values, ddof=1) / math.sqrt(12)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
+    assert math.isnan(figures.estimate([1.0]).low)
+
+
+def test_differences_pair_seeds() -> None:
+    scores = {("a", 0): 3.0, ("a", 1): 5.0, ("a", 2): 9.0, ("b", 0): 1.0, ("b", 1): 1.5}
+    assert figures.differences(scores, "a", "b") == [2.0, 3.5]
+
+
+def test_last_scores_are_of_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "HERE", tmp_path)
+    rows = [trainings.Row("a", 0, e, 50 + e, 60 + e) for e in (1.0, 10.0, 9.0)]
+    trainings.write(tmp_path / "x.csv", rows)
+    assert figures.last("x.csv") == {("a", 0): 70.0}
+    with (tmp_path / "x.csv").open() as file:
+        assert [r["epoch"] for r in csv.DictReader(file)] == ["1", "9", "10"]
