@@ -231,9 +231,10 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     if logged is not None:
         search.restore(logged)
     search.ask()
+    finished = [t for t in search.trials if t.state != "running"]
+    log.check(finished)
     # not before: what is refused leaves nothing that its mended form would differ from
     folder.keep_config(cfg.dump(), file_hashes(cfg))
-    finished = [t for t in search.trials if t.state != "running"]
     if finished:
         progress.say(f"going on after {len(finished)} finished trials")
         progress.replayed(finished)

@@ -56,7 +56,10 @@ def repeatable(logged: Logged, batch_size: int) -> Logged:
     known, notes = {t.number for t in logged.trials}, {}
     for number in range(1, len(logged.notes) + 1):
         name = f"{RUNNING_AT}{number}"
-        seen = set(range(number * batch_size)) - set(logged.notes.get(name, ()))
+        # a batch is smaller where the space was exhausted: what follows it says where it ended
+        own = [t.number for t in logged.trials if t.batch == number]
+        before = min(own, default=number * batch_size)
+        seen = set(range(before)) - set(logged.notes.get(name, ()))
         if name not in logged.notes or not seen <= known:
             break
         notes[name] = logged.notes[name]
@@ -111,6 +114,25 @@ class BatchLog:
                 # without the time of day
                 packed = gzip.compress("\n".join(lines).encode(), mtime=0)
                 temporary.write_bytes(packed)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Refuses a folder whose batches are not this search's.
+
+        Args:
+            trials: finished ones that the search knows.
+
+        Raises:
+            SearchError: a file holds others, or is none.
+        """
+        known = {t.number: trial_to_json(t) for t in trials}
+        for path in sorted(self.path.glob("batch_*.jsonl.gz")):
+            if _NAME.fullmatch(path.name) and any(
+                known.get(t.number) != trial_to_json(t) for t in _read(path).trials
+            ):
+                raise SearchError(
+                    f"{path} holds trials that the search's storage has not: it was replaced, or "
+                    f"lost; move {self.path} away, and take it over with --restore, or begin anew"
+                )
 
     def read(self) -> Logged:
         """Returns what the files hold.

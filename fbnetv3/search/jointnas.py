@@ -153,11 +153,12 @@ class JointNAS:
         different = differences(logged.settings, self.settings)
         if different:
             raise SearchError(f"the log is of a search with other settings: {different}")
-        self._store.hold()
-        known = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
             if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
                 raise SearchError(f"the log's trial {trial.id} has a config of another id")
+        self._store.hold()
+        known = {t.number: trial_to_json(t) for t in self._store.load()}
+        for trial in logged.trials:
             told = trial_to_json(trial)
             if known.get(trial.number, told) != told:
                 raise SearchError(

@@ -13,8 +13,9 @@ from typing import Any
 from fbnetv3.search.errors import SearchError
 
 _log = logging.getLogger(__name__)
-_LAST = "checkpoint_"
-"""A checkpoint goes up after the scores of the epochs before it: one that is found has them."""
+_LATE, _LAST = "checkpoint_", "result.json"
+"""A checkpoint goes up after the scores of the epochs before it, and the result after all: what is
+found has what it stands for."""
 
 
 def is_uri(place: str) -> bool:
@@ -114,7 +115,7 @@ class Copy:
         """Brings the place up to date: what changed, each file whole or not at all."""
         found = {path.name: path for path in self._here.iterdir() if path.name[0] != "."}
         self._files.makedirs(self._there, exist_ok=True)
-        for name, path in sorted(found.items(), key=lambda pair: pair[0].startswith(_LAST)):
+        for name, path in sorted(found.items(), key=_turn):
             state = _state(path)
             if self._kept.get(name) == state:
                 continue
@@ -125,6 +126,10 @@ class Copy:
         for name in [name for name in self._kept if name not in found]:
             self._files.rm_file(f"{self._there}/{name}")
             del self._kept[name]
+
+
+def _turn(item: tuple[str, Path]) -> tuple[bool, bool]:
+    return item[0] == _LAST, item[0].startswith(_LATE)
 
 
 def _state(path: Path) -> tuple[int, int]:

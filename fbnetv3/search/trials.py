@@ -133,7 +133,7 @@ class TrialStore(Protocol):
         """Remembers a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Keeps a search's settings the first time; later refuses others.
+        """Refuses other settings than those of the study; one that has none keeps them with its lock.
 
         Raises:
             SearchError: names the keys that differ.
@@ -193,6 +193,7 @@ class OptunaStore:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
         self._where = without_password(url)
+        self._unkept: dict[str, Any] | None = None
         try:
             self._lock = study_lock(url, study)
             self._study = optuna.create_study(
@@ -208,6 +209,14 @@ class OptunaStore:
 
     def hold(self) -> None:
         self._lock.hold()
+        if self._unkept is not None:
+            # another process may have begun the study since
+            wanted, self._unkept = self._unkept, None
+            self.check_settings(wanted)
+            if self._unkept is not None:
+                with self._writing("the settings"):
+                    self._study.set_user_attr("settings", wanted)
+                self._unkept = None
 
     def release(self) -> None:
         self._lock.release()
@@ -267,7 +276,7 @@ class OptunaStore:
         now = json.loads(json.dumps(settings))
         before = self._study.user_attrs.get("settings")
         if before is None:
-            self._study.set_user_attr("settings", now)
+            self._unkept = now  # until this process may write
             return
         different = differences(before, now)
         if different:

@@ -118,6 +118,17 @@ def test_a_run_goes_on_from_its_log_alone(
     assert "SOLVER.MAX_EPOCHS was 1.0, is 3.0" in told
 
 
+def test_a_log_whose_storage_is_gone_is_not_written_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    (moved / "search.db").unlink()
+    kept = {p.name: p.read_bytes() for p in (moved / "log").iterdir()}
+    assert "--restore" in _error(capsys, [*SMALL, "OUTPUT_DIR", str(moved)])
+    assert {p.name: p.read_bytes() for p in (moved / "log").iterdir()} == kept
+
+
 def _report_of(run: Path) -> str:
     return (run / "report.html").read_text()
 

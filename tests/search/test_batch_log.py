@@ -89,6 +89,15 @@ def test_a_batch_proposed_from_unfinished_ones_is_not_repeated() -> None:
     assert [t.number for t in kept.trials] == [0, 1, 2, 3]
 
 
+def test_a_batch_that_an_exhausted_space_cut_short_keeps_what_follows() -> None:
+    done = [Trial(f"{n}", n, min(n // 3, 2), {}) for n in range(6)]
+    done = [*done[:4], Trial("4", 4, 2, {}), Trial("5", 5, 2, {})]  # batch 1 has trial 3 alone
+    notes: dict[str, Any] = {"running_at_batch_1": [2], "running_at_batch_2": []}
+    kept = repeatable(Logged({}, notes, done), 3)
+    assert kept.notes == notes
+    assert [t.number for t in kept.trials] == [0, 1, 2, 3, 4, 5]
+
+
 def test_restoring_twice_is_restoring_once(tmp_path: Path) -> None:
     logged = _logged(_batches(problem.search(), 2), tmp_path / "log").read()
     url = f"sqlite:///{tmp_path / 'search.db'}"
@@ -103,6 +112,25 @@ def test_another_search_is_refused_with_the_settings_that_differ(tmp_path: Path)
     logged = _logged(_batches(problem.search(), 1), tmp_path).read()
     with pytest.raises(SearchError, match=r"other settings: iterations was 2, is 5; seed was 0"):
         problem.search(seed=1, iterations=5).restore(logged)
+
+
+def test_a_refused_log_leaves_the_storage_as_it_was(tmp_path: Path) -> None:
+    logged = _logged(_batches(problem.search(), 1), tmp_path / "log").read()
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    with pytest.raises(SearchError, match="seed was 0, is 1"):
+        problem.search(storage=url, seed=1).restore(logged)
+    problem.search(storage=url).restore(logged)
+
+
+def test_a_log_beside_another_storage_is_refused(tmp_path: Path) -> None:
+    search = _batches(problem.search(), 2)
+    log = _logged(search, tmp_path)
+    log.check(search.trials)
+    with pytest.raises(SearchError, match=r"batch_001\.jsonl\.gz holds trials .* --restore"):
+        log.check(_batches(problem.search(), 1).trials)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    log.check([])
 
 
 def test_a_storage_with_other_trials_is_refused(tmp_path: Path) -> None:

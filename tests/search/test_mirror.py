@@ -79,18 +79,18 @@ def test_half_a_file_is_not_found_and_removed(place: str) -> None:
     assert _names(place, "a") == {"scores.json"}
 
 
-def test_a_checkpoint_comes_after_its_scores(
+def test_a_checkpoint_comes_after_its_scores_and_the_result_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror, pushed = Mirror((tmp_path / "far").as_uri()), list[str]()
     with mirror.folder("a") as (folder, copy):
-        for name in ("arch.yaml", "checkpoint_1.pt", "scores.json", "log.txt"):
+        for name in ("arch.yaml", "checkpoint_1.pt", "result.json", "scores.json", "w.safetensors"):
             (folder / name).write_text(name)
         monkeypatch.setattr(copy._files, "put_file", lambda path, _: pushed.append(path))
         monkeypatch.setattr(copy._files, "mv", lambda *_: None)
         copy.push()
-    assert len(pushed) == 4
-    assert pushed[-1].endswith("checkpoint_1.pt")
+    assert len(pushed) == 5
+    assert [Path(path).name for path in pushed[-2:]] == ["checkpoint_1.pt", "result.json"]
 
 
 @pytest.mark.parametrize("uri", ["nowhere://x/y", "s3a+b://x"])

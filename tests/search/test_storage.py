@@ -65,9 +65,14 @@ def test_an_optuna_study_has_what_dashboards_show(tmp_path: Path) -> None:
 
 def test_other_settings_on_a_storage_are_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'search.db'}"
-    problem.search(storage=url)
+    early = problem.search(storage=url, batch_size=9, seed=1)  # before there were any
+    first = problem.search(storage=url)
+    first.ask()
     with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
         problem.search(storage=url, batch_size=9, seed=1)
+    first.close()
+    with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
+        early.ask()
 
 
 class Killed(BaseException):
