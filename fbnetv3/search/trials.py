@@ -133,7 +133,7 @@ class TrialStore(Protocol):
         """Remembers a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuses other settings than those of the study; one that has none keeps them with its lock.
+        """Refuses other settings than the study's; where it has none, ``hold`` keeps these.
 
         Raises:
             SearchError: names the keys that differ.
@@ -209,14 +209,14 @@ class OptunaStore:
 
     def hold(self) -> None:
         self._lock.hold()
-        if self._unkept is not None:
-            # another process may have begun the study since
-            wanted, self._unkept = self._unkept, None
+        wanted, self._unkept = self._unkept, None
+        if wanted is None:
+            return
+        if "settings" in self._study.user_attrs:  # another process has begun the study since
             self.check_settings(wanted)
-            if self._unkept is not None:
-                with self._writing("the settings"):
-                    self._study.set_user_attr("settings", wanted)
-                self._unkept = None
+            return
+        with self._writing("the settings"):
+            self._study.set_user_attr("settings", wanted)
 
     def release(self) -> None:
         self._lock.release()
