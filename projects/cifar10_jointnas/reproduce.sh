@@ -1,0 +1,98 @@
+#!/bin/sh
+# Runs what README.md reports; each part goes on where it was stopped, from the logs here where its
+# machine was lost.
+#   FBNETV3_DATA=... projects/cifar10_jointnas/reproduce.sh [joint|noise|random|cases|finals|...]...
+# Without an argument: all, in this order. PROCESSES=2 candidates or trainings at a time, of a thread.
+set -eu
+cd "$(dirname "$0")/../.."
+: "${FBNETV3_DATA:?names the folder that holds cifar10}"
+PYTHON=${PYTHON:-.venv/bin/python}
+OUT=${OUT:-output/cifar10_jointnas}
+PROCESSES=${PROCESSES:-2}
+SEEDS=${SEEDS:-0 1 2}
+HERE=projects/cifar10_jointnas
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+# search NAME CONFIG [KEY VALUE]...: its log is kept in HERE/NAME
+search() {
+    name=$1 config=$2
+    shift 2
+    set -- --config-file "$config" "$@" SEARCH.WORKERS "$PROCESSES" OUTPUT_DIR "$OUT/$name"
+    if [ ! -f "$OUT/$name/search.db" ] && [ -f "$HERE/$name/batch_000.jsonl.gz" ]; then
+        set -- "$@" --restore "$HERE/$name"
+    fi
+    status=0
+    "$PYTHON" tools/jointnas_search.py "$@" || status=$?
+    mkdir -p "$HERE/$name"
+    cp "$OUT/$name"/log/batch_*.jsonl.gz "$HERE/$name/"
+    return $status
+}
+
+# trainings CSV [ARGUMENT]...
+trainings() {
+    table=$1
+    shift
+    # shellcheck disable=SC2086
+    "$PYTHON" -m projects.cifar10_jointnas.trainings --csv "$HERE/$table.csv" --out "$OUT" \
+        --processes "$PROCESSES" --seeds $SEEDS "$@"
+}
+
+joint() {
+    search joint model_zoo/search/fbnetv3_cifar10_nano.yaml
+    "$PYTHON" -m projects.cifar10_jointnas.curves "$OUT/joint"
+    "$PYTHON" -m projects.cifar10_jointnas.times "$OUT/joint"
+}
+
+noise() {
+    "$PYTHON" -m projects.cifar10_jointnas.noise "$OUT/joint"
+}
+
+# the first batch does not depend on a predictor: its trainings are taken over from joint
+random() {
+    if [ ! -d "$OUT/random" ] && [ -d "$OUT/joint/candidates" ]; then
+        mkdir -p "$OUT/random"
+        cp -r "$OUT/joint/candidates" "$OUT/random/candidates"
+    fi
+    search random model_zoo/search/fbnetv3_cifar10_nano.yaml \
+        SEARCH.PREDICTOR random SEARCH.ITERATIONS 5 SEARCH.FINALISTS 0
+}
+
+cases() {
+    "$PYTHON" -m projects.cifar10_jointnas.cases
+}
+
+finals() {
+    trainings finals "$HERE"/configs/*M.yaml
+}
+
+pairing() {
+    trainings pairing "$HERE"/configs/*_recipe.yaml
+}
+
+autotrain() {
+    search autotrain "$HERE/autotrain.yaml"
+}
+
+transfer() {
+    "$PYTHON" -m projects.cifar10_jointnas.transfer
+    trainings transfer "$HERE"/configs/transfer/*.yaml \
+        --opts DATA.TRAIN_LIMIT 10000 SOLVER.MAX_EPOCHS 10.0
+}
+
+pretraining() {
+    "$PYTHON" -m projects.cifar10_jointnas.pretraining
+}
+
+figures() {
+    "$PYTHON" -m projects.cifar10_jointnas.figures
+}
+
+PARTS="joint noise random cases finals pairing autotrain transfer pretraining figures"
+# shellcheck disable=SC2086
+[ $# -gt 0 ] || set -- $PARTS
+for part; do
+    case " $PARTS " in
+        *" $part "*) "$part" ;;
+        *) echo "no part $part; there are: $PARTS" >&2; exit 2 ;;
+    esac
+done
