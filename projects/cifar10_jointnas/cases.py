@@ -5,7 +5,8 @@
 From ``joint/`` and ``random/``, the logs of the two searches, to ``configs/``. For each budget of
 multiply-adds: ``joint_3M`` by evolution on the predictor of all trials; ``coarse_3M``, the best
 that stage 1 trained; ``random_3M``, the best of as many trainings of the random search. And the
-smallest and the largest winner with each other's recipe. ``cases.csv`` says where each is from.
+smallest and the largest winner with each other's recipe. ``cases.csv`` says where
+each is from, and which config is its: one candidate may be the best of two budgets.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from projects.cifar10_jointnas.runs import Run, open_log
 
 HERE = Path(__file__).parent
 BUDGETS = (3e6, 4.5e6, 6e6, 8e6)
-COLUMNS = ("case", "architecture", "recipe", "macs", "params", "predicted", "score")
+COLUMNS = ("case", "config", "architecture", "recipe", "macs", "params", "predicted", "score")
 
 
 def name_of(kind: str, budget: float) -> str:
@@ -83,30 +84,28 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
     coarse = [t for t in result.trials if t.stage == "coarse"]
     drawn = random.search.result().trials[: len(result.trials)]
     rows, winners = [], []
+    written: dict[tuple[str, str], str] = {}  # config by candidate: one may be best of two budgets
+
+    def add(name: str, one: Any, other: Any, predicted: float | None, score: float | None) -> None:
+        if (one.id, other.id) not in written:
+            written[one.id, other.id] = name
+            write_case(joint, name, one.config, other.config, folder)
+        told = ["" if value is None else f"{value:.2f}" for value in (predicted, score)]
+        costs = [round(one.statistics[key]) for key in ("macs", "params")]
+        row = (name, written[one.id, other.id], one.id, other.id, *costs, *told)
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+
     for budget in BUDGETS:
         winner = joint.search.evolve([Constraint("macs", upper=budget)], top_k=1)[0]
         winners.append(winner)
-        found = {"joint": winner, "coarse": best_within(coarse, budget)}
-        found["random"] = best_within(drawn, budget)
-        for kind, candidate in found.items():
-            name = name_of(kind, budget)
-            write_case(joint, name, candidate.config, candidate.config, folder)
-            score = getattr(candidate, "score", None)
-            rows.append(_row(name, candidate, candidate, candidate.predicted, score))
+        add(name_of("joint", budget), winner, winner, winner.predicted, None)
+        for kind, trials in (("coarse", coarse), ("random", drawn)):
+            best = best_within(trials, budget)
+            add(name_of(kind, budget), best, best, best.predicted, best.score)
     small, large = winners[0], winners[-1]
-    for name, one, other in (
-        ("small_net_large_recipe", small, large),
-        ("large_net_small_recipe", large, small),
-    ):
-        write_case(joint, name, one.config, other.config, folder)
-        rows.append(_row(name, one, other, None, None))
+    add("small_net_large_recipe", small, large, None, None)
+    add("large_net_small_recipe", large, small, None, None)
     return rows
-
-
-def _row(name: str, one: Any, other: Any, *scores: float | None) -> dict[str, Any]:
-    told = ["" if score is None else f"{score:.2f}" for score in scores]
-    costs = [round(one.statistics[key]) for key in ("macs", "params")]
-    return dict(zip(COLUMNS, (name, one.id, other.id, *costs, *told), strict=True))
 
 
 def main() -> None:

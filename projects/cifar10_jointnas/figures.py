@@ -138,6 +138,16 @@ def last(name: str) -> dict[tuple[str, int], float]:
     return {key: row.top1_ema for key, row in found.items()}
 
 
+def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """Returns the scores under the names of cases, some of which share a training."""
+    found = dict(scores)
+    for row in rows_of("configs/cases.csv"):
+        for (config, seed), value in scores.items():
+            if config == row["config"]:
+                found[row["case"], seed] = value
+    return found
+
+
 def differences(scores: dict[tuple[str, int], float], one: str, other: str) -> list[float]:
     """Returns the differences of two cases, seed by seed."""
     seeds = sorted({s for case, s in scores if case == one and (other, s) in scores})
@@ -154,7 +164,7 @@ def _told(scores: dict[tuple[str, int], float], case: str) -> str:
 
 def finals() -> None:
     """The winners against the best of stage 1 and of random search (Tables 3 and 5)."""
-    scores = last("finals.csv")
+    scores = by_case(last("finals.csv"))
     table = []
     for budget in BUDGETS:
         table.append([f"{budget / 1e6:g}M", *(_told(scores, name_of(k, budget)) for k in KINDS)])
@@ -179,7 +189,7 @@ def finals() -> None:
 
 def pairing() -> None:
     """The smallest and largest winner with each other's recipe (Table 4)."""
-    scores = last("finals.csv") | last("pairing.csv")
+    scores = by_case(last("finals.csv") | last("pairing.csv"))
     small, large = name_of("joint", BUDGETS[0]), name_of("joint", BUDGETS[-1])
     table = []
     for net, own, swapped in (

@@ -75,8 +75,7 @@ autotrain() {
 
 transfer() {
     "$PYTHON" -m projects.cifar10_jointnas.transfer
-    trainings transfer "$HERE"/configs/transfer/*.yaml \
-        --opts DATA.TRAIN_LIMIT 10000 SOLVER.MAX_EPOCHS 10.0
+    trainings transfer "$HERE"/configs/transfer/*.yaml --opts SOLVER.MAX_EPOCHS 10.0
 }
 
 pretraining() {

@@ -84,8 +84,8 @@ def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
         for kind in ("joint", "coarse", "random"):
             name = cases.name_of(kind, budget)
             cfg = get_cfg()
-            cfg.merge_from_file(str(folder / f"{name}.yaml"))
-            assert (cfg.SOLVER.MAX_EPOCHS, cfg.DATA.TRAIN_LIMIT) == (15.0, 20000)
+            cfg.merge_from_file(str(folder / f"{rows[name]['config']}.yaml"))
+            assert (cfg.SOLVER.MAX_EPOCHS, cfg.DATA.TRAIN_LIMIT) == (15.0, 10000)
             arch = arch_from_config(cfg)
             assert not isinstance(arch, str)
             macs = count_cost(arch.replace(num_classes=10), 32).macs
@@ -95,6 +95,8 @@ def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
                 factor = 4 if config["optimizer"] == "sgd" else 1
                 assert pytest.approx(factor * config["lr"]) == cfg.SOLVER.BASE_LR
                 assert config["mixup"] == cfg.INPUT.MIXUP
+    configs = {r["config"]: (r["architecture"], r["recipe"]) for r in rows.values()}
+    assert len(configs) == len(set(configs.values()))
     # as many trainings of the random search as the other had: 18 of 24
     seen = [t for t in random.search.result().trials[:18] if t.statistics["macs"] <= 8e6]
     assert rows["random_8M"]["architecture"] == max(seen, key=lambda t: t.score or 0).id
