@@ -12,12 +12,30 @@ from torchvision.ops import StochasticDepth
 from fbnetv3.arch import Layer
 from fbnetv3.modeling.registry import register_module
 
-# hswish(x) = x * relu6(x + 3) / 6; hsigmoid(x) = relu6(x + 3) / 6
+
+class Hardswish(nn.Hardswish):
+    """x * relu6(x + 3) / 6; in place where nothing is to be differentiated.
+
+    Its gradient needs its input: in place, training would copy that first.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardswish(x, inplace=not x.requires_grad)
+
+
+class SiLU(nn.SiLU):
+    """x * sigmoid(x); in place as :class:`Hardswish`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=not x.requires_grad)
+
+
+# hsigmoid(x) = relu6(x + 3) / 6
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "hswish": partial(nn.Hardswish, inplace=True),
+    "hswish": Hardswish,
     "relu": partial(nn.ReLU, inplace=True),
     "relu6": partial(nn.ReLU6, inplace=True),
-    "swish": partial(nn.SiLU, inplace=True),
+    "swish": SiLU,
 }
 GATES: dict[str, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
