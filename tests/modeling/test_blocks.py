@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fbnetv3.arch import Arch, Layer, count_cost
 from fbnetv3.modeling import build_model
-from fbnetv3.modeling.blocks import ACTIVATIONS, GATES, MBConv, Skip, SqueezeExcite
+from fbnetv3.modeling.blocks import ACTIVATIONS, GATES, MBConv, Skip, SqueezeExcite, VectorConv2d
 from tests.arch.strategies import archs
 from tests.modeling.counting import counted
 
@@ -31,13 +31,9 @@ def test_cost_is_what_fvcore_counts(arch: Arch) -> None:
 def test_activations_are_outputs_of_convs_and_linears(arch: Arch) -> None:
     outputs: list[int] = []
     model = build_model(arch, num_classes=arch.num_classes).eval()
-    squeezed = [c for m in model.modules() if isinstance(m, SqueezeExcite) for c in m.children()]
     for module in model.modules():
-        # the two convs of an SE are called as functions
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in squeezed:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(lambda _, __, out: outputs.append(out.numel()))
-        elif isinstance(module, SqueezeExcite):
-            outputs.append(module.reduce.out_channels + module.expand.out_channels)
     model(torch.zeros(1, 3, arch.resolution, arch.resolution))
     assert sum(outputs) == count_cost(arch).activations
 
@@ -61,11 +57,33 @@ def test_squeeze_excite_equals_convs_on_the_mean() -> None:
     torch.manual_seed(0)
     se, x = SqueezeExcite(16, 8, "relu", "hsigmoid"), torch.randn(3, 16, 5, 7)
     mean = x.mean((2, 3), keepdim=True)
-    expected = x * F.hardsigmoid(se.expand(F.relu(se.reduce(mean))))
+    reduced = F.relu(F.conv2d(mean, se.reduce.weight, se.reduce.bias))
+    expected = x * F.hardsigmoid(F.conv2d(reduced, se.expand.weight, se.expand.bias))
     torch.testing.assert_close(se(x), expected)
     last = x.to(memory_format=torch.channels_last)
     assert se(last).is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(se(last), expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_conv_of_vectors_equals_a_conv(bias: bool) -> None:
+    torch.manual_seed(0)
+    conv, x = VectorConv2d(6, 10, bias), torch.randn(3, 6, 1, 1)
+    torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias))
+    assert conv.state_dict().keys() == nn.Conv2d(6, 10, 1, bias=bias).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["hswish", "swish"])
+def test_activations_keep_what_their_gradient_needs(name: str) -> None:
+    x = torch.randn(100, requires_grad=True)
+    y = x * 1
+    ACTIVATIONS[name]()(y).sum().backward()
+    reference = {"hswish": F.hardswish, "swish": F.silu}[name]
+    expected = torch.autograd.grad(reference(x).sum(), x)[0]
+    torch.testing.assert_close(x.grad, expected)
+    with torch.no_grad():
+        given = torch.randn(5)
+        assert ACTIVATIONS[name]()(given).data_ptr() == given.data_ptr()
 
 
 def mbconv(**options: object) -> Layer:
