@@ -66,7 +66,8 @@ class EMAHook(HookBase):
 class EvalHook(HookBase):
     """Scores the raw weights and, where there is an average, the averaged ones side by side.
 
-    Scores go to the event storage as ``val/top1`` and ``val/top1_ema``.
+    Scores go to the event storage as ``val/top1`` and ``val/top1_ema``. With ``raw=False`` the
+    former is left out where there is an average.
     """
 
     def __init__(
@@ -75,25 +76,36 @@ class EvalHook(HookBase):
         ema: ModelEMA | None,
         say: Callable[[str], None],
         on_eval: OnEval | None = None,
+        raw: bool = True,
     ) -> None:
         self._due, self._ema, self._say, self._on_eval = due, ema, say, on_eval
+        self._raw = raw
 
     def after_step(self) -> None:
         """Evaluates when it is due."""
         if not self._due(self.trainer):
             return
-        scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema)
+        scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema, self._raw)
         self.trainer.storage.put_scalars(smoothing_hint=False, **scores)
         self._say(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
         if self._on_eval is not None:
             self._on_eval(self.trainer.iter + 1, scores)
 
 
-def evaluate_both(task: Any, model: torch.nn.Module, ema: ModelEMA | None) -> dict[str, float]:
-    """Returns the scores of the raw weights, and of the average under ``NAME_ema``."""
+def evaluate_both(
+    task: Any, model: torch.nn.Module, ema: ModelEMA | None, raw: bool = True
+) -> dict[str, float]:
+    """Returns the scores of the raw weights, and of the average under ``NAME_ema``.
+
+    Args:
+        task: scores a model.
+        model: with the raw weights.
+        ema: their average, if there is one.
+        raw: whether the raw weights are scored too where there is an average.
+    """
     # ranks have different numbers of batches: the parallel wrapper would wait for the others
     model = unwrap(model)
-    scores = dict(task.evaluate(model))
+    scores = dict(task.evaluate(model)) if raw or ema is None else {}
     if ema is not None:
         with ema.swapped_into(model):
             averaged = task.evaluate(model, "ema")

@@ -57,6 +57,7 @@ def train(
     on_eval: OnEval | None = None,
     on_save: Callable[[Path], None] | None = None,
     pictures: bool = True,
+    raw_scores: bool = True,
 ) -> dict[str, float]:
     """Trains as the config says, or goes on from the folder's last checkpoint.
 
@@ -70,6 +71,7 @@ def train(
         on_eval: called at each evaluation with the epochs trained so far and the scores.
         on_save: called with each checkpoint that has been written.
         pictures: whether curves.png and TensorBoard events are written.
+        raw_scores: whether the raw weights are scored too where there is an average.
 
     Returns:
         The last scores: ``val/top1``, ``val/top1_ema`` and the like.
@@ -82,7 +84,7 @@ def train(
     checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
     run = prepare(cfg, initial_weights=state is None)
-    training = _Training(run, checkpointer, stop_after, on_eval, pictures)
+    training = _Training(run, checkpointer, stop_after, on_eval, pictures, raw_scores)
     if state is not None:
         training.load(state)
     if run.is_main:
@@ -139,9 +141,10 @@ class _Training:
         stop_after: float | None,
         on_eval: OnEval | None,
         pictures: bool,
+        raw_scores: bool,
     ) -> None:
         self._run, self._checkpointer = run, checkpointer
-        self._on_eval, self._pictures = on_eval, pictures
+        self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
         recipe, per_epoch = run.recipe, run.loader.iters_per_epoch
         model = run.model
         if run.process.world_size > 1 and run.cfg.MODEL.SYNC_BN:
@@ -248,7 +251,7 @@ class _Training:
             found.append(BuffersHook())
         if self.ema is not None:
             found.append(EMAHook(self.ema))
-        found.append(EvalHook(evaluating, self.ema, _log.info, self._tell_epochs))
+        found.append(EvalHook(evaluating, self.ema, _log.info, self._tell_epochs, self._raw_scores))
         if not run.is_main:
             return found
         if run.console.is_terminal:

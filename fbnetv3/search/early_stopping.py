@@ -1,4 +1,9 @@
-"""How long candidates must train for their order to be that of the end (paper, 3.1, Fig. 3)."""
+"""How long candidates must train for their order to be that of the end (paper, 3.1, Fig. 3).
+
+The order is that of the better half. The worse half, with networks that never learn, is told apart
+from it by the first epochs: a correlation over all is high long before those change places no more
+among which a search chooses.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 _FEWEST = 3
+_FEWEST_BETTER = 6
+"""Of fewer candidates a rank correlation tells little: so many are taken where there are."""
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """The rank correlation of scores at each epoch with the final ones.
+    """The rank correlation of the better half's scores at each epoch with its final ones.
 
     Attributes:
         epochs: ascending.
@@ -31,7 +38,7 @@ class EarlyStop:
 
 
 def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) -> EarlyStop | None:
-    """Returns the epoch from which on the order of candidates stays.
+    """Returns the epoch from which on the order of the better candidates stays.
 
     Args:
         reports: score by epoch of each candidate that was trained in full.
@@ -48,6 +55,8 @@ def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) ->
     scores = np.array([[r[e] for e in epochs] for r in reports])  # candidates, epochs
     if not np.isfinite(scores).all() or np.ptp(scores[:, -1]) == 0:
         return None
+    scores = scores[np.argsort(-scores[:, -1], kind="stable")]
+    scores = scores[: max(_FEWEST_BETTER, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
     stays = len(epochs) - 1
     while stays > 0 and correlation[stays - 1] >= threshold:

@@ -216,6 +216,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
                 on_eval=on_eval,
                 on_save=on_save,
                 pictures=False,
+                raw_scores=False,
             )
         except StoppedError as error:
             raise KeyboardInterrupt from error

@@ -58,12 +58,16 @@ def write_case(
     # the schedule is final.yaml's
     keys = {key: value for key, value in keys.items() if value != plain[key]}
     keys["MODEL.ARCH"] = f"{name}_arch.yaml"
-    with atomic_write(folder / f"{name}.yaml") as temporary:
-        temporary.write_text(
-            yaml.safe_dump(as_tree("../final.yaml", keys), sort_keys=False), encoding="utf-8"
-        )
+    write_config(folder / f"{name}.yaml", "../final.yaml", keys)
     with atomic_write(folder / f"{name}_arch.yaml") as temporary:
         temporary.write_text(run.space.arch(dict(architecture)).to_yaml(), encoding="utf-8")
+
+
+def write_config(path: Path, base: str, keys: Mapping[str, Any]) -> None:
+    """Writes a yaml that changes some keys, as ``SOLVER.BASE_LR``, of another."""
+    with atomic_write(path) as temporary:
+        text = yaml.safe_dump(as_tree(base, keys), sort_keys=False)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -241,12 +241,41 @@ def transfer() -> None:
     print(f"all: {estimate(everything)}, {len(everything)} pairs")
 
 
+def family() -> None:
+    """Accuracy against multiply-adds: the family and its peers at equal epochs (Fig. 7)."""
+    scores = by_case(last("finals.csv")) | last("family.csv")
+    macs = {
+        row["case"]: float(row["macs"]) / 1e6
+        for name in ("configs/cases.csv", "configs/family/cases.csv")
+        for row in rows_of(name)
+    }
+    mean = {
+        case: float(np.mean([v for (c, _), v in scores.items() if c == case]))
+        for case in macs
+        if any(c == case for c, _ in scores)
+    }
+    table = [[c, macs[c], _told(scores, c)] for c in mean if not c.startswith(("coarse", "random"))]
+    table.sort(key=lambda row: row[1])
+    print(tabulate(table, ["network", "M multiply-adds", "test top-1 (%)"], "github", ".1f"))
+    ours = sorted((macs[c], mean[c]) for c in mean if c.startswith(("joint", "scaled")))
+    with picture("family", 1) as (axes,):
+        axes.plot(*zip(*ours, strict=True), marker=".", color=COLOURS["joint"], label="searched")
+        for kind, colour in (("searched", "tab:purple"), ("plain", "tab:orange")):
+            peers = sorted((macs[c], mean[c]) for c in mean if c.endswith(f"_{kind}"))
+            if peers:
+                label = f"peers, {kind} recipe"
+                axes.plot(*zip(*peers, strict=True), "x", color=colour, label=label)
+        axes.set(xlabel="M multiply-adds", ylabel="test top-1 (%)", xscale="log")
+        axes.legend(frameon=False)
+
+
 PARTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "search": (search, ("joint", "random")),
     "early_stop": (early_stop, ("joint",)),
     "finals": (finals, ("finals.csv", "configs/cases.csv")),
     "pairing": (pairing, ("finals.csv", "pairing.csv")),
     "transfer": (transfer, ("transfer.csv",)),
+    "family": (family, ("finals.csv", "family.csv", "configs/family/cases.csv")),
     "pretraining": (pretraining, ("pretraining.csv",)),
     "ema": (ema, ("finals.csv",)),
 }

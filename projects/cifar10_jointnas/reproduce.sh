@@ -39,7 +39,6 @@ trainings() {
 
 joint() {
     search joint model_zoo/search/fbnetv3_cifar10_nano.yaml
-    "$PYTHON" -m projects.cifar10_jointnas.curves "$OUT/joint"
     "$PYTHON" -m projects.cifar10_jointnas.times "$OUT/joint"
 }
 
@@ -78,6 +77,12 @@ transfer() {
     trainings transfer "$HERE"/configs/transfer/*.yaml --opts SOLVER.MAX_EPOCHS 10.0
 }
 
+family() {
+    "$PYTHON" -m projects.cifar10_jointnas.family
+    trainings family "$HERE"/configs/family/*M.yaml "$HERE"/configs/family/*_searched.yaml \
+        "$HERE"/configs/family/*_plain.yaml
+}
+
 pretraining() {
     "$PYTHON" -m projects.cifar10_jointnas.pretraining
 }
@@ -86,7 +91,7 @@ figures() {
     "$PYTHON" -m projects.cifar10_jointnas.figures
 }
 
-PARTS="joint noise random cases finals pairing autotrain transfer pretraining figures"
+PARTS="joint noise random cases finals pairing autotrain transfer family pretraining figures"
 # shellcheck disable=SC2086
 [ $# -gt 0 ] || set -- $PARTS
 for part; do

@@ -13,11 +13,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fbnetv3.config import recipe_from_config, recipe_to_config
-from fbnetv3.io import atomic_write
-from projects.cifar10_jointnas.cases import as_tree
+from projects.cifar10_jointnas.cases import write_config
 from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent
@@ -63,9 +60,7 @@ def main() -> None:
             both = {**keys, **network, "MODEL.ARCH_VARIANT": "low_resolution"}
             if name in NO_DROP_PATH:
                 both.pop("MODEL.DROP_PATH_RATE", None)
-            with atomic_write(args.configs / f"{name}_{recipe}.yaml") as temporary:
-                text = yaml.safe_dump(as_tree("../../final.yaml", both), sort_keys=False)
-                temporary.write_text(text, encoding="utf-8")
+            write_config(args.configs / f"{name}_{recipe}.yaml", "../../final.yaml", both)
 
 
 if __name__ == "__main__":
