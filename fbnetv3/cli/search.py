@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
-from fbnetv3.cli.search_evolve import BUDGETS, evolve_budgets, flag
+from fbnetv3.cli.search_evolve import BUDGETS, evolve_budgets, flag, write_trained
 from fbnetv3.cli.search_results import (
     costs,
     report_run,
@@ -302,6 +302,7 @@ def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -
     path = write_winner(
         cfg, folder, "best", best.config, [f"score {best.score:.4f}{costs(best.statistics)}"]
     )
+    write_trained(cfg, folder, result)
     print(f"best: {words}\nreport: {report_run(cfg, folder, search)}")
     print(f"train it with:\n  {train_command(path)}")
 

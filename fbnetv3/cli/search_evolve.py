@@ -1,4 +1,4 @@
-"""Stage 2 for further budgets, from the trials that a search has."""
+"""Winners for budgets: trained ones, and of stage 2 from the trials that a search has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fbnetv3.errors import FBNetError
 
 if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.result import Candidate
+    from fbnetv3.search.result import Candidate, SearchResult
     from fbnetv3.search.run_folder import RunFolder
     from fbnetv3.search.trials import Trial
 
@@ -56,12 +56,26 @@ def evolve_budgets(
             f"predicted score {found.predicted:.4f}{costs(found.statistics)}",
             *(f"nearest trial {t.id}: score {t.score:.4f}{costs(t.statistics)}" for t in near),
         ]
-        path = write_winner(cfg, folder, _name(statistic, budget), found.config, told)
+        path = write_winner(cfg, folder, winner_name(statistic, budget), found.config, told)
         print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
     print(f"report: {report_run(cfg, folder, search)}")
 
 
-def _name(statistic: str, budget: float) -> str:
+def write_trained(cfg: Any, folder: RunFolder, result: SearchResult) -> None:
+    """Writes and prints the best trained candidate within each of SEARCH.BUDGETS."""
+    from fbnetv3.search.config import search_arguments
+
+    for budget in search_arguments(cfg)["budgets"]:
+        found = result.best_within(budget)
+        if found is None:
+            print(f"{budget}: no candidate that was trained meets it")
+            continue
+        told = [f"score {found.score:.4f}{costs(found.statistics)}"]
+        path = write_winner(cfg, folder, winner_name(budget.name, budget.upper), found.config, told)
+        print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
+
+
+def winner_name(statistic: str, budget: float) -> str:
     """Returns ``best_macs_1.5M`` or ``best_latency_2ms``."""
     what, _, unit = statistic.partition("_")
     return f"best_{what}_{budget:g}{unit}" if unit else f"best_{what}_{budget / 1e6:g}M"

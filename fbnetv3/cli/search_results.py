@@ -105,8 +105,8 @@ def _about(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) 
 def _constraints(cfg: Any) -> list[Any]:
     from fbnetv3.search.config import search_arguments
 
-    found: list[Any] = search_arguments(cfg)["constraints"]
-    return found
+    found = search_arguments(cfg)
+    return [*found["constraints"], *found["budgets"]]
 
 
 def _facts(cfg: Any, search: JointNAS) -> dict[str, str]:
@@ -117,6 +117,7 @@ def _facts(cfg: Any, search: JointNAS) -> dict[str, str]:
     return {
         "space": f"{node.SPACE}: {powers[0]} architectures, {powers[1]} recipes",
         "constraints": "; ".join(node.CONSTRAINTS) or "none",
+        **({"budgets": "; ".join(node.BUDGETS)} if node.BUDGETS else {}),
         "data": ", ".join(cfg.DATASETS.TRAIN)
         + (held or f", scored on {', '.join(cfg.DATASETS.TEST)}"),
         "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "

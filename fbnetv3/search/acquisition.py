@@ -77,6 +77,7 @@ def next_batch(
     tried: set[bytes],
     random: np.random.Generator,
     pending: Levels | None = None,
+    best: float | None = None,
 ) -> Pool:
     """Returns a batch of candidates that were not tried; fewer only where there are no more.
 
@@ -87,10 +88,12 @@ def next_batch(
         tried: keys of candidates that may not be chosen.
         random: source of all draws.
         pending: candidates that are being trained: taken to come out as predicted.
+        best: score to improve on, as the process predicts it; None: its highest prediction for
+            what was trained.
     """
-    taken = set(tried)
+    taken, process = set(tried), predictor.process
     improving = round(count * _IMPROVING)
-    first = improvement_batch(candidates, predictor.process, improving, taken, random, pending)
+    first = improvement_batch(candidates, process, improving, taken, random, pending, best)
     taken |= set(keys_of(first))
     rest = count - len(first)
     second = first[:0]
@@ -124,14 +127,20 @@ def improvement_batch(
     tried: set[bytes],
     random: np.random.Generator,
     pending: Levels | None = None,
+    best: float | None = None,
 ) -> Levels:
-    """Returns at most ``count`` distinct candidates of high expected improvement."""
-    known, best = candidates.starts(random), process.best
+    """Returns at most ``count`` distinct candidates of high expected improvement.
+
+    Args: see :func:`next_batch`.
+    """
+    known, best = candidates.starts(random), process.best if best is None else best
     features = candidates.encode(known)
     waiting = candidates.pool.levels[:0] if pending is None else pending
     believed = Believed(process, count + len(waiting))
     if len(waiting):
-        best = max(best, float(believed.add(_wide(candidates, waiting)).max()))
+        # those of other budgets don't count
+        allowed = believed.add(_wide(candidates, waiting))[candidates.feasible(waiting)]
+        best = max([best, *allowed.tolist()])
     watched = [believed.watch(features.astype(np.float64))]
     taken, rows = set(tried), []
     each = max(1, -(-count // _CLIMBS))

@@ -23,6 +23,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SPACE": ("fbnetv3", "a packaged space (fbnetv3, nano, autotrain), or the path of a yaml"),
     "FIX": ([], "variables that keep one value: [NAME, VALUE, NAME, VALUE, ...]"),
     "CONSTRAINTS": ([], "such as '4e8 <= macs <= 8e8', 'params <= 5e6'; the first one is binned"),
+    "BUDGETS": (
+        [],
+        "such as 'macs <= 4e8', 'macs <= 6e8': a winner each; batches are divided among them",
+    ),
     "LATENCY_TABLE": ("", "json of tools/benchmark.py --latency-table, for 'latency_ms <= 5'"),
     "POOL_SIZE": (20_000, "candidates in the quasi Monte-Carlo pool (n)"),
     "BATCH_SIZE": (48, "candidates trained per iteration (m)"),
@@ -133,19 +137,33 @@ def parse_constraint(text: str) -> Constraint:
     )
 
 
+def parse_budget(text: str) -> Constraint:
+    """Reads ``macs <= 4e8``: what a winner may cost at most.
+
+    Raises:
+        SearchError: it is not understood, or has no upper bound.
+    """
+    found = parse_constraint(text)
+    if found.upper is None:
+        raise SearchError(f"SEARCH.BUDGETS: {text!r} has no upper bound; write 'macs <= 4e8'")
+    return found
+
+
 def search_arguments(cfg: Any) -> dict[str, Any]:
     """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
     node = cfg.SEARCH
     _check_numbers(node)
     _check_storage(node.STORAGE)
     constraints = [parse_constraint(text) for text in node.CONSTRAINTS]
-    if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in constraints):
+    budgets = [parse_budget(text) for text in node.BUDGETS]
+    if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in (*constraints, *budgets)):
         raise SearchError(
             "a constraint on latency_ms needs SEARCH.LATENCY_TABLE FILE; measure one on this "
             "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
         )
     return {
         "constraints": constraints,
+        "budgets": budgets,
         "pool_size": node.POOL_SIZE,
         "batch_size": node.BATCH_SIZE,
         "iterations": node.ITERATIONS,

@@ -60,6 +60,27 @@ class Constraint:
         return f"{low}{self.name}{high}"
 
 
+def within(constraints: Sequence[Constraint], budget: Constraint) -> tuple[Constraint, ...]:
+    """Returns constraints with a budget beside them: tighter bounds, or a constraint more.
+
+    Raises:
+        SearchError: nothing can meet both.
+    """
+    lower, upper = [budget.lower], [budget.upper]
+    for other in (c for c in constraints if c.name == budget.name):
+        lower.append(other.lower)
+        upper.append(other.upper)
+    tighter = Constraint(
+        budget.name,
+        max((b for b in lower if b is not None), default=None),
+        min((b for b in upper if b is not None), default=None),
+    )
+    names = [c.name for c in constraints]
+    if budget.name not in names:
+        return (*constraints, tighter)
+    return tuple(tighter if c.name == budget.name else c for c in constraints)
+
+
 class Costs:
     """The statistics of candidates, checked.
 

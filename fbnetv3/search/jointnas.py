@@ -34,6 +34,8 @@ class JointNAS:
         space: of the candidates.
         statistics: configs -> {name: array}, free to compute; see Costs. None: no statistics.
         constraints: bounds of statistics.
+        budgets: bounds for which a winner each is wanted, beside the constraints: the batches that
+            the default predictor chooses and the finalists are divided among them evenly.
         pool_size: candidates in the quasi Monte-Carlo pool (n).
         batch_size: trained at a time (m).
         iterations: batches of stage 1 (T).
@@ -63,6 +65,7 @@ class JointNAS:
         *,
         statistics: StatisticsFn | None = None,
         constraints: Sequence[Constraint] = (),
+        budgets: Sequence[Constraint] = (),
         pool_size: int = 20_000,
         batch_size: int = 48,
         iterations: int = 4,
@@ -89,6 +92,7 @@ class JointNAS:
             space,
             Costs(space, statistics),
             tuple(constraints),
+            tuple(budgets),
             fit=fit_function(predictor),
             pool_size=pool_size,
             batch_size=batch_size,
@@ -102,6 +106,7 @@ class JointNAS:
         self._settings: dict[str, Any] = {
             "space": space.describe(),
             "constraints": [str(c) for c in constraints],
+            **({"budgets": [str(c) for c in budgets]} if budgets else {}),
             "pool_size": pool_size,
             "batch_size": batch_size,
             "iterations": iterations,

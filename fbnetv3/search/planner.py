@@ -12,14 +12,14 @@ import numpy as np
 from fbnetv3.search import coarse, fine
 from fbnetv3.search.acquisition import Probabilistic, next_batch
 from fbnetv3.search.candidates import Candidates
-from fbnetv3.search.constraints import Constraint, Costs, feasible
+from fbnetv3.search.constraints import Constraint, Costs, feasible, within
 from fbnetv3.search.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.encoder import Pretrained, pretrain
 from fbnetv3.search.encoding import Encoding
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.networks import Floats
 from fbnetv3.search.parameters import Levels
-from fbnetv3.search.pool import Pool, Reach, make_pool, priced
+from fbnetv3.search.pool import Pool, Reach, check_feasible, make_pool, priced
 from fbnetv3.search.predictor import Fit, Predictor
 from fbnetv3.search.report_card import ReportCard, make_card
 from fbnetv3.search.space import SearchSpace, keys_of, unique_rows
@@ -72,6 +72,7 @@ class Planner:
         space: SearchSpace,
         costs: Costs,
         constraints: tuple[Constraint, ...],
+        budgets: tuple[Constraint, ...] = (),
         *,
         fit: Fit,
         pool_size: int,
@@ -89,6 +90,9 @@ class Planner:
         self._pool_size, self._batch_size = pool_size, batch_size
         self._models: dict[int, Model | None] = {}
         self._rows: dict[str, Levels] = {}
+        self._budgets = [within(constraints, budget) for budget in budgets]
+        for budget in self._budgets:
+            check_feasible(space, costs, budget, seed)
         self._pool, self._reach = make_pool(space, costs, constraints, pool_size, seed)
         if len(self._pool) < batch_size:
             raise SearchError(
@@ -223,30 +227,72 @@ class Planner:
             return free.take(coarse.first_batch(free, count, statistic)) if len(free) else free
         random = np.random.default_rng([self._seed, _COARSE, len(batches)])
         if isinstance(model.predictor, Probabilistic):
-            candidates = Candidates(
-                self._space,
-                self._encoding,
-                self._costs,
-                self._constraints,
-                self._pool,
-                self._elite(known),
-            )
-            pending = self._levels([t for t in known.trials if t.state == "running"])
-            return next_batch(candidates, model.predictor, count, tried, random, pending)
+            return self._by_budget(known, model.predictor, count, tried, random)
         if not len(free):
             return free
         features = self._encoding.encode(free.levels)
         scores = model.predictor.predict(features)
         return free.take(coarse.paper_batch(free, features, scores, count, statistic))
 
-    def _elite(self, known: Known) -> Levels:
-        best = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))[:_ELITE]
-        return self._levels(best)
+    def _shares(self, count: int) -> list[tuple[tuple[Constraint, ...], int]]:
+        """Divides so many candidates among the budgets, evenly."""
+        if not self._budgets:
+            return [(self._constraints, count)]
+        each, more = divmod(count, len(self._budgets))
+        shares = [(budget, each + (i < more)) for i, budget in enumerate(self._budgets)]
+        return [(budget, share) for budget, share in shares if share]
+
+    def _by_budget(
+        self,
+        known: Known,
+        predictor: Probabilistic,
+        count: int,
+        tried: set[bytes],
+        random: np.random.Generator,
+    ) -> Pool:
+        """Returns a batch, a part of it for each budget; parts before it are as pending to each."""
+        pending = self._levels([t for t in known.trials if t.state == "running"])
+        chosen = self._pool.take(np.zeros(0, dtype=np.int64))
+        ranked = self._levels(_ranked(known))
+        for constraints, share in self._shares(count):
+            trained, best = ranked, None
+            if self._budgets:
+                allowed = feasible(self._costs(ranked), constraints, len(ranked))
+                trained = ranked[allowed]
+                means = predictor.process.mean(self._encoding.encode(ranked).astype(np.float64))
+                # where nothing was trained within a budget, all of it would be an improvement
+                best = float(means[allowed].max() if allowed.any() else means.min())
+            candidates = Candidates(
+                self._space,
+                self._encoding,
+                self._costs,
+                constraints,
+                self._pool_within(constraints, share),
+                trained[:_ELITE],
+            )
+            found = next_batch(candidates, predictor, share, tried, random, pending, best)
+            tried = tried | set(keys_of(found.levels))
+            pending = np.concatenate([pending, found.levels])
+            chosen = chosen.joined(found)
+        return chosen
+
+    def _pool_within(self, constraints: tuple[Constraint, ...], least: int) -> Pool:
+        """Returns what of the pool meets constraints; where that is too little, another pool."""
+        allowed = self._pool.take(feasible(self._pool.statistics, constraints, len(self._pool)))
+        if len(allowed) < least:
+            allowed, _ = make_pool(self._space, self._costs, constraints, least, self._seed)
+        return allowed
 
     def _finalists(self, batches: Batches, known: Known, count: int) -> Pool:
-        """Returns the best of stage 2 that were not trained yet."""
-        found = self.evolve(batches, None, None).pool
-        return found.take(unique_rows(found.levels, self._tried(known))[:count])
+        """Returns the best of stage 2 that were not trained yet, a part of them for each budget."""
+        tried = self._tried(known)
+        chosen = self._pool.take(np.zeros(0, dtype=np.int64))
+        for constraints, share in self._shares(count):
+            found = self.evolve(batches, constraints, None).pool
+            found = found.take(unique_rows(found.levels, tried)[:share])
+            tried = tried | set(keys_of(found.levels))
+            chosen = chosen.joined(found)
+        return chosen
 
     def evolve(
         self, batches: Batches, constraints: Sequence[Constraint] | None, top_k: int | None
@@ -276,17 +322,19 @@ class Planner:
         self, known: Known, constraints: tuple[Constraint, ...], settings: fine.EvolutionSettings
     ) -> Pool:
         """Returns the p best trained and q random candidates that meet the constraints."""
-        ranked = sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))
-        trained = priced(self._costs, self._levels(ranked))
+        trained = priced(self._costs, self._levels(_ranked(known)))
         trained = trained.take(feasible(trained.statistics, constraints, len(trained)))
         best = trained.take(np.arange(min(settings.best, len(trained))))
         wanted = settings.random + settings.best - len(best)
-        allowed = self._pool.take(feasible(self._pool.statistics, constraints, len(self._pool)))
-        if len(allowed) < wanted:
-            allowed, _ = make_pool(self._space, self._costs, constraints, wanted, self._seed)
+        allowed = self._pool_within(constraints, wanted)
         random = np.random.default_rng([self._seed, _FINE, 1])
         both = best.joined(allowed.take(random.permutation(len(allowed))[:wanted]))
         return both.take(unique_rows(both.levels))
+
+
+def _ranked(known: Known) -> list[Trial]:
+    """Returns the trials with a score, best first."""
+    return sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))
 
 
 def _whole(batches: Batches) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.constraints import Constraint
 from fbnetv3.search.early_stopping import EarlyStop
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictor import Predictor
@@ -59,6 +62,12 @@ class SearchResult:
             told = f": {reasons[0]}" if reasons else ""
             raise SearchError(f"none of {len(self.trials)} trials has a score{told}")
         return max(complete, key=lambda t: (_score(t), -t.number))
+
+    def best_within(self, budget: Constraint) -> Trial | None:
+        """Returns the complete trial with the highest score within a budget, if there is one."""
+        having = [t for t in self.trials if t.state == "complete" and budget.name in t.statistics]
+        within = [t for t in having if budget.holds(np.array([t.statistics[budget.name]]))[0]]
+        return max(within, key=lambda t: (_score(t), -t.number), default=None)
 
     def pareto(self, statistic: str) -> list[Trial]:
         """Returns the trials that no other beats in score at the same cost or less, by cost.

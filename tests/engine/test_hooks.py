@@ -110,6 +110,12 @@ def test_scores_of_both_weights_are_told() -> None:
     assert loop.model[0].weight.item() == 3.0
 
 
+def test_raw_weights_may_go_unscored_where_there_is_an_average() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    assert evaluate_both(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {"val/top1_ema"}
+    assert evaluate_both(Task(), model, None, raw=False).keys() == {"val/top1"}
+
+
 def test_a_failing_evaluation_leaves_the_weights() -> None:
     model = nn.Linear(1, 1, bias=False)
     ema = ModelEMA(model, 0.5)

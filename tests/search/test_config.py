@@ -36,6 +36,8 @@ from fbnetv3.search.evaluator import get_search_cfg
         ("RAY.CPUS", -0.5, "RAY.CPUS=-0.5"),
         ("RAY.GPUS", -2.0, "RAY.GPUS=-2.0 is out of range; allowed: -1 or more"),
         ("CONSTRAINTS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
+        ("BUDGETS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
+        ("BUDGETS", ["macs >= 5"], "BUDGETS: 'macs >= 5' has no upper bound; write"),
         ("CONSTRAINTS", ["macs < 5"], "constraint 'macs < 5' is not understood"),
         ("CONSTRAINTS", ["3e6 <= macs <= 2e6"], "lower=3e[+]06 is above upper=2e[+]06"),
     ],

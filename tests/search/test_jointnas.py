@@ -11,6 +11,7 @@ import pytest
 from fbnetv3.search import (
     Constraint,
     EvolutionSettings,
+    InfeasibleError,
     IntRange,
     JointNAS,
     SearchError,
@@ -64,6 +65,41 @@ def test_constraints_hold_and_no_candidate_comes_twice(predictor: str) -> None:
     assert (costs <= problem.UPPER).all()
     assert [t.statistics["macs"] for t in result.trials] == costs.tolist()
     assert result.best.score == max(t.score for t in result.trials if t.score is not None)
+
+
+@pytest.mark.parametrize("predictor", ["default", "paper"])
+def test_batches_and_finalists_are_divided_among_budgets(predictor: str) -> None:
+    budgets = [Constraint("macs", upper=200), Constraint("macs", upper=400)]
+    search = problem.search(predictor=predictor, budgets=budgets, finalists=5)
+    result = search.run(problem.evaluate)
+    assert len({t.id for t in result.trials}) == len(result.trials)
+    for stage, batch, least in (("coarse", 1, 4 if predictor == "default" else 0), ("fine", 2, 3)):
+        costs = [t.statistics["macs"] for t in result.trials if (t.batch, t.stage) == (batch, stage)]
+        assert max(costs) <= (400 if least else problem.UPPER)
+        assert sum(cost <= 200 for cost in costs) >= least
+    best = result.best_within(budgets[0])
+    assert best is not None
+    assert best.statistics["macs"] <= 200
+    others = [t for t in result.trials if t.statistics["macs"] <= 200]
+    assert best.score == max(t.score for t in others if t.score is not None)
+    assert result.best_within(Constraint("macs", upper=0)) is None
+    assert "budgets" in search.settings
+
+
+def test_a_budget_within_which_nothing_was_trained_gets_candidates_all_the_same() -> None:
+    budgets = [Constraint("macs", upper=70), Constraint("macs", upper=600)]
+    search = problem.search(budgets=budgets)
+    search.tell(first := search.ask(), [problem.evaluate(t) for t in first])
+    assert min(t.statistics["macs"] for t in first) > 70
+    second = search.ask()
+    assert sum(t.statistics["macs"] <= 70 for t in second) >= 4
+
+
+def test_a_budget_that_nothing_meets_is_refused() -> None:
+    with pytest.raises(InfeasibleError, match="macs <= 3"):
+        problem.search(budgets=[Constraint("macs", upper=3)])
+    with pytest.raises(SearchError, match="lower=500 is above upper=600|lower=700 is above"):
+        problem.search(budgets=[Constraint("macs", lower=700)])
 
 
 def test_early_stopping_shortens_later_trials_and_compares_at_that_epoch(undisturbed: list) -> None:

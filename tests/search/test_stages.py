@@ -73,6 +73,20 @@ def test_the_epoch_from_which_the_order_stays() -> None:
     assert found.correlation == pytest.approx([1, -1, 1, 1, 1])
 
 
+def test_the_order_is_that_of_the_better_half() -> None:
+    # from epoch 1 on the better half is above the worse one; its own order comes at epoch 2
+    better = _reports([35, 31], [34, 32], [33, 33], [32, 34], [31, 35], [30, 36])
+    worse = _reports(*([i, i] for i in range(6)))
+    both = find_early_stop([*better, *worse], 0.7)
+    assert both is not None
+    assert both.correlation == pytest.approx([-1, 1])
+    assert both.epoch is None
+    # of fewer than twelve six are taken: three would tell little
+    fewer = find_early_stop([*better[:4], *worse[:4]], 0.7)
+    assert fewer is not None
+    assert fewer.correlation[0] == pytest.approx(3 / 7)
+
+
 def test_no_early_stop_without_epochs_or_where_only_the_end_tells() -> None:
     assert find_early_stop([{}, {}, {}], 0.9) is None
     assert find_early_stop(_reports([1], [2], [3]), 0.9) is None
