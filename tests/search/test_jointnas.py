@@ -73,8 +73,8 @@ def test_batches_and_finalists_are_divided_among_budgets(predictor: str) -> None
     search = problem.search(predictor=predictor, budgets=budgets, finalists=5)
     result = search.run(problem.evaluate)
     assert len({t.id for t in result.trials}) == len(result.trials)
-    for stage, batch, least in (("coarse", 1, 4 if predictor == "default" else 0), ("fine", 2, 3)):
-        costs = [t.statistics["macs"] for t in result.trials if (t.batch, t.stage) == (batch, stage)]
+    for batch, least in ((1, 4 if predictor == "default" else 0), (2, 3)):
+        costs = [t.statistics["macs"] for t in result.trials if t.batch == batch]
         assert max(costs) <= (400 if least else problem.UPPER)
         assert sum(cost <= 200 for cost in costs) >= least
     best = result.best_within(budgets[0])
@@ -98,7 +98,7 @@ def test_a_budget_within_which_nothing_was_trained_gets_candidates_all_the_same(
 def test_a_budget_that_nothing_meets_is_refused() -> None:
     with pytest.raises(InfeasibleError, match="macs <= 3"):
         problem.search(budgets=[Constraint("macs", upper=3)])
-    with pytest.raises(SearchError, match="lower=500 is above upper=600|lower=700 is above"):
+    with pytest.raises(SearchError, match="lower=700 is above upper=600"):
         problem.search(budgets=[Constraint("macs", lower=700)])
 
 
