@@ -3,17 +3,19 @@
     python -m projects.cifar10_jointnas.cases
 
 From ``joint/`` and ``random/``, the logs of the two searches, to ``configs/``. For each budget of
-multiply-adds: ``joint_3M`` by evolution on the predictor of all trials; ``coarse_3M``, the best
-that stage 1 trained; ``random_3M``, the best of as many trainings of the random search. And the
-smallest and the largest winner with each other's recipe. ``cases.csv`` says where
-each is from, and which config is its: one candidate may be the best of two budgets.
+multiply-adds the best of the trained candidates within it, by the search's own score: ``joint_3M``
+of the whole joint search, ``coarse_3M`` of its stage 1, ``random_3M`` of as many trainings of the
+random search. And the smallest and the largest winner with each other's recipe. ``cases.csv`` says
+where each is from, and which config is its: one candidate may be the best of two budgets, or the
+winner of stage 1 that of the whole search.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import yaml
 
 from fbnetv3.config import recipe_from_config, recipe_to_config
 from fbnetv3.io import atomic_write
-from fbnetv3.search import Constraint
+from fbnetv3.search import Constraint, SearchError
 from fbnetv3.search.trials import Trial
 from projects.cifar10_jointnas.runs import Run, open_log
 
@@ -33,12 +35,6 @@ COLUMNS = ("case", "config", "architecture", "recipe", "macs", "params", "predic
 def name_of(kind: str, budget: float) -> str:
     """Returns ``joint_4.5M``."""
     return f"{kind}_{budget / 1e6:g}M"
-
-
-def best_within(trials: Sequence[Trial], budget: float) -> Trial:
-    """Returns the best trained candidate of at most so many multiply-adds."""
-    found = [t for t in trials if t.state == "complete" and t.statistics["macs"] <= budget]
-    return max(found, key=lambda t: (t.score or 0.0, -t.number))
 
 
 def write_case(
@@ -83,14 +79,22 @@ def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
-    """Writes all cases; returns a row for each."""
-    result = joint.search.result()
-    coarse = [t for t in result.trials if t.stage == "coarse"]
-    drawn = random.search.result().trials[: len(result.trials)]
+    """Writes all cases; returns a row for each.
+
+    Raises:
+        SearchError: the searches can't be compared: one is not done, or they stop at other epochs.
+    """
+    found, drawn = joint.search.result(), random.search.result()
+    check_comparable(joint, random)
+    results = {
+        "joint": found,
+        "coarse": replace(found, trials=[t for t in found.trials if t.stage == "coarse"]),
+        "random": replace(drawn, trials=drawn.trials[: len(found.trials)]),
+    }
     rows, winners = [], []
     written: dict[tuple[str, str], str] = {}  # config by candidate: one may be best of two budgets
 
-    def add(name: str, one: Any, other: Any, predicted: float | None, score: float | None) -> None:
+    def add(name: str, one: Trial, other: Trial, predicted: float | None, score: Any) -> None:
         if (one.id, other.id) not in written:
             written[one.id, other.id] = name
             write_case(joint, name, one.config, other.config, folder)
@@ -100,16 +104,28 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
         rows.append(dict(zip(COLUMNS, row, strict=True)))
 
     for budget in BUDGETS:
-        winner = joint.search.evolve([Constraint("macs", upper=budget)], top_k=1)[0]
-        winners.append(winner)
-        add(name_of("joint", budget), winner, winner, winner.predicted, None)
-        for kind, trials in (("coarse", coarse), ("random", drawn)):
-            best = best_within(trials, budget)
+        for kind, result in results.items():
+            best = result.best_within(Constraint("macs", upper=budget))
+            assert best is not None  # the first batch has candidates within each
             add(name_of(kind, budget), best, best, best.predicted, best.score)
+            if kind == "joint":
+                winners.append(best)
     small, large = winners[0], winners[-1]
     add("small_net_large_recipe", small, large, None, None)
     add("large_net_small_recipe", large, small, None, None)
     return rows
+
+
+def check_comparable(joint: Run, random: Run) -> None:
+    """Raises a SearchError where the searches can't be compared."""
+    results = [run.search.result() for run in (joint, random)]
+    wanted = joint.cfg.SEARCH.BATCH_SIZE * joint.cfg.SEARCH.ITERATIONS + joint.cfg.SEARCH.FINALISTS
+    for name, result in zip(("joint", "random"), results, strict=True):
+        if len(result.trials) < wanted:
+            raise SearchError(f"{name} has {len(result.trials)} trials of {wanted}: let it go on")
+    stops = [None if r.early_stop is None else r.early_stop.epoch for r in results]
+    if stops[0] != stops[1]:
+        raise SearchError(f"the searches score after epochs {stops[0]} and {stops[1]}")
 
 
 def main() -> None:
@@ -120,6 +136,8 @@ def main() -> None:
     parser.add_argument("--configs", type=Path, default=HERE / "configs")
     args = parser.parse_args()
     args.configs.mkdir(exist_ok=True)
+    for old in args.configs.glob("*.yaml"):
+        old.unlink()  # of searches that had got less far
     rows = write_cases(open_log(args.joint), open_log(args.random), args.configs)
     path = args.configs / "cases.csv"
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:

@@ -70,7 +70,7 @@ def library_cost(name: str, side: int = 32) -> tuple[int, int]:
 def write_scaled(winner: Arch, macs: float, recipe: dict[str, Any], folder: Path) -> Row:
     """Writes a winner scaled to so many multiply-adds; returns its row."""
     name = name_of("scaled", macs)
-    arch = scale_to_macs(winner, macs)
+    arch = scale_to_macs(winner, macs, tolerance=0.1)  # small networks move in large steps
     with atomic_write(folder / f"{name}_arch.yaml") as temporary:
         temporary.write_text(arch.to_yaml(), encoding="utf-8")
     keys = {"MODEL.ARCH": f"{name}_arch.yaml"}

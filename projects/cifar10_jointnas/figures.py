@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from fbnetv3.search.early_stopping import find_early_stop
 from projects.cifar10_jointnas import trainings
 from projects.cifar10_jointnas.cases import BUDGETS, name_of
 from projects.cifar10_jointnas.runs import open_log
+from projects.cifar10_jointnas.transfer import SEARCHED_ON
 
 HERE = Path(__file__).parent
 KINDS = ("joint", "coarse", "random")
@@ -42,12 +43,19 @@ class Estimate(NamedTuple):
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Returns the mean of values and its interval; nan bounds for a single one."""
-    if len(values) < 2:
-        return Estimate(float(values[0]), math.nan, math.nan)
-    found = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    return Estimate(float(np.mean(values)), float(found.low), float(found.high))
+def estimate(values: Sequence[float], overlap: float = 0.0) -> Estimate:
+    """Returns the mean of values and its interval; nan bounds for a single one.
+
+    Args:
+        values: of independent trainings, networks or budgets; or of splits of the same data.
+        overlap: of splits: how many are left out for each that is learnt from. Splits share their
+            data, and their variance is enlarged by it (Nadeau & Bengio, 2003).
+    """
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan)
+    half = stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) * math.sqrt(1 / count + overlap)
+    return Estimate(mean, float(mean - half), float(mean + half))
 
 
 @contextmanager
@@ -94,37 +102,58 @@ def search() -> None:
 
 
 def early_stop() -> None:
-    """Rank correlation of the first batch's scores with the last ones (Fig. 3)."""
-    first = [t for t in BatchLog(HERE / "joint").read().trials if t.batch == 0]
-    reports = [t.reports for t in first if t.state == "complete"]
-    learned = [r for r in reports if max(r.values()) > 15]
-    with picture("early_stop", 1) as (axes,):
-        for label, part in ((f"all {len(reports)}", reports), (f"{len(learned)} learn", learned)):
-            found = find_early_stop(part, 0.92)
+    """Rank correlation of the first batch's scores with the last ones (Fig. 3).
+
+    Of this search, and of a pilot with twice the epochs.
+    """
+    runs = {"joint": "5 epochs", "pilot": "10 epochs (pilot)"}
+    with picture("early_stop", len(runs)) as panels:
+        for axes, (name, title) in zip(panels, runs.items(), strict=True):
+            first = [t for t in BatchLog(HERE / name).read().trials if t.batch == 0]
+            reports = [t.reports for t in first if t.state == "complete"]
+            found = find_early_stop(reports, 0.92)
             assert found is not None
-            axes.plot(found.epochs, found.correlation, marker=".", label=label)
-            told = ", ".join(f"{v:.2f}" for v in found.correlation)
-            print(f"{label}: {told}; stop after {found.epoch}")
-        axes.axhline(0.92, color="gray", linewidth=0.8)
-        axes.set(xlabel="epoch", ylabel="rank correlation with the last epoch")
-        axes.legend(frameon=False)
+            whole = [
+                float(stats.spearmanr([r[e] for r in reports], [max_of(r) for r in reports])[0])
+                for e in found.epochs
+            ]
+            for label, line in ((f"all {len(reports)}", whole), ("better half", found.correlation)):
+                axes.plot(found.epochs, line, marker=".", label=label)
+                print(f"{title}, {label}: {', '.join(f'{v:.2f}' for v in line)}")
+            print(f"{title}: stop after epoch {found.epoch or found.epochs[-1]}")
+            axes.axhline(0.92, color="gray", linewidth=0.8)
+            axes.set(xlabel="epoch", ylabel="rank correlation with the last epoch", title=title)
+            axes.legend(frameon=False)
+
+
+def max_of(reports: Mapping[int, float]) -> float:
+    """Returns the score after the last epoch."""
+    return reports[max(reports)]
 
 
 def ema() -> None:
-    """Averaged weights against raw ones through training (Fig. 6)."""
-    rows = [r for r in trainings.read(HERE / "finals.csv") if r.top1 != r.top1_ema]
+    """Averaged weights against raw ones through training (Fig. 6); a case is the mean of seeds."""
+    rows = trainings.read(HERE / "finals.csv")
     epochs = sorted({r.epoch for r in rows})
-    lead = [estimate([r.top1_ema - r.top1 for r in rows if r.epoch == e]) for e in epochs]
+    cases = sorted({r.case for r in rows})
+
+    def means(key: str, epoch: float) -> list[float]:
+        of = {c: [r for r in rows if (r.case, r.epoch) == (c, epoch)] for c in cases}
+        return [float(np.mean([getattr(r, key) for r in of[c]])) for c in cases if of[c]]
+
+    raw = {e: means("top1", e) for e in epochs}
+    averaged = {e: means("top1_ema", e) for e in epochs}
+    lead = [estimate(np.subtract(averaged[e], raw[e]).tolist()) for e in epochs]
     with picture("ema", 2) as (left, right):
-        for key, label in (("top1", "raw"), ("top1_ema", "EMA")):
-            mean = [np.mean([getattr(r, key) for r in rows if r.epoch == e]) for e in epochs]
-            left.plot(epochs, mean, marker=".", label=label)
+        for label, of in (("raw", raw), ("EMA", averaged)):
+            left.plot(epochs, [np.mean(of[e]) for e in epochs], marker=".", label=label)
         left.set(xlabel="epoch", ylabel="top-1, mean of all (%)")
         left.legend(frameon=False)
         right.plot(epochs, [one.mean for one in lead], marker=".", color="black")
         right.fill_between(epochs, [x.low for x in lead], [x.high for x in lead], alpha=0.2)
         right.axhline(0, color="gray", linewidth=0.8)
         right.set(xlabel="epoch", ylabel="EMA above raw (points)")
+    print(f"{len(cases)} networks with their recipes, EMA above raw:")
     print(tabulate([[e, str(x)] for e, x in zip(epochs, lead, strict=True)], tablefmt="github"))
 
 
@@ -170,10 +199,18 @@ def finals() -> None:
         table.append([f"{budget / 1e6:g}M", *(_told(scores, name_of(k, budget)) for k in KINDS)])
     print(tabulate(table, ["budget", *KINDS], "github"))
     for other in KINDS[1:]:
-        by_budget = [differences(scores, name_of("joint", b), name_of(other, b)) for b in BUDGETS]
-        values = [v for of in by_budget for v in of]
-        if values:
-            print(f"joint above {other}: {estimate(values)}, {len(values)} pairs")
+        by_budget = {
+            b: differences(scores, name_of("joint", b), name_of(other, b)) for b in BUDGETS
+        }
+        for budget, values in by_budget.items():
+            if any(values):
+                told = f"{estimate(values)}, {len(values)} seeds"
+                print(f"joint above {other}, {budget / 1e6:g}M: {told}")
+            elif values:
+                print(f"joint above {other}, {budget / 1e6:g}M: the same candidate")
+        means = [float(np.mean(values)) for values in by_budget.values() if values]
+        if means:
+            print(f"joint above {other}: {estimate(means)}, {len(means)} budgets")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows_of("configs/cases.csv")}
     with picture("finals", 1) as (axes,):
         for kind in KINDS:
@@ -219,7 +256,8 @@ def pretraining() -> None:
             axes.set(xlabel="trained candidates", ylabel="Kendall's tau on the rest", title=kind)
             axes.legend(frameon=False)
             for n in counts:
-                gain = estimate([float(r["pretrained"]) - float(r["plain"]) for r in of[n]])
+                gains = [float(r["pretrained"]) - float(r["plain"]) for r in of[n]]
+                gain = estimate(gains, overlap=float(of[n][0]["unseen"]) / n)
                 means = [np.mean([float(r[k]) for r in of[n]]) for k in ("pretrained", "plain")]
                 told = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
                 table.append([kind, n, *(f"{m:.3f}" for m in means), told])
@@ -231,14 +269,15 @@ def transfer() -> None:
     """AutoTrain's recipe against the plain one, network by network (Table 2)."""
     scores = last("transfer.csv")
     names = sorted({case.rpartition("_")[0] for case, _ in scores})
-    table, everything = [], []
+    table, unseen = [], []
     for name in names:
         cases = f"{name}_searched", f"{name}_plain"
         gain = differences(scores, *cases)
-        everything += gain
+        if name != SEARCHED_ON and gain:
+            unseen.append(float(np.mean(gain)))
         table.append([name, *(_told(scores, c) for c in cases), str(estimate(gain))])
     print(tabulate(table, ["network", "searched", "plain", "searched above"], "github"))
-    print(f"all: {estimate(everything)}, {len(everything)} pairs")
+    print(f"networks that the search did not see: {estimate(unseen)}, {len(unseen)} networks")
 
 
 def family() -> None:

@@ -2,11 +2,11 @@
 
     python -m projects.cifar10_jointnas.noise output/cifar10_jointnas/joint
 
-The first batch of a search is spread over its space. Of its top quartile the best and the median
-candidate are trained again with four further seeds each, on the same data as in the search. Noise
-is the standard deviation of a candidate's scores over its five seeds (the root of the mean of both
-variances), spread that of the quartile's scores in the search. Goes on where it was stopped; writes
-a row for each training and epoch to ``noise.csv``.
+The first batch of a search is spread over its space. Of its top quartile two candidates, drawn at
+random, are trained again with five other seeds each, on the same data as in the search. Noise is
+the standard deviation of a candidate's scores over these seeds (the root of the mean of both
+variances); spread that of the quartile's scores in the search, of which noise is a part. Goes on
+where it was stopped; writes a row for each training and epoch to ``noise.csv``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from scipy.stats import f
 
 from fbnetv3.data import build_dataset, list_datasets, register_dataset
 from fbnetv3.engine.train import train
@@ -29,7 +30,7 @@ from fbnetv3.search.batch_log import BatchLog
 from fbnetv3.search.evaluator import candidate_training, get_search_cfg, space_from_config
 from fbnetv3.search.trials import Trial
 
-SEEDS = 5
+SEEDS = (1, 2, 3, 4, 5)
 COLUMNS = ("id", "seed", "epoch", "score")
 HERE = Path(__file__).parent
 Scores = dict[int, float]
@@ -94,8 +95,14 @@ def write(path: Path, known: dict[tuple[str, int], Scores]) -> None:
             writer.writerows((key, seed, epoch, value) for epoch, value in scores.items())
 
 
+def drawn(quartile: Sequence[Trial], count: int = 2) -> list[Trial]:
+    """Returns candidates to train again: not chosen by their scores."""
+    order = np.random.default_rng(0).permutation(len(quartile))
+    return [quartile[i] for i in sorted(order[:count].tolist())]
+
+
 def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> list[dict[str, Any]]:
-    """Returns noise, spread and their ratio after each epoch."""
+    """Returns noise, spread, and their ratio with its 95 % interval, after each epoch."""
     ids = {t.id for t in quartile}
     names = sorted({key for key, _ in known if key in ids})
     rows = []
@@ -103,7 +110,19 @@ def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> li
         seeds = [[s[epoch] for (key, _), s in known.items() if key == name] for name in names]
         noise = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in seeds])))
         spread = float(np.std([t.reports[epoch] for t in quartile], ddof=1))
-        rows.append({"epoch": epoch, "noise": noise, "spread": spread, "ratio": spread / noise})
+        freedom = len(quartile) - 1, sum(len(values) - 1 for values in seeds)
+        low, high = np.sqrt((spread / noise) ** 2 / f.ppf((0.975, 0.025), *freedom))
+        rows.append(
+            {
+                "epoch": epoch,
+                "noise": noise,
+                "spread": spread,
+                "without": float(np.sqrt(max(spread**2 - noise**2, 0.0))),
+                "ratio": spread / noise,
+                "low": float(low),
+                "high": float(high),
+            }
+        )
     return rows
 
 
@@ -116,17 +135,15 @@ def main() -> None:
     batch = first_batch(args.run)
     quartile = batch[: len(batch) // 4]
     known = read(args.csv)
-    for trial in (quartile[0], quartile[len(quartile) // 2]):
-        known.setdefault((trial.id, 0), dict(trial.reports))
-        for seed in range(1, SEEDS):
+    for trial in drawn(quartile):
+        for seed in SEEDS:
             if (trial.id, seed) not in known:
                 known[trial.id, seed] = score(args.run, trial, seed)
                 write(args.csv, known)
     for row in table(quartile, known):
         print(
-            "after epoch {epoch}: noise {noise:.2f}, spread {spread:.2f}, {ratio:.1f} x".format(
-                **row
-            )
+            "after epoch {epoch}: noise {noise:.2f}, spread {spread:.2f} ({without:.2f} without "
+            "noise), {ratio:.1f} x ({low:.1f} to {high:.1f})".format(**row)
         )
 
 

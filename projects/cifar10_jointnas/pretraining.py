@@ -2,10 +2,10 @@
 
     python -m projects.cifar10_jointnas.pretraining
 
-The labels are the scores of both searches in ``joint/`` and ``random/``. For 20 random splits and
-growing numbers of labels: Kendall's tau on the candidates left out, with the encoder pre-trained
-on the statistics of a pool and without. Writes a row for each predictor, number and split to
-``pretraining.csv``.
+The labels are the scores of the random search in ``random/``, a sample of the space that no
+predictor chose. For 20 random splits and growing numbers of labels: Kendall's tau on the candidates
+left out, with the encoder pre-trained on the statistics of a pool and without. Writes a row for
+each predictor, number and split to ``pretraining.csv``.
 """
 
 from __future__ import annotations
@@ -25,29 +25,19 @@ from fbnetv3.io import atomic_write
 from fbnetv3.search.encoder import Pretrained
 from fbnetv3.search.encoding import Encoding
 from fbnetv3.search.predictor import fit_function
-from fbnetv3.search.trials import Trial
 from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent
-COUNTS = (12, 24, 48, 96)
+COUNTS = (12, 24, 48, 72)
 SPLITS = 20
-COLUMNS = ("predictor", "labels", "split", "pretrained", "plain")
-Row = tuple[str, int, int, float, float]
+COLUMNS = ("predictor", "labels", "unseen", "split", "pretrained", "plain")
+Row = tuple[str, int, int, int, float, float]
 
 
-def labelled(joint: Path, random: Path) -> list[Trial]:
-    """Returns the scored candidates of both searches, each once."""
-    found: dict[str, Trial] = {}
-    for folder in (joint, random):
-        for trial in open_log(folder).search.result().trials:
-            if trial.state == "complete":
-                found.setdefault(trial.id, trial)
-    return list(found.values())
-
-
-def compare(joint: Path, random: Path) -> Iterator[Row]:
+def compare(log: Path) -> Iterator[Row]:
     """Yields tau with pre-training and without, split by split."""
-    run, trials = open_log(joint), labelled(joint, random)
+    run = open_log(log)
+    trials = [t for t in run.search.result().trials if t.state == "complete"]
     space, encoding = run.space.space, Encoding(run.space.space)
     trained = run.search.plan.pretrained
     starts = (trained, Pretrained(trained.columns))
@@ -67,21 +57,20 @@ def compare(joint: Path, random: Path) -> Iterator[Row]:
                     ).statistic
                     for start in starts
                 ]
-                yield kind, count, split, *map(float, taus)
+                yield kind, count, len(unseen), split, *map(float, taus)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--joint", type=Path, default=HERE / "joint", help="log of the search")
-    parser.add_argument("--random", type=Path, default=HERE / "random", help="log of the baseline")
+    parser.add_argument("--log", type=Path, default=HERE / "random", help="of a random search")
     parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv")
     args = parser.parse_args()
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for row in compare(args.joint, args.random):
-            writer.writerow((*row[:3], f"{row[3]:.4f}", f"{row[4]:.4f}"))
+        for row in compare(args.log):
+            writer.writerow((*row[:4], f"{row[4]:.4f}", f"{row[5]:.4f}"))
 
 
 if __name__ == "__main__":

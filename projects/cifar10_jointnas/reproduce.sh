@@ -13,7 +13,7 @@ SEEDS=${SEEDS:-0 1 2}
 HERE=projects/cifar10_jointnas
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-# search NAME CONFIG [KEY VALUE]...: its log is kept in HERE/NAME
+# search NAME CONFIG [KEY VALUE]...: each finished batch of its log is kept in HERE/NAME
 search() {
     name=$1 config=$2
     shift 2
@@ -21,11 +21,22 @@ search() {
     if [ ! -f "$OUT/$name/search.db" ] && [ -f "$HERE/$name/batch_000.jsonl.gz" ]; then
         set -- "$@" --restore "$HERE/$name"
     fi
-    status=0
-    "$PYTHON" tools/jointnas_search.py "$@" || status=$?
     mkdir -p "$HERE/$name"
-    cp "$OUT/$name"/log/batch_*.jsonl.gz "$HERE/$name/"
-    return $status
+    "$PYTHON" tools/jointnas_search.py "$@" &
+    pid=$!
+    trap 'kill -TERM $pid; wait $pid; exit 130' INT TERM # a shell's background jobs ignore Ctrl-C
+    while kill -0 $pid 2>/dev/null; do
+        sleep 20
+        keep "$name"
+    done
+    trap - INT TERM
+    wait $pid
+}
+
+keep() {
+    for file in "$OUT/$1"/log/batch_*.jsonl.gz; do
+        [ ! -f "$file" ] || cp "$file" "$HERE/$1/"
+    done
 }
 
 # trainings CSV [ARGUMENT]...
@@ -48,10 +59,7 @@ noise() {
 
 # the first batch does not depend on a predictor: its trainings are taken over from joint
 random() {
-    if [ ! -d "$OUT/random" ] && [ -d "$OUT/joint/candidates" ]; then
-        mkdir -p "$OUT/random"
-        cp -r "$OUT/joint/candidates" "$OUT/random/candidates"
-    fi
+    "$PYTHON" -m projects.cifar10_jointnas.runs "$HERE/joint" "$OUT/random/candidates"
     search random model_zoo/search/fbnetv3_cifar10_nano.yaml \
         SEARCH.PREDICTOR random SEARCH.ITERATIONS 5 SEARCH.FINALISTS 0
 }

@@ -1,10 +1,19 @@
-"""A search's log as a search again: nothing else of its run is needed."""
+"""A search's log as a search again: nothing else of its run is needed.
+
+    python -m projects.cifar10_jointnas.runs LOG_DIR CANDIDATES_DIR
+
+writes the results of a log's first batch as those of candidates: another search of the same space,
+seed and data begins with the same batch, and takes them over instead of training it again.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fbnetv3.io import atomic_write
 from fbnetv3.search import JointNAS
 from fbnetv3.search.batch_log import BatchLog
 from fbnetv3.search.config import search_arguments
@@ -46,3 +55,29 @@ def open_log(folder: Path) -> Run:
     search.restore(logged)
     search.ask()
     return Run(cfg, space, search)
+
+
+def share_first_batch(log: Path, candidates: Path) -> int:
+    """Writes what a search's first batch scored where another one looks; returns how many."""
+    first = [t for t in BatchLog(log).read().trials if t.batch == 0 and t.state == "complete"]
+    for trial in first:
+        folder = candidates / trial.id
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {"score": trial.final_score, "max_epochs": trial.max_epochs}
+        for name, values in (("scores.json", trial.reports), ("result.json", result)):
+            with atomic_write(folder / name) as temporary:
+                temporary.write_text(json.dumps(values), encoding="utf-8")
+    return len(first)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("log", type=Path, metavar="LOG_DIR")
+    parser.add_argument("candidates", type=Path, metavar="CANDIDATES_DIR")
+    args = parser.parse_args()
+    print(f"{share_first_batch(args.log, args.candidates)} candidates of {args.log}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,16 +3,18 @@
     python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
-A row of case (the config's name), seed, epoch, top1, top1_ema for each evaluation; without EMA in a
-recipe both scores are the raw one. A training that has rows is done; one that was stopped goes on.
-All cases are trained with the first seed, then with the second, and so on: what is there can be
-compared at any time.
+A row of case (the config's name), config (a hash of what it says, networks included), seed, epoch,
+top1, top1_ema for each evaluation; without EMA in a recipe both scores are the raw one. A training
+that has rows is done; one that was stopped goes on; rows of a case that says something else now are
+dropped. All cases are trained with the first seed, then with the second, and so on: what is there
+can be compared at any time.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import subprocess
 import sys
@@ -27,13 +29,14 @@ from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 
 ROOT = Path(__file__).parents[2]
-COLUMNS = ("case", "seed", "epoch", "top1", "top1_ema")
+COLUMNS = ("case", "config", "seed", "epoch", "top1", "top1_ema")
 
 
 class Row(NamedTuple):
     """Scores in percent; ``epoch`` may be a part of one."""
 
     case: str
+    config: str
     seed: int
     epoch: float
     top1: float
@@ -46,7 +49,7 @@ def read(path: Path) -> list[Row]:
         return []
     with path.open(newline="") as file:
         return [
-            Row(r["case"], int(r["seed"]), *(float(r[key]) for key in COLUMNS[2:]))
+            Row(r["case"], r["config"], int(r["seed"]), *(float(r[key]) for key in COLUMNS[3:]))
             for r in csv.DictReader(file)
         ]
 
@@ -57,7 +60,19 @@ def write(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for r in sorted(rows):
-            writer.writerow((r.case, r.seed, f"{r.epoch:g}", f"{r.top1:.2f}", f"{r.top1_ema:.2f}"))
+            scores = (f"{r.epoch:g}", f"{r.top1:.2f}", f"{r.top1_ema:.2f}")
+            writer.writerow((r.case, r.config, r.seed, *scores))
+
+
+def digest(config: Path, opts: Sequence[str]) -> str:
+    """Returns eight hex digits of what is trained: all keys, and the network's table."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(config))
+    cfg.merge_from_list(list(opts))
+    arch = Path(cfg.MODEL.ARCH)
+    if arch.suffix == ".yaml":
+        cfg.MODEL.ARCH = arch.read_text(encoding="utf-8")
+    return hashlib.sha256(cfg.dump().encode()).hexdigest()[:8]
 
 
 def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Row]:
@@ -87,6 +102,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
     return [
         Row(
             config.stem,
+            digest(config, opts),
             seed,
             round((row["iteration"] + 1) / last * cfg.SOLVER.MAX_EPOCHS, 3),
             row["val/top1"],
@@ -106,12 +122,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("output/cifar10_jointnas"))
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
     args = parser.parse_args()
-    rows, lock, failed = read(args.csv), threading.Lock(), []
-    done = {(r.case, r.seed) for r in rows}
+    digests = {config.stem: digest(config, args.opts) for config in args.configs}
+    rows = [r for r in read(args.csv) if r.config == digests.get(r.case, r.config)]
+    done, lock, failed = {(r.case, r.seed) for r in rows}, threading.Lock(), []
 
     def run(job: tuple[Path, int]) -> None:
         config, seed = job
-        folder = args.out / args.csv.stem / f"{config.stem}_seed{seed}"
+        name = f"{config.stem}_{digests[config.stem]}_seed{seed}"
+        folder = args.out / args.csv.stem / name
         try:
             found = train(config, seed, folder, args.opts)
         except subprocess.CalledProcessError:

@@ -26,6 +26,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenetv3": {"MODEL.ARCH": "timm/mobilenetv3_small_100"},
     "densenet": {"MODEL.ARCH": "timm/densenet121?growth_rate=8&block_config=(6,6,6,6)"},
 }
+SEARCHED_ON = "fbnetv3"
 NO_DROP_PATH = ("densenet",)
 # of the ResNets on CIFAR-10 (arXiv 1512.03385, 4.2): SGD, 0.1 for 128 images, no EMA
 PLAIN: dict[str, Any] = {

@@ -17,17 +17,18 @@ from scipy import stats
 from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
 from fbnetv3.engine.build import arch_from_config
-from fbnetv3.search import JointNAS
+from fbnetv3.search import JointNAS, SearchError
 from fbnetv3.search.batch_log import BatchLog
 from fbnetv3.search.config import identity, search_arguments
-from fbnetv3.search.evaluator import get_search_cfg, space_from_config
-from projects.cifar10_jointnas import cases, figures, trainings
-from projects.cifar10_jointnas.runs import open_log
+from fbnetv3.search.evaluator import TrainEvaluator, get_search_cfg, space_from_config
+from fbnetv3.search.trials import Trial
+from projects.cifar10_jointnas import cases, family, figures, noise, trainings
+from projects.cifar10_jointnas.runs import open_log, share_first_batch
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "model_zoo" / "search" / "fbnetv3_cifar10_nano.yaml"
 SMALL: list[Any] = ["SEARCH.POOL_SIZE", 300, "SEARCH.BATCH_SIZE", 8, "SEARCH.ITERATIONS", 2]
-SMALL += ["SEARCH.FINALISTS", 2, "SEARCH.CLASSES", 10]
+SMALL += ["SEARCH.FINALISTS", 4, "SEARCH.CLASSES", 10]
 
 
 def _evaluate(trial: Any) -> float:
@@ -90,16 +91,26 @@ def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
             assert not isinstance(arch, str)
             macs = count_cost(arch.replace(num_classes=10), 32).macs
             assert macs == int(rows[name]["macs"]) <= budget
-            if kind != "joint":
-                config = by_id[rows[name]["architecture"]].config
-                factor = 4 if config["optimizer"] == "sgd" else 1
-                assert pytest.approx(factor * config["lr"]) == cfg.SOLVER.BASE_LR
-                assert config["mixup"] == cfg.INPUT.MIXUP
+            config = by_id[rows[name]["architecture"]].config
+            factor = 4 if config["optimizer"] == "sgd" else 1
+            assert pytest.approx(factor * config["lr"]) == cfg.SOLVER.BASE_LR
+            assert config["mixup"] == cfg.INPUT.MIXUP
+        scores = [float(rows[cases.name_of(k, budget)]["score"]) for k in ("joint", "coarse")]
+        assert scores[0] >= scores[1]
     configs = {r["config"]: (r["architecture"], r["recipe"]) for r in rows.values()}
     assert len(configs) == len(set(configs.values()))
-    # as many trainings of the random search as the other had: 18 of 24
-    seen = [t for t in random.search.result().trials[:18] if t.statistics["macs"] <= 8e6]
+    # as many trainings of the random search as the other had: 20 of 24
+    seen = [t for t in random.search.result().trials[:20] if t.statistics["macs"] <= 8e6]
     assert rows["random_8M"]["architecture"] == max(seen, key=lambda t: t.score or 0).id
+
+
+def test_unfinished_searches_are_not_compared(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    part = tmp_path / "log"
+    part.mkdir()
+    for name in ("batch_000.jsonl.gz", "batch_001.jsonl.gz"):
+        (part / name).write_bytes((logs[0] / name).read_bytes())
+    with pytest.raises(SearchError, match="joint has 16 trials of 20: let it go on"):
+        cases.write_cases(open_log(part), open_log(logs[1]), tmp_path)
 
 
 def test_swapped_recipes(logs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -143,6 +154,7 @@ def test_trainings_are_kept_and_not_made_twice(tmp_path: Path) -> None:
         ("tiny", 3, 2.0),
     ]
     assert all(0 <= r.top1 <= 100 for r in rows)
+    command += ["--opts", "SOLVER.IMS_PER_BATCH", "32"]
     again = run()
     assert again.returncode == 0
     assert again.stdout == ""
@@ -152,6 +164,55 @@ def test_trainings_are_kept_and_not_made_twice(tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert "bad, seed 3 failed: see" in failed.stdout
     assert trainings.read(table) == rows
+    # a case that says something else is another training
+    config.write_text(config.read_text().replace("MAX_EPOCHS: 2.0", "MAX_EPOCHS: 1.0"))
+    assert run().returncode == 1
+    changed = trainings.read(table)
+    assert [(r.case, r.epoch) for r in changed] == [("tiny", 1.0)]
+    assert changed[0].config != rows[0].config
+
+
+def test_another_search_takes_over_the_first_batch(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    first = [t for t in BatchLog(logs[0]).read().trials if t.batch == 0]
+    assert share_first_batch(logs[0], tmp_path) == len(first) == 8
+    evaluator = TrainEvaluator("", str(tmp_path))
+    again = first[0].unfinished()
+    assert evaluator(again) == first[0].final_score
+    assert again.reports == first[0].reports
+
+
+def test_noise_is_measured_on_candidates_that_were_not_chosen_by_it() -> None:
+    random = np.random.default_rng(0)
+    quartile = [
+        Trial(f"{i}", i, 0, {}, reports={1: float(s)}) for i, s in enumerate([5, 4, 3, 2, 1, 0])
+    ]
+    chosen = noise.drawn(quartile)
+    assert len({t.id for t in chosen}) == 2
+    known = {(t.id, s): {1: float(random.normal())} for t in chosen for s in noise.SEEDS}
+    (row,) = noise.table(quartile, known)
+    each = [np.var([known[t.id, s][1] for s in noise.SEEDS], ddof=1) for t in chosen]
+    assert row["noise"] == pytest.approx(np.sqrt(np.mean(each)))
+    assert row["spread"] == pytest.approx(np.std(np.arange(6), ddof=1))
+    assert row["without"] ** 2 + row["noise"] ** 2 == pytest.approx(row["spread"] ** 2)
+    assert row["low"] < row["ratio"] < row["high"]
+    # the interval's ends are where this ratio of variances would be a rare one
+    tail = stats.f.sf((row["ratio"] / row["low"]) ** 2, 5, 8)
+    assert tail == pytest.approx(0.025)
+
+
+def test_the_family_and_its_peers(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    cases.write_cases(*map(open_log, logs), tmp_path)
+    rows = {row[0]: row for row in family.write_family(tmp_path)}
+    assert len(rows) == len(family.SCALED) + 2 * len(family.PEERS)
+    for macs in family.SCALED:
+        assert rows[cases.name_of("scaled", macs)][1] == pytest.approx(macs, rel=0.1)
+    winner = yaml.safe_load((tmp_path / "joint_8M.yaml").read_text())
+    for case in ("scaled_12M", "efficientnet_b0_searched", "mobilenetv3_small_050_plain"):
+        tree = yaml.safe_load((tmp_path / "family" / f"{case}.yaml").read_text())
+        own = case.endswith("_plain")
+        assert (tree["SOLVER"]["BASE_LR"] == winner["SOLVER"]["BASE_LR"]) != own
+        assert tree["MODEL"]["ARCH"].startswith("scaled" if "scaled" in case else "timm/")
 
 
 def test_estimates() -> None:
@@ -161,6 +222,9 @@ def test_estimates() -> None:
     assert found.mean == pytest.approx(np.mean(values))
     assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
     assert math.isnan(figures.estimate([1.0]).low)
+    # splits of the same data tell less than as many samples would
+    wide = figures.estimate(values, overlap=0.25)
+    assert wide.high - wide.mean == pytest.approx(half * math.sqrt(1 + 12 * 0.25))
 
 
 def test_differences_pair_seeds() -> None:
@@ -168,9 +232,36 @@ def test_differences_pair_seeds() -> None:
     assert figures.differences(scores, "a", "b") == [2.0, 3.5]
 
 
+def test_finals_count_a_budget_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "HERE", tmp_path)
+    (tmp_path / "configs").mkdir()
+    lines = ["case,config,architecture,recipe,macs,params,predicted,score"]
+    rows = []
+    for i, budget in enumerate(figures.BUDGETS):
+        for kind in figures.KINDS:
+            name = cases.name_of(kind, budget)
+            # at the last budget stage 2 found nothing better
+            config = "joint_8M" if name == "coarse_8M" else name
+            lines.append(f"{name},{config},a,a,{budget:g},1,,")
+            gain = {"joint": 2.0 + i, "coarse": 1.0, "random": 0.0}[kind]
+            if config == name:
+                rows += [trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain + s) for s in range(3)]
+    (tmp_path / "configs" / "cases.csv").write_text("\n".join(lines) + "\n")
+    trainings.write(tmp_path / "finals.csv", rows)
+    figures.finals()
+    told = capsys.readouterr().out
+    assert "joint above coarse, 8M: the same candidate" in told
+    gains = [2.0, 3.0, 4.0, 5.0]
+    assert f"joint above random: {figures.estimate(gains)}, 4 budgets" in told
+    assert f"joint above coarse: {figures.estimate([1.0, 2.0, 3.0, 0.0])}, 4 budgets" in told
+    assert (tmp_path / "finals.png").stat().st_size > 1000
+
+
 def test_last_scores_are_of_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
-    rows = [trainings.Row("a", 0, e, 50 + e, 60 + e) for e in (1.0, 10.0, 9.0)]
+    rows = [trainings.Row("a", "1f", 0, e, 50 + e, 60 + e) for e in (1.0, 10.0, 9.0)]
     trainings.write(tmp_path / "x.csv", rows)
     assert figures.last("x.csv") == {("a", 0): 70.0}
     with (tmp_path / "x.csv").open() as file:
