@@ -7,8 +7,12 @@ the source itself, run folders, OUTPUT_DIR and the report.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
+import shlex
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -18,10 +22,12 @@ from typing import Any
 import pytest
 
 from fbnetv3.cli import printable, run_main
+from fbnetv3.cli import search as search_cli
 from fbnetv3.cli.search import main as search_main
 from fbnetv3.cli.train import main as train_main
 from fbnetv3.config import ConfigError, get_cfg
 from fbnetv3.config.files import check_output_dir
+from fbnetv3.config.node import get_value
 from fbnetv3.engine.folder import start_folder
 from fbnetv3.engine.logs import setup_logging
 from fbnetv3.io import WriteError, open_regular
@@ -259,6 +265,125 @@ def test_places_that_a_config_file_may_name(
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     check_output_dir(place.format(tmp=tmp_path), tmp_path / "run" / "best.yaml")
+
+
+# --- other places that a search's file names ---
+
+ELSEWHERE = [
+    ("STORAGE", "sqlite:///{tmp}/victim/x.db"),
+    ("STORAGE", "sqlite:///../victim/x.db"),
+    ("STORAGE", "sqlite+pysqlite:///x.db"),
+    ("STORAGE", "sqlite:///file:{tmp}/victim/x.db?uri=true"),
+    ("STORAGE", "postgresql://attacker.invalid/db"),
+    ("STORAGE", "mysql+pymysql://attacker.invalid/db"),
+    ("CANDIDATES", "{tmp}/victim/x"),
+    ("CANDIDATES", "../victim"),
+    ("CANDIDATES", "s3://bucket/run"),
+    ("CANDIDATES", "file://{tmp}/victim/x"),
+    ("RAY.ADDRESS", "attacker.invalid:6379"),
+    ("RAY.ADDRESS", "auto"),
+]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two beside it."""
+    for name in ("work", "configs", "victim"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def _search_config(folder: Path, key: str, value: str) -> Path:
+    group, _, name = f"SEARCH.{key}".rpartition(".")
+    path = folder / "x.yaml"
+    inner = f"{{{name}: {json.dumps(value)}}}"
+    path.write_text(f"SEARCH: {inner if group == 'SEARCH' else f'{{RAY: {inner}}}'}\n")
+    return path
+
+
+@pytest.mark.parametrize(("key", "value"), ELSEWHERE)
+def test_a_file_names_no_place_elsewhere_and_no_address(
+    key: str, value: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = value.format(tmp=work.parent)
+    path = _search_config(work.parent / "configs", key, value)
+    assert run_main(search_main, ["--config-file", str(path)]) == 2
+    words = shlex.join([f"SEARCH.{key}", value])
+    assert capsys.readouterr().err.endswith(f"give it as argument: {words}\n")
+    assert list((work.parent / "victim").iterdir()) == list(work.iterdir()) == []
+    # the words that it told are taken
+    cfg = search_cli._read_config(str(path), [f"SEARCH.{key}", value])
+    assert get_value(cfg, f"SEARCH.{key}") == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("STORAGE", ""),
+        ("STORAGE", "sqlite://"),
+        ("STORAGE", "sqlite:///:memory:"),
+        ("STORAGE", "sqlite:///output/x.db"),
+        ("STORAGE", "sqlite:///{tmp}/configs/x.db"),
+        ("CANDIDATES", ""),
+        ("CANDIDATES", "output/candidates"),
+        ("CANDIDATES", "{tmp}/configs/candidates"),
+        ("RAY.ADDRESS", ""),
+    ],
+)
+def test_a_file_names_places_near_it(key: str, value: str, work: Path) -> None:
+    value = value.format(tmp=work.parent)
+    path = _search_config(work.parent / "configs", key, value)
+    assert get_value(search_cli._read_config(str(path), []), f"SEARCH.{key}") == value
+
+
+@pytest.mark.parametrize("link", ["x.db", "x.db-journal", ".x.db.lock"])
+def test_links_beside_a_storage_that_a_file_names(link: str, work: Path) -> None:
+    (work / "data").mkdir()
+    (work / "data" / link).symlink_to(work.parent / "victim" / "x")
+    path = _search_config(work.parent / "configs", "STORAGE", "sqlite:///data/x.db")
+    with pytest.raises((ConfigError, WriteError)):
+        search_cli._read_config(str(path), [])
+
+
+def test_a_password_is_not_repeated(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _search_config(work, "STORAGE", "postgresql://me:secret@attacker.invalid/db")
+    assert run_main(search_main, ["--config-file", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "me:***@attacker.invalid" in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("flags", [["--report"], ["--evolve"]], ids=["report", "evolve"])
+@pytest.mark.parametrize("has", ["nothing", "tables", "another study", "no file"])
+def test_a_run_of_others_leaves_databases_alone(
+    flags: list[str], has: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = work.parent / "victim" / "x.sqlite"
+    url = f"sqlite:///{victim}"
+    if has == "another study":
+        OptunaStore(url, SPACE, "other")
+    elif has != "no file":
+        with contextlib.closing(sqlite3.connect(victim)) as file:
+            file.execute("CREATE TABLE places (name)" if has == "tables" else "VACUUM")
+    before = victim.read_bytes() if victim.exists() else None
+    folder = work / "theirs"
+    folder.mkdir()
+    _search_config(folder, "STORAGE", url).rename(folder / "config.yaml")
+    argv = [*flags, str(folder), *(["--macs", "1e6"] if flags == ["--evolve"] else [])]
+    assert run_main(search_main, argv) == 2
+    assert f"give it as argument: SEARCH.STORAGE {url}" in capsys.readouterr().err
+    # not even where it is named by who should know, nor where it lies in the current folder
+    assert run_main(search_main, [*flags, str(folder), "SEARCH.STORAGE", url, *argv[2:]]) == 2
+    assert "holds no study 'jointnas'" in capsys.readouterr().err
+    _search_config(folder, "STORAGE", "sqlite:///x.sqlite").rename(folder / "config.yaml")
+    if before is not None:
+        shutil.copy(victim, work)
+    assert run_main(search_main, argv) == 2
+    assert "holds no study 'jointnas'" in capsys.readouterr().err
+    for path in (victim, work / "x.sqlite"):
+        assert (path.read_bytes() if path.exists() else None) == before
+    assert [path.name for path in victim.parent.iterdir()] == ["x.sqlite"] * (before is not None)
 
 
 # --- the report ---

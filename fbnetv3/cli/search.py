@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
 from fbnetv3.cli.search_evolve import BUDGETS, evolve_budgets, flag, write_trained
+from fbnetv3.cli.search_places import READING, check_places
 from fbnetv3.cli.search_results import (
     costs,
     report_run,
@@ -76,7 +77,12 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"at most so many {unit}",
         )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="override keys of the config; --evolve and --report take SEARCH.STORAGE URL",
+    )
     return parser
 
 
@@ -88,16 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bool(args.evolve) != bool(budgets):
         flags = ", ".join(map(flag, BUDGETS))
         parser.error(f"--evolve RUN_DIR and a budget go together, as --macs 1e6 2e6 (or {flags})")
-    if (args.evolve or args.report) and args.opts:
-        parser.error("--evolve and --report take their run's config; drop the KEY VALUE pairs")
+    if (args.evolve or args.report) and not set(args.opts[::2]) <= {*READING}:
+        parser.error(
+            "--evolve and --report take their run's config; drop the KEY VALUE pairs, but for "
+            f"{' and '.join(READING)}"
+        )
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR goes with --config-file")
     require_detectron2()
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
-        return _report(Path(args.report))
+        return _report(Path(args.report), list(args.opts))
     if args.evolve:
-        return _evolve(Path(args.evolve), budgets)
+        return _evolve(Path(args.evolve), list(args.opts), budgets)
     return _search(args.config_file, list(args.opts), args.restore)
 
 
@@ -115,14 +124,19 @@ def _show_warnings(stream: TextIO | None) -> None:
         logger.propagate = False
 
 
-def _read_config(config_file: str, opts: list[str]) -> Any:
-    from fbnetv3.config.files import check_output_dir
+def _read_config(config_file: str, opts: list[str], unused: Collection[str] = ()) -> Any:
+    """Returns a frozen config.
+
+    Args:
+        config_file: a yaml, or the name of one.
+        opts: what overrides it: KEY, VALUE, ...
+        unused: keys of places that what follows makes no use of.
+    """
     from fbnetv3.search.evaluator import get_search_cfg
 
     cfg, path = get_search_cfg(), find_config(config_file)
     cfg.merge_from_file(str(path))
-    if "OUTPUT_DIR" not in opts[::2]:
-        check_output_dir(cfg.OUTPUT_DIR, path)
+    check_places(cfg, path, {*opts[::2], *unused})
     cfg.merge_from_list(opts)
     if not cfg.OUTPUT_DIR:
         cfg.OUTPUT_DIR = os.path.join("output", "search", path.stem)
@@ -136,7 +150,6 @@ def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> 
     from fbnetv3.search.config import search_arguments
     from fbnetv3.search.evaluator import num_classes_from_config, space_from_config
     from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.run_folder import RunFolder
 
     arguments, space, node = search_arguments(cfg), space_from_config(cfg), cfg.SEARCH
     statistics = None
@@ -147,11 +160,25 @@ def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> 
         space.space,
         statistics=statistics,
         executor=executor,
-        storage=node.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage,
+        storage=_storage(cfg),
         study=node.STUDY,
         watch=watch,
         **arguments,
     )
+
+
+def _storage(cfg: Any) -> str:
+    from fbnetv3.search.run_folder import RunFolder
+
+    return str(cfg.SEARCH.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage)
+
+
+def _build_known(cfg: Any) -> JointNAS:
+    """As :func:`_build`, where the storage has the search: elsewhere nothing is made or changed."""
+    from fbnetv3.search.database import require_study
+
+    require_study(_storage(cfg), cfg.SEARCH.STUDY)
+    return _build(cfg)
 
 
 def _search(config_file: str, opts: list[str], restore: str | None) -> int:
@@ -169,7 +196,7 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
         except KeyboardInterrupt:
             if not folder.config.is_file():  # nothing has begun
                 raise
-            told = resume_command(folder.path)
+            told = resume_command(folder.path, cfg)
             print(f"\nstopped; finished trials are kept. Go on with:\n  {told}", flush=True)
             return 130
     return 0
@@ -307,34 +334,35 @@ def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -
     print(f"train it with:\n  {train_command(path)}")
 
 
-def _evolve(run: Path, budgets: list[tuple[str, float]]) -> int:
+def _evolve(run: Path, opts: list[str], budgets: list[tuple[str, float]]) -> int:
     """Stage 2 for each budget, by the predictor of a finished or running search."""
     from fbnetv3.search.run_folder import RunFolder
 
     folder = RunFolder(run)
     folder.require()
     with folder.locked():
-        cfg = _config_of(folder)
-        evolve_budgets(cfg, folder, _build(cfg), budgets)
+        cfg = _config_of(folder, opts)
+        evolve_budgets(cfg, folder, _build_known(cfg), budgets)
     return 0
 
 
-def _report(run: Path) -> int:
+def _report(run: Path, opts: list[str]) -> int:
     """Writes the report of a finished or running search; a running one is left alone."""
     from fbnetv3.search.run_folder import RunFolder
 
     folder = RunFolder(run)
     folder.require()
-    cfg = _config_of(folder)
-    print(report_run(cfg, folder, _build(cfg)))
+    cfg = _config_of(folder, opts)
+    print(report_run(cfg, folder, _build_known(cfg)))
     return 0
 
 
-def _config_of(folder: RunFolder) -> Any:
-    """Returns the config of a run, whose files must hold what they did when it began."""
+def _config_of(folder: RunFolder, opts: list[str]) -> Any:
+    """Returns the config of a run to read, whose files must hold what they did when it began."""
     from fbnetv3.search.config import file_hashes
 
-    cfg = _read_config(str(folder.config), ["OUTPUT_DIR", str(folder.path)])
+    places = [*opts, "OUTPUT_DIR", str(folder.path)]
+    cfg = _read_config(str(folder.config), places, ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS"))
     folder.check_files(file_hashes(cfg))
     return cfg
 

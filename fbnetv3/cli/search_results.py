@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fbnetv3.cli.search_places import place_words
+
 if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.report import About, Winner
@@ -30,10 +32,11 @@ def command(tool: str, *words: str) -> str:
     return shlex.join(["python", name, *words])
 
 
-def resume_command(folder: Path) -> str:
+def resume_command(folder: Path, cfg: Any) -> str:
     """Returns the command that goes on with the search of a folder."""
     config = str(folder / "config.yaml")
-    return command("search", "--config-file", config, "OUTPUT_DIR", str(folder))
+    places = ("OUTPUT_DIR", str(folder), *place_words(cfg))
+    return command("search", "--config-file", config, *places)
 
 
 def train_command(path: Path) -> str:
@@ -93,8 +96,8 @@ def _about(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) 
         facts=_facts(cfg, search),
         statistic=statistic,
         budgets=tuple(upper for name, upper in bounds if name == statistic and upper is not None),
-        resume=resume_command(folder.path),
-        commands=_commands(folder, cfg.SEARCH.STORAGE, result),
+        resume=resume_command(folder.path, cfg),
+        commands=_commands(folder, cfg, result),
         winners=tuple(_winner(folder, name, told) for name, told in folder.winners().items()),
         pretraining=compare_pretraining(
             search.space, search.plan.pool, result.trials, fit, cfg.SEED
@@ -129,17 +132,17 @@ def _facts(cfg: Any, search: JointNAS) -> dict[str, str]:
     }
 
 
-def _commands(folder: RunFolder, storage: str, result: SearchResult) -> dict[str, str]:
-    run = str(folder.path)
-    found = {"make this report anew": command("search", "--report", run)}
+def _commands(folder: RunFolder, cfg: Any, result: SearchResult) -> dict[str, str]:
+    run = (str(folder.path), *place_words(cfg, to_read=True))
+    found = {"make this report anew": command("search", "--report", *run)}
     having = [t for t in result.trials if "macs" in t.statistics and t.state == "complete"]
     if having:
         front = [t.statistics["macs"] for t in result.pareto("macs")]
         budgets = [f"{_rounded(value):g}" for value in (min(front), max(front))]
         words = "write winners for other budgets, without training (two budgets as examples)"
-        found[words] = command("search", "--evolve", run, "--macs", *dict.fromkeys(budgets))
+        found[words] = command("search", "--evolve", *run, "--macs", *dict.fromkeys(budgets))
     found["look at the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
-        ["optuna-dashboard", storage or f"sqlite:///{folder.path / 'search.db'}"]
+        ["optuna-dashboard", cfg.SEARCH.STORAGE or f"sqlite:///{folder.path / 'search.db'}"]
     )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,22 +58,36 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged
 
 
-def check_output_dir(output_dir: str, path: Path) -> None:
-    """Checks that a config file, perhaps of others, writes below its own folder or the current one.
+def check_place(key: str, value: str, path: Path, where: str | None) -> None:
+    """Checks that a config file, perhaps of others, has only places near it written to.
 
     Args:
-        output_dir: OUTPUT_DIR as the file states it; "" states none.
-        path: of the file.
+        key: of the value.
+        value: as the file states it.
+        path: of the config file.
+        where: the folder or file that the value stands for, "" for none; None: it is an address.
 
     Raises:
-        ConfigError: it is another place, to which only the command line may write.
+        ConfigError: it is neither below the file's folder nor below the current one, or it is an
+            address: these only the command line may give.
     """
     allowed = (Path.cwd().resolve(), path.resolve().parent)
-    if not any(Path(output_dir).resolve().is_relative_to(folder) for folder in allowed):
-        raise ConfigError(
-            f"{path}: OUTPUT_DIR {output_dir} is neither below the current folder nor below the "
-            f"file's; a file may not write elsewhere, give it as argument: OUTPUT_DIR {output_dir}"
+    if where is not None and any(Path(where).resolve().is_relative_to(it) for it in allowed):
+        return
+    if where is None:
+        why = "is an address; a file may not name one"
+    else:
+        why = (
+            "is neither below the current folder nor below the file's; a file may not write "
+            "elsewhere"
         )
+    words = f"{key} {shlex.quote(value)}"
+    raise ConfigError(f"{path}: {key} {value} {why}, give it as argument: {words}")
+
+
+def check_output_dir(output_dir: str, path: Path) -> None:
+    """Checks OUTPUT_DIR of a config file; see :func:`check_place`."""
+    check_place("OUTPUT_DIR", output_dir, path, output_dir)
 
 
 def _find_arch(values: dict[str, Any], folder: Path) -> None:

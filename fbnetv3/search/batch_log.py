@@ -71,7 +71,7 @@ class BatchLog:
     """A folder with a file for each finished batch, to be kept where a run's machine may be lost.
 
     A file is written once, without the time of day: a repository gets one new file a
-    batch, some hundred bytes a trial.
+    batch, some hundred bytes a trial. Of the notes it has those that no file before it has.
 
     Args:
         path: of the folder.
@@ -79,6 +79,7 @@ class BatchLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._noted: set[str] | None = None
 
     def write(
         self,
@@ -103,17 +104,28 @@ class BatchLog:
             path = self.path / f"batch_{number:03d}.jsonl.gz"
             if path.exists() or any(t.state == "running" for t in batch):
                 continue
+            noted = self._names()
             head = {
                 "format": _FORMAT,
                 "config": config or {},
                 "settings": settings,
-                "notes": notes,
+                "notes": {name: note for name, note in notes.items() if name not in noted},
             }
             lines = [json.dumps(head), *(trial_to_json(t) for t in batch)]
             with atomic_write(path) as temporary:
                 # without the time of day
                 packed = gzip.compress("\n".join(lines).encode(), mtime=0)
                 temporary.write_bytes(packed)
+            noted.update(notes)
+
+    def _names(self) -> set[str]:
+        """Returns the names of the notes that the files have."""
+        if self._noted is None:
+            self._noted = {name for path in self._paths() for name in _read(path).notes}
+        return self._noted
+
+    def _paths(self) -> list[Path]:
+        return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Refuses a folder whose batches are not this search's.
@@ -125,10 +137,8 @@ class BatchLog:
             SearchError: a file holds others, or is none.
         """
         known = {t.number: trial_to_json(t) for t in trials}
-        for path in sorted(self.path.glob("batch_*.jsonl.gz")):
-            if _NAME.fullmatch(path.name) and any(
-                known.get(t.number) != trial_to_json(t) for t in _read(path).trials
-            ):
+        for path in self._paths():
+            if any(known.get(t.number) != trial_to_json(t) for t in _read(path).trials):
                 raise SearchError(
                     f"{path} holds trials that the search's storage has not: it was replaced, or "
                     f"lost; move {self.path} away, and take it over with --restore, or begin anew"
@@ -140,7 +150,7 @@ class BatchLog:
         Raises:
             SearchError: there are none, one is no such file, or they are of several searches.
         """
-        paths = sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
+        paths = self._paths()
         if not paths:
             raise SearchError(
                 f"{self.path} holds no log of a search (batch_000.jsonl.gz, ...); name the folder "

@@ -56,7 +56,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "FINAL": ([], "KEY VALUE pairs that the winners' configs change, such as a longer schedule"),
     "RAY.ADDRESS": (
         "",
-        "of a cluster, as 10.0.0.1:6379; '': RAY_ADDRESS, else one of our own here",
+        "of a cluster, as 10.0.0.1:6379, not in a file; '': RAY_ADDRESS, else one of our own",
     ),
     "RAY.WORKERS": (0, "at most so many candidates at a time; 0: as many as there is room for"),
     "RAY.CPUS": (0.0, "CPUs of a candidate; 0: as many as THREADS"),

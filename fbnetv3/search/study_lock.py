@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
+import secrets
 import socket
 import struct
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from fbnetv3.search.database import with_driver
 from fbnetv3.search.errors import SearchError
 
+_log = logging.getLogger(__name__)
+_PATIENCE_S, _PAUSE_S = 60.0, 0.5
+"""With a server that does not answer, as one that is restarted."""
+_NAME_BYTES = 63
+"""Of an application_name."""
 _ADVICE = "wait for it, or choose another storage or study"
 
 
@@ -50,16 +61,6 @@ def study_lock(url: str, study: str) -> StudyLock:
     parsed = with_driver(url)
     make = _LOCKS.get(parsed.get_backend_name())
     return _NoLock() if make is None else make(parsed, study)
-
-
-def with_driver(url: str) -> URL:
-    """Returns a parsed URL with the driver that the extra ``postgres`` brings.
-
-    What SQLAlchemy takes where none is named differs between its versions.
-    """
-    parsed = make_url(url)
-    is_open = parsed.drivername == "postgresql"
-    return parsed.set(drivername="postgresql+psycopg") if is_open else parsed
 
 
 def owner_here() -> str:
@@ -117,38 +118,75 @@ class FileLock:
             self._file = None
 
 
-class _SharedFileLock:
-    """A FileLock that a second search of the same process takes for its own."""
+class _Grip:
+    """A lock of this process, and the searches of it that hold it."""
 
-    def __init__(self, path: Path, refusal: Callable[[str], str]) -> None:
-        self._lock = FileLock(path, refusal)
-        self._path = path
+    def __init__(self, lock: StudyLock) -> None:
+        self.lock = lock
+        self.holders: WeakSet[_SharedLock] = WeakSet()
+
+
+class _SharedLock:
+    """A lock that searches of one process hold together; the last of them gives it back.
+
+    What others write of themselves tells nothing: in two containers, processes may have the same
+    number and host name.
+
+    Args:
+        key: of the lock.
+        make: makes it, where no search of this process has it.
+    """
+
+    _grips: ClassVar[WeakValueDictionary[tuple[Any, ...], _Grip]] = WeakValueDictionary()
+    _turn: ClassVar[threading.RLock] = threading.RLock()
+
+    def __init__(self, key: tuple[str, ...], make: Callable[[], StudyLock]) -> None:
+        self._key, self._make = key, make
+        self._grip: _Grip | None = None
 
     def hold(self) -> None:
-        try:
-            self._lock.hold()
-        except SearchError:
-            if self._path.read_text(encoding="utf-8") != owner_here():
-                raise
+        with self._turn:
+            grip = self._grip or self._found()
+            grip.lock.hold()
+            grip.holders.add(self)
+            self._grip = grip
+
+    def _found(self) -> _Grip:
+        key = (os.getpid(), *self._key)  # a process that was forked has not its parent's locks
+        return self._grips.setdefault(key, _Grip(self._make()))
 
     def release(self) -> None:
-        self._lock.release()
+        with self._turn:
+            grip, self._grip = self._grip, None
+            if grip is None:
+                return
+            grip.holders.discard(self)
+            if not grip.holders:
+                grip.lock.release()
 
 
 def _sqlite_lock(url: URL, study: str) -> StudyLock:
     if not url.database or url.database == ":memory:":
         return _NoLock()
-    path = Path(url.database)
-    return _SharedFileLock(
-        path.with_name(f".{path.name}.lock"),
-        lambda owner: f"{path} is in use by {owner}; {_ADVICE}",
-    )
+    path = Path(url.database).resolve()
+
+    def refusal(owner: str) -> str:
+        return f"{path} is in use by {owner}; {_ADVICE}"
+
+    kept = path.with_name(f".{path.name}.lock")
+    return _SharedLock(("sqlite", str(path)), lambda: FileLock(kept, refusal))
+
+
+def _postgres_lock(url: URL, study: str) -> StudyLock:
+    key = ("postgresql", url.render_as_string(hide_password=False), study)
+    return _SharedLock(key, lambda: PostgresLock(url, study))
 
 
 class PostgresLock:
     """A session's advisory lock; the server frees it when the connection ends.
 
-    The connection's application_name names the owner. A machine that vanishes without a word is
+    The connection's application_name names the owner, and tells the lock's own sessions from those
+    of a process of the same number and host name. A machine that vanishes without a word is
     noticed by the server within two minutes.
 
     Args:
@@ -165,47 +203,70 @@ class PostgresLock:
         digest = hashlib.blake2b(f"fbnetv3 {study}".encode(), digest_size=8).digest()
         self._key = dict(zip(("a", "b"), struct.unpack(">ii", digest), strict=True))
         self._connection: Connection | None = None
-        self._shares = False
+        self._token = secrets.token_hex(4)
 
     def hold(self) -> None:
-        if self._shares or self._is_alive():
+        """Takes the lock; a server that is restarted is waited for.
+
+        Raises:
+            SearchError: another process has it.
+            OperationalError: the server does not answer for a minute.
+        """
+        if self._is_alive():
             return
-        connection = self._engine.connect()
+        end, is_told = time.monotonic() + _PATIENCE_S, False
+        while not self._try(is_last=time.monotonic() >= end):
+            if not is_told:
+                where = self._url.render_as_string(hide_password=True)
+                _log.warning("%s does not answer; waiting up to %g s", where, _PATIENCE_S)
+            is_told = True
+            time.sleep(_PAUSE_S)
+
+    def _try(self, *, is_last: bool) -> bool:
+        """Takes the lock; False where the server does not answer, which the last time is raised."""
         try:
-            self._take(connection)
-        except BaseException:
-            connection.close()
-            raise
+            connection = self._engine.connect()
+            try:
+                self._take(connection)
+            finally:
+                if self._connection is not connection:
+                    connection.close()
+        except OperationalError:
+            if is_last:
+                raise
+        return self._connection is not None
 
     def _take(self, connection: Connection) -> None:
-        for name, value in {"application_name": owner_here(), **self._KEEPALIVE}.items():
+        """Takes the lock, if only a session has it that this lock has lost: once that is ended."""
+        name = f"{owner_here()[: _NAME_BYTES - 9]} {self._token}"
+        for key, value in {"application_name": name, **self._KEEPALIVE}.items():
             connection.execute(
-                text("SELECT set_config(:name, :value, false)"),
-                {"name": name, "value": str(value)[:63]},
+                text("SELECT set_config(:key, :value, false)"), {"key": key, "value": str(value)}
             )
         found = connection.execute(text("SELECT pg_try_advisory_lock(:a, :b)"), self._key)
         if found.scalar_one():
             self._connection = connection
             return
-        owner = self._owner(connection)
-        if owner != owner_here()[:63]:
-            where = self._url.render_as_string(hide_password=True)
-            raise SearchError(f"study {self._study!r} of {where} is in use by {owner}; {_ADVICE}")
-        connection.close()
-        self._shares = True
+        owner, session = self._owner(connection)
+        if owner == name:  # the network was gone, say, and the server has not noticed
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
+            return
+        where = self._url.render_as_string(hide_password=True)
+        raise SearchError(f"study {self._study!r} of {where} is in use by {owner}; {_ADVICE}")
 
-    def _owner(self, connection: Connection) -> str:
+    def _owner(self, connection: Connection) -> tuple[str, int]:
+        """Returns the name and the number of the session that has the lock."""
         found = connection.execute(
             text(
-                "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
+                "SELECT application_name, pid FROM pg_locks JOIN pg_stat_activity USING (pid) "
                 "WHERE locktype = 'advisory' AND granted "
                 "AND CAST(classid AS bigint) = :a AND CAST(objid AS bigint) = :b "
                 "AND pg_locks.database = (SELECT oid FROM pg_database "
                 "WHERE datname = current_database())"
             ),
             {name: key % 2**32 for name, key in self._key.items()},  # shown without a sign there
-        )
-        return str(found.scalar() or "another process")
+        ).first()
+        return ("another process", 0) if found is None else (str(found[0]), int(found[1]))
 
     def _is_alive(self) -> bool:
         """Tells whether the session that has the lock is still there."""
@@ -220,7 +281,6 @@ class PostgresLock:
         return True
 
     def release(self) -> None:
-        self._shares = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -228,5 +288,5 @@ class PostgresLock:
 
 _LOCKS: dict[str, Callable[[URL, str], Any]] = {
     "sqlite": _sqlite_lock,
-    "postgresql": PostgresLock,
+    "postgresql": _postgres_lock,
 }

@@ -9,18 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fbnetv3.search.database import first_line, open_storage, without_password
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.study_lock import study_lock, with_driver
+from fbnetv3.search.study_lock import study_lock
 
 if TYPE_CHECKING:
     import optuna
 
 STUDY = "jointnas"
 _NOTE = "note."
-_BUSY_S = 120.0
-"""Patience with a SQLite file that another program has locked."""
 _NUMBER, _NONE = (int, float), type(None)
 # of what a storage, perhaps of others, holds of a trial
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -197,34 +196,39 @@ class OptunaStore:
         try:
             self._lock = study_lock(url, study)
             self._study = optuna.create_study(
-                storage=_storage(url), study_name=study, direction="maximize", load_if_exists=True
+                storage=open_storage(url),
+                study_name=study,
+                direction="maximize",
+                load_if_exists=True,
             )
         except Exception as error:  # Optuna and its database drivers raise all kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SearchError(
-                f"storage {self._where!r} can't be opened: {reason}; give an Optuna URL "
+                f"storage {self._where!r} can't be opened: {first_line(error)}; give an Optuna URL "
                 "such as sqlite:///search.db (PostgreSQL's driver: pip install "
                 "'fbnetv3[postgres]')"
             ) from error
 
     def hold(self) -> None:
-        self._lock.hold()
+        with self._reaching("the study can't be held in"):
+            self._lock.hold()
         wanted, self._unkept = self._unkept, None
         if wanted is None:
             return
-        if "settings" in self._study.user_attrs:  # another process has begun the study since
+        if "settings" in self._attributes():  # another process has begun the study since
             self.check_settings(wanted)
             return
-        with self._writing("the settings"):
+        with self._reaching("the settings can't be kept in"):
             self._study.set_user_attr("settings", wanted)
 
     def release(self) -> None:
         self._lock.release()
 
     def load(self) -> list[Trial]:
+        with self._reaching("the trials can't be read from"):
+            kept = self._study.get_trials(deepcopy=False)
         found = [
             trial_from_json(trial.user_attrs["trial"])
-            for trial in self._study.get_trials(deepcopy=False)
+            for trial in kept
             if "trial" in trial.user_attrs
         ]
         return sorted(found, key=lambda trial: trial.number)
@@ -232,7 +236,6 @@ class OptunaStore:
     def add(self, trial: Trial) -> None:
         import optuna
 
-        self.hold()  # still: a database that was restarted has forgotten who had it
         failed = trial.state == "failed"
         attributes = {"id": trial.id, "batch": trial.batch, "stage": trial.stage}
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
@@ -246,11 +249,12 @@ class OptunaStore:
             user_attrs={**attributes, "trial": trial_to_json(trial)},
             intermediate_values={e: s for e, s in trial.reports.items() if math.isfinite(s)},
         )
-        with self._writing(f"trial {trial.id}"):
+        with self._reaching(f"trial {trial.id} can't be kept in"):
+            self._lock.hold()  # still: a database that was restarted has forgotten who had it
             self._study.add_trial(found)
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
+    def _reaching(self, what: str) -> Iterator[None]:
         """Turns what the database refuses into one line.
 
         Raises:
@@ -265,8 +269,9 @@ class OptunaStore:
             cause = error.__cause__ or error
             reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
             raise SearchError(
-                f"{what} can't be kept in {self._where}: {reason}; what was kept before is safe: "
-                "mend that, and the same command goes on"
+                f"{what} {self._where}: {reason}; what was kept before is safe: mend that, and the "
+                "same command goes on; trials whose results were not kept are evaluated again (a "
+                "training that had ended leaves its score in its folder, where it is read)"
             ) from error
 
     def _items(self) -> list[tuple[str, optuna.distributions.BaseDistribution]]:
@@ -274,7 +279,7 @@ class OptunaStore:
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(settings))
-        before = self._study.user_attrs.get("settings")
+        before = self._attributes().get("settings")
         if before is None:
             self._unkept = now  # until this process may write
             return
@@ -287,12 +292,16 @@ class OptunaStore:
 
     def note(self, name: str, value: Any) -> None:
         plain, key = _plain(value), f"{_NOTE}{name}"
-        if self._study.user_attrs.get(key) != plain:
-            with self._writing(name):
+        if self._attributes().get(key) != plain:
+            with self._reaching(f"{name} can't be kept in"):
                 self._study.set_user_attr(key, plain)
 
+    def _attributes(self) -> dict[str, Any]:
+        with self._reaching("the study can't be read from"):
+            return self._study.user_attrs
+
     def notes(self) -> dict[str, Any]:
-        attributes = self._study.user_attrs
+        attributes = self._attributes()
         return {k.removeprefix(_NOTE): v for k, v in attributes.items() if k.startswith(_NOTE)}
 
 
@@ -358,28 +367,6 @@ def _text(value: Any) -> str:
 
 def _param(distribution: Any, value: Any) -> Any:
     return _text(value) if hasattr(distribution, "choices") else value
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Opens a storage that waits for a busy database and outlives a restart of it."""
-    from optuna.storages import RDBStorage
-    from sqlalchemy.engine import make_url
-
-    if make_url(url).get_backend_name() == "sqlite":
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
-    plain = with_driver(url).render_as_string(hide_password=False)
-    return RDBStorage(plain, engine_kwargs={"pool_pre_ping": True})
-
-
-def without_password(url: str) -> str:
-    """Returns a URL as it may be printed."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:  # no URL: nothing to hide
-        return url
 
 
 def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -145,15 +147,42 @@ def test_the_report_has_the_trials_and_the_commands(run: Path) -> None:
 def test_the_report_of_a_run_that_has_just_begun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fbnetv3.cli.search import _read_config
     from fbnetv3.search.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
-    cfg = _read_config("model_zoo/search/digits.yaml", [*SMALL[2:], "OUTPUT_DIR", str(folder.path)])
+    folder.path.mkdir()
+    cfg = search._read_config(
+        "model_zoo/search/digits.yaml", [*SMALL[2:], "OUTPUT_DIR", str(folder.path)]
+    )
+    search._build(cfg)  # makes the study, before config.yaml is written
     folder.keep_config(cfg.dump(), {})
     with folder.locked():  # somebody else's; a report only reads
         assert _main(["--report", str(folder.path)]) == 0
     assert "nothing to draw" in _report_of(folder.path)
+
+
+def test_places_elsewhere_are_repeated_by_the_commands_that_a_run_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fbnetv3.search.run_folder import RunFolder
+
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    places = ["SEARCH.STORAGE", url, "SEARCH.CANDIDATES", "s3://bucket/a run"]
+    places += ["SEARCH.RAY.ADDRESS", "10.0.0.1:6379"]
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    opts = [*SMALL[2:], "OUTPUT_DIR", str(folder.path), *places]
+    cfg = search._read_config("model_zoo/search/digits.yaml", opts)
+    search._build(cfg)
+    folder.keep_config(cfg.dump(), {})
+    told = shlex.split(search.resume_command(folder.path, cfg))
+    parsed = search.make_parser().parse_intermixed_args(told[told.index("--config-file") :])
+    folder.check_config(search._read_config(parsed.config_file, parsed.opts).dump(), ())
+    assert f"SEARCH.STORAGE {url}" in _error(capsys, ["--report", str(folder.path)])
+    assert _main(["--report", str(folder.path), *places[:2]]) == 0
+    text = _report_of(folder.path)
+    assert f"--report {folder.path} SEARCH.STORAGE {url}" in text
+    assert shlex.join(told) in html.unescape(text)
 
 
 def test_the_study_has_what_dashboards_show(run: Path) -> None:
@@ -220,8 +249,8 @@ def test_budgets_that_cannot_be_met(run: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_names_of_winners_tell_the_budget() -> None:
-    assert search_evolve._name("macs", 1.5e6) == "best_macs_1.5M"
-    assert search_evolve._name("latency_ms", 2.5) == "best_latency_2.5ms"
+    assert search_evolve.winner_name("macs", 1.5e6) == "best_macs_1.5M"
+    assert search_evolve.winner_name("latency_ms", 2.5) == "best_latency_2.5ms"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fbnetv3.search import Trial
+from fbnetv3.search import JointNAS, Trial
+from projects.scale import simulate
 from projects.scale.simulate import SimulatedWorkers, made_up_times, recorded_times
 
 
@@ -52,3 +59,45 @@ def test_made_up_times_are_one_on_average() -> None:
     random = np.random.default_rng(0)
     draw = made_up_times(0.25)
     assert np.mean([draw(1.0, random) for _ in range(2000)]) == pytest.approx(1.0, rel=0.02)
+
+
+def _simulated(batch_size: int) -> dict[str, Any]:
+    """Runs a search of two batches, in memory."""
+    return simulate.simulate(
+        argparse.Namespace(
+            problem="trainings", workers=4, batch_size=batch_size, iterations=2, ahead=0,
+            spread=0.25, times=None, seed=0, storage=False,
+        )
+    )  # fmt: skip
+
+
+@contextmanager
+def _calls() -> Iterator[list[int]]:
+    """Counts calls of functions, built-in ones among them."""
+    count = [0]
+
+    def note(frame: object, what: str, argument: object) -> None:
+        count[0] += what in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        yield count
+    finally:
+        sys.setprofile(None)
+
+
+def test_the_calls_for_a_trial_do_not_grow_with_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = partial(JointNAS, pool_size=1024, predictor="random", pretrain=False)
+    monkeypatch.setattr(simulate, "JointNAS", small)
+    _simulated(1)  # what is made once in a process
+    found = []
+    for batch_size in (100, 200, 400):
+        with _calls() as count:
+            result = _simulated(batch_size)
+        found.append(count[0])
+        assert result["trials"] == 2 * batch_size
+        assert 0 < result["busy"] <= 1
+    # twice as many more trials are twice as much more work, not four times
+    assert 0 < found[2] - found[1] < 2.4 * (found[1] - found[0])

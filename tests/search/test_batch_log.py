@@ -80,6 +80,37 @@ def test_with_trials_ahead_the_order_is_in_it(tmp_path: Path, stop: int) -> None
     assert all(ids[t.number] == t.id for t in proposed)
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["alone", "killed"])
+def test_a_note_is_in_one_file(tmp_path: Path, is_killed: bool) -> None:
+    log, trials, notes = BatchLog(tmp_path), list[Trial](), dict[str, Any]()
+    for number in range(8):
+        trial = Trial(f"{number}", number, number, {})
+        trial.finish(1.0)
+        trials.append(trial)
+        if number != 4:  # finished before any further one was proposed
+            notes |= {f"running_at_batch_{n}": [n] * 50 for n in range(1, number + 2)}
+        log = BatchLog(tmp_path) if is_killed else log
+        log.write(trials, {}, notes)
+    heads = [_head(path)["notes"] for path in sorted(tmp_path.iterdir())]
+    assert [list(found) for found in heads[:3]] == [[f"running_at_batch_{n}"] for n in (1, 2, 3)]
+    assert sum(map(len, heads)) == len(notes) == 8
+    assert log.read().notes == notes
+
+
+def _head(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    return found
+
+
+def test_files_that_repeat_notes_are_read(tmp_path: Path) -> None:
+    # as they were written at first
+    notes = {"running_at_batch_1": [3], "running_at_batch_2": [5]}
+    log = _logged(_batches(problem.search(), 2), tmp_path)
+    for path in tmp_path.iterdir():
+        _changed(path, 0, notes=notes)
+    assert log.read().notes == notes
+
+
 def test_a_batch_proposed_from_unfinished_ones_is_not_repeated() -> None:
     done = [Trial(f"{n}", n, n // 2, {}) for n in (0, 1, 2, 3, 6, 7)]
     notes = {"running_at_batch_1": [1], "running_at_batch_2": [2, 3], "running_at_batch_3": [4]}

@@ -33,3 +33,42 @@ def test_trials_of_an_earlier_process_count() -> None:
     progress("finish", _finished(2, 1.0))
     assert "[3/4]" in stream.getvalue()
     assert "best 3.00" in stream.getvalue()
+
+
+def test_scores_that_change_between_batches_are_looked_at_again() -> None:
+    stream = io.StringIO()
+    progress = SearchProgress(4, stream)
+    first, second = _finished(0, 48.0), _finished(1, 40.0)
+    progress("finish", first)
+    progress("finish", second)
+    second.score = 50.0  # the best one's stays as it was
+    third = _finished(2, 1.0)
+    third.batch = 1
+    progress("finish", third)
+    assert "best 50.00" in stream.getvalue()
+
+
+class _Counted(Trial):
+    """Counts how often scores are read."""
+
+    reads = 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "score":
+            _Counted.reads += 1
+        return super().__getattribute__(name)
+
+
+def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
+    progress, reads = SearchProgress(300, io.StringIO()), []
+    for number in range(300):
+        before = _Counted.reads
+        trial = _Counted(f"t{number}", number, 0, {})
+        progress("start", trial)
+        for epoch in range(1, 4):
+            trial.report(epoch, 0.5)
+            progress("report", trial)
+        trial.finish(float(number % 97))
+        progress("finish", trial)
+        reads.append(_Counted.reads - before)
+    assert max(reads[200:]) <= max(reads[10:100])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-from fbnetv3.search import SearchError
-from fbnetv3.search.study_lock import study_lock
+from fbnetv3.search import SearchError, Trial
+from fbnetv3.search.database import with_driver
+from fbnetv3.search.study_lock import PostgresLock, study_lock
 from tests.search import postgres, problem
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOLD = """
 import sys, time
-from fbnetv3.search.study_lock import study_lock
+from fbnetv3.search.database import with_driver
+from fbnetv3.search.study_lock import PostgresLock, study_lock
 lock = study_lock(sys.argv[1], "jointnas")
 lock.hold()
 print("held", flush=True)
@@ -80,15 +85,51 @@ def _hold_soon(lock: object) -> None:
             time.sleep(0.05)
 
 
-def test_searches_of_one_process_share_it_and_the_last_gives_it_back(url: str) -> None:
-    first, second = study_lock(url, "jointnas"), study_lock(url, "jointnas")
-    for lock in (first, second, first):
-        lock.hold()
-    second.release()
-    first.release()
+def _is_free(url: str) -> bool:
+    """Tells whether another process gets the lock."""
     code = HOLD.replace("time.sleep(600)", "")
-    done = subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=False)
-    assert done.returncode == 0
+    command = [sys.executable, "-c", code, url]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert ("held" in done.stdout) != ("in use by process" in done.stderr)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_searches_of_one_process_share_it_and_the_last_gives_it_back(
+    url: str, order: tuple[int, int]
+) -> None:
+    locks = study_lock(url, "jointnas"), study_lock(url, "jointnas")
+    for lock in (*locks, locks[0]):
+        lock.hold()
+    locks[order[0]].release()
+    locks[order[1]].hold()
+    assert not _is_free(url)
+    locks[order[1]].release()
+    assert _is_free(url)
+
+
+def test_a_search_that_is_dropped_gives_it_back(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    study_lock(url, "jointnas").hold()
+    assert _is_free(url)
+
+
+def test_a_process_of_the_same_number_and_host_name_is_another(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as in two containers
+    name = "process 1 on box"
+    given = f"import fbnetv3.search.study_lock as m\nm.owner_here = lambda: {name!r}\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", given + HOLD, url], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    monkeypatch.setattr("fbnetv3.search.study_lock.owner_here", lambda: name)
+    with pytest.raises(SearchError, match=f"in use by {name}"):
+        study_lock(url, "jointnas").hold()
+    process.kill()
+    process.wait()
 
 
 def test_a_search_of_a_study_in_use_is_refused_before_anything_trains(
@@ -125,14 +166,88 @@ def test_postgres_keeps_the_same_trials_as_memory(server: postgres.Server) -> No
 def test_a_restarted_server_costs_no_trial(server: postgres.Server) -> None:
     wanted = problem.summary(problem.search().run(problem.evaluate))
 
-    def evaluate(trial: object) -> float:
-        if trial.number == 5:  # type: ignore[attr-defined]
+    def evaluate(trial: Trial) -> float:
+        if trial.number == 5:
             server.stop()
             server.start()
-        return problem.evaluate(trial)  # type: ignore[arg-type]
+        return problem.evaluate(trial)
 
     found = problem.search(storage=server.url, study="restarted").run(evaluate)
     assert problem.summary(found) == wanted
+
+
+class _Starting(logging.Handler):
+    """Starts a server as soon as a search says that it waits for it."""
+
+    def __init__(self, server: postgres.Server) -> None:
+        super().__init__()
+        self._server = server
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+        self._server.start()
+
+
+def test_a_session_that_the_server_still_believes_in_is_ended(server: postgres.Server) -> None:
+    lock = PostgresLock(with_driver(server.url), "lost")
+    lock.hold()
+    lost, lock._connection = lock._connection, None  # as where the network was gone
+    lock.hold()
+    assert lost is not None
+    with pytest.raises(OperationalError):
+        lost.execute(text("SELECT 1"))
+    with pytest.raises(SearchError, match="in use by process"):
+        PostgresLock(with_driver(server.url), "lost").hold()
+    lock.release()
+
+
+def test_a_server_that_is_down_for_a_while_is_waited_for(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = problem.summary(problem.search().run(problem.evaluate))
+    starting = _Starting(server)
+    logger = logging.getLogger("fbnetv3.search.study_lock")
+    monkeypatch.setattr(logger, "handlers", [starting])
+
+    def evaluate(trial: Trial) -> float:
+        if trial.number == 5:
+            server.stop()
+        return problem.evaluate(trial)
+
+    found = problem.search(storage=server.url, study="waited").run(evaluate)
+    assert problem.summary(found) == wanted
+    assert ["does not answer" in told for told in starting.told] == [True]
+
+
+def test_a_server_that_stays_down_is_one_line_and_the_search_goes_on_later(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbnetv3.search.study_lock._PATIENCE_S", 0.0)
+    wanted = problem.summary(problem.search().run(problem.evaluate))
+    evaluated: list[str] = []
+
+    def evaluate(trial: Trial) -> float:
+        if len(evaluated) == 5:
+            server.stop()
+        evaluated.append(trial.id)
+        return problem.evaluate(trial)
+
+    search = problem.search(storage=server.url, study="down")
+    try:
+        with pytest.raises(SearchError, match=r"trial \w+ can't be kept in .*refused.*again") as it:
+            search.run(evaluate)
+        assert len(str(it.value).splitlines()) == 1
+        for ask in (search.ask, lambda: problem.search(storage=server.url)):
+            with pytest.raises(SearchError, match="refused"):
+                ask()
+        search.close()
+    finally:
+        server.start()
+    found = problem.search(storage=server.url, study="down").run(evaluate)
+    assert problem.summary(found) == wanted
+    # all but the one that could not be kept
+    assert sorted(set(evaluated)) == sorted([*evaluated[:5], *evaluated[6:]])
 
 
 def test_a_database_in_memory_has_no_lock() -> None:
