@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli.run_watch import RunWatch
 from fbnetv3.cli.search_evolve import BUDGETS, evolve_budgets, flag, write_trained
 from fbnetv3.cli.search_places import READING, check_places
 from fbnetv3.cli.search_results import (
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
     from fbnetv3.search.run_folder import RunFolder
-    from fbnetv3.search.trials import Trial
 
 _EPILOG = """\
 examples:
@@ -227,22 +226,11 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     node = cfg.SEARCH
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
     progress = SearchProgress(total, sys.stdout, batches=node.ITERATIONS)
-    rounds: set[int] = set()
-    running: Counter[int] = Counter()  # trials by batch
     log = BatchLog(folder.log)
     scored_by = json.loads(json.dumps(identity(cfg)))
     logged = None if restore is None else _read_log(restore, scored_by)
 
-    def watch(event: str, trial: Trial) -> None:
-        if event == "start" and trial.batch not in rounds:
-            rounds.add(trial.batch)
-            for number, card in list(enumerate(search.result().cards, start=1))[-1:]:
-                progress.say(f"round {number}: {card}")
-        progress(event, trial)
-        running[trial.batch] += {"start": 1, "finish": -1}.get(event, 0)
-        if event == "finish" and not running[trial.batch]:
-            log.write(search.trials, search.settings, search.order, scored_by)
-
+    watch = RunWatch(progress, log, scored_by)
     executor = executor_from_config(cfg)
     check_trainings(cfg, space_from_config(cfg))
     place = str(folder.candidates)
@@ -252,7 +240,7 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         place = f"{node.CANDIDATES.rstrip('/')}/{name}"
     if is_uri(place):
         Mirror(place).check()
-    search = _build(cfg, executor=executor, watch=watch)
+    watch.search = search = _build(cfg, executor=executor, watch=watch)
     for line in _plan_lines(cfg, search):
         progress.say(line)
     if logged is not None:
@@ -267,7 +255,7 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         progress.replayed(finished)
     with progress:
         result = search.run(TrainEvaluator(cfg.dump(), place))
-    log.write(search.trials, search.settings, search.order, scored_by)  # what a kill kept from it
+    watch.keep()  # what a kill kept from the log
     _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)
 

@@ -3,14 +3,17 @@
     python -m projects.scale.simulate --workers 1000 --batch-size 1000 --iterations 10
     python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
 
-All but the trainings is real: pool, predictors, proposals, the storage. A training's score is that
+All but the trainings is real: pool, predictors, proposals, the storage, and what the command line does
+at each event: lines, report cards, the log of finished batches. A training's score is that
 of a problem of projects/search_quality, by default one on the paper's space. Its time is one unit
 on average: half of it in proportion to its MACs, times a log-normal factor (``--spread``); or, with
 ``--times``, as in a search that was run: by a line through that one's times and MACs, times a
 factor drawn from those that its trainings were off the line. Prints one line of json:
 
-* ``deciding_ms``: CPU time of the coordinator a trial, without the storage's and the first set-up;
+* ``deciding_ms``: CPU time of the coordinator a trial, without the first set-up and what follows;
 * ``storing_ms``: CPU time a trial in the storage;
+* ``telling_ms``: CPU time a trial for lines, report cards and the log;
+* ``growth``: the three of each tenth of the search, and the trials by then;
 * ``database_kb``, ``memory_mb``: size a trial of the storage's file; largest size of the process;
 * ``busy``: share of the workers' time in stage 1 that was spent on trainings, and
   ``busy_proposing`` until the last batch was proposed, after which workers run out of work;
@@ -29,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +40,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from fbnetv3.cli.run_watch import RunWatch
 from fbnetv3.search import JointNAS, Trial
+from fbnetv3.search.batch_log import BatchLog
 from fbnetv3.search.executor import Evaluate, Finished, More
+from fbnetv3.search.progress import SearchProgress
 from projects.search_quality import problems
 
 Times = Callable[[float, np.random.Generator], float]
@@ -70,6 +77,29 @@ def recorded_times(path: Path) -> Times:
     return draw
 
 
+class Stopwatch:
+    """CPU seconds spent in some blocks of code."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._begin: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """So far, a block that runs included."""
+        running = 0.0 if self._begin is None else time.process_time() - self._begin
+        return self._before + running
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Adds what the block takes."""
+        self._begin = time.process_time()
+        try:
+            yield
+        finally:
+            self._before, self._begin = self.seconds, None
+
+
 class SimulatedWorkers:
     """An executor whose workers take time on a clock of their own.
 
@@ -80,15 +110,20 @@ class SimulatedWorkers:
         seed: of their random part.
 
     Attributes:
+        mean: see above; may be told later.
         busy: sum of the training times so far.
         clock: time so far.
         proposing: share of the workers' time at work when trials last came.
+        inside: CPU time in :meth:`run`, of which
+        telling: in telling results, and
+        asking: in asking for more trials.
     """
 
     def __init__(self, count: int, mean: float, times: Times, seed: int) -> None:
-        self._count, self._mean, self._times = count, mean, times
+        self._count, self._times, self.mean = count, times, mean
         self._random = np.random.default_rng([seed, 51])
         self.busy = self.clock = self.proposing = 0.0
+        self.inside, self.telling, self.asking = Stopwatch(), Stopwatch(), Stopwatch()
 
     def run(
         self,
@@ -96,6 +131,16 @@ class SimulatedWorkers:
         trials: Sequence[Trial],
         finished: Finished,
         more: More | None = None,
+    ) -> None:
+        with self.inside.running():
+            self._run(evaluate, trials, finished, more)
+
+    def _run(
+        self,
+        evaluate: Evaluate,
+        trials: Sequence[Trial],
+        finished: Finished,
+        more: More | None,
     ) -> None:
         waiting, running = list(trials)[::-1], list[tuple[float, int, Trial]]()
         while waiting or running:
@@ -105,34 +150,21 @@ class SimulatedWorkers:
                 self.busy += took
                 heapq.heappush(running, (self.clock + took, trial.number, trial))
             self.clock, _, trial = heapq.heappop(running)
-            finished(trial, evaluate(trial), None)
-            found = list(more() if more else ())
+            score = evaluate(trial)
+            with self.telling.running():
+                finished(trial, score, None)
+            with self.asking.running():
+                found = list(more() if more else ())
             if found:
                 ahead = sum(end - self.clock for end, _, _ in running)
                 self.proposing = (self.busy - ahead) / (self._count * self.clock)
             waiting[:0] = found[::-1]
 
     def _duration(self, trial: Trial) -> float:
-        return self._times(trial.statistics["macs"] / self._mean, self._random)
+        return self._times(trial.statistics["macs"] / self.mean, self._random)
 
     def close(self) -> None:
         return
-
-
-class Stopwatch:
-    """CPU seconds spent in some blocks of code."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Adds what the block takes."""
-        begin = time.process_time()
-        try:
-            yield
-        finally:
-            self.seconds += time.process_time() - begin
 
 
 def simulate(args: argparse.Namespace) -> dict[str, Any]:
@@ -141,9 +173,32 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     median, best = problems.reference(args.problem)
     noise = np.random.default_rng([args.seed, 52])
     times = recorded_times(args.times) if args.times else made_up_times(args.spread)
-    whole, storing = Stopwatch(), Stopwatch()
-    with tempfile.TemporaryDirectory() as folder:
+    total = args.batch_size * args.iterations
+    workers = SimulatedWorkers(args.workers, 1.0, times, args.seed)
+    whole, showing = Stopwatch(), Stopwatch()
+    marks = [(0, 0.0, 0.0, 0.0)]
+
+    def watch(event: str, trial: Trial) -> None:
+        with showing.running():
+            shown(event, trial)
+        if event == "finish":
+            told.append(trial)
+            if len(told) % max(1, total // 10) == 0:
+                marks.append((len(told), *spent()))
+
+    def spent() -> tuple[float, float, float]:
+        """Returns the seconds so far for deciding, storing and telling."""
+        deciding = whole.seconds - workers.inside.seconds + workers.asking.seconds
+        return deciding, workers.telling.seconds - showing.seconds, showing.seconds
+
+    def evaluate(trial: Trial) -> float:
+        return float(problem.measure([trial.config], noise)[0])
+
+    told: list[Trial] = []
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         database = Path(folder) / "search.db"
+        progress = SearchProgress(total, nowhere, batches=args.iterations)
+        shown = RunWatch(progress, BatchLog(Path(folder) / "log"), {})
         search = JointNAS(
             problem.space,
             statistics=problem.statistics,
@@ -153,45 +208,42 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
             ahead=args.ahead,
             finalists=0,
             early_stop_threshold=None,
+            executor=workers,
             storage=f"sqlite:///{database}" if args.storage else None,
             seed=args.seed,
+            watch=watch,
         )
-        workers = SimulatedWorkers(
-            args.workers, float(search.plan.pool.statistics["macs"].mean()), times, args.seed
-        )
-        told: list[Trial] = []
-
-        def finished(trial: Trial, score: float | None, reason: str | None) -> None:
-            told.append(trial)
-            with storing.running():
-                search.tell([trial], [score], [reason])
-
-        def waiting() -> list[Trial]:
-            with whole.running():
-                found = [t for t in search.ask() if t.number not in started]
-            started.update(t.number for t in found)
-            return found
-
-        def evaluate(trial: Trial) -> float:
-            return float(problem.measure([trial.config], noise)[0])
-
-        started: set[int] = set()
-        while trials := waiting():
-            workers.run(evaluate, trials, finished, waiting if args.ahead else None)
+        workers.mean = float(search.plan.pool.statistics["macs"].mean())
+        shown.search = search
+        with whole.running():
+            search.run(evaluate)
         size = database.stat().st_size if args.storage else 0
     scores = [t.score or -np.inf for t in told]
     truth = problem.truth([told[int(np.argmax(scores))].config])[0]
     count = len(told)
+    deciding, storing, telling = (round(1e3 * seconds / count, 2) for seconds in spent())
     return {
         "trials": count,
-        "deciding_ms": round(1e3 * whole.seconds / count, 2),
-        "storing_ms": round(1e3 * storing.seconds / count, 2),
+        "deciding_ms": deciding,
+        "storing_ms": storing,
+        "telling_ms": telling,
+        "growth": _growth(marks),
         "database_kb": round(size / 1e3 / count, 2),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "busy": round(workers.busy / (args.workers * workers.clock), 3),
         "busy_proposing": round(workers.proposing, 3) if args.ahead else None,
         "regret": round(float((best - truth) / (best - median)), 4),
     }
+
+
+def _growth(marks: Sequence[tuple[int, float, float, float]]) -> list[list[float]]:
+    """Returns (trials, milliseconds a trial for deciding, storing, telling) of each part."""
+    found = []
+    for before, after in pairwise(marks):
+        count = after[0] - before[0]
+        parts = zip(before[1:], after[1:], strict=True)
+        found.append([after[0], *(round(1e3 * (b - a) / count, 2) for a, b in parts)])
+    return found
 
 
 def main() -> None:
