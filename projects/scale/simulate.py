@@ -3,8 +3,8 @@
     python -m projects.scale.simulate --workers 1000 --batch-size 1000 --iterations 10
     python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
 
-All but the trainings is real: pool, predictors, proposals, the storage, and what the command line does
-at each event: lines, report cards, the log of finished batches. A training's score is that
+All but the trainings is real: pool, predictors, proposals, the storage, and what the command line
+does at each event: lines, report cards, the log of finished batches. A training's score is that
 of a problem of projects/search_quality, by default one on the paper's space. Its time is one unit
 on average: half of it in proportion to its MACs, times a log-normal factor (``--spread``); or, with
 ``--times``, as in a search that was run: by a line through that one's times and MACs, times a
