@@ -91,7 +91,7 @@ class Keeper:
         return ("begun",)
 
     def message(self) -> tuple[Any, ...]:
-        """Returns the next report, the result, or the cause of the process's death."""
+        """Returns the next report, how the trial ended, or the cause of the process's death."""
         worker = self._worker
         assert worker is not None
         try:
@@ -99,7 +99,7 @@ class Keeper:
         except (EOFError, OSError):
             # while it is stopped, another thread waits for its end
             return "died", "was stopped" if self._is_stopped else worker.cause_of_death()
-        if found[0] == "result":
+        if found[0] != "report":
             worker.trial = None
         return found
 
