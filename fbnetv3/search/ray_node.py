@@ -85,10 +85,18 @@ class Keeper:
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
         """Hands a trial to the process; starts one where there is none, or none any more."""
         if self._worker is None or not self._worker.process.is_alive():
-            os.environ.update(self._here.environment, OMP_NUM_THREADS=str(self._threads))
+            os.environ.update(self._environment())
             self._worker = Worker(self._payload, self._threads, self._here.folder)
         self._worker.start(Trial.from_dict(trial))
         return ("begun",)
+
+    def _environment(self) -> dict[str, str]:
+        import ray
+
+        found = {**self._here.environment, "OMP_NUM_THREADS": str(self._threads)}
+        if not ray.get_gpu_ids():  # Ray hides GPUs from those only that it gives one
+            found["CUDA_VISIBLE_DEVICES"] = ""
+        return found
 
     def message(self) -> tuple[Any, ...]:
         """Returns the next report, how the trial ended, or the cause of the process's death."""
