@@ -219,6 +219,11 @@ def _ray(cfg: Any) -> Executor:
     node, device = cfg.SEARCH, cfg.MODEL.DEVICE.partition(":")[0]
     # auto takes a GPU where there is one: known when the cluster is
     gpus = _GPUS.get(device) if node.RAY.GPUS < 0 else node.RAY.GPUS
+    if device == "cuda" and gpus == 0:
+        raise SearchError(
+            f"SEARCH.RAY.GPUS={gpus:g} hides the GPUs that MODEL.DEVICE={cfg.MODEL.DEVICE} asks "
+            "for; set it above 0, or MODEL.DEVICE auto or cpu"
+        )
     return RayWorkers(
         node.RAY.WORKERS or None,
         cpus=node.RAY.CPUS or node.THREADS,

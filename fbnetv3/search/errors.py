@@ -11,3 +11,7 @@ class SearchError(FBNetError):
 
 class InfeasibleError(SearchError):
     """No, or nearly no, candidate meets the constraints; the message has the nearest bound."""
+
+
+class PlaceError(SearchError):
+    """The disk, folder or URI of a candidate can't be used: a fault of no candidate."""

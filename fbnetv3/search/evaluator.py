@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet_space import FBNetSpace
 from fbnetv3.search.mirror import Mirror, is_uri
 from fbnetv3.search.trials import Trial
+
+_log = logging.getLogger(__name__)
+_CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
 
 
 def get_search_cfg() -> CfgNode:
@@ -158,9 +162,11 @@ class TrainEvaluator:
 
     def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
         """Trains and scores in a folder; ``keep`` is called when there is something to keep."""
-        done = _read_json(folder / "result.json")
-        reports = {int(e): s for e, s in _read_json(folder / "scores.json").items()}
-        if done.get("max_epochs", -1) != trial.max_epochs:
+        done, told = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
+        if told is None:  # what went on from a checkpoint would not tell those before it
+            _remove(folder, _CHECKPOINTS)
+        reports = {int(e): s for e, s in (told or {}).items()}
+        if not done or not reports or done.get("max_epochs", -1) != trial.max_epochs:
             done = {}
         for epoch, score in reports.items():
             trial.report(epoch, score)
@@ -179,7 +185,7 @@ class TrainEvaluator:
         _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep())
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
-        self._tidy(folder, keep_weights=search_cfg.SEARCH.KEEP_WEIGHTS)
+        _remove(folder, _CHECKPOINTS, *(() if search_cfg.SEARCH.KEEP_WEIGHTS else (_WEIGHTS,)))
         keep()
         return score
 
@@ -187,12 +193,6 @@ class TrainEvaluator:
         cfg = get_search_cfg()
         cfg.merge_from_other_cfg(parse_mapping(self.config))
         return cfg
-
-    def _tidy(self, folder: Path, *, keep_weights: bool) -> None:
-        patterns = ["checkpoint_*.pt"] if keep_weights else ["checkpoint_*.pt", "*.safetensors"]
-        for pattern in patterns:
-            for path in folder.glob(pattern):
-                path.unlink()
 
 
 def _keep_nothing() -> None:
@@ -251,11 +251,24 @@ def _part(source: str, classes: int, held: int, seed: int, part: int) -> ImageDa
     return dataset.split(held, seed)[part] if held else dataset
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Returns what a file holds: nothing where there is none, None where it is torn."""
     if not path.exists():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    _log.warning("%s is torn, and as if it were not there: its candidate trains again", path)
+    return None
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _write_json(path: Path, values: Mapping[Any, Any]) -> None:

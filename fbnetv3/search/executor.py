@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -14,7 +13,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from fbnetv3.search.errors import SearchError
+from fbnetv3.search.errors import PlaceError, SearchError
+from fbnetv3.search.place import fault_of_place
+from fbnetv3.search.ties import die_with_parent, may_have_children
 from fbnetv3.search.trials import Trial
 
 Evaluate = Callable[[Trial], float | None]
@@ -29,8 +30,9 @@ PATIENCE_S = 30.0
 class Executor(Protocol):
     """Runs evaluations.
 
-    An exception fails its trial alone, with the reason; KeyboardInterrupt ends the run. Trials
-    may finish in any order.
+    An exception fails its trial alone, with the reason. KeyboardInterrupt ends the run, and so
+    does a full or forbidden disk, which is no trial's fault: the trial stays without a result.
+    Trials may finish in any order.
     """
 
     def run(
@@ -43,6 +45,9 @@ class Executor(Protocol):
         """Evaluates each trial and calls ``finished`` for it; returns when all are done.
 
         What ``more`` gives is evaluated, too. None: nothing.
+
+        Raises:
+            PlaceError: an evaluation can't use its disk, folder or URI.
         """
 
     def close(self) -> None:
@@ -70,10 +75,21 @@ class InProcess:
 
 
 def _attempt(evaluate: Evaluate, trial: Trial) -> tuple[float | None, str | None]:
+    """Returns the score, or None and the reason of failure.
+
+    Raises:
+        PlaceError: the reason is none of the trial's.
+    """
     try:
         score = evaluate(trial)
     except Exception as error:  # of the user's code: any
-        return None, describe(error)
+        fault = fault_of_place(error)
+        if fault is None:
+            return None, describe(error)
+        raise PlaceError(
+            f"trial {trial.id} can't be evaluated: {fault}; it has not failed, and finished "
+            "trials are kept: mend that, and the same command goes on"
+        ) from error
     return (None, "no score was returned") if score is None else (score, None)
 
 
@@ -278,7 +294,11 @@ class Worker:
             return  # dead already: noticed when its answer is waited for
 
     def take(self, message: tuple[Any, ...], finished: Finished) -> None:
-        """Takes a report or a result."""
+        """Takes a report or a result.
+
+        Raises:
+            PlaceError: it is neither, since the trial can't be evaluated here.
+        """
         trial = self.trial
         assert trial is not None
         kind, *content = message
@@ -286,6 +306,8 @@ class Worker:
             trial.report(*content)
             return
         self.trial = None
+        if kind == "place":
+            raise PlaceError(*content)
         finished(trial, *content)
 
     def cause_of_death(self) -> str:
@@ -319,7 +341,8 @@ def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> 
     os.setsid()  # Ctrl-C is for the searching process, which tells its workers to stop
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.chdir(folder)
-    _die_with_parent()
+    may_have_children()
+    die_with_parent()
     evaluate = _unpacked(payload)
     while True:
         try:
@@ -328,9 +351,17 @@ def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> 
             return
         trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
         try:
-            connection.send(("result", *_attempt(evaluate, trial)))
+            connection.send(_outcome(evaluate, trial))
         except (KeyboardInterrupt, OSError):  # asked to stop, or nobody listens any more
             os._exit(1)
+
+
+def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
+    """Evaluates a trial; returns the message of its end."""
+    try:
+        return "result", *_attempt(evaluate, trial)
+    except PlaceError as error:
+        return "place", str(error)
 
 
 def _unpacked(payload: bytes) -> Evaluate:
@@ -347,16 +378,3 @@ def _unpacked(payload: bytes) -> Evaluate:
 
         return complain
     return evaluate
-
-
-def _die_with_parent() -> None:
-    """Ends this process when the searching one is killed: nobody would read its result."""
-    parent = mp.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

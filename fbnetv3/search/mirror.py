@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.search.errors import SearchError
+from fbnetv3.search.errors import PlaceError
 
 _log = logging.getLogger(__name__)
 _LATE, _LAST = "checkpoint_", "result.json"
@@ -30,7 +30,7 @@ class Mirror:
         uri: of the place.
 
     Raises:
-        SearchError: there is no such kind of place, or its driver is not installed.
+        PlaceError: there is no such kind of place, or its driver is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -41,7 +41,7 @@ class Mirror:
             # listings of an hour ago would miss what another node has written since
             self._files, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except Exception as error:  # drivers raise all kinds
-            raise SearchError(
+            raise PlaceError(
                 f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI that fsspec knows "
                 "and has a driver for (s3://: pip install s3fs)"
             ) from error
@@ -50,7 +50,7 @@ class Mirror:
         """Writes a small file and removes it.
 
         Raises:
-            SearchError: that can't be done.
+            PlaceError: that can't be done.
         """
         name = f"{self._root}/.probe_{uuid.uuid4().hex}"
         try:
@@ -58,10 +58,7 @@ class Mirror:
             self._files.pipe_file(name, b"fbnetv3")
             self._files.rm_file(name)
         except Exception as error:  # drivers raise all kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise SearchError(
-                f"SEARCH.CANDIDATES={self._uri!r} can't be written: {reason}"
-            ) from error
+            raise self._error("written", error) from error
 
     @contextmanager
     def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:
@@ -69,13 +66,23 @@ class Mirror:
 
         Args:
             name: of the candidate.
+
+        Raises:
+            PlaceError: the place can't be read.
         """
         with tempfile.TemporaryDirectory(prefix="fbnetv3_") as temporary:
             folder = Path(temporary) / name
             folder.mkdir()
             copy = Copy(self._files, f"{self._root}/{name}", folder)
-            copy.pull()
+            try:
+                copy.pull()
+            except Exception as error:  # drivers raise all kinds
+                raise self._error("read", error) from error
             yield folder, copy
+
+    def _error(self, verb: str, error: Exception) -> PlaceError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return PlaceError(f"SEARCH.CANDIDATES={self._uri!r} can't be {verb}: {reason}")
 
 
 class Copy:

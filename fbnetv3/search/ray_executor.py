@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fbnetv3.search.errors import SearchError
+from fbnetv3.search.errors import PlaceError, SearchError
 from fbnetv3.search.executor import PATIENCE_S, Batch, Evaluate, Finished, Limit, More
 from fbnetv3.search.ray_cluster import Cluster, one_line
 from fbnetv3.search.ray_node import Here, Keeper
@@ -78,6 +78,7 @@ class RayWorkers:
         Raises:
             SearchError: the cluster can't be reached or can't hold a worker, no worker comes up,
                 or a node lacks the folders of the search.
+            PlaceError: an evaluation can't use its disk, folder or URI; names the node.
         """
         import cloudpickle
 
@@ -170,6 +171,10 @@ class RayWorkers:
         seat.trial = seat.asked = None
         batch.finished(trial, score, reason)
 
+    def _place(self, seat: _Seat, batch: Batch, reason: str) -> None:
+        seat.trial = seat.asked = None
+        raise PlaceError(f"node {seat.address}: {reason}")
+
     def _died(self, seat: _Seat, batch: Batch, reason: str) -> None:
         self._seats.remove(seat)
         self._cluster.ray.kill(seat.actor)
@@ -193,6 +198,7 @@ class RayWorkers:
         "begun": _begun,
         "report": _report,
         "result": _result,
+        "place": _place,
         "died": _died,
     }
 

@@ -85,13 +85,21 @@ class Keeper:
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
         """Hands a trial to the process; starts one where there is none, or none any more."""
         if self._worker is None or not self._worker.process.is_alive():
-            os.environ.update(self._here.environment, OMP_NUM_THREADS=str(self._threads))
+            os.environ.update(self._environment())
             self._worker = Worker(self._payload, self._threads, self._here.folder)
         self._worker.start(Trial.from_dict(trial))
         return ("begun",)
 
+    def _environment(self) -> dict[str, str]:
+        import ray
+
+        found = {**self._here.environment, "OMP_NUM_THREADS": str(self._threads)}
+        if not ray.get_gpu_ids():  # Ray hides GPUs from those only that it gives one
+            found["CUDA_VISIBLE_DEVICES"] = ""
+        return found
+
     def message(self) -> tuple[Any, ...]:
-        """Returns the next report, the result, or the cause of the process's death."""
+        """Returns the next report, how the trial ended, or the cause of the process's death."""
         worker = self._worker
         assert worker is not None
         try:
@@ -99,7 +107,7 @@ class Keeper:
         except (EOFError, OSError):
             # while it is stopped, another thread waits for its end
             return "died", "was stopped" if self._is_stopped else worker.cause_of_death()
-        if found[0] == "result":
+        if found[0] != "report":
             worker.trial = None
         return found
 

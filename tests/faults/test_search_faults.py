@@ -15,14 +15,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fbnetv3.search import LocalWorkers, SearchError, Trial
+from fbnetv3.io import atomic_write
+from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
+from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.trials import OptunaStore
 from tests.search import problem
+from tests.search.ray_clusters import ray_workers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL: dict[str, Any] = {"finalists": 3}
@@ -110,21 +115,6 @@ def _never(trial: Trial) -> float:
     pytest.fail("a finished trial was done again")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB, which fills."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False,
-        capture_output=True,
-    )  # fmt: skip
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_full_disk_is_one_line_and_the_search_goes_on_when_there_is_room(
     small_disk: Path, wanted: list[Any]
 ) -> None:
@@ -144,24 +134,91 @@ def test_a_folder_that_cannot_be_written_is_one_line(small_disk: Path) -> None:
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_worker_that_is_stopped_for_a_while(tmp_path: Path, wanted: list[Any]) -> None:
+_EXECUTORS: dict[str, Callable[[], Any]] = {
+    "in process": InProcess,
+    "local": lambda: LocalWorkers(2),
+    "ray": lambda: ray_workers(2),
+}
+
+
+@pytest.mark.parametrize("kind", list(_EXECUTORS))
+@pytest.mark.parametrize("fault", ["full", pytest.param("read-only", marks=pytest.mark.slow)])
+def test_evaluations_that_cannot_write_fail_no_trial(
+    tmp_path: Path, small_disk: Path, wanted: list[Any], kind: str, fault: str
+) -> None:
+    """The database has room for the result of each, also for a failure."""
+    url, begun = f"sqlite:///{tmp_path / 'search.db'}", tmp_path / "begun"
+
     def evaluate(trial: Trial) -> float:
-        if trial.number == 3:
-            (tmp_path / "pid").write_text(str(os.getpid()))
+        with begun.open("a") as file:
+            file.write(f"{trial.id}\n")
+        with atomic_write(small_disk / f"{trial.id}.bin") as temporary:
+            temporary.write_bytes(bytes(100_000))
         return problem.evaluate(trial)
 
-    def stop() -> None:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            time.sleep(0.01)
+    executor = _EXECUTORS[kind]()
+    if fault == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(PlaceError, match="free space or choose a writable folder") as error:
+        problem.search(**SMALL, storage=url, executor=executor).run(evaluate)
+    assert "\n" not in str(error.value)
+    stored = OptunaStore(url, problem.space()).load()
+    assert all(trial.state == "complete" for trial in stored)
+    assert bool(stored) == (fault == "full")
+    begun.unlink()
+    subprocess.run(["mount", "-o", "remount,rw,size=16m", str(small_disk)], check=True)
+    result = problem.search(**SMALL, storage=url, executor=_EXECUTORS[kind]()).run(evaluate)
+    assert problem.summary(result) == wanted
+    assert not {trial.id for trial in stored} & set(begun.read_text().split())
+
+
+def _state(pid: int) -> str:
+    """Returns the state of a process: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_stopped_for_a_while(tmp_path: Path, wanted: list[Any]) -> None:
+    """In the middle of an evaluation, which then waits for nothing but SIGCONT."""
+    finished: list[int] = []
+
+    def evaluate(trial: Trial) -> float:
+        if trial.number == 3:
+            (tmp_path / "new").write_text(str(os.getpid()))
+            (tmp_path / "new").rename(tmp_path / "pid")
+            while not (tmp_path / "go").exists():
+                time.sleep(0.01)
+        return problem.evaluate(trial)
+
+    def stop() -> list[int]:
+        _until((tmp_path / "pid").exists)
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, signal.SIGSTOP)
+        _until(lambda: _state(pid) == "T")
+        (tmp_path / "go").touch()
+        _until(lambda: len(finished) == 7)  # of 8: the other worker has done the rest
         time.sleep(2)
+        before = list(finished)
+        assert _state(pid) == "T"
         os.kill(pid, signal.SIGCONT)
+        return before
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    result = problem.search(**SMALL, executor=LocalWorkers(2)).run(evaluate)
-    thread.join()
+    def watch(event: str, trial: Trial) -> None:
+        if event == "finish":
+            finished.append(trial.number)
+
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(stop)
+        search = problem.search(**SMALL, executor=LocalWorkers(2), watch=watch)
+        result = search.run(evaluate)
+    assert sorted(stopped.result()) == [0, 1, 2, 4, 5, 6, 7]
+    assert finished[7] == 3
     assert problem.summary(result) == wanted
 
 

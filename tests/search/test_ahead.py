@@ -12,6 +12,7 @@ import pytest
 from fbnetv3.search import SearchError, Trial
 from fbnetv3.search.executor import Evaluate, Finished, InProcess, LocalWorkers, More
 from tests.search import problem
+from tests.search.ray_clusters import ray_workers
 
 AHEAD = {"batch_size": 4, "iterations": 6, "ahead": 8, "finalists": 3}
 
@@ -102,10 +103,19 @@ def test_killed_anywhere_no_trial_is_lost_or_done_twice(tmp_path: Path) -> None:
         assert problem.summary(again) == problem.summary(result)
 
 
-@pytest.mark.parametrize("executor", [InProcess(), LocalWorkers(2)], ids=["alone", "workers"])
-def test_executors_take_more_while_they_run(executor: InProcess | LocalWorkers) -> None:
-    result = problem.search(**AHEAD, executor=executor).run(problem.evaluate)
+@pytest.mark.parametrize("kind", ["alone", "local", "ray"])
+def test_executors_take_more_while_they_run(kind: str, tmp_path: Path) -> None:
+    executors = {
+        "alone": InProcess,
+        "local": lambda: LocalWorkers(2),
+        "ray": lambda: ray_workers(2),
+    }
+    changes: dict[str, Any] = {**AHEAD, "storage": f"sqlite:///{tmp_path / 'search.db'}"}
+    result = problem.search(**changes, executor=executors[kind]()).run(problem.evaluate)
     assert len({t.id for t in result.trials}) == 6 * 4 + 3
+    assert all(t.state == "complete" for t in result.trials)
+    again = problem.search(**changes).run(lambda trial: pytest.fail("trained again"))
+    assert problem.summary(again) == problem.summary(result)
 
 
 def test_by_hand_trials_of_several_batches_are_told_in_any_order() -> None:

@@ -70,6 +70,13 @@ def test_ray_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_ray_without_gpus_for_trainings_that_need_one() -> None:
+    cfg = get_search_cfg()
+    cfg.merge_from_list(["SEARCH.EXECUTOR", "ray", "SEARCH.RAY.GPUS", 0.0, "MODEL.DEVICE", "cuda"])
+    with pytest.raises(SearchError, match=r"RAY\.GPUS=0 hides the GPUs that MODEL\.DEVICE=cuda"):
+        executor_from_config(cfg)
+
+
 def test_ray_is_imported_by_those_who_use_it() -> None:
     code = (
         "import sys; from fbnetv3.search.evaluator import get_search_cfg; "

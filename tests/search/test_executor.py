@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,9 @@ from typing import Any
 import pytest
 
 from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
+from fbnetv3.search.errors import PlaceError
 from fbnetv3.search.executor import Executor
+from tests.processes import Start
 from tests.search import problem
 from tests.search.ray_clusters import ray_workers
 
@@ -94,17 +99,41 @@ def test_further_trials_are_taken_while_others_run(executor: Executor) -> None:
     assert found == [0, 1, 2]
 
 
-def test_a_candidate_that_hangs_fails_alone(make: Make) -> None:
+def test_a_full_disk_ends_the_run_and_fails_no_trial(executor: Executor) -> None:
     def evaluate(trial: Trial) -> float:
         if trial.number == 1:
+            raise OSError(errno.ENOSPC, "No space left on device", "/a/b")
+        return 1.0
+
+    told: list[int] = []
+
+    def finished(trial: Trial, score: float | None, reason: str | None) -> None:
+        told.append(trial.number)
+
+    with pytest.raises(PlaceError) as error:
+        executor.run(evaluate, _trials(2), finished)
+    assert 1 not in told
+    assert "trial 1 can't be evaluated: [Errno 28] No space left on device" in str(error.value)
+    assert "the same command goes on" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert _run(executor, lambda trial: 1.0, 2)[1][0] == 1.0
+
+
+def test_a_candidate_that_hangs_fails_alone(make: Make, tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        (tmp_path / f"{trial.number}").write_text(str(os.getpid()))
+        if trial.number == 1:
             time.sleep(600)
+        if trial.number == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return 1.0
 
     begin = time.monotonic()
     found = _run(make(2, timeout=15.0), evaluate, 4)
     assert time.monotonic() - begin < 300
-    assert found[1] == (None, "took longer than 15 s", {})
-    assert [found[i][0] for i in (0, 2, 3)] == [1.0] * 3
+    assert found[1] == found[2] == (None, "took longer than 15 s", {})
+    assert [found[i][0] for i in (0, 3)] == [1.0] * 2
+    assert all(_has_ended(int((tmp_path / name).read_text())) for name in "12")
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
@@ -139,6 +168,85 @@ def test_a_killed_worker_costs_one_attempt(make: Make, tmp_path: Path) -> None:
     assert found[1][:2] == (1.0, None)
     assert found[2][:2] == (None, "its worker was ended by SIGKILL, twice")
     assert found[0][0] == found[3][0] == 1.0
+
+
+def test_workers_may_load_data_in_processes_of_their_own(make: Make) -> None:
+    def evaluate(trial: Trial) -> float:
+        from torch.utils.data import DataLoader
+
+        return float(sum(int(batch) for batch in DataLoader(range(4), num_workers=1)))  # type: ignore[arg-type]
+
+    assert _run(make(1), evaluate, 2) == {0: (6.0, None, {}), 1: (6.0, None, {})}
+
+
+def _with_child(pids: Path) -> None:
+    """Starts a process as a data loader does, in a group of its own; notes this one and that."""
+
+    def wait() -> None:
+        os.setpgid(0, 0)
+        time.sleep(600)
+
+    child = multiprocessing.get_context("fork").Process(target=wait, daemon=True)
+    child.start()
+    pids.write_text(f"{os.getpid()} {child.pid}")
+
+
+def _noted(pids: Path) -> list[int]:
+    """Waits for what :func:`_with_child` notes."""
+    deadline = time.monotonic() + 90
+    while not (pids.exists() and len(pids.read_text().split()) == 2):
+        assert time.monotonic() < deadline, "no evaluation began"
+        time.sleep(0.05)
+    return [int(pid) for pid in pids.read_text().split()]
+
+
+@pytest.mark.parametrize("victim", ["worker", "who started it"])
+def test_children_end_with_a_worker_that_is_killed(
+    make: Make, tmp_path: Path, victim: str, request: pytest.FixtureRequest
+) -> None:
+    if victim != "worker" and request.node.callspec.params["make"] == "local":
+        pytest.skip("that is this process; see the next test")
+
+    def evaluate(trial: Trial) -> float:
+        if not (tmp_path / "pids").exists():
+            _with_child(tmp_path / "pids")
+            os.kill(os.getpid() if victim == "worker" else os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        return 1.0
+
+    assert _run(make(1), evaluate, 1)[0][0] == 1.0
+    assert all(_has_ended(pid) for pid in _noted(tmp_path / "pids"))
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from fbnetv3.search import LocalWorkers, Trial
+from tests.search.test_executor import _with_child
+
+def evaluate(trial):
+    _with_child(Path(sys.argv[1]))
+    time.sleep(600)
+    return 1.0
+
+if __name__ == "__main__":
+    LocalWorkers(1).run(evaluate, [Trial("0", 0, 0, {})], print)
+"""
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["running", "stopped"])
+def test_workers_and_children_end_with_a_search_that_is_killed(
+    tmp_path: Path, start: Start, is_stopped: bool
+) -> None:
+    (tmp_path / "search.py").write_text(SCRIPT)
+    search = start([sys.executable, "search.py", str(tmp_path / "pids")])
+    worker, child = _noted(tmp_path / "pids")
+    if is_stopped:
+        os.kill(worker, signal.SIGSTOP)
+    search.kill()
+    search.wait()
+    assert _has_ended(worker)
+    assert _has_ended(child)
 
 
 def test_a_second_interrupt_ends_workers_that_save(make: Make, tmp_path: Path) -> None:
@@ -269,7 +377,9 @@ def _alone() -> tuple[str, list[tuple]]:
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
+        ("local", 1),
         ("local", 2),
+        pytest.param("local", 8, marks=pytest.mark.slow),
         ("ray", 1),
         pytest.param("ray", 2, marks=pytest.mark.slow),
         pytest.param("ray", 8, marks=pytest.mark.slow),

@@ -9,7 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from fbnetv3.search import SearchError, Trial
+from fbnetv3.search import InProcess, SearchError, Trial
+from fbnetv3.search.errors import PlaceError
 from fbnetv3.search.mirror import Mirror
 
 pytest.importorskip("detectron2")
@@ -148,6 +149,26 @@ def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: 
     assert heard == [1, 2, 3, 4]  # the first two from the scores that were kept, and not again
     assert "result.json" in _names(place, lost.id)
     assert not any(name.startswith("checkpoint_") for name in _names(place, lost.id))
+
+
+def test_a_place_that_cannot_be_reached_fails_no_candidate(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fbnetv3.search.evaluator import TrainEvaluator
+
+    fsspec.filesystem("s3").clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    evaluate, told = TrainEvaluator("", f"{bucket}/gone"), list[Any]()
+    try:
+        with pytest.raises(
+            PlaceError, match=r"SEARCH\.CANDIDATES='s3://.* can't be read: "
+        ) as error:
+            InProcess().run(evaluate, [Trial("a", 0, 0, {})], lambda *r: told.append(r))
+    finally:
+        fsspec.filesystem("s3").clear_instance_cache()
+    assert "the same command goes on" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert told == []
 
 
 def test_a_copy_that_fails_is_made_up_for_by_the_next(

@@ -173,6 +173,54 @@ def test_many_workers_lost_while_idle_cost_nothing(tmp_path: Path) -> None:
     assert found == [(number, 1.0, None) for number in range(count, 2 * count)]
 
 
+# Ray counts GPUs that a machine is said to have, whether or not it has them.
+GPUS = """
+import json, os, sys, time
+from pathlib import Path
+import ray
+from fbnetv3.search import RayWorkers, Trial
+
+folder, together = Path(sys.argv[1]), int(sys.argv[3])
+gpus = None if sys.argv[2] == "None" else float(sys.argv[2])
+
+def evaluate(trial):
+    (folder / trial.id).touch()
+    deadline = time.monotonic() + 120
+    while len(list(folder.iterdir())) < together and time.monotonic() < deadline:
+        time.sleep(0.05)
+    seen = len(list(folder.iterdir()))
+    if together == 1:
+        time.sleep(0.5)
+        (folder / trial.id).unlink()
+    (folder.parent / f"sees{trial.id}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    return float(seen)
+
+if __name__ == "__main__":
+    small = {"object_store_memory": 100_000_000, "include_dashboard": False}
+    ray.init(address="local", num_cpus=4, num_gpus=1, log_to_driver=False, **small)
+    scores = []
+    trials = [Trial(str(i), i, 0, {}) for i in range(4)]
+    workers = RayWorkers(cpus=0.1, gpus=gpus)
+    workers.run(evaluate, trials, lambda trial, score, reason: scores.append(score))
+    workers.close()
+    sees = [path.read_text() for path in folder.parent.glob("sees*")]
+    print(json.dumps({"scores": scores, "sees": sees}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "together", "sees"), [("0.25", 4, "0"), ("None", 1, "0"), ("0.0", 4, "")]
+)
+def test_parts_of_a_gpu(tmp_path: Path, start: Start, gpus: str, together: int, sees: str) -> None:
+    """Four share one where each takes a quarter; who takes none sees none."""
+    imported()
+    (tmp_path / "run").mkdir()
+    out, _ = finish(start([sys.executable, "-c", GPUS, str(tmp_path / "run"), gpus, str(together)]))
+    told = json.loads(out.splitlines()[-1])
+    assert told["scores"] == [float(together)] * 4
+    assert told["sees"] == [sees] * 4
+
+
 def test_a_candidate_that_no_node_can_hold_is_told() -> None:
     ray_workers(1)
     cluster = Cluster("", 1.0, 8.0)
