@@ -134,9 +134,9 @@ def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -
             "first two must be at least 1, the rank from 0 to the machines less one"
         )
     if machines > 1 and url == "auto":
-        raise LaunchError("--dist-url auto works on one machine; give tcp://HOST:PORT of rank 0")
+        raise LaunchError("--dist-url auto works on one machine; give tcp://HOST:PORT of machine 0")
     if url != "auto" and not re.fullmatch(r"tcp://[^/]+:\d+", url):
-        raise LaunchError(f"--dist-url {url!r}: allowed are auto and tcp://HOST:PORT of rank 0")
+        raise LaunchError(f"--dist-url {url!r}: allowed are auto and tcp://HOST:PORT of machine 0")
     if use_cuda and processes > torch.cuda.device_count():
         raise LaunchError(
             f"--num-processes {processes}: this machine has {torch.cuda.device_count()} GPUs"

@@ -196,7 +196,7 @@ def test_torchrun_names_a_killed_rank_and_goes_on(
     _, stderr = finish(process, 1, traceback=True)
     assert time.monotonic() - begun < ENDS_WITHIN
     assert_torchrun_names(stderr, rank)
-    assert "Traceback" not in stderr.partition("torch/distributed/run.py")[0]
+    assert stderr.count("Traceback") == 1  # torchrun's own
     finish(start(command("--resume", launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long)))
     assert_same_run(whole, broken)
 

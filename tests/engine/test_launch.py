@@ -224,12 +224,19 @@ def test_a_failing_rank_ends_all(tmp_path: Path, reason: str, says: str) -> None
 
 
 @pytest.mark.slow
-def test_a_lost_peer_is_one_line(tmp_path: Path) -> None:
-    """Under torchrun and over machines nobody here watches the other rank."""
+@pytest.mark.parametrize(
+    ("ending", "status", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("raise FBNetError('the data are bad')", 2, "rank 1 failed: the data are bad; "),
+    ],
+)
+def test_a_lost_peer_is_one_line(tmp_path: Path, ending: str, status: int, reason: str) -> None:
+    """Under torchrun nobody here watches the other rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    body = failing("os.kill(os.getpid(), signal.SIGKILL)")
+    body = failing(ending)
     path = tmp_path / "job.py"
     path.write_text(f"{HEADER}{body}\nif __name__ == '__main__':\n    launch(main)\n")
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -242,7 +249,8 @@ def test_a_lost_peer_is_one_line(tmp_path: Path) -> None:
             )
         )
     errors = [job.communicate(timeout=90)[1] for job in jobs]
-    assert jobs[1].returncode == -signal.SIGKILL
+    assert jobs[1].returncode == status
     assert jobs[0].returncode == 2, errors[0]
-    assert "error (rank 0): lost the connection to another rank" in errors[0]
+    assert f"error (rank 0): lost the connection to another rank: {reason}" in errors[0]
+    assert "--resume" in errors[0]
     assert "Traceback" not in errors[0]
