@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -204,8 +205,10 @@ def _call(
         _leave(store, rank, str(error))
     except Exception as error:
         if not is_lost_connection(error):
+            # here, since the others' end may overtake this process's
+            traceback.print_exc()
             _tell_failure(store, rank, f"{type(error).__name__}: {_first_line(error)}")
-            raise
+            _exit()
         if watched:
             time.sleep(2 * SILENCE)
         _lose(rank, told_reason(store) or _first_line(error))

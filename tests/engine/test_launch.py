@@ -138,7 +138,9 @@ def test_both_machines_tell_why_a_rank_failed(
     jobs = machines(body, f"({str(tmp_path)!r},)")
     for number, job in enumerate(jobs):
         allowed = "a bug" in error and number == rank
-        last = finish(job, 2, traceback=allowed)[1].strip().splitlines()[-1]
+        stderr = finish(job, 2, traceback=allowed)[1]
+        assert stderr.count("Traceback") == allowed
+        last = stderr.strip().splitlines()[-1]
         assert last.startswith(f"error: {reason.format(rank)}")
         assert "--resume" in last
 
