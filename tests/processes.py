@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Start = Callable[..., "subprocess.Popen[str]"]
 """(command, **environment) -> the process; the fixture ``start``."""
 Command = Callable[..., list[str]]
 """(*flags, **changes) -> the command line of a tiny training; the fixture ``command``."""
+ENDS_WITHIN = 30.0
+"""Seconds in which the others must have ended, some 10 where nothing else runs."""
+TORCHRUN = (
+    str(Path(sys.executable).with_name("torchrun")),
+    "--nproc-per-node",
+    "2",
+    "--standalone",
+)
 
 
 def finish(
@@ -35,3 +48,42 @@ def two_machines(
         url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     both = ("--num-machines", "2", "--dist-url", url, *flags)
     return [start(command(*both, "--machine-rank", str(rank), **changes)) for rank in range(2)]
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """Returns the pids of the ranks that a launch or torchrun has started, in their order."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_text()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == process.pid and ("spawn_main" in command or "train_net" in command):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until a training, which must be running still, has saved its first checkpoint."""
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("checkpoint_*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert process.poll() is None, "it has ended already: make the run longer"
+
+
+def kill_rank(process: subprocess.Popen[str], rank: int) -> None:
+    """Kills one of two ranks."""
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    os.kill(ranks[rank], signal.SIGKILL)
+
+
+def assert_torchrun_names(stderr: str, rank: int) -> None:
+    """Asserts that torchrun's report names a rank as the first that failed, and SIGKILL."""
+    cause = stderr.rpartition("Root Cause")[2]
+    assert f"(local_rank: {rank})" in cause, stderr
+    assert "Signal 9 (SIGKILL)" in cause

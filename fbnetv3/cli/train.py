@@ -24,6 +24,8 @@ examples:
   %(prog)s --config-file model_zoo/fbnetv3_g.yaml --eval-only MODEL.WEIGHTS zoo://fbnetv3_g
   %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
   %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_bccd.yaml --check-data
+  %(prog)s --config-file model_zoo/fbnetv3_g.yaml --num-processes 8 --num-machines 2 \\
+      --machine-rank 0 --dist-url tcp://node0:29500    (and 1 on the second machine)
   torchrun --nproc-per-node 8 tools/train_net.py --config-file model_zoo/fbnetv3_g.yaml
 """
 
@@ -45,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num-processes", type=int, default=1, help="on this machine; one per GPU (default 1)")
     add("--num-machines", type=int, default=1, help="that train together (default 1)")
     add("--machine-rank", type=int, default=0, help="of this machine (default 0)")
-    add("--dist-url", default="auto", help="tcp://HOST:PORT of rank 0 (default: auto)")
+    add("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0 (default: auto)")
     add("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
     return parser
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.layers import NaiveSyncBatchNorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -56,6 +57,25 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
         shift = torch.zeros_like(synced.running_mean)
         synced.__dict__.update(weight=torch.ones_like(shift), bias=shift)
     return cast(nn.Module, synced.train(norm.training))
+
+
+def norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
+    """Says over which images the model's batch norms take their statistics in training.
+
+    Args:
+        model: after :func:`sync_batch_norm`, where it is asked for.
+        world_size: processes.
+        batch_size: images a step over all processes.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if not norms:
+        return "takes no statistics of a batch"
+    if world_size == 1:
+        return f"over the {batch_size} images of a step"
+    if all(isinstance(m, (NaiveSyncBatchNorm, nn.SyncBatchNorm)) for m in norms):
+        return f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
+    each = f"{batch_size / world_size:g} images of each of {world_size} processes"
+    return f"over the {each} (MODEL.SYNC_BN False); running statistics are those of rank 0"
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rich.table import Table
 
+from fbnetv3.engine.distributed import norm_text
 from fbnetv3.engine.run import Run
 from fbnetv3.engine.schedule import lr_table
 
@@ -22,6 +23,8 @@ def print_plan(run: Run, start_iter: int) -> None:
     for name, value in (
         *run.plan,
         *lr_table(run.recipe, world_size, per_epoch, images),
+        ("batch norm", norm_text(run.model, world_size, run.recipe.batch_size)),
+        ("more or fewer processes", "divide the same batch; steps, lr and EMA decay stay"),
         ("starts at step", f"{start_iter}"),
         ("device", f"{run.device}, {torch.get_num_threads()} thread(s) per process"),
         ("folder", str(run.folder)),

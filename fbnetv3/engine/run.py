@@ -97,7 +97,10 @@ def prepare(cfg: CfgNode, *, initial_weights: bool = True) -> Run:
             cfg, train_set, recipe, preprocessing["resolution"], process
         ),
         console=console,
-        plan=[("network", _network(arch, model, len(classes), preprocessing["resolution"]))],
+        plan=[
+            ("network", _network(arch, model, len(classes), preprocessing["resolution"])),
+            ("follows the batch", _rule_text(recipe)),
+        ],
         metadata=_metadata(arch, classes, recipe, preprocessing),
     )
 
@@ -113,6 +116,14 @@ def _network(arch: Arch | str, model: nn.Module, num_classes: int, side: int) ->
         return f"{arch} at {side} px: {params / 1e6:.2f}M params"
     cost = count_cost(arch.replace(num_classes=num_classes), side)
     return f"{arch.name} at {side} px: {cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params"
+
+
+def _rule_text(recipe: Recipe) -> str:
+    """Says in one line how the numbers follow the batch; detectors have another rule."""
+    k = recipe.batch_size / recipe.reference_batch
+    ratio = f"batch {recipe.batch_size} / {recipe.reference_batch} = {k:g}"
+    ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"
+    return f"{ratio}: lr x {k:g}; {ema}"
 
 
 def _metadata(

@@ -100,7 +100,7 @@ def lr_table(
     Returns:
         Rows (what, value), to be printed at the start of training.
     """
-    per_process = recipe.batch_size / world_size
+    per_process, reference = recipe.batch_size / world_size, recipe.reference_batch
     steps = round(recipe.epochs * iters_per_epoch)
     ema = f"{recipe.ema_decay:g} (averages over ~{1 / (1 - recipe.ema_decay):.0f} steps)"
     ema += ", with warm-up" if recipe.ema_warmup else ""
@@ -112,7 +112,7 @@ def lr_table(
         ("optimizer", recipe.optimizer),
         ("lr in the recipe", f"{recipe.lr:g} per {recipe.reference_batch} images"),
         ("batch", f"{recipe.batch_size} = {per_process:g} x {world_size} process(es)"),
-        ("peak lr", f"{recipe.scaled_lr:g}"),
+        ("peak lr", f"{recipe.scaled_lr:g} = {recipe.lr:g} x {recipe.batch_size} / {reference}"),
         ("lr at the first step", f"{recipe.scaled_lr * lr_factor(recipe, 0.0):g}"),
         ("lr warm-up", warmup),
         ("lr schedule", _schedule_text(recipe)),

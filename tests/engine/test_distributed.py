@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +12,25 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
 from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
-from fbnetv3.engine.distributed import sync_batch_norm
+from fbnetv3.engine.distributed import norm_text, sync_batch_norm
 from fbnetv3.modeling import build_model
-from tests.processes import Start, finish
+from tests.engine.test_kills import assert_same_run
+from tests.processes import (
+    ENDS_WITHIN,
+    TORCHRUN,
+    Start,
+    assert_torchrun_names,
+    finish,
+    kill_rank,
+    ranks_of,
+    wait_for_checkpoint,
+)
 
 Command = Callable[..., list[str]]
-TORCHRUN = (
-    str(Path(sys.executable).with_name("torchrun")),
-    "--nproc-per-node",
-    "2",
-    "--standalone",
-)
 # draws are per rank, and mixup pairs images within one: off
 PLAIN: dict[str, Any] = {
     "MODEL__DROP_RATE": 0.0,
@@ -85,6 +86,20 @@ def test_a_converted_network_scores_the_same(affine: bool) -> None:
     assert list(model[0].state_dict()) == keys
 
 
+@pytest.mark.parametrize(
+    ("norm", "processes", "says"),
+    [
+        (nn.BatchNorm2d(3), 1, "over the 20 images of a step"),
+        (nn.BatchNorm2d(3), 2, "over the 10 images of each of 2 processes (MODEL.SYNC_BN False)"),
+        (NaiveSyncBatchNorm(3), 2, "over the 20 images of all 2 processes (MODEL.SYNC_BN True)"),
+        (nn.SyncBatchNorm(3), 4, "over the 20 images of all 4 processes (MODEL.SYNC_BN True)"),
+        (FrozenBatchNorm2d(3), 2, "takes no statistics of a batch"),
+    ],
+)
+def test_the_plan_says_what_norms_see(norm: nn.Module, processes: int, says: str) -> None:
+    assert norm_text(nn.Sequential(norm, nn.ReLU()), processes, 20).startswith(says)
+
+
 # --- two processes ---
 
 
@@ -99,7 +114,9 @@ def test_two_processes_train_as_one(
         line = command("--num-processes", "2", OUTPUT_DIR=str(two), **PLAIN)
     else:
         line = command(launcher=TORCHRUN, OUTPUT_DIR=str(two), **PLAIN)
-    second, _ = finish(start(line))
+    second, stderr = finish(start(line))
+    assert "10 x 2 process(es)" in stderr
+    assert "over the 20 images of all 2 processes" in stderr
     a, b = last(one), last(two)
     for name, weight in a["model"].items():
         _assert_close(name, weight, b["model"][name])
@@ -152,16 +169,35 @@ def test_a_killed_rank_ends_the_others(
     out = tmp_path / "out"
     line = command("--num-processes", "2", **{**PLAIN, "SOLVER__MAX_EPOCHS": 1000.0})
     process = start(line)
-    _wait_for_checkpoint(out, process)
-    children = _children(process.pid)
-    os.kill(children[rank], signal.SIGKILL)
+    wait_for_checkpoint(out, process)
+    children = ranks_of(process)
+    kill_rank(process, rank)
     begun = time.monotonic()
     _, stderr = finish(process, 2)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < ENDS_WITHIN
     assert stderr.strip().splitlines()[-1].startswith(f"error: rank {rank} stopped")
     assert "SIGKILL" in stderr
     assert "--resume" in stderr
     assert not any(_alive(pid) for pid in children)
+
+
+@pytest.mark.slow
+def test_torchrun_names_a_killed_rank_and_goes_on(
+    command: Command, start: Start, tmp_path: Path
+) -> None:
+    long = {"SOLVER__MAX_EPOCHS": 20.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0, "TEST__EVAL_EPOCHS": 5.0}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(command(launcher=TORCHRUN, OUTPUT_DIR=str(whole), **long)))
+    process = start(command(launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long))
+    wait_for_checkpoint(broken, process)
+    kill_rank(process, 1)
+    begun = time.monotonic()
+    _, stderr = finish(process, 1, traceback=True)
+    assert time.monotonic() - begun < ENDS_WITHIN
+    assert_torchrun_names(stderr, 1)
+    assert stderr.count("Traceback") == 1  # torchrun's own
+    finish(start(command("--resume", launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long)))
+    assert_same_run(whole, broken)
 
 
 @pytest.mark.slow
@@ -193,29 +229,6 @@ def test_overwriting_and_resuming_with_two(command: Command, start: Start, tmp_p
     for flag, epochs in (("--overwrite", 1.0), ("--resume", 2.0)):
         finish(start(command(flag, launcher=TORCHRUN, **{**PLAIN, "SOLVER__MAX_EPOCHS": epochs})))
         assert last(out)["iteration"] == 6 * epochs
-
-
-def _wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 100
-    while not list(folder.glob("checkpoint_*")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _children(pid: int) -> list[int]:
-    """The spawned ranks, in the order of their start (rank 0 first)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_text()
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == pid and "spawn_main" in command:
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def _alive(pid: int) -> bool:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from fbnetv3.engine.launch import LaunchError, launch
+from tests.processes import ENDS_WITHIN, Start, finish
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = """\
@@ -76,18 +78,122 @@ def test_ranks_meet(tmp_path: Path) -> None:
     assert [(tmp_path / f"rank{i}").read_text() for i in (0, 1)] == ["3.0", "3.0"]
 
 
+@pytest.fixture
+def machines(tmp_path: Path, start: Start) -> Callable[..., list[subprocess.Popen[str]]]:
+    """Starts a main on two machines, here two launches on this one."""
+
+    def begin(body: str, arguments: str = "()") -> list[subprocess.Popen[str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        call = f"launch(main, {arguments}, num_machines=2, machine_rank=int(sys.argv[1]), "
+        call += f"dist_url={url!r})"
+        main = f"if __name__ == '__main__':\n    sys.exit(run_main(lambda _: {call} or 0))\n"
+        path = tmp_path / "job.py"
+        path.write_text(f"{HEADER}\n{body}\n\n{main}")
+        return [start([sys.executable, str(path), str(rank)]) for rank in (0, 1)]
+
+    return begin
+
+
 @pytest.mark.slow
-def test_machines_meet(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    path = tmp_path / "job.py"
-    call = f"launch(main, ({str(tmp_path)!r},), num_machines=2, machine_rank=int(sys.argv[1]), "
-    path.write_text(f"{HEADER}{SUM}\nif __name__ == '__main__':\n    {call}dist_url={url!r})\n")
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    jobs = [subprocess.Popen([sys.executable, str(path), str(i)], env=variables) for i in (0, 1)]
-    assert [job.wait(90) for job in jobs] == [0, 0]
+def test_machines_meet(tmp_path: Path, machines: Callable[..., Any]) -> None:
+    for job in machines(SUM, f"({str(tmp_path)!r},)"):
+        finish(job)
     assert (tmp_path / "rank1").read_text() == "3.0"
+
+
+WAITING = """
+def main(folder):
+    Path(folder, f"pid{dist.get_rank()}").write_text(str(os.getpid()))
+    dist.barrier()
+    Path(folder, f"met{dist.get_rank()}").touch()
+    if dist.get_rank() == FAILING:
+        raise ERROR
+    dist.barrier()
+    time.sleep(600)
+"""
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("FBNetError('the data are bad')", "rank {} failed: the data are bad; "),
+        ("ZeroDivisionError('a bug')", "rank {} failed: ZeroDivisionError: a bug; "),
+    ],
+)
+def test_both_machines_tell_why_a_rank_failed(
+    tmp_path: Path, machines: Callable[..., Any], rank: int, error: str, reason: str
+) -> None:
+    body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
+    jobs = machines(body, f"({str(tmp_path)!r},)")
+    for number, job in enumerate(jobs):
+        allowed = "a bug" in error and number == rank
+        stderr = finish(job, 2, traceback=allowed)[1]
+        assert stderr.count("Traceback") == allowed
+        last = stderr.strip().splitlines()[-1]
+        assert last.startswith(f"error: {reason.format(rank)}")
+        assert "--resume" in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("what", "name", "reason"),
+    [
+        ("rank", "SIGKILL", "rank {} stopped with exit status -9 (SIGKILL); "),
+        ("launcher", "SIGTERM", "machine {0} (rank {0}) was interrupted; "),
+        ("all", "SIGKILL", "machine {0} (rank {0}) does not answer any more; "),
+        # as where a network or a host is gone, and no connection ends
+        ("all", "SIGSTOP", "machine {0} (rank {0}) does not answer any more; "),
+    ],
+)
+def test_the_other_machine_names_what_ended(
+    tmp_path: Path,
+    machines: Callable[..., Any],
+    number: int,
+    what: str,
+    name: str,
+    reason: str,
+) -> None:
+    jobs = machines(WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)")
+    for rank in (0, 1):
+        wait_for(tmp_path / f"met{rank}")
+    rank = int((tmp_path / f"pid{number}").read_text())
+    signal_number = signal.Signals[name]
+    begun = time.monotonic()
+    if what == "all":
+        os.killpg(jobs[number].pid, signal_number)
+    else:
+        os.kill(rank if what == "rank" else jobs[number].pid, signal_number)
+    _, stderr = finish(jobs[1 - number], 2)
+    took = time.monotonic() - begun
+    print(f"{took:.1f} s")
+    assert took < ENDS_WITHIN
+    assert stderr.strip().splitlines()[-1].startswith(f"error: {reason.format(number)}"), stderr
+    if what == "rank":
+        _, stderr = finish(jobs[number], 2)
+        assert stderr.strip().splitlines()[-1].startswith(f"error: {reason.format(number)}")
+    elif what == "launcher":
+        finish(jobs[number], 130)
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(LaunchError, match=f"--dist-url {url}: .*address already in use"):
+            launch(print, num_machines=2, dist_url=url)
 
 
 def failing(reason: str) -> str:
@@ -120,12 +226,19 @@ def test_a_failing_rank_ends_all(tmp_path: Path, reason: str, says: str) -> None
 
 
 @pytest.mark.slow
-def test_a_lost_peer_is_one_line(tmp_path: Path) -> None:
-    """Under torchrun and over machines nobody here watches the other rank."""
+@pytest.mark.parametrize(
+    ("ending", "status", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("raise FBNetError('the data are bad')", 2, "rank 1 failed: the data are bad; "),
+    ],
+)
+def test_a_lost_peer_is_one_line(tmp_path: Path, ending: str, status: int, reason: str) -> None:
+    """Under torchrun nobody here watches the other rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    body = failing("os.kill(os.getpid(), signal.SIGKILL)")
+    body = failing(ending)
     path = tmp_path / "job.py"
     path.write_text(f"{HEADER}{body}\nif __name__ == '__main__':\n    launch(main)\n")
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -138,7 +251,8 @@ def test_a_lost_peer_is_one_line(tmp_path: Path) -> None:
             )
         )
     errors = [job.communicate(timeout=90)[1] for job in jobs]
-    assert jobs[1].returncode == -signal.SIGKILL
+    assert jobs[1].returncode == status
     assert jobs[0].returncode == 2, errors[0]
-    assert "error (rank 0): lost the connection to another rank" in errors[0]
+    assert f"error (rank 0): lost the connection to another rank: {reason}" in errors[0]
+    assert "--resume" in errors[0]
     assert "Traceback" not in errors[0]

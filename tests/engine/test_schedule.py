@@ -150,7 +150,7 @@ def test_table_names_the_derived_numbers() -> None:
     assert rows["images"] == "1,290"
     assert rows["batch"] == "64 = 32 x 2 process(es)"
     assert rows["lr in the recipe"] == "0.026 per 256 images"
-    assert rows["peak lr"] == "0.0065"
+    assert rows["peak lr"] == "0.0065 = 0.026 x 64 / 256"
     assert rows["lr at the first step"] == "0.00065"
     assert rows["lr warm-up"] == "1 epochs = 20 steps"
     assert rows["steps"] == "60 (3 epochs)"

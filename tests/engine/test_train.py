@@ -435,6 +435,13 @@ def test_clipping_bounds_the_step(tiny: Make, tmp_path: Path) -> None:
     assert 0 < moved[1] <= 0.05 * 1e-6
 
 
+def test_the_plan_says_how_lr_and_average_follow_the_batch(tiny: Make) -> None:
+    run = prepare(tiny(SOLVER__IMS_PER_BATCH=40))
+    text = "batch 40 / 20 = 2: lr x 2; EMA decay 0.9 per step, whatever the batch"
+    assert dict(run.plan)["follows the batch"] == text
+    assert (run.recipe.scaled_lr, run.recipe.ema_decay) == (0.1, 0.9)
+
+
 def test_no_averaging(tiny: Make, out: Path) -> None:
     scores = short(tiny, SOLVER__MAX_ITER=2, MODEL_EMA__ENABLED=False)
     assert scores.keys() == {"val/top1", "val/top5", "val/loss"}
