@@ -3,7 +3,7 @@
     python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
 
 From the times of files in ``candidates/``: the first that a training writes, and its result. One
-that was killed and went on counts from then.
+that was killed and went on counts from then; one that was taken over from another search is left out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def times(run: Path) -> Iterator[Row]:
     """Yields id, MACs, epochs and seconds of each finished training."""
     for trial in BatchLog(run / "log").read().trials:
         folder = run / "candidates" / trial.id
-        end = folder / "result.json"
-        if trial.state == "complete" and end.exists():
-            seconds = end.stat().st_mtime - (folder / "arch.yaml").stat().st_mtime
+        begin, end = folder / "arch.yaml", folder / "result.json"
+        if trial.state == "complete" and begin.exists() and end.exists():
+            seconds = end.stat().st_mtime - begin.stat().st_mtime
             yield trial.id, round(trial.statistics["macs"]), max(trial.reports), seconds
 
 
@@ -36,10 +36,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the search")
     parser.add_argument("--csv", type=Path, default=HERE / "times.csv")
     args = parser.parse_args()
+    rows = list(times(args.run))
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "macs", "epochs", "seconds"))
-        writer.writerows((*row[:3], f"{row[3]:.1f}") for row in times(args.run))
+        writer.writerows((*row[:3], f"{row[3]:.1f}") for row in rows)
 
 
 if __name__ == "__main__":
