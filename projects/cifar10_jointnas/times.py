@@ -3,7 +3,7 @@
     python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
 
 From the times of files in ``candidates/``: the first that a training writes, and its result. One
-that was killed and went on counts from then; one that was taken over from another search is left out.
+that was killed and went on counts from then; one taken over from another search is left out.
 """
 
 from __future__ import annotations
