@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.search.trials import OptunaStore
 from tests.search import problem
 
 Started = Callable[[subprocess.Popen], subprocess.Popen]
