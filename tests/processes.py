@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,7 +84,8 @@ def kill_rank(process: subprocess.Popen[str], rank: int) -> None:
 
 
 def assert_torchrun_names(stderr: str, rank: int) -> None:
-    """Asserts that torchrun's report names a rank as the first that failed, and SIGKILL."""
-    cause = stderr.rpartition("Root Cause")[2]
-    assert f"(local_rank: {rank})" in cause, stderr
-    assert "Signal 9 (SIGKILL)" in cause
+    """Asserts that torchrun's report names a rank, and SIGKILL.
+
+    Not as its root cause: on a busy machine torchrun may see another one end first.
+    """
+    assert re.search(rf"\(local_rank: {rank}\)\n *exitcode *: -9 .*\(SIGKILL\)", stderr), stderr

@@ -25,6 +25,9 @@ from fbnetv3.errors import FBNetError
 _TIMEOUT = timedelta(minutes=30)
 _POLL = 0.2  # seconds
 _PATIENCE = 5.0  # seconds for ranks to end
+# Seconds that a rank waits which lost another one: torchrun looks every 0.1 s, and takes the rank
+# that it sees ended first for the cause.
+_LATER = 1.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -247,6 +250,7 @@ def _lose(rank: int, reason: str) -> NoReturn:
         file=sys.stderr,
         flush=True,
     )
+    time.sleep(_LATER)
     _exit()
 
 

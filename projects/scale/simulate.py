@@ -175,11 +175,12 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     times = recorded_times(args.times) if args.times else made_up_times(args.spread)
     total = args.batch_size * args.iterations
     workers = SimulatedWorkers(args.workers, 1.0, times, args.seed)
-    whole, showing = Stopwatch(), Stopwatch()
+    whole, announcing, showing = Stopwatch(), Stopwatch(), Stopwatch()
     marks = [(0, 0.0, 0.0, 0.0)]
 
     def watch(event: str, trial: Trial) -> None:
-        with showing.running():
+        # a batch's report card is shown where it was proposed, all else where a result is told
+        with (announcing if event == "start" else showing).running():
             shown(event, trial)
         if event == "finish":
             told.append(trial)
@@ -188,8 +189,12 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
 
     def spent() -> tuple[float, float, float]:
         """Returns the seconds so far for deciding, storing and telling."""
-        deciding = whole.seconds - workers.inside.seconds + workers.asking.seconds
-        return deciding, workers.telling.seconds - showing.seconds, showing.seconds
+        outside = whole.seconds - workers.inside.seconds
+        return (
+            outside + workers.asking.seconds - announcing.seconds,
+            workers.telling.seconds - showing.seconds,
+            announcing.seconds + showing.seconds,
+        )
 
     def evaluate(trial: Trial) -> float:
         return float(problem.measure([trial.config], noise)[0])
