@@ -266,3 +266,21 @@ def test_last_scores_are_of_the_last_epoch(tmp_path: Path, monkeypatch: pytest.M
     assert figures.last("x.csv") == {("a", 0): 70.0}
     with (tmp_path / "x.csv").open() as file:
         assert [r["epoch"] for r in csv.DictReader(file)] == ["1", "9", "10"]
+    assert figures.last("x.csv", "top1") == {("a", 0): 60.0}
+
+
+def test_a_recipe_meets_the_plain_one_with_ema_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "HERE", tmp_path)
+    rows = []
+    for lead, net in enumerate(("fbnetv3", "resnet18", "densenet")):
+        for seed in range(3):
+            rows.append(trainings.Row(f"{net}_searched", "x", seed, 9.0, 50.0, 64.0 + lead + seed))
+            rows.append(trainings.Row(f"{net}_plain", "x", seed, 9.0, 60.0 + seed, 63.0 + seed))
+    trainings.write(tmp_path / "transfer.csv", rows)
+    figures.transfer()
+    told = capsys.readouterr().out
+    unseen = "on networks that the search did not see"  # not fbnetv3
+    assert f"above plain, {unseen}: {figures.estimate([5.0, 6.0])}, 2 networks" in told
+    assert f"above plain with EMA, {unseen}: {figures.estimate([2.0, 3.0])}, 2 networks" in told
