@@ -54,6 +54,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="that the accuracy is of, as digits_test")
     parser.add_argument("--top1", type=float, help="measured accuracy in percent")
     parser.add_argument("--note", help="how it was measured: the command")
+    parser.add_argument("--half", action="store_true", help="keep matrices in 16 bits")
 
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -162,7 +163,8 @@ def _add(arguments: argparse.Namespace) -> int:
     told = {k: getattr(arguments, k) for k in ("variant", "width", "depth", "dataset", "note")}
     if arguments.top1 is not None:
         told["metrics"] = {"top1": {"value": arguments.top1, "source": "measured"}}
-    print(adding.add_weights(arguments.file, name=name, tag=tag, **told), end="")
+    told |= {"name": name, "tag": tag}
+    print(adding.add_weights(arguments.file, half=arguments.half, **told), end="")
     return 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import yaml
 
 from fbnetv3.arch import Arch
@@ -56,16 +58,32 @@ def _check_arch(record: WeightRecord, saved: Arch | str, path: str | os.PathLike
         )
 
 
-def add_weights(path: str | os.PathLike[str], **told: Any) -> str:
+def halved(path: str | os.PathLike[str]) -> bytes:
+    """Returns an exported file's content with weights of two axes and more in 16 bits.
+
+    Vectors (biases, batch norm) stay as they are: they are few, and running variances can be
+    beyond what 16 bits hold. Loading widens the weights again.
+    """
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    small = {name: t.half() if t.ndim > 1 else t for name, t in tensors.items()}
+    return safetensors.torch.save(small, metadata)
+
+
+def add_weights(path: str | os.PathLike[str], *, half: bool = False, **told: Any) -> str:
     """Copies a file into the packaged weights.
 
     Args:
         path, told: see :func:`entry_of`.
+        half: see :func:`halved`.
 
     Returns:
         The entry as yaml, to be put under ``weights:`` in ``own.yaml``.
     """
     entry = entry_of(path, **told)
+    content = halved(path) if half else Path(path).read_bytes()
+    entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     with atomic_write(package_dir() / entry["path"]) as temporary:
-        shutil.copyfile(path, temporary)
+        temporary.write_bytes(content)
     return yaml.safe_dump([entry], sort_keys=False, width=96, default_flow_style=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import save_file
 
@@ -14,6 +15,7 @@ from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, scale
 from fbnetv3.modeling import build_model
 from fbnetv3.zoo import RecordError, adding, download
+from fbnetv3.zoo.files import read_tensors
 from fbnetv3.zoo.records import record_from_dict
 
 FORM: dict[str, Any] = {"variant": "low_resolution", "width": 0.25}
@@ -49,6 +51,26 @@ def test_an_exported_file_is_packaged(
     path.write_bytes(exported.read_bytes()[:-1])
     with pytest.raises(download.DownloadError, match="bytes, the record says"):
         download.fetch(record)
+
+
+def test_matrices_in_16_bits(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "package_dir", lambda: tmp_path / "weights")
+    monkeypatch.setattr(download, "package_dir", lambda: tmp_path / "weights")
+    text = adding.add_weights(exported, half=True, name="fbnetv3_a0", tag="ab", **FORM)
+    (entry,) = yaml.safe_load(text)
+    path = download.fetch(record_from_dict({"layout": "fbnetv3", "licence": "x"} | entry))
+    assert path.stat().st_size < 0.6 * exported.stat().st_size
+    was, told = read_tensors(exported)
+    now, still_told = read_tensors(path)
+    assert still_told == told
+    for name, tensor in was.items():
+        if tensor.ndim > 1:
+            torch.testing.assert_close(now[name].float(), tensor, rtol=2**-10, atol=2**-24)
+            assert now[name].dtype == torch.float16
+        else:
+            assert torch.equal(now[name], tensor)
 
 
 def test_another_form_is_refused(exported: Path) -> None:
