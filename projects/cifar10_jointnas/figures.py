@@ -208,9 +208,10 @@ def finals() -> None:
                 print(f"joint above {other}, {budget / 1e6:g}M: {told}")
             elif values:
                 print(f"joint above {other}, {budget / 1e6:g}M: the same candidate")
-        means = [float(np.mean(values)) for values in by_budget.values() if values]
-        if means:
-            print(f"joint above {other}: {estimate(means)}, {len(means)} budgets")
+        # a seed draws the images of all budgets' trainings, and a candidate may be that of two
+        if len({len(values) for values in by_budget.values()}) == 1:
+            means = np.mean(list(by_budget.values()), axis=0).tolist()
+            print(f"joint above {other}, mean of the budgets: {estimate(means)}, {len(means)} seeds")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows_of("configs/cases.csv")}
     with picture("finals", 1) as (axes,):
         for kind in KINDS:

@@ -245,17 +245,17 @@ def test_finals_count_a_budget_once(
             # at the last budget stage 2 found nothing better
             config = "joint_8M" if name == "coarse_8M" else name
             lines.append(f"{name},{config},a,a,{budget:g},1,,")
-            gain = {"joint": 2.0 + i, "coarse": 1.0, "random": 0.0}[kind]
-            if config == name:
-                rows += [trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain + s) for s in range(3)]
+            for s in range(3) if config == name else ():
+                gain = {"joint": 2.0 + i + s / 2, "coarse": 1.0, "random": 0.0}[kind]
+                rows.append(trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain))
     (tmp_path / "configs" / "cases.csv").write_text("\n".join(lines) + "\n")
     trainings.write(tmp_path / "finals.csv", rows)
     figures.finals()
     told = capsys.readouterr().out
     assert "joint above coarse, 8M: the same candidate" in told
-    gains = [2.0, 3.0, 4.0, 5.0]
-    assert f"joint above random: {figures.estimate(gains)}, 4 budgets" in told
-    assert f"joint above coarse: {figures.estimate([1.0, 2.0, 3.0, 0.0])}, 4 budgets" in told
+    for other, gains in (("random", [3.5, 4.0, 4.5]), ("coarse", [1.5, 1.875, 2.25])):
+        mean = f"mean of the budgets: {figures.estimate(gains)}, 3 seeds"
+        assert f"joint above {other}, {mean}" in told
     assert (tmp_path / "finals.png").stat().st_size > 1000
 
 
