@@ -212,7 +212,15 @@ def finals() -> None:
         if len({len(values) for values in by_budget.values()}) == 1:
             means = np.mean(list(by_budget.values()), axis=0).tolist()
             print(f"joint above {other}, mean of the budgets: {estimate(means)}, {len(means)} seeds")
-    macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows_of("configs/cases.csv")}
+    rows = rows_of("configs/cases.csv")
+    macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows}
+    pairs = [
+        (float(row["score"]), np.mean([v for (c, _), v in scores.items() if c == row["case"]]))
+        for row in rows
+        if row["score"] and row["case"] == row["config"]
+    ]
+    tau, chance = stats.kendalltau(*zip(*pairs, strict=True))
+    print(f"scores in the search and here: Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)})")
     with picture("finals", 1) as (axes,):
         for kind in KINDS:
             for (case, _), value in scores.items():
@@ -311,7 +319,8 @@ def family() -> None:
     ours = sorted((macs[c], mean[c]) for c in mean if c.startswith(("joint", "scaled")))
     with picture("family", 1) as (axes,):
         axes.plot(*zip(*ours, strict=True), marker=".", color=COLOURS["joint"], label="searched")
-        for kind, colour in (("searched", "tab:purple"), ("plain", "tab:orange")):
+        kinds = {"searched": "tab:purple", "plain": "tab:orange", "quarter": "tab:red"}
+        for kind, colour in kinds.items():
             peers = sorted((macs[c], mean[c]) for c in mean if c.endswith(f"_{kind}"))
             if peers:
                 label = f"peers, {kind} recipe"

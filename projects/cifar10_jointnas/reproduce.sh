@@ -88,7 +88,16 @@ transfer() {
 family() {
     "$PYTHON" -m projects.cifar10_jointnas.family
     trainings family "$HERE"/configs/family/*M.yaml "$HERE"/configs/family/*_searched.yaml \
-        "$HERE"/configs/family/*_plain.yaml
+        "$HERE"/configs/family/*_plain.yaml "$HERE"/configs/family/*_quarter.yaml
+}
+
+# what the zoo packages: the winners with their own recipes, on all images
+zoo() {
+    for budget in 3M 4.5M 6M 8M; do
+        "$PYTHON" tools/train_net.py --resume --config-file "$HERE/configs/joint_$budget.yaml" \
+            DATA.TRAIN_LIMIT 0 SOLVER.MAX_EPOCHS 40.0 SOLVER.IMS_PER_BATCH 256 \
+            SOLVER.REFERENCE_BATCH 256 TEST.EVAL_EPOCHS 10.0 OUTPUT_DIR "$OUT/zoo/$budget"
+    done
 }
 
 pretraining() {
@@ -99,7 +108,7 @@ figures() {
     "$PYTHON" -m projects.cifar10_jointnas.figures
 }
 
-PARTS="joint noise random cases finals pairing autotrain transfer family pretraining figures"
+PARTS="joint noise random cases finals pairing autotrain transfer family zoo pretraining figures"
 # shellcheck disable=SC2086
 [ $# -gt 0 ] || set -- $PARTS
 for part; do
