@@ -19,6 +19,8 @@ average pools, at the stated resolution; params are all parameters. Accuracies a
 validation unless the tag says otherwise: *quoted* from the weights' authors, *measured* here.
 
 ## Architectures
+
+`fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas), the others are published.
 """
 
 _PAPER = """
