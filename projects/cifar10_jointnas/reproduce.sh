@@ -44,8 +44,8 @@ trainings() {
     table=$1
     shift
     # shellcheck disable=SC2086
-    "$PYTHON" -m projects.cifar10_jointnas.trainings --csv "$HERE/$table.csv" --out "$OUT" \
-        --processes "$PROCESSES" --seeds $SEEDS "$@"
+    "$PYTHON" -m projects.cifar10_jointnas.trainings "$@" --csv "$HERE/$table.csv" --out "$OUT" \
+        --processes "$PROCESSES" --seeds $SEEDS
 }
 
 joint() {
