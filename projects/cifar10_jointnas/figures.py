@@ -326,7 +326,10 @@ def family() -> None:
                 label = f"peers, {kind} recipe"
                 axes.plot(*zip(*peers, strict=True), "x", color=colour, label=label)
         axes.set(xlabel="M multiply-adds", ylabel="test top-1 (%)", xscale="log")
-        axes.legend(frameon=False)
+        axes.set_xticks([2, 4, 8, 16, 32], labels=["2", "4", "8", "16", "32"])
+        axes.minorticks_off()
+        axes.set_ylim(top=97)
+        axes.legend(frameon=False, loc="upper left")
 
 
 PARTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
