@@ -20,7 +20,8 @@ validation unless the tag says otherwise: *quoted* from the weights' authors, *m
 
 ## Architectures
 
-`fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas), the others are published.
+`fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas), the others are
+published.
 """
 
 _PAPER = """

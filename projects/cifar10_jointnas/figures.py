@@ -211,7 +211,8 @@ def finals() -> None:
         # a seed draws the images of all budgets' trainings, and a candidate may be that of two
         if len({len(values) for values in by_budget.values()}) == 1:
             means = np.mean(list(by_budget.values()), axis=0).tolist()
-            print(f"joint above {other}, mean of the budgets: {estimate(means)}, {len(means)} seeds")
+            told = f"{estimate(means)}, {len(means)} seeds"
+            print(f"joint above {other}, mean of the budgets: {told}")
     rows = rows_of("configs/cases.csv")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows}
     pairs = [
