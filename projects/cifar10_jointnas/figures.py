@@ -191,6 +191,17 @@ def _told(scores: dict[tuple[str, int], float], case: str) -> str:
     return f"{np.mean(values):.2f}{spread}"
 
 
+def _tell_ranks(rows: Sequence[Mapping[str, str]], scores: dict[tuple[str, int], float]) -> None:
+    """Prints how far scores in the search and means of ``scores`` rank the candidates alike."""
+    ours = {row["case"]: [v for (c, _), v in scores.items() if c == row["case"]] for row in rows}
+    own = [row for row in rows if row["score"] and row["case"] == row["config"]]
+    pairs = [(float(r["score"]), np.mean(ours[r["case"]])) for r in own if ours[r["case"]]]
+    if len(pairs) > 2:
+        tau, chance = stats.kendalltau(*zip(*pairs, strict=True))
+        told = f"Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)} candidates)"
+        print(f"scores in the search and here: {told}")
+
+
 def finals() -> None:
     """The winners against the best of stage 1 and of random search (Tables 3 and 5)."""
     scores = by_case(last("finals.csv"))
@@ -215,13 +226,7 @@ def finals() -> None:
             print(f"joint above {other}, mean of the budgets: {told}")
     rows = rows_of("configs/cases.csv")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows}
-    pairs = [
-        (float(row["score"]), np.mean([v for (c, _), v in scores.items() if c == row["case"]]))
-        for row in rows
-        if row["score"] and row["case"] == row["config"]
-    ]
-    tau, chance = stats.kendalltau(*zip(*pairs, strict=True))
-    print(f"scores in the search and here: Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)})")
+    _tell_ranks(rows, scores)
     with picture("finals", 1) as (axes,):
         for kind in KINDS:
             for (case, _), value in scores.items():

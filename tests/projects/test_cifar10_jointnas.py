@@ -244,7 +244,8 @@ def test_finals_count_a_budget_once(
             name = cases.name_of(kind, budget)
             # at the last budget stage 2 found nothing better
             config = "joint_8M" if name == "coarse_8M" else name
-            lines.append(f"{name},{config},a,a,{budget:g},1,,")
+            score = {"joint": 50 + i, "coarse": 40, "random": 30}[kind]
+            lines.append(f"{name},{config},a,a,{budget:g},1,,{score}")
             for s in range(3) if config == name else ():
                 gain = {"joint": 2.0 + i + s / 2, "coarse": 1.0, "random": 0.0}[kind]
                 rows.append(trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain))
@@ -256,6 +257,7 @@ def test_finals_count_a_budget_once(
     for other, gains in (("random", [3.5, 4.0, 4.5]), ("coarse", [1.5, 1.875, 2.25])):
         mean = f"mean of the budgets: {figures.estimate(gains)}, 3 seeds"
         assert f"joint above {other}, {mean}" in told
+    assert "Kendall's tau 1.00 (p 0.000, 11 candidates)" in told
     assert (tmp_path / "finals.png").stat().st_size > 1000
 
 
