@@ -107,7 +107,8 @@ def _check(arch: Arch, norm: str, freeze_at: int) -> None:
     if missing := [s for s in _STRIDES if s not in trunk(arch).stage_strides]:
         raise ConfigError(
             f"{arch.name} has no map of stride {missing[0]}; a detector needs "
-            f"{', '.join(map(str, _STRIDES))}: use a table that is not low_resolution"
+            f"{', '.join(map(str, _STRIDES))}: use a table for larger images, not in the form "
+            "low_resolution"
         )
     if norm not in NORMS:
         raise ConfigError(

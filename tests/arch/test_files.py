@@ -31,7 +31,7 @@ def test_a_family() -> None:
 
 def test_there_is_one_file_a_family() -> None:
     files = builtin_families()
-    assert list(files) == ["fbnet.yaml", "fbnetv2.yaml", "fbnetv3.yaml"]
+    assert list(files) == ["fbnet.yaml", "fbnetv2.yaml", "fbnetv3.yaml", "fbnetv3_nano.yaml"]
     for file, text in files.items():
         family = file.removesuffix(".yaml")
         assert all(arch.name.startswith(f"{family}_") for arch in parse_family(text, file=file))

@@ -204,7 +204,7 @@ def test_the_family_and_its_peers(logs: tuple[Path, Path], tmp_path: Path) -> No
     pytest.importorskip("timm")
     cases.write_cases(*map(open_log, logs), tmp_path)
     rows = {row[0]: row for row in family.write_family(tmp_path)}
-    assert len(rows) == len(family.SCALED) + 2 * len(family.PEERS)
+    assert len(rows) == len(family.SCALED) + 3 * len(family.PEERS)
     for macs in family.SCALED:
         assert rows[cases.name_of("scaled", macs)][1] == pytest.approx(macs, rel=0.1)
     winner = yaml.safe_load((tmp_path / "joint_8M.yaml").read_text())
