@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2
 NEEDS := setup.py pyproject.toml fbnetv3/__init__.py
-DETECTRON2 := $(wildcard fbnetv3/cli/*detectron2*.py)
+DETECTRON2 := $(wildcard fbnetv3/cli/detectron2/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo test test-slow soak lint format wheel clean distclean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -80,7 +79,7 @@ EXTRAS = {
 }
 COMMANDS = {
     "fbnetv3-benchmark": "benchmark",
-    "fbnetv3-install-detectron2": "install_detectron2",
+    "fbnetv3-install-detectron2": "detectron2.install",
     "fbnetv3-predict": "predict",
     "fbnetv3-search": "search",
     "fbnetv3-train": "train",
@@ -100,15 +99,6 @@ DATA = [
 ]
 
 
-def version() -> str:
-    """Reads ``fbnetv3.__version__`` without importing the package."""
-    text = (ROOT / "fbnetv3" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError("no __version__ in fbnetv3/__init__.py")
-    return found[1]
-
-
 def long_description() -> str:
     """Returns the README's text, empty where the tree has none."""
     readme = ROOT / "README.md"
@@ -117,7 +107,7 @@ def long_description() -> str:
 
 setup(
     name="fbnetv3",
-    version=version(),
+    version="0.1.0",
     description="FBNetV3: model zoo, training and JointNAS, joint architecture-recipe search",
     long_description=long_description(),
     long_description_content_type="text/markdown",

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 _HOME_OF = {
     "Arch": "fbnetv3.arch",
     "Block": "fbnetv3.arch",
@@ -18,14 +16,30 @@ _HOME_OF = {
     "count_cost": "fbnetv3.arch",
     "get_arch": "fbnetv3.arch",
     "list_archs": "fbnetv3.arch",
-    "build_model": "fbnetv3.modeling",
+    "build_model": "fbnetv3.zoo",
     "deploy": "fbnetv3.modeling",
     "register_op": "fbnetv3.modeling",
     "list_models": "fbnetv3.zoo",
     "Recipe": "fbnetv3.recipe",
     "get_cfg": "fbnetv3.config",
+    "train": "fbnetv3.training",
+    "evaluate": "fbnetv3.training",
 }
-_SUBPACKAGES = ("arch", "config", "data", "engine", "errors", "modeling", "recipe", "search", "zoo")
+_SUBPACKAGES = (
+    "arch",
+    "classification",
+    "config",
+    "data",
+    "detection",
+    "engine",
+    "errors",
+    "modeling",
+    "recipe",
+    "search",
+    "training",
+    "weights",
+    "zoo",
+)
 
 __all__ = [
     "Arch",
@@ -36,23 +50,29 @@ __all__ = [
     "build_model",
     "count_cost",
     "deploy",
+    "evaluate",
     "get_arch",
     "get_cfg",
     "list_archs",
     "list_models",
     "register_op",
+    "train",
 ]
 
 if TYPE_CHECKING:
+    __version__: str
     from fbnetv3.arch import Arch, Block, Cost, count_cost, get_arch, list_archs
     from fbnetv3.config import get_cfg
-    from fbnetv3.modeling import build_model, register_op
+    from fbnetv3.modeling import register_op
     from fbnetv3.modeling.deploy import deploy
     from fbnetv3.recipe import Recipe
-    from fbnetv3.zoo import list_models
+    from fbnetv3.training import evaluate, train
+    from fbnetv3.zoo import build_model, list_models
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("fbnetv3.version").package_version()
     if name in _HOME_OF:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
     if name in _SUBPACKAGES:
@@ -61,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF, *_SUBPACKAGES])
+    return sorted([*globals(), *__all__, *_SUBPACKAGES])

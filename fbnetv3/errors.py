@@ -14,6 +14,17 @@ class FBNetError(Exception):
     """
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """Returns the first line of an exception's text, or its type's name where it has no text.
+
+    Args:
+        error: Any exception.
+        limit: Largest number of characters.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:limit]
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Returns ``"; did you mean a, b?"`` for the known names closest to ``name``, or ``""``."""
     by_lower = {k.lower(): k for k in known}

@@ -1,6 +1,8 @@
-"""Imports go one way: cli -> engine, detection, config -> modeling, zoo, data -> arch, recipe.
+"""Imports run one way: a room imports those above it in ``ROOMS``, never below, at any depth.
 
-Read by ``ast``, so that a wrong import is named with file and line even where it would work.
+The imports are read with ``ast``, at every depth of indentation and with
+``importlib.import_module("...")``, so that a wrong one is named with file and line even where it
+would work. Imports for type checkers only are left out of circles, but not out of the order.
 """
 
 from __future__ import annotations
@@ -8,166 +10,205 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fbnetv3"
 
-# A room imports its own floor and those below. `__init__` (lazy names) imports no room at all.
-FLOOR = {
-    "errors": 0,
-    "io": 0,
-    "plain_yaml": 0,
-    "resources": 0,
-    "arch": 1,
-    "recipe": 1,
-    "modeling": 2,
-    "zoo": 2,
-    "data": 2,
-    "search": 2,
-    "config": 3,
-    "engine": 3,
-    "detection": 3,
-    "search.evaluator": 3,
-    "cli": 4,
-}
-# Neither at the top nor inside a function.
-NEVER = {
-    "arch": ("torch", "torchvision", "timm", "detectron2"),
+# The order of rooms: each may import those before it. A file with a dot is a room within a room.
+ROOMS = (
+    "errors",
+    "io",
+    "plain_yaml",
+    "resources",
+    "version",
+    "imagenet",
+    "requires",
+    "recipe",
+    "arch",
+    "data",
+    "modeling",
+    "config",
+    "weights",
+    "engine",
+    "classification",
+    "detection",
+    "training",
+    "zoo",
+    "search.errors",
+    "search.trial",
+    "search.space",
+    "search.predictors",
+    "search.acquisition",
+    "search.executors",
+    "search.storage",
+    "search.settings",
+    "search.result",
+    "search.planner",
+    "search.jointnas",
+    "search.report",
+    "search.fbnet",
+    "benchmark",
+    "cli",
+)
+# Two tasks side by side know nothing of each other.
+APART = (("classification", "detection"),)
+# What the search may import of the rest of the project, but for the room that knows FBNet.
+SEARCH_MAY = ("errors", "io", "plain_yaml", "resources", "version", "requires", "search")
+# Packages that a room never imports.
+NEVER: Mapping[str, tuple[str, ...]] = {
+    "errors": ("torch", "numpy"),
+    "io": ("torch",),
+    "plain_yaml": ("torch",),
+    "resources": ("torch",),
     "recipe": ("torch", "torchvision", "detectron2"),
-    "modeling": ("detectron2",),
-    "zoo": ("detectron2",),
+    "arch": ("torch", "torchvision", "timm", "detectron2"),
     "data": ("detectron2",),
+    "modeling": ("detectron2",),
+    "weights": ("detectron2",),
+    "zoo": ("detectron2",),
     "search": ("detectron2", "torchvision", "PIL"),
 }
-# The search knows nothing of FBNet or images but in these two files.
-SEARCH_MAY = ("search", "errors", "io", "plain_yaml", "resources")
-SEARCH_EXCEPT = ("search.evaluator", "search.fbnet_space")
 
 
 class Import(NamedTuple):
-    """One imported module: where, what, and whether at module level (so when first imported)."""
+    """One import statement's module: who imports what, and for whom."""
 
     path: Path
     line: int
-    name: str
-    at_top: bool
+    importer: str
+    target: str
+    for_types: bool
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line} imports {self.name}"
+        return f"{self.path}:{self.line} imports {self.target}"
+
+
+def module_name(path: Path, package: Path) -> str:
+    """Returns the dotted name of a file of the package, such as ``fbnetv3.arch.spec``."""
+    parts = ("fbnetv3", *path.relative_to(package).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-def _names(node: ast.AST) -> list[str]:
+def _imported_by_call(node: ast.AST) -> list[str]:
+    """Names the module of ``import_module("...")`` where it is a literal."""
+    if not isinstance(node, ast.Call) or "import_module" not in ast.dump(node.func):
+        return []
+    literals = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+    return [value for value in literals if isinstance(value, str)]
+
+
+def _targets(node: ast.AST, modules: Iterable[str]) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, f"line {node.lineno}: relative imports are not used here"
-        module = node.module or ""
-        return [f"{module}.{alias.name}" for alias in node.names]
-    return []
+        full = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name if name in modules else str(node.module) for name in full]
+    return _imported_by_call(node)
 
 
-def _walk(node: ast.AST, path: Path, at_top: bool) -> Iterator[Import]:
+def _walk(
+    node: ast.AST, modules: Iterable[str], for_types: bool
+) -> Iterator[tuple[int, str, bool]]:
     for child in ast.iter_child_nodes(node):
-        if _is_type_checking(child):
-            continue
-        for name in _names(child):
-            yield Import(path, getattr(child, "lineno", 0), name, at_top)
-        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _walk(child, path, at_top and not inside)
+        inside = for_types or _is_type_checking(child)
+        for target in _targets(child, modules):
+            yield getattr(child, "lineno", 0), target, inside
+        yield from _walk(child, modules, inside)
 
 
-def imports_of(path: Path) -> list[Import]:
-    """Lists the imports of one file, those for type checkers left out."""
-    return list(_walk(ast.parse(path.read_text(encoding="utf-8")), path, True))
+def imports_of(package: Path) -> list[Import]:
+    """Lists every import in a package, at any depth."""
+    paths = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
+    return [
+        Import(path, line, module, target, for_types)
+        for module, path in paths.items()
+        for line, target, for_types in _walk(
+            ast.parse(path.read_text(encoding="utf-8")), paths, False
+        )
+    ]
 
 
-def room_of(dotted: str) -> str:
-    """Returns the room of a module below ``fbnetv3``: its first part, or a named exception."""
-    parts = dotted.split(".")
-    two = ".".join(parts[:2])
-    return two if two in FLOOR else parts[0]
+def circles(package: Path) -> list[list[str]]:
+    """Returns the strongly connected components of more than one module."""
+    found = [item for item in imports_of(package) if not item.for_types]
+    names = sorted({module_name(path, package) for path in package.rglob("*.py")})
+    number = {name: i for i, name in enumerate(names)}
+    edges = [(number[i.importer], number[i.target]) for i in found if i.target in number]
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array(([1] * len(edges), (rows, columns)), shape=(len(names),) * 2)
+    _, labels = connected_components(graph, directed=True, connection="strong")
+    groups = [[n for n in names if labels[number[n]] == label] for label in sorted(set(labels))]
+    return [group for group in groups if len(group) > 1]
 
 
-def module_of(path: Path, package: Path) -> str:
-    """Returns the dotted name below the package, such as ``arch.spec``."""
-    parts = path.relative_to(package).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+def room_of(module: str) -> str | None:
+    """Returns the room of a module: None for faces (``__init__`` of the package or of search)."""
+    parts = module.split(".")[1:]
+    two, one = ".".join(parts[:2]), ".".join(parts[:1])
+    return two if two in ROOMS else one if one in ROOMS else None
 
 
-def _wrong_floor(item: Import, room: str, target: str) -> bool:
-    if target not in FLOOR or not item.at_top:
+def _against_order(item: Import) -> bool:
+    importer, target = room_of(item.importer), room_of(item.target)
+    if not item.target.startswith("fbnetv3"):
         return False
-    return room == "__init__" or FLOOR[target] > FLOOR[room]
+    if importer is None:  # a face loads its names on first use
+        return not item.for_types
+    if target is None:  # nothing below imports a face
+        return item.target == "fbnetv3" or ROOMS.index(importer) < ROOMS.index("search.errors")
+    return ROOMS.index(target) > ROOMS.index(importer) or {importer, target} in map(set, APART)
 
 
-def _wrong_for_search(module: str, target: str) -> bool:
-    if not module.startswith("search") or module in SEARCH_EXCEPT or target not in FLOOR:
+def _not_for_search(item: Import) -> bool:
+    first = item.importer.split(".")[1:2]
+    if first != ["search"] or room_of(item.importer) == "search.fbnet":
         return False
-    return target not in SEARCH_MAY
+    target = item.target.split(".")
+    return target[0] == "fbnetv3" and "".join(target[1:2]) not in SEARCH_MAY
 
 
-def violations(package: Path) -> list[str]:
-    """Lists every import of the package at ``package`` that goes the wrong way."""
-    found = []
-    for path in sorted(package.rglob("*.py")):
-        module = module_of(path, package)
-        room = room_of(module)
-        for item in imports_of(path):
-            target = room_of(item.name.removeprefix("fbnetv3."))
-            if not item.name.startswith("fbnetv3."):
-                wrong = item.name.split(".")[0] in NEVER.get(room, ())
-            else:
-                wrong = _wrong_floor(item, room, target) or _wrong_for_search(module, target)
-            if wrong:
-                found.append(str(item))
-    return found
+def _never(item: Import) -> bool:
+    first = "".join(item.importer.split(".")[1:2])
+    return item.target.split(".")[0] in NEVER.get(first, ()) and not item.for_types
 
 
-def room_cycles(package: Path) -> list[str]:
-    """Lists rooms that import each other, directly or through others, at module level."""
-    edges: dict[str, set[str]] = defaultdict(set)
-    for path in sorted(package.rglob("*.py")):
-        room = room_of(module_of(path, package))
-        for item in imports_of(path):
-            target = room_of(item.name.removeprefix("fbnetv3."))
-            if item.at_top and item.name.startswith("fbnetv3.") and target in FLOOR:
-                edges[room].add(target)
-    reached = {room: _reachable(room, edges) for room in edges}
-    return sorted(room for room, rooms in reached.items() if room in rooms)
+def wrong_imports(package: Path) -> list[str]:
+    """Lists the imports that run against the order of rooms or fetch what a room never needs."""
+    rules = (_against_order, _not_for_search, _never)
+    return [str(item) for item in imports_of(package) if any(rule(item) for rule in rules)]
 
 
-def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
-    seen: set[str] = set()
-    todo = [room for room in edges[start] if room != start]
-    while todo:
-        room = todo.pop()
-        if room not in seen:
-            seen.add(room)
-            todo.extend(edges.get(room, set()) - {room})
-    return seen
+def test_no_circle_at_any_depth() -> None:
+    assert circles(PACKAGE) == []
 
 
-def test_imports_go_one_way() -> None:
-    assert violations(PACKAGE) == []
+def test_imports_follow_the_order_of_rooms() -> None:
+    assert wrong_imports(PACKAGE) == []
 
 
-def test_rooms_form_no_cycle() -> None:
-    assert room_cycles(PACKAGE) == []
+def test_every_module_is_in_a_room() -> None:
+    modules = [module_name(path, PACKAGE) for path in PACKAGE.rglob("*.py")]
+    assert {m for m in modules if room_of(m) is None} == {"fbnetv3", "fbnetv3.search"}
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {room_of(module_of(path, PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert rooms - {"__init__", *FLOOR} == set()
+def _package(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text + "\n")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -176,18 +217,24 @@ def test_every_room_has_a_floor() -> None:
         ("arch/spec.py", "import torch"),
         ("arch/spec.py", "def f():\n    from torch import nn"),
         ("arch/spec.py", "from fbnetv3.modeling import blocks"),
+        ("arch/spec.py", "if TYPE_CHECKING:\n    from fbnetv3.modeling import blocks"),
+        ("arch/spec.py", "import importlib\nimportlib.import_module('fbnetv3.modeling')"),
         ("modeling/blocks.py", "from detectron2.config import get_cfg"),
+        ("modeling/blocks.py", "def f():\n    if True:\n        import fbnetv3.zoo.api"),
         ("data/loaders.py", "from fbnetv3.engine.ema import ModelEMA"),
-        ("search/coarse.py", "from fbnetv3.arch import Arch"),
-        ("search/coarse.py", "def f():\n    import fbnetv3.modeling.blocks"),
+        ("engine/loop.py", "from fbnetv3.detection.task import DetectionTask"),
+        ("weights/download.py", "import fbnetv3"),
+        ("weights/download.py", "from fbnetv3 import __version__"),
+        ("detection/build.py", "from fbnetv3.classification.task import ClassificationTask"),
+        ("search/acquisition/coarse.py", "from fbnetv3.arch import Arch"),
+        ("search/acquisition/coarse.py", "def f():\n    import fbnetv3.modeling.blocks"),
+        ("search/space/pool.py", "from fbnetv3.search.predictors.gp import GaussianProcess"),
+        ("search/jointnas.py", "from fbnetv3.search.fbnet.run import run_search"),
         ("__init__.py", "from fbnetv3.arch import Arch"),
     ],
 )
-def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str) -> None:
-    path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(line + "\n")
-    assert len(violations(tmp_path)) == 1
+def test_a_wrong_import_is_named(tmp_path: Path, file: str, line: str) -> None:
+    assert len(wrong_imports(_package(tmp_path, {file: line}))) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,27 +242,32 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str) -> None:
     [
         ("arch/spec.py", "import numpy\nfrom fbnetv3.errors import FBNetError"),
         ("zoo/api.py", "def f():\n    from fbnetv3.detection import build"),
-        (
-            "modeling/x.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import detectron2",
-        ),
         ("engine/hooks.py", "from detectron2.engine import HookBase"),
-        ("search/fbnet_space.py", "from fbnetv3.arch import Arch"),
-        ("search/evaluator.py", "from fbnetv3.engine.train import train"),
+        ("search/jointnas.py", "from fbnetv3.search.space.pool import Pool"),
+        ("search/fbnet/space.py", "from fbnetv3.arch import Arch"),
+        ("search/fbnet/evaluator.py", "from fbnetv3.training import train"),
     ],
 )
 def test_a_right_import_is_left_alone(tmp_path: Path, file: str, line: str) -> None:
-    path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(line + "\n")
-    assert violations(tmp_path) == []
+    assert wrong_imports(_package(tmp_path, {file: line})) == []
 
 
-def test_a_cycle_is_found(tmp_path: Path) -> None:
-    for room, other in (("zoo", "modeling"), ("modeling", "data"), ("data", "zoo")):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "x.py").write_text(f"import fbnetv3.{other}.x\n")
-    assert room_cycles(tmp_path) == ["data", "modeling", "zoo"]
+@pytest.mark.parametrize("indent", ["", "def f():\n    ", "class A:\n    def f(self):\n        "])
+def test_a_circle_is_found_at_any_depth(tmp_path: Path, indent: str) -> None:
+    pairs = (("zoo", "modeling"), ("modeling", "data"), ("data", "zoo"))
+    files = {f"{a}/x.py": f"{indent}import fbnetv3.{b}.x" for a, b in pairs}
+    files["data/y.py"] = "import fbnetv3.data.x"
+    assert circles(_package(tmp_path, files)) == [
+        ["fbnetv3.data.x", "fbnetv3.modeling.x", "fbnetv3.zoo.x"]
+    ]
+
+
+def test_an_import_for_type_checkers_makes_no_circle(tmp_path: Path) -> None:
+    files = {
+        "data/x.py": "if TYPE_CHECKING:\n    from fbnetv3.data import y",
+        "data/y.py": "from fbnetv3.data import x",
+    }
+    assert circles(_package(tmp_path, files)) == []
 
 
 def _run(code: str) -> str:
@@ -232,11 +284,11 @@ def test_arch_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "tool", ["train", "search", "predict", "zoo", "benchmark", "demo", "install_detectron2"]
+    "tool", ["train", "search", "predict", "zoo", "benchmark", "demo", "detectron2.install"]
 )
 def test_help_loads_no_torch(tool: str) -> None:
     code = (
-        f"import sys; from fbnetv3.cli import {tool} as tool; sys.argv[1:] = ['--help']\n"
+        f"import sys, fbnetv3.cli.{tool} as tool; sys.argv[1:] = ['--help']\n"
         "try: tool.cli()\nexcept SystemExit: print('torch' in sys.modules)"
     )
     assert _run(code).splitlines()[-1] == "False"

@@ -15,9 +15,9 @@ from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.errors import FBNetError
 from fbnetv3.plain_yaml import MOST_VALUES, YamlError, parse_mapping, parse_yaml
 from fbnetv3.search import FloatRange, SearchSpace
-from fbnetv3.search.fbnet_space import FBNetSpace
-from fbnetv3.search.run_folder import RunFolder
-from fbnetv3.search.warm_start import read_warm_start
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.storage.warm_start import read_warm_start
 from fbnetv3.zoo.classifier import preprocessing_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,10 +33,10 @@ from fbnetv3.engine.logs import setup_logging
 from fbnetv3.io import WriteError, open_regular
 from fbnetv3.search import Choice, JointNAS, SearchSpace, Trial
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.report import About, Winner, write_report
-from fbnetv3.search.run_folder import RunFolder
-from fbnetv3.search.trials import OptunaStore
-from fbnetv3.search.warm_start import read_warm_start
+from fbnetv3.search.storage.optuna_store import OptunaStore
+from fbnetv3.search.storage.warm_start import read_warm_start
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "fbnetv3").rglob("*.py"), *(ROOT / "tools").glob("*.py")])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from fbnetv3.cli.install_detectron2 import cli
+from fbnetv3.cli.detectron2.install import cli
 
 if __name__ == "__main__":
     cli()

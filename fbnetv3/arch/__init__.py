@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fbnetv3.arch.cost import count_cost, count_cost_arrays
 from fbnetv3.arch.errors import ArchError
-from fbnetv3.arch.files import load_arch
 from fbnetv3.arch.keys import Key
 from fbnetv3.arch.layer import Layer, round_channels
 from fbnetv3.arch.ops import (
@@ -16,7 +15,7 @@ from fbnetv3.arch.ops import (
     register_cost,
     se_cost,
 )
-from fbnetv3.arch.registry import get_arch, list_archs, register_arch
+from fbnetv3.arch.registry import get_arch, list_archs, load_arch, register_arch
 from fbnetv3.arch.scaling import aligned, low_resolution, scale, scale_to_macs, with_num_classes
 from fbnetv3.arch.spec import Arch, Block
 

@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import fnmatch
+import os
+from collections.abc import Mapping
 from functools import cache
+from importlib import resources
+from pathlib import Path
 
 from fbnetv3.arch.errors import ArchError
-from fbnetv3.arch.files import builtin_families, load_arch, parse_family
 from fbnetv3.arch.spec import Arch
+from fbnetv3.arch.table_yaml import parse_yaml
 from fbnetv3.errors import did_you_mean
+
+_FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
+
+
+def load_arch(path: str | os.PathLike[str]) -> Arch:
+    """Reads one architecture from a yaml file.
+
+    Raises:
+        ArchError: the file cannot be read, or is not an architecture.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArchError(f"cannot read it: {reason}", file=str(path)) from None
+    return Arch.from_yaml(text, file=str(path))
+
+
+def parse_family(text: str, *, file: str) -> list[Arch]:
+    """Returns the architectures of a family file.
+
+    Its keys are ``family``, ``source`` (where the numbers are from), ``defaults`` (filled into
+    rows whose op takes the key), ``width_divisor`` and ``archs`` (name to table).
+
+    Raises:
+        ArchError: names file, architecture, row, key, value and what is allowed.
+    """
+    family = parse_yaml(text, file=file)
+    allowed = ", ".join(_FAMILY_KEYS)
+    if not isinstance(family, Mapping) or not isinstance(family.get("archs"), Mapping):
+        raise ArchError("a family is a mapping with archs", file=file, allowed=allowed)
+    for key in family:
+        if key not in _FAMILY_KEYS:
+            hint = did_you_mean(str(key), _FAMILY_KEYS)
+            raise ArchError(
+                f"unknown key{hint}", file=file, key=key, value=family[key], allowed=allowed
+            )
+    shared = {key: family[key] for key in ("defaults", "width_divisor") if key in family}
+    return [
+        Arch.from_dict({"name": name, **shared, **table}, file=file)
+        for name, table in family["archs"].items()
+    ]
+
+
+def builtin_families() -> dict[str, str]:
+    """Returns file name to text of the family files inside the package."""
+    folder = resources.files("fbnetv3.arch") / "families"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {f.name: f.read_text(encoding="utf-8") for f in files}
+
 
 _REGISTERED: dict[str, Arch] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +69,13 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
     blocks[strided[1]] = second.replace(s=1)
     name = _named(arch, f"_low{resolution}")
     return arch.replace(name=name, blocks=tuple(blocks), resolution=resolution)
+
+
+VARIANTS: dict[str, Callable[[Arch, int], Arch]] = {
+    "aligned": lambda arch, resolution: aligned(arch),
+    "low_resolution": low_resolution,
+}
+"""Forms of an architecture that configs and weight records name: (arch, side in pixels) -> arch."""
 
 
 def with_num_classes(arch: Arch, num_classes: int) -> Arch:

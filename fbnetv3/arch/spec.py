@@ -16,6 +16,7 @@ from fbnetv3.arch.expand import clean_row, expand_row
 from fbnetv3.arch.layer import Layer
 from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.table import SCALARS, read_table
+from fbnetv3.arch.table_yaml import dump_table, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,7 @@ class Arch:
 
     def to_yaml(self) -> str:
         """Returns the table as yaml, one row a line."""
-        from fbnetv3.arch.files import dump_arch
-
-        return dump_arch(self)
+        return dump_table(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str | None = None) -> Arch:
@@ -248,8 +247,6 @@ class Arch:
         Raises:
             ArchError: it is not yaml, or not an architecture.
         """
-        from fbnetv3.arch.files import parse_yaml
-
         return cls.from_dict(parse_yaml(text, file=file), file=file)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 from fbnetv3.errors import FBNetError
@@ -26,21 +25,3 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
-
-
-def require_detectron2() -> None:
-    """Imports detectron2, which warns of nothing that a user could mend.
-
-    Raises:
-        FBNetError: it is not installed; the message says how to install it.
-    """
-    try:
-        with warnings.catch_warnings():
-            # fvcore scripts two losses on import, which torch calls deprecated
-            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-            import detectron2.engine  # noqa: F401
-    except ImportError as error:
-        raise FBNetError(
-            "detectron2 is not installed; run tools/install_detectron2.py (or "
-            "fbnetv3-install-detectron2) in this environment"
-        ) from error

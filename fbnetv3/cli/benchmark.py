@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.cli import run_main
-from fbnetv3.cli.benchmark_errors import BenchmarkError
 from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
-    from fbnetv3.cli.benchmark_rows import Row
+    from fbnetv3.benchmark.rows import Row
 
 MEASURES = ("latency", "training", "memory", "ema")
 # needs detectron2, and compares nothing with peers: measured when it is named
@@ -137,7 +137,7 @@ def _progress() -> Progress:
 
 
 def _measure_table(arguments: argparse.Namespace) -> int:
-    from fbnetv3.cli import benchmark_latency
+    from fbnetv3.benchmark import latency as benchmark_latency
 
     with _progress() as progress:
         table = benchmark_latency.make_table(arguments, progress, _cpu())
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_writable(path)
     if arguments.latency_table is not None:
         return _measure_table(arguments)
-    from fbnetv3.cli.benchmark_rows import run
+    from fbnetv3.benchmark.rows import run
 
     with _progress() as progress:
         rows = run(arguments, progress)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import printable, require_detectron2, run_main
-from fbnetv3.errors import FBNetError
+from fbnetv3.cli import printable, run_main
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import atomic_write
+from fbnetv3.requires import require_detectron2
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
     try:
         classifier.model.to(device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise PredictError(f"cannot use device {device!r}: {reason}; try --device cpu") from error
 
 
@@ -115,8 +116,8 @@ def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator
 
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
     """Makes the detector that the command line asks for; None where it asks for a classifier."""
-    from fbnetv3.zoo import read_tensors
-    from fbnetv3.zoo.detectors import is_detector_name
+    from fbnetv3.weights.detector_records import is_detector_name
+    from fbnetv3.weights.files import read_tensors
 
     of_zoo = arguments.weights is None and is_detector_name(arguments.model)
     of_file = arguments.weights is not None and arguments.model is None

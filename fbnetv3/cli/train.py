@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import require_detectron2, run_main
+from fbnetv3.cli import run_main
+from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume and args.overwrite:
         parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
     require_detectron2()
-    from fbnetv3.engine import build
     from fbnetv3.engine.launch import launch
+    from fbnetv3.engine.process import device_from_config
 
     cfg = _read_config(args.config_file, args.opts)
     if args.check_data:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        use_cuda=build.device_from_config(cfg).type == "cuda",
+        use_cuda=device_from_config(cfg).type == "cuda",
     )
     return 0
 
@@ -104,11 +105,11 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config import ConfigError
     from fbnetv3.engine.logs import setup_logging
-    from fbnetv3.engine.run import is_detector
+    from fbnetv3.training import is_detector
 
     if not is_detector(cfg):
         raise ConfigError("--check-data is for detectors; this config is of a classifier")
-    from fbnetv3.detection.run import open_datasets
+    from fbnetv3.detection.datasets import open_datasets
 
     setup_logging(None, 0)
     for dataset in open_datasets(cfg):
@@ -128,8 +129,8 @@ def _work(config_file: str, opts: list[str], output_dir: str, mode: str) -> None
     """What each process does; ``mode``: train, resume, overwrite or eval_only."""
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
-    from fbnetv3.engine.run import this_process
-    from fbnetv3.engine.train import evaluate, train
+    from fbnetv3.engine.process import this_process
+    from fbnetv3.training import evaluate, train
 
     cfg = _read_config(config_file, opts, output_dir)
     folder, rank = Path(cfg.OUTPUT_DIR), this_process().rank

@@ -67,8 +67,8 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def _list(arguments: argparse.Namespace) -> int:
     from fbnetv3.arch import count_cost, get_arch
+    from fbnetv3.weights.errors import RecordError
     from fbnetv3.zoo import api
-    from fbnetv3.zoo.errors import RecordError
 
     names = api.list_models(arguments.pattern, pretrained=arguments.pretrained)
     if not names:
@@ -85,7 +85,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _list_weights(names: Sequence[str]) -> int:
-    from fbnetv3.zoo.detectors import is_detector_name
+    from fbnetv3.weights.detector_records import is_detector_name
 
     rows = [_detector_row(name) if is_detector_name(name) else _weight_row(name) for name in names]
     _print("weights", ["name.tag", "resolution", "score", "at hand", "licence"], rows)
@@ -93,8 +93,8 @@ def _list_weights(names: Sequence[str]) -> int:
 
 
 def _weight_row(name: str) -> list[str]:
-    from fbnetv3.zoo import download
-    from fbnetv3.zoo.records import find_record
+    from fbnetv3.weights import download
+    from fbnetv3.weights.records import find_record
 
     record = find_record(name)
     top1 = record.metrics.get("top1")
@@ -104,11 +104,11 @@ def _weight_row(name: str) -> list[str]:
 
 
 def _detector_row(name: str) -> list[str]:
-    from fbnetv3.zoo import detectors
+    from fbnetv3.weights import detector_records
 
-    record = detectors.find_detector(name)
+    record = detector_records.find_detector(name)
     found = record.metrics["AP"]
-    here = _yes(detectors.packaged_file(record).is_file())
+    here = _yes(detector_records.packaged_file(record).is_file())
     return [record.name, "-", f"AP {found.value:.2f} ({found.source})", here, record.licence]
 
 
@@ -145,8 +145,8 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from fbnetv3.zoo import download
-    from fbnetv3.zoo.records import find_record
+    from fbnetv3.weights import download
+    from fbnetv3.weights.records import find_record
 
     for record in map(find_record, arguments.names):
         print(f"{record.full_name}: {download.fetch(record)}")
@@ -154,8 +154,8 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
+    from fbnetv3.weights.errors import RecordError
     from fbnetv3.zoo import adding
-    from fbnetv3.zoo.errors import RecordError
 
     name, _, tag = arguments.name.partition(".")
     if not tag:

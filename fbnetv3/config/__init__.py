@@ -2,7 +2,7 @@
 
 A yaml says what differs from the defaults (``_BASE_`` includes another file), the command line
 overrides it with ``KEY VALUE`` pairs. A config describes a run; ``Recipe`` and ``Arch`` are the
-values made from it, see ``recipe_from_config`` and ``fbnetv3.engine.build``.
+values made from it, see ``recipe_from_config`` and ``fbnetv3.classification.build``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import get_cfg as detectron_get_cfg
 
+from fbnetv3 import imagenet
 from fbnetv3.config.node import CfgNode
 
 # Our keys with their defaults and meaning. Where detectron2 has a key for a thing, it is used
@@ -65,8 +66,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "INPUT.TRAIN_FLIP": (True, "mirror training images at random"),
     "INPUT.AUTO_AUGMENT": ("none", "'none', or AutoAugment's policy of 'imagenet' or 'cifar10'"),
     "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: off"),
-    "INPUT.MEAN": ([0.485, 0.456, 0.406], "RGB mean of pixels scaled to 0..1"),
-    "INPUT.STD": ([0.229, 0.224, 0.225], "RGB standard deviation of pixels scaled to 0..1"),
+    "INPUT.MEAN": (list(imagenet.MEAN), "RGB mean of pixels scaled to 0..1"),
+    "INPUT.STD": (list(imagenet.STD), "RGB standard deviation of pixels scaled to 0..1"),
     "DATASETS.COCO": (
         [],
         "detection sets of one's own, [[name, json, image folder], ...]; also below FBNETV3_DATA",

@@ -6,6 +6,7 @@ from torch's global CPU generator only; the loaders seed it for each image.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -17,13 +18,11 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from fbnetv3 import imagenet
 from fbnetv3.data.errors import DataError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 T = TypeVar("T")
 Step = Callable[[Image.Image], Image.Image]
-
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -94,8 +93,8 @@ class TrainTransform(ImageTransform):
     def __init__(
         self,
         resolution: int,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = imagenet.MEAN,
+        std: Sequence[float] = imagenet.STD,
         crop: str = "resized",
         flip: bool = True,
         auto_augment: str = "none",
@@ -137,8 +136,8 @@ class EvalTransform(ImageTransform):
         resolution: int,
         resize: int | None = None,
         interpolation: str = "bilinear",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = imagenet.MEAN,
+        std: Sequence[float] = imagenet.STD,
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
@@ -216,3 +215,11 @@ def _choice(key: str, value: str, allowed: dict[str, T]) -> T:
 def _check_resolution(resolution: int) -> None:
     if resolution < 1:
         raise DataError(f"resolution {resolution}: must be at least 1 pixel")
+
+
+def default_resize(resolution: int) -> int:
+    """Returns the shorter side before the crop where no record states one.
+
+    The published zoo's rule: 256 for a crop of 224, in proportion, up to a multiple of 8.
+    """
+    return math.ceil(resolution * 256 / 224 / 8) * 8

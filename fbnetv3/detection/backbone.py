@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fbnetv3.arch import Arch, Block
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.config import CfgNode, ConfigError
-from fbnetv3.engine.build import arch_from_config
+from fbnetv3.config.archs import arch_from_config
 from fbnetv3.modeling import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data.datasets import DATA_ROOT_ENV
-from fbnetv3.data.errors import DataError
+from fbnetv3.data.errors import DataError, some
 from fbnetv3.detection.coco import CocoDataset, read_coco
+from fbnetv3.detection.images import check_images
 from fbnetv3.detection.scenes import COUNTS, make_scenes, scenes_folder
 from fbnetv3.errors import did_you_mean
-from fbnetv3.zoo import cache_dir
+from fbnetv3.weights.download import cache_dir
+
+_log = logging.getLogger("fbnetv3")
 
 # name -> annotations and images, below FBNETV3_DATA
 _UNDER_DATA_ROOT = {
@@ -96,3 +100,33 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
     if not all(files):
         raise DataError(f"{name}: detectron2's catalog has no COCO annotations for it")
     return Path(str(files[0])), Path(str(files[1]))
+
+
+def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
+    """Opens and checks the training and the validation set.
+
+    Raises:
+        DataError: something in them is wrong, or they have different classes.
+    """
+    train_set, test_set = _opened(cfg, "TRAIN"), _opened(cfg, "TEST")
+    if train_set.classes != test_set.classes:
+        raise DataError(
+            f"{train_set.name} has the classes {some(train_set.classes)}, {test_set.name} has "
+            f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same"
+        )
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        kept = [r for r in train_set.records if any(not a["iscrowd"] for a in r["annotations"])]
+        if not kept:
+            raise DataError(f"{train_set.name}: no image has a box to train on")
+        train_set = train_set.replace_records(kept)
+    return train_set, test_set
+
+
+def _opened(cfg: CfgNode, part: str) -> CocoDataset:
+    names = cfg.DATASETS[part]
+    if len(names) != 1:
+        raise ConfigError(f"DATASETS.{part} is {names}; give the name of one data set")
+    dataset = build_detection_dataset(names[0], cfg)
+    for note in dataset.notes:
+        _log.info("%s: %s", dataset.name, note)
+    return check_images(dataset, decode=cfg.DATA.CHECK_IMAGES, skip_broken=cfg.DATA.SKIP_BROKEN)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.detection.pictures import Drawn, draw_boxes
-from fbnetv3.zoo import LoadError, WeightsFileError, read_tensors
+from fbnetv3.weights.errors import LoadError, WeightsFileError
+from fbnetv3.weights.files import read_tensors
 
 _TOLD = ("MODEL", "INPUT", "TEST")
 
@@ -150,7 +151,7 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
         WeightsFileError: it is broken, or no detector's.
         LoadError: it lacks tensors.
     """
-    from fbnetv3.detection.run import build_detector
+    from fbnetv3.detection.build import build_detector
 
     tensors, metadata = read_tensors(path)
     if not is_detector_file(metadata):

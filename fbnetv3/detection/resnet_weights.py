@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fbnetv3.zoo import WeightsFileError
+from fbnetv3.weights.errors import WeightsFileError
 
 _KINDS = "fiub"  # floats, whole numbers, truth values: no objects, no records
 

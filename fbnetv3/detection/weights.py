@@ -13,8 +13,11 @@ from fbnetv3.data.errors import some
 from fbnetv3.detection.backbone import FBNetBottomUp, table_from_config
 from fbnetv3.detection.resnet_weights import read_pickled_arrays, resnet_names
 from fbnetv3.modeling import FBNetClassifier
-from fbnetv3.zoo import DownloadError, LoadError, fetch, find_record, load_state_dict, read_tensors
-from fbnetv3.zoo.download import ZOO_SCHEME
+from fbnetv3.weights.converters import load_state_dict
+from fbnetv3.weights.download import ZOO_SCHEME, fetch
+from fbnetv3.weights.errors import DownloadError, LoadError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.records import find_record
 
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fbnetv3.engine.rng import capture_rng, restore_rng
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
-from fbnetv3.zoo.errors import WeightsFileError
-from fbnetv3.zoo.files import refuse_packed
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.files import refuse_packed
 
 __all__ = [
     "FORMAT_VERSION",
@@ -166,7 +166,7 @@ def load_checkpoint(
     except Exception as error:  # unpicklers raise anything on what is no pickle
         raise CheckpointError(
             f"cannot load checkpoint {path}: it is not a file of torch.save "
-            f"({_first_line(error)}); use a file that this program wrote"
+            f"({first_line(error)}); use a file that this program wrote"
         ) from error
     return _migrated(state, path, MIGRATIONS if migrations is None else migrations)
 
@@ -220,12 +220,8 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
         if isinstance(cause, OSError):
             raise cause from None
         raise WriteError(
-            f"cannot write {target}: {_first_line(error)}; is the disk full?"
+            f"cannot write {target}: {first_line(error)}; is the disk full?"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _require_plain(value: Any, where: str) -> None:
@@ -291,7 +287,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"cannot load weights {path}: {_first_line(error)}; use a complete .safetensors file"
+            f"cannot load weights {path}: {first_line(error)}; use a complete .safetensors file"
         ) from error
     version = metadata.get("format_version", "1")
     if metadata.get("format") == "fbnetv3" and version != str(FORMAT_VERSION):

@@ -20,7 +20,7 @@ import torch.multiprocessing as mp
 from torch.distributed.rendezvous import rendezvous
 
 from fbnetv3.engine.machines import SILENCE, Machines, in_time, tell_reason, told_reason
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line
 
 _TIMEOUT = timedelta(minutes=30)
 _POLL = 0.2  # seconds
@@ -164,7 +164,7 @@ def _meet(host: str, port: int, *, keeps: bool) -> dist.TCPStore:
         return in_time(store, 2 * _TIMEOUT.total_seconds())
     except RuntimeError as error:
         raise LaunchError(
-            f"--dist-url tcp://{host}:{port}: {_first_line(error)}; allowed is the name of machine "
+            f"--dist-url tcp://{host}:{port}: {first_line(error)}; allowed is the name of machine "
             "0 with a free port there"
         ) from error
 
@@ -210,11 +210,11 @@ def _call(
         if not is_lost_connection(error):
             # here, since the others' end may overtake this process's
             traceback.print_exc()
-            _tell_failure(store, rank, f"{type(error).__name__}: {_first_line(error)}")
+            _tell_failure(store, rank, f"{type(error).__name__}: {first_line(error)}")
             _exit()
         if watched:
             time.sleep(2 * SILENCE)
-        _lose(rank, told_reason(store) or _first_line(error))
+        _lose(rank, told_reason(store) or first_line(error))
     dist.destroy_process_group()
 
 
@@ -263,7 +263,3 @@ def _exit() -> NoReturn:
     sys.stdout.flush()
     # at once: the others wait in a collective call, and so would leaving the group
     os._exit(2)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fbnetv3 import imagenet
 from fbnetv3.arch import Arch, ArchError, get_arch
 from fbnetv3.arch.library_names import is_library_name
-from fbnetv3.arch.scaling import ALIGNED, with_num_classes
+from fbnetv3.arch.scaling import with_num_classes
 from fbnetv3.modeling import library_models
 from fbnetv3.modeling.backbone import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
@@ -80,60 +81,37 @@ def check_rate(key: str, value: float) -> None:
 
 def build_model(
     name_or_arch: str | Arch,
-    num_classes: int = 1000,
-    pretrained: bool = False,
+    num_classes: int | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> nn.Module:
-    """Makes a classifier, in channels_last memory format and training mode.
+    """Builds a classifier with fresh weights, in channels_last memory format and training mode.
+
+    ``fbnetv3.build_model`` does the same and also loads weights of the zoo.
 
     Args:
-        name_or_arch: an architecture, the name of one (``fbnetv3_a``), or a network of another
+        name_or_arch: An architecture, the name of one (``fbnetv3_a``), or a network of another
             library: ``torchvision/NAME``, ``timm/NAME`` (see ``arch/library_names.py``).
-        num_classes: outputs; the table's own number gives way to it.
-        pretrained: whether to load the zoo's default weight of that name. With another number
-            of classes than the weight's, the classifier begins anew.
-        drop_rate: dropout before the classifier, in [0, 1). It takes the place of torchvision's
-            own default too: ``torchvision/alexnet`` has no dropout unless it is given.
-        drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
+        num_classes: Number of logits, at least 1. None takes the architecture's own number, and
+            1000 for a network of another library.
+        drop_rate: Dropout rate before the classifier, in [0, 1). It replaces torchvision's own
+            default as well: ``torchvision/alexnet`` has no dropout unless it is given.
+        drop_path_rate: Stochastic depth of the last block, linear over depth, in [0, 1).
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.
 
     Raises:
-        ArchError: an unknown name, or an argument that is not allowed.
-        FBNetError: there is no weight, or it cannot be had.
+        ArchError: An unknown name, or an argument outside of its range.
     """
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
-        return library_models.build(
-            name_or_arch, num_classes, pretrained, drop_rate, drop_path_rate
-        )
-    if pretrained:
-        return _build_pretrained(name_or_arch, num_classes, drop_rate, drop_path_rate)
+        count = imagenet.NUM_CLASSES if num_classes is None else num_classes
+        return library_models.build(name_or_arch, count, drop_rate, drop_path_rate)
     arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else name_or_arch
-    model = FBNetClassifier(with_num_classes(arch, num_classes), drop_rate, drop_path_rate)
+    if num_classes is not None:
+        arch = with_num_classes(arch, num_classes)
+    model = FBNetClassifier(arch, drop_rate, drop_path_rate)
     return model.to(memory_format=torch.channels_last)
-
-
-def _build_pretrained(
-    name_or_arch: str | Arch, num_classes: int, drop_rate: float, drop_path_rate: float
-) -> nn.Module:
-    """Makes a model with the zoo's weights of its name; the zoo is needed only here."""
-    from fbnetv3 import zoo
-
-    if isinstance(name_or_arch, str):
-        return zoo.get(
-            name_or_arch,
-            pretrained=True,
-            num_classes=num_classes,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-        )
-    model = build_model(name_or_arch, num_classes, False, drop_rate, drop_path_rate)
-    # the same weights serve both paddings
-    name = name_or_arch.name.removesuffix(ALIGNED)
-    zoo.load_weights(model, f"zoo://{name}", allow_new_head=True)
-    return model
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:

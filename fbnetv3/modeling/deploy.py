@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.modeling.folding import fold_batch_norm
 from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
 
@@ -122,7 +122,7 @@ class _Compiled:
                 self._run = self._runtimes[0].build(self._model, images)
             problem = _difference(self._run(images), expected)
         except Exception as error:  # compilers raise errors of every kind
-            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            problem = f"{type(error).__name__}: {first_line(error)}"
         if problem:
             following = [*(runtime.name for runtime in self._runtimes[1:]), "eager"][0]
             _log.warning(

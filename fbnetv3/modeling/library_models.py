@@ -11,6 +11,7 @@ from torch import nn
 from fbnetv3.arch import ArchError
 from fbnetv3.arch.library_names import FORM, parse
 from fbnetv3.arch.table import SCALARS
+from fbnetv3.errors import first_line
 from fbnetv3.modeling import timm_models, torchvision_models
 
 _SIDE = 64  # of the image that shows which modules halve it for the second time
@@ -22,23 +23,18 @@ _LIBRARIES: dict[str, Build] = {
 }
 
 
-def build(
-    text: str, num_classes: int, pretrained: bool, drop_rate: float, drop_path_rate: float
-) -> nn.Module:
+def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) -> nn.Module:
     """Makes a library's classifier in channels_last memory format.
 
     Args:
         text: see ``arch/library_names.py``.
         num_classes: outputs.
-        pretrained: not to be had: such networks have no weights here.
         drop_rate, drop_path_rate: in [0, 1); above 0 only where the network has such a rate.
 
     Raises:
         ArchError: there is no such network, or it does not take an argument.
     """
     found = parse(text)
-    if pretrained:
-        _refuse(f"{found.library} networks have no weights here", "pretrained", True, "false")
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     for key, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
         if not 0 <= rate < 1:
@@ -89,7 +85,7 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         problem = f"{text}: the network does not take images of {_SIDE} pixels ({reason})"
         _refuse(problem, FORM, True, "False")
     finally:

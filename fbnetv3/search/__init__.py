@@ -1,7 +1,7 @@
 """JointNAS: search an architecture and its training recipe together (paper, section 3).
 
 The engine knows variables, statistics, constraints and scores, nothing of images or networks;
-``fbnet_space`` and ``evaluator`` bring those. Names are loaded on first use.
+the package ``fbnet`` brings those. Names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME_OF = {
-    "Choice": "space",
-    "Constraint": "constraints",
-    "EvolutionSettings": "fine",
-    "FloatRange": "space",
+    "Choice": "space.space",
+    "Constraint": "space.constraints",
+    "EvolutionSettings": "acquisition.fine",
+    "FloatRange": "space.space",
     "InfeasibleError": "errors",
-    "InProcess": "executor",
-    "IntRange": "space",
+    "InProcess": "executors.base",
+    "IntRange": "space.space",
     "JointNAS": "jointnas",
-    "LocalWorkers": "executor",
-    "RayWorkers": "ray_executor",
+    "LocalWorkers": "executors.local",
+    "RayWorkers": "executors.ray",
     "SearchError": "errors",
     "SearchResult": "result",
-    "SearchSpace": "space",
-    "Trial": "trials",
-    "When": "space",
+    "SearchSpace": "space.space",
+    "Trial": "trial",
+    "When": "space.space",
 }
 __all__ = [
     "Choice",
@@ -45,15 +45,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fbnetv3.search.constraints import Constraint
+    from fbnetv3.search.acquisition.fine import EvolutionSettings
     from fbnetv3.search.errors import InfeasibleError, SearchError
-    from fbnetv3.search.executor import InProcess, LocalWorkers
-    from fbnetv3.search.fine import EvolutionSettings
+    from fbnetv3.search.executors.base import InProcess
+    from fbnetv3.search.executors.local import LocalWorkers
+    from fbnetv3.search.executors.ray import RayWorkers
     from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.ray_executor import RayWorkers
     from fbnetv3.search.result import SearchResult
-    from fbnetv3.search.space import Choice, FloatRange, IntRange, SearchSpace, When
-    from fbnetv3.search.trials import Trial
+    from fbnetv3.search.space.constraints import Constraint
+    from fbnetv3.search.space.space import Choice, FloatRange, IntRange, SearchSpace, When
+    from fbnetv3.search.trial import Trial
 
 
 def __getattr__(name: str) -> Any:

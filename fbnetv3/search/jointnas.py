@@ -6,17 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fbnetv3.search.batch_log import RUNNING_AT, Logged, repeatable
-from fbnetv3.search.constraints import Constraint, Costs, StatisticsFn
+from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executor import Evaluate, Executor, InProcess
-from fbnetv3.search.fine import EvolutionSettings
+from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.planner import Plan, Planner
-from fbnetv3.search.predictor import fit_function
+from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.result import Candidate, SearchResult
-from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import STUDY, Trial, differences, open_store, trial_to_json
-from fbnetv3.search.warm_start import WarmStart, read_warm_start
+from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.storage.batch_log import RUNNING_AT, Logged, repeatable
+from fbnetv3.search.storage.store import open_store
+from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
+from fbnetv3.search.trial import STUDY, Trial, differences, trial_to_json
 
 Watch = Callable[[str, Trial], None]
 """Told of events: ``start``, ``report`` and ``finish`` of a trial."""
@@ -150,7 +151,7 @@ class JointNAS:
 
         Args:
             logged: of a search with the same settings; with ``ahead``, what of it is
-                :func:`~fbnetv3.search.batch_log.repeatable`. Trials that the storage has stay.
+                :func:`~.batch_log.repeatable`. Trials that the storage has stay.
 
         Raises:
             SearchError: the log is of another search, or contradicts the storage.

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3.search import coarse, fine
-from fbnetv3.search.acquisition import Probabilistic, next_batch
-from fbnetv3.search.candidates import Candidates
-from fbnetv3.search.constraints import Constraint, Costs, feasible, within
-from fbnetv3.search.early_stopping import EarlyStop, find_early_stop
-from fbnetv3.search.encoder import Pretrained, pretrain
-from fbnetv3.search.encoding import Encoding
+from fbnetv3.search.acquisition import coarse, fine
+from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
+from fbnetv3.search.acquisition.candidates import Candidates
+from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.networks import Floats
-from fbnetv3.search.parameters import Levels
-from fbnetv3.search.pool import Pool, Reach, check_feasible, make_pool, priced
-from fbnetv3.search.predictor import Fit, Predictor
-from fbnetv3.search.report_card import ReportCard, make_card
-from fbnetv3.search.space import SearchSpace, keys_of, unique_rows
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.predictors.encoder import Pretrained, pretrain
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.predictors.predictor import Fit, Predictor
+from fbnetv3.search.predictors.report_card import ReportCard, make_card
+from fbnetv3.search.space.constraints import Constraint, Costs, feasible, within
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.pool import Pool, Reach, check_feasible, make_pool, priced
+from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
+from fbnetv3.search.trial import Trial
 
 Batches = Sequence[Sequence[Trial]]
 _FEWEST_LABELS = 5

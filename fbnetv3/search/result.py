@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import did_you_mean
-from fbnetv3.search.constraints import Constraint
-from fbnetv3.search.early_stopping import EarlyStop
+from fbnetv3.search.acquisition.early_stopping import EarlyStop
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.predictor import Predictor
-from fbnetv3.search.report_card import ReportCard
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.predictors.predictor import Predictor
+from fbnetv3.search.predictors.report_card import ReportCard
+from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from fbnetv3.zoo.api import get, list_models, load_weights, transform
-from fbnetv3.zoo.converters import LoadSummary, load_state_dict
-from fbnetv3.zoo.download import cache_dir, fetch
-from fbnetv3.zoo.errors import (
-    DownloadError,
-    LoadError,
-    RecordError,
-    WeightsFileError,
-    ZooError,
-)
-from fbnetv3.zoo.files import read_tensors
-from fbnetv3.zoo.records import Metric, WeightRecord, all_records, find_record
+from fbnetv3.weights.converters import LoadSummary, load_state_dict
+from fbnetv3.weights.download import cache_dir, fetch
+from fbnetv3.weights.errors import DownloadError, LoadError, RecordError, WeightsFileError, ZooError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.load import load_weights
+from fbnetv3.weights.records import Metric, WeightRecord, all_records, find_record
+from fbnetv3.zoo.api import build_model, get, list_models, transform
 from fbnetv3.zoo.verification import VerifyRow, verify
 
 __all__ = [
@@ -27,6 +22,7 @@ __all__ = [
     "WeightsFileError",
     "ZooError",
     "all_records",
+    "build_model",
     "cache_dir",
     "fetch",
     "find_record",

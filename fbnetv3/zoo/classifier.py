@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fbnetv3 import imagenet
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import RESOLUTION, is_library_name
 from fbnetv3.plain_yaml import parse_yaml
+from fbnetv3.weights.converters import load_state_dict
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
-from fbnetv3.zoo.converters import load_state_dict
-from fbnetv3.zoo.errors import WeightsFileError
-from fbnetv3.zoo.files import read_tensors
-from fbnetv3.zoo.records import IMAGENET_MEAN, IMAGENET_STD, find_record
 
 if TYPE_CHECKING:
     from fbnetv3.data.transforms import EvalTransform
@@ -166,6 +167,6 @@ def _transform_of(
         resolution,
         int(told.get("resize") or api.default_resize(resolution)),
         told.get("interpolation", "bilinear"),
-        told.get("mean", IMAGENET_MEAN),
-        told.get("std", IMAGENET_STD),
+        told.get("mean", imagenet.MEAN),
+        told.get("std", imagenet.STD),
     )

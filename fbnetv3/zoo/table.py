@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fbnetv3.arch import Arch, count_cost, get_arch, list_archs
-from fbnetv3.zoo.detectors import DetectorRecord, detector_records
-from fbnetv3.zoo.records import WeightRecord, all_records
+from fbnetv3.weights.detector_records import DetectorRecord, detector_records
+from fbnetv3.weights.records import WeightRecord, all_records
 
 _HEAD = """# Model zoo
 
-Made by `python tools/zoo.py table` from `fbnetv3/zoo/records/*.yaml` and the architecture
+Made by `python tools/zoo.py table` from `fbnetv3/weights/records/*.yaml` and the architecture
 tables; do not edit. `python tools/zoo.py verify` re-checks costs, hashes and, where the data is
 at hand, accuracies.
 

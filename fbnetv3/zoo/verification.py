@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +16,39 @@ import torch
 from fbnetv3.arch import count_cost
 from fbnetv3.data import DataError
 from fbnetv3.errors import FBNetError
-from fbnetv3.zoo.detectors import DetectorRecord, checked_file, detector_records, measure_ap
-from fbnetv3.zoo.download import check_file, known_sha256, local_path
-from fbnetv3.zoo.errors import RecordError
-from fbnetv3.zoo.records import WeightRecord, all_records
+from fbnetv3.weights.detector_records import DetectorRecord, checked_file, detector_records
+from fbnetv3.weights.download import check_file, known_sha256, local_path
+from fbnetv3.weights.errors import RecordError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.records import WeightRecord, all_records
+
+_BATCH = 8
+
+
+def measure_ap(
+    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
+) -> dict[str, float]:
+    """Returns AP and AP50 in percent of a detector's file on a data set. Needs detectron2.
+
+    Args:
+        path: that training exported, or a packaged one.
+        dataset: a registered name.
+        output: folder of what an evaluation writes.
+        overrides: of the file's config, ``KEY, VALUE, ...``.
+    """
+    from fbnetv3.config import get_cfg
+    from fbnetv3.detection.detector import told_config
+    from fbnetv3.training import evaluate
+
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(told_config(read_tensors(path)[1], path))
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
+    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
+    cfg.merge_from_list(list(overrides))
+    cfg.freeze()
+    scores = evaluate(cfg)
+    return {name: scores[f"bbox/{name}"] for name in ("AP", "AP50")}
+
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # percent of top-1 that other image decoders and other machines may make

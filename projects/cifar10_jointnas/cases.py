@@ -24,7 +24,7 @@ import yaml
 from fbnetv3.config import recipe_from_config, recipe_to_config
 from fbnetv3.io import atomic_write
 from fbnetv3.search import Constraint, SearchError
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.trial import Trial
 from projects.cifar10_jointnas.runs import Run, open_log
 
 HERE = Path(__file__).parent

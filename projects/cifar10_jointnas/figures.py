@@ -20,8 +20,8 @@ from scipy import stats
 from tabulate import tabulate
 
 from fbnetv3.io import atomic_write
-from fbnetv3.search.batch_log import BatchLog
-from fbnetv3.search.early_stopping import find_early_stop
+from fbnetv3.search.acquisition.early_stopping import find_early_stop
+from fbnetv3.search.storage.batch_log import BatchLog
 from projects.cifar10_jointnas import trainings
 from projects.cifar10_jointnas.cases import BUDGETS, name_of
 from projects.cifar10_jointnas.runs import open_log

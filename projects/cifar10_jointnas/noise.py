@@ -24,11 +24,11 @@ import numpy as np
 from scipy.stats import f
 
 from fbnetv3.data import build_dataset, list_datasets, register_dataset
-from fbnetv3.engine.train import train
 from fbnetv3.io import atomic_write
-from fbnetv3.search.batch_log import BatchLog
-from fbnetv3.search.evaluator import candidate_training, get_search_cfg, space_from_config
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.fbnet.evaluator import candidate_training, get_search_cfg, space_from_config
+from fbnetv3.search.storage.batch_log import BatchLog
+from fbnetv3.search.trial import Trial
+from fbnetv3.training import train
 
 SEEDS = (1, 2, 3, 4, 5)
 COLUMNS = ("id", "seed", "epoch", "score")

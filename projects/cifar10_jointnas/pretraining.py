@@ -22,9 +22,9 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from fbnetv3.io import atomic_write
-from fbnetv3.search.encoder import Pretrained
-from fbnetv3.search.encoding import Encoding
-from fbnetv3.search.predictor import fit_function
+from fbnetv3.search.predictors.encoder import Pretrained
+from fbnetv3.search.predictors.predictor import fit_function
+from fbnetv3.search.space.encoding import Encoding
 from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent

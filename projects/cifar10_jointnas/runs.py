@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 
 from fbnetv3.io import atomic_write
 from fbnetv3.search import JointNAS
-from fbnetv3.search.batch_log import BatchLog
-from fbnetv3.search.config import search_arguments
-from fbnetv3.search.evaluator import get_search_cfg, num_classes_from_config, space_from_config
-from fbnetv3.search.fbnet_space import FBNetSpace
+from fbnetv3.search.fbnet.config import search_arguments
+from fbnetv3.search.fbnet.evaluator import (
+    get_search_cfg,
+    num_classes_from_config,
+    space_from_config,
+)
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.storage.batch_log import BatchLog
 
 _HASHES = "sha256 of "
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fbnetv3.io import atomic_write
-from fbnetv3.search.batch_log import BatchLog
+from fbnetv3.search.storage.batch_log import BatchLog
 
 HERE = Path(__file__).parent
 Row = tuple[str, int, int, float]

@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from fbnetv3.io import atomic_write
-from fbnetv3.zoo.detectors import measure_ap
-from fbnetv3.zoo.download import package_dir
-from fbnetv3.zoo.files import sha256_of
+from fbnetv3.weights.download import package_dir
+from fbnetv3.weights.files import sha256_of
+from fbnetv3.zoo.verification import measure_ap
 
 
 def write_in_16_bits(source: Path, target: Path) -> None:
@@ -42,7 +42,7 @@ def package(
     """Writes the file into the packaged weights.
 
     Returns:
-        The entry for ``fbnetv3/zoo/records/detectors.yaml``.
+        The entry for ``fbnetv3/weights/records/detectors.yaml``.
     """
     target = package_dir() / f"{name}.safetensors"
     with atomic_write(target) as temporary:

@@ -33,7 +33,7 @@ from tabulate import tabulate
 from torch import nn
 
 from fbnetv3.config import CfgNode, get_cfg
-from fbnetv3.detection.run import prepare_detector
+from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
 from fbnetv3.engine.optim import build_optimizer

@@ -40,11 +40,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from fbnetv3.cli.run_watch import RunWatch
 from fbnetv3.search import JointNAS, Trial
-from fbnetv3.search.batch_log import BatchLog
-from fbnetv3.search.executor import Evaluate, Finished, More
-from fbnetv3.search.progress import SearchProgress
+from fbnetv3.search.executors.base import Evaluate, Finished, More
+from fbnetv3.search.fbnet.watch import RunWatch
+from fbnetv3.search.report.progress import SearchProgress
+from fbnetv3.search.storage.batch_log import BatchLog
 from projects.search_quality import problems
 
 Times = Callable[[float, np.random.Generator], float]

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from fbnetv3.search import JointNAS
-from fbnetv3.search.constraints import Costs
-from fbnetv3.search.encoder import Pretrained, pretrain
-from fbnetv3.search.encoding import Encoding
-from fbnetv3.search.pool import make_pool
-from fbnetv3.search.predictor import fit_function
+from fbnetv3.search.predictors.encoder import Pretrained, pretrain
+from fbnetv3.search.predictors.predictor import fit_function
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.pool import make_pool
 from projects.search_quality import problems
 from projects.search_quality.report import interval
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from fbnetv3.recipe import Recipe
 from fbnetv3.search import Choice, FloatRange, SearchError, SearchSpace, Trial
-from fbnetv3.search.fbnet_space import FBNetSpace
-from fbnetv3.search.parameters import Levels
-from fbnetv3.search.space import keys_of, unique_rows
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.space import keys_of, unique_rows
 from projects.search_quality import factorial
 
 Floats = npt.NDArray[np.float64]

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.search import FloatRange, IntRange, JointNAS
-from fbnetv3.search.constraints import Costs
-from fbnetv3.search.encoding import Encoding
-from fbnetv3.search.genetic import mutate
-from fbnetv3.search.parameters import CONTINUOUS_LEVELS, Levels
-from fbnetv3.search.pool import make_pool
-from fbnetv3.search.space import SearchSpace, keys_of, unique_rows
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.genetic import mutate
+from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, Levels
+from fbnetv3.search.space.pool import make_pool
+from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 from projects.search_quality.problems import Configs, Problem, random_levels
 
 Floats = npt.NDArray[np.float64]

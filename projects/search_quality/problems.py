@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.search import Constraint, FloatRange, SearchSpace
-from fbnetv3.search.constraints import Costs, StatisticsFn, feasible
-from fbnetv3.search.parameters import Levels
+from fbnetv3.search.space.constraints import Costs, StatisticsFn, feasible
+from fbnetv3.search.space.parameters import Levels
 from projects.search_quality.joint_table import JointTable, load_table
 
 Floats = npt.NDArray[np.float64]
@@ -127,7 +127,7 @@ class _PaperLike:
 
 
 def _synthetic() -> Problem:
-    from fbnetv3.search.fbnet_space import FBNetSpace
+    from fbnetv3.search.fbnet.space import FBNetSpace
 
     whole = FBNetSpace.from_yaml("fbnetv3")
     space, truth = whole.space, _PaperLike(whole.space, seed=3)
@@ -274,8 +274,8 @@ def reference(name: str) -> tuple[float, float]:
 
 def find_reference(problem: Problem) -> tuple[float, float]:
     """Samples the median and, where the optimum is not known, evolves the noise-free truth."""
-    from fbnetv3.search.fine import EvolutionSettings, evolve
-    from fbnetv3.search.pool import priced
+    from fbnetv3.search.acquisition.fine import EvolutionSettings, evolve
+    from fbnetv3.search.space.pool import priced
 
     space, costs = problem.space, Costs(problem.space, problem.statistics)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fbnetv3.arch import Arch, ArchError, get_arch, load_arch
-from fbnetv3.arch.files import builtin_families, parse_family
+from fbnetv3.arch.registry import builtin_families, parse_family
 
 FAMILY = """
 family: tiny

@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fbnetv3.cli import (
-    benchmark,
-    benchmark_measures,
-    benchmark_rows,
-    benchmark_variants,
-    run_main,
-)
-from fbnetv3.cli.benchmark_variants import Shape
+from fbnetv3.benchmark import measures as benchmark_measures
+from fbnetv3.benchmark import rows as benchmark_rows
+from fbnetv3.benchmark import variants as benchmark_variants
+from fbnetv3.benchmark.variants import Shape
+from fbnetv3.cli import benchmark, run_main
 from fbnetv3.engine.ema import ModelEMA
 
 TOOL = Path(__file__).parent.parent.parent / "tools" / "benchmark.py"

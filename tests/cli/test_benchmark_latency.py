@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.latency_shapes import arch_shapes
-from fbnetv3.cli import benchmark, benchmark_blocks, benchmark_latency, run_main
-from fbnetv3.cli.benchmark_blocks import Timed
-from fbnetv3.search.fbnet_space import FBNetSpace
+from fbnetv3.benchmark import blocks as benchmark_blocks
+from fbnetv3.benchmark import latency as benchmark_latency
+from fbnetv3.benchmark.blocks import Timed
+from fbnetv3.cli import benchmark, run_main
+from fbnetv3.search.fbnet.space import FBNetSpace
 
 CLASSES = 10
 

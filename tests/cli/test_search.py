@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fbnetv3.cli import run_main, search, search_evolve
+from fbnetv3.cli import run_main, search
 from fbnetv3.resources import model_zoo_path
+from fbnetv3.search.fbnet import evolve as search_evolve
+from fbnetv3.search.fbnet.run import _build
 from tests.processes import Start, finish
-from tests.search import ray_clusters
+from tests.search.executors import ray_clusters
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.config import file_hashes
+from fbnetv3.search.fbnet.config import file_hashes
 
 SMALL = [
     "--config-file",
@@ -69,13 +71,13 @@ def test_a_run_is_a_folder(run: Path) -> None:
 
 def test_the_winner_is_a_config_that_trains(run: Path, tmp_path: Path) -> None:
     from fbnetv3.config import get_cfg
-    from fbnetv3.engine import build
+    from fbnetv3.config.archs import arch_from_config
 
     cfg = get_cfg()
     cfg.merge_from_file(str(run / "best.yaml"))
     assert cfg.SOLVER.MAX_EPOCHS == 12.0  # SEARCH.FINAL
     assert cfg.DATASETS.TRAIN == ("digits_train",)
-    arch = build.arch_from_config(cfg)
+    arch = arch_from_config(cfg)
     assert not isinstance(arch, str)
     assert arch.resolution == 16
 
@@ -84,7 +86,6 @@ def test_a_folder_that_was_moved_still_trains_and_reports(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from fbnetv3.config import get_cfg
-    from fbnetv3.engine import build
 
     moved = tmp_path / "elsewhere" / "run"
     shutil.copytree(run, moved)
@@ -93,7 +94,9 @@ def test_a_folder_that_was_moved_still_trains_and_reports(
     cfg = get_cfg()
     cfg.merge_from_file(str(moved / "best.yaml"))
     assert str(moved / "best_arch.yaml") == cfg.MODEL.ARCH
-    assert build.arch_from_config(cfg) != ""
+    from fbnetv3.config.archs import arch_from_config
+
+    assert arch_from_config(cfg) != ""
     assert _main(["--report", str(moved)]) == 0
     assert capsys.readouterr().out == f"{moved / 'report.html'}\n"
     assert f"--config-file {moved / 'config.yaml'} OUTPUT_DIR {moved}" in _report_of(moved)
@@ -147,14 +150,14 @@ def test_the_report_has_the_trials_and_the_commands(run: Path) -> None:
 def test_the_report_of_a_run_that_has_just_begun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fbnetv3.search.run_folder import RunFolder
+    from fbnetv3.search.fbnet.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     cfg = search._read_config(
         "model_zoo/search/digits.yaml", [*SMALL[2:], "OUTPUT_DIR", str(folder.path)]
     )
-    search._build(cfg)  # makes the study, before config.yaml is written
+    _build(cfg)  # makes the study, before config.yaml is written
     folder.keep_config(cfg.dump(), {})
     with folder.locked():  # somebody else's; a report only reads
         assert _main(["--report", str(folder.path)]) == 0
@@ -164,7 +167,7 @@ def test_the_report_of_a_run_that_has_just_begun(
 def test_places_elsewhere_are_repeated_by_the_commands_that_a_run_tells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fbnetv3.search.run_folder import RunFolder
+    from fbnetv3.search.fbnet.run_folder import RunFolder
 
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     places = ["SEARCH.STORAGE", url, "SEARCH.CANDIDATES", "s3://bucket/a run"]
@@ -173,7 +176,7 @@ def test_places_elsewhere_are_repeated_by_the_commands_that_a_run_tells(
     folder.path.mkdir()
     opts = [*SMALL[2:], "OUTPUT_DIR", str(folder.path), *places]
     cfg = search._read_config("model_zoo/search/digits.yaml", opts)
-    search._build(cfg)
+    _build(cfg)
     folder.keep_config(cfg.dump(), {})
     told = shlex.split(search.resume_command(folder.path, cfg))
     parsed = search.make_parser().parse_intermixed_args(told[told.index("--config-file") :])
@@ -217,7 +220,7 @@ def test_another_config_on_the_folder_is_refused(
 def test_a_file_whose_content_changed_is_refused_by_its_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fbnetv3.search.run_folder import RunFolder
+    from fbnetv3.search.fbnet.run_folder import RunFolder
 
     space, run = tmp_path / "space.yaml", tmp_path / "run"
     space.write_text("recipe: {lr: {choices: [0.1, 0.2]}}")
@@ -412,8 +415,8 @@ def test_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("path", sorted((model_zoo_path() / "search").glob("*.yaml")))
 def test_packaged_searches_are_read(path: Path) -> None:
-    from fbnetv3.search.config import search_arguments
-    from fbnetv3.search.evaluator import get_search_cfg, space_from_config
+    from fbnetv3.search.fbnet.config import search_arguments
+    from fbnetv3.search.fbnet.evaluator import get_search_cfg, space_from_config
 
     cfg = get_search_cfg()
     cfg.merge_from_file(str(path))

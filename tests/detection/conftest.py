@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +34,8 @@ rows:
 
 
 @pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Puts back the loggers and signals that a run takes over."""
-    loggers = [logging.getLogger(name) for name in ("fbnetv3", "detectron2", "fvcore")]
-    before = [(x, list(x.handlers), x.level, x.propagate) for x in loggers]
-    signals = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-    for number, handler in signals.items():
-        signal.signal(number, handler)
+def restored_logging(own_logging: None) -> None:
+    """Puts back the loggers and signals that a training takes over."""
 
 
 def coco_tree(images: int = 16) -> Tree:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fbnetv3.config import get_cfg
-from fbnetv3.detection.run import build_detector
+from fbnetv3.detection.build import build_detector
 from fbnetv3.resources import model_zoo_path
 
 CONFIGS = sorted((model_zoo_path() / "detection").glob("*.yaml"))

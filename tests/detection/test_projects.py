@@ -13,8 +13,10 @@ from PIL import Image
 from fbnetv3.config import CfgNode
 from fbnetv3.detection.datasets import build_detection_dataset
 from fbnetv3.detection.detector import Detector
-from fbnetv3.engine.train import evaluate, train
-from fbnetv3.zoo import DownloadError, RecordError, detectors, get
+from fbnetv3.training import evaluate, train
+from fbnetv3.weights import detector_records as detectors
+from fbnetv3.weights.errors import DownloadError, RecordError
+from fbnetv3.zoo import get
 from projects.retinanet_ema import anchors, figures, package, step_time
 
 Make = Callable[..., CfgNode]

@@ -10,9 +10,9 @@ import pytest
 from detectron2.data import DatasetMapper
 
 from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.detection.datasets import open_datasets
 from fbnetv3.detection.evaluation import evaluate_boxes
 from fbnetv3.detection.images import Mapped
-from fbnetv3.detection.run import open_datasets
 from fbnetv3.resources import find_config
 
 Opened = Callable[[str], CfgNode]

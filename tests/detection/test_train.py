@@ -20,13 +20,15 @@ from PIL import Image
 from fbnetv3.cli import predict, run_main
 from fbnetv3.config import CfgNode
 from fbnetv3.data import DataError
+from fbnetv3.detection.build import build_detector
+from fbnetv3.detection.datasets import open_datasets
 from fbnetv3.detection.detector import detector_from_file
-from fbnetv3.detection.run import build_detector, open_datasets, prepare_detector
+from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.hooks import StoppedError
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.engine.optim import build_optimizer as our_optimizer
-from fbnetv3.engine.train import evaluate, train
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer
+from fbnetv3.training import evaluate, train
 from tests.detection.states import assert_same, assert_same_run, last
 
 Make = Callable[..., CfgNode]
@@ -128,7 +130,7 @@ def test_the_first_step_of_a_process_rounds_as_later_ones() -> None:
     program = """
 import torch
 from fvcore.nn import sigmoid_focal_loss_jit
-from fbnetv3.detection.run import settle_focal_loss
+from fbnetv3.detection.build import settle_focal_loss
 
 def gradient():
     torch.manual_seed(0)

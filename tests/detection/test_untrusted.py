@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 from fbnetv3.config import get_cfg
 from fbnetv3.data import DataError
+from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.coco import read_coco
 from fbnetv3.detection.detector import detector_from_file
 from fbnetv3.detection.images import check_images
 from fbnetv3.detection.resnet_weights import read_pickled_arrays
-from fbnetv3.detection.run import build_detector
 from fbnetv3.detection.weights import load_detector_weights
 from fbnetv3.resources import find_config
-from fbnetv3.zoo import DownloadError, WeightsFileError
+from fbnetv3.weights.errors import DownloadError, WeightsFileError
 from tests.data.test_untrusted import EPS, png
 
 

@@ -16,11 +16,11 @@ from torch import nn
 
 from fbnetv3.arch import Arch
 from fbnetv3.config import CfgNode, get_cfg
-from fbnetv3.detection.run import build_detector
+from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.weights import load_detector_weights
 from fbnetv3.modeling import build_model
 from fbnetv3.resources import find_config
-from fbnetv3.zoo import LoadError, WeightsFileError
+from fbnetv3.weights.errors import LoadError, WeightsFileError
 
 Make = Callable[..., CfgNode]
 CPU = torch.device("cpu")

@@ -21,21 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv3.arch import get_arch
+from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.cli import predict
 from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config.archs import arch_from_config
 from fbnetv3.data import DataError
-from fbnetv3.engine import build
 from fbnetv3.engine.checkpoint import Checkpointer, CheckpointError, load_checkpoint, read_weights
-from fbnetv3.engine.classification import ClassificationTask
 from fbnetv3.engine.hooks import NonFiniteWeightError, StoppedError
 from fbnetv3.engine.metrics import read_metrics
-from fbnetv3.engine.run import prepare
-from fbnetv3.engine.train import evaluate, train
 from fbnetv3.engine.trainer import NonFiniteLossError
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
 from fbnetv3.modeling import build_model
-from fbnetv3.zoo import load_weights
+from fbnetv3.training import evaluate, prepare, train
+from fbnetv3.weights.load import load_weights
 
 Make = Callable[..., CfgNode]
 SCORES = {f"val/{name}{tag}" for name in ("top1", "top5", "loss") for tag in ("", "_ema")}
@@ -164,7 +163,7 @@ def test_exported_weights_load_and_predict(
     trained: tuple[Path, dict[str, float]], tiny: Make, material: Path, capsys: Any
 ) -> None:
     folder, scores = trained
-    arch = build.arch_from_config(tiny())
+    arch = arch_from_config(tiny())
     model = build_model(arch, num_classes=10)
     load_weights(model, str(folder / "model_ema.safetensors"))
     images = sorted((material / "test").rglob("*.png"))
@@ -756,7 +755,7 @@ def test_a_disk_that_is_full_of_records(tiny: Make, small_disk: Path) -> None:
 
 def test_arch_names_still_resolve(tiny: Make) -> None:
     cfg = tiny(MODEL__ARCH="fbnetv3_a0", MODEL__ARCH_VARIANT="low_resolution")
-    arch = build.arch_from_config(cfg)
+    arch = arch_from_config(cfg)
     assert not isinstance(arch, str)
     assert arch.layers() != get_arch("fbnetv3_a0").layers()
 

@@ -25,9 +25,9 @@ import pytest
 from fbnetv3.io import atomic_write
 from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
 from fbnetv3.search.errors import PlaceError
-from fbnetv3.search.trials import OptunaStore
+from fbnetv3.search.storage.optuna_store import OptunaStore
 from tests.search import problem
-from tests.search.ray_clusters import ray_workers
+from tests.search.executors.ray_clusters import ray_workers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL: dict[str, Any] = {"finalists": 3}

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli import distinfo, install_detectron2
-from fbnetv3.cli.detectron2_changes import (
+from fbnetv3.cli.detectron2 import distinfo
+from fbnetv3.cli.detectron2 import install as install_detectron2
+from fbnetv3.cli.detectron2.changes import (
     CHANGES,
     EXTENSION_STUB,
     Change,
@@ -170,7 +171,7 @@ def test_an_unwritable_target_is_an_error(tmp_path: Path) -> None:
 
 
 def test_importing_the_installer_loads_no_torch() -> None:
-    code = "import sys, fbnetv3.cli.install_detectron2; print('torch' in sys.modules)"
+    code = "import sys, fbnetv3.cli.detectron2.install; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

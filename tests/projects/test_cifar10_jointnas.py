@@ -16,12 +16,12 @@ from scipy import stats
 
 from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
-from fbnetv3.engine.build import arch_from_config
+from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
-from fbnetv3.search.batch_log import BatchLog
-from fbnetv3.search.config import identity, search_arguments
-from fbnetv3.search.evaluator import TrainEvaluator, get_search_cfg, space_from_config
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.fbnet.config import identity, search_arguments
+from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
+from fbnetv3.search.storage.batch_log import BatchLog
+from fbnetv3.search.trial import Trial
 from projects.cifar10_jointnas import cases, family, figures, noise, trainings
 from projects.cifar10_jointnas.runs import open_log, share_first_batch
 

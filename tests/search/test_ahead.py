@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from fbnetv3.search import SearchError, Trial
-from fbnetv3.search.executor import Evaluate, Finished, InProcess, LocalWorkers, More
+from fbnetv3.search.executors.base import Evaluate, Finished, InProcess, More
+from fbnetv3.search.executors.local import LocalWorkers
 from tests.search import problem
-from tests.search.ray_clusters import ray_workers
+from tests.search.executors.ray_clusters import ray_workers
 
 AHEAD = {"batch_size": 4, "iterations": 6, "ahead": 8, "finalists": 3}
 

@@ -18,7 +18,7 @@ from fbnetv3.search import (
     SearchSpace,
     Trial,
 )
-from fbnetv3.search.executor import Evaluate, Finished
+from fbnetv3.search.executors.base import Evaluate, Finished
 from tests.search import problem
 
 

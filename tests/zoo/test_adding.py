@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, scale
 from fbnetv3.modeling import build_model
-from fbnetv3.zoo import RecordError, adding, download
-from fbnetv3.zoo.files import read_tensors
-from fbnetv3.zoo.records import record_from_dict
+from fbnetv3.weights import download
+from fbnetv3.weights.errors import RecordError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.records import record_from_dict
+from fbnetv3.zoo import adding
 
 FORM: dict[str, Any] = {"variant": "low_resolution", "width": 0.25}
 

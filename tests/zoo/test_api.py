@@ -16,7 +16,7 @@ import fbnetv3
 from fbnetv3 import zoo
 from fbnetv3.data import EvalTransform
 from fbnetv3.modeling import build_model
-from fbnetv3.zoo import records
+from fbnetv3.weights import records
 
 
 def test_list_models() -> None:

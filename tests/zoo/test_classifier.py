@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, with_num_classes
 from fbnetv3.modeling import build_model
-from fbnetv3.zoo import LoadError, WeightsFileError
+from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.zoo.classifier import from_file
 
 ARCH = with_num_classes(low_resolution(get_arch("fbnetv3_a0"), 32), 3)

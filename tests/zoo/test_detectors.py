@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fbnetv3.cli.zoo import main
-from fbnetv3.zoo import DownloadError, RecordError, detectors, verify
+from fbnetv3.weights import detector_records as detectors
+from fbnetv3.weights.errors import DownloadError, RecordError
+from fbnetv3.zoo import verify
 
 RECORDS = detectors.detector_records()
 

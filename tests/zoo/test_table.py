@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fbnetv3.arch import list_archs
-from fbnetv3.zoo import all_records
+from fbnetv3.weights.records import all_records
 from fbnetv3.zoo.table import model_zoo_table
 
 ROOT = Path(__file__).parents[2]

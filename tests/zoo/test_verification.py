@@ -15,15 +15,9 @@ from safetensors.torch import save
 
 from fbnetv3 import zoo
 from fbnetv3.modeling import build_model
-from fbnetv3.zoo import (
-    Metric,
-    WeightRecord,
-    all_records,
-    find_record,
-    records,
-    verification,
-    verify,
-)
+from fbnetv3.weights import records
+from fbnetv3.weights.records import Metric, WeightRecord, all_records, find_record
+from fbnetv3.zoo import verification, verify
 
 Make = Callable[..., WeightRecord]
 

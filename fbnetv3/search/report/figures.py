@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from fbnetv3.search.early_stopping import EarlyStop
+from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.report.pretraining import Comparison
 from fbnetv3.search.report.svg import Axis, Chart, label, short
-from fbnetv3.search.report_card import ReportCard
 from fbnetv3.search.result import SearchResult
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.trial import Trial
 
 _WIDE = 20.0
 """A statistic whose largest value is more than so many times the smallest gets a log axis."""

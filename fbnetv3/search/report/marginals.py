@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from fbnetv3.search.parameters import Parameter
 from fbnetv3.search.report.figures import Figure, scores_of
 from fbnetv3.search.report.svg import Axis, Chart
-from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.space.parameters import Parameter
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.trial import Trial
 
 _FEWEST = 5
 _BINS = 6

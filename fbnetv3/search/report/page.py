@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.io import atomic_write
-from fbnetv3.search.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.report import figures
 from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.marginals import Marginal, marginals
 from fbnetv3.search.report.pretraining import Comparison
 from fbnetv3.search.report.svg import Axis, label, short
 from fbnetv3.search.result import SearchResult
-from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.trial import Trial
 
 _FOLDER = Path(__file__).parent
 _NEVER = 2.0  # no rank correlation reaches this

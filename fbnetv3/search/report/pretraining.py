@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fbnetv3.search.encoder import Pretrained, pretrain
-from fbnetv3.search.encoding import Encoding
-from fbnetv3.search.pool import Pool
-from fbnetv3.search.predictor import Fit
-from fbnetv3.search.report_card import kendall
-from fbnetv3.search.space import SearchSpace
-from fbnetv3.search.trials import Trial
+from fbnetv3.search.predictors.encoder import Pretrained, pretrain
+from fbnetv3.search.predictors.predictor import Fit
+from fbnetv3.search.predictors.report_card import kendall
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.trial import Trial
 
 _FEWEST = 5
 _MOST_ROUNDS = 6

@@ -1,0 +1,56 @@
+"""Architecture tables as yaml text: one row a line, as papers print them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import yaml
+
+from fbnetv3 import plain_yaml
+from fbnetv3.arch.errors import ArchError
+
+
+class _UniqueKeys(plain_yaml.PlainLoader):
+    """A loader for which a key given twice is an error, not the last one's."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # the loader refuses it
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ArchError(f"given twice (line {line})", key=key.value, value=None)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, *, file: str | None = None) -> Any:
+    """Returns the plain data in yaml text.
+
+    Raises:
+        ArchError: it is not yaml, or a key is there twice.
+    """
+    try:
+        return plain_yaml.parse_yaml(text, _UniqueKeys)
+    except plain_yaml.YamlError as error:
+        raise ArchError(
+            f"not yaml of plain values: {error}", file=file, allowed="an architecture table in yaml"
+        ) from None
+    except ArchError as error:
+        raise error.at(file=file) from None
+
+
+def _flow(value: Any) -> str:
+    """Returns ``value`` as yaml on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
+def dump_table(table: Mapping[str, Any]) -> str:
+    """Returns an architecture's table (``Arch.to_dict()``) as yaml, one row a line."""
+    table = dict(table)
+    rows = table.pop("rows")
+    head = [f"{key}: {_flow(value)}" for key, value in table.items()]
+    return "\n".join([*head, "rows:", *(f"  - {_flow(row)}" for row in rows)]) + "\n"

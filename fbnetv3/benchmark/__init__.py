@@ -1,0 +1,1 @@
+"""Benchmarks: what is timed, and how. ``fbnetv3-benchmark`` prints the results."""

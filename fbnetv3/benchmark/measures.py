@@ -1,0 +1,129 @@
+"""How ``fbnetv3-benchmark`` measures: alternating rounds for time, a process each for memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from fbnetv3.benchmark.errors import BenchmarkError
+from fbnetv3.benchmark.variants import (
+    Inference,
+    Shape,
+    Step,
+    TrainingStep,
+    images,
+    inference,
+    torch_threads,
+    training_step,
+)
+
+# Calls that are shorter are repeated within a round, so that clock and cache misses weigh little.
+_ROUND_SECONDS = 0.05
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def alternate(steps: Mapping[str, Step], rounds: int, done: Step) -> dict[str, list[float]]:
+    """Times steps in turn, so that what else the machine does meets all of them alike.
+
+    Args:
+        steps: what to time, warmed up.
+        rounds: how often each is timed; the order turns around after each round.
+        done: called after each round.
+
+    Returns:
+        Seconds per call of each step, one number a round.
+    """
+    repeats = {name: _repeats(step) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(_seconds(steps[name], repeats[name]))
+        order.reverse()
+        done()
+    return times
+
+
+def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """Returns the median of each step's rounds."""
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(step: Step, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def _repeats(step: Step) -> int:
+    return max(1, math.ceil(_ROUND_SECONDS / max(1e-6, _seconds(step, 1))))
+
+
+def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:
+    """Returns MiB by which resident memory grows, at its peak, while a built network works.
+
+    It is measured in a fresh process: the high-water mark of resident memory over two calls,
+    less what was resident when the network had been built and called with one image, or trained
+    with two. So weights, gradients and the optimizer's state do not count, activations do.
+
+    Args:
+        kind: ``inference`` or ``training``.
+        name: of the network.
+        variant: of the network.
+        shape: the images of a call.
+        threads: of torch.
+
+    Raises:
+        BenchmarkError: the process died, most likely for lack of memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_growth, kind, name, variant, shape, threads).result()
+    except BrokenProcessPool as error:
+        raise BenchmarkError(
+            f"the process that measured the memory of {name} ({variant}) died, most likely for "
+            "lack of memory; try a smaller batch"
+        ) from error
+
+
+def _growth(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:
+    step: Inference | TrainingStep
+    with torch_threads(threads):
+        if kind == "inference":
+            step = inference(name, variant, Shape(1, shape.resolution))
+        else:  # batch norm in training wants more than one value a channel
+            step = training_step(name, variant, Shape(2, shape.resolution))
+        before = _reset_peak()
+        step.images = images(variant, shape)
+        step()
+        step()
+        return (_peak() - before) / 2**20
+
+
+def _reset_peak() -> int:
+    """Sets the high-water mark to what is resident now, where the system can; returns it."""
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    """Returns the bytes of this process's high-water mark."""
+    if _STATUS.is_file():
+        line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    # kilobytes on Linux and BSD, bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,128 @@
+"""From a config to the values that a training consists of: network, data, transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fbnetv3.arch import Arch
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config.archs import naming_keys, resolution_from_config
+from fbnetv3.data import (
+    EvalLoader,
+    EvalTransform,
+    ImageDataset,
+    TrainLoader,
+    TrainTransform,
+    build_dataset,
+    check_same_classes,
+)
+from fbnetv3.data.transforms import default_resize
+from fbnetv3.engine.process import Process
+from fbnetv3.modeling import build_model
+from fbnetv3.recipe import Recipe
+
+
+def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
+    """Returns the arguments of EvalTransform, which also travel with exported weights."""
+    resolution = resolution_from_config(cfg, arch)
+    return {
+        "resolution": resolution,
+        "resize": cfg.INPUT.RESIZE or default_resize(resolution),
+        "interpolation": cfg.INPUT.INTERPOLATION,
+        "mean": list(cfg.INPUT.MEAN),
+        "std": list(cfg.INPUT.STD),
+    }
+
+
+def network_from_config(
+    arch: Arch | str, num_classes: int, recipe: Recipe, device: torch.device
+) -> nn.Module:
+    """Builds the network of a recipe, channels last, on a device."""
+    dropout, drop_path = recipe.dropout, recipe.drop_path
+    with naming_keys("MODEL"):
+        model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def _one_name(names: tuple[str, ...], key: str) -> str:
+    if len(names) != 1:
+        raise ConfigError(f"{key} takes one data set for a classifier, not {list(names)}")
+    return str(names[0])
+
+
+def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
+    """Opens the training and the validation set and checks that their classes agree."""
+    train, test = _dataset(cfg, "TRAIN"), evaluation_set_from_config(cfg)
+    check_same_classes(train, test)
+    if cfg.DATA.TRAIN_LIMIT:
+        with naming_keys("DATA.TRAIN_LIMIT"):
+            train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
+    return train, test
+
+
+def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
+    """Opens the validation set."""
+    return _dataset(cfg, "TEST")
+
+
+def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
+    name = _one_name(cfg.DATASETS[part], f"DATASETS.{part}")
+    return build_dataset(name, skip_broken=cfg.DATA.SKIP_BROKEN)
+
+
+def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
+    """Returns a name for each output of the network: the data set's, up to MODEL.NUM_CLASSES."""
+    wanted, found = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
+    if wanted and wanted < found:
+        raise ConfigError(
+            f"MODEL.NUM_CLASSES is {wanted}, {dataset.name} has {found} classes; "
+            "set MODEL.NUM_CLASSES 0 to follow the data"
+        )
+    return [*dataset.classes, *(f"class {i}" for i in range(found, wanted))]
+
+
+def train_loader_from_config(
+    cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
+) -> TrainLoader:
+    """Makes the training batches of a recipe."""
+    with naming_keys("INPUT"):
+        transform = TrainTransform(
+            resolution,
+            mean=cfg.INPUT.MEAN,
+            std=cfg.INPUT.STD,
+            crop=cfg.INPUT.TRAIN_CROP,
+            flip=cfg.INPUT.TRAIN_FLIP,
+            auto_augment=recipe.auto_augment,
+            interpolation=cfg.INPUT.INTERPOLATION,
+        )
+    with naming_keys("SOLVER.IMS_PER_BATCH"):
+        return TrainLoader(
+            dataset,
+            transform,
+            total_batch=recipe.batch_size,
+            seed=cfg.SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=process.rank,
+            world_size=process.world_size,
+        )
+
+
+def eval_loader_from_config(
+    cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
+) -> EvalLoader:
+    """Makes the validation batches."""
+    if cfg.TEST.BATCH_SIZE < 1:
+        raise ConfigError(f"TEST.BATCH_SIZE={cfg.TEST.BATCH_SIZE} is out of range; allowed: >= 1")
+    with naming_keys("INPUT"):
+        transform = EvalTransform(**preprocessing)
+    return EvalLoader(
+        dataset,
+        transform,
+        batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=process.rank,
+        world_size=process.world_size,
+    )

@@ -1,0 +1,1 @@
+"""Installing detectron2's Python part from a package index."""

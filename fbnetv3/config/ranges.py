@@ -1,0 +1,33 @@
+"""Ranges of the numbers in a training's config."""
+
+from __future__ import annotations
+
+import math
+
+from fbnetv3.config import CfgNode, ConfigError, get_value
+
+_LARGEST_SEED = 2**64 - 1  # that torch takes
+_RANGES: dict[str, tuple[float, float]] = {
+    "TEST.EVAL_EPOCHS": (0, math.inf),
+    "TEST.EVAL_PERIOD": (0, math.inf),
+    "SOLVER.CHECKPOINT_EPOCHS": (0, math.inf),
+    "SOLVER.CHECKPOINT_PERIOD": (0, math.inf),
+    "SOLVER.KEEP_CHECKPOINTS": (1, math.inf),
+    "SOLVER.LOG_PERIOD": (0, math.inf),
+    "SOLVER.MAX_ITER": (0, math.inf),
+    "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "SEED": (0, _LARGEST_SEED),
+}
+
+
+def check_numbers(cfg: CfgNode) -> None:
+    """Refuses numbers of the loop (periods, workers, the seed) that can't be meant.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    for key, (low, high) in _RANGES.items():
+        value = get_value(cfg, key)
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f">= {low}" if high == math.inf else f"{low} to {high}"
+            raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")

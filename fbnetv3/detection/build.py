@@ -1,0 +1,63 @@
+"""Building the detector that a config describes."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.modeling import build_model
+from fvcore.nn import sigmoid_focal_loss_jit
+from torch import nn
+
+from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.detection import backbone as _backbone  # noqa: F401 - registers the backbones
+
+
+def build_detector(
+    cfg: CfgNode, classes: list[str], device: torch.device
+) -> tuple[nn.Module, CfgNode]:
+    """Builds detectron2's meta-architecture for the classes, in channels_last.
+
+    Returns:
+        The model in training mode, and the config with the number of classes filled in.
+
+    Raises:
+        ConfigError: detectron2 lacks the architecture, or MODEL.NUM_CLASSES is another number.
+    """
+    if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
+        raise ConfigError(
+            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, the data has {len(classes)} classes; "
+            "set it to 0 to follow the data"
+        )
+    full = cfg.clone()
+    full.defrost()
+    full.MODEL.RETINANET.NUM_CLASSES = full.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    full.MODEL.NUM_CLASSES = len(classes)
+    full.MODEL.DEVICE = str(device)
+    full.freeze()
+    try:
+        model = build_model(full)
+    except KeyError as error:
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} or MODEL.BACKBONE.NAME "
+            f"{cfg.MODEL.BACKBONE.NAME!r} is unknown: {error}"
+        ) from error
+    return model.to(memory_format=torch.channels_last), full
+
+
+def settle_focal_loss(device: torch.device) -> None:
+    """Calls RetinaNet's focal loss once with gradients.
+
+    TorchScript runs a function's first call unoptimised and the later ones by formulas of its own,
+    whose gradients round differently: the first step of each process would, and a run that was
+    killed and resumed would not be the undisturbed one bit for bit.
+
+    Args:
+        device: of the training; TorchScript optimises for what it saw first.
+    """
+    logits = torch.zeros(2, 2, device=device, requires_grad=True)
+    truth = torch.zeros_like(logits)
+    sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
+
+
+def _network_name(cfg: CfgNode) -> str:
+    name = cfg.MODEL.ARCH if "fbnet" in cfg.MODEL.BACKBONE.NAME else f"R-{cfg.MODEL.RESNETS.DEPTH}"
+    return f"{cfg.MODEL.META_ARCHITECTURE} on {name}"

@@ -1,0 +1,1 @@
+"""Executors evaluate trials: in this process, in worker processes, on a Ray cluster."""

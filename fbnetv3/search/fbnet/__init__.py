@@ -1,0 +1,1 @@
+"""The search over FBNet networks and training recipes: configs, trainings, run folders."""

@@ -1,0 +1,1 @@
+"""Predictors of a candidate's score: Gaussian process, networks, the paper's."""

@@ -1,0 +1,1 @@
+"""Search spaces: variables, constraints, encodings, candidate pools."""

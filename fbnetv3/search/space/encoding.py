@@ -1,0 +1,70 @@
+"""Candidates as the predictor reads them: one-hot for choices, min-max for ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.space import SearchSpace
+
+Features = npt.NDArray[np.float32]
+
+
+class Encoding:
+    """Turns levels into features and back, for whole populations at once.
+
+    Inactive variables are zeros. Columns of one value only are left out of nothing: the width
+    depends on the space alone.
+
+    Args:
+        space: whose candidates are encoded.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        widths = [1 if p.is_ordered else p.size for p in space.parameters]
+        ends = np.cumsum(widths)
+        self._slices = [slice(int(e - w), int(e)) for e, w in zip(ends, widths, strict=True)]
+        self.width = int(ends[-1])
+
+    def columns_of(self, part: str) -> list[int]:
+        """Returns the feature columns of ``architecture`` or ``recipe``."""
+        found: list[int] = []
+        for i in self._space.columns_of(part):
+            found.extend(range(self._slices[i].start, self._slices[i].stop))
+        return found
+
+    def encode(self, levels: Levels) -> Features:
+        """Returns features in [0, 1], (candidates, width)."""
+        out = np.zeros((len(levels), self.width), dtype=np.float32)
+        active = self._space.active(levels)
+        rows = np.arange(len(levels))
+        for i, (parameter, part) in enumerate(
+            zip(self._space.parameters, self._slices, strict=True)
+        ):
+            if parameter.is_ordered:
+                out[:, part.start] = parameter.units(levels[:, i])
+            else:
+                out[rows, part.start + levels[:, i]] = 1
+            out[:, part] *= active[:, i, None]
+        return out
+
+    def decode(self, features: Features) -> Levels:
+        """Returns the nearest canonical levels of features."""
+        columns = []
+        for parameter, part in zip(self._space.parameters, self._slices, strict=True):
+            values = features[:, part]
+            if not parameter.is_ordered:
+                columns.append(values.argmax(1))
+            else:
+                columns.append(_nearest(parameter.units(np.arange(parameter.size)), values[:, 0]))
+        return self._space.canonical(np.stack(columns, 1).astype(np.int64))
+
+
+def _nearest(table: npt.NDArray[np.float64], values: Features) -> npt.NDArray[np.int64]:
+    """Returns the index of the entry of an ascending table that is nearest to each value."""
+    if len(table) == 1:
+        return np.zeros(len(values), dtype=np.int64)
+    middles = (table[1:] + table[:-1]) / 2
+    return np.searchsorted(middles, values.astype(np.float64)).astype(np.int64)

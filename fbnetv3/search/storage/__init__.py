@@ -1,0 +1,1 @@
+"""Where trials are kept: Optuna storages, locks, the batch log, warm starts."""

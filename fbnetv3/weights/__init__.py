@@ -1,0 +1,1 @@
+"""Weights: records, download, files, layouts, and loading into a model."""

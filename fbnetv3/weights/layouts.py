@@ -1,0 +1,116 @@
+"""The tensor names of other projects' files, as functions of an architecture.
+
+Ours follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``, ``.se.{reduce,expand}``
+and ``head.fc``. Each function here maps our names to another project's, one to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fbnetv3.arch import Arch
+from fbnetv3.weights.errors import LoadError
+
+_STAGES = "backbone.stages."
+_HEAD = "head.fc."
+_PUBLISHED_SE = {"reduce": "se.0.conv", "expand": "se.1"}
+_TIMM_SE = {"reduce": "conv_reduce", "expand": "conv_expand"}
+# (ours) -> timm's, in blocks with and without an expand conv: the order of use gives the number
+_TIMM_FULL = {
+    "pw.conv": "conv_pw",
+    "pw.bn": "bn1",
+    "dw.conv": "conv_dw",
+    "dw.bn": "bn2",
+    "pwl.conv": "conv_pwl",
+    "pwl.bn": "bn3",
+}
+_TIMM_SEPARABLE = {"dw.conv": "conv_dw", "dw.bn": "bn1", "pwl.conv": "conv_pw", "pwl.bn": "bn2"}
+_TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
+_TIMM_POOL = {"pw.conv": "conv", "pw.bn": "bn1"}
+
+
+def _split(key: str) -> tuple[tuple[int, int], str]:
+    """Splits ``backbone.stages.S.I.REST`` into ``(S, I), REST``."""
+    stage, index, rest = key.removeprefix(_STAGES).split(".", 2)
+    return (int(stage), int(index)), rest
+
+
+def published_names(keys: Iterable[str]) -> dict[str, str]:
+    """Maps our tensor names to those of the published FBNet files.
+
+    There, block I of stage S is ``xif{S}_{I}``, squeeze-and-excitation is ``se.se.0.conv`` and
+    ``se.se.1``, and the classifier is a 1x1 conv.
+
+    Args:
+        keys: our names, as in ``model.state_dict()``.
+
+    Returns:
+        our name -> published name.
+    """
+    return {key: _published(key) for key in keys}
+
+
+def _published(key: str) -> str:
+    if key.startswith(_HEAD):
+        return key.replace(_HEAD, "head.conv.")
+    if not key.startswith(_STAGES):
+        return key
+    (stage, index), rest = _split(key)
+    module, _, last = rest.rpartition(".")
+    if module.startswith("se."):
+        rest = f"se.{_PUBLISHED_SE[module.removeprefix('se.')]}.{last}"
+    return f"{_STAGES}xif{stage}_{index}.{rest}"
+
+
+def timm_names(arch: Arch, keys: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
+    """Maps our tensor names to timm's.
+
+    timm cuts the same sequence of blocks into stages of its own, so the blocks are paired in
+    order; what a block holds is then named by its role.
+
+    Args:
+        arch: whose layers the names belong to.
+        keys: our names, as in ``model.state_dict()``.
+        theirs: names in timm's file (only their block numbers are used).
+
+    Returns:
+        our name -> timm's name.
+
+    Raises:
+        LoadError: the number of blocks differs.
+    """
+    keys = list(keys)
+    places = [(layer.stage, layer.index) for layer in arch.layers()]
+    split = [key.split(".") for key in theirs if key.startswith("blocks.")]
+    blocks = sorted({(int(stage), int(index)) for _, stage, index, *_ in split})
+    if len(blocks) != len(places) - 1:
+        raise LoadError(
+            f"timm weights of {len(blocks)} blocks do not fit {arch.name}, which has "
+            f"{len(places) - 1}; they are of another architecture"
+        )
+    block_of = dict(zip(places[1:], blocks, strict=True))
+    expanded = {_split(k)[0] for k in keys if k.startswith(_STAGES) and ".pw.conv." in k}
+    return {key: _timm(key, block_of, expanded, places) for key in keys}
+
+
+def _timm(
+    key: str,
+    block_of: Mapping[tuple[int, int], tuple[int, int]],
+    expanded: set[tuple[int, int]],
+    places: list[tuple[int, int]],
+) -> str:
+    if not key.startswith(_STAGES):
+        return key.replace(_HEAD, "classifier.")
+    place, rest = _split(key)
+    module, _, last = rest.rpartition(".")
+    if place == places[0]:
+        return f"{_TIMM_STEM[module]}.{last}"
+    if place == places[-1] and module == "pwl.conv":
+        return f"conv_head.{last}"
+    block = "blocks.{}.{}".format(*block_of[place])
+    if module.startswith("se."):
+        return f"{block}.se.{_TIMM_SE[module.removeprefix('se.')]}.{last}"
+    roles = _TIMM_FULL if place in expanded else _TIMM_SEPARABLE
+    if place == places[-1]:
+        roles = _TIMM_POOL
+    return f"{block}.{roles.get(module, module)}.{last}"

@@ -1,0 +1,225 @@
+"""Weight records: where weights are, how their input is prepared, what accuracy they have.
+
+The records are data (``records/*.yaml``, one file per source); a file's ``defaults`` hold for
+each of its entries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from fbnetv3 import imagenet
+from fbnetv3.arch import Arch, get_arch, scaling
+from fbnetv3.errors import did_you_mean
+from fbnetv3.plain_yaml import parse_mapping
+from fbnetv3.weights.errors import RecordError
+
+LAYOUTS = ("fbnet", "timm", "fbnetv3", "plain")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+METRIC_SOURCES = ("measured", "quoted")
+# the order in which a name without a tag looks for weights
+RECORD_FILES = ("fbnet_published.yaml", "timm.yaml", "own.yaml")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure and where it comes from.
+
+    Args:
+        value: in percent.
+        source: ``"measured"`` (by this repository) or ``"quoted"`` (by the weights' authors).
+        note: how it was obtained, e.g. the command.
+    """
+
+    value: float
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """One set of weights. Its full name is ``NAME.TAG``.
+
+    Args:
+        name: of the architecture (see ``fbnetv3.list_archs``).
+        tag: of the weights, e.g. ``"fb_in1k"``.
+        url: address of the file; or
+        path: of a packaged file, relative to ``fbnetv3.model_zoo/weights``.
+        sha256: of the file, or None where it is not known (pinned on first download).
+        size: of the file in bytes, or None.
+        layout: of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
+        variant: of the architecture: None, ``"aligned"`` or ``"low_resolution"``.
+        width: factor of the architecture's channels.
+        depth: factor of its repeats.
+        resolution: side of the net's input in pixels (a centre crop).
+        resize: the image's shorter side in pixels, before the crop.
+        interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
+        mean: per channel, of images in 0..1.
+        std: per channel, of images in 0..1.
+        num_classes: of the classifier.
+        classes: names of the classes; ``("imagenet",)`` stands for ImageNet's thousand.
+        dataset: name of the data set that the metrics are of.
+        metrics: e.g. ``{"top1": Metric(79.6, "quoted")}``.
+        macs_m: quoted multiply-adds in millions, or None.
+        conv_weights_m: quoted elements of 4-d weights in millions, or None.
+        licence: of the weights.
+        note: anything else worth knowing.
+        origin: of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
+    """
+
+    name: str
+    tag: str
+    layout: str
+    resolution: int
+    resize: int
+    licence: str
+    url: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    variant: str | None = None
+    width: float = 1.0
+    depth: float = 1.0
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = imagenet.MEAN
+    std: tuple[float, float, float] = imagenet.STD
+    num_classes: int = imagenet.NUM_CLASSES
+    classes: tuple[str, ...] | None = None
+    dataset: str | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
+    macs_m: float | None = None
+    conv_weights_m: float | None = None
+    note: str = ""
+    origin: str = "own"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def full_name(self) -> str:
+        """``NAME.TAG``."""
+        return f"{self.name}.{self.tag}"
+
+    @property
+    def filename(self) -> str:
+        """The file's name in the cache."""
+        suffix = Path(self.path or urlparse(self.url or "").path).suffix
+        return f"{self.full_name}{suffix}"
+
+    def arch(self) -> Arch:
+        """Returns the architecture that these weights belong to."""
+        arch = get_arch(self.name)
+        if self.variant is not None:
+            arch = scaling.VARIANTS[self.variant](arch, self.resolution)
+        if (self.width, self.depth) != (1, 1):
+            arch = scaling.scale(arch, self.width, self.depth)
+        return arch.replace(resolution=self.resolution, num_classes=self.num_classes)
+
+    @property
+    def fits_name(self) -> bool:
+        """Whether these are weights of the table as it is: not scaled, not for other classes."""
+        as_it_is = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
+        return as_it_is and self.num_classes == get_arch(self.name).num_classes
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Returns the classes' names in the order of the logits, or None if they are not known."""
+        if self.classes == ("imagenet",):
+            from torchvision.models import ResNet50_Weights
+
+            return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+        return self.classes
+
+
+def _require(record: WeightRecord, key: str, allowed: Iterable[Any]) -> None:
+    allowed = tuple(allowed)
+    if getattr(record, key) not in allowed:
+        raise RecordError(
+            f"weight record {record.full_name}: {key} is {getattr(record, key)!r}; "
+            f"allowed: {', '.join(map(str, allowed))}"
+        )
+
+
+def _check(record: WeightRecord) -> None:
+    _require(record, "layout", LAYOUTS)
+    _require(record, "interpolation", INTERPOLATIONS)
+    _require(record, "variant", (None, *scaling.VARIANTS))
+    problem = None
+    if (record.url is None) == (record.path is None):
+        problem = "needs either url or path"
+    elif record.sha256 is not None and len(record.sha256) != 64:
+        problem = f"sha256 must have 64 hexadecimal digits, not {record.sha256!r}"
+    elif not 0 < record.resolution <= record.resize:
+        problem = f"resize {record.resize} must be at least resolution {record.resolution} > 0"
+    elif bad := [k for k, m in record.metrics.items() if m.source not in METRIC_SOURCES]:
+        problem = f"metrics {bad} must have source {' or '.join(METRIC_SOURCES)}"
+    if problem:
+        raise RecordError(f"weight record {record.full_name}: {problem}")
+
+
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(entry.get("classes"), str):
+        entry["classes"] = [entry["classes"]]
+    listed = {k: tuple(v) for k, v in entry.items() if isinstance(v, list)}
+    return entry | listed
+
+
+def record_from_dict(entry: Mapping[str, Any], where: str = "record") -> WeightRecord:
+    """Makes a record from plain data.
+
+    Args:
+        entry: fields of ``WeightRecord``; metrics as ``{"value":, "source":, "note":}``.
+        where: the file, named in errors.
+
+    Raises:
+        RecordError: for an unknown or missing key, or a value that is not allowed.
+    """
+    known = [f.name for f in dataclasses.fields(WeightRecord)]
+    for key in entry:
+        if key not in known:
+            raise RecordError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
+    values = _tuples(dict(entry))
+    try:
+        metrics = {k: Metric(**m) for k, m in values.pop("metrics", {}).items()}
+        return WeightRecord(metrics=metrics, **values)
+    except TypeError as error:
+        name = entry.get("name", "?")
+        raise RecordError(f"{where}: entry {name}: {error}") from error
+
+
+def _read(filename: str) -> list[WeightRecord]:
+    text = resources.files("fbnetv3.weights").joinpath("records", filename).read_text("utf-8")
+    data = parse_mapping(text)
+    base = {"origin": data["source"], **data["defaults"]}
+    return [record_from_dict(base | entry, filename) for entry in data["weights"]]
+
+
+@functools.cache
+def all_records() -> tuple[WeightRecord, ...]:
+    """Returns every record, in the order in which a name without a tag is looked up."""
+    return tuple(record for filename in RECORD_FILES for record in _read(filename))
+
+
+def find_record(name: str) -> WeightRecord:
+    """Finds the record of ``NAME.TAG``; of ``NAME`` alone, the first that fits its table.
+
+    Raises:
+        RecordError: no such weight; names the tags there are, or close names.
+    """
+    base, _, tag = name.partition(".")
+    records = [r for r in all_records() if r.name == base]
+    for record in records:
+        if record.tag == tag or (not tag and record.fits_name):
+            return record
+    if records:
+        there = ", ".join(r.full_name for r in records)
+        raise RecordError(f"no weights {name!r}; there are: {there}")
+    names = sorted({r.name for r in all_records()})
+    hint = did_you_mean(base, names) or f"; weights exist for: {', '.join(names)}"
+    raise RecordError(f"no weights for {name!r}{hint}")

@@ -1,0 +1,151 @@
+"""From a config to network, data and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.scaling import aligned, low_resolution, scale
+from fbnetv3.classification.build import (
+    class_names_from_config,
+    datasets_from_config,
+    eval_loader_from_config,
+    evaluation_set_from_config,
+    network_from_config,
+    preprocessing_from_config,
+    train_loader_from_config,
+)
+from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
+from fbnetv3.config.archs import arch_from_config
+from fbnetv3.engine.process import Process, device_from_config
+
+Make = Callable[..., CfgNode]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, lambda a: a),
+        ({"MODEL__ARCH_VARIANT": "aligned"}, aligned),
+        ({"MODEL__ARCH_VARIANT": "low_resolution"}, low_resolution),
+        ({"MODEL__WIDTH": 0.5}, lambda a: scale(a, 0.5, 1.0)),
+        ({"MODEL__DEPTH": 2.0}, lambda a: scale(a, 1.0, 2.0)),
+        ({"INPUT__RESOLUTION": 96}, lambda a: a.replace(resolution=96)),
+    ],
+)
+def test_the_table(tiny: Make, changes: dict[str, Any], expected: Any) -> None:
+    found = arch_from_config(tiny(MODEL__ARCH="fbnetv3_a0", **changes))
+    assert found == expected(get_arch("fbnetv3_a0"))
+
+
+def test_a_table_of_ones_own(tiny: Make) -> None:
+    found = arch_from_config(tiny())
+    assert isinstance(found, Arch)
+    assert found.name == "tiny"
+
+
+@pytest.mark.parametrize("key", ["MODEL__WIDTH", "MODEL__DEPTH"])
+def test_networks_of_torchvision_have_no_table(tiny: Make, key: str) -> None:
+    assert arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18")) == "torchvision/resnet18"
+    with pytest.raises(ConfigError, match="are for tables"):
+        arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18", **{key: 2.0}))
+
+
+def test_library_networks_have_a_form_for_small_images(tiny: Make) -> None:
+    cfg = tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="low_resolution")
+    assert arch_from_config(cfg) == "timm/resnet18?low_resolution=True"
+    with pytest.raises(ConfigError, match="aligned are for tables"):
+        arch_from_config(tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="aligned"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"MODEL__ARCH": "fbnetv3_x"}, "MODEL.ARCH: "),
+        ({"MODEL__WIDTH": -1.0}, "MODEL.WIDTH and MODEL.DEPTH: "),
+        ({"INPUT__RESOLUTION": -5}, "INPUT.RESOLUTION: "),
+    ],
+)
+def test_a_bad_table_names_the_key(tiny: Make, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        arch_from_config(tiny(**changes))
+    assert str(caught.value).startswith(key)
+
+
+def test_bad_preprocessing_names_the_group(tiny: Make) -> None:
+    cfg = tiny(INPUT__RESIZE=8)
+    made = preprocessing_from_config(cfg, arch_from_config(cfg))
+    with pytest.raises(ConfigError, match=r"^INPUT: resize 8 is smaller"):
+        eval_loader_from_config(cfg, evaluation_set_from_config(cfg), made, Process())
+
+
+def test_resolution_and_resize(tiny: Make) -> None:
+    def found(**changes: Any) -> tuple[int, int]:
+        cfg = tiny(**{"INPUT__RESIZE": 0, **changes})
+        made = preprocessing_from_config(cfg, arch_from_config(cfg))
+        return made["resolution"], made["resize"]
+
+    assert found() == (16, 24)  # the table's own; 16 x 256 / 224 up to a multiple of 8
+    assert found(MODEL__ARCH="fbnetv3_a") == (224, 256)
+    assert found(MODEL__ARCH="torchvision/resnet18") == (224, 256)
+    assert found(INPUT__RESOLUTION=64, INPUT__RESIZE=70) == (64, 70)
+
+
+def test_the_network_takes_the_recipe(tiny: Make) -> None:
+    cfg = tiny(MODEL__DROP_RATE=0.25)
+    arch, recipe = arch_from_config(cfg), recipe_from_config(cfg)
+    model = network_from_config(arch, 7, recipe, torch.device("cpu"))
+    dropouts = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert dropouts == [0.25]
+    weights = [p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
+
+
+def test_part_of_the_training_set(tiny: Make) -> None:
+    train, test = datasets_from_config(tiny(DATA__TRAIN_LIMIT=30))
+    assert (len(train), len(test)) == (30, 50)
+    assert [train.targets.count(i) for i in range(10)] == [3] * 10
+
+
+def test_class_names(tiny: Make) -> None:
+    _, test = datasets_from_config(tiny())
+    names = [str(i) for i in range(10)]
+    assert class_names_from_config(tiny(), test) == names
+    more = class_names_from_config(tiny(MODEL__NUM_CLASSES=11), test)
+    assert more == [*names, "class 10"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("auto", None)])
+def test_device(tiny: Make, name: str, kind: str | None) -> None:
+    expected = kind or ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_from_config(tiny(MODEL__DEVICE=name)).type == expected
+
+
+@pytest.mark.parametrize("name", ["meta", "CPU", "gpu", "cuda:99", "cuda:x", ""])
+def test_no_such_device(tiny: Make, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"MODEL\.DEVICE"):
+        device_from_config(tiny(MODEL__DEVICE=name))
+
+
+def test_ranks_share_a_batch(tiny: Make) -> None:
+    cfg = tiny()
+    train, test = datasets_from_config(cfg)
+    recipe = recipe_from_config(cfg)
+    arch = arch_from_config(cfg)
+    preprocessing = preprocessing_from_config(cfg, arch)
+    parts, seen = [], 0
+    for rank in (0, 1):
+        process = Process(rank, 2)
+        loader = train_loader_from_config(cfg, train, recipe, 16, process)
+        parts.append(next(loader.batches(0))[1])
+        scored = eval_loader_from_config(cfg, test, preprocessing, process)
+        seen += sum(len(labels) for _, labels in scored)
+    whole = train_loader_from_config(cfg, train, recipe, 16, Process())
+    assert torch.equal(torch.cat(parts), next(whole.batches(0))[1])
+    assert seen == 50

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fbnetv3.search import Constraint, EvolutionSettings, SearchError
+from fbnetv3.search.acquisition.coarse import best_by_bin, bins_of, paper_batch, spread_out
+from fbnetv3.search.acquisition.early_stopping import find_early_stop
+from fbnetv3.search.acquisition.fine import adaptive_rates, evolve
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.genetic import crossover, mutate
+from fbnetv3.search.space.pool import Pool, make_pool
+from fbnetv3.search.space.space import unique_rows
+from tests.search import problem
+
+SPACE = problem.space()
+COSTS = Costs(SPACE, problem.statistics)
+
+
+def _pool(size: int = 100, upper: float = problem.UPPER) -> Pool:
+    return make_pool(SPACE, COSTS, [Constraint("macs", upper=upper)], size, seed=2)[0]
+
+
+def _quality(levels: np.ndarray) -> np.ndarray:
+    return np.array([problem.quality(c) for c in SPACE.configs(levels)])
+
+
+def test_the_papers_batch_has_the_best_of_each_bin() -> None:
+    pool = _pool(500)
+    scores = np.random.default_rng(0).standard_normal(500)
+    features = Encoding(SPACE).encode(pool.levels)
+    batch = paper_batch(pool, features, scores, 8, "macs")
+    bins = bins_of(pool.statistics["macs"], 8)
+    assert sorted(bins[batch]) == list(range(8))
+    for i in batch:
+        assert scores[i] == scores[bins == bins[i]].max()
+
+
+def test_empty_bins_are_filled_in_turns() -> None:
+    bins = np.array([0, 0, 0, 5, 5, 5])
+    scores = np.array([9.0, 8.0, 7.0, 3.0, 2.0, 1.0])
+    assert sorted(best_by_bin(scores, bins, 4)) == [0, 1, 3, 4]
+
+
+def test_without_a_statistic_the_batch_does_not_collapse() -> None:
+    pool = _pool(500)
+    features = Encoding(SPACE).encode(pool.levels)
+    scores = -np.square(features - features[0]).sum(1)
+    batch = paper_batch(pool, features, scores, 8, None)
+    greedy = np.argsort(-scores)[:8]
+    assert len(set(batch)) == 8
+    assert features[batch].std(0).sum() > 1.2 * features[greedy].std(0).sum()
+
+
+def test_spread_out_takes_the_corners() -> None:
+    line = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
+    assert spread_out(line, 3).tolist() == [0, 10, 5]
+
+
+def _reports(*curves: list[float]) -> list[dict[int, float]]:
+    return [{i + 1: s for i, s in enumerate(curve)} for curve in curves]
+
+
+def test_the_epoch_from_which_the_order_stays() -> None:
+    # right at epoch 1 by chance, wrong at 2, right from 3 on
+    curves = _reports([1, 3, 1, 1, 1], [2, 2, 2, 2, 2], [3, 1, 3, 3, 3], [4, 0, 4, 4, 4])
+    found = find_early_stop(curves, 0.92)
+    assert found is not None
+    assert found.epoch == 3
+    assert found.correlation == pytest.approx([1, -1, 1, 1, 1])
+
+
+def test_the_order_is_that_of_the_better_half() -> None:
+    # from epoch 1 on the better half is above the worse one; its own order comes at epoch 2
+    better = _reports([35, 31], [34, 32], [33, 33], [32, 34], [31, 35], [30, 36])
+    worse = _reports(*([i, i] for i in range(6)))
+    both = find_early_stop([*better, *worse], 0.7)
+    assert both is not None
+    assert both.correlation == pytest.approx([-1, 1])
+    assert both.epoch is None
+    # of fewer than twelve six are taken: three would tell little
+    fewer = find_early_stop([*better[:4], *worse[:4]], 0.7)
+    assert fewer is not None
+    assert fewer.correlation[0] == pytest.approx(3 / 7)
+
+
+def test_no_early_stop_without_epochs_or_where_only_the_end_tells() -> None:
+    assert find_early_stop([{}, {}, {}], 0.9) is None
+    assert find_early_stop(_reports([1], [2], [3]), 0.9) is None
+    late = find_early_stop(_reports([3, 1], [2, 2], [1, 3]), 0.9)
+    assert late is not None
+    assert late.epoch is None
+
+
+def test_rates_fall_from_the_mean_to_the_best() -> None:
+    scores = np.array([0.0, 1.0, 2.0, 5.0])  # mean 2
+    crossing, mutation = adaptive_rates(scores, scores, variables=100)
+    assert crossing.tolist() == [1, 1, 1, 0]
+    assert mutation.tolist() == [0.5, 0.5, 0.5, 0.01]
+    half, _ = adaptive_rates(scores, np.array([3.5]), variables=100)
+    assert half[0] == pytest.approx(0.5)
+
+
+@given(st.integers(0, 2**32), st.floats(0, 1))
+def test_mutants_stay_in_the_space(seed: int, rate: float) -> None:
+    random = np.random.default_rng(seed)
+    levels = SPACE.canonical(random.integers(0, SPACE.sizes, (50, len(SPACE))))
+    mutants = mutate(SPACE, levels, rate, random)
+    assert (mutants >= 0).all()
+    assert (mutants < SPACE.sizes).all()
+    assert (SPACE.canonical(mutants) == mutants).all()
+
+
+def test_mutation_changes_as_many_variables_as_its_rate_says() -> None:
+    random = np.random.default_rng(0)
+    levels = SPACE.canonical(random.integers(0, SPACE.sizes, (4000, len(SPACE))))
+    # kernel aside, which is held where it is inactive
+    kept = [i for i, name in enumerate(SPACE.names) if name != "kernel"]
+    changed = (mutate(SPACE, levels, 0.25, random) != levels)[:, kept].mean(0)
+    assert np.allclose(changed, 0.25, atol=0.03)
+
+
+def test_mutation_reaches_the_ends_of_a_range() -> None:
+    random = np.random.default_rng(0)
+    levels = SPACE.canonical(random.integers(0, SPACE.sizes, (3000, len(SPACE))))
+    mutants = mutate(SPACE, levels, 1.0, random)
+    lr = mutants[:, SPACE.names.index("lr")]
+    assert lr.min() == 0
+    assert lr.max() == SPACE["lr"].size - 1
+
+
+def test_local_steps_are_of_all_sizes() -> None:
+    random = np.random.default_rng(0)
+    levels = np.repeat(SPACE.canonical(SPACE.sizes[None] // 2), 4000, axis=0)
+    lr = SPACE.names.index("lr")
+    moves = np.abs(mutate(SPACE, levels, 1.0, random)[:, lr] - levels[:, lr])
+    shares = moves / SPACE["lr"].size
+    assert (shares < 0.01).mean() > 0.1
+    assert (shares > 0.1).mean() > 0.1
+
+
+def test_crossover_takes_each_variable_from_a_parent() -> None:
+    random = np.random.default_rng(0)
+    mothers = np.zeros((1000, 6), dtype=np.int64)
+    children = crossover(mothers, mothers + 1, 0.5, random)
+    assert set(np.unique(children)) == {0, 1}
+    assert children.mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("upper", [200.0, 600.0])
+def test_evolution_only_gains_and_keeps_the_constraint(upper: float) -> None:
+    constraint = Constraint("macs", upper=upper)
+    settings = EvolutionSettings(patience=5)
+    first = _pool(100, upper)
+    found = evolve(SPACE, COSTS, [constraint], first, _quality, settings, np.random.default_rng(0))
+    assert found.history == sorted(found.history)
+    assert found.history[0] == _quality(first.levels).max()
+    assert found.scores[0] == found.history[-1] == _quality(found.pool.levels).max()
+    assert constraint.holds(COSTS(found.pool.levels)["macs"]).all()
+    assert len(unique_rows(found.pool.levels)) == len(found.pool) == settings.top
+    # the optimum is log(upper) / 2, within a step of the widths
+    assert found.scores[0] > np.log(upper) / 2 - 0.1
+
+
+def test_evolution_is_seeded() -> None:
+    runs = [
+        evolve(SPACE, COSTS, [], _pool(), _quality, problem.SETTINGS, np.random.default_rng(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert (runs[0].pool.levels == runs[1].pool.levels).all()
+    assert (runs[0].pool.levels != runs[2].pool.levels).any()
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(SearchError, match="children=0"):
+        EvolutionSettings(children=0)
+    with pytest.raises(SearchError, match="one candidate"):
+        EvolutionSettings(best=0, random=0)

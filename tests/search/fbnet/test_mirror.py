@@ -1,0 +1,185 @@
+"""Candidates' folders at a URI: a folder's, and a bucket's of an S3 server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from fbnetv3.search import InProcess, SearchError, Trial
+from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.fbnet.mirror import Mirror
+
+pytest.importorskip("detectron2")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a bucket."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        fsspec.filesystem("s3").mkdir("candidates")
+        yield "s3://candidates"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URI where nothing is yet."""
+    if request.param == "bucket":
+        return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+    return (tmp_path / "far").as_uri()
+
+
+def _names(place: str, candidate: str) -> set[str]:
+    files, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
+    files.invalidate_cache()
+    return {path.rsplit("/", 1)[-1] for path in files.ls(f"{root}/{candidate}", detail=False)}
+
+
+def test_another_node_finds_what_was_pushed(place: str) -> None:
+    Mirror(place).check()
+    with Mirror(place).folder("a") as (folder, copy):
+        assert list(folder.iterdir()) == []
+        (folder / "scores.json").write_text("{}")
+        (folder / "checkpoint_1.pt").write_bytes(b"one")
+        copy.push()
+        (folder / "scores.json").write_text('{"1": 2.0}')
+        (folder / "checkpoint_1.pt").unlink()
+        (folder / "checkpoint_2.pt").write_bytes(b"two")
+        copy.push()
+        (folder / "scores.json").write_text("lost with the node")
+    assert not folder.exists()
+    assert _names(place, "a") == {"scores.json", "checkpoint_2.pt"}
+    with Mirror(place).folder("a") as (folder, copy):
+        assert (folder / "scores.json").read_text() == '{"1": 2.0}'
+        assert (folder / "checkpoint_2.pt").read_bytes() == b"two"
+        (folder / "checkpoint_2.pt").unlink()
+        copy.push()
+    assert _names(place, "a") == {"scores.json"}
+
+
+def test_half_a_file_is_not_found_and_removed(place: str) -> None:
+    with Mirror(place).folder("a") as (folder, copy):
+        (folder / "scores.json").write_text("{}")
+        copy.push()
+    files, root = fsspec.core.url_to_fs(place)
+    files.pipe_file(f"{root}/a/.scores.json.123", b"{")
+    with Mirror(place).folder("a") as (folder, _):
+        assert [path.name for path in folder.iterdir()] == ["scores.json"]
+    assert _names(place, "a") == {"scores.json"}
+
+
+def test_a_checkpoint_comes_after_its_scores_and_the_result_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, pushed = Mirror((tmp_path / "far").as_uri()), list[str]()
+    with mirror.folder("a") as (folder, copy):
+        for name in ("arch.yaml", "checkpoint_1.pt", "result.json", "scores.json", "w.safetensors"):
+            (folder / name).write_text(name)
+        monkeypatch.setattr(copy._files, "put_file", lambda path, _: pushed.append(path))
+        monkeypatch.setattr(copy._files, "mv", lambda *_: None)
+        copy.push()
+    assert len(pushed) == 5
+    assert [Path(path).name for path in pushed[-2:]] == ["checkpoint_1.pt", "result.json"]
+
+
+@pytest.mark.parametrize("uri", ["nowhere://x/y", "s3a+b://x"])
+def test_a_place_of_no_known_kind_is_one_line(uri: str) -> None:
+    with pytest.raises(SearchError, match=r"SEARCH\.CANDIDATES="):
+        Mirror(uri)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SearchError, match="can't be written"):
+        Mirror((tmp_path / "file" / "run").as_uri()).check()
+
+
+OPTS: list[Any] = [
+    *("SEARCH.FIX", ["resolution", 16, "stage1_n", 1, "stage2_n", 1, "stage3_n", 1]),
+    *("SOLVER.MAX_EPOCHS", 4.0, "DATA.TRAIN_LIMIT", 256),
+]
+
+
+class Lost(BaseException):
+    """Stands for the loss of a node: nothing catches it."""
+
+
+def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: Path) -> None:
+    from fbnetv3.resources import find_config
+    from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
+
+    cfg = get_search_cfg()
+    cfg.merge_from_file(str(find_config("search/digits.yaml")))
+    cfg.merge_from_list(OPTS)
+    space = space_from_config(cfg).space
+    levels = space.canonical(space.sizes[None] // 2)
+
+    def trial() -> Trial:
+        return Trial(space.ids(levels)[0], 0, 0, space.configs(levels)[0])
+
+    whole = trial()
+    wanted = TrainEvaluator(cfg.dump(), str(tmp_path / "candidates"))(whole)
+    lost, far = trial(), TrainEvaluator(cfg.dump(), place)
+
+    def lose(epoch: int, score: float) -> None:
+        if epoch == 3:
+            raise Lost
+
+    lost.on_report = lose
+    with pytest.raises(Lost):
+        far(lost)
+    names = _names(place, lost.id)
+    assert sum(name.startswith("checkpoint_") for name in names) == 1
+    again, heard = trial(), list[int]()
+    again.on_report = lambda epoch, _: heard.append(epoch)
+    assert far(again) == wanted
+    assert again.reports == whole.reports
+    assert heard == [1, 2, 3, 4]  # the first two from the scores that were kept, and not again
+    assert "result.json" in _names(place, lost.id)
+    assert not any(name.startswith("checkpoint_") for name in _names(place, lost.id))
+
+
+def test_a_place_that_cannot_be_reached_fails_no_candidate(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+
+    fsspec.filesystem("s3").clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    evaluate, told = TrainEvaluator("", f"{bucket}/gone"), list[Any]()
+    try:
+        with pytest.raises(
+            PlaceError, match=r"SEARCH\.CANDIDATES='s3://.* can't be read: "
+        ) as error:
+            InProcess().run(evaluate, [Trial("a", 0, 0, {})], lambda *r: told.append(r))
+    finally:
+        fsspec.filesystem("s3").clear_instance_cache()
+    assert "the same command goes on" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert told == []
+
+
+def test_a_copy_that_fails_is_made_up_for_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = (tmp_path / "far").as_uri()
+    with Mirror(place).folder("a") as (folder, copy):
+        (folder / "scores.json").write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(copy._files, "put_file", lambda *_: 1 / 0)
+            copy.try_push()
+        assert "could not be copied" in caplog.text
+        copy.try_push()
+    assert _names(place, "a") == {"scores.json"}

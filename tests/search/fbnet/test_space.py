@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from fbnetv3.arch import count_cost, get_arch
+from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
+from fbnetv3.arch.latency_shapes import arch_shapes
+from fbnetv3.arch.scaling import aligned
+from fbnetv3.recipe import Recipe
+from fbnetv3.search import Constraint, SearchError
+from fbnetv3.search.fbnet.space import FBNetSpace, list_spaces
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.pool import make_pool
+
+TABLE_7 = {
+    "lr": 0.026,
+    "optimizer": "rmsprop",
+    "dropout": 0.17,
+    "drop_path": 0.09,
+    "mixup": 0.19,
+    "weight_decay": 7e-6,
+}
+# Table 1 of the paper: allowed channels and depths of each searched row
+TABLE_1 = {
+    "stage0": (range(16, 25, 2), None),
+    "stage1": (range(16, 25, 2), range(1, 5)),
+    "stage2": (range(20, 33, 4), range(4, 8)),
+    "stage3": (range(24, 49, 4), range(4, 8)),
+    "stage4a": (range(56, 85, 4), range(4, 9)),
+    "stage4b": (range(96, 145, 4), range(6, 11)),
+    "stage5a": (range(180, 225, 4), range(5, 10)),
+    "stage5b": (range(180, 225, 4), None),
+}
+
+
+@pytest.fixture(scope="module")
+def fbnet() -> FBNetSpace:
+    return FBNetSpace.from_yaml("fbnetv3")
+
+
+def _values(space: FBNetSpace, name: str) -> list:
+    parameter = space.space[name]
+    return [parameter.value(level) for level in range(parameter.size)]
+
+
+def test_the_space_is_table_1(fbnet: FBNetSpace) -> None:
+    for row, (channels, depths) in TABLE_1.items():
+        assert _values(fbnet, f"{row}_c") == list(channels)
+        if depths:
+            assert _values(fbnet, f"{row}_n") == list(depths)
+    for row in ("stage2", "stage3", "stage4"):
+        assert _values(fbnet, f"{row}_e") == [4, 5, 6, 7]
+        assert _values(fbnet, f"{row}_e_rest") == [2, 3, 4, 5]
+    assert _values(fbnet, "stage5a_e_rest") == [4, 5, 6, 7]
+    assert _values(fbnet, "resolution") == list(range(224, 273, 8))
+    kernels = [name for name in fbnet.space.names if "_k" in name]
+    assert len(kernels) == 13  # two of six rows, one of the last; MBPool has none
+    assert all(_values(fbnet, name) == [3, 5] for name in kernels)
+    assert _values(fbnet, "lr") == pytest.approx(np.arange(20, 31) / 1000)
+    assert _values(fbnet, "weight_decay") == pytest.approx(np.arange(7, 22) * 1e-6)
+    assert len(fbnet.space) == 42
+
+
+def test_fbnetv3_b_is_a_member_and_goes_round(fbnet: FBNetSpace) -> None:
+    arch = aligned(get_arch("fbnetv3_b"))
+    config = fbnet.config_of(arch, TABLE_7)
+    assert fbnet.arch(config).layers() == arch.layers()
+    assert count_cost(fbnet.arch(config)) == count_cost(arch)
+    levels = fbnet.space.levels([config])
+    assert fbnet.space.configs(levels) == [config]
+    encoding = Encoding(fbnet.space)
+    assert (encoding.decode(encoding.encode(levels)) == levels).all()
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_c", "fbnetv3_d", "fbnetv3_e"])
+def test_those_rounded_after_the_search_are_no_members(fbnet: FBNetSpace, name: str) -> None:
+    with pytest.raises(SearchError, match="not in the space"):
+        fbnet.config_of(aligned(get_arch(name)), TABLE_7)
+
+
+@pytest.mark.parametrize("name", ["fbnetv3", "nano"])
+def test_arrays_price_what_architectures_cost(name: str) -> None:
+    space = FBNetSpace.from_yaml(name)
+    random = np.random.default_rng(0)
+    levels = space.space.canonical(random.integers(0, space.space.sizes, (40, len(space.space))))
+    levels[0], levels[1] = 0, space.space.canonical(space.space.sizes[None] - 1)
+    statistics = space.statistics(100)
+    assert statistics is not None
+    configs = space.space.configs(levels)
+    by_columns = statistics.of_columns(space.space.columns(levels))
+    for key, values in statistics(configs).items():
+        assert values.tolist() == by_columns[key].tolist()
+    for i, config in enumerate(configs):
+        arch = space.arch(config, 100)
+        cost = count_cost(arch)
+        assert [by_columns[k][i] for k in ("macs", "params", "activations")] == [
+            cost.macs,
+            cost.params,
+            cost.activations,
+        ]
+        assert space.config_of(arch, {k: config[k] for k in space._recipe if k in config}) == config
+
+
+def _table(space: FBNetSpace, num_classes: int) -> LatencyTable:
+    """Blocks of some random networks, at a price that is no sum of their work."""
+    random = np.random.default_rng(1)
+    levels = random.integers(0, space.space.sizes, (30, len(space.space)))
+    levels[0], levels[1] = 0, space.space.sizes - 1
+    archs = [space.arch(c, num_classes) for c in space.space.configs(levels)]
+    shapes = dict.fromkeys(s for arch in archs for s in arch_shapes(arch))
+    blocks = [MeasuredBlock(s, float(random.uniform(0.1, 2.0))) for s in shapes]
+    ends = (
+        dataclasses.replace(blocks[0].shape, size=8),
+        dataclasses.replace(blocks[0].shape, size=512),
+    )
+    return LatencyTable([*blocks, *(MeasuredBlock(end, 0.1) for end in ends)])
+
+
+def test_latency_is_a_statistic_like_others() -> None:
+    space = FBNetSpace.from_yaml("nano")
+    table = _table(space, 10)
+    statistics = space.statistics(10, table)
+    assert statistics is not None
+    random = np.random.default_rng(1)  # the table's own networks: all of their blocks are in it
+    levels = random.integers(0, space.space.sizes, (30, len(space.space)))
+    configs = space.space.configs(levels)[2:]
+    found = statistics(configs)
+    assert set(found) == {"macs", "params", "activations", "latency_ms"}
+    truth = [table.of_arch(space.arch(config, 10)) for config in configs]
+    assert found["latency_ms"].tolist() == pytest.approx(truth)
+
+
+def test_why_the_space_is_larger_than_the_paper_says(fbnet: FBNetSpace) -> None:
+    space = fbnet.space
+    assert space.log10_of("architecture") == pytest.approx(20.5, abs=0.01)
+    assert space.log10_of("recipe") == pytest.approx(7.1, abs=0.03)
+    apart = [n for n in space.names if n.endswith("_k_rest")] + ["stage5a_e_rest", "resolution"]
+    as_printed = space.log10_of("architecture") - sum(math.log10(space[n].size) for n in apart)
+    assert as_printed == pytest.approx(17.25, abs=0.05)  # the paper: 10^17
+    lines = fbnet.size_lines()
+    assert len(lines) == 2
+    assert "10^20.5 architectures x 10^7.1 recipes" in lines[0]
+    assert "10^17" in lines[1]
+
+
+def test_autotrain_searches_the_recipe_row(fbnet: FBNetSpace) -> None:
+    autotrain = FBNetSpace.from_yaml("autotrain")
+    assert not autotrain.has_architecture
+    assert _values(autotrain, "ema") == [True, False]
+    shared = set(autotrain.space.names) & set(fbnet.space.names)
+    assert shared == set(autotrain.space.names) - {"ema"}
+    assert all(autotrain.space[n] == fbnet.space[n] for n in shared)
+
+
+def test_sgd_has_four_times_the_lr(fbnet: FBNetSpace) -> None:
+    config = {**TABLE_7, "optimizer": "sgd"}
+    assert fbnet.recipe(config, Recipe()).lr == pytest.approx(0.104)
+    recipe = fbnet.recipe(TABLE_7, Recipe(ema=False, epochs=3.0, warmup_epochs=0.0))
+    assert (recipe.lr, recipe.ema, recipe.dropout, recipe.epochs) == (0.026, True, 0.17, 3.0)
+
+
+def test_a_width_factor_scales_every_row_but_the_pooling_one() -> None:
+    table = {
+        "width": 0.5,
+        "rows": [
+            {"stage": 0, "op": "conv", "k": 3, "c": {"range": [16, 24, 2]}, "s": 2},
+            {"stage": 1, "op": "mbpool", "e": 2, "c": 64},
+        ],
+    }
+    space = FBNetSpace(table)
+    assert [b.c for b in space.arch({"stage0_c": 24}).blocks] == [16, 64]
+
+
+def test_variables_can_be_fixed(fbnet: FBNetSpace) -> None:
+    space = FBNetSpace.from_yaml("fbnetv3", {"resolution": 224, "optimizer": "sgd"})
+    assert space.space["resolution"].size == space.space["optimizer"].size == 1
+    with pytest.raises(SearchError, match=r"'resolutoin'.*did you mean resolution"):
+        FBNetSpace.from_yaml("fbnetv3", {"resolutoin": 224})
+    with pytest.raises(SearchError, match="resolution=100 is not in the space"):
+        FBNetSpace.from_yaml("fbnetv3", {"resolution": 100})
+
+
+def test_a_recipe_is_fixed_at_any_value_that_a_recipe_takes() -> None:
+    fixed = {"dropout": 0.0, "drop_path": 0, "optimizer": "sgd"}
+    space = FBNetSpace.from_yaml("autotrain", fixed)
+    config = space.space.configs(np.zeros((1, len(space.space)), dtype=np.int64))[0]
+    recipe = space.recipe(config, Recipe())
+    assert (recipe.dropout, recipe.drop_path, recipe.optimizer) == (0.0, 0, "sgd")
+    with pytest.raises(SearchError, match=r"dropout=1\.5 is out of range"):
+        FBNetSpace.from_yaml("autotrain", {"dropout": 1.5})
+    with pytest.raises(SearchError, match="'adan' is unknown"):
+        FBNetSpace.from_yaml("autotrain", {"optimizer": "adan"})
+
+
+def test_tied_depths_activate_a_shared_variable() -> None:
+    row = {"op": "mbconv", "k": 3, "s": 1, "n": {"range": [1, 2]}, "c": 16}
+    tied = {"first": 2, "rest": {"range": [2, 4], "tie": "e_rest"}}
+    table = {
+        "resolution": 32,
+        "rows": [
+            {"stage": 0, "op": "conv", "k": 3, "c": 16, "s": 2},
+            {**row, "stage": 1, "e": tied},
+            {**row, "stage": 2, "e": tied},
+        ],
+    }
+    space = FBNetSpace(table).space
+    configs = [{"stage1_n": a, "stage2_n": b, "e_rest": 4} for a in (1, 2) for b in (1, 2)]
+    active = space.active(space.levels(configs))[:, space.names.index("e_rest")]
+    assert active.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"rowz": []}, "no key 'rowz'; did you mean rows"),
+        ({"recipe": {"lrr": 1}}, "no key 'lrr'; did you mean lr"),
+        ({"recipe": {"lr": {"range": [1]}}}, r"range \[1\]"),
+        ({"recipe": {"lr": {"rang": [1, 2]}}}, "no variable"),
+        ({"recipe": {"lr": {"range": ["a", "b"]}}}, "no number"),
+        ({"recipe": {"lr": {"range": [0.3, 0.1]}}}, r"low=0.3 is above high=0.1"),
+        ({"recipe": {"lr": {"range": []}}}, r"range \[\]"),
+        ({"recipe": {"lr": {"choices": 3}}}, "choices 3 is not a list"),
+        ({"recipe": {"lr": {"choices": []}}}, "at least one value"),
+        ({"recipe": {"lr": 0.1}}, "one point"),
+        ({"recipe": {"lr": {"range": [0.1, 0.1]}}}, "one point"),
+        ({"recipe": [1]}, "recipe is"),
+        ({"rows": 3}, "rows is a list"),
+        ({"rows": [3]}, "rows is a list"),
+        ({"rows": [{"stage": 0, "op": "conw", "c": 8}]}, "conw"),
+        ({"rows": [{"stage": 0, "op": "conv", "k": 3, "cc": 8}]}, "cc"),
+        ({"width": "wide"}, "width='wide'"),
+        ({"width": 0}, "width=0 .*a number > 0"),
+        ({"recipe": {"optimizer": {"choices": ["sgd", "adan"]}}}, "'adan' is unknown"),
+        ({"recipe": {"dropout": {"range": [0.5, 1.5]}}}, "dropout=1.5 is out of range"),
+        ({"recipe": {"lr": {"choices": ["fast", 0.1]}}}, "lr='fast'"),
+    ],
+)
+def test_wrong_tables(change: dict, text: str) -> None:
+    with pytest.raises(SearchError, match=text) as error:
+        FBNetSpace({"recipe": {"lr": {"range": [0.1, 0.2]}}, **change})
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_space() -> None:
+    assert list_spaces() == ["autotrain", "fbnetv3", "nano"]
+    with pytest.raises(SearchError, match="did you mean nano"):
+        FBNetSpace.from_yaml("nan0")
+
+
+def test_the_papers_pool_is_made_in_seconds(fbnet: FBNetSpace) -> None:
+    costs = Costs(fbnet.space, fbnet.statistics(1000))
+    pool, reach = make_pool(fbnet.space, costs, [Constraint("macs", 4e8, 8e8)], 2000, seed=0)
+    assert len(pool) == 2000
+    assert reach["macs"].acceptance > 0.2
+    smallest = fbnet.space.configs(np.zeros((1, len(fbnet.space)), dtype=np.int64))[0]
+    # levels are ascending, and all of them cost; the short evolution finds the true end
+    assert reach["macs"].low == count_cost(fbnet.arch(smallest)).macs

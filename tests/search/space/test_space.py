@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fbnetv3.search import Choice, FloatRange, IntRange, SearchError, SearchSpace, When
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.parameters import Parameter
+from fbnetv3.search.space.space import unique_rows
+from tests.search import problem
+
+
+@st.composite
+def parameters(draw: st.DrawFn, name: str) -> Parameter:
+    kind = draw(st.sampled_from(["choice", "int", "float", "step", "log", "intlog"]))
+    part = draw(st.sampled_from(["architecture", "recipe"]))
+    low = draw(st.integers(1, 50))
+    count, step = draw(st.integers(0, 12)), draw(st.integers(1, 5))
+    if kind == "choice":
+        values = draw(st.lists(st.sampled_from([1, True, "1", None, 2.5, "a"]), unique_by=repr))
+        return Choice(name, tuple(values) or (0,), part=part)
+    if kind in ("int", "intlog"):
+        return IntRange(name, low, low + count * step, step, kind == "intlog", part)
+    if kind == "step":
+        return FloatRange(name, low / 100, (low + count * step) / 100, step / 100, part=part)
+    return FloatRange(name, low / 1000, low / 1000 + count, log=kind == "log", part=part)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    count = draw(st.integers(1, 6))
+    found = [draw(parameters(f"p{i}")) for i in range(count)]
+    depth = IntRange("depth", 1, 3)
+    kernel = Choice("kernel", (3, 5), active_if=When("depth", ">", 1))
+    return SearchSpace([*found, depth, kernel])
+
+
+@st.composite
+def populations(draw: st.DrawFn) -> tuple[SearchSpace, np.ndarray]:
+    space = draw(spaces())
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    levels = random.integers(0, space.sizes, (9, len(space)))
+    levels[0], levels[1] = 0, space.sizes - 1
+    return space, space.canonical(levels)
+
+
+@settings(deadline=None)
+@given(populations())
+def test_configs_and_features_go_back_to_the_same_levels(given: Any) -> None:
+    space, levels = given
+    assert (space.levels(space.configs(levels)) == levels).all()
+    encoding = Encoding(space)
+    features = encoding.encode(levels)
+    assert features.min() >= 0
+    assert features.max() <= 1
+    assert features.shape == (len(levels), encoding.width)
+    assert (encoding.decode(features) == levels).all()
+    texts = json.loads(json.dumps(space.configs(levels)))
+    assert (space.levels(texts) == levels).all()
+
+
+@settings(deadline=None)
+@given(populations())
+def test_ids_are_equal_just_where_candidates_are(given: Any) -> None:
+    space, levels = given
+    ids = space.ids(levels)
+    assert len(set(ids)) == len(unique_rows(levels))
+
+
+def test_inactive_variables_collapse() -> None:
+    space = SearchSpace([IntRange("n", 1, 2), Choice("k", (3, 5), active_if=When("n", ">", 1))])
+    flat = space.levels([{"n": 1, "k": 3}, {"n": 1, "k": 5}, {"n": 1}])
+    assert len(set(space.ids(flat))) == 1
+    assert len(set(space.ids(space.levels([{"n": 2, "k": 3}, {"n": 2, "k": 5}])))) == 2
+
+
+def test_a_chain_of_conditions_collapses_whole() -> None:
+    space = SearchSpace(
+        [
+            Choice("se", (False, True)),
+            Choice("gate", ("hard", "soft"), active_if=When("se", "==", True)),
+            IntRange("slope", 1, 3, active_if=When("gate", "==", "soft")),
+        ]
+    )
+    off = space.levels([{"se": False, "gate": "soft", "slope": 3}])
+    assert space.configs(off) == [{"se": False, "gate": "hard", "slope": 1}]
+
+
+def test_any_of_several_conditions_activates() -> None:
+    either = (When("a", ">", 1), When("b", ">", 1))
+    space = SearchSpace(
+        [IntRange("a", 1, 2), IntRange("b", 1, 2), Choice("k", (3, 5), active_if=either)]
+    )
+    configs = [{"a": a, "b": b, "k": 5} for a in (1, 2) for b in (1, 2)]
+    assert space.active(space.levels(configs))[:, 2].tolist() == [False, True, True, True]
+
+
+def test_the_id_does_not_depend_on_the_order_of_variables_or_on_ranges() -> None:
+    one = SearchSpace([IntRange("a", 0, 3), IntRange("b", 0, 3)])
+    other = SearchSpace([IntRange("b", 0, 9), IntRange("a", 0, 9)])
+    config = {"a": 1, "b": 2}
+    assert one.ids(one.levels([config])) == other.ids(other.levels([config]))
+
+
+def test_log_ranges_are_even_in_the_logarithm() -> None:
+    lr = FloatRange("lr", 1e-4, 1e-1, log=True)
+    middle = (lr.size - 1) // 2
+    assert lr.value(middle) == pytest.approx(10**-2.5)
+    assert lr.value(0) == 1e-4
+    assert lr.value(lr.size - 1) == 1e-1
+
+
+def test_a_warm_start_value_goes_to_the_nearest_level() -> None:
+    lr = FloatRange("lr", 1e-4, 1e-1, log=True)
+    assert lr.value(lr.level(0.0123)) == pytest.approx(0.0123, rel=1e-5)
+
+
+def _message(make: Any) -> str:
+    with pytest.raises(SearchError) as error:
+        make()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: IntRange("d", 5, 1), ["d", "low=5", "high=1"]),
+        (lambda: IntRange("d", 1, 6, step=2), ["high=6", "steps of 2"]),
+        (lambda: FloatRange("lr", 0.0, 1.0, log=True), ["lr", "log"]),
+        (lambda: FloatRange("lr", 0.0, float("nan")), ["lr", "finite"]),
+        (lambda: Choice("o", ()), ["o", "at least one"]),
+        (lambda: Choice("o", ("a", "a")), ["twice"]),
+        (lambda: Choice("o", ([1],)), ["[1]"]),
+        (lambda: IntRange("d", 1, 2, part="arch"), ["'arch'", "architecture"]),
+        (lambda: SearchSpace([]), ["one point"]),
+        (lambda: SearchSpace([IntRange("d", 1, 1)]), ["one point", "d"]),
+        (lambda: SearchSpace([IntRange("d", 1, 2), IntRange("d", 1, 2)]), ["two", "'d'"]),
+        (lambda: SearchSpace([IntRange("d", 1, 2, active_if=When("x", ">", 1))]), ["'x'"]),
+        (lambda: When("d", "=>", 1), ["'=>'", ">="]),
+        (lambda: problem.space().levels([{"depht": 1}]), ["'depht'", "depth"]),
+        (lambda: problem.space().levels([{"depth": 1}]), ["lacks", "'w0'"]),
+        (lambda: IntRange("d", 1, 3)._check() or IntRange("d", 1, 3).level(True), ["True"]),
+        (lambda: IntRange("d", 1, 3).level(4), ["d=4", "from 1 to 3"]),
+        (lambda: FloatRange("p", 0, 1, step=0.1).level(0.55), ["p=0.55", "steps of 0.1"]),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(make: Any, words: list[str]) -> None:
+    message = _message(make)
+    assert all(word in message for word in words), message
+
+
+def test_true_and_one_are_two_choices() -> None:
+    choice = Choice("x", (1, True))
+    assert (choice.level(1), choice.level(True)) == (0, 1)

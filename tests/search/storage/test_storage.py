@@ -1,0 +1,117 @@
+"""Storage, and going on after a kill: simulated here, by SIGKILL in tests/faults."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from fbnetv3.search import Choice, SearchError, SearchSpace, Trial
+from fbnetv3.search.storage.optuna_store import OptunaStore
+from fbnetv3.search.storage.store import MemoryStore, TrialStore
+from tests.search import problem
+
+SPACE = SearchSpace([Choice("x", (1, True, "1", None, 2.5)), Choice("y", ("a", "b"))])
+
+
+@pytest.fixture(params=["memory", "optuna"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> TrialStore:
+    if request.param == "memory":
+        return MemoryStore()
+    return OptunaStore(f"sqlite:///{tmp_path / 'search.db'}", SPACE)
+
+
+def _trial(number: int, x: object = 1) -> Trial:
+    return Trial(f"id{number}", number, 0, {"x": x, "y": "a"}, statistics={"macs": 1e6})
+
+
+def test_what_is_added_is_loaded_in_order(store: TrialStore) -> None:
+    trials = [_trial(i, x) for i, x in enumerate((1, True, "1", None, 2.5))]
+    for trial in trials[::-1]:
+        trial.report(1, 0.25)
+        trial.report(2, float("nan"))
+        trial.finish(0.1 + trial.number)
+        store.add(trial)
+    loaded = store.load()
+    assert [t.number for t in loaded] == [0, 1, 2, 3, 4]
+    for before, after in zip(trials, loaded, strict=True):
+        assert after.config == before.config
+        assert type(after.config["x"]) is type(before.config["x"])
+        assert (after.score, after.state) == (before.score, "complete")
+        assert after.reports[1] == 0.25
+
+
+def test_failures_keep_their_reason(store: TrialStore) -> None:
+    trial = _trial(0)
+    trial.finish(None, "out of memory")
+    store.add(trial)
+    assert (store.load()[0].state, store.load()[0].reason) == ("failed", "out of memory")
+
+
+def test_an_optuna_study_has_what_dashboards_show(tmp_path: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    result = problem.search(storage=url).run(problem.evaluate)
+    study = optuna.load_study(study_name="jointnas", storage=url)
+    assert len(study.trials) == len(result.trials)
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    first = study.trials[0]
+    assert first.params["lr"] == result.trials[0].config["lr"]
+    assert first.intermediate_values == result.trials[0].reports
+    assert first.user_attrs["id"] == result.trials[0].id
+    assert first.user_attrs["statistic.macs"] == result.trials[0].statistics["macs"]
+
+
+def test_other_settings_on_a_storage_are_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    early = problem.search(storage=url, batch_size=9, seed=1)  # before there were any
+    first = problem.search(storage=url)
+    first.ask()
+    with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
+        problem.search(storage=url, batch_size=9, seed=1)
+    first.close()
+    with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
+        early.ask()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def test_a_search_killed_anywhere_finds_the_same(tmp_path: Path) -> None:
+    undisturbed = problem.summary(problem.search().run(problem.evaluate))
+    kills, draws = 0, random.Random(0)
+    for run in range(2):
+        url = f"sqlite:///{tmp_path / f'{run}.db'}"
+        evaluated: list[str] = []
+        while True:
+            left = [draws.randint(0, 4)]
+
+            def evaluate(trial: Trial, left: list[int] = left, log: list[str] = evaluated) -> float:
+                if left[0] == 0:
+                    raise Killed
+                left[0] -= 1
+                log.append(trial.id)
+                return problem.evaluate(trial)
+
+            try:
+                result = problem.search(storage=url).run(evaluate)
+            except Killed:
+                kills += 1
+                continue
+            break
+        assert problem.summary(result) == undisturbed
+        assert len(evaluated) == len(set(evaluated)) == len(undisturbed)
+    assert kills >= 8
+
+
+def test_a_storage_that_another_program_wrote_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    search = problem.search(storage=url)
+    trial = search.ask()[0]
+    trial.id = "strange"
+    search.tell([trial], [1.0])
+    with pytest.raises(SearchError, match="strange"):
+        problem.search(storage=url).ask()
