@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("fbnetv3.version").package_version()
+        return importlib.import_module(f"{__name__}.version").package_version()
     if name in _HOME_OF:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
     if name in _SUBPACKAGES:
