@@ -22,6 +22,7 @@ _HOME_OF = {
     "RayWorkers": "executors.ray",
     "SearchError": "errors",
     "SearchResult": "result",
+    "SearchSettings": "settings",
     "SearchSpace": "space.space",
     "Trial": "trial",
     "When": "space.space",
@@ -39,6 +40,7 @@ __all__ = [
     "RayWorkers",
     "SearchError",
     "SearchResult",
+    "SearchSettings",
     "SearchSpace",
     "Trial",
     "When",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from fbnetv3.search.executors.ray import RayWorkers
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
+    from fbnetv3.search.settings import SearchSettings
     from fbnetv3.search.space.constraints import Constraint
     from fbnetv3.search.space.space import Choice, FloatRange, IntRange, SearchSpace, When
     from fbnetv3.search.trial import Trial

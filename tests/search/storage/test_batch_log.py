@@ -169,7 +169,7 @@ def test_a_storage_with_other_trials_is_refused(tmp_path: Path) -> None:
     search = problem.search()
     trials = search.ask()
     search.tell(trials, [0.0] * len(trials))
-    with pytest.raises(SearchError, match="another trial 0 than the log"):
+    with pytest.raises(SearchError, match="disagree on trial 0"):
         search.restore(logged)
 
 
@@ -188,7 +188,7 @@ def _changed(path: Path, line: int, **changes: Any) -> None:
         (0, {"notes": {"running_at_batch_1": 5}}, "none of the order of batches"),
         (1, {"batch": 7}, "trials of another batch"),
         (1, {"state": "running"}, "a trial that this program did not write"),
-        (1, {"config": []}, "wrong are config"),
+        (1, {"config": []}, "bad value of config"),
     ],
 )
 def test_files_that_are_no_log_are_named(
@@ -203,7 +203,7 @@ def test_files_that_are_no_log_are_named(
 def test_a_trial_under_the_id_of_another_is_refused(tmp_path: Path) -> None:
     log = _logged(_batches(problem.search(), 1), tmp_path)
     _changed(tmp_path / "batch_000.jsonl.gz", 1, id="../../elsewhere")
-    with pytest.raises(SearchError, match="config of another id"):
+    with pytest.raises(SearchError, match="does not fit its config"):
         problem.search().restore(log.read())
 
 
