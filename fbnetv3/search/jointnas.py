@@ -76,7 +76,7 @@ class JointNAS:
         self._description = settings.describe(space, warm_trials)
         self._store = open_store(storage, space, study)
         self._store.check_settings(self._description)
-        self._ahead, self._iterations = settings.ahead, settings.iterations
+        self._ahead = settings.ahead
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -124,7 +124,7 @@ class JointNAS:
                     f"the storage and the log disagree on trial {trial.number}; restore into an "
                     "empty storage"
                 )
-        kept = repeatable(logged, self._settings.batch_size) if self._ahead else logged
+        kept = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in kept.notes.items():
             self._store.note(name, value)
         for trial in kept.trials:
@@ -159,9 +159,9 @@ class JointNAS:
         return list(self._running.values())
 
     def _is_due(self) -> bool:
-        """Tells whether few enough trials run to propose further ones."""
-        is_coarse = len(self._batches) < self._iterations
-        return len(self._running) <= (self._ahead if is_coarse else 0)
+        """Returns whether few enough trials are running to propose the next batch."""
+        is_coarse = len(self._batches) < self._settings.iterations
+        return len(self._running) <= (self._settings.ahead if is_coarse else 0)
 
     def tell(
         self,
@@ -305,13 +305,13 @@ class JointNAS:
     def _replayed(self, number: int) -> list[Trial] | None:
         """Returns a batch from the storage, where a later batch shows that it was finished."""
         stored = self._stored or []
-        if self._ahead or not any(t.batch > number for t in stored):
+        if self._settings.ahead or not any(t.batch > number for t in stored):
             return None
         return [t for t in stored if t.batch == number]
 
     def _proposed(self, number: int) -> list[Trial]:
         """Returns a new batch, with the results that the storage has of it."""
-        stage = "fine" if number == self._iterations else "coarse"
+        stage = "fine" if number == self._settings.iterations else "coarse"
         trials = self._planner.propose(self._seen_by(number), self._settings.size_of(number), stage)
         stored = {t.id: t for t in self._stored or [] if t.batch == number}
         unknown = set(stored) - {t.id for t in trials}
@@ -328,7 +328,7 @@ class JointNAS:
 
         With ``ahead`` some trials are still running then; the storage records which.
         """
-        if not self._ahead:
+        if not self._settings.ahead:
             return History.of(self._batches)
         name = f"{RUNNING_AT}{number}"
         running = self._store.notes().get(name)

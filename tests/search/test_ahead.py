@@ -127,8 +127,3 @@ def test_by_hand_trials_of_several_batches_are_told_in_any_order() -> None:
         with pytest.raises(SearchError, match="not one that waits"):
             search.tell([last], [1.0])
     assert len(search.result().trials) == 6 * 4 + 3
-
-
-def test_a_negative_number_is_refused() -> None:
-    with pytest.raises(SearchError, match="ahead=-1"):
-        problem.search(ahead=-1)
