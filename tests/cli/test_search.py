@@ -305,7 +305,7 @@ def test_wrong_configs_give_one_line_and_leave_no_run(
         ("recipe: {lr: {range: [0.1, 0.01]}}", ["lr", "0.1", "0.01"]),
         ("recipe: {lr: {range: [0.1]}}", ["lr", "[low, high]"]),
         ("recipe: {optimizer: {choices: []}}", ["optimizer", "at least one value"]),
-        ("recipe: {lr: {choices: [0.1]}}", ["one point only"]),
+        ("recipe: {lr: {choices: [0.1]}}", ["only one candidate"]),
         ("recipe: {learning_rate: {choices: [0.1, 0.2]}}", ["learning_rate"]),
     ],
 )
