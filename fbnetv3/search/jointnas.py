@@ -121,8 +121,8 @@ class JointNAS:
         for trial in logged.trials:
             if known.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
-                    f"the storage and the log disagree on trial {trial.number}; restore into an "
-                    "empty storage"
+                    f"the storage has another trial {trial.number} than the log; restore the log "
+                    "into an empty storage"
                 )
         kept = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in kept.notes.items():
@@ -139,7 +139,7 @@ class JointNAS:
             raise SearchError(f"the log belongs to a search with other settings: {different}")
         for trial in logged.trials:
             if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(f"the id of trial {trial.id} in the log does not fit its config")
+                raise SearchError(f"trial {trial.id} in the log has the config of another id")
 
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.

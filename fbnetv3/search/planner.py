@@ -160,44 +160,6 @@ class Planner:
             return []
         return self._trials(chosen, history, known, model, stage)
 
-    def _trials(
-        self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
-    ) -> list[Trial]:
-        """Returns a trial for each chosen candidate."""
-        if not len(chosen):
-            return []
-        ids, configs = self._space.ids(chosen.levels), self._space.configs(chosen.levels)
-        self._rows |= zip(ids, chosen.levels, strict=True)
-        predicted: list[float | None] = [None] * len(chosen)
-        if model is not None:
-            predicted = model.predictor.predict(self._encoding.encode(chosen.levels)).tolist()
-        first = len(history.trials)
-        return [
-            Trial(
-                ids[i],
-                first + i,
-                len(history),
-                configs[i],
-                max_epochs=known.epoch,
-                statistics=chosen.row(i),
-                predicted=predicted[i],
-                stage=stage,
-            )
-            for i in range(len(chosen))
-        ]
-
-    def _levels(self, trials: Sequence[Trial]) -> Levels:
-        """Returns levels, (trials, variables); each config is converted once."""
-        new = [t for t in trials if t.id not in self._rows]
-        if new:
-            levels = self._space.levels([t.config for t in new])
-            self._rows |= zip((t.id for t in new), levels, strict=True)
-        rows = [self._rows[t.id] for t in trials]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
-
-    def _tried(self, known: Known) -> set[bytes]:
-        return set(keys_of(self._levels(known.trials)))
-
     def _coarse(self, history: History, known: Known, model: Model | None, count: int) -> Pool:
         """Returns a batch of stage 1."""
         tried = self._tried(known)
@@ -214,15 +176,6 @@ class Planner:
         features = self._encoding.encode(untried.levels)
         scores = model.predictor.predict(features)
         return untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
-
-    def _shares(self, count: int) -> Iterator[tuple[FeasibleSpace, int]]:
-        """Divides a number of candidates evenly among the budgets."""
-        parts = self._budgets or [self._feasible]
-        least, rest = divmod(count, len(parts))
-        for i, part in enumerate(parts):
-            share = least + (i < rest)
-            if share:
-                yield part, share
 
     def _by_budget(
         self,
@@ -251,6 +204,15 @@ class Planner:
             chosen = chosen.joined(batch)
         return chosen
 
+    def _shares(self, count: int) -> Iterator[tuple[FeasibleSpace, int]]:
+        """Divides a number of candidates evenly among the budgets."""
+        parts = self._budgets or [self._feasible]
+        least, rest = divmod(count, len(parts))
+        for i, part in enumerate(parts):
+            share = least + (i < rest)
+            if share:
+                yield part, share
+
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
         """Returns the pool's candidates in a part of the space, or a new pool of ``least``."""
         pool = part.select(self._pool)
@@ -269,6 +231,32 @@ class Planner:
             tried = tried | set(keys_of(finalists.levels))
             chosen = chosen.joined(finalists)
         return chosen
+
+    def _trials(
+        self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
+    ) -> list[Trial]:
+        """Returns a trial for each chosen candidate."""
+        if not len(chosen):
+            return []
+        ids, configs = self._space.ids(chosen.levels), self._space.configs(chosen.levels)
+        self._rows |= zip(ids, chosen.levels, strict=True)
+        predicted: list[float | None] = [None] * len(chosen)
+        if model is not None:
+            predicted = model.predictor.predict(self._encoding.encode(chosen.levels)).tolist()
+        first = len(history.trials)
+        return [
+            Trial(
+                ids[i],
+                first + i,
+                len(history),
+                configs[i],
+                max_epochs=known.epoch,
+                statistics=chosen.row(i),
+                predicted=predicted[i],
+                stage=stage,
+            )
+            for i in range(len(chosen))
+        ]
 
     def evolve(
         self,
@@ -314,3 +302,15 @@ class Planner:
         random = np.random.default_rng([self._settings.seed, _FINE, 1])
         generation = best.joined(pool.take(random.permutation(len(pool))[:count]))
         return generation.take(unique_rows(generation.levels))
+
+    def _levels(self, trials: Sequence[Trial]) -> Levels:
+        """Returns levels, (trials, variables); each config is converted once."""
+        new = [t for t in trials if t.id not in self._rows]
+        if new:
+            levels = self._space.levels([t.config for t in new])
+            self._rows |= zip((t.id for t in new), levels, strict=True)
+        rows = [self._rows[t.id] for t in trials]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
+
+    def _tried(self, known: Known) -> set[bytes]:
+        return set(keys_of(self._levels(known.trials)))
