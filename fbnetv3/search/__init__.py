@@ -1,7 +1,7 @@
 """JointNAS: search an architecture and its training recipe together (paper, section 3).
 
-The engine knows variables, statistics, constraints and scores, nothing of images or networks;
-the package ``fbnet`` brings those. Names are loaded on first use.
+The search itself handles variables, statistics, constraints and scores; the subpackage ``fbnet``
+adds networks, images and configs. Names are imported on first use.
 """
 
 from __future__ import annotations

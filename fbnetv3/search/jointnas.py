@@ -1,4 +1,4 @@
-"""JointNAS: the two-stage search (paper, Algorithm 1), decided here and run elsewhere."""
+"""The two-stage search over architectures and training recipes (paper, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class JointNAS:
         self._stored = None
 
     def _check_log(self, logged: Logged) -> None:
-        """Checks that a log has this search's settings and candidates."""
+        """Checks that a log belongs to a search with the same settings and candidates."""
         different = differences(logged.settings, self.settings)
         if different:
             raise SearchError(f"the log belongs to a search with other settings: {different}")

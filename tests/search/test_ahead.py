@@ -1,4 +1,4 @@
-"""Batches that are proposed while trials still run, and their replay from the storage."""
+"""Proposing while trials still run: workers stay busy, and the storage tells how it came about."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Shuffled:
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL: no handler catches it."""
+    """Stands for SIGKILL: nothing catches it."""
 
 
-def test_trials_are_in_flight_until_stage_1_ends() -> None:
+def test_so_many_are_in_flight_until_stage_one_ends() -> None:
     executor = Shuffled(0)
     result = problem.search(**AHEAD, executor=executor).run(problem.evaluate)
     assert len(result.trials) == 6 * 4 + 3
@@ -66,24 +66,26 @@ def test_trials_are_in_flight_until_stage_1_ends() -> None:
     assert all(t.predicted is not None for t in result.trials if t.batch >= 4)
 
 
-def test_without_ahead_a_batch_waits_for_all_results() -> None:
+def test_without_it_nothing_is_proposed_before_all_are_done() -> None:
     executor = Shuffled(0)
     problem.search(**{**AHEAD, "ahead": 0}, executor=executor).run(problem.evaluate)
     assert [count for count, _ in executor.in_flight] == [4, 3, 2, 1] * 6 + [3, 2, 1]
 
 
 @pytest.mark.parametrize("early_stop", [None, 0.9])
-def test_the_storage_alone_reproduces_the_search(tmp_path: Path, early_stop: float | None) -> None:
+def test_the_storage_alone_gives_the_same_search_again(
+    tmp_path: Path, early_stop: float | None
+) -> None:
     url = f"sqlite:///{tmp_path / 'search.db'}"
     changes: dict[str, Any] = {**AHEAD, "storage": url, "early_stop_threshold": early_stop}
     first = problem.search(**changes, executor=Shuffled(3)).run(problem.evaluate)
-    # as after a kill: which trials were running at each proposal is known from the storage alone
+    # as after a kill behind the last result: what is known when does not come from this process
     again = problem.search(**changes).run(lambda trial: pytest.fail("trained again"))
     assert problem.summary(again) == problem.summary(first)
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_time_loses_and_repeats_no_trial(tmp_path: Path) -> None:
+def test_killed_anywhere_no_trial_is_lost_or_done_twice(tmp_path: Path) -> None:
     for stop in (1, 5, 11, 17, 24):
         changes = {**AHEAD, "storage": f"sqlite:///{tmp_path / f'{stop}.db'}"}
         evaluated: list[str] = []
@@ -103,7 +105,7 @@ def test_a_kill_at_any_time_loses_and_repeats_no_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["alone", "local", "ray"])
-def test_executors_take_new_trials_while_others_run(kind: str, tmp_path: Path) -> None:
+def test_executors_take_more_while_they_run(kind: str, tmp_path: Path) -> None:
     executors = {
         "alone": InProcess,
         "local": lambda: LocalWorkers(2),
@@ -117,7 +119,7 @@ def test_executors_take_new_trials_while_others_run(kind: str, tmp_path: Path) -
     assert problem.summary(again) == problem.summary(result)
 
 
-def test_ask_and_tell_take_results_of_several_batches_in_any_order() -> None:
+def test_by_hand_trials_of_several_batches_are_told_in_any_order() -> None:
     search = problem.search(**AHEAD)
     while trials := search.ask():
         last = trials[-1]
@@ -125,3 +127,8 @@ def test_ask_and_tell_take_results_of_several_batches_in_any_order() -> None:
         with pytest.raises(SearchError, match="not one that waits"):
             search.tell([last], [1.0])
     assert len(search.result().trials) == 6 * 4 + 3
+
+
+def test_a_negative_number_is_refused() -> None:
+    with pytest.raises(SearchError, match="ahead=-1"):
+        problem.search(ahead=-1)
