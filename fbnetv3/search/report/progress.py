@@ -35,9 +35,12 @@ class SearchProgress:
         self._of = "" if batches is None else f"/{batches}"
         self._console = Console(file=stream)
         self._total = total
+        # kept whole: where early stopping sets in, the first batch's scores become earlier ones
         self._finished: list[Trial] = []
         self._batches: set[int] = set()
-        self._best = _NONE
+        self._top: Trial | None = None
+        self._top_score = _NONE
+        self._is_stale = False
         self._running: dict[str, str] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -74,12 +77,13 @@ class SearchProgress:
         """Takes an event of a trial."""
         if trial.batch not in self._batches:
             self._batches.add(trial.batch)
+            self._is_stale = True  # scores change where a batch is proposed
         if event == "finish":
             self._finish(trial)
         elif event == "report":
             epoch = max(trial.reports)
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
-        best = f"best {self._best:.2f}  " if self._finished else ""
+        best = f"best {self._best():.2f}  " if self._finished else ""
         running = ", ".join(islice(self._running.values(), 3))
         name = self._place(trial)
         self._bar.update(
@@ -89,13 +93,30 @@ class SearchProgress:
     def replayed(self, trials: list[Trial]) -> None:
         """Counts trials that an earlier process finished."""
         self._finished += trials
-        self._best = _best_score(self._finished)
+        self._is_stale = True
         self._bar.update(self._task, completed=len(self._finished))
 
     def rescore(self, trials: Sequence[Trial]) -> None:
-        """Takes the finished trials with the scores that count now, as after an early stop."""
+        """Replaces the finished trials by copies with the scores that count now.
+
+        Args:
+            trials: Trials of ``JointNAS.result()``.
+        """
         self._finished = [t for t in trials if t.batch >= 0]  # without those of a warm start
-        self._best = _best_score(self._finished)
+        self._is_stale = True
+
+    def _best(self) -> float:
+        """Returns the best score; all are looked at only where they may have changed."""
+        if self._is_stale or (self._top is not None and self._top.score != self._top_score):
+            self._is_stale = False
+            self._top, self._top_score = None, _NONE
+            for trial in self._finished:
+                self._compare(trial)
+        return self._top_score
+
+    def _compare(self, trial: Trial) -> None:
+        if trial.score is not None and trial.score > self._top_score:
+            self._top, self._top_score = trial, trial.score
 
     def _place(self, trial: Trial) -> str:
         return "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}{self._of}"
@@ -103,16 +124,12 @@ class SearchProgress:
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
         self._finished.append(trial)
-        self._best = max(self._best, _best_score([trial]))
+        self._compare(trial)
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
         told = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
         place = self._place(trial)
         self.say(
             f"[{len(self._finished)}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
-            f"  best {self._best:.2f}"
+            f"  best {self._best():.2f}"
         )
-
-
-def _best_score(trials: Sequence[Trial]) -> float:
-    return max((t.score for t in trials if t.score is not None), default=_NONE)

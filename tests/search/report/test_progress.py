@@ -22,8 +22,7 @@ def test_the_best_is_told_by_the_scores_that_count() -> None:
     progress("finish", first)
     progress("finish", second)
     assert "[2/4] batch 1/2  t1  40.00  best 48.00" in stream.getvalue()
-    # early stopping: scores of an earlier epoch
-    progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
+    first.score, second.score = 20.0, 30.0  # early stopping: scores of an earlier epoch
     progress("finish", _finished(2, None))
     assert "t2  failed: it broke  best 30.00" in stream.getvalue()
 
@@ -43,11 +42,23 @@ def test_scores_that_change_between_batches_are_looked_at_again() -> None:
     first, second = _finished(0, 48.0), _finished(1, 40.0)
     progress("finish", first)
     progress("finish", second)
-    progress.rescore([first, replace(second, score=50.0)])
+    second.score = 50.0  # the best one's stays as it was
     third = _finished(2, 1.0)
     third.batch = 1
     progress("finish", third)
     assert "best 50.00" in stream.getvalue()
+
+
+def test_scores_of_a_result_replace_those_at_the_finish() -> None:
+    stream = io.StringIO()
+    progress = SearchProgress(4, stream)
+    first, second = _finished(0, 48.0), _finished(1, 40.0)
+    progress("finish", first)
+    progress("finish", second)
+    progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
+    progress("finish", _finished(2, 1.0))
+    assert "[3/4]" in stream.getvalue()
+    assert "best 30.00" in stream.getvalue()
 
 
 class _Counted(Trial):
