@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 from types import TracebackType
 from typing import TextIO
@@ -96,7 +95,7 @@ class SearchProgress:
         self._is_stale = True
         self._bar.update(self._task, completed=len(self._finished))
 
-    def rescore(self, trials: Sequence[Trial]) -> None:
+    def rescore(self, trials: list[Trial]) -> None:
         """Replaces the finished trials by copies with the scores that count now.
 
         Args:
