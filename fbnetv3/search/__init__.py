@@ -1,7 +1,17 @@
 """JointNAS: search an architecture and its training recipe together (paper, section 3).
 
 The search itself handles variables, statistics, constraints and scores; the subpackage ``fbnet``
-adds networks, images and configs. Names are imported on first use.
+adds networks, images and configs. A candidate passes through these files:
+
+* ``space/feasible.py``: a Sobol point becomes levels, which join the pool if they are feasible.
+* ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
+* ``jointnas.py``: trials are handed to an executor, and their results are stored.
+* ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
+* ``history.py``: the scores that count are those at the epoch of the early stop.
+* ``result.py``: the trial with the best score is the winner.
+* ``fbnet/winners.py``: the winner's training config is written as yaml.
+
+Names are imported on first use.
 """
 
 from __future__ import annotations
