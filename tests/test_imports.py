@@ -49,6 +49,7 @@ ROOMS = (
     "search.executors",
     "search.storage",
     "search.settings",
+    "search.history",
     "search.result",
     "search.planner",
     "search.jointnas",

@@ -1,7 +1,17 @@
 """JointNAS: search an architecture and its training recipe together (paper, section 3).
 
-The engine knows variables, statistics, constraints and scores, nothing of images or networks;
-the package ``fbnet`` brings those. Names are loaded on first use.
+The search itself handles variables, statistics, constraints and scores; the subpackage ``fbnet``
+adds networks, images and configs. A candidate passes through these files:
+
+* ``space/feasible.py``: a Sobol point becomes levels, which join the pool if they are feasible.
+* ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
+* ``jointnas.py``: trials are handed to an executor, and their results are stored.
+* ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
+* ``history.py``: the scores that count are those at the epoch of the early stop.
+* ``result.py``: the trial with the best score is the winner.
+* ``fbnet/winners.py``: the winner's training config is written as yaml.
+
+Names are imported on first use.
 """
 
 from __future__ import annotations
@@ -22,6 +32,7 @@ _HOME_OF = {
     "RayWorkers": "executors.ray",
     "SearchError": "errors",
     "SearchResult": "result",
+    "SearchSettings": "settings",
     "SearchSpace": "space.space",
     "Trial": "trial",
     "When": "space.space",
@@ -39,6 +50,7 @@ __all__ = [
     "RayWorkers",
     "SearchError",
     "SearchResult",
+    "SearchSettings",
     "SearchSpace",
     "Trial",
     "When",
@@ -52,6 +64,7 @@ if TYPE_CHECKING:
     from fbnetv3.search.executors.ray import RayWorkers
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
+    from fbnetv3.search.settings import SearchSettings
     from fbnetv3.search.space.constraints import Constraint
     from fbnetv3.search.space.space import Choice, FloatRange, IntRange, SearchSpace, When
     from fbnetv3.search.trial import Trial

@@ -1,4 +1,4 @@
-"""What a search complains of."""
+"""Errors of a search."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class SearchError(FBNetError):
 
 
 class InfeasibleError(SearchError):
-    """No, or nearly no, candidate meets the constraints; the message has the nearest bound."""
+    """Too few candidates meet the constraints; the message suggests the nearest bound."""
 
 
 class PlaceError(SearchError):
-    """The disk, folder or URI of a candidate can't be used: a fault of no candidate."""
+    """A candidate's disk, folder or URI cannot be used: the candidate itself has not failed."""

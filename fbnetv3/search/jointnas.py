@@ -1,18 +1,20 @@
-"""JointNAS: the two-stage search (paper, Algorithm 1), decided here and run elsewhere."""
+"""The two-stage search over architectures and training recipes (paper, Algorithm 1)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
+from fbnetv3.search.history import History
 from fbnetv3.search.planner import Plan, Planner
-from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.result import Candidate, SearchResult
+from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.storage.batch_log import RUNNING_AT, Logged, repeatable
 from fbnetv3.search.storage.store import open_store
@@ -24,160 +26,120 @@ Watch = Callable[[str, Trial], None]
 
 
 class JointNAS:
-    """Searches a space for the best score under constraints.
+    """Searches a space for the candidate with the best score under constraints.
 
-    Stage 1 trains batches that a predictor chooses; stage 2 evolves candidates by the predictor
-    alone, and the best of them are trained before a winner is named. What is proposed depends on
-    the seed and on the scores of earlier batches only: not on the executor, the number of
+    Stage 1 trains batches of candidates that a predictor chooses. Stage 2 evolves candidates on
+    predicted scores alone, and the best of them are trained as finalists. The proposals depend
+    on the seed and on the scores of earlier batches only: not on the executor, the number of
     workers, or the order of results within a batch.
 
     Args:
-        space: of the candidates.
-        statistics: configs -> {name: array}, free to compute; see Costs. None: no statistics.
-        constraints: bounds of statistics.
-        budgets: bounds for which a winner each is wanted, beside the constraints: the batches that
-            the default predictor chooses and the finalists are divided among them evenly.
-        pool_size: candidates in the quasi Monte-Carlo pool (n).
-        batch_size: trained at a time (m).
-        iterations: batches of stage 1 (T).
-        predictor: ``default``, ``paper`` for the paper's, or ``random``: the baseline.
-        early_stop_threshold: of the rank correlation; None: train all in full.
-        finalists: candidates of stage 2 that are trained; 0: none.
-        ahead: trials that may still run when the next batch of stage 1 is proposed. 0: none, and
-            the search follows from the seed alone. More keep many workers busy beside stragglers;
-            then it also follows from which trials those were, which the storage keeps.
-        evolution: settings of stage 2.
-        pretrain: whether the encoder learns the statistics first.
-        warm_start: trials of an earlier search, (config, score) pairs or a csv.
-        executor: runs evaluations; None: in this process.
-        storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
-        study: name of the search in the storage.
-        seed: of everything random.
+        space: Space of the candidates.
+        settings: Settings of the search; None: the defaults of :class:`SearchSettings`.
+        statistics: Function from configs to ``{name: values}``, cheap to compute, for constraints
+            and for pre-training the predictor; see :class:`Costs`. None: no statistics.
+        warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
+            csv with a column for each variable and one named ``score``. None: start without.
+        executor: Executor of the evaluations; None: they run in this process.
+        storage: Optuna URL of the database from which an interrupted search continues; None: the
+            trials are kept in memory.
+        study: Name of the search in the storage, which may hold many.
         watch: told of each trial's events, for progress displays.
+        **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
+            ``batch_size=16``.
 
     Raises:
-        InfeasibleError: (nearly) nothing meets the constraints.
-        SearchError: an argument is out of range, or the storage holds another search.
+        InfeasibleError: Too few candidates meet the constraints.
+        SearchError: A setting is out of range, or the storage holds a search with other settings.
     """
 
     def __init__(
         self,
         space: SearchSpace,
+        settings: SearchSettings | None = None,
         *,
         statistics: StatisticsFn | None = None,
-        constraints: Sequence[Constraint] = (),
-        budgets: Sequence[Constraint] = (),
-        pool_size: int = 20_000,
-        batch_size: int = 48,
-        iterations: int = 4,
-        predictor: str = "default",
-        early_stop_threshold: float | None = 0.92,
-        finalists: int = 8,
-        ahead: int = 0,
-        evolution: EvolutionSettings | None = None,
-        pretrain: bool = True,
         warm_start: WarmStart | None = None,
         executor: Executor | None = None,
         storage: str | None = None,
         study: str = STUDY,
-        seed: int = 0,
         watch: Watch | None = None,
+        **changes: Any,
     ) -> None:
-        _check_counts(pool_size, batch_size, iterations, finalists, ahead)
-        self.space, self._ahead = space, ahead
-        self._batch_size, self._iterations, self._finalists = batch_size, iterations, finalists
+        settings = replace(settings or SearchSettings(), **changes)
+        warm_trials = [] if warm_start is None else read_warm_start(space, warm_start)
+        feasible = FeasibleSpace(Costs(space, statistics), settings.constraints)
+        self.space, self._settings = space, settings
+        self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
         self._watch = watch or (lambda event, trial: None)
-        warm = [] if warm_start is None else read_warm_start(space, warm_start)
-        self._planner = Planner(
-            space,
-            Costs(space, statistics),
-            tuple(constraints),
-            tuple(budgets),
-            fit=fit_function(predictor),
-            pool_size=pool_size,
-            batch_size=batch_size,
-            threshold=early_stop_threshold,
-            evolution=evolution or EvolutionSettings(),
-            pretrain=pretrain,
-            warm=warm,
-            seed=seed,
-        )
+        self._description = settings.describe(space, warm_trials)
         self._store = open_store(storage, space, study)
-        self._settings: dict[str, Any] = {
-            "space": space.describe(),
-            "constraints": [str(c) for c in constraints],
-            **({"budgets": [str(c) for c in budgets]} if budgets else {}),
-            "pool_size": pool_size,
-            "batch_size": batch_size,
-            "iterations": iterations,
-            "predictor": predictor,
-            "early_stop_threshold": early_stop_threshold,
-            "finalists": finalists,
-            **({"ahead": ahead} if ahead else {}),
-            "evolution": vars(evolution or EvolutionSettings()),
-            "pretrain": pretrain,
-            "warm_start": [[t.id, t.score] for t in warm],
-            "seed": seed,
-        }
-        self._store.check_settings(self._settings)
+        self._store.check_settings(self._description)
+        self._ahead = settings.ahead
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
 
     @property
     def plan(self) -> Plan:
-        """What is known before anything trains: pool, reach of the constraints, pre-training."""
+        """The pool, the reach of the constraints and the pre-trained encoder."""
         return self._planner.plan
 
     @property
     def trials(self) -> list[Trial]:
-        """All proposed trials, by number."""
+        """All trials that were proposed or replayed, by number; empty before the first ask."""
         return [trial for batch in self._batches for trial in batch]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the proposals follow from, beside the statistics and scores; plain values."""
-        found: dict[str, Any] = json.loads(json.dumps(self._settings))
-        return found
+        """The settings as plain values, as the storage keeps them.
+
+        The proposals depend on these, on the statistics and on the scores alone.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(self._description))
+        return plain
 
     @property
     def order(self) -> dict[str, Any]:
-        """What they follow from with ``ahead``: the trials that ran when a batch was proposed."""
+        """The numbers of the trials that were running when each batch was proposed ahead."""
         return {k: v for k, v in self._store.notes().items() if k.startswith(RUNNING_AT)}
 
     def restore(self, logged: Logged) -> None:
-        """Takes over finished trials of this search from a log, before the first ask.
+        """Copies the finished trials of a log into the storage, before the first ask.
 
         Args:
-            logged: of a search with the same settings; with ``ahead``, what of it is
-                :func:`~.batch_log.repeatable`. Trials that the storage has stay.
+            logged: Log of a search with the same settings. With ``ahead``, only the part that is
+                :func:`~.batch_log.repeatable` is copied. Trials that the storage has are kept.
 
         Raises:
-            SearchError: the log is of another search, or contradicts the storage.
+            SearchError: The log is that of another search, or contradicts the storage.
         """
-        different = differences(logged.settings, self.settings)
-        if different:
-            raise SearchError(f"the log is of a search with other settings: {different}")
-        for trial in logged.trials:
-            if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(f"the log's trial {trial.id} has a config of another id")
+        self._check_log(logged)
         self._store.hold()
         known = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
-            told = trial_to_json(trial)
-            if known.get(trial.number, told) != told:
+            if known.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
-                    f"the storage has another trial {trial.number} than the log; restore into an "
-                    "empty one"
+                    f"the storage has another trial {trial.number} than the log; restore the log "
+                    "into an empty storage"
                 )
-        wanted = repeatable(logged, self._batch_size) if self._ahead else logged
-        for name, value in wanted.notes.items():
+        kept = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
+        for name, value in kept.notes.items():
             self._store.note(name, value)
-        for trial in wanted.trials:
+        for trial in kept.trials:
             if trial.number not in known:
                 self._store.add(trial)
         self._stored = None
+
+    def _check_log(self, logged: Logged) -> None:
+        """Checks that a log belongs to a search with the same settings and candidates."""
+        different = differences(logged.settings, self.settings)
+        if different:
+            raise SearchError(f"the log belongs to a search with other settings: {different}")
+        for trial in logged.trials:
+            if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
+                raise SearchError(f"trial {trial.id} in the log has the config of another id")
 
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.
@@ -197,9 +159,9 @@ class JointNAS:
         return list(self._running.values())
 
     def _is_due(self) -> bool:
-        """Tells whether few enough trials run to propose further ones."""
-        is_coarse = len(self._batches) < self._iterations
-        return len(self._running) <= (self._ahead if is_coarse else 0)
+        """Returns whether few enough trials are running to propose the next batch."""
+        is_coarse = len(self._batches) < self._settings.iterations
+        return len(self._running) <= (self._settings.ahead if is_coarse else 0)
 
     def tell(
         self,
@@ -267,134 +229,113 @@ class JointNAS:
         self._store.release()
 
     def result(self) -> SearchResult:
-        """Returns what has been found so far, by earlier processes on the storage too."""
-        batches = self._past()
-        known, model = self._planner.known(batches), self._planner.model(batches)
+        """Returns the results so far, those of earlier processes on the storage included.
+
+        The result is a snapshot: it stays as it is while the search goes on.
+        """
+        history = self._history()
+        known, model = self._planner.known(history), self._planner.model(history)
         return SearchResult(
-            trials=[t for t in known.trials if t.state != "running"],
+            trials=known.finished(),
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
-            cards=self._planner.cards(batches),
+            cards=self._planner.cards(history),
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
         )
 
     def evolve(
         self, constraints: Sequence[Constraint] | None = None, top_k: int | None = None
     ) -> list[Candidate]:
-        """Runs stage 2 for a budget, without training.
+        """Runs stage 2 for other constraints, without training.
 
         Args:
-            constraints: of this budget; None: the search's own.
-            top_k: candidates to return, best predicted first; None: the settings' ``top``.
+            constraints: Bounds on the candidates; None: those of the search.
+            top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
+
+        Returns:
+            Candidates, best predicted score first.
 
         Raises:
-            SearchError: no scores to predict from yet.
-            InfeasibleError: (nearly) nothing meets the constraints.
+            SearchError: There are too few scores to predict from.
+            InfeasibleError: Too few candidates meet the constraints.
         """
-        found = self._planner.evolve(self._past(), constraints, top_k)
-        levels = found.pool.levels
+        evolved = self._planner.evolve(self._history(), constraints, top_k)
+        levels = evolved.pool.levels
+        ids, configs = self.space.ids(levels), self.space.configs(levels)
         return [
-            Candidate(key, config, float(score), _row(found.pool.statistics, i))
-            for i, (key, config, score) in enumerate(
-                zip(self.space.ids(levels), self.space.configs(levels), found.scores, strict=True)
-            )
+            Candidate(ids[i], configs[i], float(evolved.scores[i]), evolved.pool.row(i))
+            for i in range(len(levels))
         ]
 
     def _listen(self, trial: Trial) -> None:
         trial.on_report = lambda epoch, score: self._watch("report", trial)
 
-    def _past(self) -> list[list[Trial]]:
-        """Returns the batches so far: before the first ask, those of the storage."""
+    def _history(self) -> History:
+        """Returns the batches so far; before the first ask, those of the storage."""
         if self._batches:
-            return self._batches
+            return History.of(self._batches)
         if self._stored is None:
             self._stored = self._store.load()
-        if not self._stored:
-            return []
-        last = max(t.batch for t in self._stored)
-        found = [[t for t in self._stored if t.batch == number] for number in range(last + 1)]
-        for number, batch in enumerate(found):
-            wanted = self._finalists if number == self._iterations else self._batch_size
-            if len(batch) < wanted and (self._ahead or number == last):
-                batch.append(Trial("", -1, number, {}))  # others of it have no result yet
-        return found
+        return History.stored(self._stored, self._settings)
 
     def _note(self) -> None:
-        """Keeps the conclusions so far where other programs see them."""
-        stop = self._planner.known(self._batches).early_stop
+        """Stores the early stop and the report cards, for other programs to read."""
+        history = History.of(self._batches)
+        stop = self._planner.known(history).early_stop
         if stop is not None:
             self._store.note("early_stop", vars(stop))
-        hidden = ("batch", "held_out")
-        cards = [vars(card) for card in self._planner.cards(self._batches)]
-        self._store.note(
-            "report_cards", [{k: v for k, v in c.items() if k not in hidden} for c in cards]
-        )
+        cards = [card.summary() for card in self._planner.cards(history)]
+        self._store.note("report_cards", cards)
 
     def _propose(self) -> bool:
-        """Adds the next batch; False where the search is done."""
+        """Adds the next batch; returns False where the search is done."""
         number = len(self._batches)
         if number and not self._running:
             self._note()
-        if number >= self._iterations + (self._finalists > 0):
+        if number >= self._settings.batch_count():
             return False
         trials = self._replayed(number)
         if trials is None:
             trials = self._proposed(number)
         self._batches.append(trials)
-        # an exhausted space gives an empty batch: stage 1 is over, stage 2 has nothing new
+        # the batch is empty where the space is exhausted: stage 2 then has nothing new either
         self._running |= {t.number: t for t in trials if t.state == "running"}
         return True
 
     def _replayed(self, number: int) -> list[Trial] | None:
-        """Returns a batch from storage, if a later one shows that it was complete."""
+        """Returns a batch from the storage, where a later batch shows that it was finished."""
         stored = self._stored or []
-        if self._ahead or not any(t.batch > number for t in stored):
+        if self._settings.ahead or not any(t.batch > number for t in stored):
             return None
         return [t for t in stored if t.batch == number]
 
     def _proposed(self, number: int) -> list[Trial]:
-        is_fine = number == self._iterations
-        count = self._finalists if is_fine else self._batch_size
-        past = self._seen_by(number)
-        trials = self._planner.propose(past, count, "fine" if is_fine else "coarse")
+        """Returns a new batch, with the results that the storage has of it."""
+        stage = "fine" if number == self._settings.iterations else "coarse"
+        trials = self._planner.propose(self._seen_by(number), self._settings.size_of(number), stage)
         stored = {t.id: t for t in self._stored or [] if t.batch == number}
-        strange = set(stored) - {t.id for t in trials}
-        if strange:
+        unknown = set(stored) - {t.id for t in trials}
+        if unknown:
             raise SearchError(
-                f"the storage's batch {number} holds candidates ({', '.join(sorted(strange))}) "
-                "other than this program proposes: another version or machine wrote it; use "
-                "warm_start with its trials in a new storage"
+                f"batch {number} of the storage holds candidates that this program does not "
+                f"propose ({', '.join(sorted(unknown))}): another version or machine wrote it; "
+                "start a new storage, with these trials as its warm_start"
             )
         return [stored.get(t.id, t) for t in trials]
 
-    def _seen_by(self, number: int) -> list[list[Trial]]:
-        """Returns the past as a batch was, or is now, proposed from: some of it may still run."""
-        if not self._ahead:
-            return self._batches
+    def _seen_by(self, number: int) -> History:
+        """Returns the history from which a batch is proposed, or was when it was stored.
+
+        With ``ahead`` some trials are still running then; the storage records which.
+        """
+        if not self._settings.ahead:
+            return History.of(self._batches)
         name = f"{RUNNING_AT}{number}"
         running = self._store.notes().get(name)
         if running is None:
             running = sorted(self._running)
-            self._store.note(name, running)  # before the batch: from this alone it can be repeated
+            self._store.note(name, running)  # before the batch, which follows from it
         hidden = set(running)
-        return [
-            [t.unfinished() if t.number in hidden else t for t in batch] for batch in self._batches
-        ]
-
-
-def _row(statistics: dict[str, Any], i: int) -> dict[str, float]:
-    return {name: float(values[i]) for name, values in statistics.items()}
-
-
-def _check_counts(
-    pool_size: int, batch_size: int, iterations: int, finalists: int, ahead: int
-) -> None:
-    if batch_size < 1 or iterations < 1 or finalists < 0 or ahead < 0:
-        raise SearchError(
-            f"batch_size={batch_size} and iterations={iterations} must be at least 1, "
-            f"finalists={finalists} and ahead={ahead} at least 0"
-        )
-    if batch_size > pool_size:
-        raise SearchError(
-            f"batch_size={batch_size} is larger than the pool (pool_size={pool_size})"
+        return History.of(
+            [[t.unfinished() if t.number in hidden else t for t in b] for b in self._batches]
         )

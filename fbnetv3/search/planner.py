@@ -1,39 +1,46 @@
-"""The decisions of a search as functions of its past: pool, model, next batch, evolution."""
+"""The decisions of a search as functions of its history: pool, model, next batch, evolution."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from fbnetv3.search.acquisition import coarse, fine
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
 from fbnetv3.search.acquisition.candidates import Candidates
-from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.networks import Floats
-from fbnetv3.search.predictors.predictor import Fit, Predictor
+from fbnetv3.search.predictors.predictor import Predictor, fit_function
 from fbnetv3.search.predictors.report_card import ReportCard, make_card
-from fbnetv3.search.space.constraints import Constraint, Costs, feasible, within
+from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Levels
-from fbnetv3.search.space.pool import Pool, Reach, check_feasible, make_pool, priced
-from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.reach import Reach, measure_reach
+from fbnetv3.search.space.space import keys_of, unique_rows
 from fbnetv3.search.trial import Trial
 
-Batches = Sequence[Sequence[Trial]]
 _FEWEST_LABELS = 5
 _ELITE = 32
-_COARSE, _FINE, _FIT = 21, 22, 23  # tell the random streams of one seed apart
+_COARSE, _FINE, _FIT = 21, 22, 23  # these separate the random streams of one seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before anything trains."""
+    """The state of a search before anything is trained.
+
+    Attributes:
+        pool: Quasi Monte-Carlo sample of the feasible candidates.
+        reach: Range of each constrained statistic, by name.
+        pretrained: The predictor's encoder, trained on the pool's statistics.
+    """
 
     pool: Pool
     reach: dict[str, Reach]
@@ -41,206 +48,134 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Trials so far, their scores at the epoch that counts."""
-
-    trials: list[Trial]
-    early_stop: EarlyStop | None
-
-    @property
-    def complete(self) -> list[Trial]:
-        """Trials with a score."""
-        return [t for t in self.trials if t.state == "complete"]
-
-
-@dataclass(frozen=True)
 class Model:
-    """A fitted predictor and how well it does."""
+    """A fitted predictor and its report card."""
 
     predictor: Predictor
     card: ReportCard
 
 
 class Planner:
-    """Decides; holds nothing but what follows from its arguments, and caches of that.
+    """Decides what a search does next. Its methods depend on their arguments alone.
 
-    Args: see JointNAS.
+    Args:
+        feasible: Space and constraints.
+        settings: Settings of the search.
+        warm_start: Complete trials of an earlier search.
+
+    Raises:
+        InfeasibleError: Too few candidates meet the constraints, or a budget.
+        SearchError: The feasible space has fewer candidates than a batch.
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        costs: Costs,
-        constraints: tuple[Constraint, ...],
-        budgets: tuple[Constraint, ...] = (),
-        *,
-        fit: Fit,
-        pool_size: int,
-        batch_size: int,
-        threshold: float | None,
-        evolution: fine.EvolutionSettings,
-        pretrain: bool,
-        warm: list[Trial],
-        seed: int,
+        self, feasible: FeasibleSpace, settings: SearchSettings, warm_start: Sequence[Trial] = ()
     ) -> None:
-        self._space, self._costs, self._constraints = space, costs, constraints
-        self._fit, self._threshold, self._settings = fit, threshold, evolution
-        self._pretrain, self._warm, self._seed = pretrain, warm, seed
-        self._encoding = Encoding(space)
-        self._pool_size, self._batch_size = pool_size, batch_size
-        self._models: dict[int, Model | None] = {}
-        self._rows: dict[str, Levels] = {}
-        self._budgets = [within(constraints, budget) for budget in budgets]
+        self._feasible, self._settings, self._warm_start = feasible, settings, warm_start
+        self._space, self._encoding = feasible.space, Encoding(feasible.space)
+        self._budgets = [feasible.within(budget) for budget in settings.budgets]
         for budget in self._budgets:
-            check_feasible(space, costs, budget, seed)
-        self._pool, self._reach = make_pool(space, costs, constraints, pool_size, seed)
-        if len(self._pool) < batch_size:
+            measure_reach(budget, settings.seed)
+        self._reach = measure_reach(feasible, settings.seed)
+        self._pool = feasible.sample(settings.pool_size, settings.seed)
+        if len(self._pool) < settings.batch_size:
             raise SearchError(
-                f"batch_size={batch_size} is larger than the pool: the space has only "
+                f"batch_size={settings.batch_size} is larger than the pool: the space has only "
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
+        self._models: dict[int, Model | None] = {}  # by number of batches
+        self._rows: dict[str, Levels] = {}  # levels by trial id
 
     @cached_property
     def plan(self) -> Plan:
-        """The pool with the encoder trained on its statistics."""
+        """The pool, the reach of the constraints and the pre-trained encoder."""
         columns = self._encoding.columns_of("architecture")
-        if not self._pretrain:
-            return Plan(self._pool, self._reach, Pretrained(columns))
-        features = self._encoding.encode(self._pool.levels)
-        trained = pretrain(features, self._pool.statistics, columns, self._seed)
-        return Plan(self._pool, self._reach, trained)
+        pretrained = Pretrained(columns)
+        if self._settings.pretrain:
+            features = self._encoding.encode(self._pool.levels)
+            pretrained = pretrain(features, self._pool.statistics, columns, self._settings.seed)
+        return Plan(self._pool, self._reach, pretrained)
 
-    def known(self, batches: Batches) -> Known:
-        """Returns the trials so far, with their scores at the early epoch, once that is known."""
-        trials = [*self._warm, *(t for batch in batches for t in batch)]
-        stop = self._early_stop(batches)
-        epoch = None if stop is None else stop.epoch
-        for trial in trials:
-            if trial.state == "complete":
-                # both ways: a batch may have been proposed when less was known than now
-                final = trial.final_score
-                trial.score = final if epoch is None else trial.reports.get(epoch, final)
-        return Known(trials, stop)
+    def known(self, history: History) -> Known:
+        """Returns the trials so far with the scores by which they are compared."""
+        return score_trials(history, self._warm_start, self._settings.early_stop_threshold)
 
-    def _early_stop(self, batches: Batches) -> EarlyStop | None:
-        if self._threshold is None or not batches:
-            return None
-        if any(trial.state == "running" for trial in batches[0]):
-            return None
-        reports = [t.reports for t in batches[0] if t.state == "complete"]
-        return find_early_stop(reports, self._threshold)
+    def model(self, history: History) -> Model | None:
+        """Returns the predictor fitted on the leading finished batches.
 
-    def model(self, batches: Batches) -> Model | None:
-        """Returns the predictor of the batches that are whole, None where there are too few scores.
+        Later results are left out, so that the predictor does not depend on when it is asked for.
 
-        Those after the first that still runs are left out: what is told does not depend on when.
+        Returns:
+            The model; None where there are too few scores.
         """
-        count = _whole(batches)
+        count = history.finished
         if count not in self._models:
-            self._models[count] = self._fitted(batches[:count], count)
+            self._models[count] = self._fitted(history.head(count))
         return self._models[count]
 
-    def _fitted(self, batches: Batches, count: int) -> Model | None:
-        complete = self.known(batches).complete
-        if len(complete) < _FEWEST_LABELS:
-            return None
-        # by number: the order in which results came in must not matter
-        complete.sort(key=lambda t: t.number)
-        features = self._encoding.encode(self._levels(complete))
-        labels: Floats = np.array([t.score for t in complete], dtype=np.float64)
-        seed = int(np.random.default_rng([self._seed, _FIT, count]).integers(2**31))
-        predictor = self._fit(features, labels, self.plan.pretrained, seed)
-        pairs = [
-            (t.predicted, t.score)
-            for t in (batches[-1] if batches else [])
-            if t.predicted is not None and t.score is not None
-        ]
-        return Model(predictor, make_card(predictor.cross_validated(), labels, pairs))
-
-    def cards(self, batches: Batches) -> list[ReportCard]:
-        """Returns the report card of each round; of rounds before a resumption they are redone."""
-        ends = range(1, _whole(batches) + 1)
-        models = [self.model(batches[:end]) for end in ends]
+    def cards(self, history: History) -> list[ReportCard]:
+        """Returns the report card of the predictor after each finished batch."""
+        models = [self.model(history.head(end)) for end in range(1, history.finished + 1)]
         return [model.card for model in models if model is not None]
 
-    def propose(self, batches: Batches, count: int, stage: str) -> list[Trial]:
-        """Returns the next batch of trials; fewer than ``count`` where the space is exhausted.
+    def _fitted(self, history: History) -> Model | None:
+        """Fits the predictor on every score of a history."""
+        known = self.known(history)
+        complete = known.complete
+        if len(complete) < _FEWEST_LABELS:
+            return None
+        features = self._encoding.encode(self._levels(complete))
+        labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
+        stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
+        fit = fit_function(self._settings.predictor)
+        predictor = fit(features, labels, self.plan.pretrained, int(stream.integers(2**31)))
+        last_batch = [
+            (t.predicted, known.scores[t.number])
+            for t in (history.batches[-1] if len(history) else [])
+            if t.predicted is not None and t.number in known.scores
+        ]
+        return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))
+
+    def propose(self, history: History, count: int, stage: str) -> list[Trial]:
+        """Returns the next batch of trials.
 
         Args:
-            batches: the past; trials in it may still run.
-            count: of trials.
+            history: Trials so far, some of which may still run.
+            count: Number of trials.
             stage: ``coarse`` or ``fine``.
+
+        Returns:
+            Trials with new candidates; fewer than ``count`` where the space is exhausted.
         """
-        known = self.known(batches)
-        is_whole = _whole(batches) == len(batches)
-        model = self.model(batches) if is_whole else self._fitted(batches, len(batches))
-        if stage == "fine":
-            chosen = self._finalists(batches, known, count) if model else None
+        known = self.known(history)
+        if history.finished == len(history):
+            model = self.model(history)
         else:
-            chosen = self._coarse(batches, known, model, count)
-        if chosen is None or not len(chosen):
+            model = self._fitted(history)
+        if stage == "coarse":
+            chosen = self._coarse(history, known, model, count)
+        elif model is not None:
+            chosen = self._finalists(history, known, count)
+        else:
             return []
-        epoch = None if known.early_stop is None else known.early_stop.epoch
-        first = sum(len(batch) for batch in batches)
-        ids = self._space.ids(chosen.levels)
-        self._rows |= zip(ids, chosen.levels, strict=True)
-        predicted = self._predicted(model, chosen.levels)
-        return [
-            Trial(
-                key,
-                first + i,
-                len(batches),
-                config,
-                max_epochs=epoch,
-                statistics={k: float(v[i]) for k, v in chosen.statistics.items()},
-                predicted=predicted[i],
-                stage=stage,
-            )
-            for i, (key, config) in enumerate(
-                zip(ids, self._space.configs(chosen.levels), strict=True)
-            )
-        ]
+        return self._trials(chosen, history, known, model, stage)
 
-    def _predicted(self, model: Model | None, levels: Levels) -> list[Any]:
-        if model is None:
-            return [None] * len(levels)
-        found: list[Any] = model.predictor.predict(self._encoding.encode(levels)).tolist()
-        return found
-
-    def _levels(self, trials: Sequence[Trial]) -> Levels:
-        """Returns (trials, variables); each config is read once, however often it is asked for."""
-        new = [t for t in trials if t.id not in self._rows]
-        if new:
-            levels = self._space.levels([t.config for t in new])
-            self._rows |= zip((t.id for t in new), levels, strict=True)
-        rows = [self._rows[t.id] for t in trials]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
-
-    def _tried(self, known: Known) -> set[bytes]:
-        return set(keys_of(self._levels(known.trials)))
-
-    def _coarse(self, batches: Batches, known: Known, model: Model | None, count: int) -> Pool:
+    def _coarse(self, history: History, known: Known, model: Model | None, count: int) -> Pool:
+        """Returns a batch of stage 1."""
         tried = self._tried(known)
-        free = self._pool.take(unique_rows(self._pool.levels, tried))
-        statistic = self._constraints[0].name if self._constraints else None
-        if model is None:
-            return free.take(coarse.first_batch(free, count, statistic)) if len(free) else free
-        random = np.random.default_rng([self._seed, _COARSE, len(batches)])
-        if isinstance(model.predictor, Probabilistic):
+        untried = self._pool.take(unique_rows(self._pool.levels, tried))
+        constraints = self._feasible.constraints
+        statistic = constraints[0].name if constraints else None
+        if model is not None and isinstance(model.predictor, Probabilistic):
+            random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
             return self._by_budget(known, model.predictor, count, tried, random)
-        if not len(free):
-            return free
-        features = self._encoding.encode(free.levels)
+        if not len(untried):
+            return untried
+        if model is None:
+            return untried.take(coarse.first_batch(untried, count, statistic))
+        features = self._encoding.encode(untried.levels)
         scores = model.predictor.predict(features)
-        return free.take(coarse.paper_batch(free, features, scores, count, statistic))
-
-    def _shares(self, count: int) -> list[tuple[tuple[Constraint, ...], int]]:
-        """Divides so many candidates among the budgets, evenly."""
-        if not self._budgets:
-            return [(self._constraints, count)]
-        each, more = divmod(count, len(self._budgets))
-        shares = [(budget, each + (i < more)) for i, budget in enumerate(self._budgets)]
-        return [(budget, share) for budget, share in shares if share]
+        return untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
 
     def _by_budget(
         self,
@@ -250,94 +185,132 @@ class Planner:
         tried: set[bytes],
         random: np.random.Generator,
     ) -> Pool:
-        """Returns a batch, a part of it for each budget; parts before it are as pending to each."""
-        pending = self._levels([t for t in known.trials if t.state == "running"])
+        """Returns a batch with a share for each budget, which counts earlier shares as running."""
+        pending, ranked = self._levels(known.running), self._levels(known.ranked)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
-        ranked = self._levels(_ranked(known))
-        for constraints, share in self._shares(count):
+        for part, share in self._shares(count):
             trained, best = ranked, None
             if self._budgets:
-                allowed = feasible(self._costs(ranked), constraints, len(ranked))
-                trained = ranked[allowed]
+                mask = part.meets(ranked)
+                trained = ranked[mask]
                 means = predictor.process.mean(self._encoding.encode(ranked).astype(np.float64))
-                # where nothing was trained within a budget, all of it would be an improvement
-                best = float(means[allowed].max() if allowed.any() else means.min())
-            candidates = Candidates(
-                self._space,
-                self._encoding,
-                self._costs,
-                constraints,
-                self._pool_within(constraints, share),
-                trained[:_ELITE],
-            )
-            found = next_batch(candidates, predictor, share, tried, random, pending, best)
-            tried = tried | set(keys_of(found.levels))
-            pending = np.concatenate([pending, found.levels])
-            chosen = chosen.joined(found)
+                # where nothing was trained within the budget, any score there is an improvement
+                best = float(means[mask].max() if mask.any() else means.min())
+            pool = self._pool_within(part, share)
+            candidates = Candidates(part, self._encoding, pool, trained[:_ELITE])
+            batch = next_batch(candidates, predictor, share, tried, random, pending, best)
+            tried = tried | set(keys_of(batch.levels))
+            pending = np.concatenate([pending, batch.levels])
+            chosen = chosen.joined(batch)
         return chosen
 
-    def _pool_within(self, constraints: tuple[Constraint, ...], least: int) -> Pool:
-        """Returns what of the pool meets constraints; where that is too little, another pool."""
-        allowed = self._pool.take(feasible(self._pool.statistics, constraints, len(self._pool)))
-        if len(allowed) < least:
-            allowed, _ = make_pool(self._space, self._costs, constraints, least, self._seed)
-        return allowed
+    def _shares(self, count: int) -> Iterator[tuple[FeasibleSpace, int]]:
+        """Divides a number of candidates evenly among the budgets."""
+        parts = self._budgets or [self._feasible]
+        least, rest = divmod(count, len(parts))
+        for i, part in enumerate(parts):
+            share = least + (i < rest)
+            if share:
+                yield part, share
 
-    def _finalists(self, batches: Batches, known: Known, count: int) -> Pool:
-        """Returns the best of stage 2 that were not trained yet, a part of them for each budget."""
+    def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
+        """Returns the pool's candidates in a part of the space, or a new pool of ``least``."""
+        pool = part.select(self._pool)
+        if len(pool) >= least:
+            return pool
+        measure_reach(part, self._settings.seed)
+        return part.sample(least, self._settings.seed)
+
+    def _finalists(self, history: History, known: Known, count: int) -> Pool:
+        """Returns the best untried candidates of stage 2, with a share for each budget."""
         tried = self._tried(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
-        for constraints, share in self._shares(count):
-            found = self.evolve(batches, constraints, None).pool
-            found = found.take(unique_rows(found.levels, tried)[:share])
-            tried = tried | set(keys_of(found.levels))
-            chosen = chosen.joined(found)
+        for part, share in self._shares(count):
+            evolved = self.evolve(history, part.constraints).pool
+            finalists = evolved.take(unique_rows(evolved.levels, tried)[:share])
+            tried = tried | set(keys_of(finalists.levels))
+            chosen = chosen.joined(finalists)
         return chosen
 
+    def _trials(
+        self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
+    ) -> list[Trial]:
+        """Returns a trial for each chosen candidate."""
+        if not len(chosen):
+            return []
+        ids, configs = self._space.ids(chosen.levels), self._space.configs(chosen.levels)
+        self._rows |= zip(ids, chosen.levels, strict=True)
+        predicted: list[float | None] = [None] * len(chosen)
+        if model is not None:
+            predicted = model.predictor.predict(self._encoding.encode(chosen.levels)).tolist()
+        first = len(history.trials)
+        return [
+            Trial(
+                ids[i],
+                first + i,
+                len(history),
+                configs[i],
+                max_epochs=known.epoch,
+                statistics=chosen.row(i),
+                predicted=predicted[i],
+                stage=stage,
+            )
+            for i in range(len(chosen))
+        ]
+
     def evolve(
-        self, batches: Batches, constraints: Sequence[Constraint] | None, top_k: int | None
+        self,
+        history: History,
+        constraints: Sequence[Constraint] | None = None,
+        top_k: int | None = None,
     ) -> fine.Evolved:
-        """Runs stage 2; see JointNAS.evolve."""
-        wanted = self._constraints if constraints is None else tuple(constraints)
-        self._costs.check(wanted)
-        model = self.model(batches)
+        """Runs stage 2 on predicted scores.
+
+        Args:
+            history: Trials so far.
+            constraints: Bounds on the candidates; None: those of the search.
+            top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
+
+        Raises:
+            SearchError: There are too few scores to predict from.
+            InfeasibleError: Too few candidates meet the constraints.
+        """
+        part = self._feasible if constraints is None else self._feasible.under(constraints)
+        model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
-        settings = self._settings
+        predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
             settings = replace(settings, top=top_k)  # never fewer: a generation needs breadth
-        predictor = model.predictor
-        found = fine.evolve(
-            self._space,
-            self._costs,
-            wanted,
-            self._first_generation(self.known(batches), wanted, settings),
+        evolved = fine.evolve(
+            part,
+            self._first_generation(self.known(history), part, settings),
             lambda levels: predictor.predict(self._encoding.encode(levels)),
             settings,
-            np.random.default_rng([self._seed, _FINE]),
+            np.random.default_rng([self._settings.seed, _FINE]),
         )
-        return found.head(settings.top if top_k is None else top_k)
+        return evolved.head(settings.top if top_k is None else top_k)
 
     def _first_generation(
-        self, known: Known, constraints: tuple[Constraint, ...], settings: fine.EvolutionSettings
+        self, known: Known, part: FeasibleSpace, settings: fine.EvolutionSettings
     ) -> Pool:
-        """Returns the p best trained and q random candidates that meet the constraints."""
-        trained = priced(self._costs, self._levels(_ranked(known)))
-        trained = trained.take(feasible(trained.statistics, constraints, len(trained)))
+        """Returns the p best trained candidates and q random ones."""
+        trained = part.select(part.price(self._levels(known.ranked)))
         best = trained.take(np.arange(min(settings.best, len(trained))))
-        wanted = settings.random + settings.best - len(best)
-        allowed = self._pool_within(constraints, wanted)
-        random = np.random.default_rng([self._seed, _FINE, 1])
-        both = best.joined(allowed.take(random.permutation(len(allowed))[:wanted]))
-        return both.take(unique_rows(both.levels))
+        count = settings.random + settings.best - len(best)
+        pool = self._pool_within(part, count)
+        random = np.random.default_rng([self._settings.seed, _FINE, 1])
+        generation = best.joined(pool.take(random.permutation(len(pool))[:count]))
+        return generation.take(unique_rows(generation.levels))
 
+    def _levels(self, trials: Sequence[Trial]) -> Levels:
+        """Returns levels, (trials, variables); each config is converted once."""
+        new = [t for t in trials if t.id not in self._rows]
+        if new:
+            levels = self._space.levels([t.config for t in new])
+            self._rows |= zip((t.id for t in new), levels, strict=True)
+        rows = [self._rows[t.id] for t in trials]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
 
-def _ranked(known: Known) -> list[Trial]:
-    """Returns the trials with a score, best first."""
-    return sorted(known.complete, key=lambda t: (-(t.score or 0.0), t.number))
-
-
-def _whole(batches: Batches) -> int:
-    """Returns how many batches there are before the first that still runs."""
-    ends = (i for i, batch in enumerate(batches) if any(t.state == "running" for t in batch))
-    return next(ends, len(batches))
+    def _tried(self, known: Known) -> set[bytes]:
+        return set(keys_of(self._levels(known.trials)))

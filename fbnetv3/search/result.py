@@ -1,7 +1,8 @@
-"""What a search found."""
+"""The result of a search: its trials, the best of them, and the predictor."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,13 @@ from fbnetv3.search.trial import Trial
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate that was not trained (yet).
+    """A candidate of stage 2 that has not been trained.
 
     Attributes:
-        id, config, statistics: as of a Trial.
-        predicted: score by the predictor.
+        id: Hash of the candidate, as of a Trial.
+        config: Value of each variable.
+        predicted: Predicted score.
+        statistics: Value of each statistic, by name.
     """
 
     id: str
@@ -33,14 +36,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The trials, the winner and the predictor.
+    """The results of a search at one time.
 
     Attributes:
-        trials: all finished ones, by number; those of ``warm_start`` come first.
-        predictor: fitted on all scores; None where there are too few.
-        early_stop: the rank correlation by epoch, None where it could not be told.
-        cards: how well the predictor did, one a round.
-        proxy_correlation: of the pre-trained encoder, by statistic.
+        trials: Trials with a result, by number, those of a warm start first. Their ``score`` is
+            the one that counted at the time.
+        predictor: Predictor fitted on the scores of all finished batches; None: too few scores.
+        early_stop: Rank correlation by epoch and the epoch of the early stop; None: not known.
+        cards: Report card of the predictor after each batch.
+        proxy_correlation: Correlation of the pre-trained encoder's predictions with each
+            statistic, on held-out candidates, by name.
     """
 
     trials: list[Trial]
@@ -51,43 +56,60 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The complete trial with the highest score; the earlier one of equals.
+        """The complete trial with the highest score; of equal scores the first.
 
         Raises:
-            SearchError: every trial failed.
+            SearchError: No trial has a score.
         """
-        complete = [t for t in self.trials if t.state == "complete"]
-        if not complete:
+        best = _best(self._complete)
+        if best is None:
             reasons = sorted({t.reason or "" for t in self.trials})
-            told = f": {reasons[0]}" if reasons else ""
-            raise SearchError(f"none of {len(self.trials)} trials has a score{told}")
-        return max(complete, key=lambda t: (_score(t), -t.number))
+            detail = f": {reasons[0]}" if reasons else ""
+            raise SearchError(f"none of {len(self.trials)} trials has a score{detail}")
+        return best
 
     def best_within(self, budget: Constraint) -> Trial | None:
-        """Returns the complete trial with the highest score within a budget, if there is one."""
-        having = [t for t in self.trials if t.state == "complete" and budget.name in t.statistics]
-        within = [t for t in having if budget.holds(np.array([t.statistics[budget.name]]))[0]]
-        return max(within, key=lambda t: (_score(t), -t.number), default=None)
+        """Returns the complete trial with the highest score within a budget; None: no trial is."""
+        return _best([t for t in self._complete if _meets(t, budget)])
 
     def pareto(self, statistic: str) -> list[Trial]:
-        """Returns the trials that no other beats in score at the same cost or less, by cost.
+        """Returns the trials with a higher score than all that cost as much or less.
+
+        Args:
+            statistic: Statistic that is the cost.
+
+        Returns:
+            The trials by rising cost.
 
         Raises:
-            SearchError: there is no such statistic.
+            SearchError: There is no such statistic.
         """
-        complete = [t for t in self.trials if t.state == "complete"]
-        known = {name for t in complete for name in t.statistics}
-        if statistic not in known:
+        names = {name for t in self._complete for name in t.statistics}
+        if statistic not in names:
             raise SearchError(
-                f"no statistic {statistic!r}; there are {', '.join(sorted(known)) or 'none'}"
-                f"{did_you_mean(statistic, known)}"
+                f"no statistic {statistic!r}; the statistics are "
+                f"{', '.join(sorted(names)) or 'none'}{did_you_mean(statistic, names)}"
             )
         front: list[Trial] = []
-        having = [t for t in complete if statistic in t.statistics]
-        for trial in sorted(having, key=lambda t: (t.statistics[statistic], -_score(t))):
+        priced = [t for t in self._complete if statistic in t.statistics]
+        for trial in sorted(priced, key=lambda t: (t.statistics[statistic], -_score(t))):
             if not front or _score(trial) > _score(front[-1]):
                 front.append(trial)
         return front
+
+    @property
+    def _complete(self) -> list[Trial]:
+        return [t for t in self.trials if t.state == "complete"]
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    return max(trials, key=lambda t: (_score(t), -t.number), default=None)
+
+
+def _meets(trial: Trial, budget: Constraint) -> bool:
+    if budget.name not in trial.statistics:
+        return False
+    return bool(budget.holds(np.array([trial.statistics[budget.name]]))[0])
 
 
 def _score(trial: Trial) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 from fbnetv3.search.errors import SearchError
 
 STUDY = "jointnas"
+"""Default name of a search in its storage."""
 _NUMBER, _NONE = (int, float), type(None)
-# of what a storage, perhaps of others, holds of a trial
+# a storage or log may come from an untrusted source: the allowed types of each field
 _KINDS: dict[str, tuple[type, ...]] = {
     "id": (str,),
     "number": (int,),
@@ -32,23 +33,26 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass
 class Trial:
-    """One candidate and what came of it.
+    """A candidate and its evaluation.
+
+    Only :meth:`report` and :meth:`finish` change a trial.
 
     Attributes:
-        id: canonical; the same candidate has the same id in every search of the space.
-        number: counts up from 0 over the whole search.
-        batch: in which it was proposed, from 0; trials of ``warm_start`` have -1.
-        config: value by variable; inactive variables are in it at their first value.
-        max_epochs: train so long; None: in full.
-        statistics: by name.
-        predicted: score that the predictor gave it when it was proposed, None at first.
+        id: Hash of the candidate; the same in every search of the space.
+        number: Position among the trials of the search, from 0; negative in a warm start.
+        batch: Batch in which the trial was proposed, from 0; -1 in a warm start.
+        config: Value of each variable; inactive variables have their first value.
+        max_epochs: Number of epochs to train; None: the whole schedule.
+        statistics: Value of each statistic, by name.
+        predicted: Predicted score at the time of the proposal; None if there was no predictor.
         stage: ``coarse`` or ``fine``.
         state: ``running``, ``complete`` or ``failed``.
-        score: what the search compares: the returned score, or with early stopping the score
-            at the chosen epoch.
-        final_score: as returned by the evaluation.
-        reports: score by epoch, as reported.
-        reason: of a failure.
+        score: Score by which the trial is compared. In a SearchResult with early stopping this is
+            the score at the epoch of the early stop, else the final score. None: no score.
+        final_score: Score that the evaluation returned; None: no score.
+        reports: Score by epoch, as the evaluation reported it.
+        reason: Reason of a failure; None: no failure.
+        on_report: Function called with epoch and score at each report; None: no function.
     """
 
     id: str
@@ -67,13 +71,18 @@ class Trial:
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
-        """Records the score after ``epoch`` epochs (the first is 1), for early stopping."""
+        """Records the score after a number of epochs, counted from 1, for early stopping."""
         self.reports[int(epoch)] = float(score)
         if self.on_report is not None:
             self.on_report(int(epoch), float(score))
 
     def finish(self, score: float | None, reason: str | None = None) -> None:
-        """Completes the trial with a score, or fails it: None, NaN and infinity are no scores."""
+        """Records the result: the trial is complete with a finite score, and failed otherwise.
+
+        Args:
+            score: Score; None, NaN, infinity and values that are not numbers fail the trial.
+            reason: Reason of a failure; None: the trial fails on account of its score alone.
+        """
         if score is None or reason is not None:
             self.state, self.reason = "failed", reason or "no score was returned"
             return
@@ -88,29 +97,31 @@ class Trial:
         self.state, self.score, self.final_score = "complete", value, value
 
     def unfinished(self) -> Trial:
-        """Returns the trial as it was before it had a result."""
+        """Returns a copy without the result."""
         return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values; epochs become texts in JSON and are read back as numbers."""
-        hidden = ("on_report",)
-        return {key: value for key, value in vars(self).items() if key not in hidden}
+        """Returns the fields as plain values."""
+        return {key: value for key, value in vars(self).items() if key != "on_report"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trial:
-        """Makes a trial of what :meth:`to_dict` gave, also after a way through JSON."""
+        """Returns the trial with the fields of :meth:`to_dict`.
+
+        JSON turns the keys of ``reports`` into strings; they are converted back.
+        """
         reports = {int(epoch): score for epoch, score in values.get("reports", {}).items()}
         return cls(**{**values, "reports": reports})
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Returns what two searches' settings differ in, as a text for a person; empty: nothing."""
+    """Describes how the settings of two searches differ; returns "" where they are equal."""
     keys = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
     return "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)[:500]
 
 
 def _plain(value: Any) -> Any:
-    """Returns what a way through JSON leaves; NaN becomes None, which every reader takes."""
+    """Returns a value as JSON represents it, with None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -119,15 +130,20 @@ def _plain(value: Any) -> Any:
 
 
 def trial_to_json(trial: Trial) -> str:
-    """Returns a finished trial as it was told: the score at an early epoch follows from others."""
+    """Returns a finished trial as JSON, its score the final one, which no other trial changes."""
     return json.dumps({**trial.to_dict(), "score": trial.final_score})
 
 
 def trial_from_json(text: Any, where: str = "storage") -> Trial:
-    """Reads a finished trial that a storage or a log, as ``where`` says, holds.
+    """Returns a finished trial from its JSON.
+
+    Args:
+        text: JSON, perhaps from an untrusted source.
+        where: Source of the text, for the error message: ``storage`` or ``log``.
 
     Raises:
-        SearchError: it is none. A running one would be trained, under the id that it gives itself.
+        SearchError: The text is not a finished trial. A running one is refused, since it would be
+            trained in the folder that its id names.
     """
     try:
         values = json.loads(text)
@@ -136,10 +152,10 @@ def trial_from_json(text: Any, where: str = "storage") -> Trial:
         needed = values["score"] if values["state"] == "complete" else values["reason"]
         is_finished = values["state"] in ("complete", "failed") and needed is not None
         if wrong or not is_finished or not all(isinstance(n, _NUMBER) for n in numbers):
-            raise ValueError(f"wrong are {', '.join(wrong) or 'its state or numbers'}")
+            raise ValueError(f"bad value of {', '.join(wrong) or 'its state or numbers'}")
         return Trial.from_dict(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SearchError(
-            f"the {where} holds a trial that this program did not write ({str(text)[:60]}...: "
-            f"{type(error).__name__} {error}); give another {where}"
+            f"the {where} holds a trial that this program did not write: {str(text)[:60]}... "
+            f"({type(error).__name__}: {error}); use another {where}"
         ) from error

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from fbnetv3.io import atomic_write
 from fbnetv3.search import JointNAS
-from fbnetv3.search.fbnet.config import search_arguments
+from fbnetv3.search.fbnet.config import settings_from_config
 from fbnetv3.search.fbnet.evaluator import (
     get_search_cfg,
     num_classes_from_config,
@@ -51,11 +51,13 @@ def open_log(folder: Path) -> Run:
     cfg = get_search_cfg()
     keys = {k: v for k, v in logged.config.items() if not k.startswith(_HASHES)}
     cfg.merge_from_list([x for pair in keys.items() for x in pair])
-    space, arguments = space_from_config(cfg), search_arguments(cfg)
+    space, settings = space_from_config(cfg), settings_from_config(cfg)
     statistics = None
     if space.has_architecture:
         statistics = space.statistics(num_classes_from_config(cfg))
-    search = JointNAS(space.space, statistics=statistics, **arguments)
+    search = JointNAS(
+        space.space, settings, statistics=statistics, warm_start=cfg.SEARCH.WARM_START or None
+    )
     search.restore(logged)
     search.ask()
     return Run(cfg, space, search)

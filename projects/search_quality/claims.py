@@ -18,7 +18,7 @@ from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
-from fbnetv3.search.space.pool import make_pool
+from fbnetv3.search.space.feasible import FeasibleSpace
 from projects.search_quality import problems
 from projects.search_quality.report import interval
 
@@ -30,7 +30,8 @@ def pretraining(name: str, splits: int) -> None:
     """Prints Kendall's tau on unseen candidates, with and without pre-training."""
     problem = problems.get(name)
     space, encoding = problem.space, Encoding(problem.space)
-    pool, _ = make_pool(space, Costs(space, problem.statistics), problem.constraints, 20_000, 0)
+    feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
+    pool = feasible.sample(20_000, seed=0)
     columns = encoding.columns_of("architecture")
     trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, 0)
     print("| predictor | labels | pre-trained | not | difference |\n|---|---|---|---|---|")

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from fbnetv3.search import FloatRange, IntRange, JointNAS
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, Levels
-from fbnetv3.search.space.pool import make_pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 from projects.search_quality.problems import Configs, Problem, random_levels
 
@@ -61,9 +61,9 @@ class Ours:
     ) -> None:
         rounds = total // batch
         space = problem.space if fixed is None else problem.fixed(fixed)
-        costs = Costs(space, problem.statistics)
+        feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
         # a part of a small grid may have fewer candidates than a batch
-        pool, _ = make_pool(space, costs, problem.constraints, batch, seed)
+        pool = feasible.sample(batch, seed)
         self._search = JointNAS(
             space,
             statistics=problem.statistics,
@@ -103,7 +103,7 @@ class Sobol:
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         costs = Costs(problem.space, problem.statistics)
-        pool, _ = make_pool(problem.space, costs, problem.constraints, total, seed)
+        pool = FeasibleSpace(costs, tuple(problem.constraints)).sample(total, seed)
         self._configs = iter(problem.space.configs(pool.levels))
 
     def ask(self, count: int) -> Configs:

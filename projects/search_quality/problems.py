@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.search import Constraint, FloatRange, SearchSpace
-from fbnetv3.search.space.constraints import Costs, StatisticsFn, feasible
+from fbnetv3.search.space.constraints import Costs, StatisticsFn
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Levels
 from projects.search_quality.joint_table import JointTable, load_table
 
@@ -62,8 +63,8 @@ class Problem:
 
     def allowed(self, levels: Levels) -> npt.NDArray[np.bool_]:
         """Returns which candidates meet the constraints."""
-        found = Costs(self.space, self.statistics)(levels) if self.constraints else {}
-        return feasible(found, self.constraints, len(levels))
+        costs = Costs(self.space, self.statistics)
+        return FeasibleSpace(costs, tuple(self.constraints)).meets(levels)
 
     def fixed(self, part: str) -> SearchSpace:
         """Returns the space with the variables of a part held at their usual value."""
@@ -275,9 +276,9 @@ def reference(name: str) -> tuple[float, float]:
 def find_reference(problem: Problem) -> tuple[float, float]:
     """Samples the median and, where the optimum is not known, evolves the noise-free truth."""
     from fbnetv3.search.acquisition.fine import EvolutionSettings, evolve
-    from fbnetv3.search.space.pool import priced
 
-    space, costs = problem.space, Costs(problem.space, problem.statistics)
+    space = problem.space
+    feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
 
     def score(levels: Levels) -> Floats:
         return problem.truth(space.configs(levels)) if len(levels) else np.zeros(0)
@@ -290,10 +291,8 @@ def find_reference(problem: Problem) -> tuple[float, float]:
     settings = EvolutionSettings(patience=15, max_generations=150)
     tops = [
         evolve(
-            space,
-            costs,
-            problem.constraints,
-            priced(costs, sample[i * 400 : (i + 1) * 400]),
+            feasible,
+            feasible.price(sample[i * 400 : (i + 1) * 400]),
             score,
             settings,
             np.random.default_rng([99, i]),

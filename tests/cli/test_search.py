@@ -261,7 +261,7 @@ def test_names_of_winners_tell_the_budget() -> None:
     [
         (["SEARCH.BATCHSIZE", "5"], ["SEARCH.BATCHSIZE", "BATCH_SIZE"]),
         (["SEARCH.BATCH_SIZE", "300"], ["SEARCH.BATCH_SIZE=300", "1 to 200 (SEARCH.POOL_SIZE)"]),
-        (["SEARCH.CONSTRAINTS", "['macs <= 1e3']"], ["macs reaches", "nearest bound"]),
+        (["SEARCH.CONSTRAINTS", "['macs <= 1e3']"], ["macs ranges from", "nearest bound"]),
         (["SEARCH.CONSTRAINTS", "['2e6 <= macs <= 1e6']"], ["lower=2e+06 is above"]),
         (["SEARCH.CONSTRAINTS", "['flops <= 1e6']"], ["'flops'", "macs"]),
         (["SEARCH.SPACE", "nanoo"], ["'nanoo'", "did you mean nano"]),
@@ -305,7 +305,7 @@ def test_wrong_configs_give_one_line_and_leave_no_run(
         ("recipe: {lr: {range: [0.1, 0.01]}}", ["lr", "0.1", "0.01"]),
         ("recipe: {lr: {range: [0.1]}}", ["lr", "[low, high]"]),
         ("recipe: {optimizer: {choices: []}}", ["optimizer", "at least one value"]),
-        ("recipe: {lr: {choices: [0.1]}}", ["one point only"]),
+        ("recipe: {lr: {choices: [0.1]}}", ["only one candidate"]),
         ("recipe: {learning_rate: {choices: [0.1, 0.2]}}", ["learning_rate"]),
     ],
 )
@@ -415,13 +415,13 @@ def test_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("path", sorted((model_zoo_path() / "search").glob("*.yaml")))
 def test_packaged_searches_are_read(path: Path) -> None:
-    from fbnetv3.search.fbnet.config import search_arguments
+    from fbnetv3.search.fbnet.config import settings_from_config
     from fbnetv3.search.fbnet.evaluator import get_search_cfg, space_from_config
 
     cfg = get_search_cfg()
     cfg.merge_from_file(str(path))
     assert len(space_from_config(cfg).space) >= 7
-    assert search_arguments(cfg)["batch_size"] <= cfg.SEARCH.POOL_SIZE
+    assert settings_from_config(cfg).batch_size <= cfg.SEARCH.POOL_SIZE
 
 
 def test_candidates_are_kept_at_a_uri(run: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
 from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
-from fbnetv3.search.fbnet.config import identity, search_arguments
+from fbnetv3.search.fbnet.config import identity, settings_from_config
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.trial import Trial
@@ -47,7 +47,7 @@ def _search(log: Path, *opts: Any) -> JointNAS:
     cfg.merge_from_list([*SMALL, *opts])
     space = space_from_config(cfg)
     search = JointNAS(
-        space.space, statistics=space.statistics(num_classes=10), **search_arguments(cfg)
+        space.space, settings_from_config(cfg), statistics=space.statistics(num_classes=10)
     )
     search.run(_evaluate)
     BatchLog(log).write(search.trials, search.settings, search.order, identity(cfg))

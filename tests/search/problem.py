@@ -1,4 +1,4 @@
-"""A synthetic joint problem whose optimum is known, and small searches of it."""
+"""A synthetic problem with a known optimum over architecture and recipe, and small searches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = EvolutionSettings(best=10, random=10, children=6, top=10)
 
 
 def space() -> SearchSpace:
-    """Depth, widths, a kernel that matters from depth 2 on, and a recipe."""
+    """Returns a space with a depth, widths, a kernel that is active from depth 2 on, a recipe."""
     return SearchSpace(
         [
             IntRange("depth", 1, 5, part="architecture"),
@@ -39,13 +39,13 @@ def space() -> SearchSpace:
 
 
 def statistics(configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Cost of each candidate."""
+    """Returns the cost of each candidate, (candidates,) by name."""
     macs = np.array([c["depth"] * sum(c[w] for w in WIDTHS) for c in configs], dtype=float)
     return {"macs": macs, "params": np.sqrt(macs) + 1}
 
 
 def quality(config: dict[str, Any]) -> float:
-    """At most log(600) / 2 under the constraint, where the recipe is right."""
+    """Returns the true score, at most log(600) / 2 under the constraint with the best recipe."""
     recipe = (math.log10(config["lr"]) + 2.3) ** 2 + (config["decay"] - 0.3) ** 2
     optim = 0.2 * (config["optim"] == "rmsprop")
     cost = float(statistics([config])["macs"][0])
@@ -53,17 +53,21 @@ def quality(config: dict[str, Any]) -> float:
 
 
 def evaluate(trial: Trial) -> float:
-    """Reports a curve that reaches its final order after half of the epochs."""
+    """Returns a score with a learning curve that ranks candidates as at the end from epoch 5 on."""
     final = quality(trial.config)
     last = trial.max_epochs or 10
     for epoch in range(1, last + 1):
-        blur = 0.0 if epoch >= 5 else math.sin(37 * final) * (5 - epoch)
-        trial.report(epoch, final - 10 / epoch + blur)
+        noise = 0.0 if epoch >= 5 else math.sin(37 * final) * (5 - epoch)
+        trial.report(epoch, final - 10 / epoch + noise)
     return trial.reports[last]
 
 
 def search(**changes: Any) -> JointNAS:
-    """A small search of the problem."""
+    """Returns a small search of the problem.
+
+    Args:
+        **changes: Arguments of JointNAS that replace the defaults of the problem.
+    """
     arguments: dict[str, Any] = {
         "statistics": statistics,
         "constraints": [Constraint("macs", upper=UPPER)],
@@ -78,7 +82,7 @@ def search(**changes: Any) -> JointNAS:
 
 
 def summary(result: Any) -> list[tuple[Any, ...]]:
-    """What must be the same of two searches, bit for bit."""
+    """Returns the values in which two equal searches agree bit for bit."""
     return [
         (t.number, t.id, t.batch, t.stage, t.state, t.score, t.predicted, t.max_epochs, t.reports)
         for t in result.trials

@@ -1,4 +1,4 @@
-"""Stage 1: which candidates of the pool to train next (paper, 3.1 step 2 and A.2)."""
+"""Stage 1: the first batch, and the paper's choice of later ones (3.1, step 2, and A.2)."""
 
 from __future__ import annotations
 
@@ -11,54 +11,20 @@ from fbnetv3.search.space.pool import Pool
 
 Index = npt.NDArray[np.int64]
 _SHORTLIST = 8
-"""Where no statistic is constrained, a batch is spread within so many times its size."""
-
-
-def bins_of(values: Floats, count: int) -> Index:
-    """Divides the range of a statistic into ``count`` equal bins; returns the bin of each value."""
-    low, high = float(values.min()), float(values.max())
-    if high == low:
-        return np.zeros(len(values), dtype=np.int64)
-    scaled = (values - low) / (high - low) * count
-    return np.minimum(scaled.astype(np.int64), count - 1)
-
-
-def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
-    """Returns the best of each bin, then, where bins are empty, the best of what is left.
-
-    The second best of each bin come before the third best of any: empty bins do not crowd the
-    rest of the batch into one place.
-    """
-    order = np.argsort(-scores, kind="stable")
-    place = np.empty(len(scores), dtype=np.int64)
-    seen: dict[int, int] = {}
-    for i in order.tolist():
-        place[i] = seen[int(bins[i])] = seen.get(int(bins[i]), -1) + 1
-    rank = np.lexsort((-scores, place))
-    return rank[:count]
-
-
-def spread_out(features: Features, count: int, first: int = 0) -> Index:
-    """Returns ``count`` indices, each the farthest from those before it, from ``first`` on."""
-    chosen = [first]
-    distance = np.square(features - features[first]).sum(1)
-    while len(chosen) < min(count, len(features)):
-        distance[chosen[-1]] = -1.0
-        following = int(distance.argmax())
-        chosen.append(following)
-        distance = np.where(
-            distance < 0,
-            -1.0,
-            np.minimum(distance, np.square(features - features[following]).sum(1)),
-        )
-    return np.array(chosen, dtype=np.int64)
+"""Size of the shortlist of :func:`paper_batch` without a statistic, in batches."""
 
 
 def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
-    """Returns a batch that is spread over the space, before anything is known.
+    """Returns a batch that is spread over the space, for when no score is known.
 
-    One candidate from each bin of the constrained statistic; without one the head of the quasi
-    Monte-Carlo sequence, which is spread out by construction.
+    Args:
+        pool: Candidates in the order of their quasi Monte-Carlo sequence.
+        count: Number of candidates to choose.
+        statistic: Statistic whose range is divided into one bin per candidate to choose; None:
+            the head of the sequence is chosen, which is spread out by construction.
+
+    Returns:
+        Indices into the pool, fewer than ``count`` where the pool is smaller.
     """
     if statistic is None:
         return np.arange(min(count, len(pool)))
@@ -69,11 +35,69 @@ def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
 def paper_batch(
     pool: Pool, features: Features, scores: Floats, count: int, statistic: str | None
 ) -> Index:
-    """Returns the paper's batch: the best predicted score in each bin of the statistic (A.2).
+    """Returns the paper's batch: the best predicted score in each bin of a statistic (A.2).
 
-    Without a constrained statistic: spread out within a shortlist of the best predicted.
+    Args:
+        pool: Candidates to choose from.
+        features: (candidates, width) their features.
+        scores: (candidates,) predicted scores; higher is better.
+        count: Number of candidates to choose.
+        statistic: Statistic whose range is divided into bins; None: the batch is spread out
+            within a shortlist of the best predicted candidates.
+
+    Returns:
+        Indices into the pool, fewer than ``count`` where the pool is smaller.
     """
     if statistic is not None:
         return best_by_bin(scores, bins_of(pool.statistics[statistic], count), count)
     shortlist = np.argsort(-scores, kind="stable")[: _SHORTLIST * count]
     return shortlist[spread_out(features[shortlist], count)]
+
+
+def bins_of(values: Floats, count: int) -> Index:
+    """Returns the bin of each value, with their range divided into ``count`` equal bins."""
+    low, high = float(values.min()), float(values.max())
+    if high == low:
+        return np.zeros(len(values), dtype=np.int64)
+    scaled = (values - low) / (high - low) * count
+    return np.minimum(scaled.astype(np.int64), count - 1)
+
+
+def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
+    """Returns the indices of the best of each bin, then of the second best of each, and so on.
+
+    Going round the bins fills up for empty ones without crowding the batch into one bin.
+
+    Args:
+        scores: (candidates,) scores; higher is better.
+        bins: (candidates,) bin of each candidate.
+        count: Number of candidates to choose.
+    """
+    order = np.argsort(-scores, kind="stable")
+    rank_in_bin = np.empty(len(scores), dtype=np.int64)
+    last: dict[int, int] = {}
+    for i in order.tolist():
+        rank_in_bin[i] = last[int(bins[i])] = last.get(int(bins[i]), -1) + 1
+    return np.lexsort((-scores, rank_in_bin))[:count]
+
+
+def spread_out(features: Features, count: int, first: int = 0) -> Index:
+    """Returns indices of candidates, each the farthest from those chosen before it.
+
+    Args:
+        features: (candidates, width) features.
+        count: Number of candidates to choose.
+        first: Index of the candidate to begin with.
+    """
+    chosen = [first]
+    distance = np.square(features - features[first]).sum(1)  # to the nearest chosen candidate
+    while len(chosen) < min(count, len(features)):
+        distance[chosen[-1]] = -1.0
+        farthest = int(distance.argmax())
+        chosen.append(farthest)
+        distance = np.where(
+            distance < 0,
+            -1.0,
+            np.minimum(distance, np.square(features - features[farthest]).sum(1)),
+        )
+    return np.array(chosen, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""How long candidates must train for their order to be that of the end (paper, 3.1, Fig. 3).
+"""The epoch after which the ranking of candidates stays the same (paper, 3.1 and Fig. 3).
 
-The order is that of the better half. The worse half, with networks that never learn, is told apart
-from it by the first epochs: a correlation over all is high long before those change places no more
-among which a search chooses.
+Only the better half of the candidates is ranked. The worse half, with networks that never learn,
+falls behind within the first epochs: over all candidates the rank correlation is high long before
+the ranking of the best ones, among which the search chooses, has settled.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from scipy.stats import spearmanr
 
 _FEWEST = 3
 _FEWEST_BETTER = 6
-"""Of fewer candidates a rank correlation tells little: so many are taken where there are."""
+"""The better half has at least this many candidates where there are as many: a rank correlation
+of fewer says little."""
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """The rank correlation of the better half's scores at each epoch with its final ones.
+    """The rank correlation of the better half's scores at each epoch with their final scores.
 
     Attributes:
-        epochs: ascending.
-        correlation: Spearman's, one an epoch.
-        threshold: asked for.
-        epoch: smallest epoch whose correlation is and stays at least the threshold; None where
-            early stopping is off (it would be the last, or the scores can't tell).
+        epochs: Epochs that all candidates reported, ascending.
+        correlation: Spearman's rank correlation at each epoch, in [-1, 1].
+        threshold: Rank correlation from which on the ranking counts as final.
+        epoch: First epoch from which on the correlation stays at or above the threshold; None
+            where only the last epoch does, so that nothing stops early.
     """
 
     epochs: list[int]
@@ -38,30 +39,31 @@ class EarlyStop:
 
 
 def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) -> EarlyStop | None:
-    """Returns the epoch from which on the order of the better candidates stays.
+    """Returns the epoch from which on the ranking of the better candidates stays the same.
 
     Args:
-        reports: score by epoch of each candidate that was trained in full.
-        threshold: of the rank correlation.
+        reports: Score by epoch of each candidate that was trained in full.
+        threshold: Rank correlation from which on the ranking counts as final, in (0, 1].
 
     Returns:
-        None where there are no epoch scores, or no epoch that all candidates have.
+        The correlations and the epoch; None where there are too few candidates, fewer than two
+        epochs that all of them reported, or no ranking at the end.
     """
     if len(reports) < _FEWEST:
         return None
-    epochs = sorted(set.intersection(*(set(r) for r in reports)))
+    epochs = sorted(set.intersection(*(set(report) for report in reports)))
     if len(epochs) < 2:
         return None
-    scores = np.array([[r[e] for e in epochs] for r in reports])  # candidates, epochs
+    scores = np.array([[report[e] for e in epochs] for report in reports])  # candidates, epochs
     if not np.isfinite(scores).all() or np.ptp(scores[:, -1]) == 0:
         return None
     scores = scores[np.argsort(-scores[:, -1], kind="stable")]
     scores = scores[: max(_FEWEST_BETTER, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
-    stays = len(epochs) - 1
-    while stays > 0 and correlation[stays - 1] >= threshold:
-        stays -= 1
-    epoch = epochs[stays] if stays < len(epochs) - 1 else None
+    settled = len(epochs) - 1
+    while settled > 0 and correlation[settled - 1] >= threshold:
+        settled -= 1
+    epoch = epochs[settled] if settled < len(epochs) - 1 else None
     return EarlyStop(epochs, correlation, threshold, epoch)
 
 

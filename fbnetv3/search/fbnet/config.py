@@ -18,6 +18,7 @@ from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.run_folder import leaves
+from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 
 KEYS: dict[str, tuple[Any, str]] = {
@@ -150,35 +151,38 @@ def parse_budget(text: str) -> Constraint:
     return found
 
 
-def search_arguments(cfg: Any) -> dict[str, Any]:
-    """Returns the arguments of JointNAS that the config has (not space, statistics, storage)."""
+def settings_from_config(cfg: Any) -> SearchSettings:
+    """Returns the settings of the search that a config describes.
+
+    Raises:
+        SearchError: A value is out of range or not understood.
+    """
     node = cfg.SEARCH
     _check_numbers(node)
     _check_storage(node.STORAGE)
-    constraints = [parse_constraint(text) for text in node.CONSTRAINTS]
-    budgets = [parse_budget(text) for text in node.BUDGETS]
+    constraints = tuple(parse_constraint(text) for text in node.CONSTRAINTS)
+    budgets = tuple(parse_budget(text) for text in node.BUDGETS)
     if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in (*constraints, *budgets)):
         raise SearchError(
             "a constraint on latency_ms needs SEARCH.LATENCY_TABLE FILE; measure one on this "
             "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
         )
-    return {
-        "constraints": constraints,
-        "budgets": budgets,
-        "pool_size": node.POOL_SIZE,
-        "batch_size": node.BATCH_SIZE,
-        "iterations": node.ITERATIONS,
-        "predictor": node.PREDICTOR,
-        "pretrain": node.PRETRAIN,
-        "early_stop_threshold": node.EARLY_STOP or None,
-        "finalists": node.FINALISTS,
-        "ahead": node.AHEAD,
-        "warm_start": node.WARM_START or None,
-        "seed": cfg.SEED,
-        "evolution": EvolutionSettings(
+    return SearchSettings(
+        constraints=constraints,
+        budgets=budgets,
+        pool_size=node.POOL_SIZE,
+        batch_size=node.BATCH_SIZE,
+        iterations=node.ITERATIONS,
+        predictor=node.PREDICTOR,
+        pretrain=node.PRETRAIN,
+        early_stop_threshold=node.EARLY_STOP or None,
+        finalists=node.FINALISTS,
+        ahead=node.AHEAD,
+        seed=cfg.SEED,
+        evolution=EvolutionSettings(
             **{key.lower(): value for key, value in node.EVOLUTION.items()}
         ),
-    }
+    )
 
 
 def executor_from_config(cfg: Any) -> Executor:

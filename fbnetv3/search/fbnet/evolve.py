@@ -63,9 +63,10 @@ def evolve_budgets(
 
 def write_trained(cfg: Any, folder: RunFolder, result: SearchResult) -> None:
     """Writes and prints the best trained candidate within each of SEARCH.BUDGETS."""
-    from fbnetv3.search.fbnet.config import search_arguments
+    from fbnetv3.search.fbnet.config import settings_from_config
 
-    for budget in search_arguments(cfg)["budgets"]:
+    for budget in settings_from_config(cfg).budgets:
+        assert budget.upper is not None  # as parse_budget has checked
         found = result.best_within(budget)
         if found is None:
             print(f"{budget}: no candidate that was trained meets it")

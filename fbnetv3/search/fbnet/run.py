@@ -32,23 +32,24 @@ if TYPE_CHECKING:
 def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> JointNAS:
     """Makes the search that a config describes, on the storage of its folder."""
     from fbnetv3.arch.latency import LatencyTable
-    from fbnetv3.search.fbnet.config import search_arguments
+    from fbnetv3.search.fbnet.config import settings_from_config
     from fbnetv3.search.fbnet.evaluator import num_classes_from_config, space_from_config
     from fbnetv3.search.jointnas import JointNAS
 
-    arguments, space, node = search_arguments(cfg), space_from_config(cfg), cfg.SEARCH
+    settings, space, node = settings_from_config(cfg), space_from_config(cfg), cfg.SEARCH
     statistics = None
     if space.has_architecture:
         latency = LatencyTable.load(node.LATENCY_TABLE) if node.LATENCY_TABLE else None
         statistics = space.statistics(num_classes_from_config(cfg), latency)
     return JointNAS(
         space.space,
+        settings,
         statistics=statistics,
+        warm_start=node.WARM_START or None,
         executor=executor,
         storage=_storage(cfg),
         study=node.STUDY,
         watch=watch,
-        **arguments,
     )
 
 

@@ -37,9 +37,10 @@ class RunWatch:
         """Takes an event of a trial."""
         if event == "start" and trial.batch not in self._rounds:
             self._rounds.add(trial.batch)
-            cards = self.search.result().cards
-            if cards:
-                self._progress.say(f"round {len(cards)}: {cards[-1]}")
+            result = self.search.result()
+            self._progress.rescore(result.trials)
+            if result.cards:
+                self._progress.say(f"round {len(result.cards)}: {result.cards[-1]}")
         self._progress(event, trial)
         self._running[trial.batch] += {"start": 1, "finish": -1}.get(event, 0)
         if event == "finish" and not self._running[trial.batch]:

@@ -106,10 +106,10 @@ def _about(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) 
 
 
 def _constraints(cfg: Any) -> list[Any]:
-    from fbnetv3.search.fbnet.config import search_arguments
+    from fbnetv3.search.fbnet.config import settings_from_config
 
-    found = search_arguments(cfg)
-    return [*found["constraints"], *found["budgets"]]
+    settings = settings_from_config(cfg)
+    return [*settings.constraints, *settings.budgets]
 
 
 def _facts(cfg: Any, search: JointNAS) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""How well the predictor ranks: by cross-validation, and against the batch it proposed."""
+"""How well a predictor ranks: cross-validated, and on the batch that it chose."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -17,15 +18,18 @@ _CHANCE = 0.05
 
 @dataclass(frozen=True)
 class ReportCard:
-    """Rank correlations of one round.
+    """Rank correlations of predicted and true scores after a batch.
 
     Attributes:
-        trials: that the predictor was fitted on.
-        kendall, spearman, rmse: of scores predicted without their own label, and true ones.
-        p_value: of Kendall's tau under chance.
-        batch: (predicted, outcome) of the batch proposed before, where it was predicted.
-        batch_kendall: tau of these, NaN where there are fewer than 3.
-        held_out: (predicted without its own label, score) of each trial.
+        trials: Number of trials that the predictor was fitted on.
+        kendall: Kendall's tau of the cross-validated predictions, in [-1, 1].
+        spearman: Spearman's rho of the cross-validated predictions, in [-1, 1].
+        rmse: Root mean squared error of the cross-validated predictions, in units of the score.
+        p_value: Probability of a Kendall's tau like this if predictions were random.
+        batch: (predicted, true) score of each trial of the last batch that was predicted before
+            it was trained.
+        batch_kendall: Kendall's tau of ``batch``; NaN for fewer than 3 trials.
+        held_out: (cross-validated prediction, true score) of each trial.
     """
 
     trials: int
@@ -39,8 +43,12 @@ class ReportCard:
 
     @property
     def no_better_than_chance(self) -> bool:
-        """Whether the predictor might as well be guessing."""
+        """Whether random predictions would rank the trials about as well."""
         return not (self.kendall > 0 and self.p_value < _CHANCE)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the numbers by name, without those of single trials."""
+        return {k: v for k, v in vars(self).items() if k not in ("batch", "held_out")}
 
     def __str__(self) -> str:
         return (
@@ -51,12 +59,12 @@ class ReportCard:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with outcomes, and warns of a predictor that guesses.
+    """Compares predictions with true scores; logs a warning where they are no better than chance.
 
     Args:
-        predicted: (n,) cross-validated predictions.
-        labels: (n,) scores.
-        batch: see ReportCard.
+        predicted: (trials,) cross-validated predictions.
+        labels: (trials,) true scores.
+        batch: (predicted, true) score of each trial of the last batch.
     """
     tau, p_value = kendall(predicted, labels)
     pairs = np.array(batch, dtype=np.float64).reshape(len(batch), 2)
@@ -72,8 +80,8 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
     )
     if card.no_better_than_chance:
         _log.warning(
-            "the predictor ranks no better than chance (Kendall %.2f on %d trials): scores may "
-            "be noise, or more trials are needed",
+            "the predictor ranks no better than chance (Kendall %.2f on %d trials): the scores "
+            "may be mostly noise, or more trials are needed",
             tau,
             len(labels),
         )
@@ -81,11 +89,11 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
 
 
 def kendall(a: Floats, b: Floats) -> tuple[float, float]:
-    """Returns Kendall's tau and its p-value under chance, NaN where there is no order."""
+    """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or constant ones."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan, math.nan
-    found = kendalltau(a, b)
-    return float(found.statistic), float(found.pvalue)
+    test = kendalltau(a, b)
+    return float(test.statistic), float(test.pvalue)
 
 
 def _spearman(a: Floats, b: Floats) -> float:

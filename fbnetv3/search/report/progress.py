@@ -95,6 +95,15 @@ class SearchProgress:
         self._is_stale = True
         self._bar.update(self._task, completed=len(self._finished))
 
+    def rescore(self, trials: list[Trial]) -> None:
+        """Replaces the finished trials by copies with the scores that count now.
+
+        Args:
+            trials: Trials of ``JointNAS.result()``.
+        """
+        self._finished = [t for t in trials if t.batch >= 0]  # without those of a warm start
+        self._is_stale = True
+
     def _best(self) -> float:
         """Returns the best score; all are looked at only where they may have changed."""
         if self._is_stale or (self._top is not None and self._top.score != self._top_score):

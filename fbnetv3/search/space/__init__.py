@@ -1,1 +1,1 @@
-"""Search spaces: variables, constraints, encodings, candidate pools."""
+"""Search spaces: variables, statistics and constraints, encodings, candidate pools."""

@@ -1,4 +1,4 @@
-"""What a candidate costs, which costs are allowed, and whether that can be met at all."""
+"""Statistics of candidates, such as multiply-adds, and bounds on them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Constraint:
-    """Bounds of a statistic; None is no bound.
+    """Bounds on a statistic.
 
     Attributes:
-        name: of a statistic.
-        lower: smallest allowed value.
-        upper: largest allowed value.
+        name: Name of the statistic.
+        lower: Smallest allowed value; None: unbounded.
+        upper: Largest allowed value; None: unbounded.
+
+    Raises:
+        SearchError: A bound is not finite, or the lower one is above the upper one.
     """
 
     name: str
@@ -38,15 +41,15 @@ class Constraint:
         for bound in (self.lower, self.upper):
             if bound is not None and not math.isfinite(bound):
                 raise SearchError(
-                    f"constraint {self.name}: a bound is a finite number, not {bound}"
+                    f"constraint on {self.name}: the bound {bound} is not a finite number"
                 )
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
             raise SearchError(
-                f"constraint {self.name}: lower={self.lower:g} is above upper={self.upper:g}"
+                f"constraint on {self.name}: lower={self.lower:g} is above upper={self.upper:g}"
             )
 
     def holds(self, values: npt.NDArray[np.float64]) -> Mask:
-        """Returns which values are allowed."""
+        """Returns which values are within the bounds."""
         mask = np.ones(len(values), dtype=bool)
         if self.lower is not None:
             mask &= values >= self.lower
@@ -54,57 +57,59 @@ class Constraint:
             mask &= values <= self.upper
         return mask
 
+    def tightened(self, other: Constraint) -> Constraint:
+        """Returns the tighter bounds of this constraint and another on the same statistic.
+
+        Raises:
+            SearchError: No value meets both.
+        """
+        return Constraint(
+            self.name,
+            max((b for b in (self.lower, other.lower) if b is not None), default=None),
+            min((b for b in (self.upper, other.upper) if b is not None), default=None),
+        )
+
     def __str__(self) -> str:
         low = "" if self.lower is None else f"{self.lower:.6g} <= "
         high = "" if self.upper is None else f" <= {self.upper:.6g}"
         return f"{low}{self.name}{high}"
 
 
-def within(constraints: Sequence[Constraint], budget: Constraint) -> tuple[Constraint, ...]:
-    """Returns constraints with a budget beside them: tighter bounds, or a constraint more.
-
-    Raises:
-        SearchError: nothing can meet both.
-    """
-    lower, upper = [budget.lower], [budget.upper]
-    for other in (c for c in constraints if c.name == budget.name):
-        lower.append(other.lower)
-        upper.append(other.upper)
-    tighter = Constraint(
-        budget.name,
-        max((b for b in lower if b is not None), default=None),
-        min((b for b in upper if b is not None), default=None),
-    )
-    names = [c.name for c in constraints]
-    if budget.name not in names:
-        return (*constraints, tighter)
-    return tuple(tighter if c.name == budget.name else c for c in constraints)
-
-
 class Costs:
-    """The statistics of candidates, checked.
+    """Statistics of candidates, checked as they are computed.
 
     Args:
-        space: of the candidates.
-        function: takes configs, returns arrays by name. Where it has a method ``of_columns``,
-            which takes ``{variable: array}``, that is called instead: no dict per candidate.
-            None: there are no statistics.
+        space: Space of the candidates.
+        function: Function from a list of configs to ``{name: (candidates,)}``. An object with a
+            method ``of_columns``, which takes ``{variable: (candidates,)}``, is called by that
+            method instead, which saves one dict per candidate. None: no statistics.
+
+    Attributes:
+        space: Space of the candidates.
+        names: Names of the statistics, sorted.
+
+    Raises:
+        SearchError: The function returns nothing, or a statistic as :meth:`__call__` refuses it.
     """
 
     def __init__(self, space: SearchSpace, function: StatisticsFn | None) -> None:
-        self._space, self._function = space, function
+        self.space, self._function = space, function
         self.names: tuple[str, ...] = ()
         if function is not None:
             probe = self(np.zeros((1, len(space)), dtype=np.int64))
             self.names = tuple(sorted(probe))
             if not self.names:
-                raise SearchError("statistics returned nothing; it returns {name: array}")
+                raise SearchError(
+                    "the statistics function returned an empty mapping; it must return "
+                    "{name: values}"
+                )
 
     def __call__(self, levels: Levels) -> Columns:
         """Returns the statistics of canonical levels, {name: (candidates,)}.
 
         Raises:
-            SearchError: a statistic has another length, is NaN or infinite.
+            SearchError: A statistic has another length than the candidates, or a value that is
+                not finite.
         """
         if self._function is None:
             return {}
@@ -112,42 +117,40 @@ class Costs:
             return {name: np.zeros(0) for name in self.names}
         by_columns = getattr(self._function, "of_columns", None)
         if by_columns is not None:
-            found = by_columns(self._space.columns(levels))
+            statistics = by_columns(self.space.columns(levels))
         else:
-            found = self._function(self._space.configs(levels))
-        return {name: self._checked(name, value, levels) for name, value in found.items()}
+            statistics = self._function(self.space.configs(levels))
+        return {name: self._checked(name, values, levels) for name, values in statistics.items()}
 
-    def _checked(self, name: str, value: Any, levels: Levels) -> npt.NDArray[np.float64]:
-        array = np.asarray(value, dtype=np.float64)
+    def _checked(self, name: str, values: Any, levels: Levels) -> npt.NDArray[np.float64]:
+        array = np.asarray(values, dtype=np.float64)
         if array.shape != (len(levels),):
             raise SearchError(
-                f"statistic {name!r} has shape {array.shape} for {len(levels)} candidates; "
-                "it has one number for each"
+                f"statistic {name!r} has shape {array.shape} for {len(levels)} candidates; it "
+                "must have one number per candidate"
             )
         bad = np.flatnonzero(~np.isfinite(array))
         if bad.size:
-            config = self._space.configs(levels[bad[:1]])[0]
-            raise SearchError(f"statistic {name!r} is {array[bad[0]]} for {config}")
+            config = self.space.configs(levels[bad[:1]])[0]
+            raise SearchError(
+                f"statistic {name!r} is {array[bad[0]]} for {config}; it must be a finite number"
+            )
         return array
 
     def check(self, constraints: Sequence[Constraint]) -> None:
-        """Raises a SearchError where a constraint names no statistic."""
+        """Checks that each constraint names a statistic.
+
+        Raises:
+            SearchError: A constraint names none; the message lists those that exist.
+        """
         for constraint in constraints:
             if not self.names:
                 raise SearchError(
-                    f"constraint {constraint}: there are no statistics, as where only recipes are "
-                    "searched; drop the constraint"
+                    f"constraint {constraint}: there are no statistics, as in a search over "
+                    "recipes alone; drop the constraint"
                 )
             if constraint.name not in self.names:
                 raise SearchError(
-                    f"constraint on {constraint.name!r}: the statistics are "
+                    f"constraint on {constraint.name!r}: no such statistic; the statistics are "
                     f"{', '.join(self.names)}{did_you_mean(constraint.name, self.names)}"
                 )
-
-
-def feasible(statistics: Columns, constraints: Sequence[Constraint], count: int) -> Mask:
-    """Returns which of ``count`` candidates meet all constraints."""
-    mask = np.ones(count, dtype=bool)
-    for constraint in constraints:
-        mask &= constraint.holds(statistics[constraint.name])
-    return mask

@@ -1,4 +1,4 @@
-"""Candidates as the predictor reads them: one-hot for choices, min-max for ranges."""
+"""Candidates as the features of a predictor: one-hot for choices, min-max for ranges."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ Features = npt.NDArray[np.float32]
 
 
 class Encoding:
-    """Turns levels into features and back, for whole populations at once.
+    """Converts levels into features and back.
 
-    Inactive variables are zeros. Columns of one value only are left out of nothing: the width
-    depends on the space alone.
+    The features of inactive variables are 0. The width depends on the space alone: variables with
+    a single value have a column too.
 
     Args:
-        space: whose candidates are encoded.
+        space: Space of the candidates.
+
+    Attributes:
+        width: Number of feature columns.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -29,11 +32,9 @@ class Encoding:
         self.width = int(ends[-1])
 
     def columns_of(self, part: str) -> list[int]:
-        """Returns the feature columns of ``architecture`` or ``recipe``."""
-        found: list[int] = []
-        for i in self._space.columns_of(part):
-            found.extend(range(self._slices[i].start, self._slices[i].stop))
-        return found
+        """Returns the feature columns of a part, ``architecture`` or ``recipe``."""
+        slices = [self._slices[i] for i in self._space.columns_of(part)]
+        return [column for s in slices for column in range(s.start, s.stop)]
 
     def encode(self, levels: Levels) -> Features:
         """Returns features in [0, 1], (candidates, width)."""
@@ -51,7 +52,7 @@ class Encoding:
         return out
 
     def decode(self, features: Features) -> Levels:
-        """Returns the nearest canonical levels of features."""
+        """Returns the canonical levels that are nearest to features, (candidates, variables)."""
         columns = []
         for parameter, part in zip(self._space.parameters, self._slices, strict=True):
             values = features[:, part]
@@ -63,7 +64,7 @@ class Encoding:
 
 
 def _nearest(table: npt.NDArray[np.float64], values: Features) -> npt.NDArray[np.int64]:
-    """Returns the index of the entry of an ascending table that is nearest to each value."""
+    """Returns for each value the index of the nearest entry of an ascending table."""
     if len(table) == 1:
         return np.zeros(len(values), dtype=np.int64)
     middles = (table[1:] + table[:-1]) / 2

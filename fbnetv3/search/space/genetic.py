@@ -1,4 +1,4 @@
-"""Genetic operators on whole populations of levels; both stages use them."""
+"""Genetic operators on populations of levels, for both stages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from fbnetv3.search.space.space import SearchSpace
 
 Rates = float | npt.NDArray[np.float64]
 _LOCAL = 0.5
-"""Share of the mutations of ordered variables that are a step nearby, not a new draw."""
+"""Share of the mutations of ordered variables that move to a nearby level."""
 _WIDTHS = (0.002, 0.2)
-"""A step's deviation, as a share of the range, is drawn between these, evenly in the logarithm:
-coarse steps find the region of an optimum, fine ones its place."""
+"""Bounds of the standard deviation of a move, as a share of the range. It is drawn log-uniformly:
+wide moves find the region of an optimum, narrow ones the optimum."""
 
 
 def crossover(
     mothers: Levels, fathers: Levels, rates: Rates, random: np.random.Generator
 ) -> Levels:
-    """Returns children that have each variable from either parent, evenly.
+    """Returns children that take each variable from one of their parents at random.
 
     Args:
-        mothers, fathers: (children, variables); a child that isn't crossed is its mother.
-        rates: probability of crossing, one for all or one a child.
+        mothers: (children, variables) levels of each child's mother.
+        fathers: (children, variables) levels of each child's father.
+        rates: Probability that a child is crossed, for all or (children,); otherwise it is a copy
+            of its mother.
+        random: Source of all draws.
     """
     crossed = random.random(len(mothers)) < rates
     from_father = random.random(mothers.shape) < 0.5
@@ -31,19 +34,20 @@ def crossover(
 
 
 def mutate(space: SearchSpace, levels: Levels, rates: Rates, random: np.random.Generator) -> Levels:
-    """Returns canonical copies in which some variables have other values.
+    """Returns canonical copies in which some variables have other levels.
 
     Args:
-        space: of the candidates.
-        levels: (candidates, variables).
-        rates: probability that a variable changes, one for all or one a candidate.
+        space: Space of the candidates.
+        levels: (candidates, variables) levels.
+        rates: Probability that a variable changes, for all or (candidates,).
+        random: Source of all draws.
     """
     rate = np.broadcast_to(np.asarray(rates, dtype=np.float64), len(levels))
     changed = random.random(levels.shape) < rate[:, None]
-    anew = _other_levels(space, levels, random)
+    other = _other_levels(space, levels, random)
     near = _near_levels(space, levels, random)
     is_local = random.random(levels.shape) < _LOCAL * _ordered(space)
-    return space.canonical(np.where(changed, np.where(is_local, near, anew), levels))
+    return space.canonical(np.where(changed, np.where(is_local, near, other), levels))
 
 
 def _ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
@@ -51,21 +55,21 @@ def _ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
 
 
 def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Returns levels drawn evenly from all but the present one."""
+    """Draws each level uniformly from all but the present one."""
     others = np.maximum(space.sizes - 1, 1)
     shift = 1 + (random.random(levels.shape) * others).astype(np.int64)
     return (levels + shift) % space.sizes
 
 
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Returns levels some steps away, at least one; beyond an end is that end, or inside of it."""
+    """Draws each level near the present one, at least one level away, within the range."""
     low, high = np.log(_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))
     step = np.rint(random.standard_normal(levels.shape) * width * space.sizes).astype(np.int64)
     sign = np.where(random.random(levels.shape) < 0.5, -1, 1)
     step = np.where(step == 0, sign, step)
     last = space.sizes - 1
-    moved = np.clip(levels + step, 0, last)  # optima lie on ends often: they must be reachable
+    moved = np.clip(levels + step, 0, last)  # the ends of a range are often optimal
     return np.where(moved == levels, np.clip(levels - step, 0, last), moved)
 
 
@@ -77,7 +81,16 @@ def children_of(
     mutation: Rates,
     random: np.random.Generator,
 ) -> Levels:
-    """Returns one child for each index in ``mothers``; fathers are drawn evenly."""
+    """Returns children of a population by crossover and mutation.
+
+    Args:
+        space: Space of the candidates.
+        parents: (parents, variables) levels; fathers are drawn uniformly from all of them.
+        mothers: (children,) indices into ``parents``.
+        crossing: Probability that a child is crossed, for all or (children,).
+        mutation: Probability that a variable changes, for all or (children,).
+        random: Source of all draws.
+    """
     fathers = random.integers(0, len(parents), len(mothers))
     crossed = crossover(parents[mothers], parents[fathers], crossing, random)
     return mutate(space, crossed, mutation, random)

@@ -1,7 +1,8 @@
-"""The variables of a search space: each has a finite number of levels, 0 to ``size - 1``.
+"""The variables of a search space.
 
-Populations are int64 matrices of levels, (candidates, variables): sampling, mutation, ids and
-comparisons are then integer arithmetic, and values appear only where a user sees them.
+Each variable has a finite number of levels, 0 to ``size - 1``. Candidates are the rows of an int64
+matrix of levels, (candidates, variables): sampling, mutation, ids and comparisons are integer
+arithmetic, and values are computed only for users, evaluations and statistics.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Levels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PARTS = ("architecture", "recipe")
 CONTINUOUS_LEVELS = 2**20 + 1
-"""A range without a step: float32 still tells these apart, and a search never needs finer ones."""
+"""Number of levels of a range without a step; float32 features still tell neighbours apart."""
 _COMPARE = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -33,12 +34,15 @@ _COMPARE = {
 
 @dataclass(frozen=True)
 class When:
-    """A condition under which a variable matters: ``When("depth", ">", 1)``.
+    """A condition under which a variable is active, such as ``When("depth", ">", 1)``.
 
     Attributes:
-        name: of a variable that stands before in the space.
+        name: Name of an earlier variable of the space.
         relation: ``==``, ``!=``, ``>``, ``>=``, ``<`` or ``<=``.
-        value: compared with.
+        value: Value on the right-hand side.
+
+    Raises:
+        SearchError: The relation is unknown.
     """
 
     name: str
@@ -53,24 +57,29 @@ class When:
             )
 
     def holds(self, value: Any) -> bool:
-        """Tells whether a value of the variable meets the condition."""
+        """Returns whether a value of the earlier variable meets the condition.
+
+        Raises:
+            SearchError: The two values cannot be compared.
+        """
         try:
             return bool(_COMPARE[self.relation](value, self.value))
         except TypeError as error:
             raise SearchError(
-                f"When({self.name!r}, {self.relation!r}, {self.value!r}): {value!r} can't be "
-                "compared with that"
+                f"When({self.name!r}, {self.relation!r}, {self.value!r}): {value!r} cannot be "
+                f"compared with {self.value!r}"
             ) from error
 
 
 class Parameter(ABC):
-    """What all variables have in common.
+    """A variable of a search space.
 
     Attributes:
-        name: key of the variable in a config.
-        part: ``architecture`` (statistics may depend on it; the predictor's encoder reads it) or
-            ``recipe``.
-        active_if: conditions, of which one must hold for the variable to matter; none: always.
+        name: Key of the variable in a config.
+        part: ``architecture`` or ``recipe``. Statistics may depend on the architecture alone, which
+            the predictor's encoder embeds.
+        active_if: Conditions of which at least one must hold for the variable to be active; an
+            empty tuple: the variable is always active. An inactive variable has no effect.
     """
 
     name: str
@@ -79,7 +88,9 @@ class Parameter(ABC):
 
     def _check(self) -> None:
         if not self.name or not isinstance(self.name, str):
-            raise SearchError(f"a variable's name is a text, not {self.name!r}")
+            raise SearchError(
+                f"the name of a variable must be a non-empty string, not {self.name!r}"
+            )
         if self.part not in PARTS:
             raise SearchError(
                 f"{self.name}: part {self.part!r} is unknown; allowed: {', '.join(PARTS)}"
@@ -92,7 +103,7 @@ class Parameter(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many levels there are."""
+        """The number of levels."""
 
     @abstractmethod
     def value(self, level: int) -> Any:
@@ -103,20 +114,20 @@ class Parameter(ABC):
         """Returns the level of a value.
 
         Raises:
-            SearchError: it is none of this variable's values.
+            SearchError: The variable does not have this value.
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """Returns the allowed values in words."""
+        """Returns a description of the allowed values, such as ``whole numbers from 1 to 5``."""
 
     @property
     def is_ordered(self) -> bool:
-        """Whether neighbouring levels are alike."""
+        """Whether the levels have an order, in which neighbours are similar."""
         return True
 
     def units(self, levels: Levels) -> Floats:
-        """Returns levels scaled to [0, 1] (min-max; along the logarithm where said)."""
+        """Returns levels scaled to [0, 1]; in the logarithm of the value where ``log`` is set."""
         return levels / max(1, self.size - 1)
 
     def _refuse(self, value: Any) -> SearchError:
@@ -125,10 +136,13 @@ class Parameter(ABC):
 
 @dataclass(frozen=True)
 class Choice(Parameter):
-    """One of some values without order; encoded one-hot.
+    """A variable whose values have no order; encoded one-hot.
 
     Attributes:
-        values: texts, numbers, truth values or None; 1 and True are two values.
+        values: Allowed values: strings, numbers, booleans or None. 1 and True are distinct.
+
+    Raises:
+        SearchError: There are no values, a value occurs twice, or its type is not allowed.
     """
 
     name: str
@@ -143,7 +157,9 @@ class Choice(Parameter):
             raise SearchError(f"{self.name}: a Choice needs at least one value")
         for value in self.values:
             if value is not None and type(value) not in (str, int, float, bool):
-                raise SearchError(f"{self.name}: {value!r} is no text, number, truth or None")
+                raise SearchError(
+                    f"{self.name}: the value {value!r} is not a string, number, boolean or None"
+                )
         if len({(type(v), v) for v in self.values}) < len(self.values):
             raise SearchError(f"{self.name}: a value occurs twice in {list(self.values)}")
 
@@ -159,8 +175,8 @@ class Choice(Parameter):
         return self.values[level]
 
     def level(self, value: Any) -> int:
-        for level, own in enumerate(self.values):
-            if type(own) is type(value) and own == value:
+        for level, choice in enumerate(self.values):
+            if type(choice) is type(value) and choice == value:
                 return level
         raise self._refuse(value)
 
@@ -170,7 +186,17 @@ class Choice(Parameter):
 
 @dataclass(frozen=True)
 class IntRange(Parameter):
-    """Whole numbers from low to high, both included."""
+    """A variable with evenly spaced whole numbers.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value, included; ``low`` plus a multiple of ``step``.
+        step: Distance of neighbouring values; at least 1.
+        log: Whether features are even in the logarithm of the value; ``low`` is then above 0.
+
+    Raises:
+        SearchError: The range is empty, or a number is out of range.
+    """
 
     name: str
     low: int = 0
@@ -184,7 +210,7 @@ class IntRange(Parameter):
         self._check()
         _check_range(self.name, self.low, self.high, self.log)
         if any(type(x) is not int for x in (self.low, self.high, self.step)) or self.step < 1:
-            raise SearchError(f"{self.name}: low, high and step are ints, step >= 1")
+            raise SearchError(f"{self.name}: low, high and step must be ints, and step at least 1")
         if (self.high - self.low) % self.step:
             raise SearchError(
                 f"{self.name}: high={self.high} is not reached from low={self.low} by steps of "
@@ -219,7 +245,18 @@ class IntRange(Parameter):
 
 @dataclass(frozen=True)
 class FloatRange(Parameter):
-    """Numbers from low to high; with a step, those that it reaches; else (nearly) all."""
+    """A variable with real numbers.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value, included; with a step, ``low`` plus a multiple of it.
+        step: Distance of neighbouring values; None: 2**20 + 1 levels, practically continuous.
+        log: Whether levels are even in the logarithm of the value; ``low`` is then above 0, and
+            there is no step.
+
+    Raises:
+        SearchError: The range is empty, or a number is out of range.
+    """
 
     name: str
     low: float = 0.0
@@ -235,7 +272,7 @@ class FloatRange(Parameter):
         if self.step is None:
             return
         if self.log or not self.step > 0:
-            raise SearchError(f"{self.name}: step is a number > 0, and log takes none")
+            raise SearchError(f"{self.name}: step must be above 0, and None where log is set")
         steps = (self.high - self.low) / self.step
         if abs(steps - round(steps)) > 1e-6 * max(1.0, steps):
             raise SearchError(
@@ -255,7 +292,7 @@ class FloatRange(Parameter):
         if level in (0, self.size - 1):
             return float(self.low if level == 0 else self.high)
         if self.step is not None:
-            # 12 digits: 0.01 + 2 * 0.01 is 0.03, as a yaml says it
+            # rounded to 12 digits, so that 0.01 + 2 * 0.01 is 0.03 as in a yaml file
             return float(f"{self.low + int(level) * self.step:.12g}")
         unit = int(level) / (self.size - 1)
         if self.log:
@@ -291,4 +328,4 @@ def _check_range(name: str, low: float, high: float, log: bool) -> None:
     if low > high:
         raise SearchError(f"{name}: low={low} is above high={high}; swap them")
     if log and low <= 0:
-        raise SearchError(f"{name}: log needs low > 0, not {low}")
+        raise SearchError(f"{name}: low={low} must be above 0 where log is set")

@@ -1,4 +1,4 @@
-"""A search space: named variables, some of which matter only under conditions."""
+"""A search space: named variables, some of which are active only under conditions."""
 
 from __future__ import annotations
 
@@ -27,21 +27,26 @@ from fbnetv3.search.space.parameters import (
 __all__ = ["Choice", "FloatRange", "IntRange", "Parameter", "SearchSpace", "When"]
 
 _TABLED = 4096
-"""Variables of at most so many values have them in a table."""
+"""Values of variables with at most this many levels are kept in a table."""
 
 
 class SearchSpace:
     """Variables in order; a candidate is one level of each.
 
-    A variable that is inactive (see ``active_if``) is held at its first level: candidates that
-    differ only there are one candidate, with one id.
+    A variable that is inactive (see ``active_if``) has its first level in the canonical form of a
+    candidate: candidates that differ only in inactive variables are one candidate with one id.
 
     Args:
-        parameters: the variables; a condition may name those before it.
+        parameters: Variables; the conditions of each may name earlier ones.
+
+    Attributes:
+        parameters: The variables.
+        names: Names of the variables.
+        sizes: (variables,) number of levels of each variable.
 
     Raises:
-        SearchError: a name occurs twice, a condition names no earlier variable, or there is
-            only one candidate.
+        SearchError: A name occurs twice, a condition does not name an earlier variable, or there
+            is only one candidate.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -54,7 +59,7 @@ class SearchSpace:
         self.sizes = np.array([p.size for p in self.parameters], dtype=np.int64)
         if not self.parameters or int(self.sizes.max()) == 1:
             raise SearchError(
-                f"the space has one point only (variables: {', '.join(self.names) or 'none'}); "
+                f"the space has only one candidate (variables: {', '.join(self.names) or 'none'}); "
                 "give a variable more than one value"
             )
         self._rules = [self._rule(i, p) for i, p in enumerate(self.parameters) if p.active_if]
@@ -62,19 +67,20 @@ class SearchSpace:
     def _rule(
         self, index: int, parameter: Parameter
     ) -> tuple[int, list[tuple[int, npt.NDArray[np.bool_]]]]:
-        """Returns (column, [(column of a condition, truth by level)])."""
+        """Returns (column, [(column of the earlier variable, whether each level meets it)])."""
         tables = []
         for when in parameter.active_if:
             parent = self._index.get(when.name)
             if parent is None or parent >= index:
                 raise SearchError(
-                    f"{parameter.name}: its condition names {when.name!r}, which is no variable "
-                    f"before it{did_you_mean(when.name, self.names[:index])}"
+                    f"{parameter.name}: its condition names {when.name!r}, which is not an earlier "
+                    f"variable{did_you_mean(when.name, self.names[:index])}"
                 )
             other = self.parameters[parent]
             if other.size == CONTINUOUS_LEVELS:
                 raise SearchError(
-                    f"{parameter.name}: a condition on {when.name!r} needs a step or a Choice there"
+                    f"{parameter.name}: the condition on {when.name!r} needs a Choice or a range "
+                    "with a step there"
                 )
             truth = [when.holds(other.value(level)) for level in range(other.size)]
             tables.append((parent, np.array(truth)))
@@ -88,19 +94,19 @@ class SearchSpace:
 
     @property
     def log10_cardinality(self) -> float:
-        """Decimal logarithm of the number of candidates, inactive variables counted too."""
+        """The decimal logarithm of the number of level combinations."""
         return float(np.log10(self.sizes.astype(np.float64)).sum())
 
     def log10_of(self, part: str) -> float:
-        """The same for the variables of one part."""
+        """Returns the decimal logarithm of the number of level combinations of one part."""
         return sum(math.log10(p.size) for p in self.parameters if p.part == part)
 
     def columns_of(self, part: str) -> list[int]:
-        """Returns the columns of the variables of ``architecture`` or ``recipe``."""
+        """Returns the columns of a part's variables, ``architecture`` or ``recipe``."""
         return [i for i, p in enumerate(self.parameters) if p.part == part]
 
     def active(self, levels: Levels) -> npt.NDArray[np.bool_]:
-        """Returns which variables matter, (candidates, variables)."""
+        """Returns which variables are active, (candidates, variables)."""
         mask = np.ones(levels.shape, dtype=bool)
         for column, tables in self._rules:
             mask[:, column] = False
@@ -109,21 +115,21 @@ class SearchSpace:
         return mask
 
     def canonical(self, levels: Levels) -> Levels:
-        """Returns the levels with inactive variables at their first level."""
+        """Returns levels with every inactive variable at its first level."""
         return np.where(self.active(levels), levels, 0) if self._rules else levels
 
     def columns(self, levels: Levels) -> dict[str, npt.NDArray[Any]]:
-        """Returns an array of values for each variable, (candidates,)."""
+        """Returns the values of each variable, {name: (candidates,)}."""
         values = zip(self.names, self._values(levels), strict=True)
         return {name: np.array(column) for name, column in values}
 
     def configs(self, levels: Levels) -> list[dict[str, Any]]:
-        """Returns one dict of plain values per candidate; inactive variables are in it too."""
+        """Returns the values of each candidate by name, inactive variables included."""
         rows = zip(*self._values(levels), strict=True)
         return [dict(zip(self.names, row, strict=True)) for row in rows]
 
     def _values(self, levels: Levels) -> list[list[Any]]:
-        """Returns a column of values for each variable; those of small ones from a table."""
+        """Returns a list of values for each variable."""
         columns = []
         for parameter, table, column in zip(
             self.parameters, self._tables, levels.T.tolist(), strict=True
@@ -134,17 +140,17 @@ class SearchSpace:
 
     @cached_property
     def _tables(self) -> list[list[Any]]:
-        """The values of each variable that has few, else nothing."""
+        """The values of each variable by level, [] where there are too many."""
         return [
             [p.value(level) for level in range(p.size)] if p.size <= _TABLED else []
             for p in self.parameters
         ]
 
     def levels(self, configs: Sequence[Mapping[str, Any]]) -> Levels:
-        """Returns canonical levels of configs, (candidates, variables).
+        """Returns the canonical levels of configs, (candidates, variables).
 
         Raises:
-            SearchError: an unknown or missing key, or a value that is not in the space.
+            SearchError: A key is unknown or missing, or a value is not in the space.
         """
         rows = [self._levels_of(config) for config in configs]
         return self.canonical(np.array(rows, dtype=np.int64).reshape(len(rows), len(self)))
@@ -155,30 +161,27 @@ class SearchSpace:
                 raise SearchError(
                     f"the space has no variable {key!r}{did_you_mean(key, self.names)}"
                 )
-        found = []
+        levels = []
         for parameter in self.parameters:
             if parameter.name in config:
-                found.append(parameter.level(config[parameter.name]))
+                levels.append(parameter.level(config[parameter.name]))
             elif parameter.active_if:
-                found.append(0)
+                levels.append(0)
             else:
                 raise SearchError(f"a config lacks the variable {parameter.name!r}")
-        return found
+        return levels
 
     def ids(self, levels: Levels) -> list[str]:
-        """Returns the canonical id of each candidate: a hash of its active names and values."""
-        active = self.active(levels)
-        found = []
-        for config, mask in zip(self.configs(levels), active, strict=True):
-            kept = {
-                name: config[name] for name, is_on in zip(self.names, mask, strict=True) if is_on
-            }
-            text = json.dumps(kept, sort_keys=True)
-            found.append(hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
-        return found
+        """Returns the id of each candidate: a hash of the names and values of active variables."""
+        ids = []
+        for config, mask in zip(self.configs(levels), self.active(levels), strict=True):
+            active = {name: config[name] for name, on in zip(self.names, mask, strict=True) if on}
+            text = json.dumps(active, sort_keys=True)
+            ids.append(hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
+        return ids
 
     def describe(self) -> dict[str, str]:
-        """Returns the allowed values of each variable in words."""
+        """Returns a description of each variable's allowed values and conditions, by name."""
         return {
             p.name: p.describe()
             + "".join(f"; if {w.name} {w.relation} {w.value}" for w in p.active_if)
@@ -187,17 +190,22 @@ class SearchSpace:
 
 
 def keys_of(levels: Levels) -> list[bytes]:
-    """Returns a hashable key of each canonical candidate."""
+    """Returns a hashable key for each row of canonical levels."""
     rows = np.ascontiguousarray(levels)
     return [row.tobytes() for row in rows]
 
 
 def unique_rows(levels: Levels, without: Iterable[bytes] = ()) -> npt.NDArray[np.int64]:
-    """Returns the indices of first occurrences, in order, without those in ``without``."""
+    """Returns the index of each distinct row at its first occurrence, in order.
+
+    Args:
+        levels: (candidates, variables) canonical levels.
+        without: Keys of rows to leave out, as :func:`keys_of` returns them.
+    """
     seen = set(without)
-    kept = []
+    indices = []
     for i, key in enumerate(keys_of(levels)):
         if key not in seen:
             seen.add(key)
-            kept.append(i)
-    return np.array(kept, dtype=np.int64)
+            indices.append(i)
+    return np.array(indices, dtype=np.int64)

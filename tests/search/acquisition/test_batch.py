@@ -20,13 +20,14 @@ from fbnetv3.search.predictors.encoder import Pretrained
 from fbnetv3.search.predictors.gp import GaussianProcess
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
-from fbnetv3.search.space.pool import make_pool
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import keys_of
 from tests.search import problem
 
 SPACE = problem.space()
-COSTS = Costs(SPACE, problem.statistics)
-LIMIT = [Constraint("macs", upper=problem.UPPER)]
+FEASIBLE = FeasibleSpace(
+    Costs(SPACE, problem.statistics), (Constraint("macs", upper=problem.UPPER),)
+)
 
 
 def _quality(levels: np.ndarray) -> np.ndarray:
@@ -35,9 +36,9 @@ def _quality(levels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def candidates() -> Candidates:
-    pool, _ = make_pool(SPACE, COSTS, LIMIT, 512, seed=2)
+    pool = FEASIBLE.sample(512, seed=2)
     order = np.argsort(-_quality(pool.levels[:60]))
-    return Candidates(SPACE, Encoding(SPACE), COSTS, LIMIT, pool, pool.levels[:60][order[:16]])
+    return Candidates(FEASIBLE, Encoding(SPACE), pool, pool.levels[:60][order[:16]])
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +129,11 @@ def test_a_function_a_candidate_is_what_all_functions_give(candidates, predictor
 
 def test_an_exhausted_space_gives_what_is_left() -> None:
     space = SearchSpace([IntRange("a", 1, 4), IntRange("b", 1, 3)])
-    costs, encoding = Costs(space, None), Encoding(space)
-    pool, _ = make_pool(space, costs, [], 100, seed=0)
+    feasible, encoding = FeasibleSpace(Costs(space, None)), Encoding(space)
+    pool = feasible.sample(100, seed=0)
     assert len(pool) == 12
     trained, features = pool.levels[:9], encoding.encode(pool.levels[:9])
     predictor = DefaultPredictor(features, trained.sum(1).astype(float), Pretrained([]), 0)
-    whole = Candidates(space, encoding, costs, [], pool, trained[:4])
+    whole = Candidates(feasible, encoding, pool, trained[:4])
     batch = next_batch(whole, predictor, 6, set(keys_of(trained)), np.random.default_rng(0))
     assert set(keys_of(batch.levels)) == set(keys_of(pool.levels[9:]))

@@ -1,3 +1,5 @@
+"""The two stages without a predictor: batches from bins, early stopping, evolution."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,17 +13,18 @@ from fbnetv3.search.acquisition.early_stopping import find_early_stop
 from fbnetv3.search.acquisition.fine import adaptive_rates, evolve
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import crossover, mutate
-from fbnetv3.search.space.pool import Pool, make_pool
+from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import unique_rows
 from tests.search import problem
 
 SPACE = problem.space()
-COSTS = Costs(SPACE, problem.statistics)
+FEASIBLE = FeasibleSpace(Costs(SPACE, problem.statistics))
 
 
 def _pool(size: int = 100, upper: float = problem.UPPER) -> Pool:
-    return make_pool(SPACE, COSTS, [Constraint("macs", upper=upper)], size, seed=2)[0]
+    return FEASIBLE.under([Constraint("macs", upper=upper)]).sample(size, seed=2)
 
 
 def _quality(levels: np.ndarray) -> np.ndarray:
@@ -45,7 +48,7 @@ def test_empty_bins_are_filled_in_turns() -> None:
     assert sorted(best_by_bin(scores, bins, 4)) == [0, 1, 3, 4]
 
 
-def test_without_a_statistic_the_batch_does_not_collapse() -> None:
+def test_without_a_statistic_the_batch_is_spread_out() -> None:
     pool = _pool(500)
     features = Encoding(SPACE).encode(pool.levels)
     scores = -np.square(features - features[0]).sum(1)
@@ -55,7 +58,7 @@ def test_without_a_statistic_the_batch_does_not_collapse() -> None:
     assert features[batch].std(0).sum() > 1.2 * features[greedy].std(0).sum()
 
 
-def test_spread_out_takes_the_corners() -> None:
+def test_spread_out_takes_the_ends_first() -> None:
     line = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
     assert spread_out(line, 3).tolist() == [0, 10, 5]
 
@@ -64,30 +67,30 @@ def _reports(*curves: list[float]) -> list[dict[int, float]]:
     return [{i + 1: s for i, s in enumerate(curve)} for curve in curves]
 
 
-def test_the_epoch_from_which_the_order_stays() -> None:
-    # right at epoch 1 by chance, wrong at 2, right from 3 on
+def test_the_epoch_from_which_the_ranking_stays() -> None:
+    # the ranking is right at epoch 1 by chance, wrong at 2, and right from 3 on
     curves = _reports([1, 3, 1, 1, 1], [2, 2, 2, 2, 2], [3, 1, 3, 3, 3], [4, 0, 4, 4, 4])
-    found = find_early_stop(curves, 0.92)
-    assert found is not None
-    assert found.epoch == 3
-    assert found.correlation == pytest.approx([1, -1, 1, 1, 1])
+    stop = find_early_stop(curves, 0.92)
+    assert stop is not None
+    assert stop.epoch == 3
+    assert stop.correlation == pytest.approx([1, -1, 1, 1, 1])
 
 
-def test_the_order_is_that_of_the_better_half() -> None:
-    # from epoch 1 on the better half is above the worse one; its own order comes at epoch 2
+def test_only_the_better_half_is_ranked() -> None:
+    # the better half is above the worse one from epoch 1 on, but ranked right only at epoch 2
     better = _reports([35, 31], [34, 32], [33, 33], [32, 34], [31, 35], [30, 36])
     worse = _reports(*([i, i] for i in range(6)))
-    both = find_early_stop([*better, *worse], 0.7)
-    assert both is not None
-    assert both.correlation == pytest.approx([-1, 1])
-    assert both.epoch is None
-    # of fewer than twelve six are taken: three would tell little
+    stop = find_early_stop([*better, *worse], 0.7)
+    assert stop is not None
+    assert stop.correlation == pytest.approx([-1, 1])
+    assert stop.epoch is None
+    # of fewer than twelve candidates, six are ranked instead of half of them
     fewer = find_early_stop([*better[:4], *worse[:4]], 0.7)
     assert fewer is not None
     assert fewer.correlation[0] == pytest.approx(3 / 7)
 
 
-def test_no_early_stop_without_epochs_or_where_only_the_end_tells() -> None:
+def test_no_early_stop_without_epochs_or_before_the_last_one() -> None:
     assert find_early_stop([{}, {}, {}], 0.9) is None
     assert find_early_stop(_reports([1], [2], [3]), 0.9) is None
     late = find_early_stop(_reports([3, 1], [2, 2], [1, 3]), 0.9)
@@ -95,7 +98,7 @@ def test_no_early_stop_without_epochs_or_where_only_the_end_tells() -> None:
     assert late.epoch is None
 
 
-def test_rates_fall_from_the_mean_to_the_best() -> None:
+def test_rates_fall_from_the_mean_score_to_the_best() -> None:
     scores = np.array([0.0, 1.0, 2.0, 5.0])  # mean 2
     crossing, mutation = adaptive_rates(scores, scores, variables=100)
     assert crossing.tolist() == [1, 1, 1, 0]
@@ -117,7 +120,7 @@ def test_mutants_stay_in_the_space(seed: int, rate: float) -> None:
 def test_mutation_changes_as_many_variables_as_its_rate_says() -> None:
     random = np.random.default_rng(0)
     levels = SPACE.canonical(random.integers(0, SPACE.sizes, (4000, len(SPACE))))
-    # kernel aside, which is held where it is inactive
+    # without the kernel, which cannot change where it is inactive
     kept = [i for i, name in enumerate(SPACE.names) if name != "kernel"]
     changed = (mutate(SPACE, levels, 0.25, random) != levels)[:, kept].mean(0)
     assert np.allclose(changed, 0.25, atol=0.03)
@@ -152,30 +155,30 @@ def test_crossover_takes_each_variable_from_a_parent() -> None:
 
 @pytest.mark.parametrize("upper", [200.0, 600.0])
 def test_evolution_only_gains_and_keeps_the_constraint(upper: float) -> None:
-    constraint = Constraint("macs", upper=upper)
+    feasible = FEASIBLE.under([Constraint("macs", upper=upper)])
     settings = EvolutionSettings(patience=5)
     first = _pool(100, upper)
-    found = evolve(SPACE, COSTS, [constraint], first, _quality, settings, np.random.default_rng(0))
-    assert found.history == sorted(found.history)
-    assert found.history[0] == _quality(first.levels).max()
-    assert found.scores[0] == found.history[-1] == _quality(found.pool.levels).max()
-    assert constraint.holds(COSTS(found.pool.levels)["macs"]).all()
-    assert len(unique_rows(found.pool.levels)) == len(found.pool) == settings.top
-    # the optimum is log(upper) / 2, within a step of the widths
-    assert found.scores[0] > np.log(upper) / 2 - 0.1
+    evolved = evolve(feasible, first, _quality, settings, np.random.default_rng(0))
+    assert evolved.history == sorted(evolved.history)
+    assert evolved.history[0] == _quality(first.levels).max()
+    assert evolved.scores[0] == evolved.history[-1] == _quality(evolved.pool.levels).max()
+    assert feasible.meets(evolved.pool.levels).all()
+    assert len(unique_rows(evolved.pool.levels)) == len(evolved.pool) == settings.top
+    # the optimum is log(upper) / 2, up to a step of the widths
+    assert evolved.scores[0] > np.log(upper) / 2 - 0.1
 
 
 def test_evolution_is_seeded() -> None:
     runs = [
-        evolve(SPACE, COSTS, [], _pool(), _quality, problem.SETTINGS, np.random.default_rng(seed))
+        evolve(FEASIBLE, _pool(), _quality, problem.SETTINGS, np.random.default_rng(seed))
         for seed in (1, 1, 2)
     ]
     assert (runs[0].pool.levels == runs[1].pool.levels).all()
     assert (runs[0].pool.levels != runs[2].pool.levels).any()
 
 
-def test_wrong_settings() -> None:
+def test_wrong_evolution_settings_are_refused() -> None:
     with pytest.raises(SearchError, match="children=0"):
         EvolutionSettings(children=0)
-    with pytest.raises(SearchError, match="one candidate"):
+    with pytest.raises(SearchError, match="one of them at least 1"):
         EvolutionSettings(best=0, random=0)

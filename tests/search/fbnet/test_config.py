@@ -16,7 +16,7 @@ from fbnetv3.search.space.space import IntRange, SearchSpace
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import executor_from_config, file_hashes, search_arguments
+from fbnetv3.search.fbnet.config import executor_from_config, file_hashes, settings_from_config
 from fbnetv3.search.fbnet.evaluator import get_search_cfg
 
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_meant(key: str, value: Any, words: str) -> None:
     group, _, name = key.rpartition(".")
     (cfg.SEARCH[group] if group else cfg.SEARCH)[name] = value
     with pytest.raises(SearchError, match=words) as error:
-        search_arguments(cfg)
+        settings_from_config(cfg)
     assert "\n" not in str(error.value)
 
 
@@ -90,7 +90,7 @@ def test_ray_is_imported_by_those_who_use_it() -> None:
 def test_latency_is_a_constraint_like_others_where_there_is_a_table() -> None:
     cfg = get_search_cfg()
     cfg.SEARCH.LATENCY_TABLE, cfg.SEARCH.CONSTRAINTS = "table.json", ["latency_ms <= 5.5"]
-    assert search_arguments(cfg)["constraints"] == [Constraint("latency_ms", upper=5.5)]
+    assert settings_from_config(cfg).constraints == (Constraint("latency_ms", upper=5.5),)
 
 
 def test_hashes_are_of_the_files_that_a_config_names(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from fbnetv3.search import Constraint, SearchError
 from fbnetv3.search.fbnet.space import FBNetSpace, list_spaces
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
-from fbnetv3.search.space.pool import make_pool
+from fbnetv3.search.space.feasible import FeasibleSpace
+from fbnetv3.search.space.reach import measure_reach
 
 TABLE_7 = {
     "lr": 0.026,
@@ -226,8 +227,8 @@ def test_tied_depths_activate_a_shared_variable() -> None:
         ({"recipe": {"lr": {"range": []}}}, r"range \[\]"),
         ({"recipe": {"lr": {"choices": 3}}}, "choices 3 is not a list"),
         ({"recipe": {"lr": {"choices": []}}}, "at least one value"),
-        ({"recipe": {"lr": 0.1}}, "one point"),
-        ({"recipe": {"lr": {"range": [0.1, 0.1]}}}, "one point"),
+        ({"recipe": {"lr": 0.1}}, "only one candidate"),
+        ({"recipe": {"lr": {"range": [0.1, 0.1]}}}, "only one candidate"),
         ({"recipe": [1]}, "recipe is"),
         ({"rows": 3}, "rows is a list"),
         ({"rows": [3]}, "rows is a list"),
@@ -254,7 +255,8 @@ def test_an_unknown_space() -> None:
 
 def test_the_papers_pool_is_made_in_seconds(fbnet: FBNetSpace) -> None:
     costs = Costs(fbnet.space, fbnet.statistics(1000))
-    pool, reach = make_pool(fbnet.space, costs, [Constraint("macs", 4e8, 8e8)], 2000, seed=0)
+    feasible = FeasibleSpace(costs, (Constraint("macs", 4e8, 8e8),))
+    pool, reach = feasible.sample(2000, seed=0), measure_reach(feasible, seed=0)
     assert len(pool) == 2000
     assert reach["macs"].acceptance > 0.2
     smallest = fbnet.space.configs(np.zeros((1, len(fbnet.space)), dtype=np.int64))[0]

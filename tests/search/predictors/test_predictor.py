@@ -14,13 +14,13 @@ from fbnetv3.search.predictors.gp import MAX_POINTS, GaussianProcess, subset
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
-from fbnetv3.search.space.pool import make_pool
+from fbnetv3.search.space.feasible import FeasibleSpace
 from tests.search import problem
 
 
 def _data(count: int = 300) -> tuple[np.ndarray, np.ndarray, Pretrained]:
     space = problem.space()
-    pool, _ = make_pool(space, Costs(space, problem.statistics), [], count, seed=5)
+    pool = FeasibleSpace(Costs(space, problem.statistics)).sample(count, seed=5)
     encoding = Encoding(space)
     features = encoding.encode(pool.levels)
     labels = np.array([problem.quality(c) for c in space.configs(pool.levels)])

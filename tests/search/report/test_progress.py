@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.trial import Trial
@@ -46,6 +47,18 @@ def test_scores_that_change_between_batches_are_looked_at_again() -> None:
     third.batch = 1
     progress("finish", third)
     assert "best 50.00" in stream.getvalue()
+
+
+def test_scores_of_a_result_replace_those_at_the_finish() -> None:
+    stream = io.StringIO()
+    progress = SearchProgress(4, stream)
+    first, second = _finished(0, 48.0), _finished(1, 40.0)
+    progress("finish", first)
+    progress("finish", second)
+    progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
+    progress("finish", _finished(2, 1.0))
+    assert "[3/4]" in stream.getvalue()
+    assert "best 30.00" in stream.getvalue()
 
 
 class _Counted(Trial):

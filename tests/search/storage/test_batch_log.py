@@ -188,7 +188,7 @@ def _changed(path: Path, line: int, **changes: Any) -> None:
         (0, {"notes": {"running_at_batch_1": 5}}, "none of the order of batches"),
         (1, {"batch": 7}, "trials of another batch"),
         (1, {"state": "running"}, "a trial that this program did not write"),
-        (1, {"config": []}, "wrong are config"),
+        (1, {"config": []}, "bad value of config"),
     ],
 )
 def test_files_that_are_no_log_are_named(

@@ -1,0 +1,123 @@
+"""The trials of a search so far, and the scores by which they are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.trial import Trial
+
+
+@dataclass(frozen=True)
+class History:
+    """The batches that a search has proposed so far.
+
+    Attributes:
+        batches: Trials by batch, finished or not.
+        finished: Number of leading batches in which every trial has a result.
+    """
+
+    batches: Sequence[Sequence[Trial]]
+    finished: int
+
+    @classmethod
+    def of(cls, batches: Sequence[Sequence[Trial]]) -> History:
+        """Returns the history of complete batches, whose trials may still run."""
+        unfinished = (
+            i for i, batch in enumerate(batches) if any(t.state == "running" for t in batch)
+        )
+        return cls(batches, next(unfinished, len(batches)))
+
+    @classmethod
+    def stored(cls, trials: Sequence[Trial], settings: SearchSettings) -> History:
+        """Returns the history of the finished trials that a storage holds.
+
+        Args:
+            trials: Finished trials, by number.
+            settings: Settings of the search, which say how large a batch is.
+        """
+        count = 1 + max((t.batch for t in trials), default=-1)
+        batches = [[t for t in trials if t.batch == number] for number in range(count)]
+        # without trials ahead, a batch has a successor only once it is finished, however small
+        first = 0 if settings.ahead else max(0, count - 1)
+        unfinished = (i for i in range(first, count) if len(batches[i]) < settings.size_of(i))
+        return cls(batches, next(unfinished, count))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by batch."""
+        return [trial for batch in self.batches for trial in batch]
+
+    def head(self, count: int) -> History:
+        """Returns the history of the first ``count`` batches."""
+        return History(self.batches[:count], min(count, self.finished))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Trials and the scores by which they are compared.
+
+    Attributes:
+        trials: All trials, those of a warm start first.
+        scores: Score by trial number, of complete trials: at the epoch of the early stop where
+            there is one, else at the end of training.
+        early_stop: The epoch after which trials stop, and the rank correlations behind it; None
+            where it is not known.
+    """
+
+    trials: list[Trial]
+    scores: dict[int, float]
+    early_stop: EarlyStop | None
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of epochs for which trials are trained; None: in full."""
+        return None if self.early_stop is None else self.early_stop.epoch
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials with a score, by number."""
+        return sorted((t for t in self.trials if t.number in self.scores), key=lambda t: t.number)
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Trials with a score, best first."""
+        return sorted(self.complete, key=lambda t: (-self.scores[t.number], t.number))
+
+    @property
+    def running(self) -> list[Trial]:
+        """Trials without a result."""
+        return [t for t in self.trials if t.state == "running"]
+
+    def finished(self) -> list[Trial]:
+        """Returns copies of the trials with a result, their ``score`` that of :attr:`scores`."""
+        return [
+            replace(t, score=self.scores.get(t.number)) for t in self.trials if t.state != "running"
+        ]
+
+
+def score_trials(history: History, warm_start: Sequence[Trial], threshold: float | None) -> Known:
+    """Returns the trials so far with the scores by which they are compared.
+
+    Args:
+        history: Batches of the search.
+        warm_start: Complete trials of an earlier search.
+        threshold: Rank correlation of early stopping; None: no early stopping.
+    """
+    stop = None
+    if threshold is not None and history.finished:
+        reports = [t.reports for t in history.batches[0] if t.state == "complete"]
+        stop = find_early_stop(reports, threshold)
+    trials = [*warm_start, *history.trials]
+    epoch = None if stop is None else stop.epoch
+    scores = {
+        t.number: t.final_score if epoch is None else t.reports.get(epoch, t.final_score)
+        for t in trials
+        if t.state == "complete" and t.final_score is not None
+    }
+    return Known(trials, scores, stop)

@@ -1,0 +1,137 @@
+"""The feasible part of a search space, and quasi Monte-Carlo pools of it (paper, 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from fbnetv3.search.space.constraints import Constraint, Costs, Mask
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
+
+_BLOCK = 2**15
+"""Points of the Sobol sequence that are drawn and priced at a time."""
+_MAX_DRAWS = 2**22
+"""A pool that is not full after this many points stays smaller."""
+_ENUMERATE = 2**16
+"""Spaces of at most this many candidates are enumerated where the sequence leaves some out."""
+
+
+@dataclass(frozen=True)
+class FeasibleSpace:
+    """A search space, the statistics of its candidates, and bounds on these.
+
+    Attributes:
+        costs: Statistics of the candidates.
+        constraints: Bounds that all feasible candidates meet; none by default.
+    """
+
+    costs: Costs
+    constraints: tuple[Constraint, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "constraints", tuple(self.constraints))
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, feasible or not."""
+        return self.costs.space
+
+    def under(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
+        """Returns the same space under other constraints.
+
+        Raises:
+            SearchError: A constraint names no statistic.
+        """
+        self.costs.check(constraints)
+        return FeasibleSpace(self.costs, tuple(constraints))
+
+    def within(self, budget: Constraint) -> FeasibleSpace:
+        """Returns the part of this space that also meets a budget.
+
+        Raises:
+            SearchError: The budget contradicts a constraint on the same statistic.
+        """
+        names = [c.name for c in self.constraints]
+        if budget.name not in names:
+            return FeasibleSpace(self.costs, (*self.constraints, budget))
+        return FeasibleSpace(
+            self.costs,
+            tuple(c.tightened(budget) if c.name == budget.name else c for c in self.constraints),
+        )
+
+    def price(self, levels: Levels) -> Pool:
+        """Returns candidates, feasible or not, with their statistics."""
+        return Pool(levels, self.costs(levels))
+
+    def meets(self, levels: Levels) -> Mask:
+        """Returns which candidates meet the constraints, (candidates,)."""
+        if not self.constraints:
+            return np.ones(len(levels), dtype=bool)
+        return self._holds(self.price(levels))
+
+    def select(self, pool: Pool) -> Pool:
+        """Returns the candidates of a pool that meet the constraints."""
+        return pool.take(self._holds(pool))
+
+    def _holds(self, pool: Pool) -> Mask:
+        mask = np.ones(len(pool), dtype=bool)
+        for constraint in self.constraints:
+            mask &= constraint.holds(pool.statistics[constraint.name])
+        return mask
+
+    def sample(self, size: int, seed: int) -> Pool:
+        """Draws distinct feasible candidates from a scrambled Sobol sequence.
+
+        Args:
+            size: Number of candidates; fewer are returned where the space has fewer.
+            seed: Random seed of the scrambling.
+
+        Returns:
+            The candidates in the order of the sequence, so that any head is spread out.
+        """
+        is_small = 10**self.space.log10_cardinality <= _ENUMERATE
+        sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
+        seen: set[bytes] = set()
+        drawn = 0
+        for levels in sobol_levels(self.space, seed, min(_BLOCK, _power_of_two(size))):
+            block = self.select(self.price(levels))
+            block = block.take(unique_rows(block.levels, seen))
+            seen.update(keys_of(block.levels))
+            sampled, drawn = sampled.joined(block), drawn + len(levels)
+            if len(sampled) >= size or drawn >= _MAX_DRAWS:
+                break
+            if is_small:
+                sampled = sampled.joined(self._unseen(seen, seed))
+                break
+        return sampled.take(np.arange(min(size, len(sampled))))
+
+    def _unseen(self, seen: set[bytes], seed: int) -> Pool:
+        """Enumerates the feasible candidates that are not in ``seen``, in random order."""
+        grid = np.indices(tuple(self.space.sizes.tolist())).reshape(len(self.space), -1).T
+        levels = self.space.canonical(np.random.default_rng([seed, 12]).permutation(grid))
+        return self.select(self.price(levels[unique_rows(levels, seen)]))
+
+
+def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
+    """Yields blocks of canonical levels from one scrambled Sobol sequence, without end.
+
+    Args:
+        space: Space of the candidates.
+        seed: Random seed of the scrambling.
+        block: Candidates in a block; a power of two.
+    """
+    sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, 11]))
+    while True:
+        unit = sampler.random(block)  # (block, variables) in [0, 1)
+        levels = np.minimum((unit * space.sizes).astype(np.int64), space.sizes - 1)
+        yield space.canonical(levels)
+
+
+def _power_of_two(n: int) -> int:
+    """Returns the smallest power of two that is at least ``n``, and at least 256."""
+    return max(256, 1 << (n - 1).bit_length())

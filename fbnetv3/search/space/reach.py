@@ -1,0 +1,152 @@
+"""Whether constraints can be met: a probe of the space before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3.search.errors import InfeasibleError
+from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.feasible import FeasibleSpace, sobol_levels
+from fbnetv3.search.space.genetic import mutate
+from fbnetv3.search.space.pool import Pool
+
+MIN_ACCEPTANCE = 1e-3
+"""Constraints are refused as infeasible where a smaller share of the space meets them."""
+_PROBE = 2**14
+_CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The range of a constrained statistic.
+
+    Attributes:
+        low: Smallest value that a short evolution reached.
+        high: Largest value that a short evolution reached.
+        acceptance: Share of the space that meets the constraint, in [0, 1].
+    """
+
+    low: float
+    high: float
+    acceptance: float
+
+
+def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
+    """Measures the range of each constrained statistic, within seconds.
+
+    Args:
+        feasible: Space and constraints.
+        seed: Random seed of the probe.
+
+    Returns:
+        The range by the name of the statistic; {} without constraints.
+
+    Raises:
+        SearchError: A constraint names no statistic.
+        InfeasibleError: Too few candidates meet the constraints. The message names the
+            constraint, the range of its statistic, and the nearest bound that enough
+            candidates meet.
+    """
+    constraints = feasible.constraints
+    feasible.costs.check(constraints)
+    if not constraints:
+        return {}
+    probe = feasible.price(next(sobol_levels(feasible.space, seed, _PROBE)))
+    reach = {c.name: _reach(feasible, c, probe, seed) for c in constraints}
+    for constraint in constraints:
+        if reach[constraint.name].acceptance < MIN_ACCEPTANCE:
+            raise _infeasible(constraint, probe.statistics[constraint.name], reach)
+    if len(feasible.select(probe)) / len(probe) < MIN_ACCEPTANCE:
+        raise _contradictory(feasible, probe, reach)
+    return reach
+
+
+def _reach(feasible: FeasibleSpace, constraint: Constraint, probe: Pool, seed: int) -> Reach:
+    ends = [_climb(feasible, constraint.name, sign, probe, seed) for sign in (-1.0, 1.0)]
+    acceptance = constraint.holds(probe.statistics[constraint.name]).mean()
+    return Reach(-ends[0], ends[1], float(acceptance))
+
+
+def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: int) -> float:
+    """Returns the largest ``sign * statistic`` that a short evolution from the probe reaches."""
+    space, random = feasible.space, np.random.default_rng([seed, 13])
+    ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
+    # most statistics grow with every variable, so that both ends of the space are good starts
+    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
+    for _ in range(_GENERATIONS):
+        parents = np.repeat(best.levels, _CHILDREN, axis=0)
+        children = mutate(space, parents, 2.0 / len(space), random)
+        best = _highest(best.joined(feasible.price(children)), name, sign)
+    return float(sign * best.statistics[name][0])
+
+
+def _highest(pool: Pool, name: str, sign: float) -> Pool:
+    """Returns the candidates with the highest ``sign * statistic``, best first."""
+    order = np.argsort(-sign * pool.statistics[name], kind="stable")
+    return pool.take(order[:_CLIMBERS])
+
+
+def _infeasible(
+    constraint: Constraint, values: npt.NDArray[np.float64], reach: dict[str, Reach]
+) -> InfeasibleError:
+    measured = reach[constraint.name]
+    if measured.acceptance:
+        share = f"only {measured.acceptance:.2%} of the space meets it"
+    else:
+        share = "nothing in the space meets it"
+    return InfeasibleError(
+        f"constraint {constraint}: {share}; {constraint.name} ranges from {measured.low:.6g} to "
+        f"{measured.high:.6g}; the nearest bound that enough candidates meet is "
+        f"{_nearest_bound(constraint, values)}"
+    )
+
+
+def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64]) -> str:
+    """Returns the bound that needs the smallest change, such as ``upper=1.2e6``.
+
+    The other bound stays as it is.
+    """
+    need = _enough(values)
+    low = -np.inf if constraint.lower is None else constraint.lower
+    high = np.inf if constraint.upper is None else constraint.upper
+    ordered = np.sort(values)
+    above, below = ordered[ordered >= low], ordered[ordered <= high]
+    options = []
+    if len(above) >= need:
+        options.append((above[need - 1] - high, f"upper={_rounded(above[need - 1], up=True)}"))
+    if len(below) >= need:
+        options.append((low - below[-need], f"lower={_rounded(below[-need], up=False)}"))
+    return min(options)[1]
+
+
+def _enough(probe: Sized) -> int:
+    """Returns the number of probed candidates that a suggested bound must let through."""
+    return max(2, int(np.ceil(2 * MIN_ACCEPTANCE * len(probe))))
+
+
+def _rounded(value: float, *, up: bool) -> str:
+    """Returns a bound with 6 digits, rounded outwards so that it lets the value itself through."""
+    text = f"{value:.6g}"
+    is_inside = float(text) < value if up else float(text) > value
+    return f"{value + abs(value) * (1e-5 if up else -1e-5):.6g}" if is_inside else text
+
+
+def _contradictory(
+    feasible: FeasibleSpace, probe: Pool, reach: dict[str, Reach]
+) -> InfeasibleError:
+    """Describes constraints that can be met one by one, but hardly ever together."""
+    constraints = feasible.constraints
+    hardest = min(constraints, key=lambda c: reach[c.name].acceptance)
+    others = feasible.under([c for c in constraints if c is not hardest])
+    values = others.select(probe).statistics[hardest.name]
+    text = f"constraints {' and '.join(map(str, constraints))} cannot be met together"
+    if len(values) < _enough(probe):
+        return InfeasibleError(f"{text}; drop or relax one")
+    return InfeasibleError(
+        f"{text}; under the others, {hardest.name} ranges from {values.min():.6g} to "
+        f"{values.max():.6g}; set {_nearest_bound(hardest, values)}"
+    )
