@@ -14,13 +14,10 @@ from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import RUNNING_AT, Logged, repeatable
+from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
-from fbnetv3.search.trial import STUDY, Trial, differences, trial_to_json
-
-Watch = Callable[[str, Trial], None]
-"""Told of events: ``start``, ``report`` and ``finish`` of a trial."""
+from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
 
 
 class JointNAS:
@@ -53,7 +50,6 @@ class JointNAS:
         storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
         study: name of the search in the storage.
         seed: of everything random.
-        watch: told of each trial's events, for progress displays.
 
     Raises:
         InfeasibleError: (nearly) nothing meets the constraints.
@@ -81,13 +77,11 @@ class JointNAS:
         storage: str | None = None,
         study: str = STUDY,
         seed: int = 0,
-        watch: Watch | None = None,
     ) -> None:
         _check_counts(pool_size, batch_size, iterations, finalists, ahead)
         self.space, self._ahead = space, ahead
         self._batch_size, self._iterations, self._finalists = batch_size, iterations, finalists
         self._executor: Executor = executor or InProcess()
-        self._watch = watch or (lambda event, trial: None)
         warm = [] if warm_start is None else read_warm_start(space, warm_start)
         self._planner = Planner(
             space,
@@ -144,38 +138,38 @@ class JointNAS:
     @property
     def order(self) -> dict[str, Any]:
         """What they follow from with ``ahead``: the trials that ran when a batch was proposed."""
-        return {k: v for k, v in self._store.notes().items() if k.startswith(RUNNING_AT)}
+        return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
-    def restore(self, logged: Logged) -> None:
-        """Takes over finished trials of this search from a log, before the first ask.
+    def restore(self, logged: LoggedSearch) -> None:
+        """Adds the finished trials of a log to the storage, before the first ask.
 
         Args:
-            logged: of a search with the same settings; with ``ahead``, what of it is
-                :func:`~.batch_log.repeatable`. Trials that the storage has stay.
+            logged: Log of a search with the same settings. Of a search with trials ahead, only
+                the :func:`~.batch_log.repeatable` part is restored.
 
         Raises:
-            SearchError: the log is of another search, or contradicts the storage.
+            SearchError: The log belongs to another search, or contradicts the storage.
         """
         different = differences(logged.settings, self.settings)
         if different:
             raise SearchError(f"the log is of a search with other settings: {different}")
         for trial in logged.trials:
             if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(f"the log's trial {trial.id} has a config of another id")
-        self._store.hold()
-        known = {t.number: trial_to_json(t) for t in self._store.load()}
+                raise SearchError(f"trial {trial.id} in the log has the config of another id")
+        self._store.acquire()
+        stored = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
-            told = trial_to_json(trial)
-            if known.get(trial.number, told) != told:
+            row = trial_to_json(trial)
+            if stored.get(trial.number, row) != row:
                 raise SearchError(
-                    f"the storage has another trial {trial.number} than the log; restore into an "
-                    "empty one"
+                    f"the storage has another trial {trial.number} than the log; restore the log "
+                    "into an empty storage"
                 )
-        wanted = repeatable(logged, self._batch_size) if self._ahead else logged
-        for name, value in wanted.notes.items():
-            self._store.note(name, value)
-        for trial in wanted.trials:
-            if trial.number not in known:
+        part = repeatable(logged, self._batch_size) if self._ahead else logged
+        for name, value in part.order.items():
+            self._store.set_attr(name, value)
+        for trial in part.trials:
+            if trial.number not in stored:
                 self._store.add(trial)
         self._stored = None
 
@@ -189,7 +183,7 @@ class JointNAS:
         Raises:
             SearchError: another process coordinates the study; the message names that.
         """
-        self._store.hold()
+        self._store.acquire()
         if not self._batches:
             self._stored = self._store.load()  # what another process did before this one's turn
         while self._is_due() and self._propose():
@@ -230,33 +224,39 @@ class JointNAS:
             trial.finish(score, reason)
             self._store.add(trial)
             del self._running[trial.number]
-            self._watch("finish", trial)
 
-    def run(self, evaluate: Evaluate) -> SearchResult:
-        """Searches: asks, evaluates and tells until both stages are done.
+    def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
+        """Asks for trials, has them evaluated and tells their results until the search is done.
 
         Args:
-            evaluate: trial -> score, higher is better; may call ``trial.report(epoch, score)``
-                and is to train for ``trial.max_epochs`` epochs where that is not None.
+            evaluate: Function trial -> score; higher is better. It may call
+                ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
+                if that is not None.
+            callbacks: Functions that are called as ``callback(search, event)`` in this process
+                when a trial is submitted, reports a score or has finished.
         """
-        started: set[int] = set()
+        submitted: set[int] = set()
 
-        def waiting() -> list[Trial]:
-            """Returns the trials that nobody works on yet."""
-            found = [t for t in self.ask() if t.number not in started]
-            for trial in found:
-                started.add(trial.number)
-                self._listen(trial)
-                self._watch("start", trial)
-            return found
+        def notify(kind: str, trial: Trial) -> None:
+            for callback in callbacks:
+                callback(self, Event(kind, trial))
 
-        def finished(trial: Trial, score: float | None, reason: str | None) -> None:
-            self.tell([trial], [score], [reason])
+        def submit(trial: Trial) -> None:
+            submitted.add(trial.number)
+            trial.on_report = lambda epoch, score: notify("report", trial)
+            notify("start", trial)
+            self._executor.submit(trial)
 
-        more = (waiting,) if self._ahead else ()
         try:
-            while trials := waiting():
-                self._executor.run(evaluate, trials, finished, *more)
+            while trials := self.ask():
+                if not submitted:  # a search that is done already starts no workers
+                    self._executor.start(evaluate)
+                for trial in trials:
+                    if trial.number not in submitted:
+                        submit(trial)
+                for finished in self._executor.wait():
+                    self.tell([finished.trial], [finished.score], [finished.reason])
+                    notify("finish", finished.trial)
         finally:
             self._executor.close()
             self.close()
@@ -300,9 +300,6 @@ class JointNAS:
             )
         ]
 
-    def _listen(self, trial: Trial) -> None:
-        trial.on_report = lambda epoch, score: self._watch("report", trial)
-
     def _past(self) -> list[list[Trial]]:
         """Returns the batches so far: before the first ask, those of the storage."""
         if self._batches:
@@ -323,10 +320,10 @@ class JointNAS:
         """Keeps the conclusions so far where other programs see them."""
         stop = self._planner.known(self._batches).early_stop
         if stop is not None:
-            self._store.note("early_stop", vars(stop))
+            self._store.set_attr("early_stop", vars(stop))
         hidden = ("batch", "held_out")
         cards = [vars(card) for card in self._planner.cards(self._batches)]
-        self._store.note(
+        self._store.set_attr(
             "report_cards", [{k: v for k, v in c.items() if k not in hidden} for c in cards]
         )
 
@@ -372,14 +369,18 @@ class JointNAS:
         if not self._ahead:
             return self._batches
         name = f"{RUNNING_AT}{number}"
-        running = self._store.notes().get(name)
+        running = self._store.attrs().get(name)
         if running is None:
             running = sorted(self._running)
-            self._store.note(name, running)  # before the batch: from this alone it can be repeated
+            self._store.set_attr(name, running)  # before the batch, which can be repeated from it
         hidden = set(running)
         return [
             [t.unfinished() if t.number in hidden else t for t in batch] for batch in self._batches
         ]
+
+
+Callback = Callable[[JointNAS, Event], None]
+"""Function that a search calls at each event; it may read the search, as progress displays do."""
 
 
 def _row(statistics: dict[str, Any], i: int) -> dict[str, float]:

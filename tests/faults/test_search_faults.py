@@ -23,9 +23,10 @@ from typing import Any
 import pytest
 
 from fbnetv3.io import atomic_write
-from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
+from fbnetv3.search import InProcess, JointNAS, LocalWorkers, SearchError, Trial
 from fbnetv3.search.errors import PlaceError
 from fbnetv3.search.storage.optuna_store import OptunaStore
+from fbnetv3.search.trial import Event
 from tests.search import problem
 from tests.search.executors.ray_clusters import ray_workers
 
@@ -209,14 +210,14 @@ def test_a_worker_that_is_stopped_for_a_while(tmp_path: Path, wanted: list[Any])
         os.kill(pid, signal.SIGCONT)
         return before
 
-    def watch(event: str, trial: Trial) -> None:
-        if event == "finish":
-            finished.append(trial.number)
+    def note(search: JointNAS, event: Event) -> None:
+        if event.kind == "finish":
+            finished.append(event.trial.number)
 
     with ThreadPoolExecutor(1) as pool:
         stopped = pool.submit(stop)
-        search = problem.search(**SMALL, executor=LocalWorkers(2), watch=watch)
-        result = search.run(evaluate)
+        search = problem.search(**SMALL, executor=LocalWorkers(2))
+        result = search.run(evaluate, callbacks=[note])
     assert sorted(stopped.result()) == [0, 1, 2, 4, 5, 6, 7]
     assert finished[7] == 3
     assert problem.summary(result) == wanted

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fbnetv3.search import SearchError, Trial
-from fbnetv3.search.executors.base import Evaluate, Finished, InProcess, More
+from fbnetv3.search.executors.base import Evaluate, Finished, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from tests.search import problem
 from tests.search.executors.ray_clusters import ray_workers
@@ -19,34 +18,33 @@ AHEAD = {"batch_size": 4, "iterations": 6, "ahead": 8, "finalists": 3}
 
 
 class Shuffled:
-    """Finishes any of the trials that run, drawn at random; notes how many there were.
+    """An executor that finishes trials in random order.
 
     Args:
-        seed: of the order.
-        stop: raises Killed after so many results.
+        seed: Seed of the order.
+        stop: Number of results after which :meth:`wait` raises Killed; None for never.
+
+    Attributes:
+        in_flight: Number of unfinished trials, and the stage of one, at each result.
     """
 
     def __init__(self, seed: int, stop: int | None = None) -> None:
         self._random, self._stop = random.Random(seed), stop
+        self._trials: list[Trial] = []
         self.in_flight: list[tuple[int, str]] = []
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
-        todo = list(trials)
-        while todo:
-            self.in_flight.append((len(todo), todo[0].stage))
-            trial = todo.pop(self._random.randrange(len(todo)))
-            finished(trial, evaluate(trial), None)
-            if self._stop is not None:
-                self._stop -= 1
-                if not self._stop:
-                    raise Killed
-            todo.extend(more() if more else ())
+    def start(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def submit(self, trial: Trial) -> None:
+        self._trials.append(trial)
+
+    def wait(self) -> list[Finished]:
+        if self._stop == len(self.in_flight):
+            raise Killed
+        self.in_flight.append((len(self._trials), self._trials[0].stage))
+        trial = self._trials.pop(self._random.randrange(len(self._trials)))
+        return [Finished(trial, self._evaluate(trial))]
 
     def close(self) -> None:
         return

@@ -12,6 +12,7 @@ import pytest
 from fbnetv3.search import InProcess, SearchError, Trial
 from fbnetv3.search.errors import PlaceError
 from fbnetv3.search.fbnet.mirror import Mirror
+from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
@@ -158,17 +159,16 @@ def test_a_place_that_cannot_be_reached_fails_no_candidate(
 
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    evaluate, told = TrainEvaluator("", f"{bucket}/gone"), list[Any]()
+    evaluate = TrainEvaluator("", f"{bucket}/gone")
     try:
         with pytest.raises(
             PlaceError, match=r"SEARCH\.CANDIDATES='s3://.* can't be read: "
         ) as error:
-            InProcess().run(evaluate, [Trial("a", 0, 0, {})], lambda *r: told.append(r))
+            evaluate_all(InProcess(), evaluate, [Trial("a", 0, 0, {})])
     finally:
         fsspec.filesystem("s3").clear_instance_cache()
-    assert "the same command goes on" in str(error.value)
+    assert "the same command continues" in str(error.value)
     assert "\n" not in str(error.value)
-    assert told == []
 
 
 def test_a_copy_that_fails_is_made_up_for_by_the_next(
