@@ -46,8 +46,8 @@ class JointNAS:
         evolution: settings of stage 2.
         pretrain: whether the encoder learns the statistics first.
         warm_start: trials of an earlier search, (config, score) pairs or a csv.
-        executor: runs evaluations; None: in this process.
-        storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
+        executor: Executor of the evaluations; None to evaluate in this process.
+        storage: URL of an Optuna storage, with which a stopped search continues; None for memory.
         study: name of the search in the storage.
         seed: of everything random.
 
@@ -137,7 +137,7 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """What they follow from with ``ahead``: the trials that ran when a batch was proposed."""
+        """Trials that were running when a batch was proposed, with ``ahead``; see LoggedSearch."""
         return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
     def restore(self, logged: LoggedSearch) -> None:
@@ -176,22 +176,21 @@ class JointNAS:
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.
 
-        These are of one batch, with ``ahead`` of several. Asking again before telling returns the
-        same trials. From the first call on, this process coordinates the study, until it ends or
-        calls :meth:`close`.
+        They belong to one batch, or to several with ``ahead``. From the first call on this process
+        coordinates the study, until it ends or calls :meth:`close`.
 
         Raises:
-            SearchError: another process coordinates the study; the message names that.
+            SearchError: Another process coordinates the study; the message names it.
         """
         self._store.acquire()
         if not self._batches:
-            self._stored = self._store.load()  # what another process did before this one's turn
+            self._stored = self._store.load()  # another process may have added trials
         while self._is_due() and self._propose():
             pass
         return list(self._running.values())
 
     def _is_due(self) -> bool:
-        """Tells whether few enough trials run to propose further ones."""
+        """Returns whether so few trials are running that the next batch is proposed."""
         is_coarse = len(self._batches) < self._iterations
         return len(self._running) <= (self._ahead if is_coarse else 0)
 
@@ -201,26 +200,26 @@ class JointNAS:
         scores: Sequence[float | None],
         reasons: Sequence[str | None] | None = None,
     ) -> None:
-        """Records results, of a whole batch or of part of it, in any order.
+        """Stores results of any number of trials, in any order.
 
         Args:
-            trials: from :meth:`ask`.
-            scores: one a trial; None, NaN or infinity: it failed.
-            reasons: of failures, one a trial.
+            trials: Trials that :meth:`ask` returned.
+            scores: One score per trial; None, NaN or infinity if it failed.
+            reasons: One reason of failure per trial, None where there is a score.
 
         Raises:
-            SearchError: the lengths differ, or a trial is not one that runs.
+            SearchError: The lengths differ, or a trial is not waiting for a result.
         """
-        told = [None] * len(trials) if reasons is None else list(reasons)
-        if not len(trials) == len(scores) == len(told):
+        reasons = [None] * len(trials) if reasons is None else reasons
+        if not len(trials) == len(scores) == len(reasons):
             raise SearchError(
                 f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
-                f"and {len(told)} reasons"
+                f"and {len(reasons)} reasons"
             )
         for trial in trials:
             if self._running.get(trial.number) is not trial:
-                raise SearchError(f"trial {trial.id} is not one that waits for a result")
-        for trial, score, reason in zip(trials, scores, told, strict=True):
+                raise SearchError(f"trial {trial.id} is not waiting for a result")
+        for trial, score, reason in zip(trials, scores, reasons, strict=True):
             trial.finish(score, reason)
             self._store.add(trial)
             del self._running[trial.number]
@@ -263,7 +262,7 @@ class JointNAS:
         return self.result()
 
     def close(self) -> None:
-        """Lets another process coordinate the study; the next ask takes it up again."""
+        """Lets another process coordinate the study, until the next :meth:`ask`."""
         self._store.release()
 
     def result(self) -> SearchResult:
@@ -316,8 +315,8 @@ class JointNAS:
                 batch.append(Trial("", -1, number, {}))  # others of it have no result yet
         return found
 
-    def _note(self) -> None:
-        """Keeps the conclusions so far where other programs see them."""
+    def _save_conclusions(self) -> None:
+        """Stores early stopping and report cards so far, where other programs can read them."""
         stop = self._planner.known(self._batches).early_stop
         if stop is not None:
             self._store.set_attr("early_stop", vars(stop))
@@ -331,7 +330,7 @@ class JointNAS:
         """Adds the next batch; False where the search is done."""
         number = len(self._batches)
         if number and not self._running:
-            self._note()
+            self._save_conclusions()
         if number >= self._iterations + (self._finalists > 0):
             return False
         trials = self._replayed(number)

@@ -120,7 +120,7 @@ def test_ask_and_tell_takes_trials_of_several_batches_in_any_order() -> None:
     while trials := search.ask():
         last = trials[-1]
         search.tell([last], [problem.evaluate(last)])
-        with pytest.raises(SearchError, match="not one that waits"):
+        with pytest.raises(SearchError, match="is not waiting for a result"):
             search.tell([last], [1.0])
     assert len(search.result().trials) == 6 * 4 + 3
 

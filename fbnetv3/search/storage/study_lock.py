@@ -66,7 +66,7 @@ def study_lock(url: str, study: str) -> StudyLock:
 
 
 def process_name() -> str:
-    """Returns the name of this process in the messages of others."""
+    """Returns the name by which the messages of other processes refer to this one."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
