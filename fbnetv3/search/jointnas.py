@@ -16,13 +16,13 @@ from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import RUNNING_AT, Logged, repeatable
+from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
-from fbnetv3.search.trial import STUDY, Trial, differences, trial_to_json
+from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
 
-Watch = Callable[[str, Trial], None]
-"""Told of events: ``start``, ``report`` and ``finish`` of a trial."""
+Callback = Callable[["JointNAS", Event], None]
+"""Function that a search calls at each event; it may read the search, as progress displays do."""
 
 
 class JointNAS:
@@ -44,7 +44,6 @@ class JointNAS:
         storage: Optuna URL of the database from which an interrupted search continues; None: the
             trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
-        watch: told of each trial's events, for progress displays.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -63,7 +62,6 @@ class JointNAS:
         executor: Executor | None = None,
         storage: str | None = None,
         study: str = STUDY,
-        watch: Watch | None = None,
         **changes: Any,
     ) -> None:
         settings = replace(settings or SearchSettings(), **changes)
@@ -72,11 +70,9 @@ class JointNAS:
         self.space, self._settings = space, settings
         self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
-        self._watch = watch or (lambda event, trial: None)
         self._description = settings.describe(space, warm_trials)
         self._store = open_store(storage, space, study)
         self._store.check_settings(self._description)
-        self._ahead = settings.ahead
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -103,9 +99,9 @@ class JointNAS:
     @property
     def order(self) -> dict[str, Any]:
         """The numbers of the trials that were running when each batch was proposed ahead."""
-        return {k: v for k, v in self._store.notes().items() if k.startswith(RUNNING_AT)}
+        return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
-    def restore(self, logged: Logged) -> None:
+    def restore(self, logged: LoggedSearch) -> None:
         """Copies the finished trials of a log into the storage, before the first ask.
 
         Args:
@@ -116,23 +112,23 @@ class JointNAS:
             SearchError: The log is that of another search, or contradicts the storage.
         """
         self._check_log(logged)
-        self._store.hold()
-        known = {t.number: trial_to_json(t) for t in self._store.load()}
+        self._store.acquire()
+        stored = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
-            if known.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
+            if stored.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
                     f"the storage has another trial {trial.number} than the log; restore the log "
                     "into an empty storage"
                 )
-        kept = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
-        for name, value in kept.notes.items():
-            self._store.note(name, value)
-        for trial in kept.trials:
-            if trial.number not in known:
+        part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
+        for name, value in part.order.items():
+            self._store.set_attr(name, value)
+        for trial in part.trials:
+            if trial.number not in stored:
                 self._store.add(trial)
         self._stored = None
 
-    def _check_log(self, logged: Logged) -> None:
+    def _check_log(self, logged: LoggedSearch) -> None:
         """Checks that a log belongs to a search with the same settings and candidates."""
         different = differences(logged.settings, self.settings)
         if different:
@@ -144,16 +140,15 @@ class JointNAS:
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.
 
-        These are of one batch, with ``ahead`` of several. Asking again before telling returns the
-        same trials. From the first call on, this process coordinates the study, until it ends or
-        calls :meth:`close`.
+        They belong to one batch, or to several with ``ahead``. From the first call on this process
+        coordinates the study, until it ends or calls :meth:`close`.
 
         Raises:
-            SearchError: another process coordinates the study; the message names that.
+            SearchError: Another process coordinates the study; the message names it.
         """
-        self._store.hold()
+        self._store.acquire()
         if not self._batches:
-            self._stored = self._store.load()  # what another process did before this one's turn
+            self._stored = self._store.load()  # another process may have added trials
         while self._is_due() and self._propose():
             pass
         return list(self._running.values())
@@ -169,63 +164,69 @@ class JointNAS:
         scores: Sequence[float | None],
         reasons: Sequence[str | None] | None = None,
     ) -> None:
-        """Records results, of a whole batch or of part of it, in any order.
+        """Stores results of any number of trials, in any order.
 
         Args:
-            trials: from :meth:`ask`.
-            scores: one a trial; None, NaN or infinity: it failed.
-            reasons: of failures, one a trial.
+            trials: Trials that :meth:`ask` returned.
+            scores: One score per trial; None, NaN or infinity if it failed.
+            reasons: One reason of failure per trial, None where there is a score.
 
         Raises:
-            SearchError: the lengths differ, or a trial is not one that runs.
+            SearchError: The lengths differ, or a trial is not waiting for a result.
         """
-        told = [None] * len(trials) if reasons is None else list(reasons)
-        if not len(trials) == len(scores) == len(told):
+        reasons = [None] * len(trials) if reasons is None else reasons
+        if not len(trials) == len(scores) == len(reasons):
             raise SearchError(
                 f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
-                f"and {len(told)} reasons"
+                f"and {len(reasons)} reasons"
             )
         for trial in trials:
             if self._running.get(trial.number) is not trial:
-                raise SearchError(f"trial {trial.id} is not one that waits for a result")
-        for trial, score, reason in zip(trials, scores, told, strict=True):
+                raise SearchError(f"trial {trial.id} is not waiting for a result")
+        for trial, score, reason in zip(trials, scores, reasons, strict=True):
             trial.finish(score, reason)
             self._store.add(trial)
             del self._running[trial.number]
-            self._watch("finish", trial)
 
-    def run(self, evaluate: Evaluate) -> SearchResult:
-        """Searches: asks, evaluates and tells until both stages are done.
+    def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
+        """Asks for trials, has them evaluated and tells their results until the search is done.
 
         Args:
-            evaluate: trial -> score, higher is better; may call ``trial.report(epoch, score)``
-                and is to train for ``trial.max_epochs`` epochs where that is not None.
+            evaluate: Function trial -> score; higher is better. It may call
+                ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
+                if that is not None.
+            callbacks: Functions that are called as ``callback(search, event)`` in this process
+                when a trial is submitted, reports a score or has finished.
         """
-        started: set[int] = set()
+        submitted: set[int] = set()
 
-        def waiting() -> list[Trial]:
-            """Returns the trials that nobody works on yet."""
-            found = [t for t in self.ask() if t.number not in started]
-            for trial in found:
-                started.add(trial.number)
-                self._listen(trial)
-                self._watch("start", trial)
-            return found
+        def notify(kind: str, trial: Trial) -> None:
+            for callback in callbacks:
+                callback(self, Event(kind, trial))
 
-        def finished(trial: Trial, score: float | None, reason: str | None) -> None:
-            self.tell([trial], [score], [reason])
+        def submit(trial: Trial) -> None:
+            submitted.add(trial.number)
+            trial.on_report = lambda epoch, score: notify("report", trial)
+            notify("start", trial)
+            self._executor.submit(trial)
 
-        more = (waiting,) if self._ahead else ()
         try:
-            while trials := waiting():
-                self._executor.run(evaluate, trials, finished, *more)
+            while trials := self.ask():
+                if not submitted:  # a search that is done already starts no workers
+                    self._executor.start(evaluate)
+                for trial in trials:
+                    if trial.number not in submitted:
+                        submit(trial)
+                for finished in self._executor.wait():
+                    self.tell([finished.trial], [finished.score], [finished.reason])
+                    notify("finish", finished.trial)
         finally:
             self._executor.close()
             self.close()
         return self.result()
 
     def close(self) -> None:
-        """Lets another process coordinate the study; the next ask takes it up again."""
+        """Lets another process coordinate the study, until the next :meth:`ask`."""
         self._store.release()
 
     def result(self) -> SearchResult:
@@ -267,9 +268,6 @@ class JointNAS:
             for i in range(len(levels))
         ]
 
-    def _listen(self, trial: Trial) -> None:
-        trial.on_report = lambda epoch, score: self._watch("report", trial)
-
     def _history(self) -> History:
         """Returns the batches so far; before the first ask, those of the storage."""
         if self._batches:
@@ -278,20 +276,20 @@ class JointNAS:
             self._stored = self._store.load()
         return History.stored(self._stored, self._settings)
 
-    def _note(self) -> None:
+    def _save_conclusions(self) -> None:
         """Stores the early stop and the report cards, for other programs to read."""
         history = History.of(self._batches)
         stop = self._planner.known(history).early_stop
         if stop is not None:
-            self._store.note("early_stop", vars(stop))
+            self._store.set_attr("early_stop", vars(stop))
         cards = [card.summary() for card in self._planner.cards(history)]
-        self._store.note("report_cards", cards)
+        self._store.set_attr("report_cards", cards)
 
     def _propose(self) -> bool:
         """Adds the next batch; returns False where the search is done."""
         number = len(self._batches)
         if number and not self._running:
-            self._note()
+            self._save_conclusions()
         if number >= self._settings.batch_count():
             return False
         trials = self._replayed(number)
@@ -331,10 +329,10 @@ class JointNAS:
         if not self._settings.ahead:
             return History.of(self._batches)
         name = f"{RUNNING_AT}{number}"
-        running = self._store.notes().get(name)
+        running = self._store.attrs().get(name)
         if running is None:
             running = sorted(self._running)
-            self._store.note(name, running)  # before the batch, which follows from it
+            self._store.set_attr(name, running)  # before the batch, which can be repeated from it
         hidden = set(running)
         return History.of(
             [[t.unfinished() if t.number in hidden else t for t in b] for b in self._batches]

@@ -159,3 +159,17 @@ def trial_from_json(text: Any, where: str = "storage") -> Trial:
             f"the {where} holds a trial that this program did not write: {str(text)[:60]}... "
             f"({type(error).__name__}: {error}); use another {where}"
         ) from error
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of a running search.
+
+    Attributes:
+        kind: ``start`` (the trial is submitted to the executor), ``report`` (it has reported the
+            score of an epoch) or ``finish`` (its result is stored).
+        trial: Trial that the event is about.
+    """
+
+    kind: str
+    trial: Trial

@@ -30,6 +30,7 @@ import os
 import resource
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -41,10 +42,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from fbnetv3.search import JointNAS, Trial
-from fbnetv3.search.executors.base import Evaluate, Finished, More
+from fbnetv3.search.executors.base import Evaluate, Finished
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.storage.batch_log import BatchLog
+from fbnetv3.search.trial import Event
 from projects.search_quality import problems
 
 Times = Callable[[float, np.random.Generator], float]
@@ -90,14 +92,22 @@ class Stopwatch:
         running = 0.0 if self._begin is None else time.process_time() - self._begin
         return self._before + running
 
+    def start(self) -> None:
+        """Begins to count."""
+        self._begin = time.process_time()
+
+    def stop(self) -> None:
+        """Stops counting, if it was begun."""
+        self._before, self._begin = self.seconds, None
+
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Adds what the block takes."""
-        self._begin = time.process_time()
+        """Counts the time that the block takes."""
+        self.start()
         try:
             yield
         finally:
-            self._before, self._begin = self.seconds, None
+            self.stop()
 
 
 class SimulatedWorkers:
@@ -114,51 +124,46 @@ class SimulatedWorkers:
         busy: sum of the training times so far.
         clock: time so far.
         proposing: share of the workers' time at work when trials last came.
-        inside: CPU time in :meth:`run`, of which
-        telling: in telling results, and
-        asking: in asking for more trials.
+        inside: CPU time in :meth:`wait`.
+        telling: CPU time from the end of :meth:`wait` until it is stopped.
     """
 
     def __init__(self, count: int, mean: float, times: Times, seed: int) -> None:
         self._count, self._times, self.mean = count, times, mean
         self._random = np.random.default_rng([seed, 51])
         self.busy = self.clock = self.proposing = 0.0
-        self.inside, self.telling, self.asking = Stopwatch(), Stopwatch(), Stopwatch()
+        self.inside, self.telling = Stopwatch(), Stopwatch()
+        self._waiting: deque[Trial] = deque()
+        self._running: list[tuple[float, int, Trial]] = []
+        self._has_new = False
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
+    def start(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def submit(self, trial: Trial) -> None:
+        self._waiting.append(trial)
+        self._has_new = True
+
+    def wait(self) -> list[Finished]:
         with self.inside.running():
-            self._run(evaluate, trials, finished, more)
+            finished = self._next()
+        self.telling.start()
+        return finished
 
-    def _run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None,
-    ) -> None:
-        waiting, running = list(trials)[::-1], list[tuple[float, int, Trial]]()
-        while waiting or running:
-            while waiting and len(running) < self._count:
-                trial = waiting.pop()
-                took = self._duration(trial)
-                self.busy += took
-                heapq.heappush(running, (self.clock + took, trial.number, trial))
-            self.clock, _, trial = heapq.heappop(running)
-            score = evaluate(trial)
-            with self.telling.running():
-                finished(trial, score, None)
-            with self.asking.running():
-                found = list(more() if more else ())
-            if found:
-                ahead = sum(end - self.clock for end, _, _ in running)
-                self.proposing = (self.busy - ahead) / (self._count * self.clock)
-            waiting[:0] = found[::-1]
+    def _next(self) -> list[Finished]:
+        if self._has_new and self.clock:
+            ahead = sum(end - self.clock for end, _, _ in self._running)
+            self.proposing = (self.busy - ahead) / (self._count * self.clock)
+        self._has_new = False
+        while self._waiting and len(self._running) < self._count:
+            trial = self._waiting.popleft()
+            took = self._duration(trial)
+            self.busy += took
+            heapq.heappush(self._running, (self.clock + took, trial.number, trial))
+        if not self._running:
+            return []
+        self.clock, _, trial = heapq.heappop(self._running)
+        return [Finished(trial, self._evaluate(trial))]
 
     def _duration(self, trial: Trial) -> float:
         return self._times(trial.statistics["macs"] / self.mean, self._random)
@@ -178,23 +183,22 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     whole, announcing, showing = Stopwatch(), Stopwatch(), Stopwatch()
     marks = [(0, 0.0, 0.0, 0.0)]
 
-    def watch(event: str, trial: Trial) -> None:
+    def watch(search: JointNAS, event: Event) -> None:
+        if event.kind == "finish":
+            workers.telling.stop()
         # a batch's report card is shown where it was proposed, all else where a result is told
-        with (announcing if event == "start" else showing).running():
-            shown(event, trial)
-        if event == "finish":
-            told.append(trial)
+        with (announcing if event.kind == "start" else showing).running():
+            shown(search, event)
+        if event.kind == "finish":
+            told.append(event.trial)
             if len(told) % max(1, total // 10) == 0:
                 marks.append((len(told), *spent()))
 
     def spent() -> tuple[float, float, float]:
         """Returns the seconds so far for deciding, storing and telling."""
         outside = whole.seconds - workers.inside.seconds
-        return (
-            outside + workers.asking.seconds - announcing.seconds,
-            workers.telling.seconds - showing.seconds,
-            announcing.seconds + showing.seconds,
-        )
+        storing, telling = workers.telling.seconds, announcing.seconds + showing.seconds
+        return outside - storing - telling, storing, telling
 
     def evaluate(trial: Trial) -> float:
         return float(problem.measure([trial.config], noise)[0])
@@ -216,12 +220,10 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
             executor=workers,
             storage=f"sqlite:///{database}" if args.storage else None,
             seed=args.seed,
-            watch=watch,
         )
         workers.mean = float(search.plan.pool.statistics["macs"].mean())
-        shown.search = search
         with whole.running():
-            search.run(evaluate)
+            search.run(evaluate, callbacks=[watch])
         size = database.stat().st_size if args.storage else 0
     scores = [t.score or -np.inf for t in told]
     truth = problem.truth([told[int(np.argmax(scores))].config])[0]

@@ -1,4 +1,4 @@
-"""A clock that jumps, by libfaketime: that of the host stays as it is."""
+"""A search under a wall clock that jumps; libfaketime leaves the clock of the host alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.search import problem
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SEARCH = """
 import json, select, sys, time
 from pathlib import Path
@@ -22,7 +22,7 @@ jumps = {4: "+400d", 9: "-400d", 14: "+0"}
 def evaluate(trial):
     if trial.number in jumps:
         (folder / "clock").write_text(jumps[trial.number])
-    # libfaketime 0.9.10 breaks time.sleep where the monotonic clock stays true
+    # libfaketime 0.9.10 breaks time.sleep when it leaves the monotonic clock alone.
     select.select([], [], [], 0.1)
     with (folder / "times").open("a") as file:
         file.write(f"{time.time()}\\n")
@@ -36,13 +36,15 @@ if __name__ == "__main__":
 """
 
 
-def test_a_search_under_a_clock_that_jumps(tmp_path: Path, moved_clock: dict[str, str]) -> None:
-    wanted = problem.summary(problem.search().run(problem.evaluate))
-    done = subprocess.run(
+def test_a_search_is_the_same_under_a_clock_that_jumps(
+    tmp_path: Path, moved_clock: dict[str, str]
+) -> None:
+    expected = problem.summary(problem.search().run(problem.evaluate))
+    process = subprocess.run(
         [sys.executable, "-c", SEARCH, str(tmp_path)],
         cwd=ROOT, env=moved_clock, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(wanted))
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == json.loads(json.dumps(expected))
     times = [float(line) for line in (tmp_path / "times").read_text().split()]
     assert max(times) - min(times) > 700 * 86400, "the clock was not moved"

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, and the same command again: nothing lost, nothing done twice."""
+"""Searches that are killed by SIGKILL at random moments and run again lose and repeat nothing."""
 
 from __future__ import annotations
 
@@ -14,77 +14,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from fbnetv3.cli import run_main, search
+from tests.faults.searches import StartSearch, start_search
+from tests.processes import Start, finish
 from tests.search import problem
 
-Started = Callable[[subprocess.Popen], subprocess.Popen]
 START_S, LIMIT_S = 300.0, 480
-ROOT = Path(__file__).resolve().parent.parent.parent
-# Each evaluation takes a little while, says who does it, and leaves marks when it begins and ends.
-SCRIPT = """
-import json, os, sys, time
-from pathlib import Path
-from fbnetv3.search import InProcess, LocalWorkers
-from tests.search import problem
-
-folder, workers = Path(sys.argv[1]), int(sys.argv[2])
-
-def note(name, text):
-    with (folder / name).open("a") as file:
-        file.write(f"{text}\\n")
-
-def evaluate(trial):
-    note("pids", os.getpid())
-    note("begun", trial.id)
-    time.sleep(0.1)
-    score = problem.evaluate(trial)
-    note("log", trial.id)
-    return score
-
-if __name__ == "__main__":
-    executor = LocalWorkers(workers) if workers else InProcess()
-    storage = f"sqlite:///{folder}/search.db"
-    result = problem.search(storage=storage, executor=executor).run(evaluate)
-    (folder / "result.json").write_text(json.dumps(problem.summary(result)))
-"""
-
-
-def _start(script: Path, folder: Path, workers: int) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(workers)],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def _is_due(process: subprocess.Popen, is_due: Callable[[], bool], delay: float) -> bool:
-    """Waits until some time after something is due; False where the process ended before."""
-    deadline = time.monotonic() + START_S
-    while not is_due() and process.poll() is None:
-        assert time.monotonic() < deadline, f"no progress in {START_S} s"
-        time.sleep(0.005)
-    try:
-        assert process.wait(delay) == 0
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _kill(process: subprocess.Popen) -> bool:
-    """Kills a process that this one has started; tells whether it was alive until then."""
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
-
-
-def _kill_other(pid: int) -> bool:
-    """The same for one that others wait for."""
+def _kill_worker(pid: int) -> bool:
+    """Kills a worker process; returns whether it was alive until then."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         os.kill(pid, signal.SIGKILL)
@@ -94,127 +43,125 @@ def _kill_other(pid: int) -> bool:
 
 
 @pytest.fixture
-def started() -> Iterator[Started]:
-    """Ends what a test has started, also where it fails or runs out of time."""
-    processes: list[subprocess.Popen] = []
+def start_searches() -> Iterator[StartSearch]:
+    """Starts searches, which are killed at the end of the test."""
+    processes: list[BaseProcess] = []
 
-    def note(process: subprocess.Popen) -> subprocess.Popen:
-        processes.append(process)
-        return process
+    def start(folder: Path, workers: int) -> BaseProcess:
+        processes.append(start_search(folder, workers))
+        return processes[-1]
 
-    yield note
+    yield start
     for process in processes:
         process.kill()
-        process.wait()
+        process.join()
 
 
 class Killer:
-    """Starts searches, and kills them or a worker of theirs at random moments.
+    """Starts a search again and again, and kills it or one of its workers at random moments.
 
     Args:
-        folder: of a search.
-        draws: of the moments.
-        started: fixture.
+        folder: Folder of the search.
+        random_state: Source of the moments.
+        start: The fixture ``start_searches``.
 
     Attributes:
-        kills: of living processes, by what they were.
-        kept: after each kill of a coordinator, the evaluations begun so far and the trials stored.
+        kills: Number of killed processes, by ``coordinator`` and ``worker``.
+        stored: For each kill of a coordinator, the number of evaluations that had begun and the
+            ids of the trials that were stored.
     """
 
-    def __init__(self, script: Path, folder: Path, draws: random.Random, started: Started) -> None:
-        self._script, self._draws, self._started = script, draws, started
+    def __init__(self, folder: Path, random_state: random.Random, start: StartSearch) -> None:
+        self._random, self._start = random_state, start
         self.folder = folder
         self.kills: Counter[str] = Counter()
-        self.kept: list[tuple[int, set[str]]] = []
+        self.stored: list[tuple[int, set[str]]] = []
         folder.mkdir()
 
-    def run(self, most: int) -> bool:
-        """Runs the search until it is killed or ends; tells whether it ended.
+    def run(self, max_kills: int) -> bool:
+        """Runs the search until it is killed or ends; returns whether it ended.
 
         Args:
-            most: kills that it may take.
+            max_kills: Number of kills in all after which the search is left alone.
         """
-        workers = self._draws.choice((0, 0, 2))
-        process = self._started(_start(self._script, self.folder, workers))
-        while self.kills.total() < most:
-            victim = self._draws.choice(("coordinator", "worker")) if workers else "coordinator"
-            # a candidate whose worker dies twice fails: after four more it has been done again
-            few, many = (4, 6) if victim == "worker" else (1, 4)
-            wanted = len(_lines(self.folder / "log")) + self._draws.randint(few, many)
-            if not _is_due(process, functools.partial(self._has, wanted), self._delay()):
+        workers = self._random.choice((0, 0, 2))
+        process = self._start(self.folder, workers)
+        while self.kills.total() < max_kills:
+            victim = self._random.choice(("coordinator", "worker")) if workers else "coordinator"
+            # A trial fails if two of its workers die; it has ended after four more evaluations.
+            low, high = (4, 6) if victim == "worker" else (1, 4)
+            count = len(_lines(self.folder / "ended")) + self._random.randint(low, high)
+            if not self._wait_for(process, count):
                 return True
             if victim == "coordinator":
                 self._kill(process)
                 return False
-            # none, where it was ended with the last batch
-            self.kills[victim] += _kill_other(int(_lines(self.folder / "pids")[-1]))
-        assert process.wait(START_S) == 0
+            # The worker may have been ended already, with the last batch.
+            self.kills[victim] += _kill_worker(int(_lines(self.folder / "pids")[-1]))
+        process.join(START_S)
+        assert process.exitcode == 0
         return True
 
-    def _kill(self, coordinator: subprocess.Popen) -> None:
-        self.kills["coordinator"] += _kill(coordinator)
-        # not by the search's own reader, which might lose some in both
-        with closing(sqlite3.connect(self.folder / "search.db")) as stored:
-            found = stored.execute("SELECT value_json FROM trial_user_attributes WHERE key = 'id'")
-            ids = {json.loads(value) for (value,) in found}
-        self.kept.append((len(self.begun), ids))
+    def _wait_for(self, process: BaseProcess, count: int) -> bool:
+        """Waits for a random time after a number of evaluations; False if the search has ended."""
+        deadline = time.monotonic() + START_S
+        while len(_lines(self.folder / "ended")) < count and process.is_alive():
+            assert time.monotonic() < deadline, f"no progress in {START_S} s"
+            time.sleep(0.005)
+        process.join(self._random.uniform(0.0, 0.5))
+        assert process.exitcode in (None, 0)
+        return process.exitcode is None
+
+    def _kill(self, coordinator: BaseProcess) -> None:
+        coordinator.kill()
+        coordinator.join()
+        self.kills["coordinator"] += coordinator.exitcode == -signal.SIGKILL
+        # Read by SQL: a bug in the search's own reader could hide a lost trial.
+        with closing(sqlite3.connect(self.folder / "search.db")) as database:
+            query = "SELECT value_json FROM trial_user_attributes WHERE key = 'id'"
+            ids = {json.loads(value) for (value,) in database.execute(query)}
+        self.stored.append((len(self.begun), ids))
 
     @property
     def begun(self) -> list[str]:
-        """The candidates whose evaluation was begun, in that order, again where it was again."""
+        """Ids of the evaluated trials in the order in which their evaluations began."""
         return _lines(self.folder / "begun")
-
-    def _has(self, wanted: int) -> bool:
-        return len(_lines(self.folder / "log")) >= wanted
-
-    def _delay(self) -> float:
-        return self._draws.uniform(0.0, 0.5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_killed_at_random_moments_the_result_is_the_same(
-    tmp_path: Path, started: Started, request: pytest.FixtureRequest
+def test_a_search_killed_at_random_moments_has_the_same_result(
+    tmp_path: Path, start_searches: StartSearch, request: pytest.FixtureRequest
 ) -> None:
-    """From stage 1's first trial to the last of stage 2, and while the predictor is fitted."""
-    script, total = tmp_path / "search.py", request.config.getoption("--kills")
-    script.write_text(SCRIPT)
-    wanted = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
+    """The kills come in both stages, during evaluations and while the predictor is fitted."""
+    total = request.config.getoption("--kills")
+    expected = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
     seed = random.SystemRandom().randrange(2**32)
-    draws, kills = random.Random(seed), Counter[str]()
+    random_state, kills = random.Random(seed), Counter[str]()
     while kills.total() < total:
-        killer = Killer(script, tmp_path / f"after{kills.total()}", draws, started)
+        killer = Killer(tmp_path / f"after{kills.total()}", random_state, start_searches)
         while not killer.run(total - kills.total()):
             pass
-        assert json.loads((killer.folder / "result.json").read_text()) == wanted
-        assert set(_lines(killer.folder / "log")) == {row[1] for row in wanted}
-        # only what was not stored yet is done again
-        for count, stored in killer.kept:
-            assert not stored & set(killer.begun[count:])
+        assert json.loads((killer.folder / "result.json").read_text()) == expected
+        assert set(_lines(killer.folder / "ended")) == {row[1] for row in expected}
+        # Only trials that were not stored yet are evaluated again.
+        for begun, stored in killer.stored:
+            assert not stored & set(killer.begun[begun:])
         kills += killer.kills
         print(f"seed {seed}: {dict(kills)}", flush=True)
 
 
 TRAINING = [
     "--config-file",
-    "model_zoo/search/digits.yaml",
-    *("SEARCH.BATCH_SIZE", "4", "SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "2"),
+    str(ROOT / "model_zoo/search/digits.yaml"),
+    *("SEARCH.BATCH_SIZE", "3", "SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "2"),
     *("SEARCH.WORKERS", "1", "SEARCH.POOL_SIZE", "400", "SOLVER.MAX_EPOCHS", "2.0"),
-    *("DATA.TRAIN_LIMIT", "500"),
+    *("DATA.TRAIN_LIMIT", "400"),
     *("SEARCH.FIX", "['resolution', 16, 'stage0_c', 8, 'stage2_n', 1, 'stage3_n', 1]"),
 ]
 
 
-def _search(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "tools/jointnas_search.py", *TRAINING, "OUTPUT_DIR", str(folder)],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def _trials(folder: Path) -> list[tuple]:
+def _stored_trials(folder: Path) -> list[tuple]:
     from fbnetv3.search.fbnet.evaluator import get_search_cfg, space_from_config
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
@@ -224,22 +171,36 @@ def _trials(folder: Path) -> list[tuple]:
     return [(t.id, t.score, t.reports, t.predicted) for t in store.load()]
 
 
-def _scored(folder: Path) -> int:
-    """Counts the candidates that have the score of an epoch."""
-    return len(list(folder.glob("candidates/*/scores.json")))
+def _kill_when(process: subprocess.Popen[str], is_due: Callable[[], bool]) -> None:
+    """Kills a search, which must still be running, as soon as something is due."""
+    deadline = time.monotonic() + START_S
+    while not is_due():
+        assert process.poll() is None, "the search ended before it was killed"
+        assert time.monotonic() < deadline, f"no progress in {START_S} s"
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S)
-def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, started: Started) -> None:
+def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, start: Start) -> None:
+    pytest.importorskip("detectron2")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert started(_search(straight)).wait(LIMIT_S) == 0
-    # in the first batch, in the middle of a candidate; in the second batch; in stage 2. Counted in
-    # candidates: how many epochs the later ones train for depends on the first batch's scores
-    for number in (2, 6, 9):
-        process = started(_search(killed))
-        assert _is_due(process, lambda wanted=number: _scored(killed) >= wanted, 0.05)  # type: ignore[misc]
-        _kill(process)
-    assert started(_search(killed)).wait(LIMIT_S) == 0
-    assert _trials(killed) == _trials(straight)
+    assert run_main(search.main, [*TRAINING, "OUTPUT_DIR", str(straight)]) == 0
+    command = [sys.executable, str(ROOT / "tools" / "jointnas_search.py"), *TRAINING]
+    # The kills come in the first batch, in the second batch and in stage 2. They are counted in
+    # candidates with a score, since the first batch decides how many epochs later ones train for.
+    for count in (2, 5, 7):
+        process = start([*command, "OUTPUT_DIR", str(killed)])
+        is_due = functools.partial(_has_scores, killed, count)
+        _kill_when(process, is_due)
+    finish(start([*command, "OUTPUT_DIR", str(killed)]))
+    assert _stored_trials(killed) == _stored_trials(straight)
     assert (killed / "best_arch.yaml").read_text() == (straight / "best_arch.yaml").read_text()
+
+
+def _has_scores(folder: Path, count: int) -> bool:
+    """Returns whether so many candidates have the score of an epoch."""
+    return len(list(folder.glob("candidates/*/scores.json"))) >= count

@@ -16,6 +16,7 @@ import pytest
 from fbnetv3.search import JointNAS, Trial
 from projects.scale import simulate
 from projects.scale.simulate import SimulatedWorkers, made_up_times, recorded_times
+from tests.search.executors.running import evaluate_all
 
 
 def test_recorded_times_follow_macs_and_keep_their_spread(tmp_path: Path) -> None:
@@ -36,12 +37,11 @@ def test_recorded_times_follow_macs_and_keep_their_spread(tmp_path: Path) -> Non
 
 def test_workers_take_trials_as_they_come_free() -> None:
     workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
-    order: list[int] = []
     trials = [
         Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((3.0, 1.0, 1.0, 4.0))
     ]
-    workers.run(lambda trial: 0.0, trials, lambda trial, score, reason: order.append(trial.number))
-    assert order == [1, 2, 0, 3]
+    finished = evaluate_all(workers, lambda trial: 0.0, trials)
+    assert [item.trial.number for item in finished] == [1, 2, 0, 3]
     assert workers.clock == 6.0  # the last one began when the second worker was free again, at 2
     assert workers.busy == 9.0
 
@@ -49,8 +49,13 @@ def test_workers_take_trials_as_they_come_free() -> None:
 def test_idle_workers_count_until_trials_last_came() -> None:
     workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
     trials = [Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((1.0, 2.0, 5.0))]
-    later = [trials[2:], [], []]
-    workers.run(lambda trial: 0.0, trials[:2], lambda *_: None, lambda: later.pop(0))
+    workers.start(lambda trial: 0.0)
+    for trial in trials[:2]:
+        workers.submit(trial)
+    workers.wait()
+    workers.submit(trials[2])
+    while workers.wait():
+        pass
     assert workers.proposing == 1.0  # at 1, when the first was done
     assert workers.busy / (2 * workers.clock) == 8 / 12
 

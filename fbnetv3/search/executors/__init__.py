@@ -1,1 +1,1 @@
-"""Executors evaluate trials: in this process, in worker processes, on a Ray cluster."""
+"""Executors evaluate trials in this process, in local worker processes or on a Ray cluster."""

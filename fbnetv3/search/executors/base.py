@@ -1,4 +1,4 @@
-"""What an executor is, and the one that evaluates trials in this process."""
+"""The protocol of executors, and the executor that evaluates trials in this process."""
 
 from __future__ import annotations
 
@@ -6,157 +6,185 @@ import os
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from fbnetv3.search.errors import PlaceError, SearchError
-from fbnetv3.search.executors.disk_faults import fault_of_place
+from fbnetv3.search.executors.disk_faults import disk_fault
 from fbnetv3.search.trial import Trial
 
 Evaluate = Callable[[Trial], float | None]
-Finished = Callable[[Trial, float | None, str | None], None]
-"""Called in the searching process for each trial: score, or None and the reason of failure."""
-More = Callable[[], Sequence[Trial]]
-"""Called there after each: further trials to run, with those that still run."""
-PATIENCE_S = 30.0
-"""So long a worker may take to save what it has."""
+GRACE_PERIOD_S = 30.0
+"""Seconds that a worker gets to save a checkpoint before it is killed."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial whose evaluation has ended.
+
+    Attributes:
+        trial: The submitted trial; its reports are complete.
+        score: Returned score; None if the trial failed.
+        reason: Reason of the failure, on one line; None if there is a score.
+    """
+
+    trial: Trial
+    score: float | None
+    reason: str | None = None
 
 
 class Executor(Protocol):
-    """Runs evaluations.
+    """Evaluates submitted trials, in any order.
 
-    An exception fails its trial alone, with the reason. KeyboardInterrupt ends the run, and so
-    does a full or forbidden disk, which is no trial's fault: the trial stays without a result.
-    Trials may finish in any order.
+    An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
+    (:class:`~fbnetv3.search.errors.PlaceError`) are raised by :meth:`wait` instead, and the
+    trial stays without a result. After an error the caller calls :meth:`close`.
     """
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
-        """Evaluates each trial and calls ``finished`` for it; returns when all are done.
-
-        What ``more`` gives is evaluated, too. None: nothing.
+    def start(self, evaluate: Evaluate) -> None:
+        """Sets the evaluation function of the trials that are submitted from now on.
 
         Raises:
-            PlaceError: an evaluation can't use its disk, folder or URI.
+            SearchError: The workers cannot be set up.
+        """
+
+    def submit(self, trial: Trial) -> None:
+        """Queues a trial and returns at once."""
+
+    def wait(self) -> list[Finished]:
+        """Blocks until at least one submitted trial has finished; [] if none is left.
+
+        ``trial.report`` is called in this process while it waits.
+
+        Raises:
+            PlaceError: An evaluation cannot use its disk, folder or URI.
+            SearchError: The workers cannot run evaluations.
         """
 
     def close(self) -> None:
-        """Ends workers, which may save what they have."""
+        """Ends the workers after they have saved checkpoints, and drops unfinished trials.
+
+        The executor can be started again.
+        """
 
 
 class InProcess:
-    """One trial after the other, here."""
+    """Evaluates one trial after the other in this process."""
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
-        todo = deque(trials)
-        while todo:
-            trial = todo.popleft()
-            finished(trial, *_attempt(evaluate, trial))
-            todo.extend(more() if more else ())
+    def __init__(self) -> None:
+        self._evaluate: Evaluate | None = None
+        self._queue: deque[Trial] = deque()
+
+    def start(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def submit(self, trial: Trial) -> None:
+        self._queue.append(trial)
+
+    def wait(self) -> list[Finished]:
+        if not self._queue:
+            return []
+        assert self._evaluate is not None, "start() was not called"
+        return [attempt(self._evaluate, self._queue.popleft())]
 
     def close(self) -> None:
-        return
+        self._queue.clear()
 
 
-def _attempt(evaluate: Evaluate, trial: Trial) -> tuple[float | None, str | None]:
-    """Returns the score, or None and the reason of failure.
+def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
+    """Evaluates a trial; an exception becomes the reason of its failure.
 
     Raises:
-        PlaceError: the reason is none of the trial's.
+        PlaceError: The exception is a disk fault, which says nothing about the trial.
     """
     try:
         score = evaluate(trial)
-    except Exception as error:  # of the user's code: any
-        fault = fault_of_place(error)
+    except Exception as error:  # user code may raise anything
+        fault = disk_fault(error)
         if fault is None:
-            return None, describe(error)
+            return Finished(trial, None, describe(error))
         raise PlaceError(
-            f"trial {trial.id} can't be evaluated: {fault}; it has not failed, and finished "
-            "trials are kept: mend that, and the same command goes on"
+            f"trial {trial.id} cannot be evaluated: {fault}. It does not count as failed, and "
+            "finished trials are kept; once that is fixed, the same command continues the search"
         ) from error
-    return (None, "no score was returned") if score is None else (score, None)
+    return Finished(trial, score, "no score was returned" if score is None else None)
 
 
 def describe(error: BaseException) -> str:
-    """Returns ``ValueError: text (file.py:12)``, on one line."""
+    """Returns an exception on one line, such as ``ValueError: text (file.py:12)``."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())[:500]
     return f"{type(error).__name__}: {text}{where}"
 
 
-class Batch:
-    """Trials of a batch that wait for a worker, each tried once more where that worker dies.
+class TrialQueue:
+    """Submitted trials without a worker; a trial whose worker died is queued once more."""
 
-    Args:
-        trials: of the batch.
-        finished: called for each.
-        more: gives further trials, asked after each.
-    """
+    def __init__(self) -> None:
+        self._trials: deque[Trial] = deque()
+        self._retried: set[int] = set()
 
-    def __init__(
-        self, trials: Sequence[Trial], finished: Finished, more: More | None = None
-    ) -> None:
-        self.todo, self._tell, self._more = deque(trials), finished, more
-        self._deaths: set[int] = set()
+    def __len__(self) -> int:
+        return len(self._trials)
 
-    def finished(self, trial: Trial, score: float | None, reason: str | None) -> None:
-        """Tells a trial's result, and takes what there is to do next."""
-        self._tell(trial, score, reason)
-        self.todo.extend(self._more() if self._more else ())
+    def put(self, trial: Trial) -> None:
+        """Adds a trial at the end."""
+        self._trials.append(trial)
 
-    def lost(self, trial: Trial, reason: str) -> None:
-        """Counts the death of a trial's worker: the first is forgiven, the second fails it.
+    def take(self) -> Trial:
+        """Removes and returns the first trial."""
+        return self._trials.popleft()
+
+    def put_back(self, trial: Trial) -> None:
+        """Adds a trial at the front; this is not counted as an attempt."""
+        self._trials.appendleft(trial)
+
+    def retry(self, trial: Trial, reason: str) -> list[Finished]:
+        """Queues a trial again after the first death of its worker; fails it after the second.
 
         Args:
-            trial: that the worker had begun.
-            reason: what became of the worker, such as ``was ended by SIGKILL``.
+            trial: Trial that the worker was evaluating.
+            reason: Cause of the death, as a predicate such as ``was ended by SIGKILL``.
+
+        Returns:
+            [] after the first death, the failed trial after the second.
         """
-        if trial.number in self._deaths:
-            self.finished(trial, None, f"its worker {reason}, twice")
-            return
-        self._deaths.add(trial.number)
-        self.todo.appendleft(trial)
+        if trial.number in self._retried:
+            return [Finished(trial, None, f"its worker {reason}, twice")]
+        self._retried.add(trial.number)
+        self.put_back(trial)
+        return []
 
 
-class Limit:
-    """How long an attempt of a trial may take.
+class TimeLimit:
+    """Limit on the duration of one attempt of a trial.
 
     Args:
-        seconds: None: no limit.
+        seconds: Limit in seconds, above 0; None for no limit.
 
     Raises:
-        SearchError: it is not positive.
+        SearchError: The limit is not positive.
     """
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not seconds > 0:
-            raise SearchError(f"timeout={seconds}: seconds above 0, or None for no limit")
+            raise SearchError(f"timeout={seconds}: allowed are seconds above 0, or None")
         self._seconds = seconds
 
-    def is_over(self, begun: float) -> bool:
-        """Tells whether an attempt that began then, by the monotonic clock, takes too long."""
-        return self.left([begun]) == 0.0
+    def is_over(self, start: float) -> bool:
+        """Returns whether an attempt that began at ``start`` (monotonic clock) is overdue."""
+        return self.seconds_left([start]) == 0.0
 
-    def left(self, begun: Iterable[float]) -> float | None:
-        """Returns the seconds until the first of some attempts takes too long; None: never."""
+    def seconds_left(self, starts: Iterable[float]) -> float | None:
+        """Returns the seconds until the first of several attempts is overdue; None for never."""
         if self._seconds is None:
             return None
         now = time.monotonic()
-        return max(0.0, min((b + self._seconds - now for b in begun), default=self._seconds))
+        return max(0.0, min((s + self._seconds - now for s in starts), default=self._seconds))
 
     @property
     def reason(self) -> str:
-        """Why a trial fails."""
+        """Reason with which an overdue trial fails."""
         return f"took longer than {self._seconds:g} s"

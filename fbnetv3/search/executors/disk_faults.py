@@ -1,4 +1,4 @@
-"""Faults of the place in which candidates train: no candidate is to fail for them."""
+"""Errors that are caused by a disk or bucket and must not fail the candidate that hit them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from fbnetv3.io import WriteError
 from fbnetv3.search.errors import PlaceError
 
-# full, forbidden, broken or gone; a file that is not there may be the candidate's fault
+# The disk is full, read-only, forbidden, broken or gone. ENOENT is left out: a missing file may
+# well be the candidate's own mistake.
 _ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -21,22 +22,23 @@ _ERRNOS = (
 )
 
 
-def fault_of_place(error: BaseException) -> str | None:
-    """Returns what is wrong with the place, and what to do, on one line; None: nothing.
+def disk_fault(error: BaseException) -> str | None:
+    """Returns the disk fault behind an error and its remedy, on one line; None if there is none.
 
     Args:
-        error: that ended an evaluation, perhaps because of another (``raise ... from``).
+        error: Exception that ended an evaluation. The exceptions that it was raised from
+            (``raise ... from``) are examined too.
     """
     for cause in _causes(error):
         if isinstance(cause, WriteError | PlaceError):
             return _one_line(cause)
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
-            return f"{_one_line(cause)}; free space, or allow it there"
+            return f"{_one_line(cause)}; free space, or grant write access"
     return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error, and those that it was raised from."""
+    """Yields an error and the errors that it was raised from."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -1,111 +1,111 @@
-"""Executors run a batch: in this process, or in worker processes that stay."""
+"""The executor with worker processes on this machine."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Sequence
 from multiprocessing.connection import wait
 
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executors.base import Batch, Evaluate, Finished, Limit, More
+from fbnetv3.search.executors.base import Evaluate, Finished, TimeLimit, TrialQueue
 from fbnetv3.search.executors.worker import Worker
 from fbnetv3.search.trial import Trial
 
 
 class LocalWorkers:
-    """Worker processes on this machine, started once and kept.
+    """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    A worker that dies (killed by the OS, say) costs one attempt of its trial, which another
-    worker tries once more.
+    When a worker dies (the kernel kills it for lack of memory, say), its trial is evaluated once
+    more by another worker; the trial fails if that one dies too.
 
     Args:
-        count: of workers.
-        threads: OMP_NUM_THREADS of each; processes with several threads on few cores wait for
-            each other.
-        timeout: seconds that an attempt of a trial may take; a trial that takes longer fails, and
-            its worker is ended. None: no limit.
+        count: Number of workers, at least 1.
+        threads: Value of OMP_NUM_THREADS in each worker, at least 1. On few cores, more threads
+            than cores slow each other down.
+        timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
+            fails, and its worker is killed. None for no limit.
 
     Raises:
-        SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` not positive.
+        SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` is not positive.
     """
 
     def __init__(self, count: int, threads: int = 1, timeout: float | None = None) -> None:
         if count < 1 or threads < 1:
             raise SearchError(f"LocalWorkers({count}, threads={threads}): both must be >= 1")
-        self._limit = Limit(timeout)
+        self._limit = TimeLimit(timeout)
         self._count, self._threads = count, threads
         self._workers: list[Worker] = []
-        self._payload: bytes | None = None
+        self._queue = TrialQueue()
+        self._payload = b""
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
+    def start(self, evaluate: Evaluate) -> None:
+        """Pickles the evaluation; workers of another one are ended, new ones start when needed."""
         import cloudpickle
 
         payload = cloudpickle.dumps(evaluate)
         if payload != self._payload:
             self.close()
-            self._payload = payload
-        try:
-            self._run(Batch(trials, finished, more))
-        except BaseException:
-            self.close()
-            raise
+        self._payload, self._queue = payload, TrialQueue()
 
-    def _run(self, batch: Batch) -> None:
-        while batch.todo or any(w.trial for w in self._workers):
-            self._hand_out(batch.todo)
-            busy = {w.connection: w for w in self._workers if w.trial}
-            for connection in wait(list(busy), self._limit.left(w.begun for w in busy.values())):
-                worker = busy[connection]  # type: ignore[index]
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
-                    self._bury(worker, batch)
-                    continue
-                worker.take(message, batch.finished)
-            self._end_late_ones(batch)
+    def submit(self, trial: Trial) -> None:
+        self._queue.put(trial)
 
-    def _end_late_ones(self, batch: Batch) -> None:
-        late = [w for w in self._workers if w.trial and self._limit.is_over(w.begun)]
-        for worker in late:
-            trial = worker.trial
-            assert trial is not None
-            self._workers.remove(worker)
-            worker.kill()
-            batch.finished(trial, None, self._limit.reason)
+    def wait(self) -> list[Finished]:
+        while self._queue or self._busy():
+            self._hand_out()
+            busy = {w.connection: w for w in self._busy()}
+            seconds_left = self._limit.seconds_left(w.trial_start for w in busy.values())
+            for connection in wait(list(busy), seconds_left):
+                if finished := self._receive(busy[connection]):  # type: ignore[index]
+                    return finished
+            if finished := self._end_overdue():
+                return finished
+        return []
 
-    def _hand_out(self, todo: deque[Trial]) -> None:
-        for worker in list(self._workers):
-            if not worker.trial and not worker.process.is_alive():
-                self._workers.remove(worker)
-        while len(self._workers) < min(self._count, len(todo) + self._busy()):
-            self._workers.append(Worker(self._payload or b"", self._threads, os.getcwd()))
+    def _hand_out(self) -> None:
+        """Gives queued trials to idle workers; starts workers up to the allowed number."""
+        self._workers = [w for w in self._workers if w.trial or w.process.is_alive()]
+        while len(self._workers) < min(self._count, len(self._queue) + len(self._busy())):
+            self._workers.append(Worker(self._payload, self._threads, os.getcwd()))
         for worker in self._workers:
-            if todo and worker.trial is None:
-                worker.start(todo.popleft())
+            if self._queue and worker.trial is None:
+                worker.start(self._queue.take())
 
-    def _busy(self) -> int:
-        return sum(worker.trial is not None for worker in self._workers)
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.trial is not None]
 
-    def _bury(self, worker: Worker, batch: Batch) -> None:
+    def _receive(self, worker: Worker) -> list[Finished]:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            return self._reap(worker)
+        return worker.handle(message)
+
+    def _reap(self, worker: Worker) -> list[Finished]:
+        """Removes a dead worker and queues its trial again, or fails it."""
         assert worker.trial is not None
         self._workers.remove(worker)
-        batch.lost(worker.trial, worker.cause_of_death())
+        return self._queue.retry(worker.trial, worker.cause_of_death())
+
+    def _end_overdue(self) -> list[Finished]:
+        """Kills the workers whose trials take too long; these trials fail."""
+        overdue = [w for w in self._busy() if self._limit.is_over(w.trial_start)]
+        finished = []
+        for worker in overdue:
+            assert worker.trial is not None
+            self._workers.remove(worker)
+            worker.kill()
+            finished.append(Finished(worker.trial, None, self._limit.reason))
+        return finished
 
     def close(self) -> None:
+        self._queue = TrialQueue()
         workers, self._workers = self._workers, []
         try:
             for worker in workers:
                 worker.stop()
             for worker in workers:
                 worker.join()
-        except BaseException:  # a second Ctrl-C: no checkpoint is waited for
+        except BaseException:  # A second Ctrl-C does not wait for checkpoints.
             for worker in workers:
                 worker.kill()
             raise

@@ -1,4 +1,4 @@
-"""How a worker ends with the process that started it, and its children with it."""
+"""Workers and their child processes end with the process that started them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from functools import partial
 _PR_SET_PDEATHSIG = 1
 
 
-def may_have_children() -> None:
-    """Lets this worker start processes, such as data loaders', which end when it does.
+def allow_children() -> None:
+    """Lets this worker start processes, such as data loaders, that the kernel ends with it.
 
-    It stays daemonic where it was started: that process ends it when it ends itself.
+    In the process that started it the worker stays daemonic, so that it is ended with that one.
     """
     mp.current_process().daemon = False
-    # However this process ends, the kernel ends them: left behind, they would also keep open the
-    # pipes by whose end that of this process is noticed.
+    # The kernel kills the children however this process ends. Orphans would also keep the pipes
+    # open whose closing tells the searching process that this worker is gone.
     os.register_at_fork(after_in_child=partial(_signal_when_parent_ends, signal.SIGKILL))
 
 
 def die_with_parent() -> None:
-    """Ends this process when the searching one is killed: nobody would read its result."""
+    """Ends this process when the searching process ends: nobody would read its result."""
     parent = mp.parent_process()
     if parent is None:
         return
@@ -34,12 +34,12 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # the thread of a process that is stopped (SIGSTOP) would not see it
+    # A process stopped by SIGSTOP runs no threads; SIGCONT wakes it so that the thread can act.
     _signal_when_parent_ends(signal.SIGCONT)
 
 
 def _signal_when_parent_ends(number: int) -> None:
-    """Has the kernel send a signal when the thread that started this process ends: Linux."""
+    """Asks the kernel (Linux only) for a signal when the thread that started this process ends."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)

@@ -1,47 +1,55 @@
-"""Runs candidates on the nodes of a Ray cluster."""
+"""The executor with worker processes on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fbnetv3.search.errors import PlaceError, SearchError
-from fbnetv3.search.executors.base import PATIENCE_S, Batch, Evaluate, Finished, Limit, More
+from fbnetv3.search.executors.base import (
+    GRACE_PERIOD_S,
+    Evaluate,
+    Finished,
+    TimeLimit,
+    TrialQueue,
+)
 from fbnetv3.search.executors.ray_cluster import Cluster, one_line
-from fbnetv3.search.executors.ray_node import Here, Keeper
+from fbnetv3.search.executors.ray_node import NodeContext, WorkerActor
 from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
-# so many workers may fail in a row before one comes up, beside those of one node
-_STARTS = 10
+_MAX_FAILED_STARTS = 10
+"""Workers that may fail in a row before one starts, beside those that a lost node takes along."""
 
 
 class RayWorkers:
-    """Worker processes on the nodes of a Ray cluster, started once and kept.
+    """Evaluates trials in worker processes on a Ray cluster, which are kept between batches.
 
-    An actor beside each holds its resources and passes on what it says. A worker that dies, alone
-    or with its node, costs one attempt of its trial, which another worker tries once more. Nodes
-    that join while a batch runs take part in it.
+    An actor beside each worker process holds its resources and passes on its messages. When a
+    worker dies, alone or with its node, its trial is evaluated once more by another worker; the
+    trial fails if that one dies too. Nodes that join the cluster during a search get workers.
 
     Args:
-        count: at most so many at a time; None: as many as the cluster has room for.
-        cpus: of each, as Ray counts them; a part of one is allowed.
-        gpus: of each; a part of one is allowed. None: one where the cluster has any, else none.
-        threads: OMP_NUM_THREADS of each.
-        timeout: as of LocalWorkers; the time in which a trial waits for room does not count.
-        address: of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on this
-            machine. Empty: that of the environment variable RAY_ADDRESS, else one of this
-            machine's own, which ends with the search. A program that has called ``ray.init``
-            stays connected as it is.
-        shared: a folder that candidates write to. Every node must see it at the same path, as it
-            must the working directory. None: candidates write nothing.
+        count: Maximum number of workers; None for as many as the cluster has room for.
+        cpus: CPUs of each worker, as Ray counts them: 0 to 1, or a whole number above.
+        gpus: GPUs of each worker, likewise. None for one GPU if the cluster has any, else none.
+        threads: Value of OMP_NUM_THREADS in each worker, at least 1.
+        timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
+            fails, and its worker is killed. Waiting for room on a node does not count. None for
+            no limit.
+        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on
+            this machine. Empty for the environment variable RAY_ADDRESS or, where that is unset,
+            for a private cluster on this machine that ends with the search. A program that has
+            called ``ray.init`` itself stays connected to its cluster.
+        shared: Folder that the evaluations write to. Every node must see it, and the working
+            directory, at the same path. None if evaluations write no files.
 
     Raises:
-        SearchError: ray is not installed, or a number is out of range.
+        SearchError: Ray is not installed, or a number is out of range.
     """
 
     def __init__(
@@ -57,207 +65,227 @@ class RayWorkers:
     ) -> None:
         if (count is not None and count < 1) or threads < 1:
             raise SearchError(f"RayWorkers({count}, threads={threads}): both must be >= 1")
-        self._limit = Limit(timeout)
+        self._limit = TimeLimit(timeout)
         self._cluster = Cluster(address, cpus, gpus)
         self._count, self._threads = count, threads
         self._shared = None if shared is None else Path(shared).resolve()
-        self._here: Here | None = None
-        self._seats: list[_Seat] = []
-        self._payload: bytes | None = None
+        self._context: NodeContext | None = None
+        self._handles: list[WorkerHandle] = []
+        self._queue = TrialQueue()
+        self._payload = b""
         self._failed_starts = 0
 
-    def run(
-        self,
-        evaluate: Evaluate,
-        trials: Sequence[Trial],
-        finished: Finished,
-        more: More | None = None,
-    ) -> None:
-        """Evaluates each trial somewhere on the cluster.
+    def start(self, evaluate: Evaluate) -> None:
+        """Connects to the cluster and pickles the evaluation.
 
         Raises:
-            SearchError: the cluster can't be reached or can't hold a worker, no worker comes up,
-                or a node lacks the folders of the search.
-            PlaceError: an evaluation can't use its disk, folder or URI; names the node.
+            SearchError: The cluster cannot be reached or cannot hold a worker.
         """
         import cloudpickle
 
-        try:
-            self._cluster.connect()
-            self._here = self._here or Here.made(self._shared)
-            payload = cloudpickle.dumps(evaluate)
-            if payload != self._payload:
-                self._end_workers()
-                self._payload = payload
-            self._run(Batch(trials, finished, more))
-        except BaseException:
-            self.close()
-            raise
+        self._cluster.connect()
+        self._context = self._context or NodeContext.create(self._shared)
+        payload = cloudpickle.dumps(evaluate)
+        if payload != self._payload:
+            self._end_workers()
+        self._payload, self._queue = payload, TrialQueue()
 
-    def _run(self, batch: Batch) -> None:
-        while batch.todo or self._busy():
-            self._hand_out(batch)
-            for seat in self._answered():
-                try:
-                    kind, *content = seat.answer(self._cluster.ray)
-                except self._cluster.ray.exceptions.RayError as error:
-                    kind, content = "died", [self._cause(seat, error)]
-                self._takes[kind](self, seat, batch, *content)
-            self._end_late_ones(batch)
+    def submit(self, trial: Trial) -> None:
+        self._queue.put(trial)
 
-    def _end_late_ones(self, batch: Batch) -> None:
-        late = [s for s in self._seats if s.has_begun and s.trial and self._limit.is_over(s.begun)]
-        for seat in late:
-            trial = seat.trial
-            assert trial is not None
-            self._seats.remove(seat)
-            self._cluster.ray.kill(seat.actor)
-            batch.finished(trial, None, self._limit.reason)
+    def wait(self) -> list[Finished]:
+        """Blocks until at least one submitted trial has finished; [] if none is left.
 
-    def _hand_out(self, batch: Batch) -> None:
-        wanted = len(batch.todo) + self._busy()
+        Raises:
+            PlaceError: An evaluation cannot use its disk, folder or URI; the node is named.
+            SearchError: No worker starts, or a node lacks the folders of the search.
+        """
+        while self._queue or self._busy():
+            self._hand_out()
+            for handle in self._answered():
+                if finished := self._receive(handle):
+                    return finished
+            if finished := self._end_overdue():
+                return finished
+        return []
+
+    def _hand_out(self) -> None:
+        """Gives queued trials to idle workers; asks for workers up to the allowed number."""
+        count = len(self._queue) + len(self._busy())
         if self._count is not None:
-            wanted = min(self._count, wanted)
-        while len(self._seats) < wanted:
-            arguments = (self._payload, self._threads, self._here)
-            self._seats.append(_Seat(self._cluster.actor(Keeper, *arguments)))
-        for seat in self._seats:
-            if batch.todo and seat.is_idle:
-                seat.start(batch.todo.popleft())
+            count = min(self._count, count)
+        while len(self._handles) < count:
+            arguments = (self._payload, self._threads, self._context)
+            self._handles.append(WorkerHandle(self._cluster.actor(WorkerActor, *arguments)))
+        for handle in self._handles:
+            if self._queue and handle.is_idle:
+                handle.start(self._queue.take())
 
-    def _busy(self) -> int:
-        return sum(seat.trial is not None for seat in self._seats)
+    def _busy(self) -> list[WorkerHandle]:
+        return [handle for handle in self._handles if handle.trial is not None]
 
-    def _answered(self) -> list[_Seat]:
-        """Waits for an answer; none of them where that takes long."""
-        asked = {seat.asked: seat for seat in self._seats if seat.asked is not None}
-        left = self._limit.left(s.begun for s in self._seats if s.has_begun and s.trial)
-        patience = PATIENCE_S if left is None else min(left, PATIENCE_S)
-        found, _ = self._cluster.ray.wait(list(asked), num_returns=1, timeout=patience)
-        if not found and not self._busy():
-            lack = self._cluster.lack() or "all nodes are full"
-            _log.warning("no candidate trains: %s; waiting for room", lack)
-        return [asked[reference] for reference in found]
+    def _running(self) -> list[WorkerHandle]:
+        """Returns the workers whose process has received its trial."""
+        return [handle for handle in self._busy() if handle.has_started]
 
-    def _cause(self, seat: _Seat, error: Exception) -> str:
-        """Returns what became of a worker that answers no more, as words after "its worker"."""
-        if not seat.is_ready:
+    def _answered(self) -> list[WorkerHandle]:
+        """Waits for a worker's answer, at most for the grace period; [] if none came."""
+        pending = {h.answer: h for h in self._handles if h.answer is not None}
+        seconds_left = self._limit.seconds_left(h.trial_start for h in self._running())
+        timeout = GRACE_PERIOD_S if seconds_left is None else min(seconds_left, GRACE_PERIOD_S)
+        answers, _ = self._cluster.ray.wait(list(pending), num_returns=1, timeout=timeout)
+        if not answers and not self._busy():
+            problem = self._cluster.missing_resources() or "all nodes are full"
+            _log.warning("no candidate is training: %s; waiting for free resources", problem)
+        return [pending[answer] for answer in answers]
+
+    def _receive(self, handle: WorkerHandle) -> list[Finished]:
+        """Handles a worker's answer; returns the trial that it finishes, if any."""
+        ray = self._cluster.ray
+        try:
+            kind, *content = ray.get(handle.answer)
+        except ray.exceptions.RayError as error:
+            return self._reap(handle, self._cause_of_loss(handle, error))
+        return self._handlers[kind](self, handle, *content)
+
+    def _cause_of_loss(self, handle: WorkerHandle, error: Exception) -> str:
+        """Returns why an actor no longer answers, as a predicate."""
+        if not handle.is_ready:
             return f"could not start ({one_line(error)})"
-        if not self._cluster.is_alive(seat.node):
-            return f"was lost with its node {seat.address}"
-        return f"was lost on node {seat.address} ({one_line(error)})"
+        if not self._cluster.is_alive(handle.node):
+            return f"was lost with its node {handle.address}"
+        return f"was lost on node {handle.address} ({one_line(error)})"
 
-    def _ready(
-        self, seat: _Seat, batch: Batch, node: str, address: str, complaint: str | None
-    ) -> None:
-        if complaint is not None:
-            raise SearchError(complaint)
+    def _on_ready(
+        self, handle: WorkerHandle, node: str, address: str, problem: str | None
+    ) -> list[Finished]:
+        if problem is not None:
+            raise SearchError(problem)
         self._failed_starts = 0
-        seat.node, seat.address = node, address
-        seat.is_ready, seat.asked = True, None
+        handle.node, handle.address = node, address
+        handle.is_ready, handle.answer = True, None
+        return []
 
-    def _begun(self, seat: _Seat, batch: Batch) -> None:
-        seat.has_begun, seat.begun = True, time.monotonic()
-        seat.ask()
+    def _on_started(self, handle: WorkerHandle) -> list[Finished]:
+        handle.has_started, handle.trial_start = True, time.monotonic()
+        handle.request_message()
+        return []
 
-    def _report(self, seat: _Seat, batch: Batch, epoch: int, score: float) -> None:
-        assert seat.trial is not None
-        seat.trial.report(epoch, score)
-        seat.ask()
+    def _on_report(self, handle: WorkerHandle, epoch: int, score: float) -> list[Finished]:
+        assert handle.trial is not None
+        handle.trial.report(epoch, score)
+        handle.request_message()
+        return []
 
-    def _result(self, seat: _Seat, batch: Batch, score: float | None, reason: str | None) -> None:
-        trial = seat.trial
-        assert trial is not None
-        seat.trial = seat.asked = None
-        batch.finished(trial, score, reason)
+    def _on_result(
+        self, handle: WorkerHandle, score: float | None, reason: str | None
+    ) -> list[Finished]:
+        return [Finished(handle.release(), score, reason)]
 
-    def _place(self, seat: _Seat, batch: Batch, reason: str) -> None:
-        seat.trial = seat.asked = None
-        raise PlaceError(f"node {seat.address}: {reason}")
+    def _on_place(self, handle: WorkerHandle, reason: str) -> list[Finished]:
+        handle.release()
+        raise PlaceError(f"node {handle.address}: {reason}")
 
-    def _died(self, seat: _Seat, batch: Batch, reason: str) -> None:
-        self._seats.remove(seat)
-        self._cluster.ray.kill(seat.actor)
-        trial = seat.trial
-        if trial is not None and seat.has_begun:
-            batch.lost(trial, reason)
-            return
-        if trial is not None:  # its worker was dead before: no attempt of the trial
-            batch.todo.appendleft(trial)
+    def _reap(self, handle: WorkerHandle, reason: str) -> list[Finished]:
+        """Removes a dead worker and queues its trial again, or fails it."""
+        self._handles.remove(handle)
+        self._cluster.ray.kill(handle.actor)
+        if handle.trial is not None and handle.has_started:
+            return self._queue.retry(handle.trial, reason)
+        if handle.trial is not None:  # The worker was dead before; this was no attempt.
+            self._queue.put_back(handle.trial)
         self._failed_starts += 1
-        # a node that is lost takes with it all workers that start or idle there
-        if self._failed_starts > _STARTS + len(self._seats):
+        # A lost node takes along all workers that were idle or starting on it.
+        if self._failed_starts > _MAX_FAILED_STARTS + len(self._handles):
             raise SearchError(
-                f"the Ray cluster starts no worker: {self._failed_starts} in a row failed, the "
-                f"last one {reason}; every node needs this Python, with ray and fbnetv3 in it"
+                f"the Ray cluster starts no workers: {self._failed_starts} in a row failed, and "
+                f"the last one {reason}; install the same Python environment, with ray and "
+                "fbnetv3, on every node"
             )
+        return []
 
-    # what is done with a message, by its kind
-    _takes: ClassVar[dict[str, Callable[..., None]]] = {
-        "ready": _ready,
-        "begun": _begun,
-        "report": _report,
-        "result": _result,
-        "place": _place,
-        "died": _died,
+    # handlers of a worker's messages, by kind
+    _handlers: ClassVar[dict[str, Callable[..., list[Finished]]]] = {
+        "ready": _on_ready,
+        "started": _on_started,
+        "report": _on_report,
+        "result": _on_result,
+        "place": _on_place,
+        "died": _reap,
     }
 
+    def _end_overdue(self) -> list[Finished]:
+        """Kills the workers whose trials take too long; these trials fail."""
+        overdue = [h for h in self._running() if self._limit.is_over(h.trial_start)]
+        finished = []
+        for handle in overdue:
+            self._handles.remove(handle)
+            self._cluster.ray.kill(handle.actor)
+            finished.append(Finished(handle.release(), None, self._limit.reason))
+        return finished
+
     def close(self) -> None:
-        """Ends the workers, which may save what they have, and leaves the cluster."""
+        """Ends the workers after they have saved checkpoints, and leaves the cluster."""
+        self._queue = TrialQueue()
         try:
             self._end_workers()
         finally:
-            here, self._here = self._here, None
-            if here is not None:
-                here.forget()
+            context, self._context = self._context, None
+            if context is not None:
+                context.remove_marker()
             self._cluster.close()
 
     def _end_workers(self) -> None:
-        seats, self._seats = self._seats, []
+        handles, self._handles = self._handles, []
         ray = self._cluster.ray
         try:
-            stops = [seat.actor.stop.remote() for seat in seats if seat.is_ready]
+            stops = [handle.actor.stop.remote() for handle in handles if handle.is_ready]
             if stops:
-                ray.wait(stops, num_returns=len(stops), timeout=PATIENCE_S + 10)
-        finally:  # also at a second Ctrl-C: no checkpoint is waited for
-            for seat in seats:
-                ray.kill(seat.actor)
+                ray.wait(stops, num_returns=len(stops), timeout=GRACE_PERIOD_S + 10)
+        finally:  # A second Ctrl-C, which does not wait for checkpoints, ends here too.
+            for handle in handles:
+                ray.kill(handle.actor)
 
 
-class _Seat:
-    """A worker as the searching process sees it: its actor, and the answer that is waited for.
+class WorkerHandle:
+    """A worker as the searching process sees it.
 
     Attributes:
-        node, address: where it is.
-        is_ready: whether its actor is on a node.
-        has_begun: whether its process has got the trial.
-        begun: when, by the monotonic clock.
-        asked: a reference to its next message; None: it is idle.
+        actor: Ray actor that owns the worker process.
+        node: Id of its node; empty until the actor is ready.
+        address: Address of its node; empty until the actor is ready.
+        is_ready: Whether the actor has been placed on a node.
+        trial: Trial that the worker was given; None while it is idle.
+        has_started: Whether the worker process has received the trial.
+        trial_start: Time at which it received the trial, by the monotonic clock.
+        answer: Reference to the answer that is waited for; None while the worker is idle.
     """
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.node = self.address = ""
-        self.is_ready = self.has_begun = False
-        self.begun = 0.0
+        self.is_ready = self.has_started = False
+        self.trial_start = 0.0
         self.trial: Trial | None = None
-        self.asked: Any = actor.ready.remote()
+        self.answer: Any = actor.ready.remote()
 
     @property
     def is_idle(self) -> bool:
-        """Whether it takes a trial."""
+        """Whether the worker can be given a trial."""
         return self.is_ready and self.trial is None
 
     def start(self, trial: Trial) -> None:
-        """Hands it a trial."""
-        self.trial, self.has_begun = trial, False
-        self.asked = self.actor.start.remote(trial.to_dict())
+        """Gives the worker a trial."""
+        self.trial, self.has_started = trial, False
+        self.answer = self.actor.start.remote(trial.to_dict())
 
-    def ask(self) -> None:
-        """Asks for its next message."""
-        self.asked = self.actor.message.remote()
+    def request_message(self) -> None:
+        """Asks for the next message about the trial."""
+        self.answer = self.actor.message.remote()
 
-    def answer(self, ray: Any) -> tuple[Any, ...]:
-        """Returns the message that came."""
-        found: tuple[Any, ...] = ray.get(self.asked)
-        return found
+    def release(self) -> Trial:
+        """Makes the worker idle; returns the trial that it had."""
+        trial = self.trial
+        assert trial is not None
+        self.trial = self.answer = None
+        return trial

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster; ray is imported when it is made."""
+"""The connection to a Ray cluster; ray is imported when a cluster is constructed."""
 
 from __future__ import annotations
 
@@ -13,61 +13,65 @@ from typing import Any
 
 from fbnetv3.search.errors import SearchError
 
-# For a search on this machine alone: candidates send scores, no arrays, and nobody looks at a
-# dashboard.
+# For a private cluster on this machine: evaluations return scores rather than arrays, and nobody
+# looks at a dashboard.
 _LOCAL = {"include_dashboard": False, "object_store_memory": 100_000_000}
-_KNOCK_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 
 
 class Cluster:
-    """A Ray cluster and what each worker takes of it.
+    """A Ray cluster and the resources that each worker takes of it.
 
     Args:
-        address: of a running one, such as ``10.0.0.1:6379``, or ``auto`` for one on this machine.
-            Empty: that of the environment variable RAY_ADDRESS, else one of this machine's own.
-        cpus: of a worker.
-        gpus: of a worker; None: one where the cluster has any, else none.
+        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on
+            this machine. Empty for the environment variable RAY_ADDRESS or, where that is unset,
+            for a private cluster on this machine.
+        cpus: CPUs of a worker: 0 to 1, or a whole number above.
+        gpus: GPUs of a worker, likewise. None for one GPU if the cluster has any, else none.
+
+    Attributes:
+        ray: The module ray.
 
     Raises:
-        SearchError: ray is not installed, or a number is out of range.
+        SearchError: Ray is not installed, or a number is out of range.
     """
 
     def __init__(self, address: str, cpus: float, gpus: float | None) -> None:
         for name, value in (("cpus", cpus), ("gpus", gpus or 0.0)):
-            # Ray divides one of them, and gives several whole
+            # Ray shares out a single CPU or GPU, but hands out several only whole.
             if not 0 <= value < float("inf") or (value > 1 and value % 1):
                 raise SearchError(
-                    f"a worker's {name}={value}: allowed are 0 to 1, and whole numbers above"
+                    f"{name}={value} per worker: allowed are 0 to 1, and whole numbers above"
                 )
-        self.ray = _imported()
+        self.ray = _import_ray()
         self._address = address or os.environ.get("RAY_ADDRESS", "") or "local"
-        self._asked = {"CPU": cpus, "GPU": gpus}
-        self._each: dict[str, float] = {}
+        self._requested = {"CPU": cpus, "GPU": gpus}
+        self._per_worker: dict[str, float] = {}
         self._is_ours = False
 
     def connect(self) -> None:
-        """Connects, where this program has not done so before.
+        """Connects, unless this program is connected already.
 
         Raises:
-            SearchError: there is no such cluster, or this machine can't hold a worker.
+            SearchError: There is no such cluster, or this machine cannot hold a worker.
         """
         if not self.ray.is_initialized():
             self._init()
             self._is_ours = True
-        has = self.ray.cluster_resources()
-        some = {name: min(1.0, has.get(name, 0.0) // 1) for name in self._asked}
-        self._each = {k: some[k] if v is None else v for k, v in self._asked.items()}
-        lack = self.lack()
-        if lack and self._is_ours and self._address == "local":
-            raise SearchError(f"{lack}; ask for less")
+        total = self.ray.cluster_resources()
+        default = {name: min(1.0, total.get(name, 0.0) // 1) for name in self._requested}
+        self._per_worker = {k: default[k] if v is None else v for k, v in self._requested.items()}
+        problem = self.missing_resources()
+        if problem and self._is_ours and self._address == "local":
+            raise SearchError(f"{problem}; request fewer")
 
     def _init(self) -> None:
         is_local = self._address == "local"
-        if is_local:  # a cluster that we start sends nothing home, unless the user says so
+        if is_local:  # A private cluster reports no usage statistics, unless the user asks for it.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            _knock(self._address)
-            with _own_sigterm():
+            _check_port(self._address)
+            with _keep_sigterm_handler():
                 self.ray.init(
                     address=self._address,
                     log_to_driver=False,
@@ -75,75 +79,81 @@ class Cluster:
                     **(_LOCAL if is_local else {}),
                 )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
-            why = one_line(error.__cause__ or error)  # a token that is asked for is told below
+            reason = one_line(error.__cause__ or error)  # The cause asks for a missing token.
             raise SearchError(
-                f"the Ray cluster {self._address!r} can't be used: {why}; start one "
-                "with 'ray start --head' and give its address (SEARCH.RAY.ADDRESS), or give none "
-                "for one of this machine's own"
+                f"cannot connect to the Ray cluster {self._address!r}: {reason}; start a cluster "
+                "with 'ray start --head' and set SEARCH.RAY.ADDRESS to its address, or leave that "
+                "empty for a private cluster on this machine"
             ) from error
 
-    def lack(self) -> str:
-        """Says that no node could hold a worker; an autoscaler may yet bring one that can."""
+    def missing_resources(self) -> str:
+        """Returns why no current node can hold a worker; empty if one can.
+
+        On a cluster with an autoscaler, a node that can may still join.
+        """
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        if any(all(n.get(k, 0.0) >= v for k, v in self._each.items()) for n in nodes):
+        if any(all(n.get(k, 0.0) >= v for k, v in self._per_worker.items()) for n in nodes):
             return ""
-        has = {f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes}
+        sizes = {f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes}
         return (
-            f"a candidate takes {self._each['CPU']:g} CPUs and {self._each['GPU']:g} GPUs "
-            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), and no node has so many; there are nodes with "
-            f"{', or '.join(sorted(has)) or 'nothing'}"
+            f"a worker takes {self._per_worker['CPU']:g} CPUs and {self._per_worker['GPU']:g} GPUs "
+            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), which no node has; the cluster has nodes with "
+            f"{', '.join(sorted(sizes)) or 'nothing'}"
         )
 
     def actor(self, kind: type, *arguments: Any) -> Any:
         """Starts an actor on a node that has room for it, now or later.
 
-        Two calls to it run at a time: a stop is to be heard while a message is waited for.
+        It handles two calls at a time, so that it can be stopped while a message is waited for.
         """
-        each = {"num_cpus": self._each["CPU"], "num_gpus": self._each["GPU"]}
-        remote = self.ray.remote(**each, max_restarts=0, max_concurrency=2)
+        resources = {"num_cpus": self._per_worker["CPU"], "num_gpus": self._per_worker["GPU"]}
+        remote = self.ray.remote(**resources, max_restarts=0, max_concurrency=2)
         return remote(kind).remote(*arguments)
 
     def is_alive(self, node: str) -> bool:
-        """Whether a node, by its id, is part of the cluster."""
+        """Returns whether the node with this id is part of the cluster."""
         return any(n["NodeID"] == node and n["Alive"] for n in self.ray.nodes())
 
     def close(self) -> None:
-        """Leaves the cluster; one of this machine's own ends. What others began goes on."""
+        """Leaves the cluster, which shuts down a private one.
+
+        A connection that the program had made before stays open.
+        """
         if self._is_ours:
             self._is_ours = False
             self.ray.shutdown()
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keeps what this process does at SIGTERM; Ray has it aborted, with nothing saved."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restores the handler of SIGTERM: Ray sets one that aborts without saving."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        # None: a handler that Python did not set; other threads than the first may set none
+        # None stands for a handler that was not set from Python. Only the main thread may set one.
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the end of an error's text, where Ray says most."""
+    """Returns the last 300 characters of an error on one line; Ray puts the cause last."""
     return " ".join(str(error).split())[-300:]
 
 
-def _knock(address: str) -> None:
-    """Raises an OSError where nothing listens: ray itself would try for minutes."""
+def _check_port(address: str) -> None:
+    """Raises OSError if nothing listens at the address; ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
-def _imported() -> Any:
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
         raise SearchError(
-            "SEARCH.EXECUTOR ray needs ray, which is not installed: pip install 'fbnetv3[ray]', or "
-            "set SEARCH.EXECUTOR local"
+            "SEARCH.EXECUTOR ray needs the package ray: pip install 'fbnetv3[ray]', or set "
+            "SEARCH.EXECUTOR local"
         ) from error
     return ray

@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster: a worker process, and the actor that speaks for it."""
+"""The part of the Ray executor that runs on the nodes: an actor and its worker process."""
 
 from __future__ import annotations
 
@@ -11,108 +11,123 @@ from typing import Any
 from fbnetv3.search.executors.worker import Worker
 from fbnetv3.search.trial import Trial
 
+_SAME_PATH = "must be at the same path on all nodes, on a file system that they share"
+
 
 @dataclass(frozen=True)
-class Here:
-    """What every node must have as the searching process has it.
+class NodeContext:
+    """Folders and variables that every node must have in common with the searching process.
 
     Attributes:
-        folder: the working directory: configs name files relative to it.
-        environment: variables.
-        mark: a file in the shared folder; None: there is no such folder.
+        folder: Working directory; configs name files relative to it.
+        environment: Environment variables of the workers.
+        marker: File in the shared folder by which a node recognises that folder; None if
+            evaluations write no files.
     """
 
     folder: str
     environment: dict[str, str]
-    mark: Path | None
+    marker: Path | None
 
     @classmethod
-    def made(cls, shared: Path | None) -> Here:
-        """Describes this process, and leaves a mark in the shared folder."""
-        # a name that is new each time: no node's cache of the folder knows that it is not there
-        mark = None if shared is None else shared / f".ray_{uuid.uuid4().hex}"
-        if mark is not None:
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-        named = {k: v for k, v in os.environ.items() if k.startswith("FBNETV3_")}
-        return cls(os.getcwd(), named, mark)
+    def create(cls, shared: Path | None) -> NodeContext:
+        """Describes this process, and writes a marker file to the shared folder."""
+        # The name is new each time: a network file system may have cached that an old one is gone.
+        marker = None if shared is None else shared / f".ray_{uuid.uuid4().hex}"
+        if marker is not None:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        variables = {k: v for k, v in os.environ.items() if k.startswith("FBNETV3_")}
+        return cls(os.getcwd(), variables, marker)
 
-    def forget(self) -> None:
-        """Removes the mark."""
-        if self.mark is not None:
-            self.mark.unlink(missing_ok=True)
+    def remove_marker(self) -> None:
+        """Deletes the marker file."""
+        if self.marker is not None:
+            self.marker.unlink(missing_ok=True)
 
-    def complaint(self, node: str) -> str | None:
-        """Says what a node lacks, asked there; None: nothing."""
-        rule = "must be at the same path on all nodes, on a file system that they share"
+    def problem_on(self, node: str) -> str | None:
+        """Returns what the node that calls this lacks, for an error message; None if nothing.
+
+        Args:
+            node: Address of the calling node.
+        """
         if not Path(self.folder).is_dir():
             return (
-                f"node {node} has no folder {self.folder}, the search's working directory: it "
-                f"{rule}; start the search in one that is"
+                f"node {node} has no folder {self.folder}, the working directory of the search: it "
+                f"{_SAME_PATH}; start the search in such a folder"
             )
-        if self.mark is None:
+        if self.marker is None:
             return None
-        if not self.mark.exists():
+        if not self.marker.exists():
             return (
-                f"node {node} does not see the run folder {self.mark.parent}, in which candidates "
-                f"keep their checkpoints: it {rule}; set OUTPUT_DIR to one that is"
+                f"node {node} does not see the run folder {self.marker.parent}, in which "
+                f"candidates keep their checkpoints: it {_SAME_PATH}; set OUTPUT_DIR to such a "
+                "folder"
             )
-        if not os.access(self.mark.parent, os.W_OK):
-            return f"node {node} can't write to the run folder {self.mark.parent}; allow it there"
+        if not os.access(self.marker.parent, os.W_OK):
+            return (
+                f"node {node} cannot write to the run folder {self.marker.parent}; grant write "
+                "access there"
+            )
         return None
 
 
-class Keeper:
-    """The actor: keeps a worker process on its node and passes on what that says.
+class WorkerActor:
+    """Ray actor that owns a worker process on its node and passes on its messages.
 
-    A process of its own, since signals, which let a training save, reach the main thread only,
-    and since its death leaves somebody here who can say how it died.
+    Evaluations need a process of their own: signals, upon which a training saves a checkpoint,
+    reach only the main thread of a process, and the actor outlives the worker to report its death.
+
+    Args:
+        payload: Evaluation function, pickled by cloudpickle.
+        threads: Value of OMP_NUM_THREADS in the worker.
+        context: Folders and variables of the searching process.
     """
 
-    def __init__(self, payload: bytes, threads: int, here: Here) -> None:
-        self._payload, self._threads, self._here = payload, threads, here
+    def __init__(self, payload: bytes, threads: int, context: NodeContext) -> None:
+        self._payload, self._threads, self._context = payload, threads, context
         self._worker: Worker | None = None
         self._is_stopped = False
 
     def ready(self) -> tuple[Any, ...]:
-        """Answers once there is room for it on a node: its id, address, and what it lacks."""
+        """Returns id, address and problem of the node, once the actor has been placed on one."""
         import ray
 
         address = ray.util.get_node_ip_address()
         node = ray.get_runtime_context().get_node_id()
-        return "ready", node, address, self._here.complaint(address)
+        return "ready", node, address, self._context.problem_on(address)
 
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
-        """Hands a trial to the process; starts one where there is none, or none any more."""
+        """Gives a trial to the worker process; starts the process if there is none alive."""
         if self._worker is None or not self._worker.process.is_alive():
             os.environ.update(self._environment())
-            self._worker = Worker(self._payload, self._threads, self._here.folder)
+            self._worker = Worker(self._payload, self._threads, self._context.folder)
         self._worker.start(Trial.from_dict(trial))
-        return ("begun",)
+        return ("started",)
 
     def _environment(self) -> dict[str, str]:
         import ray
 
-        found = {**self._here.environment, "OMP_NUM_THREADS": str(self._threads)}
-        if not ray.get_gpu_ids():  # Ray hides GPUs from those only that it gives one
-            found["CUDA_VISIBLE_DEVICES"] = ""
-        return found
+        variables = {**self._context.environment, "OMP_NUM_THREADS": str(self._threads)}
+        if not ray.get_gpu_ids():  # Ray hides the GPUs only from actors that were given one.
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        return variables
 
     def message(self) -> tuple[Any, ...]:
-        """Returns the next report, how the trial ended, or the cause of the process's death."""
+        """Waits for the next message: a report, the result, or the cause of the process's death."""
         worker = self._worker
         assert worker is not None
         try:
-            found: tuple[Any, ...] = worker.connection.recv()
+            message: tuple[Any, ...] = worker.connection.recv()
         except (EOFError, OSError):
-            # while it is stopped, another thread waits for its end
+            # During stop() another thread waits for the end of the process.
             return "died", "was stopped" if self._is_stopped else worker.cause_of_death()
-        if found[0] != "report":
+        if message[0] != "report":
             worker.trial = None
-        return found
+        return message
 
     def stop(self) -> None:
-        """Ends the process, which may save what it has."""
+        """Ends the process after it has saved a checkpoint."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.stop()

@@ -1,4 +1,4 @@
-"""A worker process and the trial that it evaluates."""
+"""A worker process on this machine and the trial that it evaluates."""
 
 from __future__ import annotations
 
@@ -11,59 +11,68 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from fbnetv3.search.errors import PlaceError, SearchError
-from fbnetv3.search.executors.base import PATIENCE_S, Evaluate, Finished, _attempt, describe
-from fbnetv3.search.executors.orphans import die_with_parent, may_have_children
+from fbnetv3.search.executors.base import GRACE_PERIOD_S, Evaluate, Finished, attempt, describe
+from fbnetv3.search.executors.orphans import allow_children, die_with_parent
 from fbnetv3.search.trial import Trial
 
 
 class Worker:
-    """A process on this machine and the trial it works on.
+    """A process on this machine that evaluates one trial at a time.
 
     Args:
-        payload: the evaluation, pickled by cloudpickle.
-        threads: its OMP_NUM_THREADS.
-        folder: its working directory.
+        payload: Evaluation function, pickled by cloudpickle.
+        threads: Value of OMP_NUM_THREADS in the process.
+        folder: Working directory of the process.
+
+    Attributes:
+        connection: This end of the pipe to the process.
+        process: The process.
+        trial: Trial that it evaluates; None while it is idle.
+        trial_start: Time at which it was given the trial, by the monotonic clock.
     """
 
     def __init__(self, payload: bytes, threads: int, folder: str) -> None:
         context = mp.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, worker_end = context.Pipe()
         self.trial: Trial | None = None
-        self.begun = 0.0
+        self.trial_start = 0.0
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, payload, threads, folder), daemon=True
+            target=_work, args=(worker_end, payload, threads, folder), daemon=True
         )
         self.process.start()
-        theirs.close()
+        worker_end.close()
 
     def start(self, trial: Trial) -> None:
-        """Hands a trial to the process."""
-        self.trial, self.begun = trial, time.monotonic()
+        """Gives the process a trial."""
+        self.trial, self.trial_start = trial, time.monotonic()
         try:
             self.connection.send(trial.to_dict())
         except OSError:
-            return  # dead already: noticed when its answer is waited for
+            return  # The process is dead; reading its answer will tell.
 
-    def take(self, message: tuple[Any, ...], finished: Finished) -> None:
-        """Takes a report or a result.
+    def handle(self, message: tuple[Any, ...]) -> list[Finished]:
+        """Handles a message that was read from the connection.
+
+        Returns:
+            The trial if it has finished, [] after a report.
 
         Raises:
-            PlaceError: it is neither, since the trial can't be evaluated here.
+            PlaceError: The trial cannot be evaluated because of a disk fault.
         """
         trial = self.trial
         assert trial is not None
         kind, *content = message
         if kind == "report":
             trial.report(*content)
-            return
+            return []
         self.trial = None
         if kind == "place":
             raise PlaceError(*content)
-        finished(trial, *content)
+        return [Finished(trial, *content)]
 
     def cause_of_death(self) -> str:
-        """Returns how the process ended, as words that follow "its worker"."""
-        self.process.join(PATIENCE_S)
+        """Returns how the process ended, as a predicate such as ``was ended by SIGKILL``."""
+        self.process.join(GRACE_PERIOD_S)
         code = self.process.exitcode
         if code is not None and code < 0:
             return f"was ended by {signal.Signals(-code).name}"
@@ -76,25 +85,25 @@ class Worker:
         self.connection.close()
 
     def join(self) -> None:
-        """Waits for its end, and ends it where that takes too long."""
-        self.process.join(PATIENCE_S)
+        """Waits until the process has ended; kills it after the grace period."""
+        self.process.join(GRACE_PERIOD_S)
         if self.process.is_alive():
             self.kill()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Kills the process."""
         self.process.kill()
         self.process.join()
 
 
 def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> None:
-    """What a worker does: evaluates trials until the searching process hangs up."""
-    os.setsid()  # Ctrl-C is for the searching process, which tells its workers to stop
+    """Evaluates trials until the searching process closes the connection."""
+    os.setsid()  # Ctrl-C reaches the searching process only, which then stops its workers.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.chdir(folder)
-    may_have_children()
+    allow_children()
     die_with_parent()
-    evaluate = _unpacked(payload)
+    evaluate = _unpickle(payload)
     while True:
         try:
             trial = Trial.from_dict(connection.recv())
@@ -103,29 +112,30 @@ def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> 
         trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
         try:
             connection.send(_outcome(evaluate, trial))
-        except (KeyboardInterrupt, OSError):  # asked to stop, or nobody listens any more
+        except (KeyboardInterrupt, OSError):  # It was asked to stop, or nobody reads any more.
             os._exit(1)
 
 
 def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
-    """Evaluates a trial; returns the message of its end."""
+    """Evaluates a trial; returns the last message about it."""
     try:
-        return "result", *_attempt(evaluate, trial)
+        finished = attempt(evaluate, trial)
     except PlaceError as error:
         return "place", str(error)
+    return "result", finished.score, finished.reason
 
 
-def _unpacked(payload: bytes) -> Evaluate:
-    """Returns the evaluation; where it can't be unpacked, one that says so for each trial."""
+def _unpickle(payload: bytes) -> Evaluate:
+    """Returns the evaluation function, or one that fails each trial if it cannot be unpickled."""
     import cloudpickle
 
     try:
         evaluate: Evaluate = cloudpickle.loads(payload)
-    except Exception as error:  # of the user's modules: any
-        reason = f"the evaluation can't be started in a worker: {describe(error)}"
+    except Exception as error:  # the user's modules may raise anything
+        reason = f"a worker cannot unpickle the evaluation function: {describe(error)}"
 
-        def complain(trial: Trial) -> float | None:
+        def fail(trial: Trial) -> float | None:
             raise SearchError(reason)
 
-        return complain
+        return fail
     return evaluate

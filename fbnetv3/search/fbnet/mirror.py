@@ -1,4 +1,4 @@
-"""Candidates' folders at a URI, for workers that share no disk."""
+"""Candidate folders that are mirrored to a URI, for workers that share no disk."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fbnetv3.errors import first_line
 from fbnetv3.search.errors import PlaceError
 
 _log = logging.getLogger(__name__)
-_LATE, _LAST = "checkpoint_", "result.json"
-"""A checkpoint goes up after the scores of the epochs before it, and the result after all: what is
-found has what it stands for."""
+_CHECKPOINT, _RESULT = "checkpoint_", "result.json"
+"""Files that are uploaded last: a checkpoint after the scores of the epochs before it, and the
+result after everything else, so that a file at the URI never lacks those that it refers to."""
 
 
 def is_uri(place: str) -> bool:
-    """Tells ``s3://bucket/run`` from the path of a folder."""
+    """Returns whether a place is a URI such as ``s3://bucket/run`` rather than a path."""
     return "://" in place
 
 
 class Mirror:
-    """A place that fsspec knows, as ``s3://`` and ``file://``, by candidate.
+    """A folder at a URI, with one subfolder per candidate.
 
     Args:
-        uri: of the place.
+        uri: URI that fsspec supports, such as ``s3://bucket/run`` or ``file:///path``.
 
     Raises:
-        PlaceError: there is no such kind of place, or its driver is not installed.
+        PlaceError: The kind of URI is unknown, or its driver is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -38,37 +39,37 @@ class Mirror:
 
         self._uri = uri
         try:
-            # listings of an hour ago would miss what another node has written since
+            # A cached listing would miss files that another node has written since.
             self._files, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-        except Exception as error:  # drivers raise all kinds
+        except Exception as error:  # drivers may raise anything
             raise PlaceError(
-                f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI that fsspec knows "
-                "and has a driver for (s3://: pip install s3fs)"
+                f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI for which fsspec has "
+                "a driver (s3://: pip install s3fs)"
             ) from error
 
     def check(self) -> None:
-        """Writes a small file and removes it.
+        """Writes a small file and deletes it.
 
         Raises:
-            PlaceError: that can't be done.
+            PlaceError: The URI cannot be written.
         """
         name = f"{self._root}/.probe_{uuid.uuid4().hex}"
         try:
             self._files.makedirs(self._root, exist_ok=True)
             self._files.pipe_file(name, b"fbnetv3")
             self._files.rm_file(name)
-        except Exception as error:  # drivers raise all kinds
-            raise self._error("written", error) from error
+        except Exception as error:  # drivers may raise anything
+            raise self._error("write", error) from error
 
     @contextmanager
     def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:
-        """Yields a temporary folder with what the place holds of a candidate, and how to keep it.
+        """Yields a temporary copy of a candidate's folder, and the means to upload its changes.
 
         Args:
-            name: of the candidate.
+            name: Name of the candidate.
 
         Raises:
-            PlaceError: the place can't be read.
+            PlaceError: The URI cannot be read.
         """
         with tempfile.TemporaryDirectory(prefix="fbnetv3_") as temporary:
             folder = Path(temporary) / name
@@ -76,69 +77,69 @@ class Mirror:
             copy = Copy(self._files, f"{self._root}/{name}", folder)
             try:
                 copy.pull()
-            except Exception as error:  # drivers raise all kinds
+            except Exception as error:  # drivers may raise anything
                 raise self._error("read", error) from error
             yield folder, copy
 
-    def _error(self, verb: str, error: Exception) -> PlaceError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return PlaceError(f"SEARCH.CANDIDATES={self._uri!r} can't be {verb}: {reason}")
+    def _error(self, action: str, error: Exception) -> PlaceError:
+        return PlaceError(f"cannot {action} SEARCH.CANDIDATES={self._uri!r}: {first_line(error)}")
 
 
 class Copy:
-    """A folder here, and what a place has of it.
+    """A local copy of a remote folder.
 
     Args:
-        files: fsspec's file system.
-        there: path in it.
-        here: the folder.
+        files: File system of fsspec.
+        remote: Path of the remote folder in that file system.
+        local: Path of the local folder.
     """
 
-    def __init__(self, files: Any, there: str, here: Path) -> None:
-        self._files, self._there, self._here = files, there, here
-        self._kept: dict[str, tuple[int, int]] = {}
+    def __init__(self, files: Any, remote: str, local: Path) -> None:
+        self._files, self._remote, self._local = files, remote, local
+        self._uploaded: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> None:
-        """Copies here what is there."""
+        """Downloads the remote files."""
         self._files.invalidate_cache()
-        if not self._files.isdir(self._there):
+        if not self._files.isdir(self._remote):
             return
-        for path in self._files.ls(self._there, detail=False):
+        for path in self._files.ls(self._remote, detail=False):
             name = path.rsplit("/", 1)[-1]
             if name.startswith("."):
-                self._files.rm_file(path)  # half of a file, of a worker that died
+                self._files.rm_file(path)  # incomplete upload of a worker that died
                 continue
-            self._files.get_file(path, str(self._here / name))
-            self._kept[name] = _state(self._here / name)
+            self._files.get_file(path, str(self._local / name))
+            self._uploaded[name] = _version(self._local / name)
 
     def try_push(self) -> None:
-        """As :meth:`push`; what fails is logged, and done with the next one."""
+        """Calls :meth:`push`; a failure is logged, and the next call makes up for it."""
         try:
             self.push()
-        except Exception as error:  # drivers raise all kinds; a training is worth more than a copy
-            _log.warning("%s could not be copied to %s: %s", self._here.name, self._there, error)
+        except Exception as error:  # drivers may raise anything, and the training must go on
+            _log.warning("cannot copy %s to %s: %s", self._local.name, self._remote, error)
 
     def push(self) -> None:
-        """Brings the place up to date: what changed, each file whole or not at all."""
-        found = {path.name: path for path in self._here.iterdir() if path.name[0] != "."}
-        self._files.makedirs(self._there, exist_ok=True)
-        for name, path in sorted(found.items(), key=_turn):
-            state = _state(path)
-            if self._kept.get(name) == state:
+        """Uploads the changed files, each completely or not at all, and deletes removed ones."""
+        paths = {path.name: path for path in self._local.iterdir() if path.name[0] != "."}
+        self._files.makedirs(self._remote, exist_ok=True)
+        for name in sorted(paths, key=_upload_order):
+            version = _version(paths[name])
+            if self._uploaded.get(name) == version:
                 continue
-            part = f"{self._there}/.{name}.{uuid.uuid4().hex}"
-            self._files.put_file(str(path), part)
-            self._files.mv(part, f"{self._there}/{name}")
-            self._kept[name] = state
-        for name in [name for name in self._kept if name not in found]:
-            self._files.rm_file(f"{self._there}/{name}")
-            del self._kept[name]
+            partial = f"{self._remote}/.{name}.{uuid.uuid4().hex}"
+            self._files.put_file(str(paths[name]), partial)
+            self._files.mv(partial, f"{self._remote}/{name}")
+            self._uploaded[name] = version
+        for name in [name for name in self._uploaded if name not in paths]:
+            self._files.rm_file(f"{self._remote}/{name}")
+            del self._uploaded[name]
 
 
-def _turn(item: tuple[str, Path]) -> tuple[bool, bool]:
-    return item[0] == _LAST, item[0].startswith(_LATE)
+def _upload_order(name: str) -> tuple[bool, bool]:
+    return name == _RESULT, name.startswith(_CHECKPOINT)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
+def _version(path: Path) -> tuple[int, int]:
+    """Returns modification time and size, by which a changed file is recognised."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size

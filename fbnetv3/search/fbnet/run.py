@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from fbnetv3.search.fbnet.run_folder import RunFolder
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.result import SearchResult
-    from fbnetv3.search.storage.batch_log import Logged
+    from fbnetv3.search.storage.batch_log import LoggedSearch
 
 
-def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> JointNAS:
+def _build(cfg: Any, *, executor: Executor | None = None) -> JointNAS:
     """Makes the search that a config describes, on the storage of its folder."""
     from fbnetv3.arch.latency import LatencyTable
     from fbnetv3.search.fbnet.config import settings_from_config
@@ -49,7 +49,6 @@ def _build(cfg: Any, *, executor: Executor | None = None, watch: Any = None) -> 
         executor=executor,
         storage=_storage(cfg),
         study=node.STUDY,
-        watch=watch,
     )
 
 
@@ -106,7 +105,7 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         place = f"{node.CANDIDATES.rstrip('/')}/{name}"
     if is_uri(place):
         Mirror(place).check()
-    watch.search = search = _build(cfg, executor=executor, watch=watch)
+    search = _build(cfg, executor=executor)
     for line in _plan_lines(cfg, search):
         progress.say(line)
     if logged is not None:
@@ -120,13 +119,13 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
         progress.say(f"going on after {len(finished)} finished trials")
         progress.replayed(finished)
     with progress:
-        result = search.run(TrainEvaluator(cfg.dump(), place))
-    watch.keep()  # what a kill kept from the log
+        result = search.run(TrainEvaluator(cfg.dump(), place), callbacks=[watch])
+    watch.keep(search)  # what a kill kept from the log
     _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)
 
 
-def _read_log(folder: str, scored_by: dict[str, Any]) -> Logged:
+def _read_log(folder: str, scored_by: dict[str, Any]) -> LoggedSearch:
     """Returns a log to restore.
 
     Raises:

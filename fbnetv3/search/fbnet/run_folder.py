@@ -84,7 +84,7 @@ class RunFolder:
                 f"{self.path} is in use by {owner}; wait for it, or choose another OUTPUT_DIR"
             ),
         )
-        lock.hold()
+        lock.acquire()
         try:
             yield
         finally:

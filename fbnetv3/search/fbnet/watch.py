@@ -1,4 +1,4 @@
-"""What the command line does at each event of a search."""
+"""The callback with which the command line follows a search."""
 
 from __future__ import annotations
 
@@ -9,44 +9,39 @@ if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.report.progress import SearchProgress
     from fbnetv3.search.storage.batch_log import BatchLog
-    from fbnetv3.search.trial import Trial
+    from fbnetv3.search.trial import Event
 
 
 class RunWatch:
-    """Shows the events, a report card before each batch, and keeps finished batches in the log.
+    """Callback of ``JointNAS.run`` that shows progress and logs finished batches.
 
-    For ``JointNAS(watch=...)``.
+    Before each batch it shows the predictor's report card.
 
     Args:
-        progress: shows.
-        log: keeps.
-        scored_by: what the scores follow from, for the log.
-
-    Attributes:
-        search: that is watched; to be set when it is made.
+        progress: Display of the events.
+        log: Log of the finished batches.
+        scored_by: Config values that the scores depend on, stored in the log.
     """
-
-    search: JointNAS
 
     def __init__(self, progress: SearchProgress, log: BatchLog, scored_by: dict[str, Any]) -> None:
         self._progress, self._log, self._scored_by = progress, log, scored_by
-        self._rounds: set[int] = set()
-        self._running: Counter[int] = Counter()  # trials by batch
+        self._batches: set[int] = set()
+        self._running: Counter[int] = Counter()  # unfinished trials by batch
 
-    def __call__(self, event: str, trial: Trial) -> None:
-        """Takes an event of a trial."""
-        if event == "start" and trial.batch not in self._rounds:
-            self._rounds.add(trial.batch)
-            result = self.search.result()
+    def __call__(self, search: JointNAS, event: Event) -> None:
+        """Handles an event of a trial."""
+        batch = event.trial.batch
+        if event.kind == "start" and batch not in self._batches:
+            self._batches.add(batch)
+            result = search.result()
             self._progress.rescore(result.trials)
             if result.cards:
                 self._progress.say(f"round {len(result.cards)}: {result.cards[-1]}")
-        self._progress(event, trial)
-        self._running[trial.batch] += {"start": 1, "finish": -1}.get(event, 0)
-        if event == "finish" and not self._running[trial.batch]:
-            self.keep()
+        self._progress.show(event)
+        self._running[batch] += {"start": 1, "finish": -1}.get(event.kind, 0)
+        if event.kind == "finish" and not self._running[batch]:
+            self.keep(search)
 
-    def keep(self) -> None:
-        """Writes the batches that are finished and not in the log yet."""
-        search = self.search
+    def keep(self, search: JointNAS) -> None:
+        """Writes the finished batches that the log lacks."""
         self._log.write(search.trials, search.settings, search.order, self._scored_by)

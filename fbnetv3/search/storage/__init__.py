@@ -1,1 +1,1 @@
-"""Where trials are kept: Optuna storages, locks, the batch log, warm starts."""
+"""Storage of trials: memory or an Optuna storage, its lock, the batch log, warm starts."""

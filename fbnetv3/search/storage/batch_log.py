@@ -1,4 +1,4 @@
-"""Finished batches as small compressed files: a search goes on from them alone."""
+"""A log of finished batches as small compressed files, from which alone a search can continue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,85 +17,90 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.trial import Trial, trial_from_json, trial_to_json
 
 _FORMAT = 1
-_MOST_BYTES = 2**28
-"""What a batch of others may have, unpacked: some 30,000 trials."""
+_ORDER = "notes"
+"""Key of the order in which batches were proposed, in the first line of a file."""
+_MAX_BYTES = 2**28
+"""Maximum size of an unpacked file, some 30,000 trials: a guard against untrusted files."""
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
+_NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
+RUNNING_AT = "running_at_batch_"
+"""Prefix of the keys of :attr:`LoggedSearch.order`; the number of the batch follows."""
 
 
-class Logged(NamedTuple):
-    """What a log holds.
+class LoggedSearch(NamedTuple):
+    """Content of a log.
 
     Attributes:
-        config: what its scores follow from, by key; {} where only the engine was used.
-        settings: of the search, as :attr:`JointNAS.settings`.
-        notes: of the order in which batches were proposed; see :attr:`JointNAS.order`.
-        trials: finished ones, by number.
+        settings: Settings of the search, as :attr:`JointNAS.settings` returns them.
+        order: Numbers of the trials that were running when a batch was proposed, by
+            ``running_at_batch_N``, as :attr:`JointNAS.order` returns them. {} unless the search
+            proposes ahead.
+        trials: Finished trials, by number.
+        config: Config values that the scores depend on, by key; {} if the search has no config.
     """
 
     settings: dict[str, Any]
-    notes: dict[str, Any]
+    order: dict[str, Any]
     trials: list[Trial]
     config: dict[str, Any] = {}
 
 
-_NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
-RUNNING_AT = "running_at_batch_"
-"""Begins the note of which trials ran when a batch was proposed, where the search went ahead."""
+def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
+    """Returns the part of a search with trials ahead that can be repeated from its log.
 
-
-def repeatable(logged: Logged, batch_size: int) -> Logged:
-    """Returns what can be repeated of a search with trials ahead.
-
-    A batch was proposed from results of others that were not finished as a whole, and so are not
-    in the log: it is left out, and those after it.
+    A batch may have been proposed from results of trials whose own batches had not finished, and
+    which the log therefore lacks. Such a batch and all later ones are left out.
 
     Args:
-        logged: of it.
-        batch_size: of a batch of stage 1.
+        logged: Content of the log.
+        batch_size: Batch size of stage 1.
     """
-    known, notes = {t.number for t in logged.trials}, {}
-    for number in range(1, len(logged.notes) + 1):
-        name = f"{RUNNING_AT}{number}"
-        # a batch is smaller where the space was exhausted: what follows it says where it ended
-        own = [t.number for t in logged.trials if t.batch == number]
-        before = min(own, default=number * batch_size)
-        seen = set(range(before)) - set(logged.notes.get(name, ()))
-        if name not in logged.notes or not seen <= known:
+    known, order = {t.number for t in logged.trials}, {}
+    for batch in range(1, len(logged.order) + 1):
+        key = f"{RUNNING_AT}{batch}"
+        # An exhausted space makes earlier batches smaller: the first trial number tells.
+        numbers = [t.number for t in logged.trials if t.batch == batch]
+        proposed_before = range(min(numbers, default=batch * batch_size))
+        finished_before = set(proposed_before) - set(logged.order.get(key, ()))
+        if key not in logged.order or not finished_before <= known:
             break
-        notes[name] = logged.notes[name]
-    trials = [t for t in logged.trials if t.batch <= len(notes)]
-    return Logged(logged.settings, notes, trials)
+        order[key] = logged.order[key]
+    trials = [t for t in logged.trials if t.batch <= len(order)]
+    return LoggedSearch(logged.settings, order, trials)
 
 
 class BatchLog:
-    """A folder with a file for each finished batch, to be kept where a run's machine may be lost.
+    """A folder with one file per finished batch, to be kept apart from the machine of the search.
 
-    A file is written once, without the time of day: a repository gets one new file a
-    batch, some hundred bytes a trial. Of the notes it has those that no file before it has.
+    Each file is written once and contains no time of day, so that a version control system sees
+    one new file per batch with some hundred bytes per trial. A file holds the part of the order
+    that earlier files lack.
 
     Args:
-        path: of the folder.
+        path: Path of the folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._noted: set[str] | None = None
+        self._written_order: set[str] | None = None
 
     def write(
         self,
         trials: Sequence[Trial],
         settings: Mapping[str, Any],
-        notes: Mapping[str, Any],
+        order: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the batches that are finished and have no file yet.
+        """Writes the batches that have finished and have no file yet.
 
         Args:
-            trials: all that were proposed.
-            settings, notes, config: see :class:`Logged`.
+            trials: All proposed trials.
+            settings: Settings of the search; see :class:`LoggedSearch`.
+            order: Order of the batches; see :class:`LoggedSearch`.
+            config: Config values that the scores depend on; None for a search without a config.
 
         Raises:
-            WriteError: the folder can't be written.
+            WriteError: The folder cannot be written.
         """
         batches: dict[int, list[Trial]] = {}
         for trial in trials:
@@ -104,51 +109,45 @@ class BatchLog:
             path = self.path / f"batch_{number:03d}.jsonl.gz"
             if path.exists() or any(t.state == "running" for t in batch):
                 continue
-            noted = self._names()
-            head = {
-                "format": _FORMAT,
-                "config": config or {},
-                "settings": settings,
-                "notes": {name: note for name, note in notes.items() if name not in noted},
-            }
-            lines = [json.dumps(head), *(trial_to_json(t) for t in batch)]
-            with atomic_write(path) as temporary:
-                # without the time of day
-                packed = gzip.compress("\n".join(lines).encode(), mtime=0)
-                temporary.write_bytes(packed)
-            noted.update(notes)
+            written = self._order_keys()
+            new_order = {key: value for key, value in order.items() if key not in written}
+            head = {"format": _FORMAT, "config": config or {}, "settings": settings}
+            _write(path, {**head, _ORDER: new_order}, batch)
+            written.update(order)
 
-    def _names(self) -> set[str]:
-        """Returns the names of the notes that the files have."""
-        if self._noted is None:
-            self._noted = {name for path in self._paths() for name in _read(path).notes}
-        return self._noted
+    def _order_keys(self) -> set[str]:
+        """Returns the keys of the order that the files hold."""
+        if self._written_order is None:
+            self._written_order = {key for path in self._paths() for key in _read(path).order}
+        return self._written_order
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Refuses a folder whose batches are not this search's.
+        """Checks that the logged batches belong to a search.
 
         Args:
-            trials: finished ones that the search knows.
+            trials: Finished trials in the storage of the search.
 
         Raises:
-            SearchError: a file holds others, or is none.
+            SearchError: A file holds trials that the storage lacks, or cannot be read.
         """
         known = {t.number: trial_to_json(t) for t in trials}
         for path in self._paths():
             if any(known.get(t.number) != trial_to_json(t) for t in _read(path).trials):
                 raise SearchError(
-                    f"{path} holds trials that the search's storage has not: it was replaced, or "
-                    f"lost; move {self.path} away, and take it over with --restore, or begin anew"
+                    f"{path} holds trials that the storage of the search lacks: the storage was "
+                    f"replaced or lost. Move {self.path} away; then restore the search from it "
+                    "with --restore, or start from scratch"
                 )
 
-    def read(self) -> Logged:
-        """Returns what the files hold.
+    def read(self) -> LoggedSearch:
+        """Returns the content of all files.
 
         Raises:
-            SearchError: there are none, one is no such file, or they are of several searches.
+            SearchError: The folder has no files of a log, a file cannot be read, or the files
+                belong to several searches.
         """
         paths = self._paths()
         if not paths:
@@ -160,44 +159,65 @@ class BatchLog:
         for path, part in zip(paths, parts, strict=True):
             if (part.settings, part.config) != (parts[0].settings, parts[0].config):
                 raise SearchError(
-                    f"{path} is of another search than {paths[0].name} beside it: its settings "
-                    "differ; keep the files of one search in a folder"
+                    f"{path} and {paths[0].name} belong to different searches: their settings "
+                    "differ; keep only the files of one search in a folder"
                 )
-        notes = {key: value for part in parts for key, value in part.notes.items()}
+        order = {key: value for part in parts for key, value in part.order.items()}
         trials = sorted((t for part in parts for t in part.trials), key=lambda t: t.number)
-        if not notes:
-            # each batch was proposed from all before it: beyond a file that is missing none counts
-            whole = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
-            trials = [t for t in trials if t.batch < whole]
-        return Logged(parts[0].settings, notes, trials, parts[0].config)
+        if not order:
+            # Each batch was proposed from all earlier ones, so a missing file ends what is known.
+            complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
+            trials = [t for t in trials if t.batch < complete]
+        return LoggedSearch(parts[0].settings, order, trials, parts[0].config)
 
 
 def _number(path: Path) -> int:
+    """Returns the number of a file's batch."""
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
 
 
-def _read(path: Path) -> Logged:
+def _write(path: Path, head: Mapping[str, Any], batch: Iterable[Trial]) -> None:
+    lines = [json.dumps(head), *(trial_to_json(trial) for trial in batch)]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def _read(path: Path) -> LoggedSearch:
+    """Returns the content of one file.
+
+    Raises:
+        SearchError: The file is not a batch of a log.
+    """
     try:
-        with open_regular(path, _MOST_BYTES) as packed, gzip.open(packed) as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise ValueError(f"it holds more than {_MOST_BYTES} bytes")
-        lines = io.StringIO(text.decode("utf-8"))
+        lines = io.StringIO(_unpack(path).decode("utf-8"))
         head = json.loads(lines.readline())
-        if head["format"] != _FORMAT:
-            raise ValueError(f"its format is {head['format']!r}, this program reads {_FORMAT}")
-        if not all(isinstance(head[key], dict) for key in ("config", "settings", "notes")):
-            raise ValueError("its first line has no config, settings and notes")
-        for name, value in head["notes"].items():
-            is_list = isinstance(value, list) and all(isinstance(n, int) for n in value)
-            if not re.fullmatch(rf"{RUNNING_AT}\d+", name) or not is_list:
-                raise ValueError(f"its note {name[:40]!r} is none of the order of batches")
+        _check_head(head)
         trials = [trial_from_json(row.strip(), "log") for row in lines]
         if any(t.batch != _number(path) for t in trials):
             raise ValueError("it holds trials of another batch")
-        return Logged(head["settings"], head["notes"], trials, head["config"])
+        return LoggedSearch(head["settings"], head[_ORDER], trials, head["config"])
     except (*_UNREADABLE, SearchError) as error:
-        told = str(error) or type(error).__name__
-        raise SearchError(f"{path} is no log of a batch: {told}; leave it out") from error
+        reason = str(error) or type(error).__name__
+        raise SearchError(f"{path} is not a batch of a log: {reason}; remove it") from error
+
+
+def _unpack(path: Path) -> bytes:
+    with open_regular(path, _MAX_BYTES) as packed, gzip.open(packed) as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it holds more than {_MAX_BYTES} bytes")
+    return content
+
+
+def _check_head(head: Mapping[str, Any]) -> None:
+    """Raises ValueError or KeyError if the first line of a file is not one of this format."""
+    if head["format"] != _FORMAT:
+        raise ValueError(f"its format is {head['format']!r}, but this program reads {_FORMAT}")
+    if not all(isinstance(head[key], dict) for key in ("config", "settings", _ORDER)):
+        raise ValueError("its first line lacks config, settings and notes")
+    for key, value in head[_ORDER].items():
+        is_list = isinstance(value, list) and all(isinstance(n, int) for n in value)
+        if not re.fullmatch(rf"{RUNNING_AT}\d+", key) or not is_list:
+            raise ValueError(f"its note {key[:40]!r} does not describe the order of batches")

@@ -1,4 +1,4 @@
-"""The database behind an Optuna URL: how it is opened, and what is asked of it before that."""
+"""The database behind an Optuna URL: how it is opened, and checks before it is opened."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from fbnetv3.search.errors import SearchError
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
-_BUSY_S = 120.0
-"""Patience with a SQLite file that another program has locked."""
+_SQLITE_TIMEOUT_S = 120.0
+"""Seconds to wait for a SQLite file that another program has locked."""
 _MEMORY = ":memory:"
 
 
 def with_driver(url: str) -> URL:
-    """Returns a parsed URL with the driver that the extra ``postgres`` brings.
+    """Returns a parsed URL; PostgreSQL gets the driver that the extra ``postgres`` installs.
 
-    What SQLAlchemy takes where none is named differs between its versions.
+    SQLAlchemy's default driver differs between its versions.
     """
     parsed = make_url(url)
-    is_open = parsed.drivername == "postgresql"
-    return parsed.set(drivername="postgresql+psycopg") if is_open else parsed
+    has_default_driver = parsed.drivername == "postgresql"
+    return parsed.set(drivername="postgresql+psycopg") if has_default_driver else parsed
 
 
 def without_password(url: str) -> str:
-    """Returns a URL as it may be printed."""
+    """Returns a URL with its password masked, for messages."""
     try:
         parsed = make_url(url)
-    except ArgumentError:  # no URL: nothing to hide
+    except ArgumentError:  # not a URL, so there is no password in it
         return url
-    # else as it is: a URL that is written anew has other signs in the names of files
+    # A URL without a password stays as it is: rendering would escape characters of file names.
     return parsed.render_as_string(hide_password=True) if parsed.password else url
 
 
 def sqlite_file(url: str) -> str | None:
-    """Returns the file of a plain SQLite URL, "" for none; None: it is of another database.
+    """Returns the file of a plain SQLite URL.
 
-    Where a query follows, it may say that another file is meant.
+    Returns:
+        The path; "" for a database in memory or a text that is no URL; None for any other
+        database, and for a SQLite URL with a query, which may name another file.
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:  # no URL: no database at all
+    except ArgumentError:
         return ""
     if parsed.drivername != "sqlite" or parsed.query or parsed.host:
         return None
@@ -56,51 +58,50 @@ def sqlite_file(url: str) -> str | None:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Opens a storage that waits for a busy database and outlives a restart of it.
+    """Opens a storage that waits for a busy database and survives its restart.
 
-    Where the database has none of Optuna's tables, they are made.
+    Optuna's tables are created if the database lacks them.
     """
     from optuna.storages import RDBStorage
 
     parsed = with_driver(url)
     is_same = parsed == make_url(url)
-    given = url if is_same else parsed.render_as_string(hide_password=False)
-    return RDBStorage(given, engine_kwargs=_engine_arguments(url))
+    storage_url = url if is_same else parsed.render_as_string(hide_password=False)
+    return RDBStorage(storage_url, engine_kwargs=_engine_arguments(url))
 
 
 def _engine_arguments(url: str) -> dict[str, Any]:
     if make_url(url).get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _BUSY_S}}
+        return {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
     return {"pool_pre_ping": True}
 
 
 def require_study(url: str, study: str) -> None:
-    """Checks that a storage holds a study, before it is opened to read that: nothing is written.
+    """Checks that a storage holds a study, without writing to it.
 
     Args:
-        url: of the storage.
-        study: its name.
+        url: URL of the storage.
+        study: Name of the study.
 
     Raises:
-        SearchError: it does not, or it can't be read.
+        SearchError: The storage cannot be read, or it does not hold the study.
     """
-    where = without_password(url)
+    name = without_password(url)
     try:
-        found = _has_study(url, study)
-    except Exception as error:  # database drivers raise all kinds
-        raise SearchError(f"storage {where!r} can't be read: {first_line(error)}") from error
-    if not found:
+        has_study = _has_study(url, study)
+    except Exception as error:  # database drivers may raise anything
+        raise SearchError(f"cannot read storage {name!r}: {first_line(error)}") from error
+    if not has_study:
         raise SearchError(
-            f"storage {where!r} holds no study {study!r}, so there is nothing to report or to "
-            "evolve from; give the one that the search was run with, as argument: SEARCH.STORAGE "
-            "URL"
+            f"storage {name!r} holds no study {study!r} to report on or to evolve from; pass the "
+            "storage of the search on the command line: SEARCH.STORAGE URL"
         )
 
 
 def _has_study(url: str, study: str) -> bool:
     parsed = with_driver(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        return False  # to connect would make the file
+        return False  # Connecting would create the file.
     engine = create_engine(parsed, poolclass=NullPool, **_engine_arguments(url))
     with engine.connect() as connection:
         if not inspect(connection).has_table("studies"):

@@ -1,4 +1,4 @@
-"""Trials and where they are remembered: in memory, or in an Optuna storage."""
+"""The trial store in an Optuna storage."""
 
 from __future__ import annotations
 
@@ -14,24 +14,33 @@ from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, FloatRange, IntRa
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.storage.database import open_storage, without_password
 from fbnetv3.search.storage.study_lock import study_lock
+from fbnetv3.search.trial import (
+    STUDY,
+    Trial,
+    _plain,
+    differences,
+    trial_from_json,
+    trial_to_json,
+)
 
 if TYPE_CHECKING:
     import optuna
-from fbnetv3.search.trial import STUDY, Trial, _plain, differences, trial_from_json, trial_to_json
 
-_NOTE = "note."
+_SETTINGS, _PREFIX = "settings", "note."
+"""User attributes of a study in the database: the settings, and the prefix of all others."""
 
 
 class OptunaStore:
-    """Trials as one study of an Optuna storage, which optuna-dashboard opens.
+    """Trials as one study of an Optuna storage, which optuna-dashboard can show.
 
     Args:
-        url: such as ``sqlite:///search.db`` or ``postgresql://host/database``.
-        space: of the candidates; its ranges become the study's distributions.
-        study: its name; a database holds many.
+        url: URL of the storage, such as ``sqlite:///search.db`` or
+            ``postgresql://host/database``.
+        space: Space of the candidates; its ranges become the distributions of the study.
+        study: Name of the study; a storage may hold several.
 
     Raises:
-        SearchError: the storage can't be opened.
+        SearchError: The storage cannot be opened.
     """
 
     def __init__(self, url: str, space: SearchSpace, study: str = STUDY) -> None:
@@ -39,8 +48,8 @@ class OptunaStore:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
-        self._where = without_password(url)
-        self._unkept: dict[str, Any] | None = None
+        self._name = without_password(url)
+        self._unsaved_settings: dict[str, Any] | None = None
         try:
             self._lock = study_lock(url, study)
             self._study = optuna.create_study(
@@ -49,39 +58,45 @@ class OptunaStore:
                 direction="maximize",
                 load_if_exists=True,
             )
-        except Exception as error:  # Optuna and its database drivers raise all kinds
+        except Exception as error:  # Optuna and its database drivers may raise anything
             raise SearchError(
-                f"storage {self._where!r} can't be opened: {first_line(error)}; give an Optuna URL "
-                "such as sqlite:///search.db (PostgreSQL's driver: pip install "
-                "'fbnetv3[postgres]')"
+                f"cannot open storage {self._name!r}: {first_line(error)}; give an Optuna URL such "
+                "as sqlite:///search.db (driver of PostgreSQL: pip install 'fbnetv3[postgres]')"
             ) from error
 
-    def hold(self) -> None:
-        with self._reaching("the study can't be held in"):
-            self._lock.hold()
-        wanted, self._unkept = self._unkept, None
-        if wanted is None:
+    def acquire(self) -> None:
+        with self._database("lock the study"):
+            self._lock.acquire()
+        settings, self._unsaved_settings = self._unsaved_settings, None
+        if settings is None:
             return
-        if "settings" in self._attributes():  # another process has begun the study since
-            self.check_settings(wanted)
+        if _SETTINGS in self._user_attrs():  # Another process has begun the study meanwhile.
+            self.check_settings(settings)
             return
-        with self._reaching("the settings can't be kept in"):
-            self._study.set_user_attr("settings", wanted)
+        with self._database("store the settings"):
+            self._study.set_user_attr(_SETTINGS, settings)
 
     def release(self) -> None:
         self._lock.release()
 
     def load(self) -> list[Trial]:
-        with self._reaching("the trials can't be read from"):
-            kept = self._study.get_trials(deepcopy=False)
-        found = [
-            trial_from_json(trial.user_attrs["trial"])
-            for trial in kept
-            if "trial" in trial.user_attrs
+        with self._database("read the trials"):
+            frozen_trials = self._study.get_trials(deepcopy=False)
+        trials = [
+            trial_from_json(frozen.user_attrs["trial"])
+            for frozen in frozen_trials
+            if "trial" in frozen.user_attrs
         ]
-        return sorted(found, key=lambda trial: trial.number)
+        return sorted(trials, key=lambda trial: trial.number)
 
     def add(self, trial: Trial) -> None:
+        frozen = self._frozen(trial)
+        with self._database(f"store trial {trial.id}"):
+            self._lock.acquire()  # A restarted database has forgotten who held the lock.
+            self._study.add_trial(frozen)
+
+    def _frozen(self, trial: Trial) -> optuna.trial.FrozenTrial:
+        """Returns a finished trial in Optuna's form."""
         import optuna
 
         failed = trial.state == "failed"
@@ -89,24 +104,25 @@ class OptunaStore:
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
         if failed:
             attributes["reason"] = trial.reason
-        found = optuna.trial.create_trial(
+        distributions = self._distributions
+        return optuna.trial.create_trial(
             state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
             value=None if failed else trial.final_score,
-            params={name: _param(d, trial.config[name]) for name, d in self._items()},
-            distributions=self._distributions,
+            params={name: _param(d, trial.config[name]) for name, d in distributions.items()},
+            distributions=distributions,
             user_attrs={**attributes, "trial": trial_to_json(trial)},
             intermediate_values={e: s for e, s in trial.reports.items() if math.isfinite(s)},
         )
-        with self._reaching(f"trial {trial.id} can't be kept in"):
-            self._lock.hold()  # still: a database that was restarted has forgotten who had it
-            self._study.add_trial(found)
 
     @contextmanager
-    def _reaching(self, what: str) -> Iterator[None]:
-        """Turns what the database refuses into one line.
+    def _database(self, action: str) -> Iterator[None]:
+        """Turns the errors of the database into one line.
+
+        Args:
+            action: What is done in the block, in the infinitive.
 
         Raises:
-            SearchError: it is full, read-only, locked for too long or gone.
+            SearchError: The database is full, read-only, locked for too long or gone.
         """
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
@@ -117,53 +133,52 @@ class OptunaStore:
             cause = error.__cause__ or error
             reason = first_line(getattr(cause, "orig", None) or cause)
             raise SearchError(
-                f"{what} {self._where}: {reason}; what was kept before is safe: mend that, and the "
-                "same command goes on; trials whose results were not kept are evaluated again (a "
-                "training that had ended leaves its score in its folder, where it is read)"
+                f"cannot {action} in storage {self._name}: {reason}. Stored trials are safe; once "
+                "that is fixed, the same command continues the search. Trials without a stored "
+                "result are evaluated again; a training that had ended reads its score from its "
+                "folder"
             ) from error
-
-    def _items(self) -> list[tuple[str, optuna.distributions.BaseDistribution]]:
-        return list(self._distributions.items())
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(settings))
-        before = self._attributes().get("settings")
+        before = self._user_attrs().get(_SETTINGS)
         if before is None:
-            self._unkept = now  # until this process may write
+            self._unsaved_settings = now  # until acquire() allows this process to write
             return
         different = differences(before, now)
         if different:
             raise SearchError(
-                f"the storage holds a search with other settings: {different}; use the same, or "
-                "another storage"
+                f"the storage holds a search with other settings: {different}; use the same "
+                "settings or another storage"
             )
 
-    def note(self, name: str, value: Any) -> None:
-        plain, key = _plain(value), f"{_NOTE}{name}"
-        if self._attributes().get(key) != plain:
-            with self._reaching(f"{name} can't be kept in"):
+    def set_attr(self, name: str, value: Any) -> None:
+        plain, key = _plain(value), f"{_PREFIX}{name}"
+        if self._user_attrs().get(key) != plain:
+            with self._database(f"store {name}"):
                 self._study.set_user_attr(key, plain)
 
-    def _attributes(self) -> dict[str, Any]:
-        with self._reaching("the study can't be read from"):
-            return self._study.user_attrs
+    def attrs(self) -> dict[str, Any]:
+        attributes = self._user_attrs()
+        return {k.removeprefix(_PREFIX): v for k, v in attributes.items() if k.startswith(_PREFIX)}
 
-    def notes(self) -> dict[str, Any]:
-        attributes = self._attributes()
-        return {k.removeprefix(_NOTE): v for k, v in attributes.items() if k.startswith(_NOTE)}
+    def _user_attrs(self) -> dict[str, Any]:
+        with self._database("read the study"):
+            return self._study.user_attrs
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:
+    """Returns Optuna's distribution of a parameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, IntRange):
         step = 1 if parameter.log else parameter.step
         return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
     if isinstance(parameter, FloatRange):
-        # not the step: Optuna would warn of every value that misses it by a rounding
+        # Without the step: Optuna would warn of each value that rounding moves off the grid.
         is_log = parameter.log and parameter.size == CONTINUOUS_LEVELS
         return FloatDistribution(parameter.low, parameter.high, log=is_log)
-    # texts: Optuna takes 1 and True for the same choice
+    # As text, since Optuna takes the choices 1 and True for the same.
     return CategoricalDistribution([_text(parameter.value(i)) for i in range(parameter.size)])
 
 

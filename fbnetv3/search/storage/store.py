@@ -1,4 +1,4 @@
-"""What a trial store is, and the one in memory."""
+"""The protocol of trial stores, and the store in memory."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from fbnetv3.search.trial import STUDY, Trial, _plain
 
 
 class TrialStore(Protocol):
-    """Remembers finished trials; each is written once and survives a kill from then on."""
+    """Stores the finished trials of a study; each is written once and then survives a kill."""
 
-    def hold(self) -> None:
-        """Makes this process the one that coordinates the study, until it ends or releases it.
+    def acquire(self) -> None:
+        """Makes this process the coordinator of the study until it ends or releases the study.
 
         Raises:
-            SearchError: another process does; the message names that.
+            SearchError: Another process coordinates the study; the message names it.
         """
 
     def release(self) -> None:
         """Lets another process coordinate the study."""
 
     def load(self) -> list[Trial]:
-        """Returns the finished trials so far, by number."""
+        """Returns the finished trials, by number."""
 
     def add(self, trial: Trial) -> None:
-        """Remembers a finished trial."""
+        """Stores a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuses other settings than the study's; where it has none, ``hold`` keeps these.
+        """Refuses settings that differ from the study's; a new study gets them by ``acquire``.
 
         Raises:
-            SearchError: names the keys that differ.
+            SearchError: Settings differ; the message names their keys.
         """
 
-    def note(self, name: str, value: Any) -> None:
-        """Keeps what the search has concluded, plain values; the last of a name counts."""
+    def set_attr(self, name: str, value: Any) -> None:
+        """Stores an attribute of the study, made of plain values; replaces an earlier value."""
 
-    def notes(self) -> dict[str, Any]:
-        """Returns what was noted, by name."""
+    def attrs(self) -> dict[str, Any]:
+        """Returns the attributes of the study, by name."""
 
 
 class MemoryStore:
-    """Trials of this process only."""
+    """Trials and attributes in the memory of this process."""
 
     def __init__(self) -> None:
         self._trials: list[Trial] = []
-        self._notes: dict[str, Any] = {}
+        self._attrs: dict[str, Any] = {}
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         return
 
     def release(self) -> None:
@@ -65,13 +65,13 @@ class MemoryStore:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         return
 
-    def note(self, name: str, value: Any) -> None:
-        self._notes[name] = _plain(value)
+    def set_attr(self, name: str, value: Any) -> None:
+        self._attrs[name] = _plain(value)
 
-    def notes(self) -> dict[str, Any]:
-        return dict(self._notes)
+    def attrs(self) -> dict[str, Any]:
+        return dict(self._attrs)
 
 
 def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
-    """Returns an Optuna storage, or for None one in memory."""
+    """Returns a store in an Optuna storage, or in memory if ``url`` is None."""
     return MemoryStore() if url is None else OptunaStore(url, space, study)

@@ -1,12 +1,11 @@
-"""One process coordinates a study: two would propose the same candidates and train them twice.
+"""Locks that let only one process coordinate a study.
 
-The lock is the operating system's or the database's own, so that it ends with its owner, however
-that ends: no lock is left behind by a kill.
+Two coordinators would propose the same candidates and train them twice. The locks are the operating
+system's or the database's, so that they end with their owner, even when it is killed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -17,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
+import filelock
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -29,49 +29,51 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.storage.database import with_driver
 
 _log = logging.getLogger(__name__)
-_PATIENCE_S, _PAUSE_S = 60.0, 0.5
-"""With a server that does not answer, as one that is restarted."""
+_RETRY_S, _PAUSE_S = 60.0, 0.5
+"""Seconds for which an unreachable server is retried, and the pause between attempts."""
 _NAME_BYTES = 63
-"""Of an application_name."""
-_ADVICE = "wait for it, or choose another storage or study"
+"""Maximum length of PostgreSQL's application_name."""
+_ADVICE = "wait for it to end, or choose another storage or study"
 
 
 class StudyLock(Protocol):
     """The right to coordinate a study; several searches of one process share it."""
 
-    def hold(self) -> None:
-        """Takes the lock, or makes sure that it is still held; cheap enough for every trial.
+    def acquire(self) -> None:
+        """Takes the lock, or checks that it is still held; cheap enough to call for every trial.
 
         Raises:
-            SearchError: another process has it; the message names that.
+            SearchError: Another process holds the lock; the message names it.
         """
 
     def release(self) -> None:
-        """Gives it back, if it is held."""
+        """Gives the lock back, if it is held."""
 
 
 def study_lock(url: str, study: str) -> StudyLock:
-    """Returns the lock of a study in an Optuna storage, not taken yet.
+    """Returns the lock of a study in an Optuna storage, not acquired yet.
+
+    SQLite's lock is a file beside the database, which locks all of its studies. PostgreSQL's is an
+    advisory lock in the database, one a study. Other databases have none.
 
     Args:
-        url: of the storage: SQLite's is a file beside the database, PostgreSQL's an advisory
-            lock in it; other databases have none.
-        study: its name.
+        url: URL of the storage.
+        study: Name of the study.
     """
     parsed = with_driver(url)
     make = _LOCKS.get(parsed.get_backend_name())
     return _NoLock() if make is None else make(parsed, study)
 
 
-def owner_here() -> str:
-    """Returns how this process is named to others."""
+def process_name() -> str:
+    """Returns the name by which the messages of other processes refer to this one."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 class _NoLock:
-    """For databases in memory, and those whose locks are not known."""
+    """The lock of databases in memory and of those whose locks are not supported."""
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         return
 
     def release(self) -> None:
@@ -79,90 +81,83 @@ class _NoLock:
 
 
 class FileLock:
-    """A lock by flock(2) on a file that names its owner.
+    """A locked file that names its owner; the file stays when the lock is released.
 
     Args:
-        path: of the file; it stays when the lock is given back.
-        refusal: what a second process is told, of the owner's name.
+        path: Path of the file.
+        in_use: Function owner's name -> message for the process that is refused.
     """
 
-    def __init__(self, path: Path, refusal: Callable[[str], str]) -> None:
-        self._path, self._refusal = path, refusal
-        self._file: IO[str] | None = None
+    def __init__(self, path: Path, in_use: Callable[[str], str]) -> None:
+        self._path, self._in_use = path, in_use
+        # A soft lock, filelock's substitute on file systems without flock, outlives a killed owner.
+        self._lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
 
-    def hold(self) -> None:
-        if self._file is not None:
+    def acquire(self) -> None:
+        if self._lock.is_locked:
             return
         try:
-            file = self._path.open("a+", encoding="utf-8")
+            self._lock.acquire()
+            self._path.write_text(process_name(), encoding="utf-8")
+        except filelock.Timeout as error:
+            owner = self._path.read_text(encoding="utf-8").strip() or "another process"
+            raise SearchError(self._in_use(owner)) from error
         except OSError as error:
+            self.release()
             raise SearchError(
-                f"{self._path} can't be written ({error.strerror}): a search keeps its lock there; "
-                "choose a folder that can be written"
+                f"cannot lock {self._path} ({error.strerror}), the lock file of the search; choose "
+                "a folder that can be written"
             ) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            file.close()
-            raise SearchError(self._refusal(owner)) from error
-        file.truncate(0)
-        file.write(owner_here())
-        file.flush()
-        self._file = file
 
     def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._lock.release()
 
 
-class _Grip:
-    """A lock of this process, and the searches of it that hold it."""
+class LockHolders:
+    """A lock of this process and the searches of the process that hold it."""
 
     def __init__(self, lock: StudyLock) -> None:
         self.lock = lock
-        self.holders: WeakSet[_SharedLock] = WeakSet()
+        self.searches: WeakSet[_SharedLock] = WeakSet()
 
 
 class _SharedLock:
-    """A lock that searches of one process hold together; the last of them gives it back.
+    """A lock that the searches of one process hold together; the last holder releases it.
 
-    What others write of themselves tells nothing: in two containers, processes may have the same
-    number and host name.
+    Processes are not told apart by the owner's name: in two containers, processes may have the same
+    pid and host name.
 
     Args:
-        key: of the lock.
-        make: makes it, where no search of this process has it.
+        key: Key of the lock, the same for all searches that share it.
+        make: Function that makes the lock if no search of this process holds it.
     """
 
-    _grips: ClassVar[WeakValueDictionary[tuple[Any, ...], _Grip]] = WeakValueDictionary()
-    _turn: ClassVar[threading.RLock] = threading.RLock()
+    _holders: ClassVar[WeakValueDictionary[tuple[Any, ...], LockHolders]] = WeakValueDictionary()
+    _mutex: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, key: tuple[str, ...], make: Callable[[], StudyLock]) -> None:
         self._key, self._make = key, make
-        self._grip: _Grip | None = None
+        self._held: LockHolders | None = None
 
-    def hold(self) -> None:
-        with self._turn:
-            grip = self._grip or self._found()
-            grip.lock.hold()
-            grip.holders.add(self)
-            self._grip = grip
+    def acquire(self) -> None:
+        with self._mutex:
+            holders = self._held or self._shared()
+            holders.lock.acquire()
+            holders.searches.add(self)
+            self._held = holders
 
-    def _found(self) -> _Grip:
-        key = (os.getpid(), *self._key)  # a process that was forked has not its parent's locks
-        return self._grips.setdefault(key, _Grip(self._make()))
+    def _shared(self) -> LockHolders:
+        key = (os.getpid(), *self._key)  # A forked process does not hold its parent's locks.
+        return self._holders.setdefault(key, LockHolders(self._make()))
 
     def release(self) -> None:
-        with self._turn:
-            grip, self._grip = self._grip, None
-            if grip is None:
+        with self._mutex:
+            holders, self._held = self._held, None
+            if holders is None:
                 return
-            grip.holders.discard(self)
-            if not grip.holders:
-                grip.lock.release()
+            holders.searches.discard(self)
+            if not holders.searches:
+                holders.lock.release()
 
 
 def _sqlite_lock(url: URL, study: str) -> StudyLock:
@@ -170,11 +165,11 @@ def _sqlite_lock(url: URL, study: str) -> StudyLock:
         return _NoLock()
     path = Path(url.database).resolve()
 
-    def refusal(owner: str) -> str:
+    def in_use(owner: str) -> str:
         return f"{path} is in use by {owner}; {_ADVICE}"
 
-    kept = path.with_name(f".{path.name}.lock")
-    return _SharedLock(("sqlite", str(path)), lambda: FileLock(kept, refusal))
+    lock_file = path.with_name(f".{path.name}.lock")
+    return _SharedLock(("sqlite", str(path)), lambda: FileLock(lock_file, in_use))
 
 
 def _postgres_lock(url: URL, study: str) -> StudyLock:
@@ -183,15 +178,15 @@ def _postgres_lock(url: URL, study: str) -> StudyLock:
 
 
 class PostgresLock:
-    """A session's advisory lock; the server frees it when the connection ends.
+    """An advisory lock of a database session; the server frees it when the connection ends.
 
-    The connection's application_name names the owner, and tells the lock's own sessions from those
-    of a process of the same number and host name. A machine that vanishes without a word is
-    noticed by the server within two minutes.
+    The application_name of the session names its owner. It ends with a random token, which tells
+    the sessions of this lock from those of a process with the same pid and host name. The server
+    notices within two minutes if the owner's machine has vanished.
 
     Args:
-        url: of the database.
-        study: whose lock it is.
+        url: URL of the database.
+        study: Name of the study.
     """
 
     _KEEPALIVE = {"tcp_keepalives_idle": 60, "tcp_keepalives_interval": 15,
@@ -205,29 +200,33 @@ class PostgresLock:
         self._connection: Connection | None = None
         self._token = secrets.token_hex(4)
 
-    def hold(self) -> None:
-        """Takes the lock; a server that is restarted is waited for.
+    def acquire(self) -> None:
+        """Takes the lock; retries for a minute while the server does not answer.
 
         Raises:
-            SearchError: another process has it.
-            OperationalError: the server does not answer for a minute.
+            SearchError: Another process holds the lock.
+            OperationalError: The server has not answered for a minute.
         """
         if self._is_alive():
             return
-        end, is_told = time.monotonic() + _PATIENCE_S, False
-        while not self._try(is_last=time.monotonic() >= end):
-            if not is_told:
-                where = self._url.render_as_string(hide_password=True)
-                _log.warning("%s does not answer; waiting up to %g s", where, _PATIENCE_S)
-            is_told = True
+        deadline, has_warned = time.monotonic() + _RETRY_S, False
+        while not self._try(is_last=time.monotonic() >= deadline):
+            if not has_warned:
+                name = self._url.render_as_string(hide_password=True)
+                _log.warning("%s does not answer; retrying for up to %g s", name, _RETRY_S)
+            has_warned = True
             time.sleep(_PAUSE_S)
 
     def _try(self, *, is_last: bool) -> bool:
-        """Takes the lock; False where the server does not answer, which the last time is raised."""
+        """Tries to take the lock; returns whether it did.
+
+        Raises:
+            OperationalError: The server does not answer, and this is the last attempt.
+        """
         try:
             connection = self._engine.connect()
             try:
-                self._take(connection)
+                self._lock_with(connection)
             finally:
                 if self._connection is not connection:
                     connection.close()
@@ -236,27 +235,31 @@ class PostgresLock:
                 raise
         return self._connection is not None
 
-    def _take(self, connection: Connection) -> None:
-        """Takes the lock, if only a session has it that this lock has lost: once that is ended."""
-        name = f"{owner_here()[: _NAME_BYTES - 9]} {self._token}"
+    def _lock_with(self, connection: Connection) -> None:
+        """Locks with a session, or ends a lost session of this lock that the server still counts.
+
+        Raises:
+            SearchError: A session of another process holds the lock.
+        """
+        name = f"{process_name()[: _NAME_BYTES - 9]} {self._token}"
         for key, value in {"application_name": name, **self._KEEPALIVE}.items():
             connection.execute(
                 text("SELECT set_config(:key, :value, false)"), {"key": key, "value": str(value)}
             )
-        found = connection.execute(text("SELECT pg_try_advisory_lock(:a, :b)"), self._key)
-        if found.scalar_one():
+        result = connection.execute(text("SELECT pg_try_advisory_lock(:a, :b)"), self._key)
+        if result.scalar_one():
             self._connection = connection
             return
         owner, session = self._owner(connection)
-        if owner == name:  # the network was gone, say, and the server has not noticed
+        if owner == name:  # The network failed, say, and the server has not noticed.
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
             return
         where = self._url.render_as_string(hide_password=True)
         raise SearchError(f"study {self._study!r} of {where} is in use by {owner}; {_ADVICE}")
 
     def _owner(self, connection: Connection) -> tuple[str, int]:
-        """Returns the name and the number of the session that has the lock."""
-        found = connection.execute(
+        """Returns the name and the process id of the session that holds the lock."""
+        row = connection.execute(
             text(
                 "SELECT application_name, pid FROM pg_locks JOIN pg_stat_activity USING (pid) "
                 "WHERE locktype = 'advisory' AND granted "
@@ -264,17 +267,17 @@ class PostgresLock:
                 "AND pg_locks.database = (SELECT oid FROM pg_database "
                 "WHERE datname = current_database())"
             ),
-            {name: key % 2**32 for name, key in self._key.items()},  # shown without a sign there
+            {name: key % 2**32 for name, key in self._key.items()},  # pg_locks shows them unsigned
         ).first()
-        return ("another process", 0) if found is None else (str(found[0]), int(found[1]))
+        return ("another process", 0) if row is None else (str(row[0]), int(row[1]))
 
     def _is_alive(self) -> bool:
-        """Tells whether the session that has the lock is still there."""
+        """Returns whether the session that holds the lock still exists."""
         if self._connection is None:
             return False
         try:
             self._connection.execute(text("SELECT 1"))
-        except DBAPIError:  # the server was restarted, say: the lock may be another's by now
+        except DBAPIError:  # After a restart of the server another process may hold the lock.
             self._connection.invalidate()
             self.release()
             return False

@@ -1,4 +1,4 @@
-"""Scores from an earlier search, or from a table, to begin with."""
+"""Scores from an earlier search or from a table, with which a search starts."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ WarmStart = str | os.PathLike[str] | Iterable[Trial | tuple[Mapping[str, Any], f
 
 
 def read_warm_start(space: SearchSpace, source: WarmStart) -> list[Trial]:
-    """Returns complete trials of batch -1, one a candidate; the last score of a candidate counts.
+    """Returns complete trials of batch -1, one per candidate.
+
+    If a candidate has several scores, the last one counts. Failed trials are left out.
 
     Args:
-        space: in which the configs must lie.
-        source: trials, (config, score) pairs, or the path of a csv with a column for each
-            variable and one named ``score``. Failed trials are left out.
+        space: Space that contains the configs.
+        source: Trials, (config, score) pairs, or the path of a csv file with a column for each
+            variable and a column ``score``.
 
     Raises:
-        SearchError: a config is not in the space, a score no number, or a column is missing.
+        SearchError: A config is outside the space, a score is not a number, or a column is missing.
     """
     if isinstance(source, str | os.PathLike):
-        pairs = _rows_of(Path(source))
+        pairs = _read_csv(Path(source))
     else:
         pairs = [_pair(item) for item in source if not _is_failed(item)]
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for config, score in pairs:
         levels = space.levels([config])
         if not math.isfinite(score):
             raise SearchError(
-                f"warm start: the score {score} of {dict(config)} is no finite number"
+                f"warm start: the score {score} of {dict(config)} is not a finite number"
             )
         key = space.ids(levels)[0]
         trial = Trial(key, 0, -1, space.configs(levels)[0])
         trial.finish(score)
-        found[key] = trial
-    for number, trial in enumerate(found.values()):
-        trial.number = number - len(found)  # before those of this search
-    return list(found.values())
+        trials[key] = trial
+    for number, trial in enumerate(trials.values()):
+        trial.number = number - len(trials)  # negative: before the trials of this search
+    return list(trials.values())
 
 
 def _is_failed(item: Any) -> bool:
@@ -59,35 +61,44 @@ def _pair(item: Any) -> tuple[Mapping[str, Any], float]:
     return config, float(score)
 
 
-def _rows_of(path: Path) -> list[tuple[Mapping[str, Any], float]]:
+def _read_csv(path: Path) -> list[tuple[Mapping[str, Any], float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise SearchError(f"warm start: cannot read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SearchError(f"warm start: {path} is no csv: {error}; give a table as text") from error
-    found: list[tuple[Mapping[str, Any], float]] = []
-    for number, row in enumerate(rows, start=2):
+        raise SearchError(
+            f"warm start: {path} is not a csv file ({error}); give a table as plain text"
+        ) from error
+    pairs: list[tuple[Mapping[str, Any], float]] = []
+    for line, row in enumerate(rows, start=2):
         if "score" not in row:
             raise SearchError(f"warm start: {path} has no column 'score'")
-        values = _values_of(row, f"warm start: {path} line {number}")
-        score = values.pop("score", math.nan)
+        config = _parse_row(row, f"warm start: {path} line {line}")
+        score = config.pop("score", math.nan)
         try:
-            found.append((values, float(score)))
+            pairs.append((config, float(score)))
         except (TypeError, ValueError) as error:
-            raise SearchError(f"warm start: {path} line {number}: score {score!r}") from error
-    return found
+            raise SearchError(
+                f"warm start: {path} line {line}: the score {score!r} is not a number"
+            ) from error
+    return pairs
 
 
-def _values_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Reads values as yaml does: 3, 0.1, true, text."""
-    found: dict[str, Any] = {}
+def _parse_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns the values of a row as yaml reads them: 3, 0.1, true, text; empty cells are left out.
+
+    Args:
+        row: Text by column.
+        where: File and line, for messages.
+    """
+    values: dict[str, Any] = {}
     for key, text in row.items():
         if text in ("", None):
             continue
         try:
-            found[key] = parse_yaml(text)
-        except (YamlError, AttributeError, TypeError) as error:  # a row of more cells than columns
+            values[key] = parse_yaml(text)
+        except (YamlError, AttributeError, TypeError) as error:  # a row with too many cells
             raise SearchError(f"{where}: {key}={str(text)[:40]!r}: {error}") from error
-    return found
+    return values

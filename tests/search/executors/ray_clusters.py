@@ -1,4 +1,4 @@
-"""A small Ray cluster of this machine, shared by the tests of a process."""
+"""A small Ray cluster on this machine, shared by the tests of a process."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-# eight workers have room on it, whatever this machine has
-_EACH = 0.25
+# Two CPUs have room for eight workers, however many this machine has.
+_CPUS_PER_WORKER = 0.25
 
 
-def imported() -> Any:
-    """Returns ray; skips the test where it is not installed. It sends nothing home."""
+def import_ray() -> Any:
+    """Returns the module ray without usage statistics; skips the test if it is not installed."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     return pytest.importorskip("ray", reason="ray is not installed: pip install 'fbnetv3[ray]'")
 
 
 def ray_workers(count: int | None = None, **changes: Any) -> Any:
-    """Makes a RayWorkers on a cluster that stays until this process ends: its start takes long."""
+    """Makes a RayWorkers on the shared cluster, which ends with this process."""
     from fbnetv3.search import RayWorkers
 
-    ray = imported()
+    ray = import_ray()
     if not ray.is_initialized():
         ray.init(
             address="local",
@@ -32,4 +32,4 @@ def ray_workers(count: int | None = None, **changes: Any) -> Any:
             log_to_driver=False,
         )
         atexit.register(ray.shutdown)
-    return RayWorkers(count, **{"cpus": _EACH, **changes})
+    return RayWorkers(count, **{"cpus": _CPUS_PER_WORKER, **changes})

@@ -1,4 +1,4 @@
-"""What is a fault of the place, and what one of a candidate."""
+"""Which errors are disk faults, and which are the fault of a candidate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fbnetv3.io import WriteError
 from fbnetv3.search import SearchError
 from fbnetv3.search.errors import PlaceError
-from fbnetv3.search.executors.disk_faults import fault_of_place
+from fbnetv3.search.executors.disk_faults import disk_fault
 
 
 def _raised_from(cause: Exception) -> RuntimeError:
@@ -29,11 +29,11 @@ def _raised_from(cause: Exception) -> RuntimeError:
     ],
     ids=repr,
 )
-def test_of_the_place(error: Exception) -> None:
-    found = fault_of_place(error)
-    assert found is not None
-    assert "/a/b" in found
-    assert "\n" not in found
+def test_a_disk_fault_is_described_on_one_line(error: Exception) -> None:
+    text = disk_fault(error)
+    assert text is not None
+    assert "/a/b" in text
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,16 @@ def test_of_the_place(error: Exception) -> None:
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         FileNotFoundError(errno.ENOENT, "No such file", "/a/b"),
         ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
-        OSError("of no number"),
+        OSError("without an errno"),
         _raised_from(ValueError("loss is nan")),
     ],
     ids=repr,
 )
-def test_of_a_candidate(error: Exception) -> None:
-    assert fault_of_place(error) is None
+def test_other_errors_are_no_disk_faults(error: Exception) -> None:
+    assert disk_fault(error) is None
 
 
-def test_a_cause_that_is_its_own() -> None:
+def test_an_error_that_is_its_own_cause() -> None:
     error = RuntimeError("a")
     error.__cause__ = error
-    assert fault_of_place(error) is None
+    assert disk_fault(error) is None

@@ -1,4 +1,4 @@
-"""What only a cluster has: nodes that die, that lack the run's folder, or that have no room."""
+"""What only a cluster has: nodes that die, lack the run's folder or have no room."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 
 from fbnetv3.search import SearchError, Trial
 from fbnetv3.search.executors.ray_cluster import Cluster
-from fbnetv3.search.executors.ray_node import Here
+from fbnetv3.search.executors.ray_node import NodeContext
 from tests.processes import Start, finish
 from tests.search import problem
-from tests.search.executors.ray_clusters import imported, ray_workers
+from tests.search.executors.ray_clusters import import_ray, ray_workers
+from tests.search.executors.running import evaluate_all, make_trials
 
-# Two nodes with room for one candidate each; the second is killed when both are at work.
+# Two nodes with room for one candidate each; the second is killed while both are evaluating.
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
@@ -34,7 +35,7 @@ def evaluate(trial):
     with (folder / "begun").open("a") as file:
         file.write(f"{trial.id}\\n")
     trial.report(1, 0.0)
-    time.sleep(1.0)
+    time.sleep(0.5)
     return problem.evaluate(trial)
 
 if __name__ == "__main__":
@@ -43,20 +44,20 @@ if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={**node, "_system_config": soon})
     second = [cluster.add_node(**node)]
     ray.init(address=cluster.address, log_to_driver=False)
-    finished, seen = [], set()
+    finished, reported = [], set()
 
-    def watch(event, trial):
-        if event == "finish":
-            finished.append(trial.number)
-        if event == "report":
-            seen.add(trial.number)
-        if second and len(seen - set(finished)) == 2 and len(finished) >= 3:
+    def kill_node(search, event):
+        if event.kind == "finish":
+            finished.append(event.trial.number)
+        if event.kind == "report":
+            reported.add(event.trial.number)
+        if second and len(reported - set(finished)) == 2 and len(finished) >= 3:
             cluster.remove_node(second.pop(), allow_graceful=False)
 
-    workers = RayWorkers(shared=folder)
-    result = problem.search(executor=workers, watch=watch).run(evaluate)
-    told = {"finished": finished, "summary": problem.summary(result), "killed": not second}
-    (folder / "result.json").write_text(json.dumps(told))
+    search = problem.search(executor=RayWorkers(shared=folder))
+    result = search.run(evaluate, callbacks=[kill_node])
+    outcome = {"finished": finished, "summary": problem.summary(result), "killed": not second}
+    (folder / "result.json").write_text(json.dumps(outcome))
     ray.shutdown()
     cluster.shutdown()
 """
@@ -64,75 +65,81 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_a_node_that_dies_loses_and_doubles_no_trial(tmp_path: Path, start: Start) -> None:
-    imported()
+def test_the_death_of_a_node_loses_no_trial_and_repeats_one(tmp_path: Path, start: Start) -> None:
+    import_ray()
     script = tmp_path / "search.py"
     script.write_text(SCRIPT)
     finish(start([sys.executable, str(script), str(tmp_path)]))
-    told = json.loads((tmp_path / "result.json").read_text())
-    alone = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
-    assert told["killed"]
-    assert told["summary"] == alone
-    assert sorted(told["finished"]) == [row[0] for row in alone]
+    outcome = json.loads((tmp_path / "result.json").read_text())
+    undisturbed = json.loads(json.dumps(problem.summary(problem.search().run(problem.evaluate))))
+    assert outcome["killed"]
+    assert outcome["summary"] == undisturbed
+    assert sorted(outcome["finished"]) == [row[0] for row in undisturbed]
     begun = (tmp_path / "begun").read_text().split()
-    # what ran on the node was begun once more, and nothing else
-    assert len(begun) == len(alone) + 1
-    assert set(begun) == {row[1] for row in alone}
+    # Only the trial on the lost node was begun twice.
+    assert len(begun) == len(undisturbed) + 1
+    assert set(begun) == {row[1] for row in undisturbed}
     assert not list(tmp_path.glob(".ray_*"))
 
 
-def _one() -> list[Trial]:
-    return [Trial("0", 0, 0, {})]
-
-
 @pytest.mark.parametrize(
-    ("here", "words"),
+    ("context", "message"),
     [
-        (Here("/no/such", {}, None), "has no folder /no/such, the search's working directory"),
-        (Here("/", {}, Path("/no/run/.mark")), "does not see the run folder /no/run"),
+        (
+            NodeContext("/no/such", {}, None),
+            "has no folder /no/such, the working directory of the search",
+        ),
+        (
+            NodeContext("/", {}, Path("/no/run/.marker")),
+            "does not see the run folder /no/run",
+        ),
     ],
 )
-def test_a_node_that_lacks_a_folder_is_one_error(here: Here, words: str) -> None:
+def test_a_node_without_the_folders_of_the_search_is_one_error(
+    context: NodeContext, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers = ray_workers(2)
-    workers._here = here  # as on a node where these are not
-    with pytest.raises(SearchError, match=words) as error:
-        workers.run(lambda trial: 1.0, _one(), lambda *result: None)
+    monkeypatch.setattr(NodeContext, "create", lambda shared: context)
+    with pytest.raises(SearchError, match=message) as error:
+        evaluate_all(workers, lambda trial: 1.0, make_trials(1))
     assert "must be at the same path on all nodes" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_workers_get_the_variables_that_name_folders(
+def test_workers_have_the_package_s_environment_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers, scores = ray_workers(1, shared=tmp_path), []
+    workers = ray_workers(1, shared=tmp_path)
     monkeypatch.setenv("FBNETV3_DATA", "12.0")
-    workers.run(
-        lambda trial: float(os.environ["FBNETV3_DATA"]), _one(), lambda *r: scores.append(r[1])
-    )
+
+    def evaluate(trial: Trial) -> float:
+        return float(os.environ["FBNETV3_DATA"])
+
+    (finished,) = evaluate_all(workers, evaluate, make_trials(1))
     workers.close()
-    assert scores == [12.0]
-    assert list(tmp_path.iterdir()) == []  # the mark is gone
+    assert finished.score == 12.0
+    assert list(tmp_path.iterdir()) == [], "the marker file stays"
 
 
-def _scores(workers: Any, evaluate: object, numbers: range) -> list[tuple]:
-    found: list[tuple] = []
-    trials = [Trial(str(i), i, 0, {}) for i in numbers]
-    workers.run(evaluate, trials, lambda t, score, reason: found.append((t.number, score, reason)))
-    return sorted(found)
+def _outcomes(workers: Any, evaluate: Any, numbers: range) -> list[tuple[Any, ...]]:
+    """Evaluates trials with the given numbers; returns (number, score, reason), by number."""
+    trials = [Trial(str(number), number, 0, {}) for number in numbers]
+    results = evaluate_all(workers, evaluate, trials)
+    return sorted((item.trial.number, item.score, item.reason) for item in results)
 
 
 def _is_ending(pid: int) -> bool:
-    """Tells whether a killed process is not yet one that its parent can wait for."""
+    """Returns whether a killed process cannot be waited for yet by its parent."""
     folder = Path(f"/proc/{pid}")
     try:
         state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        # the first thread may be a zombie while others still end
+        # The first thread may be a zombie while others are still ending.
         return state not in "ZX" or len(list((folder / "task").iterdir())) > 1
     except FileNotFoundError:
         return False
 
 
-def test_a_process_that_dies_idle_costs_no_attempt(tmp_path: Path) -> None:
+def test_the_death_of_an_idle_worker_costs_no_attempt(tmp_path: Path) -> None:
     def evaluate(trial: Trial) -> float:
         with (tmp_path / "begun").open("a") as file:
             file.write(f"{trial.id}\n")
@@ -141,44 +148,47 @@ def test_a_process_that_dies_idle_costs_no_attempt(tmp_path: Path) -> None:
         return float(os.getpid())
 
     workers = ray_workers(1)
-    pid = int(_scores(workers, evaluate, range(1))[0][1])
+    pid = int(_outcomes(workers, evaluate, range(1))[0][1])
     os.kill(pid, signal.SIGKILL)
     while _is_ending(pid):
         time.sleep(0.05)
-    found = _scores(workers, evaluate, range(1, 2))
+    outcomes = _outcomes(workers, evaluate, range(1, 2))
     workers.close()
-    assert found == [(1, None, "its worker was ended by SIGKILL, twice")]
+    assert outcomes == [(1, None, "its worker was ended by SIGKILL, twice")]
     assert (tmp_path / "begun").read_text().split() == ["0", "1", "1"]
 
 
 @pytest.mark.slow
-def test_many_workers_lost_while_idle_cost_nothing(tmp_path: Path) -> None:
-    """As with a large node that is lost between two batches."""
-    count = 12  # more than may fail one after the other
+def test_the_death_of_many_idle_workers_costs_no_attempt(tmp_path: Path) -> None:
+    """A large node that is lost between two batches takes along all of its workers."""
+    count = 12  # more than may fail to start in a row
 
     def evaluate(trial: Trial) -> float:
         (tmp_path / trial.id).touch()
         deadline = time.monotonic() + 240.0
         while len(os.listdir(tmp_path)) < count and time.monotonic() < deadline:
             time.sleep(0.1)
-        return 1.0
+        return float(os.getppid())
 
     workers = ray_workers(count, cpus=0.1)
-    _scores(workers, evaluate, range(count))
-    assert len(workers._seats) == count
-    for seat in workers._seats:
-        imported().kill(seat.actor)
-    found = _scores(workers, evaluate, range(count, 2 * count))
+    actors = {int(score) for _, score, _ in _outcomes(workers, evaluate, range(count))}
+    assert len(actors) == count
+    for pid in actors:
+        os.kill(pid, signal.SIGKILL)
+    outcomes = _outcomes(workers, evaluate, range(count, 2 * count))
     workers.close()
-    assert found == [(number, 1.0, None) for number in range(count, 2 * count)]
+    assert [(number, reason) for number, _, reason in outcomes] == [
+        (number, None) for number in range(count, 2 * count)
+    ]
 
 
-# Ray counts GPUs that a machine is said to have, whether or not it has them.
+# Ray believes the number of GPUs that it is given, whether or not the machine has them.
 GPUS = """
 import json, os, sys, time
 from pathlib import Path
 import ray
-from fbnetv3.search import RayWorkers, Trial
+from fbnetv3.search import RayWorkers
+from tests.search.executors.running import evaluate_all, make_trials
 
 folder, together = Path(sys.argv[1]), int(sys.argv[3])
 gpus = None if sys.argv[2] == "None" else float(sys.argv[2])
@@ -188,20 +198,18 @@ def evaluate(trial):
     deadline = time.monotonic() + 120
     while len(list(folder.iterdir())) < together and time.monotonic() < deadline:
         time.sleep(0.05)
-    seen = len(list(folder.iterdir()))
+    running = len(list(folder.iterdir()))
     if together == 1:
         time.sleep(0.5)
         (folder / trial.id).unlink()
     (folder.parent / f"sees{trial.id}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    return float(seen)
+    return float(running)
 
 if __name__ == "__main__":
     small = {"object_store_memory": 100_000_000, "include_dashboard": False}
     ray.init(address="local", num_cpus=4, num_gpus=1, log_to_driver=False, **small)
-    scores = []
-    trials = [Trial(str(i), i, 0, {}) for i in range(4)]
     workers = RayWorkers(cpus=0.1, gpus=gpus)
-    workers.run(evaluate, trials, lambda trial, score, reason: scores.append(score))
+    scores = [item.score for item in evaluate_all(workers, evaluate, make_trials(4))]
     workers.close()
     sees = [path.read_text() for path in folder.parent.glob("sees*")]
     print(json.dumps({"scores": scores, "sees": sees}))
@@ -211,37 +219,41 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("gpus", "together", "sees"), [("0.25", 4, "0"), ("None", 1, "0"), ("0.0", 4, "")]
 )
-def test_parts_of_a_gpu(tmp_path: Path, start: Start, gpus: str, together: int, sees: str) -> None:
-    """Four share one where each takes a quarter; who takes none sees none."""
-    imported()
+def test_workers_share_a_gpu(
+    tmp_path: Path, start: Start, gpus: str, together: int, sees: str
+) -> None:
+    """Four workers share a GPU if each takes a quarter; a worker that takes none sees none."""
+    import_ray()
     (tmp_path / "run").mkdir()
     out, _ = finish(start([sys.executable, "-c", GPUS, str(tmp_path / "run"), gpus, str(together)]))
-    told = json.loads(out.splitlines()[-1])
-    assert told["scores"] == [float(together)] * 4
-    assert told["sees"] == [sees] * 4
+    outcome = json.loads(out.splitlines()[-1])
+    assert outcome["scores"] == [float(together)] * 4
+    assert outcome["sees"] == [sees] * 4
 
 
-def test_a_candidate_that_no_node_can_hold_is_told() -> None:
+def test_a_worker_that_no_node_can_hold_is_reported() -> None:
     ray_workers(1)
     cluster = Cluster("", 1.0, 8.0)
     cluster.connect()
-    assert "takes 1 CPUs and 8 GPUs (SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), and no" in cluster.lack()
-    assert "nodes with 2 CPUs and 0 GPUs" in cluster.lack()
+    problem_text = cluster.missing_resources()
+    assert "takes 1 CPUs and 8 GPUs (SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), which no" in problem_text
+    assert "nodes with 2 CPUs and 0 GPUs" in problem_text
 
 
 @pytest.mark.parametrize(("cpus", "gpus"), [(-1.0, 0.0), (1.0, 1.5), (2.5, None)])
-def test_parts_of_several_are_refused(cpus: float, gpus: float | None) -> None:
+def test_fractions_of_several_cpus_or_gpus_are_refused(cpus: float, gpus: float | None) -> None:
     with pytest.raises(SearchError, match="allowed are 0 to 1, and whole numbers above"):
         Cluster("", cpus, gpus)
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:9"])
-def test_an_address_where_nothing_listens(start: Start, address: str) -> None:
-    imported()
+def test_addresses_where_nothing_listens_are_refused(start: Start) -> None:
+    import_ray()
     code = (
         "from fbnetv3.search import RayWorkers, SearchError\n"
-        f"try: RayWorkers(address='{address}').run(len, [], print)\n"
-        "except SearchError as error: print(error)"
+        "for address in ('nonsense', '127.0.0.1:9'):\n"
+        "    try: RayWorkers(address=address).start(len)\n"
+        "    except SearchError as error: print(error)"
     )
-    out = finish(start([sys.executable, "-c", code]))[0].strip()
-    assert f"the Ray cluster '{address}' can't be used" in out.splitlines()[-1]
+    lines = finish(start([sys.executable, "-c", code]))[0].strip().splitlines()
+    for address, line in zip(("nonsense", "127.0.0.1:9"), lines[-2:], strict=True):
+        assert f"cannot connect to the Ray cluster '{address}'" in line

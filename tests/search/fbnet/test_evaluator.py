@@ -12,6 +12,7 @@ import pytest
 from fbnetv3.search import InProcess, LocalWorkers, Trial
 from fbnetv3.search.errors import PlaceError
 from tests.search.executors.ray_clusters import ray_workers
+from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
@@ -42,9 +43,8 @@ def _made(folder: Path, *opts: Any) -> Made:
 
 def _run(executor: Any, made: Made) -> tuple[Any, ...]:
     evaluate, trial = made
-    found: list[tuple[Any, ...]] = []
-    executor.run(evaluate, [trial], lambda _, *result: found.append(result))
-    return (*found[0], trial.reports)
+    (finished,) = evaluate_all(executor, evaluate, [trial])
+    return finished.score, finished.reason, trial.reports
 
 
 @pytest.fixture(scope="module")

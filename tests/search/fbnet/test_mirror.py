@@ -1,4 +1,4 @@
-"""Candidates' folders at a URI: a folder's, and a bucket's of an S3 server on loopback."""
+"""Candidate folders at a URI: of a local folder, and of a bucket on an S3 server on loopback."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from fbnetv3.search import InProcess, SearchError, Trial
 from fbnetv3.search.errors import PlaceError
 from fbnetv3.search.fbnet.mirror import Mirror
+from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URI of a bucket."""
+    """The URI of an empty bucket."""
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -35,13 +36,14 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(params=["folder", "bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A URI where nothing is yet."""
+    """A URI without files."""
     if request.param == "bucket":
         return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     return (tmp_path / "far").as_uri()
 
 
 def _names(place: str, candidate: str) -> set[str]:
+    """Returns the names of a candidate's files at a URI."""
     files, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
     files.invalidate_cache()
     return {path.rsplit("/", 1)[-1] for path in files.ls(f"{root}/{candidate}", detail=False)}
@@ -69,7 +71,7 @@ def test_another_node_finds_what_was_pushed(place: str) -> None:
     assert _names(place, "a") == {"scores.json"}
 
 
-def test_half_a_file_is_not_found_and_removed(place: str) -> None:
+def test_an_incomplete_upload_is_ignored_and_removed(place: str) -> None:
     with Mirror(place).folder("a") as (folder, copy):
         (folder / "scores.json").write_text("{}")
         copy.push()
@@ -80,7 +82,7 @@ def test_half_a_file_is_not_found_and_removed(place: str) -> None:
     assert _names(place, "a") == {"scores.json"}
 
 
-def test_a_checkpoint_comes_after_its_scores_and_the_result_last(
+def test_a_checkpoint_is_uploaded_after_its_scores_and_the_result_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror, pushed = Mirror((tmp_path / "far").as_uri()), list[str]()
@@ -95,14 +97,14 @@ def test_a_checkpoint_comes_after_its_scores_and_the_result_last(
 
 
 @pytest.mark.parametrize("uri", ["nowhere://x/y", "s3a+b://x"])
-def test_a_place_of_no_known_kind_is_one_line(uri: str) -> None:
+def test_an_unknown_kind_of_uri_is_one_error(uri: str) -> None:
     with pytest.raises(SearchError, match=r"SEARCH\.CANDIDATES="):
         Mirror(uri)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_uri_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SearchError, match="can't be written"):
+    with pytest.raises(SearchError, match=r"cannot write SEARCH\.CANDIDATES="):
         Mirror((tmp_path / "file" / "run").as_uri()).check()
 
 
@@ -113,10 +115,10 @@ OPTS: list[Any] = [
 
 
 class Lost(BaseException):
-    """Stands for the loss of a node: nothing catches it."""
+    """Stands for the loss of a node: no code catches it."""
 
 
-def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: Path) -> None:
+def test_a_candidate_whose_node_was_lost_resumes_on_another(place: str, tmp_path: Path) -> None:
     from fbnetv3.resources import find_config
     from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
 
@@ -130,7 +132,7 @@ def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: 
         return Trial(space.ids(levels)[0], 0, 0, space.configs(levels)[0])
 
     whole = trial()
-    wanted = TrainEvaluator(cfg.dump(), str(tmp_path / "candidates"))(whole)
+    expected = TrainEvaluator(cfg.dump(), str(tmp_path / "candidates"))(whole)
     lost, far = trial(), TrainEvaluator(cfg.dump(), place)
 
     def lose(epoch: int, score: float) -> None:
@@ -142,36 +144,35 @@ def test_a_candidate_that_lost_its_node_goes_on_elsewhere(place: str, tmp_path: 
         far(lost)
     names = _names(place, lost.id)
     assert sum(name.startswith("checkpoint_") for name in names) == 1
-    again, heard = trial(), list[int]()
-    again.on_report = lambda epoch, _: heard.append(epoch)
-    assert far(again) == wanted
+    again, epochs = trial(), list[int]()
+    again.on_report = lambda epoch, _: epochs.append(epoch)
+    assert far(again) == expected
     assert again.reports == whole.reports
-    assert heard == [1, 2, 3, 4]  # the first two from the scores that were kept, and not again
+    assert epochs == [1, 2, 3, 4]  # the first two come from the uploaded scores
     assert "result.json" in _names(place, lost.id)
     assert not any(name.startswith("checkpoint_") for name in _names(place, lost.id))
 
 
-def test_a_place_that_cannot_be_reached_fails_no_candidate(
+def test_an_unreachable_uri_fails_no_candidate(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    evaluate, told = TrainEvaluator("", f"{bucket}/gone"), list[Any]()
+    evaluate = TrainEvaluator("", f"{bucket}/gone")
     try:
         with pytest.raises(
-            PlaceError, match=r"SEARCH\.CANDIDATES='s3://.* can't be read: "
+            PlaceError, match=r"cannot read SEARCH\.CANDIDATES='s3://.*/gone': "
         ) as error:
-            InProcess().run(evaluate, [Trial("a", 0, 0, {})], lambda *r: told.append(r))
+            evaluate_all(InProcess(), evaluate, [Trial("a", 0, 0, {})])
     finally:
         fsspec.filesystem("s3").clear_instance_cache()
-    assert "the same command goes on" in str(error.value)
+    assert "the same command continues" in str(error.value)
     assert "\n" not in str(error.value)
-    assert told == []
 
 
-def test_a_copy_that_fails_is_made_up_for_by_the_next(
+def test_a_failed_upload_is_repeated_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = (tmp_path / "far").as_uri()
@@ -180,6 +181,6 @@ def test_a_copy_that_fails_is_made_up_for_by_the_next(
         with monkeypatch.context() as patch:
             patch.setattr(copy._files, "put_file", lambda *_: 1 / 0)
             copy.try_push()
-        assert "could not be copied" in caplog.text
+        assert "cannot copy a to" in caplog.text
         copy.try_push()
     assert _names(place, "a") == {"scores.json"}

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of Debian's package on loopback, for one test run."""
+"""A PostgreSQL server (Debian's package) on loopback, for one test run."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ START_S = 60.0
 
 
 def program(name: str) -> str | None:
-    """Returns the path of a server program, from PATH or Debian's folder; None: not installed."""
+    """Returns the path of a server program, from PATH or Debian's folder; None if not installed."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(versions[-1]) if versions else None)
 
 
 def missing() -> str | None:
-    """Returns why there can be no server here; None: there can."""
+    """Returns why no server can run on this machine; None if one can."""
     if program("initdb") is None or program("postgres") is None:
         return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
     if os.getuid() == 0 and _user() is None:
-        return "PostgreSQL refuses root, and there is no user postgres"
+        return "PostgreSQL refuses to run as root, and there is no user postgres"
     try:
         import psycopg  # noqa: F401
     except ImportError:
-        return "its driver is not installed (pip install 'fbnetv3[postgres]')"
+        return "PostgreSQL's driver is not installed (pip install 'fbnetv3[postgres]')"
     return None
 
 
 def _user() -> str | None:
-    """Returns who runs the server where this process is root."""
+    """Returns the user that runs the server if this process is root; None if there is none."""
     return "postgres" if any(u.pw_name == "postgres" for u in pwd.getpwall()) else None
 
 
@@ -45,7 +45,7 @@ class Server:
     """A server and its data.
 
     Args:
-        folder: for the data, new.
+        folder: Empty folder for the data.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,16 +56,16 @@ class Server:
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         data = str(folder / "data")
-        made = self._popen("initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync")
-        assert made.wait(START_S) == 0
+        initdb = self._popen("initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync")
+        assert initdb.wait(START_S) == 0
 
     @property
     def url(self) -> str:
-        """For Optuna and SQLAlchemy."""
+        """URL for Optuna and SQLAlchemy."""
         return f"postgresql://tester@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts the server and waits until it answers."""
         import psycopg
 
         self._process = self._popen(
@@ -78,13 +78,13 @@ class Server:
                 psycopg.connect(self.url).close()
                 return
             except psycopg.OperationalError:
-                assert time.monotonic() < deadline, "no server"
+                assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends it with all its connections."""
+        """Stops the server and closes its connections."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # a fast shutdown
+            self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(START_S)
             self._process = None
 
@@ -99,9 +99,9 @@ class Server:
 @contextmanager
 def serving() -> Iterator[Server]:
     """Runs a server; its data is removed in the end."""
-    # not below pytest's folder, which is closed to other users
-    with tempfile.TemporaryDirectory(prefix="fbnetv3_pg_") as made:
-        outer = Path(made)
+    # Not in pytest's folder, which other users cannot enter.
+    with tempfile.TemporaryDirectory(prefix="fbnetv3_pg_") as temporary:
+        outer = Path(temporary)
         outer.chmod(0o755)
         inner = outer / "server"
         inner.mkdir()

@@ -1,8 +1,8 @@
-"""Storage, and going on after a kill: simulated here, by SIGKILL in tests/faults."""
+"""Trial stores, and searches that continue after a simulated kill (tests/faults uses SIGKILL)."""
 
 from __future__ import annotations
 
-import random
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ def _trial(number: int, x: object = 1) -> Trial:
     return Trial(f"id{number}", number, 0, {"x": x, "y": "a"}, statistics={"macs": 1e6})
 
 
-def test_what_is_added_is_loaded_in_order(store: TrialStore) -> None:
+def test_trials_are_loaded_in_the_order_of_their_numbers(store: TrialStore) -> None:
     trials = [_trial(i, x) for i, x in enumerate((1, True, "1", None, 2.5))]
     for trial in trials[::-1]:
         trial.report(1, 0.25)
@@ -49,7 +49,7 @@ def test_failures_keep_their_reason(store: TrialStore) -> None:
     assert (store.load()[0].state, store.load()[0].reason) == ("failed", "out of memory")
 
 
-def test_an_optuna_study_has_what_dashboards_show(tmp_path: Path) -> None:
+def test_an_optuna_study_has_the_values_that_dashboards_show(tmp_path: Path) -> None:
     import optuna
 
     url = f"sqlite:///{tmp_path / 'search.db'}"
@@ -66,7 +66,7 @@ def test_an_optuna_study_has_what_dashboards_show(tmp_path: Path) -> None:
 
 def test_other_settings_on_a_storage_are_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'search.db'}"
-    early = problem.search(storage=url, batch_size=9, seed=1)  # before there were any
+    early = problem.search(storage=url, batch_size=9, seed=1)  # the study has no settings yet
     first = problem.search(storage=url)
     first.ask()
     with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
@@ -77,37 +77,33 @@ def test_other_settings_on_a_storage_are_refused(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
+    """Stands for SIGKILL: no code catches it."""
 
 
-def test_a_search_killed_anywhere_finds_the_same(tmp_path: Path) -> None:
+def test_a_search_killed_after_every_second_trial_has_the_same_result(tmp_path: Path) -> None:
     undisturbed = problem.summary(problem.search().run(problem.evaluate))
-    kills, draws = 0, random.Random(0)
-    for run in range(2):
-        url = f"sqlite:///{tmp_path / f'{run}.db'}"
-        evaluated: list[str] = []
-        while True:
-            left = [draws.randint(0, 4)]
+    evaluated: list[str] = []
+    kills = 0
 
-            def evaluate(trial: Trial, left: list[int] = left, log: list[str] = evaluated) -> float:
-                if left[0] == 0:
-                    raise Killed
-                left[0] -= 1
-                log.append(trial.id)
-                return problem.evaluate(trial)
+    def evaluate(trial: Trial) -> float:
+        nonlocal kills
+        if len(evaluated) == 2 * (kills + 1):
+            kills += 1
+            raise Killed
+        evaluated.append(trial.id)
+        return problem.evaluate(trial)
 
-            try:
-                result = problem.search(storage=url).run(evaluate)
-            except Killed:
-                kills += 1
-                continue
-            break
-        assert problem.summary(result) == undisturbed
-        assert len(evaluated) == len(set(evaluated)) == len(undisturbed)
-    assert kills >= 8
+    result = None
+    while result is None:
+        with contextlib.suppress(Killed):
+            search = problem.search(storage=f"sqlite:///{tmp_path / 'search.db'}")
+            result = search.run(evaluate)
+    assert problem.summary(result) == undisturbed
+    assert len(evaluated) == len(set(evaluated)) == len(undisturbed)
+    assert kills == 9
 
 
-def test_a_storage_that_another_program_wrote_is_told(tmp_path: Path) -> None:
+def test_a_storage_that_another_program_wrote_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'search.db'}"
     search = problem.search(storage=url)
     trial = search.ask()[0]
