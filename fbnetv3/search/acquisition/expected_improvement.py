@@ -37,7 +37,7 @@ from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
 _ASYMPTOTE = 1e5
-"""Below -z of this size the asymptote of log h is exact to double precision."""
+"""Below minus this z the asymptote of log h is exact to double precision."""
 _SQRT_2PI = math.sqrt(2 * math.pi)
 _SURVIVORS, _GENERATIONS = 6, 5
 _SEARCHES = 24
@@ -45,7 +45,8 @@ _SEARCHES = 24
 has a search of its own; in a larger one a search chooses several, because most of its cost does not
 depend on their number."""
 _ISLANDS, _MOST_SHARES = 6, 3
-"""Islands of a search, for each candidate that it chooses, up to this many times over."""
+"""Number of islands of a search for each candidate that it chooses, and the largest number of
+candidates that it is multiplied with."""
 _SHORTLIST = 256
 """The islands start far apart among this many of the best candidates: most of the best lie around
 the best trained candidate, and would all climb the same peak."""
@@ -61,7 +62,7 @@ def log_expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
     """
     z = (mean - best) / std
     log_phi = -(z**2) / 2.0 - math.log(_SQRT_2PI)
-    # scipy.stats.norm checks its arguments for longer than this computes
+    # faster than scipy.stats.norm, which spends most of its time on checking arguments
     near = np.maximum(z, -1.0)
     h = np.exp(-(near**2) / 2.0) / _SQRT_2PI + near * ndtr(near)
     below = np.clip(z, -_ASYMPTOTE, -1.0)
@@ -91,14 +92,15 @@ def improvement_batch(
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, whose scores are fantasies; None: no
             candidates.
-        best: Score to improve on; None: the highest posterior mean at an observation.
+        best: Score to improve on, in the standardised unit of the process; None: the highest
+            posterior mean at an observation.
     """
     starts = candidates.starts(random)
     pending = starts[:0] if pending is None else pending
     model = FantasyModel(process, count + len(pending))
     best = process.best_mean if best is None else best
     if len(pending):
-        # a pending candidate outside the constraints is no incumbent
+        # only candidates within the constraints can be the incumbent
         fantasies = model.add(candidates.encode(pending))[candidates.feasible(pending)]
         best = max([best, *fantasies.tolist()])
     search = _ImprovementSearch(candidates, model, best, starts)
@@ -131,7 +133,14 @@ class _ImprovementSearch:
     def choose(
         self, count: int, islands: int, taken: set[bytes], random: np.random.Generator
     ) -> list[Levels]:
-        """Returns at most ``count`` new candidates of one search; adds their keys to ``taken``."""
+        """Runs one search, and returns its best new candidates.
+
+        Args:
+            count: Largest number of candidates to choose.
+            islands: Number of islands of the search.
+            taken: Keys of candidates that may not be chosen; those of the chosen ones are added.
+            random: Source of all random numbers.
+        """
         population = self._evolved(islands, random)
         posterior = self._visit(population.levels)
         scores, chosen = population.scores, []
@@ -141,7 +150,7 @@ class _ImprovementSearch:
                 break
             chosen.append(population.levels[index])
             taken.add(chosen[-1].tobytes())
-            # a fantasy can be the incumbent, else all candidates would crowd around one peak
+            # fantasies count for the incumbent: else the whole batch would climb one peak
             self._best = max(self._best, self._model.add_cached(posterior, index))
             scores = self._log_improvement(posterior)
         return chosen
@@ -174,6 +183,6 @@ def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> int | None:
 
 
 def _far_apart(features: Features, scores: Floats, count: int) -> Index:
-    """Returns the indices of the best candidate and of others of the shortlist far from it."""
+    """Returns the best candidate's index, then those of shortlisted ones far from each other."""
     shortlist = np.argsort(-scores, kind="stable")[:_SHORTLIST]
     return np.asarray(shortlist[spread_out(features[shortlist], count)])

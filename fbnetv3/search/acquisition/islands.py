@@ -49,7 +49,7 @@ def evolve_islands(
 ) -> Population:
     """Maximises a score on each island; parents compete with their children.
 
-    Fathers come from all islands: what one island has learned spreads to the others.
+    Fathers come from all islands, so that good traits spread from one island to the next.
 
     Args:
         candidates: Constrained space; its operators breed feasible children.

@@ -41,7 +41,7 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 
 JITTER = 1e-6
-"""Added to the diagonal of covariances, so that rounding does not cost them their factor."""
+"""Added to the diagonal of covariances, which keeps them positive definite despite rounding."""
 
 
 class GaussianProcess:
@@ -112,7 +112,7 @@ def as_tensor(values: Features | Floats) -> Tensor:
 
 
 def scaled_distance(A: Tensor, B: Tensor) -> Tensor:
-    """Returns the Matern 5/2 kernel's r, (a, b), between points that lengthscales have divided.
+    """Returns the distances r, (a, b), of the Matern 5/2 kernel.
 
     Args:
         A: (a, d) points divided by the lengthscales.
