@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +120,6 @@ def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
     with progress:
         result = search.run(TrainEvaluator(cfg.dump(), place), callbacks=[watch])
     watch.keep(search)  # what a kill kept from the log
-    _save_predictor(folder.predictor, result)
     _tell(cfg, folder, search, result)
 
 
@@ -157,17 +155,6 @@ def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:
     for name, value in plan.pretrained.correlation.items():
         lines.append(f"encoder pre-trained on {name}: correlation {value:.4f} on 20% held out")
     return lines
-
-
-def _save_predictor(path: Path, result: SearchResult) -> None:
-    import torch
-
-    from fbnetv3.io import atomic_write
-
-    if result.predictor is None:
-        return
-    with atomic_write(path) as temporary:
-        torch.save(result.predictor.tensors(), temporary)
 
 
 def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -> None:

@@ -29,7 +29,6 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.candidates = self.path / "candidates"
-        self.predictor = self.path / "predictor.pt"
         self.report = self.path / "report.html"
         self.log = self.path / "log"
         self._files = self.path / "files.json"

@@ -1,138 +1,147 @@
-"""The default predictor: an ensemble of small networks beside a Gaussian process.
+"""The default predictor: an ensemble of small networks and a Gaussian process.
 
-Both read the same features and learn the normal scores of the labels' ranks, which heavy tails
-do not disturb. Two families err differently; each draws functions for Thompson sampling. A second
-process learns the labels themselves, whose peaks ranks would flatten, for expected improvement.
+Both learn the normal scores of the labels, on which outliers have no leverage. Their predictions
+are averaged, because two families of models err differently, and Thompson sampling takes functions
+from both. Normal scores flatten the peaks of the labels, so a second process learns the labels
+themselves, for expected improvement.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.stats import norm, rankdata
-from torch import Tensor
 
 from fbnetv3.search.predictors.encoder import Pretrained
-from fbnetv3.search.predictors.ensemble import Draws, Ensemble, EnsembleDraws
-from fbnetv3.search.predictors.gp import GaussianProcess, PosteriorDraws, subset
+from fbnetv3.search.predictors.ensemble import Ensemble, EnsembleSamples
+from fbnetv3.search.predictors.hyperparameters import fit_process
 from fbnetv3.search.predictors.networks import Floats
-from fbnetv3.search.predictors.warp import process_of_labels
+from fbnetv3.search.predictors.normal_scores import NormalScores
+from fbnetv3.search.predictors.pathwise import PathwiseSamples, draw_matheron_paths
+from fbnetv3.search.predictors.warping import fit_warped_process
 from fbnetv3.search.space.encoding import Features
 
-
-class BothDraws:
-    """Functions of the ensemble, then of the process.
-
-    Args:
-        ensemble, process: of each.
-        count: of the ensemble's.
-    """
-
-    def __init__(self, ensemble: EnsembleDraws, process: PosteriorDraws, count: int) -> None:
-        self._ensemble, self._process, self._count = ensemble, process, count
-
-    def __call__(self, x: Features) -> Floats:
-        return np.concatenate([self._ensemble(x), self._process(x.astype(np.float64))], 1)
-
-    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
-        found = np.empty(len(x))
-        first = functions < self._count
-        found[first] = self._ensemble.own(x[first], functions[first])
-        wide = x[~first].astype(np.float64)
-        found[~first] = self._process.own(wide, functions[~first] - self._count)
-        return found
+MAX_POINTS = 512
+"""Largest number of labels that the processes are fitted to."""
 
 
 class DefaultPredictor:
-    """The mean of ensemble and Gaussian process, each weighted by the inverse of its error.
+    """Weighted mean of an ensemble and a Gaussian process; the weights are inverse to their errors.
+
+    The ensemble learns from all labels, the processes from at most MAX_POINTS of them.
 
     Args:
-        features: (n, width).
-        labels: (n,).
-        pretrained: encoder of the architecture.
-        seed: of everything random.
+        features: (n, width) features in [0, 1].
+        labels: (n,) labels; higher is better.
+        pretrained: Encoder of the architecture.
+        seed: Random seed of the ensemble and of the selection of labels for the processes.
 
     Attributes:
-        ensemble: of the networks.
-        process: of the labels themselves; predictions are of the ensemble and a process of ranks.
+        ensemble: Ensemble that has learned the normal scores of the labels.
+        process: Process that has learned the labels, for expected improvement.
     """
 
     def __init__(
         self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
     ) -> None:
-        ranks = norm.ppf((rankdata(labels) - 0.5) / len(labels))
-        self._labels = np.sort(labels)
-        self._ranks = np.sort(ranks)
-        deviation = ranks.std()
-        self._unit = float(deviation) if deviation > 0 else 1.0
-        y = ranks / self._unit
-        self._features = features
+        self._features, self._normal_scores = features, NormalScores(labels)
+        y = self._normal_scores.scores
         self.ensemble = Ensemble(features, y, pretrained, seed)
-        self._chosen = subset(labels, seed)
-        chosen = features[self._chosen].astype(np.float64)
-        self._of_ranks = GaussianProcess(chosen, y[self._chosen])
-        self._share = self._share_of_ensemble(y)
-        self.process = process_of_labels(chosen, labels[self._chosen], self._of_ranks)
+        self._selected = select_training_points(labels, seed)
+        X = features[self._selected].astype(np.float64)
+        self._score_process = fit_process(X, y[self._selected])
+        self._ensemble_weight = self._weigh_ensemble(y)
+        theta = self._score_process.theta
+        self.process = fit_warped_process(X, labels[self._selected], init_from=theta)
 
-    def _share_of_ensemble(self, y: Floats) -> float:
-        """Returns the ensemble's weight: the less it errs on labels it has not seen, the more."""
-        bagged = self.ensemble.out_of_bag(self._features)
-        unseen = ~np.isnan(bagged)
-        alone = self._of_ranks.leave_one_out()
-        errors = [np.square(alone - y[self._chosen]).mean(), np.square((bagged - y)[unseen]).mean()]
-        return float(errors[0] / sum(errors)) if unseen.any() and sum(errors) > 0 else 0.5
-
-    def latent(self, features: Features) -> Floats:
-        """Returns predictions in units of the ranks' deviation: what draws are in, too."""
-        ensemble = self.ensemble.members(features).mean(0)
-        process = self._of_ranks.mean(features.astype(np.float64))
-        return self._share * ensemble + (1 - self._share) * process
+    def _weigh_ensemble(self, y: Floats) -> float:
+        """Returns the ensemble's weight, in [0, 1], from both models' errors on unseen labels."""
+        out_of_bag = self.ensemble.out_of_bag(self._features)
+        is_known = ~np.isnan(out_of_bag)
+        process_error = np.square(self._score_process.leave_one_out() - y[self._selected]).mean()
+        ensemble_error = np.square((out_of_bag - y)[is_known]).mean()
+        total = process_error + ensemble_error
+        return float(process_error / total) if is_known.any() and total > 0 else 0.5
 
     def predict(self, features: Features) -> Floats:
-        return self._in_units(self.latent(features))
+        """Returns predicted labels, (m,), at features (m, width)."""
+        ensemble = self.ensemble.members(features).mean(0)
+        process = self._score_process.mean(features)
+        return self._normal_scores.to_labels(self._average(ensemble, process))
 
-    def _in_units(self, latent: Floats) -> Floats:
-        """Maps normal scores back to labels; beyond the ends by the mean slope of that half."""
-        x, y = np.unique(self._ranks, return_index=True)
-        labels = self._labels[y]
-        value = latent * self._unit
-        inside = np.interp(value, x, labels)
-        above, below = np.maximum(value - x[-1], 0), np.minimum(value - x[0], 0)
-        return inside + _slope(x, labels, -1) * above + _slope(x, labels, 0) * below
+    def _average(self, ensemble: Floats, process: Floats) -> Floats:
+        return self._ensemble_weight * ensemble + (1 - self._ensemble_weight) * process
 
     def cross_validated(self) -> Floats:
-        bagged = self.ensemble.out_of_bag(self._features)
-        alone = self._of_ranks.leave_one_out()
-        # both where both can tell, else the one that can
-        found = bagged.copy()
-        chosen = bagged[self._chosen]
-        both = self._share * chosen + (1 - self._share) * alone
-        found[self._chosen] = np.where(np.isnan(chosen), alone, both)
-        return self._in_units(np.nan_to_num(found))
+        """Returns a prediction of each label by models that have not seen it, (n,).
 
-    def draws(self, count: int, random: np.random.Generator) -> Draws:
-        """Returns ``count`` functions, of each family its share of them, (candidates, count)."""
-        of_process = round(count * (1 - self._share))
-        first = self.ensemble.draws(count - of_process, random)
-        second = self._of_ranks.draws(of_process, random)
-        return BothDraws(first, second, count - of_process)
+        They are out-of-bag predictions of the ensemble, averaged with leave-one-out predictions of
+        the process where it has the label; either one alone where the other is missing.
+        """
+        scores = self.ensemble.out_of_bag(self._features)
+        out_of_bag = scores[self._selected]
+        left_out = self._score_process.leave_one_out()
+        average = self._average(out_of_bag, left_out)
+        scores[self._selected] = np.where(np.isnan(out_of_bag), left_out, average)
+        return self._normal_scores.to_labels(np.nan_to_num(scores))
 
-    def tensors(self) -> dict[str, Tensor]:
-        process = self._of_ranks
-        return self.ensemble.tensors() | {
-            "process.x": process._x,
-            "process.y": process._y,
-            "process.lengthscale": process._scale,
-            "process.signal_noise": torch.tensor([process._signal, process._noise]),
-            "labels": torch.from_numpy(self._labels.copy()),
-            "ranks": torch.from_numpy(self._ranks.copy()),
-        }
+    def sample(self, count: int, random: np.random.Generator) -> CombinedSamples:
+        """Samples functions of normal scores from both models, in proportion to their weights.
+
+        Args:
+            count: Number of functions.
+            random: Source of all random numbers.
+        """
+        of_process = round(count * (1 - self._ensemble_weight))
+        first = self.ensemble.sample(count - of_process, random)
+        second = draw_matheron_paths(self._score_process, of_process, random)
+        return CombinedSamples(first, second, count - of_process)
 
 
-def _slope(x: Floats, y: Floats, end: int) -> float:
-    """Returns the mean slope from the middle to an end of ascending points; 1 of a single one."""
-    middle = len(x) // 2
-    run = x[end] - x[middle] if len(x) > 2 else x[-1] - x[0]
-    rise = y[end] - y[middle] if len(x) > 2 else y[-1] - y[0]
-    return float(rise / run) if run else 1.0
+class CombinedSamples:
+    """Functions sampled from an ensemble, followed by functions sampled from a process.
+
+    Args:
+        ensemble: Functions sampled from the ensemble.
+        process: Functions sampled from the process.
+        split: Number of the ensemble's functions.
+    """
+
+    def __init__(self, ensemble: EnsembleSamples, process: PathwiseSamples, split: int) -> None:
+        self._ensemble, self._process, self._split = ensemble, process, split
+
+    def __call__(self, x: Features) -> Floats:
+        """Returns the values of all functions, (m, count), at features (m, width)."""
+        return np.concatenate([self._ensemble(x), self._process(x)], 1)
+
+    def evaluate_each(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function at each candidate, (m,).
+
+        Args:
+            x: (m, width) features.
+            functions: (m,) index of the function to evaluate at each candidate.
+        """
+        values = np.empty(len(x))
+        first = functions < self._split
+        values[first] = self._ensemble.evaluate_each(x[first], functions[first])
+        rest = functions[~first] - self._split
+        values[~first] = self._process.evaluate_each(x[~first], rest)
+        return values
+
+
+def select_training_points(labels: Floats, seed: int) -> npt.NDArray[np.int64]:
+    """Returns the ascending indices of the labels that the processes are fitted to.
+
+    Args:
+        labels: (n,) labels; higher is better.
+        seed: Random seed of the selection.
+
+    Returns:
+        All indices where there are at most MAX_POINTS labels; else those of the MAX_POINTS / 2 best
+        labels and as many random others.
+    """
+    if len(labels) <= MAX_POINTS:
+        return np.arange(len(labels))
+    order = np.argsort(-labels, kind="stable")
+    half = MAX_POINTS // 2
+    others = np.random.default_rng([seed, 31]).permutation(order[half:])
+    return np.sort(np.concatenate([order[:half], others[: MAX_POINTS - half]]))

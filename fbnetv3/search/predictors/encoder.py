@@ -1,4 +1,4 @@
-"""The architecture encoder and its pre-training on statistics (paper, 3.1, step 1)."""
+"""The architecture encoder and its pre-training on architecture statistics (paper, 3.1, step 1)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fbnetv3.search.predictors.networks import Floats, Linear, minibatches
+from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches
 from fbnetv3.search.space.constraints import Columns
 from fbnetv3.search.space.encoding import Features
 
 EMBEDDING = 24
-"""Width of the embedding (paper, A.2)."""
-_EPOCHS, _BATCH, _RATE = 40, 256, 5e-3
+"""Width of the architecture embedding (paper, A.2)."""
+_EPOCHS, _BATCH, _LR = 40, 256, 5e-3
+_TRAIN_SHARE = 0.8
+_FEWEST_CANDIDATES = 10
+_HELD_OUT_PAIRS = 500
 
 
 @dataclass
 class Pretrained:
-    """An encoder that has learned statistics, or none where there is nothing to learn.
+    """A pre-trained architecture encoder, or only its columns where nothing was pre-trained.
 
     Attributes:
-        columns: feature columns of the architecture.
-        weight, bias: of the encoder, (1, columns, 24) and (1, 1, 24); None: not pre-trained.
-        correlation: of prediction and truth on the 20% held out, by statistic.
-        held_out: by statistic, (truth, prediction) of up to 500 held out, standardised.
+        columns: Indices of the feature columns that describe the architecture.
+        weight: (1, columns, 24) weight of the encoder; None where it is not pre-trained.
+        bias: (1, 1, 24) bias of the encoder; None where it is not pre-trained.
+        correlation: Pearson correlation of prediction and truth on the 20% of candidates held out,
+            by the statistic's name.
+        held_out: True and predicted values, standardised, of up to 500 candidates held out, by the
+            statistic's name.
     """
 
     columns: list[int]
@@ -37,40 +43,48 @@ class Pretrained:
 
 
 def pretrain(features: Features, statistics: Columns, columns: list[int], seed: int) -> Pretrained:
-    """Trains encoder and proxy head to predict statistics, on 80% of the pool.
+    """Trains the encoder and a linear head to predict statistics, on 80% of the candidates.
 
     Args:
-        features: (candidates, width).
-        statistics: {name: (candidates,)}; those that do not vary are left out. Positive ones
-            are learned in the logarithm.
-        columns: feature columns of the architecture.
-        seed: of the split, the weights and the order.
+        features: (n, width) features of the candidates.
+        statistics: (n,) values of each statistic by its name. A statistic with positive values only
+            is predicted in the logarithm; one without variation is ignored.
+        columns: Indices of the feature columns that describe the architecture.
+        seed: Random seed of the split, the initial weights and the order of minibatches.
+
+    Returns:
+        The pre-trained encoder; one without weights where there are no columns, no statistics that
+        vary, or fewer than 10 candidates.
     """
     names, targets = _targets(statistics)
-    if not columns or not names or len(features) < 10:
+    if not columns or not names or len(features) < _FEWEST_CANDIDATES:
         return Pretrained(columns)
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(features[:, columns]), torch.from_numpy(targets)
     order = torch.randperm(len(x), generator=generator)
-    cut = int(0.8 * len(x))
+    cut = int(_TRAIN_SHARE * len(x))
     train, test = order[:cut], order[cut:]
-    encoder = Linear(1, x.shape[1], EMBEDDING, generator)
-    head = Linear(1, EMBEDDING, len(names), generator)
+    encoder = BatchedLinear(1, x.shape[1], EMBEDDING, generator)
+    head = BatchedLinear(1, EMBEDDING, len(names), generator)
     _train(encoder, head, x[train], y[train], generator)
     with torch.no_grad():
         predicted = head(F.relu(encoder(x[None, test])))[0].numpy()
     truth = y[test].numpy()
-    pairs = {n: (truth[:, i], predicted[:, i]) for i, n in enumerate(names)}
+    pairs = {name: (truth[:, i], predicted[:, i]) for i, name in enumerate(names)}
     return Pretrained(
         columns,
         encoder.weight.detach(),
         encoder.bias.detach(),
-        {n: float(np.corrcoef(*pair)[0, 1]) for n, pair in pairs.items()},
-        {n: (pair[0][:500].tolist(), pair[1][:500].tolist()) for n, pair in pairs.items()},
+        {name: float(np.corrcoef(*pair)[0, 1]) for name, pair in pairs.items()},
+        {
+            name: (pair[0][:_HELD_OUT_PAIRS].tolist(), pair[1][:_HELD_OUT_PAIRS].tolist())
+            for name, pair in pairs.items()
+        },
     )
 
 
 def _targets(statistics: Columns) -> tuple[list[str], Features]:
+    """Returns the names of the statistics that vary, and their standardised values, (n, names)."""
     names, columns = [], []
     for name, values in statistics.items():
         logs: Floats = np.log(values) if len(values) and values.min() > 0 else values
@@ -81,9 +95,15 @@ def _targets(statistics: Columns) -> tuple[list[str], Features]:
     return names, stacked.astype(np.float32)
 
 
-def _train(encoder: Linear, head: Linear, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
-    tensors = [*encoder.tensors, *head.tensors]
-    optimizer = torch.optim.AdamW(tensors, lr=_RATE, weight_decay=1e-5, fused=True)
+def _train(
+    encoder: BatchedLinear,
+    head: BatchedLinear,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+) -> None:
+    parameters = [*encoder.parameters, *head.parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=_LR, weight_decay=1e-5, fused=True)
     steps = _EPOCHS * -(-len(x) // _BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(_EPOCHS):

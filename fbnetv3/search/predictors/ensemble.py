@@ -1,8 +1,6 @@
-"""An ensemble of small networks as a predictor."""
+"""An ensemble of small networks, bootstrapped and trained side by side."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,122 +9,131 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fbnetv3.search.predictors.encoder import EMBEDDING, Pretrained
-from fbnetv3.search.predictors.networks import Floats, Linear, minibatches
+from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches
 from fbnetv3.search.space.encoding import Features
 
-
-class Draws(Protocol):
-    """Functions drawn from a predictor's posterior."""
-
-    def __call__(self, x: Features) -> Floats:
-        """Returns the value of every function at every candidate, (candidates, count)."""
-
-    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
-        """Returns the value of one function a candidate, (candidates,)."""
-
-
 _MEMBERS, _HIDDEN = 8, 64
-_STEPS, _BATCH, _RATE = 300, 512, 5e-3
-_CALM = 0.5
-"""Draws of the ensemble keep this share of its spread."""
+_STEPS, _BATCH, _LR = 300, 512, 5e-3
+_SPREAD = 0.5
+"""Standard deviation of sampled functions around the mean, as a share of the members' own."""
 
 
 class Ensemble:
-    """Networks with bootstrap weights, trained together from a shared pre-trained encoder.
+    """Networks with one hidden layer, each trained on its own bootstrap sample of the labels.
+
+    The input of the hidden layer is the features and an embedding of the architecture, whose
+    encoder starts in every member from the pre-trained one.
 
     Args:
         x: (n, width) features.
-        y: (n,) labels of mean 0 and deviation 1.
-        pretrained: encoder of the architecture; a copy of it moves with each member.
-        seed: of bootstrap, weights and order.
+        y: (n,) labels of mean 0 and standard deviation 1.
+        pretrained: Encoder of the architecture; without weights the members have no encoder.
+        seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
+
+    Attributes:
+        weights: (members, n) times that each label occurs in each bootstrap sample.
     """
 
     def __init__(self, x: Features, y: Floats, pretrained: Pretrained, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self._arch = pretrained.columns if pretrained.weight is not None else []
-        self._encoder = Linear(_MEMBERS, len(self._arch), EMBEDDING, generator)
+        self._columns = pretrained.columns if pretrained.weight is not None else []
+        self._encoder = BatchedLinear(_MEMBERS, len(self._columns), EMBEDDING, generator)
         if pretrained.weight is not None and pretrained.bias is not None:
-            self._encoder.set(pretrained.weight, pretrained.bias)
-        width = x.shape[1] + (EMBEDDING if self._arch else 0)
-        self._hidden = Linear(_MEMBERS, width, _HIDDEN, generator)
-        self._out = Linear(_MEMBERS, _HIDDEN, 1, generator)
+            self._encoder.load(pretrained.weight, pretrained.bias)
+        width = x.shape[1] + (EMBEDDING if self._columns else 0)
+        self._hidden = BatchedLinear(_MEMBERS, width, _HIDDEN, generator)
+        self._out = BatchedLinear(_MEMBERS, _HIDDEN, 1, generator)
         picks = torch.randint(len(x), (_MEMBERS, len(x)), generator=generator)
         self.weights = torch.zeros(_MEMBERS, len(x)).scatter_add_(1, picks, torch.ones(picks.shape))
         self._train(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)), generator)
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
-        tensors = [*self._hidden.tensors, *self._out.tensors]
-        if self._arch:
-            tensors += self._encoder.tensors
-        optimizer = torch.optim.AdamW(tensors, lr=_RATE, weight_decay=1e-2, fused=True)
+        parameters = [*self._hidden.parameters, *self._out.parameters]
+        if self._columns:
+            parameters += self._encoder.parameters
+        optimizer = torch.optim.AdamW(parameters, lr=_LR, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-        done = 0
-        while done < _STEPS:
+        step = 0
+        while step < _STEPS:
             for index in minibatches(len(x), _BATCH, generator):
-                each = F.huber_loss(
-                    self._forward(x[index]), y[index].expand(_MEMBERS, -1), reduction="none"
-                )
                 optimizer.zero_grad(set_to_none=True)
-                # summed over members: each is trained as if alone
-                (each * self.weights[:, index]).mean(1).sum().backward()
+                self._loss(x, y, index).backward()
                 optimizer.step()
                 schedule.step()
-                done += 1
-                if done == _STEPS:
+                step += 1
+                if step == _STEPS:
                     break
 
+    def _loss(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        """Returns the sum of the members' losses; no gradient crosses from one to another."""
+        labels = y[index].expand(_MEMBERS, -1)
+        losses = F.huber_loss(self._forward(x[index]), labels, reduction="none")
+        return (losses * self.weights[:, index]).mean(1).sum()
+
     def _forward(self, x: Tensor) -> Tensor:
-        wide = x.expand(_MEMBERS, -1, -1)
-        if self._arch:
-            embedded = F.relu(self._encoder(x[:, self._arch].expand(_MEMBERS, -1, -1)))
-            wide = torch.cat([wide, embedded], 2)
-        return self._out(F.relu(self._hidden(wide)))[:, :, 0]
+        inputs = x.expand(_MEMBERS, -1, -1)
+        if self._columns:
+            architecture = x[:, self._columns].expand(_MEMBERS, -1, -1)
+            inputs = torch.cat([inputs, F.relu(self._encoder(architecture))], 2)
+        return self._out(F.relu(self._hidden(inputs)))[:, :, 0]
 
     def members(self, x: Features) -> Floats:
-        """Returns what each member predicts, (members, candidates)."""
+        """Returns the prediction of each member, (members, m), at features (m, width)."""
         with torch.no_grad():
             return np.asarray(self._forward(torch.from_numpy(x)).double().numpy())
 
     def out_of_bag(self, x: Features) -> Floats:
-        """Returns each training point's mean over the members that did not see it; NaN if none."""
-        unseen = (self.weights == 0).numpy()
-        totals = (self.members(x) * unseen).sum(0)
-        counts = unseen.sum(0)
+        """Returns out-of-bag predictions of the labels that the ensemble was trained on, (n,).
+
+        Each is the mean over the members whose bootstrap sample lacks the label; NaN where every
+        sample has it.
+
+        Args:
+            x: (n, width) features that the ensemble was trained on, in the same order.
+        """
+        is_out = (self.weights == 0).numpy()
+        totals = (self.members(x) * is_out).sum(0)
+        counts = is_out.sum(0)
         return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
-    def draws(self, count: int, random: np.random.Generator) -> EnsembleDraws:
-        """Returns ``count`` functions: the mean plus a random mixture of deviations from it."""
-        mixture = random.standard_normal((_MEMBERS, count)) * _CALM / np.sqrt(_MEMBERS - 1)
-        return EnsembleDraws(self, mixture)
+    def sample(self, count: int, random: np.random.Generator) -> EnsembleSamples:
+        """Samples functions: the mean of the members plus random mixtures of their deviations.
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns the weights of all members."""
-        named = {"encoder": self._encoder, "hidden": self._hidden, "out": self._out}
-        return {
-            f"ensemble.{name}.{kind}": tensor.detach()
-            for name, layer in named.items()
-            for kind, tensor in zip(("weight", "bias"), layer.tensors, strict=True)
-            if tensor.numel()
-        }
+        Args:
+            count: Number of functions.
+            random: Source of all random numbers.
+        """
+        mixture = random.standard_normal((_MEMBERS, count)) * _SPREAD / np.sqrt(_MEMBERS - 1)
+        return EnsembleSamples(self, mixture)
 
 
-class EnsembleDraws:
-    """The mean of an ensemble plus mixtures of its members' deviations from it.
+class EnsembleSamples:
+    """Functions that add mixtures of the members' deviations to the mean of an ensemble.
 
     Args:
-        ensemble: of the members.
-        mixture: (members, count) weights.
+        ensemble: Ensemble of the members.
+        mixture: (members, count) weights of the members' deviations from the mean.
     """
 
     def __init__(self, ensemble: Ensemble, mixture: Floats) -> None:
         self._ensemble, self._mixture = ensemble, mixture
 
     def __call__(self, x: Features) -> Floats:
-        found = self._ensemble.members(x)
-        mean = found.mean(0)
-        return mean[:, None] + (found - mean).T @ self._mixture
+        """Returns the values of all functions, (m, count), at features (m, width)."""
+        mean, deviations = self._mean_and_deviations(x)
+        return mean[:, None] + deviations.T @ self._mixture
 
-    def own(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
-        found = self._ensemble.members(x)
-        mean = found.mean(0)
-        return np.asarray(mean + ((found - mean) * self._mixture[:, functions]).sum(0))
+    def evaluate_each(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function at each candidate, (m,).
+
+        Args:
+            x: (m, width) features.
+            functions: (m,) index of the function to evaluate at each candidate.
+        """
+        mean, deviations = self._mean_and_deviations(x)
+        return np.asarray(mean + (deviations * self._mixture[:, functions]).sum(0))
+
+    def _mean_and_deviations(self, x: Features) -> tuple[Floats, Floats]:
+        members = self._ensemble.members(x)
+        mean = members.mean(0)
+        return mean, members - mean

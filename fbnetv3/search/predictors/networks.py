@@ -1,4 +1,4 @@
-"""Small networks for predictors: several members trained at once, seeded, no global state."""
+"""Small networks for predictors: several members trained at once, without global random state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from torch import Tensor
 Floats = npt.NDArray[np.float64]
 
 
-class Linear:
-    """``members`` affine maps side by side: (members, n, d_in) -> (members, n, d_out)."""
+class BatchedLinear:
+    """Affine maps of several networks, applied side by side.
+
+    Args:
+        members: Number of networks.
+        d_in: Number of inputs of each map.
+        d_out: Number of outputs of each map.
+        generator: Source of the initial weights, uniform in +-1 / sqrt(d_in).
+
+    Attributes:
+        weight: (members, d_in, d_out) weights.
+        bias: (members, 1, d_out) biases.
+    """
 
     def __init__(self, members: int, d_in: int, d_out: int, generator: torch.Generator) -> None:
         bound = 1 / math.sqrt(max(1, d_in))
@@ -22,15 +33,16 @@ class Linear:
         self.bias = _uniform((members, 1, d_out), bound, generator)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps inputs (members, n, d_in) to outputs (members, n, d_out)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
     @property
-    def tensors(self) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
         """Weight and bias."""
         return [self.weight, self.bias]
 
-    def set(self, weight: Tensor, bias: Tensor) -> None:
-        """Copies weights (1, d_in, d_out) into every member."""
+    def load(self, weight: Tensor, bias: Tensor) -> None:
+        """Copies a weight (1, d_in, d_out) and a bias (1, 1, d_out) into every member."""
         with torch.no_grad():
             self.weight.copy_(weight.expand_as(self.weight))
             self.bias.copy_(bias.expand_as(self.bias))
@@ -42,12 +54,20 @@ def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -
 
 
 def minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yields the indices of one pass in random order; all at once where they fit."""
+    """Yields the indices of one epoch in random order, at most ``size`` at a time."""
     yield from torch.randperm(n, generator=generator).split(size)
 
 
-def standardised(values: Floats) -> tuple[Floats, float, float]:
-    """Returns values of mean 0 and deviation 1, with both (deviation 1 where it is 0)."""
-    mean, deviation = float(values.mean()), float(values.std())
-    scale = deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0
+def standardise(values: Floats) -> tuple[Floats, float, float]:
+    """Scales values to mean 0 and standard deviation 1; equal values become 0.
+
+    Args:
+        values: (n,) values.
+
+    Returns:
+        The scaled values, the mean that was subtracted and the standard deviation that was divided
+        by, which is 1 for equal values.
+    """
+    mean, std = float(values.mean()), float(values.std())
+    scale = std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
     return (values - mean) / scale, mean, scale

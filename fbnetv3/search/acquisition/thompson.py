@@ -1,0 +1,106 @@
+"""Thompson sampling: each function sampled from the posterior chooses its best candidate."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3.search.acquisition.candidates import Candidates
+from fbnetv3.search.acquisition.islands import Index, Population, evolve_islands
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.space.encoding import Features
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.space import keys_of
+
+_GENERATIONS = 8
+_SURVIVORS, _FEWEST_SURVIVORS, _SURVIVORS_OF_ALL = 16, 4, 768
+"""Survivors of each function, which fall with the number of functions down to the fewest, and the
+number of survivors of all functions that they fall for."""
+_EVALUATE_ALL = 64
+"""Up to this many functions, evaluating all of them at every candidate costs less than evaluating
+one function at each."""
+
+
+class PosteriorSamples(Protocol):
+    """Functions sampled from the posterior of a predictor."""
+
+    def __call__(self, x: Features) -> Floats:
+        """Returns the values of all functions, (m, count), at features (m, width)."""
+
+    def evaluate_each(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function at each candidate, (m,).
+
+        Args:
+            x: (m, width) features.
+            functions: (m,) index of the function to evaluate at each candidate.
+        """
+
+
+def thompson_batch(
+    candidates: Candidates,
+    samples: PosteriorSamples,
+    tried: set[bytes],
+    random: np.random.Generator,
+) -> Levels:
+    """Returns the best new candidate of each sampled function, (n, variables).
+
+    Args:
+        candidates: Constrained space with a pool and the best trained candidates.
+        samples: Functions to maximise.
+        tried: Keys of candidates that may not be chosen.
+        random: Source of all random numbers.
+
+    Returns:
+        Distinct candidates; fewer than functions only where the starts of the search are exhausted.
+    """
+    starts = candidates.starts(random)
+    values = samples(candidates.encode(starts))  # (starts, functions)
+    count = values.shape[1]
+    survivors = min(_SURVIVORS, max(_FEWEST_SURVIVORS, _SURVIVORS_OF_ALL // count))
+    top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # (survivors, functions)
+    functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)
+
+    def score(levels: Levels, functions: Index) -> Floats:
+        features = candidates.encode(levels)
+        if count > _EVALUATE_ALL:
+            return samples.evaluate_each(features, functions)
+        return samples(features)[np.arange(len(levels)), functions]
+
+    population = evolve_islands(
+        candidates,
+        score,
+        Population(starts[first], values[first, functions], functions),
+        random,
+        survivors=survivors,
+        generations=_GENERATIONS,
+    )
+    return _best_of_each(population, starts, values, tried)
+
+
+def _best_of_each(
+    population: Population, starts: Levels, values: Floats, tried: set[bytes]
+) -> Levels:
+    """Returns each function's best candidate that is new, or its best new start without one.
+
+    Args:
+        population: Candidates of all functions after the search, one island a function.
+        starts: (m, variables) candidates that the search started from.
+        values: (m, functions) values of all functions at the starts.
+        tried: Keys of candidates that may not be chosen.
+    """
+    taken, chosen = set(tried), []
+    keys, start_keys = keys_of(population.levels), keys_of(starts)
+    for function in range(values.shape[1]):
+        members = np.flatnonzero(population.islands == function)
+        members = members[np.argsort(-population.scores[members], kind="stable")]
+        ranked = np.argsort(-values[:, function], kind="stable")
+        evolved = (population.levels[i] for i in members if keys[i] not in taken)
+        fallback = (starts[i] for i in ranked if start_keys[i] not in taken)
+        row = next(evolved, None)
+        row = next(fallback, None) if row is None else row
+        if row is not None:
+            taken.add(row.tobytes())
+            chosen.append(row)
+    return np.array(chosen, dtype=np.int64).reshape(len(chosen), starts.shape[1])

@@ -1,0 +1,161 @@
+"""Fantasy models of a Gaussian process: posteriors given labels that are not known yet.
+
+The label of a fantasy is the posterior mean at its point ("Kriging believer"; Ginsbourger et al.,
+2010, "Kriging is Well-Suited to Parallelize Optimization"). In the notation of ``gp.py``, fantasies
+at points Z extend the covariance of the labels, and its factor, by one block:
+
+    [ K        k(X, Z) ]   [ L    0   ] [ L^T  V     ]
+    [ k(Z, X)  K_Z     ] = [ V^T  L_Z ] [ 0    L_Z^T ]
+
+    K_Z = k(Z, Z) + (noise + JITTER) I,    V = L^-1 k(X, Z),    L_Z L_Z^T = K_Z - V^T V
+
+Labels that equal the posterior mean do not change it; they only reduce the variance. At points P,
+fantasies append rows to V_P = L^-1 k(X, P) by forward substitution:
+
+    L_Z^-1 (k(Z, P) - V^T V_P)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fbnetv3.search.predictors.gp import JITTER, GaussianProcess, add_to_diagonal, as_tensor
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.space.encoding import Features
+
+
+class FantasyModel:
+    """A Gaussian process with fantasies, which can be added one after the other.
+
+    Args:
+        process: Process of the observations.
+        capacity: Largest number of fantasies.
+    """
+
+    def __init__(self, process: GaussianProcess, capacity: int) -> None:
+        n, d = process.X.shape
+        total = n + capacity
+        self.process, self.capacity, self._size = process, capacity, n
+        self._X = process.X.new_zeros(total, d)
+        self._L = process.X.new_zeros(total, total)
+        self._X[:n], self._L[:n, :n] = process.X, process.L
+
+    @property
+    def X(self) -> Tensor:
+        """(n + fantasies, d) features of the observations and the fantasies."""
+        return self._X[: self._size]
+
+    @property
+    def L(self) -> Tensor:
+        """(n + fantasies, n + fantasies) Cholesky factor of the covariance of all labels."""
+        return self._L[: self._size, : self._size]
+
+    def posterior(self, x: Features | Floats) -> tuple[Floats, Floats]:
+        """Returns posterior mean and standard deviation, (m,) each, at points (m, d)."""
+        with torch.no_grad():
+            mean, V = self.solve(as_tensor(x))
+        return mean.numpy(), standard_deviation(self.process.signal - (V**2).sum(0))
+
+    def cache(self, x: Features | Floats) -> CachedPosterior:
+        """Returns the posterior at points (m, d), which follows further fantasies cheaply."""
+        return CachedPosterior(self, as_tensor(x))
+
+    def add(self, x: Features | Floats) -> Floats:
+        """Adds fantasies at points (m, d), and returns their labels, (m,)."""
+        Z = as_tensor(x)
+        with torch.no_grad():
+            mean, V = self.solve(Z)
+            self._append(Z, V)
+        return mean.numpy()
+
+    def add_cached(self, cached: CachedPosterior, index: int) -> float:
+        """Adds a fantasy at a point of a cached posterior, and returns its label.
+
+        This costs less than :meth:`add`: the point's column of V is known.
+
+        Args:
+            cached: Cached posterior of this model.
+            index: Index of the point.
+        """
+        point = slice(index, index + 1)
+        cached.update()
+        with torch.no_grad():
+            self._append(cached.points[point], cached.V[:, point])
+        return float(cached.mean[index])
+
+    def _append(self, Z: Tensor, V: Tensor) -> None:
+        old, new = self._size, self._size + len(Z)
+        K_Z = add_to_diagonal(self.process.kernel(Z, Z), self.process.noise + JITTER)
+        self._L[old:new, :old] = V.T
+        self._L[old:new, old:new] = _cholesky(K_Z - V.T @ V)
+        self._X[old:new] = Z
+        self._size = new
+
+    def solve(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the posterior mean, (m,), and V = L^-1 k(X, Z), (n + fantasies, m)."""
+        kernel = self.process.kernel(Z, self.X)
+        mean = kernel[:, : len(self.process.X)] @ self.process.alpha
+        return mean, torch.linalg.solve_triangular(self.L, kernel.T, upper=False)
+
+
+class CachedPosterior:
+    """Posterior of a fantasy model at fixed points.
+
+    The cost of an update is that of the fantasies added since the last one, not of all labels.
+
+    Args:
+        model: Fantasy model.
+        points: (m, d) points.
+
+    Attributes:
+        points: (m, d) points.
+        mean: (m,) posterior mean, which fantasies do not change.
+    """
+
+    def __init__(self, model: FantasyModel, points: Tensor) -> None:
+        self.points, self._model, self._size = points, model, len(model.X)
+        self._V = points.new_empty(len(model.process.X) + model.capacity, len(points))
+        with torch.no_grad():
+            self.mean, V = model.solve(points)
+        self._V[: self._size] = V
+        self._variance = model.process.signal - (V**2).sum(0)
+
+    @property
+    def V(self) -> Tensor:
+        """(n + fantasies, m) L^-1 k(X, points) as of the last update."""
+        return self._V[: self._size]
+
+    def posterior(self) -> tuple[Floats, Floats]:
+        """Returns posterior mean and standard deviation, (m,) each, given all fantasies so far."""
+        self.update()
+        return self.mean.numpy(), standard_deviation(self._variance)
+
+    def update(self) -> None:
+        """Takes in the fantasies that were added to the model since the last update."""
+        old, new = self._size, len(self._model.X)
+        if old == new:
+            return
+        with torch.no_grad():
+            kernel = self._model.process.kernel(self._model.X[old:], self.points)
+            kernel -= self._model.L[old:, :old] @ self.V
+            rows = torch.linalg.solve_triangular(self._model.L[old:, old:], kernel, upper=False)
+        self._V[old:new] = rows
+        self._variance = self._variance - (rows**2).sum(0)
+        self._size = new
+
+
+def standard_deviation(variance: Tensor) -> Floats:
+    """Returns the square root of a variance that rounding may have left at 0 or below."""
+    return np.asarray(variance.clamp_min(1e-10).sqrt().numpy())
+
+
+def _cholesky(covariance: Tensor) -> Tensor:
+    """Factors a covariance, with jitter added until it is numerically positive definite."""
+    jitter = JITTER
+    while True:
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        if not info:
+            return factor
+        covariance, jitter = add_to_diagonal(covariance, jitter), 10 * jitter

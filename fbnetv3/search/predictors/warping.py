@@ -1,0 +1,77 @@
+"""Output warping of a Gaussian process: labels as they are, or log-warped below the median.
+
+The labels of diverged trainings lie so far below all others that standardisation would leave the
+others nearly equal. A warp repairs that, but it also bends smooth functions, and their peak is then
+located less precisely. So both forms of the labels are fitted, and the one with the higher evidence
+is kept. With m the median of the labels and u the distance from it to the best label, the warp is
+
+    w(t) = t                                  where t >= m
+    w(t) = m - u log(1 + (m - t) / u)         where t < m
+    w'(t) = 1 / (1 + (m - t) / u)             where t < m, and 1 elsewhere
+
+The evidence of the labels t follows by the change of variables y = (w(t) - mean) / std (Snelson et
+al., 2004, "Warped Gaussian Processes"):
+
+    log p(t) = log p(y) + sum_i log(w'(t_i) / std)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fbnetv3.search.predictors.gp import GaussianProcess
+from fbnetv3.search.predictors.hyperparameters import (
+    MapEstimate,
+    evenly_spaced,
+    find_map_estimate,
+    fit_process,
+)
+from fbnetv3.search.predictors.networks import Floats, standardise
+
+_FARTHEST = 1e3
+"""Labels are clipped at this many times u below the median."""
+
+
+def fit_warped_process(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
+    """Fits a process to the labels or to the warped labels, whichever has the higher evidence.
+
+    More than FIT_POINTS labels are compared on an evenly spaced part of them.
+
+    Args:
+        X: (n, d) features in [0, 1].
+        labels: (n,) labels; higher is better.
+        init_from: (d + 2,) log hyperparameters that both fits start from.
+    """
+    warped, slopes = log_below_median(labels)
+    forms = [(labels, np.ones_like(labels))]
+    if (slopes < 1).any():
+        forms.append((warped, slopes))
+    part = evenly_spaced(len(labels))
+    fits = [_fit(X[part], form[part], slope[part], init_from) for form, slope in forms]
+    best = int(np.argmax([evidence for evidence, _ in fits]))
+    y = standardise(forms[best][0])[0]
+    if len(part) == len(labels):
+        return GaussianProcess(X, y, fits[best][1].theta)
+    return fit_process(X, y, init_from=fits[best][1].theta)
+
+
+def _fit(X: Floats, labels: Floats, slopes: Floats, init_from: Floats) -> tuple[float, MapEstimate]:
+    """Returns the evidence of the labels before the warp, up to a constant, and the fit."""
+    y, _, std = standardise(labels)
+    estimate = find_map_estimate(X, y, init_from)
+    return estimate.log_posterior + float(np.log(slopes / std).sum()), estimate
+
+
+def log_below_median(labels: Floats) -> tuple[Floats, Floats]:
+    """Returns warped labels and the slopes of the warp at the labels, (n,) each.
+
+    Args:
+        labels: (n,) labels; higher is better.
+    """
+    median, best = np.median(labels), labels.max()
+    unit = best - median
+    if not unit > 0:
+        return labels, np.ones_like(labels)
+    distance = np.clip((median - labels) / unit, 0.0, _FARTHEST)
+    warped = np.where(labels < median, median - unit * np.log1p(distance), labels)
+    return warped, 1 / (1 + distance)

@@ -1,0 +1,62 @@
+"""docs/architecture.md is true: its files and names exist, and no walk visits a file twice."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_imports import ROOMS
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+WALKS = dict(re.findall(r"^### (Walk .*?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
+# 1. `fbnetv3/training.py`, `train` and `prepare`: what happens there.
+STEP = re.compile(r"^\d+\. `(?P<file>[\w/]+\.py)`, (?P<names>[^:]+): .+", re.MULTILINE)
+MOST_FILES = 9  # one, and at most eight others
+
+
+def _names(path: Path) -> set[str]:
+    """Returns the functions and classes of a file, and ``Class.method``."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
+            names |= {f"{node.name}.{method.name}" for method in methods}
+    return names
+
+
+def test_there_are_three_walks() -> None:
+    assert len(WALKS) == 3
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_names_few_files_and_none_twice(walk: str) -> None:
+    files = [step["file"] for step in STEP.finditer(WALKS[walk])]
+    assert 3 <= len(files) <= MOST_FILES
+    assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_every_file_and_name_of_a_walk_exists(walk: str) -> None:
+    for step in STEP.finditer(WALKS[walk]):
+        path = ROOT / step["file"]
+        assert path.is_file(), step["file"]
+        names = re.findall(r"`([\w.]+)`", step["names"])
+        assert names, step[0]
+        assert set(names) <= _names(path), step[0]
+
+
+def test_every_path_in_the_page_exists() -> None:
+    paths = re.findall(r"`((?:fbnetv3|tests|tools|docs|model_zoo|projects)/[\w./-]+)`", TEXT)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_page_describes_every_room() -> None:
+    rows = set(re.findall(r"^\| `(?:fbnetv3/)?([\w/]+?)(?:\.py)?/?` \|", TEXT, re.MULTILINE))
+    assert {room.replace(".", "/") for room in ROOMS} <= rows
