@@ -1,8 +1,10 @@
-"""What a search prints while it runs."""
+"""The lines that a search prints while it runs."""
 
 from __future__ import annotations
 
 import io
+
+import pytest
 
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.trial import Trial
@@ -14,19 +16,19 @@ def _finished(number: int, score: float | None) -> Trial:
     return trial
 
 
-def test_the_best_is_told_by_the_scores_that_count() -> None:
+def test_the_best_score_follows_early_stopping() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream, batches=2)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
     progress("finish", first)
     progress("finish", second)
     assert "[2/4] batch 1/2  t1  40.00  best 48.00" in stream.getvalue()
-    first.score, second.score = 20.0, 30.0  # early stopping: scores of an earlier epoch
+    first.score, second.score = 20.0, 30.0  # now those of an earlier epoch
     progress("finish", _finished(2, None))
     assert "t2  failed: it broke  best 30.00" in stream.getvalue()
 
 
-def test_trials_of_an_earlier_process_count() -> None:
+def test_trials_of_an_earlier_process_are_counted() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     progress.replayed([_finished(0, 3.0), _finished(1, None)])
@@ -35,13 +37,13 @@ def test_trials_of_an_earlier_process_count() -> None:
     assert "best 3.00" in stream.getvalue()
 
 
-def test_scores_that_change_between_batches_are_looked_at_again() -> None:
+def test_scores_that_change_between_batches_are_compared_again() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
     progress("finish", first)
     progress("finish", second)
-    second.score = 50.0  # the best one's stays as it was
+    second.score = 50.0  # the best trial's own score stays as it was
     third = _finished(2, 1.0)
     third.batch = 1
     progress("finish", third)
@@ -49,7 +51,7 @@ def test_scores_that_change_between_batches_are_looked_at_again() -> None:
 
 
 class _Counted(Trial):
-    """Counts how often scores are read."""
+    """A trial that counts how often scores are read."""
 
     reads = 0
 
@@ -59,7 +61,7 @@ class _Counted(Trial):
         return super().__getattribute__(name)
 
 
-def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
+def test_the_cost_of_an_event_does_not_grow_with_the_trials() -> None:
     progress, reads = SearchProgress(300, io.StringIO()), []
     for number in range(300):
         before = _Counted.reads
@@ -72,3 +74,10 @@ def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
         progress("finish", trial)
         reads.append(_Counted.reads - before)
     assert max(reads[200:]) <= max(reads[10:100])
+
+
+def test_without_a_stream_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with SearchProgress(1, None) as progress:
+        progress.say("a line")
+        progress("finish", _finished(0, 1.0))
+    assert capsys.readouterr() == ("", "")
