@@ -101,7 +101,7 @@ def _check_arguments(
 ) -> None:
     if bool(args.evolve) != bool(budgets):
         flags = ", ".join(map(_flag, _BUDGETS))
-        parser.error(f"--evolve RUN_DIR needs a budget, and budgets need --evolve: {flags}")
+        parser.error(f"--evolve RUN_DIR and a budget ({flags}) must be given together")
     if (args.evolve or args.report) and not set(args.opts[::2]) <= {_LOCATION}:
         parser.error(
             "--evolve and --report take the config of their run; the only key that they accept is "
