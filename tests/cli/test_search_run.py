@@ -62,18 +62,39 @@ def test_a_moved_folder_still_trains_and_reports(
     assert f"--config-file {moved / 'config.yaml'} OUTPUT_DIR {moved}" in _report_of(moved)
 
 
-def test_a_run_is_restored_from_its_log_alone(
-    search_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    log, restored = tmp_path / "log", tmp_path / "restored"
+@pytest.fixture
+def log_of_batch_0(search_run: Path, tmp_path: Path) -> Path:
+    """The log of a run whose machine was lost before the finalist was trained."""
+    log = tmp_path / "log"
     shutil.copytree(search_run / "log", log)
     assert sorted(p.name for p in log.iterdir()) == ["batch_000.jsonl.gz", "batch_001.jsonl.gz"]
-    (log / "batch_001.jsonl.gz").unlink()  # the machine was lost before the finalist was trained
-    assert run_command([*SMALL, "--restore", str(log), "OUTPUT_DIR", str(restored)]) == 0
+    (log / "batch_001.jsonl.gz").unlink()
+    return log
+
+
+def test_a_run_is_restored_from_its_log_alone(
+    search_run: Path, log_of_batch_0: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "restored"
+    assert run_command([*SMALL, "--restore", str(log_of_batch_0), "OUTPUT_DIR", str(run)]) == 0
     assert "resuming after 5 finished trials" in capsys.readouterr().out
     for name in ("best_arch.yaml", "log/batch_000.jsonl.gz", "log/batch_001.jsonl.gz"):
-        assert (restored / name).read_bytes() == (search_run / name).read_bytes()
-    assert len(list((restored / "candidates").iterdir())) == 1
+        assert (run / name).read_bytes() == (search_run / name).read_bytes()
+    assert len(list((run / "candidates").iterdir())) == 1
+
+
+def test_candidates_are_kept_at_a_uri(
+    search_run: Path, log_of_batch_0: Path, tmp_path: Path
+) -> None:
+    run, place = tmp_path / "run", tmp_path / "candidates"
+    opts = ["OUTPUT_DIR", str(run), "SEARCH.CANDIDATES", place.as_uri()]
+    assert run_command([*SMALL, "--restore", str(log_of_batch_0), *opts]) == 0
+    assert not (run / "candidates").exists()
+    (folder,) = place.iterdir()  # one per search: others may have candidates with the same ids
+    (finalist,) = folder.iterdir()
+    scores = search_run / "candidates" / finalist.name / "scores.json"
+    assert (finalist / "scores.json").read_bytes() == scores.read_bytes()
+    assert (run / "best_arch.yaml").read_text() == (search_run / "best_arch.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -202,13 +223,3 @@ def test_budgets_that_cannot_be_met(
 def test_winners_are_named_by_their_budget() -> None:
     assert winner_name(Constraint("macs", upper=1.5e6)) == "best_macs_1.5M"
     assert winner_name(Constraint("latency_ms", upper=2.5)) == "best_latency_2.5ms"
-
-
-def test_candidates_are_kept_at_a_uri(search_run: Path, tmp_path: Path) -> None:
-    run, place = tmp_path / "run", tmp_path / "candidates"
-    assert run_command([*SMALL, "OUTPUT_DIR", str(run), "SEARCH.CANDIDATES", place.as_uri()]) == 0
-    assert not (run / "candidates").exists()
-    (folder,) = place.iterdir()  # one per search: others may have candidates with the same ids
-    names = {path.name for path in (search_run / "candidates").iterdir()}
-    assert {path.name for path in folder.iterdir()} == names
-    assert (run / "best_arch.yaml").read_text() == (search_run / "best_arch.yaml").read_text()

@@ -11,7 +11,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
-        "Bounds such as '4e8 <= macs <= 8e8'; the first batch is spread over the first one.",
+        "Bounds such as '4e8 <= macs <= 8e8'; batch 1 spreads over the range of the first bound.",
     ),
     "BUDGETS": (
         [],

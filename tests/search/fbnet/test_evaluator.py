@@ -18,7 +18,7 @@ from tests.search.executors.ray_clusters import ray_workers
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.config import SearchSetup, identity
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
@@ -91,7 +91,8 @@ def test_a_copy_for_a_worker_builds_the_space_once() -> None:
     assert setup.space is setup.space
     assert pickle.dumps(setup) == payload  # a built space does not travel
     copy = pickle.loads(payload)
-    assert copy.cfg == setup.cfg
+    assert copy.cfg.is_frozen()
+    assert identity(copy.cfg) == identity(setup.cfg)
     assert copy.space is copy.space
     assert copy.space.space.describe() == setup.space.space.describe()
 
