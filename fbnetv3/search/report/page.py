@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from fbnetv3.io import atomic_write
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.report import figures
@@ -103,6 +101,8 @@ def render(space: SearchSpace, result: SearchResult, about: About) -> str:
         result: Result of the search, finished or not.
         about: Further content.
     """
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
