@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 
 from fbnetv3.cli import printable, run_main
-from fbnetv3.cli import search as search_cli
 from fbnetv3.cli.search import main as search_main
 from fbnetv3.cli.train import main as train_main
 from fbnetv3.config import ConfigError, get_cfg
@@ -33,6 +32,7 @@ from fbnetv3.engine.logs import setup_logging
 from fbnetv3.io import WriteError, open_regular
 from fbnetv3.search import Choice, JointNAS, SearchSpace, Trial
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.config_file import read_search_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.report import About, Winner, write_report
 from fbnetv3.search.storage.optuna_store import OptunaStore
@@ -168,7 +168,7 @@ def test_winners_are_names_in_the_folder(content: str, tmp_path: Path) -> None:
 def test_names_of_winners_are_taken(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for name in ("best", "best_macs_1.5M", "best_params_1e+06", "best_latency_ms_2.5"):
-        folder.note_winner(name, ["told"])
+        folder.record_winner(name, ["told"])
     assert len(folder.winners()) == 4
 
 
@@ -313,7 +313,7 @@ def test_a_file_names_no_place_elsewhere_and_no_address(
     assert capsys.readouterr().err.endswith(f"give it as argument: {words}\n")
     assert list((work.parent / "victim").iterdir()) == list(work.iterdir()) == []
     # the words that it told are taken
-    cfg = search_cli._read_config(str(path), [f"SEARCH.{key}", value])
+    cfg = read_search_config(str(path), [f"SEARCH.{key}", value])
     assert get_value(cfg, f"SEARCH.{key}") == value
 
 
@@ -334,7 +334,7 @@ def test_a_file_names_no_place_elsewhere_and_no_address(
 def test_a_file_names_places_near_it(key: str, value: str, work: Path) -> None:
     value = value.format(tmp=work.parent)
     path = _search_config(work.parent / "configs", key, value)
-    assert get_value(search_cli._read_config(str(path), []), f"SEARCH.{key}") == value
+    assert get_value(read_search_config(str(path), []), f"SEARCH.{key}") == value
 
 
 @pytest.mark.parametrize("link", ["x.db", "x.db-journal", ".x.db.lock"])
@@ -343,7 +343,7 @@ def test_links_beside_a_storage_that_a_file_names(link: str, work: Path) -> None
     (work / "data" / link).symlink_to(work.parent / "victim" / "x")
     path = _search_config(work.parent / "configs", "STORAGE", "sqlite:///data/x.db")
     with pytest.raises((ConfigError, WriteError)):
-        search_cli._read_config(str(path), [])
+        read_search_config(str(path), [])
 
 
 def test_a_password_is_not_repeated(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,11 +98,9 @@ def compared(predicted: Sequence[float], measured: Sequence[float]) -> dict[str,
 def read_space(config_file: str) -> tuple[FBNetSpace, int]:
     """Returns the space of a search's config, and how many classes its networks tell apart."""
     require_detectron2()
-    from fbnetv3.search.fbnet.evaluator import (
-        get_search_cfg,
-        num_classes_from_config,
-        space_from_config,
-    )
+    from fbnetv3.search.fbnet.config import space_from_config
+    from fbnetv3.search.fbnet.datasets import num_classes_from_config
+    from fbnetv3.search.fbnet.keys import get_search_cfg
 
     cfg = get_search_cfg()
     cfg.merge_from_file(str(find_config(config_file)))

@@ -1,108 +1,122 @@
-"""Searches an architecture and its training recipe together, or evolves for further budgets."""
+"""``fbnetv3-search``: searches an architecture and its training recipe together."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from fbnetv3.cli import run_main
 from fbnetv3.requires import require_detectron2
-from fbnetv3.resources import find_config
-from fbnetv3.search.fbnet.evolve import BUDGETS, evolve_budgets, flag
-from fbnetv3.search.fbnet.places import READING, check_places
-from fbnetv3.search.fbnet.winners import (
-    report_run,
-    resume_command,
-)
 
 if TYPE_CHECKING:
-    from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.run import _build_known, _run, _sigterm_as_interrupt
+    from fbnetv3.search.fbnet.run import SearchRun
+    from fbnetv3.search.fbnet.winners import Winner
 
 _EPILOG = """\
 examples:
   %(prog)s --config-file model_zoo/search/digits.yaml
-  %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2   # goes on where it stopped
+  %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2    # resumes the search
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
+_BUDGETS = {
+    "macs": "multiply-adds",
+    "params": "parameters",
+    "activations": "activations",
+    "latency_ms": "milliseconds, if the run has a SEARCH.LATENCY_TABLE",
+}
+"""What a statistic that ``--evolve`` takes budgets for counts."""
+_LOCATION = "SEARCH.STORAGE"
+"""The only key that ``--evolve`` and ``--report`` take: the rest is in the run's config."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-search",
-        description="Search architecture and training recipe together (JointNAS).",
+        description="Search architecture and training recipe together (JointNAS). The same "
+        "command resumes an interrupted search.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config-file", help="a yaml, or the name of one in model_zoo/")
-    what.add_argument(
-        "--evolve", metavar="RUN_DIR", help="stage 2 for further budgets, no training"
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--config-file", help="path of a yaml, or the name of one in model_zoo/")
+    action.add_argument(
+        "--evolve", metavar="RUN_DIR", help="find winners for further budgets without training"
     )
-    what.add_argument("--report", metavar="RUN_DIR", help="write RUN_DIR/report.html anew")
+    action.add_argument("--report", metavar="RUN_DIR", help="update RUN_DIR/report.html")
     parser.add_argument(
         "--restore",
         metavar="LOG_DIR",
-        help="with --config-file: take over the finished batches in the folder log/ of a run whose "
-        "machine is lost, and go on",
+        help="with --config-file: start from the finished batches in the folder log/ of a lost run",
     )
-    budgets = parser.add_argument_group("budgets for --evolve", "each gives a winner of its own")
-    for name, unit in BUDGETS.items():
+    budgets = parser.add_argument_group("budgets for --evolve", "one winner for each value")
+    for name, unit in _BUDGETS.items():
         budgets.add_argument(
-            flag(name),
-            nargs="+",
-            type=float,
-            default=[],
-            metavar="N",
-            help=f"at most so many {unit}",
+            _flag(name), nargs="+", type=float, default=[], metavar="N", help=f"at most N {unit}"
         )
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help="override keys of the config; --evolve and --report take SEARCH.STORAGE URL",
+        help=f"override keys of the config; --evolve and --report take {_LOCATION} URL only",
     )
     return parser
 
 
+def _flag(statistic: str) -> str:
+    """Returns the option of a budget, such as ``--latency-ms``."""
+    return "--" + statistic.replace("_", "-")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status."""
+    """Runs the command line.
+
+    Args:
+        argv: Command-line arguments; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
     parser = make_parser()
     args = parser.parse_intermixed_args(argv)
-    budgets = [(name, value) for name in BUDGETS for value in getattr(args, name)]
-    if bool(args.evolve) != bool(budgets):
-        flags = ", ".join(map(flag, BUDGETS))
-        parser.error(f"--evolve RUN_DIR and a budget go together, as --macs 1e6 2e6 (or {flags})")
-    if (args.evolve or args.report) and not set(args.opts[::2]) <= {*READING}:
-        parser.error(
-            "--evolve and --report take their run's config; drop the KEY VALUE pairs, but for "
-            f"{' and '.join(READING)}"
-        )
-    if args.restore and not args.config_file:
-        parser.error("--restore LOG_DIR goes with --config-file")
+    budgets = [(name, value) for name in _BUDGETS for value in getattr(args, name)]
+    _check_arguments(parser, args, budgets)
     require_detectron2()
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
-        return _report(Path(args.report), list(args.opts))
+        return _report(args.report, list(args.opts))
     if args.evolve:
-        return _evolve(Path(args.evolve), list(args.opts), budgets)
+        return _evolve(args.evolve, list(args.opts), budgets)
     return _search(args.config_file, list(args.opts), args.restore)
 
 
+def _check_arguments(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, budgets: list[tuple[str, float]]
+) -> None:
+    if bool(args.evolve) != bool(budgets):
+        flags = ", ".join(map(_flag, _BUDGETS))
+        parser.error(f"--evolve RUN_DIR and a budget ({flags}) must be given together")
+    if (args.evolve or args.report) and not set(args.opts[::2]) <= {_LOCATION}:
+        parser.error(
+            "--evolve and --report take the config of their run; the only key that they accept is "
+            f"{_LOCATION}"
+        )
+    if args.restore and not args.config_file:
+        parser.error("--restore LOG_DIR needs --config-file")
+
+
 def _show_warnings(stream: TextIO | None) -> None:
-    """Prints warnings of the search; what a training logs goes to its candidate's log.
+    """Prints the search's own warnings; logs of trainings go to the candidates' folders.
 
     Args:
-        stream: where to; None: nowhere, for reports, which have a place for them.
+        stream: Stream to print to. None prints nothing, for reports, which show warnings
+            themselves.
     """
     logger = logging.getLogger("fbnetv3.search")
     if not logger.handlers:
@@ -112,80 +126,69 @@ def _show_warnings(stream: TextIO | None) -> None:
         logger.propagate = False
 
 
-def _read_config(config_file: str, opts: list[str], unused: Collection[str] = ()) -> Any:
-    """Returns a frozen config.
-
-    Args:
-        config_file: a yaml, or the name of one.
-        opts: what overrides it: KEY, VALUE, ...
-        unused: keys of places that what follows makes no use of.
-    """
-    from fbnetv3.search.fbnet.evaluator import get_search_cfg
-
-    cfg, path = get_search_cfg(), find_config(config_file)
-    cfg.merge_from_file(str(path))
-    check_places(cfg, path, {*opts[::2], *unused})
-    cfg.merge_from_list(opts)
-    if not cfg.OUTPUT_DIR:
-        cfg.OUTPUT_DIR = os.path.join("output", "search", path.stem)
-    cfg.freeze()
-    return cfg
-
-
 def _search(config_file: str, opts: list[str], restore: str | None) -> int:
-    from fbnetv3.search.fbnet.config import MAY_CHANGE, file_hashes
+    from fbnetv3.search.fbnet.commands import resume_command
+    from fbnetv3.search.fbnet.config_file import read_search_config
+    from fbnetv3.search.fbnet.run import run_search, sigterm_as_interrupt
     from fbnetv3.search.fbnet.run_folder import RunFolder
 
-    cfg = _read_config(config_file, opts)
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    with folder.locked():
-        folder.check_config(cfg.dump(), MAY_CHANGE)
-        folder.check_files(file_hashes(cfg))
-        try:
-            with _sigterm_as_interrupt():
-                _run(cfg, folder, restore)
-        except KeyboardInterrupt:
-            if not folder.config.is_file():  # nothing has begun
-                raise
-            told = resume_command(folder.path, cfg)
-            print(f"\nstopped; finished trials are kept. Go on with:\n  {told}", flush=True)
-            return 130
+    cfg = read_search_config(config_file, opts)
+    try:
+        with sigterm_as_interrupt():
+            run = run_search(cfg, cfg.OUTPUT_DIR, restore=restore, stream=sys.stdout)
+    except KeyboardInterrupt:
+        folder = RunFolder(cfg.OUTPUT_DIR)
+        if not folder.config.is_file():  # interrupted before the search started
+            raise
+        command = resume_command(folder.path, cfg)
+        print(f"\ninterrupted; finished trials are kept. Resume with:\n  {command}", flush=True)
+        return 130
+    _print_run(run)
     return 0
 
 
-def _evolve(run: Path, opts: list[str], budgets: list[tuple[str, float]]) -> int:
-    """Stage 2 for each budget, by the predictor of a finished or running search."""
-    from fbnetv3.search.fbnet.run_folder import RunFolder
+def _print_run(run: SearchRun) -> None:
+    from fbnetv3.search.fbnet.winners import cost_text
 
-    folder = RunFolder(run)
-    folder.require()
-    with folder.locked():
-        cfg = _config_of(folder, opts)
-        evolve_budgets(cfg, folder, _build_known(cfg), budgets)
+    result, best = run.result, run.result.best
+    if result.cards:
+        print(f"round {len(result.cards)}: {result.cards[-1]}")
+    stop = result.early_stop
+    if stop is not None and stop.epoch is not None:
+        print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
+    for budget in run.budgets:
+        if budget.winner is None:
+            print(f"{budget.budget}: no trained candidate meets this budget")
+        else:
+            _print_winner(budget.winner)
+    print(f"best: {best.id} with {best.score:.2f}{cost_text(best.statistics)}")
+    print(f"report: {run.report}")
+    print(f"train it with:\n  {run.best.command}")
+
+
+def _print_winner(winner: Winner) -> None:
+    print(f"{winner.path}:", *winner.facts, f"train it with: {winner.command}", sep="\n  ")
+
+
+def _evolve(folder: str, opts: list[str], budgets: list[tuple[str, float]]) -> int:
+    from fbnetv3.search import Constraint
+    from fbnetv3.search.fbnet.run import evolve_budgets
+
+    bounds = [Constraint(statistic, upper=value) for statistic, value in budgets]
+    run = evolve_budgets(folder, bounds, opts)
+    for winner in run.winners:
+        _print_winner(winner)
+    print(f"report: {run.report}")
     return 0
 
 
-def _report(run: Path, opts: list[str]) -> int:
-    """Writes the report of a finished or running search; a running one is left alone."""
-    from fbnetv3.search.fbnet.run_folder import RunFolder
+def _report(folder: str, opts: list[str]) -> int:
+    from fbnetv3.search.fbnet.run import report_run
 
-    folder = RunFolder(run)
-    folder.require()
-    cfg = _config_of(folder, opts)
-    print(report_run(cfg, folder, _build_known(cfg)))
+    print(report_run(folder, opts))
     return 0
-
-
-def _config_of(folder: RunFolder, opts: list[str]) -> Any:
-    """Returns the config of a run to read, whose files must hold what they did when it began."""
-    from fbnetv3.search.fbnet.config import file_hashes
-
-    places = [*opts, "OUTPUT_DIR", str(folder.path)]
-    cfg = _read_config(str(folder.config), places, ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS"))
-    folder.check_files(file_hashes(cfg))
-    return cfg
 
 
 def cli() -> None:
-    """The console script."""
+    """Runs the console script ``fbnetv3-search``."""
     sys.exit(run_main(main))

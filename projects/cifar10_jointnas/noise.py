@@ -25,7 +25,9 @@ from scipy.stats import f
 
 from fbnetv3.data import build_dataset, list_datasets, register_dataset
 from fbnetv3.io import atomic_write
-from fbnetv3.search.fbnet.evaluator import candidate_training, get_search_cfg, space_from_config
+from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.keys import get_search_cfg
+from fbnetv3.search.fbnet.trainings import candidate_training
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.trial import Trial
 from fbnetv3.training import train
@@ -49,7 +51,7 @@ def score(run: Path, trial: Trial, seed: int) -> Scores:
     cfg = get_search_cfg()
     cfg.merge_from_file(str(run / "config.yaml"))
     folder = run.parent / "noise" / f"{trial.id}_{seed}"
-    found = candidate_training(cfg, space_from_config(cfg), trial.config, folder)
+    found = candidate_training(SearchSetup(cfg), trial.config, folder)
     found.defrost()
     found.DATASETS.TRAIN = (_images(found),)
     found.DATA.TRAIN_LIMIT = 0

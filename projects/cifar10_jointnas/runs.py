@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 
 from fbnetv3.io import atomic_write
 from fbnetv3.search import JointNAS
-from fbnetv3.search.fbnet.config import settings_from_config
-from fbnetv3.search.fbnet.evaluator import (
-    get_search_cfg,
-    num_classes_from_config,
-    space_from_config,
-)
+from fbnetv3.search.fbnet.config import settings_from_config, space_from_config
+from fbnetv3.search.fbnet.datasets import num_classes_from_config
+from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.storage.batch_log import BatchLog
 

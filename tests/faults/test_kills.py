@@ -162,7 +162,8 @@ TRAINING = [
 
 
 def _stored_trials(folder: Path) -> list[tuple]:
-    from fbnetv3.search.fbnet.evaluator import get_search_cfg, space_from_config
+    from fbnetv3.search.fbnet.config import space_from_config
+    from fbnetv3.search.fbnet.keys import get_search_cfg
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
     cfg = get_search_cfg()

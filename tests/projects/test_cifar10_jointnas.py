@@ -18,8 +18,14 @@ from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
 from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
-from fbnetv3.search.fbnet.config import identity, settings_from_config
-from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
+from fbnetv3.search.fbnet.config import (
+    SearchSetup,
+    identity,
+    settings_from_config,
+    space_from_config,
+)
+from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.trial import Trial
 from projects.cifar10_jointnas import cases, family, figures, noise, trainings
@@ -175,7 +181,7 @@ def test_trainings_are_kept_and_not_made_twice(tmp_path: Path) -> None:
 def test_another_search_takes_over_the_first_batch(logs: tuple[Path, Path], tmp_path: Path) -> None:
     first = [t for t in BatchLog(logs[0]).read().trials if t.batch == 0]
     assert share_first_batch(logs[0], tmp_path) == len(first) == 8
-    evaluator = TrainEvaluator("", str(tmp_path))
+    evaluator = TrainEvaluator(SearchSetup(get_search_cfg()), str(tmp_path))
     again = first[0].unfinished()
     assert evaluator(again) == first[0].final_score
     assert again.reports == first[0].reports

@@ -1,97 +1,57 @@
-"""Winners for budgets: trained ones, and of stage 2 from the trials that a search has."""
+"""Winners for further budgets, evolved by the predictor of a search without training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fbnetv3.errors import FBNetError
-from fbnetv3.search.fbnet.winners import costs, report_run, train_command, write_winner
+from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
+from fbnetv3.search.jointnas import JointNAS
+from fbnetv3.search.result import Candidate
+from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.trial import Trial
 
-if TYPE_CHECKING:
-    from fbnetv3.search.fbnet.run_folder import RunFolder
-    from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.result import Candidate, SearchResult
-    from fbnetv3.search.trial import Trial
-
-# what a budget may bound, and what it counts
-BUDGETS = {
-    "macs": "multiply-adds",
-    "params": "parameters",
-    "activations": "activations",
-    "latency_ms": "milliseconds, where the run has a SEARCH.LATENCY_TABLE",
-}
+_NEIGHBOURS = 3
 
 
-def flag(statistic: str) -> str:
-    """Returns the option of a budget, such as ``--latency-ms``."""
-    return "--" + statistic.replace("_", "-")
-
-
-def evolve_budgets(
-    cfg: Any, folder: RunFolder, search: JointNAS, budgets: Sequence[tuple[str, float]]
-) -> None:
-    """Writes and prints the winner of each budget, and the report.
+def evolve_winners(
+    setup: SearchSetup, folder: RunFolder, search: JointNAS, budgets: Sequence[Constraint]
+) -> list[Winner]:
+    """Runs stage 2 for each budget and writes the candidate with the best predicted score.
 
     Args:
-        cfg: of the search.
-        folder: of the run.
-        search: on the folder's storage.
-        budgets: (statistic, largest value).
+        setup: Config and space of the search.
+        folder: Folder of the run.
+        search: The search, on the storage of the run.
+        budgets: Upper bounds, one winner each.
 
     Raises:
-        FBNetError: there are too few scores to predict from, the run has no such statistic, or
-            nothing in the space meets a budget.
+        FBNetError: There are too few scores to fit a predictor, a statistic is unknown, or no
+            candidate of the space meets a budget.
     """
-    from fbnetv3.search.space.constraints import Constraint
-
-    trials = search.result().trials
-    for statistic, budget in budgets:
+    complete = [t for t in search.result().trials if t.state == "complete"]
+    winners = []
+    for budget in budgets:
         try:
-            found = search.evolve([Constraint(statistic, upper=budget)], top_k=1)[0]
+            (best,) = search.evolve([budget], top_k=1)
         except FBNetError as error:
-            raise FBNetError(f"{flag(statistic)} {budget:g}: {error}") from None
-        near = _nearest(search, found, trials)
-        told = [
-            f"predicted score {found.predicted:.4f}{costs(found.statistics)}",
-            *(f"nearest trial {t.id}: score {t.score:.4f}{costs(t.statistics)}" for t in near),
+            raise FBNetError(f"budget {budget}: {error}") from None
+        facts = [
+            f"predicted score {best.predicted:.4f}{cost_text(best.statistics)}",
+            *(f"nearest trial {t.id}: {score_line(t)}" for t in _nearest(search, best, complete)),
         ]
-        path = write_winner(cfg, folder, winner_name(statistic, budget), found.config, told)
-        print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
-    print(f"report: {report_run(cfg, folder, search)}")
+        winners.append(write_winner(setup, folder, winner_name(budget), best.config, facts))
+    return winners
 
 
-def write_trained(cfg: Any, folder: RunFolder, result: SearchResult) -> None:
-    """Writes and prints the best trained candidate within each of SEARCH.BUDGETS."""
-    from fbnetv3.search.fbnet.config import settings_from_config
-
-    for budget in settings_from_config(cfg).budgets:
-        assert budget.upper is not None  # as parse_budget has checked
-        found = result.best_within(budget)
-        if found is None:
-            print(f"{budget}: no candidate that was trained meets it")
-            continue
-        told = [f"score {found.score:.4f}{costs(found.statistics)}"]
-        path = write_winner(cfg, folder, winner_name(budget.name, budget.upper), found.config, told)
-        print(f"{path}:", *told, f"train it with: {train_command(path)}", sep="\n  ")
-
-
-def winner_name(statistic: str, budget: float) -> str:
-    """Returns ``best_macs_1.5M`` or ``best_latency_2ms``."""
-    what, _, unit = statistic.partition("_")
-    return f"best_{what}_{budget:g}{unit}" if unit else f"best_{what}_{budget / 1e6:g}M"
-
-
-def _nearest(
-    search: JointNAS, found: Candidate, trials: list[Trial], count: int = 3
-) -> list[Trial]:
-    """Returns the trained candidates that are most alike."""
-    import numpy as np
-
-    from fbnetv3.search.space.encoding import Encoding
-
-    complete = [t for t in trials if t.state == "complete"]
-    levels = search.space.levels([found.config, *(t.config for t in complete)])
+def _nearest(search: JointNAS, candidate: Candidate, trials: list[Trial]) -> list[Trial]:
+    """Returns the trials whose encodings are nearest to a candidate's (Euclidean distance)."""
+    levels = search.space.levels([candidate.config, *(t.config for t in trials)])
     features = Encoding(search.space).encode(levels)
     distance = np.square(features[1:] - features[0]).sum(1)
-    return [complete[i] for i in np.argsort(distance, kind="stable")[:count]]
+    return [trials[i] for i in np.argsort(distance, kind="stable")[:_NEIGHBOURS]]

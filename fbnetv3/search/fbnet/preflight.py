@@ -1,4 +1,4 @@
-"""What would fail in every candidate, told before the first one trains."""
+"""Checks that find, before the first candidate trains, what would make every candidate fail."""
 
 from __future__ import annotations
 
@@ -8,82 +8,72 @@ from typing import Any
 
 import numpy as np
 
+from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, recipe_from_config
+from fbnetv3.config.ranges import check_numbers
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.evaluator import candidate_training, open_training_set, winner_config
-from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.datasets import open_training_set
+from fbnetv3.search.fbnet.trainings import candidate_training, winner_config
 
 
-def check_trainings(cfg: CfgNode, space: FBNetSpace) -> None:
-    """Makes a candidate ready for training, and a winner's config, and drops both.
+def check_trainings(setup: SearchSetup) -> None:
+    """Checks that candidates and winners can be trained, in a temporary folder.
 
     Args:
-        cfg: of the search.
-        space: of the candidates.
+        setup: Config and space of the search.
 
     Raises:
-        FBNetError: the data are missing or fewer than the config asks for, no candidate can be
-            trained, or SEARCH.FINAL makes a config that can't be.
+        FBNetError: The data are missing or fewer than the config asks for, neither the smallest
+            nor the largest candidate can be built, or SEARCH.FINAL makes an invalid config.
     """
-    from fbnetv3.config.ranges import check_numbers
-
-    check_numbers(cfg)
-    check_data(cfg)
-    sizes = space.space.sizes
-    levels = space.space.canonical(np.stack([sizes * 0, sizes - 1]))
-    first, last = space.space.configs(levels)
+    check_numbers(setup.cfg)
+    _check_data(setup.cfg)
+    space = setup.space.space
+    levels = space.canonical(np.stack([space.sizes * 0, space.sizes - 1]))
+    smallest, largest = space.configs(levels)
     with tempfile.TemporaryDirectory() as folder:
-        _check_candidates(cfg, space, [first, last], Path(folder))
-        _check_winner(cfg, space, first, Path(folder))
+        _check_candidates(setup, [smallest, largest], Path(folder))
+        _check_winner(setup, smallest, Path(folder))
 
 
-def check_data(cfg: CfgNode) -> None:
-    """Checks that the training set has the classes and images that a search asks for.
-
-    Raises:
-        FBNetError: names the key, its value, and what the data have.
-    """
+def _check_data(cfg: CfgNode) -> None:
+    """Checks that the training set has as many classes and images as the search needs."""
     train, classes, held = open_training_set(cfg), cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
-    where, found = train.name, len(train.classes)
-    if classes > found:
+    source, available = train.name, len(train.classes)
+    if classes > available:
         raise SearchError(
-            f"SEARCH.CLASSES={classes}: {where} has {found} classes; allowed: 1 to {found}, or 0 "
-            "for all"
+            f"SEARCH.CLASSES={classes}: {source} has {available} classes; allowed: 1 to "
+            f"{available}, or 0 for all"
         )
     if classes:
         train = train.select_classes(classes, cfg.SEED)
-        where = f"the part of {where} with {classes} classes"
+        source = f"the part of {source} with {classes} classes"
     if held >= len(train):
         raise SearchError(
-            f"SEARCH.HOLD_OUT={held}: {where} has {len(train)} images; allowed: 1 to "
+            f"SEARCH.HOLD_OUT={held}: {source} has {len(train)} images; allowed: 1 to "
             f"{len(train) - 1}, or 0 to score on DATASETS.TEST"
         )
 
 
-def _check_candidates(
-    cfg: CfgNode, space: FBNetSpace, configs: list[dict[str, Any]], folder: Path
-) -> None:
-    """Raises an error where none of some candidates can be trained; one that can is enough."""
-    from fbnetv3.classification.prepare import prepare_classifier
-
+def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder: Path) -> None:
+    """Raises an error if none of the given candidates can be trained."""
     for config in configs:
         try:
-            prepare_classifier(candidate_training(cfg, space, config, folder))
+            prepare_classifier(candidate_training(setup, config, folder))
         except FBNetError as error:
             reason = error
         else:
             return
-    raise SearchError(f"candidates can't be trained: {reason}") from reason
+    raise SearchError(f"candidates cannot be trained: {reason}") from reason
 
 
-def _check_winner(cfg: CfgNode, space: FBNetSpace, config: dict[str, Any], folder: Path) -> None:
-    """Raises an error where SEARCH.FINAL changes what can't be, or to what can't be."""
-    from fbnetv3.config.ranges import check_numbers
-
+def _check_winner(setup: SearchSetup, config: dict[str, Any], folder: Path) -> None:
+    """Raises an error if SEARCH.FINAL has an unknown key or a value that is not allowed."""
     try:
-        found = winner_config(cfg, space, config, folder / "winner")
-        check_numbers(found)
-        recipe_from_config(found, iters_per_epoch=1)
+        cfg = winner_config(setup, config, folder / "winner")
+        check_numbers(cfg)
+        recipe_from_config(cfg, iters_per_epoch=1)
     except FBNetError as error:
         raise SearchError(f"SEARCH.FINAL: {error}") from error

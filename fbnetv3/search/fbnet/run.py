@@ -1,73 +1,164 @@
-"""Running a resumable search in its folder."""
+"""A search over FBNet networks and recipes in its folder: runs it, resumes it, evolves from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
-from fbnetv3.search.fbnet.evolve import write_trained
-from fbnetv3.search.fbnet.watch import RunWatch
-from fbnetv3.search.fbnet.winners import (
-    costs,
-    report_run,
-    train_command,
-    write_winner,
+from fbnetv3.arch.latency import LatencyTable
+from fbnetv3.config import CfgNode
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.executors.base import Executor
+from fbnetv3.search.fbnet.config import (
+    SearchSetup,
+    executor_from_config,
+    file_hashes,
+    identity,
+    settings_from_config,
 )
-
-if TYPE_CHECKING:
-    from fbnetv3.search.executors.base import Executor
-    from fbnetv3.search.fbnet.run_folder import RunFolder
-    from fbnetv3.search.jointnas import JointNAS
-    from fbnetv3.search.result import SearchResult
-    from fbnetv3.search.storage.batch_log import LoggedSearch
-
-
-def _build(cfg: Any, *, executor: Executor | None = None) -> JointNAS:
-    """Makes the search that a config describes, on the storage of its folder."""
-    from fbnetv3.arch.latency import LatencyTable
-    from fbnetv3.search.fbnet.config import settings_from_config
-    from fbnetv3.search.fbnet.evaluator import num_classes_from_config, space_from_config
-    from fbnetv3.search.jointnas import JointNAS
-
-    settings, space, node = settings_from_config(cfg), space_from_config(cfg), cfg.SEARCH
-    statistics = None
-    if space.has_architecture:
-        latency = LatencyTable.load(node.LATENCY_TABLE) if node.LATENCY_TABLE else None
-        statistics = space.statistics(num_classes_from_config(cfg), latency)
-    return JointNAS(
-        space.space,
-        settings,
-        statistics=statistics,
-        warm_start=node.WARM_START or None,
-        executor=executor,
-        storage=_storage(cfg),
-        study=node.STUDY,
-    )
+from fbnetv3.search.fbnet.config_file import read_run_config
+from fbnetv3.search.fbnet.datasets import num_classes_from_config
+from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.evolve import evolve_winners
+from fbnetv3.search.fbnet.keys import MAY_CHANGE
+from fbnetv3.search.fbnet.mirror import Mirror, is_uri
+from fbnetv3.search.fbnet.preflight import check_trainings
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.run_report import write_run_report
+from fbnetv3.search.fbnet.watch import RunWatch
+from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
+from fbnetv3.search.jointnas import JointNAS
+from fbnetv3.search.report.progress import SearchProgress
+from fbnetv3.search.result import SearchResult
+from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.storage.batch_log import BatchLog, LoggedSearch
+from fbnetv3.search.storage.database import require_study
+from fbnetv3.search.trial import differences
 
 
-def _storage(cfg: Any) -> str:
-    from fbnetv3.search.fbnet.run_folder import RunFolder
+@dataclass(frozen=True)
+class SearchRun:
+    """A finished search and the files that it wrote.
 
-    return str(cfg.SEARCH.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage)
+    Attributes:
+        result: The trials and the predictor.
+        best: The trained candidate with the highest score.
+        budgets: The best trained candidate within each of SEARCH.BUDGETS.
+        report: Path of the html report.
+    """
+
+    result: SearchResult
+    best: Winner
+    budgets: tuple[BudgetWinner, ...]
+    report: Path
+
+    @property
+    def winners(self) -> list[Winner]:
+        """All winners that were written: the best one, then those of the budgets."""
+        return [self.best, *(b.winner for b in self.budgets if b.winner is not None)]
 
 
-def _build_known(cfg: Any) -> JointNAS:
-    """As :func:`_build`, where the storage has the search: elsewhere nothing is made or changed."""
-    from fbnetv3.search.storage.database import require_study
+@dataclass(frozen=True)
+class EvolvedRun:
+    """The winners for further budgets and the updated report.
 
-    require_study(_storage(cfg), cfg.SEARCH.STUDY)
-    return _build(cfg)
+    Attributes:
+        winners: One winner for each budget, in their order.
+        report: Path of the html report.
+    """
+
+    winners: tuple[Winner, ...]
+    report: Path
+
+
+def run_search(
+    cfg: CfgNode,
+    folder: str | os.PathLike[str],
+    *,
+    restore: str | os.PathLike[str] | None = None,
+    stream: TextIO | None = None,
+) -> SearchRun:
+    """Runs a search in a folder, or resumes the one that the folder holds.
+
+    KeyboardInterrupt ends the search; finished trials are kept, and trainings save a checkpoint.
+    The same call then resumes it.
+
+    Args:
+        cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
+        folder: Folder of the run; replaces OUTPUT_DIR.
+        restore: Folder ``log/`` of a lost run, whose finished batches are taken over. None starts
+            from scratch, or from what the folder holds.
+        stream: Stream to print progress to, such as ``sys.stdout``; None prints nothing.
+
+    Raises:
+        FBNetError: The config is invalid, the folder is in use or holds another search, the data
+            are missing, or a file cannot be written.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.fspath(folder)
+    setup, run_folder = SearchSetup(cfg), RunFolder(folder)
+    with run_folder.locked():
+        run_folder.check_config(setup.cfg.dump(), MAY_CHANGE)
+        run_folder.check_files(file_hashes(setup.cfg))
+        search, result = _run(setup, run_folder, restore, stream)
+        return SearchRun(
+            result,
+            write_best(setup, run_folder, result),
+            tuple(write_budget_winners(setup, run_folder, result)),
+            write_run_report(setup.cfg, run_folder, search),
+        )
+
+
+def evolve_budgets(
+    folder: str | os.PathLike[str], budgets: Sequence[Constraint], opts: Sequence[Any] = ()
+) -> EvolvedRun:
+    """Finds winners for further budgets by the predictor of a search, without training.
+
+    Args:
+        folder: Folder of the run, finished or interrupted.
+        budgets: Upper bounds, one winner each.
+        opts: Overrides of locations in the run's config: KEY, VALUE, ...
+
+    Raises:
+        FBNetError: The folder holds no run or is in use, there are too few scores to fit a
+            predictor, a statistic is unknown, or no candidate of the space meets a budget.
+    """
+    run_folder = RunFolder(folder)
+    setup = SearchSetup(read_run_config(run_folder, opts))
+    with run_folder.locked():
+        search = _build_known(setup)
+        winners = evolve_winners(setup, run_folder, search, budgets)
+        return EvolvedRun(tuple(winners), write_run_report(setup.cfg, run_folder, search))
+
+
+def report_run(folder: str | os.PathLike[str], opts: Sequence[Any] = ()) -> Path:
+    """Writes the report of a run, which may still be running, and returns the report's path.
+
+    Args:
+        folder: Folder of the run.
+        opts: Overrides of locations in the run's config: KEY, VALUE, ...
+
+    Raises:
+        FBNetError: The folder holds no run, or its storage cannot be read or does not hold the
+            search.
+    """
+    run_folder = RunFolder(folder)
+    setup = SearchSetup(read_run_config(run_folder, opts))
+    return write_run_report(setup.cfg, run_folder, _build_known(setup))
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """What schedulers send before they kill is as Ctrl-C: candidates save, and the search ends."""
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Raises KeyboardInterrupt on SIGTERM, which schedulers send some time before SIGKILL."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -79,96 +170,115 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _run(cfg: Any, folder: RunFolder, restore: str | None) -> None:
-    from fbnetv3.search.fbnet.config import executor_from_config, file_hashes, identity
-    from fbnetv3.search.fbnet.evaluator import TrainEvaluator, space_from_config
-    from fbnetv3.search.fbnet.mirror import Mirror, is_uri
-    from fbnetv3.search.fbnet.preflight import check_trainings
-    from fbnetv3.search.report.progress import SearchProgress
-    from fbnetv3.search.storage.batch_log import BatchLog
-
-    node = cfg.SEARCH
+def _run(
+    setup: SearchSetup,
+    folder: RunFolder,
+    restore: str | os.PathLike[str] | None,
+    stream: TextIO | None,
+) -> tuple[JointNAS, SearchResult]:
+    cfg, node = setup.cfg, setup.cfg.SEARCH
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
-    progress = SearchProgress(total, sys.stdout, batches=node.ITERATIONS)
+    progress = SearchProgress(total, stream, batches=node.ITERATIONS)
     log = BatchLog(folder.log)
     scored_by = json.loads(json.dumps(identity(cfg)))
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)
     executor = executor_from_config(cfg)
-    check_trainings(cfg, space_from_config(cfg))
-    place = str(folder.candidates)
-    if node.CANDIDATES:
-        # a place may serve many searches, whose candidates have the same ids and other scores
-        name = hashlib.sha256(json.dumps(scored_by, sort_keys=True).encode()).hexdigest()[:12]
-        place = f"{node.CANDIDATES.rstrip('/')}/{name}"
-    if is_uri(place):
-        Mirror(place).check()
-    search = _build(cfg, executor=executor)
-    for line in _plan_lines(cfg, search):
+    check_trainings(setup)
+    candidates = _candidates_folder(cfg, folder, scored_by)
+    search = _build(setup, executor)
+    for line in _plan_lines(setup, search):
         progress.say(line)
     if logged is not None:
         search.restore(logged)
     search.ask()
     finished = [t for t in search.trials if t.state != "running"]
     log.check(finished)
-    # not before: what is refused leaves nothing that its mended form would differ from
-    folder.keep_config(cfg.dump(), file_hashes(cfg))
+    # Written only now: a refused config leaves no file that a corrected one would differ from.
+    folder.write_config(cfg.dump(), file_hashes(cfg))
     if finished:
-        progress.say(f"going on after {len(finished)} finished trials")
+        progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
     with progress:
-        result = search.run(TrainEvaluator(cfg.dump(), place), callbacks=[watch])
-    watch.keep(search)  # what a kill kept from the log
-    _tell(cfg, folder, search, result)
+        result = search.run(TrainEvaluator(setup, candidates), callbacks=[watch])
+    watch.keep(search)  # batches whose log a kill prevented
+    return search, result
 
 
-def _read_log(folder: str, scored_by: dict[str, Any]) -> LoggedSearch:
-    """Returns a log to restore.
+def _build(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
+    """Returns the search that a config describes, on the storage of its folder."""
+    cfg, space = setup.cfg, setup.space
+    statistics = None
+    if space.has_architecture:
+        table = cfg.SEARCH.LATENCY_TABLE
+        latency = LatencyTable.load(table) if table else None
+        statistics = space.statistics(num_classes_from_config(cfg), latency)
+    return JointNAS(
+        space.space,
+        settings_from_config(cfg),
+        statistics=statistics,
+        warm_start=cfg.SEARCH.WARM_START or None,
+        executor=executor,
+        storage=_storage(cfg),
+        study=cfg.SEARCH.STUDY,
+    )
+
+
+def _build_known(setup: SearchSetup) -> JointNAS:
+    """Returns the search of a run; a storage that does not hold it is left as it is."""
+    require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
+    return _build(setup)
+
+
+def _storage(cfg: CfgNode) -> str:
+    return str(cfg.SEARCH.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage)
+
+
+def _candidates_folder(cfg: CfgNode, folder: RunFolder, scored_by: dict[str, Any]) -> str:
+    """Returns the folder or URI of the candidates; a URI is checked to be writable.
+
+    A location that SEARCH.CANDIDATES names may serve several searches, whose candidates have the
+    same ids and other scores. So each search has a folder in it, named by a hash of its config.
+    """
+    place = str(folder.candidates)
+    if cfg.SEARCH.CANDIDATES:
+        name = hashlib.sha256(json.dumps(scored_by, sort_keys=True).encode()).hexdigest()[:12]
+        place = f"{cfg.SEARCH.CANDIDATES.rstrip('/')}/{name}"
+    if is_uri(place):
+        Mirror(place).check()
+    return place
+
+
+def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> LoggedSearch:
+    """Returns the log of a lost run.
 
     Raises:
-        SearchError: it is none, or of trainings by another config; names the keys that differ.
+        SearchError: The folder holds no log, or one of trainings by another config; the message
+            names the keys that differ.
     """
-    from fbnetv3.search.errors import SearchError
-    from fbnetv3.search.storage.batch_log import BatchLog
-    from fbnetv3.search.trial import differences
-
-    found = BatchLog(folder).read()
-    different = differences(found.config, scored_by)
+    logged = BatchLog(folder).read()
+    different = differences(logged.config, scored_by)
     if different:
         raise SearchError(
-            f"--restore {folder}: its search has another config: {different}; give the same config"
+            f"the log in {folder} is of a search with another config: {different}; give the same "
+            "config"
         )
-    return found
+    return logged
 
 
-def _plan_lines(cfg: Any, search: JointNAS) -> list[str]:
-    from fbnetv3.search.fbnet.evaluator import space_from_config
-
+def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
+    """Returns the size of the space, the reach of the constraints and the encoder's quality."""
     plan = search.plan
-    lines = [*space_from_config(cfg).size_lines(), f"pool: {len(plan.pool)} candidates"]
+    lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
     for name, reach in plan.reach.items():
         lines.append(
-            f"{name}: {reach.low:.4g} to {reach.high:.4g} can be reached, "
-            f"{reach.acceptance:.1%} of the space meets the constraint"
+            f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "
+            f"{reach.acceptance:.1%} of it meets the constraint"
         )
     for name, value in plan.pretrained.correlation.items():
-        lines.append(f"encoder pre-trained on {name}: correlation {value:.4f} on 20% held out")
+        lines.append(
+            f"encoder pre-trained on {name}: correlation {value:.4f} on the held-out 20% of the "
+            "pool"
+        )
     return lines
-
-
-def _tell(cfg: Any, folder: RunFolder, search: JointNAS, result: SearchResult) -> None:
-    """Prints what was found; writes the winner's config and the report."""
-    if result.cards:
-        print(f"round {len(result.cards)}: {result.cards[-1]}")
-    stop = result.early_stop
-    if stop is not None and stop.epoch is not None:
-        print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
-    best = result.best
-    words = f"{best.id} with {best.score:.2f}{costs(best.statistics)}"
-    path = write_winner(
-        cfg, folder, "best", best.config, [f"score {best.score:.4f}{costs(best.statistics)}"]
-    )
-    write_trained(cfg, folder, result)
-    print(f"best: {words}\nreport: {report_run(cfg, folder, search)}")
-    print(f"train it with:\n  {train_command(path)}")

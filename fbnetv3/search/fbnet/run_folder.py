@@ -1,4 +1,4 @@
-"""A run is a folder: its lock, its config, and what it holds."""
+"""The folder of a run: its lock, its config, and the names of its files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fbnetv3.config import iter_keys
 from fbnetv3.io import atomic_write, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.errors import SearchError
@@ -19,10 +20,19 @@ _WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class RunFolder:
-    """Names of the files of a run.
+    """The folder of a search.
 
     Args:
-        path: of the folder.
+        path: Path of the folder, which need not exist yet.
+
+    Attributes:
+        path: Path of the folder.
+        config: Path of ``config.yaml``, which is written when the search starts.
+        candidates: Path of the folder that holds a folder for each candidate.
+        predictor: Path of the predictor's tensors.
+        report: Path of the html report.
+        log: Path of the folder with the log of finished batches.
+        storage: URL of the search's own database.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -36,7 +46,12 @@ class RunFolder:
         self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
 
     def require(self) -> None:
-        """Raises a SearchError where the folder holds no run, a WriteError as :meth:`locked`."""
+        """Checks that the folder holds a search.
+
+        Raises:
+            SearchError: It does not.
+            WriteError: A link in the folder leads out of it.
+        """
         if not self.config.is_file():
             raise SearchError(f"{self.path} holds no search (it has no config.yaml)")
         self._refuse_links()
@@ -46,34 +61,39 @@ class RunFolder:
         refuse_links_out(self.candidates, ("*",))
 
     def winners(self) -> dict[str, list[str]]:
-        """Returns what was noted of each winner, by the name of its yaml.
+        """Returns the facts about each winner, as lines of text, by the name of its yaml.
 
         Raises:
-            SearchError: winners.json holds something else, such as the name of another folder.
+            SearchError: ``winners.json`` is damaged, or has a name that leads out of the folder.
         """
-        found = _read_json(self._winners)
-        for name, told in found.items():
-            is_told = isinstance(told, list) and all(isinstance(line, str) for line in told)
-            if not _WINNER.fullmatch(name) or not is_told:
+        winners = _read_json(self._winners)
+        for name, facts in winners.items():
+            is_list = isinstance(facts, list) and all(isinstance(fact, str) for fact in facts)
+            if not _WINNER.fullmatch(name) or not is_list:
                 raise SearchError(
-                    f"{self._winners} holds {name!r}: {str(told)[:80]}; allowed: the name of a "
-                    "yaml in the folder, and lines about it; remove the entry"
+                    f"{self._winners} has the entry {name!r}: {str(facts)[:80]}; allowed: the name "
+                    "of a yaml in the folder, and a list of lines about it; remove the entry"
                 )
-        return found
+        return winners
 
-    def note_winner(self, name: str, told: Sequence[str]) -> None:
-        """Remembers what a winner is, for reports."""
-        found = self.winners() | {name: list(told)}
+    def record_winner(self, name: str, facts: Sequence[str]) -> None:
+        """Adds a winner to ``winners.json``, where reports look for it.
+
+        Args:
+            name: Name of the winner's yaml, without suffix.
+            facts: Lines about the winner.
+        """
+        winners = self.winners() | {name: list(facts)}
         with atomic_write(self._winners) as temporary:
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(winners, indent=1), encoding="utf-8")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the system frees it when the process dies.
+        """Holds the folder for this process; the lock ends with the process at the latest.
 
         Raises:
-            SearchError: another process has it; the message names that.
-            WriteError: a link in the folder leads out of it.
+            SearchError: Another process holds the folder; the message names it.
+            WriteError: A link in the folder leads out of it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._refuse_links()
@@ -89,12 +109,12 @@ class RunFolder:
         finally:
             lock.release()
 
-    def keep_config(self, text: str, files: Mapping[str, str]) -> None:
-        """Writes config.yaml and what its files hold: from then on this is the folder's search.
+    def write_config(self, text: str, files: Mapping[str, str]) -> None:
+        """Writes ``config.yaml``, which from then on identifies the folder's search.
 
         Args:
-            text: yaml.
-            files: sha256 of each file that the config names, by key.
+            text: The config as yaml.
+            files: Sha256 of each file that the config names, by key.
         """
         with atomic_write(self._files) as temporary:
             temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
@@ -102,74 +122,64 @@ class RunFolder:
             temporary.write_text(text, encoding="utf-8")
 
     def check_config(self, text: str, may_change: Sequence[str]) -> None:
-        """Checks that config.yaml, if there is one, says the same.
+        """Checks a config against ``config.yaml``; every config fits a new folder.
 
         Args:
-            text: yaml.
-            may_change: full keys that may differ.
+            text: The config as yaml.
+            may_change: Full keys whose values may differ.
 
         Raises:
-            SearchError: names the keys that differ; or config.yaml can't be read.
+            SearchError: Other keys differ, which the message names, or ``config.yaml`` cannot be
+                read.
         """
         if not self.config.is_file():
             return
         try:
-            before = leaves(parse_mapping(self.config.read_text(encoding="utf-8")))
+            before = dict(iter_keys(parse_mapping(self.config.read_text(encoding="utf-8"))))
         except (YamlError, UnicodeDecodeError) as error:
             raise SearchError(f"{self.config}: {error}; give another OUTPUT_DIR") from error
-        now = leaves(parse_mapping(text))
-        differ = [
+        now = dict(iter_keys(parse_mapping(text)))
+        differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*before, *now})
             if key not in may_change and before.get(key) != now.get(key)
         ]
-        if differ:
+        if differences:
             raise SearchError(
-                f"{self.path} holds a search with another config: {'; '.join(differ)[:600]}; "
-                "give the same, or another OUTPUT_DIR"
+                f"{self.path} holds a search with another config: {'; '.join(differences)[:600]}; "
+                "give the same config, or another OUTPUT_DIR"
             )
 
     def check_files(self, files: Mapping[str, str]) -> None:
-        """Checks that the files that the config names hold what they did when the search began.
+        """Checks that the files that the config names have not changed since the search started.
 
         Args:
-            files: as for :meth:`keep_config`.
+            files: Sha256 of each file that the config names, by key.
 
         Raises:
-            SearchError: names the keys whose files differ.
+            SearchError: A file has changed; the message names its key.
         """
         before = _read_json(self._files)
-        differ = [
-            f"{key} (sha256 was {str(before[key])[:12]}..., is {found[:12]}...)"
-            for key, found in files.items()
-            if before.get(key, found) != found
+        differences = [
+            f"{key} (sha256 was {str(before[key])[:12]}..., is {now[:12]}...)"
+            for key, now in files.items()
+            if before.get(key, now) != now
         ]
-        if differ:
+        if differences:
             raise SearchError(
-                f"{self.path}: since the search began, the content changed of the file of "
-                f"{'; '.join(differ)}; put it back, or give another OUTPUT_DIR"
+                f"{self.path}: the content of a file has changed since the search started: "
+                f"{'; '.join(differences)}; restore the file, or give another OUTPUT_DIR"
             )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a json file, {} where there is no file."""
+    """Returns the object in a json file, or {} if the file does not exist."""
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SearchError(f"{path} is no json: {error}; remove it") from error
-    if not isinstance(found, dict):
-        raise SearchError(f"{path} holds a {type(found).__name__}, no names with values; remove it")
-    return found
-
-
-def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns the values of a nested mapping by full key."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= leaves(value, (*path, key))
-        else:
-            found[".".join((*path, key))] = value
-    return found
+        raise SearchError(f"{path} is not valid json: {error}; remove it") from error
+    if not isinstance(content, dict):
+        raise SearchError(f"{path} holds a {type(content).__name__}, not an object; remove it")
+    return content

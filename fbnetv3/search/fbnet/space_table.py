@@ -1,4 +1,4 @@
-"""The table of a search space: fixed values, and variables where a yaml describes a range."""
+"""Reads the table of a search space: fixed values, and a variable for each described range."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: fixed values, and the names of variables where there are some.
+    """A row of the table: one run of layers with the same operator and width.
 
     Attributes:
-        first, rest: key -> value or :class:`Ref`, of the first layer and of the others.
-        n: depth: a number or a Ref.
+        first: Fields of the row's first layer; each value is plain or a :class:`Ref`.
+        rest: Fields of the row's further layers, likewise.
+        n: Number of layers: an int or a Ref.
     """
 
     first: dict[str, Any]
@@ -28,126 +29,167 @@ class Row:
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands for the value of a variable."""
+    """A reference to the value of a variable.
+
+    Attributes:
+        name: Name of the variable.
+    """
 
     name: str
 
 
+def resolve(value: Any, config: Mapping[str, Any]) -> Any:
+    """Returns a plain value as it is, and for a :class:`Ref` the value of its variable.
+
+    Args:
+        value: Plain value or Ref.
+        config: Value (or array of values) by variable.
+    """
+    return config[value.name] if isinstance(value, Ref) else value
+
+
 class TableReader:
-    """Reads values of a table; each mapping becomes a variable, a tied one the same variable.
+    """Reads the values of a table. Each mapping becomes a variable; mappings with the same
+    ``tie`` share one.
 
     Attributes:
-        parameters: variable by name, in an order in which conditions name earlier ones.
+        parameters: Variable by name, ordered such that conditions refer to earlier variables.
     """
 
     def __init__(self) -> None:
         self.parameters: dict[str, Parameter] = {}
 
     def rows(self, table: Mapping[str, Any]) -> list[Row]:
-        """Returns the rows of a table, none where the architecture is fixed elsewhere.
+        """Returns the rows of a table; empty if the table searches recipes only.
 
         Raises:
-            SearchError: a row is none, or describes no range.
+            SearchError: ``rows`` is not a list of mappings, or a range is invalid.
         """
         rows = table.get("rows") or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise SearchError("rows is a list of {stage: 0, op: conv, ...}, one for each row")
+            raise SearchError(
+                "rows must be a list of mappings such as {stage: 0, op: conv, ...}, one per row"
+            )
         stages = [row.get("stage") for row in rows]
-        found = []
+        parsed = []
         for i, row in enumerate(rows):
             letter = "abcdefgh"[stages[:i].count(row.get("stage"))]
-            several = stages.count(row.get("stage")) > 1
-            name = f"stage{row.get('stage')}{letter if several else ''}"
-            found.append(self._read_row(name, dict(row), table.get("defaults") or {}))
-        return found
+            is_shared = stages.count(row.get("stage")) > 1
+            name = f"stage{row.get('stage')}{letter if is_shared else ''}"
+            parsed.append(self._read_row(name, dict(row), table.get("defaults") or {}))
+        return parsed
 
     def _read_row(self, name: str, row: dict[str, Any], defaults: Mapping[str, Any]) -> Row:
         n = self.value(f"{name}_n", row.pop("n", 1), "architecture")
         has_rest = isinstance(n, Ref) or n > 1
-        deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
-        takes = ("act", "se_ratio") if row.get("se") else ("act",)
-        first: dict[str, Any] = {k: v for k, v in defaults.items() if k in takes}
+        is_deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
+        inherited = ("act", "se_ratio") if row.get("se") else ("act",)
+        first: dict[str, Any] = {k: v for k, v in defaults.items() if k in inherited}
         rest = dict(first)
         for key, value in row.items():
             parts = value if _is_split(value) else {"first": value}
             first[key] = self.value(f"{name}_{key}", parts["first"], "architecture")
-            again = parts.get("rest", parts["first"])
             if not has_rest or key in ("c", "s"):
                 rest[key] = first[key]
             else:
-                rest[key] = self.value(f"{name}_{key}_rest", again, "architecture", deep)
+                rest_value = parts.get("rest", parts["first"])
+                rest[key] = self.value(f"{name}_{key}_rest", rest_value, "architecture", is_deep)
         rest["s"] = 1
         return Row(first, rest, n)
 
-    def recipe(self, values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-        """Returns the recipe's values, whose keys must be known ones.
+    def recipe(self, values: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+        """Returns the values of the recipe by field, each plain or a :class:`Ref`.
+
+        Args:
+            values: The table's ``recipe`` mapping.
+            allowed: Names of all fields of a recipe.
 
         Raises:
-            SearchError: a key is not, or describes no range.
+            SearchError: A field is unknown, or a range is invalid.
         """
         if not isinstance(values, Mapping):
-            raise SearchError(f"recipe is a mapping such as {{lr: 0.1}}, not {values!r}")
+            raise SearchError(f"recipe must be a mapping such as {{lr: 0.1}}, not {values!r}")
         for key in values:
-            if key not in known:
-                raise SearchError(f"recipe has no key {key!r}{did_you_mean(str(key), known)}")
+            if key not in allowed:
+                raise SearchError(f"recipe has no key {key!r}{did_you_mean(str(key), allowed)}")
         return {key: self.value(key, value, "recipe") for key, value in values.items()}
 
     def value(self, name: str, value: Any, part: str, active_if: tuple[When, ...] = ()) -> Any:
-        """Returns a plain value, or a Ref to the variable that a mapping describes."""
+        """Returns a plain value as it is, and for a mapping a Ref to the variable it describes.
+
+        Args:
+            name: Name of the variable, unless the mapping has a ``tie``.
+            value: Value from the table.
+            part: ``architecture`` or ``recipe``.
+            active_if: Conditions of which one must hold for the variable to matter; () means that
+                it always matters.
+
+        Raises:
+            SearchError: The range is invalid, or differs from the one that it is tied to.
+        """
         if not isinstance(value, dict):
             return value
         name = value.get("tie", name)
-        parameter = make_parameter(name, value, part, active_if)
+        parameter = _make_parameter(name, value, part, active_if)
         known = self.parameters.get(name)
         if known is None:
             self.parameters[name] = parameter
-        elif dataclasses.replace(known, active_if=()) != dataclasses.replace(  # type: ignore[type-var]
-            parameter, active_if=()
-        ):
+        elif _unconditional(known) != _unconditional(parameter):
             raise SearchError(
                 f"{name}: tied ranges differ: {known.describe()}, {parameter.describe()}"
             )
         else:
-            # active where any of its rows uses it; always, where one of them always does
-            both = (*known.active_if, *active_if) if known.active_if and active_if else ()
-            del self.parameters[name]  # to the end: after every depth that it depends on
-            self.parameters[name] = dataclasses.replace(  # type: ignore[type-var]
-                known, active_if=both
-            )
+            # A tied variable matters where any of its rows uses it. One row without a condition
+            # makes it matter always.
+            merged = (*known.active_if, *active_if) if known.active_if and active_if else ()
+            del self.parameters[name]  # re-inserted after every depth that its conditions name
+            self.parameters[name] = _with_conditions(known, merged)
         return Ref(name)
 
     def fix(self, fixed: Mapping[str, Any]) -> None:
-        """Leaves variables one value each: of the recipe any, of the architecture one of theirs.
+        """Reduces variables to one value each.
 
-        So networks that have no dropout can be searched with a dropout of 0.
+        A recipe variable may take any value, so that dropout can be fixed at 0 for networks
+        without dropout. An architecture variable must take a value of its range.
+
+        Args:
+            fixed: Value by variable.
 
         Raises:
-            SearchError: there is no such variable, or it has no such value.
+            SearchError: The variable does not exist, or does not have the value.
         """
         for name, value in fixed.items():
             if name not in self.parameters:
                 close = did_you_mean(name, self.parameters)
                 raise SearchError(f"the space has no variable {name!r} to fix{close}")
-            old = self.parameters[name]
-            if old.part == "architecture":
-                value = old.value(old.level(value))
-            self.parameters[name] = Choice(name, (value,), old.part, old.active_if)
+            parameter = self.parameters[name]
+            if parameter.part == "architecture":
+                value = parameter.value(parameter.level(value))
+            self.parameters[name] = Choice(name, (value,), parameter.part, parameter.active_if)
+
+
+def _with_conditions(parameter: Parameter, active_if: tuple[When, ...]) -> Parameter:
+    return dataclasses.replace(parameter, active_if=active_if)  # type: ignore[type-var]
+
+
+def _unconditional(parameter: Parameter) -> Parameter:
+    return _with_conditions(parameter, ())
 
 
 def _is_split(value: Any) -> bool:
-    """Tells whether a value is ``{first: ..., rest: ...}``."""
+    """Whether a value is ``{first: ..., rest: ...}``."""
     return isinstance(value, dict) and "first" in value and set(value) <= {"first", "rest"}
 
 
-def make_parameter(
+def _make_parameter(
     name: str, value: dict[str, Any], part: str, active_if: tuple[When, ...]
 ) -> Parameter:
-    """Makes a variable of ``{choices: [...]}`` or ``{range: [low, high, step], log: bool}``."""
+    """Returns the variable of ``{choices: [...]}`` or ``{range: [low, high, step], log: bool}``."""
     unknown = set(value) - {"choices", "range", "log", "tie"}
     if unknown or ("choices" in value) == ("range" in value):
         raise SearchError(
-            f"{name}: {value} is no variable; write {{choices: [3, 5]}} or "
-            "{range: [low, high, step]}, with log: true or tie: NAME where wanted"
+            f"{name}: {value} does not describe a variable; write {{choices: [3, 5]}} or "
+            "{range: [low, high, step]}, optionally with log: true or tie: NAME"
         )
     if "choices" in value:
         if not isinstance(value["choices"], list):
@@ -157,14 +199,10 @@ def make_parameter(
     if not isinstance(bounds, list) or len(bounds) not in (2, 3):
         raise SearchError(f"{name}: range {bounds!r} is not [low, high] or [low, high, step]")
     if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
-        raise SearchError(f"{name}: range {bounds!r} holds something that is no number")
+        raise SearchError(f"{name}: range {bounds!r} must hold numbers only")
     log = bool(value.get("log", False))
     if all(isinstance(b, int) for b in bounds):
         low, high, step = (*bounds, 1)[:3]
         return IntRange(name, low, high, step, log, part, active_if)
     step_or_none = bounds[2] if len(bounds) == 3 else None
     return FloatRange(name, bounds[0], bounds[1], step_or_none, log, part, active_if)
-
-
-def resolve(value: Any, config: Mapping[str, Any]) -> Any:
-    return config[value.name] if isinstance(value, Ref) else value

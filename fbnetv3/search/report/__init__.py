@@ -1,4 +1,4 @@
-"""A search's report: one html file that needs no network."""
+"""The report of a search: a single html file that needs no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts of a report, each with what it shows in words."""
+"""The charts of a report, each with a caption."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from fbnetv3.search.report.svg import Axis, Chart, label, short
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.trial import Trial
 
-_WIDE = 20.0
-"""A statistic whose largest value is more than so many times the smallest gets a log axis."""
+_LOG_AXIS_RATIO = 20.0
+"""Ratio of largest to smallest value above which a statistic gets a logarithmic axis."""
 COARSE, FINE, FRONT = ("coarse", "stage 1"), ("fine", "stage 2"), ("front", "Pareto front")
+DIAGONAL = ("aid", "prediction = score")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class Figure:
     """A chart on the page.
 
     Attributes:
-        name: its heading.
-        svg: the drawing.
-        words: what it shows.
-        legend: (class of the mark, what it stands for).
+        name: Heading of the chart.
+        svg: The drawing.
+        caption: Sentences below the chart.
+        legend: (CSS class, meaning) of each kind of mark.
     """
 
     name: str
     svg: Markup
-    words: str
+    caption: str
     legend: tuple[tuple[str, str], ...] = ()
 
 
@@ -43,181 +44,216 @@ def scores_of(trials: Sequence[Trial]) -> list[float]:
     return [float(t.score) for t in trials if t.score is not None]
 
 
-def note(trial: Trial, statistic: str | None, score: str) -> str:
-    """Returns a line about a trial, for the mark that stands for it."""
-    cost = ""
-    if statistic is not None and statistic in trial.statistics:
-        cost = f", {label(statistic)} {short(trial.statistics[statistic])}"
-    told = "" if trial.predicted is None else f", predicted {trial.predicted:.4g}"
-    return f"trial {trial.number} ({trial.id}): {score} {trial.score:.4g}{told}{cost}"
+def best_so_far(complete: Sequence[Trial], score: str, statistic: str | None) -> Figure:
+    """Draws the score of each trial and the best score so far.
 
-
-def cost_axis(name: str, values: Sequence[float]) -> Axis:
-    """Returns the axis of a statistic."""
-    log = min(values) > 0 and max(values) / min(values) > _WIDE
-    return Axis.around(label(name), values, log=log)
-
-
-def _by_stage(complete: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
-    return [
-        (kind, [t for t in complete if (t.stage == "fine") == (kind == "fine")])
-        for kind in ("coarse", "fine")
-    ]
-
-
-def progress(complete: Sequence[Trial], score: str, statistic: str | None) -> Figure:
-    """The best score so far over trials."""
-    own = sorted(complete, key=lambda t: t.number)
-    numbers, scores = [t.number for t in own], scores_of(own)
+    Args:
+        complete: Trials with a score; at least one.
+        score: Name of the score, with its unit.
+        statistic: Statistic shown in tooltips; None shows none.
+    """
+    ordered = sorted(complete, key=lambda t: t.number)
+    numbers, scores = [t.number for t in ordered], scores_of(ordered)
     best = np.maximum.accumulate(scores).tolist()
     chart = Chart(
-        f"best {score} by trial: from {best[0]:.4g} to {best[-1]:.4g} in {len(own)} trials",
+        f"best {score} by trial: from {best[0]:.4g} to {best[-1]:.4g} in {len(ordered)} trials",
         Axis.around("trial", [*numbers, numbers[-1] + 1]),
         Axis.around(score, scores),
     )
-    firsts = {t.batch: t.number for t in reversed(own) if t.batch > 0}
-    for number in firsts.values():
-        chart.upright(number - 0.5, "aid")
+    first_of_batch = {t.batch: t.number for t in reversed(ordered) if t.batch > 0}
+    for number in first_of_batch.values():
+        chart.vertical(number - 0.5, "aid")
     chart.line([*numbers, numbers[-1] + 1], [*best, best[-1]], "best", steps=True)
-    for kind, part in _by_stage(own):
-        notes = [note(t, statistic, score) for t in part]
-        chart.dots([t.number for t in part], scores_of(part), kind, notes)
-    words = (
-        f"Each dot is a trained candidate; the line is the best so far, which ends at "
-        f"{best[-1]:.4g}. Upright lines are where a batch begins."
+    for stage, trials in _by_stage(ordered):
+        tooltips = [_tooltip(t, statistic, score) for t in trials]
+        chart.dots([t.number for t in trials], scores_of(trials), stage, tooltips)
+    caption = (
+        f"Each dot is a trained candidate. The line is the best score so far; it ends at "
+        f"{best[-1]:.4g}. Vertical lines separate batches."
     )
-    return Figure("Best so far", chart.svg(), words, (COARSE, FINE, ("best", "best so far")))
+    return Figure("Best so far", chart.svg(), caption, (COARSE, FINE, ("best", "best so far")))
 
 
-def trade_off(result: SearchResult, statistic: str, score: str) -> Figure:
-    """Score against a statistic, with the front of what no other trial beats."""
-    having = [t for t in result.trials if t.state == "complete" and statistic in t.statistics]
+def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
+    """Draws the score against a statistic, and the Pareto front of both.
+
+    Args:
+        result: Result with at least one complete trial that has the statistic.
+        statistic: Name of the statistic.
+        score: Name of the score, with its unit.
+    """
+    trials = [t for t in result.trials if t.state == "complete" and statistic in t.statistics]
     front = result.pareto(statistic)
-    costs = [t.statistics[statistic] for t in having]
-    axis = cost_axis(statistic, costs)
+    axis = _cost_axis(statistic, [t.statistics[statistic] for t in trials])
     chart = Chart(
-        f"{score} against {axis.label}; {len(front)} of {len(having)} trials are on the front",
+        f"{score} against {axis.label}; {len(front)} of {len(trials)} trials are on the front",
         axis,
-        Axis.around(score, scores_of(having)),
+        Axis.around(score, scores_of(trials)),
     )
-    along = [t.statistics[statistic] for t in front]
-    chart.line([*along, axis.high], [*scores_of(front), scores_of(front)[-1]], "front", steps=True)
-    for kind, part in _by_stage(having):
-        xs, notes = (
-            [t.statistics[statistic] for t in part],
-            [note(t, statistic, score) for t in part],
-        )
-        chart.dots(xs, scores_of(part), kind, notes)
-    words = (
-        f"{len(front)} of {len(having)} trials are on the Pareto front: none costs as little and "
-        "scores higher."
+    costs, scores = [t.statistics[statistic] for t in front], scores_of(front)
+    chart.line([*costs, axis.high], [*scores, scores[-1]], "front", steps=True)
+    for stage, part in _by_stage(trials):
+        tooltips = [_tooltip(t, statistic, score) for t in part]
+        chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
+    caption = (
+        f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
+        "as high at the same cost or less."
     )
-    return Figure(f"{score} against {axis.label}", chart.svg(), words, (COARSE, FINE, FRONT))
+    return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 
 
 def rank_by_epoch(stop: EarlyStop, *, in_use: bool) -> Figure:
-    """Rank correlation of scores by epoch with the final ones (paper, Fig. 3)."""
+    """Draws the rank correlation of each epoch's scores with the final ones (paper, Fig. 3).
+
+    Args:
+        stop: The correlation by epoch.
+        in_use: Whether the search stops candidates early by it.
+    """
+    values = ", ".join(f"{e}: {c:.2f}" for e, c in zip(stop.epochs, stop.correlation, strict=True))
     chart = Chart(
-        "rank correlation of the scores at an epoch with the final ones: "
-        + ", ".join(f"{e}: {c:.2f}" for e, c in zip(stop.epochs, stop.correlation, strict=True)),
+        f"rank correlation of the scores at an epoch with the final scores: {values}",
         Axis.around("epoch", [0, *stop.epochs]),
         Axis.around("Spearman's rank correlation", [0, 1, *stop.correlation]),
     )
     legend = [("best", "first batch")]
     if in_use:
-        chart.level(stop.threshold, "aid")
+        chart.horizontal(stop.threshold, "aid")
         legend.append(("aid", f"threshold {stop.threshold:g}"))
     if in_use and stop.epoch is not None:
-        chart.upright(stop.epoch, "front")
+        chart.vertical(stop.epoch, "front")
         legend.append(("front", "later candidates stop here"))
     chart.line(stop.epochs, stop.correlation, "best")
-    notes = [f"epoch {e}: {c:.3f}" for e, c in zip(stop.epochs, stop.correlation, strict=True)]
-    chart.dots(stop.epochs, stop.correlation, "coarse", notes)
+    tooltips = [f"epoch {e}: {c:.3f}" for e, c in zip(stop.epochs, stop.correlation, strict=True)]
+    chart.dots(stop.epochs, stop.correlation, "coarse", tooltips)
+    caption = _early_stop_caption(stop, in_use)
+    return Figure("Rank correlation by epoch", chart.svg(), caption, tuple(legend))
+
+
+def _early_stop_caption(stop: EarlyStop, in_use: bool) -> str:
     if not in_use:
-        words = "Early stopping is off: every candidate is trained in full."
-    elif stop.epoch is None:
-        words = (
-            f"No epoch but the last is and stays at {stop.threshold:g} or more: every candidate "
-            "is trained in full."
+        return "Early stopping is off: every candidate is trained in full."
+    if stop.epoch is None:
+        return (
+            f"The correlation does not stay at {stop.threshold:g} or more before the last epoch: "
+            "every candidate is trained in full."
         )
-    else:
-        words = (
-            f"From epoch {stop.epoch} on the correlation is and stays at {stop.threshold:g} or "
-            f"more: candidates after the first batch train for {stop.epoch} of {stop.epochs[-1]} "
-            "epochs, and all are compared there."
-        )
-    return Figure("Rank correlation by epoch", chart.svg(), words, tuple(legend))
+    return (
+        f"From epoch {stop.epoch} on, the correlation stays at {stop.threshold:g} or more. "
+        f"Candidates after the first batch train for {stop.epoch} of {stop.epochs[-1]} epochs, and "
+        "all candidates are compared at that epoch."
+    )
 
 
-def _against(name: str, xs: list[float], ys: list[float], x_label: str, score: str) -> Chart:
-    both = Axis.around(x_label, [*xs, *ys])
-    chart = Chart(f"{name}: {len(xs)} trials", both, Axis(score, both.low, both.high), height=380)
-    chart.line([both.low, both.high], [both.low, both.high], "aid")
+def score_by_prediction(
+    complete: Sequence[Trial], score: str, statistic: str | None
+) -> Figure | None:
+    """Draws scores against the predictions made before training; None if there are none.
+
+    Args:
+        complete: Trials with a score.
+        score: Name of the score, with its unit.
+        statistic: Statistic shown in tooltips; None shows none.
+    """
+    trials = [t for t in complete if t.predicted is not None]
+    if not trials:
+        return None
+    name = "Prediction before training and score"
+    predictions = [float(t.predicted or 0) for t in trials]
+    chart = _diagonal_chart(name, predictions, scores_of(trials), f"predicted {score}", score)
+    for stage, part in _by_stage(trials):
+        tooltips = [_tooltip(t, statistic, score) for t in part]
+        chart.dots([float(t.predicted or 0) for t in part], scores_of(part), stage, tooltips)
+    caption = (
+        "Each candidate's score was predicted from the batches before its own. The predictor "
+        "chooses candidates with a high prediction, so their spread is small, and the tau of a "
+        "single batch (in the table) is not reliable."
+    )
+    return Figure(name, chart.svg(), caption, (COARSE, FINE, DIAGONAL))
+
+
+def cross_validated(card: ReportCard, score: str) -> Figure | None:
+    """Draws scores against the cross-validated predictions of a predictor; None if it has none.
+
+    Args:
+        card: Report card of the predictor.
+        score: Name of the score, with its unit.
+    """
+    if not card.held_out:
+        return None
+    predictions, scores = ([float(pair[i]) for pair in card.held_out] for i in (0, 1))
+    name = "Predictor, cross-validated"
+    chart = _diagonal_chart(name, predictions, scores, f"{score}, predicted when held out", score)
+    tooltips = [
+        f"predicted {prediction:.4g}, {score} {value:.4g}"
+        for prediction, value in zip(predictions, scores, strict=True)
+    ]
+    chart.dots(predictions, scores, "coarse", tooltips)
+    chance = " This is no better than chance." if card.no_better_than_chance else ""
+    caption = (
+        f"Kendall's tau {_correlation(card.kendall)}, Spearman {_correlation(card.spearman)}, RMSE "
+        f"{card.rmse:.3g} on {card.trials} trials.{chance}"
+    )
+    return Figure(name, chart.svg(), caption, (DIAGONAL,))
+
+
+def pretraining(rows: Sequence[Comparison]) -> Figure:
+    """Draws Kendall's tau of predictors with and without a pre-trained encoder.
+
+    Args:
+        rows: Comparisons, by ascending number of trials.
+    """
+    counts = [float(row.trials) for row in rows]
+    pretrained, plain = [row.pretrained for row in rows], [row.plain for row in rows]
+    values = "; ".join(f"{r.trials} trials {r.pretrained:.2f}, {r.plain:.2f}" for r in rows)
+    chart = Chart(
+        f"Kendall's tau with and without pre-training: {values}",
+        Axis.around("trials that the predictor is fitted on", [0, *counts]),
+        Axis.around("Kendall's tau, cross-validated", [0, 1, *pretrained, *plain]),
+    )
+    chart.line(counts, [row.chance for row in rows], "aid")
+    for kind, taus in (("coarse", pretrained), ("fine", plain)):
+        chart.line(counts, taus, kind)
+        tooltips = [f"{n:.0f} trials: {tau:.3f}" for n, tau in zip(counts, taus, strict=True)]
+        chart.dots(counts, taus, kind, tooltips)
+    last = rows[-1]
+    caption = (
+        f"On {last.trials} trials: tau {_correlation(last.pretrained)} with the encoder "
+        f"pre-trained on statistics, {_correlation(last.plain)} without. Each value is a single "
+        "fit with the same seed. Random predictions stay below the dashed line 19 times out of 20."
+    )
+    legend = (("coarse", "pre-trained"), ("fine", "not pre-trained"), ("aid", "chance"))
+    return Figure("With and without pre-training", chart.svg(), caption, legend)
+
+
+def _tooltip(trial: Trial, statistic: str | None, score: str) -> str:
+    cost = ""
+    if statistic is not None and statistic in trial.statistics:
+        cost = f", {label(statistic)} {short(trial.statistics[statistic])}"
+    predicted = "" if trial.predicted is None else f", predicted {trial.predicted:.4g}"
+    return f"trial {trial.number} ({trial.id}): {score} {trial.score:.4g}{predicted}{cost}"
+
+
+def _cost_axis(name: str, values: Sequence[float]) -> Axis:
+    log = min(values) > 0 and max(values) / min(values) > _LOG_AXIS_RATIO
+    return Axis.around(label(name), values, log=log)
+
+
+def _by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+    return [
+        (stage, [t for t in trials if (t.stage == "fine") == (stage == "fine")])
+        for stage in ("coarse", "fine")
+    ]
+
+
+def _diagonal_chart(
+    name: str, xs: list[float], ys: list[float], x_label: str, y_label: str
+) -> Chart:
+    """Returns a chart with two equal axes and their diagonal."""
+    x = Axis.around(x_label, [*xs, *ys])
+    chart = Chart(f"{name}: {len(xs)} trials", x, Axis(y_label, x.low, x.high), height=380)
+    chart.line([x.low, x.high], [x.low, x.high], "aid")
     return chart
 
 
-def outcome(complete: Sequence[Trial], score: str, statistic: str | None) -> Figure | None:
-    """Predictions made before training, and what came of them."""
-    told = [t for t in complete if t.predicted is not None]
-    if not told:
-        return None
-    name = "Prediction before training, and outcome"
-    chart = _against(
-        name, [float(t.predicted or 0) for t in told], scores_of(told), f"predicted {score}", score
-    )
-    for kind, part in _by_stage(told):
-        xs = [float(t.predicted or 0) for t in part]
-        chart.dots(xs, scores_of(part), kind, [note(t, statistic, score) for t in part])
-    words = (
-        "Each candidate's score was predicted from the batches before its own. The predictor "
-        "chooses what it expects to be good, so the spread is small here and a batch's tau "
-        "(in the table) says little."
-    )
-    return Figure(name, chart.svg(), words, (COARSE, FINE, ("aid", "prediction = outcome")))
-
-
-def held_out(card: ReportCard, score: str) -> Figure | None:
-    """Cross-validated predictions of the last predictor."""
-    if not card.held_out:
-        return None
-    xs, ys = ([float(pair[i]) for pair in card.held_out] for i in (0, 1))
-    name = "Predictor, cross-validated"
-    chart = _against(name, xs, ys, f"{score}, predicted without its own label", score)
-    notes = [f"predicted {x:.4g}, {score} {y:.4g}" for x, y in zip(xs, ys, strict=True)]
-    chart.dots(xs, ys, "coarse", notes)
-    chance = " That may be chance." if card.no_better_than_chance else ""
-    words = (
-        f"Kendall's tau {_number(card.kendall)}, Spearman {_number(card.spearman)}, RMSE "
-        f"{card.rmse:.3g} on {card.trials} trials.{chance}"
-    )
-    return Figure(name, chart.svg(), words, (("aid", "prediction = outcome"),))
-
-
-def with_and_without(rows: Sequence[Comparison]) -> Figure:
-    """Kendall's tau by trials, with the pre-trained encoder and without."""
-    counts = [float(row.trials) for row in rows]
-    with_, without = [row.pretrained for row in rows], [row.plain for row in rows]
-    chance = [row.chance for row in rows]
-    chart = Chart(
-        "Kendall's tau with and without pre-training: "
-        + "; ".join(f"{r.trials} trials {r.pretrained:.2f}, {r.plain:.2f}" for r in rows),
-        Axis.around("trials that the predictor is fitted on", [0, *counts]),
-        Axis.around("Kendall's tau, cross-validated", [0, 1, *with_, *without]),
-    )
-    chart.line(counts, chance, "aid")
-    for kind, values in (("coarse", with_), ("fine", without)):
-        chart.line(counts, values, kind)
-        notes = [f"{n:.0f} trials: {v:.3f}" for n, v in zip(counts, values, strict=True)]
-        chart.dots(counts, values, kind, notes)
-    last = rows[-1]
-    words = (
-        f"On {last.trials} trials: tau {_number(last.pretrained)} with the encoder pre-trained on "
-        f"statistics, {_number(last.plain)} without. One fit each, of the same seed; guessing "
-        "stays below the dashed line in 19 of 20 cases."
-    )
-    legend = (("coarse", "pre-trained"), ("fine", "not pre-trained"), ("aid", "chance"))
-    return Figure("With and without pre-training", chart.svg(), words, legend)
-
-
-def _number(value: float) -> str:
+def _correlation(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "unknown"

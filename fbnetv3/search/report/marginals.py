@@ -1,4 +1,4 @@
-"""Scores by the value of each variable, the variables that tell most first."""
+"""Scores by the value of each variable, ordered by how much each variable explains."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from fbnetv3.search.space.parameters import Parameter
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
-_FEWEST = 5
+_MIN_TRIALS = 5
 _BINS = 6
 _SIZE = {"width": 300, "height": 210}
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """A variable's chart and how much it tells.
+    """The chart of a variable, and how much the variable explains.
 
     Attributes:
-        figure: scores by value.
-        share: of the variance of the scores' ranks that lies between values (or between up to
-            6 ranges of values), less what chance would give: 0 tells nothing, 1 all.
+        figure: Scores by value.
+        share: Share of the variance of the scores' ranks that lies between groups of equal values
+            (or between up to 6 ranges of values), adjusted for the share expected by chance; from
+            0 (explains nothing) to 1 (explains all).
     """
 
     figure: Figure
@@ -39,67 +40,74 @@ class Marginal:
 def marginals(
     space: SearchSpace, complete: Sequence[Trial], part: str, score: str
 ) -> list[Marginal]:
-    """Returns the marginals of the variables of a part that vary, those that tell most first.
+    """Returns the charts of all variables that vary, by descending share.
 
-    A variable that does not matter in a trial (see ``active_if``) leaves that trial out.
+    A trial in which a variable is inactive (see ``active_if``) is left out of its chart.
+
+    Args:
+        space: Space of the candidates.
+        complete: Trials with a score.
+        part: ``architecture`` or ``recipe``.
+        score: Name of the score, with its unit.
     """
-    if len(complete) < _FEWEST:
+    if len(complete) < _MIN_TRIALS:
         return []
     active = space.active(space.levels([t.config for t in complete]))
-    found = []
+    charts = []
     for i in space.columns_of(part):
-        kept = [t for t, is_on in zip(complete, active[:, i], strict=True) if is_on]
-        if len({repr(t.config[space.names[i]]) for t in kept}) > 1 and len(kept) >= _FEWEST:
-            found.append(_marginal(space.parameters[i], kept, score))
-    return sorted(found, key=lambda m: -m.share)
+        trials = [t for t, is_active in zip(complete, active[:, i], strict=True) if is_active]
+        varies = len({repr(t.config[space.names[i]]) for t in trials}) > 1
+        if varies and len(trials) >= _MIN_TRIALS:
+            charts.append(_marginal(space.parameters[i], trials, score))
+    return sorted(charts, key=lambda m: -m.share)
 
 
 def _marginal(parameter: Parameter, trials: list[Trial], score: str) -> Marginal:
     name = parameter.name
     values, scores = [t.config[name] for t in trials], np.array(scores_of(trials))
-    axis, places, groups = _placed(parameter, values)
+    axis, positions, groups = _grouped(parameter, values)
     chart = Chart(f"{score} by {name}", axis, Axis.around(score, scores.tolist()), **_SIZE)
-    chart.dots(places.tolist(), scores.tolist(), "coarse")
-    kinds = np.unique(groups)
-    middles = [float(np.median(places[groups == g])) for g in kinds]
-    medians = [float(np.median(scores[groups == g])) for g in kinds]
+    chart.dots(positions.tolist(), scores.tolist(), "coarse")
+    labels = np.unique(groups)
+    centers = [float(np.median(positions[groups == g])) for g in labels]
+    medians = [float(np.median(scores[groups == g])) for g in labels]
     if parameter.is_ordered:
-        chart.line(middles, medians, "best")
-    chart.dots(middles, medians, "median")
-    share = _share(scores, groups)
-    words = f"{len(trials)} trials; explains {share:.0%} of the ranks' variance"
-    return Marginal(Figure(name, chart.svg(), words), share)
+        chart.line(centers, medians, "best")
+    chart.dots(centers, medians, "median")
+    share = _explained_share(scores, groups)
+    caption = f"{len(trials)} trials; explains {share:.0%} of the variance of ranks"
+    return Marginal(Figure(name, chart.svg(), caption), share)
 
 
-def _placed(
+def _grouped(
     parameter: Parameter, values: list[Any]
 ) -> tuple[Axis, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Returns the axis, the place of each value on it, and the group that each is in."""
+    """Returns an axis, the position (n,) of each value on it, and the group (n,) of each value."""
     if not parameter.is_ordered:
-        known = [parameter.value(level) for level in range(parameter.size)]
-        used = [v for v in known if any(repr(v) == repr(own) for own in values)]
-        index = {repr(v): i for i, v in enumerate(used)}
+        choices = [parameter.value(level) for level in range(parameter.size)]
+        used = [c for c in choices if any(repr(c) == repr(value) for value in values)]
+        index = {repr(choice): i for i, choice in enumerate(used)}
         groups = np.array([index[repr(v)] for v in values], dtype=np.int64)
         return Axis.of_names("", [str(v) for v in used]), groups.astype(np.float64), groups
-    places = np.array(values, dtype=np.float64)
+    positions = np.array(values, dtype=np.float64)
     log = bool(getattr(parameter, "log", False))
-    distinct = np.unique(places)
+    distinct = np.unique(positions)
     if len(distinct) <= _BINS:
-        groups = np.searchsorted(distinct, places)
+        groups = np.searchsorted(distinct, positions)
     else:
-        ranks = rankdata(places, method="min") - 1
-        groups = (ranks * _BINS // len(places)).astype(np.int64)
-    return Axis.around("", places.tolist(), log=log), places, groups
+        ranks = rankdata(positions, method="min") - 1
+        groups = (ranks * _BINS // len(positions)).astype(np.int64)
+    return Axis.around("", positions.tolist(), log=log), positions, groups
 
 
-def _share(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
-    """Returns the share of the ranks' variance between groups, less what chance would give."""
+def _explained_share(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
+    """Returns the adjusted R^2 of the scores' ranks by group (epsilon squared), at least 0."""
     ranks = rankdata(scores)
-    kinds = np.unique(groups)
+    labels = np.unique(groups)
     total = float(((ranks - ranks.mean()) ** 2).sum())
-    if total == 0 or len(kinds) < 2 or len(ranks) <= len(kinds):
+    if total == 0 or len(labels) < 2 or len(ranks) <= len(labels):
         return 0.0
-    within = sum(float(((r - r.mean()) ** 2).sum()) for r in (ranks[groups == g] for g in kinds))
-    freedom = (len(ranks) - 1) / (len(ranks) - len(kinds))
-    share = 1 - within / total * freedom
+    within = sum(float(((r - r.mean()) ** 2).sum()) for r in (ranks[groups == g] for g in labels))
+    adjustment = (len(ranks) - 1) / (len(ranks) - len(labels))
+    share = 1 - within / total * adjustment
     return max(0.0, share) if math.isfinite(share) else 0.0

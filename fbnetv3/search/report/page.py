@@ -1,4 +1,4 @@
-"""Puts a search's report together."""
+"""Renders the report of a search."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _FOLDER = Path(__file__).parent
-_NEVER = 2.0  # no rank correlation reaches this
+_UNREACHABLE = 2.0
+"""A threshold above every rank correlation."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """A candidate that was written as a config.
+    """A candidate that was written as the config of a training.
 
     Attributes:
-        name: of it.
-        told: score, costs and the like, in words.
-        command: trains it.
+        name: Name of the winner, such as ``best``.
+        facts: Lines about it: its score, its cost and the like.
+        command: Command that trains it.
     """
 
     name: str
-    told: tuple[str, ...]
+    facts: tuple[str, ...]
     command: str
 
 
 @dataclass(frozen=True)
 class About:
-    """What a report says beyond the search's result.
+    """Content of a report beside the search's result.
 
     Attributes:
-        title: of the page.
-        score: what scores are, with their unit.
-        facts: what was searched, by name.
-        statistic: that scores are drawn against; None: the first that trials have.
-        budgets: of this statistic, for the table of the best under each; further ones are added.
-        resume: the command that goes on with the search.
-        commands: further ones, by what they do.
-        winners: candidates that were written as configs.
-        running: trials that have no result yet.
-        pretraining: see compare_pretraining.
+        title: Title of the page.
+        score: Name of the score, with its unit.
+        facts: Facts about the search, by name.
+        statistic: Statistic that scores are drawn against; None takes the first one in
+            alphabetical order.
+        budgets: Budgets of that statistic, which the table of the best candidates must list.
+        resume: Command that resumes the search; empty leaves it out.
+        commands: Further commands, by what they do.
+        winners: Candidates that were written as configs.
+        pretraining: Predictors compared with and without pre-training; see
+            :func:`~fbnetv3.search.report.pretraining.compare_pretraining`.
     """
 
     title: str = "Search"
@@ -66,7 +68,6 @@ class About:
     resume: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
     winners: tuple[Winner, ...] = ()
-    running: int = 0
     pretraining: Sequence[Comparison] = ()
 
 
@@ -79,13 +80,13 @@ def write_report(
     """Writes the report of a search, finished or not.
 
     Args:
-        path: of the html file.
-        space: that was searched.
-        result: of ``JointNAS.result()``.
-        about: what else to say.
+        path: Path of the html file.
+        space: Space that was searched.
+        result: Result from ``JointNAS.result()``.
+        about: Further content; None adds nothing.
 
     Raises:
-        WriteError: the file can't be written.
+        WriteError: The file cannot be written.
     """
     text = render(space, result, about or About())
     with atomic_write(path) as temporary:
@@ -93,7 +94,13 @@ def write_report(
 
 
 def render(space: SearchSpace, result: SearchResult, about: About) -> str:
-    """Returns the page; whatever comes from trials is escaped."""
+    """Returns the report as html, in which all text from trials is escaped.
+
+    Args:
+        space: Space that was searched.
+        result: Result of the search, finished or not.
+        about: Further content.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -104,20 +111,21 @@ def render(space: SearchSpace, result: SearchResult, about: About) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "number": _number, "fixed": _fixed, "label": label}
-    return environment.get_template("page.html").render(_contents(space, result, about))
+    return environment.get_template("page.html").render(_content(space, result, about))
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    """Returns a number, or a dash where there is none."""
+    """Returns a number as text; a dash if it is None or not finite."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
 def _fixed(value: float) -> str:
-    """Returns a correlation, or a dash where there is none."""
+    """Returns a correlation as text; a dash if it is not finite."""
     return f"{value:.2f}" if math.isfinite(value) else "–"
 
 
-def _contents(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
+def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
+    """Returns the variables of the template."""
     complete = [t for t in result.trials if t.state == "complete"]
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
@@ -132,7 +140,7 @@ def _contents(space: SearchSpace, result: SearchResult, about: About) -> dict[st
         "trials": result.trials,
         "statistics": statistics,
         "statistic": statistic,
-        "ladder": _ladder(complete, statistic, about.budgets),
+        "best_by_budget": _best_by_budget(complete, statistic, about.budgets),
         "cards": result.cards,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
@@ -147,63 +155,66 @@ def _figures(
 ) -> list[Figure]:
     if not complete:
         return []
-    found: list[Figure | None] = [figures.progress(complete, about.score, statistic)]
-    if any(statistic in t.statistics for t in complete) and statistic is not None:
-        found.append(figures.trade_off(result, statistic, about.score))
-    found.append(figures.outcome(complete, about.score, statistic))
+    charts: list[Figure | None] = [figures.best_so_far(complete, about.score, statistic)]
+    if statistic is not None and any(statistic in t.statistics for t in complete):
+        charts.append(figures.score_by_cost(result, statistic, about.score))
+    charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.cards:
-        found.append(figures.held_out(result.cards[-1], about.score))
-    curve, in_use = _curve(result)
-    if curve is not None:
-        found.append(figures.rank_by_epoch(curve, in_use=in_use))
+        charts.append(figures.cross_validated(result.cards[-1], about.score))
+    stop, in_use = _early_stop(result)
+    if stop is not None:
+        charts.append(figures.rank_by_epoch(stop, in_use=in_use))
     if about.pretraining:
-        found.append(figures.with_and_without(about.pretraining))
-    return [figure for figure in found if figure is not None]
+        charts.append(figures.pretraining(about.pretraining))
+    return [chart for chart in charts if chart is not None]
 
 
-def _curve(result: SearchResult) -> tuple[EarlyStop | None, bool]:
-    """Returns the rank correlation by epoch, and whether the search stops early by it."""
+def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
+    """Returns the rank correlation by epoch, and whether the search stops candidates by it."""
     if result.early_stop is not None:
         return result.early_stop, True
-    full = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
-    return find_early_stop(full, _NEVER), False
+    reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
+    return find_early_stop(reports, _UNREACHABLE), False
 
 
-def _ladder(
+def _best_by_budget(
     complete: list[Trial], statistic: str | None, budgets: Sequence[float]
 ) -> list[tuple[float, Trial]]:
-    """Returns the best trial under each of some budgets."""
-    having = [t for t in complete if statistic in t.statistics]
-    if statistic is None or not having:
+    """Returns the best trial within each budget: the given ones, and round values between.
+
+    A round value is left out if its best trial is that of the budget before.
+    """
+    trials = [t for t in complete if statistic in t.statistics]
+    if statistic is None or not trials:
         return []
-    costs = [t.statistics[statistic] for t in having]
-    steps = [value for value, _ in Axis("", min(costs), max(costs) + 1e-9).ticks()]
-    rungs = sorted({*steps, *budgets} - {0.0})
-    if not any(rung >= max(costs) for rung in rungs):
-        rungs.append(max(costs))
-    found: list[tuple[float, Trial]] = []
-    for rung in rungs:
-        under = [t for t in having if t.statistics[statistic] <= rung]
-        if not under:
+    costs = [t.statistics[statistic] for t in trials]
+    ticks = [value for value, _ in Axis("", min(costs), max(costs) + 1e-9).ticks()]
+    bounds = sorted({*ticks, *budgets} - {0.0})
+    if not any(bound >= max(costs) for bound in bounds):
+        bounds.append(max(costs))
+    rows: list[tuple[float, Trial]] = []
+    for bound in bounds:
+        within = [t for t in trials if t.statistics[statistic] <= bound]
+        if not within:
             continue
-        best = max(under, key=lambda t: (figures.scores_of([t])[0], -t.number))
-        if rung in budgets or not found or found[-1][1] is not best:
-            found.append((rung, best))
-    return found
+        best = max(within, key=lambda t: (figures.scores_of([t])[0], -t.number))
+        if bound in budgets or not rows or rows[-1][1] is not best:
+            rows.append((bound, best))
+    return rows
 
 
 def _parts(
     space: SearchSpace, complete: list[Trial], score: str
 ) -> list[tuple[str, list[Marginal]]]:
     parts = [(part, marginals(space, complete, part, score)) for part in ("recipe", "architecture")]
-    return [(part, found) for part, found in parts if found]
+    return [(part, charts) for part, charts in parts if charts]
 
 
 def _active(space: SearchSpace, trial: Trial) -> list[tuple[str, str]]:
-    """Returns the variables that matter in a trial, and their values."""
+    """Returns the names and values of the variables that are active in a trial."""
     mask = space.active(space.levels([trial.config]))[0]
     return [
         (name, short(v) if isinstance(v := trial.config[name], float) else str(v))
-        for name, is_on in zip(space.names, mask, strict=True)
-        if is_on
+        for name, is_active in zip(space.names, mask, strict=True)
+        if is_active
     ]

@@ -1,4 +1,4 @@
-"""What pre-training the encoder gave on the trials of a run."""
+"""Measures what pre-training the encoder contributes on the trials of a run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
-_FEWEST = 5
-_MOST_ROUNDS = 6
-_SIDE = 1.645  # one side, 5%
+_MIN_TRIALS = 5
+_MAX_ROUNDS = 6
+_Z_95 = 1.645
+"""95% quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Kendall's tau, cross-validated, of two predictors that differ in the encoder only.
+    """Cross-validated Kendall's tau of two predictors that differ in the encoder only.
 
     Attributes:
-        trials: that both are fitted on.
-        pretrained, plain: tau with the encoder pre-trained on statistics, and without.
+        trials: Number of trials that both predictors are fitted on.
+        pretrained: Tau with the encoder pre-trained on statistics.
+        plain: Tau without pre-training.
     """
 
     trials: int
@@ -36,25 +38,29 @@ class Comparison:
 
     @property
     def chance(self) -> float:
-        """Below this tau of a guess stays in 19 of 20 cases (normal approximation)."""
+        """The 95% quantile of tau under random predictions (normal approximation).
+
+        Kendall (1938): tau has the variance 2 (2n + 5) / (9n (n - 1)) on n trials.
+        """
         n = self.trials
-        return _SIDE * math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
+        return _Z_95 * math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
 
 
 def compare_pretraining(
     space: SearchSpace, pool: Pool, trials: Sequence[Trial], fit: Fit, seed: int
 ) -> list[Comparison]:
-    """Fits predictors with and without pre-training on the trials of the first batches.
+    """Fits predictors with and without pre-training on the trials of the first 1, 2, ... batches.
 
     Args:
-        space: of the candidates.
-        pool: whose statistics the encoder learns.
-        trials: of a run; those without score don't count.
-        fit: of the predictor that the run uses.
-        seed: of encoder and predictors.
+        space: Space of the candidates.
+        pool: Pool whose statistics the encoder learns.
+        trials: Trials of a run; those without a score are ignored.
+        fit: Function that fits the predictor of the run.
+        seed: Random seed of the encoder and the predictors.
 
     Returns:
-        One comparison for each of up to 6 rounds, [] where there is nothing to learn.
+        Comparisons by ascending number of trials, at most 6; [] if the encoder has nothing to
+        learn.
     """
     complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: t.number)
     encoding = Encoding(space)
@@ -62,16 +68,25 @@ def compare_pretraining(
     trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, seed)
     if trained.weight is None:
         return []
-    ends = sorted({sum(t.batch <= b for t in complete) for b in {t.batch for t in complete}})
-    ends = [end for end in ends if end >= _FEWEST]
-    if len(ends) > _MOST_ROUNDS:
-        picks = np.linspace(0, len(ends) - 1, _MOST_ROUNDS).round().astype(int)
-        ends = [ends[i] for i in picks]
     features = encoding.encode(space.levels([t.config for t in complete]))
     labels = np.array([t.score for t in complete], dtype=np.float64)
 
-    def tau(end: int, encoder: Pretrained) -> float:
-        predictor = fit(features[:end], labels[:end], encoder, seed)
-        return kendall(predictor.cross_validated(), labels[:end])[0]
+    def tau(count: int, encoder: Pretrained) -> float:
+        predictor = fit(features[:count], labels[:count], encoder, seed)
+        return kendall(predictor.cross_validated(), labels[:count])[0]
 
-    return [Comparison(end, tau(end, trained), tau(end, Pretrained(columns))) for end in ends]
+    return [
+        Comparison(count, tau(count, trained), tau(count, Pretrained(columns)))
+        for count in _trial_counts(complete)
+    ]
+
+
+def _trial_counts(complete: Sequence[Trial]) -> list[int]:
+    """Returns the number of trials after each batch; at most 6 of these, evenly spaced."""
+    batches = {t.batch for t in complete}
+    counts = sorted({sum(t.batch <= batch for t in complete) for batch in batches})
+    counts = [count for count in counts if count >= _MIN_TRIALS]
+    if len(counts) <= _MAX_ROUNDS:
+        return counts
+    picks = np.linspace(0, len(counts) - 1, _MAX_ROUNDS).round().astype(int)
+    return [counts[i] for i in picks]

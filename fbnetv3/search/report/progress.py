@@ -1,7 +1,8 @@
-"""What a search shows while it runs: a bar on terminals, else a line per trial."""
+"""Shows a search while it runs: with a progress bar on terminals, else with a line per trial."""
 
 from __future__ import annotations
 
+import io
 from itertools import islice
 from types import TracebackType
 from typing import TextIO
@@ -18,27 +19,29 @@ from rich.progress import (
 
 from fbnetv3.search.trial import Event, Trial
 
-_NONE = float("-inf")
+_LOWEST = float("-inf")
 
 
 class SearchProgress:
     """Shows the events of a search; a context manager.
 
     Args:
-        total: trials of the whole search.
-        stream: where to print; a file of its own, since evaluations may redirect stderr.
-        batches: of stage 1; None: not told.
+        total: Number of trials of the whole search.
+        stream: Stream to print to. It must not be ``sys.stderr``, which evaluations may redirect.
+            None prints nothing.
+        batches: Number of batches in stage 1; None leaves it out of the lines.
     """
 
-    def __init__(self, total: int, stream: TextIO, batches: int | None = None) -> None:
-        self._of = "" if batches is None else f"/{batches}"
-        self._console = Console(file=stream)
+    def __init__(self, total: int, stream: TextIO | None, batches: int | None = None) -> None:
+        self._of_batches = "" if batches is None else f"/{batches}"
+        self._console = Console(file=stream or io.StringIO(), quiet=stream is None)
         self._total = total
-        # kept whole: where early stopping sets in, the first batch's scores become earlier ones
+        # All trials are kept: when early stopping sets in, the scores of the first batch become
+        # those of an earlier epoch.
         self._finished: list[Trial] = []
         self._batches: set[int] = set()
-        self._top: Trial | None = None
-        self._top_score = _NONE
+        self._best_trial: Trial | None = None
+        self._best_score = _LOWEST
         self._is_stale = False
         self._running: dict[str, str] = {}
         self._bar = Progress(
@@ -85,9 +88,11 @@ class SearchProgress:
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
         best = f"best {self._best():.2f}  " if self._finished else ""
         running = ", ".join(islice(self._running.values(), 3))
-        name = self._place(trial)
         self._bar.update(
-            self._task, completed=len(self._finished), description=name, note=f"{best}{running}"
+            self._task,
+            completed=len(self._finished),
+            description=self._stage_text(trial),
+            note=f"{best}{running}",
         )
 
     def replayed(self, trials: list[Trial]) -> None:
@@ -106,30 +111,32 @@ class SearchProgress:
         self._is_stale = True
 
     def _best(self) -> float:
-        """Returns the best score; all are looked at only where they may have changed."""
-        if self._is_stale or (self._top is not None and self._top.score != self._top_score):
+        """Returns the best score; compares all trials only if their scores may have changed."""
+        has_changed = self._best_trial is not None and self._best_trial.score != self._best_score
+        if self._is_stale or has_changed:
             self._is_stale = False
-            self._top, self._top_score = None, _NONE
+            self._best_trial, self._best_score = None, _LOWEST
             for trial in self._finished:
                 self._compare(trial)
-        return self._top_score
+        return self._best_score
 
     def _compare(self, trial: Trial) -> None:
-        if trial.score is not None and trial.score > self._top_score:
-            self._top, self._top_score = trial, trial.score
+        if trial.score is not None and trial.score > self._best_score:
+            self._best_trial, self._best_score = trial, trial.score
 
-    def _place(self, trial: Trial) -> str:
-        return "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}{self._of}"
+    def _stage_text(self, trial: Trial) -> str:
+        return (
+            "finalists" if trial.stage == "fine" else f"batch {trial.batch + 1}{self._of_batches}"
+        )
 
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
         self._finished.append(trial)
         self._compare(trial)
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
-        told = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
+        predicted = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
-        place = self._place(trial)
         self.say(
-            f"[{len(self._finished)}/{self._total}] {place}  {trial.id}  {outcome}{told}{costs}"
-            f"  best {self._best():.2f}"
+            f"[{len(self._finished)}/{self._total}] {self._stage_text(trial)}  {trial.id}  "
+            f"{outcome}{predicted}{costs}  best {self._best():.2f}"
         )

@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sort")) {
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const rows = [...body.rows].map((row) => [key(row, i), row]);
-      // what has no number stays below
+      // rows without a number stay at the bottom
       const none = (x) => (x === "" ? 1 : 0);
       rows.sort(([a], [b]) => none(a) - none(b) || (down ? compare(b, a) : compare(a, b)));
       body.append(...rows.map(([, row]) => row));

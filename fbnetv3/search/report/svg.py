@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: they take the page's colours, and points tell what they are."""
+"""Small charts as inline SVG, coloured by the page's style sheet, with tooltips on points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TICKS = 6
 
 
 def short(value: float) -> str:
-    """Returns a number for people: four digits, and k, M or G from ten thousand on."""
+    """Returns a number with four digits, and with k, M or G from 10,000 on."""
     if not math.isfinite(value):
         return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -25,21 +25,22 @@ def short(value: float) -> str:
 
 
 def label(statistic: str) -> str:
-    """Returns a statistic's name in the words of the field."""
-    words = {"macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
-    return words.get(statistic, statistic)
+    """Returns the name of a statistic as it is written on the page."""
+    labels = {"macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
+    return labels.get(statistic, statistic)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a chart.
+    """An axis of a chart.
 
     Attributes:
-        label: what the numbers are, with their unit.
-        low, high: its ends, low < high.
-        log: whether it is logarithmic; low > 0 then.
-        names: of the positions 0, 1, ... in place of numbers.
-        numbers: how ticks are written.
+        label: Name of the quantity, with its unit.
+        low: Lower end.
+        high: Upper end, above ``low``.
+        log: Whether the axis is logarithmic, which needs ``low > 0``.
+        names: Names of the positions 0, 1, ...; () for a numeric axis.
+        numbers: Function that formats the numbers at ticks.
     """
 
     label: str
@@ -51,9 +52,16 @@ class Axis:
 
     @classmethod
     def around(cls, label: str, values: Numbers, *, log: bool = False, pad: float = 0.05) -> Axis:
-        """Returns an axis on which all finite values lie, with some room at the ends."""
-        known = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
-        low, high = (min(known), max(known)) if known else (1.0, 2.0)
+        """Returns an axis that holds all finite values, with some room at both ends.
+
+        Args:
+            label: Name of the quantity, with its unit.
+            values: Values to hold; a logarithmic axis ignores those that are not positive.
+            log: Whether the axis is logarithmic.
+            pad: Room at each end, as a share of the range.
+        """
+        valid = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
+        low, high = (min(valid), max(valid)) if valid else (1.0, 2.0)
         if log:
             room = max(math.log(high / low) * pad, 1e-3)
             return cls(label, low * math.exp(-room), high * math.exp(room), log=True)
@@ -62,17 +70,17 @@ class Axis:
 
     @classmethod
     def of_names(cls, label: str, names: Sequence[str]) -> Axis:
-        """Returns an axis of the positions 0, 1, ... with names."""
+        """Returns an axis with names at the positions 0, 1, ..."""
         return cls(label, -0.5, len(names) - 0.5, names=tuple(names))
 
     def share(self, value: float) -> float:
-        """Returns where a value lies between the ends: 0 to 1."""
+        """Returns the position of a value between the ends, from 0 to 1."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = _TICKS) -> list[tuple[float, str]]:
-        """Returns round values between the ends, and how they are written."""
+        """Returns about ``count`` round values between the ends, each with its text."""
         if self.names:
             return [(float(i), name) for i, name in enumerate(self.names)]
         values = self._log_values(count) if self.log else self._linear_values(count)
@@ -81,8 +89,8 @@ class Axis:
     def _linear_values(self, count: int) -> list[float]:
         from matplotlib.ticker import MaxNLocator
 
-        found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
-        return [0.0 if abs(v) < 1e-9 * (self.high - self.low) else float(v) for v in found]
+        values = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        return [0.0 if abs(v) < 1e-9 * (self.high - self.low) else float(v) for v in values]
 
     def _log_values(self, count: int) -> list[float]:
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -95,12 +103,16 @@ class Axis:
 
 
 class Chart:
-    """Marks on two axes. Coordinates are the axes' own; what is not finite is left out.
+    """A chart with marks in the coordinates of two axes. Marks that are not finite are left out.
+
+    The ``kind`` of a mark is the CSS class that colours it.
 
     Args:
-        title: what is to be seen, for those who don't see it.
-        x, y: the axes.
-        width, height: of the drawing, in pixels.
+        title: Description of the chart for screen readers.
+        x: Horizontal axis.
+        y: Vertical axis.
+        width: Width of the drawing in pixels.
+        height: Height of the drawing in pixels.
     """
 
     def __init__(
@@ -123,21 +135,30 @@ class Chart:
             if math.isfinite(x) and math.isfinite(y)
         ]
 
-    def dots(self, xs: Numbers, ys: Numbers, kind: str, notes: Sequence[str] | None = None) -> None:
-        """Draws points; with notes each tells its own when pointed at."""
-        if notes is None:
+    def dots(
+        self, xs: Numbers, ys: Numbers, kind: str, tooltips: Sequence[str] | None = None
+    ) -> None:
+        """Draws points.
+
+        Args:
+            xs: Horizontal coordinates.
+            ys: Vertical coordinates.
+            kind: CSS class of the points.
+            tooltips: Text for each point; None draws smaller points without.
+        """
+        if tooltips is None:
             path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in self._points(xs, ys))
             self._marks.append(f'<path class="dots {kind}" d="{path}"/>')
             return
-        for x, y, note in zip(xs, ys, notes, strict=True):
+        for x, y, tooltip in zip(xs, ys, tooltips, strict=True):
             for px, py in self._points([x], [y]):
-                told = f"<title>{escape(note)}</title>"
+                title = f"<title>{escape(tooltip)}</title>"
                 self._marks.append(
-                    f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">{told}</circle>'
+                    f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">{title}</circle>'
                 )
 
     def line(self, xs: Numbers, ys: Numbers, kind: str, *, steps: bool = False) -> None:
-        """Draws a line through points; with steps it stays level until the next one."""
+        """Draws a line through points; with ``steps`` it is horizontal up to the next point."""
         points = self._points(xs, ys)
         if not points:
             return
@@ -146,27 +167,27 @@ class Chart:
             path += f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}"
         self._marks.append(f'<path class="line {kind}" d="{path}"/>')
 
-    def level(self, y: float, kind: str) -> None:
-        """Draws a line at one height."""
+    def horizontal(self, y: float, kind: str) -> None:
+        """Draws a horizontal line across the chart."""
         self.line([self._x.low, self._x.high], [y, y], kind)
 
-    def upright(self, x: float, kind: str) -> None:
-        """Draws a line at one place across."""
+    def vertical(self, x: float, kind: str) -> None:
+        """Draws a vertical line across the chart."""
         self.line([x, x], [self._y.low, self._y.high], kind)
 
     def _grid(self) -> str:
-        found = []
+        marks = []
         room = self._width - _LEFT - _RIGHT
         for value, text in self._x.ticks(max(2, min(_TICKS, room // 62))):
             x, _ = self._at(value, self._y.low)
             low = self._height - self._bottom
-            found.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{low}"/>')
-            found.append(f'<text x="{x:.1f}" y="{low + 15}" class="mid">{escape(text)}</text>')
+            marks.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{low}"/>')
+            marks.append(f'<text x="{x:.1f}" y="{low + 15}" class="mid">{escape(text)}</text>')
         for value, text in self._y.ticks(max(2, min(_TICKS, self._height // 40))):
             _, y = self._at(self._x.low, value)
-            found.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{self._width - _RIGHT}"/>')
-            found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{escape(text)}</text>')
-        return "".join(found)
+            marks.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{self._width - _RIGHT}"/>')
+            marks.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{escape(text)}</text>')
+        return "".join(marks)
 
     def _labels(self) -> str:
         middle = _TOP + (self._height - _TOP - self._bottom) / 2

@@ -1,4 +1,4 @@
-"""The keys of a search: what can't be meant is told in one line before anything starts."""
+"""A search's config: invalid values are named in one line before anything starts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from fbnetv3.search.space.space import IntRange, SearchSpace
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import executor_from_config, file_hashes, settings_from_config
-from fbnetv3.search.fbnet.evaluator import get_search_cfg
+from fbnetv3.resources import model_zoo_path
+from fbnetv3.search.fbnet.config import (
+    executor_from_config,
+    file_hashes,
+    parse_constraint,
+    settings_from_config,
+    space_from_config,
+)
+from fbnetv3.search.fbnet.keys import get_search_cfg
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "message"),
     [
         ("EARLY_STOP", 2.0, "EARLY_STOP=2.0 is out of range; allowed: 0 to 1"),
         ("EARLY_STOP", float("nan"), "EARLY_STOP=nan"),
@@ -30,7 +37,7 @@ from fbnetv3.search.fbnet.evaluator import get_search_cfg
         ("THREADS", 0, "THREADS=0 is out of range; allowed: 1 or more"),
         ("CLASSES", -5, "CLASSES=-5"),
         ("HOLD_OUT", -1, "HOLD_OUT=-1"),
-        ("STORAGE", "search.db", "STORAGE='search.db' is no URL; allowed: such as postgresql://"),
+        ("STORAGE", "search.db", "STORAGE='search.db' is not a URL; allowed: postgresql://"),
         ("STORAGE", "postgresql://me:secret@h/d", r"me:\*\*\*@h/d holds a password.*PGPASSWORD"),
         ("RAY.WORKERS", -1, "SEARCH.RAY.WORKERS=-1 is out of range; allowed: 0 or more"),
         ("RAY.CPUS", -0.5, "RAY.CPUS=-0.5"),
@@ -38,17 +45,43 @@ from fbnetv3.search.fbnet.evaluator import get_search_cfg
         ("CONSTRAINTS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
         ("BUDGETS", ["latency_ms <= 5"], "needs SEARCH.LATENCY_TABLE FILE; measure one"),
         ("BUDGETS", ["macs >= 5"], "BUDGETS: 'macs >= 5' has no upper bound; write"),
-        ("CONSTRAINTS", ["macs < 5"], "constraint 'macs < 5' is not understood"),
+        ("CONSTRAINTS", ["macs < 5"], "cannot parse the constraint 'macs < 5'"),
         ("CONSTRAINTS", ["3e6 <= macs <= 2e6"], "lower=3e[+]06 is above upper=2e[+]06"),
     ],
 )
-def test_what_cannot_be_meant(key: str, value: Any, words: str) -> None:
+def test_invalid_values(key: str, value: Any, message: str) -> None:
     cfg = get_search_cfg()
     group, _, name = key.rpartition(".")
     (cfg.SEARCH[group] if group else cfg.SEARCH)[name] = value
-    with pytest.raises(SearchError, match=words) as error:
+    with pytest.raises(SearchError, match=message) as error:
         settings_from_config(cfg)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "constraint"),
+    [
+        ("macs <= 8e8", Constraint("macs", upper=8e8)),
+        ("params>=1000", Constraint("params", lower=1000)),
+        ("4e8 <= macs <= 8.5E8", Constraint("macs", 4e8, 8.5e8)),
+    ],
+)
+def test_constraints_are_parsed(text: str, constraint: Constraint) -> None:
+    assert parse_constraint(text) == constraint
+
+
+@pytest.mark.parametrize("text", ["macs < 8e8", "macs", "macs <= x", "1.2.3 <= macs <= 5", ""])
+def test_other_constraints_are_refused(text: str) -> None:
+    with pytest.raises(SearchError, match="cannot parse"):
+        parse_constraint(text)
+
+
+@pytest.mark.parametrize("path", sorted((model_zoo_path() / "search").glob("*.yaml")))
+def test_packaged_searches_are_valid(path: Path) -> None:
+    cfg = get_search_cfg()
+    cfg.merge_from_file(str(path))
+    assert len(space_from_config(cfg).space) >= 7
+    assert settings_from_config(cfg).batch_size <= cfg.SEARCH.POOL_SIZE
 
 
 def test_executors_by_name() -> None:
@@ -57,11 +90,11 @@ def test_executors_by_name() -> None:
     cfg.SEARCH.WORKERS = 2
     assert isinstance(executor_from_config(cfg), LocalWorkers)
     cfg.SEARCH.EXECUTOR = "slurm"
-    with pytest.raises(SearchError, match="EXECUTOR='slurm' is none; allowed: local, ray"):
+    with pytest.raises(SearchError, match="EXECUTOR='slurm' is unknown; allowed: local, ray"):
         executor_from_config(cfg)
 
 
-def test_ray_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cfg = get_search_cfg()
     cfg.SEARCH.EXECUTOR = "ray"
@@ -70,16 +103,16 @@ def test_ray_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_ray_without_gpus_for_trainings_that_need_one() -> None:
+def test_trainings_on_a_gpu_need_one_from_ray() -> None:
     cfg = get_search_cfg()
     cfg.merge_from_list(["SEARCH.EXECUTOR", "ray", "SEARCH.RAY.GPUS", 0.0, "MODEL.DEVICE", "cuda"])
     with pytest.raises(SearchError, match=r"RAY\.GPUS=0 hides the GPUs that MODEL\.DEVICE=cuda"):
         executor_from_config(cfg)
 
 
-def test_ray_is_imported_by_those_who_use_it() -> None:
+def test_only_searches_on_ray_import_it() -> None:
     code = (
-        "import sys; from fbnetv3.search.fbnet.evaluator import get_search_cfg; "
+        "import sys; from fbnetv3.search.fbnet.keys import get_search_cfg; "
         "from fbnetv3.search.fbnet.config import executor_from_config; "
         "executor_from_config(get_search_cfg()); print('ray' in sys.modules)"
     )
@@ -87,15 +120,15 @@ def test_ray_is_imported_by_those_who_use_it() -> None:
     assert run.stdout.strip() == "False"
 
 
-def test_latency_is_a_constraint_like_others_where_there_is_a_table() -> None:
+def test_latency_can_be_constrained_with_a_table() -> None:
     cfg = get_search_cfg()
     cfg.SEARCH.LATENCY_TABLE, cfg.SEARCH.CONSTRAINTS = "table.json", ["latency_ms <= 5.5"]
     assert settings_from_config(cfg).constraints == (Constraint("latency_ms", upper=5.5),)
 
 
-def test_hashes_are_of_the_files_that_a_config_names(tmp_path: Path) -> None:
+def test_files_that_a_config_names_are_hashed(tmp_path: Path) -> None:
     cfg, table = get_search_cfg(), tmp_path / "table.json"
-    assert file_hashes(cfg) == {}  # a packaged space, a network by name
+    assert file_hashes(cfg) == {}  # a packaged space, and a network by name
     table.write_text("1")
     cfg.SEARCH.LATENCY_TABLE = str(table)
     before = file_hashes(cfg)
@@ -113,11 +146,14 @@ def test_a_constraint_without_statistics() -> None:
         Costs(_space(), None).check([Constraint("macs", upper=5)])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_statistic_that_is_no_number_names_the_candidate(bad: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_statistic_that_is_not_finite_names_the_candidate(value: float) -> None:
     def statistics(configs: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"ms": [bad if c["depth"] == 3 else 1.0 for c in configs]}
+        return {"ms": [value if c["depth"] == 3 else 1.0 for c in configs]}
 
     space = _space()
-    with pytest.raises(SearchError, match=rf"statistic 'ms' is {bad} for {{'depth': 3}}"):
+    with pytest.raises(
+        SearchError, match=rf"statistic 'ms' is {value} for {{'depth': 3}}"
+    ) as error:
         Costs(space, statistics)(space.levels([{"depth": d} for d in (1, 2, 3, 4)]))
+    assert "\n" not in str(error.value)

@@ -1,7 +1,9 @@
-"""Candidates as trainings: in workers, with torn files, and where the disk is full."""
+"""Training a candidate: in workers, with damaged files, and where the disk is full."""
 
 from __future__ import annotations
 
+import pickle
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fbnetv3.resources import find_config
 from fbnetv3.search import InProcess, LocalWorkers, Trial
 from fbnetv3.search.errors import PlaceError
 from tests.search.executors.ray_clusters import ray_workers
@@ -16,101 +19,130 @@ from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
+from fbnetv3.search.fbnet.config import SearchSetup, identity
+from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.keys import get_search_cfg
+
 OPTS: list[Any] = [
     *("SEARCH.FIX", ["resolution", 16, "stage1_n", 1, "stage2_n", 1, "stage3_n", 1]),
     *("SOLVER.MAX_EPOCHS", 2.0, "DATA.TRAIN_LIMIT", 128),
 ]
-Made = tuple[Any, Trial]
+Candidate = tuple[TrainEvaluator, Trial]
+Outcome = tuple[float | None, str | None, dict[int, float]]
+"""Score, reason of failure and scores by epoch of a trial."""
 _WORKERS: dict[str, Callable[[], Any]] = {
     "local": lambda: LocalWorkers(1),
     "ray": lambda: ray_workers(1),
 }
 
 
-def _made(folder: Path, *opts: Any) -> Made:
-    """Returns an evaluation that keeps its files in a folder, and a candidate."""
-    from fbnetv3.resources import find_config
-    from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
-
+def _setup(*opts: Any) -> SearchSetup:
     cfg = get_search_cfg()
     cfg.merge_from_file(str(find_config("search/digits.yaml")))
     cfg.merge_from_list([*OPTS, *opts])
-    space = space_from_config(cfg).space
+    return SearchSetup(cfg)
+
+
+def _candidate(folder: Path, *opts: Any) -> Candidate:
+    """Returns an evaluator that keeps its files in a folder, and a candidate's trial."""
+    setup = _setup(*opts)
+    space = setup.space.space
     levels = space.canonical(space.sizes[None] // 2)
     trial = Trial(space.ids(levels)[0], 0, 0, space.configs(levels)[0])
-    return TrainEvaluator(cfg.dump(), str(folder)), trial
+    return TrainEvaluator(setup, str(folder)), trial
 
 
-def _run(executor: Any, made: Made) -> tuple[Any, ...]:
-    evaluate, trial = made
+def _run(executor: Any, candidate: Candidate) -> tuple[Any, ...]:
+    evaluate, trial = candidate
     (finished,) = evaluate_all(executor, evaluate, [trial])
     return finished.score, finished.reason, trial.reports
 
 
 @pytest.fixture(scope="module")
-def wanted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    """Score, reason and reports of an undisturbed training, in this process."""
-    found = _run(InProcess(), _made(tmp_path_factory.mktemp("wanted")))
-    assert sorted(found[2]) == [1, 2]
-    return found
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the candidates after an undisturbed training in this process."""
+    folder = tmp_path_factory.mktemp("candidates")
+    _run(InProcess(), _candidate(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(finished: Path) -> Outcome:
+    """The outcome of the undisturbed training."""
+    outcome = _run(InProcess(), _candidate(finished))
+    assert sorted(outcome[2]) == [1, 2]
+    return outcome
 
 
 @pytest.mark.parametrize("kind", list(_WORKERS))
-def test_a_training_in_a_worker_has_data_workers(
-    kind: str, tmp_path: Path, wanted: tuple[Any, ...]
+def test_a_training_in_a_worker_uses_data_loader_workers(
+    kind: str, tmp_path: Path, expected: Outcome
 ) -> None:
     workers = _WORKERS[kind]()
-    found = _run(workers, _made(tmp_path, "DATALOADER.NUM_WORKERS", 1))
+    outcome = _run(workers, _candidate(tmp_path, "DATALOADER.NUM_WORKERS", 1))
     workers.close()
-    assert found == wanted
+    assert outcome == expected
+
+
+def test_a_copy_for_a_worker_builds_the_space_once() -> None:
+    setup = _setup()
+    payload = pickle.dumps(setup)
+    assert setup.space is setup.space
+    assert pickle.dumps(setup) == payload  # a built space does not travel
+    copy = pickle.loads(payload)
+    assert copy.cfg.is_frozen()
+    assert identity(copy.cfg) == identity(setup.cfg)
+    assert copy.space is copy.space
+    assert copy.space.space.describe() == setup.space.space.describe()
 
 
 @pytest.mark.parametrize("name", ["result.json", "scores.json"])
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_torn_file_is_as_if_it_were_not_there(
+def test_a_damaged_file_is_ignored(
     tmp_path: Path,
-    wanted: tuple[Any, ...],
+    finished: Path,
+    expected: Outcome,
     name: str,
     share: float,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _run(InProcess(), _made(tmp_path))
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     path = next(tmp_path.glob(f"*/{name}"))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    assert _run(InProcess(), _made(tmp_path)) == wanted
-    assert path.read_bytes() == whole
-    assert f"{path} is torn" in caplog.text
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert _run(InProcess(), _candidate(tmp_path)) == expected
+    assert path.read_bytes() == content
+    assert f"{path} is damaged" in caplog.text
 
 
-def test_torn_scores_of_a_training_that_was_killed(tmp_path: Path, wanted: tuple[Any, ...]) -> None:
-    evaluate, trial = _made(tmp_path)
+def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Outcome) -> None:
+    evaluate, trial = _candidate(tmp_path)
 
-    def kill(epoch: int, score: float) -> None:
+    def interrupt(epoch: int, score: float) -> None:
         if epoch == 2:
             raise KeyboardInterrupt
 
-    trial.on_report = kill
+    trial.on_report = interrupt
     with pytest.raises(KeyboardInterrupt):
         evaluate(trial)
     assert list(tmp_path.glob("*/checkpoint_*.pt"))
     next(tmp_path.glob("*/scores.json")).write_bytes(b"")
-    assert _run(InProcess(), _made(tmp_path)) == wanted
+    assert _run(InProcess(), _candidate(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("kind", ["in process", *_WORKERS])
 @pytest.mark.parametrize("fault", ["size=100k", pytest.param("ro", marks=pytest.mark.slow)])
-def test_where_the_disk_is_full_or_forbidden_no_candidate_fails(
-    small_disk: Path, wanted: tuple[Any, ...], kind: str, fault: str
+def test_no_candidate_fails_by_a_full_or_read_only_disk(
+    small_disk: Path, expected: Outcome, kind: str, fault: str
 ) -> None:
-    """And once that is mended, the same candidate has the same scores."""
+    """Once the disk is repaired, the same candidate gets the same scores."""
     executor = InProcess() if kind == "in process" else _WORKERS[kind]()
     subprocess.run(["mount", "-o", f"remount,{fault}", str(small_disk)], check=True)
     with pytest.raises(PlaceError, match="free space") as error:
-        _run(executor, _made(small_disk))
+        _run(executor, _candidate(small_disk))
     assert str(small_disk) in str(error.value)
     assert "\n" not in str(error.value)
     subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
-    found = _run(executor, _made(small_disk))
+    outcome = _run(executor, _candidate(small_disk))
     executor.close()
-    assert found == wanted
+    assert outcome == expected

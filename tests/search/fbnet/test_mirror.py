@@ -120,20 +120,23 @@ class Lost(BaseException):
 
 def test_a_candidate_whose_node_was_lost_resumes_on_another(place: str, tmp_path: Path) -> None:
     from fbnetv3.resources import find_config
-    from fbnetv3.search.fbnet.evaluator import TrainEvaluator, get_search_cfg, space_from_config
+    from fbnetv3.search.fbnet.config import SearchSetup
+    from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+    from fbnetv3.search.fbnet.keys import get_search_cfg
 
     cfg = get_search_cfg()
     cfg.merge_from_file(str(find_config("search/digits.yaml")))
     cfg.merge_from_list(OPTS)
-    space = space_from_config(cfg).space
+    setup = SearchSetup(cfg)
+    space = setup.space.space
     levels = space.canonical(space.sizes[None] // 2)
 
     def trial() -> Trial:
         return Trial(space.ids(levels)[0], 0, 0, space.configs(levels)[0])
 
     whole = trial()
-    expected = TrainEvaluator(cfg.dump(), str(tmp_path / "candidates"))(whole)
-    lost, far = trial(), TrainEvaluator(cfg.dump(), place)
+    expected = TrainEvaluator(setup, str(tmp_path / "candidates"))(whole)
+    lost, far = trial(), TrainEvaluator(setup, place)
 
     def lose(epoch: int, score: float) -> None:
         if epoch == 3:
@@ -156,11 +159,13 @@ def test_a_candidate_whose_node_was_lost_resumes_on_another(place: str, tmp_path
 def test_an_unreachable_uri_fails_no_candidate(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fbnetv3.search.fbnet.config import SearchSetup
     from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+    from fbnetv3.search.fbnet.keys import get_search_cfg
 
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    evaluate = TrainEvaluator("", f"{bucket}/gone")
+    evaluate = TrainEvaluator(SearchSetup(get_search_cfg()), f"{bucket}/gone")
     try:
         with pytest.raises(
             PlaceError, match=r"cannot read SEARCH\.CANDIDATES='s3://.*/gone': "

@@ -1,9 +1,11 @@
-"""What a search prints while it runs."""
+"""The lines that a search prints while it runs."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import replace
+
+import pytest
 
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.trial import Event, Trial
@@ -15,7 +17,7 @@ def _finished(number: int, score: float | None) -> Trial:
     return trial
 
 
-def test_the_best_is_told_by_the_scores_that_count() -> None:
+def test_the_best_score_follows_early_stopping() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream, batches=2)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
@@ -27,7 +29,7 @@ def test_the_best_is_told_by_the_scores_that_count() -> None:
     assert "t2  failed: it broke  best 30.00" in stream.getvalue()
 
 
-def test_trials_of_an_earlier_process_count() -> None:
+def test_trials_of_an_earlier_process_are_counted() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     progress.replayed([_finished(0, 3.0), _finished(1, None)])
@@ -36,7 +38,7 @@ def test_trials_of_an_earlier_process_count() -> None:
     assert "best 3.00" in stream.getvalue()
 
 
-def test_scores_that_change_between_batches_are_looked_at_again() -> None:
+def test_scores_that_change_between_batches_are_compared_again() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
@@ -53,16 +55,16 @@ def test_scores_of_a_result_replace_those_at_the_finish() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
-    progress("finish", first)
-    progress("finish", second)
+    progress.show(Event("finish", first))
+    progress.show(Event("finish", second))
     progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
-    progress("finish", _finished(2, 1.0))
+    progress.show(Event("finish", _finished(2, 1.0)))
     assert "[3/4]" in stream.getvalue()
     assert "best 30.00" in stream.getvalue()
 
 
 class _Counted(Trial):
-    """Counts how often scores are read."""
+    """A trial that counts how often scores are read."""
 
     reads = 0
 
@@ -72,7 +74,7 @@ class _Counted(Trial):
         return super().__getattribute__(name)
 
 
-def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
+def test_the_cost_of_an_event_does_not_grow_with_the_trials() -> None:
     progress, reads = SearchProgress(300, io.StringIO()), []
     for number in range(300):
         before = _Counted.reads
@@ -85,3 +87,10 @@ def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
         progress.show(Event("finish", trial))
         reads.append(_Counted.reads - before)
     assert max(reads[200:]) <= max(reads[10:100])
+
+
+def test_without_a_stream_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with SearchProgress(1, None) as progress:
+        progress.say("a line")
+        progress.show(Event("finish", _finished(0, 1.0)))
+    assert capsys.readouterr() == ("", "")

@@ -1,10 +1,9 @@
-"""The report: complete, escaped, and made of whatever a run has so far."""
+"""The report: complete, escaped, and possible at any time of a run."""
 
 from __future__ import annotations
 
 import html
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -17,8 +16,7 @@ from fbnetv3.search import Choice, IntRange, JointNAS, SearchSpace, Trial
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.report import About, Winner, write_report
 from fbnetv3.search.report.page import render
-from fbnetv3.search.report.pretraining import Comparison, compare_pretraining
-from fbnetv3.search.report.svg import Axis, Chart, short
+from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from tests.search import problem
 
@@ -27,7 +25,7 @@ VOID = {"meta", "link", "br", "input", "img", "hr"}
 
 
 class Page(HTMLParser):
-    """Reads a page: rows of the trials' table, marks of charts, tags that are not closed."""
+    """Parses a page, and checks that its tags are balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -49,7 +47,7 @@ class Page(HTMLParser):
 
     @property
     def rows(self) -> list[str]:
-        """The rows of the table of all trials, as html."""
+        """The rows of the table of all trials, each as html."""
         table = self.text.split('id="trials"')[1].split("<tbody>")[1].split("</tbody>")[0]
         return re.findall(r"<tr.*?</tr>", table, re.DOTALL)
 
@@ -64,7 +62,8 @@ def _page(space: SearchSpace, result: SearchResult, about: About | None = None) 
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[JointNAS, SearchResult]:
+def searched() -> tuple[JointNAS, SearchResult]:
+    """A finished search and its result; every seventh trial failed."""
     search = problem.search()
 
     def evaluate(trial: Trial) -> float:
@@ -75,8 +74,8 @@ def found() -> tuple[JointNAS, SearchResult]:
     return search, search.run(evaluate)
 
 
-def test_every_trial_is_in_the_table(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_every_trial_is_in_the_table(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     page = _page(search.space, result)
     assert len(page.rows) == len(result.trials)
     for trial, row in zip(result.trials, page.rows, strict=True):
@@ -85,8 +84,8 @@ def test_every_trial_is_in_the_table(found: tuple[JointNAS, SearchResult]) -> No
             assert f'data-v="{trial.score}"' in row
 
 
-def test_reasons_of_failure_are_told_and_escaped(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_reasons_for_failure_are_shown_and_escaped(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     failed = [t for t in result.trials if t.state == "failed"]
     text = render(search.space, result, About(title=EVIL, facts={EVIL: EVIL}, resume=EVIL))
     assert len(failed) == 3
@@ -95,19 +94,19 @@ def test_reasons_of_failure_are_told_and_escaped(found: tuple[JointNAS, SearchRe
     assert "49" not in text.split("<h2>Failures")[1].split("</section>")[0]
 
 
-def test_the_front_is_that_of_the_result(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_the_pareto_front_is_drawn(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     page = _page(search.space, result, About(statistic="macs"))
-    words = f"{len(result.pareto('macs'))} of {len(result.trials) - 3} trials are on the Pareto"
-    assert words in page.text
-    # the drawn line has a corner for each trial on the front
+    sentence = f"{len(result.pareto('macs'))} of {len(result.trials) - 3} trials are on the Pareto"
+    assert sentence in page.text
+    # The line has one step for each trial on the front.
     line = re.search(r'<path class="line front" d="(.*?)"', page.text)
     assert line is not None
     assert line[1].count("H") == len(result.pareto("macs"))
 
 
-def test_nothing_is_fetched(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_nothing_is_fetched(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     page = _page(search.space, result)
     for tag, attributes in page.tags:
         for key in ("src", "href", "action", "data", "xlink:href"):
@@ -118,8 +117,8 @@ def test_nothing_is_fetched(found: tuple[JointNAS, SearchResult]) -> None:
     assert "default-src 'none'" in page.text
 
 
-def test_charts_speak_and_headings_have_a_scope(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_charts_have_labels_and_headings_a_scope(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     page = _page(search.space, result)
     charts = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(charts) >= 5
@@ -128,16 +127,16 @@ def test_charts_speak_and_headings_have_a_scope(found: tuple[JointNAS, SearchRes
     assert "nan" not in "".join(re.findall(r'd="([^"]*)"', page.text))
 
 
-def test_sections_of_a_whole_run(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
+def test_sections_of_a_finished_run(searched: tuple[JointNAS, SearchResult]) -> None:
+    search, result = searched
     fit = fit_function("default")
     rows = compare_pretraining(search.space, search.plan.pool, result.trials, fit, 0)
     winner = Winner("best", ("score 3",), "train it")
-    about = About(resume="go on", pretraining=rows, winners=(winner,), budgets=(600.0,))
+    about = About(resume="resume it", pretraining=rows, winners=(winner,), budgets=(600.0,))
     text = _page(search.space, result, about).text
-    for words in (
+    for part in (
         "Best so far",
-        "Best per budget",
+        "Best candidate by budget",
         "Pareto front",
         "Rank correlation by epoch",
         "Prediction before training",
@@ -147,26 +146,13 @@ def test_sections_of_a_whole_run(found: tuple[JointNAS, SearchResult]) -> None:
         "Architecture: score by value",
         "Failures",
         "All trials",
-        "<pre>go on</pre>",
+        "<pre>resume it</pre>",
         "<pre>train it</pre>",
     ):
-        assert words in text, words
+        assert part in text, part
     best = result.best
     assert f"{best.score:.4g}" in text
     assert f"{best.number} (<code>{best.id}</code>)" in text
-
-
-def test_pretraining_is_compared_on_the_same_trials(found: tuple[JointNAS, SearchResult]) -> None:
-    search, result = found
-    complete = [t for t in result.trials if t.state == "complete"]
-    fit = fit_function("paper")  # which reads architectures through the encoder alone
-    rows = compare_pretraining(search.space, search.plan.pool, result.trials, fit, 0)
-    assert rows[-1].trials == len(complete)
-    assert [r.trials for r in rows] == sorted({r.trials for r in rows})
-    assert all(-1 <= r.plain <= 1 and -1 <= r.pretrained <= 1 for r in rows)
-    assert rows[-1].pretrained != rows[-1].plain
-    # Kendall (1938): the deviation of tau under chance, n = 10
-    assert Comparison(10, 0, 0).chance == pytest.approx(1.645 * math.sqrt(50 / 810))
 
 
 def _search_of(space: SearchSpace, **changes: object) -> JointNAS:
@@ -175,12 +161,10 @@ def _search_of(space: SearchSpace, **changes: object) -> JointNAS:
 
 def test_no_trials_yet() -> None:
     search = problem.search()
-    text = _page(search.space, search.result(), About(running=8)).text
-    assert "nothing to draw" in text
-    assert "without result yet<strong>8" in text
+    assert "No trial has a score yet" in _page(search.space, search.result()).text
 
 
-def test_failures_only() -> None:
+def test_only_failed_trials() -> None:
     search = problem.search(iterations=1, finalists=0)
     result = search.run(lambda trial: None)
     page = _page(search.space, result)
@@ -189,18 +173,15 @@ def test_failures_only() -> None:
     assert page.count("svg") == 0
 
 
-def test_a_recipe_only_search_has_no_costs() -> None:
+def test_a_search_of_recipes_only_has_no_costs() -> None:
     space = SearchSpace([IntRange("a", 0, 30), Choice("b", ("x", "<y>", "z"))])
     search = _search_of(space)
     result = search.run(lambda t: float(t.config["a"]))
     page = _page(space, result, About(statistic="macs"))
-    assert "Best per budget" not in page.text
+    assert "Best candidate by budget" not in page.text
     assert "Pareto front" not in page.text
     assert "Best so far" in page.text
     assert "<y>" not in page.text
-    assert (
-        compare_pretraining(space, search.plan.pool, result.trials, fit_function("paper"), 0) == []
-    )
 
 
 def test_without_epoch_scores_there_is_no_curve_by_epoch() -> None:
@@ -215,13 +196,13 @@ def test_the_curve_is_shown_where_early_stopping_is_off() -> None:
     assert "Early stopping is off" in text
 
 
-@pytest.mark.parametrize("told", [1, 3])
-def test_a_run_that_goes_on(told: int) -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_running_search(count: int) -> None:
     search = problem.search()
     trials = search.ask()
-    search.tell(trials[:told], [problem.evaluate(t) for t in trials[:told]])
+    search.tell(trials[:count], [problem.evaluate(t) for t in trials[:count]])
     page = _page(search.space, search.result())
-    assert len(page.rows) == told
+    assert len(page.rows) == count
     assert "Best so far" in page.text
 
 
@@ -230,11 +211,12 @@ def test_equal_scores_and_a_single_cost() -> None:
     _page(search.space, search.run(lambda trial: 1.0))
 
 
-def test_many_trials_stay_small(found: tuple[JointNAS, SearchResult], tmp_path: Path) -> None:
-    search, result = found
-    trials = [Trial(**{**t.to_dict(), "number": i}) for i, t in enumerate(result.trials * 106)][
-        :2000
-    ]
+def test_a_report_of_many_trials_stays_small(
+    searched: tuple[JointNAS, SearchResult], tmp_path: Path
+) -> None:
+    search, result = searched
+    copies = (result.trials * 106)[:2000]
+    trials = [Trial(**{**t.to_dict(), "number": i}) for i, t in enumerate(copies)]
     many = SearchResult(trials, None, result.early_stop, result.cards, {})
     path = tmp_path / "report.html"
     write_report(path, search.space, many, About(statistic="macs"))
@@ -266,33 +248,10 @@ def test_a_storage_in_the_middle_of_a_batch(tmp_path: Path) -> None:
     assert [t.id for t in before.ask()] == [t.id for t in second[3:]]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1.5e6, "1.5M"), (2e9, "2G"), (9999, "9999"), (12345, "12.35k"), (0, "0"), (1e-5, "1e-05")],
-)
-def test_numbers_for_people(value: float, text: str) -> None:
-    assert short(value) == text
-
-
-@pytest.mark.parametrize("axis", [Axis("", 0.2, 9.7), Axis("", 1e-6, 3e-1, log=True)])
-def test_ticks_lie_on_the_axis(axis: Axis) -> None:
-    values = [value for value, _ in axis.ticks()]
-    assert 3 <= len(values) <= 7
-    assert all(axis.low <= v <= axis.high for v in values)
-    assert values == sorted(values)
-
-
-def test_points_land_where_they_belong() -> None:
-    chart = Chart("c", Axis("x", 0, 10), Axis("y", 1, 100, log=True), width=172, height=156)
-    chart.dots([0, 10, 5, math.nan], [1, 100, 10, 5], "k", ["a", "b", "c", "d"])
-    places = re.findall(r'cx="(.*?)" cy="(.*?)"', chart.svg())
-    assert places == [("58.0", "112.0"), ("158.0", "12.0"), ("108.0", "62.0")]
-
-
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-# Runs in the page: sorts by score twice and writes what it saw.
+# Runs in the page: sorts by score twice, and stores both orders in the title.
 PROBE = """
 <script>
 const heads = [...document.querySelectorAll('#trials th[scope=col] button')];
@@ -307,8 +266,10 @@ document.title = JSON.stringify({up, down, fetched, errors: window.errors ?? []}
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_a_browser_shows_and_sorts_it(found: tuple[JointNAS, SearchResult], tmp_path: Path) -> None:
-    search, result = found
+def test_a_browser_shows_and_sorts_the_table(
+    searched: tuple[JointNAS, SearchResult], tmp_path: Path
+) -> None:
+    search, result = searched
     text = render(search.space, result, About())
     catch = "<script>window.errors = []; onerror = (m) => window.errors.push(m);</script>"
     text = text.replace("<title>", f"{catch}<title>", 1).replace("</body>", f"{PROBE}</body>")
@@ -335,7 +296,7 @@ def test_a_browser_shows_and_sorts_it(found: tuple[JointNAS, SearchResult], tmp_
     assert sorted(v for v in seen["up"] if v) == scores
     assert numbers == sorted(numbers)
     assert [float(v) for v in seen["down"] if v] == numbers[::-1]
-    assert seen["up"][-3:] == seen["down"][-3:] == ["", "", ""]  # failures stay below
+    assert seen["up"][-3:] == seen["down"][-3:] == ["", "", ""]  # failed trials stay last
     assert seen["errors"] == []
     assert seen["fetched"] == []
     assert "CONSOLE" not in run.stderr

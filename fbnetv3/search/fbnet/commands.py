@@ -1,0 +1,64 @@
+"""The command lines that a run prints and puts on its report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from fbnetv3.config import CfgNode
+
+_SCRIPTS = {"search": "tools/jointnas_search.py", "train": "tools/train_net.py"}
+
+
+def command_line(tool: str, *arguments: str) -> str:
+    """Returns a command line of this project, quoted for a shell.
+
+    Args:
+        tool: ``search`` or ``train``. It is named as a console script if this process is one, and
+            as a file below ``tools/`` otherwise.
+        arguments: Arguments of the command.
+    """
+    if Path(sys.argv[0]).name.startswith("fbnetv3-"):
+        return shlex.join([f"fbnetv3-{tool}", *arguments])
+    return shlex.join(["python", _SCRIPTS[tool], *arguments])
+
+
+def resume_command(folder: Path, cfg: CfgNode) -> str:
+    """Returns the command that resumes the search in a folder."""
+    config = str(folder / "config.yaml")
+    locations = ("SEARCH.STORAGE", "SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS")
+    options = ("OUTPUT_DIR", str(folder), *_given_options(cfg, *locations))
+    return command_line("search", "--config-file", config, *options)
+
+
+def read_command(flag: str, folder: Path, cfg: CfgNode, *arguments: str) -> str:
+    """Returns a command that reads the run in a folder.
+
+    Args:
+        flag: ``--report`` or ``--evolve``.
+        folder: Folder of the run.
+        cfg: Config of the search.
+        arguments: Further arguments.
+    """
+    return command_line(
+        "search", flag, str(folder), *_given_options(cfg, "SEARCH.STORAGE"), *arguments
+    )
+
+
+def train_command(path: Path) -> str:
+    """Returns the command that trains a winner, or resumes its training."""
+    return command_line("train", "--config-file", str(path), "--resume")
+
+
+def _given_options(cfg: CfgNode, *keys: str) -> list[str]:
+    """Returns KEY, VALUE, ... of the locations that are not empty.
+
+    The command line must repeat them, because a config file may not name them.
+    """
+    values = {
+        "SEARCH.STORAGE": cfg.SEARCH.STORAGE,
+        "SEARCH.CANDIDATES": cfg.SEARCH.CANDIDATES,
+        "SEARCH.RAY.ADDRESS": cfg.SEARCH.RAY.ADDRESS,
+    }
+    return [item for key in keys if values[key] for item in (key, values[key])]

@@ -1,0 +1,92 @@
+"""Reads a search's config from a yaml, which may be untrusted, and command-line overrides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.config import CfgNode
+from fbnetv3.config.files import check_output_dir, check_place
+from fbnetv3.io import refuse_links_out
+from fbnetv3.resources import find_config
+from fbnetv3.search.fbnet.config import file_hashes
+from fbnetv3.search.fbnet.keys import get_search_cfg
+from fbnetv3.search.fbnet.mirror import is_uri
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.storage.database import sqlite_file, without_password
+
+
+def read_search_config(config_file: str, opts: Sequence[Any] = ()) -> CfgNode:
+    """Returns the frozen config of a search.
+
+    Args:
+        config_file: Path of a yaml, or the name of one in ``model_zoo/``.
+        opts: Overrides: KEY, VALUE, KEY, VALUE, ... Locations outside of the file's folder and
+            the current one, and addresses of servers, can be given here only.
+
+    Raises:
+        FBNetError: The file cannot be read, a key or value is invalid, or the file names a
+            location that it may not name.
+    """
+    return _read(config_file, list(opts), unused=())
+
+
+def read_run_config(folder: RunFolder, opts: Sequence[Any] = ()) -> CfgNode:
+    """Returns the frozen config of a run that is to be read, not resumed.
+
+    Args:
+        folder: Folder of the run.
+        opts: Overrides of locations, such as SEARCH.STORAGE, URL.
+
+    Raises:
+        FBNetError: The folder holds no run, its config is invalid or names a location that it may
+            not name, or a file that it names has changed since the search started.
+    """
+    folder.require()
+    overrides = [*opts, "OUTPUT_DIR", str(folder.path)]
+    unused = ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS")
+    cfg = _read(str(folder.config), overrides, unused)
+    folder.check_files(file_hashes(cfg))
+    return cfg
+
+
+def _read(config_file: str, opts: list[Any], unused: Collection[str]) -> CfgNode:
+    cfg, path = get_search_cfg(), find_config(config_file)
+    cfg.merge_from_file(str(path))
+    _check_locations(cfg, path, {*opts[::2], *unused})
+    cfg.merge_from_list(opts)
+    if not cfg.OUTPUT_DIR:
+        cfg.OUTPUT_DIR = os.path.join("output", "search", path.stem)
+    cfg.freeze()
+    return cfg
+
+
+def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
+    """Checks the locations that a config file names to write or to connect to.
+
+    Args:
+        cfg: Config as the file has it, without overrides.
+        path: Path of the file.
+        exempt: Keys that are overridden or not used, and so need no check.
+
+    Raises:
+        FBNetError: The file names a location that it may not name.
+    """
+    node = cfg.SEARCH
+    if "OUTPUT_DIR" not in exempt:
+        check_output_dir(cfg.OUTPUT_DIR, path)
+    if "SEARCH.STORAGE" not in exempt:
+        file = sqlite_file(node.STORAGE)
+        check_place("SEARCH.STORAGE", without_password(node.STORAGE), path, file)
+        if file:
+            database = Path(file)
+            patterns = (f"{database.name}*", f".{database.name}.lock")
+            refuse_links_out(database.parent, patterns)
+    if "SEARCH.CANDIDATES" not in exempt:
+        place = None if is_uri(node.CANDIDATES) else node.CANDIDATES
+        check_place("SEARCH.CANDIDATES", node.CANDIDATES, path, place)
+    if "SEARCH.RAY.ADDRESS" not in exempt:
+        address = node.RAY.ADDRESS
+        check_place("SEARCH.RAY.ADDRESS", address, path, None if address else "")

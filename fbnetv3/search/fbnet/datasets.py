@@ -1,0 +1,75 @@
+"""The data sets of a search: its classes, and the images held out to score candidates on."""
+
+from __future__ import annotations
+
+import functools
+
+from fbnetv3.config import CfgNode
+from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
+from fbnetv3.search.errors import SearchError
+
+
+def open_training_set(cfg: CfgNode) -> ImageDataset:
+    """Returns DATASETS.TRAIN, before classes are selected and images held out.
+
+    Raises:
+        FBNetError: DATASETS.TRAIN or TEST does not name exactly one data set, or the training set
+            cannot be opened.
+    """
+    return _dataset(_dataset_names(cfg)[0])
+
+
+def num_classes_from_config(cfg: CfgNode) -> int:
+    """Returns the number of classes of the candidates, which affects their cost.
+
+    Raises:
+        FBNetError: It depends on the training set, and that cannot be opened.
+    """
+    if cfg.SEARCH.CLASSES:
+        return int(cfg.SEARCH.CLASSES)
+    return int(cfg.MODEL.NUM_CLASSES) or len(open_training_set(cfg).classes)
+
+
+def register_search_split(cfg: CfgNode) -> tuple[str, str]:
+    """Registers the training and validation set that SEARCH.CLASSES and HOLD_OUT describe.
+
+    Returns:
+        The names of both; those of DATASETS.TRAIN and TEST if a search uses them as they are.
+
+    Raises:
+        SearchError: DATASETS.TRAIN or TEST does not name exactly one data set.
+    """
+    train, test = _dataset_names(cfg)
+    classes, held = cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
+    if not classes and not held:
+        return train, test
+    stem = f"{train}:{classes or 'all'}_classes:{held}_held_out:seed_{cfg.SEED}"
+    names = (f"{stem}:train", f"{stem}:test")
+    sources = (train, train) if held else (train, test)
+    for part, (name, source) in enumerate(zip(names, sources, strict=True)):
+        if name not in list_datasets():
+            register_dataset(name)(functools.partial(_part, source, classes, held, cfg.SEED, part))
+    return names
+
+
+def _dataset_names(cfg: CfgNode) -> tuple[str, str]:
+    """Returns the names in DATASETS.TRAIN and TEST, which must be one each."""
+    for part in ("TRAIN", "TEST"):
+        names = list(cfg.DATASETS[part])
+        if len(names) != 1:
+            raise SearchError(f"DATASETS.{part}={names} must name exactly one data set")
+    return cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(name: str) -> ImageDataset:
+    """Opens a data set once per process, so that candidates share its decoded pixels."""
+    return build_dataset(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _part(source: str, classes: int, held: int, seed: int, part: int) -> ImageDataset:
+    dataset = _dataset(source)
+    if classes:
+        dataset = dataset.select_classes(classes, seed)
+    return dataset.split(held, seed)[part] if held else dataset

@@ -1,0 +1,122 @@
+"""The keys of a search's config: the group SEARCH beside the keys of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fbnetv3.config import CfgNode, get_cfg
+
+KEYS: dict[str, tuple[Any, str]] = {
+    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, autotrain) or path of a yaml."),
+    "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
+    "CONSTRAINTS": (
+        [],
+        "Bounds such as '4e8 <= macs <= 8e8'; batch 1 spreads over the range of the first bound.",
+    ),
+    "BUDGETS": (
+        [],
+        "Upper bounds such as 'macs <= 4e8', one winner each; batches are divided among them.",
+    ),
+    "LATENCY_TABLE": (
+        "",
+        "Json written by tools/benchmark.py --latency-table, for constraints on latency_ms.",
+    ),
+    "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
+    "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
+    "ITERATIONS": (4, "Number of batches in stage 1 (T)."),
+    "PREDICTOR": (
+        "default",
+        "'default' (networks and a Gaussian process), 'paper', or 'random' as a baseline.",
+    ),
+    "PRETRAIN": (True, "Pre-train the architecture encoder on statistics such as MACs."),
+    "EARLY_STOP": (
+        0.92,
+        "Rank correlation with final scores at which later batches stop training; 0: never.",
+    ),
+    "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
+    "AHEAD": (
+        0,
+        "Trials that may still run when a batch is proposed; 0: reproducible from the seed.",
+    ),
+    "WARM_START": ("", "Csv of an earlier search: one column per variable, and 'score'."),
+    "STORAGE": (
+        "",
+        "Optuna storage URL such as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR.",
+    ),
+    "STUDY": ("jointnas", "Name of the search in the storage, which may hold several."),
+    "EXECUTOR": ("local", "Where candidates train: 'local' (this machine) or 'ray' (a cluster)."),
+    "WORKERS": (0, "Number of worker processes of 'local'; 0 trains in the main process."),
+    "THREADS": (1, "Number of CPU threads of each worker."),
+    "TIMEOUT": (
+        0.0,
+        "Seconds after which the training of a candidate fails; needs workers; 0: no limit.",
+    ),
+    "CANDIDATES": (
+        "",
+        "Folder or URI such as s3://BUCKET/RUN for the candidates' files; empty: OUTPUT_DIR.",
+    ),
+    "CLASSES": (0, "Number of classes, drawn at random, to train on; 0: all."),
+    "HOLD_OUT": (
+        0,
+        "Number of training images held out to score candidates on; 0: score on DATASETS.TEST.",
+    ),
+    "KEEP_WEIGHTS": (False, "Keep the weights of every candidate in addition to its scores."),
+    "FINAL": ([], "KEY VALUE pairs changed in the winners' configs, such as a longer schedule."),
+    "RAY.ADDRESS": (
+        "",
+        "Cluster such as 10.0.0.1:6379 (command line only); empty: RAY_ADDRESS or a new one.",
+    ),
+    "RAY.WORKERS": (
+        0,
+        "Largest number of candidates that train at a time; 0: as many as the cluster holds.",
+    ),
+    "RAY.CPUS": (0.0, "CPUs reserved for a candidate; 0: as many as THREADS."),
+    "RAY.GPUS": (
+        -1.0,
+        "GPUs reserved for a candidate (0.25: a quarter of one); -1: 1 unless on the CPU.",
+    ),
+    "EVOLUTION.BEST": (50, "Best trained candidates in the first generation of stage 2 (p)."),
+    "EVOLUTION.RANDOM": (50, "Random candidates in that generation (q)."),
+    "EVOLUTION.CHILDREN": (12, "Children of each candidate per generation."),
+    "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
+    "EVOLUTION.EPSILON": (
+        1e-6,
+        "Smallest gain of the best predicted score that counts as progress.",
+    ),
+    "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
+}
+"""Default and description of each key below SEARCH."""
+MAY_CHANGE = (
+    "OUTPUT_DIR",
+    "SEARCH.EXECUTOR",
+    "SEARCH.WORKERS",
+    "SEARCH.THREADS",
+    "SEARCH.TIMEOUT",
+    "SEARCH.CANDIDATES",
+    "SEARCH.RAY.ADDRESS",
+    "SEARCH.RAY.WORKERS",
+    "SEARCH.RAY.CPUS",
+    "SEARCH.RAY.GPUS",
+    "SEARCH.KEEP_WEIGHTS",
+)
+"""Keys that may differ when a search is resumed: they affect how it runs, not its results."""
+FILES = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
+"""Keys that may name a file whose content affects the results. SEARCH.WARM_START is not among
+them, because the storage records the scores that were read from it."""
+
+
+def get_search_cfg() -> CfgNode:
+    """Returns the default config of a search: that of a training, and the group SEARCH."""
+    cfg = get_cfg()
+    cfg.set_new_allowed(True)
+    cfg.SEARCH = CfgNode()
+    cfg.set_new_allowed(False)
+    cfg.SEARCH.set_new_allowed(True)
+    for full_key, (value, _) in KEYS.items():
+        group, _, key = full_key.rpartition(".")
+        if group and group not in cfg.SEARCH:
+            cfg.SEARCH[group] = CfgNode()
+            cfg.SEARCH[group].set_new_allowed(True)
+        (cfg.SEARCH[group] if group else cfg.SEARCH)[key] = value
+    cfg.SEARCH.set_new_allowed(False)  # applies to the groups below, too
+    return cfg

@@ -1,0 +1,115 @@
+"""The report of a run: its facts, winners and commands, around the trials."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+
+from fbnetv3.config import CfgNode
+from fbnetv3.engine.metrics import last_scores
+from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
+from fbnetv3.search.fbnet.config import budgets_from_config, constraints_from_config
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.jointnas import JointNAS
+from fbnetv3.search.predictors.predictor import fit_function
+from fbnetv3.search.report import About, Winner, write_report
+from fbnetv3.search.report.pretraining import compare_pretraining
+from fbnetv3.search.result import SearchResult
+
+_SCORE = "top-1 (%)"
+
+
+def write_run_report(cfg: CfgNode, folder: RunFolder, search: JointNAS) -> Path:
+    """Writes ``report.html`` of a run, finished or not.
+
+    Args:
+        cfg: Config of the search.
+        folder: Folder of the run.
+        search: The search, on the storage of the run.
+
+    Returns:
+        The path of the report.
+    """
+    result = search.result()
+    write_report(folder.report, search.space, result, _about(cfg, folder, search, result))
+    return folder.report
+
+
+def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResult) -> About:
+    bounds = [*constraints_from_config(cfg), *budgets_from_config(cfg)]
+    if bounds:
+        statistic: str | None = bounds[0].name
+    else:
+        statistic = "macs" if search.plan.pool.statistics else None
+    fit = fit_function(cfg.SEARCH.PREDICTOR)
+    return About(
+        title=f"Search {folder.path.resolve().name}",
+        score=_SCORE,
+        facts=_facts(cfg, search),
+        statistic=statistic,
+        budgets=tuple(c.upper for c in bounds if c.name == statistic and c.upper is not None),
+        resume=resume_command(folder.path, cfg),
+        commands=_commands(folder, cfg, result),
+        winners=tuple(_winner(folder, name, facts) for name, facts in folder.winners().items()),
+        pretraining=compare_pretraining(
+            search.space, search.plan.pool, result.trials, fit, cfg.SEED
+        ),
+    )
+
+
+def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
+    node, space = cfg.SEARCH, search.space
+    powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
+    stop = f"at rank correlation {node.EARLY_STOP:g}" if node.EARLY_STOP else "off"
+    test = f"{node.HOLD_OUT} held-out images" if node.HOLD_OUT else ", ".join(cfg.DATASETS.TEST)
+    return {
+        "space": f"{node.SPACE}: {powers[0]} architectures, {powers[1]} recipes",
+        "constraints": "; ".join(node.CONSTRAINTS) or "none",
+        **({"budgets": "; ".join(node.BUDGETS)} if node.BUDGETS else {}),
+        "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
+        "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
+        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists; {cfg.SOLVER.MAX_EPOCHS:g} "
+        "epochs each",
+        "early stopping": stop,
+        "predictor": str(node.PREDICTOR),
+        "seed": str(cfg.SEED),
+    }
+
+
+def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str, str]:
+    """Returns commands by what they do."""
+    commands = {"update this report": read_command("--report", folder.path, cfg)}
+    if any("macs" in t.statistics and t.state == "complete" for t in result.trials):
+        front = [t.statistics["macs"] for t in result.pareto("macs")]
+        budgets = [f"{_rounded_up(value):g}" for value in (min(front), max(front))]
+        arguments = ("--macs", *dict.fromkeys(budgets))
+        commands["write winners for other budgets, without training (here two examples)"] = (
+            read_command("--evolve", folder.path, cfg, *arguments)
+        )
+    commands["show the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
+        ["optuna-dashboard", cfg.SEARCH.STORAGE or f"sqlite:///{folder.path / 'search.db'}"]
+    )
+    return commands
+
+
+def _rounded_up(value: float) -> float:
+    """Returns a number rounded up to two digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit) * unit
+
+
+def _winner(folder: RunFolder, name: str, facts: list[str]) -> Winner:
+    trained = _trained_score(folder.path / name / "metrics.json")
+    return Winner(name, (*facts, *trained), train_command(folder.path / f"{name}.yaml"))
+
+
+def _trained_score(metrics: Path) -> list[str]:
+    """Returns the scores of a winner's own training as a line of text; [] if it has none."""
+    last = last_scores(metrics)
+    parts = [
+        f"{key.removeprefix('val/')} {last[key]:.4g}"
+        for key in last
+        if key in ("val/top1", "val/top1_ema") and isinstance(last[key], (int, float))
+    ]
+    return [f"trained: {', '.join(parts)}"] if parts else []

@@ -1,0 +1,80 @@
+"""The training configs of candidates and winners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
+from fbnetv3.io import atomic_write
+from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.datasets import register_search_split
+
+
+def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
+    """Returns the config by which a search trains a candidate, on its part of the data.
+
+    Args:
+        setup: Config and space of the search.
+        config: Value by variable.
+        folder: Folder of the training; gets ``arch.yaml`` if the architecture is searched.
+    """
+    cfg = _candidate_config(setup, config, folder / "arch.yaml")
+    train_name, test_name = register_search_split(setup.cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train_name,), (test_name,)
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.SOLVER.KEEP_CHECKPOINTS = 1
+    cfg.freeze()
+    return cfg
+
+
+def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
+    """Returns the config by which a winner trains: on all data, and changed by SEARCH.FINAL.
+
+    Args:
+        setup: Config and space of the search.
+        config: Value by variable.
+        stem: Path of the winner's config without suffix. The architecture is written to
+            ``STEM_arch.yaml``, which the config names relative to itself, so that the folder of
+            both can be moved.
+
+    Raises:
+        ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
+    """
+    arch_file = stem.with_name(f"{stem.name}_arch.yaml")
+    cfg = _candidate_config(setup, config, arch_file)
+    if setup.space.has_architecture:
+        cfg.MODEL.ARCH = arch_file.name
+    cfg.OUTPUT_DIR = str(stem)
+    cfg.merge_from_list(list(setup.cfg.SEARCH.FINAL))
+    return cfg
+
+
+def _candidate_config(setup: SearchSetup, config: Mapping[str, Any], arch_file: Path) -> CfgNode:
+    """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
+    cfg: CfgNode = setup.training.clone()
+    cfg.defrost()
+    recipe = setup.space.recipe(config, recipe_from_config(setup.cfg))
+    values = recipe_to_config(recipe)
+    if setup.space.has_architecture:
+        arch = setup.space.arch(config)
+        with atomic_write(arch_file) as temporary:
+            temporary.write_text(arch.to_yaml(), encoding="utf-8")
+        values |= {
+            "MODEL.ARCH": str(arch_file.resolve()),
+            "MODEL.ARCH_VARIANT": "",
+            "MODEL.WIDTH": 1.0,
+            "MODEL.DEPTH": 1.0,
+            "INPUT.RESOLUTION": arch.resolution,
+            "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
+        }
+    cfg.merge_from_list([item for pair in values.items() for item in pair])
+    return cfg
+
+
+def _resize(cfg: CfgNode, resolution: int) -> int:
+    """Returns an INPUT.RESIZE that keeps its ratio to INPUT.RESOLUTION; 0 if one of them is 0."""
+    if not (cfg.INPUT.RESIZE and cfg.INPUT.RESOLUTION):
+        return 0
+    return round(resolution * cfg.INPUT.RESIZE / cfg.INPUT.RESOLUTION)

@@ -1,0 +1,90 @@
+"""Searches as processes: the same result on Ray, and a stop that leaves no process behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.search_command import SMALL
+from tests.processes import Start, finish
+from tests.search.executors import ray_clusters
+
+pytest.importorskip("detectron2")
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = ["SEARCH.WORKERS", "2", "SOLVER.MAX_EPOCHS", "200.0", "SEARCH.EARLY_STOP", "0.0"]
+# Two workers on a machine of any size.
+RAY = ["SEARCH.EXECUTOR", "ray", "SEARCH.RAY.WORKERS", "2", "SEARCH.RAY.CPUS", "0.5"]
+
+
+def _processes_with(variable: str) -> list[int]:
+    """Returns the ids of the processes with ``NAME=VALUE`` in their environment."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in path.read_bytes():
+                pids.append(int(path.parent.name))
+    return pids
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Start) -> None:
+    ray_clusters.imported()
+    tool = str(ROOT / "tools" / "jointnas_search.py")
+    # A relative folder: workers run in the working directory of the search.
+    finish(start([sys.executable, tool, *SMALL, *RAY, "OUTPUT_DIR", "run"]))
+    run = tmp_path / "run"
+    assert (run / "best_arch.yaml").read_text() == (search_run / "best_arch.yaml").read_text()
+    names = sorted(path.name for path in (search_run / "candidates").iterdir())
+    assert sorted(path.name for path in (run / "candidates").iterdir()) == names
+    for name in names:
+        scores = Path("candidates", name, "scores.json")
+        assert (run / scores).read_text() == (search_run / scores).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_no_process_and_prints_how_to_resume(
+    tmp_path: Path, executor: str, number: signal.Signals
+) -> None:
+    folder, mark = tmp_path / "run", f"MARK={tmp_path}"
+    opts = [*LONG, *(RAY if executor == "ray" else [])]
+    if executor == "ray":
+        ray_clusters.imported()
+    process = subprocess.Popen(
+        [sys.executable, "tools/jointnas_search.py", *SMALL, *opts, "OUTPUT_DIR", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A process that a shell starts in the background ignores Ctrl-C; this one must not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while len(list(folder.glob("candidates/*/scores.json"))) < 2:  # both workers train
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            os.kill(process.pid, number)  # as a scheduler does
+        out = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert _processes_with(mark) == []
+    assert "Traceback" not in out
+    assert f"--config-file {folder / 'config.yaml'} OUTPUT_DIR {folder}" in out
+    assert len(list(folder.glob("candidates/*/checkpoint_*.pt"))) == 2
