@@ -322,5 +322,5 @@ def test_results_of_trials_that_do_not_run_are_refused() -> None:
     with pytest.raises(SearchError, match="equal length"):
         search.tell(trials, [1.0])
     search.tell(trials[:1], [1.0])
-    with pytest.raises(SearchError, match="waits for a result"):
+    with pytest.raises(SearchError, match="not waiting for a result"):
         search.tell(trials[:1], [1.0])
