@@ -54,7 +54,12 @@ def _one_name(names: tuple[str, ...], key: str) -> str:
 
 
 def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
-    """Opens the training and the validation set and checks that their classes agree."""
+    """Opens DATASETS.TRAIN, of which DATA.TRAIN_LIMIT images are kept, and DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TRAIN or TEST does not name one data set, or TRAIN_LIMIT is too large.
+        DataError: A data set cannot be opened, or the two have different classes.
+    """
     train, test = _dataset(cfg, "TRAIN"), evaluation_set_from_config(cfg)
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
@@ -64,7 +69,12 @@ def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
 
 
 def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
-    """Opens the validation set."""
+    """Opens DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TEST does not name one data set.
+        DataError: The data set cannot be opened.
+    """
     return _dataset(cfg, "TEST")
 
 
@@ -114,8 +124,6 @@ def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
     """Makes the validation batches."""
-    if cfg.TEST.BATCH_SIZE < 1:
-        raise ConfigError(f"TEST.BATCH_SIZE={cfg.TEST.BATCH_SIZE} is out of range; allowed: >= 1")
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)
     return EvalLoader(

@@ -104,8 +104,8 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
 
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config import ConfigError
+    from fbnetv3.config.archs import is_detector
     from fbnetv3.engine.logs import setup_logging
-    from fbnetv3.training import is_detector
 
     if not is_detector(cfg):
         raise ConfigError("--check-data is for detectors; this config is of a classifier")

@@ -25,6 +25,11 @@ def naming_keys(keys: str) -> Iterator[None]:
         raise ConfigError(f"{keys}: {error}") from error
 
 
+def is_detector(cfg: CfgNode) -> bool:
+    """Returns whether MODEL.META_ARCHITECTURE names a detector and not ``ImageClassifier``."""
+    return bool(cfg.MODEL.META_ARCHITECTURE != "ImageClassifier")
+
+
 def arch_from_config(cfg: CfgNode) -> Arch | str:
     """Returns the network's table, or the name of a library's network (``timm/NAME``).
 

@@ -8,6 +8,7 @@ from fbnetv3.config import CfgNode, ConfigError, get_value
 
 _LARGEST_SEED = 2**64 - 1  # that torch takes
 _RANGES: dict[str, tuple[float, float]] = {
+    "TEST.BATCH_SIZE": (1, math.inf),
     "TEST.EVAL_EPOCHS": (0, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),
     "SOLVER.CHECKPOINT_EPOCHS": (0, math.inf),

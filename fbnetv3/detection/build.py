@@ -43,7 +43,7 @@ def build_detector(
     return model.to(memory_format=torch.channels_last), full
 
 
-def settle_focal_loss(device: torch.device) -> None:
+def warm_up_focal_loss(device: torch.device) -> None:
     """Calls RetinaNet's focal loss once with gradients.
 
     TorchScript runs a function's first call unoptimised and the later ones by formulas of its own,
@@ -58,6 +58,6 @@ def settle_focal_loss(device: torch.device) -> None:
     sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
 
 
-def _network_name(cfg: CfgNode) -> str:
+def network_name(cfg: CfgNode) -> str:
     name = cfg.MODEL.ARCH if "fbnet" in cfg.MODEL.BACKBONE.NAME else f"R-{cfg.MODEL.RESNETS.DEPTH}"
     return f"{cfg.MODEL.META_ARCHITECTURE} on {name}"

@@ -103,29 +103,47 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
 
 
 def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
-    """Opens and checks the training and the validation set.
+    """Opens and checks DATASETS.TRAIN and DATASETS.TEST.
+
+    Images without a box are left out of the training set if DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    is set.
 
     Raises:
-        DataError: something in them is wrong, or they have different classes.
+        ConfigError: DATASETS.TRAIN or TEST does not name one data set.
+        DataError: A data set cannot be opened, or the two have different classes.
     """
-    train_set, test_set = _opened(cfg, "TRAIN"), _opened(cfg, "TEST")
+    train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
     if train_set.classes != test_set.classes:
         raise DataError(
             f"{train_set.name} has the classes {some(train_set.classes)}, {test_set.name} has "
-            f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same"
+            f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same classes"
         )
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        kept = [r for r in train_set.records if any(not a["iscrowd"] for a in r["annotations"])]
-        if not kept:
-            raise DataError(f"{train_set.name}: no image has a box to train on")
-        train_set = train_set.replace_records(kept)
+        train_set = _without_empty_images(train_set)
     return train_set, test_set
 
 
-def _opened(cfg: CfgNode, part: str) -> CocoDataset:
-    names = cfg.DATASETS[part]
+def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
+    """Opens and checks DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TEST does not name one data set.
+        DataError: The data set cannot be opened.
+    """
+    return _open_dataset(cfg, "TEST")
+
+
+def _without_empty_images(dataset: CocoDataset) -> CocoDataset:
+    kept = [r for r in dataset.records if any(not a["iscrowd"] for a in r["annotations"])]
+    if not kept:
+        raise DataError(f"{dataset.name}: no image has a box to train on")
+    return dataset.replace_records(kept)
+
+
+def _open_dataset(cfg: CfgNode, split: str) -> CocoDataset:
+    names = cfg.DATASETS[split]
     if len(names) != 1:
-        raise ConfigError(f"DATASETS.{part} is {names}; give the name of one data set")
+        raise ConfigError(f"DATASETS.{split} is {names}; give the name of one data set")
     dataset = build_detection_dataset(names[0], cfg)
     for note in dataset.notes:
         _log.info("%s: %s", dataset.name, note)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fbnetv3.config import ConfigError
 from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
@@ -31,7 +30,7 @@ __all__ = [
     "capture_rng",
     "export_weights",
     "load_checkpoint",
-    "read_weights",
+    "load_model_state",
     "restore_rng",
 ]
 
@@ -63,7 +62,7 @@ class Checkpointer:
     - ``rng``: :func:`capture_rng`
     - ``data``: where the loader stands (seed; the order follows from it and the iteration)
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: dict or yaml text
-    - ``classes``: names; ``best``: the best metrics so far
+    - ``classes``: class names; ``task``: what the task keeps beside tensors
 
     Args:
         folder: made on the first save.
@@ -171,6 +170,38 @@ def load_checkpoint(
     return _migrated(state, path, MIGRATIONS if migrations is None else migrations)
 
 
+def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Loads the weights of a checkpoint into a model.
+
+    Args:
+        model: The network to load into.
+        state: State of a checkpoint, as :func:`load_checkpoint` returns it.
+        classes: Class names of the data.
+
+    Raises:
+        ConfigError: The checkpoint was trained on other classes.
+        CheckpointError: The checkpoint is of another network.
+    """
+    if list(state["classes"]) != list(classes):
+        raise ConfigError(
+            f"the checkpoint was trained on the classes {_some(state['classes'])}, the data has "
+            f"{_some(classes)}; give the data set it was trained on, or another OUTPUT_DIR"
+        )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        reason = " ".join(lines[1:2] or lines).strip()[:200]
+        raise CheckpointError(
+            f"the checkpoint is of another network than the config's ({reason}); give the "
+            "MODEL and INPUT keys of the run, as in its config.yaml"
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
 def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration]) -> dict[str, Any]:
     version = state.get("format_version") if isinstance(state, dict) else None
     if type(version) is not int:
@@ -267,39 +298,3 @@ def export_weights(
     content = safetensors.torch.save(tensors, texts)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads weights from a ``.safetensors`` file or one of our checkpoints; no code is run.
-
-    Returns:
-        State dict and metadata. From a checkpoint: the averaged weights if it has them, and its
-        recipe, config, arch and classes (as json, where they are no texts).
-
-    Raises:
-        CheckpointError: the file is missing, damaged, foreign or of another version.
-    """
-    if Path(path).suffix != ".safetensors":
-        return _weights_of(load_checkpoint(path))
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"cannot load weights {path}: {first_line(error)}; use a complete .safetensors file"
-        ) from error
-    version = metadata.get("format_version", "1")
-    if metadata.get("format") == "fbnetv3" and version != str(FORMAT_VERSION):
-        raise CheckpointError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}"
-        )
-    return weights, metadata
-
-
-def _weights_of(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    averages = (state.get("ema") or {}).get("tensors", {})
-    weights = {k: averages.get(k, v).to(v.dtype) for k, v in state["model"].items()}
-    wanted = ("arch", "classes", "recipe", "config")
-    found = {key: state[key] for key in wanted if state.get(key) is not None}
-    return weights, {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}

@@ -59,7 +59,7 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     return cast(nn.Module, synced.train(norm.training))
 
 
-def norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
+def batch_norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
     """Says over which images the model's batch norms take their statistics in training.
 
     Args:
@@ -81,11 +81,11 @@ def norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """Wraps a model so that gradients are averaged over processes."""
     ids = [device.index or 0] if device.type == "cuda" else None
-    # buffers are equal already: batch norm is synchronised, or BuffersHook sees to them
+    # buffers are equal already: batch norm is synchronised, or BroadcastBuffersHook sees to them
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
-class BuffersHook(HookBase):
+class BroadcastBuffersHook(HookBase):
     """Gives every rank the buffers of rank 0 after each step.
 
     Where batch norm is not synchronised, ranks would score and average different models.

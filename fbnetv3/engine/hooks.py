@@ -85,14 +85,14 @@ class EvalHook(HookBase):
         """Evaluates when it is due."""
         if not self._due(self.trainer):
             return
-        scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema, self._raw)
+        scores = evaluate_weights(self.trainer.task, self.trainer.model, self._ema, self._raw)
         self.trainer.storage.put_scalars(smoothing_hint=False, **scores)
         self._say(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
         if self._on_eval is not None:
             self._on_eval(self.trainer.iter + 1, scores)
 
 
-def evaluate_both(
+def evaluate_weights(
     task: Any, model: torch.nn.Module, ema: ModelEMA | None, raw: bool = True
 ) -> dict[str, float]:
     """Returns the scores of the raw weights, and of the average under ``NAME_ema``.
@@ -119,7 +119,7 @@ def format_scores(scores: dict[str, float]) -> str:
 
 
 @contextmanager
-def telling_disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors_as_write_errors(folder: Path) -> Iterator[None]:
     """Makes one line of what the system says of a full or forbidden disk.
 
     Raises:
@@ -147,7 +147,7 @@ class WriterHook(HookBase):
     def after_step(self) -> None:
         """Writes when it is due."""
         if any(due(self.trainer) for due in self._dues):
-            with telling_disk_errors(self._folder):
+            with disk_errors_as_write_errors(self._folder):
                 for writer in self._writers:
                     writer.write()
 

@@ -27,9 +27,10 @@ from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.hooks import StoppedError
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.engine.optim import build_optimizer as our_optimizer
+from fbnetv3.engine.process import runtime_context
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer
 from fbnetv3.training import evaluate, train
-from tests.detection.states import assert_same, assert_same_run, last
+from tests.runs import assert_same, assert_same_run, last_state
 
 Make = Callable[..., CfgNode]
 
@@ -63,7 +64,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
 
     with pytest.raises(StoppedError):
         train(tiny(OUTPUT_DIR=str(parts), SOLVER__CHECKPOINT_EPOCHS=0.5), on_eval=stop)
-    state = last(parts)
+    state = last_state(parts)
     assert state["iteration"] == 2
     assert len(state["task"]["loss_normalizer"]) == 1
     train(cfg, resume=True, pictures=False)
@@ -77,7 +78,7 @@ def test_losses_are_those_of_detectron2s_trainer(
     changes = {"MODEL_EMA__ENABLED": False, "SOLVER__LR_SCHEDULER_NAME": "steps"}
     changes |= {"MODEL__RETINANET__NORM": norm, "MODEL__RETINANET__NUM_CONVS": 2}
     cfg = tiny(SOLVER__MAX_EPOCHS=5.0, SOLVER__STEPS=(4,), **changes)
-    run = prepare_detector(cfg)
+    run = prepare_detector(cfg, runtime_context(cfg))
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
     after_step = Trainer.after_step
@@ -108,12 +109,13 @@ def test_losses_are_those_of_detectron2s_trainer(
     Recording(run.model, batches, optimizer).train(0, 20)
     assert len(ours) == 20
     assert ours == theirs
-    assert_same(dict(last(Path(cfg.OUTPUT_DIR))["model"]), dict(run.model.state_dict()))
+    assert_same(dict(last_state(Path(cfg.OUTPUT_DIR))["model"]), dict(run.model.state_dict()))
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
 def test_parameters_are_decayed_as_detectron2_decays_them(tiny: Make, norm: str) -> None:
-    run = prepare_detector(tiny(MODEL__RETINANET__NORM=norm))
+    cfg = tiny(MODEL__RETINANET__NORM=norm)
+    run = prepare_detector(cfg, runtime_context(cfg))
     names = {id(p): name for name, p in run.model.named_parameters()}
 
     def decays(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -126,11 +128,11 @@ def test_parameters_are_decayed_as_detectron2_decays_them(tiny: Make, norm: str)
 
 
 def test_the_first_step_of_a_process_rounds_as_later_ones() -> None:
-    """Else a resumed run would differ from an undisturbed one; see settle_focal_loss."""
+    """Else a resumed run would differ from an undisturbed one; see warm_up_focal_loss."""
     program = """
 import torch
 from fvcore.nn import sigmoid_focal_loss_jit
-from fbnetv3.detection.build import settle_focal_loss
+from fbnetv3.detection.build import warm_up_focal_loss
 
 def gradient():
     torch.manual_seed(0)
@@ -139,7 +141,7 @@ def gradient():
     sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
     return logits.grad
 
-settle_focal_loss(torch.device("cpu"))
+warm_up_focal_loss(torch.device("cpu"))
 first = gradient()
 assert all(torch.equal(gradient(), first) for _ in range(3))
 """

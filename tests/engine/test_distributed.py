@@ -15,10 +15,8 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
-from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
-from fbnetv3.engine.distributed import norm_text, sync_batch_norm
+from fbnetv3.engine.distributed import batch_norm_text, sync_batch_norm
 from fbnetv3.modeling import build_model
-from tests.engine.test_kills import assert_same_run
 from tests.processes import (
     ENDS_WITHIN,
     TORCHRUN,
@@ -29,6 +27,7 @@ from tests.processes import (
     ranks_of,
     wait_for_checkpoint,
 )
+from tests.runs import assert_same_run, last_state
 
 Command = Callable[..., list[str]]
 # draws are per rank, and mixup pairs images within one: off
@@ -39,12 +38,6 @@ PLAIN: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 1.0,  # 6 steps
     "SOLVER__LOG_PERIOD": 1,
 }
-
-
-def last(folder: Path) -> dict[str, Any]:
-    path = Checkpointer(folder).latest()
-    assert path is not None
-    return load_checkpoint(path)
 
 
 # --- conversion ---
@@ -97,7 +90,7 @@ def test_a_converted_network_scores_the_same(affine: bool) -> None:
     ],
 )
 def test_the_plan_says_what_norms_see(norm: nn.Module, processes: int, says: str) -> None:
-    assert norm_text(nn.Sequential(norm, nn.ReLU()), processes, 20).startswith(says)
+    assert batch_norm_text(nn.Sequential(norm, nn.ReLU()), processes, 20).startswith(says)
 
 
 # --- two processes ---
@@ -117,7 +110,7 @@ def test_two_processes_train_as_one(
     second, stderr = finish(start(line))
     assert "10 x 2 process(es)" in stderr
     assert "over the 20 images of all 2 processes" in stderr
-    a, b = last(one), last(two)
+    a, b = last_state(one), last_state(two)
     for name, weight in a["model"].items():
         _assert_close(name, weight, b["model"][name])
     # the batches are the same, so are the losses of rank 0's half on average: compare scores
@@ -158,7 +151,7 @@ def test_norms_of_each_rank_end_equal(command: Command, start: Start, tmp_path: 
     finish(start(command(**{**PLAIN, "OUTPUT_DIR": str(one)})))
     name = "backbone.stages.0.0.conv.weight"
     with pytest.raises(AssertionError):  # else the comparison with one process would prove nothing
-        _assert_close(name, last(one)["model"][name], last(out)["model"][name])
+        _assert_close(name, last_state(one)["model"][name], last_state(out)["model"][name])
 
 
 @pytest.mark.slow
@@ -228,7 +221,7 @@ def test_overwriting_and_resuming_with_two(command: Command, start: Start, tmp_p
     assert "--overwrite" in stderr
     for flag, epochs in (("--overwrite", 1.0), ("--resume", 2.0)):
         finish(start(command(flag, launcher=TORCHRUN, **{**PLAIN, "SOLVER__MAX_EPOCHS": epochs})))
-        assert last(out)["iteration"] == 6 * epochs
+        assert last_state(out)["iteration"] == 6 * epochs
 
 
 def _alive(pid: int) -> bool:

@@ -27,7 +27,7 @@ from fbnetv3.engine.hooks import (
     StopHook,
     StoppedError,
     WriterHook,
-    evaluate_both,
+    evaluate_weights,
 )
 from fbnetv3.io import WriteError
 
@@ -112,8 +112,10 @@ def test_scores_of_both_weights_are_told() -> None:
 
 def test_raw_weights_may_go_unscored_where_there_is_an_average() -> None:
     model = nn.Linear(1, 1, bias=False)
-    assert evaluate_both(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {"val/top1_ema"}
-    assert evaluate_both(Task(), model, None, raw=False).keys() == {"val/top1"}
+    assert evaluate_weights(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {
+        "val/top1_ema"
+    }
+    assert evaluate_weights(Task(), model, None, raw=False).keys() == {"val/top1"}
 
 
 def test_a_failing_evaluation_leaves_the_weights() -> None:
@@ -133,7 +135,7 @@ def test_a_failing_evaluation_leaves_the_weights() -> None:
             return super().evaluate(model, weights)
 
     with pytest.raises(ValueError, match="no"):
-        evaluate_both(Failing(), model, ema)
+        evaluate_weights(Failing(), model, ema)
     assert float(model.weight) == before
 
 
@@ -145,7 +147,7 @@ def test_evaluation_sees_the_bare_network() -> None:
             seen.append(type(model))
             return {}
 
-    evaluate_both(Look(), nn.DataParallel(nn.Linear(1, 1)), None)
+    evaluate_weights(Look(), nn.DataParallel(nn.Linear(1, 1)), None)
     assert seen == [nn.Linear]
 
 

@@ -10,22 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
 from tests.processes import ENDS_WITHIN, Command, Start, finish, two_machines, wait_for_checkpoint
+from tests.runs import assert_same_run
 
 LONG: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 8.0,  # 48 steps
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
     "SOLVER__CHECKPOINT_PERIOD": 3,
 }
-
-
-def _last(folder: Path) -> dict[str, Any]:
-    path = Checkpointer(folder).latest()
-    assert path is not None
-    return load_checkpoint(path)
 
 
 @pytest.mark.slow
@@ -49,5 +42,4 @@ def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
 
     first, _ = two_machines(command, start, "--resume", OUTPUT_DIR=str(broken), **LONG)
     assert json.loads(finish(first)[0]) == undisturbed
-    for name, weight in _last(whole)["model"].items():
-        assert torch.equal(weight, _last(broken)["model"][name]), name
+    assert_same_run(whole, broken)

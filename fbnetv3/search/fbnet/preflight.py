@@ -66,10 +66,12 @@ def _check_candidates(
 ) -> None:
     """Raises an error where none of some candidates can be trained; one that can is enough."""
     from fbnetv3.classification.prepare import prepare_classifier
+    from fbnetv3.engine.process import runtime_context
 
     for config in configs:
         try:
-            prepare_classifier(candidate_training(cfg, space, config, folder))
+            training = candidate_training(cfg, space, config, folder)
+            prepare_classifier(training, runtime_context(training))
         except FBNetError as error:
             reason = error
         else:
