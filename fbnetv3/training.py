@@ -70,38 +70,44 @@ def train(
     Args:
         cfg: Config of a classifier or a detector.
         resume: Whether to continue from the last checkpoint, if there is one.
-        stop_after: Number of epochs to stop after, counted from the start of the schedule, which
-            stays that of the whole training; None trains to its end.
+        stop_after: Number of epochs of the schedule to train; None trains all of them.
         on_eval: Called after each evaluation with the epochs trained so far and the scores.
         on_save: Called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
-        raw_scores: Whether to score the raw weights as well where an average of them is kept.
+        raw_scores: Whether to score the raw weights too where an average of them is kept.
 
     Returns:
-        The last value of each score, such as ``val/top1`` and ``val/top1_ema``; empty on ranks
-        other than 0.
+        The last value of each score, such as ``val/top1``; empty on ranks other than 0.
 
     Raises:
         FBNetError: The config or the data are invalid, the loss is not finite, the disk is full,
             or a signal stopped the training.
     """
     check_numbers(cfg)
-    context, folder = runtime_context(cfg), Path(cfg.OUTPUT_DIR)
-    checkpointer = Checkpointer(folder, keep=cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
+    context = runtime_context(cfg)
+    checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
     experiment = prepare_task(cfg)(cfg, context, initial_weights=state is None)
     training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
+    return _run(experiment, training, state)
+
+
+def _run(
+    experiment: Experiment, training: Training, state: dict[str, Any] | None
+) -> dict[str, float]:
+    """Runs a training, from a checkpoint's state if there is one, and exports its weights."""
     if state is not None:
         training.load(state)
-    if context.is_main:
-        start_folder(folder, cfg, state)
+    is_main = experiment.context.is_main
+    if is_main:
+        start_folder(experiment.folder, experiment.cfg, state)
         print_plan(experiment, training.start_iter)
     if training.start_iter < training.max_iter:
         training.run()
-    if not context.is_main:
+    if not is_main:
         return {}
     export_model(experiment, training.ema)
-    return last_scores(folder / "metrics.json")
+    return last_scores(experiment.folder / "metrics.json")
 
 
 def evaluate(cfg: CfgNode) -> dict[str, float]:

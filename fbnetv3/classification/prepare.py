@@ -33,11 +33,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 def prepare_classifier(
-    cfg: CfgNode,
-    context: RuntimeContext,
-    *,
-    training: bool = True,
-    initial_weights: bool = True,
+    cfg: CfgNode, context: RuntimeContext, *, training: bool = True, initial_weights: bool = True
 ) -> Experiment:
     """Opens the data sets and builds the network that a config describes.
 

@@ -28,11 +28,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 def prepare_detector(
-    cfg: CfgNode,
-    context: RuntimeContext,
-    *,
-    training: bool = True,
-    initial_weights: bool = True,
+    cfg: CfgNode, context: RuntimeContext, *, training: bool = True, initial_weights: bool = True
 ) -> Experiment:
     """Opens the data sets and builds the detector that a config describes.
 

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, and weights for exchange."""
+"""Checkpoints that survive a kill at any moment, and exported weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv3.config import ConfigError
-from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
 from fbnetv3.weights.errors import WeightsFileError
@@ -27,17 +26,15 @@ __all__ = [
     "MIGRATIONS",
     "CheckpointError",
     "Checkpointer",
-    "capture_rng",
     "export_weights",
     "load_checkpoint",
     "load_model_state",
-    "restore_rng",
 ]
 
 FORMAT_VERSION = 1
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
-"""version -> function that turns a state of that version into one of the next."""
+"""Format version -> function that turns a state of that version into one of the next version."""
 
 _NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
@@ -45,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(FBNetError):
-    """A checkpoint or weights file is missing, damaged, foreign, unsafe or of another version."""
+    """A checkpoint is missing, damaged, unsafe, of another program, network or format version."""
 
 
 class Checkpointer:
@@ -53,22 +50,23 @@ class Checkpointer:
 
     A file appears under its name only when it is complete and on disk (``atomic_write``), and
     older ones are removed only after that. A state holds tensors and plain values only, so that
-    it loads with ``weights_only=True``, and has these keys:
+    it loads with ``weights_only=True``. It has these keys:
 
     - ``format_version``, ``iteration``: set by :meth:`save`; iteration is the next one to run
-    - ``model``: state dict
+    - ``model``: state dict of the network
     - ``ema``: ``ModelEMA.state_dict()``, or None
-    - ``optimizer``, ``scheduler``: their state dicts
-    - ``rng``: :func:`capture_rng`
-    - ``data``: where the loader stands (seed; the order follows from it and the iteration)
-    - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: dict or yaml text
-    - ``classes``: class names; ``task``: what the task keeps beside tensors
+    - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
+    - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
+    - ``data``: seed and steps per epoch; the order of images follows from seed and iteration
+    - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
+    - ``classes``: class names; ``task``: plain values that the task keeps beside tensors
 
     Args:
-        folder: made on the first save.
-        keep: how many of the newest checkpoints stay; >= 1.
-        migrations: version -> function to the next version; this module's by default.
-        on_save: called with each checkpoint that has been written.
+        folder: Folder of the run, made on the first save.
+        keep: Number of newest checkpoints that are kept; at least 1.
+        migrations: Format version -> function that returns a state of the next version; by
+            default :data:`MIGRATIONS`.
+        on_save: Called with the path of each checkpoint that was written.
 
     Raises:
         CheckpointError: ``keep`` is below 1.
@@ -92,15 +90,15 @@ class Checkpointer:
         """Writes a checkpoint and removes those beyond the newest ``keep``.
 
         Args:
-            state: tensors and plain values, see the class.
-            iteration: the next one to run; >= 0.
+            state: Tensors and plain values under the keys that the class lists.
+            iteration: Next iteration to run; at least 0.
 
         Returns:
-            The file.
+            The path of the checkpoint.
 
         Raises:
-            CheckpointError: the state holds something that would not load again.
-            WriteError: no space or permission; earlier checkpoints are kept.
+            CheckpointError: The state holds an object that could not be loaded again.
+            WriteError: The disk is full or not writable; earlier checkpoints are kept.
         """
         full = {**state, "format_version": FORMAT_VERSION, "iteration": int(iteration)}
         _require_plain(full, "state")
@@ -113,36 +111,31 @@ class Checkpointer:
         return path
 
     def latest(self) -> Path | None:
-        """Returns the newest complete checkpoint, or None; damaged ones are logged and skipped."""
+        """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped."""
         for _, path in reversed(self._files()):
             damage = _damage(path)
             if damage is None:
                 return path
-            _log.warning("skipped checkpoint %s: it %s", path, damage)
+            _log.warning("skipped the checkpoint %s: it %s", path, damage)
         return None
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Reads a checkpoint to CPU memory, brought to this program's format version.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, no checkpoint of ours, holds code, or
-                has a version that this program can't read.
-        """
+        """Reads a checkpoint into CPU memory, as :func:`load_checkpoint` does."""
         return load_checkpoint(path, self.migrations)
 
     def _files(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
             return []
-        found = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        return sorted((int(match.group(1)), path) for match, path in found if match)
+        matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted((int(match.group(1)), path) for match, path in matches if match)
 
     def _prune(self, saved: Path, iteration: int) -> None:
-        """Removes old checkpoints and what killed runs left; never ``saved``."""
+        """Removes old checkpoints and the leftovers of killed runs, but never ``saved``."""
         files = self._files()
         for _, path in [f for f in files if f[0] <= iteration][: -self.keep]:
             path.unlink(missing_ok=True)
         for _, path in [f for f in files if f[0] > iteration]:
-            if _damage(path):  # else the next resume would stumble over it again
+            if _damage(path):  # every later resume would have to skip it again
                 path.unlink(missing_ok=True)
         for leftover in self.folder.glob(".checkpoint_*.pt.*"):
             leftover.unlink(missing_ok=True)
@@ -151,7 +144,17 @@ class Checkpointer:
 def load_checkpoint(
     path: str | Path, migrations: Mapping[int, Migration] | None = None
 ) -> dict[str, Any]:
-    """Reads one checkpoint file; see :meth:`Checkpointer.load`."""
+    """Reads a checkpoint into CPU memory, migrated to this program's format version.
+
+    Args:
+        path: The file.
+        migrations: Format version -> function that returns a state of the next version; by
+            default :data:`MIGRATIONS`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not a checkpoint of this program, holds
+            code, or has a format version that this program cannot read.
+    """
     damage = _damage(Path(path))
     if damage:
         raise CheckpointError(f"cannot load checkpoint {path}: it {damage}; use an earlier one")
@@ -160,12 +163,12 @@ def load_checkpoint(
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"cannot load checkpoint {path}: it holds objects other than tensors and plain values "
-            "(perhaps code), which are never loaded; use a file that this program wrote"
+            "(perhaps code), which are never loaded; give a checkpoint that this program wrote"
         ) from error
-    except Exception as error:  # unpicklers raise anything on what is no pickle
+    except Exception as error:  # on a file that is not a pickle, unpickling raises anything
         raise CheckpointError(
-            f"cannot load checkpoint {path}: it is not a file of torch.save "
-            f"({first_line(error)}); use a file that this program wrote"
+            f"cannot load checkpoint {path}: it was not written by torch.save "
+            f"({first_line(error)}); give a checkpoint that this program wrote"
         ) from error
     return _migrated(state, path, MIGRATIONS if migrations is None else migrations)
 
@@ -207,7 +210,7 @@ def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration])
     if type(version) is not int:
         raise CheckpointError(
             f"{path} is not a checkpoint of this program (no format_version); "
-            "bare weights are given as MODEL.WEIGHTS"
+            "give a file of weights alone as MODEL.WEIGHTS"
         )
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -218,15 +221,14 @@ def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration])
         if version not in migrations:
             raise CheckpointError(
                 f"{path} has format version {version}, older than this program's "
-                f"{FORMAT_VERSION}, and no migration from it is known; "
-                "load it with the release that wrote it"
+                f"{FORMAT_VERSION}, and cannot be migrated; load it with the release that wrote it"
             )
         state, version = migrations[version](state), version + 1
     return {**state, "format_version": version}
 
 
 def _damage(path: Path) -> str | None:
-    """Returns what is wrong with a file of torch.save (a zip with checksums), or None."""
+    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact."""
     try:
         refuse_packed(path)
         with zipfile.ZipFile(path) as archive:
@@ -234,7 +236,7 @@ def _damage(path: Path) -> str | None:
     except FileNotFoundError:
         return "does not exist"
     except WeightsFileError:
-        return "unpacks to more than it has, which torch.save never writes"
+        return "unpacks to more than its own size, which files of torch.save never do"
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
         return "is cut short or not a checkpoint"
     except OSError as error:
@@ -246,7 +248,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
     try:
         with temporary.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # torch hides the OSError of a failed write in its own
+    except RuntimeError as error:  # of torch, with the OSError of the failed write as its context
         cause = error.__context__
         if isinstance(cause, OSError):
             raise cause from None
@@ -256,7 +258,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
 
 
 def _require_plain(value: Any, where: str) -> None:
-    """Refuses what ``weights_only=True`` would refuse, while the run can still be mended."""
+    """Refuses what ``weights_only=True`` would refuse to load, before it is saved."""
     if isinstance(value, Tensor) or type(value) in _SCALARS:
         return
     if type(value) in (dict, OrderedDict):
@@ -276,17 +278,18 @@ def _require_plain(value: Any, where: str) -> None:
 def export_weights(
     state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
 ) -> None:
-    """Writes weights as safetensors, under the model's names, at once or not at all.
+    """Writes weights as safetensors, completely or not at all.
 
     Args:
-        state_dict: e.g. ``ModelEMA.model_state_dict()``; tied weights are written per name.
-        path: the file, ``.safetensors``.
-        metadata: texts that travel along (arch yaml, classes, normalisation, recipe); ``format``
-            and ``format_version`` are added.
+        state_dict: Tensors by name, such as ``ModelEMA.model_state_dict()``; tied weights are
+            written once per name.
+        path: The ``.safetensors`` file to write.
+        metadata: Texts to store with the weights (arch yaml, classes, normalisation, recipe);
+            ``format`` and ``format_version`` are added.
 
     Raises:
-        CheckpointError: a metadata value is not a text.
-        WriteError: the file can't be written.
+        CheckpointError: A value of the metadata is not a text.
+        WriteError: The file cannot be written.
     """
     for key, value in metadata.items():
         if not isinstance(value, str):

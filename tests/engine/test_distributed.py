@@ -86,7 +86,7 @@ def test_a_converted_network_scores_the_same(affine: bool) -> None:
         (nn.BatchNorm2d(3), 2, "over the 10 images of each of 2 processes (MODEL.SYNC_BN False)"),
         (NaiveSyncBatchNorm(3), 2, "over the 20 images of all 2 processes (MODEL.SYNC_BN True)"),
         (nn.SyncBatchNorm(3), 4, "over the 20 images of all 4 processes (MODEL.SYNC_BN True)"),
-        (FrozenBatchNorm2d(3), 2, "takes no statistics of a batch"),
+        (FrozenBatchNorm2d(3), 2, "none: no layer takes statistics"),
     ],
 )
 def test_the_plan_says_what_norms_see(norm: nn.Module, processes: int, says: str) -> None:
