@@ -1,4 +1,4 @@
-"""A detector trained by two processes: started by the flag, by torchrun, or on two machines."""
+"""A detector trained by two processes, started in three ways: the same bits come out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints against kills, full disks, damage, foreign files and code; weights for exchange."""
+"""Checkpoints: kills, full disks, damage, files of other programs, code; exported weights."""
 
 from __future__ import annotations
 
@@ -322,11 +322,11 @@ def test_weights_round_trip(tmp_path: Path) -> None:
     assert metadata["format_version"] == 1
     assert metadata["arch"] == "name: x"
     assert metadata["classes"] == ["a"]
-    for found in (weights, safetensors.torch.load_file(path)):
-        assert set(found) == set(model.state_dict())
+    for loaded in (weights, safetensors.torch.load_file(path)):
+        assert set(loaded) == set(model.state_dict())
         for name, tensor in model.state_dict().items():
-            assert torch.equal(found[name], tensor)
-            assert found[name].dtype == tensor.dtype
+            assert torch.equal(loaded[name], tensor)
+            assert loaded[name].dtype == tensor.dtype
 
 
 def test_weights_metadata_is_text(tmp_path: Path) -> None:

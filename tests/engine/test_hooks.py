@@ -78,16 +78,16 @@ class At(HookBase):
     [(1, 0, [1, 2, 3, 4, 5, 6]), (2, 1, [2, 4, 6]), (4, 0, [4, 6]), (0, 0, [6]), (100, 0, [6])],
 )
 def test_every(period: int, start: int, due: list[int]) -> None:
-    found: list[int] = []
+    iterations: list[int] = []
     every = Every(period)
 
     class Note(HookBase):
         def after_step(self) -> None:
             if every(self.trainer):
-                found.append(self.trainer.iter + 1)
+                iterations.append(self.trainer.iter + 1)
 
     run(Note(), start=start)
-    assert found == due
+    assert iterations == due
 
 
 def test_averaging_follows_each_step() -> None:
@@ -99,14 +99,14 @@ def test_averaging_follows_each_step() -> None:
 
 
 def test_scores_of_both_weights_are_told() -> None:
-    loop, said, told = Loop(), [], []
+    loop, lines, evaluations = Loop(), [], []
     ema = ModelEMA(loop.model, 0.5)
-    hook = EvalHook(Every(2), ema, said.append, lambda *x: told.append(x))
+    hook = EvalHook(Every(2), ema, lines.append, lambda *x: evaluations.append(x))
     loop.register_hooks([hook])
     loop.train(0, 3)
-    assert [n for n, _ in told] == [2, 3]
-    assert told[0][1] == {"val/top1": 2.0, "val/top1_ema": 0.0}
-    assert len(said) == 2
+    assert [n for n, _ in evaluations] == [2, 3]
+    assert evaluations[0][1] == {"val/top1": 2.0, "val/top1_ema": 0.0}
+    assert len(lines) == 2
     assert loop.model[0].weight.item() == 3.0
 
 

@@ -40,9 +40,9 @@ def script(folder: Path, body: str, call: str, **environment: str) -> subprocess
 
 
 def test_one_process_is_called_here() -> None:
-    found: list[Any] = []
-    launch(found.append, (5,))
-    assert found == [5]
+    calls: list[Any] = []
+    launch(calls.append, (5,))
+    assert calls == [5]
     assert not dist.is_initialized()
 
 

@@ -18,9 +18,9 @@ ROWS = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    found = tmp_path / "metrics.json"
-    found.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return found
+    path = tmp_path / "metrics.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
 
 
 def test_reading(path: Path) -> None:

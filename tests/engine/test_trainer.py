@@ -35,8 +35,8 @@ class Spy(HookBase):
         self.latest: list[dict[str, float]] = []
 
     def after_step(self) -> None:
-        found = self.trainer.storage.latest()
-        self.latest.append({name: value for name, (value, _) in found.items()})
+        latest = self.trainer.storage.latest()
+        self.latest.append({name: value for name, (value, _) in latest.items()})
 
 
 def make(task: Losses, first: int = 0, rank: int = 0, **changes: Any) -> tuple[Trainer, nn.Linear]:

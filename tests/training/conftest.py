@@ -1,4 +1,4 @@
-"""A finished tiny training, which many tests look at or continue."""
+"""A finished tiny training that many tests inspect or continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fbnetv3.training import train
 
 @pytest.fixture(autouse=True)
 def restored_logging(own_logging: None) -> None:
-    """Puts back the loggers and signal handlers that a training takes over."""
+    """Restores the loggers and signal handlers that a training replaces."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Configs and data that a training refuses, in one line."""
+"""Configs and data that a training rejects with an error of one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runs import one_line, train_steps
 Make = Callable[..., CfgNode]
 
 
-def test_classes_that_differ(tiny: Make, material: Path, tmp_path: Path) -> None:
+def test_data_sets_with_different_classes(tiny: Make, material: Path, tmp_path: Path) -> None:
     test = tmp_path / "test"
     shutil.copytree(material / "test", test)
     (test / "3").rename(test / "three")
@@ -98,7 +98,7 @@ def test_a_truncated_image_is_skipped_and_counted(
     ],
     ids=str,
 )
-def test_bad_values_are_told_in_one_line(tiny: Make, changes: dict[str, Any]) -> None:
+def test_bad_values_raise_one_line(tiny: Make, changes: dict[str, Any]) -> None:
     with pytest.raises(FBNetError) as caught:
         train(tiny(**{"SOLVER__MAX_EPOCHS": 1.0, **changes}), pictures=False)
     one_line(caught)

@@ -15,7 +15,7 @@ from fbnetv3.training import evaluate
 Make = Callable[..., CfgNode]
 
 
-def test_evaluation_finds_the_last_scores(
+def test_a_checkpoint_has_the_last_scores_of_its_training(
     trained: tuple[Path, dict[str, float]], tiny: Make
 ) -> None:
     assert evaluate(tiny()) == trained[1]
@@ -33,12 +33,12 @@ def test_evaluation_writes_nothing(trained: tuple[Path, dict[str, float]], tiny:
     assert sorted((p.name, p.stat().st_mtime_ns) for p in trained[0].iterdir()) == before
 
 
-def test_evaluation_of_nothing(tiny: Make) -> None:
+def test_evaluation_without_weights(tiny: Make) -> None:
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         evaluate(tiny())
 
 
-def test_evaluation_takes_no_new_head(
+def test_weights_of_other_classes(
     trained: tuple[Path, dict[str, float]], tiny: Make, material: Path, tmp_path: Path
 ) -> None:
     two = tmp_path / "two"
@@ -51,6 +51,6 @@ def test_evaluation_takes_no_new_head(
         evaluate(tiny(DATASETS__TEST=str(two)))
 
 
-def test_an_evaluation_refuses_numbers_too(tiny: Make) -> None:
+def test_numbers_out_of_range(tiny: Make) -> None:
     with pytest.raises(FBNetError, match="NUM_WORKERS=-1 is out of range; allowed: >= 0"):
         evaluate(tiny(DATALOADER__NUM_WORKERS=-1))

@@ -1,4 +1,4 @@
-"""Trainings that fail on the way: non-finite numbers and full disks."""
+"""Trainings that fail: non-finite numbers and full disks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_non_finite_loss_keeps_the_good_checkpoint(tiny: Make, out: Path) -> N
     assert "iteration" in one_line(caught)
     assert "SOLVER.BASE_LR" in one_line(caught)
     assert last_state(out)["iteration"] == 6
-    # and goes on with the remedy that the message names
+    # the remedy that the message names works
     good = tiny(SOLVER__BASE_LR=0.001)
     train(good, resume=True, stop_after=2.0, pictures=False)
     assert last_state(out)["iteration"] == 12
@@ -42,8 +42,8 @@ def test_a_non_finite_loss_names_step_lr_and_batch(
     real = ClassificationTask.losses
 
     def losses(self: Any, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
-        found = real(self, model, batch, iteration)
-        return {"loss": found["loss"] * (torch.inf if iteration == 8 else 1)}
+        loss = real(self, model, batch, iteration)["loss"]
+        return {"loss": loss * (torch.inf if iteration == 8 else 1)}
 
     monkeypatch.setattr(ClassificationTask, "losses", losses)
     with pytest.raises(NonFiniteLossError) as caught:
@@ -57,7 +57,7 @@ def test_a_non_finite_loss_names_step_lr_and_batch(
 def test_non_finite_weights_are_not_saved(
     tiny: Make, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of the last step is finite, its update is not."""
+    """A loss that is finite, although a weight is not."""
     real = ClassificationTask.losses
 
     def losses(self: Any, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny: Make, full_disk: Path, pict
     assert not list((full_disk / "out").glob(".*"))
 
 
-def test_a_disk_that_is_full_of_records(tiny: Make, full_disk: Path) -> None:
+def test_a_disk_that_fills_between_checkpoints(tiny: Make, full_disk: Path) -> None:
     cfg = tiny(
         OUTPUT_DIR=str(full_disk / "out"),
         SOLVER__LOG_PERIOD=1,

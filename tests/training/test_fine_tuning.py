@@ -19,33 +19,33 @@ Make = Callable[..., CfgNode]
 
 
 @pytest.fixture(params=["folder", "zip"])
-def own_images(request: Any, material: Path, tmp_path: Path) -> tuple[str, str]:
-    """Three classes of one's own, as class folders or a zip of them."""
-    made = []
+def other_images(request: Any, material: Path, tmp_path: Path) -> tuple[str, str]:
+    """A training and a test set of three other classes, as folders or as zip files."""
+    paths = []
     for part in ("train", "test"):
-        root = tmp_path / f"own_{part}"
+        root = tmp_path / f"other_{part}"
         for name, digit in (("ant", "3"), ("bee", "5"), ("cat", "8")):
             shutil.copytree(material / part / digit, root / name)
-        made.append(str(root))
+        paths.append(str(root))
         if request.param == "zip":
-            made[-1] = f"{root}.zip"
-            with zipfile.ZipFile(made[-1], "w") as archive:
+            paths[-1] = f"{root}.zip"
+            with zipfile.ZipFile(paths[-1], "w") as archive:
                 for path in sorted(root.rglob("*.png")):
                     archive.write(path, path.relative_to(root))
             shutil.rmtree(root)
-    return made[0], made[1]
+    return paths[0], paths[1]
 
 
 def test_fine_tuning_to_other_classes(
-    tiny: Make, material: Path, trained: Any, tmp_path: Path, own_images: tuple[str, str]
+    tiny: Make, material: Path, trained: Any, tmp_path: Path, other_images: tuple[str, str]
 ) -> None:
     weights = trained[0] / "model_ema.safetensors"
     folder = tmp_path / "tuned"
     cfg = tiny(
         OUTPUT_DIR=str(folder),
         MODEL__WEIGHTS=str(weights),
-        DATASETS__TRAIN=own_images[0],
-        DATASETS__TEST=own_images[1],
+        DATASETS__TRAIN=other_images[0],
+        DATASETS__TEST=other_images[1],
         SOLVER__BASE_LR=1e-9,
         SOLVER__MAX_EPOCHS=1.0,
         SOLVER__WEIGHT_DECAY=0.0,
@@ -57,11 +57,11 @@ def test_fine_tuning_to_other_classes(
     before, _ = read_tensors(weights)
     assert metadata["classes"] == ["ant", "bee", "cat"]
     assert tuned["head.fc.weight"].shape[0] == 3
-    # at so small a rate the weights are still the loaded ones
+    # at so small a learning rate the weights hardly change
     name = "backbone.stages.1.0.pw.conv.weight"
     assert name in tuned, sorted(tuned)
     torch.testing.assert_close(tuned[name], before[name])
-    # a resumed run does not need the weights it began with
+    # a resumed run does not need the file of initial weights
     shutil.move(weights, tmp_path / "gone")
     again = cfg.clone()
     again.defrost()

@@ -1,4 +1,4 @@
-"""The files of a finished training, and what they are good for."""
+"""The files that a finished training leaves, and their use."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_raw_and_averaged_weights_are_scored_apart(
 ) -> None:
     folder, scores = trained
     for name, tag in (("model", ""), ("model_ema", "_ema")):
-        found = evaluate(tiny(MODEL__WEIGHTS=str(folder / f"{name}.safetensors")))
-        assert found == {key: scores[f"{key}{tag}"] for key in found}
+        alone = evaluate(tiny(MODEL__WEIGHTS=str(folder / f"{name}.safetensors")))
+        assert alone == {key: scores[f"{key}{tag}"] for key in alone}
     assert scores["val/loss"] != scores["val/loss_ema"]
 
 

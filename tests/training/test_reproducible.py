@@ -19,7 +19,7 @@ def test_the_same_command_gives_the_same_weights(
     trained: Any, tiny: Make, tmp_path: Path, material: Path
 ) -> None:
     folder = tmp_path / "again"
-    torch.manual_seed(123)  # what happened before must not matter
+    torch.manual_seed(123)  # earlier draws must not matter
     torch.rand(7)
     train(tiny(OUTPUT_DIR=str(folder)))
     assert_same_run(folder, material / "trained")

@@ -35,7 +35,9 @@ def test_a_used_folder_is_refused(trained: tuple[Path, dict[str, float]], tiny: 
         train(tiny())
 
 
-def test_resuming_nothing_starts_anew(tiny: Make, out: Path, material: Path) -> None:
+def test_resuming_without_a_checkpoint_trains_from_scratch(
+    tiny: Make, out: Path, material: Path
+) -> None:
     train(tiny(SOLVER__MAX_EPOCHS=1.0), resume=True)
     assert last_state(out)["iteration"] == 6
 
@@ -76,15 +78,17 @@ def test_a_stop_by_signal_is_resumed(
 
 
 def test_training_outside_the_main_thread(tiny: Make, out: Path) -> None:
-    cfg, found = tiny(SOLVER__MAX_EPOCHS=1.0), []
-    thread = threading.Thread(target=lambda: found.append(train(cfg, pictures=False)))
+    cfg, results = tiny(SOLVER__MAX_EPOCHS=1.0), []
+    thread = threading.Thread(target=lambda: results.append(train(cfg, pictures=False)))
     thread.start()
     thread.join()
-    assert found
-    assert found[0].keys() == SCORES
+    assert results
+    assert results[0].keys() == SCORES
 
 
-def test_settings_of_the_present_config_hold(tiny: Make, out: Path, caplog: Any) -> None:
+def test_a_resumed_run_has_the_settings_of_the_present_config(
+    tiny: Make, out: Path, caplog: Any
+) -> None:
     train(tiny(), stop_after=1.0, pictures=False)
     changed = {
         "SOLVER__BASE_LR": 0.001,
@@ -120,7 +124,7 @@ def test_averaging_switched_on_later_starts_from_the_weights(tiny: Make, out: Pa
         ({"MODEL__NUM_CLASSES": 12}, ConfigError, "classes"),
     ],
 )
-def test_a_resumed_run_of_another_kind(
+def test_a_checkpoint_that_does_not_fit_the_config(
     trained: Any, tiny: Make, changes: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says) as caught:
@@ -128,7 +132,7 @@ def test_a_resumed_run_of_another_kind(
     assert "\n" not in str(caught.value)
 
 
-def test_leftovers_of_kills_are_cleared(tiny: Make, out: Path) -> None:
+def test_leftovers_of_kills_are_removed(tiny: Make, out: Path) -> None:
     out.mkdir()
     names = [".curves.png.x1", ".metrics.json.x2", ".checkpoint_00000007.pt.x3", ".config.yaml.x"]
     for name in [*names, ".mine", "notes.txt"]:
