@@ -64,8 +64,6 @@ class Checkpointer:
     Args:
         folder: Folder of the run, made on the first save.
         keep: Number of newest checkpoints that are kept; at least 1.
-        migrations: Format version -> function that returns a state of the next version; by
-            default :data:`MIGRATIONS`.
         on_save: Called with the path of each checkpoint that was written.
 
     Raises:
@@ -76,14 +74,12 @@ class Checkpointer:
         self,
         folder: str | Path,
         keep: int = 2,
-        migrations: Mapping[int, Migration] | None = None,
         on_save: Callable[[Path], None] | None = None,
     ) -> None:
         if keep < 1:
             raise CheckpointError(f"Checkpointer keep={keep!r} is out of range; allowed: >= 1")
         self.folder = Path(folder)
         self.keep = keep
-        self.migrations = MIGRATIONS if migrations is None else migrations
         self._on_save = on_save
 
     def save(self, state: Mapping[str, Any], iteration: int) -> Path:
@@ -121,7 +117,7 @@ class Checkpointer:
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """Reads a checkpoint into CPU memory, as :func:`load_checkpoint` does."""
-        return load_checkpoint(path, self.migrations)
+        return load_checkpoint(path)
 
     def _files(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
@@ -141,15 +137,11 @@ class Checkpointer:
             leftover.unlink(missing_ok=True)
 
 
-def load_checkpoint(
-    path: str | Path, migrations: Mapping[int, Migration] | None = None
-) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint into CPU memory, migrated to this program's format version.
 
     Args:
         path: The file.
-        migrations: Format version -> function that returns a state of the next version; by
-            default :data:`MIGRATIONS`.
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint of this program, holds
@@ -170,7 +162,7 @@ def load_checkpoint(
             f"cannot load checkpoint {path}: it was not written by torch.save "
             f"({first_line(error)}); give a checkpoint that this program wrote"
         ) from error
-    return _migrated(state, path, MIGRATIONS if migrations is None else migrations)
+    return _migrated(state, path)
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequence[str]) -> None:
@@ -205,7 +197,7 @@ def _some(names: Sequence[str]) -> str:
     return f"({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration]) -> dict[str, Any]:
+def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
     version = state.get("format_version") if isinstance(state, dict) else None
     if type(version) is not int:
         raise CheckpointError(
@@ -218,12 +210,12 @@ def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration])
             "update fbnetv3"
         )
     while version < FORMAT_VERSION:
-        if version not in migrations:
+        if version not in MIGRATIONS:
             raise CheckpointError(
                 f"{path} has format version {version}, older than this program's "
                 f"{FORMAT_VERSION}, and cannot be migrated; load it with the release that wrote it"
             )
-        state, version = migrations[version](state), version + 1
+        state, version = MIGRATIONS[version](state), version + 1
     return {**state, "format_version": version}
 
 

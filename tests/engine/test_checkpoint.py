@@ -24,6 +24,7 @@ from torch import nn
 
 from fbnetv3.engine.checkpoint import (
     FORMAT_VERSION,
+    MIGRATIONS,
     Checkpointer,
     CheckpointError,
     export_weights,
@@ -170,7 +171,7 @@ def test_foreign_files(tmp_path: Path) -> None:
         file.writestr("a.txt", "text")
     expected = {
         weights: "no format_version",
-        archive: "not a file of torch.save",
+        archive: "was not written by torch.save",
         tmp_path / "none.pt": "does not exist",
         tmp_path: "cannot be read",
     }
@@ -180,16 +181,19 @@ def test_foreign_files(tmp_path: Path) -> None:
         assert str(path) in one_line(error)
 
 
-def test_versions(tmp_path: Path) -> None:
+def test_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "v.pt"
     torch.save({"format_version": FORMAT_VERSION + 1}, path)
     with pytest.raises(CheckpointError, match="newer than this program's 1; update"):
         load_checkpoint(path)
     torch.save({"format_version": -1, "weights": 3}, path)
-    with pytest.raises(CheckpointError, match="older than this program's 1, and no migration"):
+    with pytest.raises(
+        CheckpointError, match="older than this program's 1, and cannot be migrated"
+    ):
         load_checkpoint(path)
-    steps = {-1: lambda s: {"net": s["weights"]}, 0: lambda s: {"model": s["net"]}}
-    loaded = Checkpointer(tmp_path, migrations=steps).load(path)
+    monkeypatch.setitem(MIGRATIONS, -1, lambda state: {"net": state["weights"]})
+    monkeypatch.setitem(MIGRATIONS, 0, lambda state: {"model": state["net"]})
+    loaded = Checkpointer(tmp_path).load(path)
     assert loaded == {"format_version": FORMAT_VERSION, "model": 3}
 
 
@@ -200,8 +204,8 @@ def test_versions(tmp_path: Path) -> None:
 def test_what_would_not_load_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
     keeper = Checkpointer(tmp_path, keep=1)
     keeper.save(make_state(), 1)
-    with pytest.raises(CheckpointError, match=rf"state\['best'\]\[1\] is a .*{named}") as error:
-        keeper.save({"best": [1.0, value]}, 2)
+    with pytest.raises(CheckpointError, match=rf"state\['task'\]\[1\] is a .*{named}") as error:
+        keeper.save({"task": [1.0, value]}, 2)
     one_line(error)
     assert names(tmp_path) == ["checkpoint_00000001.pt"]
 
