@@ -1,4 +1,4 @@
-"""From a config to network, data and preprocessing."""
+"""Network, data sets, preprocessing and loaders built from a config."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_network_takes_the_recipe(tiny: Make) -> None:
         assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
 
 
-def test_part_of_the_training_set(tiny: Make) -> None:
+def test_a_limited_training_set(tiny: Make) -> None:
     train, test = datasets_from_config(tiny(DATA__TRAIN_LIMIT=30))
     assert (len(train), len(test)) == (30, 50)
     assert [train.targets.count(i) for i in range(10)] == [3] * 10

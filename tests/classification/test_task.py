@@ -1,4 +1,4 @@
-"""Loss and scores of classification."""
+"""Loss and scores of the classification task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Images:
 
 
 class Shifted(nn.Module):
-    """Scores class ``label + shift`` highest, the ones after it next."""
+    """Scores class ``label + shift`` highest, and the following classes next."""
 
     def __init__(self, shift: int) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ def test_few_classes_have_no_top5() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_mode_is_for_the_time_being(training: bool) -> None:
+def test_evaluation_restores_the_mode(training: bool) -> None:
     model = Shifted(0).train(training)
     task(Images([0], 10, 1)).evaluate(model)
     assert model.modes == [False]
     assert model.training is training
 
 
-def test_the_mode_comes_back_after_an_error() -> None:
+def test_evaluation_restores_the_mode_after_an_error() -> None:
     class Broken(Images):
         def __iter__(self) -> Any:
             raise ValueError("no")
@@ -90,7 +90,7 @@ def images_and_labels() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_without_mixup_is_torchs(smoothing: float) -> None:
+def test_the_loss_without_mixup_is_cross_entropy(smoothing: float) -> None:
     images, labels = images_and_labels()
     result = task(label_smoothing=smoothing).losses(nn.Identity(), (images, labels), 3)
     expected = F.cross_entropy(images, labels, label_smoothing=smoothing)

@@ -92,7 +92,7 @@ def test_keeps_the_newest(tmp_path: Path, keep: int) -> None:
         Checkpointer(tmp_path, keep=0)
 
 
-def test_latest_of_nothing(tmp_path: Path) -> None:
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert Checkpointer(tmp_path / "none").latest() is None
     (tmp_path / "checkpoint_best.pt").write_bytes(b"other")
     (tmp_path / ".checkpoint_00000001.pt.abc").write_bytes(b"torn")
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_skipped_and_named(tmp_path: Path, damage, caplog) -> 
     assert keeper.latest() == newer
 
 
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
     keeper = Checkpointer(tmp_path)
     path = keeper.save({"model": {"w": torch.arange(8)}}, 1)
     content = path.read_bytes()
@@ -164,7 +164,7 @@ def test_code_is_never_run(tmp_path: Path) -> None:
     assert mark.exists()  # the bomb is live
 
 
-def test_foreign_files(tmp_path: Path) -> None:
+def test_files_of_other_programs(tmp_path: Path) -> None:
     weights, archive = tmp_path / "weights.pt", tmp_path / "images.pt"
     torch.save({"w": torch.ones(1)}, weights)
     with zipfile.ZipFile(archive, "w") as file:
@@ -201,7 +201,9 @@ def test_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("value", "named"),
     [(np.float64(1), "numpy.float64"), ({1, 2}, "set"), (lambda: 1, "function"), (Path(), "Path")],
 )
-def test_what_would_not_load_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
+def test_objects_that_would_not_load_are_not_saved(
+    tmp_path: Path, value: object, named: str
+) -> None:
     keeper = Checkpointer(tmp_path, keep=1)
     keeper.save(make_state(), 1)
     with pytest.raises(CheckpointError, match=rf"state\['task'\]\[1\] is a .*{named}") as error:
@@ -211,7 +213,7 @@ def test_what_would_not_load_is_not_saved(tmp_path: Path, value: object, named: 
 
 
 @pytest.mark.parametrize("where", ["save", "fsync"])
-def test_full_disk_simulated(tmp_path: Path, monkeypatch, where: str) -> None:
+def test_a_simulated_full_disk(tmp_path: Path, monkeypatch, where: str) -> None:
     keeper = Checkpointer(tmp_path, keep=1)
     first = keeper.save(make_state(), 1)
 
@@ -228,7 +230,7 @@ def test_full_disk_simulated(tmp_path: Path, monkeypatch, where: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [10, 700, 9000, 17000])
-def test_a_real_write_failure_at_any_place(tmp_path: Path, limit: int) -> None:
+def test_a_real_write_failure_at_any_position(tmp_path: Path, limit: int) -> None:
     """A limit on the file size fails the write inside torch's own writer, as a full disk does."""
     keeper = Checkpointer(tmp_path, keep=1)
     first = keeper.save(make_state(), 1)
@@ -333,7 +335,7 @@ def test_weights_round_trip(tmp_path: Path) -> None:
             assert loaded[name].dtype == tensor.dtype
 
 
-def test_weights_metadata_is_text(tmp_path: Path) -> None:
+def test_metadata_of_weights_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="metadata 'classes' is a list"):
         export_weights({}, tmp_path / "x.safetensors", {"classes": ["a"]})  # type: ignore[dict-item]
     assert names(tmp_path) == []

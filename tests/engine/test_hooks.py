@@ -1,4 +1,4 @@
-"""Hooks one by one, on a loop that does nothing."""
+"""Each hook alone, in a loop that trains nothing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_averaging_follows_each_step() -> None:
     assert float(ema.state_dict()["tensors"]["0.weight"]) == pytest.approx(0.5 * 0.5 + 0.5 * 2)
 
 
-def test_scores_of_both_weights_are_told() -> None:
+def test_raw_and_averaged_scores_are_reported() -> None:
     loop, lines, evaluations = Loop(), [], []
     ema = ModelEMA(loop.model, 0.5)
     hook = EvalHook(Every(2), ema, lines.append, lambda *x: evaluations.append(x))
@@ -110,7 +110,7 @@ def test_scores_of_both_weights_are_told() -> None:
     assert loop.model[0].weight.item() == 3.0
 
 
-def test_raw_weights_may_go_unscored_where_there_is_an_average() -> None:
+def test_scoring_the_average_alone() -> None:
     model = nn.Linear(1, 1, bias=False)
     assert evaluate_weights(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {
         "val/top1_ema"
@@ -118,7 +118,7 @@ def test_raw_weights_may_go_unscored_where_there_is_an_average() -> None:
     assert evaluate_weights(Task(), model, None, raw=False).keys() == {"val/top1"}
 
 
-def test_a_failing_evaluation_leaves_the_weights() -> None:
+def test_a_failing_evaluation_restores_the_raw_weights() -> None:
     model = nn.Linear(1, 1, bias=False)
     ema = ModelEMA(model, 0.5)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_a_failing_evaluation_leaves_the_weights() -> None:
     assert float(model.weight) == before
 
 
-def test_evaluation_sees_the_bare_network() -> None:
+def test_the_evaluated_network_is_unwrapped() -> None:
     seen = []
 
     class Look(Task):
@@ -167,14 +167,14 @@ class Writer:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_writers_write_when_anything_is_due(tmp_path: Path) -> None:
+def test_writers_write_if_any_period_is_due(tmp_path: Path) -> None:
     writer = Writer()
     run(WriterHook([writer], [Every(2), Every(3)], tmp_path))
     assert writer.written == 4
     assert writer.closed
 
 
-def test_a_full_disk_is_one_line_and_all_are_closed(tmp_path: Path) -> None:
+def test_a_full_disk_raises_one_line_and_closes_all_writers(tmp_path: Path) -> None:
     broken, other = Writer(fail_write=True, fail_close=True), Writer()
     with pytest.raises(WriteError, match="No space left") as caught:
         run(WriterHook([broken, other], [Every(1)], tmp_path))
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_line_and_all_are_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_no_checkpoint_of_broken_weights(tmp_path: Path, name: str) -> None:
+def test_non_finite_weights_are_not_saved(tmp_path: Path, name: str) -> None:
     def spoil(loop: Loop) -> None:
         loop.model.state_dict()[name].fill_(torch.nan)
 
@@ -220,7 +220,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_progress_ends_also_after_an_error(tmp_path: Path) -> None:
+def test_the_progress_bar_ends_after_an_error(tmp_path: Path) -> None:
     def fail(loop: Loop) -> None:
         raise ValueError("no")
 

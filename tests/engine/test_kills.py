@@ -1,4 +1,4 @@
-"""Real processes that are killed, stopped and resumed."""
+"""Trainings in processes that are killed, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_kills_at_random_iterations_change_nothing(
     assert_same_run(killed, undisturbed)
 
 
-def test_a_clock_that_was_set_back_changes_nothing(
+def test_a_changed_system_clock_changes_nothing(
     command: Command, start: Start, tmp_path: Path, moved_clock: dict[str, str]
 ) -> None:
     undisturbed, moved = tmp_path / "undisturbed", tmp_path / "moved"

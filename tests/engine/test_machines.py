@@ -1,4 +1,4 @@
-"""Two machines, here two launches on this one, that train together by --dist-url."""
+"""Trainings of two machines, simulated by two launches with --dist-url."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG: dict[str, Any] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
+def test_a_killed_machine_ends_the_other_and_both_resume(
     command: Command, start: Start, tmp_path: Path, killed: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
