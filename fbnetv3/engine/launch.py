@@ -192,7 +192,7 @@ def _worker(
     main: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
-    """Is started in each process of this machine, whose first rank is ``first``."""
+    """Entry point of each process of this machine, whose first rank is ``first``."""
     if use_cuda:
         torch.cuda.set_device(local_rank)
     store = _connect(host, port, is_host=False)
