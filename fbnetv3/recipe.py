@@ -1,4 +1,4 @@
-"""A training recipe as a value: what a config says, a search proposes and a checkpoint carries."""
+"""The training recipe, as configs describe it, searches propose it and checkpoints store it."""
 
 from __future__ import annotations
 
@@ -17,40 +17,44 @@ AUGMENTATIONS = ("none", "imagenet", "cifar10")
 
 
 class RecipeError(FBNetError):
-    """A recipe has an unknown key or a value out of its range."""
+    """A recipe has an unknown key, or a value out of its range."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained (paper, Table 7 and A.3; the defaults are its ImageNet recipe).
+    """How a network is trained; the defaults are the paper's ImageNet recipe (Table 7, A.3).
 
     Attributes:
-        optimizer: ``rmsprop`` (the TensorFlow form) or ``sgd``.
-        nesterov: whether sgd's momentum is Nesterov's.
-        lr: peak learning rate for ``reference_batch`` images a step; > 0.
-        reference_batch: images for which ``lr`` is meant; lr grows linearly with the real batch.
-        batch_size: images a step over all processes.
-        epochs: length of the whole schedule, in epochs (may be fractional); > 0.
-        schedule: ``exponential`` (x ``decay`` per epoch after warm-up), ``cosine`` to 0,
-            ``constant``, or ``steps`` (x ``decay`` at each of ``steps``).
-        decay: factor of the exponential and of the stepped schedule; in (0, 1].
-        steps: epochs, counted from the start, of the stepped schedule; rising.
-        warmup_epochs: linear warm-up from ``warmup_factor`` x lr; counted in ``epochs``.
-        warmup_factor: where the warm-up begins, as a share of lr; in [0, 1].
-        momentum: of the optimizer; in [0, 1).
-        weight_decay: on convolution and linear weights; >= 0.
-        weight_decay_norm: on batch-norm weights and all biases (paper: 0); >= 0.
-        weight_decay_bias: on biases outside of norms, where it differs; None: as norms.
-        ema: whether an exponential moving average of the weights is kept.
-        ema_decay: its decay per step (paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO).
-        ema_warmup: min(decay, (1 + t) / (10 + t)) at step t, for short trainings.
-        dropout: before the classifier, ``p`` of Table 7; in [0, 1).
-        drop_path: stochastic depth of the last block, linear over depth, ``d``; in [0, 1).
-        mixup: alpha of the Beta distribution, ``m``; 0 is off.
-        label_smoothing: in [0, 1).
+        optimizer: ``rmsprop`` (as TensorFlow computes it) or ``sgd``.
+        nesterov: Whether the momentum of ``sgd`` is Nesterov's.
+        lr: Peak learning rate for ``reference_batch`` images per step; > 0.
+        reference_batch: Images per step for which ``lr`` is given; the learning rate grows linearly
+            with the real batch.
+        batch_size: Images per step over all processes.
+        epochs: Length of the whole schedule in epochs; may be fractional; > 0.
+        schedule: ``exponential`` (times ``decay`` per epoch after the warm-up), ``cosine`` to 0,
+            ``constant``, or ``steps`` (times ``decay`` at each of ``steps``).
+        decay: Factor of the exponential and of the stepped schedule; in (0, 1].
+        steps: Epochs of the stepped schedule, counted from the start; increasing.
+        warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
+        warmup_factor: Learning rate at the start of the warm-up, as a share of ``lr``; in [0, 1].
+        momentum: Momentum of the optimizer; in [0, 1).
+        weight_decay: Weight decay of convolution and linear weights; >= 0.
+        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0); >= 0.
+        weight_decay_bias: Weight decay of the biases outside of norms; None for
+            ``weight_decay_norm``.
+        ema: Whether an exponential moving average (EMA) of the weights is kept.
+        ema_decay: Decay of the EMA per step (paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998
+            COCO); in [0, 1).
+        ema_warmup: Whether the decay is at most (1 + t) / (10 + t) at step t, for short trainings.
+        dropout: Dropout probability before the classifier, ``p`` of Table 7; in [0, 1).
+        drop_path: Stochastic depth of the last block, ``d`` of Table 7, linear over the depth; in
+            [0, 1).
+        mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
+        label_smoothing: Label smoothing of the loss; in [0, 1).
         auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
-        clip_grad_norm: largest gradient norm; 0 is off.
-        amp: mixed precision, where the device has it.
+        clip_grad_norm: Largest norm of the gradients; 0 does not clip.
+        amp: Whether to train in mixed precision, on devices that support it.
     """
 
     optimizer: str = "rmsprop"
@@ -93,7 +97,7 @@ class Recipe:
             if not (math.isfinite(value) and low <= value <= high):
                 raise RecipeError(f"recipe {key}={value!r} is out of range; allowed: {text}")
         if any(a >= b for a, b in pairwise((0.0, *self.steps))):
-            raise RecipeError(f"recipe steps={self.steps!r} must rise, from above 0")
+            raise RecipeError(f"recipe steps={self.steps!r} must be above 0 and increasing")
         if self.warmup_epochs > self.epochs:
             raise RecipeError(
                 f"recipe warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
@@ -105,15 +109,15 @@ class Recipe:
         return self.lr * self.batch_size / self.reference_batch
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, as yaml and checkpoints hold them."""
+        """Returns the fields as plain values, for yaml files and checkpoints."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Builds a recipe from plain values; keys that are left out keep their defaults.
+        """Builds a recipe from plain values; missing keys get their defaults.
 
         Raises:
-            RecipeError: an unknown key (the closest known ones are named) or a bad value.
+            RecipeError: A key is unknown, or a value is out of its range.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         for key in values:

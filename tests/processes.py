@@ -1,4 +1,4 @@
-"""Commands that tests run as processes of their own."""
+"""Commands that tests run as separate processes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 Start = Callable[..., "subprocess.Popen[str]"]
-"""(command, **environment) -> the process; the fixture ``start``."""
+"""Type of the fixture ``start``: (command, **environment) -> the process."""
 Command = Callable[..., list[str]]
-"""(*flags, **changes) -> the command line of a tiny training; the fixture ``command``."""
+"""Type of the fixture ``command``: (*flags, **changes) -> command line of a tiny training."""
 ENDS_WITHIN = 30.0
-"""Seconds in which the others must have ended, some 10 where nothing else runs."""
+"""Seconds in which the other ranks must have ended; on an idle machine it takes some 10."""
 TORCHRUN = (
     str(Path(sys.executable).with_name("torchrun")),
     "--nproc-per-node",
@@ -30,9 +30,12 @@ TORCHRUN = (
 def finish(
     process: subprocess.Popen[str], status: int = 0, *, traceback: bool = False
 ) -> tuple[str, str]:
-    """Waits for the end of a process, whose status must be ``status``; returns what it printed.
+    """Waits for a process and checks its exit status; returns its stdout and stderr.
 
-    A traceback is allowed where said: torchrun has one of its own for a rank that failed.
+    Args:
+        process: The process.
+        status: Expected exit status.
+        traceback: Whether stderr may hold a traceback; torchrun prints one if a rank fails.
     """
     stdout, stderr = process.communicate(timeout=900)
     assert process.returncode == status, stderr
@@ -43,17 +46,17 @@ def finish(
 def two_machines(
     command: Command, start: Start, *flags: str, **changes: Any
 ) -> list[subprocess.Popen[str]]:
-    """Starts a training of two machines, here two launches on this one; rank 0 comes first."""
+    """Starts a training of two machines, simulated by two launches; that of rank 0 is first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    both = ("--num-machines", "2", "--dist-url", url, *flags)
-    return [start(command(*both, "--machine-rank", str(rank), **changes)) for rank in range(2)]
+    options = ("--num-machines", "2", "--dist-url", url, *flags)
+    return [start(command(*options, "--machine-rank", str(rank), **changes)) for rank in range(2)]
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """Returns the pids of the ranks that a launch or torchrun has started, in their order."""
-    found = []
+    """Returns the pids of the ranks that a launch or torchrun started, in the order of ranks."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -62,18 +65,18 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
             except OSError:
                 continue
             if parent == process.pid and ("spawn_main" in command or "train_net" in command):
-                found.append(int(entry.name))
-    return sorted(found)
+                pids.append(int(entry.name))
+    return sorted(pids)
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Waits until a training, which must be running still, has saved its first checkpoint."""
+    """Waits for the first checkpoint of a training, which must still be running then."""
     deadline = time.monotonic() + 300
     while not list(folder.glob("checkpoint_*")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert process.poll() is None, "it has ended already: make the run longer"
+    assert process.poll() is None, "it ended before the checkpoint was seen: make the run longer"
 
 
 def kill_rank(process: subprocess.Popen[str], rank: int) -> None:
@@ -84,8 +87,8 @@ def kill_rank(process: subprocess.Popen[str], rank: int) -> None:
 
 
 def assert_torchrun_names(stderr: str, rank: int) -> None:
-    """Asserts that torchrun's report names a rank, and SIGKILL.
+    """Asserts that torchrun's report names a rank and SIGKILL.
 
-    Not as its root cause: on a busy machine torchrun may see another one end first.
+    It need not be the root cause: on a busy machine torchrun may see another rank exit first.
     """
     assert re.search(rf"\(local_rank: {rank}\)\n *exitcode *: -9 .*\(SIGKILL\)", stderr), stderr

@@ -1,4 +1,4 @@
-"""The recipe's checks and its round trips."""
+"""Recipes: checks of values, conversion to and from plain values."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
     assert hash(Recipe.from_dict(values)) == hash(recipe)
 
 
-def test_left_out_keys_keep_their_defaults() -> None:
+def test_missing_keys_get_their_defaults() -> None:
     assert Recipe.from_dict({"lr": 0.5}) == Recipe(lr=0.5)
     assert Recipe.from_dict({}) == Recipe()
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"),
+    ("key", "nearest"),
     [
         ("ema_deacy", "ema_decay"),
         ("LR", "lr"),
@@ -58,13 +58,15 @@ def test_left_out_keys_keep_their_defaults() -> None:
         ("mix_up", "mixup"),
     ],
 )
-def test_mistyped_keys_name_the_nearest(key: str, meant: str) -> None:
-    with pytest.raises(RecipeError, match=rf"no key '{key}'; did you mean .*\b{meant}\b") as error:
+def test_mistyped_keys_name_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"no key '{key}'; did you mean .*\b{nearest}\b"
+    ) as error:
         Recipe.from_dict({key: 1})
     assert "\n" not in str(error.value)
 
 
-def test_a_key_like_none_gets_no_suggestion() -> None:
+def test_a_key_unlike_any_other_gets_no_suggestion() -> None:
     with pytest.raises(RecipeError) as error:
         Recipe.from_dict({"qqqqqqqq": 1})
     assert str(error.value) == "recipe has no key 'qqqqqqqq'"
@@ -113,7 +115,7 @@ def test_choices(key: str, allowed: tuple[str, ...]) -> None:
         Recipe.from_dict({key: "adam"})
 
 
-def test_bounds_that_are_allowed() -> None:
+def test_bounds_are_allowed() -> None:
     edges = {"decay": 1.0, "warmup_epochs": 0.0, "momentum": 0.0, "mixup": 0.0, "dropout": 0.0}
     assert Recipe.from_dict(edges).to_dict().items() >= edges.items()
 

@@ -239,7 +239,8 @@ def test_a_config_file_does_not_write_elsewhere(
     path = tmp_path / "configs" / "x.yaml"
     path.write_text(f"OUTPUT_DIR: {place.format(tmp=tmp_path)}\n")
     assert run_main(main, ["--config-file", str(path)]) == 2
-    assert "a file may not write elsewhere, give it as argument" in capsys.readouterr().err
+    message = "nor below the folder of the config file; give it on the command line"
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
     # the command line may: refused for its data sets, later
     argv = ["--config-file", str(path), "DATASETS.TRAIN", "nowhere", "OUTPUT_DIR", "../elsewhere"]
@@ -310,7 +311,7 @@ def test_a_file_names_no_place_elsewhere_and_no_address(
     path = _search_config(work.parent / "configs", key, value)
     assert run_main(search_main, ["--config-file", str(path)]) == 2
     words = shlex.join([f"SEARCH.{key}", value])
-    assert capsys.readouterr().err.endswith(f"give it as argument: {words}\n")
+    assert capsys.readouterr().err.endswith(f"give it on the command line: {words}\n")
     assert list((work.parent / "victim").iterdir()) == list(work.iterdir()) == []
     # the words that it told are taken
     cfg = read_search_config(str(path), [f"SEARCH.{key}", value])
@@ -372,7 +373,7 @@ def test_a_run_of_others_leaves_databases_alone(
     _search_config(folder, "STORAGE", url).rename(folder / "config.yaml")
     argv = [*flags, str(folder), *(["--macs", "1e6"] if flags == ["--evolve"] else [])]
     assert run_main(search_main, argv) == 2
-    assert f"give it as argument: SEARCH.STORAGE {url}" in capsys.readouterr().err
+    assert f"give it on the command line: SEARCH.STORAGE {url}" in capsys.readouterr().err
     # not even where it is named by who should know, nor where it lies in the current folder
     assert run_main(search_main, [*flags, str(folder), "SEARCH.STORAGE", url, *argv[2:]]) == 2
     assert "holds no study 'jointnas'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From a config to the values that a training consists of: network, data, transforms."""
+"""Network, data sets, transforms and loaders of a classifier, built from a config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fbnetv3.recipe import Recipe
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
-    """Returns the arguments of EvalTransform, which also travel with exported weights."""
+    """Returns the arguments of EvalTransform, which are also exported with the weights."""
     resolution = resolution_from_config(cfg, arch)
     return {
         "resolution": resolution,
@@ -40,7 +40,17 @@ def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
 def network_from_config(
     arch: Arch | str, num_classes: int, recipe: Recipe, device: torch.device
 ) -> nn.Module:
-    """Builds the network of a recipe, channels last, on a device."""
+    """Builds the network on a device, in the channels-last memory format.
+
+    Args:
+        arch: Architecture, or the name of a library's network.
+        num_classes: Number of outputs.
+        recipe: Recipe with the dropout and drop-path rates.
+        device: Device of the network.
+
+    Raises:
+        ConfigError: The network cannot be built; the message names the group MODEL.
+    """
     dropout, drop_path = recipe.dropout, recipe.drop_path
     with naming_keys("MODEL"):
         model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
@@ -49,12 +59,17 @@ def network_from_config(
 
 def _one_name(names: tuple[str, ...], key: str) -> str:
     if len(names) != 1:
-        raise ConfigError(f"{key} takes one data set for a classifier, not {list(names)}")
+        raise ConfigError(f"{key} must name one data set for a classifier, not {list(names)}")
     return str(names[0])
 
 
 def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
-    """Opens the training and the validation set and checks that their classes agree."""
+    """Opens DATASETS.TRAIN, of which DATA.TRAIN_LIMIT images are kept, and DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TRAIN or TEST does not name one data set, or TRAIN_LIMIT is too large.
+        DataError: A data set cannot be opened, or the two have different classes.
+    """
     train, test = _dataset(cfg, "TRAIN"), evaluation_set_from_config(cfg)
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
@@ -64,7 +79,12 @@ def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
 
 
 def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
-    """Opens the validation set."""
+    """Opens DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TEST does not name one data set.
+        DataError: The data set cannot be opened.
+    """
     return _dataset(cfg, "TEST")
 
 
@@ -74,20 +94,27 @@ def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
 
 
 def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
-    """Returns a name for each output of the network: the data set's, up to MODEL.NUM_CLASSES."""
-    wanted, found = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
-    if wanted and wanted < found:
+    """Returns a name for each output of the network.
+
+    Outputs beyond the classes of the data set, if MODEL.NUM_CLASSES asks for more, are named
+    ``class N``.
+
+    Raises:
+        ConfigError: MODEL.NUM_CLASSES is smaller than the number of classes.
+    """
+    num_outputs, num_classes = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
+    if num_outputs and num_outputs < num_classes:
         raise ConfigError(
-            f"MODEL.NUM_CLASSES is {wanted}, {dataset.name} has {found} classes; "
-            "set MODEL.NUM_CLASSES 0 to follow the data"
+            f"MODEL.NUM_CLASSES is {num_outputs}, but {dataset.name} has {num_classes} classes; "
+            "set MODEL.NUM_CLASSES to 0 to use that number"
         )
-    return [*dataset.classes, *(f"class {i}" for i in range(found, wanted))]
+    return [*dataset.classes, *(f"class {i}" for i in range(num_classes, num_outputs))]
 
 
 def train_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
 ) -> TrainLoader:
-    """Makes the training batches of a recipe."""
+    """Returns the loader of this process's share of the training batches."""
     with naming_keys("INPUT"):
         transform = TrainTransform(
             resolution,
@@ -113,9 +140,7 @@ def train_loader_from_config(
 def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
-    """Makes the validation batches."""
-    if cfg.TEST.BATCH_SIZE < 1:
-        raise ConfigError(f"TEST.BATCH_SIZE={cfg.TEST.BATCH_SIZE} is out of range; allowed: >= 1")
+    """Returns the loader of this process's share of the evaluation batches."""
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)
     return EvalLoader(

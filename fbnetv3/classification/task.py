@@ -1,4 +1,4 @@
-"""What the loop needs to know of classification: the loss of a batch, the score of a model."""
+"""The task of image classification: the loss of a batch, the scores of a model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from fbnetv3.data import EvalLoader, Mixup
 from fbnetv3.data.seeding import keyed_generator
 
 Batch = tuple[Tensor, Tensor]
-_MIXUP = 3  # tells mixup's draws from those of order and augmentation under the same seed
+_MIXUP = 3  # keeps mixup's draws apart from those of order and augmentation
 
 
 class ClassificationTask:
-    """Cross-entropy with soft targets; top-1 and top-5.
+    """Cross-entropy with soft targets as the loss, top-1 and top-5 accuracy as scores.
 
     Args:
-        num_classes: of the network.
-        eval_loader: validation batches of this rank.
-        device: where the network is.
-        mixup: alpha; 0 is off.
-        label_smoothing: in [0, 1).
-        seed: mixup's draws follow from (seed, iteration), and are the same on every rank.
-        amp: autocast to 16 bits on CUDA.
-        progress: whether evaluation shows a bar.
+        num_classes: Number of outputs of the network; with 5 or fewer there is no top-5 score.
+        eval_loader: Evaluation batches of this rank.
+        device: Device of the network.
+        mixup: Alpha of mixup's Beta distribution; 0 turns mixup off.
+        label_smoothing: Label smoothing; in [0, 1).
+        seed: Random seed of mixup, whose draws follow from (seed, iteration) and are the same on
+            every rank.
+        amp: Whether to use 16-bit autocast; only on CUDA.
+        progress: Whether an evaluation shows a progress bar.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ClassificationTask:
         self._top_k = (1, 5) if num_classes > 5 else (1,)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the losses of a batch, whose sum is to be minimised."""
+        """Returns the loss of a batch."""
         images, labels = (x.to(self._device, non_blocking=True) for x in batch)
         generator = keyed_generator(_MIXUP, self._seed, iteration)
         images, targets = self._mixup(images, labels, generator)
@@ -59,22 +60,24 @@ class ClassificationTask:
             return {"loss": F.cross_entropy(model(images), targets)}
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns nothing: the tensors are all there is."""
+        """Returns an empty state: the task keeps nothing beside the model's tensors."""
         return {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Does nothing."""
+        """Does nothing, as the state is empty."""
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns ``val/top1`` and ``val/top5`` in percent and ``val/loss``, over all ranks.
 
-        The model is put into evaluation mode meanwhile.
+        Args:
+            model: Network; it is in evaluation mode during the call, and in its own mode after.
+            weights: Kind of weights the model holds, ``raw`` or ``ema``; not used here.
         """
         was_training = model.training
         model.eval()
         try:
-            # float64: counts and sums over a million images stay exact enough
+            # float64, in which sums over a million images are still exact enough
             sums = torch.zeros(len(self._top_k) + 2, dtype=torch.float64)
             for images, labels in self._batches():
                 sums += self._score(model, images.to(self._device), labels.to(self._device))
@@ -84,8 +87,8 @@ class ClassificationTask:
             sums = sums.to(self._device)
             dist.all_reduce(sums)
         total, loss, *hits = (float(x) for x in sums)
-        found = {f"val/top{k}": 100 * h / total for k, h in zip(self._top_k, hits, strict=True)}
-        return {**found, "val/loss": loss / total}
+        scores = {f"val/top{k}": 100 * h / total for k, h in zip(self._top_k, hits, strict=True)}
+        return {**scores, "val/loss": loss / total}
 
     def _batches(self) -> Iterator[Batch]:
         yield from track(
@@ -97,13 +100,13 @@ class ClassificationTask:
         )
 
     def _score(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Returns (images, summed loss, hits for each k)."""
+        """Returns a vector: number of images, summed loss, number of hits for each k."""
         with torch.autocast(self._device.type, enabled=self._amp):
             logits = model(images)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        ranked = logits.topk(max(self._top_k), dim=1).indices  # N, k
-        right = ranked == labels[:, None]
-        hits = [right[:, :k].any(1).sum() for k in self._top_k]
+        ranked = logits.topk(max(self._top_k), dim=1).indices  # (N, k)
+        correct = ranked == labels[:, None]
+        hits = [correct[:, :k].any(1).sum() for k in self._top_k]
         counts = [torch.tensor(len(labels)), loss, *hits]
         return torch.stack([x.detach().cpu().double() for x in counts])

@@ -9,7 +9,15 @@ from fbnetv3.errors import FBNetError
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Runs ``main`` and turns errors that a user can act on into one line and exit status 2."""
+    """Runs a command; prints errors that a user can act on as one line, with exit status 2.
+
+    Args:
+        main: Takes the command-line arguments and returns the exit status.
+        argv: Command-line arguments; None for those of this process.
+
+    Returns:
+        The exit status; 130 after Ctrl-C.
+    """
     try:
         return main(argv)
     except FBNetError as error:
@@ -21,7 +29,7 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
 
 
 def printable(text: str) -> str:
-    """Returns a text of names that others gave, with what a terminal would act on written out."""
+    """Escapes the unprintable characters of an untrusted text, which could control a terminal."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )

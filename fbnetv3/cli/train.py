@@ -1,4 +1,4 @@
-"""Trains or evaluates what a config describes."""
+"""The command ``fbnetv3-train``: trains or evaluates what a config describes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ examples:
   %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
   %(prog)s --config-file model_zoo/detection/retinanet_fbnetv3_a0_bccd.yaml --check-data
   %(prog)s --config-file model_zoo/fbnetv3_g.yaml --num-processes 8 --num-machines 2 \\
-      --machine-rank 0 --dist-url tcp://node0:29500    (and 1 on the second machine)
+      --machine-rank 0 --dist-url tcp://node0:29500    (--machine-rank 1 on the second machine)
   torchrun --nproc-per-node 8 tools/train_net.py --config-file model_zoo/fbnetv3_g.yaml
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-train",
         description="Train or evaluate what a config describes.",
@@ -40,26 +40,26 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", required=True, help="a yaml, or the name of one in model_zoo/")
-    add("--eval-only", action="store_true", help="score MODEL.WEIGHTS or the last checkpoint")
-    add("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
-    add("--overwrite", action="store_true", help="remove an earlier run in OUTPUT_DIR first")
-    add("--check-data", action="store_true", help="check a detector's data sets, and no more")
-    add("--num-processes", type=int, default=1, help="on this machine; one per GPU (default 1)")
-    add("--num-machines", type=int, default=1, help="that train together (default 1)")
-    add("--machine-rank", type=int, default=0, help="of this machine (default 0)")
-    add("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0 (default: auto)")
-    add("opts", nargs="*", metavar="KEY VALUE", help="override keys of the config")
+    add("--config-file", required=True, help="a yaml file, or its name in model_zoo/")
+    add("--eval-only", action="store_true", help="only score MODEL.WEIGHTS or the last checkpoint")
+    add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    add("--overwrite", action="store_true", help="first remove an earlier run in OUTPUT_DIR")
+    add("--check-data", action="store_true", help="only check the data sets of a detector")
+    add("--num-processes", type=int, default=1, help="processes here, one per GPU (default: 1)")
+    add("--num-machines", type=int, default=1, help="number of machines (default: 1)")
+    add("--machine-rank", type=int, default=0, help="rank of this machine, from 0 (default: 0)")
+    add("--dist-url", default="auto", help="address of machine 0, tcp://HOST:PORT (default: auto)")
+    add("opts", nargs="*", metavar="KEY VALUE", help="config keys to override, with their values")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = make_parser()
-    # intermixed: flags may follow KEY VALUE pairs
+    # options may also follow KEY VALUE pairs
     args = parser.parse_intermixed_args(argv)
     if args.resume and args.overwrite:
-        parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
+        parser.error("--resume continues a run and --overwrite removes it: give only one of them")
     require_detectron2()
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check_data:
         return _check_data(cfg)
     launch(
-        _work,
+        _run_process,
         (args.config_file, list(args.opts), cfg.OUTPUT_DIR, _mode(args)),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
@@ -87,8 +87,8 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
     path = find_config(config_file)
     if "SEARCH" in load_yaml(path):
         raise ConfigError(
-            f"{path} describes a search: fbnetv3-search --config-file {config_file} runs it, and "
-            "writes configs of the networks it finds, which can be trained"
+            f"{path} describes a search: run it with fbnetv3-search --config-file {config_file}; "
+            "it writes configs of its best networks, which fbnetv3-train takes"
         )
     cfg.merge_from_file(str(path))
     if output_dir is None and "OUTPUT_DIR" not in opts[::2]:
@@ -104,29 +104,29 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
 
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config import ConfigError
+    from fbnetv3.config.archs import is_detector
     from fbnetv3.engine.logs import setup_logging
-    from fbnetv3.training import is_detector
 
     if not is_detector(cfg):
-        raise ConfigError("--check-data is for detectors; this config is of a classifier")
+        raise ConfigError("--check-data works for detectors, but this config is of a classifier")
     from fbnetv3.detection.datasets import open_datasets
 
     setup_logging(None, 0)
     for dataset in open_datasets(cfg):
         boxes = sum(len(record["annotations"]) for record in dataset.records)
         classes = len(dataset.classes)
-        print(f"{dataset.name}: {len(dataset)} images, {boxes} boxes, {classes} classes: in order")
+        print(f"{dataset.name}: {len(dataset)} images, {boxes} boxes, {classes} classes: valid")
     return 0
 
 
 def _mode(args: argparse.Namespace) -> str:
-    """Returns which of the modes of :func:`_work` the flags ask for."""
-    asked = [name for name in ("eval_only", "resume", "overwrite") if getattr(args, name)]
-    return asked[0] if asked else "train"
+    """Returns the mode that the options ask for: train, resume, overwrite or eval_only."""
+    modes = [name for name in ("eval_only", "resume", "overwrite") if getattr(args, name)]
+    return modes[0] if modes else "train"
 
 
-def _work(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
-    """What each process does; ``mode``: train, resume, overwrite or eval_only."""
+def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
+    """Trains or evaluates in one of the processes; see :func:`_mode` for ``mode``."""
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
@@ -143,5 +143,5 @@ def _work(config_file: str, opts: list[str], output_dir: str, mode: str) -> None
 
 
 def cli() -> None:
-    """The console script."""
+    """Runs the command and exits with its status."""
     sys.exit(run_main(main))

@@ -1,8 +1,8 @@
-"""The config tree: detectron2's, plus the keys below, in nodes that refuse unknown keys.
+"""The config tree: detectron2's and the keys of :data:`KEYS`, without room for unknown keys.
 
-A yaml says what differs from the defaults (``_BASE_`` includes another file), the command line
-overrides it with ``KEY VALUE`` pairs. A config describes a run; ``Recipe`` and ``Arch`` are the
-values made from it, see ``recipe_from_config`` and ``fbnetv3.classification.build``.
+A yaml file states what differs from the defaults (its ``_BASE_`` includes other files), and
+``KEY VALUE`` pairs of the command line override it. A config describes a run; the values made from
+it are a ``Recipe`` (:func:`recipe_from_config`) and an ``Arch`` (:mod:`fbnetv3.config.archs`).
 """
 
 from __future__ import annotations

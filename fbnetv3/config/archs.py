@@ -1,4 +1,4 @@
-"""The architecture that a config names, and the resolution of its input."""
+"""The network that a config names, and the resolution of its input."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from fbnetv3.arch.scaling import VARIANTS, scale
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.errors import FBNetError, did_you_mean
 
-_SMALL_SIDE = 32  # pixels, of the low-resolution form unless INPUT.RESOLUTION says another
+_LOW_RESOLUTION = 32  # pixels, of the variant low_resolution unless INPUT.RESOLUTION is set
 
 
 @contextmanager
 def naming_keys(keys: str) -> Iterator[None]:
-    """Puts the config's keys before the complaint of what is made from their values."""
+    """Turns errors of the ``with`` block into ConfigErrors that begin with the config's keys.
+
+    Args:
+        keys: Key or keys whose values the block uses.
+
+    Raises:
+        ConfigError: The block raised an FBNetError.
+    """
     try:
         yield
     except ConfigError:
@@ -25,11 +32,19 @@ def naming_keys(keys: str) -> Iterator[None]:
         raise ConfigError(f"{keys}: {error}") from error
 
 
-def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the network's table, or the name of a library's network (``timm/NAME``).
+def is_detector(cfg: CfgNode) -> bool:
+    """Returns whether MODEL.META_ARCHITECTURE names a detector and not ``ImageClassifier``."""
+    return bool(cfg.MODEL.META_ARCHITECTURE != "ImageClassifier")
 
-    MODEL.ARCH names it or is the path of a yaml; MODEL.ARCH_VARIANT, WIDTH and DEPTH change it;
-    INPUT.RESOLUTION, where given, becomes its resolution.
+
+def arch_from_config(cfg: CfgNode) -> Arch | str:
+    """Returns the architecture, or the name of a network of a library, such as ``timm/resnet18``.
+
+    MODEL.ARCH names it or is the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
+    it, and INPUT.RESOLUTION, if set, becomes its resolution.
+
+    Raises:
+        ConfigError: The architecture is unknown, or cannot be modified in this way.
     """
     name, variant = cfg.MODEL.ARCH, cfg.MODEL.ARCH_VARIANT
     if variant not in ("", *VARIANTS):
@@ -40,15 +55,15 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
     if is_library_name(name):
         if variant == "aligned" or cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
             raise ConfigError(
-                f"MODEL.WIDTH, DEPTH and ARCH_VARIANT aligned are for tables, not for {name}; "
-                "unset them"
+                f"MODEL.WIDTH, MODEL.DEPTH and MODEL.ARCH_VARIANT aligned cannot modify {name}, a "
+                "network of another library; leave them at their defaults"
             )
         with naming_keys("MODEL.ARCH"):
             return with_low_resolution(name) if variant else str(name)
     with naming_keys("MODEL.ARCH"):
         arch = get_arch(name)
         if variant:
-            arch = VARIANTS[variant](arch, _SMALL_SIDE)
+            arch = VARIANTS[variant](arch, _LOW_RESOLUTION)
     if cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
         with naming_keys("MODEL.WIDTH and MODEL.DEPTH"):
             arch = scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)

@@ -1,8 +1,8 @@
-"""Numbers computed in a yaml, without running code.
+"""Arithmetic in a yaml file, evaluated without running code.
 
 detectron2's RetinaNet configs give their anchors as ``!!python/object/apply:eval``, which yaml's
-unsafe loader would hand to Python. Here numbers, lists, + - * / // % ** and loops over lists are
-computed, up to a bounded number of values, and nothing else.
+unsafe loader would pass to Python's ``eval``. This evaluator knows numbers, lists, the operators
++ - * / // % ** and list comprehensions, up to a bounded number of steps, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,32 +19,36 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    # of floats: 9 ** 9 ** 9 of ints would take all memory
+    # with floats: the integer 9 ** 9 ** 9 would take all memory
     ast.Pow: lambda x, y: float(x) ** y,
     ast.USub: operator.neg,
 }
 _LARGEST = 2.0**64
-_LONGEST = 1_000  # characters; Python's parser has limits of its own, some of which end the process
-_MOST_STEPS = 10_000  # loops in loops would take all memory
+_LONGEST = 1_000  # characters; very long expressions can crash Python's parser
+_MOST_STEPS = 10_000  # nested comprehensions could otherwise take all memory
 
 
 def evaluate(text: str) -> Any:
-    """Computes an expression of numbers and lists.
+    """Evaluates an expression of numbers and lists.
+
+    Args:
+        text: The expression, such as ``[x * 2 ** (1 / 3) for x in [32, 64]]``.
 
     Raises:
-        ValueError: it holds anything else (names, calls, strings, ...), or can't be computed.
+        ValueError: The expression holds anything else (names, calls, strings, ...), is too long, or
+            cannot be evaluated.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"an expression of {len(text)} characters; allowed: {_LONGEST}")
+        raise ValueError(f"an expression has {len(text)} characters; allowed: at most {_LONGEST}")
     try:
         return _value(ast.parse(text.strip(), mode="eval").body, {}, iter(range(_MOST_STEPS)))
     except (SyntaxError, ArithmeticError, RecursionError, MemoryError, TypeError) as error:
-        raise ValueError(f"{text!r} can't be computed: {error}") from error
+        raise ValueError(f"{text!r} cannot be evaluated: {error}") from error
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> Any:
     if next(steps, None) is None:
-        raise ValueError(f"more than {_MOST_STEPS} steps; write the numbers themselves")
+        raise ValueError(f"an expression has more than {_MOST_STEPS} steps; write out its numbers")
     match node:
         case ast.Constant(value=int() | float() as number):
             return number
@@ -60,17 +64,17 @@ def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> An
         case ast.ListComp(elt=item, generators=[ast.comprehension() as loop]) if not loop.ifs:
             name, values = _loop_name(loop), _value(loop.iter, names, steps)
             return [_value(item, {**names, name: x}, steps) for x in values]
-    raise ValueError(f"{ast.unparse(node)!r} is no arithmetic of numbers and lists")
+    raise ValueError(f"{ast.unparse(node)!r} is not arithmetic of numbers and lists")
 
 
 def _number(value: Any) -> float:
     # a list times a large number would take all memory
     if not isinstance(value, (int, float)) or abs(value) > _LARGEST:
-        raise ValueError(f"{str(value)[:40]} is no number up to {_LARGEST:g}")
+        raise ValueError(f"{str(value)[:40]} is not a number up to {_LARGEST:g}")
     return value
 
 
 def _loop_name(loop: ast.comprehension) -> str:
     if not isinstance(loop.target, ast.Name):
-        raise ValueError(f"{ast.unparse(loop.target)!r} is not one name")
+        raise ValueError(f"{ast.unparse(loop.target)!r} is not a single loop variable")
     return loop.target.id

@@ -1,4 +1,4 @@
-"""What every problem with a config raises."""
+"""The error of an invalid config."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from fbnetv3.errors import FBNetError
 
 
 class ConfigError(FBNetError):
-    """A config names an unknown key, a value of the wrong type, or a file that can't be read."""
+    """A config has an unknown key, an invalid value, or a file that cannot be read."""

@@ -1,4 +1,4 @@
-"""Config files: yaml of plain values, over the files that ``_BASE_`` names."""
+"""Reading config files: yaml of plain values, merged over the files that ``_BASE_`` names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 class _Loader(PlainLoader):
-    """Plain values, and the arithmetic that detectron2's own RetinaNet configs hold in a tag."""
+    """Reads plain values, and the arithmetic that detectron2's RetinaNet configs have in a tag."""
 
     def computed(self, node: yaml.SequenceNode) -> Any:
-        """Computes ``!!python/object/apply:eval ["[2 * x for x in [1, 2]]"]``."""
+        """Evaluates ``!!python/object/apply:eval ["[2 * x for x in [1, 2]]"]``."""
         (text,) = self.construct_sequence(node)
         return evaluate(str(text))
 
@@ -29,26 +29,26 @@ _Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.co
 
 
 def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Reads a yaml and merges it over its ``_BASE_`` files (one name or a list of names).
+    """Reads a config file and merges it over its ``_BASE_`` files (one name or a list of names).
 
     Args:
-        path: the file.
-        seen: the files that led to it.
+        path: The file.
+        seen: Files whose ``_BASE_`` led to it.
 
     Raises:
-        ConfigError: a file can't be read, is no safe yaml or of another version, or the
-            ``_BASE_`` go round in a circle.
+        ConfigError: A file cannot be read, is not yaml of plain values, has another VERSION, or is
+            its own ``_BASE_``, directly or by way of other files.
     """
     if path.resolve() in seen:
-        raise ConfigError(f"_BASE_ goes round in a circle at {path}")
+        raise ConfigError(f"{path} is its own _BASE_, directly or by way of other files")
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (YamlError, ValueError) as error:
-        raise ConfigError(f"{path} is no yaml that can be read safely: {error}") from error
+        raise ConfigError(f"{path} is not a yaml file that can be read safely: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no KEY: VALUE pairs")
+        raise ConfigError(f"{path} has no KEY: VALUE pairs")
     merged: dict[str, Any] = {}
     for base in _base_names(values.pop("_BASE_", []), path):
         _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
@@ -59,39 +59,38 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def check_place(key: str, value: str, path: Path, where: str | None) -> None:
-    """Checks that a config file, perhaps of others, has only places near it written to.
+    """Checks that a config file, which is untrusted, names no distant place to write to.
+
+    Only the command line may name a place that is neither below the folder of the config file nor
+    below the current folder, or a network address.
 
     Args:
-        key: of the value.
-        value: as the file states it.
-        path: of the config file.
-        where: the folder or file that the value stands for, "" for none; None: it is an address.
+        key: Key of the config.
+        value: Its value in the file.
+        path: The config file.
+        where: Folder or file that the value means, "" for the current folder; None for an address.
 
     Raises:
-        ConfigError: it is neither below the file's folder nor below the current one, or it is an
-            address: these only the command line may give.
+        ConfigError: The file may not name this place.
     """
     allowed = (Path.cwd().resolve(), path.resolve().parent)
-    if where is not None and any(Path(where).resolve().is_relative_to(it) for it in allowed):
+    if where is not None and any(Path(where).resolve().is_relative_to(x) for x in allowed):
         return
     if where is None:
-        why = "is an address; a file may not name one"
+        why = "is a network address, which a config file may not name"
     else:
-        why = (
-            "is neither below the current folder nor below the file's; a file may not write "
-            "elsewhere"
-        )
-    words = f"{key} {shlex.quote(value)}"
-    raise ConfigError(f"{path}: {key} {value} {why}, give it as argument: {words}")
+        why = "is neither below the current folder nor below the folder of the config file"
+    argument = f"{key} {shlex.quote(value)}"
+    raise ConfigError(f"{path}: {key} {value} {why}; give it on the command line: {argument}")
 
 
 def check_output_dir(output_dir: str, path: Path) -> None:
-    """Checks OUTPUT_DIR of a config file; see :func:`check_place`."""
+    """Checks that the OUTPUT_DIR of a config file is near the file; see :func:`check_place`."""
     check_place("OUTPUT_DIR", output_dir, path, output_dir)
 
 
 def _find_arch(values: dict[str, Any], folder: Path) -> None:
-    """Makes a MODEL.ARCH that names a yaml beside the config a full path: both can be moved."""
+    """Makes MODEL.ARCH a full path if it names a yaml beside the config: both can be moved."""
     model = values.get("MODEL")
     if not isinstance(model, dict):
         return
@@ -105,10 +104,10 @@ def _base_names(base: Any, path: Path) -> list[Path]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
     for name in names:
-        # else a config could have any file read, or a device that never ends
+        # a config could otherwise make the program read any file, or a device without end
         if not name.endswith(_SUFFIXES):
             raise ConfigError(
-                f"{path}: _BASE_ names {name!r}; allowed: files {' and '.join(_SUFFIXES)}"
+                f"{path}: _BASE_ names {name!r}; allowed: {' and '.join(_SUFFIXES)} files"
             )
     return [Path(name).expanduser() for name in names]
 

@@ -1,4 +1,4 @@
-"""Our keys: defaults and meaning."""
+"""Config keys that this package adds to detectron2's: defaults and meaning."""
 
 from __future__ import annotations
 
@@ -10,83 +10,131 @@ from detectron2.config import get_cfg as detectron_get_cfg
 from fbnetv3 import imagenet
 from fbnetv3.config.node import CfgNode
 
-# Our keys with their defaults and meaning. Where detectron2 has a key for a thing, it is used
-# (SOLVER.BASE_LR, IMS_PER_BATCH, MOMENTUM, WEIGHT_DECAY, WARMUP_FACTOR, AMP.ENABLED,
-# CLIP_GRADIENTS, DATASETS.TRAIN, DATALOADER.NUM_WORKERS, MODEL.WEIGHTS, OUTPUT_DIR, SEED).
+# Key -> (default, meaning). Where detectron2 has a key for something, that key is used:
+# SOLVER.BASE_LR, IMS_PER_BATCH, MOMENTUM, WEIGHT_DECAY, WARMUP_FACTOR, AMP.ENABLED, CLIP_GRADIENTS,
+# DATASETS.TRAIN, DATALOADER.NUM_WORKERS, MODEL.WEIGHTS, OUTPUT_DIR, SEED.
 KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.ARCH": (
         "fbnetv3_a",
-        "network: a name of list_models(), torchvision/NAME, timm/NAME, or an arch yaml",
+        "network: a name of list_models(), torchvision/NAME, timm/NAME, or the path of a yaml",
     ),
     "MODEL.ARCH_VARIANT": (
         "",
-        "'' as published; 'aligned' (k // 2 paddings) or 'low_resolution' (paper 4.3, CIFAR)",
+        (
+            "'' for the network as published, 'aligned' (paddings of k // 2) or 'low_resolution' "
+            "(smaller strides for small images, paper 4.3: CIFAR)"
+        ),
     ),
-    "MODEL.WIDTH": (1.0, "channel multiplier of the network"),
-    "MODEL.DEPTH": (1.0, "multiplier of the blocks per stage"),
-    "MODEL.NUM_CLASSES": (0, "classes of the classifier; 0: as many as the training set has"),
-    "MODEL.DROP_RATE": (0.0, "dropout before the classifier (p in the paper's Table 7)"),
-    "MODEL.DROP_PATH_RATE": (0.0, "stochastic depth of the last block (d in Table 7)"),
+    "MODEL.WIDTH": (1.0, "factor by which the numbers of channels are multiplied"),
+    "MODEL.DEPTH": (1.0, "factor by which the number of blocks in each stage is multiplied"),
+    "MODEL.NUM_CLASSES": (0, "outputs of the network; 0: as many as the data set has classes"),
+    "MODEL.DROP_RATE": (
+        0.0,
+        "dropout probability before the classifier (p in the paper's Table 7)",
+    ),
+    "MODEL.DROP_PATH_RATE": (
+        0.0,
+        (
+            "stochastic depth: probability of dropping the last block, less for earlier blocks "
+            "(d in Table 7)"
+        ),
+    ),
     "MODEL.ARCH_NORM": (
         "BN",
-        "detectors on FBNets: 'BN', or 'FrozenBN' for the loaded statistics as constants",
+        "norms of an FBNet in a detector: 'BN' is trained, 'FrozenBN' keeps the loaded statistics",
     ),
-    "MODEL.SYNC_BN": (True, "synchronise batch norm over processes (paper A.3)"),
-    "MODEL_EMA.ENABLED": (True, "keep an exponential moving average of the weights (A.3, eq. 2)"),
+    "MODEL.SYNC_BN": (
+        True,
+        "compute batch norm statistics over all processes instead of in each (paper A.3)",
+    ),
+    "MODEL_EMA.ENABLED": (
+        True,
+        "keep an exponential moving average of the weights (paper A.3, eq. 2)",
+    ),
     "MODEL_EMA.DECAY": (
         0.99985,
-        "its decay per step; paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO",
+        "decay of that average per step; paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO",
     ),
-    "MODEL_EMA.WARMUP": (False, "begin with (1 + t) / (10 + t) at step t, for short runs"),
-    "SOLVER.OPTIMIZER": ("rmsprop", "'rmsprop' (TensorFlow form: alpha 0.9, eps 1e-3) or 'sgd'"),
+    "MODEL_EMA.WARMUP": (
+        False,
+        "use a decay of at most (1 + t) / (10 + t) at step t, for short trainings",
+    ),
+    "SOLVER.OPTIMIZER": (
+        "rmsprop",
+        "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3) or 'sgd'",
+    ),
     "SOLVER.REFERENCE_BATCH": (
         256,
         (
-            "images a step that BASE_LR is meant for: lr = BASE_LR * IMS_PER_BATCH / this; "
-            "detectors' iterations and EMA decay follow too, unless it is 0"
+            "images per step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH / "
+            "REFERENCE_BATCH. Detectors scale iterations and EMA decay as well; 0 turns that off"
         ),
     ),
     "SOLVER.MAX_EPOCHS": (
         400.0,
-        "length of the schedule; 0: SOLVER.MAX_ITER counts (for detectors STEPS, WARMUP_ITERS too)",
+        (
+            "length of the training in epochs; 0: SOLVER.MAX_ITER iterations (and for detectors "
+            "STEPS and WARMUP_ITERS count too)"
+        ),
     ),
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),
-    "SOLVER.WARMUP_EPOCHS": (5.0, "linear warm-up, counted in MAX_EPOCHS"),
-    "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing, in [0, 1)"),
-    "SOLVER.CHECKPOINT_EPOCHS": (1.0, "checkpoint period; 0: SOLVER.CHECKPOINT_PERIOD iterations"),
-    "SOLVER.KEEP_CHECKPOINTS": (2, "how many checkpoints are kept"),
-    "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and the log"),
-    "INPUT.RESOLUTION": (0, "pixels a side of network inputs; 0: the network's own"),
-    "INPUT.RESIZE": (0, "evaluation: shorter side before the center crop; 0: RESOLUTION / 0.875"),
-    "INPUT.INTERPOLATION": ("bilinear", "evaluation resize: 'bilinear' or 'bicubic'"),
+    "SOLVER.WARMUP_EPOCHS": (5.0, "epochs of linear lr warm-up, which are part of MAX_EPOCHS"),
+    "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing of the loss; in [0, 1)"),
+    "SOLVER.CHECKPOINT_EPOCHS": (
+        1.0,
+        "epochs between checkpoints; 0: SOLVER.CHECKPOINT_PERIOD iterations",
+    ),
+    "SOLVER.KEEP_CHECKPOINTS": (2, "number of newest checkpoints that are kept"),
+    "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and of the log"),
+    "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's own"),
+    "INPUT.RESIZE": (
+        0,
+        "evaluation: length of the shorter side before the center crop; 0: RESOLUTION / 0.875",
+    ),
+    "INPUT.INTERPOLATION": ("bilinear", "resizing in an evaluation: 'bilinear' or 'bicubic'"),
     "INPUT.TRAIN_CROP": (
         "resized",
-        "'resized': random area and aspect (ImageNet); 'padded': shifts (CIFAR); 'none'",
+        (
+            "training crop: 'resized' (random area and aspect ratio, ImageNet), 'padded' (random "
+            "shift, CIFAR) or 'none'"
+        ),
     ),
-    "INPUT.TRAIN_FLIP": (True, "mirror training images at random"),
-    "INPUT.AUTO_AUGMENT": ("none", "'none', or AutoAugment's policy of 'imagenet' or 'cifar10'"),
-    "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: off"),
-    "INPUT.MEAN": (list(imagenet.MEAN), "RGB mean of pixels scaled to 0..1"),
-    "INPUT.STD": (list(imagenet.STD), "RGB standard deviation of pixels scaled to 0..1"),
+    "INPUT.TRAIN_FLIP": (True, "flip training images horizontally at random"),
+    "INPUT.AUTO_AUGMENT": (
+        "none",
+        "AutoAugment's policy for training images: 'none', 'imagenet' or 'cifar10'",
+    ),
+    "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: no mixup"),
+    "INPUT.MEAN": (list(imagenet.MEAN), "RGB mean of pixels in 0..1, subtracted from images"),
+    "INPUT.STD": (list(imagenet.STD), "RGB standard deviation of pixels in 0..1, images' divisor"),
     "DATASETS.COCO": (
         [],
-        "detection sets of one's own, [[name, json, image folder], ...]; also below FBNETV3_DATA",
+        (
+            "your own detection data sets, [[name, json, image folder], ...]; paths may be "
+            "relative to the folder FBNETV3_DATA"
+        ),
     ),
     "DATA.CHECK_IMAGES": (
         True,
-        "detection: decode every image before training, which finds truncated ones; else headers",
+        (
+            "detection: decode every image before the training, which detects truncated files; "
+            "otherwise only their headers are read"
+        ),
     ),
-    "DATA.SKIP_BROKEN": (False, "count and leave out unreadable images instead of stopping"),
-    "DATA.TRAIN_LIMIT": (0, "train on a stratified part of so many images; 0: all"),
-    "TEST.EVAL_EPOCHS": (1.0, "evaluation period; 0: TEST.EVAL_PERIOD iterations"),
-    "TEST.BATCH_SIZE": (128, "images a step of the evaluation, over all processes"),
+    "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),
+    "DATA.TRAIN_LIMIT": (
+        0,
+        "number of training images to use, with the same share of each class; 0: all",
+    ),
+    "TEST.EVAL_EPOCHS": (1.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD iterations"),
+    "TEST.BATCH_SIZE": (128, "images per step of an evaluation, over all processes"),
     "TEST.COCO_EVALUATOR": (
         "faster",
-        "'faster' (faster-coco-eval) or 'pycocotools'; equal numbers",
+        "'faster' (faster-coco-eval) or 'pycocotools'; both compute the same numbers",
     ),
 }
 
-# Where detectron2's default does not suit a classifier
+# detectron2's keys with other defaults, which suit classifiers
 _CHANGED_DEFAULTS: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": "ImageClassifier",
     "MODEL.DEVICE": "auto",
@@ -103,7 +151,7 @@ _CHANGED_DEFAULTS: dict[str, Any] = {
 
 
 def get_cfg() -> CfgNode:
-    """Returns the default config: detectron2's tree, our keys, and defaults for classifiers."""
+    """Returns the default config: detectron2's keys and :data:`KEYS`, for a classifier."""
     cfg = CfgNode(detectron_get_cfg())
     cfg.set_new_allowed(True)
     for full_key, (value, _) in KEYS.items():

@@ -1,4 +1,4 @@
-"""A node of the config tree that refuses unknown keys and values of other types."""
+"""A node of the config tree that refuses unknown keys and values of a wrong type."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fbnetv3.errors import did_you_mean
 
 
 class CfgNode(DetectronCfgNode):
-    """detectron2's node, made strict.
+    """detectron2's node with strict keys and types.
 
-    Unknown keys fail with the nearest valid one, whether they come from a file, the command line
-    or an assignment in code; values must have the type of the default (an int is taken where a
-    float is meant); yaml is read with the safe loader only. ``set_new_allowed(True)`` opens a
-    node for keys of one's own.
+    An unknown key raises a ConfigError that suggests the nearest key, whether it comes from a file,
+    from the command line or from an assignment in code. A value must have the type of the default;
+    an int is accepted for a float. Yaml is read with the safe loader only. New keys can be added
+    after ``set_new_allowed(True)``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -28,16 +28,16 @@ class CfgNode(DetectronCfgNode):
     def __setitem__(self, name: str, value: Any) -> None:
         if self.is_frozen():
             raise ConfigError(
-                f"the config is frozen, {name} can't become {value!r}; clone() and defrost() it"
+                f"the config is frozen: cannot set {name} to {value!r}; clone and defrost it first"
             )
         if name in self:
             value = self._checked(name, value, name)
         elif not self.is_new_allowed():
-            raise ConfigError(f"no config key {name}{_nearest_key(self, (), name)}")
+            raise ConfigError(f"unknown config key {name}{_nearest_key(self, (), name)}")
         super().__setitem__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # else a copy would be filled through __setitem__, into nodes that are frozen or closed
+        # copy and pickle would otherwise fill nodes by __setitem__, which fails if they are frozen
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
 
     def _checked(self, name: str, value: Any, key: str) -> Any:
@@ -48,11 +48,15 @@ class CfgNode(DetectronCfgNode):
         return value
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merges a yaml file and the files named by its ``_BASE_``, which its own keys override.
+        """Merges a yaml file, after the files that its ``_BASE_`` names.
+
+        Args:
+            cfg_filename: Path of the file.
+            allow_unsafe: Must be False; the argument is there for detectron2.
 
         Raises:
-            ConfigError: the file is missing or no yaml, or has unknown keys or wrong types;
-                or ``allow_unsafe`` is asked for, which is never done.
+            ConfigError: The file is missing or not yaml, or has unknown keys or values of a wrong
+                type, or ``allow_unsafe`` is True.
         """
         _refuse_unsafe(allow_unsafe)
         values = load_yaml(Path(cfg_filename))
@@ -63,31 +67,35 @@ class CfgNode(DetectronCfgNode):
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
-        """Reads a yaml as :meth:`merge_from_file` does; fvcore's would unpickle where asked to.
+        """Reads a yaml file and its ``_BASE_`` files with the safe loader, unlike fvcore's method.
+
+        Args:
+            filename: Path of the file.
+            allow_unsafe: Must be False; the argument is there for detectron2.
 
         Raises:
-            ConfigError: see there.
+            ConfigError: The file cannot be read, or ``allow_unsafe`` is True.
         """
         _refuse_unsafe(allow_unsafe)
         return load_yaml(Path(filename))
 
     @classmethod
     def load_cfg(cls, cfg_file_obj_or_str: Any) -> CfgNode:
-        """Is refused: yacs would run a ``.py`` file.
+        """Always fails: yacs' method of this name runs ``.py`` files.
 
         Raises:
-            ConfigError: always.
+            ConfigError: Always.
         """
-        raise ConfigError("load_cfg of yacs runs .py files; read a yaml by merge_from_file")
+        raise ConfigError("load_cfg would run .py files; read yaml files with merge_from_file")
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Merges another tree, or the part of one."""
+        """Merges another tree of keys and values, or a part of one."""
         self._merge(cfg_other, ())
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are read as Python literals."""
+        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals."""
         if len(cfg_list) % 2:
-            raise ConfigError(f"overrides come in pairs KEY VALUE; {cfg_list[-1]!r} has no value")
+            raise ConfigError(f"the config key {cfg_list[-1]!r} has no value; give KEY VALUE pairs")
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
             nested: Any = value
             for part in reversed(str(key).split(".")):
@@ -101,7 +109,9 @@ class CfgNode(DetectronCfgNode):
                 if self.is_new_allowed():
                     self[key] = self._decode_cfg_value(value)
                     continue
-                raise ConfigError(f"no config key {full_key}{_nearest_key(self, path, str(key))}")
+                raise ConfigError(
+                    f"unknown config key {full_key}{_nearest_key(self, path, str(key))}"
+                )
             value = self._decoded(value, self[key])
             if isinstance(self[key], CfgNode) and isinstance(value, Mapping):
                 self[key]._merge(value, (*path, key))
@@ -111,9 +121,9 @@ class CfgNode(DetectronCfgNode):
     def _decoded(self, value: Any, default: Any) -> Any:
         try:
             decoded = self._decode_cfg_value(value)
-        except (MemoryError, RecursionError):  # of Python's parser: brackets in brackets in ...
+        except (MemoryError, RecursionError):  # Python's parser fails on deeply nested brackets
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
-        # OUTPUT_DIR 2024 is a name, no number
+        # the 2024 of OUTPUT_DIR 2024 is a name and not a number
         is_name = isinstance(default, str) and isinstance(decoded, (int, float))
         return value if is_name and isinstance(value, str) else decoded
 
@@ -121,27 +131,28 @@ class CfgNode(DetectronCfgNode):
         return self.dump()
 
 
+# Types of the default -> other types that are converted to it
 _LIKE: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,), list: (tuple,)}
 
 
 def _coerce(value: Any, default: Any, key: str) -> Any:
     """Returns ``value`` in the type of ``default``, or raises a ConfigError that names the key."""
-    wanted = type(default)
+    kind = type(default)
     if default is None:
         return value
-    if type(value) is wanted and not isinstance(default, (list, tuple)):
+    if type(value) is kind and not isinstance(default, (list, tuple)):
         return value
-    if wanted is str and isinstance(value, Path):
+    if kind is str and isinstance(value, Path):
         return str(value)
-    if wanted in (tuple, list) and isinstance(value, str):
+    if kind in (tuple, list) and isinstance(value, str):
         value = [value]
-    if type(value) in (wanted, *_LIKE.get(wanted, ())) and _are_alike(value, default):
-        return wanted(value)
-    raise ConfigError(f"{key} takes a {wanted.__name__} (as {default!r}), not {value!r}")
+    if type(value) in (kind, *_LIKE.get(kind, ())) and _has_numbers_like(value, default):
+        return kind(value)
+    raise ConfigError(f"{key} takes a {kind.__name__} such as {default!r}, not {value!r}")
 
 
-def _are_alike(value: Any, default: Any) -> bool:
-    """Whether a list has only numbers where the default has."""
+def _has_numbers_like(value: Any, default: Any) -> bool:
+    """Returns False for a list with something else than numbers, if the default is of numbers."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))
@@ -153,7 +164,7 @@ def _is_number(value: Any) -> bool:
 
 def _refuse_unsafe(allow_unsafe: bool) -> None:
     if allow_unsafe:
-        raise ConfigError("configs are read with the safe yaml loader only; drop allow_unsafe")
+        raise ConfigError("configs are read with the safe yaml loader only; omit allow_unsafe")
 
 
 def _rebuilt(kind: type[CfgNode], items: Mapping[str, Any], flags: Mapping[str, Any]) -> CfgNode:
@@ -164,15 +175,15 @@ def _rebuilt(kind: type[CfgNode], items: Mapping[str, Any], flags: Mapping[str, 
 
 
 def _nearest_key(node: CfgNode, path: tuple[str, ...], key: str) -> str:
-    here = did_you_mean(key, node)
-    if here:
-        return here
-    inside = ".".join(path) or "the group"
-    return f"; {inside} has {', '.join(sorted(node))}"
+    suggestion = did_you_mean(key, node)
+    if suggestion:
+        return suggestion
+    group = ".".join(path) or "the group"
+    return f"; {group} has {', '.join(sorted(node))}"
 
 
 def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yields ``("SOLVER.BASE_LR", value)`` for every leaf of the tree."""
+    """Yields the full key and the value of every leaf, such as ``("SOLVER.BASE_LR", 0.026)``."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from iter_keys(value, (*path, key))
@@ -181,7 +192,7 @@ def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def get_value(cfg: CfgNode, full_key: str) -> Any:
-    """Returns ``cfg.SOLVER.BASE_LR`` for ``"SOLVER.BASE_LR"``."""
+    """Returns the value of a full key, such as ``"SOLVER.BASE_LR"``."""
     node: Any = cfg
     for part in full_key.split("."):
         node = node[part]

@@ -1,4 +1,4 @@
-"""Ranges of the numbers in a training's config."""
+"""Allowed ranges of a config's numbers; those of the recipe are in :mod:`fbnetv3.recipe`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 
 from fbnetv3.config import CfgNode, ConfigError, get_value
 
-_LARGEST_SEED = 2**64 - 1  # that torch takes
+_LARGEST_SEED = 2**64 - 1  # limit of torch.manual_seed
+# Key -> smallest and largest value
 _RANGES: dict[str, tuple[float, float]] = {
+    "TEST.BATCH_SIZE": (1, math.inf),
     "TEST.EVAL_EPOCHS": (0, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),
     "SOLVER.CHECKPOINT_EPOCHS": (0, math.inf),
@@ -21,10 +23,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_numbers(cfg: CfgNode) -> None:
-    """Refuses numbers of the loop (periods, workers, the seed) that can't be meant.
+    """Checks the numbers of the training loop and the evaluation: periods, workers, seed etc.
 
     Raises:
-        ConfigError: one is out of its range.
+        ConfigError: A number is out of its range.
     """
     for key, (low, high) in _RANGES.items():
         value = get_value(cfg, key)

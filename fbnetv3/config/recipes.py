@@ -1,4 +1,4 @@
-"""Between a config, which describes a run, and the Recipe that it holds."""
+"""The recipe that a config describes, and the config keys that describe a recipe."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.node import CfgNode, get_value
 from fbnetv3.recipe import Recipe, RecipeError
 
+# Field of Recipe -> config key
 _RECIPE_KEYS = {
     "optimizer": "SOLVER.OPTIMIZER",
     "lr": "SOLVER.BASE_LR",
@@ -37,27 +38,31 @@ _RECIPE_KEYS = {
 def recipe_from_config(
     cfg: CfgNode, iters_per_epoch: int | None = None, **overrides: Any
 ) -> Recipe:
-    """Makes the Recipe that a config describes.
+    """Returns the recipe that a config describes.
 
     Args:
-        cfg: a config.
-        iters_per_epoch: needed where SOLVER.MAX_EPOCHS is 0 and SOLVER.MAX_ITER counts.
-        overrides: fields of the recipe that follow from more than one key.
+        cfg: Config of a training.
+        iters_per_epoch: Steps per epoch; only needed where SOLVER.MAX_EPOCHS is 0, so that the
+            length is SOLVER.MAX_ITER.
+        overrides: Fields of the recipe to set to other values than the config's.
 
     Raises:
-        ConfigError: a value is out of its range, the length can't be told, or CLIP_GRADIENTS asks
-            for another type than norm.
+        ConfigError: A value is out of its range, ``iters_per_epoch`` is missing, or
+            SOLVER.CLIP_GRADIENTS does not clip by the 2-norm.
     """
     values = {field: get_value(cfg, key) for field, key in _RECIPE_KEYS.items()}
     if cfg.SOLVER.MAX_EPOCHS == 0:
         if iters_per_epoch is None:
-            raise ConfigError("SOLVER.MAX_EPOCHS is 0: the length in epochs needs the data set")
+            raise ConfigError(
+                "SOLVER.MAX_EPOCHS is 0, but the steps per epoch are unknown here; set it"
+            )
         values["epochs"] = cfg.SOLVER.MAX_ITER / iters_per_epoch
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED:
         if clip.CLIP_TYPE != "norm" or clip.NORM_TYPE != 2.0:
             raise ConfigError(
-                "SOLVER.CLIP_GRADIENTS clips by the 2-norm: set CLIP_TYPE norm and NORM_TYPE 2.0"
+                "SOLVER.CLIP_GRADIENTS can only clip by the 2-norm: set CLIP_TYPE norm and "
+                "NORM_TYPE 2.0"
             )
         values["clip_grad_norm"] = clip.CLIP_VALUE
     try:
@@ -67,13 +72,13 @@ def recipe_from_config(
 
 
 def _in_config_keys(message: str) -> str:
-    """Names the config's keys where a message names the fields of a recipe."""
+    """Replaces the names of a recipe's fields in a message by config keys."""
     keys = {**_RECIPE_KEYS, "clip_grad_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"}
     return re.sub(r"(?:recipe )?\b(\w+)=", lambda m: f"{keys.get(m[1], m[1])}=", message)
 
 
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
-    """Returns ``{"SOLVER.BASE_LR": ...}``: the keys that make a config describe ``recipe``."""
+    """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe."""
     values = {key: getattr(recipe, field) for field, key in _RECIPE_KEYS.items()}
     values["SOLVER.CLIP_GRADIENTS.ENABLED"] = recipe.clip_grad_norm > 0
     if recipe.clip_grad_norm > 0:

@@ -14,18 +14,24 @@ from fbnetv3.detection import backbone as _backbone  # noqa: F401 - registers th
 def build_detector(
     cfg: CfgNode, classes: list[str], device: torch.device
 ) -> tuple[nn.Module, CfgNode]:
-    """Builds detectron2's meta-architecture for the classes, in channels_last.
+    """Builds a meta-architecture of detectron2, in the channels-last memory format.
+
+    Args:
+        cfg: Config of a detector.
+        classes: Class names of the data.
+        device: Device of the detector.
 
     Returns:
-        The model in training mode, and the config with the number of classes filled in.
+        The detector in training mode, and the config with the number of classes filled in.
 
     Raises:
-        ConfigError: detectron2 lacks the architecture, or MODEL.NUM_CLASSES is another number.
+        ConfigError: The meta-architecture or the backbone is unknown, or MODEL.NUM_CLASSES is not
+            the number of classes.
     """
     if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
         raise ConfigError(
-            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, the data has {len(classes)} classes; "
-            "set it to 0 to follow the data"
+            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but the data has {len(classes)} "
+            "classes; set it to 0 to use that number"
         )
     full = cfg.clone()
     full.defrost()
@@ -43,21 +49,23 @@ def build_detector(
     return model.to(memory_format=torch.channels_last), full
 
 
-def settle_focal_loss(device: torch.device) -> None:
-    """Calls RetinaNet's focal loss once with gradients.
+def warm_up_focal_loss(device: torch.device) -> None:
+    """Calls RetinaNet's focal loss and its gradient once.
 
-    TorchScript runs a function's first call unoptimised and the later ones by formulas of its own,
-    whose gradients round differently: the first step of each process would, and a run that was
-    killed and resumed would not be the undisturbed one bit for bit.
+    TorchScript runs the first call of a function unoptimised, and later calls with other formulas,
+    whose gradients are rounded differently. Without this call the first step of each process would
+    be rounded differently, and a run that was killed and resumed would not have the same bits as an
+    undisturbed one.
 
     Args:
-        device: of the training; TorchScript optimises for what it saw first.
+        device: Device of the training; TorchScript optimises for the device of the first call.
     """
     logits = torch.zeros(2, 2, device=device, requires_grad=True)
     truth = torch.zeros_like(logits)
     sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
 
 
-def _network_name(cfg: CfgNode) -> str:
+def network_name(cfg: CfgNode) -> str:
+    """Returns meta-architecture and backbone, such as ``RetinaNet on fbnetv3_a0``."""
     name = cfg.MODEL.ARCH if "fbnet" in cfg.MODEL.BACKBONE.NAME else f"R-{cfg.MODEL.RESNETS.DEPTH}"
     return f"{cfg.MODEL.META_ARCHITECTURE} on {name}"

@@ -1,4 +1,4 @@
-"""From names in a config to data sets."""
+"""Detection data sets by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fbnetv3.weights.download import cache_dir
 
 _log = logging.getLogger("fbnetv3")
 
-# name -> annotations and images, below FBNETV3_DATA
+# Name -> annotation file and image folder, relative to the folder FBNETV3_DATA
 _UNDER_DATA_ROOT = {
     f"{name}_{split}": (f"{name}/annotations/instances_{split}.json", f"{name}/images")
     for name, splits in (("bccd", ("train", "val", "test")), ("coco_subset", ("train", "val")))
@@ -28,7 +28,7 @@ _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 
 def list_detection_datasets() -> list[str]:
-    """Returns the built-in names; detectron2's catalog has more, as ``coco_2017_train``."""
+    """Returns the built-in names; detectron2's catalog has others, such as ``coco_2017_train``."""
     return sorted([*_SCENES, *_UNDER_DATA_ROOT])
 
 
@@ -36,48 +36,51 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
     """Opens a data set.
 
     Args:
-        name: of DATASETS.COCO, a built-in one, or one of detectron2's catalog that has COCO
-            annotations (``coco_2017_train``; its folder is the variable DETECTRON2_DATASETS).
-        cfg: for DATASETS.COCO.
+        name: Name of an entry of DATASETS.COCO, of a built-in data set, or of a data set with COCO
+            annotations in detectron2's catalog (such as ``coco_2017_train``, below the folder in
+            the environment variable DETECTRON2_DATASETS).
+        cfg: Config with DATASETS.COCO.
 
     Raises:
-        DataError: the name is unknown, or the data set is missing or wrong.
+        ConfigError: DATASETS.COCO is malformed.
+        DataError: The name is unknown, or the data set is missing or invalid.
     """
-    own = _own(cfg)
-    if name in own:
-        return read_coco(name, *own[name])
+    from_config = _datasets_coco(cfg)
+    if name in from_config:
+        return read_coco(name, *from_config[name])
     if name in _SCENES:
         return read_coco(name, *make_scenes(scenes_folder(cache_dir()), _SCENES[name]))
     if name in _UNDER_DATA_ROOT:
         return read_coco(name, *(_under_data_root(name, p) for p in _UNDER_DATA_ROOT[name]))
-    found = _in_catalog(name)
-    if found is None:
-        known = [*own, *list_detection_datasets(), "coco_2017_train", "coco_2017_val"]
+    paths = _in_catalog(name)
+    if paths is None:
+        known = [*from_config, *list_detection_datasets(), "coco_2017_train", "coco_2017_val"]
         raise DataError(
-            f"no detection data set {name!r}{did_you_mean(name, known)}; register your own by "
+            f"unknown detection data set {name!r}{did_you_mean(name, known)}; add your own with "
             "DATASETS.COCO [[name, json, image folder], ...]"
         )
-    return read_coco(name, *found)
+    return read_coco(name, *paths)
 
 
-def _own(cfg: CfgNode) -> dict[str, tuple[Path, Path]]:
-    found: dict[str, tuple[Path, Path]] = {}
+def _datasets_coco(cfg: CfgNode) -> dict[str, tuple[Path, Path]]:
+    """Returns annotation file and image folder by the names in DATASETS.COCO."""
+    datasets: dict[str, tuple[Path, Path]] = {}
     for entry in cfg.DATASETS.COCO:
         is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
         if not is_triple or not all(isinstance(part, str) for part in entry):
             raise ConfigError(
-                f"DATASETS.COCO holds {entry!r}; each entry is [name, json, image folder]"
+                f"DATASETS.COCO holds {entry!r}; each entry must be [name, json, image folder]"
             )
         name, *paths = entry
-        if name in found:
-            raise ConfigError(f"DATASETS.COCO names {name!r} twice")
+        if name in datasets:
+            raise ConfigError(f"DATASETS.COCO has the name {name!r} twice")
         json_file, folder = (_located(path) for path in paths)
-        found[name] = json_file, folder
-    return found
+        datasets[name] = json_file, folder
+    return datasets
 
 
 def _located(path: str) -> Path:
-    """Returns the path below FBNETV3_DATA where it is there, else as it is."""
+    """Returns the path below FBNETV3_DATA if it exists, and otherwise the path itself."""
     given, root = Path(path).expanduser(), os.environ.get(DATA_ROOT_ENV)
     below = Path(root, path) if root and not given.is_absolute() else given
     return below if below.exists() else given
@@ -86,7 +89,7 @@ def _located(path: str) -> Path:
 def _under_data_root(name: str, path: str) -> Path:
     root = os.environ.get(DATA_ROOT_ENV)
     if not root:
-        raise DataError(f"{name}: set {DATA_ROOT_ENV} to the folder that holds {path}")
+        raise DataError(f"{name}: set {DATA_ROOT_ENV} to the folder that contains {path}")
     return Path(root, path)
 
 
@@ -98,34 +101,52 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
     metadata: Any = MetadataCatalog.get(name)
     files = (metadata.get("json_file"), metadata.get("image_root"))
     if not all(files):
-        raise DataError(f"{name}: detectron2's catalog has no COCO annotations for it")
+        raise DataError(f"{name}: it has no COCO annotations in detectron2's catalog")
     return Path(str(files[0])), Path(str(files[1]))
 
 
 def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
-    """Opens and checks the training and the validation set.
+    """Opens and checks DATASETS.TRAIN and DATASETS.TEST.
+
+    Images without a box are left out of the training set if DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    is set.
 
     Raises:
-        DataError: something in them is wrong, or they have different classes.
+        ConfigError: DATASETS.TRAIN or TEST does not name one data set.
+        DataError: A data set cannot be opened, or the two have different classes.
     """
-    train_set, test_set = _opened(cfg, "TRAIN"), _opened(cfg, "TEST")
+    train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
     if train_set.classes != test_set.classes:
         raise DataError(
             f"{train_set.name} has the classes {some(train_set.classes)}, {test_set.name} has "
-            f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same"
+            f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same classes"
         )
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        kept = [r for r in train_set.records if any(not a["iscrowd"] for a in r["annotations"])]
-        if not kept:
-            raise DataError(f"{train_set.name}: no image has a box to train on")
-        train_set = train_set.replace_records(kept)
+        train_set = _without_empty_images(train_set)
     return train_set, test_set
 
 
-def _opened(cfg: CfgNode, part: str) -> CocoDataset:
-    names = cfg.DATASETS[part]
+def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
+    """Opens and checks DATASETS.TEST.
+
+    Raises:
+        ConfigError: DATASETS.TEST does not name one data set.
+        DataError: The data set cannot be opened.
+    """
+    return _open_dataset(cfg, "TEST")
+
+
+def _without_empty_images(dataset: CocoDataset) -> CocoDataset:
+    kept = [r for r in dataset.records if any(not a["iscrowd"] for a in r["annotations"])]
+    if not kept:
+        raise DataError(f"{dataset.name}: no image has a box to train on")
+    return dataset.replace_records(kept)
+
+
+def _open_dataset(cfg: CfgNode, split: str) -> CocoDataset:
+    names = cfg.DATASETS[split]
     if len(names) != 1:
-        raise ConfigError(f"DATASETS.{part} is {names}; give the name of one data set")
+        raise ConfigError(f"DATASETS.{split} is {names}; it must name one data set")
     dataset = build_detection_dataset(names[0], cfg)
     for note in dataset.notes:
         _log.info("%s: %s", dataset.name, note)

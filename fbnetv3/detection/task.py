@@ -1,4 +1,4 @@
-"""What the loop needs to know of detection: the losses of a batch, the scores of a model."""
+"""The task of object detection: the losses of a batch, the scores of a model."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from fbnetv3.detection.tables import write_class_table
 from fbnetv3.engine.ema import unwrap
 
 Batch = list[dict[str, Any]]
-# RetinaNet divides its losses by a running count of positive anchors, which is no buffer; each rank
-# has its own
-_RUNNING = "loss_normalizer"
+# RetinaNet divides its losses by a running count of positive anchors. It is a plain attribute that
+# no state dict holds, and it differs from rank to rank.
+_NORMALIZER = "loss_normalizer"
 
 
 class DetectionTask:
-    """The losses of a detector of detectron2, and COCO's average precisions of its boxes.
+    """Losses of a detector of detectron2, and COCO's average precision (AP) of its boxes.
 
-    Each evaluation writes ``predictions_raw.png`` (or ``_ema``), the first images with their
-    boxes beside those predicted, and ``ap_per_class.txt``.
+    Each evaluation writes ``predictions_raw.png`` or ``predictions_ema.png``, which shows the first
+    images with their true boxes beside the predicted ones, and ``ap_per_class.txt``.
 
     Args:
-        dataset: that is evaluated.
-        eval_loader: its images on this rank.
-        device: where the network is.
-        folder: of the run; None writes no pictures.
-        amp: autocast to 16 bits on CUDA.
-        progress: whether evaluation shows a bar.
-        backend: the evaluator, see :func:`evaluate_boxes`.
+        dataset: Evaluation set.
+        eval_loader: This rank's share of its images.
+        device: Device of the network.
+        folder: Folder of the run; None writes no files.
+        amp: Whether to use 16-bit autocast; only on CUDA.
+        progress: Whether an evaluation shows a progress bar.
+        backend: COCO evaluator, ``faster`` or ``pycocotools``.
     """
 
     def __init__(
@@ -55,35 +55,37 @@ class DetectionTask:
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp = amp and device.type == "cuda"
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
-        self._running: list[float] = []
+        self._normalizers: list[float] = []  # of every rank
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the losses of a batch, whose sum is to be minimised. All ranks call it."""
+        """Returns the losses of a batch by name. Ranks wait for each other: all must call it."""
         with torch.autocast(self._device.type, enabled=self._amp):
-            found: dict[str, Tensor] = model(batch)
-        value = getattr(unwrap(model), _RUNNING, None)
+            losses: dict[str, Tensor] = model(batch)
+        value = getattr(unwrap(model), _NORMALIZER, None)
         if value is not None:
-            self._running = _of_all_ranks(float(value), self._device)
-        return found
+            self._normalizers = _of_all_ranks(float(value), self._device)
+        return losses
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns RetinaNet's running count of positive anchors of every rank."""
-        return {_RUNNING: self._running} if self._running else {}
+        """Returns RetinaNet's running counts of positive anchors, one per rank."""
+        return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Puts this rank's count back; their mean, where the number of ranks is another."""
-        saved: list[float] = state.get(_RUNNING, [])
+        """Restores this rank's count; with another number of ranks, the mean of the counts."""
+        saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         value = saved[rank] if len(saved) == size else sum(saved) / len(saved)
-        setattr(model, _RUNNING, value)
+        setattr(model, _NORMALIZER, value)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns ``bbox/AP``, ``bbox/AP50`` and so on in percent, over all ranks.
+        """Returns ``bbox/AP``, ``bbox/AP50`` etc. in percent, over all ranks.
 
-        The model is put into evaluation mode meanwhile.
+        Args:
+            model: Detector; it is in evaluation mode during the call, and in its own mode after.
+            weights: Kind of weights the model holds, ``raw`` or ``ema``; part of file names.
         """
         was_training = model.training
         model.eval()
@@ -100,8 +102,8 @@ class DetectionTask:
         return scores[0]
 
     def _detect(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Returns COCO results of this rank's images."""
-        found: list[dict[str, Any]] = []
+        """Detects objects in this rank's images; returns them in COCO's format of results."""
+        results: list[dict[str, Any]] = []
         for batch in track(
             self._loader,
             total=len(self._loader),
@@ -112,8 +114,8 @@ class DetectionTask:
             with torch.autocast(self._device.type, enabled=self._amp):
                 outputs = model(batch)
             for image, output in zip(batch, outputs, strict=True):
-                found += coco_results(image["image_id"], output["instances"], self._dataset)
-        return found
+                results += coco_results(image["image_id"], output["instances"], self._dataset)
+        return results
 
     def _score(self, results: list[dict[str, Any]], weights: str) -> dict[str, float]:
         scores = evaluate_boxes(self._dataset.ground_truth(), results, self._backend)
@@ -129,7 +131,7 @@ class DetectionTask:
 
 
 def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[dict[str, Any]]:
-    """Turns the instances of an image into COCO results."""
+    """Converts the detected instances of an image to COCO's format of results."""
     boxes = instances.pred_boxes.tensor.float().cpu()
     boxes[:, 2:] -= boxes[:, :2]  # x, y, width, height
     columns = (boxes.tolist(), instances.scores.tolist(), instances.pred_classes.tolist())
@@ -147,9 +149,9 @@ def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[di
 def _of_all_ranks(value: float, device: torch.device) -> list[float]:
     if not dist.is_initialized():
         return [value]
-    own = torch.tensor([value], dtype=torch.float64, device=device)
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, own)
+    local = torch.tensor([value], dtype=torch.float64, device=device)
+    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local)
     return [float(part) for part in parts]
 
 
@@ -158,6 +160,6 @@ def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     if not dist.is_initialized():
         return results
     parts: list[Any] = [None] * dist.get_world_size()
-    # all: nccl has no gather of objects
+    # on all ranks, since nccl cannot gather objects on one
     dist.all_gather_object(parts, results)
     return [item for part in parts for item in part] if dist.get_rank() == 0 else None

@@ -1,23 +1,21 @@
-"""Checkpoints that survive a kill at any moment, and weights for exchange."""
+"""Checkpoints that survive a kill at any moment, and exported weights."""
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fbnetv3.engine.rng import capture_rng, restore_rng
+from fbnetv3.config import ConfigError
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
 from fbnetv3.weights.errors import WeightsFileError
@@ -28,17 +26,15 @@ __all__ = [
     "MIGRATIONS",
     "CheckpointError",
     "Checkpointer",
-    "capture_rng",
     "export_weights",
     "load_checkpoint",
-    "read_weights",
-    "restore_rng",
+    "load_model_state",
 ]
 
 FORMAT_VERSION = 1
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
-"""version -> function that turns a state of that version into one of the next."""
+"""Format version -> function that turns a state of that version into one of the next version."""
 
 _NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
@@ -46,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(FBNetError):
-    """A checkpoint or weights file is missing, damaged, foreign, unsafe or of another version."""
+    """A checkpoint is missing, damaged, unsafe, of another program, network or format version."""
 
 
 class Checkpointer:
@@ -54,22 +50,21 @@ class Checkpointer:
 
     A file appears under its name only when it is complete and on disk (``atomic_write``), and
     older ones are removed only after that. A state holds tensors and plain values only, so that
-    it loads with ``weights_only=True``, and has these keys:
+    it loads with ``weights_only=True``. It has these keys:
 
     - ``format_version``, ``iteration``: set by :meth:`save`; iteration is the next one to run
-    - ``model``: state dict
+    - ``model``: state dict of the network
     - ``ema``: ``ModelEMA.state_dict()``, or None
-    - ``optimizer``, ``scheduler``: their state dicts
-    - ``rng``: :func:`capture_rng`
-    - ``data``: where the loader stands (seed; the order follows from it and the iteration)
-    - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: dict or yaml text
-    - ``classes``: names; ``best``: the best metrics so far
+    - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
+    - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
+    - ``data``: seed and steps per epoch; the order of images follows from seed and iteration
+    - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
+    - ``classes``: class names; ``task``: plain values that the task keeps beside tensors
 
     Args:
-        folder: made on the first save.
-        keep: how many of the newest checkpoints stay; >= 1.
-        migrations: version -> function to the next version; this module's by default.
-        on_save: called with each checkpoint that has been written.
+        folder: Folder of the run, made on the first save.
+        keep: Number of newest checkpoints that are kept; at least 1.
+        on_save: Called with the path of each checkpoint that was written.
 
     Raises:
         CheckpointError: ``keep`` is below 1.
@@ -79,29 +74,27 @@ class Checkpointer:
         self,
         folder: str | Path,
         keep: int = 2,
-        migrations: Mapping[int, Migration] | None = None,
         on_save: Callable[[Path], None] | None = None,
     ) -> None:
         if keep < 1:
             raise CheckpointError(f"Checkpointer keep={keep!r} is out of range; allowed: >= 1")
         self.folder = Path(folder)
         self.keep = keep
-        self.migrations = MIGRATIONS if migrations is None else migrations
         self._on_save = on_save
 
     def save(self, state: Mapping[str, Any], iteration: int) -> Path:
         """Writes a checkpoint and removes those beyond the newest ``keep``.
 
         Args:
-            state: tensors and plain values, see the class.
-            iteration: the next one to run; >= 0.
+            state: Tensors and plain values under the keys that the class lists.
+            iteration: Next iteration to run; at least 0.
 
         Returns:
-            The file.
+            The path of the checkpoint.
 
         Raises:
-            CheckpointError: the state holds something that would not load again.
-            WriteError: no space or permission; earlier checkpoints are kept.
+            CheckpointError: The state holds an object that could not be loaded again.
+            WriteError: The disk is full or not writable; earlier checkpoints are kept.
         """
         full = {**state, "format_version": FORMAT_VERSION, "iteration": int(iteration)}
         _require_plain(full, "state")
@@ -114,45 +107,46 @@ class Checkpointer:
         return path
 
     def latest(self) -> Path | None:
-        """Returns the newest complete checkpoint, or None; damaged ones are logged and skipped."""
+        """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped."""
         for _, path in reversed(self._files()):
             damage = _damage(path)
             if damage is None:
                 return path
-            _log.warning("skipped checkpoint %s: it %s", path, damage)
+            _log.warning("skipped the checkpoint %s: it %s", path, damage)
         return None
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Reads a checkpoint to CPU memory, brought to this program's format version.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, no checkpoint of ours, holds code, or
-                has a version that this program can't read.
-        """
-        return load_checkpoint(path, self.migrations)
+        """Reads a checkpoint into CPU memory, as :func:`load_checkpoint` does."""
+        return load_checkpoint(path)
 
     def _files(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
             return []
-        found = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        return sorted((int(match.group(1)), path) for match, path in found if match)
+        matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted((int(match.group(1)), path) for match, path in matches if match)
 
     def _prune(self, saved: Path, iteration: int) -> None:
-        """Removes old checkpoints and what killed runs left; never ``saved``."""
+        """Removes old checkpoints and the leftovers of killed runs, but never ``saved``."""
         files = self._files()
         for _, path in [f for f in files if f[0] <= iteration][: -self.keep]:
             path.unlink(missing_ok=True)
         for _, path in [f for f in files if f[0] > iteration]:
-            if _damage(path):  # else the next resume would stumble over it again
+            if _damage(path):  # every later resume would have to skip it again
                 path.unlink(missing_ok=True)
         for leftover in self.folder.glob(".checkpoint_*.pt.*"):
             leftover.unlink(missing_ok=True)
 
 
-def load_checkpoint(
-    path: str | Path, migrations: Mapping[int, Migration] | None = None
-) -> dict[str, Any]:
-    """Reads one checkpoint file; see :meth:`Checkpointer.load`."""
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint into CPU memory, migrated to this program's format version.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not a checkpoint of this program, holds
+            code, or has a format version that this program cannot read.
+    """
     damage = _damage(Path(path))
     if damage:
         raise CheckpointError(f"cannot load checkpoint {path}: it {damage}; use an earlier one")
@@ -161,22 +155,54 @@ def load_checkpoint(
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"cannot load checkpoint {path}: it holds objects other than tensors and plain values "
-            "(perhaps code), which are never loaded; use a file that this program wrote"
+            "(perhaps code), which are never loaded; give a checkpoint that this program wrote"
         ) from error
-    except Exception as error:  # unpicklers raise anything on what is no pickle
+    except Exception as error:  # on a file that is not a pickle, unpickling raises anything
         raise CheckpointError(
-            f"cannot load checkpoint {path}: it is not a file of torch.save "
-            f"({first_line(error)}); use a file that this program wrote"
+            f"cannot load checkpoint {path}: it was not written by torch.save "
+            f"({first_line(error)}); give a checkpoint that this program wrote"
         ) from error
-    return _migrated(state, path, MIGRATIONS if migrations is None else migrations)
+    return _migrated(state, path)
 
 
-def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration]) -> dict[str, Any]:
+def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Loads the weights of a checkpoint into a model.
+
+    Args:
+        model: The network to load into.
+        state: State of a checkpoint, as :func:`load_checkpoint` returns it.
+        classes: Class names of the data.
+
+    Raises:
+        ConfigError: The checkpoint was trained on other classes.
+        CheckpointError: The checkpoint is of another network.
+    """
+    if list(state["classes"]) != list(classes):
+        raise ConfigError(
+            f"the checkpoint was trained on the classes {_some(state['classes'])}, the data has "
+            f"{_some(classes)}; give the data set it was trained on, or another OUTPUT_DIR"
+        )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        reason = " ".join(lines[1:2] or lines).strip()[:200]
+        raise CheckpointError(
+            f"the checkpoint is of another network than the config's ({reason}); give the "
+            "MODEL and INPUT keys of the run, as in its config.yaml"
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"({len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
     version = state.get("format_version") if isinstance(state, dict) else None
     if type(version) is not int:
         raise CheckpointError(
             f"{path} is not a checkpoint of this program (no format_version); "
-            "bare weights are given as MODEL.WEIGHTS"
+            "give a file of weights alone as MODEL.WEIGHTS"
         )
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -184,18 +210,17 @@ def _migrated(state: Any, path: str | Path, migrations: Mapping[int, Migration])
             "update fbnetv3"
         )
     while version < FORMAT_VERSION:
-        if version not in migrations:
+        if version not in MIGRATIONS:
             raise CheckpointError(
                 f"{path} has format version {version}, older than this program's "
-                f"{FORMAT_VERSION}, and no migration from it is known; "
-                "load it with the release that wrote it"
+                f"{FORMAT_VERSION}, and cannot be migrated; load it with the release that wrote it"
             )
-        state, version = migrations[version](state), version + 1
+        state, version = MIGRATIONS[version](state), version + 1
     return {**state, "format_version": version}
 
 
 def _damage(path: Path) -> str | None:
-    """Returns what is wrong with a file of torch.save (a zip with checksums), or None."""
+    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact."""
     try:
         refuse_packed(path)
         with zipfile.ZipFile(path) as archive:
@@ -203,7 +228,7 @@ def _damage(path: Path) -> str | None:
     except FileNotFoundError:
         return "does not exist"
     except WeightsFileError:
-        return "unpacks to more than it has, which torch.save never writes"
+        return "unpacks to more than its own size, which files of torch.save never do"
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
         return "is cut short or not a checkpoint"
     except OSError as error:
@@ -215,7 +240,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
     try:
         with temporary.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # torch hides the OSError of a failed write in its own
+    except RuntimeError as error:  # of torch, with the OSError of the failed write as its context
         cause = error.__context__
         if isinstance(cause, OSError):
             raise cause from None
@@ -225,7 +250,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
 
 
 def _require_plain(value: Any, where: str) -> None:
-    """Refuses what ``weights_only=True`` would refuse, while the run can still be mended."""
+    """Refuses what ``weights_only=True`` would refuse to load, before it is saved."""
     if isinstance(value, Tensor) or type(value) in _SCALARS:
         return
     if type(value) in (dict, OrderedDict):
@@ -245,17 +270,18 @@ def _require_plain(value: Any, where: str) -> None:
 def export_weights(
     state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
 ) -> None:
-    """Writes weights as safetensors, under the model's names, at once or not at all.
+    """Writes weights as safetensors, completely or not at all.
 
     Args:
-        state_dict: e.g. ``ModelEMA.model_state_dict()``; tied weights are written per name.
-        path: the file, ``.safetensors``.
-        metadata: texts that travel along (arch yaml, classes, normalisation, recipe); ``format``
-            and ``format_version`` are added.
+        state_dict: Tensors by name, such as ``ModelEMA.model_state_dict()``; tied weights are
+            written once per name.
+        path: The ``.safetensors`` file to write.
+        metadata: Texts to store with the weights (arch yaml, classes, normalisation, recipe);
+            ``format`` and ``format_version`` are added.
 
     Raises:
-        CheckpointError: a metadata value is not a text.
-        WriteError: the file can't be written.
+        CheckpointError: A value of the metadata is not a text.
+        WriteError: The file cannot be written.
     """
     for key, value in metadata.items():
         if not isinstance(value, str):
@@ -267,39 +293,3 @@ def export_weights(
     content = safetensors.torch.save(tensors, texts)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads weights from a ``.safetensors`` file or one of our checkpoints; no code is run.
-
-    Returns:
-        State dict and metadata. From a checkpoint: the averaged weights if it has them, and its
-        recipe, config, arch and classes (as json, where they are no texts).
-
-    Raises:
-        CheckpointError: the file is missing, damaged, foreign or of another version.
-    """
-    if Path(path).suffix != ".safetensors":
-        return _weights_of(load_checkpoint(path))
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"cannot load weights {path}: {first_line(error)}; use a complete .safetensors file"
-        ) from error
-    version = metadata.get("format_version", "1")
-    if metadata.get("format") == "fbnetv3" and version != str(FORMAT_VERSION):
-        raise CheckpointError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}"
-        )
-    return weights, metadata
-
-
-def _weights_of(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    averages = (state.get("ema") or {}).get("tensors", {})
-    weights = {k: averages.get(k, v).to(v.dtype) for k, v in state["model"].items()}
-    wanted = ("arch", "classes", "recipe", "config")
-    found = {key: state[key] for key in wanted if state.get(key) is not None}
-    return weights, {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}

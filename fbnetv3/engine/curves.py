@@ -1,4 +1,4 @@
-"""The picture of a training: loss, learning rate, and the scores of raw and averaged weights."""
+"""A plot of a training: loss, learning rate, scores of the raw and the averaged weights."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 
-# a score to draw -> the label of its axis, in order of preference
+# Score -> label of its axis; the first one in the metrics is drawn
 _SCORES = {"val/top1": "top-1 (%)", "bbox/AP": "box AP"}
 
 
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    found = [(row["iteration"] + 1, row[key]) for row in rows if key in row]
-    return [x for x, _ in found], [y for _, y in found]
+    points = [(row["iteration"] + 1, row[key]) for row in rows if key in row]
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: str) -> None:
     for key, name in keys.items():
         x, y = _series(rows, key)
         if x:
-            # few points, as of evaluations, are marked
+            # a few points, such as those of evaluations, are marked
             axes.plot(x, y, label=name, marker="." if len(x) < 100 else None, linewidth=1.2)
     axes.set(xlabel="iteration", ylabel=label)
     axes.grid(alpha=0.3)
@@ -30,13 +30,13 @@ def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: st
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
-    """Draws the curves of a metrics file to a PNG.
+    """Plots a metrics file as a PNG.
 
     Args:
-        metrics: ``metrics.json`` of a run.
-        picture: the PNG to write.
+        metrics: The ``metrics.json`` of a run.
+        picture: The PNG file to write.
     """
-    # the object interface: pyplot would keep state and choose a window system
+    # Matplotlib's object interface: pyplot has global state and may open a window.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Several processes, one model: wrapping it, and batch norm over the whole batch."""
+"""Data-parallel training: wrapping the model, and batch norm over the whole batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class _SyncBatchNorm(NaiveSyncBatchNorm):
-    """detectron2's, which does not count its batches: torch's do, and checkpoints hold it."""
+    """detectron2's, but counting its batches as torch's do: checkpoints hold the count."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.num_batches_tracked is not None:
@@ -23,17 +23,17 @@ class _SyncBatchNorm(NaiveSyncBatchNorm):
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Makes batch norm take its statistics over all processes (paper, A.3).
+    """Replaces batch norm by one that takes its statistics over all processes (paper, A.3).
 
-    On CUDA torch's own; elsewhere detectron2's, which runs on gloo and whose running variance is
-    the biased one (divided by N, not N - 1).
+    On CUDA it is torch's SyncBatchNorm. Elsewhere it is detectron2's, which works with gloo; its
+    running variance is the biased one (divided by N, not N - 1).
 
     Args:
-        model: changed in place.
-        device: where it runs.
+        model: Network, changed in place.
+        device: Device of the network.
 
     Returns:
-        The model.
+        The network.
     """
     if device.type == "cuda":
         return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
@@ -47,48 +47,48 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     synced = _SyncBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-    # the very tensors: an optimizer or average that knows them stays right
+    # the same tensor objects, so that an optimizer or an average that holds them stays valid
     synced._parameters.update(norm._parameters)
     synced._buffers.update(norm._buffers)
     if not norm.affine:
-        # RetinaNet's heads share one scale and shift outside of their norms; detectron2's forward
-        # needs some, and neither parameters nor buffers, which checkpoints would hold, are wanted
+        # RetinaNet's heads share one scale and shift outside of their norms. detectron2's forward
+        # needs a scale and a shift; they are plain attributes, so that no checkpoint holds them.
         del synced._parameters["weight"], synced._parameters["bias"]
         shift = torch.zeros_like(synced.running_mean)
         synced.__dict__.update(weight=torch.ones_like(shift), bias=shift)
     return cast(nn.Module, synced.train(norm.training))
 
 
-def norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
-    """Says over which images the model's batch norms take their statistics in training.
+def batch_norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
+    """Describes over which images the model's batch norms take their statistics in training.
 
     Args:
-        model: after :func:`sync_batch_norm`, where it is asked for.
-        world_size: processes.
-        batch_size: images a step over all processes.
+        model: Network, after :func:`sync_batch_norm` if MODEL.SYNC_BN is set.
+        world_size: Number of processes.
+        batch_size: Images per step over all processes.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
-        return "takes no statistics of a batch"
+        return "none: no layer takes statistics of a batch"
     if world_size == 1:
         return f"over the {batch_size} images of a step"
     if all(isinstance(m, (NaiveSyncBatchNorm, nn.SyncBatchNorm)) for m in norms):
         return f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
-    each = f"{batch_size / world_size:g} images of each of {world_size} processes"
-    return f"over the {each} (MODEL.SYNC_BN False); running statistics are those of rank 0"
+    images = f"{batch_size / world_size:g} images of each of {world_size} processes"
+    return f"over the {images} (MODEL.SYNC_BN False); running statistics are those of rank 0"
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Wraps a model so that gradients are averaged over processes."""
+    """Wraps a model in DistributedDataParallel: gradients are averaged over processes."""
     ids = [device.index or 0] if device.type == "cuda" else None
-    # buffers are equal already: batch norm is synchronised, or BuffersHook sees to them
+    # Buffers are equal on all ranks already, by synchronised batch norm or BroadcastBuffersHook.
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
-class BuffersHook(HookBase):
-    """Gives every rank the buffers of rank 0 after each step.
+class BroadcastBuffersHook(HookBase):
+    """Copies the buffers of rank 0 to every rank after each step.
 
-    Where batch norm is not synchronised, ranks would score and average different models.
+    Without synchronised batch norm, ranks would otherwise score and average different models.
     """
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 
 
 class EMAError(FBNetError):
-    """An average does not fit the model or the state it meets, or is used while swapped in."""
+    """An average does not fit a model or a state, or is used while it is swapped into a model."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -34,13 +34,13 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _first_names(named: Mapping[str, Tensor]) -> dict[str, str]:
-    """Returns name -> the first name of the same tensor object (tied weights share one)."""
+    """Maps each name to the first name of the same tensor; tied weights have several names."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(tensor), name) for name, tensor in named.items()}
 
 
 def _shadow_dtype(tensor: Tensor) -> torch.dtype:
-    # (1 - decay) of a 16-bit weight is below its resolution: the average would never move
+    # (1 - decay) of a 16-bit weight is below its resolution: the average would never change
     small = tensor.is_floating_point() and tensor.element_size() < 4
     return torch.float32 if small else tensor.dtype
 
@@ -51,18 +51,29 @@ def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The tensors of one model, listed once and used until one of them is replaced."""
+    """The tensors of one model, listed once and used until one of them is replaced.
+
+    Attributes:
+        model: The model.
+        registries: The dicts of parameters, buffers and children of each module, with the values
+            they had.
+        tensors: Tensors by name; a tied tensor has its first name only.
+        kinds: dtype, device and strides of each of ``tensors``.
+        averaged: (averages, model's tensors) of one dtype and device each, updated together.
+        widened: (float32 average, 16-bit tensor of the model).
+        copied: (averages, model's tensors) that are not floating-point.
+    """
 
     model: nn.Module
-    registries: list[tuple[dict[str, Any], list[Any]]]  # each module's dicts and their values
-    tensors: dict[str, Tensor]  # without second names of tied tensors
+    registries: list[tuple[dict[str, Any], list[Any]]]
+    tensors: dict[str, Tensor]
     kinds: list[tuple[torch.dtype, torch.device, tuple[int, ...]]]
-    averaged: list[tuple[list[Tensor], list[Tensor]]]  # (average, model) of one dtype and device
-    widened: list[tuple[Tensor, Tensor]]  # (float32 average, 16-bit model)
+    averaged: list[tuple[list[Tensor], list[Tensor]]]
+    widened: list[tuple[Tensor, Tensor]]
     copied: list[tuple[list[Tensor], list[Tensor]]]
 
     def holds_for(self, model: nn.Module) -> bool:
-        """Whether ``model`` still consists of the very tensors that were listed."""
+        """Returns whether ``model`` still consists of the tensor objects that were listed."""
         return (
             model is self.model
             and all(
@@ -80,14 +91,14 @@ class ModelEMA:
     float32. The averages follow the model to another device or memory format.
 
     Args:
-        model: the network, bare or wrapped in DistributedDataParallel; the average starts as a
-            copy of its tensors.
-        decay: share that the average keeps per update, in [0, 1).
-        warmup: whether update t (from 0) uses ``min(decay, (1 + t) / (10 + t))``, so that a short
+        model: Network, bare or wrapped in DistributedDataParallel; the average starts as a copy of
+            its tensors.
+        decay: Share of the average that an update keeps; in [0, 1).
+        warmup: Whether update t (from 0) uses ``min(decay, (1 + t) / (10 + t))``, so that a short
             training forgets its random start.
 
     Raises:
-        EMAError: ``decay`` is out of range.
+        EMAError: ``decay`` is out of its range.
     """
 
     def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
@@ -115,11 +126,14 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards the model's present weights; call once after each step.
+        """Moves the average towards the model's present weights; call it once after each step.
+
+        Args:
+            model: The network.
 
         Raises:
-            EMAError: the model's tensors are not those of the average, or the average is
-                swapped into a model at the moment.
+            EMAError: The model has other tensors than the average, or the average is swapped into
+                a model.
         """
         self._require_not_swapped("update")
         plan = self._plan_for(unwrap(model))
@@ -134,16 +148,20 @@ class ModelEMA:
 
     @contextmanager
     def swapped_into(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Lets ``model`` hold the averaged weights inside the ``with`` block.
+        """Puts the averaged weights into ``model`` for the length of the ``with`` block.
 
-        The model's own tensors keep their identity; their content is restored bit for bit at the
-        end, also after an error. Changes that the block makes to them are lost.
+        The tensor objects of the model stay the same. Their values are restored bit for bit at the
+        end, also after an error; changes that the block makes to them are lost.
+
+        Args:
+            model: The network.
 
         Yields:
             ``model``.
 
         Raises:
-            EMAError: the model does not fit, or the average is swapped in already.
+            EMAError: The model has other tensors than the average, or the average is already
+                swapped into a model.
         """
         self._require_not_swapped("swapped_into")
         tensors = dict(self._plan_for(unwrap(model)).tensors)
@@ -157,18 +175,21 @@ class ModelEMA:
             self._swapped = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns decay, warmup, num_updates and the averages (not copied) under their names."""
+        """Returns decay, warmup, num_updates, and the averages by name, which are not copied."""
         tensors = {name: self._shadow[first] for name, first in self._first.items()}
         settings = {"decay": self.decay, "warmup": self.warmup, "num_updates": self.num_updates}
         return {**settings, "tensors": tensors}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over all that :meth:`state_dict` gave, decay and warmup included.
+        """Loads averages and settings, decay and warmup included.
+
+        Args:
+            state: State as :meth:`state_dict` returns it.
 
         Raises:
-            EMAError: a key or tensor is missing, unexpected or of another shape; nothing has
-                been changed then.
+            EMAError: A key or tensor is missing, unexpected or of another shape; the average is
+                unchanged then.
         """
         self._require_not_swapped("load_state_dict")
         _require_same_names("EMA state", {"decay", "warmup", "num_updates", "tensors"}, state)
@@ -208,7 +229,7 @@ class ModelEMA:
         named = _named_tensors(model)
         _require_same_names("the model", self._first, named)
         if _first_names(named) != self._first:
-            raise EMAError("the model's weights are tied otherwise than when ModelEMA was made")
+            raise EMAError("the model ties other weights than it did when its ModelEMA was made")
         tensors = {name: named[name] for name in self._shadow}
         for name, tensor in tensors.items():
             _require_same_shape("the model", name, self._shadow[name], tensor)
@@ -255,9 +276,9 @@ def _copy_into(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> N
         tensor.copy_(values[name])
 
 
-def _require_same_names(what: str, expected: Any, found: Mapping[str, Any]) -> None:
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
+def _require_same_names(what: str, expected: Any, actual: Mapping[str, Any]) -> None:
+    missing = [name for name in expected if name not in actual]
+    extra = [name for name in actual if name not in expected]
     if missing or extra:
         parts = [f"lacks {', '.join(missing[:3])}"] * bool(missing)
         parts += [f"has unexpected {', '.join(extra[:3])}"] * bool(extra)
@@ -267,9 +288,9 @@ def _require_same_names(what: str, expected: Any, found: Mapping[str, Any]) -> N
         )
 
 
-def _require_same_shape(what: str, name: str, average: Tensor, found: Tensor) -> None:
-    if average.shape != found.shape:
+def _require_same_shape(what: str, name: str, average: Tensor, actual: Tensor) -> None:
+    if average.shape != actual.shape:
         raise EMAError(
-            f"{what} does not fit the average: {name} has shape {tuple(found.shape)}, "
+            f"{what} does not fit the average: {name} has shape {tuple(actual.shape)}, "
             f"expected {tuple(average.shape)}"
         )

@@ -1,22 +1,26 @@
-"""The weights of a finished run, for use elsewhere."""
+"""Exporting the weights of a finished training."""
 
 from __future__ import annotations
 
 from fbnetv3.engine.checkpoint import export_weights
 from fbnetv3.engine.ema import ModelEMA, unwrap
-from fbnetv3.engine.run import Run
+from fbnetv3.engine.experiment import Experiment
 
 
-def export_run(run: Run, ema: ModelEMA | None) -> None:
-    """Writes model.safetensors and model_ema.safetensors.
+def export_model(experiment: Experiment, ema: ModelEMA | None) -> None:
+    """Writes model.safetensors and, if there is an average, model_ema.safetensors.
 
-    They tell their architecture, classes and preprocessing, so that ``tools/predict.py``,
-    MODEL.WEIGHTS and other programs need nothing else.
+    Both files hold the architecture, class names and preprocessing as metadata, so that
+    ``fbnetv3-predict``, MODEL.WEIGHTS and other programs need no further file.
+
+    Args:
+        experiment: The finished training.
+        ema: Moving average of its weights.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: The disk is full or the folder cannot be written to.
     """
-    weights = unwrap(run.model).state_dict()
-    export_weights(weights, run.folder / "model.safetensors", run.metadata)
+    folder, metadata = experiment.folder, experiment.metadata
+    export_weights(unwrap(experiment.model).state_dict(), folder / "model.safetensors", metadata)
     if ema is not None:
-        export_weights(ema.model_state_dict(), run.folder / "model_ema.safetensors", run.metadata)
+        export_weights(ema.model_state_dict(), folder / "model_ema.safetensors", metadata)

@@ -1,4 +1,4 @@
-"""The folder of a run: whether it is free, what an earlier run or a kill left in it."""
+"""The folder of a run: resuming, clearing, and what an earlier run or a kill left in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.io import WriteError, atomic_write, refuse_links_out
 
 _log = logging.getLogger("fbnetv3")
-_OURS = (
+_RUN_FILES = (
     "checkpoint_*.pt",
     "model.safetensors",
     "model_ema.safetensors",
@@ -23,26 +23,29 @@ _OURS = (
     "config.yaml",
     "events.out.tfevents.*",
 )
+# Temporary files of atomic_write, which a killed process leaves behind
+_LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
 
 
 def clear_run(folder: Path, rank: int) -> None:
-    """Removes the files of an earlier run, and nothing else; rank 0 does, the others wait.
+    """Removes the files of an earlier run, and no others.
+
+    Rank 0 removes them; the other ranks wait until it has.
+
+    Args:
+        folder: OUTPUT_DIR of the run.
+        rank: Rank of this process.
 
     Raises:
-        WriteError: a file can't be removed.
+        WriteError: A file cannot be removed.
     """
     if rank == 0:
-        _remove(folder, [*_OURS, *_leftovers()])
+        _remove(folder, (*_RUN_FILES, *_LEFTOVERS))
     if dist.is_initialized():
         dist.barrier()
 
 
-def _leftovers() -> list[str]:
-    """What atomic_write leaves when it is killed."""
-    return [f".{name}.*" for name in _OURS]
-
-
-def _remove(folder: Path, patterns: list[str]) -> None:
+def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
     try:
         for path in {path for pattern in patterns for path in folder.glob(pattern)}:
             path.unlink()
@@ -51,39 +54,50 @@ def _remove(folder: Path, patterns: list[str]) -> None:
 
 
 def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] | None:
-    """Returns the state to go on from; None begins anew.
+    """Returns the state of the newest checkpoint; None if the training starts from scratch.
+
+    Args:
+        checkpointer: Checkpointer of the run's folder.
+        resume: Whether to continue an earlier run.
 
     Raises:
-        ConfigError: the folder holds a run, and ``resume`` was not asked for.
+        ConfigError: The folder holds a run, and ``resume`` is False.
     """
     latest = checkpointer.latest()
     if latest is None:
         if resume:
-            _log.info("no checkpoint to resume from: starting anew")
+            _log.info("no checkpoint to resume from: training from scratch")
         return None
     if not resume:
         raise ConfigError(
-            f"{latest.parent} holds a run ({latest.name}): go on with it by --resume, start anew "
-            "by --overwrite, or choose another OUTPUT_DIR"
+            f"{latest.parent} already holds a run ({latest.name}): use --resume to continue it, "
+            "--overwrite to remove it, or another OUTPUT_DIR"
         )
     return checkpointer.load(latest)
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
-    """Saves the config, and says what differs from the one that a resumed run began with.
+    """Writes config.yaml, and logs how it differs from the config of a run that is resumed.
+
+    Args:
+        folder: OUTPUT_DIR of the run.
+        cfg: Config of the run.
+        state: State of the checkpoint that the run continues from; None for a new run.
 
     Raises:
-        WriteError: no space or permission, or a file of ours is a link out of the folder.
+        WriteError: The disk is full, the folder cannot be written to, or one of the files to
+            write is a link that leads out of the folder.
     """
-    refuse_links_out(folder, _OURS)
-    _remove(folder, _leftovers())
+    refuse_links_out(folder, _RUN_FILES)
+    _remove(folder, _LEFTOVERS)
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):
-            _log.warning("resumed with another value than before: %s", line)
+            _log.warning("this value differs from the run that is resumed: %s", line)
     with atomic_write(folder / "config.yaml") as temporary:
         temporary.write_text(cfg.dump(), encoding="utf-8")
 
 
 def _differences(before: str, now: str) -> list[str]:
+    """Returns the lines of a config that are not in an earlier one."""
     old, new = (set(text.splitlines()) for text in (before, now))
     return sorted(line.strip() for line in new - old if "OUTPUT_DIR" not in line)

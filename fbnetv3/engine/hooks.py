@@ -1,4 +1,4 @@
-"""What happens between steps: averaging, evaluation, records, checkpoints, a clean stop."""
+"""Hooks that run between steps: averaging, evaluation, records, checkpoints, a clean stop."""
 
 from __future__ import annotations
 
@@ -30,19 +30,23 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
 
 OnEval = Callable[[float, dict[str, float]], None]
-"""Told of each evaluation: how long the training is, and the scores."""
+"""Called after each evaluation with the length of the training so far and the scores."""
 
 
 class StoppedError(FBNetError):
-    """The user or the machine asked the run to stop; a checkpoint was written."""
+    """A signal stopped the training; a checkpoint was written."""
 
 
 class NonFiniteWeightError(FBNetError):
-    """A weight became infinite or no number."""
+    """A weight became infinite or NaN."""
 
 
 class Every:
-    """Tells whether something is due after an iteration: every ``period``, and at the end."""
+    """Whether something is due after an iteration: after every ``period``-th and after the last.
+
+    Args:
+        period: Number of iterations; 0 for the last one only.
+    """
 
     def __init__(self, period: int) -> None:
         self._period = period
@@ -53,57 +57,68 @@ class Every:
 
 
 class EMAHook(HookBase):
-    """Updates the average after each step (paper, A.3)."""
+    """Updates the moving average after each step (paper, A.3).
+
+    Args:
+        ema: The average.
+    """
 
     def __init__(self, ema: ModelEMA) -> None:
         self._ema = ema
 
     def after_step(self) -> None:
-        """Moves the average towards the weights."""
+        """Updates the average."""
         self._ema.update(self.trainer.model)
 
 
 class EvalHook(HookBase):
-    """Scores the raw weights and, where there is an average, the averaged ones side by side.
+    """Scores the raw and the averaged weights, and puts the scores into the event storage.
 
-    Scores go to the event storage as ``val/top1`` and ``val/top1_ema``. With ``raw=False`` the
-    former is left out where there is an average.
+    The scores of the average end in ``_ema``: ``val/top1`` and ``val/top1_ema``.
+
+    Args:
+        due: When to evaluate.
+        ema: Moving average of the weights, if one is kept.
+        log: Called with a line of text for each evaluation.
+        on_eval: Called with the number of iterations so far and the scores.
+        raw: Whether to score the raw weights too where there is an average.
     """
 
     def __init__(
         self,
         due: Every,
         ema: ModelEMA | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         on_eval: OnEval | None = None,
         raw: bool = True,
     ) -> None:
-        self._due, self._ema, self._say, self._on_eval = due, ema, say, on_eval
+        self._due, self._ema, self._log, self._on_eval = due, ema, log, on_eval
         self._raw = raw
 
     def after_step(self) -> None:
-        """Evaluates when it is due."""
+        """Evaluates if it is due."""
         if not self._due(self.trainer):
             return
-        scores = evaluate_both(self.trainer.task, self.trainer.model, self._ema, self._raw)
+        scores = evaluate_weights(self.trainer.task, self.trainer.model, self._ema, self._raw)
         self.trainer.storage.put_scalars(smoothing_hint=False, **scores)
-        self._say(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
+        self._log(f"iteration {self.trainer.iter + 1}: {format_scores(scores)}")
         if self._on_eval is not None:
             self._on_eval(self.trainer.iter + 1, scores)
 
 
-def evaluate_both(
+def evaluate_weights(
     task: Any, model: torch.nn.Module, ema: ModelEMA | None, raw: bool = True
 ) -> dict[str, float]:
-    """Returns the scores of the raw weights, and of the average under ``NAME_ema``.
+    """Returns the scores of the raw weights, and those of their average as ``NAME_ema``.
 
     Args:
-        task: scores a model.
-        model: with the raw weights.
-        ema: their average, if there is one.
-        raw: whether the raw weights are scored too where there is an average.
+        task: Task whose ``evaluate`` scores a model.
+        model: Network with the raw weights.
+        ema: Moving average of the weights, if there is one.
+        raw: Whether to score the raw weights too where there is an average.
     """
-    # ranks have different numbers of batches: the parallel wrapper would wait for the others
+    # Without the parallel wrapper, whose forward waits for the other ranks: ranks may have
+    # different numbers of batches.
     model = unwrap(model)
     scores = dict(task.evaluate(model)) if raw or ema is None else {}
     if ema is not None:
@@ -114,53 +129,68 @@ def evaluate_both(
 
 
 def format_scores(scores: dict[str, float]) -> str:
-    """Returns ``val/loss 0.12, val/top1 97.3, ...``."""
+    """Formats scores as ``val/loss 0.12, val/top1 97.3, ...``."""
     return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items()))
 
 
 @contextmanager
-def telling_disk_errors(folder: Path) -> Iterator[None]:
-    """Makes one line of what the system says of a full or forbidden disk.
+def disk_errors_as_write_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError of the ``with`` block into a WriteError of one line.
+
+    Args:
+        folder: The folder that the block writes into.
 
     Raises:
-        WriteError: instead of OSError.
+        WriteError: The block raised an OSError: the disk is full or cannot be written to.
     """
     try:
         yield
     except OSError as error:
         raise WriteError(
             f"cannot write in {folder}: {error.strerror or error}; free space or choose another "
-            "OUTPUT_DIR, and go on with --resume"
+            "OUTPUT_DIR, and continue with --resume"
         ) from error
 
 
 class WriterHook(HookBase):
-    """Writes the event storage out every few iterations, and before each checkpoint.
+    """Writes the event storage to metrics.json and the like.
 
-    What a checkpoint covers is so on disk before it: a run that is killed and resumed has every
-    evaluation in its records.
+    It must come before CheckpointHook and be due whenever that is: the records of all iterations
+    that a checkpoint covers are then on disk before it, and a run that is killed and resumed lacks
+    no evaluation.
+
+    Args:
+        writers: detectron2's event writers.
+        dues: When to write.
+        folder: The folder that they write into, for error messages.
     """
 
     def __init__(self, writers: list[EventWriter], dues: list[Every], folder: Path) -> None:
         self._writers, self._dues, self._folder = writers, dues, folder
 
     def after_step(self) -> None:
-        """Writes when it is due."""
+        """Writes if it is due."""
         if any(due(self.trainer) for due in self._dues):
-            with telling_disk_errors(self._folder):
+            with disk_errors_as_write_errors(self._folder):
                 for writer in self._writers:
                     writer.write()
 
     def after_train(self) -> None:
         """Closes the writers, also after an error."""
         for writer in self._writers:
-            # all that counts was written before; the error that ended the run is the one to tell
+            # All records were written before; an error here would hide the one that ended the run.
             with suppress(OSError):
                 writer.close()
 
 
 class CheckpointHook(HookBase):
-    """Saves when it is due, unless a weight is no finite number."""
+    """Saves checkpoints, but none with a weight that is infinite or NaN.
+
+    Args:
+        checkpointer: Writes the checkpoints.
+        due: When to save.
+        state: Returns the state to save.
+    """
 
     def __init__(
         self, checkpointer: Checkpointer, due: Every, state: Callable[[], dict[str, Any]]
@@ -168,30 +198,34 @@ class CheckpointHook(HookBase):
         self._checkpointer, self._due, self._state = checkpointer, due, state
 
     def after_step(self) -> None:
-        """Saves when it is due."""
+        """Saves if it is due."""
         if self._due(self.trainer):
             self.save()
 
     def save(self) -> Path:
-        """Saves now; ``iteration`` is the next one to run.
+        """Saves now, and returns the path of the checkpoint.
 
         Raises:
-            FBNetError: a weight is infinite or no number; the earlier checkpoints are kept.
+            NonFiniteWeightError: A weight is infinite or NaN; earlier checkpoints are kept.
         """
         for name, weight in unwrap(self.trainer.model).state_dict().items():
             if not torch.isfinite(weight).all():
                 raise NonFiniteWeightError(
-                    f"{name} is not finite after iteration {self.trainer.iter}; no checkpoint "
-                    "is written over the good ones: lower SOLVER.BASE_LR, or clip with "
-                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and go on with --resume"
+                    f"{name} is not finite after iteration {self.trainer.iter}; no checkpoint was "
+                    "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
+                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
                 )
         return self._checkpointer.save(self._state(), self.trainer.iter + 1)
 
 
 class StopHook(HookBase):
-    """Turns SIGINT and SIGTERM into a checkpoint at the end of the step and a clean stop.
+    """Stops with a checkpoint after the step in which SIGINT or SIGTERM arrives.
 
-    A second signal stops at once. For one process only: ranks would stop at different steps.
+    A second signal stops at once. Only for a training of one process: several ranks would stop at
+    different steps.
+
+    Args:
+        save: Saves a checkpoint and returns its path.
     """
 
     def __init__(self, save: Callable[[], Path]) -> None:
@@ -199,32 +233,36 @@ class StopHook(HookBase):
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
 
     def before_train(self) -> None:
-        """Takes over the two signals; where another thread trains, they stay as they are."""
+        """Installs the signal handlers; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._remember)
 
     def after_step(self) -> None:
-        """Stops if a signal has come."""
+        """Stops if a signal has arrived."""
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            raise StoppedError(f"stopped by {name}; saved {self._save()}; go on with --resume")
+            raise StoppedError(f"stopped by {name}; saved {self._save()}; continue with --resume")
 
     def after_train(self) -> None:
-        """Gives the signals back."""
+        """Restores the signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 class ProgressHook(HookBase):
-    """A bar with loss, lr and the time left, on terminals; elsewhere log lines say the same."""
+    """Shows a progress bar with loss, learning rate and remaining time.
+
+    Args:
+        console: A terminal.
+    """
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -253,17 +291,22 @@ class ProgressHook(HookBase):
         self._progress.update(self._task, completed=self.trainer.iter + 1, note=note)
 
     def after_train(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._progress.stop()
 
 
 class CurvesHook(HookBase):
-    """Draws ``curves.png`` from ``metrics.json`` at each evaluation."""
+    """Draws ``curves.png`` from ``metrics.json``.
+
+    Args:
+        due: When to draw.
+        folder: The folder of both files.
+    """
 
     def __init__(self, due: Every, folder: Path) -> None:
         self._due, self._folder = due, folder
 
     def after_step(self) -> None:
-        """Draws when it is due."""
+        """Draws if it is due."""
         if self._due(self.trainer):
             plot_curves(self._folder / "metrics.json", self._folder / "curves.png")

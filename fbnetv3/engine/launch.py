@@ -1,4 +1,4 @@
-"""Starting the processes of a training: here, on several machines, or under torchrun."""
+"""Starting the processes of a training: on one machine, on several, or under torchrun."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.rendezvous import rendezvous
 
-from fbnetv3.engine.machines import SILENCE, Machines, in_time, tell_reason, told_reason
+from fbnetv3.engine.machines import (
+    HEARTBEAT_TIMEOUT,
+    MachineMonitor,
+    call_with_timeout,
+    end_reason,
+    report_end,
+)
 from fbnetv3.errors import FBNetError, first_line
 
 _TIMEOUT = timedelta(minutes=30)
-_POLL = 0.2  # seconds
-_PATIENCE = 5.0  # seconds for ranks to end
-# Seconds that a rank waits which lost another one: torchrun looks every 0.1 s, and takes the rank
-# that it sees ended first for the cause.
-_LATER = 1.0
+_POLL_INTERVAL = 0.2  # seconds
+_TERMINATE_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL of a rank
+# Seconds that a rank waits before it exits because another one died. torchrun looks every 0.1 s and
+# reports the rank that it sees exit first as the root cause: the dead rank must be that one.
+_LOST_CONNECTION_DELAY = 1.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class LaunchError(FBNetError):
-    """Processes can't be started as asked, or one of them failed."""
+    """The options for starting processes are invalid, or one of the processes failed."""
 
 
 def launch(
@@ -47,82 +53,87 @@ def launch(
 ) -> None:
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
-    Under torchrun (its environment variables are set) this process is one of them already.
-    detectron2's own ``launch`` demands CUDA; this one takes gloo where there is none.
+    Under torchrun (its environment variables are set), this process is one of them already and the
+    options are ignored. Unlike detectron2's ``launch``, this one runs on CPUs as well.
 
     Args:
-        main: importable by name, since it is started anew in each process.
-        args: its arguments.
-        num_processes: on this machine.
-        num_machines: that take part.
-        machine_rank: of this machine, 0 to num_machines - 1.
-        dist_url: where machine 0 listens, as ``tcp://HOST:PORT``; ``auto`` on one machine.
-        use_cuda: one GPU per process and nccl.
+        main: Function to call; processes import it by name.
+        args: Its arguments, which must be picklable.
+        num_processes: Number of processes on this machine.
+        num_machines: Number of machines that train together.
+        machine_rank: Rank of this machine, 0 to ``num_machines - 1``.
+        dist_url: Address of machine 0, ``tcp://HOST:PORT``; ``auto`` on a single machine.
+        use_cuda: Whether each process has a GPU and communicates by nccl, not by gloo.
 
     Raises:
-        LaunchError: the arguments contradict each other, or a process failed.
+        LaunchError: The options contradict each other, or a process failed.
     """
     if all(name in os.environ for name in _TORCHRUN):
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
-        return _call(store, rank, world_size, use_cuda, main, args, watched=False)
+        return _run_rank(store, rank, world_size, use_cuda, main, args, monitored=False)
     _check(num_processes, num_machines, machine_rank, dist_url, use_cuda)
     world_size = num_processes * num_machines
     if world_size == 1:
         return main(*args)
     host, port = _address(dist_url)
-    store = _meet(host, port, keeps=machine_rank == 0)
+    store = _connect(host, port, is_host=machine_rank == 0)
+    monitor = MachineMonitor(store, machine_rank, num_machines, num_processes)
     first = machine_rank * num_processes
-    machines = Machines(store, machine_rank, num_machines, num_processes)
+    _spawn((first, world_size, host, store.port, use_cuda, main, args), num_processes, monitor)
+
+
+def _spawn(rank_args: tuple[Any, ...], num_processes: int, monitor: MachineMonitor) -> None:
+    """Starts the ranks of this machine, with the arguments of :func:`_worker`, and waits."""
     with _sigterm_as_interrupt():
         try:
-            place = (first, world_size, host, store.port, use_cuda)
-            ranks = mp.spawn(_worker, (*place, main, args), nprocs=num_processes, join=False)
-            _watch(ranks, machines, first)
+            ranks = mp.spawn(_worker, rank_args, nprocs=num_processes, join=False)
+            _wait(ranks, monitor, first=rank_args[0])
         finally:
-            machines.leave()
+            monitor.leave()
 
 
-def _watch(ranks: mp.ProcessContext, machines: Machines, first: int) -> None:
-    """Waits for the ranks of this machine, and ends them where the training has ended elsewhere."""
+def _wait(ranks: mp.ProcessContext, monitor: MachineMonitor, first: int) -> None:
+    """Waits for the ranks of this machine, and ends them if the training has ended elsewhere."""
     try:
-        while not machines.end and not ranks.join(timeout=_POLL):
+        while not monitor.reason and not ranks.join(timeout=_POLL_INTERVAL):
             pass
-        # their end is in time where they end well: all ranks have met at the last barrier
-        while not machines.end and not machines.last:
-            time.sleep(_POLL)
-        reason = machines.end
+        # The ranks have ended well. Machine 0 stays until the others have left: it hosts the store.
+        while not monitor.reason and not monitor.others_have_left:
+            time.sleep(_POLL_INTERVAL)
+        reason = monitor.reason
     except mp.ProcessExitedException as error:
         status = f"{error.exit_code}{f' ({error.signal_name})' if error.signal_name else ''}"
-        told = f"rank {first + error.error_index} stopped with exit status {status}"
-        reason = machines.tell(told)
+        failure = f"rank {first + error.error_index} stopped with exit status {status}"
+        reason = monitor.report(failure)
     except mp.ProcessRaisedException as error:
         print(error, file=sys.stderr)
-        reason = machines.tell(f"rank {first + error.error_index} failed, as told above")
+        reason = monitor.report(f"rank {first + error.error_index} failed, see the error above")
     except KeyboardInterrupt:
-        machines.tell_interrupted()
+        monitor.report_interrupt()
         raise
     finally:
-        _end(ranks)
+        _terminate(ranks)
     if reason:
         raise LaunchError(
-            f"{reason}; the others were ended; go on from the last checkpoint with --resume"
+            f"{reason}; the other ranks were stopped; continue from the last checkpoint with "
+            "--resume"
         )
 
 
-def _end(ranks: mp.ProcessContext) -> None:
+def _terminate(ranks: mp.ProcessContext) -> None:
     for process in ranks.processes:
         process.terminate()
     for process in ranks.processes:
-        process.join(_PATIENCE)
+        process.join(_TERMINATE_TIMEOUT)
         process.kill()
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which batch systems send, ends the ranks and is told to the other machines."""
+    """Turns SIGTERM, which batch systems send, into a KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # where no signal arrives
+        yield  # only the main thread gets signals
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -135,7 +146,7 @@ def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -
     if processes < 1 or machines < 1 or not 0 <= rank < machines:
         raise LaunchError(
             f"--num-processes {processes} --num-machines {machines} --machine-rank {rank}: the "
-            "first two must be at least 1, the rank from 0 to the machines less one"
+            "first two must be at least 1, and the rank at least 0 and below the number of machines"
         )
     if machines > 1 and url == "auto":
         raise LaunchError("--dist-url auto works on one machine; give tcp://HOST:PORT of machine 0")
@@ -148,24 +159,26 @@ def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Returns host and port; port 0, on this machine, is any that is free."""
+    """Returns host and port; ``auto`` is any free port of this machine (port 0)."""
     host, _, port = url.removeprefix("tcp://").rpartition(":")
     return ("127.0.0.1", 0) if url == "auto" else (host.strip("[]"), int(port))
 
 
-def _meet(host: str, port: int, *, keeps: bool) -> dist.TCPStore:
-    """Returns the store of machine 0, which keeps it; the others wait until it is there."""
+def _connect(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
+    """Hosts the store, or connects to it and waits until it is there."""
 
     def store() -> dist.TCPStore:
-        return dist.TCPStore(host, port, is_master=keeps, timeout=_TIMEOUT, wait_for_workers=False)
+        return dist.TCPStore(
+            host, port, is_master=is_host, timeout=_TIMEOUT, wait_for_workers=False
+        )
 
     try:
-        # Ctrl-C must end the wait
-        return in_time(store, 2 * _TIMEOUT.total_seconds())
+        # in a thread, so that Ctrl-C can end the wait
+        return call_with_timeout(store, 2 * _TIMEOUT.total_seconds())
     except RuntimeError as error:
         raise LaunchError(
-            f"--dist-url tcp://{host}:{port}: {first_line(error)}; allowed is the name of machine "
-            "0 with a free port there"
+            f"--dist-url tcp://{host}:{port}: {first_line(error)}; give the host name of machine 0 "
+            "and a free port on it"
         ) from error
 
 
@@ -179,13 +192,14 @@ def _worker(
     main: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
+    """Entry point of each process of this machine, whose first rank is ``first``."""
     if use_cuda:
         torch.cuda.set_device(local_rank)
-    store = _meet(host, port, keeps=False)
-    _call(store, first + local_rank, world_size, use_cuda, main, args, watched=True)
+    store = _connect(host, port, is_host=False)
+    _run_rank(store, first + local_rank, world_size, use_cuda, main, args, monitored=True)
 
 
-def _call(
+def _run_rank(
     store: dist.Store,
     rank: int,
     world_size: int,
@@ -193,28 +207,30 @@ def _call(
     main: Callable[..., None],
     args: tuple[Any, ...],
     *,
-    watched: bool,
+    monitored: bool,
 ) -> None:
-    """Runs main; an error that a user can act on is one line that names the rank.
+    """Runs ``main``; an error that a user can act on is printed as one line that names the rank.
 
-    Where it is watched by the process that started it, a rank that only lost a connection says
-    nothing: that process learns who died, and why, and ends this one.
+    A rank that only lost the connection to another one prints nothing if a launcher monitors it:
+    the launcher learns which rank died and why, and ends this process.
     """
     try:
         _join(store, rank, world_size, use_cuda)
         main(*args)
         dist.barrier()
     except FBNetError as error:
-        _leave(store, rank, str(error))
+        print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)
+        _report_failure(store, rank, str(error))
+        _exit()
     except Exception as error:
         if not is_lost_connection(error):
-            # here, since the others' end may overtake this process's
+            # printed now, since the launcher may end this process before Python prints it
             traceback.print_exc()
-            _tell_failure(store, rank, f"{type(error).__name__}: {first_line(error)}")
+            _report_failure(store, rank, f"{type(error).__name__}: {first_line(error)}")
             _exit()
-        if watched:
-            time.sleep(2 * SILENCE)
-        _lose(rank, told_reason(store) or first_line(error))
+        if monitored:
+            time.sleep(2 * HEARTBEAT_TIMEOUT)
+        _exit_after_lost_connection(rank, end_reason(store) or first_line(error))
     dist.destroy_process_group()
 
 
@@ -231,35 +247,29 @@ def _join(store: dist.Store, rank: int, world_size: int, use_cuda: bool) -> None
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Tells whether an error only means that another rank is gone."""
+    """Returns whether an error only means that another rank has ended."""
     return isinstance(error, RuntimeError) and (
         "gloo" in str(error) or isinstance(error, dist.DistError)
     )
 
 
-def _leave(store: dist.Store, rank: int, reason: str) -> NoReturn:
-    print(f"error (rank {rank}): {reason}", file=sys.stderr, flush=True)
-    _tell_failure(store, rank, reason)
-    _exit()
-
-
-def _lose(rank: int, reason: str) -> NoReturn:
+def _exit_after_lost_connection(rank: int, reason: str) -> NoReturn:
     print(
-        f"error (rank {rank}): lost the connection to another rank: {reason}; go on from the last "
-        "checkpoint with --resume",
+        f"error (rank {rank}): lost the connection to another rank: {reason}; continue from the "
+        "last checkpoint with --resume",
         file=sys.stderr,
         flush=True,
     )
-    time.sleep(_LATER)
+    time.sleep(_LOST_CONNECTION_DELAY)
     _exit()
 
 
-def _tell_failure(store: dist.Store, rank: int, reason: str) -> None:
+def _report_failure(store: dist.Store, rank: int, reason: str) -> None:
     with suppress(RuntimeError):
-        tell_reason(store, f"rank {rank} failed: {reason}")
+        report_end(store, f"rank {rank} failed: {reason}")
 
 
 def _exit() -> NoReturn:
     sys.stdout.flush()
-    # at once: the others wait in a collective call, and so would leaving the group
+    # At once: leaving the process group would wait for the other ranks, which wait for this one.
     os._exit(2)

@@ -1,4 +1,4 @@
-"""Where the log goes."""
+"""Logging to the terminal and to log.txt."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ _LOGGERS = ("fbnetv3", "detectron2", "fvcore")
 
 
 class _Terminal(logging.Handler):
-    """Prints to what ``sys.stderr`` is at that moment: a progress bar puts itself in between."""
+    """Prints to the present ``sys.stderr``, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line."""
         try:
             print(self.format(record), file=sys.stderr, flush=True)
-        except OSError:  # as logging does: a closed terminal does not end the training
+        except OSError:  # a closed terminal does not end the training
             self.handleError(record)
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that gives up in silence: a full disk is told by what really needs it."""
+    """A log file whose write errors are ignored: a full disk fails the next checkpoint anyway."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leaves the line out."""
+        """Ignores the error; the line is lost."""
 
 
 def setup_logging(folder: Path | None, rank: int) -> None:
-    """Sends our log and detectron2's to the terminal and, from rank 0, to ``log.txt``.
+    """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
 
     Args:
-        folder: of the run; None writes no file.
-        rank: of this process; others than 0 log warnings only.
+        folder: Folder of the run, in which rank 0 writes ``log.txt``; None writes no file.
+        rank: Rank of this process; ranks other than 0 log warnings only.
 
     Raises:
-        WriteError: the folder can't be written, or its log.txt is a link out of it.
+        WriteError: The folder cannot be written to, or its log.txt is a link that leads out of it.
     """
     handlers: list[logging.Handler] = [_Terminal()]
     if folder is not None and rank == 0:
         handlers.append(_log_file(folder))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        handler.addFilter(_without_our_tracebacks)
+        handler.addFilter(_is_no_handled_error)
     for name in _LOGGERS:
         _redirect(logging.getLogger(name), handlers, rank)
 
@@ -58,8 +58,8 @@ def _log_file(folder: Path) -> logging.Handler:
         return _LogFile(folder / "log.txt", encoding="utf-8")
     except OSError as error:
         raise WriteError(
-            f"cannot write in OUTPUT_DIR {folder}: {error.strerror or error}; choose a folder "
-            "that is writable"
+            f"cannot write in OUTPUT_DIR {folder}: {error.strerror or error}; choose a writable "
+            "folder"
         ) from error
 
 
@@ -72,10 +72,11 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
     logger.propagate = False
 
 
-def _without_our_tracebacks(record: logging.LogRecord) -> bool:
-    """detectron2's loop logs every exception with its traceback; ours are told in one line.
+def _is_no_handled_error(record: logging.LogRecord) -> bool:
+    """Drops the records in which detectron2's loop logs an exception with its traceback.
 
-    So is the end of another rank, which has told why.
+    Errors that a user can act on are printed in one line elsewhere, and so is a lost connection to
+    another rank.
     """
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not (isinstance(error, FBNetError) or is_lost_connection(error))

@@ -1,4 +1,4 @@
-"""The loop over what a run consists of: optimizer, average, hooks, resumption."""
+"""The training of an experiment: optimizer, moving average, hooks, and resumption."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
-from fbnetv3.engine.checkpoint import Checkpointer, capture_rng, restore_rng
-from fbnetv3.engine.distributed import BuffersHook, parallel, sync_batch_norm
+from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
+from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
+from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.hooks import (
     CheckpointHook,
     CurvesHook,
@@ -29,11 +30,11 @@ from fbnetv3.engine.hooks import (
     ProgressHook,
     StopHook,
     WriterHook,
-    telling_disk_errors,
+    disk_errors_as_write_errors,
 )
 from fbnetv3.engine.metrics import drop_from
 from fbnetv3.engine.optim import build_optimizer
-from fbnetv3.engine.run import Run, load_model_state
+from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.engine.schedule import build_lr_scheduler
 from fbnetv3.engine.trainer import Trainer
 
@@ -41,167 +42,194 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Training:
-    """The pieces that change while training, and the loop over them."""
+    """The state of a training that changes from step to step, and the loop over the steps.
+
+    Args:
+        experiment: What is trained.
+        checkpointer: Writes the checkpoints.
+        stop_after: Number of epochs to stop after; None for the recipe's length.
+        on_eval: Called after each evaluation with the epochs trained so far and the scores.
+        pictures: Whether to write curves.png and TensorBoard events.
+        raw_scores: Whether to score the raw weights as well where an average of them is kept.
+
+    Attributes:
+        optimizer: Optimizer over the network's parameters.
+        ema: Moving average of the weights; None where MODEL_EMA.ENABLED is False.
+        start_iter: First step to run.
+        max_iter: Step to stop before.
+    """
 
     def __init__(
         self,
-        run: Run,
+        experiment: Experiment,
         checkpointer: Checkpointer,
         stop_after: float | None,
         on_eval: OnEval | None,
         pictures: bool,
         raw_scores: bool,
     ) -> None:
-        self._run, self._checkpointer = run, checkpointer
+        self._experiment, self._checkpointer = experiment, checkpointer
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
-        recipe, per_epoch = run.recipe, run.loader.iters_per_epoch
-        model = run.model
-        if run.process.world_size > 1 and run.cfg.MODEL.SYNC_BN:
-            model = sync_batch_norm(model, run.device)
-        run.model = model
-        self.optimizer = build_optimizer(model, recipe)
-        self.ema = ModelEMA(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema else None
-        epochs = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
-        self.start_iter, self.max_iter = 0, max(1, round(epochs * per_epoch))
-        self._saved: dict[str, Any] | None = None
+        self._cfg, self._recipe = experiment.cfg, experiment.recipe
+        self._context, self._loader = experiment.context, experiment.loader
+        self._distributed = self._context.process.world_size > 1
+        if self._distributed and self._cfg.MODEL.SYNC_BN:
+            experiment.model = sync_batch_norm(experiment.model, self._context.device)
+        self.optimizer = build_optimizer(experiment.model, self._recipe)
+        self.ema = self._new_ema() if self._recipe.ema else None
+        epochs = self._recipe.epochs
+        if stop_after is not None:
+            epochs = min(stop_after, epochs)
+        self.start_iter = 0
+        self.max_iter = max(1, round(epochs * self._loader.iters_per_epoch))
+        self._resumed: dict[str, Any] | None = None
         self._trainer: Trainer
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes over a checkpoint; lr, decays and the like are those of the present config.
+        """Continues from a checkpoint; learning rate, decays etc. are those of the present config.
+
+        Args:
+            state: State of the checkpoint, as :meth:`state` returned it.
 
         Raises:
-            FBNetError: it is of another network, optimizer or other classes.
+            FBNetError: The checkpoint is of another network, optimizer or set of classes.
         """
-        run = self._run
-        load_model_state(run.model, state, run.classes)
-        run.task.load_state(run.model, state.get("task", {}))
-        _load_optimizer(self.optimizer, state, run.recipe.optimizer)
+        experiment = self._experiment
+        load_model_state(experiment.model, state, experiment.classes)
+        experiment.task.load_state(experiment.model, state.get("task", {}))
+        _load_optimizer(self.optimizer, state, self._recipe.optimizer)
         self._load_ema(state["ema"])
-        if state["data"]["iters_per_epoch"] != run.loader.iters_per_epoch:
-            _log.warning(
-                "an epoch had %d steps and has %d now",
-                state["data"]["iters_per_epoch"],
-                run.loader.iters_per_epoch,
-            )
-        self._saved = state
+        before, now = state["data"]["iters_per_epoch"], self._loader.iters_per_epoch
+        if before != now:
+            _log.warning("an epoch had %d steps before and has %d steps now", before, now)
+        self._resumed = state
         restore_rng(state["rng"])
         self.start_iter = state["iteration"]
 
+    def _new_ema(self) -> ModelEMA:
+        recipe = self._recipe
+        return ModelEMA(self._experiment.model, recipe.ema_decay, recipe.ema_warmup)
+
     def _load_ema(self, state: dict[str, Any] | None) -> None:
-        recipe = self._run.recipe
-        if not recipe.ema:
+        if not self._recipe.ema:
             return
-        # made anew: where the checkpoint has none, it starts from the weights just loaded
-        self.ema = ModelEMA(self._run.model, recipe.ema_decay, recipe.ema_warmup)
+        # A checkpoint without an average was written with MODEL_EMA.ENABLED False: the average
+        # then starts from the weights that were just loaded.
+        self.ema = self._new_ema()
         if state is not None:
-            settings = {"decay": recipe.ema_decay, "warmup": recipe.ema_warmup}
+            settings = {"decay": self._recipe.ema_decay, "warmup": self._recipe.ema_warmup}
             self.ema.load_state_dict({**state, **settings})
 
     def state(self) -> dict[str, Any]:
-        """Returns all that :meth:`load` needs; the next iteration is added by the saver."""
-        run = self._run
+        """Returns the state of a checkpoint; the Checkpointer adds the iteration."""
+        experiment = self._experiment
         return {
-            "model": unwrap(run.model).state_dict(),
+            "model": unwrap(experiment.model).state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self._trainer.scheduler.state_dict(),
             "scaler": self._trainer.scaler.state_dict(),
             "rng": capture_rng(),
-            "data": {"seed": run.cfg.SEED, "iters_per_epoch": run.loader.iters_per_epoch},
-            "recipe": run.recipe.to_dict(),
-            "config": run.cfg.dump(),
-            "arch": run.metadata["arch"],
-            "classes": run.classes,
-            "task": run.task.state(run.model),
+            "data": {"seed": self._cfg.SEED, "iters_per_epoch": self._loader.iters_per_epoch},
+            "recipe": self._recipe.to_dict(),
+            "config": self._cfg.dump(),
+            "arch": experiment.metadata["arch"],
+            "classes": experiment.classes,
+            "task": experiment.task.state(experiment.model),
         }
 
     def run(self) -> None:
-        """Runs the loop with its hooks."""
-        run = self._run
-        model = run.model.train()
-        if run.process.world_size > 1:
-            model = parallel(model, run.device)
+        """Runs the steps from ``start_iter`` to ``max_iter``, with evaluations and checkpoints."""
+        model = self._experiment.model.train()
+        if self._distributed:
+            model = parallel(model, self._context.device)
         self._trainer = Trainer(
             model=model,
             optimizer=self.optimizer,
             scheduler=self._scheduler(),
-            batches=run.loader.batches(self.start_iter),
-            task=run.task,
-            seed=run.cfg.SEED,
-            rank=run.process.rank,
-            clip_grad_norm=run.recipe.clip_grad_norm,
-            amp=run.recipe.amp,
-            device=run.device,
+            batches=self._loader.batches(self.start_iter),
+            task=self._experiment.task,
+            seed=self._cfg.SEED,
+            rank=self._context.process.rank,
+            clip_grad_norm=self._recipe.clip_grad_norm,
+            amp=self._recipe.amp,
+            device=self._context.device,
         )
-        if self._saved is not None and self._saved["scaler"]:
-            self._trainer.scaler.load_state_dict(self._saved["scaler"])
+        if self._resumed is not None and self._resumed["scaler"]:
+            self._trainer.scaler.load_state_dict(self._resumed["scaler"])
         self._trainer.register_hooks(self._hooks())
         self._trainer.train(self.start_iter, self.max_iter)
 
     def _scheduler(self) -> LRScheduler:
-        per_epoch = self._run.loader.iters_per_epoch
-        scheduler = build_lr_scheduler(
-            self.optimizer, self._run.recipe, per_epoch, self.start_iter - 1
-        )
-        if self._saved is not None:
-            own = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
-            scheduler.load_state_dict({**self._saved["scheduler"], **own})
+        per_epoch = self._loader.iters_per_epoch
+        scheduler = build_lr_scheduler(self.optimizer, self._recipe, per_epoch, self.start_iter - 1)
+        if self._resumed is not None:
+            present = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
+            scheduler.load_state_dict({**self._resumed["scheduler"], **present})
         return scheduler
 
     def _hooks(self) -> list[detectron_hooks.HookBase]:
-        run, cfg = self._run, self._run.cfg
+        cfg = self._cfg
         evaluating = Every(self._period(cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD))
         saving = Every(self._period(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD))
-        found: list[detectron_hooks.HookBase] = [
+        hooks: list[detectron_hooks.HookBase] = [
             detectron_hooks.IterationTimer(),
             detectron_hooks.LRScheduler(),
         ]
-        if run.process.world_size > 1 and not cfg.MODEL.SYNC_BN:
-            found.append(BuffersHook())
+        if self._distributed and not cfg.MODEL.SYNC_BN:
+            hooks.append(BroadcastBuffersHook())
         if self.ema is not None:
-            found.append(EMAHook(self.ema))
-        found.append(EvalHook(evaluating, self.ema, _log.info, self._tell_epochs, self._raw_scores))
-        if not run.is_main:
-            return found
-        if run.console.is_terminal:
-            found.append(ProgressHook(run.console))
-        dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
-        found.append(WriterHook(self._writers(), dues, run.folder))
-        if self._pictures:
-            found.append(CurvesHook(evaluating, run.folder))
-        checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
-        found.append(checkpoints)
-        if run.process.world_size == 1:
-            found.append(StopHook(checkpoints.save))
-        return found
+            hooks.append(EMAHook(self.ema))
+        hooks.append(
+            EvalHook(evaluating, self.ema, _log.info, self._report_epochs, self._raw_scores)
+        )
+        return [*hooks, *self._main_hooks(evaluating, saving)] if self._context.is_main else hooks
 
-    def _tell_epochs(self, iterations: float, scores: dict[str, float]) -> None:
+    def _main_hooks(self, evaluating: Every, saving: Every) -> list[detectron_hooks.HookBase]:
+        """Returns the hooks of rank 0: what is shown and written."""
+        context, folder = self._context, self._experiment.folder
+        hooks: list[detectron_hooks.HookBase] = []
+        if context.shows_progress:
+            hooks.append(ProgressHook(context.console))
+        writing = [Every(self._cfg.SOLVER.LOG_PERIOD), evaluating, saving]
+        hooks.append(WriterHook(self._writers(), writing, folder))
+        if self._pictures:
+            hooks.append(CurvesHook(evaluating, folder))
+        checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
+        hooks.append(checkpoints)
+        if not self._distributed:
+            hooks.append(StopHook(checkpoints.save))
+        return hooks
+
+    def _report_epochs(self, iterations: float, scores: dict[str, float]) -> None:
         if self._on_eval is not None:
-            self._on_eval(iterations / self._run.loader.iters_per_epoch, scores)
+            self._on_eval(iterations / self._loader.iters_per_epoch, scores)
 
     def _period(self, epochs: float, iterations: int) -> int:
-        return max(1, round(epochs * self._run.loader.iters_per_epoch)) if epochs else iterations
+        """Returns a period in steps; ``epochs`` counts, unless it is 0."""
+        return max(1, round(epochs * self._loader.iters_per_epoch)) if epochs else iterations
 
     def _writers(self) -> list[EventWriter]:
-        folder, start = self._run.folder, self.start_iter
+        folder, start = self._experiment.folder, self.start_iter
         drop_from(folder / "metrics.json", start)
-        with telling_disk_errors(folder):
+        with disk_errors_as_write_errors(folder):
             writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
             if self._pictures:
                 writers.append(TensorboardXWriter(str(folder), purge_step=start))
-        if not self._run.console.is_terminal:
+        if not self._context.shows_progress:
             writers.insert(0, CommonMetricPrinter(self.max_iter))
         return writers
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:
+    """Loads an optimizer's state from a checkpoint, but keeps the present lr, decays etc."""
     before = state["recipe"]["optimizer"]
     if before != name:
         raise ConfigError(
-            f"SOLVER.OPTIMIZER is {name}, the checkpoint's is {before}: set it back, or start "
-            "anew from the weights (MODEL.WEIGHTS) in another OUTPUT_DIR"
+            f"SOLVER.OPTIMIZER is {name}, but the checkpoint was written with {before}: set it "
+            "back, or start from the weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
         )
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting, initial_lr=setting["lr"])  # which the schedule multiplies
+        group.update(setting, initial_lr=setting["lr"])  # the schedule multiplies initial_lr

@@ -1,4 +1,4 @@
-"""metrics.json: one JSON object per line, as detectron2 writes it."""
+"""Reading metrics.json, which has one JSON object per line, as detectron2 writes it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from fbnetv3.io import atomic_write
 
-# detectron2's models record things like roi_head/num_fg_samples too
+# Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
 _SCORES = ("val/", "bbox/")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; one that was torn by a kill is left out."""
+    """Returns the rows of a metrics file; a line that a kill cut short is skipped."""
     if not path.exists():
         return []
-    found = []
+    rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def drop_from(path: Path, iteration: int) -> None:
-    """Drops what was written for ``iteration`` and later: a resumed run writes it again."""
+    """Removes the rows of ``iteration`` and later ones; a resumed run writes them again."""
     if not path.exists():
         return
     kept = [row for row in read_metrics(path) if row.get("iteration", 0) < iteration]
@@ -37,7 +37,7 @@ def drop_from(path: Path, iteration: int) -> None:
 
 
 def last_scores(path: Path) -> dict[str, float]:
-    """Returns the latest value of each score (``val/top1``, ``bbox/AP`` and the like)."""
+    """Returns the last value of each score, such as ``val/top1`` or ``bbox/AP``."""
     scores: dict[str, float] = {}
     for row in read_metrics(path):
         scores |= {key: value for key, value in row.items() if key.startswith(_SCORES)}

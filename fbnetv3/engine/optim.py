@@ -19,7 +19,7 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalRespons
 
 
 class OptimError(FBNetError):
-    """An optimizer was asked for something it cannot do."""
+    """An optimizer got a value out of its range, or a model without parameters to train."""
 
 
 class RMSpropTF(Optimizer):
@@ -41,15 +41,15 @@ class RMSpropTF(Optimizer):
     lr / sqrt(1 - 0.99) = 10 lr whatever its gradient, and training starts by diverging.
 
     Args:
-        params: parameters or parameter groups.
-        lr: learning rate; >= 0.
-        alpha: decay of the squared gradients' average; in [0, 1).
-        eps: added to that average inside the root; > 0.
-        momentum: in [0, 1).
+        params: Parameters, or groups of them.
+        lr: Learning rate; >= 0.
+        alpha: Decay of the moving average of squared gradients; in [0, 1).
+        eps: Constant added to that average inside the root; > 0.
+        momentum: Momentum; in [0, 1).
         weight_decay: L2 penalty, added to the gradient; >= 0.
 
     Raises:
-        OptimError: a value is out of its range.
+        OptimError: A value is out of its range.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class RMSpropTF(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Does one step.
+        """Updates the parameters.
 
         Args:
-            closure: recomputes the loss, with gradients, and returns it.
+            closure: Computes the loss again, with gradients, and returns it.
 
         Returns:
-            The closure's loss, or None.
+            The loss that the closure returned, or None without a closure.
         """
         loss = None
         if closure is not None:
@@ -89,7 +89,7 @@ class RMSpropTF(Optimizer):
         return loss
 
     def _step_together(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Steps tensors of one dtype and device with fused multi-tensor operations."""
+        """Updates tensors of one dtype and device with fused multi-tensor operations."""
         states = [self._state_of(p) for p in params]
         squares = [s["square_avg"] for s in states]
         buffers = [s["momentum_buffer"] for s in states]
@@ -125,20 +125,24 @@ def _by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Returns two groups: convolution and linear weights, then norm weights and biases.
+    """Returns parameter groups, each with its weight decay.
 
-    The second group holds all tensors of at most one dimension: norm weights and biases are those,
-    in every network of the zoo and of torchvision. Frozen parameters are left out. Where the
-    recipe has a decay for biases (detectron2's recipes decay them), those outside of torch's norm
-    layers are a third group. By that rule, which is detectron2's, the shared scale and shift of
-    RetinaNet heads with batch norm (CycleBatchNormList) are decayed.
+    The first group has the weights of convolutions and linear layers. The second one has all
+    tensors of at most one dimension, which are the norm weights and biases of every network of the
+    zoo and of torchvision. If the recipe has a decay for biases, as detectron2's recipes do, the
+    tensors of the second group outside of torch's norm layers form a third one; by that rule of
+    detectron2, the scale and shift that RetinaNet heads share (CycleBatchNormList) are decayed.
+
+    Args:
+        model: Network; its frozen parameters (``requires_grad=False``) are left out.
+        recipe: Recipe with the weight decays.
 
     Raises:
-        OptimError: the model has no parameter to train.
+        OptimError: The model has no parameter to train.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        raise OptimError("the model has no parameter to train; unfreeze some (requires_grad)")
+        raise OptimError("the model has no parameter to train; set requires_grad of some to True")
     weights = [p for p in trained if p.ndim > 1]
     norms = [p for p in trained if p.ndim <= 1]
     groups = [
@@ -147,9 +151,9 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     ]
     if recipe.weight_decay_bias is None:
         return groups
-    of_norms = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
-    groups[1]["params"] = [p for p in norms if id(p) in of_norms]
-    others = [p for p in norms if id(p) not in of_norms]
+    norm_ids = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
+    groups[1]["params"] = [p for p in norms if id(p) in norm_ids]
+    others = [p for p in norms if id(p) not in norm_ids]
     return [*groups, {"params": others, "weight_decay": recipe.weight_decay_bias}]
 
 
@@ -158,7 +162,8 @@ def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    nesterov = recipe.nesterov and recipe.momentum > 0  # torch refuses Nesterov without momentum
+    # torch does not allow Nesterov without momentum
+    nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
 
 
@@ -176,10 +181,10 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     unless the recipe says otherwise.
 
     Args:
-        model: its frozen parameters (``requires_grad=False``) are left out.
-        recipe: optimizer, lr, momentum and the two weight decays.
+        model: Network; its frozen parameters (``requires_grad=False``) are left out.
+        recipe: Recipe with the optimizer, lr, momentum and weight decays.
 
     Raises:
-        OptimError: the model has no parameter to train.
+        OptimError: The model has no parameter to train.
     """
     return _BUILDERS[recipe.optimizer](parameter_groups(model, recipe), recipe)

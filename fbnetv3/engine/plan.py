@@ -1,33 +1,34 @@
-"""What is printed before a training: the network, the data, the numbers of the schedule."""
+"""The training plan, a table printed before the first step: network, data, schedule."""
 
 from __future__ import annotations
 
 import torch
 from rich.table import Table
 
-from fbnetv3.engine.distributed import norm_text
-from fbnetv3.engine.run import Run
+from fbnetv3.engine.distributed import batch_norm_text
+from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.schedule import lr_table
 
 
-def print_plan(run: Run, start_iter: int) -> None:
-    """Prints the table.
+def print_plan(experiment: Experiment, start_iter: int) -> None:
+    """Prints the training plan to the console.
 
     Args:
-        run: the training.
-        start_iter: the step that it begins or goes on with.
+        experiment: The training.
+        start_iter: First step to run; above 0 in a resumed training.
     """
     table = Table(show_header=False, title="Training plan")
-    images = len(run.loader.dataset)
-    world_size, per_epoch = run.process.world_size, run.loader.iters_per_epoch
+    context, recipe, loader = experiment.context, experiment.recipe, experiment.loader
+    world_size = context.process.world_size
+    batch_norm = batch_norm_text(experiment.model, world_size, recipe.batch_size)
     for name, value in (
-        *run.plan,
-        *lr_table(run.recipe, world_size, per_epoch, images),
-        ("batch norm", norm_text(run.model, world_size, run.recipe.batch_size)),
-        ("more or fewer processes", "divide the same batch; steps, lr and EMA decay stay"),
+        *experiment.plan,
+        *lr_table(recipe, world_size, loader.iters_per_epoch, len(loader.dataset)),
+        ("batch norm", batch_norm),
+        ("more or fewer processes", "share the same batch; steps, lr and EMA decay do not change"),
         ("starts at step", f"{start_iter}"),
-        ("device", f"{run.device}, {torch.get_num_threads()} thread(s) per process"),
-        ("folder", str(run.folder)),
+        ("device", f"{context.device}, {torch.get_num_threads()} thread(s) per process"),
+        ("folder", str(experiment.folder)),
     ):
         table.add_row(name, value)
-    run.console.print(table)
+    context.console.print(table)

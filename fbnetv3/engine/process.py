@@ -1,4 +1,4 @@
-"""This process: its rank among those that train together, its device, its console."""
+"""The process that a training or an evaluation runs in: its rank, its device, its console."""
 
 from __future__ import annotations
 
@@ -14,35 +14,76 @@ from fbnetv3.config import CfgNode, ConfigError
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together."""
+    """This process among those that train together.
+
+    Attributes:
+        rank: Index of this process, 0 to ``world_size - 1``.
+        world_size: Number of processes.
+    """
 
     rank: int = 0
     world_size: int = 1
 
 
+@dataclass(frozen=True)
+class RuntimeContext:
+    """What a training or an evaluation runs on, determined once and passed down.
+
+    Attributes:
+        process: Rank and world size.
+        device: Device of the network.
+        console: Standard error of rank 0; prints nothing on the other ranks.
+    """
+
+    process: Process
+    device: torch.device
+    console: Console
+
+    @property
+    def is_main(self) -> bool:
+        """Returns whether this process prints and writes files (rank 0)."""
+        return self.process.rank == 0
+
+    @property
+    def shows_progress(self) -> bool:
+        """Returns whether progress bars are shown: on rank 0, where its output is a terminal."""
+        return self.is_main and self.console.is_terminal
+
+
+def runtime_context(cfg: CfgNode) -> RuntimeContext:
+    """Returns the process, the device that MODEL.DEVICE asks for, and the console.
+
+    Raises:
+        ConfigError: MODEL.DEVICE is not a device of this machine.
+    """
+    process = this_process()
+    console = Console(stderr=True, quiet=process.rank != 0)
+    return RuntimeContext(process, device_from_config(cfg), console)
+
+
 def device_from_config(cfg: CfgNode) -> torch.device:
-    """Returns MODEL.DEVICE; ``auto`` is CUDA where there is one, else the CPU."""
+    """Returns the device MODEL.DEVICE; ``auto`` is CUDA where it is available, else the CPU.
+
+    Raises:
+        ConfigError: MODEL.DEVICE is not a device of this machine.
+    """
     name = cfg.MODEL.DEVICE
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"MODEL.DEVICE {name!r} is no device; allowed: auto, cpu, cuda, cuda:N")
+        raise ConfigError(f"MODEL.DEVICE {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N")
     device = torch.device(name)
-    found = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise ConfigError(f"MODEL.DEVICE is {name}, and there are {found} here; set it to cpu")
+    num_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise ConfigError(
+            f"MODEL.DEVICE is {name}, but PyTorch sees {num_gpus} CUDA devices on this machine; "
+            "set it to cpu or auto"
+        )
     return device
 
 
 def this_process() -> Process:
-    """Returns the rank and world size, (0, 1) where no process group was joined."""
+    """Returns rank and world size; (0, 1) if this process has joined no process group."""
     if not dist.is_initialized():
         return Process()
     return Process(dist.get_rank(), dist.get_world_size())
-
-
-def surroundings(cfg: CfgNode) -> tuple[Process, torch.device, Console]:
-    """Returns this process, its device, and the console of its messages."""
-    process = this_process()
-    console = Console(stderr=True, quiet=process.rank != 0)
-    return process, device_from_config(cfg), console

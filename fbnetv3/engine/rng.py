@@ -1,4 +1,4 @@
-"""The state of all global random generators, as plain values and tensors."""
+"""Seeds and states of the global random generators."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fbnetv3.errors import FBNetError
 
 
 def seed_all(seed: int) -> None:
-    """Seeds torch's, Python's and numpy's global generators."""
+    """Seeds the global random generators of torch, Python and numpy."""
     torch.manual_seed(seed)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (others draw from it)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from it)
 
 
 def capture_rng() -> dict[str, Any]:
-    """Returns the state of torch's (CPU, GPUs), Python's and numpy's global random generators."""
+    """Returns the states of the global random generators, as tensors and plain values."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (others draw from it)
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (libraries draw from it)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "torch": torch.get_rng_state(),
@@ -39,10 +39,14 @@ def capture_rng() -> dict[str, Any]:
 
 
 def restore_rng(state: Mapping[str, Any]) -> None:
-    """Puts back what :func:`capture_rng` gave; states of GPUs that this machine lacks are skipped.
+    """Restores the states of the global random generators.
+
+    Args:
+        state: States as :func:`capture_rng` returns them; those of GPUs that this machine does not
+            have are skipped.
 
     Raises:
-        FBNetError: the state is incomplete.
+        FBNetError: A generator's state is missing.
     """
     try:
         torch.set_rng_state(state["torch"])
@@ -55,5 +59,5 @@ def restore_rng(state: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state(cuda, device)
     except KeyError as error:
         raise FBNetError(
-            f"the saved random state lacks {error}; resume from another checkpoint"
+            f"the saved random state lacks {error}; resume from an earlier checkpoint"
         ) from error

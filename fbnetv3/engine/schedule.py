@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the position in training, and its torch scheduler."""
+"""The learning rate as a function of the position in training, and a torch scheduler of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fbnetv3.recipe import Recipe
 
-# 2.3 - 0.3 is 1.9999999999999998: a whole number of epochs must not fall into the one before
+# 2.3 - 0.3 is 1.9999999999999998 in floating point, and must count as 2 whole epochs
 _ROUNDING = 1e-9
 
 
@@ -42,16 +42,16 @@ _SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
 
 
 def lr_factor(recipe: Recipe, epoch: float) -> float:
-    """Returns the share of the peak learning rate at a position in training.
+    """Returns the learning rate at a position in training, as a share of the peak.
 
-    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule: x ``decay``
-    at each whole epoch after the warm-up (paper, A.3: 0.9875 after 5 epochs), cosine to 0 at
-    ``recipe.epochs``, constant, or x ``decay`` at each of ``steps``. It depends on nothing else,
-    so that a run that is stopped early is the beginning of the full one.
+    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule: times
+    ``decay`` at each whole epoch after the warm-up (paper, A.3: 0.9875 after 5 epochs), cosine to 0
+    at ``recipe.epochs``, constant, or times ``decay`` at each of ``steps``. A run that is stopped
+    early has the learning rates of the first part of the full run.
 
     Args:
-        recipe: schedule, decay, warm-up and length.
-        epoch: epochs done so far, fractional: ``iteration / iters_per_epoch``; >= 0.
+        recipe: Recipe with schedule, decay, warm-up and length.
+        epoch: Epochs done so far, ``iteration / iters_per_epoch``; may be fractional; >= 0.
 
     Returns:
         A factor in [0, 1].
@@ -65,16 +65,17 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 def build_lr_scheduler(
     optimizer: Optimizer, recipe: Recipe, iters_per_epoch: int, last_iter: int = -1
 ) -> LambdaLR:
-    """Returns a scheduler that gives iteration i the lr ``peak * lr_factor(i / iters_per_epoch)``.
+    """Returns a scheduler that sets ``lr = peak * lr_factor(iteration / iters_per_epoch)``.
 
-    Call ``step()`` after each iteration (detectron2's ``hooks.LRScheduler`` does): the lr of
-    iteration 0 is set here. Its state is plain numbers.
+    The lr of the first iteration is set here; call ``step()`` after each iteration, as detectron2's
+    ``hooks.LRScheduler`` does. The scheduler's state consists of plain numbers.
 
     Args:
-        optimizer: its groups' lr are the peak (``initial_lr`` if they have been scheduled before).
-        recipe: see :func:`lr_factor`.
-        iters_per_epoch: >= 1.
-        last_iter: the last iteration that is done already; -1 for none.
+        optimizer: Optimizer whose groups have the peak as ``lr``, or as ``initial_lr`` if they
+            were scheduled before.
+        recipe: Recipe with schedule, decay, warm-up and length.
+        iters_per_epoch: Iterations per epoch; >= 1.
+        last_iter: Last iteration that was run; -1 if none was.
     """
     if last_iter >= 0:
         for group in optimizer.param_groups:
@@ -89,16 +90,16 @@ def build_lr_scheduler(
 def lr_table(
     recipe: Recipe, world_size: int, iters_per_epoch: int, dataset_size: int
 ) -> list[tuple[str, str]]:
-    """Returns the numbers that follow from a recipe on this data and these processes.
+    """Returns what a recipe means in numbers on a data set and a number of processes.
 
     Args:
-        recipe: the recipe.
-        world_size: processes.
-        iters_per_epoch: steps per epoch.
-        dataset_size: images per epoch.
+        recipe: Training recipe.
+        world_size: Number of processes.
+        iters_per_epoch: Steps per epoch.
+        dataset_size: Number of training images.
 
     Returns:
-        Rows (what, value), to be printed at the start of training.
+        Rows (name, value) of the training plan.
     """
     per_process, reference = recipe.batch_size / world_size, recipe.reference_batch
     steps = round(recipe.epochs * iters_per_epoch)
@@ -122,7 +123,7 @@ def lr_table(
 
 
 def warmup_iters(recipe: Recipe, iters_per_epoch: int) -> int:
-    """Returns how many iterations run below the peak learning rate because of the warm-up."""
+    """Returns the number of iterations of the warm-up."""
     return math.ceil(recipe.warmup_epochs * iters_per_epoch - _ROUNDING)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: detectron2's TrainerBase with a step of our own."""
+"""One step of a training, in the loop of detectron2's TrainerBase."""
 
 from __future__ import annotations
 
@@ -15,53 +15,61 @@ from torch.optim.lr_scheduler import LRScheduler
 from fbnetv3.data.seeding import mix_seed
 from fbnetv3.errors import FBNetError
 
-_STEP = 2  # tells the draws of a step (dropout, ...) from those of the data under the same seed
+_STEP = 2  # keeps the draws of a step (dropout etc.) apart from those of the data
 
 
 class NonFiniteLossError(FBNetError):
-    """The loss became infinite or no number."""
+    """The loss became infinite or NaN."""
 
 
 class HasLosses(Protocol):
-    """What a step asks of a task."""
+    """What a training step needs of a task."""
 
     def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
-        """Returns named losses of a batch; their sum is minimised."""
+        """Returns the losses of a batch by name; their sum is minimised.
+
+        Args:
+            model: Network in training mode, possibly wrapped in DistributedDataParallel.
+            batch: Batch of the training loader.
+            iteration: Index of the step, from which random draws follow.
+        """
 
 
 class Task(HasLosses, Protocol):
-    """What a whole training asks of a task; classification and detection have one each."""
+    """What a training needs of a task; classification and detection implement it."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns named scores, over all ranks, and leaves the model in the mode it had.
+        """Returns scores of a model by name, over all ranks; its training mode does not change.
 
-        ``weights`` tells which the model holds at the moment, ``raw`` or ``ema``.
+        Args:
+            model: Network without a parallel wrapper.
+            weights: Kind of weights the model holds, ``raw`` or ``ema``.
         """
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns what a checkpoint must keep beside tensors, as plain values."""
+        """Returns the plain values that a checkpoint keeps beside the model's tensors."""
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`state` gave."""
+        """Restores the values that :meth:`state` returned."""
 
 
 class Trainer(TrainerBase):
-    """Runs steps: batch, losses, backward, clipping, optimizer.
+    """Runs steps: batch, losses, backward pass, gradient clipping, optimizer.
 
-    Before each step torch's generators are seeded from (seed, iteration, rank), so that what a
-    step draws depends neither on what came before nor on a kill in between.
+    Before each step torch's random generators are seeded from (seed, iteration, rank): the draws of
+    a step do not depend on earlier steps, nor on a kill and a resumption in between.
 
     Args:
-        model: in training mode, maybe wrapped in DistributedDataParallel.
-        optimizer: over its parameters.
-        scheduler: stepped by detectron2's LRScheduler hook.
-        batches: endless, from the first iteration on.
-        task: see HasLosses; hooks ask for more, see Task.
-        seed: of the steps' draws.
-        rank: of this process.
-        clip_grad_norm: largest gradient norm; 0 is off.
-        amp: scale the loss for 16-bit gradients (CUDA).
-        device: where the model is.
+        model: Network in training mode, possibly wrapped in DistributedDataParallel.
+        optimizer: Optimizer over its parameters.
+        scheduler: Learning rate schedule, stepped by detectron2's LRScheduler hook.
+        batches: Endless batches, the first one for the first iteration to run.
+        task: Task that computes the losses; the hooks need the whole :class:`Task`.
+        seed: Random seed of the steps' draws.
+        rank: Rank of this process.
+        clip_grad_norm: Largest norm of the gradients; 0 does not clip.
+        amp: Whether to scale the loss for 16-bit gradients; only on CUDA.
+        device: Device of the model.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class Trainer(TrainerBase):
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
 
     def run_step(self) -> None:
-        """Runs one iteration and records its losses and the time it waited for data."""
+        """Runs one step; records its losses and the time it waited for data."""
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
@@ -105,7 +113,7 @@ class Trainer(TrainerBase):
 
     def _seed_step(self) -> None:
         seed = mix_seed(_STEP, self._seed, self.iter, self._rank)
-        # torch.manual_seed would queue a call for every CUDA device that is not in use
+        # torch.manual_seed would also queue a call for every unused CUDA device
         torch.default_generator.manual_seed(seed)
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -113,19 +121,19 @@ class Trainer(TrainerBase):
     def _record(self, losses: dict[str, Tensor], total: Tensor, data_time: float) -> None:
         value = total.item()
         if not torch.isfinite(total):
-            raise NonFiniteLossError(self._complaint(losses))
+            raise NonFiniteLossError(self._non_finite_text(losses))
         for name, loss in losses.items():
             self.storage.put_scalar(name, value if len(losses) == 1 else loss.item())
         if len(losses) > 1:
             self.storage.put_scalar("total_loss", value)
         self.storage.put_scalar("data_time", data_time)
 
-    def _complaint(self, losses: dict[str, Tensor]) -> str:
+    def _non_finite_text(self, losses: dict[str, Tensor]) -> str:
         named = ", ".join(f"{name} = {loss.item():g}" for name, loss in losses.items())
         lr = self.optimizer.param_groups[0]["lr"]
         return (
             f"{named} at iteration {self.iter} (lr {lr:.4g}, batch {self.iter} of seed "
-            f"{self._seed}, rank {self._rank}); the checkpoints written before are kept: lower "
-            "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS or clip with "
-            "SOLVER.CLIP_GRADIENTS.ENABLED True, and go on with --resume"
+            f"{self._seed}, rank {self._rank}); earlier checkpoints are kept: lower "
+            "SOLVER.BASE_LR, raise SOLVER.WARMUP_EPOCHS or set SOLVER.CLIP_GRADIENTS.ENABLED True, "
+            "and continue with --resume"
         )

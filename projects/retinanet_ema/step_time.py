@@ -35,9 +35,10 @@ from torch import nn
 from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
 from fbnetv3.engine.optim import build_optimizer
-from fbnetv3.engine.run import Run
+from fbnetv3.engine.process import runtime_context
 from fbnetv3.engine.schedule import build_lr_scheduler
 from fbnetv3.engine.trainer import Trainer
 from fbnetv3.resources import find_config
@@ -87,7 +88,7 @@ def config_of_both(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def detectron2_trainer(cfg: CfgNode, run: Run, folder: Path) -> TrainerBase:
+def detectron2_trainer(cfg: CfgNode, run: Experiment, folder: Path) -> TrainerBase:
     """Makes detectron2's trainer of a run's model and batches, all else as it comes."""
 
     class OfRun(DefaultTrainer):
@@ -109,7 +110,7 @@ def detectron2_trainer(cfg: CfgNode, run: Run, folder: Path) -> TrainerBase:
     return trainer
 
 
-def our_trainer(run: Run, folder: Path, ema_times: list[float] | None = None) -> TrainerBase:
+def our_trainer(run: Experiment, folder: Path, ema_times: list[float] | None = None) -> TrainerBase:
     """Makes this loop's trainer of a run, with the hooks of a run; EMA where times are noted."""
     optimizer = build_optimizer(run.model.train(), run.recipe)
     trainer = Trainer(
@@ -119,7 +120,7 @@ def our_trainer(run: Run, folder: Path, ema_times: list[float] | None = None) ->
         batches=run.loader.batches(),
         task=run.task,
         seed=run.cfg.SEED,
-        device=run.device,
+        device=run.context.device,
     )
     found: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
     if ema_times is not None:
@@ -171,7 +172,7 @@ def compare(cfg: CfgNode, steps: int, skip: int = 5) -> dict[str, Any]:
         folders = {name: Path(root, name.replace(" ", "_")) for name in records}
         for folder in folders.values():
             folder.mkdir()
-        runs = {name: prepare_detector(cfg) for name in records}
+        runs = {name: prepare_detector(cfg, runtime_context(cfg)) for name in records}
         trainers = {
             DETECTRON2: detectron2_trainer(cfg, runs[DETECTRON2], folders[DETECTRON2]),
             OURS: our_trainer(runs[OURS], folders[OURS]),

@@ -1,4 +1,4 @@
-"""From a config to network, data and preprocessing."""
+"""Network, data sets, preprocessing and loaders built from a config."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ Make = Callable[..., CfgNode]
         ({"INPUT__RESOLUTION": 96}, lambda a: a.replace(resolution=96)),
     ],
 )
-def test_the_table(tiny: Make, changes: dict[str, Any], expected: Any) -> None:
-    found = arch_from_config(tiny(MODEL__ARCH="fbnetv3_a0", **changes))
-    assert found == expected(get_arch("fbnetv3_a0"))
+def test_variants_of_an_architecture(tiny: Make, changes: dict[str, Any], expected: Any) -> None:
+    arch = arch_from_config(tiny(MODEL__ARCH="fbnetv3_a0", **changes))
+    assert arch == expected(get_arch("fbnetv3_a0"))
 
 
-def test_a_table_of_ones_own(tiny: Make) -> None:
-    found = arch_from_config(tiny())
-    assert isinstance(found, Arch)
-    assert found.name == "tiny"
+def test_the_yaml_of_an_architecture(tiny: Make) -> None:
+    arch = arch_from_config(tiny())
+    assert isinstance(arch, Arch)
+    assert arch.name == "tiny"
 
 
 @pytest.mark.parametrize("key", ["MODEL__WIDTH", "MODEL__DEPTH"])
-def test_networks_of_torchvision_have_no_table(tiny: Make, key: str) -> None:
+def test_networks_of_torchvision_have_no_width_and_depth(tiny: Make, key: str) -> None:
     assert arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18")) == "torchvision/resnet18"
-    with pytest.raises(ConfigError, match="are for tables"):
+    with pytest.raises(ConfigError, match="cannot modify"):
         arch_from_config(tiny(MODEL__ARCH="torchvision/resnet18", **{key: 2.0}))
 
 
-def test_library_networks_have_a_form_for_small_images(tiny: Make) -> None:
+def test_library_networks_have_a_low_resolution_variant(tiny: Make) -> None:
     cfg = tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="low_resolution")
     assert arch_from_config(cfg) == "timm/resnet18?low_resolution=True"
-    with pytest.raises(ConfigError, match="aligned are for tables"):
+    with pytest.raises(ConfigError, match="aligned cannot modify"):
         arch_from_config(tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="aligned"))
 
 
@@ -70,7 +70,7 @@ def test_library_networks_have_a_form_for_small_images(tiny: Make) -> None:
         ({"INPUT__RESOLUTION": -5}, "INPUT.RESOLUTION: "),
     ],
 )
-def test_a_bad_table_names_the_key(tiny: Make, changes: dict[str, Any], key: str) -> None:
+def test_a_bad_architecture_names_the_key(tiny: Make, changes: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         arch_from_config(tiny(**changes))
     assert str(caught.value).startswith(key)
@@ -78,21 +78,21 @@ def test_a_bad_table_names_the_key(tiny: Make, changes: dict[str, Any], key: str
 
 def test_bad_preprocessing_names_the_group(tiny: Make) -> None:
     cfg = tiny(INPUT__RESIZE=8)
-    made = preprocessing_from_config(cfg, arch_from_config(cfg))
+    preprocessing = preprocessing_from_config(cfg, arch_from_config(cfg))
     with pytest.raises(ConfigError, match=r"^INPUT: resize 8 is smaller"):
-        eval_loader_from_config(cfg, evaluation_set_from_config(cfg), made, Process())
+        eval_loader_from_config(cfg, evaluation_set_from_config(cfg), preprocessing, Process())
 
 
 def test_resolution_and_resize(tiny: Make) -> None:
-    def found(**changes: Any) -> tuple[int, int]:
+    def sizes(**changes: Any) -> tuple[int, int]:
         cfg = tiny(**{"INPUT__RESIZE": 0, **changes})
-        made = preprocessing_from_config(cfg, arch_from_config(cfg))
-        return made["resolution"], made["resize"]
+        preprocessing = preprocessing_from_config(cfg, arch_from_config(cfg))
+        return preprocessing["resolution"], preprocessing["resize"]
 
-    assert found() == (16, 24)  # the table's own; 16 x 256 / 224 up to a multiple of 8
-    assert found(MODEL__ARCH="fbnetv3_a") == (224, 256)
-    assert found(MODEL__ARCH="torchvision/resnet18") == (224, 256)
-    assert found(INPUT__RESOLUTION=64, INPUT__RESIZE=70) == (64, 70)
+    assert sizes() == (16, 24)  # the architecture's; 16 x 256 / 224, rounded up to a multiple of 8
+    assert sizes(MODEL__ARCH="fbnetv3_a") == (224, 256)
+    assert sizes(MODEL__ARCH="torchvision/resnet18") == (224, 256)
+    assert sizes(INPUT__RESOLUTION=64, INPUT__RESIZE=70) == (64, 70)
 
 
 def test_the_network_takes_the_recipe(tiny: Make) -> None:
@@ -107,7 +107,7 @@ def test_the_network_takes_the_recipe(tiny: Make) -> None:
         assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
 
 
-def test_part_of_the_training_set(tiny: Make) -> None:
+def test_a_limited_training_set(tiny: Make) -> None:
     train, test = datasets_from_config(tiny(DATA__TRAIN_LIMIT=30))
     assert (len(train), len(test)) == (30, 50)
     assert [train.targets.count(i) for i in range(10)] == [3] * 10
@@ -128,7 +128,7 @@ def test_device(tiny: Make, name: str, kind: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["meta", "CPU", "gpu", "cuda:99", "cuda:x", ""])
-def test_no_such_device(tiny: Make, name: str) -> None:
+def test_an_unknown_device(tiny: Make, name: str) -> None:
     with pytest.raises(ConfigError, match=r"MODEL\.DEVICE"):
         device_from_config(tiny(MODEL__DEVICE=name))
 

@@ -1,4 +1,4 @@
-"""Loss and scores of classification."""
+"""Loss and scores of the classification task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Images:
 
 
 class Shifted(nn.Module):
-    """Scores class ``label + shift`` highest, the ones after it next."""
+    """Scores class ``label + shift`` highest, and the following classes next."""
 
     def __init__(self, shift: int) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ def task(loader: Any = None, classes: int = 10, **changes: Any) -> Classificatio
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_scores(shift: int, top1: float, top5: float, batch: int) -> None:
     labels = [0, 1, 2, 3, 4, 5, 9]
-    found = task(Images(labels, 10, batch)).evaluate(Shifted(shift))
-    assert (found["val/top1"], found["val/top5"]) == (top1, top5)
+    result = task(Images(labels, 10, batch)).evaluate(Shifted(shift))
+    assert (result["val/top1"], result["val/top5"]) == (top1, top5)
     logits = Shifted(shift)(F.one_hot(torch.tensor(labels), 10).float())
-    assert found["val/loss"] == pytest.approx(F.cross_entropy(logits, torch.tensor(labels)).item())
+    assert result["val/loss"] == pytest.approx(F.cross_entropy(logits, torch.tensor(labels)).item())
 
 
 def test_few_classes_have_no_top5() -> None:
@@ -67,14 +67,14 @@ def test_few_classes_have_no_top5() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_mode_is_for_the_time_being(training: bool) -> None:
+def test_evaluation_restores_the_mode(training: bool) -> None:
     model = Shifted(0).train(training)
     task(Images([0], 10, 1)).evaluate(model)
     assert model.modes == [False]
     assert model.training is training
 
 
-def test_the_mode_comes_back_after_an_error() -> None:
+def test_evaluation_restores_the_mode_after_an_error() -> None:
     class Broken(Images):
         def __iter__(self) -> Any:
             raise ValueError("no")
@@ -90,19 +90,19 @@ def images_and_labels() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_without_mixup_is_torchs(smoothing: float) -> None:
+def test_the_loss_without_mixup_is_cross_entropy(smoothing: float) -> None:
     images, labels = images_and_labels()
-    found = task(label_smoothing=smoothing).losses(nn.Identity(), (images, labels), 3)
+    result = task(label_smoothing=smoothing).losses(nn.Identity(), (images, labels), 3)
     expected = F.cross_entropy(images, labels, label_smoothing=smoothing)
-    torch.testing.assert_close(found["loss"], expected)
+    torch.testing.assert_close(result["loss"], expected)
 
 
 def test_mixup_follows_from_seed_and_iteration() -> None:
     batch = images_and_labels()
 
     def loss(iteration: int, seed: int = 0, alpha: float = 1.0) -> float:
-        made = task(mixup=alpha, seed=seed)
-        return made.losses(nn.Identity(), batch, iteration)["loss"].item()
+        mixed = task(mixup=alpha, seed=seed)
+        return mixed.losses(nn.Identity(), batch, iteration)["loss"].item()
 
     assert loss(3) == loss(3)
     assert len({loss(3), loss(4), loss(3, seed=1), loss(3, alpha=0.0)}) == 4

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +34,8 @@ SOLVER: {IMS_PER_BATCH: 20, MAX_EPOCHS: 1, WARMUP_EPOCHS: 0}
 
 
 @pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Puts back the loggers that a run takes over."""
-    loggers = [logging.getLogger(name) for name in ("fbnetv3", "detectron2", "fvcore")]
-    before = [(x, list(x.handlers), x.level, x.propagate) for x in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+def restored_logging(own_logging: None) -> None:
+    """Restores the loggers and signal handlers that a training replaces."""
 
 
 class Shell:
@@ -86,15 +78,15 @@ def test_train_evaluate_resume_overwrite(shell: Shell) -> None:
     assert "--resume" in shell.error()
     assert "--overwrite" in shell.error()
     assert json.loads(shell("--resume")[1]) == scores
-    (shell.out / "notes.txt").write_text("mine")
-    (shell.out / "model_best.safetensors").write_text("mine")
+    (shell.out / "notes.txt").write_text("kept")
+    (shell.out / "model_best.safetensors").write_text("kept")
     assert json.loads(shell("--overwrite")[1]) == scores
     assert len(list(shell.out.glob("events.*"))) == 1
     assert (shell.out / "notes.txt").exists()
     assert (shell.out / "model_best.safetensors").exists()
 
 
-def test_flags_may_follow_values(shell: Shell) -> None:
+def test_options_may_follow_key_value_pairs(shell: Shell) -> None:
     assert "nothing to evaluate" in shell.error("SEED", "3", "--eval-only")
 
 
@@ -124,7 +116,7 @@ def test_an_output_that_cannot_be_written(shell: Shell, place: str) -> None:
         (["MODEL.DEVICE", "cuda:77"], "MODEL.DEVICE"),
     ],
 )
-def test_mistakes_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
+def test_user_errors_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
     assert says in shell.error(*arguments)
 
 
@@ -149,7 +141,7 @@ def test_the_default_folder_is_named_after_the_config(
     assert "output/tiny has no checkpoint" in capsys.readouterr().err
 
 
-def test_every_flag_is_explained() -> None:
+def test_every_option_has_a_help_text() -> None:
     for action in make_parser()._actions:
         assert action.help or action.dest == "opts"
 
@@ -165,7 +157,7 @@ def test_help_is_quick_and_needs_no_detectron2() -> None:
     assert "--config-file" in done.stdout
 
 
-def test_a_search_is_sent_to_its_own_command(capsys: Any) -> None:
+def test_the_config_of_a_search_names_its_command(capsys: Any) -> None:
     assert run_main(main, ["--config-file", "model_zoo/search/digits.yaml"]) == 2
     message = capsys.readouterr().err
     assert "fbnetv3-search --config-file model_zoo/search/digits.yaml" in message

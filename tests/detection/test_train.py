@@ -1,4 +1,4 @@
-"""Whole trainings of a tiny detector: what they leave, how they go on, against detectron2's."""
+"""Trainings of a tiny detector: files, resumption, comparison with detectron2's trainer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from fbnetv3.detection.detector import detector_from_file
 from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.hooks import StoppedError
 from fbnetv3.engine.metrics import read_metrics
-from fbnetv3.engine.optim import build_optimizer as our_optimizer
+from fbnetv3.engine.optim import build_optimizer as build_our_optimizer
+from fbnetv3.engine.process import runtime_context
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer
 from fbnetv3.training import evaluate, train
-from tests.detection.states import assert_same, assert_same_run, last
+from tests.runs import assert_same, assert_same_run, last_state
 
 Make = Callable[..., CfgNode]
 
@@ -51,7 +52,7 @@ def test_a_run_leaves_scores_pictures_tables_and_weights(tiny: Make, tmp_path: P
     assert averaged == pytest.approx({k: v for k, v in scores.items() if k.endswith("_ema")})
 
 
-def test_a_stopped_run_goes_on_with_the_same_bits(
+def test_a_resumed_run_has_the_bits_of_an_undisturbed_one(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -59,11 +60,11 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     cfg = tiny(OUTPUT_DIR=str(parts))
 
     def stop(epochs: float, scores: dict[str, float]) -> None:
-        raise StoppedError("as after a kill: the checkpoint of this step is not written")
+        raise StoppedError("before the checkpoint of this step is written, like a kill")
 
     with pytest.raises(StoppedError):
         train(tiny(OUTPUT_DIR=str(parts), SOLVER__CHECKPOINT_EPOCHS=0.5), on_eval=stop)
-    state = last(parts)
+    state = last_state(parts)
     assert state["iteration"] == 2
     assert len(state["task"]["loss_normalizer"]) == 1
     train(cfg, resume=True, pictures=False)
@@ -77,16 +78,16 @@ def test_losses_are_those_of_detectron2s_trainer(
     changes = {"MODEL_EMA__ENABLED": False, "SOLVER__LR_SCHEDULER_NAME": "steps"}
     changes |= {"MODEL__RETINANET__NORM": norm, "MODEL__RETINANET__NUM_CONVS": 2}
     cfg = tiny(SOLVER__MAX_EPOCHS=5.0, SOLVER__STEPS=(4,), **changes)
-    run = prepare_detector(cfg)
+    run = prepare_detector(cfg, runtime_context(cfg))
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
     after_step = Trainer.after_step
 
     def losses_of(trainer: Any) -> list[float]:
-        # total_loss is their sum, by us in 32 bits, by detectron2 in 64
+        # not total_loss, their sum: here it is computed in 32 bits, in detectron2 in 64
         return [trainer.storage.latest()[name][0] for name in ("loss_cls", "loss_box_reg")]
 
-    def record(trainer: Trainer) -> None:  # metrics.json has medians
+    def record(trainer: Trainer) -> None:  # metrics.json only has medians over some steps
         ours.append(losses_of(trainer))
         after_step(trainer)
 
@@ -108,29 +109,30 @@ def test_losses_are_those_of_detectron2s_trainer(
     Recording(run.model, batches, optimizer).train(0, 20)
     assert len(ours) == 20
     assert ours == theirs
-    assert_same(dict(last(Path(cfg.OUTPUT_DIR))["model"]), dict(run.model.state_dict()))
+    assert_same(dict(last_state(Path(cfg.OUTPUT_DIR))["model"]), dict(run.model.state_dict()))
 
 
 @pytest.mark.parametrize("norm", ["", "BN"])
 def test_parameters_are_decayed_as_detectron2_decays_them(tiny: Make, norm: str) -> None:
-    run = prepare_detector(tiny(MODEL__RETINANET__NORM=norm))
+    cfg = tiny(MODEL__RETINANET__NORM=norm)
+    run = prepare_detector(cfg, runtime_context(cfg))
     names = {id(p): name for name, p in run.model.named_parameters()}
 
     def decays(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         groups = optimizer.param_groups
         return {names[id(p)]: g["weight_decay"] for g in groups for p in g["params"]}
 
-    wanted = decays(build_optimizer(run.cfg, run.model))
-    assert decays(our_optimizer(run.model, run.recipe)) == wanted
-    assert set(wanted.values()) == {0.0, 1e-4}
+    expected = decays(build_optimizer(run.cfg, run.model))
+    assert decays(build_our_optimizer(run.model, run.recipe)) == expected
+    assert set(expected.values()) == {0.0, 1e-4}
 
 
 def test_the_first_step_of_a_process_rounds_as_later_ones() -> None:
-    """Else a resumed run would differ from an undisturbed one; see settle_focal_loss."""
+    """Otherwise a resumed run would differ from an undisturbed one; see warm_up_focal_loss."""
     program = """
 import torch
 from fvcore.nn import sigmoid_focal_loss_jit
-from fbnetv3.detection.build import settle_focal_loss
+from fbnetv3.detection.build import warm_up_focal_loss
 
 def gradient():
     torch.manual_seed(0)
@@ -139,7 +141,7 @@ def gradient():
     sigmoid_focal_loss_jit(logits, truth, alpha=0.25, gamma=2.0, reduction="sum").backward()
     return logits.grad
 
-settle_focal_loss(torch.device("cpu"))
+warm_up_focal_loss(torch.device("cpu"))
 first = gradient()
 assert all(torch.equal(gradient(), first) for _ in range(3))
 """
@@ -151,14 +153,14 @@ def test_detectron2s_default_lr_and_a_small_batch_do_not_end_in_nan(tiny: Make) 
         train(tiny(SOLVER__BASE_LR=1e9, SOLVER__WARMUP_EPOCHS=0.0), pictures=False)
 
 
-def test_different_classes_are_told(tiny: Make, shapes: Path, tmp_path: Path) -> None:
+def test_data_sets_with_different_classes(tiny: Make, shapes: Path, tmp_path: Path) -> None:
     tree = json.loads((shapes / "shapes.json").read_text())
     tree["categories"][0]["name"] = "cube"
     (tmp_path / "other.json").write_text(json.dumps(tree))
-    own = tiny().DATASETS.COCO
+    shapes_entry = tiny().DATASETS.COCO
     other = ["other", str(tmp_path / "other.json"), str(shapes / "images")]
     with pytest.raises(DataError, match="cube"):
-        open_datasets(tiny(DATASETS__COCO=[*own, other], DATASETS__TEST=("other",)))
+        open_datasets(tiny(DATASETS__COCO=[*shapes_entry, other], DATASETS__TEST=("other",)))
     with pytest.raises(DataError, match="did you mean other"):
         open_datasets(tiny(DATASETS__COCO=[other], DATASETS__TRAIN=("othr",)))
 
@@ -170,24 +172,24 @@ def test_images_without_boxes_are_left_out_where_asked(tiny: Make) -> None:
     assert len(test_set) == 16
 
 
-def test_a_detector_of_a_file(tiny: Make, tmp_path: Path, shapes: Path, capsys: Any) -> None:
+def test_a_detector_read_from_a_file(tiny: Make, tmp_path: Path, shapes: Path, capsys: Any) -> None:
     cfg = tiny(SOLVER__MAX_EPOCHS=1.0, MODEL__RETINANET__SCORE_THRESH_TEST=0.0)
     train(cfg, pictures=False)
     path = tmp_path / "out" / "model_ema.safetensors"
     detector = detector_from_file(path)
     assert detector.classes == ("disc", "square")
     image = Image.open(shapes / "images" / "1.png")
-    (found,) = detector([image])
-    assert set(found) == {"boxes", "scores", "labels"}
-    assert found["boxes"].shape == (len(found["scores"]), 4)
+    (result,) = detector([image])
+    assert set(result) == {"boxes", "scores", "labels"}
+    assert result["boxes"].shape == (len(result["scores"]), 4)
     model, _ = build_detector(cfg, ["disc", "square"], torch.device("cpu"))
     model.load_state_dict(detector.model.state_dict())
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     with torch.no_grad():
-        wanted = model.eval()([{"image": pixels, "height": 64, "width": 64}])[0]["instances"]
-    torch.testing.assert_close(found["boxes"], wanted.pred_boxes.tensor)
+        expected = model.eval()([{"image": pixels, "height": 64, "width": 64}])[0]["instances"]
+    torch.testing.assert_close(result["boxes"], expected.pred_boxes.tensor)
     large = image.resize((128, 128))
-    assert detector([large])[0]["boxes"].max() > found["boxes"].max()
+    assert detector([large])[0]["boxes"].max() > result["boxes"].max()
 
     arguments = [str(shapes / "images"), "--weights", str(path), "--threshold", "0"]
     assert run_main(predict.main, [*arguments, "--output", str(tmp_path / "drawn")]) == 0

@@ -1,4 +1,4 @@
-"""Every test here leaves loggers and signal handlers as they were."""
+"""Restores loggers and signal handlers after every test."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def restored_logging(own_logging: None) -> None:
-    """Puts back the loggers and signals that a training takes over."""
+    """Restores the loggers and signal handlers that a training replaces."""

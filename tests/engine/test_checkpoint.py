@@ -1,4 +1,4 @@
-"""Checkpoints against kills, full disks, damage, foreign files and code; weights for exchange."""
+"""Checkpoints: kills, full disks, damage, files of other programs, code; exported weights."""
 
 from __future__ import annotations
 
@@ -24,31 +24,26 @@ from torch import nn
 
 from fbnetv3.engine.checkpoint import (
     FORMAT_VERSION,
+    MIGRATIONS,
     Checkpointer,
     CheckpointError,
-    capture_rng,
     export_weights,
     load_checkpoint,
-    read_weights,
-    restore_rng,
 )
 from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
+from fbnetv3.weights.files import read_tensors
+from tests.runs import one_line
 
 
 def make_state(value: float = 1.0) -> dict:
-    return {"model": {"w": torch.full((64, 64), value)}, "ema": None, "best": {"top1": 0.5}}
+    return {"model": {"w": torch.full((64, 64), value)}, "ema": None, "task": {"count": 0.5}}
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -97,7 +92,7 @@ def test_keeps_the_newest(tmp_path: Path, keep: int) -> None:
         Checkpointer(tmp_path, keep=0)
 
 
-def test_latest_of_nothing(tmp_path: Path) -> None:
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert Checkpointer(tmp_path / "none").latest() is None
     (tmp_path / "checkpoint_best.pt").write_bytes(b"other")
     (tmp_path / ".checkpoint_00000001.pt.abc").write_bytes(b"torn")
@@ -135,7 +130,7 @@ def test_a_damaged_file_is_skipped_and_named(tmp_path: Path, damage, caplog) -> 
     assert keeper.latest() == newer
 
 
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
     keeper = Checkpointer(tmp_path)
     path = keeper.save({"model": {"w": torch.arange(8)}}, 1)
     content = path.read_bytes()
@@ -164,22 +159,19 @@ def test_code_is_never_run(tmp_path: Path) -> None:
     one_line(error)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(legacy)
-    for path in (zipped, legacy):
-        with pytest.raises(CheckpointError):
-            read_weights(path)
     assert not mark.exists()
     pickle.loads(legacy.read_bytes())
     assert mark.exists()  # the bomb is live
 
 
-def test_foreign_files(tmp_path: Path) -> None:
+def test_files_of_other_programs(tmp_path: Path) -> None:
     weights, archive = tmp_path / "weights.pt", tmp_path / "images.pt"
     torch.save({"w": torch.ones(1)}, weights)
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "text")
     expected = {
         weights: "no format_version",
-        archive: "not a file of torch.save",
+        archive: "was not written by torch.save",
         tmp_path / "none.pt": "does not exist",
         tmp_path: "cannot be read",
     }
@@ -189,16 +181,19 @@ def test_foreign_files(tmp_path: Path) -> None:
         assert str(path) in one_line(error)
 
 
-def test_versions(tmp_path: Path) -> None:
+def test_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "v.pt"
     torch.save({"format_version": FORMAT_VERSION + 1}, path)
     with pytest.raises(CheckpointError, match="newer than this program's 1; update"):
         load_checkpoint(path)
     torch.save({"format_version": -1, "weights": 3}, path)
-    with pytest.raises(CheckpointError, match="older than this program's 1, and no migration"):
+    with pytest.raises(
+        CheckpointError, match="older than this program's 1, and cannot be migrated"
+    ):
         load_checkpoint(path)
-    steps = {-1: lambda s: {"net": s["weights"]}, 0: lambda s: {"model": s["net"]}}
-    loaded = Checkpointer(tmp_path, migrations=steps).load(path)
+    monkeypatch.setitem(MIGRATIONS, -1, lambda state: {"net": state["weights"]})
+    monkeypatch.setitem(MIGRATIONS, 0, lambda state: {"model": state["net"]})
+    loaded = Checkpointer(tmp_path).load(path)
     assert loaded == {"format_version": FORMAT_VERSION, "model": 3}
 
 
@@ -206,17 +201,19 @@ def test_versions(tmp_path: Path) -> None:
     ("value", "named"),
     [(np.float64(1), "numpy.float64"), ({1, 2}, "set"), (lambda: 1, "function"), (Path(), "Path")],
 )
-def test_what_would_not_load_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
+def test_objects_that_would_not_load_are_not_saved(
+    tmp_path: Path, value: object, named: str
+) -> None:
     keeper = Checkpointer(tmp_path, keep=1)
     keeper.save(make_state(), 1)
-    with pytest.raises(CheckpointError, match=rf"state\['best'\]\[1\] is a .*{named}") as error:
-        keeper.save({"best": [1.0, value]}, 2)
+    with pytest.raises(CheckpointError, match=rf"state\['task'\]\[1\] is a .*{named}") as error:
+        keeper.save({"task": [1.0, value]}, 2)
     one_line(error)
     assert names(tmp_path) == ["checkpoint_00000001.pt"]
 
 
 @pytest.mark.parametrize("where", ["save", "fsync"])
-def test_full_disk_simulated(tmp_path: Path, monkeypatch, where: str) -> None:
+def test_a_simulated_full_disk(tmp_path: Path, monkeypatch, where: str) -> None:
     keeper = Checkpointer(tmp_path, keep=1)
     first = keeper.save(make_state(), 1)
 
@@ -233,7 +230,7 @@ def test_full_disk_simulated(tmp_path: Path, monkeypatch, where: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [10, 700, 9000, 17000])
-def test_a_real_write_failure_at_any_place(tmp_path: Path, limit: int) -> None:
+def test_a_real_write_failure_at_any_position(tmp_path: Path, limit: int) -> None:
     """A limit on the file size fails the write inside torch's own writer, as a full disk does."""
     keeper = Checkpointer(tmp_path, keep=1)
     first = keeper.save(make_state(), 1)
@@ -326,54 +323,19 @@ def test_weights_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     export_weights(model.state_dict(), path, {"arch": "name: x", "classes": json.dumps(["a"])})
     assert names(tmp_path) == ["net.safetensors"]
-    weights, metadata = read_weights(path)
+    weights, metadata = read_tensors(path)
     assert metadata["format"] == "fbnetv3"
-    assert metadata["format_version"] == "1"
+    assert metadata["format_version"] == 1
     assert metadata["arch"] == "name: x"
-    assert json.loads(metadata["classes"]) == ["a"]
-    for found in (weights, safetensors.torch.load_file(path)):
-        assert set(found) == set(model.state_dict())
+    assert metadata["classes"] == ["a"]
+    for loaded in (weights, safetensors.torch.load_file(path)):
+        assert set(loaded) == set(model.state_dict())
         for name, tensor in model.state_dict().items():
-            assert torch.equal(found[name], tensor)
-            assert found[name].dtype == tensor.dtype
+            assert torch.equal(loaded[name], tensor)
+            assert loaded[name].dtype == tensor.dtype
 
 
-def test_weights_metadata_is_text(tmp_path: Path) -> None:
+def test_metadata_of_weights_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="metadata 'classes' is a list"):
         export_weights({}, tmp_path / "x.safetensors", {"classes": ["a"]})  # type: ignore[dict-item]
     assert names(tmp_path) == []
-
-
-def test_weights_files_that_do_not_load(tmp_path: Path) -> None:
-    path = tmp_path / "net.safetensors"
-    with pytest.raises(CheckpointError, match=r"net\.safetensors"):
-        read_weights(path)
-    export_weights({"w": torch.ones(50)}, path, {})
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match=r"net\.safetensors"):
-        read_weights(path)
-    newer = {"format": "fbnetv3", "format_version": "2"}
-    safetensors.torch.save_file({"w": torch.ones(1)}, path, newer)
-    with pytest.raises(CheckpointError, match="format version 2"):
-        read_weights(path)
-    safetensors.torch.save_file({"w": torch.ones(1)}, path)  # someone else's: no version to check
-    assert read_weights(path)[1] == {}
-
-
-def test_weights_of_a_checkpoint_are_the_averaged_ones(tmp_path: Path) -> None:
-    model = Tied()
-    ema = ModelEMA(model, 0.5)
-    with torch.no_grad():
-        model.conv.weight.add_(1.0)
-    ema.update(model)
-    state = {"model": model.state_dict(), "classes": ["a", "b"], "arch": "name: x", "best": 1}
-    raw = Checkpointer(tmp_path).save({**state, "ema": None}, 1)
-    averaged = Checkpointer(tmp_path).save({**state, "ema": ema.state_dict()}, 2)
-    weights, metadata = read_weights(raw)
-    assert torch.equal(weights["twin.weight"], model.conv.weight)
-    assert metadata == {"arch": "name: x", "classes": '["a", "b"]'}
-    weights, _ = read_weights(averaged)
-    expected = ema.model_state_dict()
-    assert set(weights) == set(expected)
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert not torch.equal(weights["twin.weight"], model.conv.weight)

@@ -1,4 +1,4 @@
-"""curves.png."""
+"""Plots of a training, curves.png."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [CLASSIFICATION, DETECTION, CLASSIFICATION[:1], []])
-def test_a_picture(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_png_is_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     assert draw(tmp_path, rows).shape[1] > 1000
 
 
@@ -39,11 +39,11 @@ def test_averaged_weights_are_drawn(tmp_path: Path) -> None:
     assert (draw(tmp_path, CLASSIFICATION) != draw(tmp_path, without)).any()
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_non_finite_numbers(tmp_path: Path) -> None:
     draw(tmp_path, [{**row, "loss": float("nan")} for row in CLASSIFICATION])
 
 
-def test_no_window_system_is_chosen(tmp_path: Path) -> None:
+def test_pyplot_is_not_imported(tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
     draw(tmp_path, CLASSIFICATION)
     assert ("matplotlib.pyplot" in sys.modules) == before

@@ -1,4 +1,4 @@
-"""Two processes against one; batch norm over both; a rank that fails."""
+"""Trainings of two processes: agreement with one process, batch norm, failing ranks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
-from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
-from fbnetv3.engine.distributed import norm_text, sync_batch_norm
+from fbnetv3.engine.distributed import batch_norm_text, sync_batch_norm
 from fbnetv3.modeling import build_model
-from tests.engine.test_kills import assert_same_run
 from tests.processes import (
     ENDS_WITHIN,
     TORCHRUN,
@@ -29,6 +27,7 @@ from tests.processes import (
     ranks_of,
     wait_for_checkpoint,
 )
+from tests.runs import assert_same_run, last_state
 
 Command = Callable[..., list[str]]
 # draws are per rank, and mixup pairs images within one: off
@@ -39,12 +38,6 @@ PLAIN: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 1.0,  # 6 steps
     "SOLVER__LOG_PERIOD": 1,
 }
-
-
-def last(folder: Path) -> dict[str, Any]:
-    path = Checkpointer(folder).latest()
-    assert path is not None
-    return load_checkpoint(path)
 
 
 # --- conversion ---
@@ -76,9 +69,9 @@ def test_conversion_keeps_settings_and_mode(training: bool) -> None:
 @pytest.mark.parametrize("affine", [True, False])
 def test_a_converted_network_scores_the_same(affine: bool) -> None:
     torch.manual_seed(0)
-    own = nn.BatchNorm2d(3, affine=affine)
-    keys = list(own.state_dict())
-    model = nn.Sequential(own, build_model("fbnetv3_a0", num_classes=3)).eval()
+    norm = nn.BatchNorm2d(3, affine=affine)
+    keys = list(norm.state_dict())
+    model = nn.Sequential(norm, build_model("fbnetv3_a0", num_classes=3)).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = model(images)
@@ -93,11 +86,11 @@ def test_a_converted_network_scores_the_same(affine: bool) -> None:
         (nn.BatchNorm2d(3), 2, "over the 10 images of each of 2 processes (MODEL.SYNC_BN False)"),
         (NaiveSyncBatchNorm(3), 2, "over the 20 images of all 2 processes (MODEL.SYNC_BN True)"),
         (nn.SyncBatchNorm(3), 4, "over the 20 images of all 4 processes (MODEL.SYNC_BN True)"),
-        (FrozenBatchNorm2d(3), 2, "takes no statistics of a batch"),
+        (FrozenBatchNorm2d(3), 2, "none: no layer takes statistics"),
     ],
 )
-def test_the_plan_says_what_norms_see(norm: nn.Module, processes: int, says: str) -> None:
-    assert norm_text(nn.Sequential(norm, nn.ReLU()), processes, 20).startswith(says)
+def test_the_plan_describes_batch_norm(norm: nn.Module, processes: int, says: str) -> None:
+    assert batch_norm_text(nn.Sequential(norm, nn.ReLU()), processes, 20).startswith(says)
 
 
 # --- two processes ---
@@ -117,16 +110,16 @@ def test_two_processes_train_as_one(
     second, stderr = finish(start(line))
     assert "10 x 2 process(es)" in stderr
     assert "over the 20 images of all 2 processes" in stderr
-    a, b = last(one), last(two)
+    a, b = last_state(one), last_state(two)
     for name, weight in a["model"].items():
         _assert_close(name, weight, b["model"][name])
-    # the batches are the same, so are the losses of rank 0's half on average: compare scores
+    # the training loss is that of rank 0's half of each batch: compare scores instead
     alone, together = json.loads(first), json.loads(second)
     assert together["val/top1"] == alone["val/top1"]
     assert together["val/loss"] == pytest.approx(alone["val/loss"], abs=2e-3)
     assert _files(two) == _files(one)
     assert len(list(two.glob("events*"))) == 1
-    # one process scores what two trained, exactly as they did
+    # one process scores the weights that two trained exactly as the two did
     alone = json.loads(finish(start(command("--eval-only", OUTPUT_DIR=str(two), **PLAIN)))[0])
     assert alone["val/top1"] == together["val/top1"]
     assert alone["val/top1_ema"] == together["val/top1_ema"]
@@ -148,8 +141,10 @@ def _assert_close(name: str, one: torch.Tensor, two: torch.Tensor) -> None:
 
 
 @pytest.mark.slow
-def test_norms_of_each_rank_end_equal(command: Command, start: Start, tmp_path: Path) -> None:
-    """Without SyncBN ranks would score different models; and the run is another one."""
+def test_without_sync_bn_ranks_end_with_equal_norms(
+    command: Command, start: Start, tmp_path: Path
+) -> None:
+    """All ranks score one model, whose weights differ from those of a single process."""
     out, one = tmp_path / "out", tmp_path / "one"
     changes = {**PLAIN, "MODEL__SYNC_BN": False, "OUTPUT_DIR": str(out)}
     stdout, _ = finish(start(command("--num-processes", "2", **changes)))
@@ -157,8 +152,8 @@ def test_norms_of_each_rank_end_equal(command: Command, start: Start, tmp_path: 
     assert json.loads(stdout) == pytest.approx(json.loads(alone), abs=2e-4)
     finish(start(command(**{**PLAIN, "OUTPUT_DIR": str(one)})))
     name = "backbone.stages.0.0.conv.weight"
-    with pytest.raises(AssertionError):  # else the comparison with one process would prove nothing
-        _assert_close(name, last(one)["model"][name], last(out)["model"][name])
+    with pytest.raises(AssertionError):  # otherwise the comparison with one process proves nothing
+        _assert_close(name, last_state(one)["model"][name], last_state(out)["model"][name])
 
 
 @pytest.mark.slow
@@ -216,8 +211,8 @@ def test_bad_data_on_one_rank_ends_the_others(
         assert "error: rank" in stderr.strip().splitlines()[-1]
     else:
         _, stderr = finish(start(command(launcher=TORCHRUN, **changes)), 1, traceback=True)
-    mine = [line for line in stderr.splitlines() if line.startswith("error (rank ")]
-    assert any(path.name in line for line in mine), stderr
+    messages = [line for line in stderr.splitlines() if line.startswith("error (rank ")]
+    assert any(path.name in line for line in messages), stderr
 
 
 @pytest.mark.slow
@@ -228,7 +223,7 @@ def test_overwriting_and_resuming_with_two(command: Command, start: Start, tmp_p
     assert "--overwrite" in stderr
     for flag, epochs in (("--overwrite", 1.0), ("--resume", 2.0)):
         finish(start(command(flag, launcher=TORCHRUN, **{**PLAIN, "SOLVER__MAX_EPOCHS": epochs})))
-        assert last(out)["iteration"] == 6 * epochs
+        assert last_state(out)["iteration"] == 6 * epochs
 
 
 def _alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Hooks one by one, on a loop that does nothing."""
+"""Each hook alone, in a loop that trains nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fbnetv3.engine.hooks import (
     StopHook,
     StoppedError,
     WriterHook,
-    evaluate_both,
+    evaluate_weights,
 )
 from fbnetv3.io import WriteError
 
@@ -78,16 +78,16 @@ class At(HookBase):
     [(1, 0, [1, 2, 3, 4, 5, 6]), (2, 1, [2, 4, 6]), (4, 0, [4, 6]), (0, 0, [6]), (100, 0, [6])],
 )
 def test_every(period: int, start: int, due: list[int]) -> None:
-    found: list[int] = []
+    iterations: list[int] = []
     every = Every(period)
 
     class Note(HookBase):
         def after_step(self) -> None:
             if every(self.trainer):
-                found.append(self.trainer.iter + 1)
+                iterations.append(self.trainer.iter + 1)
 
     run(Note(), start=start)
-    assert found == due
+    assert iterations == due
 
 
 def test_averaging_follows_each_step() -> None:
@@ -98,25 +98,27 @@ def test_averaging_follows_each_step() -> None:
     assert float(ema.state_dict()["tensors"]["0.weight"]) == pytest.approx(0.5 * 0.5 + 0.5 * 2)
 
 
-def test_scores_of_both_weights_are_told() -> None:
-    loop, said, told = Loop(), [], []
+def test_raw_and_averaged_scores_are_reported() -> None:
+    loop, lines, evaluations = Loop(), [], []
     ema = ModelEMA(loop.model, 0.5)
-    hook = EvalHook(Every(2), ema, said.append, lambda *x: told.append(x))
+    hook = EvalHook(Every(2), ema, lines.append, lambda *x: evaluations.append(x))
     loop.register_hooks([hook])
     loop.train(0, 3)
-    assert [n for n, _ in told] == [2, 3]
-    assert told[0][1] == {"val/top1": 2.0, "val/top1_ema": 0.0}
-    assert len(said) == 2
+    assert [n for n, _ in evaluations] == [2, 3]
+    assert evaluations[0][1] == {"val/top1": 2.0, "val/top1_ema": 0.0}
+    assert len(lines) == 2
     assert loop.model[0].weight.item() == 3.0
 
 
-def test_raw_weights_may_go_unscored_where_there_is_an_average() -> None:
+def test_scoring_the_average_alone() -> None:
     model = nn.Linear(1, 1, bias=False)
-    assert evaluate_both(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {"val/top1_ema"}
-    assert evaluate_both(Task(), model, None, raw=False).keys() == {"val/top1"}
+    assert evaluate_weights(Task(), model, ModelEMA(model, 0.5), raw=False).keys() == {
+        "val/top1_ema"
+    }
+    assert evaluate_weights(Task(), model, None, raw=False).keys() == {"val/top1"}
 
 
-def test_a_failing_evaluation_leaves_the_weights() -> None:
+def test_a_failing_evaluation_restores_the_raw_weights() -> None:
     model = nn.Linear(1, 1, bias=False)
     ema = ModelEMA(model, 0.5)
     with torch.no_grad():
@@ -133,11 +135,11 @@ def test_a_failing_evaluation_leaves_the_weights() -> None:
             return super().evaluate(model, weights)
 
     with pytest.raises(ValueError, match="no"):
-        evaluate_both(Failing(), model, ema)
+        evaluate_weights(Failing(), model, ema)
     assert float(model.weight) == before
 
 
-def test_evaluation_sees_the_bare_network() -> None:
+def test_the_evaluated_network_is_unwrapped() -> None:
     seen = []
 
     class Look(Task):
@@ -145,7 +147,7 @@ def test_evaluation_sees_the_bare_network() -> None:
             seen.append(type(model))
             return {}
 
-    evaluate_both(Look(), nn.DataParallel(nn.Linear(1, 1)), None)
+    evaluate_weights(Look(), nn.DataParallel(nn.Linear(1, 1)), None)
     assert seen == [nn.Linear]
 
 
@@ -165,14 +167,14 @@ class Writer:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_writers_write_when_anything_is_due(tmp_path: Path) -> None:
+def test_writers_write_if_any_period_is_due(tmp_path: Path) -> None:
     writer = Writer()
     run(WriterHook([writer], [Every(2), Every(3)], tmp_path))
     assert writer.written == 4
     assert writer.closed
 
 
-def test_a_full_disk_is_one_line_and_all_are_closed(tmp_path: Path) -> None:
+def test_a_full_disk_raises_one_line_and_closes_all_writers(tmp_path: Path) -> None:
     broken, other = Writer(fail_write=True, fail_close=True), Writer()
     with pytest.raises(WriteError, match="No space left") as caught:
         run(WriterHook([broken, other], [Every(1)], tmp_path))
@@ -181,7 +183,7 @@ def test_a_full_disk_is_one_line_and_all_are_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_no_checkpoint_of_broken_weights(tmp_path: Path, name: str) -> None:
+def test_non_finite_weights_are_not_saved(tmp_path: Path, name: str) -> None:
     def spoil(loop: Loop) -> None:
         loop.model.state_dict()[name].fill_(torch.nan)
 
@@ -218,7 +220,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_progress_ends_also_after_an_error(tmp_path: Path) -> None:
+def test_the_progress_bar_ends_after_an_error(tmp_path: Path) -> None:
     def fail(loop: Loop) -> None:
         raise ValueError("no")
 

@@ -1,4 +1,4 @@
-"""Starting processes: arguments, ranks, failures."""
+"""Starting the processes of a training: options, communication, failures."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def script(folder: Path, body: str, call: str, **environment: str) -> subprocess
     )
 
 
-def test_one_process_is_called_here() -> None:
-    found: list[Any] = []
-    launch(found.append, (5,))
-    assert found == [5]
+def test_one_process_runs_in_this_process() -> None:
+    calls: list[Any] = []
+    launch(calls.append, (5,))
+    assert calls == [5]
     assert not dist.is_initialized()
 
 
@@ -58,7 +58,7 @@ def test_one_process_is_called_here() -> None:
         ({"num_processes": 99, "use_cuda": True}, "GPUs"),
     ],
 )
-def test_arguments_that_contradict(arguments: dict[str, Any], says: str) -> None:
+def test_invalid_options(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(LaunchError, match=says) as caught:
         launch(print, **arguments)
     assert "\n" not in str(caught.value)
@@ -72,7 +72,7 @@ def main(folder):
 """
 
 
-def test_ranks_meet(tmp_path: Path) -> None:
+def test_ranks_communicate(tmp_path: Path) -> None:
     done = script(tmp_path, SUM, f"launch(main, ({str(tmp_path)!r},), num_processes=2)")
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"rank{i}").read_text() for i in (0, 1)] == ["3.0", "3.0"]
@@ -80,7 +80,7 @@ def test_ranks_meet(tmp_path: Path) -> None:
 
 @pytest.fixture
 def machines(tmp_path: Path, start: Start) -> Callable[..., list[subprocess.Popen[str]]]:
-    """Starts a main on two machines, here two launches on this one."""
+    """Returns a function that starts ``main`` on two machines, simulated by two launches."""
 
     def begin(body: str, arguments: str = "()") -> list[subprocess.Popen[str]]:
         with socket.socket() as probe:
@@ -97,7 +97,7 @@ def machines(tmp_path: Path, start: Start) -> Callable[..., list[subprocess.Pope
 
 
 @pytest.mark.slow
-def test_machines_meet(tmp_path: Path, machines: Callable[..., Any]) -> None:
+def test_machines_communicate(tmp_path: Path, machines: Callable[..., Any]) -> None:
     for job in machines(SUM, f"({str(tmp_path)!r},)"):
         finish(job)
     assert (tmp_path / "rank1").read_text() == "3.0"
@@ -131,7 +131,7 @@ def wait_for(path: Path) -> None:
         ("ZeroDivisionError('a bug')", "rank {} failed: ZeroDivisionError: a bug; "),
     ],
 )
-def test_both_machines_tell_why_a_rank_failed(
+def test_both_machines_print_why_a_rank_failed(
     tmp_path: Path, machines: Callable[..., Any], rank: int, error: str, reason: str
 ) -> None:
     body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
@@ -153,11 +153,11 @@ def test_both_machines_tell_why_a_rank_failed(
         ("rank", "SIGKILL", "rank {} stopped with exit status -9 (SIGKILL); "),
         ("launcher", "SIGTERM", "machine {0} (rank {0}) was interrupted; "),
         ("all", "SIGKILL", "machine {0} (rank {0}) does not answer any more; "),
-        # as where a network or a host is gone, and no connection ends
+        # like a host without power or network, whose connections stay open
         ("all", "SIGSTOP", "machine {0} (rank {0}) does not answer any more; "),
     ],
 )
-def test_the_other_machine_names_what_ended(
+def test_the_other_machine_names_what_died(
     tmp_path: Path,
     machines: Callable[..., Any],
     number: int,
@@ -187,7 +187,7 @@ def test_the_other_machine_names_what_ended(
         finish(jobs[number], 130)
 
 
-def test_a_port_in_use_is_one_line() -> None:
+def test_a_port_in_use_raises_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
@@ -216,7 +216,7 @@ def main():
         ),
     ],
 )
-def test_a_failing_rank_ends_all(tmp_path: Path, reason: str, says: str) -> None:
+def test_a_failing_rank_ends_the_others(tmp_path: Path, reason: str, says: str) -> None:
     begun = time.monotonic()
     done = script(tmp_path, failing(reason), "launch(main, num_processes=2)")
     assert time.monotonic() - begun < 50  # starting Python counts
@@ -233,8 +233,10 @@ def test_a_failing_rank_ends_all(tmp_path: Path, reason: str, says: str) -> None
         ("raise FBNetError('the data are bad')", 2, "rank 1 failed: the data are bad; "),
     ],
 )
-def test_a_lost_peer_is_one_line(tmp_path: Path, ending: str, status: int, reason: str) -> None:
-    """Under torchrun nobody here watches the other rank."""
+def test_a_lost_rank_is_reported_in_one_line(
+    tmp_path: Path, ending: str, status: int, reason: str
+) -> None:
+    """Under torchrun no launcher of this package monitors the ranks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Where log lines go."""
+"""Logging to the terminal and to log.txt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _put_back() -> Iterator[None]:
         log.level, log.handlers, log.propagate = level, handlers, propagate
 
 
-def test_lines_follow_stderr_to_where_it_was_redirected(tmp_path: Path) -> None:
+def test_log_lines_go_to_a_redirected_stderr(tmp_path: Path) -> None:
     setup_logging(tmp_path, rank=0)
     with redirect_stderr(io.StringIO()) as bar:
         logging.getLogger("fbnetv3.engine").info("hello")
@@ -35,17 +35,17 @@ def test_lines_follow_stderr_to_where_it_was_redirected(tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text().endswith(" hello\n")
 
 
-def test_our_errors_come_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_handled_errors_are_logged_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     setup_logging(None, rank=0)
     log = logging.getLogger("detectron2.engine.train_loop")
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer")
-    for error in (FBNetError("told elsewhere"), lost, ValueError("a bug")):
+    for error in (FBNetError("printed elsewhere"), lost, ValueError("a bug")):
         try:
             raise error
         except Exception:
             log.exception("during training")
     text = capsys.readouterr().err
-    assert "told elsewhere" not in text
+    assert "printed elsewhere" not in text
     assert "gloo" not in text
     assert "ValueError: a bug" in text
 

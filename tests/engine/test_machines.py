@@ -1,4 +1,4 @@
-"""Two machines, here two launches on this one, that train together by --dist-url."""
+"""Trainings of two machines, simulated by two launches with --dist-url."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from fbnetv3.engine.checkpoint import Checkpointer, load_checkpoint
 from tests.processes import ENDS_WITHIN, Command, Start, finish, two_machines, wait_for_checkpoint
+from tests.runs import assert_same_run
 
 LONG: dict[str, Any] = {
     "SOLVER__MAX_EPOCHS": 8.0,  # 48 steps
@@ -22,15 +21,9 @@ LONG: dict[str, Any] = {
 }
 
 
-def _last(folder: Path) -> dict[str, Any]:
-    path = Checkpointer(folder).latest()
-    assert path is not None
-    return load_checkpoint(path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
+def test_a_killed_machine_ends_the_other_and_both_resume(
     command: Command, start: Start, tmp_path: Path, killed: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -49,5 +42,4 @@ def test_the_other_machine_stops_and_both_go_on_from_the_last_checkpoint(
 
     first, _ = two_machines(command, start, "--resume", OUTPUT_DIR=str(broken), **LONG)
     assert json.loads(finish(first)[0]) == undisturbed
-    for name, weight in _last(whole)["model"].items():
-        assert torch.equal(weight, _last(broken)["model"][name]), name
+    assert_same_run(whole, broken)

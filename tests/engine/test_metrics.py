@@ -1,4 +1,4 @@
-"""metrics.json: torn lines, dropping what is written again, the last scores."""
+"""metrics.json: incomplete lines, removal of rows to be written again, the last scores."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ROWS = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    found = tmp_path / "metrics.json"
-    found.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return found
+    path = tmp_path / "metrics.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
 
 
 def test_reading(path: Path) -> None:
     assert read_metrics(path) == ROWS
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "no") == []
     assert last_scores(tmp_path / "no") == {}
     drop_from(tmp_path / "no", 0)
@@ -35,7 +35,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", ['{"iteration": 7, "lo', '{"iteration": 7', "{", "\x00\x00"])
-def test_a_torn_line_is_left_out_and_repaired(path: Path, torn: str) -> None:
+def test_an_incomplete_line_is_skipped_and_removed(path: Path, torn: str) -> None:
     with path.open("a") as file:
         file.write(torn)
     assert read_metrics(path) == ROWS
@@ -44,14 +44,14 @@ def test_a_torn_line_is_left_out_and_repaired(path: Path, torn: str) -> None:
     assert read_metrics(path) == ROWS
 
 
-def test_bytes_that_are_no_text(path: Path) -> None:
+def test_bytes_that_are_not_text(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"\xff\xfe\x00")
     assert read_metrics(path) == ROWS
 
 
 @pytest.mark.parametrize(("iteration", "kept"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (9, 3)])
-def test_dropping(path: Path, iteration: int, kept: int) -> None:
+def test_removing_rows(path: Path, iteration: int, kept: int) -> None:
     drop_from(path, iteration)
     assert read_metrics(path) == ROWS[:kept]
 
@@ -60,7 +60,7 @@ def test_the_last_scores(path: Path) -> None:
     assert last_scores(path) == {"val/top1": 60.0, "val/top1_ema": 40.0}
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_non_finite_numbers(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 1, "loss": NaN}\n')
     assert read_metrics(path)[0]["loss"] != read_metrics(path)[0]["loss"]

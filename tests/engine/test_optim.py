@@ -206,7 +206,7 @@ def test_frozen_parameters_are_left_out() -> None:
         build_optimizer(model.requires_grad_(False), Recipe())
 
 
-def test_kinds_and_momentum() -> None:
+def test_optimizers_of_recipes() -> None:
     model = make_net()
     rmsprop = build_optimizer(model, Recipe(momentum=0.8))
     assert isinstance(rmsprop, RMSpropTF)

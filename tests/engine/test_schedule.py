@@ -1,4 +1,4 @@
-"""The learning rate as a function of the position, by hand and through torch's scheduler."""
+"""The learning rate, as a function of the position in training and in torch's scheduler."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_scheduler(recipe: Recipe, steps: int, iters_per_epoch: int) -> list[floa
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_iteration_i_uses_its_own_lr(schedule: str) -> None:
+def test_every_iteration_has_the_lr_of_its_position(schedule: str) -> None:
     recipe = Recipe(schedule=schedule, batch_size=128, **SHORT)
     used = run_scheduler(recipe, 70, 7)
     expected = [0.013 * lr_factor(recipe, i / 7) for i in range(70)]
@@ -144,7 +144,7 @@ def test_warmup_iters() -> None:
         assert warmup_iters(recipe, iters) == below
 
 
-def test_table_names_the_derived_numbers() -> None:
+def test_the_table_has_the_derived_numbers() -> None:
     recipe = Recipe(batch_size=64, epochs=3, warmup_epochs=1, ema_decay=0.99)
     rows = dict(lr_table(recipe, world_size=2, iters_per_epoch=20, dataset_size=1290))
     assert rows["images"] == "1,290"

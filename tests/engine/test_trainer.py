@@ -1,4 +1,4 @@
-"""The loop's step: order, draws, losses, clipping, explosions."""
+"""One training step: losses, gradients, random draws, clipping, non-finite losses."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Spy(HookBase):
         self.latest: list[dict[str, float]] = []
 
     def after_step(self) -> None:
-        found = self.trainer.storage.latest()
-        self.latest.append({name: value for name, (value, _) in found.items()})
+        latest = self.trainer.storage.latest()
+        self.latest.append({name: value for name, (value, _) in latest.items()})
 
 
 def make(task: Losses, first: int = 0, rank: int = 0, **changes: Any) -> tuple[Trainer, nn.Linear]:
@@ -70,7 +70,7 @@ def test_a_step_follows_the_sum_of_losses() -> None:
     assert model.weight.item() == pytest.approx(1 - 0.5 * 3 * 2)
 
 
-def test_gradients_do_not_pile_up() -> None:
+def test_gradients_do_not_accumulate() -> None:
     trainer, model = make(Losses(), value=1.0)
     trainer.train(0, 3)
     assert model.weight.item() == pytest.approx(1 - 3 * 0.5 * 3)
@@ -91,7 +91,7 @@ def test_clipping() -> None:
     assert model.weight.item() == pytest.approx(1 - 0.5 * 0.1, rel=1e-4)
 
 
-def test_draws_depend_on_the_iteration_only() -> None:
+def test_draws_depend_on_the_iteration_alone() -> None:
     whole, part, other = Losses(), Losses(), Losses()
     make(whole)[0].train(0, 4)
     torch.rand(5)
@@ -103,7 +103,7 @@ def test_draws_depend_on_the_iteration_only() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_a_loss_that_is_no_number(value: float) -> None:
+def test_a_non_finite_loss(value: float) -> None:
     trainer, model = make(Losses(), value=value)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.train(3, 5)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fbnetv3.arch import get_arch
-from fbnetv3.engine.checkpoint import FORMAT_VERSION, Checkpointer, load_checkpoint, read_weights
+from fbnetv3.engine.checkpoint import FORMAT_VERSION, Checkpointer, load_checkpoint
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.load import load_weights
@@ -22,7 +22,6 @@ from fbnetv3.zoo.classifier import from_file
 READERS: list[Callable[[Path], Any]] = [
     read_tensors,
     load_checkpoint,
-    read_weights,
     from_file,
     lambda path: load_weights(torch.nn.Linear(1, 1), path),
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.ranges import check_numbers
+from fbnetv3.engine.process import runtime_context
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
@@ -61,7 +62,8 @@ def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder:
     """Raises an error if none of the given candidates can be trained."""
     for config in configs:
         try:
-            prepare_classifier(candidate_training(setup, config, folder))
+            training = candidate_training(setup, config, folder)
+            prepare_classifier(training, runtime_context(training))
         except FBNetError as error:
             reason = error
         else:

@@ -1,0 +1,60 @@
+"""A training or an evaluation as a value: what a task makes of a config, and the loop runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from fbnetv3.config import CfgNode
+from fbnetv3.data import TrainLoader
+from fbnetv3.engine.process import RuntimeContext
+from fbnetv3.engine.trainer import Task
+from fbnetv3.recipe import Recipe
+
+
+@dataclass
+class Experiment:
+    """A config with everything that was built from it.
+
+    Each task has one function that returns it (``prepare_classifier``, ``prepare_detector``), for
+    training and for evaluation alike.
+
+    Attributes:
+        cfg: The config, frozen.
+        context: Process, device and console that the experiment runs on.
+        recipe: Training recipe, in epochs of the training set.
+        classes: Class names, one per output of the network.
+        model: The network, on the device, in the channels-last memory format.
+        task: Losses of a batch, and scores of a model on DATASETS.TEST.
+        metadata: Texts that are exported with the weights; a model can be rebuilt from them.
+        train_loader: Training batches of this process; None in an evaluation.
+        plan: Rows (name, value) of the task at the top of the printed training plan.
+    """
+
+    cfg: CfgNode
+    context: RuntimeContext
+    recipe: Recipe
+    classes: list[str]
+    model: nn.Module
+    task: Task
+    metadata: dict[str, str]
+    train_loader: TrainLoader | None = None
+    plan: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Returns OUTPUT_DIR, the folder of the run."""
+        return Path(self.cfg.OUTPUT_DIR)
+
+    @property
+    def loader(self) -> TrainLoader:
+        """Returns the training batches.
+
+        Raises:
+            RuntimeError: The experiment was prepared for evaluation.
+        """
+        if self.train_loader is None:
+            raise RuntimeError("this experiment was prepared for evaluation: no training batches")
+        return self.train_loader
