@@ -35,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     its old content and the temporary file is removed (after a crash it may stay, as ``.NAME.*``).
 
     Raises:
-        WriteError: the folder or file can't be written, or the disk is full.
+        WriteError: The folder or file can't be written, or the disk is full.
     """
     target = Path(path)
     temporary: Path | None = None
@@ -64,11 +64,11 @@ def open_regular(path: str | os.PathLike[str], most: int) -> Iterator[BinaryIO]:
     """Yields a file that others made, open for reading.
 
     Args:
-        path: of the file; links are followed.
-        most: bytes it may have.
+        path: Of the file; links are followed.
+        most: Bytes it may have.
 
     Raises:
-        OSError: it can't be read, is larger, or is a pipe or a device (which may never end).
+        OSError: It can't be read, is larger, or is a pipe or a device (which may never end).
     """
     # nonblocking: no pipe is waited for
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
@@ -87,11 +87,11 @@ def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) ->
     be followed.
 
     Args:
-        folder: may be a link itself, or not exist yet.
-        patterns: of the names in it that will be written.
+        folder: May be a link itself, or not exist yet.
+        patterns: Of the names in it that will be written.
 
     Raises:
-        WriteError: one is a link that leads out of the folder.
+        WriteError: One is a link that leads out of the folder.
     """
     root, kinds = Path(folder).resolve(), tuple(patterns)
     for name in sorted(os.listdir(root)) if root.is_dir() else ():
@@ -111,7 +111,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     The folder is made if it is missing.
 
     Raises:
-        WriteError: the folder can't be written, or ``path`` is a folder.
+        WriteError: The folder can't be written, or ``path`` is a folder.
     """
     target = Path(path)
     try:

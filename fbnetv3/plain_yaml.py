@@ -31,7 +31,7 @@ class PlainLoader(yaml.SafeLoader):
         """Makes the values of a document.
 
         Raises:
-            YamlError: they are too many, or one holds itself.
+            YamlError: They are too many, or one holds itself.
         """
         _count(node, {})
         return super().construct_document(node)
@@ -52,11 +52,11 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
     """Returns the plain values in yaml text.
 
     Args:
-        text: of one document.
-        loader: for tags or checks of one's own.
+        text: Of one document.
+        loader: For tags or checks of one's own.
 
     Raises:
-        YamlError: it is no yaml, has a tag other than yaml's plain ones, or too many values.
+        YamlError: It is no yaml, has a tag other than yaml's plain ones, or too many values.
     """
     try:
         return yaml.load(text, loader)
@@ -89,7 +89,7 @@ def parse_mapping(text: str) -> Mapping[str, Any]:
     """Returns the KEY: VALUE pairs in yaml text.
 
     Raises:
-        YamlError: it holds none; see :func:`parse_yaml`.
+        YamlError: It holds none; see :func:`parse_yaml`.
     """
     found = parse_yaml(text)
     if not isinstance(found, dict):

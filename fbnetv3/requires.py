@@ -11,7 +11,7 @@ def require_detectron2() -> None:
     """Imports detectron2, which warns of nothing that a user could mend.
 
     Raises:
-        FBNetError: it is not installed; the message says how to install it.
+        FBNetError: It is not installed; the message says how to install it.
     """
     try:
         with warnings.catch_warnings():

@@ -18,7 +18,7 @@ def model_zoo_path() -> Path:
     """Returns the folder of the packaged configs, of a wheel or of a source checkout.
 
     Raises:
-        ConfigNotFoundError: the installation lacks it.
+        ConfigNotFoundError: The installation lacks it.
     """
     for folder in (_PACKAGE / "model_zoo", _PACKAGE.parent / "model_zoo"):
         if folder.is_dir():
@@ -38,11 +38,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     """Returns the config file that ``name`` means.
 
     Args:
-        name: an existing file, or a config of the model zoo: ``model_zoo/fbnetv3_g.yaml`` or
+        name: An existing file, or a config of the model zoo: ``model_zoo/fbnetv3_g.yaml`` or
             ``fbnetv3_g.yaml`` work from any folder, with only the wheel installed too.
 
     Raises:
-        ConfigNotFoundError: there is no such file; the message lists close names.
+        ConfigNotFoundError: There is no such file; the message lists close names.
     """
     path = Path(name)
     if path.is_file():

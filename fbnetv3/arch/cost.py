@@ -25,15 +25,15 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
     """Counts what a network costs for one image, exactly.
 
     Args:
-        arch: an architecture or the name of a known one.
-        resolution: side of the square input in pixels; by default the architecture's own.
+        arch: An architecture or the name of a known one.
+        resolution: Side of the square input in pixels; by default the architecture's own.
 
     Returns:
         The :class:`Cost`, in Python ints. ``macs`` = ``macs_conv + macs_avgpool`` is what the
         published FBNet tables count; see :class:`Cost` for both conventions.
 
     Raises:
-        ArchError: the name is unknown, or the resolution too small for the network.
+        ArchError: The name is unknown, or the resolution too small for the network.
     """
     table = get_arch(arch) if isinstance(arch, str) else arch
     side = table.resolution if resolution is None else resolution
@@ -58,18 +58,18 @@ def count_cost_arrays(
     """Counts what many candidates of one table shape cost.
 
     Args:
-        rows: the table's rows, as blocks or flat mappings. ``k, e, c, n`` and integer options
+        rows: The table's rows, as blocks or flat mappings. ``k, e, c, n`` and integer options
             may be arrays of shape (candidates,); ``op``, ``act``, ``se`` and ``se_ratio`` hold
             for all.
-        resolution: side of the input in pixels, an int or an array (candidates,).
-        width_divisor: as in :class:`Arch`.
-        num_classes: outputs of the classifier.
+        resolution: Side of the input in pixels, an int or an array (candidates,).
+        width_divisor: As in :class:`Arch`.
+        num_classes: Outputs of the classifier.
 
     Returns:
         The cost; its numbers are int64 arrays (candidates,), or ints where nothing is an array.
 
     Raises:
-        ArchError: a row is not valid, or a resolution too small.
+        ArchError: A row is not valid, or a resolution too small.
 
     Example:
         >>> rows = [

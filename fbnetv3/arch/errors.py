@@ -11,9 +11,9 @@ class ArchError(FBNetError):
     """An architecture, a row of it, or a name is not valid.
 
     Attributes:
-        problem: what is wrong, in words.
-        file, arch, row, key, value: where; None where it does not apply. Rows count from 0.
-        allowed: what would be right, in words.
+        problem: What is wrong, in words.
+        file, arch, row, key, value: Where; None where it does not apply. Rows count from 0.
+        allowed: What would be right, in words.
     """
 
     def __init__(

@@ -30,11 +30,11 @@ def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str,
     """Checks a row and fills in the defaults of its op.
 
     Args:
-        row: flat mapping; None stands for not given in the keys of ``known``.
-        known: keys that may be there with None though the op does not take them.
+        row: Flat mapping; None stands for not given in the keys of ``known``.
+        known: Keys that may be there with None though the op does not take them.
 
     Raises:
-        ArchError: an unknown op or key, a missing key, or a value that is not allowed.
+        ArchError: An unknown op or key, a missing key, or a value that is not allowed.
     """
     op = get_op(row.get("op"))
     keys = {**COMMON_KEYS, **op.keys}

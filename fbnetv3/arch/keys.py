@@ -24,13 +24,13 @@ class Key:
     Attributes:
         kind: ``int``, ``float``, ``bool``, ``str`` or ``ratio`` (a number in (0, 1], or ``"R/e"``
             for such a number divided by the row's expansion).
-        default: used when a row does not give the key.
-        required: whether a row must give it.
-        minimum: smallest value, inclusive (exclusive for ``float``).
-        odd: whether the value must be odd.
-        choices: the allowed strings.
-        first_only: the key holds for the first of ``n`` repeats only, as the stride does.
-        needs: another key that has to be set wherever this one is given.
+        default: Used when a row does not give the key.
+        required: Whether a row must give it.
+        minimum: Smallest value, inclusive (exclusive for ``float``).
+        odd: Whether the value must be odd.
+        choices: The allowed strings.
+        first_only: The key holds for the first of ``n`` repeats only, as the stride does.
+        needs: Another key that has to be set wherever this one is given.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Key:
         """Returns ``value`` as a plain Python scalar, or as the array it is.
 
         Raises:
-            ArchError: the value is not allowed.
+            ArchError: The value is not allowed.
         """
         if not self.accepts(value):
             raise ArchError("not allowed", key=key, value=value, allowed=self.allowed)

@@ -57,8 +57,8 @@ class LatencyTable:
     """Measured blocks of one machine.
 
     Attributes:
-        blocks: each shape once.
-        about: the machine, the software and how it was measured, and a check against networks
+        blocks: Each shape once.
+        about: The machine, the software and how it was measured, and a check against networks
             that were not in it.
     """
 
@@ -69,7 +69,7 @@ class LatencyTable:
         """Returns the latency of a network in milliseconds.
 
         Raises:
-            ArchError: a block is of no measured kind, or outside what was measured.
+            ArchError: A block is of no measured kind, or outside what was measured.
         """
         return float(sum(float(self._price(shape)) for shape in arch_shapes(arch)))
 
@@ -84,12 +84,12 @@ class LatencyTable:
         """Returns the latencies of candidates, as ``count_cost_arrays`` counts their cost.
 
         Args:
-            rows: mappings whose numbers may be arrays (candidates,); ``n`` may be 0 where all
+            rows: Mappings whose numbers may be arrays (candidates,); ``n`` may be 0 where all
                 layers of a row are alike.
-            resolution, width_divisor, num_classes: see there.
+            resolution, width_divisor, num_classes: See there.
 
         Raises:
-            ArchError: see :meth:`of_arch`.
+            ArchError: See :meth:`of_arch`.
         """
         size: Ints = resolution
         total: Any = self._price(frame_shape(size))
@@ -157,7 +157,7 @@ class LatencyTable:
         """Reads a table.
 
         Raises:
-            ArchError: the file is missing, or no latency table; the command that makes one.
+            ArchError: The file is missing, or no latency table; the command that makes one.
         """
         file = str(path)
         make = _COMMAND.format(file)

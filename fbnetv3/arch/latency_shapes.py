@@ -22,11 +22,11 @@ class Kind:
     """What tells blocks apart beside numbers.
 
     Attributes:
-        op: of the table row; ``head`` is pooling and classifier, ``frame`` all that is between
+        op: Of the table row; ``head`` is pooling and classifier, ``frame`` all that is between
             blocks (``c_in`` 3, the network's resolution its size).
-        k, s: kernel size (0: none) and stride.
-        act, se: activation and gate; empty: none.
-        options: the op's other keys that have no default value, as ``key=value``.
+        k, s: Kernel size (0: none) and stride.
+        act, se: Activation and gate; empty: none.
+        options: The op's other keys that have no default value, as ``key=value``.
     """
 
     op: str
@@ -46,9 +46,9 @@ class Shape:
     """A block: its kind and numbers, each an int, or an int64 array of candidates.
 
     Attributes:
-        kind: see :class:`Kind`.
-        c_in, mid, c_out, squeezed: channels; see :class:`Layer`.
-        size, out: sides of the input and of the depthwise conv's output, in pixels.
+        kind: See :class:`Kind`.
+        c_in, mid, c_out, squeezed: Channels; see :class:`Layer`.
+        size, out: Sides of the input and of the depthwise conv's output, in pixels.
     """
 
     kind: Kind
@@ -69,9 +69,9 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
     """Returns the shape of a layer and the side of its output.
 
     Args:
-        layer: numbers may be arrays.
-        size: side of its input.
-        kernel, stride: those of ``layer``, or one of several where they are arrays.
+        layer: Numbers may be arrays.
+        size: Side of its input.
+        kernel, stride: Those of ``layer``, or one of several where they are arrays.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)

@@ -26,7 +26,7 @@ def round_channels(value: Any, divisor: int | None) -> Ints:
     The nearest multiple (halves up), at least ``divisor``; one more if that lost over 5%.
 
     Args:
-        value: channels, a number or an array of numbers.
+        value: Channels, a number or an array of numbers.
         divisor: 8 in FBNetV2 and V3; None keeps the whole part, at least 1.
     """
     if divisor is None:
@@ -43,17 +43,17 @@ class Layer:
     """One layer. In cost arithmetic over candidates, numbers may be int64 arrays.
 
     Attributes:
-        op: name of the op.
-        stage, index: its place; its module is ``stages.{stage}.{index}``.
-        c_in, c_out: channels.
-        s: stride.
-        k: kernel size, None for ops without one.
-        e: expansion, None for ops without one.
-        act: activation, None for ops without one.
-        se: gate of the squeeze-and-excitation; None is none.
-        se_ratio: squeeze ratio of the middle channels (``"0.25/e"``: divided by ``e``).
-        width_divisor: see :func:`round_channels`.
-        options: the other keys that its op declares, defaults filled in.
+        op: Name of the op.
+        stage, index: Its place; its module is ``stages.{stage}.{index}``.
+        c_in, c_out: Channels.
+        s: Stride.
+        k: Kernel size, None for ops without one.
+        e: Expansion, None for ops without one.
+        act: Activation, None for ops without one.
+        se: Gate of the squeeze-and-excitation; None is none.
+        se_ratio: Squeeze ratio of the middle channels (``"0.25/e"``: divided by ``e``).
+        width_divisor: See :func:`round_channels`.
+        options: The other keys that its op declares, defaults filled in.
     """
 
     op: str

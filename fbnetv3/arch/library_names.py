@@ -43,7 +43,7 @@ def parse(text: str) -> LibraryName:
     """Takes the name of a library's network apart.
 
     Raises:
-        ArchError: an argument is no ``KEY=VALUE``, or its value is not of numbers.
+        ArchError: An argument is no ``KEY=VALUE``, or its value is not of numbers.
     """
     library, _, rest = text.partition("/")
     name, _, query = rest.partition("?")

@@ -34,11 +34,11 @@ class Cost:
     Batch norm and activations count in neither. A multiply-add is one; some call it 2 FLOPs.
 
     Attributes:
-        macs_conv: multiply-adds of conv and linear layers.
-        macs_avgpool: elements read by global average pools.
-        params: all trainable numbers: weights, biases, batch norm's scale and shift.
-        conv_weights: elements of conv and classifier weights: no biases, no batch norm.
-        activations: output elements of all conv and linear layers (pycls' definition).
+        macs_conv: Multiply-adds of conv and linear layers.
+        macs_avgpool: Elements read by global average pools.
+        params: All trainable numbers: weights, biases, batch norm's scale and shift.
+        conv_weights: Elements of conv and classifier weights: no biases, no batch norm.
+        activations: Output elements of all conv and linear layers (pycls' definition).
     """
 
     macs_conv: Ints = 0
@@ -80,10 +80,10 @@ class OpSpec:
     """An op as the tables see it.
 
     Attributes:
-        name: its name in tables.
-        keys: the keys its rows take beside stage, c, n and s.
-        cost: its formula.
-        pools: whether its output is 1 x 1 for every input, so that a stride has no meaning.
+        name: Its name in tables.
+        keys: The keys its rows take beside stage, c, n and s.
+        cost: Its formula.
+        pools: Whether its output is 1 x 1 for every input, so that a stride has no meaning.
     """
 
     name: str
@@ -125,11 +125,11 @@ def register_cost(
     """Registers the cost formula of an op, and with it the op.
 
     Args:
-        name: the op's name in tables.
-        keys: what its rows take beside ``stage, c, n, s``: names of known keys (``k``, ``e``,
+        name: The op's name in tables.
+        keys: What its rows take beside ``stage, c, n, s``: names of known keys (``k``, ``e``,
             ``act``, ...), or a mapping from key to None (a known key), a default value or a
             :class:`~fbnetv3.arch.keys.Key`.
-        pools: whether the op's output is 1 x 1 for every input.
+        pools: Whether the op's output is 1 x 1 for every input.
 
     Returns:
         A decorator for ``formula(layer, size) -> (Cost, output size)``. Sizes are sides in
@@ -137,7 +137,7 @@ def register_cost(
         may be ints or int64 arrays. Repeats after the first must keep the size.
 
     Raises:
-        ArchError: the name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown.
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)
@@ -154,7 +154,7 @@ def get_op(name: Any) -> OpSpec:
     """Returns the op of that name.
 
     Raises:
-        ArchError: there is none.
+        ArchError: There is none.
     """
     if isinstance(name, str) and name in OP_COSTS:
         return OP_COSTS[name]

@@ -21,7 +21,7 @@ def load_arch(path: str | os.PathLike[str]) -> Arch:
     """Reads one architecture from a yaml file.
 
     Raises:
-        ArchError: the file cannot be read, or is not an architecture.
+        ArchError: The file cannot be read, or is not an architecture.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def parse_family(text: str, *, file: str) -> list[Arch]:
     rows whose op takes the key), ``width_divisor`` and ``archs`` (name to table).
 
     Raises:
-        ArchError: names file, architecture, row, key, value and what is allowed.
+        ArchError: Names file, architecture, row, key, value and what is allowed.
     """
     family = parse_yaml(text, file=file)
     allowed = ", ".join(_FAMILY_KEYS)
@@ -79,7 +79,7 @@ def register_arch(arch: Arch) -> Arch:
     """Makes an architecture known by its name, and returns it.
 
     Raises:
-        ArchError: the name belongs to another architecture.
+        ArchError: The name belongs to another architecture.
     """
     known = _builtin().get(arch.name) or _REGISTERED.get(arch.name)
     if known is not None and known != arch:
@@ -97,7 +97,7 @@ def get_arch(name: str) -> Arch:
     """Returns the architecture of that name, or the one in a ``.yaml`` file of that path.
 
     Raises:
-        ArchError: the name is unknown (the message lists close ones), or the file is bad.
+        ArchError: The name is unknown (the message lists close ones), or the file is bad.
     """
     known = {**_builtin(), **_REGISTERED}
     if name in known:

@@ -54,11 +54,11 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
     """Returns the paper's form for small images (CIFAR): the second stride-2 row gets stride 1.
 
     Args:
-        arch: a table with two strided rows or more.
-        resolution: side of the input in pixels.
+        arch: A table with two strided rows or more.
+        resolution: Side of the input in pixels.
 
     Raises:
-        ArchError: there is no second strided row.
+        ArchError: There is no second strided row.
     """
     strided = [row for row, block in enumerate(arch.blocks) if block.s > 1]
     if len(strided) < 2:
@@ -93,13 +93,13 @@ def scale(
     first and the last row are not repeated.
 
     Args:
-        arch: the table to scale.
-        width: factor of the output channels of every row but pooling ones; > 0.
-        depth: factor of the repeats of every row but the first and the last; > 0.
-        resolution: side of the input in pixels; None keeps it.
+        arch: The table to scale.
+        width: Factor of the output channels of every row but pooling ones; > 0.
+        depth: Factor of the repeats of every row but the first and the last; > 0.
+        resolution: Side of the input in pixels; None keeps it.
 
     Raises:
-        ArchError: a factor is not positive.
+        ArchError: A factor is not positive.
     """
     for key, value in (("width", width), ("depth", depth)):
         if not 0 < value < math.inf:
@@ -138,13 +138,13 @@ def scale_to_macs(
     steps too (small images), width and depth are shifted by up to one unit of phi.
 
     Args:
-        arch: the table to scale.
-        macs: the target, in multiply-adds as :class:`Cost` counts them (400e6, not 400).
-        alpha, beta, gamma: growth of depth, width and resolution; >= 1, not all 1.
-        tolerance: how far off the result may be, as a share of the target.
+        arch: The table to scale.
+        macs: The target, in multiply-adds as :class:`Cost` counts them (400e6, not 400).
+        alpha, beta, gamma: Growth of depth, width and resolution; >= 1, not all 1.
+        tolerance: How far off the result may be, as a share of the target.
 
     Raises:
-        ArchError: the target is out of reach; the message names the nearest one that is not.
+        ArchError: The target is out of reach; the message names the nearest one that is not.
     """
     if not 0 < macs < math.inf:
         raise ArchError("not allowed", key="macs", value=macs, allowed="numbers > 0")

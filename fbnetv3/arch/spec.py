@@ -24,20 +24,20 @@ class Block:
     """A row of an architecture table: ``n`` layers of one op (paper, Table 1).
 
     Args:
-        op: name of the op.
-        c: output channels, kept as given.
-        stage: number of the stage it belongs to.
-        k: kernel size, odd.
-        e: expansion; middle channels are ``c_in * e``, rounded.
-        n: how many layers; only the first has the stride.
-        s: stride.
-        act: activation; for an op that takes one, ``hswish`` where not given.
-        se: gate of the squeeze-and-excitation (``hsigmoid``, ``sigmoid``); None is none.
-        se_ratio: squeezed channels as a share of the middle channels; ``"0.25/e"`` divides by e.
-        options: the op's other keys, as ``{"dw_padding": 1}``; kept as a sorted tuple of pairs.
+        op: Name of the op.
+        c: Output channels, kept as given.
+        stage: Number of the stage it belongs to.
+        k: Kernel size, odd.
+        e: Expansion; middle channels are ``c_in * e``, rounded.
+        n: How many layers; only the first has the stride.
+        s: Stride.
+        act: Activation; for an op that takes one, ``hswish`` where not given.
+        se: Gate of the squeeze-and-excitation (``hsigmoid``, ``sigmoid``); None is none.
+        se_ratio: Squeezed channels as a share of the middle channels; ``"0.25/e"`` divides by e.
+        options: The op's other keys, as ``{"dw_padding": 1}``; kept as a sorted tuple of pairs.
 
     Raises:
-        ArchError: the op is unknown, does not take a key, or a value is not allowed.
+        ArchError: The op is unknown, does not take a key, or a value is not allowed.
     """
 
     op: str
@@ -76,7 +76,7 @@ class Block:
         """Makes a block from a flat mapping, as a yaml row.
 
         Raises:
-            ArchError: see the class.
+            ArchError: See the class.
         """
         if not isinstance(row, Mapping):
             allowed = "a mapping such as {stage: 0, op: conv, k: 3, c: 16, s: 2}"
@@ -104,15 +104,15 @@ class Arch:
     """A network as a table.
 
     Attributes:
-        name: what it is called.
-        resolution: side of the square input in pixels.
-        blocks: the rows, in order.
-        width_divisor: channel counts derived inside a block are rounded to a multiple of it;
+        name: What it is called.
+        resolution: Side of the square input in pixels.
+        blocks: The rows, in order.
+        width_divisor: Channel counts derived inside a block are rounded to a multiple of it;
             None for no rounding.
-        num_classes: outputs of the classifier.
+        num_classes: Outputs of the classifier.
 
     Raises:
-        ArchError: there is no row, stages are out of order, groups do not divide channels, ...
+        ArchError: There is no row, stages are out of order, groups do not divide channels, ...
     """
 
     name: str
@@ -214,10 +214,10 @@ class Arch:
         Args:
             table: ``name``, ``resolution``, ``rows``, and if wanted ``width_divisor``,
                 ``num_classes`` and ``defaults`` (filled into rows whose op takes the key).
-            file: named in errors.
+            file: Named in errors.
 
         Raises:
-            ArchError: names file, architecture, row, key, value and what is allowed.
+            ArchError: Names file, architecture, row, key, value and what is allowed.
         """
         try:
             return cls._from_dict(table)
@@ -245,7 +245,7 @@ class Arch:
         """Makes an Arch from yaml text. ``file`` is named in errors.
 
         Raises:
-            ArchError: it is not yaml, or not an architecture.
+            ArchError: It is not yaml, or not an architecture.
         """
         return cls.from_dict(parse_yaml(text, file=file), file=file)
 

@@ -63,7 +63,7 @@ def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Returns the rows of a table with its defaults filled in, and the rest of it.
 
     Raises:
-        ArchError: the table has a key that it should not have, or lacks one.
+        ArchError: The table has a key that it should not have, or lacks one.
     """
     _check_table(table)
     defaults = _checked_defaults(table.get("defaults") or {})

@@ -30,7 +30,7 @@ def parse_yaml(text: str, *, file: str | None = None) -> Any:
     """Returns the plain data in yaml text.
 
     Raises:
-        ArchError: it is not yaml, or a key is there twice.
+        ArchError: It is not yaml, or a key is there twice.
     """
     try:
         return plain_yaml.parse_yaml(text, _UniqueKeys)

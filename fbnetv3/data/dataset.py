@@ -21,10 +21,10 @@ class ImageDataset(ABC):
     """Images with one class each.
 
     Attributes:
-        name: as the user named it; errors and logs show it.
-        classes: class names; a target is an index into it.
-        targets: the target of each image.
-        broken: files that were left out since they can't be decoded.
+        name: As the user named it; errors and logs show it.
+        classes: Class names; a target is an index into it.
+        targets: The target of each image.
+        broken: Files that were left out since they can't be decoded.
     """
 
     def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int]) -> None:
@@ -40,7 +40,7 @@ class ImageDataset(ABC):
         """Returns image ``i``, RGB, and its target.
 
         Raises:
-            DataError: the file can't be read or decoded.
+            DataError: The file can't be read or decoded.
         """
         return self.image(i), self.targets[i]
 
@@ -56,8 +56,8 @@ class ImageDataset(ABC):
         """Returns ``limit`` images, each class with its share of the whole (to one image).
 
         Args:
-            limit: images to keep; at most ``len(self)``.
-            seed: which images; the same seed gives the same images, and a larger limit adds
+            limit: Images to keep; at most ``len(self)``.
+            seed: Which images; the same seed gives the same images, and a larger limit adds
                 to them.
 
         Raises:
@@ -96,9 +96,9 @@ class ArrayDataset(ImageDataset):
     """Images in memory.
 
     Args:
-        name: of the data set.
-        classes: class names.
-        images: uint8, N x H x W x 3.
+        name: Of the data set.
+        classes: Class names.
+        images: Uint8, N x H x W x 3.
         targets: N indices into ``classes``.
     """
 
@@ -130,9 +130,9 @@ class FileDataset(ImageDataset):
     expected to fit ``cache_bytes`` (CIFAR-10: 150 MB). Every loader worker has a copy of its own.
 
     Args:
-        name: of the data set.
-        source: the files.
-        cache_bytes: upper bound of the kept pixels per process; 0 keeps none.
+        name: Of the data set.
+        source: The files.
+        cache_bytes: Upper bound of the kept pixels per process; 0 keeps none.
     """
 
     def __init__(self, name: str, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
@@ -171,10 +171,10 @@ class Subset(ImageDataset):
     """Some images of another data set, in the order of ``indices``.
 
     Args:
-        dataset: the whole.
-        indices: into ``dataset``.
-        classes: names, where they are not those of ``dataset``.
-        relabel: old target -> new target, where ``classes`` differ.
+        dataset: The whole.
+        indices: Into ``dataset``.
+        classes: Names, where they are not those of ``dataset``.
+        relabel: Old target -> new target, where ``classes`` differ.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ def check_same_classes(train: ImageDataset, val: ImageDataset) -> None:
     """Checks that two splits label their images alike.
 
     Raises:
-        DataError: a class is in one only, or the order differs; both sets are named.
+        DataError: A class is in one only, or the order differs; both sets are named.
     """
     if train.classes == val.classes:
         return

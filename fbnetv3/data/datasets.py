@@ -27,7 +27,7 @@ def register_dataset(name: str) -> Callable[[Factory], Factory]:
     that it may raise DataError where its files are missing.
 
     Raises:
-        DataError: the name is taken.
+        DataError: The name is taken.
     """
 
     def add(factory: Factory) -> Factory:
@@ -48,14 +48,14 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
     """Opens a data set.
 
     Args:
-        name_or_path: a registered name (``digits_train``, ``cifar10_test``, ...), or the path of
+        name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of
             a folder with one subfolder per class, or of a zip archive of one. A relative path
             is looked up under the environment variable ``FBNETV3_DATA``, then in the
             current directory.
-        skip_broken: decode every file first, leave out and report those that fail.
+        skip_broken: Decode every file first, leave out and report those that fail.
 
     Raises:
-        DataError: missing or malformed; the message says what to put where.
+        DataError: Missing or malformed; the message says what to put where.
     """
     factory = _FACTORIES.get(name_or_path)
     dataset = factory() if factory is not None else _from_path(name_or_path)

@@ -30,12 +30,12 @@ def open_image(file: BinaryIO, name: str, fix: str = _FIX) -> Iterator[Image.Ima
     """Yields an image of which the header is read; the one place where image files are opened.
 
     Args:
-        file: one of ``FORMATS``.
-        name: how an error names the file.
-        fix: what an error says to do.
+        file: One of ``FORMATS``.
+        name: How an error names the file.
+        fix: What an error says to do.
 
     Raises:
-        DataError: of another format, damaged, or larger than ``MAX_PIXELS``, by its header.
+        DataError: Of another format, damaged, or larger than ``MAX_PIXELS``, by its header.
     """
     try:
         image = Image.open(file, formats=FORMATS)
@@ -66,7 +66,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """Returns the content of an image file of at most ``MAX_BYTES``, no pipe or device.
 
     Raises:
-        OSError: see :func:`fbnetv3.io.open_regular`.
+        OSError: See :func:`fbnetv3.io.open_regular`.
     """
     with open_regular(path, MAX_BYTES) as file:
         return file.read()
@@ -76,15 +76,15 @@ def decode_rgb(data: bytes, name: str, fix: str = _FIX) -> Image.Image:
     """Decodes one image file; EXIF orientation is left alone.
 
     Args:
-        data: the file's content, of one of ``FORMATS``.
-        name: how an error names the file.
-        fix: what an error says to do.
+        data: The file's content, of one of ``FORMATS``.
+        name: How an error names the file.
+        fix: What an error says to do.
 
     Returns:
         An RGB image. 16-bit grey keeps its high byte; transparency is dropped.
 
     Raises:
-        DataError: not an image, cut short, damaged, or larger than ``MAX_PIXELS``.
+        DataError: Not an image, cut short, damaged, or larger than ``MAX_PIXELS``.
     """
     try:
         with open_image(io.BytesIO(data), name, fix) as image:

@@ -48,18 +48,18 @@ class TrainLoader:
     a transform must not draw from ``random`` or numpy.
 
     Args:
-        dataset: what to read.
+        dataset: What to read.
         transform: Pillow image -> 3 x H x W tensor; draws from torch's global generator. None
             where ``load_batch`` is given.
-        total_batch: images a step over all ranks.
-        seed: of order and augmentation.
-        num_workers: processes that prepare batches; 0 does it in this one.
-        rank: of this process; it gets slice ``rank`` of each batch.
-        world_size: number of processes.
-        load_batch: makes the batches, where they are not of images and labels.
+        total_batch: Images a step over all ranks.
+        seed: Of order and augmentation.
+        num_workers: Processes that prepare batches; 0 does it in this one.
+        rank: Of this process; it gets slice ``rank`` of each batch.
+        world_size: Number of processes.
+        load_batch: Makes the batches, where they are not of images and labels.
 
     Raises:
-        DataError: the batch is larger than the data set or not a multiple of ``world_size``.
+        DataError: The batch is larger than the data set or not a multiple of ``world_size``.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class EvalLoader:
     live on between passes.
 
     Args:
-        dataset: what to read.
+        dataset: What to read.
         transform: Pillow image -> 3 x H x W tensor; None where ``load_batch`` is given.
-        batch_size: images a step of this rank; the last batch may be smaller.
-        num_workers: processes that prepare batches; 0 does it in this one.
-        rank: of this process.
-        world_size: number of processes.
-        load_batch: makes the batches, where they are not of images and labels.
+        batch_size: Images a step of this rank; the last batch may be smaller.
+        num_workers: Processes that prepare batches; 0 does it in this one.
+        rank: Of this process.
+        world_size: Number of processes.
+        load_batch: Makes the batches, where they are not of images and labels.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class EvalLoader:
         """Yields (images, labels) as TrainLoader does.
 
         Raises:
-            DataError: an image can't be decoded, or a worker died.
+            DataError: An image can't be decoded, or a worker died.
         """
         return _checked(self._loader)
 

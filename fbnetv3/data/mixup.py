@@ -14,12 +14,12 @@ class Mixup:
     One weight per batch, from Beta(alpha, alpha).
 
     Args:
-        alpha: of the Beta distribution; 0 turns blending off and leaves smoothing.
-        num_classes: length of the soft targets.
-        label_smoothing: share of each target that is spread evenly over all classes.
+        alpha: Of the Beta distribution; 0 turns blending off and leaves smoothing.
+        num_classes: Length of the soft targets.
+        label_smoothing: Share of each target that is spread evenly over all classes.
 
     Raises:
-        DataError: a value is out of its range.
+        DataError: A value is out of its range.
     """
 
     def __init__(self, alpha: float, num_classes: int, label_smoothing: float = 0.0) -> None:
@@ -38,7 +38,7 @@ class Mixup:
         Args:
             images: N x 3 x H x W.
             labels: N, int64.
-            generator: on CPU; one draw is taken, none if alpha is 0.
+            generator: On CPU; one draw is taken, none if alpha is 0.
         """
         targets = self.soft_targets(labels)
         if self.alpha == 0:

@@ -11,8 +11,8 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
     """Returns all indices so that any head holds each class in proportion (to one image).
 
     Args:
-        targets: class of each image.
-        seed: which images of a class come first, and which class wins a tie.
+        targets: Class of each image.
+        seed: Which images of a class come first, and which class wins a tie.
     """
     # RandomState: its streams are frozen, those of numpy's Generator may change
     random = np.random.RandomState(seed)

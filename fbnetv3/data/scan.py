@@ -21,8 +21,8 @@ def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, 
     """Decodes every image.
 
     Args:
-        dataset: what to read.
-        workers: threads; None is one per core, 8 at most.
+        dataset: What to read.
+        workers: Threads; None is one per core, 8 at most.
 
     Returns:
         The error message of each image that failed, by index.
@@ -55,7 +55,7 @@ def without_broken(dataset: ImageDataset, workers: int | None = None) -> ImageDa
     ``.broken`` of the result lists the files left out.
 
     Raises:
-        DataError: a class has no image left.
+        DataError: A class has no image left.
     """
     broken = find_broken(dataset, workers)
     if not broken:

@@ -22,17 +22,17 @@ class Source(ABC):
     """Named image files in class folders.
 
     Attributes:
-        path: the folder or archive.
-        classes: names of the class folders, sorted.
-        files: posix path of each file relative to the root, sorted by class, then name.
-        targets: the index into ``classes`` of each file.
+        path: The folder or archive.
+        classes: Names of the class folders, sorted.
+        files: Posix path of each file relative to the root, sorted by class, then name.
+        targets: The index into ``classes`` of each file.
     """
 
     def __init__(self, path: Path, names: Iterable[str], folders: Iterable[str]) -> None:
         """Sorts names (``CLASS/.../FILE``, other depths are left out) and class folders.
 
         Raises:
-            DataError: no class folders, a class folder without images, or a tree of splits.
+            DataError: No class folders, a class folder without images, or a tree of splits.
         """
         self.path = path
         names = sorted({n for n in names if "/" in n and _is_image(n)})
@@ -49,7 +49,7 @@ class Source(ABC):
         """Returns the content of file ``i``.
 
         Raises:
-            DataError: it can't be read.
+            DataError: It can't be read.
         """
 
     def file_name(self, i: int) -> str:
@@ -136,7 +136,7 @@ def open_source(path: Path) -> Source:
     """Opens a folder or a zip archive of classes.
 
     Raises:
-        DataError: it is neither, or its content is not a class-per-folder tree.
+        DataError: It is neither, or its content is not a class-per-folder tree.
     """
     try:
         return FolderSource(path) if path.is_dir() else ZipSource(path)

@@ -45,8 +45,8 @@ class ImageTransform(ABC):
     """A transform in two halves, so that a loader can normalise a whole batch at once.
 
     Args:
-        mean: per channel, of pixels scaled to 0..1.
-        std: per channel; > 0.
+        mean: Per channel, of pixels scaled to 0..1.
+        std: Per channel; > 0.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -77,17 +77,17 @@ class TrainTransform(ImageTransform):
     """Random crop, flip and AutoAugment, then normalisation.
 
     Args:
-        resolution: side of the result, pixels.
-        mean, std: see ImageTransform.
+        resolution: Side of the result, pixels.
+        mean, std: See ImageTransform.
         crop: ``resized`` (8-100% of the area, aspect ratio 3:4 to 4:3, as on ImageNet),
             ``padded`` (fit, then move by up to ``resolution // 8`` pixels, as on CIFAR-10), or
             ``none`` (fit: resize the shorter side, crop the centre).
-        flip: mirror half of the images.
+        flip: Mirror half of the images.
         auto_augment: ``none``, ``imagenet`` or ``cifar10``.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
 
     Raises:
-        DataError: an unknown choice or a bad number; the allowed ones are named.
+        DataError: An unknown choice or a bad number; the allowed ones are named.
     """
 
     def __init__(
@@ -121,14 +121,14 @@ class EvalTransform(ImageTransform):
     """Shorter side to ``resize``, centre crop of ``resolution``, normalisation.
 
     Args:
-        resolution: side of the result, pixels.
-        resize: length of the shorter side before the crop; None is ``resolution``. An image
+        resolution: Side of the result, pixels.
+        resize: Length of the shorter side before the crop; None is ``resolution``. An image
             that has it already is not resampled.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        mean, std: see ImageTransform.
+        mean, std: See ImageTransform.
 
     Raises:
-        DataError: an unknown choice or a bad number; the allowed ones are named.
+        DataError: An unknown choice or a bad number; the allowed ones are named.
     """
 
     def __init__(

@@ -47,13 +47,13 @@ class FBNetBottomUp(Backbone):
     (stride 4) to ``c5`` (stride 32); of several stages of one stride, the last.
 
     Args:
-        arch: an aligned table: maps differ by exactly 2.
-        drop_path_rate: stochastic depth of the last block.
+        arch: An aligned table: maps differ by exactly 2.
+        drop_path_rate: Stochastic depth of the last block.
         norm: ``BN``, or ``FrozenBN`` for the constants of the loaded weights.
-        freeze_at: freeze stages up to stride ``2 ** freeze_at``, their norms included; 0: none.
+        freeze_at: Freeze stages up to stride ``2 ** freeze_at``, their norms included; 0: none.
 
     Raises:
-        ConfigError: the table is not aligned, lacks a stride, or a value is not allowed.
+        ConfigError: The table is not aligned, lacks a stride, or a value is not allowed.
     """
 
     def __init__(

@@ -20,14 +20,14 @@ class CocoDataset:
     """A detection data set.
 
     Attributes:
-        name: as configs and errors call it.
-        json_file: the annotations.
-        classes: names, in the order of their ids.
-        category_ids: the json's id of each class.
-        records: an image each: ``file_name``, ``image_id``, ``height``, ``width`` in pixels, and
+        name: As configs and errors call it.
+        json_file: The annotations.
+        classes: Names, in the order of their ids.
+        category_ids: The json's id of each class.
+        records: An image each: ``file_name``, ``image_id``, ``height``, ``width`` in pixels, and
             ``annotations`` with ``bbox`` (x, y, width, height), ``category_id`` (index into
             ``classes``), ``iscrowd``.
-        notes: what is unusual, and how it is handled.
+        notes: What is unusual, and how it is handled.
     """
 
     name: str
@@ -90,12 +90,12 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
     (segmentation, keypoints) are ignored.
 
     Args:
-        name: what errors call the data set.
-        json_file: the annotations.
-        image_root: the folder that ``file_name`` is relative to, and can't lead out of.
+        name: What errors call the data set.
+        json_file: The annotations.
+        image_root: The folder that ``file_name`` is relative to, and can't lead out of.
 
     Raises:
-        DataError: the file can't be read, or an entry is wrong; names file and id.
+        DataError: The file can't be read, or an entry is wrong; names file and id.
     """
     tree = _read_json(name, json_file)
     where = f"{name}: {json_file}"

@@ -26,9 +26,9 @@ class Detection:
     """A found object.
 
     Attributes:
-        name: of its class.
-        score: in 0..1.
-        box: left, top, right, bottom in pixels of the given image.
+        name: Of its class.
+        score: In 0..1.
+        box: Left, top, right, bottom in pixels of the given image.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Detector(nn.Module):
     :meth:`detect` gives the same as a list of :class:`Detection`.
 
     Args:
-        model: of detectron2.
-        cfg: its config: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are used.
-        classes: names.
-        source: where the weights are from.
+        model: Of detectron2.
+        cfg: Its config: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are used.
+        classes: Names.
+        source: Where the weights are from.
 
     Example:
         >>> detector = detector_from_file("output/bccd/model_ema.safetensors")
@@ -123,11 +123,11 @@ def told_config(metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> di
     """Returns what a detector's file tells of its config: the network and its input, no more.
 
     Args:
-        metadata: of the file.
-        path: of the file, for errors.
+        metadata: Of the file.
+        path: Of the file, for errors.
 
     Raises:
-        WeightsFileError: it tells no config or no classes.
+        WeightsFileError: It tells no config or no classes.
     """
     config = metadata.get("config")
     # not all that it may hold: a path of the writer's machine, as OUTPUT_DIR, is none of ours
@@ -144,12 +144,12 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
     """Makes a detector of a file that training exported (``model_ema.safetensors``).
 
     Args:
-        path: the file; it tells config and classes.
-        pretrained: load its weights; else their random start.
+        path: The file; it tells config and classes.
+        pretrained: Load its weights; else their random start.
 
     Raises:
-        WeightsFileError: it is broken, or no detector's.
-        LoadError: it lacks tensors.
+        WeightsFileError: It is broken, or no detector's.
+        LoadError: It lacks tensors.
     """
     from fbnetv3.detection.build import build_detector
 

@@ -23,7 +23,7 @@ class BoxScores:
     Attributes:
         overall: ``AP`` (mean over IoU 0.50 to 0.95), ``AP50``, ``AP75``, and AP of small, medium
             and large boxes; those that the data has no box for are left out.
-        per_class: class -> (AP, AP50); classes without a box are left out.
+        per_class: Class -> (AP, AP50); classes without a box are left out.
     """
 
     overall: dict[str, float]
@@ -42,7 +42,7 @@ def evaluate_boxes(
         backend: ``faster`` (faster-coco-eval) or ``pycocotools``; their numbers are equal.
 
     Raises:
-        FBNetError: the backend is unknown.
+        FBNetError: The backend is unknown.
     """
     if backend not in BACKENDS:
         raise FBNetError(f"no COCO evaluator {backend!r}; allowed: {', '.join(BACKENDS)}")

@@ -30,15 +30,15 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
     """Looks at every image: is it there, can it be read, has it the size that the json says.
 
     Args:
-        dataset: whose images.
-        decode: decode them whole (finds truncated files), not only their headers.
-        skip_broken: leave broken ones out and log them.
+        dataset: Whose images.
+        decode: Decode them whole (finds truncated files), not only their headers.
+        skip_broken: Leave broken ones out and log them.
 
     Returns:
         The data set, without what was left out.
 
     Raises:
-        DataError: an image is missing, broken or of another size; names file and id.
+        DataError: An image is missing, broken or of another size; names file and id.
     """
 
     def problem_of(record: dict[str, Any]) -> str | None:
@@ -107,8 +107,8 @@ class Mapped:
     put back.
 
     Args:
-        dataset: what to read.
-        mapper: record -> input dict.
+        dataset: What to read.
+        mapper: Record -> input dict.
     """
 
     def __init__(self, dataset: CocoDataset, mapper: DatasetMapper) -> None:

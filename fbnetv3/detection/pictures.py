@@ -78,14 +78,14 @@ def contact_sheet(
     """Writes a PNG: of the first images, ground truth on the left and predictions on the right.
 
     Args:
-        dataset: the images.
+        dataset: The images.
         results: COCO results.
-        path: the PNG.
-        shown: how many images.
-        threshold: the lowest score that is drawn.
+        path: The PNG.
+        shown: How many images.
+        threshold: The lowest score that is drawn.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: No space or permission.
     """
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:

@@ -21,7 +21,7 @@ def batch_ratio(cfg: CfgNode) -> float:
     """Returns k, the batch as a multiple of the reference batch.
 
     Raises:
-        ConfigError: one of them is not allowed.
+        ConfigError: One of them is not allowed.
     """
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_BATCH
     if batch < 1 or reference < 0:
@@ -36,11 +36,11 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
     """Makes the recipe that a config describes on a data set.
 
     Args:
-        cfg: a config.
-        num_images: of the training set.
+        cfg: A config.
+        num_images: Of the training set.
 
     Raises:
-        ConfigError: a value is out of its range.
+        ConfigError: A value is out of its range.
     """
     k, solver = batch_ratio(cfg), cfg.SOLVER
     per_epoch = max(1, num_images // solver.IMS_PER_BATCH)

@@ -82,7 +82,7 @@ class _Unpickler(pickle.Unpickler):
         """Finds what makes arrays.
 
         Raises:
-            UnpicklingError: it is anything else.
+            UnpicklingError: It is anything else.
         """
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is never loaded")
@@ -93,7 +93,7 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     """Reads the weights of a ``.pkl`` of detectron2's model zoo.
 
     Raises:
-        WeightsFileError: it is missing, broken, holds no arrays, or holds code (which is not run).
+        WeightsFileError: It is missing, broken, holds no arrays, or holds code (which is not run).
     """
     try:
         with path.open("rb") as file:
@@ -120,7 +120,7 @@ def resnet_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gives the tensors of a ResNet detectron2's names.
 
     Args:
-        tensors: named by Caffe2 (``res2_0_branch2a_w``), by torchvision
+        tensors: Named by Caffe2 (``res2_0_branch2a_w``), by torchvision
             (``layer1.0.conv1.weight``), or by detectron2.
     """
     if "layer1.0.conv1.weight" in tensors:

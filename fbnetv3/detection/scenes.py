@@ -35,14 +35,14 @@ def make_scenes(folder: Path, split: str) -> tuple[Path, Path]:
     """Makes the scenes of a split where they are missing.
 
     Args:
-        folder: of :func:`scenes_folder`.
+        folder: Of :func:`scenes_folder`.
         split: ``train`` or ``test``.
 
     Returns:
         The annotations' file and the images' folder.
 
     Raises:
-        WriteError: the folder can't be written.
+        WriteError: The folder can't be written.
     """
     annotations, images = folder / f"instances_{split}.json", folder / split
     if annotations.is_file():  # written last

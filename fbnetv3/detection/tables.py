@@ -31,7 +31,7 @@ def write_class_table(
     """Writes the table.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: No space or permission.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(class_table(per_class) + "\n", encoding="utf-8")

@@ -32,10 +32,10 @@ class DetectorLoadSummary:
     """What a load did; every tensor of file and model is in exactly one list.
 
     Attributes:
-        source: file or address.
-        loaded: tensors of the model that were taken from it.
-        fresh: tensors of the model that keep their random start.
-        unused: tensors of the file that the detector has no use for.
+        source: File or address.
+        loaded: Tensors of the model that were taken from it.
+        fresh: Tensors of the model that keep their random start.
+        unused: Tensors of the file that the detector has no use for.
     """
 
     source: str
@@ -61,14 +61,14 @@ def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorL
     """Loads MODEL.WEIGHTS into a detector.
 
     Args:
-        model: to load into.
+        model: To load into.
         uri: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a file: a detector's weights (where the
             classes differ, the layers that give them begin anew), or for the bottom-up part those
             of the classifier MODEL.ARCH in any known layout, or of a ResNet.
-        cfg: the config that the detector was built of.
+        cfg: The config that the detector was built of.
 
     Raises:
-        FBNetError: the weights can't be had or read, or do not fit; the model is unchanged.
+        FBNetError: The weights can't be had or read, or do not fit; the model is unchanged.
     """
     tensors = _tensors(uri)
     if any(key.startswith("backbone.") and "bottom_up." in key for key in tensors):

@@ -14,8 +14,8 @@ class FBNetBackbone(nn.Module):
     """All layers of an architecture, one ``nn.Sequential`` a stage: ``stages[S][I]``.
 
     Args:
-        arch: the table.
-        drop_path_rate: probability in training that the last layer's branch is dropped
+        arch: The table.
+        drop_path_rate: Probability in training that the last layer's branch is dropped
             (stochastic depth); it grows linearly over depth, from 0 at the first layer.
     """
 

@@ -31,12 +31,12 @@ class FBNetClassifier(nn.Module):
     """A network of the FBNet family.
 
     Args:
-        arch: the table; its ``num_classes`` is the number of logits.
-        drop_rate: dropout before the classifier, in [0, 1).
-        drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
+        arch: The table; its ``num_classes`` is the number of logits.
+        drop_rate: Dropout before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth of the last block, linear over depth, in [0, 1).
 
     Attributes:
-        arch: the table it was built from.
+        arch: The table it was built from.
         backbone: :class:`FBNetBackbone`.
         head: :class:`ClassifierHead`; its linear layer is ``head.fc``.
     """
@@ -118,14 +118,14 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     """Gives a model a new, freshly initialised classifier, in place.
 
     Args:
-        model: from :func:`build_model`.
-        num_classes: its outputs.
+        model: From :func:`build_model`.
+        num_classes: Its outputs.
 
     Returns:
         The same model.
 
     Raises:
-        ArchError: the model has no classifier known here.
+        ArchError: The model has no classifier known here.
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)

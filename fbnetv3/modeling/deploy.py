@@ -41,7 +41,7 @@ class DeployedModel(nn.Module):
     ``SLICE_PIXELS`` per thread on CPU.
 
     Attributes:
-        model: the folded network; its other methods are there.
+        model: The folded network; its other methods are there.
         runtime: ``eager``, ``onnxruntime`` or ``inductor``: what the next call uses.
     """
 
@@ -154,9 +154,9 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
     ``forward`` can't be traced.
 
     Args:
-        model: from :func:`fbnetv3.build_model`, or any network that maps one batch of images to
+        model: From :func:`fbnetv3.build_model`, or any network that maps one batch of images to
             one tensor, image by image. Its training or eval mode does not matter.
-        compile: whether to compile with ONNX Runtime if it is installed and the model is float32
+        compile: Whether to compile with ONNX Runtime if it is installed and the model is float32
             on CPU, else with torch's inductor and frozen weights. It happens at the first call
             (seconds, with inductor up to a minute) and needs no input shape before; ONNX Runtime
             compiles again for each resolution, inductor for each batch size too. The first call
@@ -168,7 +168,7 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
         A :class:`DeployedModel` in eval mode on the model's device.
 
     Raises:
-        DeployError: the model is wrapped, scripted, compiled or deployed already, has no weights
+        DeployError: The model is wrapped, scripted, compiled or deployed already, has no weights
             yet, or has a batch norm without running statistics.
     """
     _check(model)

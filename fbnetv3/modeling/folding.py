@@ -30,7 +30,7 @@ def fold_batch_norm(model: nn.Module) -> int:
     other modules, their names and their methods remain.
 
     Args:
-        model: in eval mode.
+        model: In eval mode.
 
     Returns:
         The number of batch norms folded.

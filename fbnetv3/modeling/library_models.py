@@ -27,12 +27,12 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
     """Makes a library's classifier in channels_last memory format.
 
     Args:
-        text: see ``arch/library_names.py``.
-        num_classes: outputs.
-        drop_rate, drop_path_rate: in [0, 1); above 0 only where the network has such a rate.
+        text: See ``arch/library_names.py``.
+        num_classes: Outputs.
+        drop_rate, drop_path_rate: In [0, 1); above 0 only where the network has such a rate.
 
     Raises:
-        ArchError: there is no such network, or it does not take an argument.
+        ArchError: There is no such network, or it does not take an argument.
     """
     found = parse(text)
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
@@ -72,7 +72,7 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
     or the branches of one block.
 
     Raises:
-        ArchError: there is none, or the network can't take small images.
+        ArchError: There is none, or the network can't take small images.
     """
     seen: list[tuple[int, Any]] = []
     strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]

@@ -39,19 +39,19 @@ def register_op(
     """Registers a module class as an op, together with what it costs.
 
     Args:
-        name: the op's name in tables.
+        name: The op's name in tables.
         cost: ``formula(layer, size) -> (Cost, output size)``; plain arithmetic, so that it
             takes ints and arrays. See :func:`fbnetv3.arch.register_cost`.
-        keys: the keys that its rows take beside ``stage, c, n, s``: known ones by name
+        keys: The keys that its rows take beside ``stage, c, n, s``: known ones by name
             (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to the
             default of a key of its own, which the module finds in ``layer.options``.
-        pools: whether its output is 1 x 1 for every input.
+        pools: Whether its output is 1 x 1 for every input.
 
     Returns:
         A decorator for a class that is called as ``cls(layer, drop_path)``.
 
     Raises:
-        ArchError: the name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown.
 
     Example:
         >>> def price(layer, size):
@@ -72,11 +72,11 @@ def build_layer(layer: Layer, drop_path: float = 0.0) -> nn.Module:
     """Makes the module of one layer.
 
     Args:
-        layer: what to build.
-        drop_path: probability of dropping its branch in training, for a layer with a shortcut.
+        layer: What to build.
+        drop_path: Probability of dropping its branch in training, for a layer with a shortcut.
 
     Raises:
-        ArchError: its op has a cost formula but no module.
+        ArchError: Its op has a cost formula but no module.
     """
     if layer.op not in MODULES:
         allowed = ", ".join(MODULES)

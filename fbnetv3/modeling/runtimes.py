@@ -28,9 +28,9 @@ class Runtime:
     """A way to compile.
 
     Attributes:
-        name: as ``DeployedModel.runtime`` shows it.
-        lacks: given the model, what is missing to use it; empty if nothing is.
-        build: compiles the model, with a first input for tracing.
+        name: As ``DeployedModel.runtime`` shows it.
+        lacks: Given the model, what is missing to use it; empty if nothing is.
+        build: Compiles the model, with a first input for tracing.
     """
 
     name: str

@@ -25,7 +25,7 @@ def build(
     """Makes a timm classifier without weights.
 
     Raises:
-        ArchError: timm is not installed, the name is unknown, or the network has no such argument
+        ArchError: Timm is not installed, the name is unknown, or the network has no such argument
             or rate.
     """
     timm = _timm(name)

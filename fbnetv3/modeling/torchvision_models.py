@@ -33,7 +33,7 @@ def build(
     """Makes a torchvision classifier without weights.
 
     Raises:
-        ArchError: the name is unknown, or the network has no such argument or rate.
+        ArchError: The name is unknown, or the network has no such argument or rate.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -57,7 +57,7 @@ def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, 
     """Returns torchvision's arguments for the rates, of which the network may lack some.
 
     Raises:
-        ArchError: a rate is above 0 and the network has none.
+        ArchError: A rate is above 0 and the network has none.
     """
     rates = {}
     for key, rate in given.items():
