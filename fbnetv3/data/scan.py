@@ -1,4 +1,4 @@
-"""Finding the files of a data set that can't be decoded, before training starts."""
+"""The search for files of a data set that cannot be decoded, before training starts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, str]:
-    """Decodes every image.
+    """Returns the error message of each image that cannot be decoded, by index.
 
     Args:
-        dataset: What to read.
-        workers: Threads; None is one per core, 8 at most.
-
-    Returns:
-        The error message of each image that failed, by index.
+        dataset: Data set whose images are all decoded.
+        workers: Number of threads. None takes one per core, at most 8.
     """
 
     def error_of(i: int) -> str | None:
@@ -50,9 +47,13 @@ def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, 
 
 
 def without_broken(dataset: ImageDataset, workers: int | None = None) -> ImageDataset:
-    """Returns the data set without the images that can't be decoded, which are logged.
+    """Returns the data set without the images that cannot be decoded.
 
-    ``.broken`` of the result lists the files left out.
+    The names of these files are logged, and listed in ``broken`` of the returned data set.
+
+    Args:
+        dataset: Data set whose images are all decoded.
+        workers: Number of threads. None takes one per core, at most 8.
 
     Raises:
         DataError: A class has no image left.

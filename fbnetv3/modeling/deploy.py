@@ -137,7 +137,7 @@ class _Compiled:
 
 
 def _difference(output: Any, expected: Any) -> str:
-    """Returns a description of how an output differs from the expected one; empty if it does not."""
+    """Returns how an output differs from the expected one; an empty string if it does not."""
     if not isinstance(expected, Tensor) or not isinstance(output, Tensor):
         return "its output is not a single tensor"
     if output.shape != expected.shape:
