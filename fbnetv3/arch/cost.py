@@ -67,8 +67,7 @@ def count_cost_arrays(
         num_classes: Number of logits.
 
     Returns:
-        The cost. Its numbers are int64 arrays of shape (candidates,), or ints if no argument is
-        an array.
+        The cost, in int64 arrays of shape (candidates,), or in ints if no argument is an array.
 
     Raises:
         ArchError: A row is not valid, or a resolution is too small.

@@ -133,9 +133,9 @@ def scale_to_macs(
     """Returns the architecture with depth, width and resolution scaled to a MACs target.
 
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
-    width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps,
-    so the result is refined until it is within the tolerance: by the resolution in multiples of 8
-    pixels, then in multiples of 2, and at last by shifting phi of width and of depth by up to 1.
+    width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
+    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2, and
+    finally phi of width and of depth are shifted by up to 1.
 
     Args:
         arch: The architecture to scale.

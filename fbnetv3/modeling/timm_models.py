@@ -10,8 +10,8 @@ from torch import nn
 from fbnetv3.arch import ArchError
 from fbnetv3.errors import did_you_mean
 
-# Arguments of timm's builders that a name cannot set: build_model has its own for some, and the
-# others would read files or download weights.
+# Arguments of timm's builders that a name cannot set: those that build_model sets itself, and
+# those for downloads and export.
 _RESERVED = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
 _NOT_TAKEN = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
@@ -37,18 +37,7 @@ def build(
             argument or rate.
     """
     timm = _timm(name)
-    known = timm.list_models()
-    if name not in known:
-        problem = f"unknown timm model{did_you_mean(name, known)}"
-        raise ArchError(problem, key="name", value=name, allowed="a name in timm.list_models()")
-    for key in arguments:
-        if key in _RESERVED:
-            raise ArchError(
-                f"timm/{name}: the name of a network cannot set this argument",
-                key=key,
-                value=arguments[key],
-                allowed="another argument",
-            )
+    _check(name, timm.list_models(), arguments)
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     given = arguments | {key: rate for key, rate in rates.items() if rate}
     try:
@@ -64,6 +53,21 @@ def build(
         allowed = "0" if key in rates else "an argument of its class in timm"
         raise ArchError(problem, key=key, value=given[key], allowed=allowed) from error
     return model
+
+
+def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
+    """Checks that timm knows the network, and that its name sets no reserved argument."""
+    if name not in known:
+        problem = f"unknown timm model{did_you_mean(name, known)}"
+        raise ArchError(problem, key="name", value=name, allowed="a name in timm.list_models()")
+    for key in arguments:
+        if key in _RESERVED:
+            raise ArchError(
+                f"timm/{name}: the name of a network cannot set this argument",
+                key=key,
+                value=arguments[key],
+                allowed="another argument",
+            )
 
 
 def _timm(name: str) -> Any:
