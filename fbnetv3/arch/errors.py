@@ -38,11 +38,11 @@ class ArchError(FBNetError):
     def _message(self) -> str:
         row = None if self.row is None else f"row {self.row}"
         place = [str(part) for part in (self.file, self.arch, row) if part is not None]
-        what = self.problem
+        problem = self.problem
         if self.key is not None:
-            what = f"{self.key}: {self.value!r}: {what}"
+            problem = f"{self.key}: {self.value!r}: {problem}"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return ": ".join([*place, what]) + allowed
+        return ": ".join([*place, problem]) + allowed
 
     def at(
         self, *, file: str | None = None, arch: str | None = None, row: int | None = None

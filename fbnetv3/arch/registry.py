@@ -20,7 +20,7 @@ from fbnetv3.errors import did_you_mean
 _FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
 
 
-def load_arch(path: str | os.PathLike[str]) -> Arch:
+def _read_arch(path: str | os.PathLike[str]) -> Arch:
     """Returns the architecture in a yaml file.
 
     Raises:
@@ -95,7 +95,7 @@ def get_arch(name: str) -> Arch:
     if name in known:
         return known[name]
     if str(name).endswith((".yaml", ".yml")):
-        return load_arch(name)
+        return _read_arch(name)
     hint = did_you_mean(str(name), known)
     allowed = f"a path to a .yaml file, or one of {', '.join(sorted(known))}"
     raise ArchError(f"unknown architecture{hint}", key="name", value=name, allowed=allowed)

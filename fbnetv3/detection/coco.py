@@ -148,18 +148,18 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _id(entry: Mapping[str, Any], what: str, key: str = "id") -> int:
+def _id(entry: Mapping[str, Any], where: str, key: str = "id") -> int:
     value = entry.get(key)
     if not isinstance(value, int) or not _is_int(value) or abs(value) >= 1 << 53:
-        raise _Problem(f"{what} has {key} {str(value)[:40]!r}; allowed: integers below 2^53")
+        raise _Problem(f"{where} has {key} {str(value)[:40]!r}; allowed: integers below 2^53")
     return value
 
 
-def _refuse_duplicates(what: str, numbers: Iterable[int]) -> None:
+def _refuse_duplicates(kind: str, numbers: Iterable[int]) -> None:
     duplicates = [number for number, count in Counter(numbers).items() if count > 1]
     if duplicates:
         others = f" (and {len(duplicates) - 1} more ids)" if len(duplicates) > 1 else ""
-        raise _Problem(f"{what} id {duplicates[0]} is used more than once{others}")
+        raise _Problem(f"{kind} id {duplicates[0]} is used more than once{others}")
 
 
 def _categories(tree: Mapping[str, Any]) -> dict[int, str]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetMapper
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image
 from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.scan import check_all
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")
 _EXIF_ORIENTATION = 0x0112
-_MAX_THREADS = 8
 _FIX = "download it again"
 
 
@@ -41,29 +38,7 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
     Raises:
         DataError: An image is missing, broken or of another size; the message names file and id.
     """
-
-    def problem_of(record: dict[str, Any]) -> str | None:
-        return _problem(record, decode)
-
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        problems = list(
-            track(
-                pool.map(problem_of, dataset.records),
-                description=f"checking {dataset.name}",
-                total=len(dataset),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
-        )
-    return _without_broken(dataset, problems, skip_broken)
-
-
-def _without_broken(
-    dataset: CocoDataset, problems: Sequence[str | None], skip_broken: bool
-) -> CocoDataset:
-    """Returns the data set without the records that have a problem."""
+    problems = check_all(partial(_problem, decode=decode), dataset.records, dataset.name)
     broken = [problem for problem in problems if problem]
     if not broken:
         return dataset

@@ -94,11 +94,12 @@ def build_model(
         name_or_arch: An architecture, the name of one (``fbnetv3_a``), the path of its yaml file,
             or a network of another library, ``torchvision/NAME`` or ``timm/NAME`` (see
             ``arch/library_names.py``).
-        num_classes: Number of logits, at least 1. None takes the architecture's own number, and
+        num_classes: Number of logits, at least 1. None takes the number of the architecture, or
             1000 for a network of another library.
-        drop_rate: Dropout rate before the classifier, in [0, 1). It replaces torchvision's own
-            default as well: ``torchvision/alexnet`` has no dropout unless it is given.
-        drop_path_rate: Stochastic depth of the last block, linear over depth, in [0, 1).
+        drop_rate: Dropout rate before the classifier, in [0, 1). It also replaces the default of
+            torchvision: ``torchvision/alexnet`` has no dropout unless a rate is given.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
+            blocks grows linearly over depth.
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.arch import Arch, ArchError, get_arch, list_archs, load_arch
+from fbnetv3.arch import Arch, ArchError, get_arch, list_archs
 from fbnetv3.arch.registry import builtin_families, parse_family
 
 NAMES = [
@@ -82,7 +82,7 @@ def test_an_architecture_in_a_yaml_file(tmp_path: Path) -> None:
     arch = get_arch("fbnetv3_a0").replace(name="custom")
     path = tmp_path / "custom.yaml"
     path.write_text(arch.to_yaml())
-    assert get_arch(str(path)) == load_arch(path) == arch
+    assert get_arch(str(path)) == arch
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ArchError, match=r"binary\.yaml: cannot read the file"):
-        load_arch(binary)
+        get_arch(str(binary))
 
 
 def test_yaml_that_makes_objects_is_refused() -> None:

@@ -15,7 +15,7 @@ from tests.arch.strategies import archs
 from tests.modeling.counting import counted
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(archs())
 def test_cost_equals_fvcore_counts(arch: Arch) -> None:
     model = build_model(arch, num_classes=arch.num_classes)
