@@ -6,13 +6,13 @@ whole array of candidates alike.
 
 To add a built-in op, write its formula below and its module in ``modeling/blocks.py``::
 
-    @register_cost("dwconv", keys=("k", "act"))  # here
-    def dwconv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
+    @register_cost("convbn", keys=("k", "act"))  # here
+    def convbn(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
         out = conv_size(size, layer.k, layer.s, layer.padding)
-        return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, groups=layer.c_in, bn=True), out
+        return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bn=True), out
 
-    @register_module("dwconv")  # in modeling/blocks.py
-    class DepthwiseConv(ConvBN):
+    @register_module("convbn")  # in modeling/blocks.py
+    class ConvBNBlock(ConvBN):
         def __init__(self, layer: Layer, drop_path: float = 0.0) -> None: ...
 
 Code outside of the package does both at once with ``fbnetv3.modeling.register_op``.

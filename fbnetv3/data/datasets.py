@@ -1,8 +1,7 @@
 """Data sets by name or path.
 
-To add a data set, register a function that opens it under a name, which configs and
-``build_dataset`` then accept. For image files in one folder per class, no code is needed: their
-path is enough::
+Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
+For any other data set, register a function that opens it under a name::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:

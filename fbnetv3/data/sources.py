@@ -180,7 +180,10 @@ def _parts(name: str) -> list[str]:
 
 
 def _is_skipped(name: str) -> bool:
-    """Returns whether a file or folder is left out: it is hidden, macOS's, or has an empty name."""
+    """Returns whether files and folders of this name are left out.
+
+    These are hidden ones, the copies of macOS, and the empty first part of an absolute path.
+    """
     return not name or name.startswith(".") or name == "__MACOSX"
 
 

@@ -2,13 +2,13 @@
 
 To add a built-in op, register its cost formula in ``arch/ops.py`` and its module here::
 
-    @register_module("dwconv")
-    class DepthwiseConv(ConvBN):
+    @register_module("convbn")
+    class ConvBNBlock(ConvBN):
         def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
-            c, k = layer.c_in, layer.k
-            super().__init__(c, layer.c_out, k, layer.s, layer.padding, groups=c, act=layer.act)
+            c_in, c_out, k, s = layer.c_in, layer.c_out, layer.k, layer.s
+            super().__init__(c_in, c_out, k, s, layer.padding, act=layer.act)
 
-Rows of architecture tables may then use it: ``{stage: 1, op: dwconv, k: 3, c: 16}``. Code outside
+Rows of architecture tables may then use it: ``{stage: 1, op: convbn, k: 3, c: 16}``. Code outside
 of the package registers both at once with ``fbnetv3.modeling.register_op``.
 """
 
