@@ -1,4 +1,4 @@
-"""Checks that optional packages are installed."""
+"""Optional packages that a command needs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fbnetv3.errors import FBNetError
 
 
 def require_detectron2() -> None:
-    """Imports detectron2, without the warnings of its import.
+    """Imports detectron2, which warns of nothing that a user could mend.
 
     Raises:
-        FBNetError: detectron2 is not installed; the message says how to install it.
+        FBNetError: it is not installed; the message says how to install it.
     """
     try:
         with warnings.catch_warnings():
-            # On import, fvcore scripts two losses, for which torch warns of a deprecation.
+            # fvcore scripts two losses on import, which torch calls deprecated
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
             import detectron2.engine  # noqa: F401
     except ImportError as error:
