@@ -1,4 +1,4 @@
-"""The root of the project's exceptions."""
+"""The base class of the project's exceptions, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class FBNetError(Exception):
-    """An error that a user can act on.
+    """An error that a user can correct.
 
-    Its message is one line: what is wrong (key, value, file), what is allowed, what to do.
-    Command-line tools print it without a traceback and exit with status 2.
+    Its message is a single line that says what is wrong (key, value, file), what is allowed and
+    what to do. Command-line tools print it without a traceback and exit with status 2.
     """
 
 

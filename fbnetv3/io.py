@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a half."""
+"""Atomic writing of files, and safe reading and writing in untrusted folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 
 
 class WriteError(FBNetError):
-    """A file could not be written: no permission, no space, no such folder."""
+    """A file cannot be written, for lack of permission, of space or of its folder."""
 
 
 def _fsync(path: Path) -> None:
@@ -29,13 +29,17 @@ def _fsync(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; on success syncs and renames it to ``path``.
+    """Yields a temporary path beside ``path``, which replaces ``path`` on success.
 
-    The folder is made if it is missing. If the body raises, or the machine dies, ``path`` keeps
-    its old content and the temporary file is removed (after a crash it may stay, as ``.NAME.*``).
+    A reader sees either the old content or the whole new one. A missing folder is created. If the
+    body raises an error or the machine crashes, ``path`` keeps its old content. The temporary file
+    is removed; after a crash it may remain as ``.NAME.*``.
+
+    Args:
+        path: File to write.
 
     Raises:
-        WriteError: the folder or file can't be written, or the disk is full.
+        WriteError: The folder or file cannot be written, or the disk is full.
     """
     target = Path(path)
     temporary: Path | None = None
@@ -44,7 +48,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(fd)
         temporary = Path(name)
-        # mkstemp makes files that only the owner reads; keep what the umask would have given
+        # mkstemp makes files that only their owner can read; set the permissions of other files.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -60,38 +64,38 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def open_regular(path: str | os.PathLike[str], most: int) -> Iterator[BinaryIO]:
-    """Yields a file that others made, open for reading.
+def open_regular(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
+    """Yields an untrusted file, opened for reading.
 
     Args:
-        path: of the file; links are followed.
-        most: bytes it may have.
+        path: File to read; links are followed.
+        max_bytes: Largest allowed size in bytes.
 
     Raises:
-        OSError: it can't be read, is larger, or is a pipe or a device (which may never end).
+        OSError: The file cannot be read, is larger, or is a pipe or device, which may be endless.
     """
-    # nonblocking: no pipe is waited for
+    # In non-blocking mode, opening a pipe does not wait for its other end.
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        if found.st_size > most:
-            raise OSError(errno.EFBIG, f"{found.st_size} bytes; allowed: {most}", os.fspath(path))
+        if status.st_size > max_bytes:
+            message = f"{status.st_size} bytes; allowed: {max_bytes}"
+            raise OSError(errno.EFBIG, message, os.fspath(path))
         yield file
 
 
 def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) -> None:
-    """Checks before writing into a folder, perhaps of others, that what is written stays in it.
+    """Checks that writing into a possibly untrusted folder cannot change files outside of it.
 
-    :func:`atomic_write` takes the place of a link; what is opened for appending, and folders, would
-    be followed.
+    :func:`atomic_write` replaces a link, but files opened for appending and subfolders follow it.
 
     Args:
-        folder: may be a link itself, or not exist yet.
-        patterns: of the names in it that will be written.
+        folder: Folder to check, which may be a link itself or not exist yet.
+        patterns: Shell patterns of the names that will be written.
 
     Raises:
-        WriteError: one is a link that leads out of the folder.
+        WriteError: A matching name is a link that leads out of the folder.
     """
     root, kinds = Path(folder).resolve(), tuple(patterns)
     for name in sorted(os.listdir(root)) if root.is_dir() else ():
@@ -100,18 +104,18 @@ def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) ->
             continue
         if not path.resolve().is_relative_to(root):
             raise WriteError(
-                f"cannot write into {folder}: {name} is a link out of it, to {os.readlink(path)}; "
-                "remove the link, or choose another OUTPUT_DIR"
+                f"cannot write into {folder}: {name} is a link to {os.readlink(path)}, outside of "
+                "the folder; remove the link or choose another OUTPUT_DIR"
             )
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Checks before long work that :func:`atomic_write` could write ``path``.
+    """Checks that :func:`atomic_write` can write ``path``, and creates its folder if it is missing.
 
-    The folder is made if it is missing.
+    Long computations call it before they start.
 
     Raises:
-        WriteError: the folder can't be written, or ``path`` is a folder.
+        WriteError: The folder cannot be written, or ``path`` is a folder.
     """
     target = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Where the packaged configs lie: beside this file in a wheel, in ``model_zoo/`` of a checkout."""
+"""The packaged configs: beside this file in a wheel, in ``model_zoo/`` in a source checkout."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 class ConfigNotFoundError(FBNetError):
-    """No config of this name exists, neither as a file nor in the model zoo."""
+    """A config exists neither as a file nor in the model zoo."""
 
 
 def model_zoo_path() -> Path:
-    """Returns the folder of the packaged configs, of a wheel or of a source checkout.
+    """Returns the folder of the packaged configs.
 
     Raises:
-        ConfigNotFoundError: the installation lacks it.
+        ConfigNotFoundError: The installation has no such folder.
     """
     for folder in (_PACKAGE / "model_zoo", _PACKAGE.parent / "model_zoo"):
         if folder.is_dir():
             return folder
     raise ConfigNotFoundError(
-        f"{_PACKAGE} lacks its model_zoo; reinstall fbnetv3 from a wheel or a checkout"
+        f"{_PACKAGE} has no model_zoo; reinstall fbnetv3 from a wheel or a source checkout"
     )
 
 
 def list_configs() -> list[str]:
-    """Returns the packaged configs, relative to the model zoo, such as ``fbnetv3_g.yaml``."""
+    """Returns the paths of the packaged configs in the model zoo, such as ``fbnetv3_g.yaml``."""
     root = model_zoo_path()
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
 
 
 def find_config(name: str | os.PathLike[str]) -> Path:
-    """Returns the config file that ``name`` means.
+    """Returns the path of a config file.
 
     Args:
-        name: an existing file, or a config of the model zoo: ``model_zoo/fbnetv3_g.yaml`` or
-            ``fbnetv3_g.yaml`` work from any folder, with only the wheel installed too.
+        name: Path of an existing file, or name of a config in the model zoo, such as
+            ``fbnetv3_g.yaml`` or ``model_zoo/fbnetv3_g.yaml``. The latter two work in every
+            current directory, even if only the wheel is installed.
 
     Raises:
-        ConfigNotFoundError: there is no such file; the message lists close names.
+        ConfigNotFoundError: There is no such file; the message lists similar names.
     """
     path = Path(name)
     if path.is_file():
@@ -53,5 +54,5 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         return packaged
     close = did_you_mean(Path(*parts).as_posix(), list_configs())
     raise ConfigNotFoundError(
-        f"config {os.fspath(name)!r} is no file here and not in {model_zoo_path()}{close}"
+        f"config {os.fspath(name)!r} is neither a file nor in {model_zoo_path()}{close}"
     )

@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def package_version() -> str:
-    """Returns the installed version, ``0+unknown`` where the source tree is used uninstalled."""
+    """Returns the installed version, or ``0+unknown`` for a source tree that is not installed."""
     try:
         return metadata.version("fbnetv3")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Atomic writes: the old content or the new, whatever happens in between."""
+"""Atomic writes: a file has the old or the new content, even after errors and kills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_writes_and_replaces(tmp_path: Path) -> None:
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "file.txt"
     for text in ("first", "second"):
         with atomic_write(target) as temporary:
@@ -30,7 +30,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert names(target.parent) == ["file.txt"]
 
 
-def test_accepts_a_string(tmp_path: Path) -> None:
+def test_the_path_may_be_a_string(tmp_path: Path) -> None:
     with atomic_write(str(tmp_path / "file.txt")) as temporary:
         temporary.write_text("text")
     assert (tmp_path / "file.txt").read_text() == "text"
@@ -85,16 +85,16 @@ def test_the_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch)
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
-    def noted_fsync(fd: int) -> None:
+    def recorded_fsync(fd: int) -> None:
         calls.append("fsync folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "fsync file")
         fsync(fd)
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def recorded_replace(source: Path, target: Path) -> None:
         calls.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
     with atomic_write(tmp_path / "file.txt") as temporary:
         temporary.write_text("new")
     assert calls == ["fsync file", "replace", "fsync folder"]
@@ -161,14 +161,14 @@ def test_sigkill_in_the_middle_keeps_the_old_content(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
     assert target.read_text() == "old"
     leftovers = [name for name in names(tmp_path) if name != "file.txt"]
-    assert len(leftovers) == 1  # the kill came in the middle indeed
+    assert len(leftovers) == 1  # the process was killed while writing
     assert leftovers[0].startswith(".file.txt.")
     with atomic_write(target) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "new"
 
 
-def test_what_cannot_be_written_is_told_before_there_is_something_to_write(tmp_path: Path) -> None:
+def test_check_writable_reports_what_cannot_be_written(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.txt"
     check_writable(target)
     assert names(target.parent) == []

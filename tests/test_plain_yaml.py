@@ -1,4 +1,4 @@
-"""Yaml of others: plain values only, of bounded size, wherever it is read."""
+"""Untrusted yaml: all readers accept only plain values of bounded size."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ TAGS = [
     "!!python/module:os",
     "!unknown 1",
 ]
-# ten lines that stand for 10 ** 9 values
-LAUGHS = "a0: &a0 [lol]\n" + "".join(
+# Ten lines that stand for 10 ** 9 values.
+NESTED_ALIASES = "a0: &a0 [lol]\n" + "".join(
     f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 10)
 )
 
@@ -75,7 +75,7 @@ READERS = [_as_config, _as_base, _as_arch, _as_space, _as_run, _as_cell, _as_met
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("tag", TAGS)
-def test_tags_are_refused_and_run_nothing(
+def test_tags_are_refused_and_run_no_code(
     read: Callable[[str, Path], None], tag: str, tmp_path: Path
 ) -> None:
     touched = tmp_path / "touched"
@@ -84,22 +84,22 @@ def test_tags_are_refused_and_run_nothing(
     assert not touched.exists()
     message = str(caught.value)
     assert "\n" not in message
-    # eval's is the one that configs compute, as far as it is arithmetic
+    # Configs compute arithmetic in the tag of eval, and only that.
     assert "!!" in message or "!unknown" in message or "not arithmetic" in message
 
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [(LAUGHS, f"more than {MOST_VALUES} values"), ("SEED: &a [*a]", "holds itself")],
+    ("text", "message"),
+    [(NESTED_ALIASES, f"more than {MOST_VALUES} values"), ("SEED: &a [*a]", "contains itself")],
 )
-def test_aliases_without_bound(
-    read: Callable[[str, Path], None], text: str, says: str, tmp_path: Path
+def test_the_number_of_values_is_limited(
+    read: Callable[[str, Path], None], text: str, message: str, tmp_path: Path
 ) -> None:
-    began = time.monotonic()
-    with pytest.raises(FBNetError, match=says):
+    start = time.monotonic()
+    with pytest.raises(FBNetError, match=message):
         read(text, tmp_path)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_aliases_without_bound(
         "<<: 5",
     ],
 )
-def test_broken_yaml_is_an_error_of_one_line(text: str, tmp_path: Path) -> None:
+def test_the_error_of_broken_yaml_is_one_line(text: str, tmp_path: Path) -> None:
     for read in (parse_yaml, parse_mapping):
         with pytest.raises(YamlError) as caught:
             read(text)
@@ -134,7 +134,7 @@ def test_plain_values_and_aliases_are_read() -> None:
         for p in (ROOT / room).rglob("*.yaml")
     ),
 )
-def test_our_own_files_have_no_tags(path: str) -> None:
+def test_the_yaml_files_of_the_package_have_no_tags(path: str) -> None:
     assert parse_mapping((ROOT / path).read_text(encoding="utf-8"))
 
 
@@ -146,50 +146,50 @@ def test_our_own_files_have_no_tags(path: str) -> None:
         ("retinanet_fbnetv3_a0_bccd.yaml", [16, 40, 80, 160, 320]),
     ],
 )
-def test_anchors_are_what_detectron2_computes(name: str, first: list[int]) -> None:
+def test_anchor_sizes_equal_those_that_detectron2_computes(name: str, first: list[int]) -> None:
     text = (ROOT / "model_zoo" / "detection" / name).read_text()
     sizes = parse_mapping(text)["MODEL"]["ANCHOR_GENERATOR"]["SIZES"]
     assert sizes == [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in first]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[" * 9 + "0" + " for a in [1,2,3,4,5,6,7,8,9]]" * 9, "steps"),
         ("1+" * 5000 + "1", "characters"),
         ("(" * 400 + "1" + ")" * 400, "cannot be evaluated"),
     ],
 )
-def test_arithmetic_is_bounded(text: str, says: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(ValueError, match=says):
+def test_arithmetic_is_bounded(text: str, message: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=message):
         evaluate(text)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start < 5
 
 
 # --- configs ---
 
 
-def _complaint(call: Callable[..., Any], *arguments: Any) -> str:
+def _error_message(call: Callable[..., Any], *arguments: Any) -> str:
     with pytest.raises(FBNetError) as caught:
         call(*arguments)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("base", ["/etc/passwd", "../secret.txt", "~/.netrc", "/dev/zero"])
-def test_a_base_is_a_yaml(tmp_path: Path, base: str) -> None:
-    said = _complaint(_as_config, f"_BASE_: {base}", tmp_path)
-    assert base in said
-    assert ".yaml" in said
+def test_a_base_must_be_a_yaml_file(tmp_path: Path, base: str) -> None:
+    message = _error_message(_as_config, f"_BASE_: {base}", tmp_path)
+    assert base in message
+    assert ".yaml" in message
 
 
-def test_python_files_are_no_configs(tmp_path: Path) -> None:
+def test_python_files_are_not_accepted_as_configs(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     path = tmp_path / "config.py"
     path.write_text(f"open({str(touched)!r}, 'w')\ncfg = dict(SEED=1)\n")
-    assert "no KEY" in _complaint(get_cfg().merge_from_file, str(path))
+    assert "no KEY" in _error_message(get_cfg().merge_from_file, str(path))
     with path.open() as file:
-        assert "merge_from_file" in _complaint(get_cfg().load_cfg, file)
+        assert "merge_from_file" in _error_message(get_cfg().load_cfg, file)
     assert not touched.exists()
 
 
@@ -198,10 +198,10 @@ def test_fvcores_unsafe_loader_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(f"SEED: {TAGS[0].format(touched)}\n")
     for allow in (True, False):
-        assert "safe" in _complaint(get_cfg().load_yaml_with_base, str(path), allow)
+        assert "safe" in _error_message(get_cfg().load_yaml_with_base, str(path), allow)
     assert not touched.exists()
 
 
-def test_values_nested_without_end(tmp_path: Path) -> None:
+def test_deeply_nested_values(tmp_path: Path) -> None:
     deep = "-" * 5000 + "1"
-    assert "nested too deeply" in _complaint(_as_config, f"OUTPUT_DIR: '{deep}'", tmp_path)
+    assert "nested too deeply" in _error_message(_as_config, f"OUTPUT_DIR: '{deep}'", tmp_path)

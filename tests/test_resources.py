@@ -1,4 +1,4 @@
-"""Packaged configs are found from any folder; a wrong name lists close ones."""
+"""Lookup of packaged configs from any current folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fbnetv3 import resources
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package folder with a model zoo inside, as a wheel has it."""
+    """Returns the model zoo inside of a package folder, as installed by a wheel."""
     root = tmp_path / "site" / "fbnetv3"
     (root / "model_zoo" / "recipes").mkdir(parents=True)
     (root / "model_zoo" / "fbnetv3_g.yaml").write_text("VERSION: 2\n")
@@ -26,16 +26,16 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "name", ["fbnetv3_g.yaml", "model_zoo/fbnetv3_g.yaml", "./model_zoo/fbnetv3_g.yaml"]
 )
-def test_a_packaged_config_is_found_from_anywhere(zoo: Path, name: str) -> None:
+def test_a_packaged_config_is_located_from_any_folder(zoo: Path, name: str) -> None:
     assert resources.find_config(name) == zoo / "fbnetv3_g.yaml"
 
 
-def test_an_existing_file_comes_first(zoo: Path) -> None:
-    Path("fbnetv3_g.yaml").write_text("mine\n")
-    assert resources.find_config("fbnetv3_g.yaml").read_text() == "mine\n"
+def test_an_existing_file_has_priority(zoo: Path) -> None:
+    Path("fbnetv3_g.yaml").write_text("custom\n")
+    assert resources.find_config("fbnetv3_g.yaml").read_text() == "custom\n"
 
 
-def test_an_unknown_name_lists_close_ones(zoo: Path) -> None:
+def test_an_unknown_name_lists_similar_ones(zoo: Path) -> None:
     with pytest.raises(resources.ConfigNotFoundError, match=r"did you mean .*fbnetv3_g\.yaml"):
         resources.find_config("model_zoo/fbnetv3_gg.yaml")
 
@@ -45,13 +45,13 @@ def test_an_absolute_path_is_not_looked_up_in_the_zoo(zoo: Path, tmp_path: Path)
         resources.find_config(tmp_path / "nowhere" / "fbnetv3_g.yaml")
 
 
-def test_a_checkout_is_found_where_no_wheel_is(zoo: Path) -> None:
+def test_the_model_zoo_of_a_source_checkout(zoo: Path) -> None:
     zoo.rename(zoo.parent.parent / "model_zoo")
     assert resources.model_zoo_path() == zoo.parent.parent / "model_zoo"
     assert resources.list_configs() == ["fbnetv3_g.yaml", "recipes/autotrain.yaml"]
 
 
-def test_a_missing_zoo_says_so(zoo: Path) -> None:
+def test_the_error_of_a_missing_model_zoo(zoo: Path) -> None:
     zoo.rename(zoo.parent / "gone")
     with pytest.raises(resources.ConfigNotFoundError, match="reinstall"):
         resources.model_zoo_path()

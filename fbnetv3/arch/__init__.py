@@ -1,4 +1,4 @@
-"""Architecture as data: tables, what they cost, and variants of them. Needs numpy, not torch."""
+"""Architectures as tables: their rows, their cost, and variants of them; numpy only, no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fbnetv3.arch.ops import (
     register_cost,
     se_cost,
 )
-from fbnetv3.arch.registry import get_arch, list_archs, load_arch, register_arch
+from fbnetv3.arch.registry import get_arch, list_archs
 from fbnetv3.arch.scaling import aligned, low_resolution, scale, scale_to_macs, with_num_classes
 from fbnetv3.arch.spec import Arch, Block
 
@@ -34,10 +34,8 @@ __all__ = [
     "count_cost_arrays",
     "get_arch",
     "list_archs",
-    "load_arch",
     "low_resolution",
     "pool_cost",
-    "register_arch",
     "register_cost",
     "round_channels",
     "scale",

@@ -1,6 +1,7 @@
-"""Cost by arithmetic on the table: exact, and the same code for one network or many.
+"""Exact cost of a network, computed from its table, for one network or for many at once.
 
-A row costs ``first + (n - 1) * rest``: no loop over repeats, so that ``n`` may be an array.
+A row of ``n`` layers costs ``first + (n - 1) * rest``, where ``first`` is the cost of its first
+layer and ``rest`` that of each repeat. No loop over repeats is needed, so ``n`` may be an array.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ _SIZE = Key("int", minimum=1)
 
 
 def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
-    """Counts what a network costs for one image, exactly.
+    """Returns the exact cost of a network for one image.
 
     Args:
-        arch: an architecture or the name of a known one.
-        resolution: side of the square input in pixels; by default the architecture's own.
+        arch: An architecture, the name of a known one, or the path of an architecture's yaml file.
+        resolution: Side of the square input in pixels. None takes the architecture's resolution.
 
     Returns:
-        The :class:`Cost`, in Python ints. ``macs`` = ``macs_conv + macs_avgpool`` is what the
-        published FBNet tables count; see :class:`Cost` for both conventions.
+        The :class:`Cost`, in Python ints. Its ``macs`` (``macs_conv + macs_avgpool``) follows the
+        published FBNet tables; :class:`Cost` explains both conventions.
 
     Raises:
-        ArchError: the name is unknown, or the resolution too small for the network.
+        ArchError: The name is unknown, or the resolution is too small for the network.
     """
     table = get_arch(arch) if isinstance(arch, str) else arch
     side = table.resolution if resolution is None else resolution
@@ -55,21 +56,21 @@ def count_cost_arrays(
     width_divisor: int | None = 8,
     num_classes: Ints = 1000,
 ) -> Cost:
-    """Counts what many candidates of one table shape cost.
+    """Returns the costs of many candidates whose tables have the same rows but other numbers.
 
     Args:
-        rows: the table's rows, as blocks or flat mappings. ``k, e, c, n`` and integer options
-            may be arrays of shape (candidates,); ``op``, ``act``, ``se`` and ``se_ratio`` hold
-            for all.
-        resolution: side of the input in pixels, an int or an array (candidates,).
-        width_divisor: as in :class:`Arch`.
-        num_classes: outputs of the classifier.
+        rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer
+            options may be arrays of shape (candidates,); ``op``, ``act``, ``se`` and ``se_ratio``
+            are shared by all candidates.
+        resolution: Side of the input in pixels, an int or an array of shape (candidates,).
+        width_divisor: Divisor of channel counts, as in :class:`Arch`.
+        num_classes: Number of logits.
 
     Returns:
-        The cost; its numbers are int64 arrays (candidates,), or ints where nothing is an array.
+        The cost, in int64 arrays of shape (candidates,), or in ints if no argument is an array.
 
     Raises:
-        ArchError: a row is not valid, or a resolution too small.
+        ArchError: A row is not valid, or a resolution is too small.
 
     Example:
         >>> rows = [
@@ -91,7 +92,7 @@ def count_cost_arrays(
 
 
 def _one_shape(cost: Cost) -> Cost:
-    """Gives every number of a cost the same shape; ints stay ints."""
+    """Broadcasts the numbers of a cost to one shape; ints stay ints."""
     numbers = list(vars(cost).values())
     if not any(isinstance(number, np.ndarray) for number in numbers):
         return cost
@@ -112,7 +113,7 @@ def _clean_rows(rows: Iterable[Block | Mapping[str, Any]]) -> Sequence[dict[str,
 
 
 def _row_cost(row: Row, size: Ints, number: int) -> tuple[Cost, Ints]:
-    """Prices a row: its first layer, and ``n - 1`` times its second."""
+    """Returns the cost of a row and the side of its output."""
     formula = get_op(row.first.op).cost
     cost, out = formula(row.first, size)
     if np.any(np.asarray(out) < 1):
@@ -120,8 +121,8 @@ def _row_cost(row: Row, size: Ints, number: int) -> tuple[Cost, Ints]:
         raise ArchError("the input of this row is too small", row=number, key="size", value=small)
     if np.all(np.asarray(row.n) == 1):
         return cost, out
-    again, same = formula(row.rest, out)
-    if np.any(np.asarray(same != out)):
-        problem = f"op {row.first.op} changes the size at stride 1, so it cannot repeat"
+    repeat_cost, repeat_out = formula(row.rest, out)
+    if np.any(np.asarray(repeat_out != out)):
+        problem = f"op {row.first.op} changes the size at stride 1, so it cannot be repeated"
         raise ArchError(problem, row=number, key="n", value=row.n, allowed="1")
-    return cost + again * (row.n - 1), out
+    return cost + repeat_cost * (row.n - 1), out

@@ -1,4 +1,4 @@
-"""What goes wrong with an architecture."""
+"""The error of architectures that are not valid."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from fbnetv3.errors import FBNetError
 
 
 class ArchError(FBNetError):
-    """An architecture, a row of it, or a name is not valid.
+    """An architecture, one of its rows, or its name is not valid.
 
     Attributes:
-        problem: what is wrong, in words.
-        file, arch, row, key, value: where; None where it does not apply. Rows count from 0.
-        allowed: what would be right, in words.
+        problem: Description of the problem.
+        file: File that holds the architecture, or None.
+        arch: Name of the architecture, or None.
+        row: Number of the row, counted from 0, or None.
+        key: Key that is wrong, or None.
+        value: Value of the key.
+        allowed: Description of the allowed values, or None.
     """
 
     def __init__(
@@ -34,16 +38,16 @@ class ArchError(FBNetError):
     def _message(self) -> str:
         row = None if self.row is None else f"row {self.row}"
         place = [str(part) for part in (self.file, self.arch, row) if part is not None]
-        what = self.problem
+        problem = self.problem
         if self.key is not None:
-            what = f"{self.key}: {self.value!r}: {what}"
+            problem = f"{self.key}: {self.value!r}: {problem}"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return ": ".join([*place, what]) + allowed
+        return ": ".join([*place, problem]) + allowed
 
     def at(
         self, *, file: str | None = None, arch: str | None = None, row: int | None = None
     ) -> ArchError:
-        """Returns the same error with its place filled in where it was not known."""
+        """Returns a copy of the error; file, architecture and row are filled in if unknown."""
         return ArchError(
             self.problem,
             file=self.file or file,

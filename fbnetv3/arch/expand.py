@@ -1,4 +1,4 @@
-"""From a table row to its layers. Values may be ints or arrays of candidates."""
+"""Expansion of a table row into layers. Values may be ints or arrays of candidates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LAYER_KEYS = ("k", "e", "act", "se", "se_ratio")
 
 @dataclass(frozen=True)
 class Row:
-    """The two kinds of layer in a row: the first, and what it is repeated as ``n - 1`` times."""
+    """The layers of a row: the first one, and the layer that follows it ``n - 1`` times."""
 
     first: Layer
     rest: Layer
@@ -27,14 +27,14 @@ class Row:
 
 
 def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str, Any]:
-    """Checks a row and fills in the defaults of its op.
+    """Returns a row with the defaults of its op filled in, after checking it.
 
     Args:
-        row: flat mapping; None stands for not given in the keys of ``known``.
-        known: keys that may be there with None though the op does not take them.
+        row: Flat mapping from key to value; None means that a key is not given.
+        known: Keys that the row may hold with the value None even if its op does not take them.
 
     Raises:
-        ArchError: an unknown op or key, a missing key, or a value that is not allowed.
+        ArchError: The op or a key is unknown, a key is missing, or a value is not allowed.
     """
     op = get_op(row.get("op"))
     keys = {**COMMON_KEYS, **op.keys}
@@ -58,15 +58,15 @@ def _unknown_key(op: OpSpec, key: Any, value: Any, keys: Mapping[str, Key]) -> A
 
 
 def _value(name: str, key: Key, given: Mapping[str, Any]) -> Any:
-    """Returns the checked value of a key, its default, or None for not set."""
-    has_need = key.needs is None or key.needs in given
+    """Returns the checked value of a key, its default, or None if it is not set."""
+    can_be_set = key.needs is None or key.needs in given
     if name in given:
-        if not has_need:
-            raise ArchError(f"needs {key.needs} to be set too", key=name, value=given[name])
+        if not can_be_set:
+            raise ArchError(f"requires {key.needs} to be set too", key=name, value=given[name])
         return key.clean(name, given[name])
     if key.required:
         raise ArchError("missing", key=name, value=None, allowed=key.allowed)
-    return key.default if has_need else None
+    return key.default if can_be_set else None
 
 
 def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
@@ -74,15 +74,16 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
     if op.pools and strided:
         raise ArchError("a pooling op has no stride", key="s", value=row["s"], allowed="1")
     if row.get("dw_padding") is not None and not strided:
-        # with stride 1 it would change the map's size, and the shortcut would not fit
-        problem = "only a row with a stride takes it"
+        # At stride 1 it would change the size of the feature map, and the shortcut would not fit.
+        problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
 
 
 def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) -> Row:
-    """Returns the layers of a clean row whose input has ``c_in`` channels.
+    """Returns the layers of a checked row whose input has ``c_in`` channels.
 
-    Repeats have stride 1, as many channels in as out, and no key that is for the first only.
+    The repeats have stride 1, as many input as output channels, and the default value of each
+    key that is meant for the first layer only.
     """
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}

@@ -1,4 +1,4 @@
-"""The keys of a table row: what values each takes. The same checks serve ints and arrays."""
+"""The keys of a table row and the values they take. The same checks serve ints and arrays."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _INTEGER, _NUMBER = "iu", "iuf"
 
 @dataclass(frozen=True)
 class Key:
-    """What one key of a row takes.
+    """Type, default and range of one key of a row.
 
     Attributes:
         kind: ``int``, ``float``, ``bool``, ``str`` or ``ratio`` (a number in (0, 1], or ``"R/e"``
             for such a number divided by the row's expansion).
-        default: used when a row does not give the key.
-        required: whether a row must give it.
-        minimum: smallest value, inclusive (exclusive for ``float``).
-        odd: whether the value must be odd.
-        choices: the allowed strings.
-        first_only: the key holds for the first of ``n`` repeats only, as the stride does.
-        needs: another key that has to be set wherever this one is given.
+        default: Value of the key in a row that does not give it.
+        required: Whether a row must give the key.
+        minimum: Smallest allowed value, inclusive (exclusive for ``float``).
+        odd: Whether the value must be odd.
+        choices: Allowed strings; empty allows any.
+        first_only: Whether the key applies to the first of the ``n`` layers only, like the stride.
+        needs: Another key that must be set if this one is given, or None.
     """
 
     kind: str
@@ -44,27 +44,27 @@ class Key:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words."""
+        """Description of the allowed values."""
         if self.kind == "str":
-            return ", ".join(self.choices) if self.choices else "a text"
+            return ", ".join(self.choices) if self.choices else "a string"
         if self.kind == "int":
             return f"{'odd ' if self.odd else ''}integers >= {self.minimum}"
         other = {
             "float": "numbers" + (f" > {self.minimum}" if self.minimum > -math.inf else ""),
             "bool": "true, false",
-            "ratio": "a number in (0, 1], or such a number followed by /e (as 0.25/e)",
+            "ratio": "a number in (0, 1], or such a number followed by /e (for example 0.25/e)",
         }
         return other[self.kind]
 
     def accepts(self, value: Any) -> bool:
-        """Tells whether ``value``, a scalar or a whole array, is allowed."""
+        """Returns whether ``value``, a scalar or a whole array, is allowed."""
         if self.kind == "str":
             return isinstance(value, str) and (not self.choices or value in self.choices)
         if self.kind == "bool":
             return isinstance(value, (bool, np.bool_))
         if self.kind == "ratio":
             return _is_ratio(value)
-        if type(value) is int:  # by far the most common, so without numpy
+        if type(value) is int:  # the most common case by far, so it does without numpy
             above = value >= self.minimum if self.kind == "int" else value > self.minimum
             return above and (not self.odd or value % 2 == 1)
         if not isinstance(value, (float, np.number, np.ndarray)):
@@ -82,10 +82,10 @@ class Key:
         return bool(above) and (not self.odd or bool((numbers % 2 == 1).all()))
 
     def clean(self, key: str, value: Any) -> Any:
-        """Returns ``value`` as a plain Python scalar, or as the array it is.
+        """Returns ``value`` as a plain Python scalar or, for an array, as an array.
 
         Raises:
-            ArchError: the value is not allowed.
+            ArchError: The value is not allowed.
         """
         if not self.accepts(value):
             raise ArchError("not allowed", key=key, value=value, allowed=self.allowed)
@@ -104,15 +104,15 @@ def _is_ratio(value: Any) -> bool:
 
 
 def parse_ratio(value: float | str) -> tuple[float, bool]:
-    """Splits a squeeze ratio into its number and whether it is divided by the expansion."""
+    """Returns the number of a squeeze ratio, and whether it is divided by the expansion."""
     if isinstance(value, bool):
-        raise TypeError("a ratio is a number or a text")
+        raise TypeError("a ratio is a number or a string")
     if isinstance(value, str):
         return float(value.removesuffix("/e")), value.endswith("/e")
     return float(value), False
 
 
-# Keys that every row has, whatever its op.
+# Keys of every row, whichever op it has.
 COMMON_KEYS: Mapping[str, Key] = {
     "stage": Key("int", required=True),
     "c": Key("int", required=True, minimum=1),
@@ -120,7 +120,7 @@ COMMON_KEYS: Mapping[str, Key] = {
     "s": Key("int", default=1, minimum=1),
 }
 
-# Keys that an op may declare by name.
+# Keys that an op may declare by their name alone.
 OP_KEYS: Mapping[str, Key] = {
     "k": Key("int", required=True, minimum=1, odd=True),
     "e": Key("float", required=True),
@@ -135,9 +135,15 @@ OP_KEYS: Mapping[str, Key] = {
 
 
 def key_of_default(default: Any) -> Key:
-    """Makes the Key of a plain default: an int >= 0 (or the default), a number, a text, a truth."""
+    """Returns the key whose default is an int, a float, a bool or a string.
+
+    Integers may go down to 0, or to the default if it is negative; floats have no lower limit.
+    """
     kind = type(default).__name__
     if kind not in ("int", "float", "bool", "str"):
-        raise ArchError("an op's key needs a Key or a plain default", key="keys", value=default)
+        allowed = "a Key, or an int, a float, a bool or a string as its default"
+        raise ArchError(
+            "cannot declare this key of an op", key="keys", value=default, allowed=allowed
+        )
     lowest = -math.inf if kind == "float" else min(0, default) if kind == "int" else 0
     return Key(kind, default=default, minimum=lowest)

@@ -1,10 +1,11 @@
-"""Latency by a table of measured blocks, for one network or many at once; needs no torch.
+"""Latency from a table of measured blocks, for one network or for many at once, without torch.
 
-A network's latency is the sum of its blocks', measured inside networks that ran (see
-``fbnetv3-benchmark --latency-table``). A block whose shape was measured costs what was measured.
-One between measured shapes costs what a sum of its work says: multiply-adds and elements moved
-of each of its parts, with weights >= 0 fitted for each kind of block. So no block costs less than
-nothing, and a longer network never less than a shorter one.
+The latency of a network is the sum over its blocks, which ``fbnetv3-benchmark --latency-table``
+measures inside running networks. A block of a measured shape has its measured latency. For a shape
+between measured ones the latency is a linear function of the block's work (multiply-adds and moved
+elements of each of its parts, see ``latency_shapes.work``), whose weights are fitted for each kind
+of block and are >= 0. Hence no block has a negative latency, and adding a block to a network never
+makes it faster.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from fbnetv3.io import atomic_write
 FORMAT = 1
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
 _RANGED = ("c_in", "mid", "c_out", "size")
-_BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))  # of a key: 63 in all
+# Bits of each number in the int64 key of a shape: 63 in all.
+_BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))
 
 
 @dataclass(frozen=True)
 class MeasuredBlock:
-    """A measured shape: ints, and its latency in milliseconds."""
+    """A measured block: its shape, in ints, and its latency in milliseconds."""
 
     shape: Shape
     ms: float
@@ -54,12 +56,12 @@ class MeasuredBlock:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Measured blocks of one machine.
+    """Blocks measured on one machine.
 
     Attributes:
-        blocks: each shape once.
-        about: the machine, the software and how it was measured, and a check against networks
-            that were not in it.
+        blocks: Measured blocks; each shape occurs once.
+        about: Description of the machine, the software, the measurement, and a check against
+            networks that were not used for the table.
     """
 
     blocks: Sequence[MeasuredBlock]
@@ -69,7 +71,7 @@ class LatencyTable:
         """Returns the latency of a network in milliseconds.
 
         Raises:
-            ArchError: a block is of no measured kind, or outside what was measured.
+            ArchError: A block is of a kind that was not measured, or outside the measured range.
         """
         return float(sum(float(self._price(shape)) for shape in arch_shapes(arch)))
 
@@ -81,15 +83,19 @@ class LatencyTable:
         width_divisor: int | None = 8,
         num_classes: int = 1000,
     ) -> Floats:
-        """Returns the latencies of candidates, as ``count_cost_arrays`` counts their cost.
+        """Returns the latencies of many candidates in milliseconds.
+
+        The arguments are those of :func:`fbnetv3.arch.count_cost_arrays`.
 
         Args:
-            rows: mappings whose numbers may be arrays (candidates,); ``n`` may be 0 where all
-                layers of a row are alike.
-            resolution, width_divisor, num_classes: see there.
+            rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
+                may be 0 if all layers of a row are the same.
+            resolution: Side of the input in pixels, an int or an array of shape (candidates,).
+            width_divisor: Divisor of channel counts, as in :class:`Arch`.
+            num_classes: Number of logits.
 
         Raises:
-            ArchError: see :meth:`of_arch`.
+            ArchError: A block is of a kind that was not measured, or outside the measured range.
         """
         size: Ints = resolution
         total: Any = self._price(frame_shape(size))
@@ -98,7 +104,7 @@ class LatencyTable:
             row = expand_row(clean_row({**mapping, "n": 1}), c_in, width_divisor)
             n = mapping.get("n", 1)
             first, after = self._of_layer(row.first, size)
-            if _alike(row.first, row.rest):
+            if _same_layers(row.first, row.rest):
                 total = total + first * n
             elif np.all(np.asarray(n) == 1):
                 total = total + first
@@ -109,7 +115,10 @@ class LatencyTable:
         return np.asarray(total + self._price(head_shape(c_in, size, num_classes)))
 
     def _of_layer(self, layer: Layer, size: Ints) -> tuple[Any, Ints]:
-        """Prices a layer; one whose kernels or strides are arrays, kind by kind."""
+        """Returns the latency of a layer and the side of its output.
+
+        Kernels and strides may be arrays: each combination is a kind of block of its own.
+        """
         total: Any = 0.0
         after: Ints = size
         for kernel, stride, mask in _kinds(layer):
@@ -123,7 +132,7 @@ class LatencyTable:
             known = "; ".join(sorted({str(k) for k in self._kinds}))
             raise ArchError(
                 f"the latency table has no block of the kind {shape.kind} (it has {known}); "
-                f"measure one of this space: {_COMMAND.format('FILE')}"
+                f"measure a table for this search space: {_COMMAND.format('FILE')}"
             )
         return kind.price(shape, mask)
 
@@ -135,7 +144,7 @@ class LatencyTable:
         return {kind: _Measured(blocks) for kind, blocks in by_kind.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as json, one block a line."""
+        """Writes the table as JSON with one block per line."""
         lines = (
             json.dumps(
                 vars(b.shape.kind)
@@ -154,28 +163,27 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
-        """Reads a table.
+        """Reads a table from a JSON file.
 
         Raises:
-            ArchError: the file is missing, or no latency table; the command that makes one.
+            ArchError: The file cannot be read or is not a latency table. The message gives the
+                command that measures one.
         """
         file = str(path)
-        make = _COMMAND.format(file)
+        command = _COMMAND.format(file)
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            if found["format"] != FORMAT:
-                raise ValueError(f"format {found['format']}, not {FORMAT}")
-            blocks = [_block(row) for row in found["blocks"]]
-            return cls(blocks, found["about"])
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, not {FORMAT}")
+            blocks = [_block(row) for row in content["blocks"]]
+            return cls(blocks, content["about"])
         except OSError as error:
-            raise ArchError(
-                f"cannot read the latency table: {error.strerror}; measure one: {make}", file=file
-            ) from None
+            problem = f"cannot read the latency table: {error.strerror}; measure one: {command}"
+            raise ArchError(problem, file=file) from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ArchError(
-                f"no latency table ({type(error).__name__}: {error}); measure one: {make}",
-                file=file,
-            ) from None
+            reason = f"{type(error).__name__}: {error}"
+            problem = f"not a latency table ({reason}); measure one: {command}"
+            raise ArchError(problem, file=file) from None
 
 
 def _block(row: Mapping[str, Any]) -> MeasuredBlock:
@@ -183,12 +191,12 @@ def _block(row: Mapping[str, Any]) -> MeasuredBlock:
     numbers = [int(row[name]) for name in (*NUMBERS, "out")]
     ms = float(row["ms"])
     if not (np.isfinite(ms) and ms >= 0 and min(numbers) >= 0):
-        raise ValueError(f"{row} is no measurement")
+        raise ValueError(f"{row} is not a measurement")
     return MeasuredBlock(Shape(kind, *numbers), ms)
 
 
-def _alike(first: Layer, rest: Layer) -> bool:
-    """Tells whether the first layer of a row is like its repeats."""
+def _same_layers(first: Layer, rest: Layer) -> bool:
+    """Returns whether the first layer of a row equals its repeats."""
     return bool(
         np.all(np.asarray(first.s) == 1)
         and np.array_equal(first.c_in, rest.c_in)
@@ -197,7 +205,7 @@ def _alike(first: Layer, rest: Layer) -> bool:
 
 
 def _kinds(layer: Layer) -> Iterator[tuple[int | None, int, Any]]:
-    """Yields (kernel, stride, mask of the candidates that have both)."""
+    """Yields each (kernel, stride) of a layer, with the mask of the candidates that have it."""
     kernels = [None] if layer.k is None else np.unique(layer.k).tolist()
     for k, s in itertools.product(kernels, np.unique(layer.s).tolist()):
         mask = np.equal(layer.s, s)
@@ -205,7 +213,7 @@ def _kinds(layer: Layer) -> Iterator[tuple[int | None, int, Any]]:
 
 
 class _Measured:
-    """The measured shapes of one kind, and the weights of its work."""
+    """The measured shapes of one kind, and the fitted weights of its work."""
 
     def __init__(self, blocks: Sequence[MeasuredBlock]) -> None:
         numbers = np.array([b.shape.numbers for b in blocks], dtype=np.int64)
@@ -218,24 +226,27 @@ class _Measured:
         self._weights = _fit(np.stack([work(b.shape) for b in blocks]), ms)
 
     def price(self, shape: Shape, mask: Any = True) -> Any:
-        """Returns milliseconds, a number or (candidates,); only those of ``mask`` are checked."""
+        """Returns the latency in milliseconds, a number or an array of shape (candidates,).
+
+        Only candidates inside ``mask`` have their range checked.
+        """
         self._check(shape, mask)
-        between = work(shape) @ self._weights
+        fitted = work(shape) @ self._weights
         keys = _keys(shape.numbers)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[place] == keys, self._ms[place], between)
+        index = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[index] == keys, self._ms[index], fitted)
 
     def _check(self, shape: Shape, mask: Any) -> None:
         for i, name in enumerate(NUMBERS):
             if name not in _RANGED:
                 continue
             number = np.asarray(shape.numbers[i])
-            wrong = np.logical_and((number < self._low[i]) | (number > self._high[i]), mask)
-            if np.any(wrong):
-                value = int(np.broadcast_to(number, wrong.shape)[wrong].flat[0])
+            outside = np.logical_and((number < self._low[i]) | (number > self._high[i]), mask)
+            if np.any(outside):
+                value = int(np.broadcast_to(number, outside.shape)[outside].flat[0])
                 raise ArchError(
-                    f"outside what the latency table's blocks of the kind {self._kind} were "
-                    f"measured with; measure one of this space: {_COMMAND.format('FILE')}",
+                    f"outside the range measured for blocks of the kind {self._kind}; measure a "
+                    f"latency table for this search space: {_COMMAND.format('FILE')}",
                     key=name,
                     value=value,
                     allowed=f"{self._low[i]} to {self._high[i]}",
@@ -243,7 +254,7 @@ class _Measured:
 
 
 def _keys(numbers: tuple[Ints, ...]) -> npt.NDArray[np.int64]:
-    """Returns one int64 for each shape of a kind."""
+    """Returns an int64 for each shape, unique among the shapes of one kind."""
     key: Any = np.int64(0)
     for (name, bits), number in zip(_BITS.items(), numbers, strict=True):
         if np.any(np.asarray(number) >> bits):
@@ -256,7 +267,12 @@ def _keys(numbers: tuple[Ints, ...]) -> npt.NDArray[np.int64]:
 
 
 def _fit(features: Floats, ms: Floats) -> Floats:
-    """Returns weights >= 0 of the features, for the smallest relative error."""
+    """Returns the weights >= 0 that minimise the squared relative error of ``features @ weights``.
+
+    Args:
+        features: (n, f) work of each block.
+        ms: (n,) measured latencies in milliseconds.
+    """
     from scipy.optimize import nnls
 
     inverse = 1.0 / np.maximum(ms, 1e-6)

@@ -1,4 +1,4 @@
-"""Blocks as a latency table sees them: kinds, numbers, and the work that each does."""
+"""Kind, shape and work of a block, by which a latency table looks up its latency."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from fbnetv3.arch.spec import Arch
 Floats = npt.NDArray[np.float64]
 HEAD, FRAME = "head", "frame"
 NUMBERS = ("c_in", "mid", "c_out", "squeezed", "size")
-_LANES = 8  # channels that a CPU computes at a time: 20 cost as much as 24
+_LANES = 8  # channels that a CPU computes at once, so that 20 channels cost as much as 24
 
 
 @dataclass(frozen=True, order=True)
 class Kind:
-    """What tells blocks apart beside numbers.
+    """The properties of a block that are not numbers of channels or pixels.
 
     Attributes:
-        op: of the table row; ``head`` is pooling and classifier, ``frame`` all that is between
-            blocks (``c_in`` 3, the network's resolution its size).
-        k, s: kernel size (0: none) and stride.
-        act, se: activation and gate; empty: none.
-        options: the op's other keys that have no default value, as ``key=value``.
+        op: Op of the table row; ``head`` stands for pooling and classifier, ``frame`` for
+            everything between blocks (with ``c_in`` 3 and the network's resolution as its size).
+        k: Kernel size; 0 if the op has none.
+        s: Stride.
+        act: Activation; empty if there is none.
+        se: Gate of the squeeze-and-excitation; empty if there is none.
+        options: Other keys of the op that differ from their default, as ``key=value,...``.
     """
 
     op: str
@@ -43,12 +45,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Shape:
-    """A block: its kind and numbers, each an int, or an int64 array of candidates.
+    """Kind and numbers of a block; each number is an int or an int64 array of candidates.
 
     Attributes:
-        kind: see :class:`Kind`.
-        c_in, mid, c_out, squeezed: channels; see :class:`Layer`.
-        size, out: sides of the input and of the depthwise conv's output, in pixels.
+        kind: Kind of the block.
+        c_in: Input channels.
+        mid: Channels after expansion.
+        c_out: Output channels.
+        squeezed: Channels inside the squeeze-and-excitation; 0 without one.
+        size: Side of the input in pixels.
+        out: Side of the depthwise conv's output in pixels.
     """
 
     kind: Kind
@@ -61,7 +67,7 @@ class Shape:
 
     @property
     def numbers(self) -> tuple[Ints, ...]:
-        """The values of NUMBERS."""
+        """The numbers that identify a shape, in the order of ``NUMBERS``."""
         return (self.c_in, self.mid, self.c_out, self.squeezed, self.size)
 
 
@@ -69,9 +75,10 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
     """Returns the shape of a layer and the side of its output.
 
     Args:
-        layer: numbers may be arrays.
-        size: side of its input.
-        kernel, stride: those of ``layer``, or one of several where they are arrays.
+        layer: A layer, whose numbers may be arrays.
+        size: Side of its input in pixels.
+        kernel: Kernel size of the layer, or one of its kernel sizes if they are an array.
+        stride: Stride of the layer, or one of its strides if they are an array.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)
@@ -90,41 +97,48 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
 
 
 def arch_shapes(arch: Arch) -> list[Shape]:
-    """Returns the shapes of a network: the frame, each layer, the head."""
+    """Returns the shapes of a network in order: the frame, each layer, the head."""
     size: Ints = arch.resolution
-    found = [frame_shape(size)]
+    shapes = [frame_shape(size)]
     for layer in arch.layers():
         shape, size = layer_shape(layer, size, layer.k, layer.s)
-        found.append(shape)
-    return [*found, head_shape(arch.blocks[-1].c, size, arch.num_classes)]
+        shapes.append(shape)
+    return [*shapes, head_shape(arch.blocks[-1].c, size, arch.num_classes)]
 
 
 def frame_shape(resolution: Ints) -> Shape:
+    """Returns the shape of everything between blocks, for an input of that side in pixels."""
     return Shape(Kind(FRAME), 3, 3, 3, 0, resolution, resolution)
 
 
 def head_shape(c_in: Ints, size: Ints, num_classes: Ints) -> Shape:
+    """Returns the shape of pooling and classifier, for a map of that side in pixels."""
     return Shape(Kind(HEAD), c_in, c_in, num_classes, 0, size, size)
 
 
 def work(shape: Shape) -> Floats:
-    """Returns what a block does, in millions: (features,) or (candidates, features), all >= 0."""
+    """Returns the work of a block: multiply-adds, moved elements and weights, in millions.
+
+    Returns:
+        An array of shape (features,) or (candidates, features), all >= 0. Two constant features
+        stand for the overhead of calling the block and its expansion.
+    """
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)
     wide_in, wide_mid, wide_out = (np.ceil(c / _LANES) * _LANES for c in (c_in, mid, c_out))
     expands = mid != c_in
     residual = (c_in == c_out) & (shape.kind.s == 1)
-    into, over = size * size, out * out
+    pixels_in, pixels_out = size * size, out * out
     columns = (
         np.full(c_in.shape, 1e6),
         expands * 1e6,
-        residual * over * c_out,
-        into * c_in,
-        expands * into * wide_in * wide_mid,
-        expands * into * mid,
-        over * wide_mid,
-        over * wide_mid * wide_out,
-        over * c_out,
+        residual * pixels_out * c_out,
+        pixels_in * c_in,
+        expands * pixels_in * wide_in * wide_mid,
+        expands * pixels_in * mid,
+        pixels_out * wide_mid,
+        pixels_out * wide_mid * wide_out,
+        pixels_out * c_out,
         expands * c_in * mid + mid * c_out,
         mid * squeezed,
     )

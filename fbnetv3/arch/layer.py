@@ -1,4 +1,4 @@
-"""One layer of a network: a table row after its repeats are spelled out."""
+"""A single layer of a network; a table row of ``n`` repeats stands for ``n`` layers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import numpy as np
 
 from fbnetv3.arch.keys import parse_ratio
 
-# An int, or an int64 array of candidates
+# An int, or an int64 array with one number per candidate.
 Ints = Any
 
 
 def _whole(value: Any) -> Ints:
-    """Rounds towards zero: an int for a scalar, int64 for an array."""
+    """Returns ``value`` rounded towards zero: an int for a scalar, int64 for an array."""
     return value.astype(np.int64) if isinstance(value, np.ndarray) else int(value)
 
 
 def round_channels(value: Any, divisor: int | None) -> Ints:
-    """Rounds a channel count to a multiple of ``divisor``.
+    """Returns a channel count rounded to a multiple of ``divisor``.
 
-    The nearest multiple (halves up), at least ``divisor``; one more if that lost over 5%.
+    This is the nearest multiple (halves are rounded up), at least ``divisor``. If it lost more
+    than 5% of the channels, it is the next multiple instead.
 
     Args:
-        value: channels, a number or an array of numbers.
-        divisor: 8 in FBNetV2 and V3; None keeps the whole part, at least 1.
+        value: Number of channels, or an array of numbers.
+        divisor: Divisor of the result (8 in FBNetV2 and V3). None rounds down to an integer, at
+            least 1.
     """
     if divisor is None:
         return _whole(np.maximum(1, value))
@@ -40,20 +42,23 @@ def round_channels(value: Any, divisor: int | None) -> Ints:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer. In cost arithmetic over candidates, numbers may be int64 arrays.
+    """A single layer. When many candidates are counted at once, its numbers are int64 arrays.
 
     Attributes:
-        op: name of the op.
-        stage, index: its place; its module is ``stages.{stage}.{index}``.
-        c_in, c_out: channels.
-        s: stride.
-        k: kernel size, None for ops without one.
-        e: expansion, None for ops without one.
-        act: activation, None for ops without one.
-        se: gate of the squeeze-and-excitation; None is none.
-        se_ratio: squeeze ratio of the middle channels (``"0.25/e"``: divided by ``e``).
-        width_divisor: see :func:`round_channels`.
-        options: the other keys that its op declares, defaults filled in.
+        op: Name of the op.
+        stage: Number of the stage.
+        index: Number of the layer in its stage; its module is ``stages.{stage}.{index}``.
+        c_in: Input channels.
+        c_out: Output channels.
+        s: Stride.
+        k: Kernel size; None for an op without kernel.
+        e: Expansion; None for an op without expansion.
+        act: Activation; None for an op without activation.
+        se: Gate of the squeeze-and-excitation; None leaves it out.
+        se_ratio: Squeezed channels as a fraction of the middle channels; ``"0.25/e"`` divides the
+            fraction by the expansion.
+        width_divisor: Divisor of the derived channel counts, as in :func:`round_channels`.
+        options: The other keys that the op declares, with defaults filled in.
     """
 
     op: str
@@ -72,19 +77,19 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Its place in the backbone, ``stages.S.I``."""
+        """Name of the layer's module in the backbone, ``stages.STAGE.INDEX``."""
         return f"stages.{self.stage}.{self.index}"
 
     @cached_property
     def mid(self) -> Ints:
-        """Middle channels: ``c_in * e``, rounded. ``c_in`` for an op without expansion."""
+        """Channels after expansion: rounded ``c_in * e``, or ``c_in`` for an op without one."""
         if self.e is None:
             return self.c_in
         return round_channels(self.c_in * self.e, self.width_divisor)
 
     @cached_property
     def se_channels(self) -> Ints:
-        """Channels between the two convs of the squeeze-and-excitation; 0 without one."""
+        """Channels between the two convs of the squeeze-and-excitation; 0 if there is none."""
         if self.se is None or self.se_ratio is None:
             return 0
         ratio, over_e = parse_ratio(self.se_ratio)
@@ -93,7 +98,7 @@ class Layer:
 
     @cached_property
     def padding(self) -> Ints:
-        """Padding of the k x k conv: ``dw_padding`` if the row gives it, else ``k // 2``."""
+        """Padding of the k x k conv: ``dw_padding`` if the row sets it, otherwise ``k // 2``."""
         given = self.options.get("dw_padding")
         if given is not None:
             return given
@@ -101,5 +106,5 @@ class Layer:
 
     @property
     def residual(self) -> bool:
-        """Whether an identity shortcut fits: stride 1 and as many channels out as in."""
+        """Whether the layer has an identity shortcut: stride 1, and as many channels out as in."""
         return bool(self.s == 1 and self.c_in == self.c_out)

@@ -1,9 +1,9 @@
-"""Names of other libraries' networks: ``LIBRARY/NAME?KEY=VALUE&...``.
+"""Names of networks of other libraries: ``LIBRARY/NAME?KEY=VALUE&...``.
 
-LIBRARY is ``torchvision`` or ``timm``. NAME may be followed by arguments of the library's builder,
-which are numbers or tuples of them, and by ``low_resolution=True`` for the paper's form for small
-images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole text is the
-network's name everywhere: in configs, checkpoints and exported weights.
+LIBRARY is ``torchvision`` or ``timm``. NAME may be followed by arguments of the library's builder
+(numbers, or tuples of numbers), and by ``low_resolution=True`` for the paper's variant for small
+images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole string is the
+name of the network in configs, checkpoints and exported weights.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from fbnetv3.arch.errors import ArchError
 LIBRARIES = ("torchvision", "timm")
 FORM = "low_resolution"
 RESOLUTION = 224
-"""Side of the input in pixels where nothing else is told."""
+"""Side of the input in pixels if a config does not set it."""
 
-# names may come with the weights of others: no text, and nothing that could fill the memory
-_MOST, _LONGEST = 4096, 64
-_NUMBERS = f"numbers up to {_MOST}, or tuples of up to {_LONGEST}"
+# A name may come from an untrusted weights file, so its arguments cannot be strings, or numbers
+# large enough to exhaust the memory.
+_MAX_NUMBER, _MAX_LENGTH = 4096, 64
+_ALLOWED = f"a number up to {_MAX_NUMBER}, or a tuple of up to {_MAX_LENGTH} of them"
 
 
 @dataclass(frozen=True)
 class LibraryName:
-    """What ``LIBRARY/NAME?KEY=VALUE&...`` says."""
+    """The parts of a name ``LIBRARY/NAME?KEY=VALUE&...``.
+
+    Attributes:
+        library: ``torchvision`` or ``timm``.
+        name: Name of the network in its library.
+        arguments: Arguments of the library's builder.
+        low_resolution: Whether the network is the variant for small images.
+    """
 
     library: str
     name: str
@@ -35,15 +43,16 @@ class LibraryName:
 
 
 def is_library_name(name: object) -> bool:
-    """Tells whether a name begins with that of a library and a slash."""
+    """Returns whether a name begins with ``torchvision/`` or ``timm/``."""
     return isinstance(name, str) and name.partition("/")[0] in LIBRARIES and "/" in name
 
 
 def parse(text: str) -> LibraryName:
-    """Takes the name of a library's network apart.
+    """Returns the parts of the name of a library's network.
 
     Raises:
-        ArchError: an argument is no ``KEY=VALUE``, or its value is not of numbers.
+        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is neither a number
+            nor a tuple of numbers.
     """
     library, _, rest = text.partition("/")
     name, _, query = rest.partition("?")
@@ -55,7 +64,7 @@ def parse(text: str) -> LibraryName:
 
 
 def with_low_resolution(text: str) -> str:
-    """Returns the name of a network's form for small images."""
+    """Returns the name of the network's variant for small images."""
     if parse(text).low_resolution:
         return text
     return f"{text}{'&' if '?' in text else '?'}{FORM}=True"
@@ -64,19 +73,19 @@ def with_low_resolution(text: str) -> str:
 def _argument(text: str, pair: str) -> tuple[str, Any]:
     key, equals, value = pair.partition("=")
     if not (equals and key.isidentifier()):
-        problem = f"{text}: an argument is not understood"
+        problem = f"{text}: an argument is malformed"
         raise ArchError(problem, key="name", value=pair, allowed="KEY=VALUE")
     try:
-        found = ast.literal_eval(value)
+        argument = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if not _is_numbers(found):
-        problem = f"{text}: an argument has no such values"
-        raise ArchError(problem, key=key, value=value, allowed=_NUMBERS)
-    return key, found
+        argument = None
+    if not _is_numbers(argument):
+        problem = f"{text}: the value of an argument is not allowed"
+        raise ArchError(problem, key=key, value=value, allowed=_ALLOWED)
+    return key, argument
 
 
 def _is_numbers(value: object) -> bool:
     if isinstance(value, (tuple, list)):
-        return 0 < len(value) <= _LONGEST and all(_is_numbers(v) for v in value)
-    return isinstance(value, (bool, int, float)) and abs(value) <= _MOST
+        return 0 < len(value) <= _MAX_LENGTH and all(_is_numbers(v) for v in value)
+    return isinstance(value, (bool, int, float)) and abs(value) <= _MAX_NUMBER

@@ -1,8 +1,21 @@
-"""The ops of a table row: which keys each takes and what it costs.
+"""The ops of a table row: the keys that each takes and its cost formula.
 
-An op's module is registered under the same name in ``fbnetv3.modeling``; nothing here knows
-torch. A cost formula is plain arithmetic, so that it prices one layer and a whole array of
-candidates alike.
+This file needs no torch; the module of an op is registered under the same name in
+``fbnetv3.modeling``. A cost formula is plain arithmetic, so that it works for one layer and for a
+whole array of candidates alike.
+
+To add a built-in op, write its formula below and its module in ``modeling/blocks.py``::
+
+    @register_cost("convbn", keys=("k", "act"))  # here
+    def convbn(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
+        out = conv_size(size, layer.k, layer.s, layer.padding)
+        return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bn=True), out
+
+    @register_module("convbn")  # in modeling/blocks.py
+    class ConvBNBlock(ConvBN):
+        def __init__(self, layer: Layer, drop_path: float = 0.0) -> None: ...
+
+Code outside of the package does both at once with ``fbnetv3.modeling.register_op``.
 """
 
 from __future__ import annotations
@@ -22,23 +35,24 @@ from fbnetv3.errors import did_you_mean
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one image. Each number is an int, or an int64 array.
+    """The cost of a network for one image. Each number is an int or an int64 array.
 
-    Two ways of counting are in use, and ``macs`` is the second:
+    Multiply-adds are counted in two ways:
 
-    * ``macs_conv``: multiply-adds of convolutions and linear layers, squeeze-and-excitation and
-      classifier included. Most papers and fvcore's conv and linear operators count this.
-    * ``macs`` = ``macs_conv + macs_avgpool``: and one for each element that a global average
-      pool reads. The published FBNet tables (356.6M for FBNetV3-A) count this.
+    * ``macs_conv`` counts convolutions and linear layers, including squeeze-and-excitation and the
+      classifier. Most papers do so, and fvcore's conv and linear operators.
+    * ``macs`` = ``macs_conv + macs_avgpool`` adds one for each element that a global average pool
+      reads. The published FBNet tables do so (356.6M for FBNetV3-A).
 
-    Batch norm and activations count in neither. A multiply-add is one; some call it 2 FLOPs.
+    Neither counts batch norm and activations. A multiply-add counts as one operation, which some
+    papers call 2 FLOPs.
 
     Attributes:
-        macs_conv: multiply-adds of conv and linear layers.
-        macs_avgpool: elements read by global average pools.
-        params: all trainable numbers: weights, biases, batch norm's scale and shift.
-        conv_weights: elements of conv and classifier weights: no biases, no batch norm.
-        activations: output elements of all conv and linear layers (pycls' definition).
+        macs_conv: Multiply-adds of conv and linear layers.
+        macs_avgpool: Elements read by global average pools.
+        params: Trainable parameters: weights, biases, and scale and shift of batch norms.
+        conv_weights: Elements of conv and classifier weights, without biases and batch norm.
+        activations: Output elements of all conv and linear layers (pycls' definition).
     """
 
     macs_conv: Ints = 0
@@ -49,7 +63,7 @@ class Cost:
 
     @property
     def macs(self) -> Ints:
-        """``macs_conv + macs_avgpool``, as the published FBNet tables count."""
+        """Multiply-adds as in the published FBNet tables: ``macs_conv + macs_avgpool``."""
         return self.macs_conv + self.macs_avgpool
 
     def __add__(self, other: Cost) -> Cost:
@@ -77,13 +91,13 @@ CostFormula = Callable[[Layer, Ints], tuple[Cost, Ints]]
 
 @dataclass(frozen=True)
 class OpSpec:
-    """An op as the tables see it.
+    """Name, keys and cost formula of an op.
 
     Attributes:
-        name: its name in tables.
-        keys: the keys its rows take beside stage, c, n and s.
-        cost: its formula.
-        pools: whether its output is 1 x 1 for every input, so that a stride has no meaning.
+        name: Name of the op in tables.
+        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``.
+        cost: Cost formula.
+        pools: Whether the output is 1 x 1 for every input, so that a stride has no meaning.
     """
 
     name: str
@@ -96,7 +110,7 @@ OP_COSTS: dict[str, OpSpec] = {}
 
 
 def _declared(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
-    """Makes the table of an op's keys from names of known keys, Keys or plain defaults."""
+    """Returns the keys of an op, declared by the names of known keys, Keys or defaults."""
     given = dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys)
     for name in given:
         if name in COMMON_KEYS or name in ("op", "options"):
@@ -108,7 +122,7 @@ def _declared(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
 
 
 def _key(name: str, value: Any) -> Key:
-    """Returns a declared Key: a known one, one as it is given, or that of a default."""
+    """Returns the Key that ``value`` declares: a Key, None for a known key, or a default."""
     if isinstance(value, Key):
         return value
     if value is None:
@@ -122,22 +136,22 @@ def _key(name: str, value: Any) -> Key:
 def register_cost(
     name: str, *, keys: Iterable[str] | Mapping[str, Any] = (), pools: bool = False
 ) -> Callable[[CostFormula], CostFormula]:
-    """Registers the cost formula of an op, and with it the op.
+    """Returns a decorator that registers an op with its cost formula.
 
     Args:
-        name: the op's name in tables.
-        keys: what its rows take beside ``stage, c, n, s``: names of known keys (``k``, ``e``,
-            ``act``, ...), or a mapping from key to None (a known key), a default value or a
-            :class:`~fbnetv3.arch.keys.Key`.
-        pools: whether the op's output is 1 x 1 for every input.
+        name: Name of the op in tables.
+        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``: the names of known
+            keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to a
+            default value, or to a :class:`~fbnetv3.arch.keys.Key`.
+        pools: Whether the output of the op is 1 x 1 for every input.
 
     Returns:
-        A decorator for ``formula(layer, size) -> (Cost, output size)``. Sizes are sides in
-        pixels. The formula must be plain arithmetic (``+ * //``, comparisons, numpy): numbers
-        may be ints or int64 arrays. Repeats after the first must keep the size.
+        A decorator for a function ``formula(layer, size) -> (Cost, output size)``. Sizes are sides
+        in pixels. Numbers may be ints or int64 arrays, so the formula must be plain arithmetic
+        (``+``, ``*``, ``//``, comparisons, numpy). Layers after the first must keep the size.
 
     Raises:
-        ArchError: the name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown.
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)
@@ -154,7 +168,7 @@ def get_op(name: Any) -> OpSpec:
     """Returns the op of that name.
 
     Raises:
-        ArchError: there is none.
+        ArchError: No op has this name.
     """
     if isinstance(name, str) and name in OP_COSTS:
         return OP_COSTS[name]
@@ -163,7 +177,7 @@ def get_op(name: Any) -> OpSpec:
 
 
 def conv_size(size: Ints, k: Ints, s: Ints, padding: Ints) -> Ints:
-    """Returns the side of a conv's output."""
+    """Returns the side of the output of a convolution in pixels."""
     return (size + 2 * padding - k) // s + 1
 
 
@@ -177,7 +191,17 @@ def conv_cost(
     bias: bool = False,
     bn: bool = False,
 ) -> Cost:
-    """Returns the cost of a k x k conv whose output has side ``size``, with its batch norm."""
+    """Returns the cost of a k x k convolution.
+
+    Args:
+        c_in: Input channels.
+        c_out: Output channels.
+        size: Side of the output in pixels.
+        k: Kernel size.
+        groups: Number of groups.
+        bias: Whether the convolution has a bias.
+        bn: Whether a batch norm follows, whose parameters are counted too.
+    """
     weights = c_out * (c_in // groups) * k * k
     return Cost(
         macs_conv=weights * size * size,
@@ -188,24 +212,36 @@ def conv_cost(
 
 
 def pool_cost(c: Ints, size: Ints) -> Cost:
-    """Returns the cost of a global average pool over a map of side ``size``."""
+    """Returns the cost of a global average pool over ``c`` channels of ``size`` x ``size``."""
     return Cost(macs_avgpool=c * size * size)
 
 
 def se_cost(c: Ints, squeezed: Ints, size: Ints) -> Cost:
-    """Returns the cost of a squeeze-and-excitation: a pool and two 1x1 convs with bias."""
+    """Returns the cost of a squeeze-and-excitation: a global pool and two 1x1 convs with bias.
+
+    Args:
+        c: Channels of the map.
+        squeezed: Channels between the two convs.
+        size: Side of the map in pixels.
+    """
     down = conv_cost(c, squeezed, 1, bias=True)
     return pool_cost(c, size) + down + conv_cost(squeezed, c, 1, bias=True)
 
 
 def head_cost(c: Ints, size: Ints, num_classes: Ints) -> Cost:
-    """Returns the cost of the head: a global pool (also of a 1 x 1 map) and the classifier."""
+    """Returns the cost of the head: a global average pool, even of a 1 x 1 map, and a linear layer.
+
+    Args:
+        c: Channels of the last map.
+        size: Side of the last map in pixels.
+        num_classes: Number of logits.
+    """
     return pool_cost(c, size) + conv_cost(c, num_classes, 1, bias=True)
 
 
 @register_cost("conv", keys={"k": None, "act": None, "conv_bias": True})
 def conv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """Conv with bias, batch norm, activation."""
+    """Returns the cost of a convolution with bias and batch norm, and the side of its output."""
     out = conv_size(size, layer.k, layer.s, layer.padding)
     bias = layer.options["conv_bias"]
     return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bias=bias, bn=True), out
@@ -216,7 +252,11 @@ def conv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     keys=("k", "e", "act", "se", "se_ratio", "dw_padding", "conv_bias", "pw_groups", "pwl_groups"),
 )
 def mbconv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """Inverted residual: expand (left out at mid = c_in), depthwise, SE, project."""
+    """Returns the cost of an inverted residual, and the side of its output.
+
+    It consists of an expansion (left out if ``mid`` is ``c_in``), a depthwise conv, a
+    squeeze-and-excitation if the row sets ``se``, and a projection.
+    """
     mid, bias = layer.mid, layer.options["conv_bias"]
     out = conv_size(size, layer.k, layer.s, layer.padding)
     pw_groups, pwl_groups = layer.options["pw_groups"], layer.options["pwl_groups"]
@@ -231,7 +271,7 @@ def mbconv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 
 @register_cost("skip", keys=("act", "conv_bias"))
 def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """Identity; 1x1 conv, batch norm and activation where channels or stride change."""
+    """Returns the cost of an identity, or of a 1x1 conv if channels or stride change."""
     out = conv_size(size, 1, layer.s, 0)
     changes = np.logical_or(layer.s != 1, layer.c_in != layer.c_out)
     times = changes if isinstance(changes, np.ndarray) else bool(changes)
@@ -241,7 +281,10 @@ def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 
 @register_cost("mbpool", keys=("e", "act", "conv_bias"), pools=True)
 def mbpool(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """The efficient last stage of MobileNetV3: expand, global pool, 1x1 conv without BN."""
+    """Returns the cost of MobileNetV3's efficient last stage, whose output has side 1.
+
+    It consists of an expansion, a global average pool, and a 1x1 conv without batch norm.
+    """
     mid, bias = layer.mid, layer.options["conv_bias"]
     expand = conv_cost(layer.c_in, mid, size, bias=bias, bn=True) * (mid != layer.c_in)
     return expand + pool_cost(mid, size) + conv_cost(mid, layer.c_out, 1, bias=bias), 1

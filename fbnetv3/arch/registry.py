@@ -1,4 +1,7 @@
-"""Names of architectures. The built-in families are read on first use."""
+"""Architectures by name or yaml file. The built-in families are read on first use.
+
+To add a built-in architecture, write its table into a file of ``arch/families``.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +20,35 @@ from fbnetv3.errors import did_you_mean
 _FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
 
 
-def load_arch(path: str | os.PathLike[str]) -> Arch:
-    """Reads one architecture from a yaml file.
+def _read_arch(path: str | os.PathLike[str]) -> Arch:
+    """Returns the architecture in a yaml file.
 
     Raises:
-        ArchError: the file cannot be read, or is not an architecture.
+        ArchError: The file cannot be read, or does not hold an architecture.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArchError(f"cannot read it: {reason}", file=str(path)) from None
+        raise ArchError(f"cannot read the file: {reason}", file=str(path)) from None
     return Arch.from_yaml(text, file=str(path))
 
 
 def parse_family(text: str, *, file: str) -> list[Arch]:
     """Returns the architectures of a family file.
 
-    Its keys are ``family``, ``source`` (where the numbers are from), ``defaults`` (filled into
-    rows whose op takes the key), ``width_divisor`` and ``archs`` (name to table).
+    Its keys are ``family``, ``source`` (origin of the numbers), ``defaults`` (values for rows
+    whose op takes the key), ``width_divisor`` and ``archs`` (a mapping from name to table).
 
     Raises:
-        ArchError: names file, architecture, row, key, value and what is allowed.
+        ArchError: The file is not valid. The message names architecture, row, key, value and the
+            allowed values.
     """
     family = parse_yaml(text, file=file)
     allowed = ", ".join(_FAMILY_KEYS)
     if not isinstance(family, Mapping) or not isinstance(family.get("archs"), Mapping):
-        raise ArchError("a family is a mapping with archs", file=file, allowed=allowed)
+        problem = "a family must be a mapping with the key archs"
+        raise ArchError(problem, file=file, allowed=allowed)
     for key in family:
         if key not in _FAMILY_KEYS:
             hint = did_you_mean(str(key), _FAMILY_KEYS)
@@ -58,13 +63,10 @@ def parse_family(text: str, *, file: str) -> list[Arch]:
 
 
 def builtin_families() -> dict[str, str]:
-    """Returns file name to text of the family files inside the package."""
+    """Returns the text of each family file of the package, by file name."""
     folder = resources.files("fbnetv3.arch") / "families"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     return {f.name: f.read_text(encoding="utf-8") for f in files}
-
-
-_REGISTERED: dict[str, Arch] = {}
 
 
 @cache
@@ -75,35 +77,25 @@ def _builtin() -> dict[str, Arch]:
     return {arch.name: arch for arch in archs}
 
 
-def register_arch(arch: Arch) -> Arch:
-    """Makes an architecture known by its name, and returns it.
-
-    Raises:
-        ArchError: the name belongs to another architecture.
-    """
-    known = _builtin().get(arch.name) or _REGISTERED.get(arch.name)
-    if known is not None and known != arch:
-        raise ArchError("another architecture has this name", key="name", value=arch.name)
-    _REGISTERED[arch.name] = arch
-    return arch
-
-
 def list_archs(pattern: str = "*") -> list[str]:
-    """Returns the known names that match a shell pattern, sorted."""
-    return sorted(set(fnmatch.filter([*_builtin(), *_REGISTERED], pattern)))
+    """Returns the names of the built-in architectures that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(_builtin(), pattern))
 
 
 def get_arch(name: str) -> Arch:
-    """Returns the architecture of that name, or the one in a ``.yaml`` file of that path.
+    """Returns the built-in architecture of that name, or the one in a yaml file.
+
+    Args:
+        name: Name of a built-in architecture, or path of a ``.yaml`` or ``.yml`` file.
 
     Raises:
-        ArchError: the name is unknown (the message lists close ones), or the file is bad.
+        ArchError: The name is unknown (the message lists similar ones), or the file is not valid.
     """
-    known = {**_builtin(), **_REGISTERED}
+    known = _builtin()
     if name in known:
         return known[name]
     if str(name).endswith((".yaml", ".yml")):
-        return load_arch(name)
+        return _read_arch(name)
     hint = did_you_mean(str(name), known)
     allowed = f"a path to a .yaml file, or one of {', '.join(sorted(known))}"
     raise ArchError(f"unknown architecture{hint}", key="name", value=name, allowed=allowed)

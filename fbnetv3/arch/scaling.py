@@ -1,4 +1,4 @@
-"""Variants of an architecture, made by functions: nothing is copied in yaml."""
+"""Variants of an architecture, computed from its table: aligned, low-resolution and scaled."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.spec import Arch, Block
 
-# Compound scaling multiplies depth, width and resolution by these to the power of one number;
-# each unit of it doubles the MACs (EfficientNet's coefficients).
+# EfficientNet's coefficients of compound scaling: depth, width and resolution are multiplied by
+# ALPHA, BETA and GAMMA to the power of phi. An increase of phi by 1 doubles the MACs.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
-_MOST_DOUBLINGS = 16.0
-# the resolution alone may make up for a step of channels and repeats of this size in MACs
-_MOST_REFINED = 1.5
-_WINDOW = 16
+_MAX_PHI = 16.0
 _PHI_STEP = 1e-3
-_SMALLEST_SIDE = 32
+# Largest factor in MACs that the resolution alone makes up for.
+_MAX_REFINEMENT = 1.5
+_SIDE_WINDOW = 16  # pixels around the estimated resolution that are tried
+_MIN_SIDE = 32
 _WIDTH_STEP = 8
 
-
 ALIGNED = "_aligned"
-"""What ``aligned`` adds to a name."""
+"""Suffix that :func:`aligned` adds to the name of an architecture."""
 
 
 def _without(block: Block, *options: str) -> Block:
@@ -41,29 +40,30 @@ def _named(arch: Arch, suffix: str) -> str:
 
 
 def aligned(arch: Arch) -> Arch:
-    """Returns the architecture with k // 2 paddings, for detection.
+    """Returns the variant for detection, in which every padding is ``k // 2``.
 
-    Feature pyramids add maps whose sizes differ by exactly 2; the special paddings of some
-    tables (``dw_padding``) spoil that. Weights fit both forms.
+    Feature pyramids add maps whose sizes differ by a factor of exactly 2. The special paddings of
+    some tables (``dw_padding``) give other sizes. The same weights fit both variants.
     """
     blocks = tuple(_without(block, "dw_padding") for block in arch.blocks)
     return arch.replace(name=_named(arch, ALIGNED), blocks=blocks)
 
 
 def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
-    """Returns the paper's form for small images (CIFAR): the second stride-2 row gets stride 1.
+    """Returns the paper's variant for small images (CIFAR): the second stride-2 row has stride 1.
 
     Args:
-        arch: a table with two strided rows or more.
-        resolution: side of the input in pixels.
+        arch: An architecture with at least two rows of stride > 1.
+        resolution: Side of the input in pixels.
 
     Raises:
-        ArchError: there is no second strided row.
+        ArchError: The architecture has fewer than two rows of stride > 1.
     """
     strided = [row for row, block in enumerate(arch.blocks) if block.s > 1]
     if len(strided) < 2:
-        problem = "no second row with a stride"
-        raise ArchError(problem, arch=arch.name, key="s", value=1, allowed="two strided rows")
+        problem = "the architecture has fewer than two rows with stride > 1"
+        allowed = "at least two rows with stride > 1"
+        raise ArchError(problem, arch=arch.name, key="s", value=1, allowed=allowed)
     blocks = list(arch.blocks)
     second = _without(blocks[strided[1]], "dw_padding")
     blocks[strided[1]] = second.replace(s=1)
@@ -75,31 +75,31 @@ VARIANTS: dict[str, Callable[[Arch, int], Arch]] = {
     "aligned": lambda arch, resolution: aligned(arch),
     "low_resolution": low_resolution,
 }
-"""Forms of an architecture that configs and weight records name: (arch, side in pixels) -> arch."""
+"""Variants that configs and weight records name, as functions of (arch, side in pixels)."""
 
 
 def with_num_classes(arch: Arch, num_classes: int) -> Arch:
-    """Returns the architecture with another number of classes; the network keeps its name."""
+    """Returns the architecture with another number of classes, under the same name."""
     return arch.replace(num_classes=num_classes)
 
 
 def scale(
     arch: Arch, width: float = 1.0, depth: float = 1.0, resolution: int | None = None
 ) -> Arch:
-    """Returns the architecture made wider, deeper or for other images.
+    """Returns the architecture with its width and depth multiplied, or another resolution.
 
-    As from the paper's E to its F: a row's repeats are rounded (halves up), its channels are
-    rounded to the divisor, and expansions, kernels and the width of a pooling row stay. The
-    first and the last row are not repeated.
+    The rules are those by which the paper scales FBNetV3-E to F: the repeats of a row are rounded
+    (halves up), its channels are rounded to the divisor, and expansions, kernel sizes and the
+    width of a pooling row stay the same.
 
     Args:
-        arch: the table to scale.
-        width: factor of the output channels of every row but pooling ones; > 0.
-        depth: factor of the repeats of every row but the first and the last; > 0.
-        resolution: side of the input in pixels; None keeps it.
+        arch: The architecture to scale.
+        width: Factor > 0 of the output channels of every row, except pooling rows.
+        depth: Factor > 0 of the repeats of every row, except the first and the last.
+        resolution: Side of the input in pixels. None keeps the resolution.
 
     Raises:
-        ArchError: a factor is not positive.
+        ArchError: A factor is not positive and finite.
     """
     for key, value in (("width", width), ("depth", depth)):
         if not 0 < value < math.inf:
@@ -130,21 +130,23 @@ def scale_to_macs(
     gamma: float = GAMMA,
     tolerance: float = 0.03,
 ) -> Arch:
-    """Returns the architecture scaled in depth, width and resolution together to a MACs target.
+    """Returns the architecture with depth, width and resolution scaled to a MACs target.
 
-    One number phi sets all three: depth ``alpha ** phi``, width ``beta ** phi``, resolution
-    ``gamma ** phi``. Channels and repeats move in steps; what these leave open the resolution
-    closes, in multiples of 8 pixels if that is near enough, else of 2; and where it moves in
-    steps too (small images), width and depth are shifted by up to one unit of phi.
+    Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
+    width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
+    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2, and
+    finally phi of width and of depth are shifted by up to 1.
 
     Args:
-        arch: the table to scale.
-        macs: the target, in multiply-adds as :class:`Cost` counts them (400e6, not 400).
-        alpha, beta, gamma: growth of depth, width and resolution; >= 1, not all 1.
-        tolerance: how far off the result may be, as a share of the target.
+        arch: The architecture to scale.
+        macs: Target in multiply-adds, as ``Cost.macs`` counts them (400e6, not 400).
+        alpha: Growth of the depth per unit of phi; >= 1.
+        beta: Growth of the width per unit of phi; >= 1.
+        gamma: Growth of the resolution per unit of phi; >= 1. The three are not all 1.
+        tolerance: Largest allowed distance to the target, as a fraction of the target.
 
     Raises:
-        ArchError: the target is out of reach; the message names the nearest one that is not.
+        ArchError: The target is out of reach; the message gives the nearest reachable one.
     """
     if not 0 < macs < math.inf:
         raise ArchError("not allowed", key="macs", value=macs, allowed="numbers > 0")
@@ -154,15 +156,15 @@ def scale_to_macs(
     growth = Growth(alpha, beta, gamma)
     phi = _bracket(arch, macs, growth)
     nearest = arch
-    for found in _ever_looser(arch, macs, phi, growth):
-        nearest = min((nearest, *found), key=lambda candidate: _distance(candidate, macs))
+    for candidates in _candidate_lists(arch, macs, phi, growth):
+        nearest = min((nearest, *candidates), key=lambda candidate: _distance(candidate, macs))
         if _distance(nearest, macs) <= tolerance:
             return nearest.replace(name=f"{arch.name}_{macs / 1e6:.4g}m")
     raise _out_of_reach(arch, macs, nearest)
 
 
 def _macs(arch: Arch) -> int:
-    """Returns the MACs, 0 where the network is too deep for so small an image."""
+    """Returns the MACs, or 0 if the resolution is too small for the network."""
     try:
         return count_cost(arch).macs
     except ArchError:
@@ -170,20 +172,20 @@ def _macs(arch: Arch) -> int:
 
 
 def _distance(arch: Arch, macs: float) -> float:
-    """Returns how far off the target a network is, as a share of the target."""
-    found = _macs(arch)
-    return abs(found / macs - 1) if found else math.inf
+    """Returns the distance of a network's MACs to the target, as a fraction of the target."""
+    actual = _macs(arch)
+    return abs(actual / macs - 1) if actual else math.inf
 
 
 def _out_of_reach(arch: Arch, macs: float, nearest: Arch) -> ArchError:
     reachable = _macs(nearest)
-    allowed = f"the nearest reachable is {reachable} ({reachable / 1e6:.4g}M)"
+    allowed = f"the nearest reachable target is {reachable} ({reachable / 1e6:.4g}M)"
     problem = "out of reach of compound scaling"
     return ArchError(problem, arch=arch.name, key="macs", value=macs, allowed=allowed)
 
 
 class Growth(NamedTuple):
-    """What depth, width and resolution are multiplied by per unit of phi."""
+    """Factors of depth, width and resolution per unit of phi."""
 
     depth: float
     width: float
@@ -193,16 +195,16 @@ class Growth(NamedTuple):
 def _compound(
     arch: Arch, phi: float, growth: Growth, wider: float = 0.0, deeper: float = 0.0
 ) -> Arch:
-    """Returns the network at phi, its width and depth shifted by so many units."""
-    smallest = min(_SMALLEST_SIDE, arch.resolution)
+    """Returns the network scaled by phi; ``wider`` and ``deeper`` are added to phi of each."""
+    smallest = min(_MIN_SIDE, arch.resolution)
     side = max(smallest, round(arch.resolution * growth.resolution**phi / 8) * 8)
     width, depth = growth.width ** (phi + wider), growth.depth ** (phi + deeper)
     return scale(arch, width, depth, side if growth.resolution > 1 else None)
 
 
 def _bracket(arch: Arch, macs: float, growth: Growth) -> float:
-    """Returns the phi at which the MACs step over the target, or the limit."""
-    low, high = -_MOST_DOUBLINGS, _MOST_DOUBLINGS
+    """Returns the largest phi, to within a step, whose MACs are below the target (bisection)."""
+    low, high = -_MAX_PHI, _MAX_PHI
     while high - low > _PHI_STEP:
         middle = (low + high) / 2
         if _macs(_compound(arch, middle, growth)) < macs:
@@ -212,8 +214,8 @@ def _bracket(arch: Arch, macs: float, growth: Growth) -> float:
     return low
 
 
-def _ever_looser(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterator[list[Arch]]:
-    """Yields lists of candidates: first other resolutions, then other widths and depths."""
+def _candidate_lists(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterator[list[Arch]]:
+    """Yields lists of candidates, ordered by how far they leave the rule of compound scaling."""
     ends = [_compound(arch, value, growth) for value in (phi, phi + _PHI_STEP)]
     yield ends
     if growth.resolution > 1:
@@ -227,11 +229,11 @@ def _ever_looser(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterato
 
 
 def _refined(arch: Arch, macs: float, step: int) -> Arch:
-    """Returns the network at the resolution, not far off, that brings it closest to the target."""
-    ratio = min(_MOST_REFINED, max(1 / _MOST_REFINED, macs / max(1, _macs(arch))))
-    smallest = min(_SMALLEST_SIDE, arch.resolution)
+    """Returns the network with the resolution, a multiple of ``step``, nearest to the target."""
+    ratio = min(_MAX_REFINEMENT, max(1 / _MAX_REFINEMENT, macs / max(1, _macs(arch))))
+    smallest = min(_MIN_SIDE, arch.resolution)
     middle = round(arch.resolution * math.sqrt(ratio) / step) * step
-    sides = np.arange(middle - _WINDOW, middle + _WINDOW + 1, step)
+    sides = np.arange(middle - _SIDE_WINDOW, middle + _SIDE_WINDOW + 1, step)
     sides = sides[sides >= smallest]
     if not sides.size:
         return arch
@@ -240,7 +242,7 @@ def _refined(arch: Arch, macs: float, step: int) -> Arch:
 
 
 def _macs_at(arch: Arch, sides: np.ndarray) -> np.ndarray:
-    """Returns the MACs at each resolution, 0 where it is too small."""
+    """Returns the MACs at each resolution, or 0 if it is too small for the network."""
     divisor, classes = arch.width_divisor, arch.num_classes
     try:
         cost = count_cost_arrays(arch.blocks, sides, width_divisor=divisor, num_classes=classes)

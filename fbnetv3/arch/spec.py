@@ -1,6 +1,6 @@
-"""An architecture as a value: ``Block`` is a table row, ``Arch`` the table.
+"""Architectures as values: an ``Arch`` is a table, a ``Block`` is one of its rows.
 
-Both are frozen and checked when they are made, so that one that exists can be built and priced.
+Both are immutable and checked on construction, so every existing one can be built and counted.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ class Block:
     """A row of an architecture table: ``n`` layers of one op (paper, Table 1).
 
     Args:
-        op: name of the op.
-        c: output channels, kept as given.
-        stage: number of the stage it belongs to.
-        k: kernel size, odd.
-        e: expansion; middle channels are ``c_in * e``, rounded.
-        n: how many layers; only the first has the stride.
-        s: stride.
-        act: activation; for an op that takes one, ``hswish`` where not given.
-        se: gate of the squeeze-and-excitation (``hsigmoid``, ``sigmoid``); None is none.
-        se_ratio: squeezed channels as a share of the middle channels; ``"0.25/e"`` divides by e.
-        options: the op's other keys, as ``{"dw_padding": 1}``; kept as a sorted tuple of pairs.
+        op: Name of the op.
+        c: Output channels, used without rounding.
+        stage: Number of the stage that the row belongs to.
+        k: Kernel size, an odd integer.
+        e: Expansion: the layer has ``c_in * e`` middle channels, rounded.
+        n: Number of layers. Only the first has the stride.
+        s: Stride of the first layer.
+        act: Activation. None takes ``hswish`` if the op has an activation.
+        se: Gate of the squeeze-and-excitation, ``hsigmoid`` or ``sigmoid``; None leaves it out.
+        se_ratio: Squeezed channels as a fraction of the middle channels; ``"0.25/e"`` divides the
+            fraction by the expansion.
+        options: Other keys of the op, for example ``{"dw_padding": 1}``; stored as a sorted tuple
+            of pairs.
 
     Raises:
-        ArchError: the op is unknown, does not take a key, or a value is not allowed.
+        ArchError: The op is unknown or does not take a key, or a value is not allowed.
     """
 
     op: str
@@ -57,30 +59,30 @@ class Block:
             object.__setattr__(self, name, value)
 
     def row(self) -> dict[str, Any]:
-        """Returns the row as a flat mapping, the op's defaults filled in."""
+        """Returns the row as a flat mapping, with the defaults of the op filled in."""
         row = {f: getattr(self, f) for f in _FIELD_ORDER if getattr(self, f) is not None}
         options = dict(self.options)
-        twice = next((key for key in options if key in (*_FIELD_ORDER, "options")), None)
-        if twice is not None:
-            raise ArchError("is a field, not an option", key=twice, value=options[twice])
+        clash = next((key for key in options if key in (*_FIELD_ORDER, "options")), None)
+        if clash is not None:
+            raise ArchError("this key is a field, not an option", key=clash, value=options[clash])
         return row | options
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the row as a flat mapping, without options that are at their defaults."""
+        """Returns the row as a flat mapping, without options that have their default value."""
         keys = get_op(self.op).keys
         plain = {key for key, value in self.options if value == keys[key].default}
         return {key: value for key, value in self.row().items() if key not in plain}
 
     @classmethod
     def from_dict(cls, row: Any) -> Block:
-        """Makes a block from a flat mapping, as a yaml row.
+        """Returns the block that a flat mapping describes, such as a row of a yaml table.
 
         Raises:
-            ArchError: see the class.
+            ArchError: The op or a key is unknown, a key is missing, or a value is not allowed.
         """
         if not isinstance(row, Mapping):
             allowed = "a mapping such as {stage: 0, op: conv, k: 3, c: 16, s: 2}"
-            raise ArchError("a row is a mapping", key="row", value=row, allowed=allowed)
+            raise ArchError("a row must be a mapping", key="row", value=row, allowed=allowed)
         return cls(**_split(clean_row(row, known=_FIELDS)))
 
     def replace(self, **changes: Any) -> Block:
@@ -93,26 +95,27 @@ _FIELD_ORDER = ("stage", "op", "k", "e", "c", "n", "s", "act", "se", "se_ratio")
 
 
 def _split(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Splits a flat row into Block's arguments."""
-    own = {key: value for key, value in row.items() if key in _FIELDS}
+    """Returns the arguments of :class:`Block` for a flat row."""
+    fields = {key: value for key, value in row.items() if key in _FIELDS}
     options = {key: value for key, value in row.items() if key not in _FIELDS}
-    return own | {"options": tuple(sorted(options.items()))}
+    return fields | {"options": tuple(sorted(options.items()))}
 
 
 @dataclass(frozen=True)
 class Arch:
-    """A network as a table.
+    """The table of a network.
 
     Attributes:
-        name: what it is called.
-        resolution: side of the square input in pixels.
-        blocks: the rows, in order.
-        width_divisor: channel counts derived inside a block are rounded to a multiple of it;
-            None for no rounding.
-        num_classes: outputs of the classifier.
+        name: Name of the network.
+        resolution: Side of the square input in pixels.
+        blocks: Rows of the table, in order.
+        width_divisor: Divisor to whose multiples the channels inside a block are rounded. None
+            rounds them down to integers.
+        num_classes: Number of logits.
 
     Raises:
-        ArchError: there is no row, stages are out of order, groups do not divide channels, ...
+        ArchError: A value is not allowed, the table has no row, its stages do not count up from 0,
+            or groups do not divide channels.
     """
 
     name: str
@@ -130,37 +133,38 @@ class Arch:
 
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ArchError("not allowed", key="name", value=self.name, allowed="a text")
+            raise ArchError(
+                "not allowed", key="name", value=self.name, allowed="a non-empty string"
+            )
         for name, key in SCALARS.items():
             value = getattr(self, name)
             if value is not None or name != "width_divisor":
                 object.__setattr__(self, name, key.clean(name, value))
         if not self.blocks:
-            raise ArchError("no rows", key="rows", value=[], allowed="at least one row")
+            raise ArchError("the table has no rows", key="rows", value=[], allowed="one or more")
         self._check_stages()
         for row, layers in enumerate(self.rows()):
-            for layer in layers[:2]:  # further repeats are as the second
+            for layer in layers[:2]:  # all repeats are the same
                 _check_groups(layer, row)
 
     def _check_stages(self) -> None:
-        before = -1
+        previous = -1
         for row, block in enumerate(self.blocks):
             if not isinstance(block, Block):
                 raise ArchError("not a Block", row=row, key="blocks", value=block, allowed="Block")
-            starts = (0,) if row == 0 else (before, before + 1)
-            if block.stage not in starts:
-                allowed = " or ".join(map(str, starts))
+            stages = (0,) if row == 0 else (previous, previous + 1)
+            if block.stage not in stages:
                 raise ArchError(
-                    "stages count up from 0 without a gap",
+                    "stages must count up from 0 without a gap",
                     row=row,
                     key="stage",
                     value=block.stage,
-                    allowed=allowed,
+                    allowed=" or ".join(map(str, stages)),
                 )
-            before = block.stage
+            previous = block.stage
 
     def rows(self) -> Iterator[tuple[Layer, ...]]:
-        """Yields the layers of each row in turn."""
+        """Yields the layers of each row, in order."""
         c_in, seen = 3, dict.fromkeys(range(len(self.blocks)), 0)
         for block in self.blocks:
             row = expand_row(block.row(), c_in, self.width_divisor)
@@ -173,7 +177,7 @@ class Arch:
             c_in = block.c
 
     def layers(self) -> tuple[Layer, ...]:
-        """Returns every layer in order, the repeats spelled out."""
+        """Returns all layers in order, including the repeats."""
         return self._layers
 
     @cached_property
@@ -187,7 +191,7 @@ class Arch:
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Pixels of input per pixel of each stage's output; None from a global pool on."""
+        """Input pixels per output pixel of each stage; None from a global pool on."""
         strides: list[int | None] = []
         total: int | None = 1
         for block in self.blocks:
@@ -209,15 +213,17 @@ class Arch:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], *, file: str | None = None) -> Arch:
-        """Makes an Arch from plain data.
+        """Returns the architecture that plain data describe.
 
         Args:
-            table: ``name``, ``resolution``, ``rows``, and if wanted ``width_divisor``,
-                ``num_classes`` and ``defaults`` (filled into rows whose op takes the key).
-            file: named in errors.
+            table: Mapping with ``name``, ``resolution`` and ``rows``, and optionally
+                ``width_divisor``, ``num_classes`` and ``defaults`` (values for rows whose op takes
+                the key).
+            file: Name of the file in error messages.
 
         Raises:
-            ArchError: names file, architecture, row, key, value and what is allowed.
+            ArchError: The table is not valid. The message names file, architecture, row, key,
+                value and the allowed values.
         """
         try:
             return cls._from_dict(table)
@@ -237,21 +243,25 @@ class Arch:
         return cls(blocks=tuple(blocks), **head)
 
     def to_yaml(self) -> str:
-        """Returns the table as yaml, one row a line."""
+        """Returns the table as yaml with one row per line."""
         return dump_table(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str | None = None) -> Arch:
-        """Makes an Arch from yaml text. ``file`` is named in errors.
+        """Returns the architecture that a yaml text describes.
+
+        Args:
+            text: Table of the architecture in yaml.
+            file: Name of the file in error messages.
 
         Raises:
-            ArchError: it is not yaml, or not an architecture.
+            ArchError: The text is not yaml, or not an architecture.
         """
         return cls.from_dict(parse_yaml(text, file=file), file=file)
 
 
 def _check_groups(layer: Layer, row: int) -> None:
-    """Checks that grouped 1x1 convs have channels that their groups divide."""
+    """Checks that the groups of 1x1 convs divide their channels."""
     sides = {"pw_groups": (layer.c_in, layer.mid), "pwl_groups": (layer.mid, layer.c_out)}
     for key, channels in sides.items():
         groups = layer.options.get(key, 1)

@@ -1,4 +1,4 @@
-"""A table as plain data: its keys, and its defaults filled into its rows."""
+"""Tables as plain data: their keys, and the defaults that apply to their rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fbnetv3.arch.keys import OP_KEYS, Key
 from fbnetv3.arch.ops import get_op
 from fbnetv3.errors import did_you_mean
 
-# Numbers of a whole architecture; the divisor may be None
+# Ranges of the numbers of an architecture; width_divisor may also be None.
 SCALARS = {
     "resolution": Key("int", minimum=1),
     "num_classes": Key("int", minimum=1),
@@ -20,10 +20,10 @@ _TABLE_KEYS = ("name", *SCALARS, "rows", "defaults")
 
 
 def _check_table(table: Mapping[str, Any]) -> None:
-    """Checks that a table has the keys it needs and no others."""
+    """Checks that a table has all required keys and no unknown ones."""
     allowed = ", ".join(_TABLE_KEYS)
     if not isinstance(table, Mapping):
-        raise ArchError("a table is a mapping", key="table", value=table, allowed=allowed)
+        raise ArchError("a table must be a mapping", key="table", value=table, allowed=allowed)
     for key in table:
         if key not in _TABLE_KEYS:
             hint = did_you_mean(str(key), _TABLE_KEYS)
@@ -47,23 +47,23 @@ def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
-    """Fills the defaults into a row where its op takes the key, and what it needs is set."""
+    """Returns a row with the defaults of the keys that its op takes and whose needs are met."""
     if not isinstance(row, Mapping):
         return row
     keys = get_op(row.get("op")).keys
-    fits = {
+    applicable = {
         key: value
         for key, value in defaults.items()
         if key in keys and (keys[key].needs is None or row.get(keys[key].needs) is not None)
     }
-    return fits | {key: value for key, value in row.items() if value is not None}
+    return applicable | {key: value for key, value in row.items() if value is not None}
 
 
 def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Returns the rows of a table with its defaults filled in, and the rest of it.
+    """Returns the rows of a table with its defaults filled in, and its other keys.
 
     Raises:
-        ArchError: the table has a key that it should not have, or lacks one.
+        ArchError: The table has an unknown key or lacks a required one.
     """
     _check_table(table)
     defaults = _checked_defaults(table.get("defaults") or {})

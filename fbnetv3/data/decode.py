@@ -1,4 +1,4 @@
-"""Bytes of an image file to an RGB image, whatever the file holds."""
+"""Decoding of untrusted image files to RGB images."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from fbnetv3.io import open_regular
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".gif")
 )
-# Of what Pillow reads: the content decides, not the name, and EPS would be run by Ghostscript
+# The formats that Pillow may decode. It recognises them by content, not by name, and would run
+# Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_BYTES = 1 << 30
-# Pillow refuses from here on too; stated here since a program may have switched that off
+# This is also Pillow's own limit, but a program may have switched that off.
 MAX_PIXELS = 178_956_970
 _FIX = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 
 
 @contextmanager
 def open_image(file: BinaryIO, name: str, fix: str = _FIX) -> Iterator[Image.Image]:
-    """Yields an image of which the header is read; the one place where image files are opened.
+    """Yields an image whose header has been read. All image files are opened here.
 
     Args:
-        file: one of ``FORMATS``.
-        name: how an error names the file.
-        fix: what an error says to do.
+        file: An image file of one of ``FORMATS``.
+        name: Name of the file in error messages.
+        fix: Advice at the end of error messages.
 
     Raises:
-        DataError: of another format, damaged, or larger than ``MAX_PIXELS``, by its header.
+        DataError: The file has another format, its header is damaged, or the image has more than
+            ``MAX_PIXELS`` pixels.
     """
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: the image is too large to be decoded ({error}); {fix}") from error
+        raise DataError(f"{name}: the image is too large ({error}); {fix}") from error
     except UnidentifiedImageError as error:
         raise DataError(
             f"{name}: not an image file of {', '.join(FORMATS)} ({_size(file)} bytes); {fix}"
         ) from error
-    except Exception as error:  # as below
+    except Exception as error:  # decoders raise errors of any kind on damaged files
         raise DataError(
-            f"{name}: cannot read the image's header ({_reason(error)}); {fix}"
+            f"{name}: cannot read the image header ({_reason(error)}); {fix}"
         ) from error
     with image:
         _check_pixels(image, name, fix)
@@ -63,43 +65,44 @@ def _reason(error: Exception) -> str:
 
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the content of an image file of at most ``MAX_BYTES``, no pipe or device.
+    """Returns the content of an image file.
 
     Raises:
-        OSError: see :func:`fbnetv3.io.open_regular`.
+        OSError: The file cannot be read, has more than ``MAX_BYTES``, or is a pipe or device.
     """
     with open_regular(path, MAX_BYTES) as file:
         return file.read()
 
 
 def decode_rgb(data: bytes, name: str, fix: str = _FIX) -> Image.Image:
-    """Decodes one image file; EXIF orientation is left alone.
+    """Returns the decoded image, without applying its EXIF orientation.
 
     Args:
-        data: the file's content, of one of ``FORMATS``.
-        name: how an error names the file.
-        fix: what an error says to do.
+        data: Content of an image file of one of ``FORMATS``.
+        name: Name of the file in error messages.
+        fix: Advice at the end of error messages.
 
     Returns:
-        An RGB image. 16-bit grey keeps its high byte; transparency is dropped.
+        An RGB image. Of 16-bit grey values the high byte is kept; transparency is dropped.
 
     Raises:
-        DataError: not an image, cut short, damaged, or larger than ``MAX_PIXELS``.
+        DataError: The data are not an image, truncated or damaged, or the image has more than
+            ``MAX_PIXELS`` pixels.
     """
     try:
         with open_image(io.BytesIO(data), name, fix) as image:
             return _to_rgb(image)
     except DataError:
         raise
-    except Exception as error:  # decoders raise anything on damaged files, SyntaxError included
+    except Exception as error:  # even SyntaxError, on damaged files
         raise DataError(f"{name}: cannot decode the image ({_reason(error)}); {fix}") from error
 
 
 def _check_pixels(image: Image.Image, name: str, fix: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
-            f"{name}: {image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded; "
-            f"{fix}"
+            f"{name}: the image has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS} "
+            f"in all; {fix}"
         )
 
 
@@ -108,7 +111,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         return image.copy()
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values to 255 instead of scaling them
+        # Pillow's conversion clips 16-bit values to 255 instead of scaling them.
         high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:

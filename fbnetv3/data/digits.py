@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: the data set that comes with the program."""
+"""scikit-learn's handwritten digits, a data set that needs no download."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ _SPLIT_SEED = 0
 
 
 def digits(split: str) -> ArrayDataset:
-    """Returns ``train`` (1437 images) or ``test`` (360): 32 px, grey in three channels.
+    """Returns a split of the digits, as grey RGB images of 32 pixels.
 
-    The split is fixed and stratified. The 8 x 8 originals are enlarged bilinearly.
+    The split is fixed and stratified. The original images have 8 x 8 pixels and are enlarged
+    bilinearly.
+
+    Args:
+        split: ``train`` (1437 images) or ``test`` (360 images).
     """
-    # scikit-learn takes a second to import; only this data set needs it
+    # Importing scikit-learn takes a second, and only this data set needs it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -29,7 +33,7 @@ def digits(split: str) -> ArrayDataset:
         random_state=_SPLIT_SEED,
     )
     indices = np.sort(parts[("train", "test").index(split)])
-    # intensities are 0..16
+    # The original intensities are integers from 0 to 16.
     grey = np.round(bunch.images[indices] * (255 / 16)).astype(np.uint8)
     images = np.stack([_enlarge(g) for g in grey])
     return ArrayDataset(

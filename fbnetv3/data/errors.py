@@ -1,4 +1,4 @@
-"""The error that every data problem raises."""
+"""The error of data sets, images and loaders."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fbnetv3.errors import FBNetError
 
 
 class DataError(FBNetError):
-    """A data set is missing, malformed, or doesn't fit the request; the message names the fix."""
+    """A data set is missing or malformed, or does not fit the request."""
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """Returns the first ``limit`` names joined by commas, and how many more there are."""
+    """Returns the first ``limit`` names, joined by commas, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

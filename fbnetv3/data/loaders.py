@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, iteration), whatever the number of workers and processes."""
+"""Loaders whose batches depend on seed and iteration, but not on the number of workers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fbnetv3.errors import FBNetError
 T = TypeVar("T")
 Transform = Callable[[Image.Image], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
-# (index of the image, seed of its draws) for each image -> a batch of any kind; it must put back
-# the generators that it draws from
+# A function from (index, seed) of each image to a batch of any kind. It must restore the state of
+# the random generators that it uses.
 LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
 _ORDER, _AUGMENT = 0, 1
 
 
 class SizedNamed(Protocol):
-    """Any data set: how many images it has and what errors call it."""
+    """A data set of any kind: its number of images, and its name in error messages."""
 
     @property
     def name(self) -> str: ...
@@ -39,27 +39,27 @@ class SizedNamed(Protocol):
 
 
 class TrainLoader:
-    """Shuffled, augmented batches without end.
+    """An endless sequence of shuffled and augmented batches.
 
-    Epoch e visits the images in an order drawn from (seed, e) and drops the images that don't
-    fill a batch. Each image's augmentation is drawn from (seed, e, index of the image), so
-    the batches don't depend on ``num_workers``, and the batches of all ranks, joined, not on
-    ``world_size``. Drawing is from torch's CPU generator, which is put back after each batch:
-    a transform must not draw from ``random`` or numpy.
+    In epoch e the images come in an order drawn with (seed, e), and the images that do not fill a
+    batch are dropped. The augmentation of an image is drawn with (seed, e, index of the image).
+    Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do not
+    depend on ``world_size``. All random numbers come from torch's global CPU generator, whose
+    state is restored after each batch; a transform must not use ``random`` or numpy.
 
     Args:
-        dataset: what to read.
-        transform: Pillow image -> 3 x H x W tensor; draws from torch's global generator. None
-            where ``load_batch`` is given.
-        total_batch: images a step over all ranks.
-        seed: of order and augmentation.
-        num_workers: processes that prepare batches; 0 does it in this one.
-        rank: of this process; it gets slice ``rank`` of each batch.
-        world_size: number of processes.
-        load_batch: makes the batches, where they are not of images and labels.
+        dataset: Data set to read.
+        transform: Function from a Pillow image to a (3, H, W) tensor, drawing from torch's global
+            generator. None if ``load_batch`` is given.
+        total_batch: Images per step over all ranks.
+        seed: Seed of order and augmentation.
+        num_workers: Number of worker processes; 0 prepares batches in this process.
+        rank: Rank of this process, which gets slice ``rank`` of each batch.
+        world_size: Number of ranks.
+        load_batch: Function that loads the batches, if they are not images and labels.
 
     Raises:
-        DataError: the batch is larger than the data set or not a multiple of ``world_size``.
+        DataError: The batch is larger than the data set, or not a multiple of ``world_size``.
     """
 
     def __init__(
@@ -83,36 +83,41 @@ class TrainLoader:
         self._batches = _TrainBatches(len(dataset), load, total_batch, seed, rank, world_size)
 
     def batches(self, start_iter: int = 0) -> Iterator[Any]:
-        """Yields batch ``start_iter``, the next one, and so on without end.
+        """Yields the batches from number ``start_iter`` on, without end.
 
-        Starting late costs nothing: earlier batches are not read.
+        Earlier batches are not read, so a late start takes no time.
 
         Yields:
-            Images, N x 3 x H x W, float32, channels last; labels, N, int64. N is
+            Images (N, 3, H, W), float32 in channels_last, and labels (N,), int64, where N is
             ``total_batch / world_size``.
 
         Raises:
-            DataError: ``start_iter`` is negative, an image can't be decoded, or a worker died.
+            DataError: ``start_iter`` is negative, an image cannot be decoded, or a worker died.
         """
         if start_iter < 0:
-            raise DataError(f"start_iter {start_iter}: must be at least 0")
+            raise DataError(f"start_iter is {start_iter}; allowed: 0 or more")
         return _checked(_data_loader(self._batches, _From(start_iter), self._num_workers))
 
 
 class EvalLoader:
-    """Every image once, in order: rank r sees images r, r + world_size, r + 2 world_size, ...
+    """Batches that contain every image once, in order.
 
-    No image is padded or repeated, so ranks may differ by one image; sum over ranks. Workers
-    live on between passes.
+    Rank r gets the images r, r + world_size, r + 2 world_size, ... No image is padded or repeated,
+    so ranks may differ by one image: scores must be summed over ranks. Worker processes stay alive
+    between passes.
 
     Args:
-        dataset: what to read.
-        transform: Pillow image -> 3 x H x W tensor; None where ``load_batch`` is given.
-        batch_size: images a step of this rank; the last batch may be smaller.
-        num_workers: processes that prepare batches; 0 does it in this one.
-        rank: of this process.
-        world_size: number of processes.
-        load_batch: makes the batches, where they are not of images and labels.
+        dataset: Data set to read.
+        transform: Function from a Pillow image to a (3, H, W) tensor. None if ``load_batch`` is
+            given.
+        batch_size: Images per step of this rank; the last batch may be smaller.
+        num_workers: Number of worker processes; 0 prepares batches in this process.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        load_batch: Function that loads the batches, if they are not images and labels.
+
+    Raises:
+        DataError: The batch size, the rank or the number of workers is out of range.
     """
 
     def __init__(
@@ -128,7 +133,7 @@ class EvalLoader:
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         if batch_size < 1:
-            raise DataError(f"batch size {batch_size}: must be at least 1")
+            raise DataError(f"the batch size is {batch_size}; allowed: 1 or more")
         self.dataset = dataset
         self.num_images = len(range(rank, len(dataset), world_size))
         load = load_batch or _image_loader(dataset, transform)
@@ -139,16 +144,16 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields (images, labels) as TrainLoader does.
+        """Yields images (N, 3, H, W) and labels (N,), or the batches of ``load_batch``.
 
         Raises:
-            DataError: an image can't be decoded, or a worker died.
+            DataError: An image cannot be decoded, or a worker died.
         """
         return _checked(self._loader)
 
 
 class _Batches(Dataset[Any]):
-    """Batches by number; an error is returned, since DataLoader rewrites what workers raise."""
+    """Batches by number. Errors are returned, because DataLoader rewrites those that are raised."""
 
     def __init__(self, load: LoadBatch) -> None:
         self._load = load
@@ -216,7 +221,7 @@ class _EvalBatches(_Batches):
 
 
 class _From:
-    """The numbers from ``start`` on."""
+    """An endless sampler of the numbers from ``start`` on."""
 
     def __init__(self, start: int) -> None:
         self._start = start
@@ -227,7 +232,9 @@ class _From:
 
 def _image_loader(dataset: SizedNamed, transform: Transform | None) -> LoadBatch:
     if transform is None or not isinstance(dataset, ImageDataset):
-        raise DataError(f"{dataset.name}: images need a transform, other data load_batch")
+        raise DataError(
+            f"{dataset.name}: pass a transform for an ImageDataset, or load_batch for other data"
+        )
     return partial(_load_batch, dataset, transform)
 
 
@@ -261,13 +268,14 @@ def _data_loader(batches: _Batches, numbers: _From | range, num_workers: int) ->
         collate_fn=_unchanged,
         persistent_workers=num_workers > 0,
         worker_init_fn=_own_group,
-        # without it, each pass would take a seed from the global generator
+        # Otherwise each pass would draw a seed from the global generator.
         generator=torch.Generator(),
     )
 
 
 def _own_group(worker: int) -> None:
-    # Ctrl-C and batch systems signal a whole group: this process decides when its workers end
+    # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
+    # workers end only when the main process ends them.
     os.setpgid(0, 0)
 
 
@@ -285,23 +293,23 @@ def _checked(loader: DataLoader[Any]) -> Iterator[Any]:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"a data worker died ({' '.join(str(error).split())}); the usual cause is memory: use "
-            "fewer workers (DATALOADER.NUM_WORKERS 0 needs none) or a larger /dev/shm"
+            f"a data worker died ({' '.join(str(error).split())}), usually for lack of memory; use "
+            "fewer workers (DATALOADER.NUM_WORKERS 0 starts none) or a larger /dev/shm"
         ) from error
 
 
 def _check_ranks(rank: int, world_size: int, num_workers: int) -> None:
     if not 0 <= rank < world_size:
-        raise DataError(f"rank {rank} of world size {world_size}: allowed: 0 to {world_size - 1}")
+        raise DataError(f"the rank is {rank}; allowed: 0 to {world_size - 1} (world size - 1)")
     if num_workers < 0:
-        raise DataError(f"{num_workers} data workers: must be at least 0")
+        raise DataError(f"the number of data workers is {num_workers}; allowed: 0 or more")
 
 
 def _check_batch(dataset: SizedNamed, total_batch: int, world_size: int) -> None:
     if total_batch < 1 or total_batch % world_size:
         raise DataError(
-            f"batch of {total_batch} images over {world_size} processes: must be a positive "
-            f"multiple of {world_size}"
+            f"the batch size is {total_batch}; allowed with {world_size} processes: positive "
+            f"multiples of {world_size}"
         )
     if len(dataset) < total_batch:
         raise DataError(

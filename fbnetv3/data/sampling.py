@@ -1,4 +1,4 @@
-"""Which images go into a smaller data set: deterministic, every class represented."""
+"""Deterministic choice of the images and classes of a smaller data set."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import numpy as np
 
 
 def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
-    """Returns all indices so that any head holds each class in proportion (to one image).
+    """Returns all indices in a random order in which every prefix is stratified.
+
+    The number of images of a class in a prefix is proportional to its number in the whole data
+    set, to within one image.
 
     Args:
-        targets: class of each image.
-        seed: which images of a class come first, and which class wins a tie.
+        targets: Class of each image.
+        seed: Random seed of the order.
     """
-    # RandomState: its streams are frozen, those of numpy's Generator may change
+    # Unlike numpy's Generator, RandomState has the same streams in every version of numpy.
     random = np.random.RandomState(seed)
     classes = np.asarray(targets)
     position = np.empty(len(classes))
     for c in np.unique(classes):
         members = np.flatnonzero(classes == c)
-        # the j-th of n images of a class stands at (j + 1/2) / n of the way
+        # The j-th of the n images of a class is placed at (j + 1/2) / n of the whole order.
         position[members] = (random.permutation(len(members)) + 0.5) / len(members)
     ties = random.permutation(len(classes))
     order: list[int] = np.lexsort((ties, position)).tolist()
@@ -28,5 +31,5 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
 
 
 def some_classes(count: int, k: int, seed: int) -> list[int]:
-    """Returns ``k`` of ``count`` class numbers, drawn at random, ascending."""
+    """Returns ``k`` randomly drawn numbers below ``count`` in ascending order."""
     return sorted(np.random.RandomState(seed).permutation(count)[:k].tolist())

@@ -1,10 +1,12 @@
-"""Finding the files of a data set that can't be decoded, before training starts."""
+"""The search for files of a data set that cannot be decoded, before training starts."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -12,52 +14,58 @@ from rich.progress import track
 from fbnetv3.data.dataset import ImageDataset, Subset
 from fbnetv3.data.errors import DataError, some
 
+T = TypeVar("T")
 _MAX_THREADS = 8
 
 logger = logging.getLogger(__name__)
 
 
-def find_broken(dataset: ImageDataset, workers: int | None = None) -> dict[int, str]:
-    """Decodes every image.
+def check_all(
+    problem_of: Callable[[T], str | None], items: Sequence[T], name: str
+) -> list[str | None]:
+    """Returns the problem of each item, or None, computed in threads under a progress bar.
 
     Args:
-        dataset: what to read.
-        workers: threads; None is one per core, 8 at most.
-
-    Returns:
-        The error message of each image that failed, by index.
+        problem_of: Function that describes the problem of an item, or returns None.
+        items: Items to check.
+        name: Name of the items on the progress bar, which is shown on a terminal only.
     """
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        problems = track(
+            pool.map(problem_of, items),
+            description=f"checking {name}",
+            total=len(items),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        return list(problems)
 
-    def error_of(i: int) -> str | None:
+
+def find_broken(dataset: ImageDataset) -> dict[int, str]:
+    """Returns the error message of each image that cannot be decoded, by index."""
+
+    def problem_of(i: int) -> str | None:
         try:
             dataset.load(i)
         except DataError as error:
             return str(error)
         return None
 
-    threads = workers or min(_MAX_THREADS, os.cpu_count() or 1)
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(threads) as pool:
-        errors = track(
-            pool.map(error_of, range(len(dataset))),
-            description=f"checking {dataset.name}",
-            total=len(dataset),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        return {i: error for i, error in enumerate(errors) if error is not None}
+    problems = check_all(problem_of, range(len(dataset)), dataset.name)
+    return {i: problem for i, problem in enumerate(problems) if problem is not None}
 
 
-def without_broken(dataset: ImageDataset, workers: int | None = None) -> ImageDataset:
-    """Returns the data set without the images that can't be decoded, which are logged.
+def without_broken(dataset: ImageDataset) -> ImageDataset:
+    """Returns the data set without the images that cannot be decoded.
 
-    ``.broken`` of the result lists the files left out.
+    The names of these files are logged, and listed in ``broken`` of the returned data set.
 
     Raises:
-        DataError: a class has no image left.
+        DataError: A class has no image left.
     """
-    broken = find_broken(dataset, workers)
+    broken = find_broken(dataset)
     if not broken:
         return dataset
     names = [dataset.file_name(i) for i in broken]

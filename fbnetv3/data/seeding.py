@@ -1,4 +1,4 @@
-"""Random draws keyed by what they are for, not by when they happen."""
+"""Random seeds derived from the purpose of a draw, so that the order of draws does not matter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MASK = (1 << 64) - 1
 
 
 def mix_seed(*keys: int) -> int:
-    """Returns a well-mixed 63-bit seed of the integers (splitmix64 over each in turn)."""
+    """Returns a 63-bit seed derived from integers by splitmix64."""
     state = len(keys)
     for key in keys:
         state = (state ^ (key & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
@@ -22,14 +22,14 @@ def mix_seed(*keys: int) -> int:
 
 
 def keyed_generator(*keys: int) -> torch.Generator:
-    """Returns a CPU generator seeded by the integers."""
+    """Returns a CPU generator seeded by :func:`mix_seed` of the integers."""
     return torch.Generator().manual_seed(mix_seed(*keys))
 
 
 @contextmanager
 def preserved_rng() -> Iterator[torch.Generator]:
-    """Lends torch's global CPU generator and puts its state back, also after an error."""
-    # torch.manual_seed would seed every accelerator too, for each image
+    """Yields torch's global CPU generator, and restores its state when the context is left."""
+    # Seeding this generator is faster than torch.manual_seed, which seeds accelerators, too.
     generator = torch.default_generator
     state = generator.get_state()
     try:

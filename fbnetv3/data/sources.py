@@ -1,4 +1,4 @@
-"""Where image files lie: a class-per-folder tree, or a zip archive of one."""
+"""Image files in a folder with one subfolder per class, or in a zip archive of such a folder."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ from fbnetv3.data.decode import IMAGE_SUFFIXES, MAX_BYTES, read_image_file
 from fbnetv3.data.errors import DataError, some
 
 _SPLIT_NAMES = frozenset(("train", "val", "valid", "validation", "test"))
-_LAYOUT = "images must lie as CLASS/NAME.jpg"
+_LAYOUT = "images must be at CLASS/NAME.jpg"
 
 
 class Source(ABC):
-    """Named image files in class folders.
+    """Image files in class folders.
 
     Attributes:
-        path: the folder or archive.
-        classes: names of the class folders, sorted.
-        files: posix path of each file relative to the root, sorted by class, then name.
-        targets: the index into ``classes`` of each file.
+        path: Path of the folder or archive.
+        classes: Names of the class folders, sorted.
+        files: Posix path of each file relative to ``path``, sorted by class and name.
+        targets: Index of each file's class in ``classes``.
     """
 
     def __init__(self, path: Path, names: Iterable[str], folders: Iterable[str]) -> None:
-        """Sorts names (``CLASS/.../FILE``, other depths are left out) and class folders.
+        """Sorts the files by class and name.
+
+        Args:
+            path: Path of the folder or archive.
+            names: Posix paths of files relative to ``path``. Those outside of class folders and
+                those that are not images are left out.
+            folders: Names of the class folders.
 
         Raises:
-            DataError: no class folders, a class folder without images, or a tree of splits.
+            DataError: There are no class folders, a class folder has no images, or the folders are
+                splits of a data set instead of classes.
         """
         self.path = path
         names = sorted({n for n in names if "/" in n and _is_image(n)})
@@ -49,16 +56,16 @@ class Source(ABC):
         """Returns the content of file ``i``.
 
         Raises:
-            DataError: it can't be read.
+            DataError: The file cannot be read.
         """
 
     def file_name(self, i: int) -> str:
-        """Returns the full path of file ``i``, as errors name it."""
+        """Returns the full path of file ``i``, as shown in error messages."""
         return f"{self.path}/{self.files[i]}"
 
 
 class FolderSource(Source):
-    """Image files under ``path/CLASS/``, at any depth."""
+    """Image files below ``path/CLASS/``, at any depth."""
 
     def __init__(self, path: Path) -> None:
         names: list[str] = []
@@ -81,10 +88,10 @@ class FolderSource(Source):
 
 
 class ZipSource(Source):
-    """Image files in a zip archive, read in place: nothing is extracted to disk.
+    """Image files in a zip archive, which are read without extracting them to disk.
 
-    The classes may lie under one top-level folder of any name. The archive is opened again in
-    each process, and one instance may be read from several threads.
+    The class folders may be inside a single top-level folder of any name. Each process opens the
+    archive itself, and several threads may read from one instance.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,7 +103,7 @@ class ZipSource(Source):
         entries = [e for e in entries if not any(map(_is_skipped, _parts(e)))]
         self._prefix = _common_top(entries)
         inside = [e.removeprefix(self._prefix) for e in entries if e.startswith(self._prefix)]
-        # a folder may be stored as an entry of its own, with a slash at its end
+        # Folders may be stored as entries that end with a slash.
         folders = {_parts(e)[0] for e in inside if e.endswith("/")}
         super().__init__(path, (e for e in inside if not e.endswith("/")), folders)
 
@@ -105,20 +112,19 @@ class ZipSource(Source):
         try:
             info = archive.getinfo(self._prefix + self.files[i])
             if stat.S_ISLNK(info.external_attr >> 16):
-                raise zipfile.BadZipFile("it is a link")
+                raise zipfile.BadZipFile("it is a symbolic link")
             if info.file_size > MAX_BYTES:
-                raise zipfile.BadZipFile(f"{info.file_size} bytes when unpacked")
+                raise zipfile.BadZipFile(f"{info.file_size} bytes when extracted")
             return archive.read(info)
-        # RuntimeError: encrypted; NotImplementedError: a compression that Python lacks
-        except Exception as error:
+        except Exception as error:  # for example RuntimeError if the file is encrypted
             raise DataError(
                 f"{self.file_name(i)}: cannot read the file from the archive "
-                f"({' '.join(str(error).split())}); make or download the archive again, or set "
+                f"({' '.join(str(error).split())}); create or download the archive again, or set "
                 "DATA.SKIP_BROKEN True"
             ) from error
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns this process's handle: a forked one shares its file position with the parent."""
+        """Returns the handle of this process; a forked handle would share its file position."""
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 self._archive = _open_zip(self.path)
@@ -133,16 +139,16 @@ class ZipSource(Source):
 
 
 def open_source(path: Path) -> Source:
-    """Opens a folder or a zip archive of classes.
+    """Returns the image files of a folder, or of a zip archive, with one subfolder per class.
 
     Raises:
-        DataError: it is neither, or its content is not a class-per-folder tree.
+        DataError: The path is neither, or its images are not in class folders.
     """
     try:
         return FolderSource(path) if path.is_dir() else ZipSource(path)
     except OSError as error:
         raise DataError(
-            f"{error.filename or path}: cannot read it ({error.strerror or error}); check its "
+            f"cannot read {error.filename or path} ({error.strerror or error}); check its "
             "permissions"
         ) from error
 
@@ -152,7 +158,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{path}: not a zip archive, or a damaged one ({error}); download it again, or name a "
+            f"{path}: not a zip archive, or a damaged one ({error}); download it again, or give a "
             "folder with one subfolder per class"
         ) from error
 
@@ -162,7 +168,7 @@ def _raise(error: OSError) -> None:
 
 
 def _loops(folder: str, name: str) -> bool:
-    """Tells whether a subfolder is a link to a folder that holds it."""
+    """Returns whether a subfolder is a link to a folder that contains it."""
     path = os.path.join(folder, name)
     if not os.path.islink(path):
         return False
@@ -174,7 +180,10 @@ def _parts(name: str) -> list[str]:
 
 
 def _is_skipped(name: str) -> bool:
-    """Hidden files, macOS's copies, and the empty first part of an absolute name in an archive."""
+    """Returns whether files and folders of this name are left out.
+
+    These are hidden ones, the copies of macOS, and the empty first part of an absolute path.
+    """
     return not name or name.startswith(".") or name == "__MACOSX"
 
 
@@ -183,7 +192,7 @@ def _is_image(name: str) -> bool:
 
 
 def _common_top(entries: list[str]) -> str:
-    """Returns ``TOP/`` if all images lie in class folders of one top-level folder, else ``""``."""
+    """Returns ``TOP/`` if all images are in class folders of one top-level folder, else ``""``."""
     images = [_parts(e) for e in entries if _is_image(e) and not e.endswith("/")]
     tops = {p[0] for p in images}
     wrapped = len(tops) == 1 and all(len(p) > 2 for p in images)
@@ -195,7 +204,9 @@ def _check_classes(path: Path, classes: list[str], with_images: set[str]) -> Non
         suffixes = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
         raise DataError(f"{path}: no images in class folders; {_LAYOUT} (suffixes: {suffixes})")
     if set(classes) <= _SPLIT_NAMES:
-        raise DataError(f"{path}: holds splits, not classes; name one of: {', '.join(classes)}")
+        raise DataError(
+            f"{path}: contains splits instead of classes; give one of them: {', '.join(classes)}"
+        )
     empty = [c for c in classes if c not in with_images]
     if empty:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Images to normalised tensors, for training and for evaluation.
+"""Transforms of images to normalised tensors, for training and evaluation.
 
-The steps work on Pillow images (measured faster than on tensors, on one thread) and draw
-from torch's global CPU generator only; the loaders seed it for each image.
+They work on Pillow images, which is faster than on tensors (measured on one thread). All random
+numbers are drawn from torch's global CPU generator, which the loaders seed for each image.
 """
 
 from __future__ import annotations
@@ -33,61 +33,66 @@ _POLICIES = {
     "imagenet": v2.AutoAugmentPolicy.IMAGENET,
     "cifar10": v2.AutoAugmentPolicy.CIFAR10,
 }
-# what the policies were found with: borders that move in are grey
+# The published policies were learned with grey pixels outside of moved images.
 _AUGMENT_FILL = [128, 128, 128]
-_AREA_SHARE = (0.08, 1.0)
-# long side over short side, from where on the ends are cut off before resizing: the centre crop
-# would drop them, and a line of 1 x 20,000 pixels would grow to gigabytes on the way
-_MOST_ELONGATED = 64
+_CROP_AREA = (0.08, 1.0)  # fractions of the image area
+# Largest ratio of long to short side. A longer image has its ends cut off before resizing: the
+# centre crop would drop them anyway, and a line of 1 x 20,000 pixels would grow to gigabytes.
+_MAX_ASPECT = 64
 
 
 class ImageTransform(ABC):
-    """A transform in two halves, so that a loader can normalise a whole batch at once.
+    """A transform in two steps, so that a loader can normalise a whole batch at once.
 
     Args:
-        mean: per channel, of pixels scaled to 0..1.
-        std: per channel; > 0.
+        mean: RGB mean of pixels scaled to [0, 1].
+        std: RGB standard deviation > 0 of pixels scaled to [0, 1].
+
+    Raises:
+        DataError: Mean or std do not have three values, or a standard deviation is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise DataError(f"mean {mean} and std {std}: three numbers each, std above 0")
+            raise DataError(f"mean is {mean}, std is {std}; allowed: three numbers each, std > 0")
         self._shift = torch.tensor(mean, dtype=torch.float32) * 255
         self._scale = 1 / (torch.tensor(std, dtype=torch.float32) * 255)
 
     @abstractmethod
     def image(self, image: Image.Image) -> Image.Image:
-        """Returns the RGB image of the final size."""
+        """Returns the transformed RGB image in its final size."""
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Returns the image of the final size as H x W x 3."""
+        """Returns the pixels (H, W, 3) of the transformed image."""
         return np.array(self.image(image))
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Turns (N x) H x W x 3 pixels to float32 (N x) 3 x H x W, channels last in memory."""
+        """Returns normalised float32 (..., 3, H, W), in channels_last, of pixels (..., H, W, 3)."""
         values = torch.as_tensor(pixels, dtype=torch.float32)
         return values.sub_(self._shift).mul_(self._scale).movedim(-1, -3)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns float32 3 x H x W."""
+        """Returns the transformed and normalised image, float32 (3, H, W)."""
         return self.normalize(self.pixels(image))
 
 
 class TrainTransform(ImageTransform):
-    """Random crop, flip and AutoAugment, then normalisation.
+    """Random crop, flip and AutoAugment, followed by normalisation.
 
     Args:
-        resolution: side of the result, pixels.
-        mean, std: see ImageTransform.
-        crop: ``resized`` (8-100% of the area, aspect ratio 3:4 to 4:3, as on ImageNet),
-            ``padded`` (fit, then move by up to ``resolution // 8`` pixels, as on CIFAR-10), or
-            ``none`` (fit: resize the shorter side, crop the centre).
-        flip: mirror half of the images.
-        auto_augment: ``none``, ``imagenet`` or ``cifar10``.
-        interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
+        resolution: Side of the output in pixels.
+        mean: RGB mean of pixels scaled to [0, 1].
+        std: RGB standard deviation > 0 of pixels scaled to [0, 1].
+        crop: Kind of crop. ``resized`` resizes a random part (8% to 100% of the area, aspect ratio
+            3:4 to 4:3), as for ImageNet. ``padded`` resizes the image and shifts it by up to
+            ``resolution // 8`` pixels, as for CIFAR-10. ``none`` resizes the shorter side and
+            crops the centre.
+        flip: Whether to mirror half of the images.
+        auto_augment: Policy of AutoAugment: ``none``, ``imagenet`` or ``cifar10``.
+        interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
 
     Raises:
-        DataError: an unknown choice or a bad number; the allowed ones are named.
+        DataError: A choice is unknown or a number out of range; the message lists allowed values.
     """
 
     def __init__(
@@ -118,17 +123,18 @@ class TrainTransform(ImageTransform):
 
 
 class EvalTransform(ImageTransform):
-    """Shorter side to ``resize``, centre crop of ``resolution``, normalisation.
+    """Resize of the shorter side and centre crop, followed by normalisation.
 
     Args:
-        resolution: side of the result, pixels.
-        resize: length of the shorter side before the crop; None is ``resolution``. An image
-            that has it already is not resampled.
-        interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        mean, std: see ImageTransform.
+        resolution: Side of the output in pixels.
+        resize: Length of the shorter side before the crop in pixels, at least ``resolution``. None
+            takes ``resolution``. An image of this size is not resampled.
+        interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
+        mean: RGB mean of pixels scaled to [0, 1].
+        std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
     Raises:
-        DataError: an unknown choice or a bad number; the allowed ones are named.
+        DataError: A choice is unknown or a number out of range; the message lists allowed values.
     """
 
     def __init__(
@@ -142,7 +148,7 @@ class EvalTransform(ImageTransform):
         super().__init__(mean, std)
         _check_resolution(resolution)
         if resize is not None and resize < resolution:
-            raise DataError(f"resize {resize} is smaller than the crop, {resolution}; enlarge it")
+            raise DataError(f"resize is {resize}; allowed: {resolution} (the resolution) or more")
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
         self._fit = _Fit(resolution, resampling, resize)
 
@@ -151,7 +157,7 @@ class EvalTransform(ImageTransform):
 
 
 class _Fit:
-    """Resizes the shorter side and crops the centre, with torchvision's rounding."""
+    """Resize of the shorter side and centre crop, rounded like torchvision's."""
 
     def __init__(
         self, resolution: int, resampling: Image.Resampling, resize: int | None = None
@@ -168,30 +174,31 @@ class _Fit:
 
 
 def _without_ends(image: Image.Image) -> Image.Image:
-    most = _MOST_ELONGATED * min(image.size)
-    if max(image.size) <= most:
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) <= longest:
         return image
-    middle: Image.Image = F.center_crop(image, [min(image.height, most), min(image.width, most)])
+    sides = [min(image.height, longest), min(image.width, longest)]
+    middle: Image.Image = F.center_crop(image, sides)
     return middle
 
 
 class _PaddedCrop(_Fit):
-    """A crop at a random place of the image with a black border of an eighth of its side."""
+    """A crop at a random position of the image, padded by a black border of 1/8 of its side."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = super().__call__(image)
         pad, side = self.resolution // 8, self.resolution
         x, y = (torch.randint(2 * pad + 1, (2,)) - pad).tolist()
-        # Pillow fills what lies outside of the image with black
+        # Pillow fills the area outside of the image with black.
         return image.crop((x, y, x + side, y + side))
 
 
 class _ResizedCrop:
-    """A random part of the image, resized to a square (Inception's crop)."""
+    """A random part of the image, resized to a square (the crop of Inception)."""
 
     def __init__(self, resolution: int, resampling: Image.Resampling) -> None:
         self.size, self.resampling = (resolution, resolution), resampling
-        self._draw = v2.RandomResizedCrop(resolution, scale=_AREA_SHARE)
+        self._draw = v2.RandomResizedCrop(resolution, scale=_CROP_AREA)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         box = self._draw.make_params([image])
@@ -214,12 +221,13 @@ def _choice(key: str, value: str, allowed: dict[str, T]) -> T:
 
 def _check_resolution(resolution: int) -> None:
     if resolution < 1:
-        raise DataError(f"resolution {resolution}: must be at least 1 pixel")
+        raise DataError(f"the resolution is {resolution}; allowed: 1 pixel or more")
 
 
 def default_resize(resolution: int) -> int:
-    """Returns the shorter side before the crop where no record states one.
+    """Returns the shorter side before the crop, for weights whose record does not state it.
 
-    The published zoo's rule: 256 for a crop of 224, in proportion, up to a multiple of 8.
+    The published model zoo resizes to 256 for a crop of 224. Other resolutions have the same
+    ratio, rounded up to a multiple of 8.
     """
     return math.ceil(resolution * 256 / 224 / 8) * 8

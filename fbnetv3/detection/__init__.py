@@ -1,6 +1,7 @@
-"""Detectors: detectron2's meta-architectures on FBNet and ResNet backbones, in this loop.
+"""Detectors: detectron2's meta-architectures with FBNet and ResNet backbones.
 
-Importing ``fbnetv3.detection.backbone`` registers the backbones; nothing is patched.
+They are trained by the loop of ``fbnetv3.engine``. Importing ``fbnetv3.detection.backbone``
+registers the FBNet backbones with detectron2, which is not patched.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""FBNets as detectron2 backbones: bottom-up maps of strides 4 to 32, with and without FPN.
+"""FBNets as detectron2 backbones: feature maps of strides 4 to 32, with or without FPN.
 
-Configs name them in MODEL.BACKBONE.NAME; MODEL.ARCH, WIDTH, DEPTH and DROP_PATH_RATE say which
-network, MODEL.ARCH_NORM and MODEL.BACKBONE.FREEZE_AT what of it is frozen.
+A config selects the backbone by MODEL.BACKBONE.NAME and its network by MODEL.ARCH, WIDTH, DEPTH and
+DROP_PATH_RATE. MODEL.ARCH_NORM and MODEL.BACKBONE.FREEZE_AT select the parts that are frozen.
 """
 
 from __future__ import annotations
@@ -26,34 +26,36 @@ _STRIDES = (4, 8, 16, 32)
 
 
 def trunk(arch: Arch) -> Arch:
-    """Returns the architecture without the stage that prepares the classifier.
+    """Returns the architecture without the stage that belongs to the classifier.
 
-    That is the last one, where it pools or consists of 1 x 1 convolutions.
+    This is the last stage, if it consists of pooling rows or 1 x 1 convolutions.
     """
     last = [block for block in arch.blocks if block.stage == arch.blocks[-1].stage]
-    if all(map(_is_of_classifier, last)) and last[0].stage > 0:
+    if all(map(_belongs_to_classifier, last)) and last[0].stage > 0:
         return arch.replace(blocks=arch.blocks[: -len(last)])
     return arch
 
 
-def _is_of_classifier(block: Block) -> bool:
+def _belongs_to_classifier(block: Block) -> bool:
     return block.op == "mbpool" or (block.op.startswith("conv") and block.k == 1)
 
 
 class FBNetBottomUp(Backbone):
-    """The stages of an FBNet, up to the last map.
+    """The stages of an FBNet as the bottom-up part of a detector.
 
-    Its maps are named after log2 of their stride, as in the paper on feature pyramids: ``c2``
-    (stride 4) to ``c5`` (stride 32); of several stages of one stride, the last.
+    The feature maps are named by log2 of their stride, as in the paper on feature pyramids: ``c2``
+    (stride 4) to ``c5`` (stride 32). Of several stages with the same stride, the last one counts.
 
     Args:
-        arch: an aligned table: maps differ by exactly 2.
-        drop_path_rate: stochastic depth of the last block.
-        norm: ``BN``, or ``FrozenBN`` for the constants of the loaded weights.
-        freeze_at: freeze stages up to stride ``2 ** freeze_at``, their norms included; 0: none.
+        arch: An aligned architecture, whose maps differ in size by a factor of exactly 2.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1).
+        norm: ``BN``, or ``FrozenBN`` for batch norms with the constant statistics of the loaded
+            weights.
+        freeze_at: Number that freezes all stages up to stride ``2 ** freeze_at``, including their
+            batch norms. 0 freezes nothing.
 
     Raises:
-        ConfigError: the table is not aligned, lacks a stride, or a value is not allowed.
+        ConfigError: The architecture is not aligned or lacks a stride, or a value is not allowed.
     """
 
     def __init__(
@@ -78,7 +80,11 @@ class FBNetBottomUp(Backbone):
                 _freeze(stage)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps images (N, 3, H, W), sides multiples of 32: ``{"c2": N x C x H/4 x W/4, ...}``."""
+        """Returns the feature maps of images (N, 3, H, W), whose sides are multiples of 32.
+
+        Returns:
+            A mapping ``{"c2": (N, C, H/4, W/4), ..., "c5": (N, C, H/32, W/32)}``.
+        """
         outputs = []
         for stage in self.stages:
             x = stage(x)
@@ -87,7 +93,7 @@ class FBNetBottomUp(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride."""
+        """The largest stride; sides of inputs must be multiples of it."""
         return max(self._out_feature_strides.values())
 
 
@@ -100,20 +106,20 @@ def _freeze(stage: nn.Module) -> None:
 def _check(arch: Arch, norm: str, freeze_at: int) -> None:
     if aligned(arch).blocks != arch.blocks:
         raise ConfigError(
-            f"{arch.name} has paddings other than k // 2, so that its maps do not differ by "
-            "exactly 2, which feature pyramids add up; set MODEL.ARCH_VARIANT aligned (the same "
-            "weights fit)"
+            f"{arch.name} has paddings other than k // 2, so the sizes of its feature maps do not "
+            "differ by a factor of exactly 2, as feature pyramids require; set MODEL.ARCH_VARIANT "
+            "aligned (the same weights fit)"
         )
     if missing := [s for s in _STRIDES if s not in trunk(arch).stage_strides]:
         raise ConfigError(
-            f"{arch.name} has no map of stride {missing[0]}; a detector needs "
-            f"{', '.join(map(str, _STRIDES))}: use a table for larger images, not in the form "
-            "low_resolution"
+            f"{arch.name} has no feature map of stride {missing[0]}; a detector needs strides "
+            f"{', '.join(map(str, _STRIDES))}: use an architecture for larger images, and not its "
+            "low_resolution variant"
         )
     if norm not in NORMS:
         raise ConfigError(
-            f"MODEL.ARCH_NORM is {norm!r}; allowed: {', '.join(NORMS)} (synchronised batch norm is "
-            "BN with MODEL.SYNC_BN True)"
+            f"MODEL.ARCH_NORM is {norm!r}; allowed: {', '.join(NORMS)} (for synchronised batch "
+            "norm, use BN and MODEL.SYNC_BN True)"
         )
     if not 0 <= freeze_at <= 5:
         raise ConfigError(
@@ -122,58 +128,61 @@ def _check(arch: Arch, norm: str, freeze_at: int) -> None:
 
 
 def bottom_up_from_config(cfg: CfgNode) -> FBNetBottomUp:
-    """Makes the bottom-up part that a config describes.
+    """Returns the bottom-up part that a config describes.
 
     Raises:
-        ConfigError: MODEL.ARCH is no aligned table, or see :class:`FBNetBottomUp`.
+        ConfigError: MODEL.ARCH is not an FBNet in its aligned variant, or the architecture does
+            not fit :class:`FBNetBottomUp`.
     """
     rate, norm = cfg.MODEL.DROP_PATH_RATE, cfg.MODEL.ARCH_NORM
     return FBNetBottomUp(table_from_config(cfg), rate, norm, cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
 def table_from_config(cfg: CfgNode) -> Arch:
-    """Returns the table that the bottom-up part is the beginning of.
+    """Returns the architecture of the classifier whose first stages are the bottom-up part.
 
     Raises:
-        ConfigError: MODEL.ARCH is none, or MODEL.ARCH_VARIANT is not aligned.
+        ConfigError: MODEL.ARCH is not an FBNet, or MODEL.ARCH_VARIANT is not aligned.
     """
     if cfg.MODEL.ARCH_VARIANT != "aligned":
         raise ConfigError(
-            f"MODEL.ARCH_VARIANT is {cfg.MODEL.ARCH_VARIANT!r}; a detector's backbone is "
-            "'aligned': feature pyramids add maps whose sizes differ by exactly 2, which the "
-            "paddings or strides of other forms spoil (the same weights fit)"
+            f"MODEL.ARCH_VARIANT is {cfg.MODEL.ARCH_VARIANT!r}; allowed for a detector: 'aligned', "
+            "since feature pyramids require feature maps whose sizes differ by a factor of "
+            "exactly 2 (the same weights fit)"
         )
     arch = arch_from_config(cfg)
     if not isinstance(arch, Arch):
-        raise ConfigError(f"MODEL.ARCH {arch} is no FBNet; ResNets have backbones of detectron2")
+        raise ConfigError(
+            f"MODEL.ARCH {arch} is not an FBNet; for a ResNet, use a backbone of detectron2"
+        )
     return arch
 
 
 @BACKBONE_REGISTRY.register()
 def build_fbnet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
-    """Makes the bottom-up part alone: c2 to c5."""
+    """Returns the bottom-up part alone, with the feature maps c2 to c5."""
     return bottom_up_from_config(cfg)
 
 
 @BACKBONE_REGISTRY.register()
 def build_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
-    """Makes an FBNet with FPN for R-CNNs: p2 to p6."""
+    """Returns an FBNet with a feature pyramid p2 to p6, for R-CNNs."""
     return _with_fpn(cfg, bottom_up_from_config(cfg), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
-    """Makes an FBNet with FPN for RetinaNet: p3 to p7, the upper two computed from c5."""
+    """Returns an FBNet with a feature pyramid p3 to p7, for RetinaNet; p6 follows from c5."""
     bottom_up = bottom_up_from_config(cfg)
     channels = bottom_up.output_shape()["c5"].channels
     return _with_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, "c5"))
 
 
 def _with_fpn(cfg: Any, bottom_up: FBNetBottomUp, top: nn.Module) -> Backbone:
-    wanted, known = cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape()
-    if not wanted or any(name not in known for name in wanted):
+    fpn, known = cfg.MODEL.FPN, bottom_up.output_shape()
+    if not fpn.IN_FEATURES or any(name not in known for name in fpn.IN_FEATURES):
         raise ConfigError(
-            f"MODEL.FPN.IN_FEATURES is {wanted}; {bottom_up.arch.name} has {', '.join(known)}"
+            f"MODEL.FPN.IN_FEATURES is {fpn.IN_FEATURES}; allowed for {bottom_up.arch.name}: one "
+            f"or more of {', '.join(known)}"
         )
-    fpn = cfg.MODEL.FPN
-    return FPN(bottom_up, wanted, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)
+    return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)

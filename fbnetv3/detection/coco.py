@@ -1,4 +1,4 @@
-"""COCO annotations: read, checked, and as the records that detectron2's mapper takes."""
+"""COCO annotations, read and checked, as the records that detectron2's mapper takes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class CocoDataset:
     """A detection data set.
 
     Attributes:
-        name: as configs and errors call it.
-        json_file: the annotations.
-        classes: names, in the order of their ids.
-        category_ids: the json's id of each class.
-        records: an image each: ``file_name``, ``image_id``, ``height``, ``width`` in pixels, and
-            ``annotations`` with ``bbox`` (x, y, width, height), ``category_id`` (index into
-            ``classes``), ``iscrowd``.
-        notes: what is unusual, and how it is handled.
+        name: Name of the data set in configs and error messages.
+        json_file: File of the annotations.
+        classes: Names of the classes, in the order of their ids.
+        category_ids: Id of each class in the JSON file.
+        records: One mapping per image with ``file_name``, ``image_id``, ``height`` and ``width``
+            in pixels, and ``annotations``: mappings with ``bbox`` (x, y, width, height in pixels),
+            ``category_id`` (index into ``classes``), ``area`` and ``iscrowd``.
+        notes: Descriptions of unusual entries and of how they are handled.
     """
 
     name: str
@@ -41,16 +41,17 @@ class CocoDataset:
         return len(self.records)
 
     def replace_records(self, records: list[dict[str, Any]], note: str = "") -> CocoDataset:
-        """Returns the data set with other records."""
+        """Returns a copy with other records, and a further note unless it is empty."""
         notes = (*self.notes, note) if note else self.notes
         return CocoDataset(
             self.name, self.json_file, self.classes, self.category_ids, records, notes
         )
 
     def ground_truth(self) -> dict[str, Any]:
-        """Returns COCO json for an evaluator; annotations are counted from 1.
+        """Returns the data set as COCO JSON for an evaluator.
 
-        pycocotools takes a match with annotation 0 for no match.
+        The ids of annotations start at 1, because pycocotools treats a match with annotation 0 as
+        no match.
         """
         annotations = [
             {
@@ -78,24 +79,24 @@ class CocoDataset:
 
 
 class _Problem(Exception):
-    """What is wrong with one entry."""
+    """An entry of the JSON file is wrong."""
 
 
 def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
-    """Reads COCO annotations and checks every entry; images are looked at by ``check_images``.
+    """Returns the data set of a COCO JSON file, after checking every entry.
 
-    As COCO defines it: crowd boxes are neither trained on nor counted as misses, images without
-    boxes are background. Boxes are cut at the image's edge for training and left as they are for
-    evaluation; boxes of no area (official COCO has some) are left out. Keys that are not needed
-    (segmentation, keypoints) are ignored.
+    The image files themselves are checked by ``check_images``. Following COCO's definitions, crowd
+    boxes are neither trained on nor counted as misses, and images without boxes are background.
+    Boxes are clipped to the image for training, but not for evaluation. Boxes without area are left
+    out (official COCO has some). Keys that are not needed, such as segmentations, are ignored.
 
     Args:
-        name: what errors call the data set.
-        json_file: the annotations.
-        image_root: the folder that ``file_name`` is relative to, and can't lead out of.
+        name: Name of the data set in error messages.
+        json_file: File of the annotations.
+        image_root: Folder that ``file_name`` is relative to. Paths that lead out of it are refused.
 
     Raises:
-        DataError: the file can't be read, or an entry is wrong; names file and id.
+        DataError: The file cannot be read, or an entry is wrong; the message names file and id.
     """
     tree = _read_json(name, json_file)
     where = f"{name}: {json_file}"
@@ -123,13 +124,14 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
         raise DataError(f"{name}: cannot read {path}: {reason}; check the path") from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{name}: {path} is no json: {reason}; get it again") from error
+        raise DataError(f"{name}: {path} is not JSON: {reason}; download it again") from error
     if not isinstance(tree, dict):
-        raise DataError(f"{name}: {path} is no COCO json: it holds a {type(tree).__name__}")
+        kind = type(tree).__name__
+        raise DataError(f"{name}: {path} is not COCO JSON: it holds a {kind}, not a mapping")
     for key in ("images", "annotations", "categories"):
         if not isinstance(tree.get(key), list):
             raise DataError(
-                f"{name}: {path} has no list {key!r}; COCO json for detection has images, "
+                f"{name}: {path} has no list {key!r}; COCO JSON for detection needs images, "
                 "annotations and categories"
             )
     return tree
@@ -138,7 +140,7 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
 def _entries(tree: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
     for number, entry in enumerate(tree[key]):
         if not isinstance(entry, dict):
-            raise _Problem(f"{key}[{number}] is no mapping but {str(entry)[:40]!r}")
+            raise _Problem(f"{key}[{number}] is {str(entry)[:40]!r} instead of a mapping")
         yield entry
 
 
@@ -146,17 +148,18 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _id(entry: Mapping[str, Any], what: str, key: str = "id") -> int:
+def _id(entry: Mapping[str, Any], where: str, key: str = "id") -> int:
     value = entry.get(key)
     if not isinstance(value, int) or not _is_int(value) or abs(value) >= 1 << 53:
-        raise _Problem(f"{what} has {key} {str(value)[:40]!r}; an id is a whole number")
+        raise _Problem(f"{where} has {key} {str(value)[:40]!r}; allowed: integers below 2^53")
     return value
 
 
-def _refuse_duplicates(what: str, numbers: Iterable[int]) -> None:
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    if twice:
-        raise _Problem(f"{what} id {twice[0]} occurs twice ({len(twice)} such ids)")
+def _refuse_duplicates(kind: str, numbers: Iterable[int]) -> None:
+    duplicates = [number for number, count in Counter(numbers).items() if count > 1]
+    if duplicates:
+        others = f" (and {len(duplicates) - 1} more ids)" if len(duplicates) > 1 else ""
+        raise _Problem(f"{kind} id {duplicates[0]} is used more than once{others}")
 
 
 def _categories(tree: Mapping[str, Any]) -> dict[int, str]:
@@ -168,8 +171,8 @@ def _categories(tree: Mapping[str, Any]) -> dict[int, str]:
             raise _Problem(f"category {number} has no name")
     if not entries:
         raise _Problem("there are no categories")
-    found = {n: str(e["name"]) for n, e in zip(numbers, entries, strict=True)}
-    return dict(sorted(found.items()))
+    names = {n: str(e["name"]) for n, e in zip(numbers, entries, strict=True)}
+    return dict(sorted(names.items()))
 
 
 def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -187,7 +190,7 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
             if not _is_int(entry.get(key)) or entry[key] < 1:
                 raise _Problem(
                     f"image {number} ({file_name}) has {key} {str(entry.get(key))[:40]!r}; "
-                    "pixels are whole numbers from 1 up"
+                    "allowed: integers >= 1"
                 )
     return dict(zip(numbers, entries, strict=True))
 
@@ -196,8 +199,9 @@ def _refuse_outside(number: int, file_name: str) -> None:
     path = PurePosixPath(file_name)
     if path.is_absolute() or ".." in path.parts:
         raise _Problem(
-            f"image {number} has file_name {file_name[:80]!r}, outside the image folder; allowed: "
-            "paths in it, without '..'; correct the json or name another image folder"
+            f"image {number} has file_name {file_name[:80]!r}, outside of the image folder; "
+            "allowed: relative paths without '..'; correct the JSON file or give another image "
+            "folder"
         )
 
 
@@ -214,7 +218,7 @@ def _record(image: Mapping[str, Any], root: Path) -> dict[str, Any]:
 def _add_annotations(
     tree: Mapping[str, Any], records: dict[int, dict[str, Any]], index: Mapping[int, int]
 ) -> tuple[list[str], list[str]]:
-    """Puts annotations into the records of their images; returns problems and notes."""
+    """Adds the annotations to the records of their images, and returns problems and notes."""
     problems: list[str] = []
     empty: list[int] = []
     beyond: list[int] = []
@@ -222,7 +226,7 @@ def _add_annotations(
     for position, entry in enumerate(tree["annotations"]):
         try:
             if not isinstance(entry, dict):
-                raise _Problem(f"annotations[{position}] is no mapping")
+                raise _Problem(f"annotations[{position}] is not a mapping")
             number = _id(entry, f"annotations[{position}]")
             numbers.append(number)
             record, item = _annotation(number, entry, records, index)
@@ -250,19 +254,20 @@ def _annotation(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     image_id = _id(entry, f"annotation {number}", "image_id")
     if image_id not in records:
-        raise _Problem(f"annotation {number} is of image {image_id}, which is not listed")
+        raise _Problem(f"annotation {number} has image_id {image_id}, which no image has")
     record = records[image_id]
     where = f"annotation {number} (image {image_id}, {record['file_name']})"
     category = _id(entry, where, "category_id")
     if category not in index:
-        raise _Problem(f"{where} has category {category}; there are {some([*map(str, index)])}")
+        allowed = some([*map(str, index)])
+        raise _Problem(f"{where} has category_id {category}; allowed: {allowed}")
     box = _box(entry.get("bbox"), where, record)
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1) or not isinstance(crowd, int):
         raise _Problem(f"{where} has iscrowd {str(crowd)[:40]!r}; allowed: 0 and 1")
     area = entry.get("area", box[2] * box[3])
     if not _is_number(area) or area < 0:
-        raise _Problem(f"{where} has area {str(area)[:40]!r}; it is a number from 0 up")
+        raise _Problem(f"{where} has area {str(area)[:40]!r}; allowed: numbers >= 0")
     item = {"bbox": box, "bbox_mode": _XYWH, "category_id": index[category]}
     return record, {**item, "iscrowd": int(crowd), "area": float(area), "id": number}
 
@@ -273,20 +278,22 @@ def _is_number(value: Any) -> bool:
 
 def _box(box: Any, where: str, record: Mapping[str, Any]) -> list[float]:
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise _Problem(f"{where} has bbox {str(box)[:60]}; it is [x, y, width, height] in pixels")
+        raise _Problem(
+            f"{where} has bbox {str(box)[:60]}; allowed: [x, y, width, height] in pixels"
+        )
     x, y, width, height = map(float, box)
     if width < 0 or height < 0:
-        raise _Problem(f"{where} has bbox {box} of negative size")
+        raise _Problem(f"{where} has bbox {box}, whose width or height is negative")
     inside = x < record["width"] and y < record["height"] and x + width >= 0 and y + height >= 0
     if not inside:
         size = f"{record['width']} x {record['height']}"
-        raise _Problem(f"{where} has bbox {box} outside the image of {size} pixels")
+        raise _Problem(f"{where} has bbox {box}, outside of the image of {size} pixels")
     return [x, y, width, height]
 
 
 def _reaches_beyond(box: list[float], record: Mapping[str, Any]) -> bool:
     x, y, width, height = box
-    slack = 1.0  # official boxes are rounded
+    slack = 1.0  # the official boxes are rounded
     return (
         min(x, y) < -slack
         or x + width > record["width"] + slack
@@ -298,15 +305,16 @@ def _notes(
     records: Mapping[int, dict[str, Any]], empty: list[int], beyond: list[int]
 ) -> Iterator[str]:
     if empty:
-        yield f"{len(empty)} boxes of no area left out: annotation {some([*map(str, empty)])}"
+        numbers = some([*map(str, empty)])
+        yield f"{len(empty)} boxes without area are left out: annotations {numbers}"
     if beyond:
         yield (
-            f"{len(beyond)} boxes reach beyond their image, training cuts them: annotation "
-            f"{some([*map(str, beyond)])}"
+            f"{len(beyond)} boxes extend beyond their image and are clipped in training: "
+            f"annotations {some([*map(str, beyond)])}"
         )
-    bare = sum(not record["annotations"] for record in records.values())
-    if bare:
-        yield f"{bare} images have no box"
+    background = sum(not record["annotations"] for record in records.values())
+    if background:
+        yield f"{background} images have no box"
     crowds = sum(item["iscrowd"] for r in records.values() for item in r["annotations"])
     if crowds:
-        yield f"{crowds} crowd boxes: not trained on, no misses in evaluation"
+        yield f"{crowds} crowd boxes are not trained on and do not count as misses in evaluation"

@@ -1,4 +1,8 @@
-"""A detector ready for use: images in, boxes out."""
+"""Detectors for inference: from images to boxes.
+
+:func:`detector_from_file` builds the network that an exported file describes and loads its weights;
+:meth:`Detector.forward` resizes images, runs the network, and returns its boxes.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
-from fbnetv3.detection.pictures import Drawn, draw_boxes
+from fbnetv3.detection.build import build_detector
+from fbnetv3.detection.pictures import LabelledBox, draw_boxes
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.files import read_tensors
 
-_TOLD = ("MODEL", "INPUT", "TEST")
+# Groups of the config that describe a network and its input.
+_CONFIG_GROUPS = ("MODEL", "INPUT", "TEST")
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A found object.
+    """A detected object.
 
     Attributes:
-        name: of its class.
-        score: in 0..1.
-        box: left, top, right, bottom in pixels of the given image.
+        name: Name of its class.
+        score: Confidence in [0, 1].
+        box: Left, top, right and bottom in pixels of the input image.
     """
 
     name: str
@@ -39,22 +45,23 @@ class Detection:
 class Detector(nn.Module):
     """A detector with its preprocessing and the names of its classes.
 
-    In go images: Pillow images of any mode and size, or uint8 tensors 3 x H x W in RGB. Resizing
-    and normalisation are done inside. Out comes, for each image, what torchvision's detectors
-    give: a dict of ``boxes`` (N x 4, float, left, top, right, bottom in pixels of the given image),
-    ``scores`` (N, in 0..1, falling) and ``labels`` (N, int, indices into ``classes``).
-    :meth:`detect` gives the same as a list of :class:`Detection`.
+    Inputs are Pillow images of any mode and size, or uint8 RGB tensors (3, H, W); the detector
+    resizes and normalises them. The output for an image with N objects is a mapping like that of
+    torchvision's detectors: ``boxes`` (N, 4) with left, top, right and bottom in pixels of the
+    input image, ``scores`` (N,) in [0, 1] in descending order, and ``labels`` (N,), indices into
+    ``classes``. :meth:`detect` returns the same as a list of :class:`Detection`.
 
     Args:
-        model: of detectron2.
-        cfg: its config: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are used.
-        classes: names.
-        source: where the weights are from.
+        model: A detector of detectron2.
+        cfg: Config of the detector, of which INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are
+            used.
+        classes: Names of the classes.
+        source: Origin of the weights.
 
     Example:
         >>> detector = detector_from_file("output/bccd/model_ema.safetensors")
-        >>> for found in detector.detect(Image.open("blood.jpg"), threshold=0.5):
-        ...     print(found.name, found.score, found.box)
+        >>> for detection in detector.detect(Image.open("blood.jpg"), threshold=0.5):
+        ...     print(detection.name, detection.score, detection.box)
     """
 
     def __init__(
@@ -67,9 +74,10 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Tensor]]:
-        """Detects objects; see the class for what goes in and comes out.
+        """Returns the boxes, scores and labels of each image, as described for the class.
 
-        Called one by one, images give what evaluation gives; together they are padded.
+        A single image gives the same boxes as evaluation does. Several images are padded to a
+        common size, which may change them slightly.
         """
         was_training = self.model.training
         self.model.eval()
@@ -77,13 +85,14 @@ class Detector(nn.Module):
             outputs = self.model([self._input(image) for image in images])
         finally:
             self.model.train(was_training)
-        found = [output["instances"] for output in outputs]
+        instances = [output["instances"] for output in outputs]
         return [
             {"boxes": i.pred_boxes.tensor, "scores": i.scores, "labels": i.pred_classes}
-            for i in found
+            for i in instances
         ]
 
     def _input(self, image: Image.Image | Tensor) -> dict[str, Any]:
+        """Returns the input of a detectron2 model for an image."""
         if isinstance(image, Tensor):
             pixels = image.permute(1, 2, 0).cpu().numpy()
         else:
@@ -95,9 +104,9 @@ class Detector(nn.Module):
         return {"image": tensor, "height": height, "width": width}
 
     def detect(self, image: Image.Image, threshold: float = 0.3) -> list[Detection]:
-        """Returns the objects of an image whose score is ``threshold`` or more, best first."""
-        (found,) = self([image])
-        columns = (found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist())
+        """Returns the objects of an image with at least this score, in descending order."""
+        (output,) = self([image])
+        columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
         return [
             Detection(self.classes[label], score, (box[0], box[1], box[2], box[3]))
             for box, score, label in zip(*columns, strict=True)
@@ -105,59 +114,59 @@ class Detector(nn.Module):
         ]
 
     def draw(self, image: Image.Image, detections: Sequence[Detection]) -> Image.Image:
-        """Returns a copy of an image with the boxes of objects found in it."""
-        number = {name: i for i, name in enumerate(self.classes)}
-        worst_first = sorted(detections, key=lambda found: found.score)
-        return draw_boxes(
-            image,
-            [Drawn(d.box, number[d.name], f"{d.name} {100 * d.score:.0f}") for d in worst_first],
-        )
+        """Returns a copy of an image with the boxes of detected objects."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        # The boxes with the highest scores are drawn last, on top of the others.
+        boxes = [
+            LabelledBox(d.box, index[d.name], f"{d.name} {100 * d.score:.0f}")
+            for d in sorted(detections, key=lambda detection: detection.score)
+        ]
+        return draw_boxes(image, boxes)
 
 
-def is_detector_file(metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata of a weights file are a detector's."""
-    return metadata.get("task") == "detection"
+def config_from_metadata(
+    metadata: Mapping[str, Any], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Returns the groups MODEL, INPUT and TEST of the config in a detector's weights file.
 
-
-def told_config(metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what a detector's file tells of its config: the network and its input, no more.
+    Other groups are ignored: they may hold paths of the machine that wrote the file.
 
     Args:
-        metadata: of the file.
-        path: of the file, for errors.
+        metadata: Metadata of the weights file.
+        path: Path of the file in error messages.
 
     Raises:
-        WeightsFileError: it tells no config or no classes.
+        WeightsFileError: The metadata lack one of these groups, or the classes.
     """
     config = metadata.get("config")
-    # not all that it may hold: a path of the writer's machine, as OUTPUT_DIR, is none of ours
-    told = {key: config.get(key) for key in _TOLD} if isinstance(config, Mapping) else {}
-    is_whole = bool(told) and all(isinstance(group, Mapping) for group in told.values())
-    if not is_whole or not isinstance(metadata.get("classes"), list):
+    groups = {key: config.get(key) for key in _CONFIG_GROUPS} if isinstance(config, Mapping) else {}
+    is_complete = bool(groups) and all(isinstance(group, Mapping) for group in groups.values())
+    if not is_complete or not isinstance(metadata.get("classes"), list):
         raise WeightsFileError(
-            f"{path} does not tell {', '.join(_TOLD)} and classes; use one that training exported"
+            f"the metadata of {path} lack {', '.join(_CONFIG_GROUPS)} or classes; use a file that "
+            "training exported"
         )
-    return told
+    return groups
 
 
 def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True) -> Detector:
-    """Makes a detector of a file that training exported (``model_ema.safetensors``).
+    """Returns the detector in a file exported by training, such as ``model_ema.safetensors``.
 
     Args:
-        path: the file; it tells config and classes.
-        pretrained: load its weights; else their random start.
+        path: File of weights, whose metadata hold the config and the names of classes.
+        pretrained: Whether to load its weights. Otherwise they are freshly initialised.
 
     Raises:
-        WeightsFileError: it is broken, or no detector's.
-        LoadError: it lacks tensors.
+        WeightsFileError: The file is damaged, or does not hold a detector.
+        LoadError: The weights do not fit the network that the file describes.
     """
-    from fbnetv3.detection.build import build_detector
-
     tensors, metadata = read_tensors(path)
-    if not is_detector_file(metadata):
-        raise WeightsFileError(f"{path} is not of a detector; use a file that training exported")
+    if metadata.get("task") != "detection":
+        raise WeightsFileError(
+            f"{path} does not hold a detector; use a file that training exported"
+        )
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(told_config(metadata, path))
+    cfg.merge_from_other_cfg(config_from_metadata(metadata, path))
     classes = [str(name) for name in metadata["classes"]]
     model, full = build_detector(cfg, classes, torch.device("cpu"))
     if pretrained:

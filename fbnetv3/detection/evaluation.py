@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes."""
+"""COCO's average precision (AP) of boxes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 @dataclass(frozen=True)
 class BoxScores:
-    """Average precisions, in percent.
+    """Average precisions in percent.
 
     Attributes:
-        overall: ``AP`` (mean over IoU 0.50 to 0.95), ``AP50``, ``AP75``, and AP of small, medium
-            and large boxes; those that the data has no box for are left out.
-        per_class: class -> (AP, AP50); classes without a box are left out.
+        overall: ``AP`` (mean over IoU thresholds from 0.50 to 0.95), ``AP50``, ``AP75``, and
+            ``APs``, ``APm`` and ``APl`` of small, medium and large boxes. Scores for which the
+            data have no box are left out.
+        per_class: Mapping from class to (AP, AP50). Classes without a box are left out.
     """
 
     overall: dict[str, float]
@@ -33,29 +34,30 @@ class BoxScores:
 def evaluate_boxes(
     ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], backend: str = "faster"
 ) -> BoxScores:
-    """Scores detections.
+    """Returns the average precisions of detections.
 
     Args:
-        ground_truth: COCO json.
-        results: COCO results: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height),
-            ``score``.
-        backend: ``faster`` (faster-coco-eval) or ``pycocotools``; their numbers are equal.
+        ground_truth: Ground truth as COCO JSON.
+        results: Detections as COCO results: mappings with ``image_id``, ``category_id``, ``bbox``
+            (x, y, width, height in pixels) and ``score``.
+        backend: Evaluator: ``faster`` (faster-coco-eval) or ``pycocotools``, whose scores are the
+            same.
 
     Raises:
-        FBNetError: the backend is unknown.
+        FBNetError: The evaluator is unknown.
     """
     if backend not in BACKENDS:
-        raise FBNetError(f"no COCO evaluator {backend!r}; allowed: {', '.join(BACKENDS)}")
+        raise FBNetError(f"unknown COCO evaluator {backend!r}; allowed: {', '.join(BACKENDS)}")
     if not results:
-        return _nothing_found(ground_truth)
-    with contextlib.redirect_stdout(io.StringIO()):  # both print tables of their own
+        return _zero_scores(ground_truth)
+    with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print tables
         evaluator = _evaluator(ground_truth, results, backend)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
     stats = zip(_STATS, evaluator.stats[: len(_STATS)], strict=True)
     overall = {name: 100 * float(value) for name, value in stats if value >= 0}
-    # IoU thresholds, recalls, classes, areas (all first), most detections (100 last)
+    # Axes: IoU thresholds, recalls, classes, areas (0: all), numbers of detections (-1: 100).
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     names = [category["name"] for category in _sorted_categories(ground_truth)]
     per_class = {name: _class_ap(precision[:, :, k]) for k, name in enumerate(names)}
@@ -82,16 +84,16 @@ def _sorted_categories(ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _class_ap(precision: np.ndarray) -> tuple[float, float] | None:
-    """Returns (AP, AP50) in percent of precisions by IoU and recall; -1 stands for no box."""
+    """Returns (AP, AP50) in percent for precisions by IoU and recall; None without any box."""
     if (precision <= -1).all():
         return None
     return 100 * float(precision.mean()), 100 * float(precision[0].mean())
 
 
-def _nothing_found(ground_truth: dict[str, Any]) -> BoxScores:
-    """Evaluators can't take an empty list: every score that has boxes is 0."""
+def _zero_scores(ground_truth: dict[str, Any]) -> BoxScores:
+    """Returns the scores of a detector without detections, which the evaluators do not accept."""
     counted = [item for item in ground_truth["annotations"] if not item["iscrowd"]]
-    there = {item["category_id"] for item in counted}
-    names = [c["name"] for c in _sorted_categories(ground_truth) if c["id"] in there]
+    present = {item["category_id"] for item in counted}
+    names = [c["name"] for c in _sorted_categories(ground_truth) if c["id"] in present]
     overall = dict.fromkeys(_STATS[:3], 0.0) if counted else {}
     return BoxScores(overall, dict.fromkeys(names, (0.0, 0.0)))

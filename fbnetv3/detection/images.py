@@ -1,76 +1,60 @@
-"""The images of a detection data set: checked before training, mapped to batches in it."""
+"""The images of a detection data set: checks before training, and batches of mapped images."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetMapper
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image
 from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.scan import check_all
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")
 _EXIF_ORIENTATION = 0x0112
-_MAX_THREADS = 8
-_FIX = "get it again"
+_FIX = "download it again"
 
 
 def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> CocoDataset:
-    """Looks at every image: is it there, can it be read, has it the size that the json says.
+    """Checks that every image can be read and has the size stated in the JSON file.
 
     Args:
-        dataset: whose images.
-        decode: decode them whole (finds truncated files), not only their headers.
-        skip_broken: leave broken ones out and log them.
+        dataset: Data set whose images are checked.
+        decode: Whether to decode the whole images, which finds truncated files, instead of reading
+            only their headers.
+        skip_broken: Whether to leave out and log broken images, instead of raising an error.
 
     Returns:
-        The data set, without what was left out.
+        The data set without the broken images.
 
     Raises:
-        DataError: an image is missing, broken or of another size; names file and id.
+        DataError: An image is missing, broken or of another size; the message names file and id.
     """
-
-    def problem_of(record: dict[str, Any]) -> str | None:
-        return _problem(record, decode)
-
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        problems = list(
-            track(
-                pool.map(problem_of, dataset.records),
-                description=f"checking {dataset.name}",
-                total=len(dataset),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
-        )
-    found = [problem for problem in problems if problem]
-    if not found:
+    problems = check_all(partial(_problem, decode=decode), dataset.records, dataset.name)
+    broken = [problem for problem in problems if problem]
+    if not broken:
         return dataset
     if not skip_broken:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DataError(f"{dataset.name}: {found[0]}{more}")
-    _log.warning("%s: %d images left out: %s", dataset.name, len(found), some(found, 3))
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise DataError(f"{dataset.name}: {broken[0]}{more}")
+    _log.warning("%s: %d images are left out: %s", dataset.name, len(broken), some(broken, 3))
     pairs = zip(dataset.records, problems, strict=True)
     kept = [record for record, problem in pairs if not problem]
     if not kept:
-        raise DataError(f"{dataset.name}: every image is broken; the first: {found[0]}")
-    return dataset.replace_records(kept, f"{len(found)} broken images left out")
+        raise DataError(f"{dataset.name}: every image is broken; the first: {broken[0]}")
+    return dataset.replace_records(kept, f"{len(broken)} broken images are left out")
 
 
 def _problem(record: dict[str, Any], decode: bool) -> str | None:
+    """Returns a description of what is wrong with an image, or None."""
     where = f"image {record['image_id']}"
     try:
         with open_regular(record["file_name"], MAX_BYTES) as file:
@@ -83,32 +67,32 @@ def _problem(record: dict[str, Any], decode: bool) -> str | None:
         return f"{where}: {error}"
     except OSError as error:
         return f"{where}: cannot read {record['file_name']}: {error.strerror or error}; {_FIX}"
-    except Exception as error:  # decoders raise anything on damaged files
+    except Exception as error:  # decoders raise errors of any kind on damaged files
         return f"{where}: cannot read {record['file_name']}: {' '.join(str(error).split())[:120]}"
     if size != (record["width"], record["height"]):
         return (
-            f"{where}: {record['file_name']} has {size[0]} x {size[1]} pixels, the json says "
-            f"{record['width']} x {record['height']}; correct the json or get the image again"
+            f"{where}: {record['file_name']} has {size[0]} x {size[1]} pixels, but the JSON file "
+            f"says {record['width']} x {record['height']}; correct it or download the image again"
         )
     return None
 
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:
-    """Returns (width, height) after the rotation that EXIF asks for, as detectron2 reads it."""
+    """Returns (width, height) after applying the EXIF orientation, as detectron2 does."""
     width, height = image.size
-    turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    is_rotated = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (height, width) if is_rotated else (width, height)
 
 
 class Mapped:
-    """Makes batches: (index, seed) of each image -> a list of detectron2's input dicts.
+    """A function from (index, seed) of each image to a batch, a list of detectron2's inputs.
 
-    detectron2's augmentations draw from numpy's global generator; it is seeded for each image and
-    put back.
+    detectron2's augmentations draw from numpy's global generator. It is seeded for each image, and
+    its state is restored after each batch.
 
     Args:
-        dataset: what to read.
-        mapper: record -> input dict.
+        dataset: Data set to read.
+        mapper: Function from a record of the data set to an input of a detectron2 model.
     """
 
     def __init__(self, dataset: CocoDataset, mapper: DatasetMapper) -> None:
@@ -116,9 +100,9 @@ class Mapped:
 
     def __call__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         with _preserved_numpy():
-            return [self._one(index, seed) for index, seed in keys]
+            return [self._mapped(index, seed) for index, seed in keys]
 
-    def _one(self, index: int, seed: int) -> dict[str, Any]:
+    def _mapped(self, index: int, seed: int) -> dict[str, Any]:
         record = self._records[index]
         np.random.seed(seed % (1 << 32))  # noqa: NPY002 (detectron2 draws from it)
         try:

@@ -1,4 +1,4 @@
-"""Boxes drawn on images, and sheets of predictions beside the ground truth."""
+"""Images with drawn boxes, and sheets of predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from fbnetv3.data.decode import open_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import atomic_write
 
-_GOLDEN = 0.618034  # steps around the circle of hues that never come close to an earlier one
-_SHOWN = 8
-_WIDTH = 320
-_GAP = 6
+# Difference in hue between consecutive classes: the golden ratio keeps all hues apart.
+_HUE_STEP = 0.618034
+_NUM_IMAGES = 8
+_WIDTH = 320  # pixels of an image on a sheet
+_GAP = 6  # pixels between images on a sheet
 _THRESHOLD = 0.3
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A box to draw: corners x0, y0, x1, y1 in pixels, the number of its class, its label."""
+class LabelledBox:
+    """A box to draw.
+
+    Attributes:
+        box: Left, top, right and bottom in pixels.
+        label: Index of the class, which selects the colour.
+        text: Text above the box.
+    """
 
     box: tuple[float, float, float, float]
     label: int
@@ -32,12 +39,12 @@ class Drawn:
 
 
 def _colour(label: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1.0, 0.85, 1.0)
+    red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1.0, 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image: Image.Image, boxes: Iterable[Drawn]) -> Image.Image:
-    """Returns a copy of an image with boxes and their labels."""
+def draw_boxes(image: Image.Image, boxes: Iterable[LabelledBox]) -> Image.Image:
+    """Returns an RGB copy of an image with boxes and their texts."""
     drawn = image.convert("RGB").copy()
     pen = ImageDraw.Draw(drawn)
     size = max(10, round(max(drawn.size) / 45))
@@ -58,7 +65,7 @@ def _write(
     colour: tuple[int, int, int],
     size: tuple[int, int],
 ) -> None:
-    """Writes above a box's corner, or within the image where there is no room above."""
+    """Writes a text above the corner of a box, or inside of the box if there is no room above."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left, bottom - top
     x = min(max(0.0, corner[0]), max(0.0, size[0] - width - 2))
@@ -72,27 +79,28 @@ def contact_sheet(
     dataset: CocoDataset,
     results: Sequence[dict[str, Any]],
     path: Path,
-    shown: int = _SHOWN,
+    num_images: int = _NUM_IMAGES,
     threshold: float = _THRESHOLD,
 ) -> None:
-    """Writes a PNG: of the first images, ground truth on the left and predictions on the right.
+    """Writes a PNG of the first images, each with its ground truth (left) and predictions (right).
 
     Args:
-        dataset: the images.
-        results: COCO results.
-        path: the PNG.
-        shown: how many images.
-        threshold: the lowest score that is drawn.
+        dataset: Data set of the images.
+        results: Predictions as COCO results.
+        path: PNG file to write.
+        num_images: Number of images.
+        threshold: Lowest score of a prediction that is drawn.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: The file cannot be written.
     """
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         if result["score"] >= threshold:
             by_image[result["image_id"]].append(result)
     index = {number: i for i, number in enumerate(dataset.category_ids)}
-    pairs = [_pair(r, by_image[r["image_id"]], dataset, index) for r in dataset.records[:shown]]
+    records = dataset.records[:num_images]
+    pairs = [_pair(record, by_image[record["image_id"]], dataset, index) for record in records]
     sheet = _tiled(pairs)
     title = f"{dataset.name}: ground truth | predictions with score >= {threshold:g}"
     ImageDraw.Draw(sheet).text((_GAP, 2), title, fill=(0, 0, 0), font=ImageFont.load_default(13))
@@ -106,6 +114,7 @@ def _pair(
     dataset: CocoDataset,
     index: dict[int, int],
 ) -> Image.Image:
+    """Returns an image twice, side by side: with its ground truth and with its predictions."""
     path = record["file_name"]
     with open(path, "rb") as file, open_image(file, path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
@@ -113,22 +122,22 @@ def _pair(
     size = (_WIDTH, max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BILINEAR)
     truth = [
-        Drawn(
+        LabelledBox(
             _corners(item["bbox"], scale),
             item["category_id"],
             dataset.classes[item["category_id"]] + (" crowd" if item["iscrowd"] else ""),
         )
         for item in record["annotations"]
     ]
-    found = []
+    predictions = []
     for result in sorted(results, key=lambda result: result["score"]):
         label = index[result["category_id"]]
         text = f"{dataset.classes[label]} {100 * result['score']:.0f}"
-        found.append(Drawn(_corners(result["bbox"], scale), label, text))
-    both = Image.new("RGB", (2 * size[0] + 2, size[1]), "white")
-    both.paste(draw_boxes(image, truth), (0, 0))
-    both.paste(draw_boxes(image, found), (size[0] + 2, 0))
-    return both
+        predictions.append(LabelledBox(_corners(result["bbox"], scale), label, text))
+    pair = Image.new("RGB", (2 * size[0] + 2, size[1]), "white")
+    pair.paste(draw_boxes(image, truth), (0, 0))
+    pair.paste(draw_boxes(image, predictions), (size[0] + 2, 0))
+    return pair
 
 
 def _corners(box: Sequence[float], scale: float) -> tuple[float, float, float, float]:

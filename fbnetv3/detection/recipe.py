@@ -1,14 +1,15 @@
-"""The recipe of a detector's training: one rule that makes it follow the batch.
+"""The recipe of a detector's training, scaled to its batch size.
 
-Configs state lr, iterations, warm-up and EMA decay for SOLVER.REFERENCE_BATCH images a step, as
-detectron2's do for 16. For a batch k times as large, k below 1 on small machines:
+Configs state learning rate, iterations, warm-up and EMA decay for a batch of
+SOLVER.REFERENCE_BATCH images (16 in detectron2's configs). For a batch k times as large, where k is
+below 1 on small machines, they are scaled:
 
-- lr is multiplied by k (the linear rule; paper, A.3, for its nodes),
-- MAX_ITER, WARMUP_ITERS and STEPS are divided by k: as many images are seen,
-- EMA decay is raised to the power of k: it averages over as many images.
+- The learning rate is multiplied by k (the linear rule; the paper, A.3, does so for its nodes).
+- MAX_ITER, WARMUP_ITERS and STEPS are divided by k, so that training sees as many images.
+- EMA decay is raised to the power of k, so that it averages over as many images.
 
-Lengths given in epochs (SOLVER.MAX_EPOCHS above 0) count images already. REFERENCE_BATCH 0
-switches the rule off.
+Lengths in epochs (SOLVER.MAX_EPOCHS above 0) count images and are not scaled. REFERENCE_BATCH 0
+switches all scaling off.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ from fbnetv3.recipe import Recipe
 
 
 def batch_ratio(cfg: CfgNode) -> float:
-    """Returns k, the batch as a multiple of the reference batch.
+    """Returns k, the batch size divided by the reference batch, or 1 if scaling is off.
 
     Raises:
-        ConfigError: one of them is not allowed.
+        ConfigError: SOLVER.IMS_PER_BATCH or SOLVER.REFERENCE_BATCH is out of range.
     """
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_BATCH
     if batch < 1 or reference < 0:
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH={batch} and REFERENCE_BATCH={reference}: allowed are a batch "
-            "from 1 and a reference from 0 (which lets nothing follow the batch)"
+            f"SOLVER.IMS_PER_BATCH={batch} (allowed: >= 1) or REFERENCE_BATCH={reference} "
+            "(allowed: >= 0, where 0 switches scaling off) is out of range"
         )
     return batch / reference if reference else 1.0
 
 
 def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
-    """Makes the recipe that a config describes on a data set.
+    """Returns the recipe that a config describes for a training set, scaled to the batch size.
 
     Args:
-        cfg: a config.
-        num_images: of the training set.
+        cfg: Config of a detector.
+        num_images: Number of training images.
 
     Raises:
-        ConfigError: a value is out of its range.
+        ConfigError: A value is out of range.
     """
     k, solver = batch_ratio(cfg), cfg.SOLVER
     per_epoch = max(1, num_images // solver.IMS_PER_BATCH)
     in_epochs = solver.MAX_EPOCHS > 0
-    # iterations of the config -> epochs of this training
+    # The factor that turns lengths in the config into epochs of this training.
     unit = 1.0 if in_epochs else 1 / (k * per_epoch)
     length = solver.MAX_EPOCHS if in_epochs else solver.MAX_ITER * unit
     warmup = solver.WARMUP_EPOCHS if in_epochs else solver.WARMUP_ITERS * unit
@@ -61,13 +62,13 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
         reference_batch=solver.REFERENCE_BATCH or solver.IMS_PER_BATCH,
         ema_decay=cfg.MODEL_EMA.DECAY**k,
         nesterov=solver.NESTEROV,
-        # detectron2 decays biases as weights
+        # detectron2 applies the weight decay to biases, too.
         weight_decay_bias=solver.WEIGHT_DECAY if bias is None else bias,
     )
 
 
 def rule_text(cfg: CfgNode) -> str:
-    """Says in one line how the numbers follow the batch."""
+    """Returns a one-line description of the scaling to the batch size."""
     k = batch_ratio(cfg)
     if not cfg.SOLVER.REFERENCE_BATCH:
         return "off (SOLVER.REFERENCE_BATCH 0)"

@@ -1,7 +1,7 @@
-"""Scenes of handwritten digits with COCO annotations: the detection data that comes along.
+"""Scenes of handwritten digits with COCO annotations, a detection data set without download.
 
-Digits of scikit-learn's set, enlarged, tinted and strewn over noisy backgrounds. Training scenes
-hold digits of the training split only, test scenes of the test split.
+Digits of scikit-learn's data set are enlarged, tinted and placed on noisy backgrounds. Training
+scenes contain digits of the training split only, test scenes those of the test split.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from fbnetv3.io import atomic_write
 SIDE = 128
 COUNTS = {"train": 800, "test": 100}
 _SEED = 2021
-_SIZES = (24, 48)  # pixels a side of a digit
-_TRIED = (6, 16)  # digits thrown; those that would overlap are not placed
-_INK = 64  # grey from which on a pixel belongs to the digit
+_SIZES = (24, 48)  # range of the side of a digit in pixels
+_NUM_TRIES = (6, 16)  # range of digits per scene; those that would overlap others are not placed
+_INK = 64  # grey value above which a pixel belongs to the digit
 _VERSION = 1
 
 
 def scenes_folder(cache: Path) -> Path:
-    """Returns where the scenes are kept; another version of them has another folder."""
+    """Returns the folder of the scenes in a cache folder; each version has its own."""
     return cache / f"digits_scenes_v{_VERSION}"
 
 
 def make_scenes(folder: Path, split: str) -> tuple[Path, Path]:
-    """Makes the scenes of a split where they are missing.
+    """Generates the scenes of a split, unless they exist.
 
     Args:
-        folder: of :func:`scenes_folder`.
+        folder: Folder from :func:`scenes_folder`.
         split: ``train`` or ``test``.
 
     Returns:
-        The annotations' file and the images' folder.
+        The file of the annotations and the folder of the images.
 
     Raises:
-        WriteError: the folder can't be written.
+        WriteError: The folder cannot be written.
     """
     annotations, images = folder / f"instances_{split}.json", folder / split
-    if annotations.is_file():  # written last
+    if annotations.is_file():  # it is written last, so the images exist, too
         return annotations, images
     tree = _empty_tree()
     generator = np.random.default_rng([_SEED, list(COUNTS).index(split)])
@@ -78,10 +78,18 @@ def _annotation(image: int, label: int, box: tuple[int, int, int, int]) -> dict[
 def compose(
     digits: ImageDataset, generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], list[tuple[int, tuple[int, int, int, int]]]]:
-    """Returns a scene (SIDE, SIDE, 3) of some digits, and (digit, box) of each."""
+    """Returns the pixels (SIDE, SIDE, 3) of a random scene, and its objects.
+
+    Args:
+        digits: Data set of the digits.
+        generator: Random generator of the scene.
+
+    Returns:
+        Pixels, and the digit and box (x, y, width, height in pixels) of each object.
+    """
     scene = _background(generator)
     boxes: list[tuple[int, tuple[int, int, int, int]]] = []
-    for _ in range(int(generator.integers(*_TRIED, endpoint=True))):
+    for _ in range(int(generator.integers(*_NUM_TRIES, endpoint=True))):
         index = int(generator.integers(len(digits)))
         image, label = digits.load(index)
         side = int(generator.integers(*_SIZES, endpoint=True))

@@ -11,15 +11,16 @@ from fbnetv3.io import atomic_write
 
 
 def class_table(per_class: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
-    """Returns a text table: a row a class, AP and AP50 of each kind of weights.
+    """Returns a text table with AP and AP50 of each class, for each kind of weights.
 
     Args:
-        per_class: ``raw`` or ``ema`` -> class -> (AP, AP50), in percent.
+        per_class: Mapping from the kind of weights, ``raw`` or ``ema``, to a mapping from class to
+            (AP, AP50) in percent.
     """
     names = list(dict.fromkeys(name for scores in per_class.values() for name in scores))
-    nothing = (float("nan"), float("nan"))
+    missing = (float("nan"), float("nan"))
     rows = [
-        [name, *(v for s in per_class.values() for v in s.get(name, nothing))] for name in names
+        [name, *(v for s in per_class.values() for v in s.get(name, missing))] for name in names
     ]
     headers = ["class", *(f"{kind} {score}" for kind in per_class for score in ("AP", "AP50"))]
     return tabulate(rows, headers, floatfmt=".1f", disable_numparse=[0])
@@ -28,10 +29,10 @@ def class_table(per_class: Mapping[str, Mapping[str, tuple[float, float]]]) -> s
 def write_class_table(
     path: Path, per_class: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> None:
-    """Writes the table.
+    """Writes :func:`class_table` to a file.
 
     Raises:
-        WriteError: no space or permission.
+        WriteError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(class_table(per_class) + "\n", encoding="utf-8")

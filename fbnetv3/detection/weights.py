@@ -1,4 +1,4 @@
-"""Initial weights of a detector: its own, or a classifier's for the bottom-up part."""
+"""Initial weights of a detector: those of a detector, or of a classifier for its bottom-up part."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode
@@ -21,21 +22,21 @@ from fbnetv3.weights.records import find_record
 
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"
-# where statistics were folded into scale and shift, 0 and 1 stand for them
+# Tensors that a file may lack: statistics that were folded into scale and shift are 0 and 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
-# layers whose shape follows the number of classes
+# Layers whose shape depends on the number of classes.
 _CLASS_LAYERS = ("head.cls_score", "roi_heads.box_predictor")
 
 
 @dataclass(frozen=True)
 class DetectorLoadSummary:
-    """What a load did; every tensor of file and model is in exactly one list.
+    """The tensors that were loaded into a detector, and those that were not.
 
     Attributes:
-        source: file or address.
-        loaded: tensors of the model that were taken from it.
-        fresh: tensors of the model that keep their random start.
-        unused: tensors of the file that the detector has no use for.
+        source: File or address of the weights.
+        loaded: Names of the model's tensors that were loaded from the file.
+        fresh: Names of the model's tensors that keep their random initialisation.
+        unused: Names of tensors in the file that the detector does not have.
     """
 
     source: str
@@ -46,29 +47,34 @@ class DetectorLoadSummary:
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} tensors from {self.source}"]
         if self.fresh:
-            parts.append(f"{len(self.fresh)} begin anew ({_rooms(self.fresh)})")
+            parts.append(f"{len(self.fresh)} are freshly initialised ({_modules(self.fresh)})")
         if self.unused:
-            parts.append(f"{len(self.unused)} of the file unused ({_rooms(self.unused)})")
+            parts.append(f"{len(self.unused)} of the file are unused ({_modules(self.unused)})")
         return "; ".join(parts)
 
 
-def _rooms(names: tuple[str, ...]) -> str:
-    """Names the modules, two levels deep, not each tensor."""
+def _modules(names: tuple[str, ...]) -> str:
+    """Returns the names of the modules of tensors, two levels deep."""
     return some(list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names)), 6)
 
 
 def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorLoadSummary:
     """Loads MODEL.WEIGHTS into a detector.
 
+    The weights may be those of a detector; if its number of classes differs, the layers that depend
+    on it are freshly initialised. Or they are those of a classifier for the bottom-up part: of
+    MODEL.ARCH in any known layout, or of a ResNet.
+
     Args:
-        model: to load into.
-        uri: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a file: a detector's weights (where the
-            classes differ, the layers that give them begin anew), or for the bottom-up part those
-            of the classifier MODEL.ARCH in any known layout, or of a ResNet.
-        cfg: the config that the detector was built of.
+        model: Detector to load into.
+        uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a path.
+        cfg: Config that the detector was built from.
+
+    Returns:
+        A summary of the loaded tensors.
 
     Raises:
-        FBNetError: the weights can't be had or read, or do not fit; the model is unchanged.
+        FBNetError: The weights cannot be downloaded or read, or do not fit. The model is unchanged.
     """
     tensors = _tensors(uri)
     if any(key.startswith("backbone.") and "bottom_up." in key for key in tensors):
@@ -76,10 +82,10 @@ def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorL
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     prefix = next(name for name, module in model.named_modules() if module is bottom_up) + "."
     if isinstance(bottom_up, FBNetBottomUp):
-        given = _fbnet_tensors(tensors, uri, cfg)
+        renamed = _fbnet_tensors(tensors, uri, cfg)
     else:
-        given = resnet_names(tensors)
-    return _load_bottom_up(model, prefix, given, uri)
+        renamed = resnet_names(tensors)
+    return _load_bottom_up(model, prefix, renamed, uri)
 
 
 def _tensors(uri: str) -> dict[str, Tensor]:
@@ -93,49 +99,52 @@ def _tensors(uri: str) -> dict[str, Tensor]:
 
 
 def _refuse_address(uri: str) -> None:
-    """A config, perhaps of others, may name files of the zoo and of detectron2, and no others.
+    """Refuses addresses other than those of detectron2, as the config may be untrusted.
 
-    detectron2 would keep those under the path that the address states, ``..`` included.
+    detectron2 stores a download under the path in its address, so ``..`` is refused, too.
     """
     if not uri.startswith(_DETECTRON2_SCHEME) or ".." in uri.split("/"):
         raise DownloadError(
-            f"MODEL.WEIGHTS {uri} is not fetched; allowed: {ZOO_SCHEME}NAME, "
-            f"{_DETECTRON2_SCHEME}PATH without '..'; download it and give the file"
+            f"MODEL.WEIGHTS {uri} is not downloaded; allowed: {ZOO_SCHEME}NAME, "
+            f"{_DETECTRON2_SCHEME}PATH without '..', or the path of a file"
         )
 
 
 def _downloaded(uri: str) -> Path:
-    """Fetches what detectron2 keeps, as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``."""
-    from detectron2.utils.file_io import PathManager
-
+    """Returns the local path of a file such as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``."""
     try:
         return Path(PathManager.get_local_path(uri))
-    except Exception as error:  # each handler of addresses raises its own
+    except Exception as error:  # handlers of addresses raise errors of any kind
         reason = " ".join(str(error).split())[:120]
         raise DownloadError(
-            f"cannot get {uri}: {reason}; download it elsewhere and give the file as MODEL.WEIGHTS"
+            f"cannot download {uri}: {reason}; download it elsewhere and set MODEL.WEIGHTS to the "
+            "path of the file"
         ) from error
 
 
 def _load_detector(model: nn.Module, tensors: dict[str, Tensor], uri: str) -> DetectorLoadSummary:
-    own = model.state_dict()
-    taken = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-    fresh = [key for key in own if key not in taken]
-    unused = [key for key in tensors if key not in taken]
+    state = model.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in state and state[k].shape == v.shape}
+    fresh = [key for key in state if key not in fitting]
+    unused = [key for key in tensors if key not in fitting]
     wrong = [k for k in (*fresh, *unused) if not k.startswith(_CLASS_LAYERS)]
-    wrong = [key for key in wrong if not key.endswith(_COUNTER)]  # frozen norms count nothing
+    wrong = [key for key in wrong if not key.endswith(_COUNTER)]  # frozen batch norms have none
     if wrong:
         raise LoadError(
-            f"{uri}: the weights are of another detector: {len(wrong)} tensors are missing, "
-            f"unknown or of another shape ({some(wrong, 3)}); use the config they were trained by"
+            f"{uri}: the weights belong to another detector: {len(wrong)} tensors are missing, "
+            f"unknown or of another shape ({some(wrong, 3)}); use the config of their training"
         )
-    model.load_state_dict(taken, strict=False)
-    return DetectorLoadSummary(uri, tuple(taken), tuple(fresh), tuple(unused))
+    model.load_state_dict(fitting, strict=False)
+    return DetectorLoadSummary(uri, tuple(fitting), tuple(fresh), tuple(unused))
 
 
 def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[str, Tensor]:
-    """Goes by the whole classifier, whose loading knows every layout and misses nothing."""
-    with torch.random.fork_rng(devices=[]):  # the classifier's random start is thrown away
+    """Returns the weights of an FBNet under the names of its backbone.
+
+    They are loaded into the whole classifier, because this detects their layout and checks that
+    they are complete.
+    """
+    with torch.random.fork_rng(devices=[]):  # its random initialisation is not used
         classifier = FBNetClassifier(table_from_config(cfg))
     load_state_dict(classifier, tensors, allow_new_head=True, source=uri)
     state = classifier.state_dict()
@@ -143,17 +152,17 @@ def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[s
 
 
 def _load_bottom_up(
-    model: nn.Module, prefix: str, given: dict[str, Tensor], uri: str
+    model: nn.Module, prefix: str, tensors: dict[str, Tensor], uri: str
 ) -> DetectorLoadSummary:
-    own = {k[len(prefix) :]: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-    taken = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    wrong = [k for k in own if k not in taken and not k.endswith(_CONSTANTS)]
+    state = {k[len(prefix) :]: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    fitting = {k: v for k, v in tensors.items() if k in state and state[k].shape == v.shape}
+    wrong = [k for k in state if k not in fitting and not k.endswith(_CONSTANTS)]
     if wrong:
         raise LoadError(
             f"{uri}: the weights do not fit the backbone: {len(wrong)} of its tensors are missing "
             f"or of another shape ({some(wrong, 3)}); use those of MODEL.ARCH or RESNETS.DEPTH"
         )
-    model.load_state_dict({prefix + key: value for key, value in taken.items()}, strict=False)
-    loaded = tuple(prefix + key for key in taken)
+    model.load_state_dict({prefix + key: value for key, value in fitting.items()}, strict=False)
+    loaded = tuple(prefix + key for key in fitting)
     fresh = tuple(key for key in model.state_dict() if key not in set(loaded))
-    return DetectorLoadSummary(uri, loaded, fresh, tuple(k for k in given if k not in taken))
+    return DetectorLoadSummary(uri, loaded, fresh, tuple(k for k in tensors if k not in fitting))

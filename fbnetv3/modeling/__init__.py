@@ -1,4 +1,4 @@
-"""Networks built from architecture tables. Needs torch, not detectron2."""
+"""Networks built from architecture tables, with torch and without detectron2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a network, without its head."""
+"""The backbone of a network: all its stages, without the head."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fbnetv3.modeling.registry import build_layer
 
 
 class FBNetBackbone(nn.Module):
-    """All layers of an architecture, one ``nn.Sequential`` a stage: ``stages[S][I]``.
+    """All layers of an architecture, as one ``nn.Sequential`` per stage: ``stages[S][I]``.
 
     Args:
-        arch: the table.
-        drop_path_rate: probability in training that the last layer's branch is dropped
-            (stochastic depth); it grows linearly over depth, from 0 at the first layer.
+        arch: Table of the network.
+        drop_path_rate: Probability that stochastic depth drops the residual branch of the last
+            layer in training. It grows linearly over depth, from 0 at the first layer.
     """
 
     def __init__(self, arch: Arch, drop_path_rate: float = 0.0) -> None:
@@ -36,11 +36,11 @@ class FBNetBackbone(nn.Module):
             yield x
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Returns the output of every stage, (N, stage_channels[i], h_i, w_i)."""
+        """Returns the outputs of all stages; output i is (N, stage_channels[i], h_i, w_i)."""
         return list(self._outputs(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to the last stage's output."""
+        """Returns the output (N, C, h, w) of the last stage for images (N, 3, H, W)."""
         for stage in self.stages:
             x = stage(x)
         return x

@@ -1,4 +1,16 @@
-"""The ops of the FBNet family as modules. Shapes are (N, C, H, W), memory channels_last."""
+"""The built-in ops as modules. Tensors are (N, C, H, W) in channels_last memory format.
+
+To add a built-in op, register its cost formula in ``arch/ops.py`` and its module here::
+
+    @register_module("convbn")
+    class ConvBNBlock(ConvBN):
+        def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+            c_in, c_out, k, s = layer.c_in, layer.c_out, layer.k, layer.s
+            super().__init__(c_in, c_out, k, s, layer.padding, act=layer.act)
+
+Rows of architecture tables may then use it: ``{stage: 1, op: convbn, k: 3, c: 16}``. Code outside
+of the package registers both at once with ``fbnetv3.modeling.register_op``.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +26,9 @@ from fbnetv3.modeling.registry import register_module
 
 
 class Hardswish(nn.Hardswish):
-    """x * relu6(x + 3) / 6; in place where nothing is to be differentiated.
+    """x * relu6(x + 3) / 6, computed in place if no gradient is needed.
 
-    Its gradient needs its input: in place, training would copy that first.
+    The gradient depends on the input, so computing in place in training would need a copy of it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,7 +36,7 @@ class Hardswish(nn.Hardswish):
 
 
 class SiLU(nn.SiLU):
-    """x * sigmoid(x); in place as :class:`Hardswish`."""
+    """x * sigmoid(x), computed in place if no gradient is needed."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x, inplace=not x.requires_grad)
@@ -41,7 +53,7 @@ GATES: dict[str, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoi
 
 
 class ConvBN(nn.Module):
-    """Conv, batch norm, and if wanted an activation: (N, c_in, H, W) to (N, c_out, h, w)."""
+    """Conv, batch norm and an optional activation: (N, c_in, H, W) to (N, c_out, h, w)."""
 
     def __init__(
         self,
@@ -64,9 +76,9 @@ class ConvBN(nn.Module):
 
 
 class VectorConv2d(nn.Conv2d):
-    """1x1 conv of vectors, (N, c_in, 1, 1) to (N, c_out, 1, 1), as a linear layer computes it.
+    """1x1 conv of (N, c_in, 1, 1) to (N, c_out, 1, 1), computed as a linear layer.
 
-    On CPU that takes a quarter of conv's time, and less for the last layer of FBNetV3.
+    On a CPU this takes at most a quarter of the time of the convolution.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
@@ -78,7 +90,7 @@ class VectorConv2d(nn.Conv2d):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by a gate computed from their means: (N, C, H, W) to the same."""
+    """Scales channels by gates computed from their means: (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, c: int, squeezed: int, act: str, gate: str) -> None:
         super().__init__()
@@ -93,9 +105,9 @@ class SqueezeExcite(nn.Module):
 
 
 class ChannelShuffle(nn.Module):
-    """Mixes the channels of groups: (N, groups * C, H, W) to the same.
+    """Interleaves the channels of groups: (N, groups * C, H, W) to (N, groups * C, H, W).
 
-    Unlike ``nn.ChannelShuffle`` it keeps channels_last, and exports to ONNX.
+    Unlike ``nn.ChannelShuffle`` it keeps the channels_last format and can be exported to ONNX.
     """
 
     def __init__(self, groups: int) -> None:
@@ -112,7 +124,7 @@ def _drop(rate: float) -> nn.Module:
 
 
 def _expand(layer: Layer, groups: int = 1) -> nn.Module:
-    """The 1x1 conv to the middle channels; nothing where there are as many already."""
+    """Returns the 1x1 conv to the middle channels, or an identity if there are as many already."""
     if layer.mid == layer.c_in:
         return nn.Identity()
     bias = layer.options["conv_bias"]
@@ -121,7 +133,7 @@ def _expand(layer: Layer, groups: int = 1) -> nn.Module:
 
 @register_module("conv")
 class ConvBlock(ConvBN):
-    """Conv with bias, batch norm, activation."""
+    """Convolution with bias, batch norm and activation: (N, c_in, H, W) to (N, c_out, h, w)."""
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__(
@@ -137,7 +149,11 @@ class ConvBlock(ConvBN):
 
 @register_module("mbconv")
 class MBConv(nn.Module):
-    """Inverted residual with squeeze-and-excitation: expand, depthwise, SE, project, shortcut."""
+    """Inverted residual: (N, c_in, H, W) to (N, c_out, h, w).
+
+    It consists of an expansion, a depthwise conv, an optional squeeze-and-excitation and a
+    projection, with an identity shortcut at stride 1 if ``c_in`` is ``c_out``.
+    """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -166,7 +182,7 @@ def _squeeze_excite(layer: Layer) -> nn.Module:
 
 @register_module("skip")
 class Skip(nn.Module):
-    """Identity; 1x1 conv, batch norm and activation where channels or stride change."""
+    """Identity, or a 1x1 conv with batch norm and activation if channels or stride change."""
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -182,7 +198,7 @@ class Skip(nn.Module):
 
 
 class PointwiseAct(nn.Module):
-    """1x1 conv without batch norm, then an activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
+    """1x1 conv without batch norm and an activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
 
     def __init__(self, c_in: int, c_out: int, bias: bool, act: str) -> None:
         super().__init__()
@@ -195,7 +211,10 @@ class PointwiseAct(nn.Module):
 
 @register_module("mbpool")
 class MBPool(nn.Module):
-    """The efficient last stage of MobileNetV3: (N, c_in, H, W) to (N, c_out, 1, 1)."""
+    """MobileNetV3's efficient last stage: (N, c_in, H, W) to (N, c_out, 1, 1).
+
+    It consists of an expansion, a global average pool, and a 1x1 conv without batch norm.
+    """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__()

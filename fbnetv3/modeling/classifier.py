@@ -1,4 +1,4 @@
-"""A backbone with a classifier, and ``build_model`` which makes one by name."""
+"""Classifiers, and ``build_model``, which builds one by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fbnetv3.modeling.init import init_weights
 
 
 class ClassifierHead(nn.Module):
-    """Global average pool, dropout, linear: (N, C, h, w) to logits (N, classes)."""
+    """Global average pool, dropout and a linear layer: (N, C, h, w) to logits (N, classes)."""
 
     def __init__(self, c_in: int, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -28,17 +28,18 @@ class ClassifierHead(nn.Module):
 
 
 class FBNetClassifier(nn.Module):
-    """A network of the FBNet family.
+    """A classifier of the FBNet family, with freshly initialised weights.
 
     Args:
-        arch: the table; its ``num_classes`` is the number of logits.
-        drop_rate: dropout before the classifier, in [0, 1).
-        drop_path_rate: stochastic depth of the last block, linear over depth, in [0, 1).
+        arch: Table of the network. Its ``num_classes`` is the number of logits.
+        drop_rate: Dropout rate before the linear layer, in [0, 1).
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
+            blocks grows linearly over depth.
 
     Attributes:
-        arch: the table it was built from.
-        backbone: :class:`FBNetBackbone`.
-        head: :class:`ClassifierHead`; its linear layer is ``head.fc``.
+        arch: Table that the network was built from.
+        backbone: All stages, a :class:`FBNetBackbone`.
+        head: Pooling and classifier, a :class:`ClassifierHead`. Its linear layer is ``head.fc``.
     """
 
     def __init__(self, arch: Arch, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
@@ -57,24 +58,24 @@ class FBNetClassifier(nn.Module):
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Pixels of input per pixel of each stage's output; None after a global pool."""
+        """Input pixels per output pixel of each stage; None from a global pool on."""
         return self.backbone.stage_strides
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to the last stage's output (N, C, h, w)."""
-        return self.backbone(x)
-
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Returns the output of every stage, in order."""
+        """Returns the outputs of all stages, in order, for images (N, 3, H, W)."""
         return self.backbone.forward_stages(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to logits (N, classes)."""
+        """Returns the logits (N, classes) of images (N, 3, H, W)."""
         return self.head(self.backbone(x))
 
 
 def check_rate(key: str, value: float) -> None:
-    """Raises an ArchError unless ``value`` is a rate in [0, 1)."""
+    """Checks that a rate is in [0, 1).
+
+    Raises:
+        ArchError: The value is outside of this range.
+    """
     if not 0 <= value < 1:
         raise ArchError("not allowed", key=key, value=value, allowed="a number in [0, 1)")
 
@@ -90,19 +91,21 @@ def build_model(
     ``fbnetv3.build_model`` does the same and also loads weights of the zoo.
 
     Args:
-        name_or_arch: An architecture, the name of one (``fbnetv3_a``), or a network of another
-            library: ``torchvision/NAME``, ``timm/NAME`` (see ``arch/library_names.py``).
-        num_classes: Number of logits, at least 1. None takes the architecture's own number, and
+        name_or_arch: An architecture, the name of one (``fbnetv3_a``), the path of its yaml file,
+            or a network of another library, ``torchvision/NAME`` or ``timm/NAME`` (see
+            ``arch/library_names.py``).
+        num_classes: Number of logits, at least 1. None takes the number of the architecture, or
             1000 for a network of another library.
-        drop_rate: Dropout rate before the classifier, in [0, 1). It replaces torchvision's own
-            default as well: ``torchvision/alexnet`` has no dropout unless it is given.
-        drop_path_rate: Stochastic depth of the last block, linear over depth, in [0, 1).
+        drop_rate: Dropout rate before the classifier, in [0, 1). It also replaces the default of
+            torchvision: ``torchvision/alexnet`` has no dropout unless a rate is given.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
+            blocks grows linearly over depth.
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.
 
     Raises:
-        ArchError: An unknown name, or an argument outside of its range.
+        ArchError: The name is unknown, or an argument is outside of its range.
     """
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
         count = imagenet.NUM_CLASSES if num_classes is None else num_classes
@@ -115,23 +118,24 @@ def build_model(
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    """Gives a model a new, freshly initialised classifier, in place.
+    """Replaces the classifier of a model, in place, by a freshly initialised one.
 
     Args:
-        model: from :func:`build_model`.
-        num_classes: its outputs.
+        model: A model from :func:`build_model`.
+        num_classes: Number of logits of the new classifier.
 
     Returns:
         The same model.
 
     Raises:
-        ArchError: the model has no classifier known here.
+        ArchError: The number of classes is not allowed.
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)
     model.arch = with_num_classes(model.arch, num_classes)
-    old = model.head.fc
-    new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-    init_weights(new)
-    model.head.fc = new
+    fc = model.head.fc
+    model.head.fc = nn.Linear(
+        fc.in_features, num_classes, device=fc.weight.device, dtype=fc.weight.dtype
+    )
+    init_weights(model.head.fc)
     return model

@@ -1,8 +1,8 @@
-"""The inference form of a model: batch norm folded, channels_last, small slices, compiled at will.
+"""The inference form of a model: folded batch norms, channels_last, small slices, compilation.
 
-Where the time goes on a CPU: batch norm and the NCHW layout cost a third, and large batches
-another fifth, because activations of tens of MB leave the caches and are given back to the
-operating system after each layer. So :class:`DeployedModel` walks through a batch in slices.
+On a CPU, batch norms and the NCHW layout take a third of the time. Large batches cost another
+fifth, because activations of tens of MB do not fit into the caches and their memory is returned to
+the operating system after each layer. :class:`DeployedModel` therefore processes a batch in slices.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.modeling.folding import fold_batch_norm
 from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
 
-# Pixels of input per thread in one slice of a batch: 4 images of 248 px. Measured on fbnetv3_b
-# at 248 px: 2 to 8 images are within 10% of the best, 1 and 16 are 30% and 15% slower.
+# Input pixels per thread in one slice of a batch: 4 images of 248 px. On fbnetv3_b at 248 px,
+# slices of 2 to 8 images are within 10% of the best; 1 and 16 are 30% and 15% slower.
 SLICE_PIXELS = 1 << 18
-# Largest |difference| of a compiled and the eager form, relative to the mean |output|.
+# Largest allowed |difference| between compiled and eager outputs, relative to the mean |output|.
 TOLERANCE = 1e-4
 
 _log = logging.getLogger(__name__)
 
 
 class DeployError(FBNetError):
-    """A model can't be brought into its inference form."""
+    """A model cannot be converted into its inference form."""
 
 
 class DeployedModel(nn.Module):
-    """A folded model in eval mode that takes images (N, 3, H, W) and returns what it returned.
+    """The inference form of a model, with the same inputs (N, 3, H, W) and outputs.
 
-    Images of a batch are treated independently of each other, in slices of some
-    ``SLICE_PIXELS`` per thread on CPU.
+    On a CPU a batch is processed in slices of about ``SLICE_PIXELS`` pixels per thread, so the
+    output for an image must not depend on the other images of the batch.
 
     Attributes:
-        model: the folded network; its other methods are there.
-        runtime: ``eager``, ``onnxruntime`` or ``inductor``: what the next call uses.
+        model: The folded network in eval mode.
+        runtime: Runtime of the next call: ``eager``, ``onnxruntime`` or ``inductor``.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime] = ()) -> None:
@@ -56,18 +56,18 @@ class DeployedModel(nn.Module):
         return "eager" if self._compiled is None else self._compiled.name
 
     def train(self, mode: bool = True) -> DeployedModel:
-        """Refuses training mode: there is no batch norm left, and no gradient.
+        """Keeps evaluation mode; training mode is refused, as there are no batch norms left.
 
         Raises:
-            DeployError: ``mode`` is true.
+            DeployError: ``mode`` is True.
         """
         if mode:
-            raise DeployError("a deployed model cannot be trained; train the one it was made of")
+            raise DeployError("a deployed model cannot be trained; train the original model")
         super().train(False)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to the model's output, (N, classes)."""
+        """Returns the output (N, classes) of the model for images (N, 3, H, W)."""
         if images.dim() != 4:
             return self._run(images)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -89,9 +89,9 @@ def _num_slices(images: Tensor) -> int:
 
 
 class _Compiled:
-    """Compiles at the first call and checks each new shape once.
+    """A model that is compiled at its first call; the output of each new shape is checked once.
 
-    Where a runtime fails, the next one gets its turn, and after the last the eager model.
+    If a runtime fails, the next one is tried, and after the last one the eager model is used.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime]) -> None:
@@ -107,7 +107,7 @@ class _Compiled:
     def __call__(self, images: Tensor) -> Any:
         if self._run is not None and images.shape in self._checked:
             return self._run(images)
-        # An error of the model itself is raised here, as it would be uncompiled.
+        # If the model itself raises an error, it is raised here, as without compilation.
         expected = self._model(images)
         while self._runtimes and not self._works(images, expected):
             self._run = None
@@ -116,7 +116,7 @@ class _Compiled:
         return expected
 
     def _works(self, images: Tensor, expected: Any) -> bool:
-        """Whether the present runtime gives the eager model's output; warns if it does not."""
+        """Returns whether the runtime reproduces the eager output; logs a warning if not."""
         try:
             if self._run is None:
                 self._run = self._runtimes[0].build(self._model, images)
@@ -126,7 +126,7 @@ class _Compiled:
         if problem:
             following = [*(runtime.name for runtime in self._runtimes[1:]), "eager"][0]
             _log.warning(
-                "deploy(compile=True): %s does not run this model (%s); now %s",
+                "deploy(compile=True): %s cannot run this model (%s); using %s instead",
                 self.name,
                 problem,
                 following,
@@ -136,39 +136,39 @@ class _Compiled:
         return True
 
 
-def _difference(found: Any, expected: Any) -> str:
-    """Returns what is wrong with ``found``, or an empty text."""
-    if not isinstance(expected, Tensor) or not isinstance(found, Tensor):
-        return "its output is not one tensor"
-    if found.shape != expected.shape:
-        return f"output of shape {tuple(found.shape)} for {tuple(expected.shape)}"
-    worst = (found - expected).abs().max() / expected.abs().mean()
-    return f"output differs by {float(worst):.1e}" if worst > TOLERANCE else ""
+def _difference(output: Any, expected: Any) -> str:
+    """Returns how an output differs from the expected one; an empty string if it does not."""
+    if not isinstance(expected, Tensor) or not isinstance(output, Tensor):
+        return "its output is not a single tensor"
+    if output.shape != expected.shape:
+        return f"its output has shape {tuple(output.shape)} instead of {tuple(expected.shape)}"
+    worst = (output - expected).abs().max() / expected.abs().mean()
+    return f"its output differs by {float(worst):.1e}" if worst > TOLERANCE else ""
 
 
 def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
-    """Makes the inference form of a classifier: same outputs, faster. ``model`` is not changed.
+    """Returns the inference form of a model, which computes the same outputs faster.
 
-    Batch norm is folded into convolutions, weights are laid out channels_last and need no
-    gradient, dropout and stochastic depth are off. An op of your own is kept as it is where its
-    ``forward`` can't be traced.
+    Batch norms are folded into convolutions, weights are in channels_last memory format and need
+    no gradient, and dropout and stochastic depth are off. A custom op whose ``forward`` cannot be
+    traced is kept unchanged. ``model`` itself is not modified.
 
     Args:
-        model: from :func:`fbnetv3.build_model`, or any network that maps one batch of images to
-            one tensor, image by image. Its training or eval mode does not matter.
-        compile: whether to compile with ONNX Runtime if it is installed and the model is float32
-            on CPU, else with torch's inductor and frozen weights. It happens at the first call
-            (seconds, with inductor up to a minute) and needs no input shape before; ONNX Runtime
-            compiles again for each resolution, inductor for each batch size too. The first call
-            with a shape is checked against the uncompiled form. Where no runtime is at hand, or
-            it fails, one warning says so and the uncompiled form runs. The number of threads is
-            torch's at the first call.
+        model: A model from :func:`fbnetv3.build_model`, or any network that maps a batch of images
+            to one tensor, each image independently. It may be in training or eval mode.
+        compile: Whether to compile the model: with ONNX Runtime if it is installed and the model is
+            float32 on CPU, otherwise with torch's inductor and frozen weights. Compilation happens
+            at the first call and takes seconds, or up to a minute with inductor. ONNX Runtime
+            compiles again for each resolution, inductor for each resolution and batch size. The
+            first output for a shape is compared with the uncompiled model. If no runtime is
+            available or it fails, a warning is logged and the uncompiled model runs. The number
+            of threads is that of torch at the first call.
 
     Returns:
         A :class:`DeployedModel` in eval mode on the model's device.
 
     Raises:
-        DeployError: the model is wrapped, scripted, compiled or deployed already, has no weights
+        DeployError: The model is wrapped, scripted, compiled or already deployed, has no weights
             yet, or has a batch norm without running statistics.
     """
     _check(model)
@@ -188,15 +188,19 @@ def _usable_runtimes(model: nn.Module) -> list[Runtime]:
 
 
 def _check(model: nn.Module) -> None:
-    """Raises a DeployError for what can't be folded, or would give other outputs then."""
+    """Checks that a model can be folded without changing its outputs.
+
+    Raises:
+        DeployError: It cannot; the message names the reason.
+    """
     if not isinstance(model, nn.Module):
         raise DeployError(f"deploy takes an nn.Module, not {type(model).__name__}")
     if isinstance(model, DeployedModel):
-        raise DeployError("the model is deployed already; use it as it is")
+        raise DeployError("the model is already deployed; use it as it is")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise DeployError(f"the model is wrapped in {type(model).__name__}; pass model.module")
     if isinstance(model, torch.jit.ScriptModule) or "_orig_mod" in model._modules:
-        raise DeployError("the model is scripted or compiled; pass the one it was made of")
+        raise DeployError("the model is scripted or compiled; pass the original model")
     _check_tensors(model)
 
 
@@ -204,7 +208,7 @@ def _check_tensors(model: nn.Module) -> None:
     tensors = (*model.named_parameters(), *model.named_buffers())
     for name, tensor in tensors:
         if is_lazy(tensor) or tensor.is_meta:
-            raise DeployError(f"{name} has no values yet; load weights before deploy")
+            raise DeployError(f"{name} has no values yet; load weights before calling deploy")
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise DeployError(

@@ -1,4 +1,4 @@
-"""Folds batch norm into the convolution before it, wherever a model does one after the other."""
+"""Folding of batch norms into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class _ChildrenAsLeaves(fx.Tracer):
-    """Records what one module's ``forward`` does with its submodules, without entering them."""
+    """A tracer that records the calls of a module's children without tracing into them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
 def fold_batch_norm(model: nn.Module) -> int:
-    """Folds, in place, every batch norm whose only input is a convolution's only use.
+    """Folds, in place, every batch norm that is the only consumer of a convolution's output.
 
-    Every module is traced on its own with its submodules as leaves, so an op that cannot be
-    traced stays as it is and hinders no other. A folded batch norm becomes ``nn.Identity``; all
-    other modules, their names and their methods remain.
+    Each module is traced separately with its submodules as leaves, so an op that cannot be traced
+    is left unchanged and does not affect the others. A folded batch norm becomes ``nn.Identity``;
+    all other modules keep their names and methods.
 
     Args:
-        model: in eval mode.
+        model: A model in eval mode.
 
     Returns:
-        The number of batch norms folded.
+        The number of folded batch norms.
     """
     owners = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     folded = 0
@@ -46,7 +46,7 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 
 def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
-    """Returns (conv, bn) of each call ``bn(conv(...))`` in ``parent.forward``, as target names."""
+    """Returns the names (conv, bn) of each call ``bn(conv(...))`` in ``parent.forward``."""
     graph = _trace(parent) if any(isinstance(m, _BatchNorm) for m in parent.modules()) else None
     if graph is None:
         return []
@@ -60,15 +60,15 @@ def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
 
 
 def _trace(module: nn.Module) -> fx.Graph | None:
-    """Returns the module's graph; None where ``forward`` can't be followed symbolically."""
+    """Returns the graph of a module, or None if its ``forward`` cannot be traced symbolically."""
     try:
         return _ChildrenAsLeaves().trace(module)
-    except Exception:  # whatever a user's forward raises on symbolic tensors
+    except Exception:  # a user's forward may raise anything when it is given symbolic tensors
         return None
 
 
 def _only_input(node: fx.Node) -> Any:
-    """Returns the module call whose output goes to ``node`` and nowhere else, or None."""
+    """Returns the module call whose output is used by ``node`` alone, or None."""
     if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
@@ -77,7 +77,7 @@ def _only_input(node: fx.Node) -> Any:
 
 def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[int]) -> bool:
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
-    # subclasses of a conv may pad or scale in their own way
+    # A subclass of a convolution may compute something else.
     if type(conv) not in _CONVS or not isinstance(bn, _BatchNorm):
         return False
     shared = owners[id(conv)] > 1 or owners[id(bn)] > 1
@@ -87,7 +87,10 @@ def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[i
 
 @torch.no_grad()
 def _is_plain(bn: _BatchNorm) -> bool:
-    """Whether it only normalises: a subclass may have an activation inside, so it is asked."""
+    """Returns whether the module only normalises; a subclass may contain an activation, too.
+
+    A subclass is compared with the formula of batch norm on test inputs.
+    """
     if bn.running_mean is None or bn.running_var is None:
         return False
     if type(bn) is nn.BatchNorm2d:
@@ -98,15 +101,15 @@ def _is_plain(bn: _BatchNorm) -> bool:
         x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps
     )
     try:
-        found = bn(x)
-    except Exception:  # another number of dimensions, a GPU-only kernel: leave it alone
+        output = bn(x)
+    except Exception:  # it takes another number of dimensions, or runs on a GPU only
         return False
-    return isinstance(found, Tensor) and torch.allclose(found, plain, rtol=1e-5, atol=1e-6)
+    return isinstance(output, Tensor) and torch.allclose(output, plain, rtol=1e-5, atol=1e-6)
 
 
 def _fold(parent: nn.Module, conv_name: str, bn_name: str) -> None:
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
-    assert isinstance(conv, _CONVS)  # _can_fold looked
+    assert isinstance(conv, _CONVS)  # ensured by _can_fold
     assert isinstance(bn, _BatchNorm)
     _replace(parent, conv_name, fuse_conv_bn_eval(conv, bn))
     _replace(parent, bn_name, nn.Identity())

@@ -1,4 +1,4 @@
-"""How weights begin, as MobileNets and EfficientNets do."""
+"""Weight initialisation, as for MobileNets and EfficientNets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fbnetv3.modeling.blocks import MBConv
 def init_weights(module: nn.Module) -> None:
     """Initialises every conv, norm and linear layer inside ``module``.
 
-    Inverted residuals with a shortcut begin as the identity: the last batch norm of their other
-    branch has weight 0 (Goyal et al., 2017, section 5.1), which lets short trainings learn faster.
+    Inverted residuals with a shortcut start as the identity: the last batch norm of their residual
+    branch has weight 0 (Goyal et al., 2017, section 5.1). Short trainings then learn faster.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

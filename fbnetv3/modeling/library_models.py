@@ -1,4 +1,4 @@
-"""Classifiers of other libraries behind ``build_model("LIBRARY/NAME")``."""
+"""Classifiers of other libraries, for ``build_model("LIBRARY/NAME")``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fbnetv3.arch.table import SCALARS
 from fbnetv3.errors import first_line
 from fbnetv3.modeling import timm_models, torchvision_models
 
-_SIDE = 64  # of the image that shows which modules halve it for the second time
+_SIDE = 64  # side of the image that is used to find the second halving of the resolution
 
 Build = Callable[[str, int, float, float, dict[str, Any]], nn.Module]
 _LIBRARIES: dict[str, Build] = {
@@ -24,30 +24,32 @@ _LIBRARIES: dict[str, Build] = {
 
 
 def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) -> nn.Module:
-    """Makes a library's classifier in channels_last memory format.
+    """Returns a classifier of another library, in channels_last memory format.
 
     Args:
-        text: see ``arch/library_names.py``.
-        num_classes: outputs.
-        drop_rate, drop_path_rate: in [0, 1); above 0 only where the network has such a rate.
+        text: Name of the network, ``LIBRARY/NAME?KEY=VALUE&...`` (see ``arch/library_names.py``).
+        num_classes: Number of logits.
+        drop_rate: Dropout rate in [0, 1); must be 0 if the network has no dropout.
+        drop_path_rate: Rate of stochastic depth in [0, 1); must be 0 if the network has none.
 
     Raises:
-        ArchError: there is no such network, or it does not take an argument.
+        ArchError: The network is unknown, does not take an argument, or an argument is not
+            allowed.
     """
-    found = parse(text)
+    parsed = parse(text)
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     for key, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
         if not 0 <= rate < 1:
             _refuse("not allowed", key, rate, "a number in [0, 1)")
-    make = _LIBRARIES[found.library]
-    model = make(found.name, num_classes, drop_rate, drop_path_rate, found.arguments)
-    if found.low_resolution:
+    make = _LIBRARIES[parsed.library]
+    model = make(parsed.name, num_classes, drop_rate, drop_path_rate, parsed.arguments)
+    if parsed.low_resolution:
         _keep_resolution(model, text)
     return model.to(memory_format=torch.channels_last)
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    """Replaces the last linear layer (or SqueezeNet's last conv) by a new one, in place."""
+    """Replaces the last linear layer or 1x1 conv (SqueezeNet) of a model by a new one, in place."""
     named = dict(model.named_modules())
     kinds = (nn.Linear, nn.Conv2d)
     path, old = [(n, m) for n, m in named.items() if isinstance(m, kinds)][-1]
@@ -66,13 +68,13 @@ def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:
 
 
 def _keep_resolution(model: nn.Module, text: str) -> None:
-    """Gives stride 1 to what halves the image for the second time, as ``low_resolution`` does.
+    """Sets the second stride of 2 of a network to 1, like ``arch.low_resolution``.
 
-    These are all convolutions and poolings of stride 2 that see the image at half its side: one,
-    or the branches of one block.
+    The modules with this stride are all convolutions and poolings of stride 2 whose input has half
+    the side of the image: a single one, or the branches of one block.
 
     Raises:
-        ArchError: there is none, or the network can't take small images.
+        ArchError: The network has no such module, or cannot process small images.
     """
     seen: list[tuple[int, Any]] = []
     strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]
@@ -86,7 +88,7 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
             model.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
-        problem = f"{text}: the network does not take images of {_SIDE} pixels ({reason})"
+        problem = f"{text}: the network cannot process images of {_SIDE} pixels ({reason})"
         _refuse(problem, FORM, True, "False")
     finally:
         model.train(mode)
@@ -94,7 +96,7 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
             hook.remove()
     sides = sorted({side for side, _ in seen}, reverse=True)
     if len(sides) < 2:
-        _refuse(f"{text}: nothing halves the image for the second time", FORM, True, "False")
+        _refuse(f"{text}: the network does not halve the image twice", FORM, True, "False")
     for side, module in seen:
         if side == sides[1]:
             module.stride = 1 if module.stride == 2 else (1, 1)

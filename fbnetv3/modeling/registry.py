@@ -1,4 +1,9 @@
-"""Modules of the ops, by the names that tables use."""
+"""The registry of op modules, by the names that architecture tables use.
+
+To add an op from outside of the package, decorate its module class with :func:`register_op`, whose
+docstring has an example. Built-in ops are in ``blocks.py``, their cost formulas in
+``arch/ops.py``.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +17,21 @@ from fbnetv3.arch.ops import CostFormula
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 
-# Modules of the ops. A registered class is called as ``cls(layer, drop_path)`` with a
-# fbnetv3.arch.Layer and the drop rate of its shortcut (an op without one ignores it), and maps a
-# tensor (N, layer.c_in, H, W) to (N, layer.c_out, h, w).
 MODULES: dict[str, type[nn.Module]] = {}
+"""Module class of each op. It is called as ``cls(layer, drop_path)`` with a
+:class:`fbnetv3.arch.Layer` and the drop rate of its residual branch (ignored by an op without one),
+and maps a tensor (N, layer.c_in, H, W) to (N, layer.c_out, h, w)."""
 
 
 def register_module(name: str) -> Callable[[ModuleClass], ModuleClass]:
-    """Registers the module of an op whose cost formula is known. See :data:`MODULES`."""
+    """Returns a decorator that registers the module class of an op, as described for ``MODULES``.
+
+    The cost formula of the op is registered separately, by :func:`fbnetv3.arch.register_cost`.
+    """
 
     def register(cls: ModuleClass) -> ModuleClass:
         if MODULES.setdefault(name, cls) is not cls:
-            raise ArchError("this op has a module already", key="op", value=name)
+            raise ArchError("another module is registered for this op", key="op", value=name)
         return cls
 
     return register
@@ -36,22 +44,22 @@ def register_op(
     keys: Iterable[str] | Mapping[str, Any] = (),
     pools: bool = False,
 ) -> Callable[[ModuleClass], ModuleClass]:
-    """Registers a module class as an op, together with what it costs.
+    """Returns a decorator that registers a module class as an op, together with its cost formula.
 
     Args:
-        name: the op's name in tables.
-        cost: ``formula(layer, size) -> (Cost, output size)``; plain arithmetic, so that it
-            takes ints and arrays. See :func:`fbnetv3.arch.register_cost`.
-        keys: the keys that its rows take beside ``stage, c, n, s``: known ones by name
-            (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to the
-            default of a key of its own, which the module finds in ``layer.options``.
-        pools: whether its output is 1 x 1 for every input.
+        name: Name of the op in tables.
+        cost: Function ``formula(layer, size) -> (Cost, output size)``, written in plain arithmetic
+            so that it works for ints and arrays; see :func:`fbnetv3.arch.register_cost`.
+        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``: the names of known
+            keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to
+            the default value of a new key. The module reads new keys from ``layer.options``.
+        pools: Whether the output of the op is 1 x 1 for every input.
 
     Returns:
         A decorator for a class that is called as ``cls(layer, drop_path)``.
 
     Raises:
-        ArchError: the name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown.
 
     Example:
         >>> def price(layer, size):
@@ -69,14 +77,15 @@ def register_op(
 
 
 def build_layer(layer: Layer, drop_path: float = 0.0) -> nn.Module:
-    """Makes the module of one layer.
+    """Returns the module of a layer.
 
     Args:
-        layer: what to build.
-        drop_path: probability of dropping its branch in training, for a layer with a shortcut.
+        layer: Layer to build.
+        drop_path: Probability that its residual branch is dropped in training; ignored by a layer
+            without shortcut.
 
     Raises:
-        ArchError: its op has a cost formula but no module.
+        ArchError: The op of the layer has a cost formula but no module.
     """
     if layer.op not in MODULES:
         allowed = ", ".join(MODULES)

@@ -1,8 +1,8 @@
-"""Runtimes that compile a frozen model for inference: ONNX Runtime, or torch's inductor.
+"""Runtimes that compile a frozen model for inference: ONNX Runtime and torch's inductor.
 
-Measured on fbnetv3_b at 248 px, one thread (see ``tools/benchmark.py``): ONNX Runtime keeps
-activations in blocks of channels between layers and starts in seconds, inductor calls the same
-kernels as eager torch and compiles for a quarter of a minute.
+For fbnetv3_b at 248 px on one thread (``tools/benchmark.py``), ONNX Runtime compiles in seconds and
+keeps activations in a blocked channel layout between layers. Inductor compiles in a quarter of a
+minute and calls the same convolution kernels as eager torch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Runner = Callable[[Tensor], Any]
 
 @dataclass(frozen=True)
 class Runtime:
-    """A way to compile.
+    """A compiler for models.
 
     Attributes:
-        name: as ``DeployedModel.runtime`` shows it.
-        lacks: given the model, what is missing to use it; empty if nothing is.
-        build: compiles the model, with a first input for tracing.
+        name: Name of the runtime, as in ``DeployedModel.runtime``.
+        lacks: Function of the model that describes what is missing to use the runtime with it; an
+            empty string if nothing is.
+        build: Function of the model and an example input that compiles the model.
     """
 
     name: str
@@ -41,13 +42,13 @@ class Runtime:
 def _onnxruntime_lacks(model: nn.Module) -> str:
     missing = [n for n in ("onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed"
+        return f"{' and '.join(missing)} not installed: pip install 'fbnetv3[export]'"
     kinds = {(p.device.type, p.dtype) for p in model.parameters()}
-    return "" if kinds <= {("cpu", torch.float32)} else "onnxruntime runs float32 on CPU only"
+    return "" if kinds <= {("cpu", torch.float32)} else "onnxruntime runs only float32 on CPU"
 
 
 def _onnxruntime(model: nn.Module, example: Tensor) -> Runner:
-    """Traces once for each resolution; the batch size stays free."""
+    """Returns a runner that compiles the model once for each resolution, for any batch size."""
     sessions = {example.shape[1:]: _session(model, example)}
 
     def run(images: Tensor) -> Tensor:
@@ -61,23 +62,23 @@ def _onnxruntime(model: nn.Module, example: Tensor) -> Runner:
 
 
 def _session(model: nn.Module, example: Tensor) -> Any:
-    """Returns an ``onnxruntime.InferenceSession`` with as many threads as torch has."""
+    """Returns an ``onnxruntime.InferenceSession`` with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     providers = ["CPUExecutionProvider"]
     return onnxruntime.InferenceSession(_to_onnx(model, example), options, providers=providers)
 
 
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
-    """Returns the model in ONNX, by the exporter that traces.
+    """Returns the model in ONNX format, from the exporter that traces the model.
 
-    The newer one takes half a minute for fbnetv3_b, this one a second.
+    The newer exporter takes half a minute for fbnetv3_b, this one a second.
     """
-    buffer: Any = io.BytesIO()  # takes files as well as paths, says its documentation
-    with warnings.catch_warnings():  # deprecated, says torch
+    buffer: Any = io.BytesIO()  # allowed by the documentation, but not by the type hints
+    with warnings.catch_warnings():  # this exporter is deprecated
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
@@ -93,16 +94,15 @@ def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
 
 def _inductor_lacks(model: nn.Module) -> str:
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    found = shutil.which(compiler) is not None
-    return "" if found else f"there is no C++ compiler ({compiler})"
+    return "" if shutil.which(compiler) else f"no C++ compiler is installed ({compiler})"
 
 
 def _inductor(model: nn.Module, example: Tensor) -> Runner:
-    """Compiles again for each shape: frozen weights are laid out for it."""
+    """Returns a runner that compiles the model for each shape, which sets the layout of weights."""
     compiled = torch.compile(model, dynamic=False, options={"freezing": True})
 
     def run(images: Tensor) -> Any:
-        with torch.no_grad():  # inductor freezes weights only then
+        with torch.no_grad():  # inductor freezes weights only without gradients
             return compiled(images)
 
     return run

@@ -1,4 +1,4 @@
-"""timm's classifiers, for ``build_model("timm/NAME")``; needs the extra ``timm``."""
+"""timm's classifiers, for ``build_model("timm/NAME")``; they need the extra ``timm``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import nn
 from fbnetv3.arch import ArchError
 from fbnetv3.errors import did_you_mean
 
-# what the builders of timm take and build_model gives, or does not give: no files, no downloads
-_OWN = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
+# Arguments of timm's builders that a name cannot set: those that build_model sets itself, and
+# those for downloads and export.
+_RESERVED = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
 _NOT_TAKEN = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
@@ -22,29 +23,27 @@ def build(
     drop_path_rate: float,
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """Makes a timm classifier without weights.
+    """Returns a timm classifier with freshly initialised weights.
+
+    Args:
+        name: Name of the network in timm.
+        num_classes: Number of logits.
+        drop_rate: Dropout rate in [0, 1).
+        drop_path_rate: Rate of stochastic depth in [0, 1).
+        arguments: Further arguments of timm's builder.
 
     Raises:
-        ArchError: timm is not installed, the name is unknown, or the network has no such argument
-            or rate.
+        ArchError: timm is not installed, the name is unknown, or the network does not take an
+            argument or rate.
     """
     timm = _timm(name)
-    known = timm.list_models()
-    if name not in known:
-        problem = f"unknown timm model{did_you_mean(name, known)}"
-        raise ArchError(problem, key="name", value=name, allowed="what timm.list_models() lists")
-    for key in arguments:
-        if key in _OWN:
-            raise ArchError(
-                f"timm/{name} is not given this argument by its name",
-                key=key,
-                value=arguments[key],
-                allowed="another argument",
-            )
+    _check(name, timm.list_models(), arguments)
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     given = arguments | {key: rate for key, rate in rates.items() if rate}
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=num_classes, **given)
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, **given
+        )
     except TypeError as error:
         match = _NOT_TAKEN.search(str(error))
         if match is None or match[1] not in given:
@@ -53,8 +52,22 @@ def build(
         problem = f"timm/{name} has no such {'rate' if key in rates else 'argument'}"
         allowed = "0" if key in rates else "an argument of its class in timm"
         raise ArchError(problem, key=key, value=given[key], allowed=allowed) from error
-    found: nn.Module = model
-    return found
+    return model
+
+
+def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
+    """Checks that timm knows the network, and that its name sets no reserved argument."""
+    if name not in known:
+        problem = f"unknown timm model{did_you_mean(name, known)}"
+        raise ArchError(problem, key="name", value=name, allowed="a name in timm.list_models()")
+    for key in arguments:
+        if key in _RESERVED:
+            raise ArchError(
+                f"timm/{name}: the name of a network cannot set this argument",
+                key=key,
+                value=arguments[key],
+                allowed="another argument",
+            )
 
 
 def _timm(name: str) -> Any:
@@ -65,6 +78,6 @@ def _timm(name: str) -> Any:
             f"timm/{name} needs timm, which is not installed",
             key="name",
             value=f"timm/{name}",
-            allowed="timm's networks after: pip install 'fbnetv3[timm]'",
+            allowed="names of timm after pip install 'fbnetv3[timm]'",
         ) from error
     return timm

@@ -15,9 +15,9 @@ from fbnetv3.errors import did_you_mean
 
 # build_model's argument -> the argument of torchvision's builders
 _RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
-# whose builders set the rate themselves
+# Networks whose builders set the rate of stochastic depth themselves.
 _FIXED_DROP_PATH = ("swin", "maxvit")
-# their auxiliary classifiers would make forward return more than logits
+# Without these arguments forward would also return the logits of auxiliary classifiers.
 _EXTRA = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
@@ -30,20 +30,27 @@ def build(
     drop_path_rate: float,
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """Makes a torchvision classifier without weights.
+    """Returns a torchvision classifier with freshly initialised weights.
+
+    Args:
+        name: Name of the network in torchvision.
+        num_classes: Number of logits.
+        drop_rate: Dropout rate in [0, 1).
+        drop_path_rate: Rate of stochastic depth in [0, 1).
+        arguments: Further arguments of torchvision's builder.
 
     Raises:
-        ArchError: the name is unknown, or the network has no such argument or rate.
+        ArchError: The name is unknown, or the network does not take an argument or rate.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         problem = f"unknown torchvision model{did_you_mean(name, known)}"
-        allowed = "what torchvision.models.list_models(module=torchvision.models) lists"
+        allowed = "a name in torchvision.models.list_models(module=torchvision.models)"
         raise ArchError(problem, key="name", value=name, allowed=allowed)
     takes = _parameters(name)
     for key in set(arguments) - takes | set(arguments) & {"num_classes", *_RATES.values()}:
         raise ArchError(
-            f"torchvision/{name} is not given this argument by its name",
+            f"torchvision/{name}: the name of a network cannot set this argument",
             key=key,
             value=arguments[key],
             allowed=", ".join(sorted(takes - {"num_classes", *_RATES.values()})),
@@ -54,10 +61,10 @@ def build(
 
 
 def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, float]:
-    """Returns torchvision's arguments for the rates, of which the network may lack some.
+    """Returns torchvision's arguments for those rates that the network takes.
 
     Raises:
-        ArchError: a rate is above 0 and the network has none.
+        ArchError: The network does not take a rate that is above 0.
     """
     rates = {}
     for key, rate in given.items():
@@ -70,13 +77,14 @@ def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, 
 
 
 def _parameters(name: str) -> set[str]:
-    """Returns the arguments of the network's class that its builder leaves open."""
+    """Returns the arguments of the network's class that its builder does not set itself."""
     builder = torchvision.models.get_model_builder(name)
-    home = sys.modules[inspect.unwrap(builder).__module__]
-    classes = inspect.getmembers(home, inspect.isclass)
-    own = [
-        cls for _, cls in classes if issubclass(cls, nn.Module) and cls.__module__ == home.__name__
+    module = sys.modules[inspect.unwrap(builder).__module__]
+    networks = [
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, nn.Module) and cls.__module__ == module.__name__
     ]
-    takes = [set(inspect.signature(cls).parameters) for cls in own]
+    parameters = [set(inspect.signature(cls).parameters) for cls in networks]
     fixed = {"stochastic_depth_prob"} if name.startswith(_FIXED_DROP_PATH) else set()
-    return set().union(*(names for names in takes if "num_classes" in names)) - fixed
+    return set().union(*(names for names in parameters if "num_classes" in names)) - fixed

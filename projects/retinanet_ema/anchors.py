@@ -1,17 +1,18 @@
-"""How well the anchors of a config meet the boxes of its training set.
+"""Compares the anchors of a config with the boxes of its training set.
 
     python -m projects.retinanet_ema.anchors --config-file detection/retinanet_fbnetv3_a0_bccd.yaml
 
-Each box is laid over the anchors of the whole image at each training size. A row a class: the
-boxes' side (square root of the area) in pixels of the network's input, the IoU with the best
-anchor, how many anchors are positive per box, and the share of boxes that have none (they get their
-best one all the same).
+Each box is compared with all anchors of its image at each training size. The printed table has one
+row per class: the number of boxes, quantiles of their side (square root of the area) in pixels of
+the network's input and of their IoU with the best anchor, the mean number of positive anchors per
+box, and the fraction of boxes without positive anchors (RetinaNet assigns these their best anchor).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,17 +31,30 @@ _QUANTILES = (0.05, 0.5, 0.95)
 
 
 def anchors_of(cfg: CfgNode, height: int, width: int) -> Boxes:
-    """Returns RetinaNet's anchors of P3 to P7 for an input of that size."""
+    """Returns RetinaNet's anchors on P3 to P7 for an input of that size in pixels."""
     generator = build_anchor_generator(cfg, [ShapeSpec(stride=s) for s in _STRIDES])
     maps = [torch.zeros(1, 1, -(-height // s), -(-width // s)) for s in _STRIDES]
     return Boxes.cat(generator(maps))
 
 
-def measure(cfg: CfgNode, dataset: CocoDataset) -> list[list[object]]:
-    """Returns the rows of the table."""
-    sides: dict[int, list[float]] = {k: [] for k in range(len(dataset.classes))}
-    best: dict[int, list[float]] = {k: [] for k in sides}
-    positive: dict[int, list[int]] = {k: [] for k in sides}
+class BoxMatch(NamedTuple):
+    """A box compared with the anchors of its image.
+
+    Attributes:
+        category: Index of the class.
+        side: Square root of the area in pixels of the network's input.
+        best_iou: IoU with the best anchor.
+        num_positive: Number of positive anchors.
+    """
+
+    category: int
+    side: float
+    best_iou: float
+    num_positive: int
+
+
+def match_boxes(cfg: CfgNode, dataset: CocoDataset) -> Iterator[BoxMatch]:
+    """Yields the comparison of each box, except crowds, at each training size."""
     for side in cfg.INPUT.MIN_SIZE_TRAIN:
         anchors: dict[tuple[int, int], Boxes] = {}
         for record in dataset.records:
@@ -55,25 +69,33 @@ def measure(cfg: CfgNode, dataset: CocoDataset) -> list[list[object]]:
             boxes[:, 2:] += boxes[:, :2]
             iou = pairwise_iou(Boxes(boxes), anchors[size])
             counts = (iou >= cfg.MODEL.RETINANET.IOU_THRESHOLDS[1]).sum(1)
-            areas = Boxes(boxes).area().sqrt()
-            for item, area, top, count in zip(
-                items, areas.tolist(), iou.amax(1).tolist(), counts.tolist(), strict=True
-            ):
-                sides[item["category_id"]].append(area)
-                best[item["category_id"]].append(top)
-                positive[item["category_id"]].append(count)
-    return [
-        [
-            name,
-            len(sides[k]),
-            " ".join(f"{v:.0f}" for v in np.quantile(sides[k], _QUANTILES)),
-            " ".join(f"{v:.2f}" for v in np.quantile(best[k], _QUANTILES)),
-            f"{np.mean(positive[k]):.1f}",
-            f"{100 * np.mean(np.array(positive[k]) == 0):.1f}%",
-        ]
-        for k, name in enumerate(dataset.classes)
-        if sides[k]
-    ]
+            sides = Boxes(boxes).area().sqrt()
+            columns = (sides.tolist(), iou.amax(1).tolist(), counts.tolist())
+            for item, *values in zip(items, *columns, strict=True):
+                yield BoxMatch(item["category_id"], *values)
+
+
+def measure(cfg: CfgNode, dataset: CocoDataset) -> list[list[object]]:
+    """Returns the rows of the table."""
+    by_class: dict[int, list[BoxMatch]] = {k: [] for k in range(len(dataset.classes))}
+    for match in match_boxes(cfg, dataset):
+        by_class[match.category].append(match)
+    rows: list[list[object]] = []
+    for k, matches in by_class.items():
+        if not matches:
+            continue
+        _, sides, ious, counts = (np.array(column) for column in zip(*matches, strict=True))
+        rows.append(
+            [
+                dataset.classes[k],
+                len(matches),
+                " ".join(f"{value:.0f}" for value in np.quantile(sides, _QUANTILES)),
+                " ".join(f"{value:.2f}" for value in np.quantile(ious, _QUANTILES)),
+                f"{counts.mean():.1f}",
+                f"{100 * np.mean(counts == 0):.1f}%",
+            ]
+        )
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:

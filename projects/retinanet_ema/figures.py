@@ -1,11 +1,11 @@
-"""Draws AP of raw and averaged weights over training, and prints what came out in the end.
+"""Draws AP of raw and averaged weights over training, and prints the final scores.
 
     python -m projects.retinanet_ema.figures output/retinanet_ema/bccd_seed* \\
         --name projects/retinanet_ema/bccd
 
-Writes NAME.csv (a row an evaluation of a run) and NAME.png: AP, AP50, and how far EMA leads, each
-run a thin line, their mean a thick one. Runs that NAME.csv has already and that are not given
-stay in it.
+It writes NAME.csv with one row per evaluation of a run, and NAME.png with AP, AP50 and the
+difference in AP between averaged and raw weights. Thin lines are single runs, thick lines their
+mean. Other runs that are already in NAME.csv are kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def evaluations(folders: Sequence[Path]) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Returns the rows of an earlier call; none where there is no file."""
+    """Returns the rows of an earlier call, or an empty list if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -54,7 +54,7 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
-    """Writes the rows, scores to hundredths."""
+    """Writes the rows, with scores rounded to hundredths."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -64,13 +64,13 @@ def write_csv(rows: list[Row], path: Path) -> None:
 
 
 def series(rows: list[Row], run: str, key: str) -> tuple[list[int], list[float]]:
-    """Returns the iterations of a run's evaluations and a score at each."""
+    """Returns the iterations of a run's evaluations, and a score at each of them."""
     of_run = [row for row in rows if row["run"] == run]
     return [row["iteration"] for row in of_run], [row[key] for row in of_run]
 
 
 def common_mean(rows: list[Row], key: str) -> tuple[list[int], list[float]]:
-    """Returns the mean over runs at the iterations that all of them have."""
+    """Returns the iterations that all runs have, and the mean of a score at each of them."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     by_run = [dict(zip(*series(rows, run, key), strict=True)) for run in runs]
     shared = sorted(set.intersection(*(set(values) for values in by_run)))
@@ -78,7 +78,7 @@ def common_mean(rows: list[Row], key: str) -> tuple[list[int], list[float]]:
 
 
 def draw(rows: list[Row], picture: Path) -> None:
-    """Draws the three panels."""
+    """Writes a PNG with the three panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -94,10 +94,10 @@ def draw(rows: list[Row], picture: Path) -> None:
             axes.plot(*mean, color=colour, marker=".", label=_LABELS[kind])
         axes.set(xlabel="iteration", ylabel=score.removeprefix("bbox/"))
         axes.legend(frameon=False, loc="lower right")
-    lead = [{**row, "lead": row["bbox/AP_ema"] - row["bbox/AP"]} for row in rows]
+    gains = [{**row, "gain": row["bbox/AP_ema"] - row["bbox/AP"]} for row in rows]
     for run in runs:
-        panels[2].plot(*series(lead, run, "lead"), color="gray", alpha=0.4, linewidth=0.8)
-    panels[2].plot(*common_mean(lead, "lead"), color="black", marker=".")
+        panels[2].plot(*series(gains, run, "gain"), color="gray", alpha=0.4, linewidth=0.8)
+    panels[2].plot(*common_mean(gains, "gain"), color="black", marker=".")
     panels[2].axhline(0, color="gray", linewidth=0.8)
     panels[2].set(xlabel="iteration", ylabel="AP of EMA above raw")
     for axes in panels:
@@ -107,7 +107,7 @@ def draw(rows: list[Row], picture: Path) -> None:
 
 
 def last_table(rows: list[Row]) -> str:
-    """Returns a markdown table of each run's last scores, and their mean."""
+    """Returns a markdown table of the last scores of each run, and of their means."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     last = [[row for row in rows if row["run"] == run][-1] for run in runs]
     keys = [key for key in _COLUMNS if key.startswith("bbox/")]
@@ -119,19 +119,21 @@ def last_table(rows: list[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the files and prints the table."""
+    """Writes the files and prints the table of final scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="runs with metrics.json")
-    parser.add_argument("--name", required=True, type=Path, help="of .csv and .png, no ending")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs with metrics.json")
+    parser.add_argument(
+        "--name", required=True, type=Path, help="path of the .csv and .png files without suffix"
+    )
     args = parser.parse_args(argv)
-    found = evaluations(args.folders)
-    if not found:
+    new_rows = evaluations(args.folders)
+    if not new_rows:
         parser.error("the runs have no evaluation yet")
-    # a name may hold a dot, as bccd_lr0.12: with_suffix would cut it off
+    # The name may contain a dot (bccd_lr0.12), which with_suffix would treat as a suffix.
     table = Path(f"{args.name}.csv")
-    given = {row["run"] for row in found}
-    kept = [row for row in read_csv(table) if row["run"] not in given]
-    rows = sorted([*kept, *found], key=lambda row: (row["run"], row["iteration"]))
+    replaced = {row["run"] for row in new_rows}
+    kept = [row for row in read_csv(table) if row["run"] not in replaced]
+    rows = sorted([*kept, *new_rows], key=lambda row: (row["run"], row["iteration"]))
     write_csv(rows, table)
     draw(rows, Path(f"{args.name}.png"))
     print(last_table(rows))

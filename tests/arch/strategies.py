@@ -1,4 +1,4 @@
-"""Random architectures, for property tests here and of the modules."""
+"""Hypothesis strategies for random architectures."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def mbconv_rows(draw: st.DrawFn) -> dict[str, Any]:
         row["se"] = draw(st.sampled_from(["hsigmoid", "sigmoid"]))
         row["se_ratio"] = draw(st.sampled_from([0.25, 0.5, "0.25/e"]))
     if row["s"] > 1 and draw(st.booleans()):
-        # one less than usual at most, as in published tables; with fewer, maps could vanish
+        # At most one less than k // 2, as in published tables: with less, maps could vanish.
         row["dw_padding"] = draw(st.integers(max(0, row["k"] // 2 - 1), row["k"] // 2))
     row["conv_bias"] = draw(st.booleans())
-    # all channels are multiples of 8 where a divisor is used, so groups fit
+    # These divide every channel count, which are multiples of 8.
     row["pw_groups"] = draw(st.sampled_from([1, 1, 2, 4]))
     row["pwl_groups"] = draw(st.sampled_from([1, 1, 2, 4]))
     return row
@@ -53,9 +53,10 @@ def pool_rows(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def archs(draw: st.DrawFn) -> Arch:
-    """Draws a small network: every op and key, odd sizes, up to three repeats.
+    """Draws small networks with all ops and keys, odd sizes, and up to three repeats.
 
-    33 pixels last for the stem and three strided rows: 17, 8, 3, 1.
+    The side of the input is at least 33 pixels: enough for the stem and three strided rows, whose
+    outputs have sides 17, 8, 3 and 1.
     """
     rows = [draw(conv_rows())]
     rows += draw(st.lists(st.one_of(mbconv_rows(), mbconv_rows(), skip_rows()), max_size=3))

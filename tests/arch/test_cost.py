@@ -1,4 +1,4 @@
-"""Cost: published numbers to the digit, hand-made ones, arrays against scalars, monotonicity."""
+"""Cost formulas: published numbers, numbers by hand, arrays against scalars, monotonicity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.arch.strategies import archs
 GOLDEN = Path(__file__).parent.parent / "golden"
 PUBLISHED = json.loads((GOLDEN / "published.json").read_text())
 TABLE = json.loads((GOLDEN / "published_table.json").read_text())
-HERE = [row for row in TABLE if not row["name"].endswith("se")]  # A, B, C with SE have no table
+# FBNet-A, B and C with squeeze-and-excitation are published without a table.
+KNOWN = [row for row in TABLE if not row["name"].endswith("se")]
 NUMBERS = [field.name for field in dataclasses.fields(Cost)] + ["macs"]
 
 
@@ -36,7 +37,7 @@ def test_equal_to_the_published_networks(golden: dict[str, Any]) -> None:
     assert all(type(getattr(cost, number)) is int for number in NUMBERS)
 
 
-@pytest.mark.parametrize("row", HERE, ids=lambda row: row["name"])
+@pytest.mark.parametrize("row", KNOWN, ids=lambda row: row["name"])
 def test_equal_to_the_published_table(row: dict[str, Any]) -> None:
     arch = get_arch(row["name"].lower())
     cost = count_cost(arch)
@@ -46,7 +47,7 @@ def test_equal_to_the_published_table(row: dict[str, Any]) -> None:
 
 
 def test_l3_is_the_table_of_the_paper() -> None:
-    # no count is published; its first row prints k and e swapped
+    # Its MACs are not published. The first row of the printed table has k and e swapped.
     arch = get_arch("fbnetv2_l3")
     assert arch.resolution == 256
     assert sum(block.n for block in arch.blocks) == 33
@@ -54,14 +55,14 @@ def test_l3_is_the_table_of_the_paper() -> None:
     assert 600e6 < count_cost(arch).macs < 650e6
 
 
-def test_by_hand() -> None:
+def test_cost_computed_by_hand() -> None:
     rows = [
         {"stage": 0, "op": "conv", "k": 3, "c": 8, "s": 2},
         {"stage": 1, "op": "mbconv", "k": 3, "e": 2, "c": 8, "se": "hsigmoid", "se_ratio": 0.5},
     ]
     arch = Arch.from_dict({"name": "n", "resolution": 8, "rows": rows, "num_classes": 5})
     cost = count_cost(arch)
-    # 8 px -> 4 px. stem, expand to 16, depthwise, SE 16 -> 8 -> 16, project, classifier
+    # 8 px -> 4 px: stem, expansion to 16, depthwise, SE 16 -> 8 -> 16, projection, classifier.
     conv = 27 * 8 * 16 + 8 * 16 * 16 + 9 * 16 * 16 + 2 * 16 * 8 + 16 * 8 * 16 + 8 * 5
     assert cost.macs_conv == conv
     assert cost.macs_avgpool == 16 * 16 + 8 * 16
@@ -77,16 +78,16 @@ def test_arrays_equal_scalars(arch: Arch, more: int) -> None:
     repeats = [np.array([block.n, block.n + more]) for block in arch.blocks]
     rows = [{**block.row(), "n": n} for block, n in zip(arch.blocks, repeats, strict=True)]
     sides = np.array([arch.resolution, arch.resolution + 2])
-    both = count_cost_arrays(rows, sides, num_classes=arch.num_classes)
+    costs = count_cost_arrays(rows, sides, num_classes=arch.num_classes)
     for i in range(2):
         blocks = [block.replace(n=int(n[i])) for block, n in zip(arch.blocks, repeats, strict=True)]
-        one = count_cost(arch.replace(blocks=tuple(blocks)), int(sides[i]))
+        single = count_cost(arch.replace(blocks=tuple(blocks)), int(sides[i]))
         for number in NUMBERS:
-            assert getattr(both, number)[i] == getattr(one, number), number
+            assert getattr(costs, number)[i] == getattr(single, number), number
 
 
 def candidates(count: int, seed: int = 0) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Rows of the FBNetV3 table's shape with random k, e, c, n, and random resolutions."""
+    """Returns the rows of FBNetV3-G with random k, e, c and n, and random resolutions."""
     r = np.random.default_rng(seed)
     rows = []
     for block in get_arch("fbnetv3_g").blocks:
@@ -98,7 +99,7 @@ def candidates(count: int, seed: int = 0) -> tuple[list[dict[str, Any]], np.ndar
     return rows, 8 * r.integers(24, 41, count)
 
 
-def test_random_candidates_of_the_table_equal_scalars() -> None:
+def test_random_candidates_equal_scalars() -> None:
     rows, sides = candidates(60)
     cost = count_cost_arrays(rows, sides)
     for i in range(60):
@@ -106,8 +107,8 @@ def test_random_candidates_of_the_table_equal_scalars() -> None:
             Block.from_dict({k: v[i] if isinstance(v, np.ndarray) else v for k, v in row.items()})
             for row in rows
         ]
-        one = count_cost(Arch("one", int(sides[i]), tuple(blocks)))
-        assert [int(getattr(cost, n)[i]) for n in NUMBERS] == [getattr(one, n) for n in NUMBERS]
+        single = count_cost(Arch("single", int(sides[i]), tuple(blocks)))
+        assert [int(getattr(cost, n)[i]) for n in NUMBERS] == [getattr(single, n) for n in NUMBERS]
 
 
 def test_twenty_thousand_candidates_take_less_than_half_a_second() -> None:
@@ -135,7 +136,7 @@ def test_more_costs_more(arch: Arch, data: st.DataObject) -> None:
         blocks = list(arch.blocks)
         blocks[row] = block.replace(**change)
         more = count_cost(arch.replace(blocks=tuple(blocks)))
-        # a skip whose channels become equal turns into an identity
+        # A skip whose input and output channels become equal turns into an identity.
         if "c" not in change or all(b.op != "skip" for b in arch.blocks):
             assert more.params >= cost.params
             assert more.macs >= cost.macs
@@ -145,7 +146,7 @@ def test_more_costs_more(arch: Arch, data: st.DataObject) -> None:
     assert larger.activations > cost.activations
 
 
-def test_resolutions_that_do_not_do() -> None:
+def test_resolutions_that_are_not_allowed() -> None:
     with pytest.raises(ArchError, match=r"fbnetv3_a: row 6: size: 2: .*too small"):
         count_cost("fbnetv3_a", 16)
     for bad in (0, -1, 1.5, "224"):
@@ -174,7 +175,7 @@ def test_bad_arrays() -> None:
 @pytest.mark.parametrize(
     ("value", "divisor", "expected"),
     [
-        (12, 8, 16),  # halves go up
+        (12, 8, 16),  # halves are rounded up
         (11.9, 8, 16),  # 8 would lose more than 5%
         (36, 8, 40),
         (33, 8, 32),

@@ -1,4 +1,4 @@
-"""Latency tables: sums of blocks, what lies between measured ones, files, refusals."""
+"""Latency tables: sums of blocks, shapes between measured ones, files, errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _arch(c: int = 16, n: int = 2, k: int = 3, e: int = 4, resolution: int = 32)
 
 
 def _true_ms(shape: Shape) -> float:
-    """A machine whose latency is a weighted sum of its work, another for each kernel."""
+    """Returns the latency of a simulated machine: a weighted sum of work for each kernel size."""
     weights = np.linspace(0.5, 2.0, work(shape).shape[-1]) * (1 + 0.1 * shape.kind.k)
     return float(work(shape) @ weights)
 
@@ -50,20 +50,20 @@ def table() -> LatencyTable:
     return _table(*ends, *drawn)
 
 
-def test_a_measured_network_costs_the_sum_of_its_blocks(table: LatencyTable) -> None:
+def test_the_latency_of_a_measured_network_is_the_sum_of_its_blocks(table: LatencyTable) -> None:
     arch = _arch(32, 3, 5, 4, 64)
     costs = {block.shape: block.ms for block in table.blocks}
     assert table.of_arch(arch) == pytest.approx(sum(costs[shape] for shape in arch_shapes(arch)))
 
 
-def test_a_measured_block_counts_before_the_fit() -> None:
+def test_a_measured_latency_has_priority_over_the_fit() -> None:
     arch = _arch()
     blocks = list(_table(arch, _arch(24), _arch(32)).blocks)
-    place = next(i for i, b in enumerate(blocks) if b.shape == arch_shapes(arch)[2])
+    index = next(i for i, b in enumerate(blocks) if b.shape == arch_shapes(arch)[2])
     slow = [*blocks]
-    slow[place] = dataclasses.replace(blocks[place], ms=blocks[place].ms + 100)
-    more = LatencyTable(slow).of_arch(arch) - LatencyTable(blocks).of_arch(arch)
-    assert more == pytest.approx(100)
+    slow[index] = dataclasses.replace(blocks[index], ms=blocks[index].ms + 100)
+    difference = LatencyTable(slow).of_arch(arch) - LatencyTable(blocks).of_arch(arch)
+    assert difference == pytest.approx(100)
 
 
 def test_shapes_between_measured_ones_follow_the_work(table: LatencyTable) -> None:
@@ -72,7 +72,7 @@ def test_shapes_between_measured_ones_follow_the_work(table: LatencyTable) -> No
     assert table.of_arch(arch) == pytest.approx(truth, rel=0.1)
 
 
-def test_arrays_price_what_networks_cost(table: LatencyTable) -> None:
+def test_latencies_of_arrays_equal_those_of_networks(table: LatencyTable) -> None:
     random = np.random.default_rng(1)
     c, n = random.choice([8, 12, 20, 32], 50), random.choice([2, 3], 50)
     k, e = random.choice([3, 5], 50), random.choice([2, 3, 4], 50)
@@ -84,9 +84,9 @@ def test_arrays_price_what_networks_cost(table: LatencyTable) -> None:
         {"stage": 1, **row, "n": n - 1},
         {"stage": 2, "op": "mbpool", "e": 2, "c": 64, "act": "hswish"},
     ]
-    found = table.of_rows(rows, resolution, num_classes=10)
+    latencies = table.of_rows(rows, resolution, num_classes=10)
     archs = [_arch(*map(int, numbers)) for numbers in zip(c, n, k, e, resolution, strict=True)]
-    assert found.tolist() == pytest.approx([table.of_arch(arch) for arch in archs])
+    assert latencies.tolist() == pytest.approx([table.of_arch(arch) for arch in archs])
 
 
 def test_a_longer_network_is_never_faster(table: LatencyTable) -> None:
@@ -95,29 +95,29 @@ def test_a_longer_network_is_never_faster(table: LatencyTable) -> None:
         assert one < two < three
 
 
-def test_a_table_goes_through_its_file(table: LatencyTable, tmp_path: Path) -> None:
-    path = tmp_path / "made" / "table.json"
+def test_a_table_survives_saving_and_loading(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.json"
     table.save(path)
-    again = LatencyTable.load(path)
-    assert again.about == table.about
-    assert [b.shape for b in again.blocks] == [b.shape for b in table.blocks]
-    assert again.of_arch(_arch(20, 3)) == pytest.approx(table.of_arch(_arch(20, 3)), rel=1e-4)
+    loaded = LatencyTable.load(path)
+    assert loaded.about == table.about
+    assert [b.shape for b in loaded.blocks] == [b.shape for b in table.blocks]
+    assert loaded.of_arch(_arch(20, 3)) == pytest.approx(table.of_arch(_arch(20, 3)), rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"resolution": 96}, "size: 96: outside"),
         ({"k": 7}, "no block of the kind mbconv k 7 s 2 hswish hsigmoid"),
         ({"c": 64}, "c_out: 64: outside"),
     ],
 )
-def test_what_was_not_measured_is_refused(
-    table: LatencyTable, change: dict[str, int], words: str
+def test_shapes_outside_the_measured_range_are_refused(
+    table: LatencyTable, change: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ArchError) as error:
         table.of_arch(_arch(**change))
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,9 @@ def test_what_was_not_measured_is_refused(
         json.dumps({"format": 1, "blocks": [{"op": "conv"}], "about": {}}),
     ],
 )
-def test_a_bad_file_is_one_line_with_the_command(tmp_path: Path, content: str | None) -> None:
+def test_the_error_of_a_bad_file_is_one_line_with_the_command(
+    tmp_path: Path, content: str | None
+) -> None:
     path = tmp_path / "table.json"
     if content is not None:
         path.write_text(content)

@@ -1,19 +1,31 @@
-"""Names of architectures."""
+"""Architectures by name, family files, and architectures in yaml files."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
-from fbnetv3.arch import ArchError, get_arch, list_archs, register_arch
+from fbnetv3.arch import Arch, ArchError, get_arch, list_archs
+from fbnetv3.arch.registry import builtin_families, parse_family
 
 NAMES = [
     *(f"fbnet_{x}" for x in "abc"),
     *(f"fbnetv2_{x}" for x in ("f1", "f2", "f3", "f4", "l1", "l2", "l3")),
     *(f"fbnetv3_{x}" for x in ("a", "a0", "b", "c", "d", "e", "f", "g")),
 ]
+
+FAMILY = """
+family: tiny
+width_divisor: 8
+defaults: {act: relu}
+archs:
+  tiny_a:
+    resolution: 32
+    rows:
+      - {stage: 0, op: conv, k: 3, c: 8, s: 2}
+      - {stage: 1, op: mbpool, e: 6, c: 16}
+"""
 
 
 def test_names() -> None:
@@ -23,23 +35,65 @@ def test_names() -> None:
     assert list_archs() == sorted(list_archs())
 
 
-def test_unknown_name_lists_close_ones() -> None:
+def test_an_unknown_name_lists_similar_ones() -> None:
     with pytest.raises(ArchError, match=r"did you mean .*fbnetv3_a") as caught:
         get_arch("FBNetV3-A")
     assert "fbnetv2_l3" in str(caught.value)
 
 
-def test_own_archs() -> None:
-    mine = get_arch("fbnetv3_a0").replace(name="test_registry_mine", resolution=64)
-    assert register_arch(mine) is mine
-    assert get_arch("test_registry_mine") is mine
-    assert register_arch(mine.replace()) == mine  # the same again is fine
-    for name in ("test_registry_mine", "fbnetv3_a"):
-        with pytest.raises(ArchError, match=f"{name}.*another architecture has this name"):
-            register_arch(mine.replace(name=name, resolution=65))
+def test_a_family_file() -> None:
+    (arch,) = parse_family(FAMILY, file="tiny.yaml")
+    assert arch.name == "tiny_a"
+    assert arch.width_divisor == 8
+    assert [block.act for block in arch.blocks] == ["relu", "relu"]
 
 
-def test_needs_no_torch() -> None:
-    code = "import sys, fbnetv3.arch as a; a.count_cost('fbnetv3_g'); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_each_family_has_one_file() -> None:
+    files = builtin_families()
+    assert list(files) == ["fbnet.yaml", "fbnetv2.yaml", "fbnetv3.yaml", "fbnetv3_nano.yaml"]
+    for file, text in files.items():
+        family = file.removesuffix(".yaml")
+        assert all(arch.name.startswith(f"{family}_") for arch in parse_family(text, file=file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "messages"),
+    [
+        ("c: 8", "c: 0", ["tiny.yaml: tiny_a: row 0: c: 0", "integers >= 1"]),
+        ("s: 2", "s: -1", ["tiny.yaml: tiny_a: row 0: s: -1"]),
+        ("op: conv", "op: covn", ["row 0: op: 'covn': unknown op; did you mean conv"]),
+        ("e: 6", "e: 6, kk: 3", ["row 1: kk: 3: op mbpool does not take this key"]),
+        ("resolution", "resolutions", ["did you mean resolution"]),
+        ("archs", "arches", ["a family must be a mapping with the key archs"]),
+        ("family: tiny", "famly: tiny", ["famly: 'tiny': unknown key; did you mean family"]),
+        ("k: 3", "k: 3, k: 5", ["k: None: the key is given twice (line 9)"]),
+        ("{act: relu}", "{act: relu", ["not yaml"]),
+    ],
+)
+def test_errors_in_a_family_file(old: str, new: str, messages: list[str]) -> None:
+    with pytest.raises(ArchError) as caught:
+        parse_family(FAMILY.replace(old, new, 1), file="tiny.yaml")
+    text = str(caught.value)
+    assert all(message in text for message in ["tiny.yaml", *messages]), text
+    assert "\n" not in text
+
+
+def test_an_architecture_in_a_yaml_file(tmp_path: Path) -> None:
+    arch = get_arch("fbnetv3_a0").replace(name="custom")
+    path = tmp_path / "custom.yaml"
+    path.write_text(arch.to_yaml())
+    assert get_arch(str(path)) == arch
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ArchError, match=r"missing\.yaml: cannot read the file: No such file"):
+        get_arch(str(tmp_path / "missing.yaml"))
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ArchError, match=r"binary\.yaml: cannot read the file"):
+        get_arch(str(binary))
+
+
+def test_yaml_that_makes_objects_is_refused() -> None:
+    with pytest.raises(ArchError, match="not yaml"):
+        Arch.from_yaml("name: !!python/object/apply:os.getcwd []")

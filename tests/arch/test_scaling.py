@@ -1,4 +1,4 @@
-"""Variants: paddings, low resolution, classes, compound scaling."""
+"""Variants of architectures: paddings, low resolution, classes, compound scaling."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fbnetv3.arch import (
 
 def test_aligned() -> None:
     plain = get_arch("fbnetv3_a")
-    even = aligned(plain)
-    assert even.name == "fbnetv3_a_aligned"
+    variant = aligned(plain)
+    assert variant.name == "fbnetv3_a_aligned"
     assert any(layer.k and layer.padding != layer.k // 2 for layer in plain.layers())
-    assert all(layer.padding == layer.k // 2 for layer in even.layers() if layer.k)
-    assert count_cost(even).params == count_cost(plain).params
-    assert count_cost(even).macs > count_cost(plain).macs
-    assert aligned(even) == even
+    assert all(layer.padding == layer.k // 2 for layer in variant.layers() if layer.k)
+    assert count_cost(variant).params == count_cost(plain).params
+    assert count_cost(variant).macs > count_cost(plain).macs
+    assert aligned(variant) == variant
 
 
 def test_low_resolution() -> None:
@@ -37,7 +37,7 @@ def test_low_resolution() -> None:
     assert low.stage_strides == [2, 2, 2, 4, 8, 16, None]
     assert count_cost(low).params == count_cost(plain).params
     assert low_resolution(plain, 64).resolution == 64
-    # the special padding of a row that loses its stride goes with it
+    # A row that loses its stride also loses its special padding.
     only = [b for b in get_arch("fbnetv3_a").blocks if b.s == 1 or b.stage in (0, 4)]
     blocks = tuple(b.replace(stage=i) for i, b in enumerate(only))
     assert low_resolution(Arch("net", 64, blocks)).stage_strides[:-1] == [2] * (len(blocks) - 1)
@@ -45,7 +45,9 @@ def test_low_resolution() -> None:
 
 def test_low_resolution_needs_a_second_stride() -> None:
     arch = get_arch("fbnetv3_a0")
-    with pytest.raises(ArchError, match="fbnetv3_a0: s: 1: no second row with a stride"):
+    with pytest.raises(
+        ArchError, match=r"fbnetv3_a0: s: 1: .* fewer than two rows with stride > 1"
+    ):
         low_resolution(arch.replace(blocks=arch.blocks[:2]))
 
 
@@ -63,22 +65,22 @@ def test_num_classes() -> None:
         with_num_classes(ten, 0)
 
 
-def test_scale_by_one_is_the_same() -> None:
+def test_scaling_by_one_changes_nothing() -> None:
     for name in list_archs("fbnet*"):
         assert scale(get_arch(name)) == get_arch(name)
 
 
-def test_scale_as_from_e_to_f() -> None:
+def test_scaling_e_gives_f_as_in_the_paper() -> None:
     e, f = get_arch("fbnetv3_e"), get_arch("fbnetv3_f")
     scaled = scale(e, width=1.1, depth=1.1, resolution=272)
     assert scaled.name == "fbnetv3_e_w1.1_d1.1_r272"
     assert [b.n for b in scaled.blocks] == [b.n for b in f.blocks]
     pairs = zip(scaled.blocks, f.blocks, strict=True)
-    assert all(abs(mine.c - theirs.c) <= 16 for mine, theirs in pairs)
+    assert all(abs(block.c - published.c) <= 16 for block, published in pairs)
     assert scaled.blocks[-1].c == f.blocks[-1].c == 1984
 
 
-def test_scale_refuses() -> None:
+def test_scale_refuses_factors_that_are_not_positive_and_finite() -> None:
     for bad in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ArchError, match=r"width: .*numbers > 0"):
             scale(get_arch("fbnetv3_a"), width=bad)
@@ -92,7 +94,7 @@ def test_scale_to_macs(name: str, target: float) -> None:
     assert arch.name == f"{name}_{target / 1e6:.4g}m"
 
 
-def test_scaling_up_grows_all_three() -> None:
+def test_scaling_up_grows_depth_width_and_resolution() -> None:
     plain = get_arch("fbnetv3_b")
     large = scale_to_macs(plain, 8 * count_cost(plain).macs)
     assert large.resolution == pytest.approx(plain.resolution * 1.15**3, rel=0.1)
@@ -103,8 +105,9 @@ def test_scaling_up_grows_all_three() -> None:
     assert [b.n for b in wider.blocks] == [b.n for b in plain.blocks]
 
 
-def test_out_of_reach_names_the_nearest() -> None:
-    with pytest.raises(ArchError, match=r"macs: 1000: out of reach.*nearest reachable is \d{6,} "):
+def test_a_target_out_of_reach() -> None:
+    message = r"macs: 1000: out of reach.*nearest reachable target is \d{6,} "
+    with pytest.raises(ArchError, match=message):
         scale_to_macs(get_arch("fbnetv3_b"), 1000)
     with pytest.raises(ArchError, match="macs: 0"):
         scale_to_macs(get_arch("fbnetv3_b"), 0)

@@ -1,4 +1,4 @@
-"""Tables: what they take, what they refuse and how they say it, and round trips."""
+"""Tables: allowed and refused values, error messages, round trips."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_tables_round_trip(name: str) -> None:
     assert len(arch.to_yaml().splitlines()) == len(arch.blocks) + 5  # one row a line
 
 
-def test_frozen() -> None:
+def test_architectures_are_immutable() -> None:
     arch = Arch.from_dict(table(*ROWS))
     with pytest.raises(dataclasses.FrozenInstanceError):
         arch.resolution = 3  # type: ignore[misc]
@@ -71,15 +71,15 @@ def test_layers_of_a_row() -> None:
     assert layers[3] == dataclasses.replace(rest, index=2)
 
 
-def test_index_runs_on_over_the_rows_of_a_stage() -> None:
+def test_indices_count_the_layers_of_a_stage_over_its_rows() -> None:
     rows = [ROWS[0], {**ROWS[1]}, {**ROWS[1], "s": 1, "dw_padding": None, "n": 2}]
     layers = Arch.from_dict(table(*rows)).layers()
     assert [(layer.stage, layer.index) for layer in layers[1:]] == [(1, i) for i in range(5)]
 
 
-def test_squeeze_ratio_of_a_and_of_l2() -> None:
+def test_squeeze_ratios_of_fbnetv3_a_and_fbnetv2_l2() -> None:
     divided = next(layer for layer in get_arch("fbnetv3_a").layers() if layer.se)
-    # mid = 24 * 5; 0.25 / 5 of it is 6, rounded to 8
+    # mid is 24 * 5 = 120, and 120 * 0.25 / 5 = 6 is rounded to 8.
     assert (divided.mid, divided.se_channels) == (120, 8)
     plain = next(layer for layer in get_arch("fbnetv2_l2").layers() if layer.se)
     assert (plain.mid, plain.se_channels) == (128, 32)
@@ -95,7 +95,7 @@ def test_stage_channels_and_strides() -> None:
 def test_defaults_of_a_table() -> None:
     arch = Arch.from_dict(table(*ROWS, defaults={"act": "relu", "se_ratio": 0.5}))
     assert {block.act for block in arch.blocks} == {"relu"}
-    assert all(block.se_ratio is None for block in arch.blocks)  # only where there is an SE
+    assert all(block.se_ratio is None for block in arch.blocks)  # no row has an SE
 
 
 BAD_ROWS = [
@@ -119,8 +119,8 @@ BAD_ROWS = [
     (1, {"se": True}, "se", ["hsigmoid, sigmoid"]),
     (1, {"se": "hsigmoid", "se_ratio": "0.25/x"}, "se_ratio", ["0.25/x", "0.25/e"]),
     (1, {"se": "hsigmoid", "se_ratio": 2}, "se_ratio", ["(0, 1]"]),
-    (1, {"se_ratio": 0.25}, "se_ratio", ["needs se"]),
-    (1, {"s": 1}, "dw_padding", ["only a row with a stride"]),
+    (1, {"se_ratio": 0.25}, "se_ratio", ["requires se"]),
+    (1, {"s": 1}, "dw_padding", ["only in a row with stride > 1"]),
     (1, {"dw_padding": -1}, "dw_padding", ["-1", "integers >= 0"]),
     (1, {"conv_bias": "yes"}, "conv_bias", ["true, false"]),
     (1, {"pw_groups": 3}, "pw_groups", ["does not divide", "16 and 64"]),
@@ -129,54 +129,54 @@ BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("row", "changes", "key", "words"), BAD_ROWS)
-def test_bad_row_says_where_what_and_what_is_allowed(
-    row: int, changes: dict[str, Any], key: str, words: list[str]
+@pytest.mark.parametrize(("row", "changes", "key", "messages"), BAD_ROWS)
+def test_the_error_of_a_bad_row_names_file_row_key_and_allowed_values(
+    row: int, changes: dict[str, Any], key: str, messages: list[str]
 ) -> None:
     with pytest.raises(ArchError) as caught:
         Arch.from_dict(with_row(row, **changes), file="some.yaml")
     error, text = caught.value, str(caught.value)
     assert (error.file, error.arch, error.row, error.key) == ("some.yaml", "net", row, key)
     assert text.startswith(f"some.yaml: net: row {row}: {key}: ")
-    assert all(word in text for word in words), text
+    assert all(message in text for message in messages), text
     assert "\n" not in text
 
 
 BAD_TABLES: list[tuple[Any, str]] = [
-    ([], "a table is a mapping"),
+    ([], "a table must be a mapping"),
     ({"resolution": 3, "rows": []}, "name: None: missing"),
-    (table(), "no rows"),
+    (table(), "the table has no rows"),
     (table(*ROWS, resolutoin=3), "did you mean resolution"),
     (table(*ROWS, width_divisor=0), "width_divisor: 0: not allowed; allowed: integers >= 1"),
     (table(*ROWS, num_classes=0), "num_classes: 0: not allowed"),
     ({**table(*ROWS), "resolution": "224"}, "resolution: '224': not allowed"),
     ({**table(), "rows": "conv"}, "rows: 'conv': not allowed; allowed: a list of rows"),
-    (table("conv"), "row 0: row: 'conv': a row is a mapping"),
+    (table("conv"), "row 0: row: 'conv': a row must be a mapping"),
     (table(*ROWS, defaults={"actt": "relu"}), "did you mean act"),
     (table(*ROWS, defaults=["act"]), "defaults: ['act']: not allowed"),
 ]
 
 
 @pytest.mark.parametrize(("data", "text"), BAD_TABLES)
-def test_bad_table(data: Any, text: str) -> None:
+def test_errors_in_a_table(data: Any, text: str) -> None:
     with pytest.raises(ArchError) as caught:
         Arch.from_dict(data, file="some.yaml")
     assert text in str(caught.value)
     assert str(caught.value).startswith("some.yaml: ")
 
 
-def test_blocks_from_code_are_checked_too() -> None:
+def test_blocks_made_in_code_are_checked_too() -> None:
     with pytest.raises(ArchError, match="k: 2: not allowed; allowed: odd integers >= 1"):
         Block("mbconv", c=8, stage=0, k=2, e=1)
     with pytest.raises(ArchError, match="padding: 1: op mbconv does not take this key"):
         Block("mbconv", c=8, stage=0, k=3, e=1, options={"padding": 1})
-    with pytest.raises(ArchError, match="k: 5: is a field, not an option"):
+    with pytest.raises(ArchError, match="k: 5: this key is a field, not an option"):
         Block("mbconv", c=8, stage=0, k=3, e=1, options={"k": 5})
     with pytest.raises(ArchError, match="not a Block"):
         Arch("net", 32, blocks=(ROWS[0],))  # type: ignore[arg-type]
 
 
 @given(st.sampled_from([6, 6.0]))
-def test_whole_numbers_are_one_value(e: float) -> None:
+def test_an_integral_float_is_stored_as_an_int(e: float) -> None:
     assert Block("mbpool", c=8, stage=0, e=e).to_dict()["e"] == 6
     assert isinstance(Block("mbpool", c=8, stage=0, e=e).e, int)

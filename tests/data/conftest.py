@@ -1,4 +1,4 @@
-"""Image files on disk, written by Pillow."""
+"""Fixtures of image files, folders and archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Encode = Callable[..., bytes]
 
 
 def _encode(value: int = 0, fmt: str = "JPEG", size: tuple[int, int] = (24, 16)) -> bytes:
-    """A noisy image whose mean tells which one it is."""
+    """Returns an image file with noise, whose mean depends on ``value``."""
     noise = np.random.RandomState(value).randint(-20, 20, (size[1], size[0], 3))
     pixels = np.clip(noise + 30 + (7 * value) % 200, 0, 255).astype(np.uint8)
     out = io.BytesIO()
@@ -27,13 +27,13 @@ def _encode(value: int = 0, fmt: str = "JPEG", size: tuple[int, int] = (24, 16))
 
 @pytest.fixture
 def encode() -> Encode:
-    """``encode(value, fmt, size) -> bytes`` of an image file."""
+    """Returns the function ``encode(value, fmt, size)``, which makes an image file."""
     return _encode
 
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """Three classes: 4 cats, 3 dogs (one in a subfolder), 2 owls."""
+    """Returns the image files of three classes: 4 cats, 3 dogs (one in a subfolder), 2 owls."""
     names = ["cat/0.jpg", "cat/1.JPEG", "cat/2.jpg", "cat/3.jpg"]
     names += ["dog/0.jpg", "dog/deep/1.jpg", "dog/2.jpg", "owl/0.jpg", "owl/1.jpg"]
     return {name: _encode(i) for i, name in enumerate(names)}
@@ -41,7 +41,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
-    """``tree(files) -> folder`` that holds them."""
+    """Returns the function ``tree(files)``, which writes files to a folder and returns it."""
 
     def write(files: dict[str, bytes], name: str = "tree") -> Path:
         for file, data in files.items():
@@ -55,7 +55,10 @@ def tree(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
-    """``archive(files) -> zip`` that holds them; a name that ends in / is a folder's entry."""
+    """Returns the function ``archive(files)``, which writes files to a zip archive.
+
+    A name that ends with / is the entry of a folder.
+    """
 
     def write(files: dict[str, bytes], name: str = "set.zip", compression: int = 0) -> Path:
         with zipfile.ZipFile(tmp_path / name, "w", compression) as out:
@@ -68,7 +71,7 @@ def archive(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
 
 @pytest.fixture
 def noise() -> Callable[[int], ArrayDataset]:
-    """``noise(n) -> ArrayDataset`` of n random 16-px images in 4 classes."""
+    """Returns the function ``noise(n)``, which makes a data set of random images of 4 classes."""
 
     def make(n: int, size: int = 16) -> ArrayDataset:
         pixels = np.random.RandomState(0).randint(0, 256, (n, size, size, 3)).astype(np.uint8)

@@ -1,3 +1,5 @@
+"""Data sets in memory and on disk, their cache, subsets and splits."""
+
 from __future__ import annotations
 
 import pickle
@@ -35,13 +37,13 @@ def test_cached_images_are_read_once(files, tree, tmp_path):
     dataset = FileDataset("pets", open_source(tree(files)))
     before = np.array(dataset.load(0)[0])
     (tmp_path / "tree/cat/0.jpg").unlink()
-    dataset.load(0)[0].putpixel((0, 0), (1, 2, 3))  # the caller's copy
+    dataset.load(0)[0].putpixel((0, 0), (1, 2, 3))  # changes the returned copy only
     assert np.array_equal(dataset.load(0)[0], before)
     with pytest.raises(DataError, match=r"cat/0\.jpg"):
         pickle.loads(pickle.dumps(dataset)).load(0)  # pixels are not pickled
 
 
-def test_sets_that_do_not_fit_are_not_cached(files, tree, tmp_path):
+def test_a_data_set_that_does_not_fit_is_not_cached(files, tree, tmp_path):
     dataset = FileDataset("pets", open_source(tree(files)), cache_bytes=24 * 16 * 3 * 9 - 1)
     dataset.load(0)
     (tmp_path / "tree/cat/0.jpg").unlink()
@@ -49,7 +51,7 @@ def test_sets_that_do_not_fit_are_not_cached(files, tree, tmp_path):
         dataset.load(0)
 
 
-def test_array_shape_is_checked():
+def test_the_shape_of_images_is_checked():
     with pytest.raises(DataError, match=r"x: images have shape \(2, 4, 4\), expected \(2, H, W"):
         ArrayDataset("x", ["a"], np.zeros((2, 4, 4), np.uint8), [0, 0])
 
@@ -92,16 +94,16 @@ def test_select_classes_relabels():
     assert len({tuple(whole.select_classes(2, seed=s).classes) for s in range(20)}) == 3
 
 
-def test_subsets_nest():
-    inner = _uneven().select_classes(2, seed=0).subset(10)
-    again = Subset(inner, [9, 0])
-    assert _numbers(again) == [_numbers(inner)[9], _numbers(inner)[0]]
-    assert again.targets == [inner.targets[9], inner.targets[0]]
-    assert again.file_name(0) == f"uneven[{_numbers(inner)[9]}]"
+def test_a_subset_of_a_subset():
+    outer = _uneven().select_classes(2, seed=0).subset(10)
+    inner = Subset(outer, [9, 0])
+    assert _numbers(inner) == [_numbers(outer)[9], _numbers(outer)[0]]
+    assert inner.targets == [outer.targets[9], outer.targets[0]]
+    assert inner.file_name(0) == f"uneven[{_numbers(outer)[9]}]"
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "take",
     [
         lambda d: d.subset(0),
         lambda d: d.subset(101),
@@ -111,9 +113,9 @@ def test_subsets_nest():
         lambda d: d.select_classes(4),
     ],
 )
-def test_impossible_subsets_name_what_is_allowed(bad):
-    with pytest.raises(DataError, match=r"uneven: .*; allowed: 1 to"):
-        bad(_uneven())
+def test_errors_of_impossible_subsets_name_the_allowed_range(take):
+    with pytest.raises(DataError, match=r"uneven: cannot .*; allowed: 1 to"):
+        take(_uneven())
 
 
 def test_same_classes():

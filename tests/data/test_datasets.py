@@ -1,3 +1,5 @@
+"""Data sets by name and by path."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -11,7 +13,7 @@ from fbnetv3.data import DataError, build_dataset, datasets, list_datasets, regi
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """An empty FBNETV3_DATA, seen from an empty current directory."""
+    """Returns an empty FBNETV3_DATA; the current directory is another empty folder."""
     (tmp_path / "data").mkdir()
     (tmp_path / "cwd").mkdir()
     monkeypatch.setenv("FBNETV3_DATA", str(tmp_path / "data"))
@@ -37,8 +39,8 @@ def test_digits():
     assert pixels.max() > 200
 
 
-def test_digits_are_all_of_sklearns_once():
-    """4 x 4 blocks of the enlarged digits are near the originals; labels agree."""
+def test_the_splits_contain_each_digit_of_sklearn_once():
+    """The means of 4 x 4 blocks of each enlarged digit are closest to its original."""
     splits = [build_dataset("digits_train"), build_dataset("digits_test")]
     small, labels = [], []
     for split in splits:
@@ -54,20 +56,20 @@ def test_digits_are_all_of_sklearns_once():
     assert (bunch.target[nearest] == labels).mean() > 0.999
 
 
-def test_relative_paths_are_looked_up_under_the_root_first(files, tree, root, tmp_path):
-    _place({"here/0.jpg": files["cat/0.jpg"]}, tree, tmp_path / "cwd", "pets")
-    assert build_dataset("pets").classes == ["here"]
+def test_relative_paths_are_looked_up_below_the_root_first(files, tree, root, tmp_path):
+    _place({"yak/0.jpg": files["cat/0.jpg"]}, tree, tmp_path / "cwd", "pets")
+    assert build_dataset("pets").classes == ["yak"]
     _place(files, tree, root, "pets")
     assert build_dataset("pets").classes == ["cat", "dog", "owl"]
     assert build_dataset("pets").name == "pets"
-    assert build_dataset(str(tmp_path / "cwd/pets")).classes == ["here"]
+    assert build_dataset(str(tmp_path / "cwd/pets")).classes == ["yak"]
 
 
-def test_zip_by_path(files, archive, root):
+def test_an_archive_by_path(files, archive, root):
     assert len(build_dataset(str(archive(files)))) == 9
 
 
-def test_missing_path_says_where_it_was_sought(root, tmp_path, monkeypatch):
+def test_the_error_of_a_missing_path_names_the_searched_places(root, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="nowhere") as caught:
         build_dataset("nowhere")
     message = str(caught.value)
@@ -79,7 +81,7 @@ def test_missing_path_says_where_it_was_sought(root, tmp_path, monkeypatch):
         build_dataset("nowhere")
 
 
-def test_mistyped_name_lists_close_ones(root):
+def test_a_mistyped_name_lists_similar_ones(root):
     with pytest.raises(DataError, match=r"did you mean cifar10_train"):
         build_dataset("cifar_train")
 
@@ -92,7 +94,7 @@ def test_mistyped_name_lists_close_ones(root):
         ("imagenette_val", "imagenette_mini/val"),
     ],
 )  # fmt: skip
-def test_registered_sets_are_missed_and_then_found_where_the_error_said(
+def test_a_missing_data_set_is_read_from_the_place_that_the_error_names(
     name, place, files, tree, archive, root
 ):
     with pytest.raises(DataError, match="download") as caught:
@@ -107,10 +109,10 @@ def test_registered_sets_are_missed_and_then_found_where_the_error_said(
     assert build_dataset(name).classes == ["a"]
 
 
-def test_own_data_set(noise, monkeypatch):
+def test_registering_a_data_set(noise, monkeypatch):
     monkeypatch.setattr(datasets, "_FACTORIES", dict(datasets._FACTORIES))
-    register_dataset("mine")(lambda: noise(12))
-    assert len(build_dataset("mine")) == 12
-    assert "mine" in list_datasets()
-    with pytest.raises(DataError, match="'mine' is registered already"):
-        register_dataset("mine")(lambda: noise(12))
+    register_dataset("custom")(lambda: noise(12))
+    assert len(build_dataset("custom")) == 12
+    assert "custom" in list_datasets()
+    with pytest.raises(DataError, match="'custom' is already registered"):
+        register_dataset("custom")(lambda: noise(12))

@@ -1,3 +1,5 @@
+"""Loaders: batches by seed and iteration, ranks, workers, random states, errors."""
+
 from __future__ import annotations
 
 import os
@@ -29,11 +31,11 @@ def _train(dataset, transform=TRANSFORM, total_batch=8, seed=0, **options) -> Tr
 
 
 def _numpy_state() -> np.ndarray:
-    return np.random.get_state()[1].copy()  # noqa: NPY002 - the global one is what is tested
+    return np.random.get_state()[1].copy()  # noqa: NPY002 - the test is about the global state
 
 
 class _Numbered:
-    """Keeps the first channel, in which `numbered` writes the index, and draws once."""
+    """Keeps the first channel, which holds the image's index, and draws a random second one."""
 
     def __call__(self, image):
         pixels = torch.tensor(np.asarray(image), dtype=torch.float32).permute(2, 0, 1)
@@ -48,7 +50,7 @@ def numbered(noise):
     return dataset
 
 
-def test_batch_shape_and_layout(noise):
+def test_shapes_and_memory_format_of_batches(noise):
     ((images, labels),) = _take(_train(noise(20)), 1)
     assert images.shape == (8, 3, 16, 16)
     assert images.dtype == torch.float32
@@ -57,7 +59,7 @@ def test_batch_shape_and_layout(noise):
     assert labels.dtype == torch.int64
 
 
-def test_any_callable_is_a_transform(numbered):
+def test_any_callable_can_be_the_transform(numbered):
     ((images, labels),) = _take(_train(numbered, _Numbered()), 1)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert [int(i) % 4 for i in images[:, 0, 0, 0]] == labels.tolist()
@@ -71,7 +73,7 @@ def test_batches_do_not_depend_on_workers(noise, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ranks_joined_are_the_batches_of_one_process(noise, workers):
+def test_the_joined_batches_of_ranks_are_those_of_one_process(noise, workers):
     dataset = noise(50)
     expected = _take(_train(dataset), 9)
     ranks = [_take(_train(dataset, rank=r, world_size=2, num_workers=workers), 9) for r in range(2)]
@@ -83,13 +85,13 @@ def test_ranks_joined_are_the_batches_of_one_process(noise, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", [1, 5, 6, 7, 13])
-def test_resumed_stream_is_the_tail(noise, start, workers):
-    dataset = noise(50)  # 6 iterations an epoch
+def test_batches_from_a_later_start_are_the_same(noise, start, workers):
+    dataset = noise(50)  # 6 iterations per epoch
     whole = _take(_train(dataset), 16)
     assert _same(_take(_train(dataset, num_workers=workers), 16 - start, start), whole[start:])
 
 
-def test_starting_late_reads_nothing_before(noise):
+def test_earlier_batches_are_not_read(noise):
     dataset = noise(50)
     dataset.image = _Counting(dataset.image)
     _take(_train(dataset), 1, start=10**9)
@@ -118,15 +120,15 @@ def test_an_epoch_visits_each_image_at_most_once_and_epochs_differ(numbered):
 def test_draws_are_keyed_by_seed_epoch_and_image(numbered):
     def draws(seed: int, total_batch: int, n: int) -> dict[tuple[int, int], float]:
         loader = _train(numbered, _Numbered(), seed=seed, total_batch=total_batch)
-        found = {}
+        values = {}
         for k, (images, _) in enumerate(_take(loader, n)):
             for image in images:
-                found[k // loader.iters_per_epoch, int(image[0, 0, 0])] = float(image[1, 0, 0])
-        return found
+                values[k // loader.iters_per_epoch, int(image[0, 0, 0])] = float(image[1, 0, 0])
+        return values
 
     small, large = draws(0, 5, 20), draws(0, 25, 4)
-    assert small == large  # the batch an image falls into makes no difference
-    assert len(set(small.values())) == 100  # each image and epoch has draws of its own
+    assert small == large  # the draws of an image do not depend on its batch
+    assert len(set(small.values())) == 100  # but on its index and on the epoch
     assert not set(small.values()) & set(draws(1, 5, 20).values())
 
 
@@ -150,7 +152,7 @@ def test_global_random_state_does_not_change_the_batches(noise):
     assert _same(_take(_train(noise(20)), 3), first)
 
 
-def test_random_state_is_restored_after_an_error(files, tree):
+def test_the_random_state_is_restored_after_an_error(files, tree):
     dataset = build(str(tree(files | {"cat/0.jpg": b"x"})))
     state = torch.get_rng_state()
     with pytest.raises(DataError):
@@ -159,7 +161,7 @@ def test_random_state_is_restored_after_an_error(files, tree):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_file_is_one_line_that_names_it(files, archive, workers):
+def test_the_error_of_a_broken_file_is_one_line_with_its_name(files, archive, workers):
     dataset = build(str(archive(files | {"dog/2.jpg": files["dog/2.jpg"][:200]})))
     with pytest.raises(DataError, match=r"^/.*set\.zip/dog/2\.jpg: ") as caught:
         _take(_train(dataset, total_batch=3, num_workers=workers), 3)
@@ -171,7 +173,7 @@ class _Dies:
         os._exit(7)
 
 
-def test_dead_worker_is_reported(noise):
+def test_a_worker_that_dies_is_reported(noise):
     with pytest.raises(DataError, match=r"data worker died.*NUM_WORKERS 0") as caught:
         _take(_train(noise(20), _Dies(), num_workers=1), 1)
     assert "\n" not in str(caught.value)
@@ -189,7 +191,7 @@ def test_workers_have_one_thread_each(noise):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("n", "world", "batch"), [(50, 1, 16), (50, 3, 7), (2, 3, 4), (48, 2, 8)])
-def test_eval_sees_every_image_once_over_all_ranks(noise, n, world, batch, workers):
+def test_evaluation_reads_every_image_once_over_all_ranks(noise, n, world, batch, workers):
     dataset = noise(n, 4)
     dataset._images[:, 0, 0, 0] = np.arange(n)
     seen = []
@@ -199,16 +201,16 @@ def test_eval_sees_every_image_once_over_all_ranks(noise, n, world, batch, worke
         )
         batches = list(loader)
         assert len(loader) == len(batches)
-        mine = [int(i) for x, _ in batches for i in x[:, 0, 0, 0]]
-        assert mine == list(range(rank, n, world))
-        assert loader.num_images == len(mine)
-        assert [y for _, labels in batches for y in labels.tolist()] == [i % 4 for i in mine]
-        seen += mine
+        indices = [int(i) for x, _ in batches for i in x[:, 0, 0, 0]]
+        assert indices == list(range(rank, n, world))
+        assert loader.num_images == len(indices)
+        assert [y for _, labels in batches for y in labels.tolist()] == [i % 4 for i in indices]
+        seen += indices
     assert sorted(seen) == list(range(n))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_eval_repeats_also_after_a_pass_was_left(noise, workers):
+def test_an_evaluation_after_an_interrupted_one_is_complete(noise, workers):
     loader = EvalLoader(noise(20), EvalTransform(16), batch_size=6, num_workers=workers)
     first = list(loader)
     next(iter(loader))
@@ -218,15 +220,15 @@ def test_eval_repeats_also_after_a_pass_was_left(noise, workers):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda d: _train(d, total_batch=9, world_size=2), "9 images over 2 processes"),
-        (lambda d: _train(d, total_batch=0), "batch of 0"),
+        (lambda d: _train(d, total_batch=9, world_size=2), "size is 9; allowed with 2 processes"),
+        (lambda d: _train(d, total_batch=0), "the batch size is 0"),
         (lambda d: _train(d, total_batch=32), r"noise has 20 images, fewer than one batch \(32\)"),
-        (lambda d: _train(d, rank=2, world_size=2), "rank 2 of world size 2"),
-        (lambda d: _train(d, num_workers=-1), "-1 data workers"),
-        (lambda d: _train(d).batches(-1), "start_iter -1"),
-        (lambda d: EvalLoader(d, TRANSFORM, batch_size=0), "batch size 0"),
+        (lambda d: _train(d, rank=2, world_size=2), "the rank is 2; allowed: 0 to 1"),
+        (lambda d: _train(d, num_workers=-1), "the number of data workers is -1"),
+        (lambda d: _train(d).batches(-1), "start_iter is -1"),
+        (lambda d: EvalLoader(d, TRANSFORM, batch_size=0), "the batch size is 0"),
     ],
 )
-def test_bad_values_are_named(noise, make, message):
+def test_errors_of_values_out_of_range(noise, make, message):
     with pytest.raises(DataError, match=message):
         make(noise(20))

@@ -1,3 +1,5 @@
+"""Mixup compared with timm's, its random weights, and label smoothing."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -20,36 +22,36 @@ def _batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
-def test_equals_timm_at_the_same_weight(weight, smoothing, monkeypatch):
+def test_equals_timm_for_the_same_weight(weight, smoothing, monkeypatch):
     images, labels = _batch()
     reference = TimmMixup(mixup_alpha=0.2, label_smoothing=smoothing, num_classes=10)
     monkeypatch.setattr(np.random, "beta", lambda a, b: weight)
     expected_images, expected_targets = reference(images.clone(), labels)
     mixup = Mixup(0.2, 10, smoothing)
-    got_images, got_targets = mixup.blend(images, mixup.soft_targets(labels), weight)
-    torch.testing.assert_close(got_images, expected_images, rtol=0, atol=1e-6)
-    torch.testing.assert_close(got_targets, expected_targets, rtol=0, atol=1e-6)
-    torch.testing.assert_close(got_targets, mixup_target(labels, 10, weight, smoothing))
+    mixed_images, mixed_targets = mixup.blend(images, mixup.soft_targets(labels), weight)
+    torch.testing.assert_close(mixed_images, expected_images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed_targets, expected_targets, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed_targets, mixup_target(labels, 10, weight, smoothing))
 
 
-def test_call_blends_by_the_drawn_weight_and_keeps_the_inputs():
+def test_images_are_blended_by_the_drawn_weight_and_the_inputs_kept():
     images, labels = _batch(7)
-    kept = images.clone()
+    copied = images.clone()
     mixup = Mixup(0.19, 10, 0.1)
-    got, targets = mixup(images, labels, torch.Generator().manual_seed(4))
+    mixed, targets = mixup(images, labels, torch.Generator().manual_seed(4))
     weight = mixup.draw(torch.Generator().manual_seed(4))
-    assert torch.equal(images, kept)
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(got, weight * images + (1 - weight) * images.flip(0))
+    assert torch.equal(images, copied)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(mixed, weight * images + (1 - weight) * images.flip(0))
     torch.testing.assert_close(targets.sum(1), torch.ones(7))
 
 
-def test_alpha_0_leaves_smoothing_only_and_draws_nothing():
+def test_alpha_0_only_smooths_labels_and_draws_nothing():
     images, labels = _batch()
     generator = torch.Generator().manual_seed(1)
     state = generator.get_state()
-    got, targets = Mixup(0.0, 10, 0.1)(images, labels, generator)
-    assert got is images
+    mixed, targets = Mixup(0.0, 10, 0.1)(images, labels, generator)
+    assert mixed is images
     assert torch.equal(generator.get_state(), state)
     logits = torch.randn(8, 10, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(
@@ -66,7 +68,7 @@ def test_weights_are_beta_distributed(alpha):
     assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-def test_draws_come_from_the_generator_only():
+def test_weights_depend_on_the_generator_only():
     mixup = Mixup(0.5, 10)
 
     def draws(seed: int) -> list[float]:
@@ -83,6 +85,6 @@ def test_draws_come_from_the_generator_only():
 
 
 @pytest.mark.parametrize("values", [(-0.1, 10, 0.0), (0.1, 0, 0.0), (0.1, 10, 1.0)])
-def test_bad_values_are_named(values):
+def test_values_out_of_range_are_refused(values):
     with pytest.raises(DataError, match="out of range"):
         Mixup(*values)

@@ -1,4 +1,4 @@
-"""On the real data sets under FBNETV3_DATA."""
+"""Real data sets below FBNETV3_DATA."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fbnetv3.data import (
 
 CIFAR_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
 CIFAR_CLASSES += ["ship", "truck"]
-# published per-channel statistics of the CIFAR-10 train images
+# Published statistics of the training images of CIFAR-10 per channel.
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -29,7 +29,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 def real(data_root, monkeypatch):
     def open_set(name: str, folder: str):
         if not (data_root / folder).exists():
-            pytest.skip(f"{data_root / folder} is not there")
+            pytest.skip(f"{data_root / folder} is missing")
         monkeypatch.setenv("FBNETV3_DATA", str(data_root))
         return build_dataset(name)
 

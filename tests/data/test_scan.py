@@ -1,3 +1,5 @@
+"""The search for broken image files."""
+
 from __future__ import annotations
 
 import logging
@@ -39,19 +41,18 @@ def test_broken_files_are_left_out_and_reported(damaged, make, request, caplog):
     assert dataset.subset(3).broken == dataset.broken
 
 
-def test_sound_sets_are_not_changed(files, tree):
+def test_a_data_set_without_broken_files_is_not_changed(files, tree):
     dataset = build_dataset(str(tree(files)), skip_broken=True)
     assert (len(dataset), dataset.broken) == (9, [])
 
 
-def test_a_class_of_broken_files_only_is_an_error(files, tree):
+def test_a_class_with_only_broken_files_is_an_error(files, tree):
     root = tree(files | {"owl/0.jpg": b"x", "owl/1.jpg": b"x"})
     with pytest.raises(DataError, match=r"every image of class owl is broken .*owl/0\.jpg"):
         build_dataset(str(root), skip_broken=True)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_find_broken_gives_reasons_by_index(damaged, tree, workers):
-    broken = find_broken(build_dataset(str(tree(damaged))), workers)
+def test_find_broken_returns_reasons_by_index(damaged, tree):
+    broken = find_broken(build_dataset(str(tree(damaged))))
     assert list(broken) == [2, 6]
     assert "not an image" in broken[2]

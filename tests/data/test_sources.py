@@ -1,3 +1,5 @@
+"""Image files in folders and archives: layouts, damaged archives, threads and processes."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -17,7 +19,7 @@ def _contents(source):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_folder_and_zip_hold_the_same(files, tree, archive, compression):
+def test_a_folder_and_its_archive_have_the_same_content(files, tree, archive, compression):
     folder, zipped = open_source(tree(files)), open_source(archive(files, compression=compression))
     assert folder.classes == zipped.classes == ["cat", "dog", "owl"]
     assert folder.targets == zipped.targets == [0] * 4 + [1] * 3 + [2] * 2
@@ -25,37 +27,37 @@ def test_folder_and_zip_hold_the_same(files, tree, archive, compression):
     assert _contents(folder) == _contents(zipped) == files
 
 
-def test_files_are_sorted_by_class_then_name_whatever_the_order_in_the_archive(files, archive):
+def test_files_are_sorted_by_class_and_name_for_any_order_in_the_archive(files, archive):
     backwards = dict(reversed(files.items()))
     assert open_source(archive(backwards)).files == sorted(files)
 
 
 @pytest.mark.parametrize("make", ["tree", "archive"])
-def test_foreign_files_are_ignored(files, make, request):
-    junk = {
+def test_other_files_are_ignored(files, make, request):
+    others = {
         "README.md": b"x", "stray.jpg": b"x", "cat/notes.txt": b"x", "cat/._0.jpg": b"x",
         ".hidden/0.jpg": b"x", "__MACOSX/cat/0.jpg": b"x", "cat/.thumbs/0.jpg": b"x",
     }  # fmt: skip
-    source = open_source(request.getfixturevalue(make)(files | junk))
+    source = open_source(request.getfixturevalue(make)(files | others))
     assert source.files == sorted(files)
     assert source.classes == ["cat", "dog", "owl"]
 
 
-def test_archive_with_one_top_level_folder(files, archive):
+def test_an_archive_with_one_top_level_folder(files, archive):
     wrapped = {f"pets/{name}": data for name, data in files.items()}
     source = open_source(archive({"pets/": b"", "other/": b"", "README": b"x"} | wrapped))
     assert source.classes == ["cat", "dog", "owl"]
     assert _contents(source) == files
 
 
-def test_unsafe_names_are_never_written_or_read_as_paths(files, archive, tmp_path):
-    evil = {"../up/0.jpg": b"x", "/root/0.jpg": b"x"}
-    source = open_source(archive(files | evil))
+def test_names_that_lead_out_of_an_archive_are_ignored(files, archive, tmp_path):
+    unsafe = {"../up/0.jpg": b"x", "/root/0.jpg": b"x"}
+    source = open_source(archive(files | unsafe))
     assert source.files == sorted(files)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set.zip"]
 
 
-def test_folder_links_are_followed_but_not_in_circles(files, tree, tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(files, tree, tmp_path):
     root = tree(files)
     tree({"0.jpg": files["cat/0.jpg"]}, "elsewhere")
     (root / "yak").symlink_to(tmp_path / "elsewhere")
@@ -70,10 +72,10 @@ def test_folder_links_are_followed_but_not_in_circles(files, tree, tmp_path):
         ({"a/notes.txt": b"x"}, "no images in class folders"),
         ({"0.jpg": b"x"}, "no images in class folders"),
         ({"a/0.jpg": b"x", "b/notes.txt": b"x", "b/": b""}, "class folder without images: b"),
-        ({"train/a/0.jpg": b"x", "val/a/0.jpg": b"x"}, "holds splits.*train, val"),
+        ({"train/a/0.jpg": b"x", "val/a/0.jpg": b"x"}, "contains splits.*train, val"),
     ],
 )
-def test_bad_layouts_are_named(content, message, make, request):
+def test_errors_of_other_layouts(content, message, make, request):
     if make == "tree":
         content = {k: v for k, v in content.items() if not k.endswith("/")}
     path = request.getfixturevalue(make)(content)
@@ -84,25 +86,25 @@ def test_bad_layouts_are_named(content, message, make, request):
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -1, -30])
-def test_broken_archives_are_named(files, archive, cut):
+def test_errors_of_broken_archives_name_the_archive(files, archive, cut):
     path = archive(files)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(DataError, match=r"set\.zip: not a zip archive"):
         open_source(path)
 
 
-def test_damaged_member_is_named(files, archive):
+def test_the_error_of_a_damaged_file_in_an_archive_names_it(files, archive):
     path = archive(files)
     data = bytearray(path.read_bytes())
-    at = data.find(files["cat/1.JPEG"])
-    data[at + 50] ^= 0xFF
+    position = data.find(files["cat/1.JPEG"])
+    data[position + 50] ^= 0xFF
     path.write_bytes(data)
     source = open_source(path)
     with pytest.raises(DataError, match=r"set\.zip/cat/1\.JPEG: .*CRC.*download"):
         source.read(source.files.index("cat/1.JPEG"))
 
 
-def test_encrypted_member_is_named(files, archive):
+def test_the_error_of_an_encrypted_file_in_an_archive_names_it(files, archive):
     path = archive({"cat/0.jpg": files["cat/0.jpg"]})
     data = bytearray(path.read_bytes())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -112,7 +114,7 @@ def test_encrypted_member_is_named(files, archive):
         open_source(path).read(0)
 
 
-def test_vanished_file_is_named(files, tree):
+def test_the_error_of_a_deleted_file_names_it(files, tree):
     root = tree(files)
     source = open_source(root)
     (root / "cat/0.jpg").unlink()
@@ -121,25 +123,25 @@ def test_vanished_file_is_named(files, tree):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder_is_named(files, tree):
+def test_the_error_of_an_unreadable_folder_names_it(files, tree):
     root = tree(files)
     (root / "dog").chmod(0)
     try:
-        with pytest.raises(DataError, match="dog: cannot read it"):
+        with pytest.raises(DataError, match=r"cannot read .*dog \("):
             open_source(root)
     finally:
         (root / "dog").chmod(0o755)
 
 
-def test_archive_is_read_from_threads(files, archive):
+def test_threads_may_read_from_one_archive(files, archive):
     source = open_source(archive(files))
     with ThreadPoolExecutor(8) as pool:
-        wanted = list(range(len(files))) * 50
-        got = list(pool.map(source.read, wanted))
-    assert got == [files[source.files[i]] for i in wanted]
+        indices = list(range(len(files))) * 50
+        contents = list(pool.map(source.read, indices))
+    assert contents == [files[source.files[i]] for i in indices]
 
 
-def test_archive_is_pickled_without_its_handle(files, archive):
+def test_an_archive_is_pickled_without_its_handle(files, archive):
     source = open_source(archive(files))
     source.read(0)
     assert _contents(pickle.loads(pickle.dumps(source))) == files
@@ -149,7 +151,7 @@ def _read_many(source: ZipSource, queue) -> None:
     queue.put([source.read(i % len(source.files)) for i in range(300)])
 
 
-def test_archive_is_read_by_forked_processes_at_once(files, archive):
+def test_forked_processes_may_read_from_one_archive(files, archive):
     source = open_source(archive(files))
     source.read(0)  # the parent's handle is open
     context = multiprocessing.get_context("fork")

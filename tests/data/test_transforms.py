@@ -1,3 +1,5 @@
+"""Transforms compared with torchvision's, their random draws, and errors."""
+
 from __future__ import annotations
 
 import pickle
@@ -15,7 +17,7 @@ MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 
 
 def _image(width: int = 60, height: int = 45, seed: int = 0) -> Image.Image:
-    # smooth, so that resampling and position both show
+    # A smooth image, so that differences in resampling and position are both visible.
     random = np.random.RandomState(seed).randint(0, 256, (8, 8, 3)).astype(np.uint8)
     return Image.fromarray(random).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -23,7 +25,7 @@ def _image(width: int = 60, height: int = 45, seed: int = 0) -> Image.Image:
 @pytest.mark.parametrize("size", [(60, 45), (45, 60), (32, 32), (300, 7)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("resize", "crop"), [(40, 32), (32, 32), (9, 8)])
-def test_eval_equals_torchvision(size, interpolation, resize, crop):
+def test_the_evaluation_transform_equals_torchvisions(size, interpolation, resize, crop):
     reference = v1.Compose(
         [
             v1.Resize(resize, InterpolationMode(interpolation)),
@@ -33,29 +35,29 @@ def test_eval_equals_torchvision(size, interpolation, resize, crop):
         ]
     )
     image = _image(*size)
-    ours = EvalTransform(crop, resize, interpolation, MEAN, STD)(image)
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, reference(image), rtol=0, atol=2e-6)
+    tensor = EvalTransform(crop, resize, interpolation, MEAN, STD)(image)
+    assert tensor.dtype == torch.float32
+    torch.testing.assert_close(tensor, reference(image), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(20_000, 1), (1, 20_001), (30_000, 3)])
-def test_a_line_of_pixels_is_not_blown_up(size, monkeypatch):
+def test_a_line_of_pixels_is_cut_before_it_is_resized(size, monkeypatch):
     sizes = []
     resize = Image.Image.resize
 
-    def watched(image, size, *args, **kwargs):
+    def recorded(image, size, *args, **kwargs):
         sizes.append(size)
         return resize(image, size, *args, **kwargs)
 
     image = _image(*size)
-    monkeypatch.setattr(Image.Image, "resize", watched)
+    monkeypatch.setattr(Image.Image, "resize", recorded)
     assert EvalTransform(224, 256)(image).shape == (3, 224, 224)
     assert TrainTransform(224, crop="padded")(image).shape == (3, 224, 224)
     assert len(sizes) == 2
     assert max(max(s) for s in sizes) <= 64 * 256
 
 
-def test_image_of_the_final_size_is_not_resampled():
+def test_an_image_of_the_final_size_is_not_resampled():
     image = _image(32, 32)
     assert np.array_equal(EvalTransform(32).pixels(image), image)
     assert np.array_equal(TrainTransform(32, crop="none", flip=False).pixels(image), image)
@@ -64,7 +66,7 @@ def test_image_of_the_final_size_is_not_resampled():
 @pytest.mark.parametrize("crop", ["resized", "padded", "none"])
 @pytest.mark.parametrize("auto_augment", ["none", "imagenet", "cifar10"])
 @pytest.mark.parametrize("size", [(60, 45), (32, 32), (7, 90), (1, 1)])
-def test_train_gives_the_resolution_whatever_the_image(crop, auto_augment, size):
+def test_training_images_have_the_resolution(crop, auto_augment, size):
     transform = TrainTransform(32, crop=crop, auto_augment=auto_augment)
     for seed in range(8):
         torch.manual_seed(seed)
@@ -73,7 +75,7 @@ def test_train_gives_the_resolution_whatever_the_image(crop, auto_augment, size)
         assert result.isfinite().all()
 
 
-def test_the_result_depends_on_torchs_seed_only():
+def test_training_images_depend_on_torchs_seed_only():
     transform = TrainTransform(32, auto_augment="imagenet")
     results = []
     for seed in (0, 1, 2, 3, 0, 1, 2, 3):
@@ -84,7 +86,7 @@ def test_the_result_depends_on_torchs_seed_only():
     assert len({r.sum().item() for r in results}) == 4
 
 
-def test_padded_crop_moves_by_up_to_an_eighth_over_black():
+def test_the_padded_crop_shifts_by_up_to_an_eighth_over_black():
     image = Image.fromarray(np.full((32, 32, 3), 200, np.uint8))
     image.putpixel((16, 16), (255, 0, 0))
     transform = TrainTransform(32, crop="padded", flip=False)
@@ -99,26 +101,26 @@ def test_padded_crop_moves_by_up_to_an_eighth_over_black():
     assert {m[0] for m in moves} == {m[1] for m in moves} == set(range(-4, 5))
 
 
-def test_resized_crop_is_torchvisions():
+def test_the_resized_crop_equals_torchvisions():
     image = _image()
     reference = v1.RandomResizedCrop(32, antialias=True)
-    ours = TrainTransform(32, crop="resized", flip=False)
+    transform = TrainTransform(32, crop="resized", flip=False)
     for seed in range(10):
         torch.manual_seed(seed)
         expected = np.asarray(reference(image))
         torch.manual_seed(seed)
-        assert np.array_equal(ours.pixels(image), expected)
+        assert np.array_equal(transform.pixels(image), expected)
 
 
-def test_flip_mirrors_half_and_only_if_asked():
+def test_half_of_the_images_are_flipped_unless_flip_is_off():
     image = _image(32, 32)
     mirrored = np.asarray(image)[:, ::-1]
     transform = TrainTransform(32, crop="none")
     torch.manual_seed(0)
     flips = [np.array_equal(transform.pixels(image), mirrored) for _ in range(400)]
     assert 160 < sum(flips) < 240
-    still = TrainTransform(32, crop="none", flip=False)
-    assert all(np.array_equal(still.pixels(image), image) for _ in range(20))
+    without_flip = TrainTransform(32, crop="none", flip=False)
+    assert all(np.array_equal(without_flip.pixels(image), image) for _ in range(20))
 
 
 def test_auto_augment_changes_most_images():
@@ -130,7 +132,7 @@ def test_auto_augment_changes_most_images():
         assert sum(changed) > 30
 
 
-def test_normalised_batch_equals_single_images_and_is_channels_last():
+def test_a_normalised_batch_equals_single_images_and_is_channels_last():
     transform = EvalTransform(32, mean=MEAN, std=STD)
     images = [_image(32, 32, seed) for seed in range(5)]
     batch = transform.normalize(np.stack([transform.pixels(i) for i in images]))
@@ -138,7 +140,7 @@ def test_normalised_batch_equals_single_images_and_is_channels_last():
     assert torch.equal(batch, torch.stack([transform(i) for i in images]))
 
 
-def test_transforms_are_pickled():
+def test_transforms_can_be_pickled():
     transform = pickle.loads(pickle.dumps(TrainTransform(32, auto_augment="cifar10")))
     assert transform(_image()).shape == (3, 32, 32)
 
@@ -149,12 +151,12 @@ def test_transforms_are_pickled():
         (lambda: TrainTransform(32, crop="centre"), "crop 'centre'.*resized, padded, none"),
         (lambda: TrainTransform(32, auto_augment="svhn"), "auto_augment 'svhn'.*none, imagenet"),
         (lambda: EvalTransform(32, interpolation="cubic"), "interpolation 'cubic'.*bicubic"),
-        (lambda: EvalTransform(32, 16), "resize 16 is smaller than the crop, 32"),
-        (lambda: EvalTransform(0), "resolution 0"),
-        (lambda: EvalTransform(32, std=(1, 1, 0)), "std above 0"),
+        (lambda: EvalTransform(32, 16), r"resize is 16; allowed: 32 \(the resolution\) or more"),
+        (lambda: EvalTransform(0), "the resolution is 0"),
+        (lambda: EvalTransform(32, std=(1, 1, 0)), "std > 0"),
         (lambda: EvalTransform(32, mean=(1,)), "three numbers"),
     ],
 )
-def test_bad_values_name_what_is_allowed(make, message):
+def test_errors_name_the_allowed_values(make, message):
     with pytest.raises(DataError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Images and archives of others: headers that lie, formats with code, links, paths that climb."""
+"""Untrusted images and archives: false headers, formats with code, links, paths that lead out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) 
 
 
 def png(side: int = 8) -> bytes:
-    """A small PNG whose header, checksum included, claims ``side`` pixels a side."""
+    """Returns a small PNG file whose header claims ``side`` x ``side`` pixels."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     data = bytearray(out.getvalue())
@@ -46,7 +46,7 @@ def _zip(path: Path, extra: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("limit", [89_478_485, None])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_header_of_60000_pixels_a_side(
+def test_a_header_that_claims_60000_x_60000_pixels(
     packed: bool, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -63,14 +63,14 @@ def test_a_header_of_60000_pixels_a_side(
     assert len(build_dataset(str(root), skip_broken=True)) == 1
 
 
-def test_predict_names_the_file(tmp_path: Path) -> None:
+def test_the_error_of_predict_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(60_000))
     with pytest.raises(DataError, match=r"bomb\.png"):
         next(lines(None, [path], 1))  # type: ignore[arg-type]
 
 
-def test_formats_that_other_programs_run_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_that_start_other_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     monkeypatch.setattr("subprocess.check_call", lambda *a, **k: started.append(a))
     monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
@@ -80,11 +80,11 @@ def test_formats_that_other_programs_run_are_not_opened(monkeypatch: pytest.Monk
     assert not started
     with contextlib.suppress(OSError), Image.open(io.BytesIO(EPS)) as image:
         image.load()
-    assert started  # Pillow itself would have
+    assert started  # Pillow alone does start Ghostscript
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_all_formats_that_are_listed_are_read(kind: str) -> None:
+def test_all_allowed_formats_are_read(kind: str) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, kind)
     assert decode_rgb(out.getvalue(), "x").size == (8, 8)
@@ -102,7 +102,7 @@ def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
         next(lines(None, [root / "cat" / "1.png"], 1))  # type: ignore[arg-type]
 
 
-def test_paths_that_climb_out_of_an_archive(tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_an_archive_are_ignored(tmp_path: Path) -> None:
     names = ["../up.png", "cat/../../up.png", "/abs/up.png", "../cat/up.png", "cat/./../up.png"]
     path = _zip(tmp_path / "set.zip", {})
     with zipfile.ZipFile(path, "a") as archive:
@@ -111,32 +111,32 @@ def test_paths_that_climb_out_of_an_archive(tmp_path: Path) -> None:
     dataset = build_dataset(str(path))
     assert [dataset.file_name(i) for i in range(len(dataset))] == [f"{path}/cat/0.png"]
     dataset.image(0)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["set.zip"]  # nothing is unpacked
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["set.zip"]  # nothing is extracted
 
 
-def test_links_in_an_archive(tmp_path: Path) -> None:
+def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
     path = _zip(tmp_path / "set.zip", {})
     link = zipfile.ZipInfo("cat/1.png")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(DataError, match=r"cat/1\.png: .*it is a link"):
+    with pytest.raises(DataError, match=r"cat/1\.png: .*it is a symbolic link"):
         build_dataset(str(path)).image(1)
 
 
-def test_a_file_that_unpacks_to_more_than_an_image(
+def test_a_file_that_is_too_large_when_extracted_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fbnetv3.data.sources.MAX_BYTES", 1 << 20)
     path = _zip(tmp_path / "set.zip", {"cat/1.png": bytes(4 << 20)})
     assert path.stat().st_size < 1 << 16
-    with pytest.raises(DataError, match=r"cat/1\.png: .*4194304 bytes when unpacked"):
+    with pytest.raises(DataError, match=r"cat/1\.png: .*4194304 bytes when extracted"):
         build_dataset(str(path)).image(1)
 
 
-def test_a_file_larger_than_an_image(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     root = _tree(tmp_path / "set")
     with (root / "cat" / "1.png").open("wb") as file:
-        file.truncate((1 << 30) + 1)  # a hole: no disk is used
+        file.truncate((1 << 30) + 1)  # a sparse file, which takes no space on disk
     with pytest.raises(DataError, match=r"1\.png: cannot read .*1073741825 bytes"):
         build_dataset(str(root)).image(1)

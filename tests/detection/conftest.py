@@ -1,4 +1,4 @@
-"""A detector's training small enough for a test: 16 images of 64 px, a network of few weights."""
+"""Fixtures of a detector's training that takes seconds: 16 images of 64 px, a tiny network."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ rows:
 
 @pytest.fixture(autouse=True)
 def restored_logging(own_logging: None) -> None:
-    """Puts back the loggers and signals that a training takes over."""
+    """Restores the loggers and signal handlers that a training replaces."""
 
 
 def coco_tree(images: int = 16) -> Tree:
-    """A square (class 7) and a disc (class 3) per image; image 2 has none, image 3 a crowd."""
+    """Returns COCO JSON with a square (class 7) and a disc (class 3) per image.
+
+    Image 2 has no objects, those of image 3 are crowds.
+    """
     tree: Tree = {"images": [], "annotations": [], "categories": []}
     tree["categories"] = [{"id": 7, "name": "square"}, {"id": 3, "name": "disc"}]
     generator = np.random.default_rng(0)
@@ -55,6 +58,7 @@ def coco_tree(images: int = 16) -> Tree:
 
 
 def paint(tree: Tree, folder: Path) -> None:
+    """Writes the images of a COCO tree into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for record in tree["images"]:
         image = Image.new("RGB", (64, 64), (40, 60, 80))
@@ -69,7 +73,7 @@ def paint(tree: Tree, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with shapes.json, images/ and tiny.yaml (the architecture)."""
+    """Returns a folder with shapes.json, images/ and the architecture tiny.yaml."""
     folder = tmp_path_factory.mktemp("shapes")
     tree = coco_tree()
     (folder / "shapes.json").write_text(json.dumps(tree))
@@ -83,7 +87,7 @@ Options = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def options(shapes: Path, tmp_path: Path) -> Options:
-    """Makes the keys of the tiny training, which override BASE; its folder is ``out``."""
+    """Returns a function that makes the options of the tiny training, which override BASE."""
 
     def make(**changes: Any) -> dict[str, Any]:
         values = {
@@ -112,7 +116,10 @@ def options(shapes: Path, tmp_path: Path) -> Options:
 
 @pytest.fixture
 def tiny(options: Options) -> Callable[..., CfgNode]:
-    """Makes the config of the tiny training; keys are given as ``SOLVER__BASE_LR=1.0``."""
+    """Returns a function that makes the config of the tiny training.
+
+    It takes changes such as ``SOLVER__BASE_LR=1.0``.
+    """
 
     def make(**changes: Any) -> CfgNode:
         cfg = get_cfg()
@@ -126,7 +133,7 @@ def tiny(options: Options) -> Callable[..., CfgNode]:
 
 @pytest.fixture
 def command(options: Options) -> Callable[..., list[str]]:
-    """Makes the command line of the tiny training."""
+    """Returns a function that makes the command line of the tiny training."""
 
     def make(
         *flags: str, launcher: tuple[str, ...] = (sys.executable,), **changes: Any

@@ -1,4 +1,4 @@
-"""FBNets as backbones of detectron2: maps, refusals, what is frozen."""
+"""FBNets as backbones of detectron2: feature maps, errors, frozen parts."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ FOR_SMALL_IMAGES = list_archs("fbnetv3_nano_*")
 
 
 @pytest.mark.parametrize("name", sorted(set(list_archs()) - set(FOR_SMALL_IMAGES)))
-def test_maps_of_every_network_differ_by_exactly_two(name: str) -> None:
+def test_maps_of_every_network_differ_by_a_factor_of_exactly_two(name: str) -> None:
     bottom_up = FBNetBottomUp(aligned(get_arch(name))).eval()
     with torch.inference_mode():
         maps = bottom_up(torch.rand(1, 3, 96, 64))
     assert list(maps) == ["c2", "c3", "c4", "c5"]
     for feature, shape in bottom_up.output_shape().items():
         assert shape.stride == 2 ** int(feature[1])
-        wanted = (1, shape.channels, 96 // shape.stride, 64 // shape.stride)
-        assert tuple(maps[feature].shape) == wanted
+        expected = (1, shape.channels, 96 // shape.stride, 64 // shape.stride)
+        assert tuple(maps[feature].shape) == expected
 
 
-def test_the_stage_for_the_classifier_is_left_out() -> None:
+def test_the_stage_of_the_classifier_is_left_out() -> None:
     assert trunk(get_arch("fbnetv3_a0")).blocks[-1].c == 208
     assert trunk(get_arch("fbnet_c")).blocks[-1].c == 352  # a 1 x 1 convolution, not a pool
 
 
-def test_other_forms_are_refused_with_the_reason(tiny: Callable[..., CfgNode]) -> None:
-    with pytest.raises(ConfigError, match="differ by exactly 2"):
+def test_other_variants_are_refused(tiny: Callable[..., CfgNode]) -> None:
+    with pytest.raises(ConfigError, match="differ by a factor of exactly 2"):
         FBNetBottomUp(get_arch("fbnetv3_a"))  # has dw_padding
     with pytest.raises(ConfigError, match="stride 32"):
         FBNetBottomUp(low_resolution(aligned(get_arch("fbnetv3_a"))))
     for name in FOR_SMALL_IMAGES:
-        with pytest.raises(ConfigError, match=rf"{name} has no map .* table for larger images"):
+        message = rf"{name} has no feature map .* architecture for larger images"
+        with pytest.raises(ConfigError, match=message):
             FBNetBottomUp(get_arch(name))
     for variant in ("", "low_resolution"):
-        with pytest.raises(ConfigError, match=r"ARCH_VARIANT.*'aligned'"):
+        with pytest.raises(ConfigError, match=r"ARCH_VARIANT is .*'aligned'"):
             build_backbone(tiny(MODEL__ARCH_VARIANT=variant))
     with pytest.raises(ConfigError, match="ARCH_NORM"):
         build_backbone(tiny(MODEL__ARCH_NORM="GN"))
@@ -87,5 +88,5 @@ def test_frozen_stages_and_norms(tiny: Callable[..., CfgNode]) -> None:
     same = build(5)
     same.load_state_dict(free.state_dict(), strict=False)
     free.eval()
-    for name, value in free(x).items():  # a frozen norm is one that evaluates
+    for name, value in free(x).items():  # a frozen norm equals one in eval mode
         torch.testing.assert_close(same(x)[name], value, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""COCO json, right and wrong."""
+"""COCO JSON files and images, valid and broken."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def read(tmp_path: Path) -> Callable[[Any], CocoDataset]:
     def from_tree(tree: Any) -> CocoDataset:
         path = tmp_path / "broken.json"
         path.write_text(tree if isinstance(tree, str) else json.dumps(tree))
-        return read_coco("mine", path, tmp_path / "images")
+        return read_coco("custom", path, tmp_path / "images")
 
     return from_tree
 
 
-def test_a_sound_file(read: Callable[[Any], CocoDataset]) -> None:
+def test_a_valid_file(read: Callable[[Any], CocoDataset]) -> None:
     dataset = read(coco_tree())
     assert dataset.classes == ["disc", "square"]  # in the order of their ids, 3 and 7
     assert [a["category_id"] for a in dataset.records[0]["annotations"]] == [1, 0]
     assert dataset.notes == (
         "1 images have no box",
-        "2 crowd boxes: not trained on, no misses in evaluation",
+        "2 crowd boxes are not trained on and do not count as misses in evaluation",
     )
     truth = dataset.ground_truth()
     assert len(truth["annotations"]) == 30
@@ -53,62 +53,63 @@ BROKEN: list[tuple[Callable[[Tree], Any], str]] = [
     (_change("annotations", 0, bbox=[1, 1, 5]), "annotation 1 .*x, y, width, height"),
     (_change("annotations", 0, bbox=[1, 1, float("nan"), 5]), "annotation 1 .*x, y, width"),
     (_change("annotations", 0, bbox=None), "annotation 1 .*bbox None"),
-    (_change("annotations", 0, category_id=8), "annotation 1 .*category 8; there are 3, 7"),
-    (_change("annotations", 1, id=1), "annotation id 1 occurs twice"),
-    (_change("annotations", 0, image_id=99), "annotation 1 is of image 99"),
+    (_change("annotations", 0, category_id=8), "annotation 1 .*category_id 8; allowed: 3, 7"),
+    (_change("annotations", 1, id=1), "annotation id 1 is used more than once"),
+    (_change("annotations", 0, image_id=99), "annotation 1 has image_id 99"),
     (_change("annotations", 0, iscrowd=2), "annotation 1 .*iscrowd"),
     (_change("annotations", 0, area="big"), "annotation 1 .*area"),
     (_change("annotations", 0, id="x"), r"annotations\[0\] has id 'x'"),
-    (_change("images", 1, id=1), "image id 1 occurs twice"),
+    (_change("images", 1, id=1), "image id 1 is used more than once"),
     (_change("images", 1, width=0), r"image 2 \(2.png\) has width"),
     (_change("images", 1, file_name=""), "image 2 has no file_name"),
-    (_change("categories", 1, id=7), "category id 7 occurs twice"),
+    (_change("categories", 1, id=7), "category id 7 is used more than once"),
     (_change("categories", 1, name=3), "category 3 has no name"),
     (lambda tree: tree.pop("images"), "no list 'images'"),
     (lambda tree: tree["images"].clear(), "no images"),
-    (lambda tree: tree["annotations"].append(7), r"annotations\[30\] is no mapping"),
+    (lambda tree: tree["annotations"].append(7), r"annotations\[30\] is not a mapping"),
 ]
 
 
-@pytest.mark.parametrize(("change", "says"), BROKEN)
-def test_each_mistake_is_one_line_naming_file_and_id(
-    read: Callable[[Any], CocoDataset], change: Callable[[Tree], Any], says: str
+@pytest.mark.parametrize(("change", "message"), BROKEN)
+def test_the_error_of_a_wrong_entry_is_one_line_with_file_and_id(
+    read: Callable[[Any], CocoDataset], change: Callable[[Tree], Any], message: str
 ) -> None:
     tree = coco_tree()
     change(tree)
-    with pytest.raises(DataError, match=says) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read(tree)
     assert "broken.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00\xff", "[" * 100_000])
-def test_what_is_no_json(read: Callable[[Any], CocoDataset], text: str) -> None:
+def test_files_that_are_not_json(read: Callable[[Any], CocoDataset], text: str) -> None:
     with pytest.raises(DataError, match=r"broken\.json"):
         read(text)
 
 
-def test_what_coco_allows(read: Callable[[Any], CocoDataset]) -> None:
+def test_unusual_entries_that_coco_allows(read: Callable[[Any], CocoDataset]) -> None:
     tree = coco_tree()
-    tree["annotations"][0]["bbox"] = [10, 10, 5, 0]  # official COCO has such
+    tree["annotations"][0]["bbox"] = [10, 10, 5, 0]  # official COCO has such boxes
     tree["annotations"][2]["bbox"] = [50, 50, 40, 40]
     del tree["annotations"][3]["iscrowd"], tree["annotations"][3]["area"]
     dataset = read(tree)
-    assert "1 boxes of no area left out: annotation 1" in dataset.notes[0]
-    assert "1 boxes reach beyond their image" in dataset.notes[1]
+    assert "1 boxes without area are left out: annotations 1" in dataset.notes[0]
+    assert "1 boxes extend beyond their image" in dataset.notes[1]
     assert len(dataset.records[0]["annotations"]) == 1
 
 
 def _mutated(text: str, generator: random.Random) -> str:
-    if generator.random() < 0.3:  # the text itself
-        at = generator.randrange(len(text))
-        return text[:at] + generator.choice(["", "}", '"', "-", "\u0000", "1e999"]) + text[at + 1 :]
+    """Returns JSON text with random errors, in its characters or in its entries."""
+    if generator.random() < 0.3:
+        i = generator.randrange(len(text))
+        return text[:i] + generator.choice(["", "}", '"', "-", "\u0000", "1e999"]) + text[i + 1 :]
     tree = json.loads(text)
     for _ in range(generator.randrange(1, 4)):
         where = generator.choice(["images", "annotations", "categories"])
         entry = generator.choice(tree[where])
         key = generator.choice(list(entry))
-        junk: list[Any] = [
+        wrong_values: list[Any] = [
             None, -1, 0, 1e400, "x", [], {}, True, 2**70, [1, 2], ["a"] * 4, [1e308] * 4, [-5] * 4,
         ]  # fmt: skip
         if generator.random() < 0.3:
@@ -116,22 +117,22 @@ def _mutated(text: str, generator: random.Random) -> str:
             if not entry:
                 entry["x"] = 1
         else:
-            entry[key] = copy.deepcopy(generator.choice(junk))
+            entry[key] = copy.deepcopy(generator.choice(wrong_values))
     return json.dumps(tree)
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_a_hundred_broken_files(read: Callable[[Any], CocoDataset], seed: int) -> None:
+def test_random_errors_in_a_file(read: Callable[[Any], CocoDataset], seed: int) -> None:
     text = _mutated(json.dumps(coco_tree(4)), random.Random(seed))
-    complaint = ""
+    message = ""
     try:
         dataset = read(text)
     except DataError as error:
-        complaint = str(error)
-    if complaint:
-        assert "broken.json" in complaint
+        message = str(error)
+    if message:
+        assert "broken.json" in message
         return
-    for record in dataset.records:  # what is let through is sound
+    for record in dataset.records:  # the accepted entries are valid
         assert record["width"] > 0
         assert all(min(item["bbox"][2:]) > 0 for item in record["annotations"])
 
@@ -147,25 +148,25 @@ def painted(tmp_path: Path, read: Callable[[Any], CocoDataset]) -> CocoDataset:
     return read(tree)
 
 
-def test_grey_and_cmyk_images_are_sound(painted: CocoDataset) -> None:
+def test_grey_and_cmyk_images_are_accepted(painted: CocoDataset) -> None:
     assert check_images(painted, decode=True, skip_broken=False) is painted
 
 
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("damage", "message"),
     [
         (lambda p: p.unlink(), "image 4: cannot read .*4.png: No such file"),
         (lambda p: p.write_bytes(p.read_bytes()[:-300]), "image 4: .*4.png: cannot decode"),
         (lambda p: p.write_text("hello"), "image 4: .*4.png: not an image"),
         (
             lambda p: Image.new("RGB", (64, 32)).save(p, "PNG"),
-            "image 4: .*64 x 32 pixels, the json",
+            "image 4: .*64 x 32 pixels, but the JSON file says 64 x 64",
         ),
     ],
 )
-def test_broken_images(painted: CocoDataset, harm: Callable[[Path], Any], says: str) -> None:
-    harm(Path(painted.records[3]["file_name"]))
-    with pytest.raises(DataError, match=says):
+def test_broken_images(painted: CocoDataset, damage: Callable[[Path], Any], message: str) -> None:
+    damage(Path(painted.records[3]["file_name"]))
+    with pytest.raises(DataError, match=message):
         check_images(painted, decode=True, skip_broken=False)
     kept = check_images(painted, decode=True, skip_broken=True)
     assert [r["image_id"] for r in kept.records] == [1, 2, 3, 5]

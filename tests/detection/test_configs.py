@@ -1,4 +1,4 @@
-"""The configs of the model zoo: each builds, and says how it is started and what came of it."""
+"""The detection configs of the model zoo: each can be built and states its command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIGS = sorted((model_zoo_path() / "detection").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config(path: Path) -> None:
+def test_a_config_can_be_built_and_states_its_command(path: Path) -> None:
     header = path.read_text().split("_BASE_")[0]
     launch = f"python tools/train_net.py --config-file model_zoo/detection/{path.name}"
     assert launch in header
@@ -27,7 +27,7 @@ def test_a_config(path: Path) -> None:
     assert list(model.backbone.output_shape()) == [f"p{i}" for i in levels]
 
 
-def test_there_are_all_that_were_promised() -> None:
+def test_all_documented_configs_exist() -> None:
     names = {path.stem for path in CONFIGS}
     assert {f"retinanet_R_{d}_FPN_3x{t}" for d in (50, 101) for t in ("", "_ema")} <= names
     assert {f"retinanet_fbnetv3_{a}_FPN" for a in ("a0", "a", "g")} <= names

@@ -1,4 +1,4 @@
-"""The scripts of projects/retinanet_ema, on a tiny training."""
+"""The scripts of projects/retinanet_ema on a tiny training."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_step_time_compares_equal_trainings(tiny: Make) -> None:
     json.dumps(found)
 
 
-def test_anchors_are_laid_over_every_box(tiny: Make) -> None:
+def test_anchors_are_compared_with_every_box(tiny: Make) -> None:
     cfg = tiny()
     rows = anchors.measure(cfg, build_detection_dataset("shapes", cfg))
     assert [row[:2] for row in rows] == [["disc", 28], ["square", 28]]  # two training sizes
     sides = [float(side) for side in str(rows[0][2]).split()]
-    # 20 x 24 px in images of 64, at 48 and 64
+    # Boxes of 20 x 24 px in images of 64 px, which are resized to 48 and 64 px.
     assert sides[0] == pytest.approx(22 * 0.75, abs=1)
     assert sides[-1] == pytest.approx(22, abs=1)
 
@@ -64,7 +64,7 @@ def test_figures_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_a_packaged_detector_is_one_of_the_zoo(
+def test_a_packaged_detector_is_part_of_the_zoo(
     tiny: Make, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = tiny(SOLVER__MAX_EPOCHS=3.0, MODEL__RETINANET__SCORE_THRESH_TEST=0.001)
@@ -76,17 +76,16 @@ def test_a_packaged_detector_is_one_of_the_zoo(
     file = tmp_path / "out" / "model_ema.safetensors"
     coco = ["DATASETS.COCO", str(cfg.DATASETS.COCO)]
     entry = package.package(file, "retinanet_tiny.shapes", "shapes", "a test", coco)
-    # 16 bits change AP in its digits, not in its size
+    # 16-bit weights change AP by less than 1.
     assert entry["metrics"]["AP"]["value"] == pytest.approx(evaluate(cfg)["bbox/AP_ema"], abs=1)
-    written = (folder / entry["path"]).stat().st_size
-    assert written < 0.8 * file.stat().st_size
+    assert (folder / entry["path"]).stat().st_size < 0.8 * file.stat().st_size
     record = detectors._record(entry)
     monkeypatch.setattr(detectors, "detector_records", lambda: (record,))
-    found = get("retinanet_tiny.shapes", pretrained=True)
-    assert isinstance(found, Detector)
-    assert found.classes == ("disc", "square")
-    (boxes,) = found([Image.open(shapes / "images" / "1.png")])
-    assert boxes["boxes"].dtype == torch.float32
+    detector = get("retinanet_tiny.shapes", pretrained=True)
+    assert isinstance(detector, Detector)
+    assert detector.classes == ("disc", "square")
+    (output,) = detector([Image.open(shapes / "images" / "1.png")])
+    assert output["boxes"].dtype == torch.float32
     with pytest.raises(RecordError, match="did you mean retinanet_tiny"):
         get("retinanet_tiny.shape")
     (folder / entry["path"]).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""On the real data sets under FBNETV3_DATA: every image and every annotation."""
+"""Every image and annotation of the real data sets below FBNETV3_DATA."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Opened = Callable[[str], CfgNode]
 def config(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     def make(name: str) -> CfgNode:
         if not (data_root / name).exists():
-            pytest.skip(f"{data_root / name} is not there")
+            pytest.skip(f"{data_root / name} is missing")
         monkeypatch.setenv("FBNETV3_DATA", str(data_root))
         cfg = get_cfg()
         cfg.merge_from_file(str(find_config(f"detection/retinanet_fbnetv3_a0_{name}.yaml")))
@@ -32,14 +32,14 @@ def config(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 
 COUNTS = {
-    # images, boxes, crowds of training and evaluation
+    # Numbers of images, boxes and crowd boxes of training and evaluation.
     "bccd": ((205, 2804, 0), (87, 1137, 0)),
     "coco_subset": ((338, 2962, 29), (206, 1786, 21)),
 }
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_box_comes_to_the_network(config: Opened, name: str) -> None:
+def test_every_box_reaches_the_network(config: Opened, name: str) -> None:
     cfg = config(name)
     for dataset, counts, training in zip(
         open_datasets(cfg), COUNTS[name], (True, False), strict=True
@@ -49,12 +49,12 @@ def test_every_box_comes_to_the_network(config: Opened, name: str) -> None:
         mapped = Mapped(dataset, DatasetMapper(cfg, is_train=training))
         inputs = mapped([(index, index) for index in range(len(dataset))])
         assert len(inputs) == counts[0]
-        if training:  # where crowds are left out
-            assert sum(len(one["instances"]) for one in inputs) == counts[1] - counts[2]
+        if training:  # crowd boxes are not trained on
+            assert sum(len(item["instances"]) for item in inputs) == counts[1] - counts[2]
 
 
 @pytest.mark.parametrize("backend", ["faster", "pycocotools"])
-def test_the_truth_scores_100(config: Opened, backend: str) -> None:
+def test_the_ground_truth_has_an_ap_of_100(config: Opened, backend: str) -> None:
     _, dataset = open_datasets(config("coco_subset"))
     truth = dataset.ground_truth()
     results = [
@@ -63,7 +63,7 @@ def test_the_truth_scores_100(config: Opened, backend: str) -> None:
         if not item["iscrowd"]
     ]
     most = max(Counter(item["image_id"] for item in results).values())
-    assert most <= 100  # of which an evaluator looks at no more
+    assert most <= 100  # the largest number per image that evaluators take into account
     scores = evaluate_boxes(truth, results, backend)
     assert scores.overall["AP"] == pytest.approx(100)
     assert len(scores.per_class) == 80

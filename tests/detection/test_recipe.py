@@ -1,4 +1,4 @@
-"""The one rule by which the recipe follows the batch; the stepped schedule."""
+"""Scaling of the recipe to the batch size, and the stepped schedule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def config(**changes: Any) -> CfgNode:
     return cfg
 
 
-def test_detectron2s_numbers_at_its_batch() -> None:
+def test_values_of_detectron2_at_the_reference_batch() -> None:
     recipe = detection_recipe(config(), 118_000)
     per_epoch = 118_000 // 16
     assert recipe.scaled_lr == 0.01
@@ -31,7 +31,7 @@ def test_detectron2s_numbers_at_its_batch() -> None:
     assert (recipe.nesterov, recipe.weight_decay_bias, recipe.decay) == (False, 1e-4, 0.1)
 
 
-def test_everything_follows_the_batch() -> None:
+def test_values_are_scaled_to_the_batch() -> None:
     changes = {"SOLVER__IMS_PER_BATCH": 2, "MODEL_EMA__ENABLED": True}
     recipe = detection_recipe(config(**changes), 118_000)
     per_epoch = 59_000
@@ -43,7 +43,7 @@ def test_everything_follows_the_batch() -> None:
     assert "0.125" in rule_text(config(**changes))
 
 
-def test_the_rule_can_be_switched_off() -> None:
+def test_scaling_can_be_switched_off() -> None:
     cfg = config(SOLVER__IMS_PER_BATCH=2, SOLVER__REFERENCE_BATCH=0)
     recipe = detection_recipe(cfg, 118_000)
     assert recipe.scaled_lr == 0.01
@@ -51,28 +51,29 @@ def test_the_rule_can_be_switched_off() -> None:
     assert rule_text(cfg).startswith("off")
 
 
-def test_epochs_count_images_already() -> None:
+def test_lengths_in_epochs_are_not_scaled() -> None:
     changes = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__WARMUP_EPOCHS": 1.0, "SOLVER__STEPS": (8, 11)}
     recipe = detection_recipe(config(SOLVER__IMS_PER_BATCH=4, **changes), 400)
     assert (recipe.epochs, recipe.warmup_epochs, recipe.steps) == (12, 1, (8, 11))
 
 
-def test_a_batch_that_is_none() -> None:
+def test_a_batch_out_of_range() -> None:
     with pytest.raises(ConfigError, match="IMS_PER_BATCH=0"):
         detection_recipe(config(SOLVER__IMS_PER_BATCH=0), 10)
 
 
-def test_the_stepped_schedule_is_detectron2s() -> None:
+def test_the_stepped_schedule_equals_detectron2s() -> None:
     changes = {"SOLVER__MAX_ITER": 60, "SOLVER__STEPS": (30, 45), "SOLVER__WARMUP_ITERS": 10}
     cfg = config(**changes)
     recipe = detection_recipe(cfg, 16 * 7)
     parameter = torch.nn.Parameter(torch.zeros(1))
-    ours, theirs = (torch.optim.SGD([parameter], 0.01) for _ in range(2))
-    mine = build_lr_scheduler(ours, recipe, 7)
+    optimizers = [torch.optim.SGD([parameter], 0.01) for _ in range(2)]
+    scheduler = build_lr_scheduler(optimizers[0], recipe, 7)
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    other = detectron_scheduler(cfg, theirs)
+    reference = detectron_scheduler(cfg, optimizers[1])
     for _ in range(60):
-        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
-        for optimizer, scheduler in ((ours, mine), (theirs, other)):
+        lr, expected = (optimizer.param_groups[0]["lr"] for optimizer in optimizers)
+        assert lr == pytest.approx(expected, rel=1e-9)
+        for optimizer, schedule in zip(optimizers, (scheduler, reference), strict=True):
             optimizer.step()
-            scheduler.step()
+            schedule.step()

@@ -1,4 +1,4 @@
-"""COCO json, pickles, addresses and detectors of others stay where they belong."""
+"""Untrusted COCO JSON, pickles, addresses of weights, and files of detectors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
-from fbnetv3.config import get_cfg
+from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.data import DataError
 from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.coco import read_coco
@@ -42,32 +43,32 @@ def _coco(folder: Path, file_name: str, side: int = 8) -> Path:
 @pytest.mark.parametrize(
     "name", ["../secret.png", "a/../../secret.png", "/etc/passwd", "a/..", "//etc/passwd"]
 )
-def test_file_names_stay_in_the_image_folder(name: str, tmp_path: Path) -> None:
+def test_file_names_outside_of_the_image_folder_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     json_file = _coco(tmp_path, name)
-    with pytest.raises(DataError, match="outside the image folder") as caught:
-        read_coco("mine", json_file, tmp_path / "images")
+    with pytest.raises(DataError, match="outside of the image folder") as caught:
+        read_coco("custom", json_file, tmp_path / "images")
     assert name in str(caught.value)
     assert str(json_file) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a/b.png", "a..png", "..a/b.png"])
-def test_names_in_folders_of_it_are_taken(name: str, tmp_path: Path) -> None:
-    found = read_coco("mine", _coco(tmp_path, name), tmp_path / "images")
-    assert found.records[0]["file_name"] == str(tmp_path / "images" / name)
+def test_file_names_in_subfolders_are_accepted(name: str, tmp_path: Path) -> None:
+    dataset = read_coco("custom", _coco(tmp_path, name), tmp_path / "images")
+    assert dataset.records[0]["file_name"] == str(tmp_path / "images" / name)
 
 
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize(
-    ("content", "says"), [(png(60_000), "60000|too large"), (EPS, "not an image file of BMP")]
+    ("content", "message"), [(png(60_000), "60000|too large"), (EPS, "not an image file of BMP")]
 )
 def test_images_are_checked_before_detectron2_reads_them(
-    content: bytes, says: str, decode: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, message: str, decode: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    dataset = read_coco("mine", _coco(tmp_path, "1.png", 60_000), tmp_path / "images")
+    dataset = read_coco("custom", _coco(tmp_path, "1.png", 60_000), tmp_path / "images")
     (tmp_path / "images" / "1.png").write_bytes(content)
-    with pytest.raises(DataError, match=rf"1\.png.*({says})"):
+    with pytest.raises(DataError, match=rf"1\.png.*({message})"):
         check_images(dataset, decode=decode, skip_broken=False)
 
 
@@ -75,7 +76,7 @@ def test_images_are_checked_before_detectron2_reads_them(
 
 
 class _Calls:
-    """Unpickles to what a function returns."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -84,29 +85,33 @@ class _Calls:
         return self.call
 
 
-def test_pickles_that_run_code(tmp_path: Path) -> None:
-    touched, path = tmp_path / "touched", tmp_path / "R.pkl"
-    path.write_bytes(pickle.dumps({"model": {"w": _Calls(open, str(touched), "w")}}))
-    model, full = build_detector(_resnet_config(), ["a"], torch.device("cpu"))
-    with pytest.raises(WeightsFileError, match="never loaded"):
-        load_detector_weights(model, str(path), full)
-    assert not touched.exists()
-    pickle.loads(path.read_bytes())["model"]["w"].close()
-    assert touched.exists()  # the attack is live
+Built = tuple[nn.Module, CfgNode]
 
 
-def _resnet_config() -> Any:
+@pytest.fixture(scope="module")
+def resnet_detector() -> Built:
     cfg = get_cfg()
     cfg.merge_from_file(str(find_config("detection/retinanet_R_50_FPN_3x.yaml")))
     cfg.merge_from_list(["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64])
     cfg.freeze()
-    return cfg
+    return build_detector(cfg, ["a"], torch.device("cpu"))
+
+
+def test_code_in_pickles_is_not_run(resnet_detector: Built, tmp_path: Path) -> None:
+    model, full = resnet_detector
+    touched, path = tmp_path / "touched", tmp_path / "R.pkl"
+    path.write_bytes(pickle.dumps({"model": {"w": _Calls(open, str(touched), "w")}}))
+    with pytest.raises(WeightsFileError, match="never loaded"):
+        load_detector_weights(model, str(path), full)
+    assert not touched.exists()
+    pickle.loads(path.read_bytes())["model"]["w"].close()
+    assert touched.exists()  # pickle itself does run the code
 
 
 def _with_forged_dtype() -> bytes:
-    """An array of records with an object, whose dtype says that its bytes hold none.
+    """Returns a pickled array of objects, whose dtype claims that it has no objects.
 
-    numpy's own unpickling takes the flags as the file says, and the bytes as addresses.
+    numpy's unpickling trusts the flags of the file, and would use the bytes as addresses.
     """
     dtype = np.dtype([("x", "O")])
     function, arguments, state = dtype.__reduce__()
@@ -128,7 +133,7 @@ class _WithState:
         return self.reduced
 
 
-def _holds_itself() -> bytes:
+def _dict_in_itself() -> bytes:
     tree: dict[str, Any] = {}
     tree["model"] = tree
     return pickle.dumps(tree)
@@ -143,12 +148,12 @@ def _holds_itself() -> bytes:
         pickle.dumps({"w": _WithState(_reconstruct(), (np.ndarray, (0,), b"b"), 5)}, protocol=2),
         pickle.dumps({"w": _Calls(_reconstruct(), np.ndarray, (1 << 60,), b"d")}, protocol=2),
         pickle.dumps({"w": _Calls(np.dtype, "O")}, protocol=2),
-        _holds_itself(),
+        _dict_in_itself(),
         b"not a pickle",
         b"",
     ],
 )
-def test_pickles_of_anything_but_numbers(content: bytes, tmp_path: Path) -> None:
+def test_pickles_of_other_things_than_numbers_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "R.pkl").write_bytes(content)
     with pytest.raises(WeightsFileError, match=r"R\.pkl"):
         read_pickled_arrays(tmp_path / "R.pkl")
@@ -168,15 +173,15 @@ def test_arrays_of_numbers_are_read(protocol: int, tmp_path: Path) -> None:
     )
     tree = {"model": arrays, "__author__": "x", "number": np.float32(2)}
     (tmp_path / "R.pkl").write_bytes(pickle.dumps(tree, protocol=protocol))
-    found = read_pickled_arrays(tmp_path / "R.pkl")
-    assert set(found) == set(arrays)
-    for name, tensor in found.items():
+    tensors = read_pickled_arrays(tmp_path / "R.pkl")
+    assert set(tensors) == set(arrays)
+    for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor.numpy(), arrays[name])
-        tensor.add(1)  # not of another byte order
+        tensor.add(1)  # torch could not compute with another byte order
 
 
 def test_arrays_of_python_2_are_read(tmp_path: Path) -> None:
-    """Their bytes are texts: written here by changing the opcodes of a pickle of Python 3."""
+    """Python 2 pickled bytes as strings; the opcodes of such a file are written by hand."""
     array = np.array([1.5, -2.0, 3e30], dtype="<f4")
     out = io.BytesIO()
     out.write(b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n")
@@ -200,16 +205,16 @@ def test_arrays_of_python_2_are_read(tmp_path: Path) -> None:
         "detectron2://a/../../up.pkl",
     ],
 )
-def test_addresses_that_a_config_may_not_name(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_addresses_are_not_downloaded(
+    uri: str, resnet_detector: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched: list[str] = []
+    downloads: list[str] = []
     manager = "detectron2.utils.file_io.PathManager.get_local_path"
-    monkeypatch.setattr(manager, lambda path: fetched.append(path))
-    model, full = build_detector(_resnet_config(), ["a"], torch.device("cpu"))
-    with pytest.raises(DownloadError, match="is not fetched; allowed: zoo://NAME"):
+    monkeypatch.setattr(manager, lambda path: downloads.append(path))
+    model, full = resnet_detector
+    with pytest.raises(DownloadError, match="is not downloaded; allowed: zoo://NAME"):
         load_detector_weights(model, uri, full)
-    assert not fetched
+    assert not downloads
 
 
 @pytest.mark.parametrize(
@@ -221,16 +226,17 @@ def test_addresses_that_a_config_may_not_name(
         {"task": "detection", "config": '{"MODEL": {}, "INPUT": {}, "TEST": {}}', "classes": "5"},
     ],
 )
-def test_a_detector_that_does_not_tell_what_it_is(metadata: dict[str, str], tmp_path: Path) -> None:
+def test_a_detector_with_incomplete_metadata(metadata: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"w": torch.zeros(1)}, path, metadata)
-    with pytest.raises(WeightsFileError, match=r"x\.safetensors does not tell MODEL"):
+    with pytest.raises(WeightsFileError, match=r"metadata of .*x\.safetensors lack MODEL"):
         detector_from_file(path)
 
 
-def test_a_detectors_config_is_its_network_only(tmp_path: Path) -> None:
-    cfg = _resnet_config()
-    model, full = build_detector(cfg, ["a"], torch.device("cpu"))
+def test_only_the_network_is_read_from_the_config_of_a_detector(
+    resnet_detector: Built, tmp_path: Path
+) -> None:
+    model, full = resnet_detector
     config = {key: full[key] for key in ("MODEL", "INPUT", "TEST")}
     config = json.loads(json.dumps(config)) | {"OUTPUT_DIR": str(tmp_path / "elsewhere")}
     path = tmp_path / "x.safetensors"

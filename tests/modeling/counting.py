@@ -1,4 +1,4 @@
-"""What fvcore counts on a built module."""
+"""Multiply-adds of a module as counted by fvcore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def counted(model: nn.Module, side: int) -> tuple[int, int]:
-    """fvcore's count for one image: convs and linear layers, and global average pools."""
+    """Returns fvcore's counts for one image: of convs and linear layers, and of global pools."""
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     analysis = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, side, side))
     by_operator = analysis.unsupported_ops_warnings(False).by_operator()

@@ -1,4 +1,4 @@
-"""Stages: features, channels, strides, drop path over depth."""
+"""Stages of the backbone: outputs, channels, strides, stochastic depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fbnetv3.modeling import FBNetBackbone, build_model
 
 
 @pytest.mark.parametrize("name", ["fbnetv3_a", "fbnetv2_l3", "fbnet_a"])
-def test_stages_have_the_channels_and_strides_they_say(name: str) -> None:
+def test_outputs_have_the_stated_channels_and_strides(name: str) -> None:
     arch = aligned(get_arch(name))
     backbone = FBNetBackbone(arch).eval()
     with torch.inference_mode():
@@ -23,21 +23,21 @@ def test_stages_have_the_channels_and_strides_they_say(name: str) -> None:
         assert out.shape == (1, c, *size)
 
 
-def test_modules_lie_where_layers_say() -> None:
+def test_modules_have_the_names_of_their_layers() -> None:
     arch = get_arch("fbnetv3_a0")
     modules = dict(FBNetBackbone(arch).named_modules())
     assert all(layer.name in modules for layer in arch.layers())
     assert "stages.1.1" not in modules
 
 
-def test_low_resolution_keeps_twice_the_map() -> None:
+def test_low_resolution_doubles_the_side_of_maps() -> None:
     arch = low_resolution(get_arch("fbnetv3_a0"))
     with torch.inference_mode():
         outputs = FBNetBackbone(arch).eval().forward_stages(torch.zeros(1, 3, 32, 32))
     assert [out.shape[-1] for out in outputs] == [16, 16, 16, 8, 4, 2, 1]
 
 
-def test_drop_path_is_linear_over_depth_and_on_shortcuts_only() -> None:
+def test_drop_path_grows_linearly_over_depth_on_shortcuts_only() -> None:
     arch = get_arch("fbnetv3_a0")
     backbone = FBNetBackbone(arch, drop_path_rate=0.2)
     last = len(arch.layers()) - 1

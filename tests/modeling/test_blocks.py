@@ -1,4 +1,4 @@
-"""Modules against their cost formulas (fvcore counts them) and against plain arithmetic."""
+"""Modules compared with their cost formulas (counted by fvcore) and with plain arithmetic."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.arch.strategies import archs
 from tests.modeling.counting import counted
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(archs())
-def test_cost_is_what_fvcore_counts(arch: Arch) -> None:
+def test_cost_equals_fvcore_counts(arch: Arch) -> None:
     model = build_model(arch, num_classes=arch.num_classes)
     cost = count_cost(arch)
     assert counted(model, arch.resolution) == (cost.macs_conv, cost.macs_avgpool)
@@ -28,7 +28,7 @@ def test_cost_is_what_fvcore_counts(arch: Arch) -> None:
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(archs())
-def test_activations_are_outputs_of_convs_and_linears(arch: Arch) -> None:
+def test_counted_activations_are_outputs_of_convs_and_linear_layers(arch: Arch) -> None:
     outputs: list[int] = []
     model = build_model(arch, num_classes=arch.num_classes).eval()
     for module in model.modules():
@@ -38,7 +38,7 @@ def test_activations_are_outputs_of_convs_and_linears(arch: Arch) -> None:
     assert sum(outputs) == count_cost(arch).activations
 
 
-def test_activations_are_those_defined() -> None:
+def test_formulas_of_activations_and_gates() -> None:
     x = torch.linspace(-8, 8, 1001)
     expected = {
         "hswish": x * F.relu6(x + 3) / 6,
@@ -74,7 +74,7 @@ def test_a_conv_of_vectors_equals_a_conv(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["hswish", "swish"])
-def test_activations_keep_what_their_gradient_needs(name: str) -> None:
+def test_activations_run_in_place_only_without_gradients(name: str) -> None:
     x = torch.randn(100, requires_grad=True)
     y = x * 1
     ACTIVATIONS[name]()(y).sum().backward()
@@ -82,8 +82,8 @@ def test_activations_keep_what_their_gradient_needs(name: str) -> None:
     expected = torch.autograd.grad(reference(x).sum(), x)[0]
     torch.testing.assert_close(x.grad, expected)
     with torch.no_grad():
-        given = torch.randn(5)
-        assert ACTIVATIONS[name]()(given).data_ptr() == given.data_ptr()
+        x = torch.randn(5)
+        assert ACTIVATIONS[name]()(x).data_ptr() == x.data_ptr()
 
 
 def mbconv(**options: object) -> Layer:
@@ -108,23 +108,23 @@ def test_parts_of_an_inverted_residual() -> None:
     assert block.dw.bn.momentum == 0.1
 
 
-def test_shortcut_only_where_it_fits() -> None:
+def test_a_shortcut_needs_stride_1_and_equal_channels() -> None:
     assert MBConv(mbconv()).residual
     assert not MBConv(mbconv(s=2)).residual
     assert not MBConv(mbconv(c_out=16)).residual
 
 
-def test_drop_path_drops_the_branch_of_whole_images_in_training_only() -> None:
+def test_drop_path_drops_the_branch_of_whole_images_and_only_in_training() -> None:
     torch.manual_seed(0)
     block, x = MBConv(mbconv(), drop_path=0.5), torch.randn(64, 8, 4, 4)
     dropped = (block(x) == x).flatten(1).all(1)
     assert 10 < dropped.sum() < 54
     assert not (block.eval()(x) == x).flatten(1).all(1).any()
-    # a block without a shortcut cannot drop its branch
+    # A block without a shortcut cannot drop its branch.
     assert isinstance(MBConv(mbconv(s=2), drop_path=0.5).drop_path, nn.Identity)
 
 
-def test_inputs_are_not_written_to() -> None:
+def test_inputs_are_not_modified() -> None:
     for layer in (mbconv(), mbconv(e=1), mbconv(pw_groups=2), mbconv(se="sigmoid", se_ratio=0.5)):
         block, x = MBConv(layer), torch.randn(2, 8, 4, 4)
         before = x.clone()

@@ -1,4 +1,4 @@
-"""Logits equal those of the published networks, for weights made from tensor names."""
+"""Logits equal those of the published networks for weights generated from tensor names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED = {m["name"]: m for m in json.loads((GOLDEN / "published.json").read_t
 KEYS = json.loads(gzip.decompress((GOLDEN / "published_keys.json.gz").read_bytes()))
 WITH_LOGITS = [name for name, model in PUBLISHED.items() if "logits_first8" in model]
 
-# ours -> published, one rule after the other
+# Replacements that turn a tensor name of this package into the published one, in order.
 RULES = (
     (r"^backbone\.stages\.(\d+)\.(\d+)\.", r"backbone.stages.xif\1_\2."),
     (r"\.se\.reduce\.", ".se.se.0.conv."),
@@ -30,14 +30,14 @@ RULES = (
 )
 
 
-def published_name(ours: str) -> str:
+def published_name(name: str) -> str:
     for pattern, replacement in RULES:
-        ours = re.sub(pattern, replacement, ours)
-    return ours
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
-def filled(name: str, shape: list[int]) -> torch.Tensor:
-    """The tensor that the golden rules give to a published name."""
+def golden_tensor(name: str, shape: list[int]) -> torch.Tensor:
+    """Returns the tensor that the golden rules assign to a published name."""
     x = np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)
     x = np.asarray(x, dtype=np.float32)
     rules: list[tuple[bool, Any]] = [
@@ -55,11 +55,10 @@ def filled(name: str, shape: list[int]) -> torch.Tensor:
 
 
 def golden_state_dict(name: str, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    published = {key: filled(key, shape) for key, shape in KEYS[name]}
-    ours = model.state_dict()
+    published = {key: golden_tensor(key, shape) for key, shape in KEYS[name]}
     return {
-        key: published[published_name(key)].reshape(ours[key].shape).to(ours[key].dtype)
-        for key in ours
+        key: published[published_name(key)].reshape(tensor.shape).to(tensor.dtype)
+        for key, tensor in model.state_dict().items()
     }
 
 
@@ -71,11 +70,11 @@ def logits(name: str, model: torch.nn.Module) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_tensors_are_those_published(name: str) -> None:
-    ours = {key: list(t.shape) for key, t in build_model(name.lower()).state_dict().items()}
-    renamed = {published_name(key): shape for key, shape in ours.items()}
+def test_names_and_shapes_of_tensors_are_the_published_ones(name: str) -> None:
+    state = build_model(name.lower()).state_dict()
+    renamed = {published_name(key): list(tensor.shape) for key, tensor in state.items()}
     published = dict(KEYS[name])
-    published["head.conv.weight"] = published["head.conv.weight"][:2]  # a 1x1 conv there
+    published["head.conv.weight"] = published["head.conv.weight"][:2]  # published as a 1x1 conv
     assert renamed == published
 
 
@@ -84,14 +83,14 @@ def test_logits_equal_the_published_networks(name: str) -> None:
     golden = PUBLISHED[name]
     model = build_model(name.lower())
     model.load_state_dict(golden_state_dict(name, model))
-    found = logits(name, model)
-    difference = np.abs(found[:, :8] - np.array(golden["logits_first8"])).max()
+    outputs = logits(name, model)
+    difference = np.abs(outputs[:, :8] - np.array(golden["logits_first8"])).max()
     assert difference <= 1e-4 * golden["logits_abs_mean"]
-    assert np.abs(found).mean() == pytest.approx(golden["logits_abs_mean"], rel=1e-4)
-    assert found.argmax(1).tolist() == golden["argmax"]
+    assert np.abs(outputs).mean() == pytest.approx(golden["logits_abs_mean"], rel=1e-4)
+    assert outputs.argmax(1).tolist() == golden["argmax"]
 
 
-def test_special_paddings_matter() -> None:
+def test_special_paddings_change_the_logits() -> None:
     golden = PUBLISHED["FBNetV3_A"]
     model = build_model(aligned(get_arch("fbnetv3_a")))
     model.load_state_dict(golden_state_dict("FBNetV3_A", model))

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm: arguments in their names, the form for small images."""
+"""Networks of torchvision and timm: arguments in their names, the variant for small images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _strides(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def test_names() -> None:
-    found = parse(f"{THIN}&low_resolution=True")
-    assert (found.library, found.name, found.low_resolution) == ("timm", "resnet18", True)
-    assert found.arguments == {"channels": (16, 32, 64, 128)}
+    parsed = parse(f"{THIN}&low_resolution=True")
+    assert (parsed.library, parsed.name, parsed.low_resolution) == ("timm", "resnet18", True)
+    assert parsed.arguments == {"channels": (16, 32, 64, 128)}
     assert with_low_resolution("torchvision/resnet18") == "torchvision/resnet18?low_resolution=True"
     assert with_low_resolution(THIN) == f"{THIN}&low_resolution=True"
     assert with_low_resolution(with_low_resolution(THIN)) == with_low_resolution(THIN)
@@ -36,14 +36,14 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenetv3_small_050"])
 def test_timm(name: str) -> None:
-    """The same network as timm's own, with the same draws."""
+    """The network and its random weights are those of timm.create_model."""
     torch.manual_seed(0)
     model = build_model(f"timm/{name}", num_classes=6, drop_rate=0.1).eval()
     torch.manual_seed(0)
-    theirs = timm.create_model(name, num_classes=6, drop_rate=0.1).eval()
+    reference = timm.create_model(name, num_classes=6, drop_rate=0.1).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(model(x), theirs(x))
+        torch.testing.assert_close(model(x), reference(x))
         assert reset_classifier(model, 4)(x).shape == (2, 4)
 
 
@@ -51,9 +51,9 @@ def test_arguments() -> None:
     model = build_model(THIN, num_classes=10)
     assert model.fc.in_features == 128
     small = build_model("torchvision/mobilenet_v2?width_mult=0.25", num_classes=10)
-    theirs = torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25)
+    reference = torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25)
     assert {k: v.shape for k, v in small.state_dict().items()} == {
-        k: v.shape for k, v in theirs.state_dict().items()
+        k: v.shape for k, v in reference.state_dict().items()
     }
 
 
@@ -82,7 +82,7 @@ def test_low_resolution(name: str, second: set[str]) -> None:
     plain, low = build_model(name, 10), build_model(with_low_resolution(name), 10)
     assert set(_strides(plain)) - set(_strides(low)) == second
     assert low.training
-    # but for the stem (and where maps are too small to halve), four times as many positions
+    # All layers after the second stride have up to four times as many positions.
     before, after = (
         FlopCountAnalysis(m.eval(), torch.zeros(1, 3, 32, 32)).unsupported_ops_warnings(False)
         for m in (plain, low)
@@ -90,7 +90,7 @@ def test_low_resolution(name: str, second: set[str]) -> None:
     assert 2 < after.total() / before.total() < 4
 
 
-def test_low_resolution_draws_nothing_and_keeps_statistics() -> None:
+def test_low_resolution_draws_no_random_numbers_and_keeps_statistics() -> None:
     torch.manual_seed(0)
     plain = build_model("torchvision/resnet18", 10)
     after = torch.rand(1)
@@ -102,29 +102,29 @@ def test_low_resolution_draws_nothing_and_keeps_statistics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("timm/resnet5", "did you mean resnet50"),
-        ("timm/hf-hub:someone/theirs", "unknown timm model"),
+        ("timm/hf-hub:user/model", "unknown timm model"),
         ("timm/resnet18?chanels=3", "chanels: 3"),
-        ("timm/efficientnet_b0?channel_multiplier=0.5", "no such argument"),  # the builder's own
+        ("timm/efficientnet_b0?channel_multiplier=0.5", "no such argument"),  # set by the builder
         ("timm/resnet18?pretrained=True", "pretrained: True"),
-        ("timm/resnet18?checkpoint_path='x.pth'", "numbers up to"),
+        ("timm/resnet18?checkpoint_path='x.pth'", "a number up to"),
         ("timm/resnet18?channels", "KEY=VALUE"),
-        ("timm/resnet18?channels=__import__('os')", "numbers up to"),
-        ("timm/resnet18?channels=(16,32,64,100000000)", "numbers up to"),
+        ("timm/resnet18?channels=__import__('os')", "a number up to"),
+        ("timm/resnet18?channels=(16,32,64,100000000)", "a number up to"),
         ("timm/resnet18?low_resolution=3", "True or False"),
         ("torchvision/resnet18?weights=1", "weights: 1"),
         ("torchvision/mobilenet_v2?dropout=0.3", "dropout: 0.3"),
-        ("torchvision/vit_b_16?low_resolution=True", "does not take images of 64 pixels"),
-        ("timm/vit_tiny_patch16_224?low_resolution=True", "does not take images of 64 pixels"),
+        ("torchvision/vit_b_16?low_resolution=True", "cannot process images of 64 pixels"),
+        ("timm/vit_tiny_patch16_224?low_resolution=True", "cannot process images of 64 pixels"),
         ("timm/mixer_s32_224?low_resolution=True", "low_resolution: True"),
     ],
 )
-def test_bad_names(name: str, says: str) -> None:
+def test_bad_names(name: str, message: str) -> None:
     with pytest.raises(ArchError) as error:
         build_model(name, 10)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("arguments", [{"drop_rate": 1.0}, {"num_classes": 0}])

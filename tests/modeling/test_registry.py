@@ -1,4 +1,4 @@
-"""An op from outside the package: one decorator registers its module and its price."""
+"""An op from outside of the package: one decorator registers its module and its cost formula."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fbnetv3.modeling import build_model, register_op
 from tests.modeling.counting import counted
 
 
-def price(layer: Layer, size: Any) -> tuple[Cost, Any]:
-    """A dilated k x k conv with batch norm; its padding keeps the size at stride 1."""
+def cost_of_dilated(layer: Layer, size: Any) -> tuple[Cost, Any]:
+    """Returns the cost of a dilated conv with batch norm, whose padding keeps the size at s = 1."""
     out = (size - 1) // layer.s + 1
     return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bn=True), out
 
 
-@register_op("test_dilated", cost=price, keys={"k": None, "dilation": 1})
+@register_op("test_dilated", cost=cost_of_dilated, keys={"k": None, "dilation": 1})
 class Dilated(nn.Sequential):
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         dilation = layer.options["dilation"]
@@ -51,7 +51,7 @@ TABLE = {
 }
 
 
-def test_an_outside_op_is_built_and_priced() -> None:
+def test_a_custom_op_is_built_and_counted() -> None:
     arch = Arch.from_dict(TABLE)
     model = build_model(arch, num_classes=4)
     cost = count_cost(arch)
@@ -62,29 +62,29 @@ def test_an_outside_op_is_built_and_priced() -> None:
     assert model(torch.zeros(2, 3, 33, 33)).shape == (2, 4)
 
 
-def test_it_is_priced_in_arrays_too() -> None:
+def test_a_custom_op_is_counted_in_arrays_too() -> None:
     rows = [dict(row) for row in Arch.from_dict(TABLE).to_dict()["rows"]]
     rows[1] |= {"k": np.array([3, 5]), "n": np.array([3, 1])}
-    both = count_cost_arrays(rows, 33, num_classes=4)
-    assert both.params[0] == count_cost(Arch.from_dict(TABLE)).params
+    costs = count_cost_arrays(rows, 33, num_classes=4)
+    assert costs.params[0] == count_cost(Arch.from_dict(TABLE)).params
     rows[1] |= {"k": 5, "n": 1}
-    one = count_cost(Arch.from_dict({**TABLE, "rows": rows}))
-    assert both.macs[1] == one.macs
+    single = count_cost(Arch.from_dict({**TABLE, "rows": rows}))
+    assert costs.macs[1] == single.macs
 
 
-def test_names_are_taken_once() -> None:
+def test_a_name_is_registered_once() -> None:
     with pytest.raises(ArchError, match="op: 'mbconv': this op is registered already"):
 
-        @register_op("mbconv", cost=price)
-        class Mine(nn.Identity):
+        @register_op("mbconv", cost=cost_of_dilated)
+        class Custom(nn.Identity):
             def forward(self, x: Tensor) -> Tensor:
                 return x
 
 
-def test_an_op_with_a_price_but_no_module() -> None:
-    register_cost("test_priced_only")(lambda layer, size: (Cost(), size))
-    rows = [{"stage": 0, "op": "test_priced_only", "c": 3}]
+def test_an_op_with_a_cost_formula_but_no_module() -> None:
+    register_cost("test_cost_only")(lambda layer, size: (Cost(), size))
+    rows = [{"stage": 0, "op": "test_cost_only", "c": 3}]
     arch = Arch.from_dict({"name": "net", "resolution": 8, "rows": rows})
     assert count_cost(arch).macs_conv == 3 * 1000
-    with pytest.raises(ArchError, match=r"op: 'test_priced_only': no module .*register_op"):
+    with pytest.raises(ArchError, match=r"op: 'test_cost_only': no module .*register_op"):
         build_model(arch)

@@ -1,0 +1,128 @@
+"""Compiled deployed forms: outputs, failing runtimes, warnings."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fbnetv3.modeling import deploy, runtimes
+from fbnetv3.modeling.deploy import DeployedModel
+from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
+from tests.modeling.networks import TOLERANCE, distance, images, published
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def fails(model: nn.Module, example: Tensor) -> Runner:
+    raise RuntimeError("first line\nsecond line")
+
+
+def wrong(model: nn.Module, example: Tensor) -> Runner:
+    return lambda x: model(x) * 1.001
+
+
+def right(model: nn.Module, example: Tensor) -> Runner:
+    return lambda x: model(x)
+
+
+def wrong_later(model: nn.Module, example: Tensor) -> Runner:
+    """Returns a runner whose output is right only for the shape of the example."""
+    return lambda x: model(x) * (1.0 if x.shape == example.shape else 2.0)
+
+
+def runtime(name: str, build: Any) -> Runtime:
+    return Runtime(name, lambda model: "", build)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1)).eval()
+
+
+@pytest.mark.parametrize("build", [fails, wrong])
+def test_a_failing_runtime_is_replaced_by_the_next_one(
+    build: Any, net: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployed = DeployedModel(net, [runtime("bad", build), runtime("good", right)])
+    assert distance(deployed(images()), net(images())) < 1e-5
+    assert deployed.runtime == "good"
+    assert distance(deployed(images()), net(images())) < 1e-5
+    (record,) = caplog.records
+    assert "bad cannot run this model" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_the_eager_model_runs_if_all_runtimes_fail(
+    net: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployed = DeployedModel(net, [runtime("bad", fails)])
+    assert distance(deployed(images()), net(images())) < 1e-5
+    assert deployed.runtime == "eager"
+    assert "using eager instead" in caplog.text
+    assert distance(deployed(images()), net(images())) < 1e-5
+
+
+def test_each_new_shape_is_checked(net: nn.Module) -> None:
+    deployed = DeployedModel(net, [runtime("bad", wrong_later)])
+    deployed(images())
+    assert deployed.runtime == "bad"
+    other = images(3, 32)
+    assert distance(deployed(other), net(other)) < 1e-5
+    assert deployed.runtime == "eager"
+
+
+def test_an_error_of_the_model_itself_is_raised(net: nn.Module) -> None:
+    deployed = deploy(net, compile=True)
+    with pytest.raises(RuntimeError, match="channels"):
+        deployed(torch.zeros(1, 4, 8, 8))
+    deployed(images())
+    assert deployed.runtime == "onnxruntime"
+
+
+def test_batch_and_resolution_may_change_when_compiled() -> None:
+    model = published("FBNetV3_A0").eval()
+    deployed = deploy(model, compile=True)
+    for n, size in ((2, 64), (3, 64), (1, 96), (2, 64)):
+        x = images(n, size)
+        for _ in range(2):
+            assert distance(deployed(x), model(x)) <= TOLERANCE
+    assert deployed.runtime == "onnxruntime"
+
+
+def test_without_any_runtime_the_model_runs_uncompiled(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    deployed = deploy(net, compile=True)
+    assert deployed.runtime == "eager"
+    assert distance(deployed(images()), net(images())) <= TOLERANCE
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "onnx and onnxruntime not installed" in record.getMessage()
+    assert "no C++ compiler is installed (no-such-compiler)" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_onnxruntime_requires_float32(net: nn.Module) -> None:
+    assert RUNTIMES[0].lacks(net) == ""
+    assert "float32" in RUNTIMES[0].lacks(net.double())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(RUNTIMES[1].lacks(nn.Identity())), reason="no C++ compiler")
+def test_inductor() -> None:
+    model = published("fbnet_a").eval()
+    folded = deploy(model).model
+    deployed = DeployedModel(folded, RUNTIMES[1:])
+    for n in (2, 1):
+        for _ in range(2):
+            assert distance(deployed(images(n)), model(images(n))) <= TOLERANCE
+    assert deployed.runtime == "inductor"
