@@ -52,7 +52,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml.load": ("plain_yaml.py",),
     "cloudpickle.loads": ("search/executor.py",),  # of our own workers
     "Image.open": ("data/decode.py",),
-    "tar.extractall": ("cli/install_detectron2.py",),  # checked by sha256
+    "tar.extractall": ("cli/detectron2/install.py",),  # checked by sha256
 }
 WITH = {"torch.load": ("weights_only", True), "tar.extractall": ("filter", "data")}
 
