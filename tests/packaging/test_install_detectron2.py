@@ -90,7 +90,7 @@ def test_the_stand_in_for_the_extension_explains_itself_on_use() -> None:
 def test_another_archive_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     archive.write_bytes(b"something else")
-    with pytest.raises(InstallError, match="has sha256 .*, expected 5d2e9e51"):
+    with pytest.raises(InstallError, match=r"has sha256 .*, expected 5d2e9e51"):
         install_detectron2.check_sha256(archive)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,11 +106,7 @@ def test_zoo_addresses(served: dict[str, torch.Tensor], cache: Path) -> None:
     model = build_model("fbnetv3_a0", num_classes=7)
     summary = zoo.load_weights(model, "zoo://fbnetv3_a0.test")
     assert "zoo://fbnetv3_a0.test" in str(summary)
-    paths = zoo.download.open_paths()
-    local = paths.get_local_path("zoo://fbnetv3_a0.test")
-    assert Path(local) == cache / "fbnetv3_a0.test.safetensors"
-    with paths.open("zoo://fbnetv3_a0.test", "rb") as file:
-        assert io.BytesIO(file.read()).getbuffer().nbytes == Path(local).stat().st_size
+    assert (cache / "fbnetv3_a0.test.safetensors").is_file()
 
 
 def test_wrong_shapes_name_the_address(
