@@ -198,17 +198,16 @@ def _table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
     about, check = table.about, table.about["check"]
     measured, error = check["measured_ms"], check["mean_absolute_error"]
     correlation = check["rank_correlation"]
-    lines = [
-        (
-            f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
-            f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
-        ),
-        (
-            f"check on {check['networks']} further random networks, {min(measured):.3g} to "
-            f"{max(measured):.3g} ms: mean absolute error {error:.1%}, "
-            f"rank correlation {correlation:.3f}"
-        ),
-    ]
+    content = (
+        f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
+        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
+    )
+    quality = (
+        f"check on {check['networks']} further random networks, {min(measured):.3g} to "
+        f"{max(measured):.3g} ms: mean absolute error {error:.1%}, "
+        f"rank correlation {correlation:.3f}"
+    )
+    lines = [content, quality]
     if error > LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
         lines.append(
             f"warning: the error should be at most {LARGEST_ERROR:.0%} and the correlation at "

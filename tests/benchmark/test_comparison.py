@@ -10,15 +10,15 @@ from fbnetv3.benchmark.variants import Shape
 from fbnetv3.engine.ema import ModelEMA
 
 
-def test_ratios_are_of_the_first_variant() -> None:
-    found = {"timm": [0.4, 0.2, 9.0], "ours": [0.1, 0.3, 0.2]}
-    first, second = comparison.with_ratios("net", "latency", Shape(4, 32), "ms", found)
+def test_ratios_are_relative_to_the_first_variant() -> None:
+    rounds = {"timm": [0.4, 0.2, 9.0], "ours": [0.1, 0.3, 0.2]}
+    first, second = comparison.with_ratios("net", "latency", Shape(4, 32), "ms", rounds)
     assert (first.variant, first.value, first.ratio) == ("timm", pytest.approx(400), 1.0)
     assert (second.value, second.ratio) == (pytest.approx(200), pytest.approx(2.0))
     assert second.rounds == pytest.approx([100, 300, 200])
 
 
-def test_peers_are_timms_where_it_has_them() -> None:
+def test_networks_are_compared_with_timms() -> None:
     pytest.importorskip("timm")
     assert variants.inference_variants("fbnetv3_b", compile=True) == [
         "timm",
@@ -54,13 +54,13 @@ def test_training_step_trains() -> None:
 
 
 def test_ema_update_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[ModelEMA] = []
+    created: list[ModelEMA] = []
 
-    class Noted(ModelEMA):
+    class RecordedEMA(ModelEMA):
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
-            made.append(self)
+            created.append(self)
 
-    monkeypatch.setattr(variants, "ModelEMA", Noted)
+    monkeypatch.setattr(variants, "ModelEMA", RecordedEMA)
     variants.ema_update("fbnetv3_a0", "ours")()
-    assert made[0].num_updates == 2
+    assert created[0].num_updates == 2

@@ -125,10 +125,10 @@ def test_groups_fit_into_memory_and_lose_nothing() -> None:
     assert sorted(i for group in groups for i in group) == list(range(40))
 
 
-def test_a_change_of_the_machine_between_groups_is_divided_out(
+def test_a_slowdown_between_groups_is_divided_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a machine that gets slower from group to group all networks cost the same."""
+    """On a machine that slows down from group to group, equal networks get equal times."""
     now, slowness = [0.0], [1.0]
 
     class Network(nn.Module):

@@ -77,11 +77,11 @@ def test_matrices_in_16_bits(
 
 def test_another_form_is_refused(exported: Path) -> None:
     with pytest.raises(RecordError, match=r"not of fbnetv3_a0 with variant None"):
-        adding.entry_of(exported, name="fbnetv3_a0", tag="ab")
+        adding.make_entry(exported, name="fbnetv3_a0", tag="ab")
 
 
 def test_bare_weights_are_refused(tmp_path: Path, weights: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights)
     with pytest.raises(RecordError, match="tells no classes"):
-        adding.entry_of(path, name="fbnetv3_a0", tag="ab")
+        adding.make_entry(path, name="fbnetv3_a0", tag="ab")
