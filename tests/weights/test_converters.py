@@ -152,7 +152,7 @@ def test_weights_of_another_architecture(
 def test_another_number_of_classes(small: dict[str, torch.Tensor]) -> None:
     model = build_model(SMALL, num_classes=5)
     before = _copy(model)
-    with pytest.raises(LoadError, match=r"have 7 classes, the model 5; .*num_classes=7"):
+    with pytest.raises(LoadError, match=r"have 7 classes, the model has 5; .*num_classes=7"):
         load_state_dict(model, small)
     summary = load_state_dict(model, small, allow_new_head=True)
     assert summary.skipped == ("head.fc.weight", "head.fc.bias")

@@ -99,5 +99,5 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_file_without_tensors(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"epoch": 3}, path)
-    with pytest.raises(WeightsFileError, match=r"holds no weights.*epoch"):
+    with pytest.raises(WeightsFileError, match=r"contains no weights.*epoch"):
         read_tensors(path)
