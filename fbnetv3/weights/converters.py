@@ -75,7 +75,7 @@ def classifier_of(model: nn.Module) -> str:
 
 @dataclass
 class _Plan:
-    """The tensors to load into a model, and the problems found on the way."""
+    """The tensors to load into a model, and the reasons why others cannot be loaded."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)

@@ -55,7 +55,7 @@ class Transfer:
 
     def __init__(self, url: str, target: Path, timeout: float) -> None:
         self._url, self._target, self._timeout = url, target, timeout
-        self._total: int | None = None  # bytes of the whole file, once the server has told
+        self._total: int | None = None  # bytes of the whole file, as the server states
         self._validator: str | None = None  # identifies the version of the partial file
 
     def run(self) -> None:
