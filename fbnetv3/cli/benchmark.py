@@ -41,7 +41,7 @@ instead, as a table for the search's latency constraints.
 _EPILOG = """\
 examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
-  %(prog)s --latency-table nano.json --config-file search/cifar10.yaml
+  %(prog)s --latency-table nano.json --config-file search/fbnetv3_cifar10_nano.yaml
 """
 
 

@@ -36,14 +36,14 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "fbnetv3_a0 @32" in shown
     assert "deploy, compiled (onnxruntime)" in shown
-    found = json.loads(path.read_text())
-    assert found["threads"] == 1
-    assert found["torch"] == torch.__version__
-    kinds = [(row["measure"], row["batch"], row["variant"]) for row in found["rows"]]
+    content = json.loads(path.read_text())
+    assert content["threads"] == 1
+    assert content["torch"] == torch.__version__
+    kinds = [(row["measure"], row["batch"], row["variant"]) for row in content["rows"]]
     compiled = "deploy, compiled (onnxruntime)"
     latency = [("latency", n, v) for n in (1, 2) for v in ("ours", "deploy", compiled)]
     assert kinds == [*latency, ("training step", 2, "ours"), ("EMA update", None, "ours")]
-    assert all(row["value"] > 0 and len(row["rounds"]) == 2 for row in found["rows"])
+    assert all(row["value"] > 0 and len(row["rounds"]) == 2 for row in content["rows"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``fbnetv3-predict`` on files, folders and what is neither."""
+"""``fbnetv3-predict`` on files, folders and bad input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A net that always answers "dog"."""
+    """A network that always predicts "dog"."""
     arch = with_num_classes(low_resolution(get_arch("fbnetv3_a0"), 32), 3)
     model = build_model(arch, num_classes=3)
     torch.nn.init.zeros_(model.head.fc.weight)
@@ -96,9 +96,7 @@ def test_bad_input_is_one_line(
     assert "device" in _error([image, *use, "--device", "abacus"], capsys)
 
 
-def test_something_to_predict_with_is_needed(
-    images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_or_a_model_are_required(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(images)])
     assert "--model NAME[.TAG] and --weights FILE" in capsys.readouterr().err

@@ -48,9 +48,9 @@ def _digest(transform: Any) -> torch.Tensor:
 )
 def test_transform_is_the_records(name: str, resolution: int, resize: int) -> None:
     expected = _digest(EvalTransform(resolution, resize, "bilinear"))
-    found = _digest(zoo.transform(name))
-    assert found.shape == (3, resolution, resolution)
-    assert torch.equal(found, expected)
+    pixels = _digest(zoo.transform(name))
+    assert pixels.shape == (3, resolution, resolution)
+    assert torch.equal(pixels, expected)
 
 
 def test_transform_of_unknown_names() -> None:
@@ -74,7 +74,7 @@ def test_get_without_weights_downloads_nothing(cache: Path) -> None:
 def served(
     site: Any, make_record: Callable[..., zoo.WeightRecord], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, torch.Tensor]:
-    """A zoo whose only weights are those of a small net with 7 classes, on the test's server."""
+    """A zoo whose only weights are on the test's server: a small network with 7 classes."""
     torch.manual_seed(1)
     tensors = {k: v.contiguous() for k, v in build_model("fbnetv3_a0", 7).state_dict().items()}
     site.body = save(tensors)
@@ -85,8 +85,8 @@ def served(
 
 
 def test_get_with_weights(served: dict[str, torch.Tensor]) -> None:
-    found = zoo.get("fbnetv3_a0.test", pretrained=True).state_dict()
-    assert all(torch.equal(found[key], value) for key, value in served.items())
+    state = zoo.get("fbnetv3_a0.test", pretrained=True).state_dict()
+    assert all(torch.equal(state[key], value) for key, value in served.items())
 
 
 def test_get_with_another_head(served: dict[str, torch.Tensor]) -> None:

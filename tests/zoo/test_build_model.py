@@ -38,7 +38,7 @@ UNTRAINED = {
     "a name with a tag": Case("fbnetv3_a0.cifar10", None, 10, LOW),
     "a tag with classes": Case("fbnetv3_a0.cifar10", 1000, 1000, LOW),
     "one class": Case("fbnetv3_a0", 1, 1, A0),
-    "a network that the search found": Case("fbnetv3_nano_a", None, 10, get_arch("fbnetv3_nano_a")),
+    "a network of the search": Case("fbnetv3_nano_a", None, 10, get_arch("fbnetv3_nano_a")),
     "an architecture": Case(A0, None, 1000, A0),
     "an architecture with 10 classes": Case(with_num_classes(A0, 10), None, 10, A0),
     "an architecture with others": Case(with_num_classes(A0, 10), 7, 7, A0),
