@@ -82,9 +82,8 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
-    head: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # name: classes (of weights, of model)
+    # classifier tensors by name: number of classes in the weights and in the model
+    head: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def _source_names(
@@ -99,14 +98,14 @@ def _source_names(
     return {key: key for key in keys}
 
 
-def _zero_by_layout(key: str, layout: str) -> bool:
+def _is_zero_in_layout(key: str, layout: str) -> bool:
     # timm's stem has no bias, which is the same function as a bias of zero
     stem_bias = layout == "timm" and key == "backbone.stages.0.0.conv.bias"
     return stem_bias or key.endswith(_COUNTER)
 
 
 def _as_linear(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Converts the weight of a 1x1 conv, (N, C, 1, 1), to that of a linear layer, (N, C)."""
+    """Returns the weight of a 1x1 conv, (N, C, 1, 1), as (N, C) if the target is linear."""
     if value.dim() == 4 and target.dim() == 2 and value.shape[2:] == (1, 1):
         return value.flatten(1)
     return value
@@ -122,7 +121,7 @@ def _plan(model: nn.Module, weights: Mapping[str, torch.Tensor], layout: str) ->
     classifier, plan = classifier_of(model), _Plan()
     for key, target in targets.items():
         if names[key] not in weights:
-            if _zero_by_layout(key, layout):
+            if _is_zero_in_layout(key, layout):
                 plan.derived.append(key)
                 plan.tensors[key] = torch.zeros_like(target)
             else:
