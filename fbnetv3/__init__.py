@@ -1,6 +1,6 @@
-"""FBNetV3: a model zoo, a training loop and JointNAS, the joint search of network and recipe.
+"""FBNetV3: a model zoo, a training loop, and JointNAS, the joint search of network and recipe.
 
-Public names are loaded on first use, so that ``import fbnetv3.arch`` needs no torch and
+Public names are imported on first use. So ``import fbnetv3.arch`` needs no torch, and
 ``build_model`` needs no detectron2.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_HOME_OF = {
+_MODULE_OF = {
     "Arch": "fbnetv3.arch",
     "Block": "fbnetv3.arch",
     "Cost": "fbnetv3.arch",
@@ -20,6 +20,7 @@ _HOME_OF = {
     "deploy": "fbnetv3.modeling",
     "register_op": "fbnetv3.modeling",
     "list_models": "fbnetv3.zoo",
+    "package_version": "fbnetv3.version",
     "Recipe": "fbnetv3.recipe",
     "get_cfg": "fbnetv3.config",
     "train": "fbnetv3.training",
@@ -72,9 +73,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module(f"{__name__}.version").package_version()
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
+        return __getattr__("package_version")()
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
     if name in _SUBPACKAGES:
         return importlib.import_module(f"fbnetv3.{name}")
     raise AttributeError(f"module 'fbnetv3' has no attribute {name!r}")

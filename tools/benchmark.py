@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times networks, their deploy form and timm's networks side by side: see ``--help``."""
+"""Compares the speed of networks, or measures a latency table: see ``--help``."""
 
 from __future__ import annotations
 

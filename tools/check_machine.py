@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Says in one line what a machine lacks before .venv is made.
+"""Checks, before .venv is made, that a machine can hold the installation.
 
     python tools/check_machine.py FOLDER [GIGABYTES]
 
-Written for Python 3.6, so that it can tell someone who has only that.
+It runs on Python 3.6, so that users of old versions get a message instead of a syntax error.
 """
 
 import importlib.util
@@ -11,24 +11,24 @@ import shutil
 import sys
 
 OLDEST = (3, 10)
-GIGABYTES = 8.0  # torch's CUDA build takes 5.5, pip's temporary files the rest
+GIGABYTES = 8.0  # 5.5 for torch's CUDA build, the rest for pip's temporary files
 ANOTHER = "PYTHON=python3.11 make demo"
 
 
 def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
-    """Returns what is missing and what to do about it, or an empty text.
+    """Returns what is missing and what to do, or an empty text if nothing is missing.
 
     Args:
-        version: of Python, such as ``(3, 11)``.
-        has_venv: whether ``python -m venv`` works.
-        free: gigabytes free where .venv will lie.
-        needed: gigabytes that the installation takes.
+        version: Version of Python, such as ``(3, 11)``.
+        has_venv: Whether ``python -m venv`` works.
+        free: Free gigabytes on the disk of .venv.
+        needed: Gigabytes that the installation needs.
     """
     if version < OLDEST:
-        found = ".".join(str(number) for number in version)
-        return f"Python {found} is too old, 3.10 or newer is needed; name another one: {ANOTHER}"
+        text = ".".join(str(number) for number in version)
+        return f"Python {text} is too old; use Python 3.10 or newer: {ANOTHER}"
     if not has_venv:
-        return f"Python has no venv (Debian: apt install python3-venv); or name another: {ANOTHER}"
+        return f"Python has no venv (Debian: apt install python3-venv); or use another: {ANOTHER}"
     if free < needed:
         return (
             f"{free:.1f} GB are free here, torch needs {needed:.1f}; free space or use another disk"
@@ -37,14 +37,14 @@ def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
 
 
 def main(folder: str, needed: float = GIGABYTES) -> int:
-    """Checks this machine; returns the exit status."""
-    # Debian packs venv without ensurepip, which it needs
+    """Checks this machine and returns the exit status, 2 if something is missing."""
+    # Debian ships venv without ensurepip, which venv needs
     has_venv = all(importlib.util.find_spec(name) for name in ("venv", "ensurepip"))
     free = shutil.disk_usage(folder).free / 1e9
-    found = problem(sys.version_info[:2], has_venv, free, needed)
-    if found:
-        sys.stderr.write(f"error: {found}\n")
-    return 2 if found else 0
+    message = problem(sys.version_info[:2], has_venv, free, needed)
+    if message:
+        sys.stderr.write(f"error: {message}\n")
+    return 2 if message else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a small network and shows the results: see ``--help``."""
+"""Trains a small network and classifies images with it: see ``--help``."""
 
 from __future__ import annotations
 

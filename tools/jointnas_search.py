@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Searches architecture and training recipe together: see ``--help``."""
+"""Searches for an architecture and its training recipe: see ``--help``."""
 
 from __future__ import annotations
 

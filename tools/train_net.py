@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains or evaluates what a config describes: see ``--help``."""
+"""Trains or evaluates the network of a config: see ``--help``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists, checks and downloads weights, and writes MODEL_ZOO.md: see ``--help``."""
+"""Lists, verifies, downloads and adds weights: see ``--help``."""
 
 from __future__ import annotations
 

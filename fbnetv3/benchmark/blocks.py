@@ -1,10 +1,15 @@
-"""How long networks take, as a whole and block by block: alternating calls, drift divided out."""
+"""Latency of networks, as a whole and block by block, in alternating calls.
+
+Networks that do not fit into memory together are timed in groups. Reference networks are part of
+every group; a change of their speed between groups is a change of the machine's, and is divided
+out.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,55 +21,56 @@ from fbnetv3.arch import Arch, count_cost
 from fbnetv3.modeling import build_model, deploy
 
 Clock = Callable[[], float]
-_TOGETHER = 150e6  # parameters in memory at a time: the more, the less drift between networks
-_REFERENCES = 3  # networks in every group
-_ROUND_SECONDS = 0.05  # shorter networks are called more than once a round
-_BEST = 0.1  # share of the calls, the fastest ones, whose mean counts
+# Parameters in memory at a time. Larger groups mean less drift of the machine between networks.
+_GROUP_PARAMS = 150e6
+_REFERENCES = 3  # networks that are part of every group
+_ROUND_SECONDS = 0.05  # faster networks are called several times in a round
+_FASTEST = 0.1  # share of the calls, the fastest ones, whose mean is the result
 
 
 @dataclass
-class Timed:
-    """A network in its deployed form, and how long its calls took.
+class TimedNetwork:
+    """A deployed network and the times of its calls.
 
     Attributes:
-        arch: of the network.
-        model: the deployed network.
-        parts: modules that are timed apart, in order; may be none.
-        whole: seconds of each call as a user makes it.
-        apart: seconds of each call in which parts were timed: all, then of each part.
+        arch: Architecture of the network.
+        model: The deployed network.
+        parts: Modules that are timed separately, in order of execution; may be empty.
+        whole_times: Seconds of each undisturbed call.
+        part_times: Seconds of each call in which parts were timed: the total, then each part.
     """
 
     arch: Arch
     model: nn.Module
     parts: list[nn.Module]
-    whole: list[float] = field(default_factory=list)
-    apart: list[list[float]] = field(default_factory=list)
+    whole_times: list[float] = field(default_factory=list)
+    part_times: list[list[float]] = field(default_factory=list)
 
-    def round(self, images: Tensor, clock: Clock) -> None:
-        """Times calls, for a while."""
+    def time_round(self, images: Tensor, clock: Clock) -> None:
+        """Times at least one call, and further ones until the round is long enough."""
         start = clock()
-        self.call(images, clock)
+        self.time_call(images, clock)
         while clock() - start < _ROUND_SECONDS:
-            self.call(images, clock)
+            self.time_call(images, clock)
 
-    def call(self, images: Tensor, clock: Clock) -> None:
-        """Times a call as a whole and, if there are parts, one more by parts."""
-        self.whole.append(self._seconds(images, clock))
+    def time_call(self, images: Tensor, clock: Clock) -> None:
+        """Times one call as a whole and, if there are parts, another one part by part."""
+        self.whole_times.append(self._seconds(images, clock))
         if not self.parts:
             return
-        times: list[list[float]] = [[] for _ in self.parts]
+        marks: list[list[float]] = [[] for _ in self.parts]
         with contextlib.ExitStack() as hooks:
-            for part, own in zip(self.parts, times, strict=True):
-                note = _Note(own, clock)
-                hooks.enter_context(part.register_forward_pre_hook(note))
-                hooks.enter_context(part.register_forward_hook(note))
+            for part, part_marks in zip(self.parts, marks, strict=True):
+                hook = _ClockHook(part_marks, clock)
+                hooks.enter_context(part.register_forward_pre_hook(hook))
+                hooks.enter_context(part.register_forward_hook(hook))
             total = self._seconds(images, clock)
-        self.apart.append([total, *(end - begin for begin, end in times)])
+        self.part_times.append([total, *(end - begin for begin, end in marks)])
 
-    def forget(self) -> None:
-        """Drops the calls so far."""
-        self.whole.clear()
-        self.apart.clear()
+    def reset(self) -> None:
+        """Discards the times measured so far."""
+        self.whole_times.clear()
+        self.part_times.clear()
 
     def _seconds(self, images: Tensor, clock: Clock) -> float:
         with torch.inference_mode():
@@ -73,91 +79,110 @@ class Timed:
             return clock() - start
 
     def milliseconds(self) -> list[float]:
-        """Returns the means of the fastest calls: as a whole, then of each part.
+        """Returns the mean time of the fastest calls: of the network, then of each part.
 
-        Those of parts are from the calls whose total is smallest. What noting the times costs is
-        between parts, so in neither number.
+        The times of parts are those of the calls with the smallest totals. The hooks run between
+        parts, so that their own time is in none of these numbers.
         """
-        found = [float(np.mean(_fastest(self.whole)))]
+        seconds = [float(np.mean(_fastest(self.whole_times)))]
         if self.parts:
-            found += np.mean(_fastest(self.apart), axis=0).tolist()[1:]
-        return [1e3 * seconds for seconds in found]
+            seconds += np.mean(_fastest(self.part_times), axis=0).tolist()[1:]
+        return [1e3 * value for value in seconds]
 
 
-class _Note:
-    """A hook that notes the time."""
+class _ClockHook:
+    """A module hook that appends the clock's time to a list."""
 
-    def __init__(self, times: list[float], clock: Clock) -> None:
-        self._times, self._clock = times, clock
+    def __init__(self, marks: list[float], clock: Clock) -> None:
+        self._marks, self._clock = marks, clock
 
     def __call__(self, *_: Any) -> None:
-        self._times.append(self._clock())
+        self._marks.append(self._clock())
 
 
 def _fastest(calls: list[Any]) -> list[Any]:
-    return sorted(calls)[: math.ceil(_BEST * len(calls))]
+    return sorted(calls)[: math.ceil(_FASTEST * len(calls))]
 
 
-def timed(arch: Arch, *, apart: bool) -> Timed:
-    """Builds a network with random weights; ``apart``: for the time of each block."""
+def build_timed_network(arch: Arch, *, by_part: bool) -> TimedNetwork:
+    """Builds a deployed network with random weights.
+
+    Args:
+        arch: Architecture of the network.
+        by_part: Whether to time each of its blocks and its head too.
+    """
     torch.manual_seed(0)
     model: Any = deploy(build_model(arch, arch.num_classes))
-    parts = [block for stage in model.model.backbone.stages for block in stage]
-    return Timed(arch, model, [*parts, model.model.head] if apart else [])
+    blocks = [block for stage in model.model.backbone.stages for block in stage]
+    return TimedNetwork(arch, model, [*blocks, model.model.head] if by_part else [])
 
 
-def run_rounds(networks: Sequence[Timed], rounds: int, clock: Clock) -> None:
-    """Times networks in turn, once a round; the order turns around after each."""
-    images = {
-        n.arch.resolution: torch.randn(1, 3, n.arch.resolution, n.arch.resolution) for n in networks
-    }
+def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> None:
+    """Times networks in turn; the order is reversed after each round.
+
+    Args:
+        networks: Networks; their times are added to them.
+        rounds: Number of rounds, each of which times every network.
+        clock: Function that returns seconds.
+    """
+    images = {size: torch.randn(1, 3, size, size) for size in {n.arch.resolution for n in networks}}
     order = list(networks)
     for network in order:
-        network.call(images[network.arch.resolution], clock)
-        network.forget()  # the first call allocates
+        network.time_call(images[network.arch.resolution], clock)
+        network.reset()  # the first call allocates memory
     for _ in range(rounds):
         for network in order:
-            network.round(images[network.arch.resolution], clock)
+            network.time_round(images[network.arch.resolution], clock)
         order.reverse()
 
 
-def measure(
+def measure_networks(
     archs: Sequence[Arch],
     checks: Sequence[Arch],
     rounds: int,
     clock: Clock,
     advance: Callable[[], None],
 ) -> tuple[list[list[float]], list[float]]:
-    """Times architectures by block, and others as a whole, in turn.
+    """Measures the latency of networks, with images of batch size 1.
 
-    Those that do not fit into memory together are timed in groups. Some networks are in every
-    group: what has changed on the machine between groups shows in them and is divided out.
+    Args:
+        archs: Architectures whose blocks are measured too.
+        checks: Architectures that are measured as a whole only.
+        rounds: Number of rounds.
+        clock: Function that returns seconds.
+        advance: Function that is called after each network.
 
     Returns:
-        Milliseconds of each of ``archs`` (see Timed) and of each of ``checks``.
+        Milliseconds of each of ``archs`` (the network, then each of its layers and its head), and
+        milliseconds of each of ``checks``.
     """
-    todo = [(arch, i < len(archs)) for i, arch in enumerate([*archs, *checks])]
-    order = np.random.default_rng(0).permutation(len(todo)).tolist()
-    references = [timed(arch, apart=False) for arch in archs[-_REFERENCES:]]
-    found: dict[int, list[float]] = {}
+    tasks = [(arch, True) for arch in archs] + [(arch, False) for arch in checks]
+    order = np.random.default_rng(0).permutation(len(tasks)).tolist()
+    references = [build_timed_network(arch, by_part=False) for arch in archs[-_REFERENCES:]]
+    groups = _memory_groups(order, [arch for arch, _ in tasks])
+    times: dict[int, list[float]] = {}
     speeds: list[float] = []
-    groups = _groups(order, [arch for arch, _ in todo])
     for group in groups:
-        networks = [timed(todo[i][0], apart=todo[i][1]) for i in group]
-        run_rounds([*references, *networks], rounds, clock)
-        speeds.append(math.prod(r.milliseconds()[0] for r in references) ** (1 / len(references)))
+        networks = [build_timed_network(tasks[i][0], by_part=tasks[i][1]) for i in group]
+        time_rounds([*references, *networks], rounds, clock)
+        speeds.append(_geometric_mean(network.milliseconds()[0] for network in references))
         for i, network in zip(group, networks, strict=True):
-            found[i] = network.milliseconds()
+            times[i] = network.milliseconds()
             advance()
     for group, speed in zip(groups, speeds, strict=True):
         for i in group:
-            found[i] = [ms * float(np.median(speeds)) / speed for ms in found[i]]
-    rows = [found[i] for i in range(len(todo))]
+            times[i] = [ms * float(np.median(speeds)) / speed for ms in times[i]]
+    rows = [times[i] for i in range(len(tasks))]
     return rows[: len(archs)], [row[0] for row in rows[len(archs) :]]
 
 
-def _groups(order: Sequence[int], archs: Sequence[Arch]) -> list[list[int]]:
-    """Returns equal parts of an order, each of networks that fit into memory together."""
+def _geometric_mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.prod(numbers) ** (1 / len(numbers))
+
+
+def _memory_groups(order: Sequence[int], archs: Sequence[Arch]) -> list[list[int]]:
+    """Splits an order of networks into groups that fit into memory."""
     params = sum(int(count_cost(arch).params) for arch in archs)
-    count = min(len(order), math.ceil(params / _TOGETHER))
+    count = min(len(order), math.ceil(params / _GROUP_PARAMS))
     return [list(order[i::count]) for i in range(count)]

@@ -1,4 +1,4 @@
-"""What ``fbnetv3-benchmark`` complains of; here, since its other parts import torch."""
+"""Errors of the benchmarks, in a file that imports no torch."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from fbnetv3.errors import FBNetError
 
 
 class BenchmarkError(FBNetError):
-    """A benchmark was asked for that cannot be run."""
+    """A benchmark cannot run as requested."""

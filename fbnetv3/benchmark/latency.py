@@ -1,90 +1,103 @@
-"""``fbnetv3-benchmark --latency-table``: measures the blocks of a search space on this machine.
+"""Latency tables: the blocks of a search space, measured on this machine.
 
-Blocks are timed inside random networks of the space, so that inputs and weights come from the
-caches as they do in use; what is left of a network's time is its ``frame``. Networks are in
-the form of ``deploy``, eager, batch 1: a compiled one has no blocks that could be timed apart.
-With one thread, its CPU time is taken: what other processes take away meanwhile does not count.
-Further random networks, timed whole in the same rounds, check what the table says of them.
+Blocks are timed inside random networks of the space, so that caches hold their inputs and weights
+as in use. The rest of a network's time is the table's ``frame``. Networks are timed in the form of
+``fbnetv3.deploy`` with batch size 1, uncompiled, since a compiled network has no separate blocks.
+With one thread the clock is CPU time, which excludes other processes. Further random networks,
+timed as a whole in the same rounds, check the table's predictions.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import Progress
 from scipy.stats import spearmanr
 
 from fbnetv3.arch import Arch
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import Shape, arch_shapes
-from fbnetv3.benchmark.blocks import measure
+from fbnetv3.benchmark.blocks import measure_networks
 from fbnetv3.benchmark.errors import BenchmarkError
+from fbnetv3.benchmark.machine import describe_machine
 from fbnetv3.benchmark.variants import torch_threads
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet.space import FBNetSpace
 
-LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
 
-
-def blocks_of(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBlock]:
-    """Returns each shape once, with the mean over the networks that have it.
+def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBlock]:
+    """Returns each block shape once, with its mean latency over the networks that contain it.
 
     Args:
-        networks: (architecture, milliseconds: all, each layer, head).
+        networks: Architectures with their milliseconds: the network, each layer, the head.
     """
-    found: dict[Shape, list[float]] = {}
+    times: dict[Shape, list[float]] = {}
     for arch, (total, *parts) in networks:
         frame = max(0.0, total - sum(parts))
         for shape, ms in zip(arch_shapes(arch), [frame, *parts], strict=True):
-            found.setdefault(shape, []).append(ms)
-    return [MeasuredBlock(shape, float(np.mean(ms))) for shape, ms in found.items()]
+            times.setdefault(shape, []).append(ms)
+    return [MeasuredBlock(shape, float(np.mean(ms))) for shape, ms in times.items()]
 
 
-def draw(space: FBNetSpace, count: int, num_classes: int, seed: int) -> list[Arch]:
-    """Returns random distinct architectures of a space, fewer where there are fewer."""
+def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> list[Arch]:
+    """Samples distinct architectures of a space.
+
+    Args:
+        space: Space of architectures.
+        count: Number of architectures. A space with fewer architectures gives fewer.
+        num_classes: Number of classes of the networks.
+        seed: Random seed.
+    """
     random = np.random.default_rng([seed, 31])
     levels = random.integers(0, space.space.sizes, (20 * count, len(space.space)))
     configs = space.space.configs(space.space.canonical(levels))
     archs = (space.arch(config, num_classes) for config in configs)
-    return _distinct(archs, count)
+    return _first_distinct(archs, count)
 
 
-def _distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
-    found: dict[str, Arch] = {}
-    while len(found) < count and (arch := next(archs, None)) is not None:
-        found.setdefault(arch.to_yaml(), arch)
-    return list(found.values())
+def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
+    distinct: dict[str, Arch] = {}
+    while len(distinct) < count and (arch := next(archs, None)) is not None:
+        distinct.setdefault(arch.to_yaml(), arch)
+    return list(distinct.values())
 
 
-def corners(space: FBNetSpace, num_classes: int) -> list[Arch]:
-    """Returns architectures of the ends of all ranges, as deep as can be.
+def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
+    """Returns the deepest architectures at the ends of all ranges of a space.
 
-    With them, every number of every block lies between measured ones.
+    With them, every size of every block of the space lies between measured ones.
+
+    Args:
+        space: Space of architectures.
+        num_classes: Number of classes of the networks.
     """
-    sizes = space.space.sizes
-    parents = {w.name for p in space.space.parameters for w in p.active_if}
-    found = []
-    for wide in (0, 1):
-        for last in (0, 1):
+    parents = {condition.name for p in space.space.parameters for condition in p.active_if}
+    archs = []
+    for width_end in (0, 1):
+        for choice_end in (0, 1):
             ends = [
-                last if not p.is_ordered else 1 if p.name in parents else wide
+                choice_end if not p.is_ordered else 1 if p.name in parents else width_end
                 for p in space.space.parameters
             ]
-            levels = space.space.canonical(np.array(ends)[None] * (sizes - 1))
-            found.append(space.arch(space.space.configs(levels)[0], num_classes))
-    return _distinct(iter(found), len(found))
+            levels = space.space.canonical(np.array(ends)[None] * (space.space.sizes - 1))
+            archs.append(space.arch(space.space.configs(levels)[0], num_classes))
+    return _first_distinct(iter(archs), len(archs))
 
 
-def compared(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:
-    """Returns the check of a table against networks that were not in it."""
+def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:
+    """Compares predicted latencies with measured ones of networks outside of the table.
+
+    Args:
+        predicted: Milliseconds by the table.
+        measured: Milliseconds as measured, in the same order.
+
+    Returns:
+        The entry ``check`` of a latency table's ``about``.
+    """
     error = np.abs(np.array(predicted) / np.array(measured) - 1).mean()
     return {
         "networks": len(measured),
@@ -96,7 +109,17 @@ def compared(predicted: Sequence[float], measured: Sequence[float]) -> dict[str,
 
 
 def read_space(config_file: str) -> tuple[FBNetSpace, int]:
-    """Returns the space of a search's config, and how many classes its networks tell apart."""
+    """Reads the space of a search's config.
+
+    Args:
+        config_file: Path or packaged name of the config.
+
+    Returns:
+        The space, and the number of classes of its networks.
+
+    Raises:
+        BenchmarkError: The space has only one architecture.
+    """
     require_detectron2()
     from fbnetv3.search.fbnet.config import space_from_config
     from fbnetv3.search.fbnet.datasets import num_classes_from_config
@@ -113,64 +136,67 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
     return space, num_classes_from_config(cfg)
 
 
-def make_table(arguments: argparse.Namespace, progress: Progress, cpu: str) -> LatencyTable:
-    """Measures what the command line asks for, and writes the table."""
-    space, classes = read_space(arguments.config_file)
-    count = arguments.networks + arguments.check
-    drawn = draw(space, count, classes, arguments.seed)
-    checks, archs = drawn[: arguments.check], drawn[arguments.check :]
-    archs = [*corners(space, classes), *archs]
-    task = progress.add_task("networks", total=len(archs) + len(checks))
-    clock = time.thread_time if arguments.threads == 1 else time.perf_counter
-    with torch_threads(arguments.threads):
-        apart, whole = measure(
-            archs, checks, arguments.rounds, clock, lambda: progress.advance(task)
+def measure_latency_table(
+    config_file: str,
+    *,
+    networks: int = 100,
+    check_networks: int = 30,
+    rounds: int = 10,
+    threads: int = 1,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measures the latency table of a search's space on this machine. Needs detectron2.
+
+    Args:
+        config_file: Path or packaged name of the search's config.
+        networks: Number of random networks whose blocks are measured.
+        check_networks: Number of further random networks that check the table.
+        rounds: Number of rounds.
+        threads: Number of threads that torch uses.
+        seed: Random seed of the networks.
+        progress: Progress display that the measurement is added to.
+
+    Returns:
+        The table. Its ``about`` describes the machine, the measurement and the check.
+
+    Raises:
+        FBNetError: The config cannot be used, or its space has only one architecture.
+    """
+    space, num_classes = read_space(config_file)
+    sample = sample_archs(space, networks + check_networks, num_classes, seed)
+    checks = sample[:check_networks]
+    archs = [*corner_archs(space, num_classes), *sample[check_networks:]]
+    settings = {"networks": len(archs), "rounds": rounds, "seed": seed}
+    names = {"space": space.name, "config": config_file, "classes": num_classes}
+    blocks, check_ms = _measure(archs, checks, rounds, threads, progress)
+    predicted = [LatencyTable(blocks).of_arch(arch) for arch in checks]
+    check = compare_predictions(predicted, check_ms)
+    return LatencyTable(blocks, {**_conditions(threads), **names, **settings, "check": check})
+
+
+def _measure(
+    archs: Sequence[Arch],
+    checks: Sequence[Arch],
+    rounds: int,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[list[MeasuredBlock], list[float]]:
+    display = progress or Progress(disable=True)
+    task = display.add_task("networks", total=len(archs) + len(checks))
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    with torch_threads(threads):
+        arch_ms, check_ms = measure_networks(
+            archs, checks, rounds, clock, lambda: display.advance(task)
         )
-    blocks = blocks_of(list(zip(archs, apart, strict=True)))
-    table = LatencyTable(blocks)
-    about = {
-        "cpu": cpu,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+    return mean_blocks(list(zip(archs, arch_ms, strict=True))), check_ms
+
+
+def _conditions(threads: int) -> dict[str, Any]:
+    return {
+        **describe_machine(),
         "form": "fbnetv3.deploy, eager, float32",
         "batch": 1,
-        "threads": arguments.threads,
-        "clock": "CPU time" if arguments.threads == 1 else "wall time",
-        "space": space.name,
-        "config": arguments.config_file,
-        "classes": classes,
-        "networks": len(archs),
-        "rounds": arguments.rounds,
-        "seed": arguments.seed,
-        "check": compared([table.of_arch(arch) for arch in checks], whole),
+        "threads": threads,
+        "clock": "CPU time" if threads == 1 else "wall time",
     }
-    table = LatencyTable(blocks, about)
-    table.save(arguments.latency_table)
-    return table
-
-
-def report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
-    """Returns what a user is told of a new table."""
-    about, check = table.about, table.about["check"]
-    measured = check["measured_ms"]
-    made = (
-        f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
-        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
-    )
-    checked = (
-        f"check on {check['networks']} further random networks, {min(measured):.3g} to "
-        f"{max(measured):.3g} ms: mean absolute error {check['mean_absolute_error']:.1%}, "
-        f"rank correlation {check['rank_correlation']:.3f}"
-    )
-    lines = [made, checked]
-    if (
-        check["mean_absolute_error"] > LARGEST_ERROR
-        or not check["rank_correlation"] >= SMALLEST_CORRELATION
-    ):
-        lines.append(
-            f"warning: more than {LARGEST_ERROR:.0%}, or less than {SMALLEST_CORRELATION}: "
-            "measure again when the machine is idle, with more --rounds or --networks"
-        )
-    bound = f"latency_ms <= {float(np.median(measured)):.3g}"
-    lines.append(f"search with it: SEARCH.LATENCY_TABLE {path} SEARCH.CONSTRAINTS '[\"{bound}\"]'")
-    return lines

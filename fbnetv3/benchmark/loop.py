@@ -1,4 +1,7 @@
-"""What the training loop costs: a bare PyTorch loop, and the Trainer with the hooks of a run."""
+"""The overhead of the training loop: the Trainer with a run's hooks against a bare PyTorch loop.
+
+Needs detectron2.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from detectron2.engine import hooks
+from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.benchmark.variants import OURS, Shape, Step, images, network
 from fbnetv3.engine.ema import ModelEMA
+from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
 from fbnetv3.engine.optim import build_optimizer
 from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.trainer import Trainer
 from fbnetv3.recipe import Recipe
 
 BARE = "bare PyTorch loop"
@@ -25,12 +32,12 @@ _CLASSES = 1000
 _ITERS_PER_EPOCH = 1000
 _LOG_PERIOD = 20
 _LAST_ITERATION = 10**9
-# small steps: the cost of a step does not depend on where the weights go
+# A small learning rate keeps the weights finite; the time of a step does not depend on it.
 _RECIPE = Recipe(optimizer="sgd", lr=1e-4, mixup=0.0, dropout=0.0, drop_path=0.0)
 
 
 class _CrossEntropy:
-    """A task of one fixed batch, without evaluation."""
+    """A classification task with one fixed batch and no evaluation."""
 
     def __init__(self, shape: Shape) -> None:
         self.batch = images(OURS, shape), torch.arange(shape.batch) % _CLASSES
@@ -65,19 +72,7 @@ def _bare_step(name: str, task: _CrossEntropy) -> Step:
     return step
 
 
-@contextmanager
-def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
-    """Lends steps of both loops, on the same network and batch, EMA included in both.
-
-    The Trainer writes metrics.json and TensorBoard events every 20 steps, as a run does.
-    """
-    from detectron2.engine import hooks
-    from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
-
-    from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
-    from fbnetv3.engine.trainer import Trainer
-
-    task = _CrossEntropy(shape)
+def _trainer(name: str, task: _CrossEntropy) -> tuple[Trainer, ModelEMA]:
     model, optimizer, ema = _parts(name)
     trainer = Trainer(
         model=model,
@@ -89,6 +84,21 @@ def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
         device=torch.device("cpu"),
     )
     trainer.max_iter = _LAST_ITERATION
+    return trainer, ema
+
+
+@contextmanager
+def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
+    """Yields a step of each loop by name; both use the same network and batch, and update an EMA.
+
+    The Trainer writes ``metrics.json`` and TensorBoard events every 20 steps, as in a run.
+
+    Args:
+        name: Name of the network.
+        shape: Images of a step.
+    """
+    task = _CrossEntropy(shape)
+    trainer, ema = _trainer(name, task)
 
     def step() -> None:
         trainer.before_step()
@@ -98,8 +108,8 @@ def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
 
     with TemporaryDirectory() as folder, EventStorage() as trainer.storage:
         writers = [JSONWriter(f"{folder}/metrics.json"), TensorboardXWriter(folder)]
-        writing = WriterHook(writers, [Every(_LOG_PERIOD)], Path(folder))
-        trainer.register_hooks([hooks.IterationTimer(), hooks.LRScheduler(), EMAHook(ema), writing])
+        writer = WriterHook(writers, [Every(_LOG_PERIOD)], Path(folder))
+        trainer.register_hooks([hooks.IterationTimer(), hooks.LRScheduler(), EMAHook(ema), writer])
         trainer.before_train()
         yield {BARE: _bare_step(name, task), TRAINER: step}
-        writing.after_train()
+        writer.after_train()

@@ -1,4 +1,4 @@
-"""How ``fbnetv3-benchmark`` measures: alternating rounds for time, a process each for memory."""
+"""Measuring time in alternating rounds, and memory in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from fbnetv3.benchmark.variants import (
     training_step,
 )
 
-# Calls that are shorter are repeated within a round, so that clock and cache misses weigh little.
+# Shorter calls are repeated within a round, so that the clock's resolution matters little.
 _ROUND_SECONDS = 0.05
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def alternate(steps: Mapping[str, Step], rounds: int, done: Step) -> dict[str, list[float]]:
-    """Times steps in turn, so that what else the machine does meets all of them alike.
+    """Times steps in turn, so that other load on the machine affects all of them alike.
 
     Args:
-        steps: what to time, warmed up.
-        rounds: how often each is timed; the order turns around after each round.
-        done: called after each round.
+        steps: Steps by name, already warmed up.
+        rounds: Number of rounds. Each round times every step; the order is reversed after it.
+        done: Function that is called after each round.
 
     Returns:
-        Seconds per call of each step, one number a round.
+        Seconds per call, one number for each round, by the names of the steps.
     """
     repeats = {name: _repeats(step) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -55,7 +55,7 @@ def alternate(steps: Mapping[str, Step], rounds: int, done: Step) -> dict[str, l
 
 
 def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """Returns the median of each step's rounds."""
+    """Returns the median over the rounds of each step."""
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -71,21 +71,21 @@ def _repeats(step: Step) -> int:
 
 
 def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:
-    """Returns MiB by which resident memory grows, at its peak, while a built network works.
+    """Returns the MiB by which resident memory grows at its peak while a network works.
 
-    It is measured in a fresh process: the high-water mark of resident memory over two calls,
-    less what was resident when the network had been built and called with one image, or trained
-    with two. So weights, gradients and the optimizer's state do not count, activations do.
+    A new process builds the network and calls it with one image, or trains it with two. The
+    result is the high-water mark of resident memory over two further calls, minus the resident
+    memory before them. So activations count; weights, gradients and the optimizer's state do not.
 
     Args:
         kind: ``inference`` or ``training``.
-        name: of the network.
-        variant: of the network.
-        shape: the images of a call.
-        threads: of torch.
+        name: Name of the network.
+        variant: Variant of the network.
+        shape: Images of a call.
+        threads: Number of threads that torch uses.
 
     Raises:
-        BenchmarkError: the process died, most likely for lack of memory.
+        BenchmarkError: The process died, most likely for lack of memory.
     """
     context = multiprocessing.get_context("spawn")
     try:
@@ -94,7 +94,7 @@ def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) 
     except BrokenProcessPool as error:
         raise BenchmarkError(
             f"the process that measured the memory of {name} ({variant}) died, most likely for "
-            "lack of memory; try a smaller batch"
+            "lack of memory; try smaller --batch-sizes and --train-batch"
         ) from error
 
 
@@ -103,7 +103,7 @@ def _growth(kind: str, name: str, variant: str, shape: Shape, threads: int) -> f
     with torch_threads(threads):
         if kind == "inference":
             step = inference(name, variant, Shape(1, shape.resolution))
-        else:  # batch norm in training wants more than one value a channel
+        else:  # in training, batch norm needs more than one value per channel
             step = training_step(name, variant, Shape(2, shape.resolution))
         before = _reset_peak()
         step.images = images(variant, shape)
@@ -113,14 +113,14 @@ def _growth(kind: str, name: str, variant: str, shape: Shape, threads: int) -> f
 
 
 def _reset_peak() -> int:
-    """Sets the high-water mark to what is resident now, where the system can; returns it."""
+    """Resets the high-water mark to the resident memory where the system allows; returns it."""
     with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text("5")
     return _peak()
 
 
 def _peak() -> int:
-    """Returns the bytes of this process's high-water mark."""
+    """Returns the high-water mark of this process's resident memory in bytes."""
     if _STATUS.is_file():
         line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) * 1024

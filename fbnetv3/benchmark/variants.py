@@ -1,4 +1,4 @@
-"""What ``fbnetv3-benchmark`` compares: a network of ours in its forms, and timm's same network."""
+"""The variants that are compared: our network in several forms, and timm's network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEPLOY = "deploy"
 COMPILED = "deploy, compiled"
 
 Step = Callable[[], object]
-AnyStep = TypeVar("AnyStep", bound=Step)
+StepType = TypeVar("StepType", bound=Step)
 
 _CLASSES = 1000
 _EMA_DECAY = 0.9998
@@ -32,14 +32,14 @@ _LR = 1e-3
 
 @dataclass(frozen=True)
 class Shape:
-    """Images of one measurement: ``batch`` of 3 x ``resolution`` x ``resolution`` pixels."""
+    """Images of a measurement: (``batch``, 3, ``resolution``, ``resolution``)."""
 
     batch: int
     resolution: int
 
 
 def has_timm(name: str) -> bool:
-    """Whether timm is installed and has a network of this name."""
+    """Whether timm is installed and has a network with this name."""
     if importlib.util.find_spec("timm") is None:
         return False
     import timm
@@ -48,22 +48,22 @@ def has_timm(name: str) -> bool:
 
 
 def inference_variants(name: str, compile: bool) -> list[str]:
-    """Returns the variants whose latency is compared; the first is the reference."""
+    """Lists the variants whose latency is compared; the first is the reference."""
     return [*training_variants(name), DEPLOY, *([COMPILED] if compile else [])]
 
 
 def training_variants(name: str) -> list[str]:
-    """Returns the variants whose training step is compared; the first is the reference."""
+    """Lists the variants whose training step is compared; the first is the reference."""
     return [*([TIMM, TIMM_CHANNELS_LAST] if has_timm(name) else []), OURS]
 
 
 def ema_variants(name: str) -> list[str]:
-    """Returns the variants whose EMA update is compared; the first is the reference."""
+    """Lists the variants whose EMA update is compared; the first is the reference."""
     return [*([TIMM] if has_timm(name) else []), OURS]
 
 
 def network(name: str, variant: str) -> nn.Module:
-    """Builds a network with random weights, in training mode unless deployed."""
+    """Builds a variant with random weights, in training mode unless it is deployed."""
     torch.manual_seed(0)
     if variant in (TIMM, TIMM_CHANNELS_LAST):
         import timm
@@ -83,7 +83,7 @@ def _layout(variant: str) -> torch.memory_format:
 
 
 def images(variant: str, shape: Shape) -> Tensor:
-    """Returns the same random images on every call, in the variant's layout."""
+    """Returns random images in the variant's memory format, the same on every call."""
     generator = torch.Generator().manual_seed(0)
     size = (shape.batch, 3, shape.resolution, shape.resolution)
     return torch.randn(size, generator=generator).contiguous(memory_format=_layout(variant))
@@ -91,14 +91,14 @@ def images(variant: str, shape: Shape) -> Tensor:
 
 @dataclass
 class Inference:
-    """Calls a network without gradients."""
+    """A forward pass without gradients."""
 
     model: nn.Module
     images: Tensor
 
     @property
     def runtime(self) -> str:
-        """What runs the network: ``eager``, or what compiled it."""
+        """The runtime of the network: ``eager``, or the one it was compiled for."""
         return self.model.runtime if isinstance(self.model, DeployedModel) else "eager"
 
     def __call__(self) -> None:
@@ -107,7 +107,7 @@ class Inference:
 
 
 class TrainingStep:
-    """Forward, backward and a step of SGD with momentum."""
+    """A training step: forward pass, backward pass, SGD with momentum."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.model = model
@@ -122,35 +122,35 @@ class TrainingStep:
 
 
 def inference(name: str, variant: str, shape: Shape) -> Inference:
-    """Returns a forward pass in eval mode, warmed up (and compiled)."""
-    return _warm(Inference(network(name, variant).eval(), images(variant, shape)))
+    """Returns a forward pass in evaluation mode, already compiled and warmed up."""
+    return _warmed_up(Inference(network(name, variant).eval(), images(variant, shape)))
 
 
 def training_step(name: str, variant: str, shape: Shape) -> TrainingStep:
-    """Returns a training step, warmed up."""
-    return _warm(TrainingStep(network(name, variant).train(), images(variant, shape)))
+    """Returns a training step, already warmed up."""
+    return _warmed_up(TrainingStep(network(name, variant).train(), images(variant, shape)))
 
 
 def ema_update(name: str, variant: str) -> Step:
-    """Returns one update of a weight average as a closure, warmed up."""
+    """Returns an update of averaged weights (EMA), already warmed up."""
     model = network(name, variant)
     if variant == TIMM:
         from timm.utils import ModelEmaV3
 
-        theirs = ModelEmaV3(model, decay=_EMA_DECAY)
-        return _warm(lambda: theirs.update(model))
-    ours = ModelEMA(model, decay=_EMA_DECAY)
-    return _warm(lambda: ours.update(model))
+        timm_ema = ModelEmaV3(model, decay=_EMA_DECAY)
+        return _warmed_up(lambda: timm_ema.update(model))
+    ema = ModelEMA(model, decay=_EMA_DECAY)
+    return _warmed_up(lambda: ema.update(model))
 
 
-def _warm(step: AnyStep) -> AnyStep:
+def _warmed_up(step: StepType) -> StepType:
     step()
     return step
 
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Lets torch use ``number`` threads inside the block."""
+    """Lets torch use ``number`` threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

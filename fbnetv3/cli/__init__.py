@@ -1,4 +1,4 @@
-"""Console scripts; ``tools/*.py`` are thin wrappers of them."""
+"""Console scripts: parsing of command lines and printing. ``tools/*.py`` call them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fbnetv3.errors import FBNetError
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Runs a command; prints errors that a user can act on as one line, with exit status 2.
+    """Runs a command; an error that the user can act on becomes one line on standard error.
 
     Args:
-        main: Takes the command-line arguments and returns the exit status.
-        argv: Command-line arguments; None for those of this process.
+        main: Function of the command, from arguments to the exit status.
+        argv: Command-line arguments; None takes those of the process.
 
     Returns:
-        The exit status; 130 after Ctrl-C.
+        The exit status: that of ``main``, 2 after an error, 130 after Ctrl-C.
     """
     try:
         return main(argv)
@@ -29,7 +29,7 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
 
 
 def printable(text: str) -> str:
-    """Escapes the unprintable characters of an untrusted text, which could control a terminal."""
+    """Returns a text with control characters escaped, so that untrusted names are safe to print."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )

@@ -1,14 +1,11 @@
-"""``fbnetv3-benchmark``: times networks, their deploy form and timm's networks side by side.
-
-Everything that is compared is measured in one run, in alternating rounds; a ratio is the median
-time of the first row (timm's network in default layout where timm has it) over that of the row.
-"""
+"""``fbnetv3-benchmark``: compares the speed of networks, or measures a latency table."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,13 +22,27 @@ from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
-    from fbnetv3.benchmark.rows import Row
+    from fbnetv3.arch.latency import LatencyTable
+    from fbnetv3.benchmark.comparison import Measurement
 
 MEASURES = ("latency", "training", "memory", "ema")
-# needs detectron2, and compares nothing with peers: measured when it is named
-LOOP = "loop"
+LOOP = "loop"  # only on request: it needs detectron2 and compares with no other library
+LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
 _WIDTH = 120  # columns, where the output is not a terminal
 _LARGEST_NUMBER = 10_000
+_DESCRIPTION = """\
+Compare the speed and memory of networks on this machine: each network as built,
+its deployed form, and timm's network of the same name if timm is installed.
+All variants are measured in alternating rounds; a result is the median.
+
+With --latency-table and --config-file, measure the blocks of a search space
+instead, as a table for the search's latency constraints.
+"""
+_EPILOG = """\
+examples:
+  %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
+  %(prog)s --latency-table nano.json --config-file search/fbnetv3_cifar10_nano.yaml
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,85 +60,94 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line.
 
     Raises:
-        BenchmarkError: an option is unknown or its value not allowed.
+        BenchmarkError: An option is unknown, or its value is not allowed.
     """
-    parser = _Parser(prog="fbnetv3-benchmark", description=__doc__)
+    parser = _Parser(
+        prog="fbnetv3-benchmark",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("--models", nargs="+", default=["fbnetv3_b"], metavar="NAME", help="(fbnetv3_b)")
+    add("--rounds", type=_number, default=10, metavar="N", help="number of rounds (default: 10)")
+    add("--threads", type=_number, default=1, metavar="N", help="threads of torch (default: 1)")
+    _add_comparison_options(parser)
+    _add_table_options(parser)
+    arguments = parser.parse_args(argv)
+    if bool(arguments.latency_table) != bool(arguments.config_file):
+        parser.error("--latency-table FILE and --config-file CONFIG must be given together")
+    return arguments
+
+
+def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("comparison of networks").add_argument
+    add(
+        "--models",
+        nargs="+",
+        default=["fbnetv3_b"],
+        metavar="NAME",
+        help="networks of the zoo, torchvision/NAME or timm/NAME (default: fbnetv3_b)",
+    )
     add(
         "--measures",
         nargs="+",
         choices=(*MEASURES, LOOP),
         default=list(MEASURES),
-        help="(all but loop)",
+        help="what to measure; loop is the training loop with its hooks (default: all but loop)",
     )
-    add("--resolution", type=_number, metavar="PX", help="(each network's own)")
-    add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help="(1 16)")
-    add("--train-batch", type=_number, default=16, metavar="N", help="of training steps (16)")
-    add("--rounds", type=_number, default=10, metavar="N", help="whose median is taken (10)")
-    add("--threads", type=_number, default=1, metavar="N", help="of torch (1)")
-    add("--compile", action="store_true", help="also measure deploy(compile=True)")
-    add("--json", type=Path, metavar="FILE", help="write the numbers, with every round's")
-    _add_table_options(parser)
-    arguments = parser.parse_args(argv)
-    if bool(arguments.latency_table) != bool(arguments.config_file):
-        parser.error("--latency-table FILE and --config-file CONFIG go together")
-    return arguments
+    own = "side of the images in pixels (default: each network's own)"
+    add("--resolution", type=_number, metavar="PX", help=own)
+    sizes = "images per forward pass (default: 1 16)"
+    add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help=sizes)
+    training = "images per training step (default: 16)"
+    add("--train-batch", type=_number, default=16, metavar="N", help=training)
+    add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
+    add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "latency table", "measure the blocks of a search space instead, for latency constraints"
-    )
-    add = group.add_argument
-    add("--latency-table", type=Path, metavar="FILE", help="json that is written")
-    add("--config-file", metavar="CONFIG", help="of a search, such as those in model_zoo/search/")
-    add("--networks", type=_number, default=100, metavar="N", help="to measure blocks in (100)")
-    add("--check", type=_number, default=30, metavar="N", help="others, to check the sums (30)")
-    add("--seed", type=_number, default=1, metavar="N", help="of the networks drawn (1)")
+    add = parser.add_argument_group("latency table of a search space").add_argument
+    add("--latency-table", type=Path, metavar="FILE", help="JSON file to write")
+    config = "config of a search, such as those in model_zoo/search/"
+    add("--config-file", metavar="CONFIG", help=config)
+    networks = "random networks whose blocks are measured (default: 100)"
+    add("--networks", type=_number, default=100, metavar="N", help=networks)
+    check = "further random networks that check the table (default: 30)"
+    add("--check", type=_number, default=30, metavar="N", help=check)
+    seed = "random seed of the networks (default: 1)"
+    add("--seed", type=_number, default=1, metavar="N", help=seed)
 
 
-def _table(rows: Sequence[Row], threads: int) -> Table:
-    title = f"{threads} thread{'s' * (threads > 1)}; ratio: the first row of a group / this one"
+def _result_table(measurements: Sequence[Measurement], threads: int) -> Table:
+    plural = "s" if threads > 1 else ""
+    title = f"{threads} thread{plural}; ratio: first variant of the group / this variant"
     table = Table("model", "measure", "batch", "variant", title=title)
     for column in ("median", "best", "ratio"):
         table.add_column(column, justify="right")
     group = None
-    for row in rows:
-        if group not in (None, (row.model, row.measure, row.batch)):
+    for item in measurements:
+        if group not in (None, (item.model, item.measure, item.batch)):
             table.add_section()
-        group = (row.model, row.measure, row.batch)
+        group = (item.model, item.measure, item.batch)
         table.add_row(
-            f"{row.model} @{row.resolution}",
-            row.measure,
-            str(row.batch or ""),
-            row.variant,
-            f"{row.value:.1f} {row.unit}",
-            f"{min(row.rounds):.1f}",
-            f"{row.ratio:.2f}x",
+            f"{item.model} @{item.resolution}",
+            item.measure,
+            "" if item.batch is None else str(item.batch),
+            item.variant,
+            f"{item.value:.1f} {item.unit}",
+            f"{min(item.rounds):.1f}",
+            f"{item.ratio:.2f}x",
         )
     return table
 
 
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+def _write_json(path: Path, threads: int, measurements: Sequence[Measurement]) -> None:
+    from fbnetv3.benchmark.machine import describe_machine
 
-
-def _write(path: Path, arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
-    import torch
-
-    found = {
-        "cpu": _cpu(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": arguments.threads,
-        "rows": [asdict(row) for row in rows],
-    }
+    rows = [asdict(measurement) for measurement in measurements]
+    content = {**describe_machine(), "threads": threads, "rows": rows}
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _progress() -> Progress:
@@ -136,31 +156,83 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _measure_table(arguments: argparse.Namespace) -> int:
-    from fbnetv3.benchmark import latency as benchmark_latency
+def _compare(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.comparison import Settings, compare
+
+    settings = Settings(
+        measures=arguments.measures,
+        resolution=arguments.resolution,
+        batch_sizes=arguments.batch_sizes,
+        train_batch=arguments.train_batch,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        compile=arguments.compile,
+    )
+    with _progress() as progress:
+        measurements = compare(arguments.models, settings, progress)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console.print(_result_table(measurements, arguments.threads))
+    if arguments.json is not None:
+        _write_json(arguments.json, arguments.threads, measurements)
+
+
+def _measure_table(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.latency import measure_latency_table
 
     with _progress() as progress:
-        table = benchmark_latency.make_table(arguments, progress, _cpu())
-    print(*benchmark_latency.report(table, arguments.latency_table), sep="\n")
-    return 0
+        table = measure_latency_table(
+            arguments.config_file,
+            networks=arguments.networks,
+            check_networks=arguments.check,
+            rounds=arguments.rounds,
+            threads=arguments.threads,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    table.save(arguments.latency_table)
+    print(*_table_report(table, arguments.latency_table), sep="\n")
+
+
+def _table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
+    """Describes a new latency table: its content, its check, and how to search with it."""
+    about, check = table.about, table.about["check"]
+    measured, error = check["measured_ms"], check["mean_absolute_error"]
+    correlation = check["rank_correlation"]
+    content = (
+        f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
+        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
+    )
+    quality = (
+        f"check on {check['networks']} further random networks, {min(measured):.3g} to "
+        f"{max(measured):.3g} ms: mean absolute error {error:.1%}, "
+        f"rank correlation {correlation:.3f}"
+    )
+    lines = [content, quality]
+    if error > LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
+        lines.append(
+            f"warning: the error should be at most {LARGEST_ERROR:.0%} and the correlation at "
+            f"least {SMALLEST_CORRELATION}: measure again while the machine is idle, with more "
+            "--rounds or --networks"
+        )
+    bound = f"latency_ms <= {float(statistics.median(measured)):.3g}"
+    lines.append(f"search with it: SEARCH.LATENCY_TABLE {path} SEARCH.CONSTRAINTS '[\"{bound}\"]'")
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints a table, writes JSON if asked; returns the exit status."""
+    """Runs the benchmark and prints its results.
+
+    Returns:
+        The exit status, 0.
+    """
     arguments = parse(argv)
     for path in (arguments.json, arguments.latency_table):
         if path is not None:
             check_writable(path)
     if arguments.latency_table is not None:
-        return _measure_table(arguments)
-    from fbnetv3.benchmark.rows import run
-
-    with _progress() as progress:
-        rows = run(arguments, progress)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    console.print(_table(rows, arguments.threads))
-    if arguments.json is not None:
-        _write(arguments.json, arguments, rows)
+        _measure_table(arguments)
+    else:
+        _compare(arguments)
     return 0
 
 

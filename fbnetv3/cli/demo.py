@@ -1,4 +1,4 @@
-"""``make demo``: trains a small FBNetV3 on digits, and shows it and a pretrained one at work."""
+"""``make demo``: trains a small FBNetV3 on digits, and classifies images with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ _PRETRAINED = "fbnetv3_a0.cifar10"
 
 
 def _write_images(name: str, folder: Path) -> list[str]:
-    """Writes one image of some classes of a data set as PNG; the file's name tells the class.
+    """Writes the first image of some classes of a data set as ``a_CLASS.png``.
+
+    Args:
+        name: Name of the data set.
+        folder: Folder for the images.
+
+    Returns:
+        The paths of the images.
 
     Raises:
-        DataError: the data set is not there.
+        DataError: The data set is not installed.
     """
     from fbnetv3.data import build_dataset
 
@@ -36,32 +43,36 @@ def _write_images(name: str, folder: Path) -> list[str]:
 
 
 def _write_photographs(folder: Path) -> list[str]:
-    """Writes the photographs that scikit-learn ships."""
+    """Writes scikit-learn's sample photographs and returns their paths."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     folder.mkdir(parents=True, exist_ok=True)
-    found = load_sample_images()
-    paths = [folder / Path(name).with_suffix(".png").name for name in found.filenames]
-    for path, pixels in zip(paths, found.images, strict=True):
+    samples = load_sample_images()
+    paths = [folder / Path(name).with_suffix(".png").name for name in samples.filenames]
+    for path, pixels in zip(paths, samples.images, strict=True):
         Image.fromarray(pixels).save(path)
     return [str(path) for path in paths]
 
 
 def show_pretrained(folder: Path) -> None:
-    """Lets a packaged network look at photographs."""
+    """Prints what a packaged network predicts for images of CIFAR-10, or else for photographs.
+
+    Args:
+        folder: Folder for the images.
+    """
     from fbnetv3.data.errors import DataError
 
     try:
         paths = _write_images("cifar10_test", folder)
-        what = "test images of CIFAR-10"
+        subject = "test images of CIFAR-10"
     except DataError:
         paths = _write_photographs(folder)
-        what = (
-            "photographs of a\ntemple and a flower. It knows ten other things, those of CIFAR-10, "
-            "and names the likest; with\ncifar10 under FBNETV3_DATA it looks at test images of that"
+        subject = (
+            "photographs of a\ntemple and a flower. It knows only the ten classes of CIFAR-10 and "
+            "predicts the most similar\none. With cifar10 under FBNETV3_DATA it gets test images"
         )
-    print(f"\nA pretrained network of the zoo, {_PRETRAINED}, looks at {what}:", flush=True)
+    print(f"\nPredictions of a packaged network, {_PRETRAINED}, for {subject}:", flush=True)
     predict.main(["--model", _PRETRAINED, "--topk", "2", *paths])
 
 
@@ -70,11 +81,34 @@ def _last_line(path: Path) -> dict[str, float]:
     return next(line for line in reversed(lines) if "val/top1" in line)
 
 
+def _summary(folder: Path, seconds: float) -> str:
+    """Describes the finished training: its accuracy, its files, and next steps."""
+    weights = folder / "model_ema.safetensors"
+    scores = _last_line(folder / "metrics.json")
+    return f"""
+Trained in {seconds:.0f} s. Top-1 on the 360 held-back images: {scores["val/top1"]:.1f}% with the
+raw weights, {scores["val/top1_ema"]:.1f}% with their moving average (EMA).
+
+  {folder}/curves.png               loss, learning rate, accuracy of raw and EMA weights
+  {folder}/metrics.json             the same numbers, one JSON object per line
+  {weights}    the averaged weights; {folder}/checkpoint_*.pt to resume from
+
+Next steps (first: . .venv/bin/activate):
+  python tools/train_net.py --config-file {_CONFIG} SOLVER.MAX_EPOCHS 20 OUTPUT_DIR output/longer
+  python tools/train_net.py --config-file {_CONFIG} DATASETS.TRAIN my/train.zip \\
+      DATASETS.TEST my/val INPUT.RESOLUTION 64 OUTPUT_DIR output/mine  # folders or zips
+  python tools/predict.py YOUR_IMAGE.png --weights {weights}
+  python tools/predict.py YOUR_IMAGE.png --model {_PRETRAINED}
+  python tools/zoo.py list                            # architectures and published weights
+  tensorboard --logdir output"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the demo; returns its exit status."""
-    about = "Train a small FBNetV3 on handwritten digits and show what comes of it."
+    """Runs the demo and returns its exit status."""
+    about = "Train a small FBNetV3 on handwritten digits, and classify images with it."
     parser = argparse.ArgumentParser(prog="demo.py", description=about)
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
+    output = "folder of the run (default: output/demo)"
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help=output)
     folder = parser.parse_args(argv).output
     print(f"Training a small FBNetV3 on 1,437 handwritten digits ({_CONFIG}) ...\n", flush=True)
     start = time.monotonic()
@@ -83,32 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     seconds = time.monotonic() - start
     weights = folder / "model_ema.safetensors"
-    print("\nThe trained network looks at digits that it has not seen:", flush=True)
+    print("\nPredictions of the trained network for digits that it was not trained on:", flush=True)
     images = _write_images("digits_test", folder / "images")
     predict.main(["--weights", str(weights), "--topk", "2", *images])
     show_pretrained(folder / "photographs")
-    scores = _last_line(folder / "metrics.json")
-    print(
-        f"""
-Trained in {seconds:.0f} s. Top-1 on the 360 held-back images: {scores["val/top1"]:.1f}% with the
-raw weights, {scores["val/top1_ema"]:.1f}% with their moving average (EMA).
-
-  {folder}/curves.png               loss, learning rate, accuracy of raw and EMA weights
-  {folder}/metrics.json             the same numbers, one JSON object a line
-  {weights}    the averaged weights; {folder}/checkpoint_*.pt to resume from
-
-What to type next (. .venv/bin/activate first):
-  python tools/train_net.py --config-file {_CONFIG} SOLVER.MAX_EPOCHS 20 OUTPUT_DIR output/longer
-  python tools/train_net.py --config-file {_CONFIG} DATASETS.TRAIN my/train.zip \\
-      DATASETS.TEST my/val INPUT.RESOLUTION 64 OUTPUT_DIR output/mine  # folders or zips
-  python tools/predict.py YOUR_IMAGE.png --weights {weights}
-  python tools/predict.py YOUR_IMAGE.png --model {_PRETRAINED}
-  python tools/zoo.py list                            # architectures and published weights
-  tensorboard --logdir output"""
-    )
+    print(_summary(folder, seconds))
     return 0
 
 
 def cli() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     sys.exit(run_main(main))

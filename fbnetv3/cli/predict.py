@@ -1,4 +1,4 @@
-"""Prints the likeliest classes of images, with scores; a detector prints and draws boxes."""
+"""``fbnetv3-predict``: prints the classes of images, or the boxes that a detector finds."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ if TYPE_CHECKING:
     from fbnetv3.detection.detector import Detector
     from fbnetv3.zoo.classifier import Classifier
 
+_DESCRIPTION = """\
+Print the most probable classes of images. A detector prints the boxes that it finds, and writes
+each image with its boxes drawn.
+"""
 _EPILOG = """\
 examples:
   %(prog)s photo.jpg --model fbnetv3_g
+  %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5
   %(prog)s folder/ --weights output/digits/model_ema.safetensors --topk 1
 """
 
 
 class PredictError(FBNetError):
-    """There is nothing to predict, or nothing to predict with."""
+    """The images or the device cannot be used."""
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
@@ -41,48 +46,54 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-predict",
-        description="Print the likeliest classes of images, with scores.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
-    parser.add_argument("--model", metavar="NAME[.TAG]", help="zoo weights, as in fbnetv3_g")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint or .safetensors")
-    parser.add_argument("--topk", type=_positive, default=5, help="classes an image (5)")
     add = parser.add_argument
-    add("--threshold", type=float, default=0.3, help="lowest score of a detector's boxes (0.3)")
-    add("--output", type=Path, help="folder of the images with boxes (output/predictions)")
-    parser.add_argument("--device", help="as in cpu, cuda (default: cuda where there is one)")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image, or folder of images")
+    add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
+    weights = "checkpoint or exported weights; add --model if they do not name their architecture"
+    add("--weights", type=Path, metavar="FILE", help=weights)
+    add("--topk", type=_positive, default=5, help="number of classes per image (default: 5)")
+    threshold = "lowest score of a detector's boxes, in [0, 1] (default: 0.3)"
+    add("--threshold", type=float, default=0.3, help=threshold)
+    output = "folder for a detector's images (default: output/predictions)"
+    add("--output", type=Path, default=Path("output/predictions"), metavar="DIR", help=output)
+    add("--device", help="device of torch, such as cpu or cuda (default: cuda if available)")
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
-        parser.error("give --model NAME[.TAG], --weights FILE, or both")
+        parser.error("one of --model NAME[.TAG] and --weights FILE is required")
     return arguments
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Returns the files that paths name; of folders, the images in them, sorted.
+    """Lists image files.
+
+    Args:
+        paths: Files, which are listed as they are, and folders, whose images are listed in
+            alphabetical order, with those of subfolders.
 
     Raises:
-        PredictError: a path does not exist, or a folder holds no image.
+        PredictError: A path does not exist, or a folder contains no image.
     """
     from fbnetv3.data.decode import IMAGE_SUFFIXES
 
-    found: list[Path] = []
+    images: list[Path] = []
     for path in paths:
         if not path.exists():
             raise PredictError(f"no such image or folder: {path}")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        images = [f for f in files if f == path or f.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            raise PredictError(
-                f"no images in {path}; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        found += images
-    return found
+        new = [file for file in files if file == path or file.suffix.lower() in IMAGE_SUFFIXES]
+        if not new:
+            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+            raise PredictError(f"no images in {path}; files with these suffixes count: {suffixes}")
+        images += new
+    return images
 
 
-def load(arguments: argparse.Namespace) -> Classifier:
-    """Makes the classifier that the command line asks for."""
+def load_classifier(arguments: argparse.Namespace) -> Classifier:
+    """Builds the classifier that the command line names."""
     from fbnetv3.zoo.classifier import from_file, from_zoo
 
     if arguments.weights is not None:
@@ -101,11 +112,16 @@ def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
         raise PredictError(f"cannot use device {device!r}: {reason}; try --device cpu") from error
 
 
-def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator[str]:
-    """Yields the lines that are printed.
+def classify(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator[str]:
+    """Yields the lines to print: each image, then its most probable classes.
+
+    Args:
+        classifier: Classifier on its device.
+        images: Image files.
+        topk: Number of classes per image.
 
     Raises:
-        DataError: a file is not an image that can be read.
+        DataError: A file cannot be read as an image.
     """
     for path in images:
         image = _read(path)
@@ -115,40 +131,46 @@ def lines(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator
 
 
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
-    """Makes the detector that the command line asks for; None where it asks for a classifier."""
+    """Builds the detector that the command line names; None if it names a classifier."""
     from fbnetv3.weights.detector_records import is_detector_name
     from fbnetv3.weights.files import read_tensors
 
-    of_zoo = arguments.weights is None and is_detector_name(arguments.model)
-    of_file = arguments.weights is not None and arguments.model is None
-    if not of_zoo and not (of_file and read_tensors(arguments.weights)[1].get("task")):
+    from_zoo = arguments.weights is None and is_detector_name(arguments.model)
+    bare_file = arguments.weights is not None and arguments.model is None
+    if not from_zoo and not (bare_file and read_tensors(arguments.weights)[1].get("task")):
         return None
     require_detectron2()
     from fbnetv3.detection.detector import detector_from_file
     from fbnetv3.zoo.detectors import get_detector
 
-    return get_detector(arguments.model) if of_zoo else detector_from_file(arguments.weights)
+    return get_detector(arguments.model) if from_zoo else detector_from_file(arguments.weights)
 
 
-def boxes(
+def detect(
     detector: Detector, images: Iterable[Path], threshold: float, folder: Path
 ) -> Iterator[str]:
-    """Yields the lines that are printed, and writes each image with its boxes as PNG.
+    """Yields the lines to print, and writes each image with its boxes as PNG.
+
+    Args:
+        detector: Detector on its device.
+        images: Image files.
+        threshold: Lowest score of the boxes, in [0, 1].
+        folder: Folder for the images with boxes.
 
     Raises:
-        DataError: a file is not an image that can be read.
-        WriteError: the folder can't be written.
+        DataError: A file cannot be read as an image.
+        WriteError: The folder cannot be written.
     """
     for number, path in enumerate(images):
         image = _read(path)
-        found = detector.detect(image, threshold)
+        detections = detector.detect(image, threshold)
         target = folder / f"{number:04d}_{path.stem}.png"
         with atomic_write(target) as temporary:
-            detector.draw(image, found).save(temporary, "PNG")
+            detector.draw(image, detections).save(temporary, "PNG")
         yield f"{path} -> {target}"
-        for item in found:
-            corners = " ".join(f"{value:7.1f}" for value in item.box)
-            yield f"  {100 * item.score:6.2f}%  {corners}  {item.name}"
+        for detection in detections:
+            corners = " ".join(f"{value:7.1f}" for value in detection.box)
+            yield f"  {100 * detection.score:6.2f}%  {corners}  {detection.name}"
 
 
 def _read(path: Path) -> Image.Image:
@@ -156,25 +178,28 @@ def _read(path: Path) -> Image.Image:
     from fbnetv3.data.decode import decode_rgb, read_image_file
 
     try:
-        return decode_rgb(read_image_file(path), str(path), "replace or leave out the file")
+        return decode_rgb(read_image_file(path), str(path), "replace the file or leave it out")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predicts; returns the exit status."""
+    """Prints the predictions for the images of the command line.
+
+    Returns:
+        The exit status, 0.
+    """
     arguments = parse(argv)
     images = find_images(arguments.images)
     detector = load_detector(arguments)
     if detector is not None:
         _to_device(detector, arguments.device)
-        folder = arguments.output or Path("output/predictions")
-        printed = boxes(detector, images, arguments.threshold, folder)
+        lines = detect(detector, images, arguments.threshold, arguments.output)
     else:
-        classifier = load(arguments)
+        classifier = load_classifier(arguments)
         _to_device(classifier, arguments.device)
-        printed = lines(classifier, images, arguments.topk)
-    for line in printed:
+        lines = classify(classifier, images, arguments.topk)
+    for line in lines:
         print(printable(line), flush=True)
     return 0
 

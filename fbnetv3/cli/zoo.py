@@ -1,4 +1,4 @@
-"""``fbnetv3-zoo``: lists, checks and downloads weights, and writes MODEL_ZOO.md."""
+"""``fbnetv3-zoo``: lists, verifies, downloads and adds weights, and writes MODEL_ZOO.md."""
 
 from __future__ import annotations
 
@@ -13,47 +13,62 @@ from rich.table import Table
 from fbnetv3.cli import run_main
 from fbnetv3.io import atomic_write
 
-# fbnetv3.zoo imports torch, so each command imports what it needs: --help is answered at once
+# fbnetv3.zoo imports torch, so each command imports its own modules: --help prints at once
 _WIDTH = 160  # columns, where the output is not a terminal
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="fbnetv3-zoo", description="List, check and download weights."
+        prog="fbnetv3-zoo", description="List, verify, download and add models and weights."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="list models and weights")
-    listing.add_argument("pattern", nargs="?", default="*", help="as in 'fbnetv3*' (default: all)")
-    listing.add_argument("--pretrained", action="store_true", help="only what has weights, by tag")
+    listing = commands.add_parser("list", help="list models, or weights with --pretrained")
+    listing.add_argument(
+        "pattern", nargs="?", default="*", help="shell-style pattern, such as 'fbnetv3*'"
+    )
+    listing.add_argument(
+        "--pretrained", action="store_true", help="list weights, as NAME.TAG, instead of models"
+    )
 
-    check = commands.add_parser("verify", help="re-check costs, hashes and accuracies")
-    check.add_argument("pattern", nargs="?", default="*", help="of NAME.TAG (default: all)")
-    check.add_argument("--data", help="data set for accuracies (default: the record's, if found)")
+    check = commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
+    check.add_argument(
+        "pattern", nargs="?", default="*", help="shell-style pattern of NAME.TAG (default: all)"
+    )
+    check.add_argument(
+        "--data", help="data set for the accuracies (default: the one of each record, if installed)"
+    )
 
     write = commands.add_parser("table", help="write MODEL_ZOO.md")
     write.add_argument(
-        "--output", type=Path, default=Path("MODEL_ZOO.md"), help="file (MODEL_ZOO.md)"
+        "--output", type=Path, default=Path("MODEL_ZOO.md"), help="file (default: MODEL_ZOO.md)"
     )
-    write.add_argument("--check", action="store_true", help="only tell whether it is up to date")
+    write.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the file is outdated"
+    )
 
-    fetch = commands.add_parser("download", help="download weights into the cache")
-    fetch.add_argument("names", nargs="+", metavar="NAME[.TAG]")
+    download = commands.add_parser("download", help="download weights into the cache")
+    download.add_argument("names", nargs="+", metavar="NAME[.TAG]")
 
-    _add_arguments(commands.add_parser("add", help="package weights and print their record"))
+    _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
     return parser.parse_args(argv)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help=".safetensors that training exported")
-    parser.add_argument("name", metavar="NAME.TAG")
-    parser.add_argument("--variant", choices=["aligned", "low_resolution"])
-    parser.add_argument("--width", type=float, help="as MODEL.WIDTH in the training")
-    parser.add_argument("--depth", type=float, help="as MODEL.DEPTH in the training")
-    parser.add_argument("--dataset", help="that the accuracy is of, as digits_test")
-    parser.add_argument("--top1", type=float, help="measured accuracy in percent")
-    parser.add_argument("--note", help="how it was measured: the command")
+    parser.description = "Copy exported weights into the package and print their record as yaml."
+    parser.add_argument("file", type=Path, help=".safetensors file that training exported")
+    parser.add_argument("name", metavar="NAME.TAG", help="architecture and a tag of your choice")
+    parser.add_argument(
+        "--variant",
+        choices=["aligned", "low_resolution"],
+        help="MODEL.ARCH_VARIANT of the training",
+    )
+    parser.add_argument("--width", type=float, help="MODEL.WIDTH of the training")
+    parser.add_argument("--depth", type=float, help="MODEL.DEPTH of the training")
+    parser.add_argument("--dataset", help="data set of the accuracy, such as digits_test")
+    parser.add_argument("--top1", type=float, help="measured top-1 accuracy in percent")
+    parser.add_argument("--note", help="how the weights were trained and measured")
     parser.add_argument("--half", action="store_true", help="keep matrices in 16 bits")
 
 
@@ -88,7 +103,7 @@ def _list_weights(names: Sequence[str]) -> int:
     from fbnetv3.weights.detector_records import is_detector_name
 
     rows = [_detector_row(name) if is_detector_name(name) else _weight_row(name) for name in names]
-    _print("weights", ["name.tag", "resolution", "score", "at hand", "licence"], rows)
+    _print("weights", ["name.tag", "resolution", "score", "downloaded", "licence"], rows)
     return 0
 
 
@@ -99,17 +114,18 @@ def _weight_row(name: str) -> list[str]:
     record = find_record(name)
     top1 = record.metrics.get("top1")
     accuracy = f"top-1 {top1.value:.2f} ({top1.source})" if top1 else "-"
-    here = _yes(download.local_path(record).is_file())
-    return [record.full_name, str(record.resolution), accuracy, here, record.licence]
+    is_downloaded = _yes(download.local_path(record).is_file())
+    return [record.full_name, str(record.resolution), accuracy, is_downloaded, record.licence]
 
 
 def _detector_row(name: str) -> list[str]:
     from fbnetv3.weights import detector_records
 
     record = detector_records.find_detector(name)
-    found = record.metrics["AP"]
-    here = _yes(detector_records.packaged_file(record).is_file())
-    return [record.name, "-", f"AP {found.value:.2f} ({found.source})", here, record.licence]
+    ap = record.metrics["AP"]
+    is_downloaded = _yes(detector_records.packaged_file(record).is_file())
+    score = f"AP {ap.value:.2f} ({ap.source})"
+    return [record.name, "-", score, is_downloaded, record.licence]
 
 
 def _yes(value: bool) -> str:
@@ -135,9 +151,9 @@ def _table(arguments: argparse.Namespace) -> int:
 
     text, path = table.model_zoo_table(), arguments.output
     if arguments.check:
-        same = path.is_file() and path.read_text("utf-8") == text
-        print(f"{path} is {'up to date' if same else 'out of date: run fbnetv3-zoo table'}")
-        return 0 if same else 1
+        is_current = path.is_file() and path.read_text("utf-8") == text
+        print(f"{path} is {'up to date' if is_current else 'out of date: run fbnetv3-zoo table'}")
+        return 0 if is_current else 1
     with atomic_write(path) as temporary:
         temporary.write_text(text, "utf-8")
     print(f"wrote {path}")
@@ -159,17 +175,17 @@ def _add(arguments: argparse.Namespace) -> int:
 
     name, _, tag = arguments.name.partition(".")
     if not tag:
-        raise RecordError(f"{arguments.name!r} has no tag; give NAME.TAG, as fbnetv3_a0.digits")
-    told = {k: getattr(arguments, k) for k in ("variant", "width", "depth", "dataset", "note")}
+        raise RecordError(f"{arguments.name!r} has no tag; use NAME.TAG, such as fbnetv3_a0.digits")
+    fields = {k: getattr(arguments, k) for k in ("variant", "width", "depth", "dataset", "note")}
     if arguments.top1 is not None:
-        told["metrics"] = {"top1": {"value": arguments.top1, "source": "measured"}}
-    told |= {"name": name, "tag": tag}
-    print(adding.add_weights(arguments.file, half=arguments.half, **told), end="")
+        fields["metrics"] = {"top1": {"value": arguments.top1, "source": "measured"}}
+    fields |= {"name": name, "tag": tag}
+    print(adding.add_weights(arguments.file, half=arguments.half, **fields), end="")
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 1 where a check failed."""
+    """Runs a command and returns its exit status, 1 if a check failed."""
     arguments = parse(argv)
     return _COMMANDS[arguments.command](arguments)
 

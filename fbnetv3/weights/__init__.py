@@ -1,1 +1,1 @@
-"""Weights: records, download, files, layouts, and loading into a model."""
+"""Weights: their records, files and layouts, downloading them, and loading them into a model."""

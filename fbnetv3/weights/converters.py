@@ -1,4 +1,4 @@
-"""Loading state dicts of several layouts, strictly: every tensor is used, every one is given."""
+"""Strict loading of state dicts in several layouts: no tensor may be missing or unused."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from fbnetv3.weights.layouts import published_names, timm_names
 
 _SHOWN = 3
 _PUBLISHED_MARK = "backbone.stages.xif"
-_COUNTER = "num_batches_tracked"  # has no part in any output
+_COUNTER = "num_batches_tracked"  # no output depends on it
 
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """What a load did.
+    """The outcome of loading weights into a model; ``str(summary)`` is one line.
 
-    Args:
-        layout: of the weights: ``"fbnetv3"``, ``"fbnet"``, ``"timm"`` or ``"plain"``.
-        loaded: number of tensors taken from the weights.
-        derived: tensors of the model that the layout has not, filled with what they stand for.
-        skipped: tensors of the classifier left as they were, for another number of classes.
-        source: file or address of the weights.
+    Attributes:
+        layout: Layout of the weights: ``"fbnetv3"``, ``"fbnet"``, ``"timm"`` or ``"plain"``.
+        loaded: Number of tensors taken from the weights.
+        derived: Names of the model's tensors that the layout does not have; they are set to zero,
+            which gives the same outputs.
+        skipped: Names of the classifier's tensors, if they were kept because the number of classes
+            differs.
+        source: File or address of the weights.
     """
 
     layout: str
@@ -51,7 +53,12 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
 
 
 def detect_layout(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> str:
-    """Tells whose tensor names a state dict has: fbnet, timm, fbnetv3, or plain for the rest."""
+    """Returns the layout of a state dict: ``fbnet``, ``timm``, ``fbnetv3`` or ``plain``.
+
+    Args:
+        model: Model to load into. One that is no FBNet has the layout ``plain``.
+        state_dict: Tensors by name.
+    """
     if not isinstance(getattr(model, "arch", None), Arch):
         return "plain"
     if any(key.startswith(_PUBLISHED_MARK) for key in state_dict):
@@ -60,7 +67,7 @@ def detect_layout(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> s
 
 
 def classifier_of(model: nn.Module) -> str:
-    """Returns the name of the layer that gives the logits: the last linear or conv layer."""
+    """Returns the name of the layer that computes the logits: the last linear or conv layer."""
     kinds = (nn.Linear, nn.Conv2d)
     layers = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     return layers[-1] if layers else ""
@@ -68,87 +75,107 @@ def classifier_of(model: nn.Module) -> str:
 
 @dataclass
 class _Plan:
-    """Where each tensor of the model comes from, and what stands in the way."""
+    """The tensors to load into a model, and the reasons why others cannot be loaded."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
-    head: dict[str, tuple[int, int]] = field(default_factory=dict)  # name: (given, wanted) classes
+    # classifier tensors by name: number of classes in the weights and in the model
+    head: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def _names(layout: str, model: nn.Module, keys: list[str], theirs: list[str]) -> dict[str, str]:
+def _source_names(
+    layout: str, model: nn.Module, keys: list[str], source_keys: list[str]
+) -> dict[str, str]:
+    """Maps the model's tensor names to the names in the weights."""
     arch = getattr(model, "arch", None)
     if layout == "fbnet":
         return published_names(keys)
     if layout == "timm" and isinstance(arch, Arch):
-        return timm_names(arch, keys, theirs)
+        return timm_names(arch, keys, source_keys)
     return {key: key for key in keys}
 
 
-def _zero_by_layout(key: str, layout: str) -> bool:
-    # timm's stem conv has no bias: a bias of zero is the same function
+def _is_zero_in_layout(key: str, layout: str) -> bool:
+    # timm's stem has no bias, which is the same function as a bias of zero
     stem_bias = layout == "timm" and key == "backbone.stages.0.0.conv.bias"
     return stem_bias or key.endswith(_COUNTER)
 
 
-def _shaped(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A 1x1 conv on a 1x1 map is a Linear: N, C, 1, 1 -> N, C."""
-    if value.dim() == 4 and like.dim() == 2 and value.shape[2:] == (1, 1):
+def _as_linear(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Returns the weight of a 1x1 conv, (N, C, 1, 1), as (N, C) if the target is linear."""
+    if value.dim() == 4 and target.dim() == 2 and value.shape[2:] == (1, 1):
         return value.flatten(1)
     return value
 
 
-def _is_other_head(key: str, layer: str, value: torch.Tensor, like: torch.Tensor) -> bool:
-    return key.rpartition(".")[0] == layer and value.shape[1:] == like.shape[1:]
+def _is_other_head(key: str, classifier: str, value: torch.Tensor, target: torch.Tensor) -> bool:
+    return key.rpartition(".")[0] == classifier and value.shape[1:] == target.shape[1:]
 
 
-def _plan(model: nn.Module, given: Mapping[str, torch.Tensor], layout: str) -> _Plan:
-    target = model.state_dict()
-    names = _names(layout, model, list(target), list(given))
+def _plan(model: nn.Module, weights: Mapping[str, torch.Tensor], layout: str) -> _Plan:
+    targets = model.state_dict()
+    names = _source_names(layout, model, list(targets), list(weights))
     classifier, plan = classifier_of(model), _Plan()
-    for key, like in target.items():
-        if (theirs := names[key]) not in given:
-            zero = _zero_by_layout(key, layout)
-            (plan.derived if zero else plan.missing).append(key)
-            if zero:
-                plan.tensors[key] = torch.zeros_like(like)
+    for key, target in targets.items():
+        if names[key] not in weights:
+            if _is_zero_in_layout(key, layout):
+                plan.derived.append(key)
+                plan.tensors[key] = torch.zeros_like(target)
+            else:
+                plan.missing.append(key)
             continue
-        value = _shaped(given[theirs], like)
-        if value.shape == like.shape:
+        value = _as_linear(weights[names[key]], target)
+        if value.shape == target.shape:
             plan.tensors[key] = value
-        elif _is_other_head(key, classifier, value, like):
-            plan.head[key] = (len(value), len(like))
+        elif _is_other_head(key, classifier, value, target):
+            plan.head[key] = (len(value), len(target))
         else:
-            plan.misshapen.append(f"{theirs} {tuple(value.shape)}, expected {tuple(like.shape)}")
-    used = {names[key] for key in target}
-    plan.unexpected = [key for key in given if key not in used]
+            shapes = f"{tuple(value.shape)}, expected {tuple(target.shape)}"
+            plan.misshapen.append(f"{names[key]} {shapes}")
+    used = {names[key] for key in targets}
+    plan.unexpected = [key for key in weights if key not in used]
     return plan
 
 
-def _complaint(plan: _Plan, model: nn.Module, layout: str) -> str | None:
-    groups = {
+def _model_name(model: nn.Module) -> str:
+    arch = getattr(model, "arch", None)
+    return arch.name if isinstance(arch, Arch) else type(model).__name__
+
+
+def _check_fit(plan: _Plan, model: nn.Module, layout: str, source: str) -> None:
+    problems = {
         "missing": plan.missing,
         "unexpected": plan.unexpected,
         "of another shape": plan.misshapen,
     }
-    parts = [f"{len(v)} {what}: {_some(v)}" for what, v in groups.items() if v]
-    if not parts:
-        return None
-    arch = getattr(model, "arch", None)
-    wanted = arch.name if isinstance(arch, Arch) else type(model).__name__
-    cause = f"the weights are probably not of {wanted}: build the model they belong to"
-    return f"weights ({layout} layout) do not fit {wanted}: {'; '.join(parts)}; {cause}"
+    parts = [f"{len(v)} {problem}: {_some(v)}" for problem, v in problems.items() if v]
+    if parts:
+        name = _model_name(model)
+        raise LoadError(
+            f"{source}: weights ({layout} layout) do not fit {name}: {'; '.join(parts)}; they are "
+            f"probably not of {name}: build the model that they belong to"
+        )
 
 
-def _warn_of_paddings(model: nn.Module, layout: str) -> None:
+def _check_classes(plan: _Plan, source: str) -> None:
+    if plan.head:
+        in_weights, in_model = next(iter(plan.head.values()))
+        raise LoadError(
+            f"{source}: the weights have {in_weights} classes, the model has {in_model}; build it "
+            f"with num_classes={in_weights}, or allow a new classifier (allow_new_head=True)"
+        )
+
+
+def _warn_about_paddings(model: nn.Module, layout: str) -> None:
     arch = getattr(model, "arch", None)
     if layout != "timm" or not isinstance(arch, Arch):
         return
     if any(layer.k and layer.padding != layer.k // 2 for layer in arch.layers()):
         warnings.warn(
-            f"timm trains with k // 2 paddings, {arch.name} has others: build "
+            f"timm's weights were trained with paddings of k // 2, {arch.name} has others: build "
             f"fbnetv3.arch.scaling.aligned(arch) to get timm's outputs",
             stacklevel=3,
         )
@@ -161,31 +188,26 @@ def load_state_dict(
     allow_new_head: bool = False,
     source: str = "state dict",
 ) -> LoadSummary:
-    """Loads weights of any known layout; all of them, or none if anything does not fit.
+    """Loads weights in any known layout into a model: all of them, or none if one does not fit.
 
     Args:
-        model: an FBNet of ``build_model``, or any module (then the names must be its own).
-        state_dict: tensors in this project's layout, the published FBNet one, or timm's.
-        allow_new_head: leave the classifier as it is where it has another number of classes.
-        source: named in the summary and in errors.
+        model: Network of ``build_model``, or any module, whose own names the tensors must have.
+        state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
+        allow_new_head: Whether to keep the model's classifier if its number of classes differs.
+        source: File or address of the weights, for the summary and error messages.
 
     Returns:
-        What was loaded, derived and skipped.
+        A summary of the loaded, derived and skipped tensors.
 
     Raises:
-        LoadError: tensors are missing, unexpected or of another shape. The model is unchanged.
+        LoadError: Tensors are missing, unexpected or have another shape. The model is unchanged.
     """
     layout = detect_layout(model, state_dict)
     plan = _plan(model, state_dict, layout)
-    if complaint := _complaint(plan, model, layout):
-        raise LoadError(f"{source}: {complaint}")
-    if plan.head and not allow_new_head:
-        given, wanted = next(iter(plan.head.values()))
-        raise LoadError(
-            f"{source}: the weights have {given} classes, the model {wanted}; build it with "
-            f"num_classes={given}, or allow a new head (allow_new_head=True)"
-        )
-    _warn_of_paddings(model, layout)
+    _check_fit(plan, model, layout, source)
+    if not allow_new_head:
+        _check_classes(plan, source)
+    _warn_about_paddings(model, layout)
     model.load_state_dict(plan.tensors, strict=not plan.head)
     return LoadSummary(
         layout=layout,

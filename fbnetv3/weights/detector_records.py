@@ -1,4 +1,4 @@
-"""Records of packaged detectors: their names, files and measured accuracy."""
+"""Records of detectors: their names, files and measured accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fbnetv3.errors import did_you_mean
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.weights.download import package_dir
+from fbnetv3.weights.download import missing_weights, package_dir
 from fbnetv3.weights.errors import DownloadError, RecordError
 from fbnetv3.weights.files import sha256_of
 from fbnetv3.weights.records import Metric
@@ -20,16 +20,16 @@ _FILE = "detectors.yaml"
 
 @dataclass(frozen=True)
 class DetectorRecord:
-    """One detector's weights; the file itself tells its config and classes.
+    """The weights of a detector. Their file contains its config and classes.
 
     Attributes:
-        name: ``NAME.TAG``, as ``retinanet_fbnetv3_a0.bccd``.
-        path: of the packaged file, relative to ``fbnetv3.model_zoo/weights``.
-        sha256: of the file.
-        dataset: that the metrics are of.
+        name: ``NAME.TAG``, such as ``retinanet_fbnetv3_a0.bccd``.
+        path: Path of the file, relative to ``fbnetv3.model_zoo/weights``.
+        sha256: Hash of the file, 64 hexadecimal digits.
+        dataset: Data set of the metrics.
         metrics: ``AP`` and ``AP50``, in percent.
-        licence: of the weights.
-        note: how they were made.
+        licence: Licence of the weights.
+        note: How the weights were trained.
     """
 
     name: str
@@ -43,7 +43,7 @@ class DetectorRecord:
 
 @functools.cache
 def detector_records() -> tuple[DetectorRecord, ...]:
-    """Returns every record."""
+    """Returns the records of all detectors."""
     text = resources.files("fbnetv3.weights").joinpath("records", _FILE).read_text("utf-8")
     return tuple(_record(entry) for entry in parse_mapping(text)["detectors"])
 
@@ -56,35 +56,40 @@ def _record(entry: Mapping[str, object]) -> DetectorRecord:
 
 
 def is_detector_name(name: str) -> bool:
-    """Whether a name of the zoo is a detector's: ``retinanet_...`` or ``faster_rcnn_...``."""
+    """Whether a name of the zoo is that of a detector (``retinanet_*`` or ``faster_rcnn_*``)."""
     return name.startswith(("retinanet_", "faster_rcnn_"))
 
 
 def find_detector(name: str) -> DetectorRecord:
-    """Returns the record of a name.
+    """Returns the record of a detector.
+
+    Args:
+        name: ``NAME.TAG``.
 
     Raises:
-        RecordError: there is no such detector.
+        RecordError: There is no such detector; the message lists those that exist.
     """
     known = {record.name: record for record in detector_records()}
     if name not in known:
-        there = ", ".join(known) or "none yet"
-        raise RecordError(f"no detector {name!r}{did_you_mean(name, known)}; there are: {there}")
+        names = ", ".join(known) or "none"
+        raise RecordError(f"no detector {name!r}{did_you_mean(name, known)}; there are: {names}")
     return known[name]
 
 
 def packaged_file(record: DetectorRecord) -> Path:
-    """Returns where a record's weights lie."""
+    """Returns the path of a detector's weights, whether or not they are installed."""
     return package_dir() / record.path
 
 
 def checked_file(record: DetectorRecord) -> Path:
-    """Returns the file of a record's weights.
+    """Returns the path of a detector's weights after checking their sha256.
 
     Raises:
-        DownloadError: it is damaged or missing.
+        DownloadError: The file is damaged or missing.
     """
     path = packaged_file(record)
-    if not path.is_file() or sha256_of(path) != record.sha256:
-        raise DownloadError(f"{path} is missing or damaged; install fbnetv3 again")
+    if not path.is_file():
+        raise DownloadError(missing_weights(path))
+    if sha256_of(path) != record.sha256:
+        raise DownloadError(f"weights {path} are damaged; install fbnetv3 again")
     return path

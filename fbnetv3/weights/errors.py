@@ -1,4 +1,4 @@
-"""What can go wrong with weights, each as one line that says what to do."""
+"""Errors about weights. Each message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from fbnetv3.errors import FBNetError
 
 
 class ZooError(FBNetError):
-    """The root of the zoo's errors."""
+    """The base class of errors about weights and the zoo."""
 
 
 class RecordError(ZooError):
-    """No such weight, or a weight record that is not well formed."""
+    """A weight record does not exist or is malformed."""
 
 
 class WeightsFileError(ZooError):
-    """A file that is not weights: a web page, a truncated archive, a pickle that holds code."""
+    """A file contains no readable weights: a web page, a truncated archive, a pickle with code."""
 
 
 class DownloadError(ZooError):
-    """A weight could not be fetched, or what came is not what the record says."""
+    """Weights cannot be downloaded, or their file does not match the record."""
 
 
 class LoadError(ZooError):
-    """Weights that do not fit the model."""
+    """Weights do not fit the model."""

@@ -1,4 +1,4 @@
-"""Reading weights from files. Nothing here ever runs code that a file holds."""
+"""Reading weights from untrusted files; code in a file is never run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fbnetv3.weights.errors import WeightsFileError
 
 Tensors = dict[str, torch.Tensor]
 
-# where training frameworks put the tensors inside a saved dict; averaged weights come first
+# keys of a saved dict under which training frameworks put the tensors; averaged weights first
 _WRAPPERS = ("ema", "state_dict", "model", "tensors")
 
 
@@ -32,7 +32,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def _kind(path: Path) -> str:
-    """Tells the format from the content: names lie, and temporary files have none."""
+    """Detects the format from the content, since file names are unreliable."""
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
@@ -52,7 +52,7 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def decode_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Decodes safetensors' metadata (strings): each value that is json becomes what it says."""
+    """Decodes the metadata of a safetensors file: values that are JSON are parsed, others kept."""
     decoded: dict[str, Any] = {}
     for key, value in metadata.items():
         try:
@@ -71,21 +71,26 @@ def _is_tensors(value: object) -> bool:
 
 
 def _unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
-    """Finds the tensors in a saved object; the rest of the dict is the metadata."""
+    """Returns the tensors of a saved object and the rest of its dict; None without tensors."""
     if not isinstance(saved, Mapping):
         return None
     if _is_tensors(saved):
         return dict(saved), {}
     rest = {str(k): v for k, v in saved.items() if k not in _WRAPPERS}
     for key in _WRAPPERS:
-        if (inner := saved.get(key)) is not None and (found := _unwrap(inner)):
-            tensors = _as_saved_by(saved.get("model"), found[0]) if key == "ema" else found[0]
-            return tensors, found[1] | rest | {"weights": key}
+        if (inner := saved.get(key)) is not None and (unwrapped := _unwrap(inner)):
+            tensors, metadata = unwrapped
+            if key == "ema":
+                tensors = _match_model(saved.get("model"), tensors)
+            return tensors, metadata | rest | {"weights": key}
     return None
 
 
-def _as_saved_by(model: object, averages: Tensors) -> Tensors:
-    """Averages may cover more (buffers that are not saved) and be of wider numbers."""
+def _match_model(model: object, averages: Tensors) -> Tensors:
+    """Returns averages with the names and dtypes of the saved model, if there is one.
+
+    Averages may include buffers that are not saved, and have a higher precision.
+    """
     if not isinstance(model, Mapping) or not _is_tensors(model):
         return averages
     saved: Tensors = dict(model)
@@ -93,20 +98,22 @@ def _as_saved_by(model: object, averages: Tensors) -> Tensors:
 
 
 def _without_prefix(tensors: Tensors, prefix: str = "module.") -> Tensors:
-    """Drops the prefix that DistributedDataParallel leaves on every name."""
+    """Removes the prefix that DistributedDataParallel puts before every name."""
     if not all(key.startswith(prefix) for key in tensors):
         return tensors
     return {key[len(prefix) :]: value for key, value in tensors.items()}
 
 
 def refuse_packed(path: str | os.PathLike[str]) -> None:
-    """Refuses an archive that unpacks to more than it is, before anything of it is unpacked.
+    """Refuses a compressed archive before anything in it is unpacked.
 
-    ``torch.save`` stores tensors as they are; one that is packed can fill the memory from a file of
-    a thousandth of that.
+    ``torch.save`` does not compress. A small compressed archive can fill the memory.
+
+    Args:
+        path: Path of the file, an archive or not.
 
     Raises:
-        WeightsFileError: it does.
+        WeightsFileError: The file is an archive whose content is larger than the file.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -114,46 +121,47 @@ def refuse_packed(path: str | os.PathLike[str]) -> None:
         unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > os.path.getsize(path):
         raise WeightsFileError(
-            f"{path} unpacks to {unpacked} bytes, more than it has; files of torch.save are not "
-            "packed: get it as .safetensors, or as torch.save wrote it"
+            f"{path} unpacks to {unpacked} bytes, more than the file has; torch.save does not "
+            "compress: get the weights as .safetensors, or as torch.save wrote them"
         )
 
 
 def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
     refuse_packed(path)
-    # weights_only: the unpickler knows tensors and plain containers and refuses anything else
+    # weights_only: the unpickler accepts only tensors and plain containers
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    found = _unwrap(saved)
-    if found is None:
-        what = list(saved)[:5] if isinstance(saved, Mapping) else type(saved).__name__
+    unwrapped = _unwrap(saved)
+    if unwrapped is None:
+        content = list(saved)[:5] if isinstance(saved, Mapping) else type(saved).__name__
         raise WeightsFileError(
-            f"{path} holds no weights: expected a state dict, or one under "
-            f"{', '.join(_WRAPPERS)}; found {what}"
+            f"{path} contains no weights: expected a state dict, or one under "
+            f"{', '.join(_WRAPPERS)}; it contains {content}"
         )
-    return _without_prefix(found[0]), found[1]
+    tensors, metadata = unwrapped
+    return _without_prefix(tensors), metadata
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors, or is not a weights file; nothing in it was run"
+        return "it contains more than tensors, or is not a weights file; nothing in it was run"
     text = str(error).strip().splitlines()
     return f"truncated or not a weights file ({text[0][:120] if text else type(error).__name__})"
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
-    """Reads a .safetensors, .pth or .pt file, whatever its name says.
+    """Reads tensors and metadata from a .safetensors, .pth or .pt file with any name.
 
     Args:
-        path: of a state dict, or of a dict that has one under ``ema`` (preferred), ``state_dict``
-            or ``model``, such as this project's checkpoints.
+        path: File with a state dict, or with a dict that contains one under ``ema`` (preferred),
+            ``state_dict`` or ``model``, such as this project's checkpoints.
 
     Returns:
-        The tensors by name (on the CPU), and the rest: safetensors' metadata or the dict's
-        other entries. Where the tensors were under a key, ``"weights"`` names it.
+        The tensors by name, on the CPU, and the metadata: that of the safetensors file, or the
+        other entries of the dict. Its entry ``"weights"`` is the key of the tensors, if any.
 
     Raises:
-        WeightsFileError: the file is missing, broken, not weights, or a pickle that holds code
-            (which is not run).
+        WeightsFileError: The file is missing or damaged, contains no weights, or is a pickle with
+            code (which is not run).
     """
     path = Path(path)
     try:
@@ -162,12 +170,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         reason = error.strerror or str(error)
         raise WeightsFileError(f"cannot read weights {path}: {reason}; check the path") from error
     if kind in ("empty", "web page"):
-        raise WeightsFileError(f"{path} is not a weights file: it is {_a(kind)}; get it again")
+        raise WeightsFileError(f"{path} is not a weights file: it is {_a(kind)}; download it again")
     try:
         return _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
     except WeightsFileError:
         raise
-    except Exception as error:  # unpicklers raise anything on what is no pickle, struct.error too
+    except Exception as error:  # unpicklers raise any exception on a file that is no pickle
         raise WeightsFileError(f"cannot read weights {path}: {_reason(error)}") from error
 
 

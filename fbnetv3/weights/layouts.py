@@ -1,7 +1,7 @@
-"""The tensor names of other projects' files, as functions of an architecture.
+"""Tensor names in the files of other projects, by this project's names.
 
-Ours follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``, ``.se.{reduce,expand}``
-and ``head.fc``. Each function here maps our names to another project's, one to one.
+This project's names follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``,
+``.se.{reduce,expand}`` and ``head.fc``. Each function maps them one to one to another project's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _STAGES = "backbone.stages."
 _HEAD = "head.fc."
 _PUBLISHED_SE = {"reduce": "se.0.conv", "expand": "se.1"}
 _TIMM_SE = {"reduce": "conv_reduce", "expand": "conv_expand"}
-# (ours) -> timm's, in blocks with and without an expand conv: the order of use gives the number
+# Modules of a block with and without an expansion, to timm's. timm numbers batch norms in order.
 _TIMM_FULL = {
     "pw.conv": "conv_pw",
     "pw.bn": "bn1",
@@ -36,16 +36,16 @@ def _split(key: str) -> tuple[tuple[int, int], str]:
 
 
 def published_names(keys: Iterable[str]) -> dict[str, str]:
-    """Maps our tensor names to those of the published FBNet files.
+    """Maps tensor names to those of the published FBNet files.
 
-    There, block I of stage S is ``xif{S}_{I}``, squeeze-and-excitation is ``se.se.0.conv`` and
-    ``se.se.1``, and the classifier is a 1x1 conv.
+    In the published files, block I of stage S is ``xif{S}_{I}``, squeeze-and-excitation is
+    ``se.se.0.conv`` and ``se.se.1``, and the classifier is a 1x1 convolution.
 
     Args:
-        keys: our names, as in ``model.state_dict()``.
+        keys: This project's tensor names, as in ``model.state_dict()``.
 
     Returns:
-        our name -> published name.
+        Published names by this project's names.
     """
     return {key: _published(key) for key in keys}
 
@@ -62,31 +62,31 @@ def _published(key: str) -> str:
     return f"{_STAGES}xif{stage}_{index}.{rest}"
 
 
-def timm_names(arch: Arch, keys: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
-    """Maps our tensor names to timm's.
+def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dict[str, str]:
+    """Maps tensor names to timm's.
 
-    timm cuts the same sequence of blocks into stages of its own, so the blocks are paired in
-    order; what a block holds is then named by its role.
+    timm divides the same sequence of blocks into other stages. So blocks are paired in order, and
+    the modules of a block are named by their roles.
 
     Args:
-        arch: whose layers the names belong to.
-        keys: our names, as in ``model.state_dict()``.
-        theirs: names in timm's file (only their block numbers are used).
+        arch: Architecture of the model.
+        keys: This project's tensor names, as in ``model.state_dict()``.
+        timm_keys: Tensor names in timm's file; only their block numbers are used.
 
     Returns:
-        our name -> timm's name.
+        timm's names by this project's names.
 
     Raises:
-        LoadError: the number of blocks differs.
+        LoadError: The number of blocks differs.
     """
     keys = list(keys)
     places = [(layer.stage, layer.index) for layer in arch.layers()]
-    split = [key.split(".") for key in theirs if key.startswith("blocks.")]
+    split = [key.split(".") for key in timm_keys if key.startswith("blocks.")]
     blocks = sorted({(int(stage), int(index)) for _, stage, index, *_ in split})
     if len(blocks) != len(places) - 1:
         raise LoadError(
             f"timm weights of {len(blocks)} blocks do not fit {arch.name}, which has "
-            f"{len(places) - 1}; they are of another architecture"
+            f"{len(places) - 1}; they belong to another architecture"
         )
     block_of = dict(zip(places[1:], blocks, strict=True))
     expanded = {_split(k)[0] for k in keys if k.startswith(_STAGES) and ".pw.conv." in k}

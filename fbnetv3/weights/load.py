@@ -1,4 +1,4 @@
-"""Loading weights of the zoo or of a file into a model."""
+"""Loading weights of the zoo or from a file into a model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fbnetv3.weights.records import find_record
 def load_weights(
     model: nn.Module, uri: str | os.PathLike[str], *, allow_new_head: bool = False
 ) -> LoadSummary:
-    """Loads weights from the zoo or from a file into a model, strictly.
+    """Loads weights of the zoo or from a file into a model, strictly.
 
     Args:
-        model: to load into.
-        uri: ``zoo://NAME[.TAG]``, or the path of a .safetensors, .pth or checkpoint file (of a
-            checkpoint that has EMA weights, these).
-        allow_new_head: leave the classifier as it is where it has another number of classes.
+        model: Model whose tensors are replaced.
+        uri: ``zoo://NAME[.TAG]``, or the path of a .safetensors, .pth or checkpoint file. A
+            checkpoint with EMA weights gives these.
+        allow_new_head: Whether to keep the model's classifier if its number of classes differs.
 
     Returns:
-        What was loaded, derived and skipped; its ``str`` is one line.
+        A summary of the loaded, derived and skipped tensors; ``str(summary)`` is one line.
 
     Raises:
-        ZooError: the weights can't be had, read, or do not fit.
+        ZooError: The weights cannot be downloaded or read, or do not fit the model.
     """
     uri = os.fspath(uri)
     path = uri

@@ -1,7 +1,7 @@
-"""Weight records: where weights are, how their input is prepared, what accuracy they have.
+"""Weight records: address, preprocessing, accuracy and licence of each set of weights.
 
-The records are data (``records/*.yaml``, one file per source); a file's ``defaults`` hold for
-each of its entries.
+The records are data in ``records/*.yaml``, one file per source. The ``defaults`` of a file apply to
+all of its entries.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from fbnetv3.weights.errors import RecordError
 LAYOUTS = ("fbnet", "timm", "fbnetv3", "plain")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 METRIC_SOURCES = ("measured", "quoted")
-# the order in which a name without a tag looks for weights
+# in the order in which weights are searched for a name without a tag
 RECORD_FILES = ("fbnet_published.yaml", "timm.yaml", "own.yaml")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure and where it comes from.
+    """A figure with its source.
 
-    Args:
-        value: in percent.
-        source: ``"measured"`` (by this repository) or ``"quoted"`` (by the weights' authors).
-        note: how it was obtained, e.g. the command.
+    Attributes:
+        value: Value in percent.
+        source: ``"measured"`` with this repository, or ``"quoted"`` from the weights' authors.
+        note: How the value was obtained, such as the command.
     """
 
     value: float
@@ -47,31 +47,32 @@ class Metric:
 class WeightRecord:
     """One set of weights. Its full name is ``NAME.TAG``.
 
-    Args:
-        name: of the architecture (see ``fbnetv3.list_archs``).
-        tag: of the weights, e.g. ``"fb_in1k"``.
-        url: address of the file; or
-        path: of a packaged file, relative to ``fbnetv3.model_zoo/weights``.
-        sha256: of the file, or None where it is not known (pinned on first download).
-        size: of the file in bytes, or None.
-        layout: of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
-        variant: of the architecture: None, ``"aligned"`` or ``"low_resolution"``.
-        width: factor of the architecture's channels.
-        depth: factor of its repeats.
-        resolution: side of the net's input in pixels (a centre crop).
-        resize: the image's shorter side in pixels, before the crop.
+    Attributes:
+        name: Name of an architecture.
+        tag: Name of the weights, such as ``"fb_in1k"``.
+        layout: Layout of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
+        resolution: Side of the network's input in pixels, a centre crop.
+        resize: Shorter side of the image in pixels before the crop.
+        licence: Licence of the weights.
+        url: Address of the file; None for a packaged file.
+        path: Path of a packaged file, relative to ``fbnetv3.model_zoo/weights``; None for a file
+            with a ``url``.
+        sha256: Hash of the file; None if it is unknown, then the first download pins it.
+        size: Size of the file in bytes; None if it is unknown.
+        variant: Variant of the architecture: None, ``"aligned"`` or ``"low_resolution"``.
+        width: Factor of the architecture's channels.
+        depth: Factor of the architecture's repeats.
         interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
-        mean: per channel, of images in 0..1.
-        std: per channel, of images in 0..1.
-        num_classes: of the classifier.
-        classes: names of the classes; ``("imagenet",)`` stands for ImageNet's thousand.
-        dataset: name of the data set that the metrics are of.
-        metrics: e.g. ``{"top1": Metric(79.6, "quoted")}``.
-        macs_m: quoted multiply-adds in millions, or None.
-        conv_weights_m: quoted elements of 4-d weights in millions, or None.
-        licence: of the weights.
-        note: anything else worth knowing.
-        origin: of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
+        mean: Mean of each channel, for images in 0..1.
+        std: Standard deviation of each channel, for images in 0..1.
+        num_classes: Number of classes of the classifier.
+        classes: Names of the classes; ``("imagenet",)`` stands for those of ImageNet.
+        dataset: Name of the data set of the metrics.
+        metrics: Accuracies by name, such as ``{"top1": Metric(79.6, "quoted")}``.
+        macs_m: Quoted multiply-adds in millions; None if none are quoted.
+        conv_weights_m: Quoted elements of 4-d weights in millions; None if none are quoted.
+        note: Further remarks.
+        origin: Source of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
     """
 
     name: str
@@ -104,17 +105,17 @@ class WeightRecord:
 
     @property
     def full_name(self) -> str:
-        """``NAME.TAG``."""
+        """The name with the tag, ``NAME.TAG``."""
         return f"{self.name}.{self.tag}"
 
     @property
     def filename(self) -> str:
-        """The file's name in the cache."""
+        """The name of the file in the cache."""
         suffix = Path(self.path or urlparse(self.url or "").path).suffix
         return f"{self.full_name}{suffix}"
 
     def arch(self) -> Arch:
-        """Returns the architecture that these weights belong to."""
+        """Returns the architecture, with the resolution and number of classes of the weights."""
         arch = get_arch(self.name)
         if self.variant is not None:
             arch = scaling.VARIANTS[self.variant](arch, self.resolution)
@@ -124,12 +125,12 @@ class WeightRecord:
 
     @property
     def fits_name(self) -> bool:
-        """Whether these are weights of the table as it is: not scaled, not for other classes."""
-        as_it_is = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
-        return as_it_is and self.num_classes == get_arch(self.name).num_classes
+        """Whether the weights fit the named architecture, unscaled and with all of its classes."""
+        is_unscaled = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
+        return is_unscaled and self.num_classes == get_arch(self.name).num_classes
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Returns the classes' names in the order of the logits, or None if they are not known."""
+        """Returns the names of the classes in the order of the logits; None if unknown."""
         if self.classes == ("imagenet",):
             from torchvision.models import ResNet50_Weights
 
@@ -174,11 +175,11 @@ def record_from_dict(entry: Mapping[str, Any], where: str = "record") -> WeightR
     """Makes a record from plain data.
 
     Args:
-        entry: fields of ``WeightRecord``; metrics as ``{"value":, "source":, "note":}``.
-        where: the file, named in errors.
+        entry: Fields of ``WeightRecord``; a metric is a dict of ``Metric``'s fields.
+        where: Name of the file, for error messages.
 
     Raises:
-        RecordError: for an unknown or missing key, or a value that is not allowed.
+        RecordError: A key is unknown or missing, or a value is not allowed.
     """
     known = [f.name for f in dataclasses.fields(WeightRecord)]
     for key in entry:
@@ -202,15 +203,18 @@ def _read(filename: str) -> list[WeightRecord]:
 
 @functools.cache
 def all_records() -> tuple[WeightRecord, ...]:
-    """Returns every record, in the order in which a name without a tag is looked up."""
+    """Returns all records, in the order in which weights are searched for a name without a tag."""
     return tuple(record for filename in RECORD_FILES for record in _read(filename))
 
 
 def find_record(name: str) -> WeightRecord:
-    """Finds the record of ``NAME.TAG``; of ``NAME`` alone, the first that fits its table.
+    """Returns the record of weights.
+
+    Args:
+        name: ``NAME.TAG``, or ``NAME`` for the first weights that fit this architecture.
 
     Raises:
-        RecordError: no such weight; names the tags there are, or close names.
+        RecordError: There are no such weights; the message lists tags or close names.
     """
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]
@@ -218,8 +222,8 @@ def find_record(name: str) -> WeightRecord:
         if record.tag == tag or (not tag and record.fits_name):
             return record
     if records:
-        there = ", ".join(r.full_name for r in records)
-        raise RecordError(f"no weights {name!r}; there are: {there}")
-    names = sorted({r.name for r in all_records()})
-    hint = did_you_mean(base, names) or f"; weights exist for: {', '.join(names)}"
+        names = ", ".join(r.full_name for r in records)
+        raise RecordError(f"no weights {name!r}; there are: {names}")
+    known = sorted({r.name for r in all_records()})
+    hint = did_you_mean(base, known) or f"; weights exist for: {', '.join(known)}"
     raise RecordError(f"no weights for {name!r}{hint}")

@@ -1,4 +1,4 @@
-"""Weights: what there is, where it is, how it is checked and loaded."""
+"""The zoo: models by name, with their weights, their preprocessing and their verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking weights that training exported into the package: the file and its record."""
+"""Adding exported weights to the package: the file and its record."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.zoo.classifier import arch_of, preprocessing_of
 
 
-def entry_of(path: str | os.PathLike[str], **told: Any) -> dict[str, Any]:
+def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
     """Makes the entry of ``own.yaml`` for an exported file.
 
     Args:
-        path: ``.safetensors`` that training exported; it tells classes and preprocessing.
-        told: what the file does not tell: name, tag, variant, width, depth, dataset, metrics,
-            note.
+        path: The ``.safetensors`` file that training exported. Its metadata contains the classes
+            and the preprocessing.
+        fields: Fields of the record that the file does not contain: name, tag, variant, width,
+            depth, dataset, metrics, note. None leaves a field out.
 
     Raises:
-        RecordError: the file has no classes, or is not of the architecture that is told.
-        WeightsFileError: it can't be read.
+        RecordError: The file contains no classes, or it belongs to another architecture.
+        WeightsFileError: The file cannot be read.
     """
     _, metadata = read_tensors(path)
     classes = metadata.get("classes")
     if not classes or Path(path).suffix != ".safetensors":
-        raise RecordError(f"{path} tells no classes; add the .safetensors that training exports")
-    entry = {key: value for key, value in told.items() if value is not None}
+        raise RecordError(
+            f"{path} contains no names of classes; add the .safetensors file that training exports"
+        )
+    entry = {key: value for key, value in fields.items() if value is not None}
     entry |= preprocessing_of(metadata)
     entry |= {"num_classes": len(classes), "classes": list(map(str, classes))}
     entry["path"] = f"{entry['name']}.{entry['tag']}.safetensors"
@@ -53,36 +56,41 @@ def _record(entry: dict[str, Any]) -> WeightRecord:
 def _check_arch(record: WeightRecord, saved: Arch | str, path: str | os.PathLike[str]) -> None:
     if not isinstance(saved, Arch) or saved.blocks != record.arch().blocks:
         raise RecordError(
-            f"{path} is not of {record.name} with variant {record.variant}, width {record.width}, "
-            f"depth {record.depth}; it says: {getattr(saved, 'name', saved)}"
+            f"{path} contains weights of {getattr(saved, 'name', saved)}, not of {record.name} "
+            f"with variant {record.variant}, width {record.width} and depth {record.depth}; "
+            "choose other values of --variant, --width and --depth"
         )
 
 
-def halved(path: str | os.PathLike[str]) -> bytes:
-    """Returns an exported file's content with weights of two axes and more in 16 bits.
+def half_precision(path: str | os.PathLike[str]) -> bytes:
+    """Returns an exported file's content with weights of two and more axes in 16 bits.
 
-    Vectors (biases, batch norm) stay as they are: they are few, and running variances can be
-    beyond what 16 bits hold. Loading widens the weights again.
+    Vectors (biases, batch norm) keep their precision: they are small, and running variances can
+    exceed the range of 16 bits. Loading converts the weights back.
+
+    Args:
+        path: The ``.safetensors`` file.
     """
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    small = {name: t.half() if t.ndim > 1 else t for name, t in tensors.items()}
-    return safetensors.torch.save(small, metadata)
+    converted = {name: t.half() if t.ndim > 1 else t for name, t in tensors.items()}
+    return safetensors.torch.save(converted, metadata)
 
 
-def add_weights(path: str | os.PathLike[str], *, half: bool = False, **told: Any) -> str:
-    """Copies a file into the packaged weights.
+def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: Any) -> str:
+    """Copies an exported file into the packaged weights.
 
     Args:
-        path, told: see :func:`entry_of`.
-        half: see :func:`halved`.
+        path: The ``.safetensors`` file that training exported.
+        half: Whether to keep matrices in 16 bits (:func:`half_precision`).
+        fields: Further fields of the record (:func:`make_entry`).
 
     Returns:
         The entry as yaml, to be put under ``weights:`` in ``own.yaml``.
     """
-    entry = entry_of(path, **told)
-    content = halved(path) if half else Path(path).read_bytes()
+    entry = make_entry(path, **fields)
+    content = half_precision(path) if half else Path(path).read_bytes()
     entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     with atomic_write(package_dir() / entry["path"]) as temporary:
         temporary.write_bytes(content)

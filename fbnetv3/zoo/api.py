@@ -1,8 +1,9 @@
-"""The zoo's front door: which models there are, models with weights, and their preprocessing."""
+"""The models of the zoo by name: listing them, building them, and their preprocessing."""
 
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from fbnetv3.weights.detector_records import detector_records, is_detector_name
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.load import load_weights
-from fbnetv3.weights.records import all_records, find_record
+from fbnetv3.weights.records import WeightRecord, all_records, find_record
 from fbnetv3.zoo.detectors import get_detector
 
 
@@ -24,18 +25,19 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Lists models by name.
 
     Args:
-        pattern: shell-style, e.g. ``"fbnetv3*"``; matched against the name, with and without tag.
-        pretrained: list weights instead, as ``NAME.TAG``.
+        pattern: Shell-style pattern, such as ``"fbnetv3*"``. It is matched against ``NAME`` and
+            ``NAME.TAG``.
+        pretrained: Whether to list weights instead, as ``NAME.TAG``.
     """
     if not pretrained:
         return list(list_archs(pattern))
-    found = [
+    classifiers = [
         record.full_name
         for record in all_records()
         if any(fnmatch.fnmatchcase(name, pattern) for name in (record.name, record.full_name))
     ]
     detectors = [record.name for record in detector_records()]
-    return sorted([*found, *fnmatch.filter(detectors, pattern)])
+    return sorted([*classifiers, *fnmatch.filter(detectors, pattern)])
 
 
 def build_model(
@@ -45,57 +47,80 @@ def build_model(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> nn.Module:
-    """Builds a model of the zoo in training mode, with its weights if asked.
+    """Builds a model of the zoo, with its weights if ``pretrained``.
 
     Args:
-        name_or_arch: An architecture, the name of one (``fbnetv3_a``), a network of another
-            library (``torchvision/NAME``, ``timm/NAME``), or ``NAME.TAG`` for the form that
-            these weights belong to (timm's belong to the aligned one). Without a tag,
-            ``pretrained`` takes the first listed weights of that architecture. A detector's
-            name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
-            :class:`fbnetv3.detection.detector.Detector`.
+        name_or_arch: An architecture, its name (``fbnetv3_a``), a network of another library
+            (``torchvision/NAME``, ``timm/NAME``), or ``NAME.TAG`` for the form of an architecture
+            that these weights belong to. ``NAME`` alone loads the first weights listed for it.
+            A detector's name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
+            :class:`fbnetv3.detection.detector.Detector`, whose classes and rates are fixed.
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
-            the architecture's own number without weights. A number other than the weights'
-            gives a newly initialised classifier.
-        pretrained: Whether to load weights of the zoo; they are downloaded on first use.
+            the architecture's own number of classes.
+        pretrained: Whether to load weights, which are downloaded on first use. If their number of
+            classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Stochastic depth of the last block, linear over depth, in [0, 1).
+        drop_path_rate: Stochastic depth rate of the last block, linear over depth, in [0, 1).
 
     Returns:
-        A classifier in channels_last memory format, or a detector with its preprocessing.
+        A classifier in training mode and channels_last memory format, or a detector.
 
     Raises:
-        ArchError: An unknown name, or an argument outside of its range.
-        RecordError: The zoo has no weights of that name.
+        ArchError: The name is unknown or an argument is outside of its range.
+        RecordError: The zoo has no such weights.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
-    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     if isinstance(name_or_arch, str) and is_detector_name(name_or_arch):
+        _check_detector_arguments(name_or_arch, num_classes, drop_rate, drop_path_rate)
         return get_detector(name_or_arch, pretrained)
-    if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
-        if pretrained:
-            raise RecordError(
-                f"{name_or_arch}: pretrained=True: the zoo has no weights for networks of other "
-                "libraries; build it with pretrained=False"
-            )
-        return modeling.build_model(name_or_arch, num_classes, **rates)
-    is_tagged = isinstance(name_or_arch, str) and "." in name_or_arch
-    if not pretrained and not is_tagged:
-        return modeling.build_model(name_or_arch, num_classes, **rates)
-    # the same weights serve both paddings
-    name = name_or_arch if isinstance(name_or_arch, str) else name_or_arch.name
-    record = find_record(name.removesuffix(ALIGNED))
-    arch = record.arch() if isinstance(name_or_arch, str) else name_or_arch
-    model = modeling.build_model(arch, num_classes, **rates)
-    if pretrained:
-        load_weights(model, f"{ZOO_SCHEME}{record.full_name}", allow_new_head=True)
+    record = _record_of(name_or_arch) if pretrained or _has_tag(name_or_arch) else None
+    arch = record.arch() if record and isinstance(name_or_arch, str) else name_or_arch
+    model = modeling.build_model(arch, num_classes, drop_rate, drop_path_rate)
+    if record and pretrained:
+        _load(model, record)
     return model
+
+
+def _has_tag(name_or_arch: str | Arch) -> bool:
+    is_own_name = isinstance(name_or_arch, str) and not is_library_name(name_or_arch)
+    return is_own_name and "." in str(name_or_arch)
+
+
+def _record_of(name_or_arch: str | Arch) -> WeightRecord:
+    name = name_or_arch if isinstance(name_or_arch, str) else name_or_arch.name
+    if is_library_name(name):
+        raise RecordError(
+            f"{name}: the zoo has no weights for networks of other libraries; build it with "
+            "pretrained=False"
+        )
+    # weights fit an architecture and its aligned form alike: paddings have no parameters
+    return find_record(name.removesuffix(ALIGNED))
+
+
+def _load(model: nn.Module, record: WeightRecord) -> None:
+    summary = load_weights(model, f"{ZOO_SCHEME}{record.full_name}", allow_new_head=True)
+    if summary.skipped:
+        warnings.warn(
+            f"{record.full_name} has weights for {record.num_classes} classes, the model has "
+            "another number: its classifier is newly initialised and must be trained",
+            stacklevel=3,
+        )
+
+
+def _check_detector_arguments(
+    name: str, num_classes: int | None, drop_rate: float, drop_path_rate: float
+) -> None:
+    if num_classes is not None or drop_rate or drop_path_rate:
+        raise RecordError(
+            f"{name}: a detector of the zoo keeps its classes and rates; leave out num_classes, "
+            "drop_rate and drop_path_rate, or train a detector of your own (MODEL.WEIGHTS)"
+        )
 
 
 def get(
     name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Builds a model of the zoo; see :func:`build_model`, which it calls.
+    """Builds a model of the zoo by name with :func:`build_model`.
 
     Args:
         name: Name of an architecture or a detector, or ``NAME.TAG`` of weights.
@@ -110,8 +135,9 @@ def transform(name: str) -> EvalTransform:
     """Returns the evaluation preprocessing of a model: resize, centre crop, normalise.
 
     Args:
-        name: ``NAME[.TAG]``. Where there are such weights, their record's values; else the
-            architecture's resolution, ``default_resize``, bilinear, ImageNet's mean and std.
+        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. An architecture without
+            weights takes its own resolution, ``default_resize``, bilinear interpolation, and
+            ImageNet's mean and standard deviation.
     """
     if "." not in name and not any(r.name == name and r.fits_name for r in all_records()):
         resolution = get_arch(name).resolution

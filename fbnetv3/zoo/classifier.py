@@ -1,19 +1,20 @@
-"""A classifier ready for use: a model, the preprocessing of its images, its classes' names."""
+"""A classifier ready for images: a network, its preprocessing, and the names of its classes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
-from fbnetv3 import imagenet
+from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
@@ -21,11 +22,9 @@ from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
 
-if TYPE_CHECKING:
-    from fbnetv3.data.transforms import EvalTransform
-
-_HEADS = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
-# our key of the preprocessing -> the config's, where only that was saved
+# the classifier's bias in this project's, the published, timm's and torchvision's layout
+_HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
+# keys of the preprocessing in a file's metadata, and the same in a config's section INPUT
 _CONFIG_KEYS = {
     "resolution": "RESOLUTION",
     "resize": "RESIZE",
@@ -37,13 +36,13 @@ _CONFIG_KEYS = {
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with what is needed to use it.
+    """A network with its preprocessing and the names of its classes.
 
-    Args:
-        model: in eval mode.
-        transform: image -> 3 x H x W tensor.
-        classes: names in the order of the logits.
-        source: where the weights are from.
+    Attributes:
+        model: Network in evaluation mode.
+        transform: Preprocessing from an image to a tensor (3, H, W).
+        classes: Names of the classes, in the order of the logits.
+        source: File or zoo name of the weights.
     """
 
     model: nn.Module
@@ -53,7 +52,7 @@ class Classifier:
 
     @torch.inference_mode()
     def scores(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Returns the probability of each class: N images -> N x classes, on the CPU."""
+        """Returns the probabilities of the classes, (images, classes), on the CPU."""
         device = next(self.model.parameters()).device
         batch = torch.stack([self.transform(image) for image in images]).to(
             device, memory_format=torch.channels_last
@@ -61,80 +60,102 @@ class Classifier:
         return self.model(batch).float().softmax(1).cpu()
 
     def top(self, image: Image.Image, k: int = 5) -> list[tuple[str, float]]:
-        """Returns the ``k`` likeliest classes of an image with their probabilities."""
+        """Returns the most probable classes of an image.
+
+        Args:
+            image: Image of any size and mode.
+            k: Number of classes; at most all of them are returned.
+
+        Returns:
+            Names of classes with their probabilities, the most probable first.
+        """
         values, indices = self.scores([image])[0].topk(min(k, len(self.classes)))
         names = [self.classes[i] for i in indices.tolist()]
         return list(zip(names, values.tolist(), strict=True))
 
 
 def from_zoo(name: str) -> Classifier:
-    """Makes the classifier of a zoo weight ``NAME[.TAG]``, downloading it on first use."""
+    """Builds the classifier of zoo weights, which are downloaded on first use.
+
+    Args:
+        name: ``NAME`` or ``NAME.TAG``.
+
+    Raises:
+        RecordError: The zoo has no such weights.
+        DownloadError: The weights cannot be downloaded, or their file is damaged.
+    """
     record = find_record(name)
-    model = api.get(record.full_name, pretrained=True).eval()
-    names = _names(record.class_names(), record.num_classes, record.full_name)
-    return Classifier(model, api.transform(record.full_name), names, record.full_name)
+    model = api.build_model(record.full_name, pretrained=True).eval()
+    classes = _class_names(record.class_names(), record.num_classes, record.full_name)
+    return Classifier(model, api.transform(record.full_name), classes, record.full_name)
 
 
 def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classifier:
-    """Makes a classifier of a weights file or a checkpoint.
+    """Builds a classifier from a weights file or a checkpoint.
 
     Args:
-        path: what training wrote (it tells the architecture, the classes and the
-            preprocessing), or any file of a known layout.
-        model: name of the architecture, needed where the file does not tell it; ``NAME.TAG`` also
-            takes over that record's preprocessing.
+        path: File that training wrote, whose metadata contains the architecture, the classes and
+            the preprocessing, or any file in a known layout.
+        model: Name of the architecture, for a file that does not contain it. ``NAME.TAG`` also
+            takes the preprocessing of these weights.
 
     Raises:
-        WeightsFileError: the file is broken, or does not tell its architecture.
-        LoadError: the weights do not fit.
+        WeightsFileError: The file is damaged, or its architecture is not known.
+        LoadError: The weights do not fit the architecture.
     """
-    from fbnetv3.modeling import build_model
-
     tensors, metadata = read_tensors(path)
     arch = arch_of(metadata, model, path)
-    count = _num_classes(tensors, metadata)
-    net = build_model(arch, num_classes=count).eval()
-    load_state_dict(net, tensors, source=os.fspath(path))
-    classes = metadata.get("classes")
-    names = _names(tuple(map(str, classes)) if classes else None, count, os.fspath(path))
-    return Classifier(net, _transform_of(metadata, arch, model), names, os.fspath(path))
+    num_classes = _num_classes(tensors, metadata)
+    network = modeling.build_model(arch, num_classes=num_classes).eval()
+    load_state_dict(network, tensors, source=os.fspath(path))
+    saved = metadata.get("classes")
+    names = tuple(map(str, saved)) if saved else None
+    classes = _class_names(names, num_classes, os.fspath(path))
+    return Classifier(network, _transform(metadata, arch, model), classes, os.fspath(path))
 
 
 def arch_of(
     metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
 ) -> Arch | str:
-    """Returns the architecture named by ``model``, or else told by a file's metadata.
+    """Returns the architecture of a weights file, or the name of another library's network.
+
+    Args:
+        metadata: Metadata of the file.
+        model: Name of an architecture, ``NAME.TAG`` or a library's network; None takes the
+            architecture in the metadata.
+        path: Path of the file, for error messages.
 
     Raises:
-        WeightsFileError: neither tells it.
+        WeightsFileError: ``model`` is None, and the metadata has no architecture.
     """
-    told = metadata.get("arch")
     if model is not None:
         if is_library_name(model):
             return model
         return find_record(model).arch() if "." in model else get_arch(model)
-    if isinstance(told, Mapping):
-        return Arch.from_dict(told, file=os.fspath(path))
-    if isinstance(told, str):
-        if "\n" in told.strip() or told.lstrip().startswith("{"):
-            return Arch.from_yaml(told, file=os.fspath(path))
-        if told.endswith((".yaml", ".yml")):
-            raise WeightsFileError(
-                f"{path} names the file {told[:80]!r} as its architecture, "
-                "which is not read; name it with --model"
-            )
-        return told
-    raise WeightsFileError(f"{path} does not tell its architecture; name it with --model")
+    saved = metadata.get("arch")
+    if isinstance(saved, Mapping):
+        return Arch.from_dict(saved, file=os.fspath(path))
+    if not isinstance(saved, str):
+        raise WeightsFileError(f"{path} does not contain its architecture; name it with --model")
+    if "\n" in saved.strip() or saved.lstrip().startswith("{"):
+        return Arch.from_yaml(saved, file=os.fspath(path))
+    if saved.endswith((".yaml", ".yml")):  # an untrusted file must not name a file to open
+        raise WeightsFileError(
+            f"{path} names the file {saved[:80]!r} as its architecture, which is not read; "
+            "name the architecture with --model"
+        )
+    return saved
 
 
 def _num_classes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> int:
-    for key in _HEADS:
+    for key in _HEAD_BIASES:
         if key in tensors:
             return len(tensors[key])
-    return len(metadata.get("classes") or range(1000))
+    classes = metadata.get("classes")
+    return imagenet.NUM_CLASSES if classes is None else len(classes)
 
 
-def _names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str, ...]:
+def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str, ...]:
     if names is None:
         return tuple(f"class {i}" for i in range(count))
     if len(names) != count:
@@ -143,30 +164,33 @@ def _names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str,
 
 
 def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Finds the preprocessing that a file tells, itself or in the config saved with it."""
+    """Returns the preprocessing in a file's metadata, or in the config that it contains.
+
+    Args:
+        metadata: Metadata of a weights file.
+
+    Returns:
+        Those of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std`` that the file
+        defines. 0 in a config means that the value follows from the architecture; it is left out.
+    """
     config = metadata.get("config")
     tree = parse_yaml(config) if isinstance(config, str) else config
     section = tree.get("INPUT", {}) if isinstance(tree, Mapping) else {}
-    # 0 in a config means: derived from the architecture
-    told = {ours: section[key] for ours, key in _CONFIG_KEYS.items() if section.get(key)}
-    return told | {key: metadata[key] for key in _CONFIG_KEYS if metadata.get(key)}
+    configured = {key: section.get(name) for key, name in _CONFIG_KEYS.items()}
+    saved = {key: metadata.get(key) for key in _CONFIG_KEYS}
+    return {key: saved[key] or configured[key] for key in saved if saved[key] or configured[key]}
 
 
-def _transform_of(
-    metadata: Mapping[str, Any], arch: Arch | str, model: str | None
-) -> EvalTransform:
-    from fbnetv3.data.transforms import EvalTransform
-
-    told = preprocessing_of(metadata)
-    if not told and model is not None and not is_library_name(model):
+def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None) -> EvalTransform:
+    saved = preprocessing_of(metadata)
+    if not saved and model is not None and not is_library_name(model):
         return api.transform(model)
-    resolution = int(
-        told.get("resolution") or (arch.resolution if isinstance(arch, Arch) else RESOLUTION)
-    )
+    own_resolution = arch.resolution if isinstance(arch, Arch) else RESOLUTION
+    resolution = int(saved.get("resolution", own_resolution))
     return EvalTransform(
         resolution,
-        int(told.get("resize") or api.default_resize(resolution)),
-        told.get("interpolation", "bilinear"),
-        told.get("mean", imagenet.MEAN),
-        told.get("std", imagenet.STD),
+        int(saved.get("resize", default_resize(resolution))),
+        saved.get("interpolation", "bilinear"),
+        saved.get("mean", imagenet.MEAN),
+        saved.get("std", imagenet.STD),
     )

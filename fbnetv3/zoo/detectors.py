@@ -1,25 +1,27 @@
-"""Records of packaged detectors: what there is and how well it does."""
+"""Detectors of the zoo, with their packaged weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fbnetv3.weights.detector_records import checked_file, find_detector
+
 if TYPE_CHECKING:
     from fbnetv3.detection.detector import Detector
-from fbnetv3.weights.detector_records import checked_file, find_detector
 
 
 def get_detector(name: str, pretrained: bool = True) -> Detector:
-    """Makes a detector of the zoo. Needs detectron2.
+    """Builds a detector of the zoo. Needs detectron2.
 
     Args:
-        name: ``NAME.TAG`` of a record.
-        pretrained: load its weights.
+        name: ``NAME.TAG`` of a packaged detector, such as ``retinanet_fbnetv3_a0.bccd``.
+        pretrained: Whether to load its weights.
 
     Raises:
-        RecordError: there is no such detector.
-        DownloadError: its file is damaged or missing.
+        RecordError: The zoo has no such detector.
+        DownloadError: The packaged file is missing or damaged.
     """
+    # detectron2 is optional
     from fbnetv3.detection.detector import detector_from_file
 
     return detector_from_file(checked_file(find_detector(name)), pretrained=pretrained)

@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md, made from the records and the architectures."""
+"""The text of MODEL_ZOO.md, made from the records and the architectures."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from fbnetv3.weights.records import WeightRecord, all_records
 
 _HEAD = """# Model zoo
 
-Made by `python tools/zoo.py table` from `fbnetv3/weights/records/*.yaml` and the architecture
-tables; do not edit. `python tools/zoo.py verify` re-checks costs, hashes and, where the data is
-at hand, accuracies.
+Written by `python tools/zoo.py table` from `fbnetv3/weights/records/*.yaml` and the architecture
+tables; do not edit. `python tools/zoo.py verify` checks costs, hashes and, where a data set is
+installed, accuracies.
 
-MACs are multiply-adds of convolutions and linear layers plus one per element read by global
-average pools, at the stated resolution; params are all parameters. Accuracies are ImageNet
-validation unless the tag says otherwise: *quoted* from the weights' authors, *measured* here.
+MACs are multiply-adds of convolutions and linear layers, plus one for each element that a global
+average pool reads, at the given resolution. Params are all parameters. Accuracies are on the
+ImageNet validation set unless the tag names another data set: *quoted* from the authors of the
+weights, or *measured* with this repository.
 
 ## Architectures
 
-`fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas), the others are
+`fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas); the others are
 published.
 """
 
 _PAPER = """
 ## Paper and released models
 
-The FBNetV3 paper (Table 3) gives the MACs (it says FLOPs) below; the released models differ a
-little, because their channels were rounded to multiples of 8 for latency.
+MACs in Table 3 of the FBNetV3 paper (which calls them FLOPs) and of the released models. They
+differ a little because the released models round channels to multiples of 8, for latency.
 
 | model | paper | released |
 |---|---|---|
@@ -37,24 +38,24 @@ little, because their channels were rounded to multiples of 8 for latency.
 _WEIGHTS = """
 ## Weights
 
-`fbnetv3.zoo.get("NAME.TAG", pretrained=True)`, or `MODEL.WEIGHTS zoo://NAME.TAG` in training.
-Where no sha256 is known, the first download pins the file's hash and later uses check it.
-The licence is that of the weights, not of this repository. Input is resized bilinearly, cropped
-at the centre, and normalised with ImageNet's mean and standard deviation unless noted.
+`fbnetv3.build_model("NAME.TAG", pretrained=True)`, or `MODEL.WEIGHTS zoo://NAME.TAG` in training.
+Where the sha256 is not known, the first download pins it, and later uses are checked against it.
+The licence is that of the weights, not of this repository. Images are resized bilinearly, cropped
+at the centre, and normalised with ImageNet's mean and standard deviation unless noted otherwise.
 `fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). `ra2_in1k`: independent retrainings
-by timm, figures quoted from timm's results-imagenet.csv.
+by timm; figures quoted from timm's results-imagenet.csv.
 
 """
 
 _DETECTORS = """
 ## Detectors
 
-`fbnetv3.zoo.get("NAME.TAG", pretrained=True)` gives one ready for images; `tools/predict.py` draws
-what it finds. AP is COCO's, on the named data set.
+`fbnetv3.build_model("NAME.TAG", pretrained=True)` returns a detector for images of any size;
+`tools/predict.py` draws its boxes. AP is COCO's, on the given data set.
 
 """
 
-# million MACs in the paper's Table 3
+# MACs in the paper's Table 3
 _PAPER_MACS = {"fbnetv3_a": "343M", "fbnetv3_c": "544M", "fbnetv3_e": "752M", "fbnetv3_g": "2.0G"}
 
 
@@ -100,9 +101,9 @@ def _weight_row(record: WeightRecord) -> list[object]:
 
 
 def _detector_row(record: DetectorRecord, scores: Iterable[str]) -> list[object]:
-    found = [f"{record.metrics[s].value:.2f} ({record.metrics[s].source})" for s in scores]
+    values = [f"{record.metrics[s].value:.2f} ({record.metrics[s].source})" for s in scores]
     head = [f"`{record.name}`", f"`{record.dataset}`"]
-    return [*head, *found, record.sha256[:8], record.licence, record.note]
+    return [*head, *values, record.sha256[:8], record.licence, record.note]
 
 
 def model_zoo_table() -> str:

@@ -1,4 +1,4 @@
-"""Checking what the records say: costs, files and, where the data is at hand, accuracies."""
+"""Verifying records of weights: costs, files and, where a data set is installed, accuracies."""
 
 from __future__ import annotations
 
@@ -14,45 +14,19 @@ from typing import TypeVar
 import torch
 
 from fbnetv3.arch import count_cost
-from fbnetv3.data import DataError
+from fbnetv3.data import DataError, EvalLoader, build_dataset
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.detector_records import DetectorRecord, checked_file, detector_records
 from fbnetv3.weights.download import check_file, known_sha256, local_path
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import WeightRecord, all_records
-
-_BATCH = 8
-
-
-def measure_ap(
-    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
-) -> dict[str, float]:
-    """Returns AP and AP50 in percent of a detector's file on a data set. Needs detectron2.
-
-    Args:
-        path: that training exported, or a packaged one.
-        dataset: a registered name.
-        output: folder of what an evaluation writes.
-        overrides: of the file's config, ``KEY, VALUE, ...``.
-    """
-    from fbnetv3.config import get_cfg
-    from fbnetv3.detection.detector import config_from_metadata
-    from fbnetv3.training import evaluate
-
-    cfg = get_cfg()
-    cfg.merge_from_other_cfg(config_from_metadata(read_tensors(path)[1], path))
-    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
-    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _BATCH
-    cfg.merge_from_list(list(overrides))
-    cfg.freeze()
-    scores = evaluate(cfg)
-    return {name: scores[f"bbox/{name}"] for name in ("AP", "AP50")}
-
+from fbnetv3.zoo.api import build_model, transform
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-# percent of top-1 that other image decoders and other machines may make
+# accepted deviation in percent: image decoders and machines differ a little
 TOLERANCE = {"quoted": 0.3, "measured": 0.1}
+_DETECTOR_BATCH = 8
 Record = TypeVar("Record")
 Check = Callable[[Record, "str | None"], tuple[str, str]]
 
@@ -61,11 +35,11 @@ Check = Callable[[Record, "str | None"], tuple[str, str]]
 class VerifyRow:
     """The outcome of one check.
 
-    Args:
-        name: ``NAME.TAG``.
+    Attributes:
+        name: ``NAME.TAG`` of the weights.
         check: ``"cost"``, ``"hash"`` or ``"accuracy"``.
         status: ``"ok"``, ``"failed"`` or ``"skipped"``.
-        detail: what was compared, or why it was skipped.
+        detail: The compared values, or the reason why the check was skipped.
     """
 
     name: str
@@ -75,28 +49,28 @@ class VerifyRow:
 
 
 def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
-    """Re-checks every record: its cost, its file's hash, its accuracy.
+    """Checks the records of weights: their costs, the hashes of their files, their accuracies.
 
-    Nothing is downloaded: a file that is not in the cache or the package is skipped, and so is
-    an accuracy whose data set is not there.
+    Nothing is downloaded. Files that are neither in the cache nor in the package are skipped, and
+    so are accuracies on data sets that are not installed.
 
     Args:
-        pattern: shell-style, over ``NAME.TAG``.
-        data: data set to measure the accuracy on, a registered name or a path; None is the one
-            that each record names, where it is found.
+        pattern: Shell-style pattern of ``NAME.TAG``.
+        data: Data set for the accuracies, a registered name or a path. None takes the data set of
+            each record.
 
     Raises:
-        RecordError: no record matches.
+        RecordError: The pattern matches no weights.
     """
     records = [r for r in all_records() if fnmatch.fnmatchcase(r.full_name, pattern)]
     detectors = [r for r in detector_records() if fnmatch.fnmatchcase(r.name, pattern)]
     if not records and not detectors:
         raise RecordError(f"no weights match {pattern!r}; list them with: fbnetv3-zoo list")
-    checks = {"cost": _cost, "hash": _hash, "accuracy": _accuracy}
-    of_detectors = {"hash": _detector_hash, "accuracy": _detector_ap}
+    checks = {"cost": _cost, "hash": _hash, "accuracy": _top1}
+    detector_checks = {"hash": _detector_hash, "accuracy": _detector_ap}
     return [
         *(row for record in records for row in _rows(record.full_name, checks, record, data)),
-        *(row for record in detectors for row in _rows(record.name, of_detectors, record, data)),
+        *(row for record in detectors for row in _rows(record.name, detector_checks, record, data)),
     ]
 
 
@@ -111,52 +85,50 @@ def _rows(
         yield VerifyRow(name, kind, status, detail)
 
 
-def _as_printed(count: int, quoted: float) -> float:
-    """Returns ``count`` in millions with as many digits as the quoted figure has."""
+def _rounded_as(quoted: float, count: int) -> float:
+    """Returns ``count`` in millions, rounded to the decimals of the quoted figure."""
     return round(count / 1e6, len(repr(quoted).partition(".")[2]))
 
 
 def _cost(record: WeightRecord, data: str | None) -> tuple[str, str]:
     cost = count_cost(record.arch())
     counts = {"macs_m": cost.macs, "conv_weights_m": cost.conv_weights}
-    quoted = {key: getattr(record, key) for key in counts}
-    stated = {key: value for key, value in quoted.items() if value is not None}
-    if not stated:
+    figures = {key: getattr(record, key) for key in counts}
+    quoted = {key: value for key, value in figures.items() if value is not None}
+    if not quoted:
         return SKIPPED, f"no cost quoted; counted {cost.macs / 1e6:.1f}M MACs"
     wrong = [
         f"{key}: {value}M quoted, {counts[key] / 1e6}M counted"
-        for key, value in stated.items()
-        if _as_printed(counts[key], value) != value
+        for key, value in quoted.items()
+        if _rounded_as(value, counts[key]) != value
     ]
     if wrong:
         return FAILED, "; ".join(wrong)
-    return OK, f"{cost.macs / 1e6:.1f}M MACs, {', '.join(stated)} equal to the digit"
+    return OK, f"{cost.macs / 1e6:.1f}M MACs, {', '.join(quoted)} equal to the digit"
 
 
 def _hash(record: WeightRecord, data: str | None) -> tuple[str, str]:
     path = local_path(record)
     if not path.is_file():
         return (SKIPPED, "not downloaded") if record.url else (FAILED, f"{path} is missing")
-    known = known_sha256(record)
-    found = check_file(path, record)
-    origin = "stated" if record.sha256 else "pinned" if known else "not pinned yet"
-    return OK, f"sha256 {found[:12]}... ({origin})"
+    pinned = known_sha256(record)
+    sha256 = check_file(path, record)
+    origin = "stated" if record.sha256 else "pinned" if pinned else "not pinned yet"
+    return OK, f"sha256 {sha256[:12]}... ({origin})"
 
 
-def _accuracy(record: WeightRecord, data: str | None) -> tuple[str, str]:
-    quoted = record.metrics.get("top1")
-    if quoted is None or not local_path(record).is_file():
-        return SKIPPED, "no accuracy stated" if quoted is None else "not downloaded"
-    if (name := _data_at_hand(record, data)) is None:
-        return SKIPPED, f"data set {data or record.dataset} is not at hand (FBNETV3_DATA)"
+def _top1(record: WeightRecord, data: str | None) -> tuple[str, str]:
+    stated = record.metrics.get("top1")
+    if stated is None or not local_path(record).is_file():
+        return SKIPPED, "no accuracy stated" if stated is None else "not downloaded"
+    if (name := _installed_dataset(record, data)) is None:
+        return SKIPPED, f"data set {data or record.dataset} is not installed (FBNETV3_DATA)"
     top1 = measure_top1(record, name)
-    text = f"top-1 {top1:.2f} on {name}, {quoted.source} {quoted.value:.2f}"
-    return (OK if abs(top1 - quoted.value) <= TOLERANCE[quoted.source] else FAILED), text
+    text = f"top-1 {top1:.2f} on {name}, {stated.source} {stated.value:.2f}"
+    return (OK if abs(top1 - stated.value) <= TOLERANCE[stated.source] else FAILED), text
 
 
-def _data_at_hand(record: WeightRecord, data: str | None) -> str | None:
-    from fbnetv3.data import DataError, build_dataset
-
+def _installed_dataset(record: WeightRecord, data: str | None) -> str | None:
     name = data or record.dataset
     if name is None:
         return None
@@ -181,42 +153,69 @@ def _detector_ap(record: DetectorRecord, data: str | None) -> tuple[str, str]:
     stated = record.metrics["AP"]
     try:
         with TemporaryDirectory() as folder:
-            found = measure_ap(checked_file(record), name, Path(folder))["AP"]
+            ap = measure_ap(checked_file(record), name, Path(folder))["AP"]
     except DataError:
         if data is not None:
             raise
-        return SKIPPED, f"data set {name} is not at hand (FBNETV3_DATA)"
-    text = f"AP {found:.2f} on {name}, {stated.source} {stated.value:.2f}"
-    return (OK if abs(found - stated.value) <= TOLERANCE[stated.source] else FAILED), text
+        return SKIPPED, f"data set {name} is not installed (FBNETV3_DATA)"
+    text = f"AP {ap:.2f} on {name}, {stated.source} {stated.value:.2f}"
+    return (OK if abs(ap - stated.value) <= TOLERANCE[stated.source] else FAILED), text
+
+
+def measure_ap(
+    path: Path, dataset: str, output: Path, overrides: Sequence[str] = ()
+) -> dict[str, float]:
+    """Measures the accuracy of a detector on a data set. Needs detectron2.
+
+    Args:
+        path: Weights file that training exported, or a packaged one.
+        dataset: Registered name of the data set.
+        output: Folder for the files that an evaluation writes.
+        overrides: ``KEY, VALUE, ...`` that replace values of the config in the file.
+
+    Returns:
+        ``AP`` and ``AP50`` in percent.
+    """
+    from fbnetv3.config import get_cfg
+    from fbnetv3.detection.detector import told_config
+    from fbnetv3.training import evaluate
+
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(told_config(read_tensors(path)[1], path))
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
+    cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _DETECTOR_BATCH
+    cfg.merge_from_list(list(overrides))
+    cfg.freeze()
+    scores = evaluate(cfg)
+    return {name: scores[f"bbox/{name}"] for name in ("AP", "AP50")}
 
 
 @torch.inference_mode()
 def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float:
-    """Measures a record's top-1 accuracy.
+    """Measures the top-1 accuracy of weights, in percent.
 
     Args:
-        record: whose file is at hand or can be downloaded.
-        data: registered name or path of the data set.
-        batch_size: images a step.
+        record: Record of the weights, which are downloaded if necessary.
+        data: Registered name or path of the data set.
+        batch_size: Number of images of a forward pass.
 
-    Returns:
-        In percent.
+    Raises:
+        DataError: The data set is not installed, or has another number of classes.
     """
-    from fbnetv3.data import DataError, EvalLoader, build_dataset
-    from fbnetv3.zoo.api import get, transform
-
     dataset = build_dataset(data)
     if len(dataset.classes) != record.num_classes:
         raise DataError(
             f"data set {data} has {len(dataset.classes)} classes, {record.full_name} has "
-            f"{record.num_classes}; choose the one that the record names: {record.dataset}"
+            f"{record.num_classes}; use the data set of the record, {record.dataset}"
         )
-    model = get(record.full_name, pretrained=True).eval().to(memory_format=torch.channels_last)
-    workers = min(2, os.cpu_count() or 1)
+    model = build_model(record.full_name, pretrained=True).eval()
     loader = EvalLoader(
-        dataset, transform(record.full_name), batch_size=batch_size, num_workers=workers
+        dataset,
+        transform(record.full_name),
+        batch_size=batch_size,
+        num_workers=min(2, os.cpu_count() or 1),
     )
-    right = 0
+    correct = 0
     for images, labels in loader:
-        right += int((model(images).argmax(1) == labels).sum())
-    return 100.0 * right / len(dataset)
+        correct += int((model(images).argmax(1) == labels).sum())
+    return 100.0 * correct / len(dataset)

@@ -1,4 +1,4 @@
-"""``fbnetv3-predict`` on files, folders and what is neither."""
+"""``fbnetv3-predict`` on files, folders and bad input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A net that always answers "dog"."""
+    """A network that always predicts "dog"."""
     arch = with_num_classes(low_resolution(get_arch("fbnetv3_a0"), 32), 3)
     model = build_model(arch, num_classes=3)
     torch.nn.init.zeros_(model.head.fc.weight)
@@ -85,7 +85,7 @@ def test_bad_input_is_one_line(
     cut.write_bytes((images / "a.jpg").read_bytes()[:300])
     message = _error([str(cut), *use], capsys)
     assert str(cut) in message
-    assert "leave out the file" in message  # there is no DATA.SKIP_BROKEN here
+    assert "leave it out" in message  # there is no DATA.SKIP_BROKEN here
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no images in" in _error([str(empty), *use], capsys)
@@ -96,15 +96,13 @@ def test_bad_input_is_one_line(
     assert "device" in _error([image, *use, "--device", "abacus"], capsys)
 
 
-def test_something_to_predict_with_is_needed(
-    images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_or_a_model_are_required(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(images)])
-    assert "--model NAME[.TAG], --weights FILE" in capsys.readouterr().err
+    assert "--model NAME[.TAG] and --weights FILE" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(images), "--model", "x", "--topk", "0"])
-    assert "from 1 up" in capsys.readouterr().err
+    assert "not an integer of at least 1" in capsys.readouterr().err
 
 
 def test_the_tool_runs_from_anywhere(weights: Path, images: Path, tmp_path: Path) -> None:

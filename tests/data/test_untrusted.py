@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fbnetv3.cli.predict import lines
+from fbnetv3.cli.predict import classify
 from fbnetv3.data import DataError, build_dataset
 from fbnetv3.data.decode import FORMATS, decode_rgb
 
@@ -67,7 +67,7 @@ def test_the_error_of_predict_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(60_000))
     with pytest.raises(DataError, match=r"bomb\.png"):
-        next(lines(None, [path], 1))  # type: ignore[arg-type]
+        next(classify(None, [path], 1))  # type: ignore[arg-type]
 
 
 def test_formats_that_start_other_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"{number}\.png: cannot read.*regular"):
             dataset.image(number)
     with pytest.raises(DataError, match="not a regular file"):
-        next(lines(None, [root / "cat" / "1.png"], 1))  # type: ignore[arg-type]
+        next(classify(None, [root / "cat" / "1.png"], 1))  # type: ignore[arg-type]
 
 
 def test_paths_that_lead_out_of_an_archive_are_ignored(tmp_path: Path) -> None:

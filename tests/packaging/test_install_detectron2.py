@@ -1,10 +1,7 @@
-"""detectron2's installer: each step on small trees, the whole once for real (slow)."""
+"""detectron2's installer: each step on small trees, and the whole once for real (slow)."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
 import importlib.metadata
 import io
 import os
@@ -16,63 +13,84 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli.detectron2 import distinfo
 from fbnetv3.cli.detectron2 import install as install_detectron2
-from fbnetv3.cli.detectron2.changes import (
-    CHANGES,
-    EXTENSION_STUB,
-    Change,
-    InstallError,
-    apply_changes,
-    changed_text,
+from fbnetv3.cli.detectron2.install import PATCH, VERSION, InstallError
+
+_PYPROJECT = f"""\
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "detectron2"
+version = "{VERSION}"
+
+[tool.setuptools.packages.find]
+include = ["detectron2"]
+"""
+
+
+def _added_lines(name: str) -> str:
+    """Returns the content of a file that detectron2.patch adds."""
+    added = PATCH.read_text().split(f"+++ {name}\n")[1].split("\n--- ")[0].splitlines()
+    return "\n".join(line[1:] for line in added if line.startswith("+")) + "\n"
+
+
+def _sources(root: Path, text: str = "") -> Path:
+    """Makes sources of a package called detectron2, readable by their owner alone."""
+    package = root / "detectron2"
+    package.mkdir(parents=True, mode=0o700)
+    (package / "__init__.py").write_text(text)
+    (package / "__init__.py").chmod(0o600)
+    return root
+
+
+def _patch(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "small.patch"
+    path.write_text(text)
+    return path
+
+
+CHANGE = "--- detectron2/__init__.py\n+++ detectron2/__init__.py\n@@ -1 +1 @@\n-x = 0\n+x = 1\n"
+ADDITION = "--- /dev/null\n+++ detectron2/_C.py\n@@ -0,0 +1 @@\n+y = 2\n"
+
+
+def test_a_patch_changes_and_adds_files(tmp_path: Path) -> None:
+    source = _sources(tmp_path / "source", "x = 0\n")
+    install_detectron2.apply_patch(source, _patch(tmp_path, "Explanation.\n\n" + CHANGE + ADDITION))
+    assert (source / "detectron2" / "__init__.py").read_text() == "x = 1\n"
+    assert (source / "detectron2" / "_C.py").read_text() == "y = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "patch"),
+    [("z = 0\n", CHANGE), ("x = 0\n", CHANGE.replace("__init__", "missing")), ("", "no patch\n")],
+    ids=["other text", "missing file", "empty patch"],
 )
+def test_a_patch_that_does_not_apply_is_an_error(tmp_path: Path, content: str, patch: str) -> None:
+    source = _sources(tmp_path / "source", content)
+    with pytest.raises(InstallError, match=r"small\.patch does not apply to pb1-detectron2"):
+        install_detectron2.apply_patch(source, _patch(tmp_path, patch))
 
 
-def test_a_change_is_made() -> None:
-    change = Change("a.py", "np.bool)", "bool)", 2)
-    assert changed_text("x(np.bool) y(np.bool)", change) == "x(bool) y(bool)"
+def test_the_version_is_the_one_in_the_patch() -> None:
+    assert f'version = "{VERSION}"' in _added_lines("pyproject.toml").splitlines()
 
 
-@pytest.mark.parametrize("text", ["", "np.int)", "np.int) np.int) np.int)"])
-def test_text_not_found_as_often_as_expected_is_an_error(text: str) -> None:
-    with pytest.raises(
-        InstallError, match=r"detectron2/a\.py has 'np\.int\)' \d times, expected 2"
-    ):
-        changed_text(text, Change("a.py", "np.int)", "int)", 2))
-
-
-def test_changes_are_applied_to_files(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("import cv2\nold\n")
-    apply_changes(tmp_path, [Change("a.py", "import cv2\n", ""), Change("a.py", "old", "new")])
-    assert (tmp_path / "a.py").read_text() == "new\n"
-    assert (tmp_path / "_C.py").read_text() == EXTENSION_STUB
-
-
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match=r"detectron2/b\.py is missing"):
-        apply_changes(tmp_path, [Change("b.py", "x", "y")])
-
-
-def test_no_change_is_undone_by_a_later_one() -> None:
-    for number, change in enumerate(CHANGES):
-        later = [c for c in CHANGES[number + 1 :] if c.path == change.path]
-        assert not any(change.new and c.old in change.new for c in later)
-
-
-def test_the_stub_explains_itself_on_use() -> None:
-    stub: dict = {}
-    exec(EXTENSION_STUB, stub)
+def test_the_stand_in_for_the_extension_explains_itself_on_use() -> None:
+    module: dict = {}
+    exec(_added_lines("detectron2/_C.py"), module)
     with pytest.raises(RuntimeError, match=r"_C\.nms_rotated.*use_fast_impl=False.*--from-git"):
-        stub["__getattr__"]("nms_rotated")
+        module["__getattr__"]("nms_rotated")
     with pytest.raises(AttributeError):
-        stub["__getattr__"]("__path__")
-    assert stub["has_cuda"]() is False
+        module["__getattr__"]("__path__")
+    assert module["has_cuda"]() is False
 
 
-def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
+def test_another_archive_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     archive.write_bytes(b"something else")
-    with pytest.raises(InstallError, match="sha256"):
+    with pytest.raises(InstallError, match=r"has sha256 .*, expected 5d2e9e51"):
         install_detectron2.check_sha256(archive)
 
 
@@ -90,76 +108,59 @@ def test_an_archive_can_write_only_into_its_folder(tmp_path: Path, name: str) ->
     assert not (tmp_path / "outside.py").exists()
 
 
-def _package(root: Path, text: str = "") -> Path:
-    package = root / "detectron2"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(text)
-    (root / "LICENSE").write_text("licence\n")
-    return package
+def _wheel(tmp_path: Path, name: str, version: str = VERSION) -> Path:
+    """Builds a wheel of small sources, whose ``setup.py`` must not run."""
+    source = _sources(tmp_path / name, f"x = {version[-1]}\n")
+    (source / "pyproject.toml").write_text(_PYPROJECT.replace(VERSION, version))
+    (source / "setup.py").write_text("raise RuntimeError('setup.py ran')\n")
+    return install_detectron2.build_wheel(source, tmp_path / f"{name}-wheel")
 
 
-def _stage(tmp_path: Path) -> Path:
-    staged = tmp_path / "staged"
-    staged.mkdir()
-    package = _package(tmp_path / "source", "x = 1\n")
-    install_detectron2.stage(package, tmp_path / "source" / "LICENSE", staged)
-    return staged
-
-
-def test_what_is_staged_is_a_distribution_with_a_right_record(tmp_path: Path) -> None:
-    staged = _stage(tmp_path)
-    (dist,) = importlib.metadata.distributions(name="detectron2", path=[str(staged)])
-    assert dist.version == install_detectron2.VERSION
-    assert "iopath>=0.1.7" in (dist.requires or [])
-    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(dist.read_text("RECORD") or ""))}
-    assert set(rows) == {p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file()}
-    digest = hashlib.sha256((staged / "detectron2" / "__init__.py").read_bytes()).digest()
-    expected = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    assert rows["detectron2/__init__.py"] == [f"sha256={expected}", "6"]
-
-
-def test_an_older_installation_is_replaced_whole(tmp_path: Path) -> None:
+def test_the_wheel_replaces_an_older_installation_whole(tmp_path: Path) -> None:
     target = tmp_path / "site"
-    old = _package(target, "x = 0\n")
-    (old / "gone.py").write_text("")
-    distinfo.write(
-        target,
-        name="detectron2",
-        version="0.6+fbnetv3.0",
-        summary="",
-        home_page="",
-        licence=target / "LICENSE",
-        requires=(),
-    )
-    install_detectron2.move_into(_stage(tmp_path), target)
-    assert (target / "detectron2" / "__init__.py").read_text() == "x = 1\n"
+    install_detectron2.install_wheel(_wheel(tmp_path, "old", "0.6+fbnetv3.0"), target)
+    (target / "detectron2" / "gone.py").write_text("")
+    install_detectron2.install_wheel(_wheel(tmp_path, "new"), target)
+    module = target / "detectron2" / "__init__.py"
+    assert module.read_text() == f"x = {VERSION[-1]}\n"
+    assert module.stat().st_mode & 0o444 == 0o444
     assert not (target / "detectron2" / "gone.py").exists()
-    versions = [d.version for d in importlib.metadata.distributions(path=[str(target)])]
-    assert versions == [install_detectron2.VERSION]
+    (distribution,) = importlib.metadata.distributions(path=[str(target)])
+    assert distribution.version == VERSION
+    assert {"detectron2/__init__.py", f"detectron2-{VERSION}.dist-info/RECORD"} <= {
+        path.as_posix() for path in distribution.files or ()
+    }
+
+
+def test_sources_that_cannot_be_built_are_an_error(tmp_path: Path) -> None:
+    source = _sources(tmp_path / "source")
+    (source / "pyproject.toml").write_text("[project]\nname = 3\n")
+    with pytest.raises(InstallError, match="cannot build a wheel of detectron2"):
+        install_detectron2.build_wheel(source, tmp_path)
 
 
 def test_an_importable_one_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(install_detectron2, "SMOKE_TEST", "import detectron2")
-    _package(tmp_path, "x = 1\n")
+    _sources(tmp_path, "x = 1\n")
     assert install_detectron2.main(["--target", str(tmp_path)]) == 0
     assert "left alone" in capsys.readouterr().out
     assert (tmp_path / "detectron2" / "__init__.py").read_text() == "x = 1\n"
 
 
 def test_a_broken_one_is_named_with_its_reason(tmp_path: Path) -> None:
-    _package(tmp_path, "import no_such_module_here\n")
+    _sources(tmp_path, "import no_such_module_here\n")
     with pytest.raises(InstallError, match=r"no_such_module_here.*pip uninstall detectron2"):
         install_detectron2.main(["--target", str(tmp_path)])
 
 
 def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(arguments: list[str], failed: str) -> None:
-        raise InstallError(failed)
+    def fail(arguments: list[str], failure: str) -> None:
+        raise InstallError(failure)
 
     monkeypatch.setattr(install_detectron2, "run_pip", fail)
-    with pytest.raises(InstallError, match="is a package index reachable"):
+    with pytest.raises(InstallError, match="package index is reachable"):
         install_detectron2.main(["--target", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
 
@@ -168,6 +169,12 @@ def test_an_unwritable_target_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InstallError, match="cannot install into"):
         install_detectron2.main(["--target", str(tmp_path / "file" / "x")])
+
+
+def test_target_and_from_git_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        install_detectron2.main(["--from-git", "--target", "x"])
+    assert "--target cannot be used with --from-git" in capsys.readouterr().err
 
 
 def test_importing_the_installer_loads_no_torch() -> None:
@@ -188,9 +195,9 @@ def test_it_installs_lists_and_uninstalls(tmp_path: Path) -> None:
     install_detectron2.check_imports(site / "detectron2")
     loud = {key: value for key, value in os.environ.items() if key != "PIP_QUIET"}
     listed = subprocess.check_output([*pip, "list", "--format=freeze"], text=True, env=loud)
-    assert f"detectron2=={install_detectron2.VERSION}" in listed
-    assert [p.name for p in site.iterdir() if p.name.startswith(".")] == []
+    assert f"detectron2=={VERSION}" in listed
     assert not [p for p in (site / "detectron2").rglob("*.py") if not p.stat().st_mode & 0o044]
+    assert (site / "detectron2" / "model_zoo" / "configs" / "Base-RetinaNet.yaml").is_file()
 
     subprocess.run([*pip, "uninstall", "--yes", "detectron2"], check=True, capture_output=True)
     assert [p for p in site.iterdir() if "detectron2" in p.name] == []

@@ -1,4 +1,4 @@
-"""Every test here has an empty cache of its own."""
+"""An empty cache for every test, and no waiting between attempts to download."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fbnetv3.weights import transfer
+
 
 @pytest.fixture(autouse=True)
-def own_cache(cache: Path) -> None:
-    """Points FBNETV3_CACHE to a folder of the test's own."""
+def _empty_cache(cache: Path) -> None:
+    """Points FBNETV3_CACHE to a new folder."""
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "WAIT", 0.0)

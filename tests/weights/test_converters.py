@@ -1,4 +1,4 @@
-"""State dicts of all layouts load strictly, and give the outputs of the nets they are from."""
+"""State dicts in all layouts load strictly and reproduce the outputs of their networks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_published_weights_give_published_logits(
 
 
 def _fill_timm(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Random weights, statistics of batch norm too, through which images make a difference."""
+    """Returns random weights and batch norm statistics with which outputs depend on the images."""
     tensors = {}
     for key, value in model.state_dict().items():
         seed = torch.Generator().manual_seed(zlib.crc32(key.encode()))
@@ -83,10 +83,12 @@ def test_timm_weights_give_timm_logits(name: str) -> None:
     assert summary.derived == ("backbone.stages.0.0.conv.bias",)
     assert "zero-filled backbone.stages.0.0.conv.bias" in str(summary)
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)).double()
-    with torch.inference_mode():  # in double precision, since random nets amplify rounding
-        expected, found = theirs.double()(images), ours.double()(images)
-    assert (found - expected).abs().max() <= 1e-9 * expected.abs().mean()
-    assert expected.std(0).mean() > 1e-3 * expected.abs().mean()  # images make a difference
+    with (
+        torch.inference_mode()
+    ):  # in double precision, since random networks amplify rounding errors
+        expected, logits = theirs.double()(images), ours.double()(images)
+    assert (logits - expected).abs().max() <= 1e-9 * expected.abs().mean()
+    assert expected.std(0).mean() > 1e-3 * expected.abs().mean()  # outputs depend on the images
 
 
 def test_timm_weights_warn_where_paddings_differ() -> None:
@@ -130,7 +132,7 @@ KEY = "backbone.stages.1.0.dw.conv.weight"
     ],
     ids=["missing", "unexpected", "shape", "empty"],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_changed(
+def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(
     small: dict[str, torch.Tensor], change: Callable[..., Any], words: str
 ) -> None:
     model = build_model(SMALL, num_classes=7)
@@ -152,7 +154,7 @@ def test_weights_of_another_architecture(
 def test_another_number_of_classes(small: dict[str, torch.Tensor]) -> None:
     model = build_model(SMALL, num_classes=5)
     before = _copy(model)
-    with pytest.raises(LoadError, match=r"have 7 classes, the model 5; .*num_classes=7"):
+    with pytest.raises(LoadError, match=r"have 7 classes, the model has 5; .*num_classes=7"):
         load_state_dict(model, small)
     summary = load_state_dict(model, small, allow_new_head=True)
     assert summary.skipped == ("head.fc.weight", "head.fc.bias")

@@ -1,4 +1,4 @@
-"""Every way in which a download can go wrong, against a server on this machine."""
+"""Downloads, and every way in which they can fail, against a local server."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from fbnetv3.io import WriteError
-from fbnetv3.weights import download
+from fbnetv3.weights import download, transfer
 from fbnetv3.weights.download import fetch
 from fbnetv3.weights.errors import DownloadError
 from fbnetv3.weights.files import read_tensors
-from fbnetv3.weights.progress import DownloadProgress
 from fbnetv3.weights.records import WeightRecord
 
+CHUNK = 1 << 16  # bytes that are written at a time
 Make = Callable[..., WeightRecord]
 
 
@@ -32,13 +34,13 @@ def _files(cache: Path) -> list[str]:
 
 
 def _refused(record: WeightRecord, cache: Path, words: str, **kwargs: Any) -> str:
-    """Checks that a fetch fails with one line that helps, and leaves nothing behind."""
+    """Checks that a fetch fails with one helpful line, and leaves nothing in the cache."""
     with pytest.raises(DownloadError, match=words) as caught:
         fetch(record, **kwargs)
     message = str(caught.value)
     assert "\n" not in message
     assert str(record.url) in message
-    assert str(cache / record.filename) in message  # where a hand-made download belongs
+    assert str(cache / record.filename) in message  # where to put the file by hand
     assert _files(cache) == []
     return message
 
@@ -101,16 +103,49 @@ def test_a_pinned_file_that_changes_is_refused(
     assert not path.exists()
 
 
-def test_a_server_that_dies_midway(
-    site: Any, cache: Path, weights: bytes, make_record: Make
+@pytest.fixture
+def large(site: Any) -> bytes:
+    """A file of several chunks on the server; what arrives of a chunk that breaks is lost."""
+    site.body = save({"head.fc.weight": torch.arange(1e5)})
+    return site.body
+
+
+def test_a_server_that_dies_midway(site: Any, cache: Path, large: bytes, make_record: Make) -> None:
+    site.broken = [CHUNK] * transfer.ATTEMPTS
+    words = f"connection ended after {CHUNK} of {len(large)} bytes"
+    _refused(make_record(), cache, words)
+    assert site.requests == [""] * transfer.ATTEMPTS
+
+
+def test_a_broken_download_starts_again(site: Any, large: bytes, make_record: Make) -> None:
+    site.broken = [CHUNK, 2 * CHUNK]
+    assert fetch(make_record()).read_bytes() == large
+    assert site.requests == ["", "", ""]  # without an ETag, the rest may be of another file
+
+
+def test_a_broken_download_is_resumed_where_the_server_can(
+    site: Any, large: bytes, make_record: Make
 ) -> None:
-    site.body, site.sent = weights, len(weights) // 2
-    message = _refused(make_record(), cache, "connection ended after")
-    assert f"of {len(weights)} bytes" in message
+    site.etag, site.broken = '"v1"', [CHUNK, 2 * CHUNK]
+    assert fetch(make_record()).read_bytes() == large
+    assert site.requests == ["", f"bytes={CHUNK}-", f"bytes={3 * CHUNK}-"]
+
+
+def test_a_file_that_changes_on_the_server_is_not_resumed(
+    site: Any, large: bytes, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.etag, site.broken = '"v1"', [CHUNK]
+
+    def publish(seconds: float) -> None:
+        site.body, site.etag = weights, '"v2"'
+
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=publish))
+    assert fetch(make_record()).read_bytes() == weights
+    assert site.requests == ["", f"bytes={CHUNK}-"]
 
 
 def test_a_truncated_file(site: Any, cache: Path, weights: bytes, make_record: Make) -> None:
-    site.body = weights[:-5]  # the server believes it to be whole
+    site.body = weights[:-5]  # and the server sends a matching length
     _refused(make_record(), cache, "truncated or not a weights file")
 
 
@@ -126,6 +161,13 @@ def test_an_empty_file(site: Any, cache: Path, make_record: Make) -> None:
 def test_a_missing_file(site: Any, cache: Path, make_record: Make) -> None:
     site.status = 404
     _refused(make_record(), cache, "answers 404")
+    assert len(site.requests) == 1  # another attempt would not help
+
+
+def test_a_busy_server_is_asked_again(site: Any, cache: Path, make_record: Make) -> None:
+    site.status = 503
+    _refused(make_record(), cache, "answers 503")
+    assert len(site.requests) == transfer.ATTEMPTS
 
 
 def test_a_server_that_does_not_answer(site: Any, cache: Path, make_record: Make) -> None:
@@ -171,7 +213,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(
             assert proof.exists()
 
 
-def test_a_hand_made_download_is_checked_and_pinned(
+def test_a_file_that_the_user_downloaded_is_checked_and_pinned(
     site: Any, cache: Path, weights: bytes, make_record: Make
 ) -> None:
     record = make_record()
@@ -233,12 +275,12 @@ def test_a_full_disk_is_not_blamed_on_the_network(
     site: Any, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.body = weights
-    real = download.open_paths().get_local_path
 
-    def to_full(url: str, *, target: Path, timeout: float) -> str:
-        return real(url, target="/dev/full", timeout=timeout)
+    class ToFullDisk(transfer.Transfer):
+        def __init__(self, url: str, target: Path, timeout: float) -> None:
+            super().__init__(url, Path("/dev/full"), timeout)
 
-    monkeypatch.setattr(download.open_paths(), "get_local_path", to_full)
+    monkeypatch.setattr(download, "Transfer", ToFullDisk)
     with pytest.raises(WriteError, match="No space left"):
         fetch(make_record())
 
@@ -253,7 +295,7 @@ def test_a_broken_pin_is_named(site: Any, cache: Path, weights: bytes, make_reco
 
 
 def test_a_missing_packaged_file_is_named(make_record: Make) -> None:
-    with pytest.raises(DownloadError, match="missing; install"):
+    with pytest.raises(DownloadError, match="missing: the file is part of the repository"):
         fetch(make_record(url=None, path="none.safetensors"))
 
 
@@ -267,18 +309,16 @@ def test_the_old_torch_format_is_taken(site: Any, tmp_path: Path, make_record: M
     assert torch.equal(read_tensors(path)[0]["a"], tensors["a"])
 
 
-def test_progress_shows_only_after_its_patience(capsys: pytest.CaptureFixture[str]) -> None:
-    with DownloadProgress("quick", 10) as quick:
-        quick.update(10)
-    assert not quick.shown
-    with DownloadProgress("slow", 10, patience=-1.0) as slow:
-        slow.update(5)
-    assert slow.shown
-    assert "slow" in capsys.readouterr().err
-
-
-def test_http_paths_of_our_manager_go_to_the_cache(site: Any, cache: Path, weights: bytes) -> None:
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_progress_is_shown_only_for_long_downloads(
+    patience: float,
+    site: Any,
+    weights: bytes,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(transfer, "PATIENCE", patience)
     site.body = weights
-    cache.mkdir()
-    local = download.open_paths().get_local_path(site.url)
-    assert Path(local) == cache / "model.safetensors"
+    fetch(make_record())
+    assert ("model.safetensors" in capsys.readouterr().err) == (patience == 0)

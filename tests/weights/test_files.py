@@ -1,4 +1,4 @@
-"""Reading weights files: formats, wrappers, and what is refused."""
+"""Reading weights files: formats, wrappers, and files that are refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from fbnetv3.weights.files import read_tensors
 TENSORS = {"a.weight": torch.arange(4.0), "a.count": torch.tensor(3)}
 
 
-def _same(found: dict[str, torch.Tensor]) -> bool:
-    return set(found) == set(TENSORS) and all(torch.equal(found[k], TENSORS[k]) for k in TENSORS)
+def _same(tensors: dict[str, torch.Tensor]) -> bool:
+    return set(tensors) == set(TENSORS) and all(
+        torch.equal(tensors[k], TENSORS[k]) for k in TENSORS
+    )
 
 
 def test_safetensors_with_metadata(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
     ],
     ids=["empty", "html", "zip", "text", "half an opcode", "noise", "safetensors"],
 )
-def test_what_is_no_weights_file(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_no_weights(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsFileError, match=words) as caught:
@@ -99,5 +101,5 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_file_without_tensors(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"epoch": 3}, path)
-    with pytest.raises(WeightsFileError, match=r"holds no weights.*epoch"):
+    with pytest.raises(WeightsFileError, match=r"contains no weights.*epoch"):
         read_tensors(path)

@@ -1,4 +1,4 @@
-"""Tensor names of other projects, as maps of our names."""
+"""Tensor names of other projects, mapped from this project's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records are whole, and a bad one says what is wrong with it."""
+"""The packaged records are complete, and a malformed record is refused with its error."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_published_records_agree_with_the_published_table() -> None:
     assert len(records) == 16
     for name, record in records.items():
         quoted = table[name]
-        found = (record.resolution, record.macs_m, record.conv_weights_m)
-        assert found == (quoted["resolution"], quoted["macs_m"], quoted["conv_weights_m"])
+        figures = (record.resolution, record.macs_m, record.conv_weights_m)
+        assert figures == (quoted["resolution"], quoted["macs_m"], quoted["conv_weights_m"])
         assert record.metrics["top1"].source == "quoted"
 
 
@@ -111,7 +111,7 @@ def test_a_scaled_record() -> None:
     assert record_from_dict(GOOD).fits_name
 
 
-def test_names_that_do_not_exist() -> None:
+def test_unknown_names() -> None:
     with pytest.raises(RecordError, match=r"there are: fbnetv3_g\.fb_in1k, fbnetv3_g\.ra2_in1k"):
         find_record("fbnetv3_g.none")
     with pytest.raises(RecordError, match="did you mean fbnetv3_g"):

@@ -1,4 +1,4 @@
-"""Weights and checkpoints of others: nothing in them runs, unpacks without bound or names files."""
+"""Untrusted weights and checkpoints run no code, fill no memory and open no other file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READERS: list[Callable[[Path], Any]] = [
 
 
 class Attack:
-    """Touches a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, touched: Path) -> None:
         self.touched = touched
@@ -58,13 +58,13 @@ def test_pickles_that_run_code(
     assert not touched.exists()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    if form == "bare":  # the attack is live
+    if form == "bare":  # the attack itself works
         pickle.loads(path.read_bytes())["model"]["w"].close()
         assert touched.exists()
 
 
 def _pack(path: Path) -> None:
-    """Compresses an archive of torch.save; torch reads it all the same."""
+    """Compresses an archive of torch.save, which torch can still read."""
     with zipfile.ZipFile(path) as archive:
         contents = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -73,20 +73,20 @@ def _pack(path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_an_archive_that_unpacks_to_more_than_it_is(
-    read: Callable[[Path], Any], tmp_path: Path
-) -> None:
+def test_a_compressed_archive_is_refused(read: Callable[[Path], Any], tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     torch.save(_state({"w": torch.zeros(1 << 22)}), path)
     assert load_checkpoint(path)
     _pack(path)
     assert path.stat().st_size < 1 << 18
-    assert torch.load(path, weights_only=True)  # torch takes it
+    assert torch.load(path, weights_only=True)  # torch itself accepts it
     with pytest.raises(FBNetError, match="unpacks to"):
         read(path)
 
 
-def test_resuming_skips_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_skips_a_compressed_archive(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpointer = Checkpointer(tmp_path)
     good = checkpointer.save({"model": {"w": torch.zeros(1 << 16)}}, 1)
     bomb = checkpointer.save({"model": {"w": torch.zeros(1 << 16)}}, 2)

@@ -1,4 +1,4 @@
-"""Every test here has an empty cache of its own."""
+"""An empty cache for every test."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_cache(cache: Path) -> None:
-    """Points FBNETV3_CACHE to a folder of the test's own."""
+def _empty_cache(cache: Path) -> None:
+    """Points FBNETV3_CACHE to a new folder."""

@@ -1,4 +1,4 @@
-"""Own weights become records."""
+"""Exported weights are added to the package, with a record."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FORM: dict[str, Any] = {"variant": "low_resolution", "width": 0.25}
 def exported(tmp_path: Path) -> Path:
     arch = scale(low_resolution(get_arch("fbnetv3_a0"), 32), 0.25)
     path = tmp_path / "model_ema.safetensors"
-    told = {"resolution": 32, "resize": 32, "interpolation": "bilinear", "classes": ["a", "b"]}
-    told |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-    metadata = {key: json.dumps(value) for key, value in told.items()}
+    values = {"resolution": 32, "resize": 32, "interpolation": "bilinear", "classes": ["a", "b"]}
+    values |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    metadata = {key: json.dumps(value) for key, value in values.items()}
     tensors = build_model(arch, num_classes=2).state_dict()
     save_file(
         {k: v.contiguous() for k, v in tensors.items()}, path, metadata | {"arch": arch.to_yaml()}
@@ -64,24 +64,24 @@ def test_matrices_in_16_bits(
     (entry,) = yaml.safe_load(text)
     path = download.fetch(record_from_dict({"layout": "fbnetv3", "licence": "x"} | entry))
     assert path.stat().st_size < 0.6 * exported.stat().st_size
-    was, told = read_tensors(exported)
-    now, still_told = read_tensors(path)
-    assert still_told == told
-    for name, tensor in was.items():
+    exported_tensors, exported_metadata = read_tensors(exported)
+    tensors, metadata = read_tensors(path)
+    assert metadata == exported_metadata
+    for name, tensor in exported_tensors.items():
         if tensor.ndim > 1:
-            torch.testing.assert_close(now[name].float(), tensor, rtol=2**-10, atol=2**-24)
-            assert now[name].dtype == torch.float16
+            torch.testing.assert_close(tensors[name].float(), tensor, rtol=2**-10, atol=2**-24)
+            assert tensors[name].dtype == torch.float16
         else:
-            assert torch.equal(now[name], tensor)
+            assert torch.equal(tensors[name], tensor)
 
 
 def test_another_form_is_refused(exported: Path) -> None:
-    with pytest.raises(RecordError, match=r"not of fbnetv3_a0 with variant None"):
-        adding.entry_of(exported, name="fbnetv3_a0", tag="ab")
+    with pytest.raises(RecordError, match="not of fbnetv3_a0 with variant None"):
+        adding.make_entry(exported, name="fbnetv3_a0", tag="ab")
 
 
 def test_bare_weights_are_refused(tmp_path: Path, weights: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights)
-    with pytest.raises(RecordError, match="tells no classes"):
-        adding.entry_of(path, name="fbnetv3_a0", tag="ab")
+    with pytest.raises(RecordError, match="contains no names of classes"):
+        adding.make_entry(path, name="fbnetv3_a0", tag="ab")

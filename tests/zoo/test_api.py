@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,9 @@ def _digest(transform: Any) -> torch.Tensor:
 )
 def test_transform_is_the_records(name: str, resolution: int, resize: int) -> None:
     expected = _digest(EvalTransform(resolution, resize, "bilinear"))
-    found = _digest(zoo.transform(name))
-    assert found.shape == (3, resolution, resolution)
-    assert torch.equal(found, expected)
+    pixels = _digest(zoo.transform(name))
+    assert pixels.shape == (3, resolution, resolution)
+    assert torch.equal(pixels, expected)
 
 
 def test_transform_of_unknown_names() -> None:
@@ -75,7 +74,7 @@ def test_get_without_weights_downloads_nothing(cache: Path) -> None:
 def served(
     site: Any, make_record: Callable[..., zoo.WeightRecord], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, torch.Tensor]:
-    """A zoo whose only weights are those of a small net with 7 classes, on the test's server."""
+    """A zoo whose only weights are on the test's server: a small network with 7 classes."""
     torch.manual_seed(1)
     tensors = {k: v.contiguous() for k, v in build_model("fbnetv3_a0", 7).state_dict().items()}
     site.body = save(tensors)
@@ -86,18 +85,13 @@ def served(
 
 
 def test_get_with_weights(served: dict[str, torch.Tensor]) -> None:
-    found = zoo.get("fbnetv3_a0.test", pretrained=True).state_dict()
-    assert all(torch.equal(found[key], value) for key, value in served.items())
-
-
-def test_a_bare_name_never_means_weights_of_other_classes(served: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(zoo.RecordError, match=r"there are: fbnetv3_a0\.test"):
-        zoo.get("fbnetv3_a0", pretrained=True)
-    assert zoo.transform("fbnetv3_a0")(Image.new("RGB", (300, 300))).shape == (3, 224, 224)
+    state = zoo.get("fbnetv3_a0.test", pretrained=True).state_dict()
+    assert all(torch.equal(state[key], value) for key, value in served.items())
 
 
 def test_get_with_another_head(served: dict[str, torch.Tensor]) -> None:
-    model = zoo.get("fbnetv3_a0.test", pretrained=True, num_classes=3)
+    with pytest.warns(UserWarning, match="newly initialised"):
+        model = zoo.get("fbnetv3_a0.test", pretrained=True, num_classes=3)
     assert model.head.fc.out_features == 3
     key = "backbone.stages.2.0.pw.conv.weight"
     assert torch.equal(model.state_dict()[key], served[key])
@@ -107,11 +101,7 @@ def test_zoo_addresses(served: dict[str, torch.Tensor], cache: Path) -> None:
     model = build_model("fbnetv3_a0", num_classes=7)
     summary = zoo.load_weights(model, "zoo://fbnetv3_a0.test")
     assert "zoo://fbnetv3_a0.test" in str(summary)
-    paths = zoo.download.open_paths()
-    local = paths.get_local_path("zoo://fbnetv3_a0.test")
-    assert Path(local) == cache / "fbnetv3_a0.test.safetensors"
-    with paths.open("zoo://fbnetv3_a0.test", "rb") as file:
-        assert io.BytesIO(file.read()).getbuffer().nbytes == Path(local).stat().st_size
+    assert (cache / "fbnetv3_a0.test.safetensors").is_file()
 
 
 def test_wrong_shapes_name_the_address(

@@ -1,4 +1,4 @@
-"""What training writes tells all that is needed to use it."""
+"""Files that training writes contain everything that a classifier needs."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_a_checkpoint_with_its_config(tmp_path: Path) -> None:
     state = {"model": raw, "ema": {"tensors": average, "decay": 0.9}, "arch": ARCH.to_dict()}
     torch.save({**state, "classes": CLASSES, "config": config}, path)
     classifier = from_file(path)
-    found = classifier.model.state_dict()
-    assert torch.equal(found["head.fc.weight"], average["head.fc.weight"])
+    state_dict = classifier.model.state_dict()
+    assert torch.equal(state_dict["head.fc.weight"], average["head.fc.weight"])
     white = classifier.transform(Image.new("RGB", (50, 50), "white"))
     assert torch.allclose(white, torch.ones(3, 32, 32))
 

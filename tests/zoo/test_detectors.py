@@ -1,4 +1,4 @@
-"""The packaged detectors are there, whole, and as good as their records say."""
+"""The packaged detectors are complete and as accurate as their records state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECORDS = detectors.detector_records()
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
-def test_files_are_those_of_the_records(record: detectors.DetectorRecord) -> None:
+def test_files_match_their_records(record: detectors.DetectorRecord) -> None:
     path = detectors.checked_file(record)
     assert path.stat().st_size < 10_000_000
     assert set(record.metrics) == {"AP", "AP50"}
@@ -31,7 +31,7 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         detectors.checked_file(RECORDS[0])
 
 
-def test_an_unknown_name_is_told_what_there_is() -> None:
+def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(RecordError, match=r"did you mean retinanet_fbnetv3_a0\.bccd"):
         detectors.find_detector("retinanet_fbnetv3_a0.bcd")
 
@@ -62,7 +62,7 @@ def test_without_detectron2_the_hash_is_verified(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_aps_are_what_the_records_say(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aps_match_the_records(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("detectron2")
     monkeypatch.setenv("FBNETV3_DATA", str(data_root))
     rows = verify("retinanet_*")

@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md is what the records and tables say."""
+"""MODEL_ZOO.md agrees with the records and the architectures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_model_zoo_md_is_up_to_date() -> None:
     assert text == model_zoo_table(), "run: python tools/zoo.py table"
 
 
-def test_everything_is_in_it() -> None:
+def test_it_lists_everything() -> None:
     text = model_zoo_table()
     for name in list_archs("fbnet*"):
         assert f"| `{name}` |" in text

@@ -1,4 +1,4 @@
-"""``verify`` finds what is wrong, and says why it did not look."""
+"""``verify`` detects wrong records and files, and gives the reason for skipped checks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_quoted_cost_is_right() -> None:
     assert len(quoted) == 16
 
 
-def test_a_wrong_cost_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_cost_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     right = find_record("fbnetv3_g")
     _use(monkeypatch, dataclasses.replace(right, macs_m=2129.656385))
     row = verify("fbnetv3_g*")[0]
@@ -56,7 +56,7 @@ def test_nothing_is_downloaded(cache: Path) -> None:
     assert not cache.exists()
 
 
-def test_a_changed_file_is_found(
+def test_a_changed_file_is_detected(
     site: Any, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.body = weights
@@ -75,7 +75,7 @@ def test_no_match() -> None:
 
 @pytest.fixture
 def two_classes(tmp_path: Path) -> Path:
-    """A class-per-folder set of noise."""
+    """A data set of noise with one folder per class."""
     noise = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -86,7 +86,7 @@ def two_classes(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("claimed", "status"), [(50.0, "ok"), (90.0, "failed")])
-def test_accuracy_is_measured_where_data_is_at_hand(
+def test_accuracy_is_measured_where_the_data_set_is_installed(
     two_classes: Path,
     site: Any,
     make_record: Make,
@@ -95,7 +95,7 @@ def test_accuracy_is_measured_where_data_is_at_hand(
     status: str,
 ) -> None:
     model = build_model("fbnetv3_a0", num_classes=2)
-    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always answers the first class
+    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always predicts the first class
     torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
     site.body = save({key: v.contiguous() for key, v in model.state_dict().items()})
     record = make_record(

@@ -1,13 +1,9 @@
-"""Installs detectron2's Python part from the package index, without a compiler or git.
+"""``fbnetv3-install-detectron2``: installs detectron2's Python part from the package index.
 
 Upstream has no package on the index; it is installed from git and compiles a C++ extension.
 The index has a source archive (``pb1-detectron2 0.6``) whose Python files are those of upstream
-commit 72e9dd6e, without the C++ sources. It is downloaded, checked by its sha256 before any of
-its code runs, changed where newer Python, numpy, Pillow and torch demand it (``CHANGES``), and
-put into the running environment with a ``dist-info``, so that pip lists and uninstalls it.
-
-    fbnetv3-install-detectron2               # from the index, leaves an importable one alone
-    fbnetv3-install-detectron2 --from-git    # upstream, compiled: needs git, a C++ compiler
+commit 72e9dd6e, without the C++ sources. The archive's sha256 is checked before it is opened,
+``detectron2.patch`` is applied to the unpacked files, and pip builds and installs the wheel.
 """
 
 from __future__ import annotations
@@ -20,55 +16,63 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import patch_ng
+
 from fbnetv3.cli import run_main
-from fbnetv3.cli.detectron2 import distinfo
-from fbnetv3.cli.detectron2.changes import InstallError, apply_changes
+from fbnetv3.errors import FBNetError
 
 SDIST = "pb1-detectron2"
 SDIST_VERSION = "0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 UPSTREAM_COMMIT = "72e9dd6e8513d3be1a242c2c75ea5529c71dd087"
-# The number after the plus grows with CHANGES: an older installation by this tool is replaced.
+PATCH = Path(__file__).with_name("detectron2.patch")
+# The version in detectron2.patch. Increase the last number with each change of the patched Python
+# files: an installation with a smaller one is then replaced.
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
-BUILD_NEEDS = ("pip", "setuptools", "wheel", "torch")
-REQUIRES = (
-    "Pillow>=7.1",
-    "cloudpickle",
-    "fvcore>=0.1.5,<0.1.6",
-    "hydra-core>=1.1",
-    "iopath>=0.1.7",
-    "matplotlib",
-    "numpy",
-    "omegaconf>=2.1",
-    "pycocotools>=2.0.2",
-    "tabulate",
-    "tensorboard",
-    "termcolor>=1.1",
-    "torch>=2.10",
-    "torchvision",
-    "tqdm>4.29.0",
-    "yacs>=0.1.8",
-)
+BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
+_PIP = ("-m", "pip", "--disable-pip-version-check")
+_EPILOG = """\
+examples:
+  %(prog)s              install from the package index
+  %(prog)s --from-git   compile upstream with its C++ extension (needs git and a compiler)
+"""
 
 
-class Found(NamedTuple):
-    """An installed detectron2: its folder, and its version where pip knows one."""
+class InstallError(FBNetError):
+    """detectron2 could not be downloaded, patched, built or installed."""
+
+
+class Installed(NamedTuple):
+    """An installed detectron2.
+
+    Attributes:
+        path: Folder of its Python files.
+        version: Version in its metadata; None where it has no metadata.
+    """
 
     path: Path
     version: str | None
 
+    @property
+    def is_patched(self) -> bool:
+        """Whether this installer made it, in any version."""
+        return (self.version or "").startswith(f"{SDIST_VERSION}+fbnetv3.")
 
-def find_installed(target: Path | None = None) -> Found | None:
-    """Returns the detectron2 of the running environment, or of ``target``, without importing it."""
+
+def find_installed(target: Path | None = None) -> Installed | None:
+    """Returns the installed detectron2 without importing it; None if there is none.
+
+    Args:
+        target: Folder to look in; None looks in the running environment.
+    """
     if target is None:
         spec = importlib.util.find_spec("detectron2")
         if spec is None or spec.origin is None:
@@ -78,59 +82,87 @@ def find_installed(target: Path | None = None) -> Found | None:
         path = target / "detectron2"
         if not (path / "__init__.py").is_file():
             return None
-    named = importlib.metadata.distributions(name="detectron2", path=[str(path.parent)])
-    return Found(path, next((dist.version for dist in named), None))
+    distributions = importlib.metadata.distributions(name="detectron2", path=[str(path.parent)])
+    return Installed(path, next((dist.version for dist in distributions), None))
 
 
 def check_imports(path: Path) -> None:
-    """Imports detectron2 from ``path``'s parent in a process of its own.
+    """Imports detectron2 in a separate process.
+
+    Args:
+        path: Folder of detectron2's Python files.
 
     Raises:
-        InstallError: it can't be imported; the message ends with the reason.
+        InstallError: The import fails; the message gives the reason.
     """
-    environment = {**os.environ, "PYTHONPATH": str(path.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(path.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         [sys.executable, "-c", SMOKE_TEST], env=environment, capture_output=True, text=True
     )
     if run.returncode:
-        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        reason = (run.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise InstallError(f"cannot import detectron2 from {path}: {reason}")
+
+
+def check_installed(installed: Installed) -> None:
+    """Raises InstallError, with what to do, if an installed detectron2 cannot be imported."""
+    try:
+        check_imports(installed.path)
+    except InstallError as error:
         raise InstallError(
-            f"{path} does not import ({reason}); "
-            f"`{sys.executable} -m pip uninstall detectron2`, then run this again"
-        )
+            f"{error}; run `{sys.executable} -m pip uninstall detectron2`, then install it again"
+        ) from error
 
 
-def check_build_needs() -> None:
-    """Raises InstallError if the environment lacks what reading the source archive needs."""
-    missing = [name for name in BUILD_NEEDS if importlib.util.find_spec(name) is None]
+def check_build_requirements() -> None:
+    """Raises InstallError if the environment cannot unpack and build the source archive."""
+    missing = [name for name in BUILD_REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
         raise InstallError(
-            f"{sys.executable} lacks {', '.join(missing)}; "
-            f"install fbnetv3 first (`pip install .`), it brings them"
+            f"{sys.executable} cannot build detectron2 without {', '.join(missing)}; "
+            "install fbnetv3 first (`pip install .`), which requires them"
         )
     if not hasattr(tarfile, "data_filter"):
-        raise InstallError("this Python can't unpack archives safely; use 3.10.12, 3.11.4 or newer")
+        raise InstallError(
+            "this Python cannot unpack archives safely; use Python 3.10.12, 3.11.4 or newer"
+        )
 
 
-def run_pip(arguments: Sequence[str], failed: str) -> None:
-    """Runs pip of the running environment; its last error line ends the message of a failure."""
+def run_pip(arguments: Sequence[str], failure: str) -> None:
+    """Runs pip in the running environment.
+
+    Args:
+        arguments: The command and its options.
+        failure: Start of the error message; pip's last error line follows it.
+
+    Raises:
+        InstallError: pip failed.
+    """
     run = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, *_PIP, *arguments], capture_output=True, text=True, check=False
     )
     if run.returncode:
-        lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
-        reason = (lines or run.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InstallError(f"{failed}: {reason}")
+        errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
+        reason = (errors or run.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise InstallError(f"{failure}: {reason}")
 
 
 def download(folder: Path) -> Path:
-    """Downloads the source archive into ``folder``; pip checks its sha256 before it is opened."""
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{SDIST}=={SDIST_VERSION} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    flags = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
+    """Downloads the source archive; pip checks its sha256 before any of its code can run.
+
+    Args:
+        folder: Existing folder for the archive.
+
+    Returns:
+        The path of the archive.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{SDIST}=={SDIST_VERSION} --hash=sha256:{SDIST_SHA256}\n", "utf-8")
+    options = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
     run_pip(
-        ["download", *flags, "--dest", str(folder), "--requirement", str(wanted)],
-        f"cannot download {SDIST} {SDIST_VERSION} (is a package index reachable? see `pip config`)",
+        ["download", *options, "--dest", str(folder), "--requirement", str(requirements)],
+        f"cannot download {SDIST} {SDIST_VERSION} (check that a package index is reachable: "
+        "`pip config list`)",
     )
     archive = folder / f"{SDIST}-{SDIST_VERSION}.tar.gz"
     check_sha256(archive)
@@ -138,88 +170,120 @@ def download(folder: Path) -> Path:
 
 
 def check_sha256(archive: Path) -> None:
-    """Raises InstallError if ``archive`` is not the file that CHANGES were written for."""
+    """Raises InstallError if ``archive`` is not the file that the patch was made for."""
     if not archive.is_file():
-        raise InstallError(f"{archive} is missing after the download")
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SDIST_SHA256:
-        raise InstallError(f"{archive} has sha256 {found}, expected {SDIST_SHA256}; delete it")
+        raise InstallError(f"pip downloaded {SDIST} {SDIST_VERSION}, but {archive} is missing")
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if sha256 != SDIST_SHA256:
+        raise InstallError(f"{archive} has sha256 {sha256}, expected {SDIST_SHA256}")
 
 
 def extract(archive: Path, folder: Path) -> Path:
-    """Unpacks ``archive`` into ``folder`` and returns the folder of detectron2's Python files."""
+    """Unpacks the source archive.
+
+    Returns:
+        The folder of the sources, which contains ``detectron2/``.
+
+    Raises:
+        InstallError: The archive is damaged, would write outside of ``folder``, or has no
+            detectron2 in it.
+    """
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
     except tarfile.TarError as error:
         raise InstallError(f"cannot unpack {archive}: {error}") from error
-    package = folder / f"{SDIST}-{SDIST_VERSION}" / "detectron2"
-    if not (package / "__init__.py").is_file():
-        raise InstallError(f"{archive} holds no detectron2 package")
-    return package
+    source = folder / f"{SDIST}-{SDIST_VERSION}"
+    if not (source / "detectron2" / "__init__.py").is_file():
+        raise InstallError(f"{archive} contains no detectron2 package")
+    return source
 
 
-def stage(package: Path, licence: Path, root: Path) -> None:
-    """Lays out ``package`` and its dist-info under ``root`` as they will lie in site-packages."""
-    for source in sorted(p for p in package.rglob("*") if p.is_file()):
-        copy = root / "detectron2" / source.relative_to(package)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)  # not its mode: the archive's is for its owner only
-    distinfo.write(
-        root,
-        name="detectron2",
-        version=VERSION,
-        summary=f"Python part of detectron2 {SDIST_VERSION} ({UPSTREAM_COMMIT[:8]}), no extension",
-        home_page="https://github.com/facebookresearch/detectron2",
-        licence=licence,
-        requires=REQUIRES,
-    )
+def apply_patch(source: Path, patch: Path = PATCH) -> None:
+    """Applies a patch to the unpacked sources.
 
-
-def move_into(staged: Path, target: Path) -> None:
-    """Renames what is staged into ``target``, after moving older copies out of the way.
-
-    The package itself comes last: after a crash in between it is missing, not half there, and
-    the next run makes it whole.
-    """
-    old = staged / "old"
-    old.mkdir()
-    new = sorted(staged.glob("detectron2*"), key=lambda path: path.name == "detectron2")
-    for path in (*target.glob("detectron2-*.dist-info"), target / "detectron2"):
-        if path.exists():
-            path.rename(old / path.name)
-    for path in new:
-        path.rename(target / path.name)
-
-
-def install_from_index(target: Path) -> None:
-    """Downloads, checks, changes and installs detectron2 into the folder ``target``.
+    Args:
+        source: Folder of the sources.
+        patch: Unified diff; its paths are relative to ``source`` and have no prefix.
 
     Raises:
-        InstallError: any of these failed; ``target`` is as it was before.
+        InstallError: The patch does not apply to these sources.
     """
-    check_build_needs()
+    patches = patch_ng.fromfile(str(patch))
+    if not patches or not patches.apply(root=str(source)):
+        raise InstallError(
+            f"{patch} does not apply to {SDIST} {SDIST_VERSION} in {source}; nothing was installed"
+        )
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Builds the wheel of the patched sources.
+
+    Args:
+        source: Folder of the sources.
+        folder: Folder for the wheel.
+
+    Returns:
+        The path of the wheel.
+    """
+    # It would compile the extension, and setuptools runs it even beside a pyproject.toml.
+    (source / "setup.py").unlink(missing_ok=True)
+    # The archive's files are readable by their owner alone, and pip keeps their modes.
+    for path in (source, *source.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(folder)]
+    run_pip(["wheel", *options, str(source)], "cannot build a wheel of detectron2")
+    return next(folder.glob("detectron2-*.whl"))
+
+
+def install_wheel(wheel: Path, target: Path | None) -> None:
+    """Installs a wheel with pip in place of an older installation.
+
+    Args:
+        wheel: Path of the wheel.
+        target: Folder to install into; None installs into the running environment.
+    """
+    options = ["--no-deps", "--no-index"]
+    if target is not None:
+        options += ["--upgrade", "--target", str(target)]
+    where = target or "this environment"
+    run_pip(["install", *options, str(wheel)], f"cannot install detectron2 into {where}")
+    if target is not None:  # there, pip leaves the metadata of other versions
+        for info in target.glob("detectron2-*.dist-info"):
+            if info.name != f"detectron2-{VERSION}.dist-info":
+                shutil.rmtree(info)
+
+
+def install_from_index(target: Path | None = None) -> None:
+    """Downloads, checks, patches, builds and installs detectron2.
+
+    Args:
+        target: Folder to install into; None installs into the running environment.
+
+    Raises:
+        InstallError: A step failed. An older installation is unchanged unless pip itself failed
+            while it replaced it.
+    """
+    check_build_requirements()
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        # beside its goal, so that the last step is a rename within one file system
-        with tempfile.TemporaryDirectory(prefix=".detectron2-", dir=target) as name:
-            work, staged = Path(name) / "work", Path(name) / "staged"
-            work.mkdir()
-            staged.mkdir()
-            package = extract(download(work), work)
-            apply_changes(package)
-            stage(package, package.parent / "LICENSE", staged)
-            check_imports(staged / "detectron2")
-            move_into(staged, target)
+        if target is not None:
+            target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fbnetv3-detectron2-") as name:
+            work = Path(name)
+            source = extract(download(work), work)
+            apply_patch(source)
+            check_imports(source / "detectron2")
+            install_wheel(build_wheel(source, work), target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InstallError(
-            f"cannot install into {target}: {reason}; use a virtual environment of your own"
+            f"cannot install into {target or 'this environment'}: {reason}; "
+            "use a virtual environment that you can write to"
         ) from error
 
 
 def install_from_git() -> None:
-    """Installs the pinned upstream commit with pip; this compiles its extension."""
+    """Installs the pinned upstream commit with pip, which compiles its extension."""
     run_pip(
         ["install", "--no-build-isolation", f"{UPSTREAM}@{UPSTREAM_COMMIT}"],
         "cannot install upstream detectron2 (it needs git, github.com and a C++ compiler)",
@@ -227,33 +291,47 @@ def install_from_git() -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-install-detectron2",
-        description="Installs detectron2 from the package index into the running environment.",
+        description="Install detectron2 into the running environment, from the package index and "
+        "without a compiler. A detectron2 that can be imported is left as it is.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from-git", action="store_true", help="compile upstream's pinned commit")
-    parser.add_argument("--target", type=Path, help="a folder instead of site-packages")
+    parser.add_argument(
+        "--from-git",
+        action="store_true",
+        help="compile the pinned upstream commit instead, with its C++ extension",
+    )
+    parser.add_argument(
+        "--target", type=Path, metavar="DIR", help="install into this folder (site-packages)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.from_git and arguments.target:
-        parser.error("--target is for the package index, not for --from-git")
+        parser.error("--target cannot be used with --from-git")
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Installs detectron2 unless an importable one is there; returns the exit status."""
+    """Installs detectron2 unless an importable one is installed.
+
+    Returns:
+        The exit status, 0.
+    """
     arguments = parse(argv)
-    found = find_installed(arguments.target)
-    ours = found is not None and (found.version or "").startswith(f"{SDIST_VERSION}+fbnetv3.")
-    if found is not None and not (ours and found.version != VERSION):
-        if not ours:
-            check_imports(found.path)
-        print(f"detectron2 {found.version or ''} is installed in {found.path}: left alone")
+    installed = find_installed(arguments.target)
+    is_outdated = installed is not None and installed.is_patched and installed.version != VERSION
+    if installed is not None and not is_outdated:
+        if not installed.is_patched:
+            check_installed(installed)
+        version = f"{installed.version} " if installed.version else ""
+        print(f"detectron2 {version}is installed in {installed.path}: left alone")
         return 0
     if arguments.from_git:
         install_from_git()
     else:
-        install_from_index(arguments.target or Path(sysconfig.get_path("purelib")))
+        install_from_index(arguments.target)
     print(f"installed detectron2 {UPSTREAM_COMMIT[:8]}")
     return 0
 

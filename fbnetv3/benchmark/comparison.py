@@ -1,0 +1,218 @@
+"""Comparing networks side by side: latency, training steps, memory, EMA updates, training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+from fbnetv3.arch import get_arch
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.benchmark import measures, variants
+from fbnetv3.benchmark.variants import Shape, Step
+from fbnetv3.requires import require_detectron2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a comparison.
+
+    Attributes:
+        measures: Names of measures, in the order of the results: ``latency``, ``training``,
+            ``memory``, ``ema`` and ``loop`` (which needs detectron2).
+        resolution: Side of the images in pixels; None takes each network's own.
+        batch_sizes: Numbers of images whose latency is measured. The largest is that of the
+            inference memory.
+        train_batch: Number of images of a training step.
+        rounds: Number of rounds whose median is the result.
+        threads: Number of threads that torch uses.
+        compile: Whether to measure the compiled deployed form too.
+    """
+
+    measures: Sequence[str] = ("latency", "training", "memory", "ema")
+    resolution: int | None = None
+    batch_sizes: Sequence[int] = (1, 16)
+    train_batch: int = 16
+    rounds: int = 10
+    threads: int = 1
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The result for one variant of a network.
+
+    Attributes:
+        model: Name of the network.
+        measure: ``latency``, ``training step``, ``EMA update``, ``step of the loop``,
+            ``inference memory`` or ``training memory``.
+        batch: Number of images; None where there are none.
+        resolution: Side of the images in pixels.
+        variant: The form of the network, such as ``deploy``.
+        value: Median over the rounds, in ``unit``.
+        unit: ``ms`` or ``MiB``.
+        ratio: Value of the group's first variant divided by ``value``; above 1 is better.
+        rounds: Value of each round.
+    """
+
+    model: str
+    measure: str
+    batch: int | None
+    resolution: int
+    variant: str
+    value: float
+    unit: str
+    ratio: float
+    rounds: list[float]
+
+
+def compare(
+    models: Sequence[str], settings: Settings | None = None, progress: Progress | None = None
+) -> list[Measurement]:
+    """Measures variants of networks in alternating rounds on this machine.
+
+    Args:
+        models: Names of networks, such as ``fbnetv3_b`` or ``torchvision/resnet18``.
+        settings: Measures and their sizes; None takes the defaults.
+        progress: Progress display that the measurements are added to.
+
+    Returns:
+        One measurement for each variant, grouped by model, measure and batch size. The first of a
+        group is the reference of the ratios: timm's network where timm has it, else ours.
+
+    Raises:
+        FBNetError: A network is unknown, or a measurement cannot be made.
+    """
+    settings = settings or Settings()
+    benches = [_Bench(model, settings, progress) for model in models]
+    with variants.torch_threads(settings.threads):
+        return [
+            measurement
+            for bench in benches
+            for measure in settings.measures
+            for measurement in _MEASURES[measure](bench)
+        ]
+
+
+class _Bench:
+    """One network, with the sizes of its measurements."""
+
+    def __init__(self, model: str, settings: Settings, progress: Progress | None) -> None:
+        self.model = model
+        self.settings = settings
+        self._progress = progress or Progress(disable=True)
+        resolution = settings.resolution
+        self.resolution = _native_resolution(model) if resolution is None else resolution
+
+    @property
+    def training_shape(self) -> Shape:
+        """The images of a training step."""
+        return Shape(self.settings.train_batch, self.resolution)
+
+    @property
+    def inference_variants(self) -> list[str]:
+        """The variants whose latency and memory are compared."""
+        return variants.inference_variants(self.model, self.settings.compile)
+
+    @property
+    def training_variants(self) -> list[str]:
+        """The variants whose training steps are compared."""
+        return variants.training_variants(self.model)
+
+    def time(self, measure: str, shape: Shape, steps: Mapping[str, Step]) -> Iterator[Measurement]:
+        """Times steps in alternating rounds."""
+        rounds = self.settings.rounds
+        task = self._progress.add_task(f"{self.model} {measure} {shape.batch or ''}", total=rounds)
+        times = measures.alternate(steps, rounds, lambda: self._progress.advance(task))
+        self._progress.remove_task(task)
+        return with_ratios(self.model, measure, shape, "ms", times)
+
+    def peak_memory(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Measurement]:
+        """Measures the memory of variants, each in a process of its own."""
+        threads = self.settings.threads
+        peaks = {
+            name: [measures.peak_memory(kind, self.model, name, shape, threads)]
+            for name in self._progress.track(names, description=f"{self.model} {kind} memory")
+        }
+        return with_ratios(self.model, f"{kind} memory", shape, "MiB", peaks)
+
+
+def _native_resolution(model: str) -> int:
+    return RESOLUTION if is_library_name(model) else get_arch(model).resolution
+
+
+def _latency(bench: _Bench) -> Iterator[Measurement]:
+    for batch in bench.settings.batch_sizes:
+        shape = Shape(batch, bench.resolution)
+        steps: dict[str, Step] = {}
+        for variant in bench.inference_variants:
+            step = variants.inference(bench.model, variant, shape)
+            runtime = f" ({step.runtime})" if variant == variants.COMPILED else ""
+            steps[variant + runtime] = step
+        yield from bench.time("latency", shape, steps)
+
+
+def _training(bench: _Bench) -> Iterator[Measurement]:
+    shape, names = bench.training_shape, bench.training_variants
+    steps = {name: variants.training_step(bench.model, name, shape) for name in names}
+    return bench.time("training step", shape, steps)
+
+
+def _ema(bench: _Bench) -> Iterator[Measurement]:
+    names = variants.ema_variants(bench.model)
+    steps = {name: variants.ema_update(bench.model, name) for name in names}
+    return bench.time("EMA update", Shape(0, bench.resolution), steps)
+
+
+def _memory(bench: _Bench) -> Iterator[Measurement]:
+    largest = Shape(max(bench.settings.batch_sizes), bench.resolution)
+    yield from bench.peak_memory("inference", largest, bench.inference_variants)
+    yield from bench.peak_memory("training", bench.training_shape, bench.training_variants)
+
+
+def _loop(bench: _Bench) -> Iterator[Measurement]:
+    require_detectron2()
+    # detectron2 is optional
+    from fbnetv3.benchmark.loop import loop_steps
+
+    with loop_steps(bench.model, bench.training_shape) as steps:
+        yield from bench.time("step of the loop", bench.training_shape, steps)
+
+
+_MEASURES: Mapping[str, Callable[[_Bench], Iterator[Measurement]]] = {
+    "latency": _latency,
+    "training": _training,
+    "memory": _memory,
+    "ema": _ema,
+    "loop": _loop,
+}
+
+
+def with_ratios(
+    model: str, measure: str, shape: Shape, unit: str, rounds: Mapping[str, list[float]]
+) -> Iterator[Measurement]:
+    """Yields the measurement of each variant, with its ratio to the first one.
+
+    Args:
+        model: Name of the network.
+        measure: Name of the measure.
+        shape: Images of the measurement; a batch of 0 stands for none.
+        unit: ``ms`` (then ``rounds`` are seconds) or ``MiB``.
+        rounds: Values of the rounds by variant; the first variant is the reference.
+    """
+    scale = 1e3 if unit == "ms" else 1.0
+    medians = measures.medians(rounds)
+    reference = next(iter(medians.values()))
+    for variant, median in medians.items():
+        yield Measurement(
+            model=model,
+            measure=measure,
+            batch=shape.batch or None,
+            resolution=shape.resolution,
+            variant=variant,
+            value=median * scale,
+            unit=unit,
+            ratio=reference / max(median, 1e-12),
+            rounds=[value * scale for value in rounds[variant]],
+        )
