@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fbnetv3.cli import run_main
-from fbnetv3.requires import require_detectron2
+from fbnetv3.requires import require, require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet.evolve import BUDGETS, evolve_budgets, flag
 from fbnetv3.search.fbnet.places import READING, check_places
@@ -33,6 +33,8 @@ examples:
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
+_PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
+"""Optional packages of a search and its report, and the extra that installs each."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -90,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR goes with --config-file")
     require_detectron2()
+    for package, extra in _PACKAGES.items():
+        require(package, extra)
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
         return _report(Path(args.report), list(args.opts))

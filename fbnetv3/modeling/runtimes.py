@@ -41,7 +41,7 @@ class Runtime:
 def _onnxruntime_lacks(model: nn.Module) -> str:
     missing = [n for n in ("onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed"
+        return f"{' and '.join(missing)} not installed: pip install 'fbnetv3[export]'"
     kinds = {(p.device.type, p.dtype) for p in model.parameters()}
     return "" if kinds <= {("cpu", torch.float32)} else "onnxruntime runs float32 on CPU only"
 

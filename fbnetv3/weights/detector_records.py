@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fbnetv3.errors import did_you_mean
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.weights.download import package_dir
+from fbnetv3.weights.download import missing_weights, package_dir
 from fbnetv3.weights.errors import DownloadError, RecordError
 from fbnetv3.weights.files import sha256_of
 from fbnetv3.weights.records import Metric
@@ -82,9 +82,11 @@ def checked_file(record: DetectorRecord) -> Path:
     """Returns the file of a record's weights.
 
     Raises:
-        DownloadError: it is damaged or missing.
+        DownloadError: The file is damaged or missing.
     """
     path = packaged_file(record)
-    if not path.is_file() or sha256_of(path) != record.sha256:
-        raise DownloadError(f"{path} is missing or damaged; install fbnetv3 again")
+    if not path.is_file():
+        raise DownloadError(missing_weights(path))
+    if sha256_of(path) != record.sha256:
+        raise DownloadError(f"weights {path} are damaged; install fbnetv3 again")
     return path

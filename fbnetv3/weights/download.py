@@ -45,6 +45,14 @@ def package_dir() -> Path:
     return model_zoo_path() / "weights"
 
 
+def missing_weights(path: Path) -> str:
+    """Returns the message for weights of the repository that are not installed."""
+    return (
+        f"weights {path} are missing: the file is part of the repository, not of the wheel; copy "
+        f"model_zoo/weights/{path.name} of the repository to this path"
+    )
+
+
 def local_path(record: WeightRecord) -> Path:
     """Returns where the record's file is, or will be once fetched."""
     if record.path is not None:
@@ -107,7 +115,7 @@ def fetch(record: WeightRecord, *, timeout: float = TIMEOUT) -> Path:
     path = local_path(record)
     if record.path is not None:
         if not path.is_file():
-            raise DownloadError(f"packaged weights {path} are missing; install fbnetv3 again")
+            raise DownloadError(missing_weights(path))
         _check_existing(path, record)
         return path
     if not (path.is_file() and pin_path(path).is_file()):

@@ -253,7 +253,7 @@ def test_a_broken_pin_is_named(site: Any, cache: Path, weights: bytes, make_reco
 
 
 def test_a_missing_packaged_file_is_named(make_record: Make) -> None:
-    with pytest.raises(DownloadError, match="missing; install"):
+    with pytest.raises(DownloadError, match="missing: the file is part of the repository"):
         fetch(make_record(url=None, path="none.safetensors"))
 
 

@@ -43,7 +43,7 @@ class Mirror:
         except Exception as error:  # drivers raise all kinds
             raise PlaceError(
                 f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI that fsspec knows "
-                "and has a driver for (s3://: pip install s3fs)"
+                "and has a driver for (s3://: pip install 'fbnetv3[s3]')"
             ) from error
 
     def check(self) -> None:

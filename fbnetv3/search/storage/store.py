@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from fbnetv3.requires import require
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.trial import STUDY, Trial, _plain
 
 
@@ -74,4 +74,11 @@ class MemoryStore:
 
 def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
     """Returns an Optuna storage, or for None one in memory."""
-    return MemoryStore() if url is None else OptunaStore(url, space, study)
+    if url is None:
+        return MemoryStore()
+    for package in ("optuna", "sqlalchemy"):
+        require(package, "search")
+    # optional packages stay unimported where trials are kept in memory
+    from fbnetv3.search.storage.optuna_store import OptunaStore
+
+    return OptunaStore(url, space, study)
