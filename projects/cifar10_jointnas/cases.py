@@ -133,14 +133,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--joint", type=Path, default=HERE / "joint", help="log of the search")
     parser.add_argument("--random", type=Path, default=HERE / "random", help="log of the baseline")
-    parser.add_argument("--configs", type=Path, default=HERE / "configs")
+    parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
+    parser.add_argument("--csv", type=Path, default=HERE / "cases.csv", help="table to write")
     args = parser.parse_args()
     args.configs.mkdir(exist_ok=True)
     for old in args.configs.glob("*.yaml"):
         old.unlink()  # of searches that had got less far
     rows = write_cases(open_log(args.joint), open_log(args.random), args.configs)
-    path = args.configs / "cases.csv"
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -103,11 +103,11 @@ def write_family(configs: Path) -> list[Row]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--configs", type=Path, default=HERE / "configs")
+    parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
+    parser.add_argument("--csv", type=Path, default=HERE / "family_cases.csv", help="table to write")
     args = parser.parse_args()
     rows = write_family(args.configs)
-    path = args.configs / "family" / "cases.csv"
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)

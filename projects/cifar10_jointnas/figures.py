@@ -170,7 +170,7 @@ def last(name: str, key: str = "top1_ema") -> dict[tuple[str, int], float]:
 def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
     """Returns the scores under the names of cases, some of which share a training."""
     found = dict(scores)
-    for row in rows_of("configs/cases.csv"):
+    for row in rows_of("cases.csv"):
         for (config, seed), value in scores.items():
             if config == row["config"]:
                 found[row["case"], seed] = value
@@ -224,7 +224,7 @@ def finals() -> None:
             means = np.mean(list(by_budget.values()), axis=0).tolist()
             told = f"{estimate(means)}, {len(means)} seeds"
             print(f"joint above {other}, mean of the budgets: {told}")
-    rows = rows_of("configs/cases.csv")
+    rows = rows_of("cases.csv")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows}
     _tell_ranks(rows, scores)
     with picture("finals", 1) as (axes,):
@@ -311,7 +311,7 @@ def family() -> None:
     scores = by_case(last("finals.csv")) | last("family.csv")
     macs = {
         row["case"]: float(row["macs"]) / 1e6
-        for name in ("configs/cases.csv", "configs/family/cases.csv")
+        for name in ("cases.csv", "family_cases.csv")
         for row in rows_of(name)
     }
     mean = {
@@ -340,11 +340,11 @@ def family() -> None:
 
 PARTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "search": (search, ("joint", "random")),
-    "early_stop": (early_stop, ("joint",)),
-    "finals": (finals, ("finals.csv", "configs/cases.csv")),
+    "early_stop": (early_stop, ("joint", "pilot")),
+    "finals": (finals, ("finals.csv", "cases.csv")),
     "pairing": (pairing, ("finals.csv", "pairing.csv")),
     "transfer": (transfer, ("transfer.csv",)),
-    "family": (family, ("finals.csv", "family.csv", "configs/family/cases.csv")),
+    "family": (family, ("finals.csv", "family.csv", "family_cases.csv")),
     "pretraining": (pretraining, ("pretraining.csv",)),
     "ema": (ema, ("finals.csv",)),
 }

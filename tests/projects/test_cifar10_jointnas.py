@@ -236,7 +236,6 @@ def test_finals_count_a_budget_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
-    (tmp_path / "configs").mkdir()
     lines = ["case,config,architecture,recipe,macs,params,predicted,score"]
     rows = []
     for i, budget in enumerate(figures.BUDGETS):
@@ -249,7 +248,7 @@ def test_finals_count_a_budget_once(
             for s in range(3) if config == name else ():
                 gain = {"joint": 2.0 + i + s / 2, "coarse": 1.0, "random": 0.0}[kind]
                 rows.append(trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain))
-    (tmp_path / "configs" / "cases.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
     trainings.write(tmp_path / "finals.csv", rows)
     figures.finals()
     told = capsys.readouterr().out
