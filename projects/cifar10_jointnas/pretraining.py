@@ -61,7 +61,7 @@ def compare(log: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--log", type=Path, default=HERE / "random", help="of a random search")
     parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv")

@@ -20,6 +20,7 @@ OPTIONAL = (
 )
 _SEARCH = ("search", "--config-file", "model_zoo/search/digits.yaml", "OUTPUT_DIR", "out")
 _DETECTOR = "model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml"
+_AUTOTRAIN = "model_zoo/recipes/autotrain.yaml"
 _DIGITS = ("DATASETS.TRAIN", "digits_train", "DATASETS.TEST", "digits_test", "OUTPUT_DIR", "out")
 # name of the case -> package, its extra, and a command that needs it
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -33,8 +34,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "timm": (
         *("timm", "timm"),
-        ("train", "--config-file", "model_zoo/recipes/autotrain.yaml")
-        + ("MODEL.ARCH", "timm/resnet18", *_DIGITS),
+        ("train", "--config-file", _AUTOTRAIN, "MODEL.ARCH", "timm/resnet18", *_DIGITS),
     ),
     "ray": ("ray", "ray", (*_SEARCH, "SEARCH.EXECUTOR", "ray")),
     "postgres": (
@@ -80,9 +80,9 @@ print("searched", search.run(lambda trial: -trial.config["x"]).best.score <= 0)
 
 cfg = fbnetv3.get_cfg()
 keys = {
-    "SOLVER.WARMUP_EPOCHS": 0.0, "MODEL.ARCH": "fbnetv3_nano_a", "MODEL.DEVICE": "cpu", "DATASETS.TRAIN": "digits_train",
-    "DATASETS.TEST": "digits_test", "SOLVER.IMS_PER_BATCH": 200, "SOLVER.MAX_EPOCHS": 0.3,
-    "DATALOADER.NUM_WORKERS": 0, "OUTPUT_DIR": "out",
+    "MODEL.ARCH": "fbnetv3_nano_a", "MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": 0,
+    "DATASETS.TRAIN": "digits_train", "DATASETS.TEST": "digits_test", "OUTPUT_DIR": "out",
+    "SOLVER.IMS_PER_BATCH": 200, "SOLVER.MAX_EPOCHS": 0.3, "SOLVER.WARMUP_EPOCHS": 0.0,
 }
 cfg.merge_from_list([x for pair in keys.items() for x in pair])
 print("trained", sorted(fbnetv3.train(cfg)))

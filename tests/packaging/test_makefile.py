@@ -25,7 +25,7 @@ def targets() -> set[str]:
 
 
 def test_documents_exist() -> None:
-    assert DOCUMENTS == list(NAMES)
+    assert list(NAMES) == DOCUMENTS
 
 
 def test_the_readme_is_short() -> None:
@@ -122,7 +122,8 @@ def _fake_ci(folder: Path, makefile: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
-    run = _fake_ci(tmp_path, "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-oldest test-slow:\n\techo never\n")
+    rules = "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-oldest test-slow:\n\techo never\n"
+    run = _fake_ci(tmp_path, rules)
     assert run.returncode == 1
     summary = run.stdout.split("== Summary")[1]
     assert re.search(r"lint +\d+ s +passed", summary)

@@ -1,4 +1,4 @@
-"""pyproject.toml states what the package needs, ships and offers; the version stands there alone."""
+"""pyproject.toml states what the package needs, ships and offers, and its version."""
 
 from __future__ import annotations
 
