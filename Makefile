@@ -62,27 +62,29 @@ detect-demo: install ## train a RetinaNet on scenes of digits
 test: dev ## fast tests, under 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
-# TORCH=shared reads torch and detectron2 from .venv (300 MB, a minute or two); TORCH=oldest installs
-# the oldest torch, too (8 GB, ten minutes), which is for releases.
+# TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes); for releases,
+# TORCH=oldest installs the oldest torch, too (8 GB, three times as long).
 TORCH ?= shared
-$(OLDEST)/.$(TORCH): $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
+OLDEST_PIP := $(OLDEST)/bin/python -m pip --disable-pip-version-check
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(OLDEST)/.shared: $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
 	rm -rf $(OLDEST)
 	$(BIN)/python -m venv $(OLDEST)
-	if [ $(TORCH) = shared ]; then pattern='^torch'; else pattern='^$$'; fi; \
-	grep -v "$$pattern" constraints-oldest.txt > $(OLDEST)/requirements.txt
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install \
-		--requirement $(OLDEST)/requirements.txt hypothesis pytest pytest-timeout setuptools wheel
-	if [ $(TORCH) = shared ]; then \
-		site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$site" > "$$($(OLDEST)/bin/python -c "$$site")/shared.pth"; \
-	else \
-		$(OLDEST)/bin/python -m pip --disable-pip-version-check install timm==1.0.9; \
-		$(OLDEST)/bin/python tools/install_detectron2.py; \
-	fi
+	grep -v '^torch' constraints-oldest.txt > $(OLDEST)/requirements.txt
+	$(OLDEST_PIP) install --requirement $(OLDEST)/requirements.txt
+	$(BIN)/python -c '$(SITE)' > "$$($(OLDEST)/bin/python -c '$(SITE)')/shared.pth"
 	@touch $@
 
-test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some rooms with the oldest dependencies
-	$(OLDEST)/bin/python -m pytest -m "not slow" $(OLDEST_TESTS)
+$(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv $(OLDEST)
+	$(OLDEST_PIP) install --requirement constraints-oldest.txt setuptools wheel \
+		hypothesis pytest pytest-timeout pytest-xdist timm==1.0.9
+	$(OLDEST)/bin/python tools/install_detectron2.py
+	@touch $@
+
+test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some packages with the oldest dependencies
+	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" $(OLDEST_TESTS)
 
 test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
 	$(PYTEST) -m slow --timeout 1800
