@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Says in one line what a machine lacks before .venv is made.
+"""Prints one line about what a machine lacks, before .venv is made.
 
     python tools/check_machine.py FOLDER [GIGABYTES]
 
-Written for Python 3.6, so that it can tell someone who has only that.
+It also runs with Python 3.6, so that it can report a Python that is too old.
 """
 
 import importlib.util
@@ -19,16 +19,17 @@ def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
     """Returns what is missing and what to do about it, or an empty text.
 
     Args:
-        version: of Python, such as ``(3, 11)``.
-        has_venv: whether ``python -m venv`` works.
-        free: gigabytes free where .venv will lie.
-        needed: gigabytes that the installation takes.
+        version: Version of Python, such as ``(3, 11)``.
+        has_venv: Whether ``python -m venv`` works.
+        free: Free gigabytes on the disk of .venv.
+        needed: Gigabytes that the installation takes.
     """
     if version < OLDEST:
-        found = ".".join(str(number) for number in version)
-        return f"Python {found} is too old, 3.10 or newer is needed; name another one: {ANOTHER}"
+        text = ".".join(str(number) for number in version)
+        return f"Python {text} is too old, 3.10 or newer is needed; name another one: {ANOTHER}"
     if not has_venv:
-        return f"Python has no venv (Debian: apt install python3-venv); or name another: {ANOTHER}"
+        return f"Python has no venv module (Debian: apt install python3-venv); or name another:
+        {ANOTHER}"
     if free < needed:
         return (
             f"{free:.1f} GB are free here, torch needs {needed:.1f}; free space or use another disk"
@@ -38,13 +39,13 @@ def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
 
 def main(folder: str, needed: float = GIGABYTES) -> int:
     """Checks this machine; returns the exit status."""
-    # Debian packs venv without ensurepip, which it needs
+    # Debian packages venv without ensurepip, which venv needs
     has_venv = all(importlib.util.find_spec(name) for name in ("venv", "ensurepip"))
     free = shutil.disk_usage(folder).free / 1e9
-    found = problem(sys.version_info[:2], has_venv, free, needed)
-    if found:
-        sys.stderr.write(f"error: {found}\n")
-    return 2 if found else 0
+    message = problem(sys.version_info[:2], has_venv, free, needed)
+    if message:
+        sys.stderr.write(f"error: {message}\n")
+    return 2 if message else 0
 
 
 if __name__ == "__main__":

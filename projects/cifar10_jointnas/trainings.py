@@ -3,11 +3,11 @@
     python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
-A row of case (the config's name), config (a hash of what it says, networks included), seed, epoch,
-top1, top1_ema for each evaluation; without EMA in a recipe both scores are the raw one. A training
-that has rows is done; one that was stopped goes on; rows of a case that says something else now are
-dropped. All cases are trained with the first seed, then with the second, and so on: what is there
-can be compared at any time.
+Each evaluation is a row of case (name of the config), config (hash of its content, with the
+network), seed, epoch, top1 and top1_ema; without EMA, both scores are the raw one. A training with
+rows is finished, and an interrupted one is resumed; rows of a case whose config has changed are
+dropped. All cases are trained with the first seed, then with the second, and so on, so that
+intermediate results can be compared.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
     """Trains in a process of its own; returns the scores.
 
     Raises:
-        subprocess.CalledProcessError: it failed; the log is in the folder.
+        subprocess.CalledProcessError: The training failed; the log is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = ["--resume", "--config-file", str(config), *opts]

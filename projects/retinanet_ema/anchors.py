@@ -1,11 +1,11 @@
-"""How well the anchors of a config meet the boxes of its training set.
+"""Prints how well the anchors of a config match the boxes of its training set.
 
     python -m projects.retinanet_ema.anchors --config-file detection/retinanet_fbnetv3_a0_bccd.yaml
 
-Each box is laid over the anchors of the whole image at each training size. A row a class: the
-boxes' side (square root of the area) in pixels of the network's input, the IoU with the best
-anchor, how many anchors are positive per box, and the share of boxes that have none (they get their
-best one all the same).
+Each box is compared with the anchors of the whole image at each training size. For each class, a
+row has the side of the boxes (square root of the area) in pixels of the network's input, the IoU
+with the best anchor, the number of positive anchors per box, and the share of boxes without any
+(which are assigned their best anchor).
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Draws AP of raw and averaged weights over training, and prints what came out in the end.
+"""Draws the AP of raw and averaged weights during training, and prints the final scores.
 
     python -m projects.retinanet_ema.figures output/retinanet_ema/bccd_seed* \\
         --name projects/retinanet_ema/bccd
 
-Writes NAME.csv (a row an evaluation of a run) and NAME.png: AP, AP50, and how far EMA leads, each
-run a thin line, their mean a thick one. Runs that NAME.csv has already and that are not given
-stay in it.
+Writes NAME.csv (one row per evaluation of a run) and NAME.png: AP, AP50, and the lead of EMA, with
+a thin line per run and a thick one for their mean. Runs that are in NAME.csv already are kept.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def evaluations(folders: Sequence[Path]) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Returns the rows of an earlier call; none where there is no file."""
+    """Returns the rows of an earlier call; none if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -54,7 +53,7 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
-    """Writes the rows, scores to hundredths."""
+    """Writes the rows, with scores rounded to hundredths."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -78,7 +77,7 @@ def common_mean(rows: list[Row], key: str) -> tuple[list[int], list[float]]:
 
 
 def draw(rows: list[Row], picture: Path) -> None:
-    """Draws the three panels."""
+    """Draws the three panels of a figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -122,16 +121,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the files and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="runs with metrics.json")
-    parser.add_argument("--name", required=True, type=Path, help="of .csv and .png, no ending")
+    parser.add_argument(
+        "--name", required=True, type=Path, help="path of .csv and .png, without suffix"
+    )
     args = parser.parse_args(argv)
-    found = evaluations(args.folders)
-    if not found:
+    new_rows = evaluations(args.folders)
+    if not new_rows:
         parser.error("the runs have no evaluation yet")
-    # a name may hold a dot, as bccd_lr0.12: with_suffix would cut it off
+    # a name may contain a dot, such as bccd_lr0.12, where with_suffix would cut it
     table = Path(f"{args.name}.csv")
-    given = {row["run"] for row in found}
+    given = {row["run"] for row in new_rows}
     kept = [row for row in read_csv(table) if row["run"] not in given]
-    rows = sorted([*kept, *found], key=lambda row: (row["run"], row["iteration"]))
+    rows = sorted([*kept, *new_rows], key=lambda row: (row["run"], row["iteration"]))
     write_csv(rows, table)
     draw(rows, Path(f"{args.name}.png"))
     print(last_table(rows))

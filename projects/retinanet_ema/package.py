@@ -1,9 +1,9 @@
-"""Takes a detector that came out well into the zoo: its weights in 16 bits, and their record.
+"""Adds a trained detector to the zoo: its weights in 16 bits, and their record.
 
     python -m projects.retinanet_ema.package RUN/model_ema.safetensors retinanet_fbnetv3_a0.bccd \\
         --dataset bccd_test --note "EMA weights, seed 0, reproduce.sh bccd"
 
-The record's AP is measured on the packaged file itself.
+The AP in the record is measured with the stored file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fbnetv3.zoo.verification import measure_ap
 
 
 def write_in_16_bits(source: Path, target: Path) -> None:
-    """Copies exported weights; matrices and kernels in 16 bits, all else as it is."""
+    """Copies exported weights, with matrices and kernels in 16 bits."""
     with safe_open(source, framework="pt") as file:
         metadata = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -39,7 +39,7 @@ def write_in_16_bits(source: Path, target: Path) -> None:
 def package(
     source: Path, name: str, dataset: str, note: str, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Writes the file into the packaged weights.
+    """Writes the file to the packaged weights.
 
     Returns:
         The entry for ``fbnetv3/weights/records/detectors.yaml``.
@@ -49,7 +49,7 @@ def package(
         write_in_16_bits(source, temporary)
     output = source.parent / "packaged"
     try:
-        found = measure_ap(target, dataset, output, overrides)
+        scores = measure_ap(target, dataset, output, overrides)
     finally:
         shutil.rmtree(output, ignore_errors=True)
     return {
@@ -57,7 +57,7 @@ def package(
         "path": target.name,
         "sha256": sha256_of(target),
         "dataset": dataset,
-        "metrics": {k: {"value": round(v, 2), "source": "measured"} for k, v in found.items()},
+        "metrics": {k: {"value": round(v, 2), "source": "measured"} for k, v in scores.items()},
         "note": note,
     }
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, help="model_ema.safetensors of a run")
     parser.add_argument("name", metavar="NAME.TAG")
-    parser.add_argument("--dataset", required=True, help="that the AP is measured on")
+    parser.add_argument("--dataset", required=True, help="data set on which the AP is measured")
     parser.add_argument("--note", required=True, help="how the weights were made")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args(argv)

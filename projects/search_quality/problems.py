@@ -1,11 +1,10 @@
-"""The problems that search methods are compared on. All are joint: architecture and recipe.
+"""The problems that search methods are compared on, each with an architecture and a recipe.
 
-``trainings`` is the joint table of real ones; an evaluation is the mean of its seeds, as with one
-the winner of a search is the luckiest of its good candidates. ``synthetic`` has the paper's space
-itself (Table 1, 36 + 6 variables, real MACs) with a made-up accuracy and noisy labels.
-``continuous`` is a low-dimensional one of smooth variables whose best recipe depends on the
-architecture. ``hartmann6`` and ``ackley5`` are textbook functions that nobody shaped for a search
-method.
+``trainings`` is the table of real trainings; an evaluation is the mean over its seeds, since with a
+single one the winner of a search would be the luckiest of its good candidates. ``synthetic`` has
+the paper's space itself (Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy
+scores. ``continuous`` has few, continuous variables and a best recipe that depends on the
+architecture. ``hartmann6`` and ``ackley5`` are textbook functions, which favour no search method.
 """
 
 from __future__ import annotations
