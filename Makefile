@@ -1,4 +1,5 @@
-# Everything runs in .venv, which is made on first use and kept; only a package index is needed.
+# Everything runs in .venv, which the first call makes and later ones reuse; a package index is all
+# that is needed.
 #   make demo               install, train a small network, look at the results
 #   make test               install, run the fast tests
 #   PYTHON=python3.11 make demo   choose the Python that makes .venv
@@ -7,16 +8,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2
-NEEDS := setup.py pyproject.toml fbnetv3/__init__.py
-DETECTRON2 := $(wildcard fbnetv3/cli/detectron2/*.py)
+NEEDS := pyproject.toml
+DETECTRON2 := $(wildcard fbnetv3/cli/detectron2/*.py fbnetv3/cli/detectron2/*.patch)
+OLDEST := .venv-oldest
+# what `make test-oldest` runs: the rooms that call torch, numpy, scipy and Optuna directly
+OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predictors \
+	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py \
+	--ignore tests/search/predictors/test_warp.py # it needs scipy.differentiate, of scipy 1.15
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo search-demo detect-demo test test-slow soak lint format wheel clean distclean
+.PHONY: help install dev demo search-demo detect-demo test test-oldest test-slow soak lint format wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-# An interrupted step leaves no stamp, and is done again.
+# An interrupted step leaves no stamp, and the next call repeats it.
 $(VENV)/.made:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; install Python 3.10 or newer, or name one: PYTHON=python3.11 make $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) tools/check_machine.py .
@@ -25,7 +31,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made $(NEEDS)
 	@echo "Installing into $(VENV): torch's CUDA build is some 3 GB to download, 5.5 GB on disk."
-	$(PIP) install --editable .
+	$(PIP) install --editable ".[all]"
 	@touch $@
 
 $(VENV)/.detectron2: $(VENV)/.installed $(DETECTRON2)
@@ -40,8 +46,8 @@ install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
 
 dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
 
-# Threads of several processes on few cores wait for each other: one per process.
-demo search-demo detect-demo test test-slow soak: export OMP_NUM_THREADS ?= 1
+# Several processes with several threads each would wait for each other on few cores.
+demo search-demo detect-demo test test-oldest test-slow soak: export OMP_NUM_THREADS ?= 1
 
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
@@ -57,11 +63,35 @@ detect-demo: install ## train a RetinaNet on scenes of digits
 test: dev ## fast tests, under 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
+# TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes); for releases,
+# TORCH=oldest installs the oldest torch, too (8 GB, three times as long).
+TORCH ?= shared
+OLDEST_PIP := $(OLDEST)/bin/python -m pip --disable-pip-version-check
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(OLDEST)/.shared: $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv $(OLDEST)
+	grep -v '^torch' constraints-oldest.txt > $(OLDEST)/requirements.txt
+	$(OLDEST_PIP) install --requirement $(OLDEST)/requirements.txt
+	$(BIN)/python -c '$(SITE)' > "$$($(OLDEST)/bin/python -c '$(SITE)')/shared.pth"
+	@touch $@
+
+$(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv $(OLDEST)
+	$(OLDEST_PIP) install --requirement constraints-oldest.txt setuptools wheel \
+		hypothesis pytest pytest-timeout pytest-xdist timm==1.0.9
+	$(OLDEST)/bin/python tools/install_detectron2.py
+	@touch $@
+
+test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some packages with the oldest dependencies
+	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" $(OLDEST_TESTS)
+
 test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
 	$(PYTEST) -m slow --timeout 1800
 
 KILLS ?= 500
-soak: dev ## faults for hours: searches killed so many times, KILLS=500
+soak: dev ## faults for hours: searches killed KILLS=500 times
 	$(BIN)/python -m pytest -s tests/faults --kills $(KILLS) --timeout 1800
 
 lint: dev ## ruff and mypy
@@ -74,7 +104,7 @@ format: dev ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 wheel: dev ## build dist/*.whl
-	rm -rf build # setuptools would pack files deleted since
+	rm -rf build # setuptools would pack files that were deleted since the last build
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built, keep .venv
@@ -82,4 +112,4 @@ clean: ## remove what was built, keep .venv
 	find fbnetv3 tests tools projects -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)

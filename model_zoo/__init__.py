@@ -1,1 +1,1 @@
-"""Recipes and configs, installed as the package ``fbnetv3.model_zoo``; see fbnetv3.resources."""
+"""Configs, recipes and weights, installed as the package ``fbnetv3.model_zoo``."""

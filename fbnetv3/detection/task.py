@@ -17,6 +17,7 @@ from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
 from fbnetv3.detection.pictures import contact_sheet
 from fbnetv3.detection.tables import write_class_table
 from fbnetv3.engine.ema import unwrap
+from fbnetv3.requires import require
 
 Batch = list[dict[str, Any]]
 # RetinaNet divides its losses by a running count of positive anchors. It is a plain attribute that
@@ -51,6 +52,8 @@ class DetectionTask:
         progress: bool = False,
         backend: str = "faster",
     ) -> None:
+        if backend == "faster":
+            require("faster_coco_eval", "detection")
         self._dataset, self._loader, self._device = dataset, eval_loader, device
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp = amp and device.type == "cuda"

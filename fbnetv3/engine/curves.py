@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
+from fbnetv3.requires import MissingPackageError, require
+
+_log = logging.getLogger("fbnetv3")
 
 # Score -> label of its axis; the first one in the metrics is drawn
 _SCORES = {"val/top1": "top-1 (%)", "bbox/AP": "box AP"}
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning(message)
 
 
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -36,14 +46,17 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         metrics: The ``metrics.json`` of a run.
         picture: The PNG file to write.
     """
-    # Matplotlib's object interface: pyplot has global state and may open a window.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    try:
+        # Matplotlib's object interface: pyplot has global state and may open a window.
+        backend = require("matplotlib.backends.backend_agg", "report")
+        figures = require("matplotlib.figure", "report")
+    except MissingPackageError as error:
+        _warn_once(f"no curves are drawn: {error}")
+        return
     rows = read_metrics(metrics)
     score = next((key for key in _SCORES if any(key in row for row in rows)), "val/top1")
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=(12, 3.6), layout="constrained")
+    backend.FigureCanvasAgg(figure)
     loss, lr, scores = figure.subplots(1, 3)
     _draw(loss, rows, {"total_loss": "total", "loss": "training"}, "training loss")
     _draw(lr, rows, {"lr": "lr"}, "learning rate")

@@ -177,11 +177,11 @@ def measure_ap(
         ``AP`` and ``AP50`` in percent.
     """
     from fbnetv3.config import get_cfg
-    from fbnetv3.detection.detector import told_config
+    from fbnetv3.detection.detector import config_from_metadata
     from fbnetv3.training import evaluate
 
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(told_config(read_tensors(path)[1], path))
+    cfg.merge_from_other_cfg(config_from_metadata(read_tensors(path)[1], path))
     cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(path), str(output)
     cfg.DATASETS.TEST, cfg.TEST.BATCH_SIZE = (dataset,), _DETECTOR_BATCH
     cfg.merge_from_list(list(overrides))

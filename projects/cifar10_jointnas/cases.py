@@ -1,13 +1,13 @@
-"""Writes the configs of what is trained to the end: winners of searches, and what they meet.
+"""Writes the configs of the final comparison: winners of the searches and their competitors.
 
     python -m projects.cifar10_jointnas.cases
 
-From ``joint/`` and ``random/``, the logs of the two searches, to ``configs/``. For each budget of
-multiply-adds the best of the trained candidates within it, by the search's own score: ``joint_3M``
-of the whole joint search, ``coarse_3M`` of its stage 1, ``random_3M`` of as many trainings of the
-random search. And the smallest and the largest winner with each other's recipe. ``cases.csv`` says
-where each is from, and which config is its: one candidate may be the best of two budgets, or the
-winner of stage 1 that of the whole search.
+Reads ``joint/`` and ``random/``, the logs of the two searches, and writes to ``configs/``. For each
+budget of multiply-adds, these are the trained candidates with the best score of the search:
+``joint_3M`` of the whole joint search, ``coarse_3M`` of its stage 1, ``random_3M`` of equally many
+trainings of the random search; and the smallest and the largest winner with each other's recipe.
+``cases.csv`` lists the origin and the config of each. One candidate may be the best for two
+budgets, and the winner of stage 1 may be that of the whole search.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ def write_case(
     """Writes ``NAME.yaml`` and ``NAME_arch.yaml``.
 
     Args:
-        run: of the search.
-        name: of the case.
-        architecture, recipe: candidates, of which one and the other are taken.
-        folder: for the files.
+        run: Search that the candidates belong to.
+        name: Name of the case.
+        architecture: Candidate whose architecture is used.
+        recipe: Candidate whose recipe is used.
+        folder: Folder of the files.
     """
     base = recipe_from_config(run.cfg)
     plain = recipe_to_config(base)
     keys = recipe_to_config(run.space.recipe(dict(recipe), base))
-    # the schedule is final.yaml's
+    # final.yaml has the schedule
     keys = {key: value for key, value in keys.items() if value != plain[key]}
     keys["MODEL.ARCH"] = f"{name}_arch.yaml"
     write_config(folder / f"{name}.yaml", "../final.yaml", keys)
@@ -60,14 +61,14 @@ def write_case(
 
 
 def write_config(path: Path, base: str, keys: Mapping[str, Any]) -> None:
-    """Writes a yaml that changes some keys, as ``SOLVER.BASE_LR``, of another."""
+    """Writes a yaml that overrides keys such as ``SOLVER.BASE_LR`` of a base file."""
     with atomic_write(path) as temporary:
         text = yaml.safe_dump(as_tree(base, keys), sort_keys=False)
         temporary.write_text(text, encoding="utf-8")
 
 
 def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a yaml says that changes so many keys, as ``SOLVER.BASE_LR``, of another."""
+    """Returns the text of a yaml that overrides keys such as ``SOLVER.BASE_LR`` of a base file."""
     tree: dict[str, Any] = {"_BASE_": base}
     for key, value in keys.items():
         node = tree
@@ -82,31 +83,33 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
     """Writes all cases; returns a row for each.
 
     Raises:
-        SearchError: the searches can't be compared: one is not done, or they stop at other epochs.
+        SearchError: A search is unfinished, or the two stop early after different epochs.
     """
-    found, drawn = joint.search.result(), random.search.result()
+    joint_result, random_result = joint.search.result(), random.search.result()
     check_comparable(joint, random)
     results = {
-        "joint": found,
-        "coarse": replace(found, trials=[t for t in found.trials if t.stage == "coarse"]),
-        "random": replace(drawn, trials=drawn.trials[: len(found.trials)]),
+        "joint": joint_result,
+        "coarse": replace(
+            joint_result, trials=[t for t in joint_result.trials if t.stage == "coarse"]
+        ),
+        "random": replace(random_result, trials=random_result.trials[: len(joint_result.trials)]),
     }
     rows, winners = [], []
-    written: dict[tuple[str, str], str] = {}  # config by candidate: one may be best of two budgets
+    written: dict[tuple[str, str], str] = {}  # (architecture, recipe) -> config; shared by budgets
 
     def add(name: str, one: Trial, other: Trial, predicted: float | None, score: Any) -> None:
         if (one.id, other.id) not in written:
             written[one.id, other.id] = name
             write_case(joint, name, one.config, other.config, folder)
-        told = ["" if value is None else f"{value:.2f}" for value in (predicted, score)]
+        scores = ["" if value is None else f"{value:.2f}" for value in (predicted, score)]
         costs = [round(one.statistics[key]) for key in ("macs", "params")]
-        row = (name, written[one.id, other.id], one.id, other.id, *costs, *told)
+        row = (name, written[one.id, other.id], one.id, other.id, *costs, *scores)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
 
     for budget in BUDGETS:
         for kind, result in results.items():
             best = result.best_within(Constraint("macs", upper=budget))
-            assert best is not None  # the first batch has candidates within each
+            assert best is not None  # the first batch has candidates within each budget
             add(name_of(kind, budget), best, best, best.predicted, best.score)
             if kind == "joint":
                 winners.append(best)
@@ -117,30 +120,32 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
 
 
 def check_comparable(joint: Run, random: Run) -> None:
-    """Raises a SearchError where the searches can't be compared."""
+    """Raises a SearchError if a search is unfinished or the early stops differ."""
     results = [run.search.result() for run in (joint, random)]
-    wanted = joint.cfg.SEARCH.BATCH_SIZE * joint.cfg.SEARCH.ITERATIONS + joint.cfg.SEARCH.FINALISTS
+    count = joint.cfg.SEARCH.BATCH_SIZE * joint.cfg.SEARCH.ITERATIONS + joint.cfg.SEARCH.FINALISTS
     for name, result in zip(("joint", "random"), results, strict=True):
-        if len(result.trials) < wanted:
-            raise SearchError(f"{name} has {len(result.trials)} trials of {wanted}: let it go on")
+        if len(result.trials) < count:
+            raise SearchError(
+                f"{name} has {len(result.trials)} of {count} trials: resume the search"
+            )
     stops = [None if r.early_stop is None else r.early_stop.epoch for r in results]
     if stops[0] != stops[1]:
         raise SearchError(f"the searches score after epochs {stops[0]} and {stops[1]}")
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--joint", type=Path, default=HERE / "joint", help="log of the search")
     parser.add_argument("--random", type=Path, default=HERE / "random", help="log of the baseline")
-    parser.add_argument("--configs", type=Path, default=HERE / "configs")
+    parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
+    parser.add_argument("--csv", type=Path, default=HERE / "cases.csv", help="table to write")
     args = parser.parse_args()
     args.configs.mkdir(exist_ok=True)
     for old in args.configs.glob("*.yaml"):
-        old.unlink()  # of searches that had got less far
+        old.unlink()  # configs of an earlier state of the searches
     rows = write_cases(open_log(args.joint), open_log(args.random), args.configs)
-    path = args.configs / "cases.csv"
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

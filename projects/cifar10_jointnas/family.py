@@ -1,12 +1,12 @@
-"""Writes the configs of accuracy against multiply-adds (Fig. 7): the family and its peers.
+"""Writes the configs of the family and its peers, for accuracy against multiply-adds (Fig. 7).
 
     python -m projects.cifar10_jointnas.family
 
-The family are the winners in ``configs/`` and the largest of them scaled up, with its recipe. Its
-peers are MobileNetV3 and EfficientNet in the form for small images (paper, 4.3), each with that
-recipe, with the plain one of ``transfer.py``, and with a quarter of its learning rate, which suits
-deep networks better in few steps. To ``configs/family/``, with ``cases.csv``: what
-each costs.
+The family consists of the winners in ``configs/`` and of scaled versions of the largest one, with
+its recipe. The peers are MobileNetV3 and EfficientNet in the form for small images (paper, section
+4.3), each with that recipe, with the plain one of ``transfer.py``, and with a quarter of the plain
+learning rate, which suits deep networks better in few steps. Configs are written to
+``configs/family/``, and the cost of each network to ``family_cases.csv``.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ Row = tuple[str, int, int]
 
 
 def recipe_of(config: Path) -> dict[str, Any]:
-    """Returns what a winner's config says of its recipe, by key."""
-    found: dict[str, Any] = {}
+    """Returns the recipe keys of a winner's config."""
+    keys: dict[str, Any] = {}
 
     def walk(prefix: str, tree: dict[str, Any]) -> None:
         for key, value in tree.items():
             if isinstance(value, dict):
                 walk(f"{prefix}{key}.", value)
             else:
-                found[prefix + key] = value
+                keys[prefix + key] = value
 
     walk("", yaml.safe_load(config.read_text(encoding="utf-8")))
-    del found["_BASE_"], found["MODEL.ARCH"]
-    return found
+    del keys["_BASE_"], keys["MODEL.ARCH"]
+    return keys
 
 
 def library_cost(name: str, side: int = 32) -> tuple[int, int]:
-    """Returns MACs and parameters of a library's network, counted by fvcore."""
+    """Returns MACs and parameters of a network of another library, counted by fvcore."""
     model = build_model(with_low_resolution(name), num_classes=10).eval()
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     counted = FlopCountAnalysis(model, torch.zeros(1, 3, side, side))
@@ -70,9 +70,11 @@ def library_cost(name: str, side: int = 32) -> tuple[int, int]:
 
 
 def write_scaled(winner: Arch, macs: float, recipe: dict[str, Any], folder: Path) -> Row:
-    """Writes a winner scaled to so many multiply-adds; returns its row."""
+    """Writes the config of a winner scaled to a number of multiply-adds; returns its row."""
     name = name_of("scaled", macs)
-    arch = scale_to_macs(winner, macs, tolerance=0.1)  # small networks move in large steps
+    arch = scale_to_macs(
+        winner, macs, tolerance=0.1
+    )  # the costs of small networks change in large steps
     with atomic_write(folder / f"{name}_arch.yaml") as temporary:
         temporary.write_text(arch.to_yaml(), encoding="utf-8")
     keys = {"MODEL.ARCH": f"{name}_arch.yaml"}
@@ -101,13 +103,15 @@ def write_family(configs: Path) -> list[Row]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--configs", type=Path, default=HERE / "configs")
+    parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
+    parser.add_argument(
+        "--csv", type=Path, default=HERE / "family_cases.csv", help="table to write"
+    )
     args = parser.parse_args()
     rows = write_family(args.configs)
-    path = args.configs / "family" / "cases.csv"
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)

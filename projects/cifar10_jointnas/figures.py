@@ -1,8 +1,8 @@
-"""Draws the figures and prints the tables of README.md, from the files beside it.
+"""Draws the figures and prints the tables of README.md, from the files in its folder.
 
     python -m projects.cifar10_jointnas.figures [search|early_stop|ema|...]...
 
-Without an argument: all whose files are there.
+Without an argument, all parts are made whose files exist.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Sequence[float], overlap: float = 0.0) -> Estimate:
-    """Returns the mean of values and its interval; nan bounds for a single one.
+    """Returns the mean of values and its 95 % interval, with NaN bounds for a single value.
 
     Args:
-        values: of independent trainings, networks or budgets; or of splits of the same data.
-        overlap: of splits: how many are left out for each that is learnt from. Splits share their
-            data, and their variance is enlarged by it (Nadeau & Bengio, 2003).
+        values: One value per independent training, network or budget, or per split of the same
+            data.
+        overlap: Held-out samples per training sample of a split, by which the variance of
+            overlapping splits is enlarged (Nadeau & Bengio, 2003). 0 for independent values.
     """
     count, mean = len(values), float(np.mean(values))
     if count < 2:
@@ -60,7 +61,7 @@ def estimate(values: Sequence[float], overlap: float = 0.0) -> Estimate:
 
 @contextmanager
 def picture(name: str, panels: int) -> Iterator[Any]:
-    """Gives so many axes; writes NAME.png afterwards."""
+    """Yields the axes of a row of panels, and writes NAME.png afterwards."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -75,13 +76,13 @@ def picture(name: str, panels: int) -> Iterator[Any]:
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
-    """Returns the rows of a csv beside this file."""
+    """Returns the rows of a csv in the folder of this file."""
     with (HERE / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def search() -> None:
-    """Best score so far against trainings, and the batches of both searches."""
+    """Draws the best score so far against trainings; prints the batches of both searches."""
     with picture("search", 2) as (left, right):
         for kind in ("joint", "random"):
             trials = open_log(HERE / kind).search.result().trials
@@ -102,25 +103,25 @@ def search() -> None:
 
 
 def early_stop() -> None:
-    """Rank correlation of the first batch's scores with the last ones (Fig. 3).
+    """Draws the rank correlation of early scores with final ones (Fig. 3).
 
-    Of this search, and of a pilot with twice the epochs.
+    One panel is of the first batch of the search, one of the pilot with twice the epochs.
     """
     runs = {"joint": "5 epochs", "pilot": "10 epochs (pilot)"}
     with picture("early_stop", len(runs)) as panels:
         for axes, (name, title) in zip(panels, runs.items(), strict=True):
             first = [t for t in BatchLog(HERE / name).read().trials if t.batch == 0]
             reports = [t.reports for t in first if t.state == "complete"]
-            found = find_early_stop(reports, 0.92)
-            assert found is not None
+            stop = find_early_stop(reports, 0.92)
+            assert stop is not None
             whole = [
                 float(stats.spearmanr([r[e] for r in reports], [max_of(r) for r in reports])[0])
-                for e in found.epochs
+                for e in stop.epochs
             ]
-            for label, line in ((f"all {len(reports)}", whole), ("better half", found.correlation)):
-                axes.plot(found.epochs, line, marker=".", label=label)
+            for label, line in ((f"all {len(reports)}", whole), ("better half", stop.correlation)):
+                axes.plot(stop.epochs, line, marker=".", label=label)
                 print(f"{title}, {label}: {', '.join(f'{v:.2f}' for v in line)}")
-            print(f"{title}: stop after epoch {found.epoch or found.epochs[-1]}")
+            print(f"{title}: stop after epoch {stop.epoch or stop.epochs[-1]}")
             axes.axhline(0.92, color="gray", linewidth=0.8)
             axes.set(xlabel="epoch", ylabel="rank correlation with the last epoch", title=title)
             axes.legend(frameon=False)
@@ -132,7 +133,7 @@ def max_of(reports: Mapping[int, float]) -> float:
 
 
 def ema() -> None:
-    """Averaged weights against raw ones through training (Fig. 6); a case is the mean of seeds."""
+    """Draws the scores of averaged and raw weights during training (Fig. 6), means over seeds."""
     rows = trainings.read(HERE / "finals.csv")
     epochs = sorted({r.epoch for r in rows})
     cases = sorted({r.case for r in rows})
@@ -152,38 +153,38 @@ def ema() -> None:
         right.plot(epochs, [one.mean for one in lead], marker=".", color="black")
         right.fill_between(epochs, [x.low for x in lead], [x.high for x in lead], alpha=0.2)
         right.axhline(0, color="gray", linewidth=0.8)
-        right.set(xlabel="epoch", ylabel="EMA above raw (points)")
-    print(f"{len(cases)} networks with their recipes, EMA above raw:")
+        right.set(xlabel="epoch", ylabel="EMA minus raw (points)")
+    print(f"{len(cases)} networks with their recipes, EMA minus raw:")
     print(tabulate([[e, str(x)] for e, x in zip(epochs, lead, strict=True)], tablefmt="github"))
 
 
 def last(name: str, key: str = "top1_ema") -> dict[tuple[str, int], float]:
-    """Returns the score at the end, by case and seed: of the averaged weights, or of the last."""
-    found: dict[tuple[str, int], trainings.Row] = {}
+    """Returns the score after the last epoch by case and seed; ``key`` selects the weights."""
+    rows: dict[tuple[str, int], trainings.Row] = {}
     for row in trainings.read(HERE / name):
         case = row.case, row.seed
-        if case not in found or row.epoch > found[case].epoch:
-            found[case] = row
-    return {case: getattr(row, key) for case, row in found.items()}
+        if case not in rows or row.epoch > rows[case].epoch:
+            rows[case] = row
+    return {case: getattr(row, key) for case, row in rows.items()}
 
 
 def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Returns the scores under the names of cases, some of which share a training."""
-    found = dict(scores)
-    for row in rows_of("configs/cases.csv"):
+    """Returns the scores by case and seed; cases with the same config share a training."""
+    by_name = dict(scores)
+    for row in rows_of("cases.csv"):
         for (config, seed), value in scores.items():
             if config == row["config"]:
-                found[row["case"], seed] = value
-    return found
+                by_name[row["case"], seed] = value
+    return by_name
 
 
 def differences(scores: dict[tuple[str, int], float], one: str, other: str) -> list[float]:
-    """Returns the differences of two cases, seed by seed."""
+    """Returns the differences of two cases, paired by seed."""
     seeds = sorted({s for case, s in scores if case == one and (other, s) in scores})
     return [scores[one, seed] - scores[other, seed] for seed in seeds]
 
 
-def _told(scores: dict[tuple[str, int], float], case: str) -> str:
+def _mean_and_deviation(scores: dict[tuple[str, int], float], case: str) -> str:
     values = [v for (name, _), v in scores.items() if name == case]
     if not values:
         return ""
@@ -191,23 +192,30 @@ def _told(scores: dict[tuple[str, int], float], case: str) -> str:
     return f"{np.mean(values):.2f}{spread}"
 
 
-def _tell_ranks(rows: Sequence[Mapping[str, str]], scores: dict[tuple[str, int], float]) -> None:
-    """Prints how far scores in the search and means of ``scores`` rank the candidates alike."""
+def _print_rank_correlation(
+    rows: Sequence[Mapping[str, str]], scores: dict[tuple[str, int], float]
+) -> None:
+    """Prints Kendall's tau between the scores of the search and the means of ``scores``."""
     ours = {row["case"]: [v for (c, _), v in scores.items() if c == row["case"]] for row in rows}
     own = [row for row in rows if row["score"] and row["case"] == row["config"]]
     pairs = [(float(r["score"]), np.mean(ours[r["case"]])) for r in own if ours[r["case"]]]
     if len(pairs) > 2:
         tau, chance = stats.kendalltau(*zip(*pairs, strict=True))
-        told = f"Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)} candidates)"
-        print(f"scores in the search and here: {told}")
+        summary = f"Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)} candidates)"
+        print(f"scores in the search and after full trainings: {summary}")
 
 
 def finals() -> None:
-    """The winners against the best of stage 1 and of random search (Tables 3 and 5)."""
+    """Compares the winners with the best of stage 1 and of random search (Tables 3 and 5)."""
     scores = by_case(last("finals.csv"))
     table = []
     for budget in BUDGETS:
-        table.append([f"{budget / 1e6:g}M", *(_told(scores, name_of(k, budget)) for k in KINDS)])
+        table.append(
+            [
+                f"{budget / 1e6:g}M",
+                *(_mean_and_deviation(scores, name_of(k, budget)) for k in KINDS),
+            ]
+        )
     print(tabulate(table, ["budget", *KINDS], "github"))
     for other in KINDS[1:]:
         by_budget = {
@@ -215,18 +223,18 @@ def finals() -> None:
         }
         for budget, values in by_budget.items():
             if any(values):
-                told = f"{estimate(values)}, {len(values)} seeds"
-                print(f"joint above {other}, {budget / 1e6:g}M: {told}")
+                difference = f"{estimate(values)}, {len(values)} seeds"
+                print(f"joint minus {other}, {budget / 1e6:g}M: {difference}")
             elif values:
-                print(f"joint above {other}, {budget / 1e6:g}M: the same candidate")
-        # a seed draws the images of all budgets' trainings, and a candidate may be that of two
+                print(f"joint minus {other}, {budget / 1e6:g}M: the same candidate")
+        # A seed selects the images of all budgets, so means over budgets are paired by seed.
         if len({len(values) for values in by_budget.values()}) == 1:
             means = np.mean(list(by_budget.values()), axis=0).tolist()
-            told = f"{estimate(means)}, {len(means)} seeds"
-            print(f"joint above {other}, mean of the budgets: {told}")
-    rows = rows_of("configs/cases.csv")
+            difference = f"{estimate(means)}, {len(means)} seeds"
+            print(f"joint minus {other}, mean of the budgets: {difference}")
+    rows = rows_of("cases.csv")
     macs = {row["case"]: float(row["macs"]) / 1e6 for row in rows}
-    _tell_ranks(rows, scores)
+    _print_rank_correlation(rows, scores)
     with picture("finals", 1) as (axes,):
         for kind in KINDS:
             for (case, _), value in scores.items():
@@ -240,7 +248,7 @@ def finals() -> None:
 
 
 def pairing() -> None:
-    """The smallest and largest winner with each other's recipe (Table 4)."""
+    """Prints the scores of the smallest and largest winner with swapped recipes (Table 4)."""
     scores = by_case(last("finals.csv") | last("pairing.csv"))
     small, large = name_of("joint", BUDGETS[0]), name_of("joint", BUDGETS[-1])
     table = []
@@ -249,12 +257,14 @@ def pairing() -> None:
         ("large", large, "large_net_small_recipe"),
     ):
         lost = estimate(differences(scores, own, swapped))
-        table.append([net, _told(scores, own), _told(scores, swapped), str(lost)])
-    print(tabulate(table, ["net", "own recipe", "the other's", "own above"], "github"))
+        table.append(
+            [net, _mean_and_deviation(scores, own), _mean_and_deviation(scores, swapped), str(lost)]
+        )
+    print(tabulate(table, ["net", "own recipe", "the other's", "own minus other"], "github"))
 
 
 def pretraining() -> None:
-    """Kendall's tau against labels (Fig. 5)."""
+    """Draws Kendall's tau against the number of labels (Fig. 5)."""
     rows = rows_of("pretraining.csv")
     counts = sorted({int(r["labels"]) for r in rows})
     kinds = list(dict.fromkeys(r["predictor"] for r in rows))
@@ -274,16 +284,16 @@ def pretraining() -> None:
                 gains = [float(r["pretrained"]) - float(r["plain"]) for r in of[n]]
                 gain = estimate(gains, overlap=float(of[n][0]["unseen"]) / n)
                 means = [np.mean([float(r[k]) for r in of[n]]) for k in ("pretrained", "plain")]
-                told = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-                table.append([kind, n, *(f"{m:.3f}" for m in means), told])
+                interval = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+                table.append([kind, n, *(f"{m:.3f}" for m in means), interval])
     head = ["predictor", "labels", "pre-trained", "not", "difference"]
     print(tabulate(table, head, "github", disable_numparse=True))
 
 
 def transfer() -> None:
-    """AutoTrain's recipe against the plain one, network by network (Table 2).
+    """Compares AutoTrain's recipe with the plain one, for each network (Table 2).
 
-    The plain recipe has no EMA; what it would gain by that alone is told beside it.
+    The plain recipe has no EMA; its score with EMA is printed next to it.
     """
     scores = last("transfer.csv")
     raw = {(f"{c}_raw", s): v for (c, s), v in last("transfer.csv", "top1").items()}
@@ -291,27 +301,30 @@ def transfer() -> None:
     table = []
     unseen: dict[str, list[float]] = {"plain_raw": [], "plain": []}
     for name in names:
-        row = [name, _told(scores, f"{name}_searched")]
+        row = [name, _mean_and_deviation(scores, f"{name}_searched")]
         for kind, means in unseen.items():
             gain = differences(scores | raw, f"{name}_searched", f"{name}_{kind}")
             if name != SEARCHED_ON and gain:
                 means.append(float(np.mean(gain)))
-            row += [_told(scores | raw, f"{name}_{kind}"), str(estimate(gain)) if gain else ""]
+            row += [
+                _mean_and_deviation(scores | raw, f"{name}_{kind}"),
+                str(estimate(gain)) if gain else "",
+            ]
         table.append(row)
     head = ["network", "searched", "plain", "searched above", "plain, EMA", "searched above"]
     print(tabulate(table, head, "github"))
     for kind, label in (("plain_raw", "plain"), ("plain", "plain with EMA")):
         gain = unseen[kind]
-        told = f"{estimate(gain)}, {len(gain)} networks" if gain else "none yet"
-        print(f"above {label}, on networks that the search did not see: {told}")
+        difference = f"{estimate(gain)}, {len(gain)} networks" if gain else "none yet"
+        print(f"searched minus {label}, on networks that the search did not use: {difference}")
 
 
 def family() -> None:
-    """Accuracy against multiply-adds: the family and its peers at equal epochs (Fig. 7)."""
+    """Draws accuracy against multiply-adds of the family and its peers (Fig. 7)."""
     scores = by_case(last("finals.csv")) | last("family.csv")
     macs = {
         row["case"]: float(row["macs"]) / 1e6
-        for name in ("configs/cases.csv", "configs/family/cases.csv")
+        for name in ("cases.csv", "family_cases.csv")
         for row in rows_of(name)
     }
     mean = {
@@ -319,7 +332,11 @@ def family() -> None:
         for case in macs
         if any(c == case for c, _ in scores)
     }
-    table = [[c, macs[c], _told(scores, c)] for c in mean if not c.startswith(("coarse", "random"))]
+    table = [
+        [c, macs[c], _mean_and_deviation(scores, c)]
+        for c in mean
+        if not c.startswith(("coarse", "random"))
+    ]
     table.sort(key=lambda row: row[1])
     print(tabulate(table, ["network", "M multiply-adds", "test top-1 (%)"], "github", ".1f"))
     ours = sorted((macs[c], mean[c]) for c in mean if c.startswith(("joint", "scaled")))
@@ -340,26 +357,26 @@ def family() -> None:
 
 PARTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "search": (search, ("joint", "random")),
-    "early_stop": (early_stop, ("joint",)),
-    "finals": (finals, ("finals.csv", "configs/cases.csv")),
+    "early_stop": (early_stop, ("joint", "pilot")),
+    "finals": (finals, ("finals.csv", "cases.csv")),
     "pairing": (pairing, ("finals.csv", "pairing.csv")),
     "transfer": (transfer, ("transfer.csv",)),
-    "family": (family, ("finals.csv", "family.csv", "configs/family/cases.csv")),
+    "family": (family, ("finals.csv", "family.csv", "family_cases.csv")),
     "pretraining": (pretraining, ("pretraining.csv",)),
     "ema": (ema, ("finals.csv",)),
 }
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)
     if unknown:
-        parser.error(f"no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}")
-    there = [n for n, (_, files) in PARTS.items() if all((HERE / f).exists() for f in files)]
-    for name in args.parts or there:
+        parser.error(f"unknown part {sorted(unknown)[0]}; allowed: {', '.join(PARTS)}")
+    drawable = [n for n, (_, files) in PARTS.items() if all((HERE / f).exists() for f in files)]
+    for name in args.parts or drawable:
         print(f"\n## {name}\n")
         PARTS[name][0]()
 

@@ -1,12 +1,13 @@
-"""Measures whether scores of a search tell its candidates apart: noise against spread.
+"""Measures whether the scores of a search distinguish its candidates: noise against spread.
 
     python -m projects.cifar10_jointnas.noise output/cifar10_jointnas/joint
 
-The first batch of a search is spread over its space. Of its top quartile two candidates, drawn at
-random, are trained again with five other seeds each, on the same data as in the search. Noise is
-the standard deviation of a candidate's scores over these seeds (the root of the mean of both
-variances); spread that of the quartile's scores in the search, of which noise is a part. Goes on
-where it was stopped; writes a row for each training and epoch to ``noise.csv``.
+The first batch of a search is spread over its space. Two candidates of its top quartile, drawn at
+random, are trained again with five other seeds each, on the same data as in the search. The noise
+is the standard deviation of the scores of a candidate over these seeds (the root of the mean of the
+two variances); the spread is that of the scores of the quartile in the search, which includes
+noise. Continues where it was interrupted; writes a row for each training and epoch to
+``noise.csv``.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ Scores = dict[int, float]
 
 
 def first_batch(run: Path) -> list[Trial]:
-    """Returns the trials of a search's first batch, best first; they trained in full."""
+    """Returns the fully trained trials of the first batch of a search, best first."""
     trials = BatchLog(run / "log").read().trials
     complete = [t for t in trials if t.batch == 0 and t.final_score is not None]
     return sorted(complete, key=lambda t: -(t.final_score or 0.0))
 
 
 def score(run: Path, trial: Trial, seed: int) -> Scores:
-    """Trains a candidate of a search anew, with another seed and on the same data."""
+    """Trains a candidate of a search again, with another seed and on the same data."""
     cfg = get_search_cfg()
     cfg.merge_from_file(str(run / "config.yaml"))
     folder = run.parent / "noise" / f"{trial.id}_{seed}"
@@ -67,7 +68,7 @@ def score(run: Path, trial: Trial, seed: int) -> Scores:
 
 
 def _images(cfg: Any) -> str:
-    """Returns the name of the data set of the images that the search's seed draws."""
+    """Registers the training images of the search as a data set; returns its name."""
     source, limit, seed = cfg.DATASETS.TRAIN[0], cfg.DATA.TRAIN_LIMIT, cfg.SEED
     if not limit:
         return str(source)
@@ -78,7 +79,7 @@ def _images(cfg: Any) -> str:
 
 
 def read(path: Path) -> dict[tuple[str, int], Scores]:
-    """Returns the scores of trainings so far, by candidate and seed."""
+    """Returns the scores of the finished trainings, by candidate and seed."""
     found: dict[tuple[str, int], Scores] = {}
     if path.is_file():
         with path.open(newline="") as file:
@@ -98,7 +99,7 @@ def write(path: Path, known: dict[tuple[str, int], Scores]) -> None:
 
 
 def drawn(quartile: Sequence[Trial], count: int = 2) -> list[Trial]:
-    """Returns candidates to train again: not chosen by their scores."""
+    """Returns the candidates to train again, drawn at random."""
     order = np.random.default_rng(0).permutation(len(quartile))
     return [quartile[i] for i in sorted(order[:count].tolist())]
 
@@ -129,7 +130,7 @@ def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> li
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the search")
     parser.add_argument("--csv", type=Path, default=HERE / "noise.csv")

@@ -2,10 +2,10 @@
 
     python -m projects.cifar10_jointnas.pretraining
 
-The labels are the scores of the random search in ``random/``, a sample of the space that no
-predictor chose. For 20 random splits and growing numbers of labels: Kendall's tau on the candidates
-left out, with the encoder pre-trained on the statistics of a pool and without. Writes a row for
-each predictor, number and split to ``pretraining.csv``.
+The labels are the scores of the random search in ``random/``, a sample of the space that does not
+depend on a predictor. For 20 random splits and several numbers of labels, this computes Kendall's
+tau on the remaining candidates, with the encoder pre-trained on the statistics of a pool and
+without. A row for each predictor, number and split is written to ``pretraining.csv``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Row = tuple[str, int, int, int, float, float]
 
 
 def compare(log: Path) -> Iterator[Row]:
-    """Yields tau with pre-training and without, split by split."""
+    """Yields Kendall's tau with pre-training and without, for each split."""
     run = open_log(log)
     trials = [t for t in run.search.result().trials if t.state == "complete"]
     space, encoding = run.space.space, Encoding(run.space.space)
@@ -61,9 +61,9 @@ def compare(log: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--log", type=Path, default=HERE / "random", help="of a random search")
+    parser.add_argument("--log", type=Path, default=HERE / "random", help="log of a random search")
     parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv")
     args = parser.parse_args()
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:

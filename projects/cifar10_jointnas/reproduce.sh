@@ -1,11 +1,13 @@
 #!/bin/sh
-# Runs what README.md reports; each part goes on where it was stopped, from the logs here where its
-# machine was lost.
-#   FBNETV3_DATA=... projects/cifar10_jointnas/reproduce.sh [joint|noise|random|cases|finals|...]...
-# Without an argument: all, in this order. PROCESSES=2 candidates or trainings at a time, of a thread.
+# Repeats the experiments of README.md. Each part continues where it was interrupted.
+#   FBNETV3_DATA=... projects/cifar10_jointnas/reproduce.sh [pilot|joint|noise|random|cases|finals|...]...
+# Without an argument, all parts run in this order: some 500 trainings, hours on two cores, and the
+# searches write what later parts read (their logs in joint/, random/, autotrain/ and pilot/, configs in
+# configs/; git ignores these folders). PROCESSES=2 candidates or trainings run at a time, with one
+# thread each.
 set -eu
 cd "$(dirname "$0")/../.."
-: "${FBNETV3_DATA:?names the folder that holds cifar10}"
+: "${FBNETV3_DATA:?set it to the folder that contains cifar10}"
 PYTHON=${PYTHON:-.venv/bin/python}
 OUT=${OUT:-output/cifar10_jointnas}
 PROCESSES=${PROCESSES:-2}
@@ -13,7 +15,8 @@ SEEDS=${SEEDS:-0 1 2}
 HERE=projects/cifar10_jointnas
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-# search NAME CONFIG [KEY VALUE]...: each finished batch of its log is kept in HERE/NAME
+# search NAME CONFIG [KEY VALUE]...: copies the log of each finished batch to HERE/NAME, from where a
+# search continues whose run folder is lost
 search() {
     name=$1 config=$2
     shift 2
@@ -24,7 +27,7 @@ search() {
     mkdir -p "$HERE/$name"
     "$PYTHON" tools/jointnas_search.py "$@" &
     pid=$!
-    trap 'kill -TERM $pid; wait $pid; exit 130' INT TERM # a shell's background jobs ignore Ctrl-C
+    trap 'kill -TERM $pid; wait $pid; exit 130' INT TERM # background jobs of a shell ignore Ctrl-C
     while kill -0 $pid 2>/dev/null; do
         sleep 20
         keep "$name"
@@ -48,6 +51,12 @@ trainings() {
         --processes "$PROCESSES" --seeds $SEEDS
 }
 
+# the first batch with twice the epochs, from which the settings of the others were derived
+pilot() {
+    search pilot model_zoo/search/fbnetv3_cifar10_nano.yaml SEARCH.BUDGETS "[]" SEARCH.ITERATIONS 1 \
+        SEARCH.FINALISTS 0 SEARCH.HOLD_OUT 4000 SOLVER.MAX_EPOCHS 10.0 SOLVER.WARMUP_EPOCHS 1.0
+}
+
 joint() {
     search joint model_zoo/search/fbnetv3_cifar10_nano.yaml
     "$PYTHON" -m projects.cifar10_jointnas.times "$OUT/joint"
@@ -57,7 +66,7 @@ noise() {
     "$PYTHON" -m projects.cifar10_jointnas.noise "$OUT/joint"
 }
 
-# the first batch does not depend on a predictor: its trainings are taken over from joint
+# The first batch does not depend on a predictor, so its trainings are copied from the joint search.
 random() {
     "$PYTHON" -m projects.cifar10_jointnas.runs "$HERE/joint" "$OUT/random/candidates"
     search random model_zoo/search/fbnetv3_cifar10_nano.yaml \
@@ -91,7 +100,7 @@ family() {
         "$HERE"/configs/family/*_plain.yaml "$HERE"/configs/family/*_quarter.yaml
 }
 
-# what the zoo packages: the winners with their own recipes, on all images
+# the weights of the zoo: the winners with their own recipes, trained on all images
 zoo() {
     for budget in 3M 4.5M 6M 8M; do
         "$PYTHON" tools/train_net.py --resume --config-file "$HERE/configs/joint_$budget.yaml" \
@@ -108,12 +117,12 @@ figures() {
     "$PYTHON" -m projects.cifar10_jointnas.figures
 }
 
-PARTS="joint noise random cases finals pairing autotrain transfer family zoo pretraining figures"
+PARTS="pilot joint noise random cases finals pairing autotrain transfer family zoo pretraining figures"
 # shellcheck disable=SC2086
 [ $# -gt 0 ] || set -- $PARTS
 for part; do
     case " $PARTS " in
         *" $part "*) "$part" ;;
-        *) echo "no part $part; there are: $PARTS" >&2; exit 2 ;;
+        *) echo "unknown part $part; allowed: $PARTS" >&2; exit 2 ;;
     esac
 done

@@ -1,9 +1,10 @@
-"""A search's log as a search again: nothing else of its run is needed.
+"""Opens the log of a search as a search; nothing else of its run folder is needed.
 
     python -m projects.cifar10_jointnas.runs LOG_DIR CANDIDATES_DIR
 
-writes the results of a log's first batch as those of candidates: another search of the same space,
-seed and data begins with the same batch, and takes them over instead of training it again.
+writes the results of the first batch of a log to the folders of its candidates. Another search with
+the same space, seed and data begins with the same batch, and uses these results instead of training
+it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Run(NamedTuple):
     """A finished or unfinished search.
 
     Attributes:
-        cfg: its config.
-        space: of its candidates.
-        search: holds its finished trials.
+        cfg: Config of the search.
+        space: Space of the candidates.
+        search: Search with its finished trials.
     """
 
     cfg: Any
@@ -39,10 +40,10 @@ class Run(NamedTuple):
 
 
 def open_log(folder: Path) -> Run:
-    """Returns the search of a folder ``log/``, or of a copy of one.
+    """Returns the search of a folder ``log/``, or of a copy of it.
 
     Raises:
-        SearchError: it holds no log, or one of other code's search.
+        SearchError: The folder has no log, or that of a search with another version.
     """
     logged = BatchLog(folder).read()
     cfg = get_search_cfg()
@@ -61,7 +62,7 @@ def open_log(folder: Path) -> Run:
 
 
 def share_first_batch(log: Path, candidates: Path) -> int:
-    """Writes what a search's first batch scored where another one looks; returns how many."""
+    """Writes the results of the first batch for another search; returns their number."""
     first = [t for t in BatchLog(log).read().trials if t.batch == 0 and t.state == "complete"]
     for trial in first:
         folder = candidates / trial.id
@@ -74,7 +75,7 @@ def share_first_batch(log: Path, candidates: Path) -> int:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("log", type=Path, metavar="LOG_DIR")
     parser.add_argument("candidates", type=Path, metavar="CANDIDATES_DIR")

@@ -1,9 +1,9 @@
-"""Writes how long a search's trainings took: a row of id, macs, epochs and seconds for each.
+"""Writes the durations of the trainings of a search: id, MACs, epochs and seconds.
 
     python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
 
-From the times of files in ``candidates/``: the first that a training writes, and its result. One
-that was killed and went on counts from then; one taken over from another search is left out.
+A duration is the time between the first file that a training writes in ``candidates/`` and its
+result. A training that was resumed counts from then on; one copied from another search is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def times(run: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the search")
     parser.add_argument("--csv", type=Path, default=HERE / "times.csv")

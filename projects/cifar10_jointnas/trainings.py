@@ -1,13 +1,13 @@
-"""Trains configs with several seeds, and keeps their scores.
+"""Trains configs with several seeds, and records their scores.
 
     python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
-A row of case (the config's name), config (a hash of what it says, networks included), seed, epoch,
-top1, top1_ema for each evaluation; without EMA in a recipe both scores are the raw one. A training
-that has rows is done; one that was stopped goes on; rows of a case that says something else now are
-dropped. All cases are trained with the first seed, then with the second, and so on: what is there
-can be compared at any time.
+Each evaluation is a row of case (name of the config), config (hash of its content, with the
+network), seed, epoch, top1 and top1_ema; without EMA, both scores are the raw one. A training with
+rows is finished, and an interrupted one is resumed; rows of a case whose config has changed are
+dropped. All cases are trained with the first seed, then with the second, and so on, so that
+intermediate results can be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = ("case", "config", "seed", "epoch", "top1", "top1_ema")
 
 
 class Row(NamedTuple):
-    """Scores in percent; ``epoch`` may be a part of one."""
+    """Scores in percent after ``epoch`` epochs, which may be fractional."""
 
     case: str
     config: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def read(path: Path) -> list[Row]:
-    """Returns the rows of a file; none where there is no file."""
+    """Returns the rows of a file; none if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -65,7 +65,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def digest(config: Path, opts: Sequence[str]) -> str:
-    """Returns eight hex digits of what is trained: all keys, and the network's table."""
+    """Returns eight hex digits that identify a training: its keys and its architecture."""
     cfg = get_cfg()
     cfg.merge_from_file(str(config))
     cfg.merge_from_list(list(opts))
@@ -76,10 +76,10 @@ def digest(config: Path, opts: Sequence[str]) -> str:
 
 
 def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Row]:
-    """Trains to the end, in a process of its own; returns the scores.
+    """Trains in a process of its own; returns the scores.
 
     Raises:
-        subprocess.CalledProcessError: it failed; the log is in the folder.
+        subprocess.CalledProcessError: The training failed; the log is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = ["--resume", "--config-file", str(config), *opts]
@@ -113,7 +113,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
 
 
 def main() -> int:
-    """The command line; returns 1 where a training failed."""
+    """Runs the command line; returns 1 if a training failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="yaml files of train_net.py")
     parser.add_argument("--csv", type=Path, required=True)
@@ -131,15 +131,15 @@ def main() -> int:
         name = f"{config.stem}_{digests[config.stem]}_seed{seed}"
         folder = args.out / args.csv.stem / name
         try:
-            found = train(config, seed, folder, args.opts)
+            scores = train(config, seed, folder, args.opts)
         except subprocess.CalledProcessError:
             print(f"{config.stem}, seed {seed} failed: see {folder / 'output.txt'}", flush=True)
             failed.append(job)
             return
         with lock:
-            rows.extend(found)
+            rows.extend(scores)
             write(args.csv, rows)
-        print(f"{config.stem}, seed {seed}: {found[-1].top1_ema:.2f} (EMA)", flush=True)
+        print(f"{config.stem}, seed {seed}: {scores[-1].top1_ema:.2f} (EMA)", flush=True)
 
     jobs = [(c, s) for s in args.seeds for c in args.configs if (c.stem, s) not in done]
     with ThreadPoolExecutor(args.processes) as pool:

@@ -2,9 +2,9 @@
 
     python -m projects.cifar10_jointnas.transfer
 
-From ``autotrain/``, the log of the recipe search, to ``configs/transfer/``: NETWORK_searched and
-NETWORK_plain for the network of the search and four that it did not see. Stochastic depth is left
-out where a network has none.
+Reads ``autotrain/``, the log of the recipe search, and writes NETWORK_searched and NETWORK_plain to
+``configs/transfer/``, for the network of the search and four others. Stochastic depth is left out
+for networks that do not support it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from projects.cifar10_jointnas.cases import write_config
 from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent
-# in the form for small images (paper, 4.3); thin, for a training takes minutes then
+# In the form for small images (paper, section 4.3), and thin, so that a training takes minutes.
 NETWORKS: dict[str, dict[str, Any]] = {
     "fbnetv3": {"MODEL.ARCH": "fbnetv3_a0", "MODEL.WIDTH": 0.5, "MODEL.DEPTH": 0.6},
     "fbnet": {"MODEL.ARCH": "fbnet_a", "MODEL.WIDTH": 0.5},
@@ -28,8 +28,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 SEARCHED_ON = "fbnetv3"
 NO_DROP_PATH = ("densenet",)
-# of the ResNets on CIFAR-10 (arXiv 1512.03385, 4.2): SGD, 0.1 for 128 images. EMA does not alter a
-# training: it is scored by its last weights and, beside them, by averaged ones
+# The recipe of the ResNets on CIFAR-10 (arXiv 1512.03385, section 4.2): SGD, 0.1 for 128 images.
+# EMA does not change a training, so both the raw and the averaged weights are scored.
 PLAIN: dict[str, Any] = {
     "SOLVER.OPTIMIZER": "sgd",
     "SOLVER.BASE_LR": 0.05,
@@ -50,7 +50,7 @@ def searched(log: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--log", type=Path, default=HERE / "autotrain", help="of the search")
     parser.add_argument("--configs", type=Path, default=HERE / "configs" / "transfer")

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Runs what README.md reports; each part goes on where it was stopped, and is passed over when done.
+# Repeats the experiments of README.md. Each part continues where it was interrupted, and is skipped once it
+# is finished.
 #   FBNETV3_DATA=... projects/retinanet_ema/reproduce.sh [digits|bccd|lr|coco_r50|coco_a0|step_time|figures]...
-# Without an argument: all, in this order, with one thread (OMP_NUM_THREADS for more). SEEDS="0"
-# is the first seed only.
+# Without an argument, all parts run in this order, with one thread (set OMP_NUM_THREADS for more). SEEDS="0"
+# runs the first seed only.
 set -eu
 cd "$(dirname "$0")/../.."
-: "${FBNETV3_DATA:?names the folder that holds bccd and coco_subset}"
+: "${FBNETV3_DATA:?set it to the folder that contains bccd and coco_subset}"
 PYTHON=${PYTHON:-.venv/bin/python}
 OUT=${OUT:-output/retinanet_ema}
 SEEDS=${SEEDS:-0 1 2}
@@ -22,7 +23,7 @@ train() {
     touch "$OUT/$folder/done"
 }
 
-# score FOLDER CONFIG DATASET: the EMA weights, once
+# score FOLDER CONFIG DATASET: scores the EMA weights, once
 score() {
     [ -f "$OUT/$1/$3.json" ] && return
     "$PYTHON" tools/train_net.py --eval-only --config-file "model_zoo/detection/$2.yaml" \
@@ -43,13 +44,13 @@ bccd() {
     done
 }
 
-# half as long, at three times the lr, where Fig. 8 lets one expect EMA to lead by more
+# half as long with three times the learning rate, where Fig. 8 suggests a larger lead of EMA
 lr() {
     train bccd_lr0.12_seed0 retinanet_fbnetv3_a0_bccd SOLVER.BASE_LR 0.12 SOLVER.MAX_EPOCHS 15.0 \
         TEST.EVAL_EPOCHS 1.5
 }
 
-# no image is left out: those without boxes are background
+# all images are used: those without boxes are background
 coco_r50() {
     train coco_r50 retinanet_R_50_FPN_3x MODEL.WEIGHTS "" MODEL.BACKBONE.FREEZE_AT 0 \
         MODEL.RESNETS.NORM BN DATASETS.TRAIN "('coco_subset_train',)" \
@@ -78,6 +79,6 @@ figures() {
 for part; do
     case $part in
         digits | bccd | lr | coco_r50 | coco_a0 | step_time | figures) "$part" ;;
-        *) echo "no part $part; there are: digits bccd lr coco_r50 coco_a0 step_time figures" >&2; exit 2 ;;
+        *) echo "unknown part $part; allowed: digits bccd lr coco_r50 coco_a0 step_time figures" >&2; exit 2 ;;
     esac
 done

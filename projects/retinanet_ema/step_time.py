@@ -1,15 +1,14 @@
-"""detectron2's DefaultTrainer against this loop: the same detector, the same batches, in turns.
+"""Compares the step time of this loop with that of detectron2's DefaultTrainer.
 
     OMP_NUM_THREADS=1 python -m projects.retinanet_ema.step_time \\
         --config-file detection/retinanet_fbnetv3_a0_bccd.yaml --steps 60
 
-Three trainings in one process take steps in turns, each on its own copy of the model:
-DefaultTrainer with its own optimizer, schedule and hooks; this loop without EMA; this loop with
-EMA. Step i of each has the same batch, so that step times are compared in pairs. They are CPU times
-of the process, which other work on the machine changes less than the wall clock; the first steps
-are left out.
-
-EMA's cost is told twice: as the ratio of the last two, and as the time of the hook alone.
+Three trainings of the same detector take steps in turn in one process, each on a copy of the model:
+DefaultTrainer with its own optimizer, schedule and hooks; this loop without EMA; and this loop with
+EMA. Step i of all three has the same batch, so that step times are compared in pairs. They are CPU
+times of the process, which depend less on other work on the machine than wall times; the first
+steps are left out. The cost of EMA is printed as the ratio of the last two and as the time of the
+hook alone.
 """
 
 from __future__ import annotations
@@ -45,21 +44,21 @@ from fbnetv3.resources import find_config
 
 DETECTRON2, OURS, WITH_EMA = "detectron2", "this loop", "this loop, EMA"
 _LOSSES = ("loss_cls", "loss_box_reg")
-_LOG_PERIOD = 20  # detectron2's
+_LOG_PERIOD = 20  # as in detectron2
 _LAST = 1 << 20  # an iteration that is never reached: no evaluation, no checkpoint
-_WARMUP = 32  # iterations, a power of 2 as _LAST: both schedules compute the same lr
+_WARMUP = 32  # iterations; a power of 2, like _LAST, so that both schedules compute the same lr
 
 
 @dataclass
 class Record:
-    """What the steps of one trainer took, in seconds, and gave."""
+    """Durations in seconds and losses of the steps of one trainer."""
 
     times: list[float] = field(default_factory=list)
     losses: list[tuple[float, ...]] = field(default_factory=list)
 
 
 class TimedEMAHook(EMAHook):
-    """Notes what each update takes."""
+    """Records the duration of each update."""
 
     def __init__(self, ema: ModelEMA, times: list[float]) -> None:
         super().__init__(ema)
@@ -67,21 +66,21 @@ class TimedEMAHook(EMAHook):
 
     def after_step(self) -> None:
         """Moves the average towards the weights."""
-        begun = time.process_time()
+        start = time.process_time()
         super().after_step()
-        self._times.append(time.process_time() - begun)
+        self._times.append(time.process_time() - start)
 
 
 def config_of_both(cfg: CfgNode) -> CfgNode:
-    """Returns the config with the schedule that both have: linear warm-up, then constant lr.
+    """Returns the config with a schedule that both loops have: linear warm-up, then constant lr.
 
-    (Cosine begins with the warm-up in detectron2, after it here.)
+    (The cosine schedule starts with the warm-up in detectron2, and after it in this loop.)
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.LR_SCHEDULER_NAME, cfg.SOLVER.STEPS = "steps", ()
     cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = 0.0, _LAST, _WARMUP
-    # MAX_ITER and WARMUP_ITERS are meant for the real batch
+    # MAX_ITER and WARMUP_ITERS hold for the batch size of the config
     cfg.SOLVER.BASE_LR *= cfg.SOLVER.IMS_PER_BATCH / cfg.SOLVER.REFERENCE_BATCH
     cfg.SOLVER.REFERENCE_BATCH = cfg.SOLVER.IMS_PER_BATCH
     cfg.freeze()
@@ -103,7 +102,7 @@ def detectron2_trainer(cfg: CfgNode, run: Experiment, folder: Path) -> TrainerBa
     full = cfg.clone()
     full.defrost()
     full.SOLVER.LR_SCHEDULER_NAME, full.OUTPUT_DIR = "WarmupMultiStepLR", str(folder)
-    full.MODEL.WEIGHTS = ""  # loaded already
+    full.MODEL.WEIGHTS = ""  # they are loaded already
     full.freeze()
     trainer = OfRun(full)
     trainer.start_iter = trainer.iter = 0
@@ -122,29 +121,29 @@ def our_trainer(run: Experiment, folder: Path, ema_times: list[float] | None = N
         seed=run.cfg.SEED,
         device=run.context.device,
     )
-    found: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+    run_hooks: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
     if ema_times is not None:
         ema = ModelEMA(run.model, run.recipe.ema_decay, run.recipe.ema_warmup)
-        found.append(TimedEMAHook(ema, ema_times))
+        run_hooks.append(TimedEMAHook(ema, ema_times))
     writers = [JSONWriter(str(folder / "metrics.json")), TensorboardXWriter(str(folder))]
-    trainer.register_hooks([*found, WriterHook(writers, [Every(_LOG_PERIOD)], folder)])
+    trainer.register_hooks([*run_hooks, WriterHook(writers, [Every(_LOG_PERIOD)], folder)])
     trainer.start_iter, trainer.max_iter = 0, _LAST
     return trainer
 
 
 def step_of(trainer: TrainerBase) -> Callable[[Record], None]:
-    """Returns what takes and notes one step."""
+    """Returns a function that takes one step and records it."""
     trainer.storage = EventStorage(0)
     with trainer.storage:
         trainer.before_train()
 
     def step(record: Record) -> None:
-        begun = time.process_time()
+        start = time.process_time()
         with trainer.storage:
             trainer.before_step()
             trainer.run_step()
             trainer.after_step()
-        record.times.append(time.process_time() - begun)
+        record.times.append(time.process_time() - start)
         latest = trainer.storage.latest()
         record.losses.append(tuple(latest[name][0] for name in _LOSSES))
         trainer.iter += 1
@@ -153,21 +152,21 @@ def step_of(trainer: TrainerBase) -> Callable[[Record], None]:
 
 
 def compare(cfg: CfgNode, steps: int, skip: int = 5) -> dict[str, Any]:
-    """Runs the three trainings in turns.
+    """Runs the three trainings in turn.
 
     Args:
-        cfg: a RetinaNet's config.
-        steps: of each.
-        skip: first steps that are not timed.
+        cfg: Config of a RetinaNet.
+        steps: Steps of each training.
+        skip: Number of first steps that are not timed.
 
     Returns:
-        Median seconds of a step per trainer, median ratios and their quartiles, EMA's share of a
-        step in percent, and how many of the first losses are equal bit for bit.
+        Median seconds per step of each trainer, median ratios and their quartiles, the percentage
+        of a step that EMA takes, and the number of first steps with bitwise equal losses.
     """
     cfg = config_of_both(cfg)
     ema_times: list[float] = []
     records = {name: Record() for name in (DETECTRON2, OURS, WITH_EMA)}
-    # TensorBoard's thread still writes when all is done
+    # the thread of TensorBoard may still write at the end
     with TemporaryDirectory(ignore_cleanup_errors=True) as root:
         folders = {name: Path(root, name.replace(" ", "_")) for name in records}
         for folder in folders.values():
@@ -216,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
     args = parser.parse_intermixed_args(argv)
-    # else DefaultTrainer prints the whole model
+    # otherwise DefaultTrainer prints the whole model
     for name in ("detectron2", "fvcore", "fbnetv3"):
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -224,11 +223,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(str(find_config(args.config_file)))
     cfg.merge_from_list(args.opts)
-    found = compare(cfg, args.steps)
-    rows = [[name, str(value)] for name, value in found.items()]
+    results = compare(cfg, args.steps)
+    rows = [[name, str(value)] for name, value in results.items()]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
     print(tabulate(rows, disable_numparse=True))
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

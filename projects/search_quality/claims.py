@@ -1,4 +1,4 @@
-"""The paper's claims on pre-training (Fig. 5) and stage 2 (Table 5), on one of the problems.
+"""Tests the paper's claims on pre-training (Fig. 5) and stage 2 (Table 5) on the problems.
 
 python -m projects.search_quality.claims synthetic
 """
@@ -34,7 +34,9 @@ def pretraining(name: str, splits: int) -> None:
     pool = feasible.sample(20_000, seed=0)
     columns = encoding.columns_of("architecture")
     trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, 0)
-    print("| predictor | labels | pre-trained | not | difference |\n|---|---|---|---|---|")
+    print(
+        "| predictor | labels | pre-trained | not pre-trained | difference |\n|---|---|---|---|---|"
+    )
     for kind in ("paper", "default"):
         for count in COUNTS:
             pairs = []
@@ -55,10 +57,10 @@ def pretraining(name: str, splits: int) -> None:
                         for start in (trained, Pretrained(columns))
                     ]
                 )
-            found = np.array(pairs)
-            gain = found[:, 0] - found[:, 1]
+            taus = np.array(pairs)
+            gain = taus[:, 0] - taus[:, 1]
             low, high = interval(gain)
-            with_, without = found.mean(0)
+            with_, without = taus.mean(0)
             print(
                 f"| {kind} | {count} | {with_:.3f} | {without:.3f} | {gain.mean():+.3f} "
                 f"({low:+.3f} to {high:+.3f}) |",
@@ -67,7 +69,7 @@ def pretraining(name: str, splits: int) -> None:
 
 
 def stage_two(name: str, seeds: int) -> None:
-    """Prints what stage 2's eight finalists add to stage 1, under the same constraints."""
+    """Prints how much the eight finalists of stage 2 improve on stage 1."""
     problem = problems.get(name)
     median, best = problems.reference(name)
     head = "| predictor | best of stage 1 | best of the finalists | better in | gain |\n"
@@ -87,18 +89,18 @@ def stage_two(name: str, seeds: int) -> None:
             while trials := search.ask():
                 search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
             row = []
-            # a stage 2 whose top candidates were all trained before has no finalists
+            # stage 2 has no finalists if all of its best candidates were trained before
             coarse = [t for t in search.trials if t.stage == "coarse"]
             fine = [t for t in search.trials if t.stage == "fine"]
             for of_stage in (coarse, fine or coarse):
                 chosen = max(of_stage, key=lambda t: t.score or -np.inf).config
                 row.append((best - problem.truth([chosen])[0]) / (best - median))
             rows.append(row)
-        found = np.array(rows)
-        gain = found[:, 0] - found[:, 1]
+        regrets = np.array(rows)
+        gain = regrets[:, 0] - regrets[:, 1]
         low, high = interval(gain)
         print(
-            f"| {kind} | {found[:, 0].mean():.3f} | {found[:, 1].mean():.3f} | "
+            f"| {kind} | {regrets[:, 0].mean():.3f} | {regrets[:, 1].mean():.3f} | "
             f"{(gain > 0).sum()} of {seeds} | {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}) |",
             flush=True,
         )

@@ -1,11 +1,11 @@
-"""Compares search methods at equal numbers of evaluations; resumes where it was stopped.
+"""Compares search methods with equally many evaluations; resumes where it was interrupted.
 
     python -m projects.search_quality.compare run --seeds 20
     python -m projects.search_quality.compare report
 
-Each (problem, method, seed) is one line of results.jsonl. All start from nothing, get the same
-batches and see the same noise level; what counts is the noise-free score of the config with the
-best observed score so far.
+Each (problem, method, seed) is one line of results.jsonl. All methods start without data and have
+the same batch sizes and noise level. The regret is that of the true score of the configuration with
+the best observed score so far.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH, TOTAL, STEP = 48, 192, 8
 
 
 def run_one(problem_name: str, method: str, seed: int) -> dict[str, Any]:
-    """Searches once; regrets are those after 8, 16, ... evaluations."""
+    """Runs one search; returns its regrets after 8, 16, ... evaluations."""
     problem = problems.get(problem_name)
     median, best = problems.reference(problem_name)
     noise = np.random.default_rng([seed, 1000])
@@ -66,7 +66,7 @@ def done(path: Path) -> list[dict[str, Any]]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs what is not finished yet, seed by seed, so that any moment is a fair one to stop."""
+    """Runs the unfinished searches seed by seed, so that all methods have equally many seeds."""
     path = Path(arguments.results)
     known = {(r["problem"], r["method"], r["seed"]) for r in done(path)}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
@@ -82,13 +82,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def versions() -> str:
     """Returns the versions of the peers."""
-    found = []
+    names = []
     for name in ("optuna", "cmaes", "scikit-learn", "smac", "torch", "numpy", "scipy"):
         try:
-            found.append(f"{name} {version(name)}")
+            names.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} absent")
-    return ", ".join(found)
+            names.append(f"{name} absent")
+    return ", ".join(names)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Seconds of one core that a round costs, by number of trials: fit, report card and next batch.
+"""CPU seconds that a batch costs, by number of trials: fit, cross-validation and next batch.
 
 python -m projects.search_quality.cost
 """
@@ -31,7 +31,7 @@ def seconds_of_round(name: str, count: int) -> float:
         warm_start=list(zip(configs, scores.tolist(), strict=True)),
         early_stop_threshold=None,
     )
-    _ = search.plan  # pool and pre-training: once a search, not once a round
+    _ = search.plan  # pool and pre-training are made once per search, not per batch
     started = time.process_time()
     search.ask()
     return time.process_time() - started

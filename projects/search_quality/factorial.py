@@ -1,10 +1,10 @@
-"""Scores of a full factorial design with the noise taken out, effect by effect.
+"""Estimates of the true scores of a full factorial design, effect by effect.
 
-A table over all combinations of some factors is the sum of a mean, main effects and interactions
-of every order, at right angles to each other. Noise has the same mean square in each; what an
-effect has beyond it is signal. So each effect is shrunk by the share of noise in it (empirical
-Bayes; James and Stein, 1961): nothing is assumed of a score's shape over a factor, and no
-predictor that a search might use is favoured.
+A table over all combinations of some factors is the sum of a mean, main effects and interactions of
+every order, which are orthogonal. Noise has the same mean square in each of them; the rest of an
+effect is signal. Each effect is therefore shrunk by the share of noise in it (empirical Bayes;
+James and Stein, 1961). This assumes nothing about the shape of the score over a factor, and favours
+no predictor that a search might use.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Effect = tuple[int, ...]
 
 
 def effects(table: Floats) -> Iterator[tuple[Effect, Floats, int]]:
-    """Yields (axes, effect, degrees of freedom) of every subset of axes; the effects add up.
+    """Yields (axes, effect, degrees of freedom) of every subset of axes.
 
     Args:
-        table: a score for each combination, an axis per factor.
+        table: Scores of all combinations, with one axis per factor.
     """
     axes = range(table.ndim)
     for order in range(table.ndim + 1):
@@ -35,9 +35,10 @@ def effects(table: Floats) -> Iterator[tuple[Effect, Floats, int]]:
 
 
 def noise_variance(table: Floats, order: int) -> float:
-    """Estimates the variance of noise from the interactions of at least ``order`` factors.
+    """Estimates the variance of the noise from the interactions of at least ``order`` factors.
 
-    It is too high rather than too low: what signal those have counts as noise.
+    The estimate is rather too high than too low, because signal in these interactions counts as
+    noise.
     """
     squares, freedom = 0.0, 0
     for axes, part, df in effects(table):
@@ -49,9 +50,9 @@ def noise_variance(table: Floats, order: int) -> float:
 
 def denoised(table: Floats, variance: float) -> Floats:
     """Returns the table with every effect times ``max(0, 1 - variance / its mean square)``."""
-    found = np.zeros_like(table)
+    estimate = np.zeros_like(table)
     for axes, part, df in effects(table):
         mean_square = float((part**2).sum()) * table.size / part.size / df
         keep = 1.0 if not axes else max(0.0, 1.0 - variance / max(mean_square, 1e-300))
-        found += keep * part
-    return found
+        estimate += keep * part
+    return estimate

@@ -1,10 +1,10 @@
-"""A full grid of (architecture, recipe) pairs of a micro FBNet space, each really trained.
+"""A full grid of (architecture, recipe) pairs of a very small FBNet space, with real trainings.
 
-A search of it takes seconds. The score is the log-likelihood of images held out: its noise is a
-smaller share than accuracy's of what good candidates differ by. What an evaluation returns is a
-real training, with its curve; what a search is judged by is the table with the noise taken out
-(see ``factorial``). Every point of the space is in the table. ``table/README.md`` says how it was
-made and how large its errors are.
+A search of the table takes seconds. The score is the log-likelihood of held-out images, because its
+noise is small relative to the differences between good candidates. An evaluation returns a real
+training with its curve; a search is judged by the estimated true scores, that is the table without
+noise (see ``factorial``). Every point of the space is in the table. ``table/README.md`` describes
+how it was made and how large its errors are.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ BASE = Recipe(
     label_smoothing=0.0,
     auto_augment="none",
 )
-"""What all candidates have in common: batches of 64, four epochs, cosine, EMA."""
+"""The part of the recipe that all candidates share: batches of 64, four epochs, cosine, EMA."""
 LOSS_UNIT = 1e-4
-"""Nats; losses are kept in these units, as 16 bits."""
+"""Unit of the stored 16-bit losses, in nats."""
 RMSPROP_FACTOR = 1 / 16
-"""RMSProp's lr as a share of SGD's; Table 1 ties them the same way."""
+"""Learning rate of RMSProp as a fraction of that of SGD, coupled as in Table 1 of the paper."""
 
 
 def architectures() -> FBNetSpace:
@@ -88,17 +88,18 @@ def grid(space: SearchSpace) -> Levels:
 
 @dataclass(frozen=True)
 class Table:
-    """The trainings.
+    """The trainings of the grid.
 
     Attributes:
-        space: of the candidates.
-        levels: (points, variables), every candidate once.
-        right: (seeds, points, epochs): right answers on images held out.
-        losses: (seeds, points, epochs): their mean cross-entropy, in ``LOSS_UNIT``.
-        asked: (epochs,): so many images.
-        noise_points: (k,): points that were trained again to measure the noise.
-        noise_right, noise_losses: (k, seeds, epochs): the same of those, with seeds of their own.
-        macs: (points,).
+        space: Space of the candidates.
+        levels: (points, variables) levels, with every candidate once.
+        right: (seeds, points, epochs) numbers of correctly classified held-out images.
+        losses: (seeds, points, epochs) mean cross-entropies, in units of ``LOSS_UNIT``.
+        asked: (epochs,) numbers of images that are scored after each epoch.
+        noise_points: (k,) points that were trained again to measure the noise.
+        noise_right: (k, seeds, epochs) ``right`` of these points, for seeds outside the table.
+        noise_losses: (k, seeds, epochs) ``losses`` of these points, for the same seeds.
+        macs: (points,) multiply-adds.
     """
 
     space: SearchSpace
@@ -113,43 +114,45 @@ class Table:
 
     @property
     def scores(self) -> Floats:
-        """Log-likelihood of the right answers, in nats an image, (seeds, points, epochs)."""
+        """(seeds, points, epochs) log-likelihoods of the correct class, in nats per image."""
         return -LOSS_UNIT * self.losses
 
     @property
     def top1(self) -> Floats:
-        """Right answers in percent, (seeds, points, epochs)."""
+        """(seeds, points, epochs) top-1 accuracies in percent."""
         return 100.0 * self.right / self.asked
 
     @property
     def noise_scores(self) -> Floats:
-        """Log-likelihood after the last epoch, (noise points, seeds)."""
+        """(noise points, seeds) log-likelihoods after the last epoch."""
         return -LOSS_UNIT * self.noise_losses[:, :, -1]
 
     @cached_property
     def noise(self) -> float:
-        """Standard deviation of a training's final score over seeds."""
+        """Standard deviation of the final score of a training over seeds."""
         return float(np.sqrt(self.noise_scores.var(axis=1, ddof=1).mean()))
 
     @cached_property
     def truth(self) -> Floats:
-        """The final scores with the noise taken out, (points,)."""
+        """(points,) estimated true final scores."""
         return self.truth_of(self.scores[:, :, -1].mean(axis=0), len(self.right))
 
     def truth_of(self, scores: Floats, seeds: int) -> Floats:
-        """Takes the noise out of scores, (points,), that are means of so many seeds."""
+        """Estimates (points,) true scores from means over ``seeds`` seeds."""
         return denoised(self.space, self.levels, scores, self.noise**2 / seeds)
 
 
 def denoised(
     space: SearchSpace, levels: Levels, scores: Floats, variance: float | None = None
 ) -> Floats:
-    """Takes the noise out of scores.
+    """Estimates true scores from noisy ones.
 
     Args:
-        space, levels: of the whole grid.
-        scores: (points,).
-        variance: of the noise; None: what interactions of five and more factors have.
+        space: Space of the grid.
+        levels: (points, variables) levels of the whole grid.
+        scores: (points,) noisy scores.
+        variance: Variance of the noise. None estimates it from the interactions of five and more
+            factors.
     """
     shape, cells = _factors(space, levels)
     full = np.empty(shape)
@@ -160,9 +163,9 @@ def denoised(
 
 
 def _factors(space: SearchSpace, levels: Levels) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """Returns the grid as a full factorial: (shape, index by axis of every point).
+    """Returns the grid as a full factorial design: its shape, and the index of every point.
 
-    Depth and the expansion that matters only from depth 2 on are one factor.
+    Depth and the expansion that has an effect only from depth 2 on form one factor.
     """
     tied = [space.names.index(name) for name in ("depth", "expansion_rest")]
     _, form = np.unique(levels[:, tied], axis=0, return_inverse=True)
@@ -175,35 +178,35 @@ def load_table(path: Path = SCORES) -> Table:
     """Reads the table.
 
     Raises:
-        SearchError: it was made for another space.
+        SearchError: The table was made for another space.
     """
     space, fbnet = joint_space(), architectures()
     levels = grid(space)
     with np.load(path) as file:
-        found = {name: file[name] for name in file.files if name != "fingerprint"}
-    if found["right"].shape[1] != len(levels):
+        arrays = {name: file[name] for name in file.files if name != "fingerprint"}
+    if arrays["right"].shape[1] != len(levels):
         raise SearchError(
-            f"{path} has {found['right'].shape[1]} candidates, the space {len(levels)}; make it "
-            "anew with make_table.py"
+            f"{path} has {arrays['right'].shape[1]} candidates, but the space has "
+            f"{len(levels)}; make the table again with make_table.py"
         )
     statistics = fbnet.statistics(NUM_CLASSES)
     assert statistics is not None
     macs = np.asarray(statistics.of_columns(space.columns(levels))["macs"], dtype=np.float64)
-    return Table(space, levels, macs=macs, **found)
+    return Table(space, levels, macs=macs, **arrays)
 
 
 class JointTable:
-    """The table as a problem of a search: what JointNAS takes, and the truth to judge it by.
+    """The table as a problem for a search, with true scores to judge it by.
 
     Args:
-        table: of :func:`load_table`.
-        seed: evaluations return this one of the table's trainings, so with its noise, as real
-            searches have it; None: the mean of all.
+        table: Table of :func:`load_table`, which is called for None.
+        seed: Seed of the trainings that evaluations return, with their noise. None returns the mean
+            of all seeds.
 
     Attributes:
-        space: of the search.
-        noise: standard deviation of one training's score.
-        best: highest true score.
+        space: Space of the search.
+        noise: Standard deviation of the score of one training.
+        best: Highest true score.
     """
 
     def __init__(self, table: Table | None = None, seed: int | None = 0) -> None:

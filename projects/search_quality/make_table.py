@@ -1,13 +1,13 @@
-"""Makes the joint table: trains every candidate of the grid, seed after seed, on one thread.
+"""Makes the table of trainings: trains every candidate of the grid, seed by seed, on one thread.
 
     OMP_NUM_THREADS=1 python -m projects.search_quality.make_table train --seeds 3
     OMP_NUM_THREADS=1 python -m projects.search_quality.make_table noise
     python -m projects.search_quality.make_table pack
 
-Run from the repository's root, with CIFAR-10 below ``FBNETV3_DATA``. ``train`` may be killed at any
-moment and called again: every training is a line of a log that is only appended to. Without a log
-it goes on from the table that the repository has. All candidates
-come once before any comes twice, so that a run cut short gives a whole table of fewer seeds.
+Run it in the root of the repository, with CIFAR-10 below ``FBNETV3_DATA``. ``train`` may be killed
+at any time and called again: every training is a line that is appended to a log. Without a log it
+continues from the table in the repository. All candidates are trained with one seed before any is
+trained with the next, so that an interrupted run yields a complete table with fewer seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from projects.search_quality.joint_table import LOSS_UNIT
 from projects.search_quality.micro_training import Score
 
 NOISE_SEEDS = range(100, 108)
-"""Seeds of the trainings that measure the noise: none of them is in the table."""
+"""Seeds of the trainings that measure the noise; the table does not use them."""
 NOISE_POINTS = 24
 
 
@@ -37,15 +37,15 @@ Counts = npt.NDArray[np.uint16]
 
 
 class Log:
-    """Finished trainings, a line each: ``seed point right_1 .. right_E loss_1 .. loss_E seconds``.
+    """Finished trainings, one per line: ``seed point right_1 .. right_E loss_1 .. loss_E seconds``.
 
     Losses are in units of ``joint_table.LOSS_UNIT``.
 
     Args:
-        path: of the log; made if it is missing. A last line that a kill cut short is dropped.
+        path: Path of the log, which is created if missing. An incomplete last line is dropped.
 
     Raises:
-        SystemExit: it belongs to another space, recipe or training.
+        SystemExit: The log belongs to another space, recipe or training.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class Log:
 
 
 def _in_units(loss: float) -> int:
-    """Returns a loss as 16 bits keep it; one that diverged is the largest."""
+    """Returns a loss in 16 bits; that of a diverged training is the largest value."""
     largest = int(np.iinfo(np.uint16).max)
     return largest if not loss < largest * LOSS_UNIT else round(loss / LOSS_UNIT)
 
@@ -89,7 +89,7 @@ def _fingerprint() -> str:
 
 
 def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
-    """Trains the (seed, point) pairs that the log lacks."""
+    """Trains the (seed, point) pairs that are not in the log."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     space, fbnet = joint_table.joint_space(), joint_table.architectures()
@@ -108,7 +108,7 @@ def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
 
 
 def table_plan(seeds: int) -> Iterator[tuple[int, int]]:
-    """Yields (seed, point): all points in random order, then all again with the next seed."""
+    """Yields (seed, point): all points in random order with one seed, then with the next seed."""
     points = len(joint_table.grid(joint_table.joint_space()))
     order = np.random.default_rng(0).permutation(points)
     for seed in range(seeds):

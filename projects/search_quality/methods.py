@@ -1,8 +1,8 @@
-"""Search methods behind one pair of calls: ask for a batch of configs, tell their scores.
+"""Search methods with a common interface: ask for a batch of configurations, tell their scores.
 
-Constraints are on costs that are known before anything trains. Every method gets the same help:
-what breaks a constraint is thrown away and drawn anew, and does not count as an evaluation.
-Optuna's samplers are told that such a trial was pruned; SMAC hears nothing of it.
+Constraints bound costs that are known before a training. Every method gets the same help: a
+candidate that violates a constraint is discarded and drawn again, and does not count as an
+evaluation. Optuna's samplers are informed that such a trial was pruned; SMAC is not informed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from projects.search_quality.problems import Configs, Problem, random_levels
 
 Floats = npt.NDArray[np.float64]
 _MAX_REFUSED = 20
-"""A sampler that breaks the constraints so often in a row, per wanted trial, gets random ones."""
+"""Consecutive infeasible proposals per requested trial, after which candidates are random."""
 
 
 class Method(Protocol):
-    """A search of maximal score."""
+    """A search that maximises the score."""
 
     def ask(self, count: int) -> Configs:
         """Returns new configs to evaluate."""
 
     def tell(self, configs: Configs, scores: Floats) -> None:
-        """Takes their scores."""
+        """Receives the scores of configurations."""
 
 
 class Ours:
     """JointNAS through its public calls.
 
     Args:
-        fixed: the part, ``architecture`` or ``recipe``, that stays as it is usual.
-        finalists: the last evaluations of the total, which stage 2 proposes.
-        options: of JointNAS.
+        fixed: Part that keeps its usual values, ``architecture`` or ``recipe``. None searches both.
+        finalists: Number of the last evaluations, which stage 2 proposes.
+        options: Further arguments of JointNAS.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Ours:
 
 
 class RandomSearch:
-    """Feasible candidates, evenly."""
+    """Random search: uniform samples of the feasible candidates."""
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         self._problem, self._random = problem, np.random.default_rng([seed, 1])
@@ -141,7 +141,7 @@ class Evolution:
         return space.configs(np.array(children))
 
     def _mutant(self, levels: Levels) -> Levels:
-        """Returns a copy in which one variable has another value, evenly drawn."""
+        """Returns a copy in which one variable has another value, drawn uniformly."""
         space, child = self._problem.space, levels.copy()
         column = self._random.choice(np.flatnonzero(space.sizes > 1))
         shift = 1 + self._random.integers(space.sizes[column] - 1)
@@ -197,7 +197,7 @@ class Forest:
 
 
 class Optuna:
-    """One of Optuna's samplers; infeasible trials are told as pruned."""
+    """One of Optuna's samplers, which sees infeasible trials as pruned."""
 
     def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
         import optuna
@@ -248,7 +248,7 @@ def _distribution(parameter: Any) -> Any:
 
 
 def _snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config of values in which a Choice is an index and a step is met roughly."""
+    """Returns the configuration of values with indices for choices and unrounded steps."""
     found = {}
     for p in space.parameters:
         value = params[p.name]
@@ -279,7 +279,7 @@ def _cmaes(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
 
 
 class Smac:
-    """SMAC3's facade for hyperparameters, asked for a batch, then told it; defaults otherwise."""
+    """SMAC3's facade for hyperparameters, in batches and otherwise with its defaults."""
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         import logging
@@ -349,7 +349,7 @@ def _hyperparameter(parameter: Any) -> Any:
 
 
 def _plain(space: SearchSpace, config: Any) -> dict[str, Any]:
-    """Returns values as Optuna has them: ranges with a step are numbers of levels in SMAC."""
+    """Converts values of SMAC, with level indices for ranges with a step, to those of Optuna."""
     found = {}
     for p in space.parameters:
         value = config[p.name]

@@ -1,11 +1,10 @@
-"""The problems that search methods are compared on. All are joint: architecture and recipe.
+"""The problems that search methods are compared on, each with an architecture and a recipe.
 
-``trainings`` is the joint table of real ones; an evaluation is the mean of its seeds, as with one
-the winner of a search is the luckiest of its good candidates. ``synthetic`` has the paper's space
-itself (Table 1, 36 + 6 variables, real MACs) with a made-up accuracy and noisy labels.
-``continuous`` is a low-dimensional one of smooth variables whose best recipe depends on the
-architecture. ``hartmann6`` and ``ackley5`` are textbook functions that nobody shaped for a search
-method.
+``trainings`` is the table of real trainings; an evaluation is the mean over its seeds, since with a
+single one the winner of a search would be the luckiest of its good candidates. ``synthetic`` has
+the paper's space itself (Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy
+scores. ``continuous`` has few, continuous variables and a best recipe that depends on the
+architecture. ``hartmann6`` and ``ackley5`` are textbook functions, which favour no search method.
 """
 
 from __future__ import annotations
@@ -32,17 +31,19 @@ Configs = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method sees of a problem, and the truth that it is judged by.
+    """A problem as a method sees it, and the true scores that the method is judged by.
 
     Attributes:
-        name: in tables.
-        space, statistics, constraints: as JointNAS takes them.
-        truth: configs -> noise-free scores, higher is better.
-        noise: deviation of what an evaluation adds to the truth, unless ``measured`` says it.
-        measured: configs, source of draws -> scores as trainings gave them.
-        usual: a config such as one would take without a search, feasible: ``recipe fixed`` and
+        name: Name in tables.
+        space: Space of the search.
+        statistics: Costs of configurations, as JointNAS takes them.
+        constraints: Bounds of the costs.
+        truth: Function from configurations to scores without noise; higher is better.
+        noise: Standard deviation of the noise of an evaluation, where ``measured`` is None.
+        measured: Function from configurations and a random generator to scores of real trainings.
+        usual: Feasible configuration that one would choose without a search; ``recipe fixed`` and
             ``architecture fixed`` keep a part of it.
-        best: the highest known truth under the constraints; None: found by ``reference``.
+        best: Highest known true score under the constraints. None lets ``reference`` estimate it.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Problem:
         return FeasibleSpace(costs, tuple(self.constraints)).meets(levels)
 
     def fixed(self, part: str) -> SearchSpace:
-        """Returns the space with the variables of a part held at their usual value."""
+        """Returns the space with the variables of one part fixed at their usual values."""
         from fbnetv3.search import Choice
 
         return SearchSpace(
@@ -81,7 +82,7 @@ class Problem:
 
 
 def random_levels(problem: Problem, count: int, random: np.random.Generator) -> Levels:
-    """Draws feasible candidates evenly, by rejection."""
+    """Draws feasible candidates uniformly, by rejection sampling."""
     space, kept = problem.space, np.zeros((0, len(problem.space)), dtype=np.int64)
     while len(kept) < count:
         drawn = space.canonical(random.integers(0, space.sizes, (2 * count, len(space))))
@@ -90,7 +91,7 @@ def random_levels(problem: Problem, count: int, random: np.random.Generator) -> 
 
 
 class _PaperLike:
-    """A made-up accuracy over units of the variables, in percent.
+    """A synthetic objective over the variables scaled to [0, 1], in percent.
 
     Every architecture variable adds with falling returns, some in pairs; each recipe variable has
     a best value that moves with the size of the network; kernels and depths of a stage interact.
@@ -261,9 +262,9 @@ REFERENCES = Path(__file__).with_name("references.json")
 
 
 def reference(name: str) -> tuple[float, float]:
-    """Returns (median of random candidates, best known truth): regret is 1 there and 0 here.
+    """Returns the median true score of random candidates (regret 1) and the best known (regret 0).
 
-    Found once, and kept in references.json.
+    They are computed once and stored in references.json.
     """
     known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
     if name not in known:
@@ -274,7 +275,7 @@ def reference(name: str) -> tuple[float, float]:
 
 
 def find_reference(problem: Problem) -> tuple[float, float]:
-    """Samples the median and, where the optimum is not known, evolves the noise-free truth."""
+    """Estimates the median by sampling and an unknown optimum by evolution on the true scores."""
     from fbnetv3.search.acquisition.fine import EvolutionSettings, evolve
 
     space = problem.space

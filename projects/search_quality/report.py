@@ -54,7 +54,7 @@ def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
 
 
 def difference(runs: Runs, method: str) -> str:
-    """Returns by how much more regret a form ends with than the default, seed by seed."""
+    """Returns the final regrets of a variant minus those of the default, paired by seed."""
     own, other = runs.get(DEFAULT, {}), runs[method]
     gaps = np.array([other[seed][-1] - own[seed][-1] for seed in sorted(set(own) & set(other))])
     if not len(gaps):
@@ -64,7 +64,7 @@ def difference(runs: Runs, method: str) -> str:
 
 
 def table(name: str, runs: Runs) -> str:
-    """Returns one problem's tables in Markdown: peers by mean rank, forms against the default."""
+    """Returns the Markdown tables of a problem: peers by mean rank, then variants."""
     placed, common = ranks(runs, MARKS[-1])
     rows, forms = [], []
     for method in (m for m in METHODS if m in runs):
@@ -96,14 +96,14 @@ def _head(first: str, last: str) -> str:
 
 
 def _cells(curves: Floats) -> list[str]:
-    """Returns the mean regret at each mark, the last with its interval."""
+    """Returns the mean regret after each number of evaluations, the last with its interval."""
     means = [curves[:, mark // STEP - 1].mean() for mark in MARKS]
     low, high = interval(curves[:, -1])
     return [*(f"{m:.3f}" for m in means[:-1]), f"{means[-1]:.3f} ({low:.3f} to {high:.3f})"]
 
 
 def verdict(runs: Runs, ranked: list[str]) -> str:
-    """Says whether the default has the best ranked peer's regret after half of the evaluations."""
+    """Returns a line that compares the default after half of the evaluations with the best peer."""
     last, half = MARKS[-1] // STEP - 1, MARKS[1] // STEP - 1
     peers = {m: np.mean([c[last] for c in runs[m].values()]) for m in PEERS if m in ranked}
     if not peers or DEFAULT not in runs:
@@ -119,7 +119,7 @@ def verdict(runs: Runs, ranked: list[str]) -> str:
 
 
 def plot(found: dict[str, Runs], path: Path) -> None:
-    """Draws mean regret against evaluations, a panel a problem."""
+    """Draws mean regret against evaluations, with one panel per problem."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -150,7 +150,7 @@ def plot(found: dict[str, Runs], path: Path) -> None:
 
 
 def report(rows: list[dict[str, Any]], versions: str) -> None:
-    """Writes results.md and regret.png beside the results, and prints the former."""
+    """Writes results.md and regret.png to the folder of the results, and prints results.md."""
     found = by_problem(rows)
     text = "# Results\n\nMade by `compare.py report`; versions: " + versions + ".\n\n"
     text += "Mean regret after so many evaluations; in brackets 95 % bootstrap intervals.\n\n"

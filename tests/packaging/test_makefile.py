@@ -1,4 +1,4 @@
-"""The commands that documents name exist, and a machine that lacks something is told what."""
+"""Documented commands exist, checks of the machine name what is missing, CI stops at a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from tools.check_machine import problem
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [name for name in ("README.md", "CONTRIBUTING.md") if (ROOT / name).is_file()]
+NAMES = ("README.md", "CONTRIBUTING.md", "docs/training.md", "docs/detection.md", "docs/search.md")
+DOCUMENTS = [name for name in NAMES if (ROOT / name).is_file()]
 
 
 def targets() -> set[str]:
@@ -23,8 +24,27 @@ def targets() -> set[str]:
     return {name for rule in rules for name in rule.split()}
 
 
-def test_readme_exists() -> None:
-    assert "README.md" in DOCUMENTS
+def test_documents_exist() -> None:
+    assert list(NAMES) == DOCUMENTS
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 700
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_the_readme_links_every_document(document: str) -> None:
+    assert f"docs/{document}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "projects").glob("**/*.md")],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_links_lead_to_files(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -33,7 +53,6 @@ def test_documented_make_commands_exist(document: str) -> None:
     named = set(
         re.findall(r"(?:^|`| )make ([a-z][a-z-]+)\b(?=[`\s]*(?:#|$|`))", text, re.MULTILINE)
     )
-    assert named, f"{document} names no make command"
     assert named - targets() == set()
 
 
@@ -103,7 +122,8 @@ def _fake_ci(folder: Path, makefile: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
-    run = _fake_ci(tmp_path, "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-slow:\n\techo never\n")
+    rules = "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-oldest test-slow:\n\techo never\n"
+    run = _fake_ci(tmp_path, rules)
     assert run.returncode == 1
     summary = run.stdout.split("== Summary")[1]
     assert re.search(r"lint +\d+ s +passed", summary)
@@ -113,6 +133,18 @@ def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_ci_passes_when_every_step_does(tmp_path: Path) -> None:
-    run = _fake_ci(tmp_path, "dev lint test test-slow:\n\ttrue\n")
+    run = _fake_ci(tmp_path, "dev lint test test-oldest test-slow:\n\ttrue\n")
     assert run.returncode == 0
-    assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 4
+    assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 5
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_ignores_environments_and_links_to_them(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".venv").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".venv-oldest").mkdir()
+    (tmp_path / ".venv-oldest" / "pyvenv.cfg").write_text("")
+    status = ["git", "-C", tmp_path, "status", "--porcelain"]
+    assert subprocess.check_output(status, text=True).split() == ["??", ".gitignore"]

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = (".py", ".yaml", ".json", ".safetensors", ".typed", ".html", ".css", ".js")
+SHIPPED = (".py", ".yaml", ".json", ".typed", ".html", ".css", ".js", ".patch")
+WEIGHTS = {"fbnetv3_nano_a.cifar10.safetensors", "retinanet_fbnetv3_a0.bccd.safetensors"}
+LARGEST = 7e6  # bytes
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "output", "*.egg-info", ".*_cache")
 
 pytestmark = pytest.mark.slow
@@ -50,7 +52,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` folder of an environment with the wheel in it."""
+    """The ``bin`` folder of an environment that the wheel is installed in."""
     root = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(root)
     python = root / "bin" / "python"
@@ -81,6 +83,24 @@ def test_every_file_is_inside(source: Path, wheel: Path) -> None:
     }
     assert expected - packed == set()
     assert {n for n in packed if n.startswith(("tests/", "tools/", "projects/"))} == set()
+
+
+def test_small_weights_are_inside(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".safetensors")}
+    assert names == {f"fbnetv3/model_zoo/weights/{name}" for name in WEIGHTS}
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_weights_outside_are_named(clean: Path, tmp_path: Path) -> None:
+    code = (
+        "from fbnetv3 import zoo\nfrom fbnetv3.errors import FBNetError\n"
+        "print(zoo.get('fbnetv3_nano_a.cifar10', pretrained=True).__class__.__name__)\n"
+        "try:\n    zoo.get('fbnetv3_a0.cifar10', pretrained=True)\n"
+        "except FBNetError as error:\n    print(error)"
+    )
+    name, message = _run([clean / "python", "-c", code], tmp_path).splitlines()
+    assert name == "FBNetClassifier"
+    assert "copy model_zoo/weights/fbnetv3_a0.cifar10.safetensors of the repository" in message
 
 
 def test_the_package_is_the_installed_one(clean: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_unfinished_searches_are_not_compared(logs: tuple[Path, Path], tmp_path:
     part.mkdir()
     for name in ("batch_000.jsonl.gz", "batch_001.jsonl.gz"):
         (part / name).write_bytes((logs[0] / name).read_bytes())
-    with pytest.raises(SearchError, match="joint has 16 trials of 20: let it go on"):
+    with pytest.raises(SearchError, match="joint has 16 of 20 trials: resume the search"):
         cases.write_cases(open_log(part), open_log(logs[1]), tmp_path)
 
 
@@ -223,10 +223,10 @@ def test_the_family_and_its_peers(logs: tuple[Path, Path], tmp_path: Path) -> No
 
 def test_estimates() -> None:
     values = np.random.default_rng(0).normal(1.0, 2.0, 12).tolist()
-    found = figures.estimate(values)
+    result = figures.estimate(values)
     half = stats.t.ppf(0.975, 11) * np.std(values, ddof=1) / math.sqrt(12)
-    assert found.mean == pytest.approx(np.mean(values))
-    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
+    assert result.mean == pytest.approx(np.mean(values))
+    assert (result.low, result.high) == pytest.approx((result.mean - half, result.mean + half))
     assert math.isnan(figures.estimate([1.0]).low)
     # splits of the same data tell less than as many samples would
     wide = figures.estimate(values, overlap=0.25)
@@ -242,28 +242,27 @@ def test_finals_count_a_budget_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
-    (tmp_path / "configs").mkdir()
     lines = ["case,config,architecture,recipe,macs,params,predicted,score"]
     rows = []
     for i, budget in enumerate(figures.BUDGETS):
         for kind in figures.KINDS:
             name = cases.name_of(kind, budget)
-            # at the last budget stage 2 found nothing better
+            # at the last budget, stage 2 improved nothing
             config = "joint_8M" if name == "coarse_8M" else name
             score = {"joint": 50 + i, "coarse": 40, "random": 30}[kind]
             lines.append(f"{name},{config},a,a,{budget:g},1,,{score}")
             for s in range(3) if config == name else ():
                 gain = {"joint": 2.0 + i + s / 2, "coarse": 1.0, "random": 0.0}[kind]
                 rows.append(trainings.Row(name, "x", s, 3.0, 50.0, 60 + gain))
-    (tmp_path / "configs" / "cases.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
     trainings.write(tmp_path / "finals.csv", rows)
     figures.finals()
-    told = capsys.readouterr().out
-    assert "joint above coarse, 8M: the same candidate" in told
+    output = capsys.readouterr().out
+    assert "joint minus coarse, 8M: the same candidate" in output
     for other, gains in (("random", [3.5, 4.0, 4.5]), ("coarse", [1.5, 1.875, 2.25])):
         mean = f"mean of the budgets: {figures.estimate(gains)}, 3 seeds"
-        assert f"joint above {other}, {mean}" in told
-    assert "Kendall's tau 1.00 (p 0.000, 11 candidates)" in told
+        assert f"joint minus {other}, {mean}" in output
+    assert "Kendall's tau 1.00 (p 0.000, 11 candidates)" in output
     assert (tmp_path / "finals.png").stat().st_size > 1000
 
 
@@ -288,7 +287,10 @@ def test_a_recipe_meets_the_plain_one_with_ema_and_without(
             rows.append(trainings.Row(f"{net}_plain", "x", seed, 9.0, 60.0 + seed, 63.0 + seed))
     trainings.write(tmp_path / "transfer.csv", rows)
     figures.transfer()
-    told = capsys.readouterr().out
-    unseen = "on networks that the search did not see"  # not fbnetv3
-    assert f"above plain, {unseen}: {figures.estimate([5.0, 6.0])}, 2 networks" in told
-    assert f"above plain with EMA, {unseen}: {figures.estimate([2.0, 3.0])}, 2 networks" in told
+    output = capsys.readouterr().out
+    unseen = "on networks that the search did not use"  # not fbnetv3
+    assert f"searched minus plain, {unseen}: {figures.estimate([5.0, 6.0])}, 2 networks" in output
+    assert (
+        f"searched minus plain with EMA, {unseen}: {figures.estimate([2.0, 3.0])}, 2 networks"
+        in output
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.io import atomic_write
+from fbnetv3.requires import require
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.report import figures
 from fbnetv3.search.report.figures import Figure
@@ -101,8 +102,7 @@ def render(space: SearchSpace, result: SearchResult, about: About) -> str:
         result: Result of the search, finished or not.
         about: Further content.
     """
-    import jinja2
-
+    jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,

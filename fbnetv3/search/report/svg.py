@@ -9,6 +9,8 @@ from html import escape
 
 from markupsafe import Markup
 
+from fbnetv3.requires import require
+
 Numbers = Sequence[float]
 _LEFT, _RIGHT, _TOP, _BOTTOM, _LABEL = 58, 14, 12, 24, 20
 _TICKS = 6
@@ -87,9 +89,9 @@ class Axis:
         return [(v, self.numbers(v)) for v in values if self.low <= v <= self.high]
 
     def _linear_values(self, count: int) -> list[float]:
-        from matplotlib.ticker import MaxNLocator
-
-        values = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        ticker = require("matplotlib.ticker", "report")
+        locator = ticker.MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
+        values = locator.tick_values(self.low, self.high)
         return [0.0 if abs(v) < 1e-9 * (self.high - self.low) else float(v) for v in values]
 
     def _log_values(self, count: int) -> list[float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from fbnetv3.requires import require
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.trial import STUDY, Trial, _plain
 
 
@@ -74,4 +74,11 @@ class MemoryStore:
 
 def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
     """Returns a store in an Optuna storage, or in memory if ``url`` is None."""
-    return MemoryStore() if url is None else OptunaStore(url, space, study)
+    if url is None:
+        return MemoryStore()
+    for package in ("optuna", "sqlalchemy"):
+        require(package, "search")
+    # Imported late: a search in memory needs neither package.
+    from fbnetv3.search.storage.optuna_store import OptunaStore
+
+    return OptunaStore(url, space, study)
