@@ -38,11 +38,11 @@ def start_run(folder: Path, *opts: str) -> Any:
     """Creates the folder and the storage of a search that has no trial yet; returns its config."""
     from fbnetv3.search.fbnet.config import SearchSetup
     from fbnetv3.search.fbnet.config_file import read_search_config
-    from fbnetv3.search.fbnet.run import _build
+    from fbnetv3.search.fbnet.run import build_search
     from fbnetv3.search.fbnet.run_folder import RunFolder
 
     folder.mkdir()
     cfg = read_search_config(SMALL[1], [*SMALL[2:], "OUTPUT_DIR", str(folder), *opts])
-    _build(SearchSetup(cfg))
+    build_search(SearchSetup(cfg))
     RunFolder(folder).write_config(cfg.dump(), {})
     return cfg

@@ -135,7 +135,7 @@ def evolve_budgets(
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
     with run_folder.locked():
-        search = _build_known(setup)
+        search = _open_search(setup)
         winners = evolve_winners(setup, run_folder, search, budgets)
         return EvolvedRun(tuple(winners), write_run_report(setup.cfg, run_folder, search))
 
@@ -153,7 +153,7 @@ def report_run(folder: str | os.PathLike[str], opts: Sequence[Any] = ()) -> Path
     """
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
-    return write_run_report(setup.cfg, run_folder, _build_known(setup))
+    return write_run_report(setup.cfg, run_folder, _open_search(setup))
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _run(
     executor = executor_from_config(cfg)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
-    search = _build(setup, executor)
+    search = build_search(setup, executor)
     for line in _plan_lines(setup, search):
         progress.say(line)
     if logged is not None:
@@ -206,8 +206,16 @@ def _run(
     return search, result
 
 
-def _build(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
-    """Returns the search that a config describes, on the storage of its folder."""
+def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
+    """Returns the search that a config describes, on the storage of its folder.
+
+    Args:
+        setup: Config and space of the search.
+        executor: Executor that runs the trainings; None trains in this process.
+
+    Raises:
+        FBNetError: A value of the config is invalid, or the storage holds another search.
+    """
     cfg, space = setup.cfg, setup.space
     statistics = None
     if space.has_architecture:
@@ -225,10 +233,10 @@ def _build(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
     )
 
 
-def _build_known(setup: SearchSetup) -> JointNAS:
+def _open_search(setup: SearchSetup) -> JointNAS:
     """Returns the search of a run; a storage that does not hold it is left as it is."""
     require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
-    return _build(setup)
+    return build_search(setup)
 
 
 def _storage(cfg: CfgNode) -> str:
