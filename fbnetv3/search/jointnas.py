@@ -19,6 +19,9 @@ from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
 from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
 
+Callback = Callable[["JointNAS", Event], None]
+"""Function that a search calls at each event; it may read the search, as progress displays do."""
+
 
 class JointNAS:
     """Searches a space for the best score under constraints.
@@ -46,8 +49,8 @@ class JointNAS:
         evolution: settings of stage 2.
         pretrain: whether the encoder learns the statistics first.
         warm_start: trials of an earlier search, (config, score) pairs or a csv.
-        executor: Executor of the evaluations; None to evaluate in this process.
-        storage: URL of an Optuna storage, with which a stopped search continues; None for memory.
+        executor: runs evaluations; None: in this process.
+        storage: an Optuna URL, from which an interrupted search goes on; None: in memory.
         study: name of the search in the storage.
         seed: of everything random.
 
@@ -137,39 +140,39 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """Trials that were running when a batch was proposed, with ``ahead``; see LoggedSearch."""
+        """What they follow from with ``ahead``: the trials that ran when a batch was proposed."""
         return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
     def restore(self, logged: LoggedSearch) -> None:
-        """Adds the finished trials of a log to the storage, before the first ask.
+        """Takes over finished trials of this search from a log, before the first ask.
 
         Args:
-            logged: Log of a search with the same settings. Of a search with trials ahead, only
-                the :func:`~.batch_log.repeatable` part is restored.
+            logged: of a search with the same settings; with ``ahead``, what of it is
+                :func:`~.batch_log.repeatable`. Trials that the storage has stay.
 
         Raises:
-            SearchError: The log belongs to another search, or contradicts the storage.
+            SearchError: the log is of another search, or contradicts the storage.
         """
         different = differences(logged.settings, self.settings)
         if different:
             raise SearchError(f"the log is of a search with other settings: {different}")
         for trial in logged.trials:
             if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(f"trial {trial.id} in the log has the config of another id")
+                raise SearchError(f"the log's trial {trial.id} has a config of another id")
         self._store.acquire()
-        stored = {t.number: trial_to_json(t) for t in self._store.load()}
+        known = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
-            row = trial_to_json(trial)
-            if stored.get(trial.number, row) != row:
+            told = trial_to_json(trial)
+            if known.get(trial.number, told) != told:
                 raise SearchError(
-                    f"the storage has another trial {trial.number} than the log; restore the log "
-                    "into an empty storage"
+                    f"the storage has another trial {trial.number} than the log; restore into an "
+                    "empty one"
                 )
-        part = repeatable(logged, self._batch_size) if self._ahead else logged
-        for name, value in part.order.items():
+        wanted = repeatable(logged, self._batch_size) if self._ahead else logged
+        for name, value in wanted.order.items():
             self._store.set_attr(name, value)
-        for trial in part.trials:
-            if trial.number not in stored:
+        for trial in wanted.trials:
+            if trial.number not in known:
                 self._store.add(trial)
         self._stored = None
 
@@ -190,7 +193,7 @@ class JointNAS:
         return list(self._running.values())
 
     def _is_due(self) -> bool:
-        """Returns whether so few trials are running that the next batch is proposed."""
+        """Tells whether few enough trials run to propose further ones."""
         is_coarse = len(self._batches) < self._iterations
         return len(self._running) <= (self._ahead if is_coarse else 0)
 
@@ -315,8 +318,8 @@ class JointNAS:
                 batch.append(Trial("", -1, number, {}))  # others of it have no result yet
         return found
 
-    def _save_conclusions(self) -> None:
-        """Stores early stopping and report cards so far, where other programs can read them."""
+    def _note(self) -> None:
+        """Keeps the conclusions so far where other programs see them."""
         stop = self._planner.known(self._batches).early_stop
         if stop is not None:
             self._store.set_attr("early_stop", vars(stop))
@@ -330,7 +333,7 @@ class JointNAS:
         """Adds the next batch; False where the search is done."""
         number = len(self._batches)
         if number and not self._running:
-            self._save_conclusions()
+            self._note()
         if number >= self._iterations + (self._finalists > 0):
             return False
         trials = self._replayed(number)
@@ -376,10 +379,6 @@ class JointNAS:
         return [
             [t.unfinished() if t.number in hidden else t for t in batch] for batch in self._batches
         ]
-
-
-Callback = Callable[[JointNAS, Event], None]
-"""Function that a search calls at each event; it may read the search, as progress displays do."""
 
 
 def _row(statistics: dict[str, Any], i: int) -> dict[str, float]:

@@ -344,7 +344,7 @@ RAY = ["SEARCH.EXECUTOR", "ray", "SEARCH.RAY.WORKERS", "2", "SEARCH.RAY.CPUS", "
 
 @pytest.mark.slow
 def test_ray_finds_the_same(run: Path, tmp_path: Path, start: Start) -> None:
-    ray_clusters.import_ray()
+    ray_clusters.imported()
     tool = str(ROOT / "tools" / "jointnas_search.py")
     # relative: workers are in the folder of the search
     finish(start([sys.executable, tool, *SMALL, *RAY, "OUTPUT_DIR", "run"]))
@@ -366,7 +366,7 @@ def test_a_stop_leaves_no_process_and_tells_how_to_go_on(
     folder, mark = tmp_path / "run", f"MARK={tmp_path}"
     opts = [*MORE, *(RAY if executor == "ray" else [])]
     if executor == "ray":
-        ray_clusters.import_ray()
+        ray_clusters.imported()
     process = subprocess.Popen(
         [sys.executable, "tools/jointnas_search.py", *SMALL, *opts, "OUTPUT_DIR", str(folder)],
         cwd=ROOT,

@@ -17,14 +17,16 @@ from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import optuna
 import pytest
 
 from fbnetv3.cli import run_main, search
+from fbnetv3.search.trial import STUDY, trial_from_json
 from tests.faults.searches import StartSearch, start_search
 from tests.processes import Start, finish
 from tests.search import problem
 
-START_S, LIMIT_S = 300.0, 480
+START_S, LIMIT_S = 300.0, 900
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -155,20 +157,17 @@ TRAINING = [
     "--config-file",
     str(ROOT / "model_zoo/search/digits.yaml"),
     *("SEARCH.BATCH_SIZE", "3", "SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "2"),
-    *("SEARCH.WORKERS", "1", "SEARCH.POOL_SIZE", "400", "SOLVER.MAX_EPOCHS", "2.0"),
+    *("SEARCH.WORKERS", "1", "SEARCH.POOL_SIZE", "200", "SOLVER.MAX_EPOCHS", "2.0"),
     *("DATA.TRAIN_LIMIT", "400"),
     *("SEARCH.FIX", "['resolution', 16, 'stage0_c', 8, 'stage2_n', 1, 'stage3_n', 1]"),
 ]
 
 
 def _stored_trials(folder: Path) -> list[tuple]:
-    from fbnetv3.search.fbnet.evaluator import get_search_cfg, space_from_config
-    from fbnetv3.search.storage.optuna_store import OptunaStore
-
-    cfg = get_search_cfg()
-    cfg.merge_from_file(str(folder / "config.yaml"))
-    store = OptunaStore(f"sqlite:///{folder / 'search.db'}", space_from_config(cfg).space)
-    return [(t.id, t.score, t.reports, t.predicted) for t in store.load()]
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / 'search.db'}")
+    trials = [trial_from_json(frozen.user_attrs["trial"]) for frozen in study.trials]
+    trials.sort(key=lambda trial: trial.number)
+    return [(t.id, t.score, t.reports, t.predicted) for t in trials]
 
 
 def _kill_when(process: subprocess.Popen[str], is_due: Callable[[], bool]) -> None:

@@ -36,7 +36,7 @@ class RunWatch:
             cards = search.result().cards
             if cards:
                 self._progress.say(f"round {len(cards)}: {cards[-1]}")
-        self._progress.show(event)
+        self._progress(event.kind, event.trial)
         self._running[batch] += {"start": 1, "finish": -1}.get(event.kind, 0)
         if event.kind == "finish" and not self._running[batch]:
             self.keep(search)

@@ -16,13 +16,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fbnetv3.search.trial import Event, Trial
+from fbnetv3.search.trial import Trial
 
 _NONE = float("-inf")
 
 
 class SearchProgress:
-    """Shows the events of a search; a context manager.
+    """Watches a search (see ``JointNAS(watch=...)``); a context manager.
 
     Args:
         total: trials of the whole search.
@@ -72,15 +72,14 @@ class SearchProgress:
         """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def show(self, event: Event) -> None:
-        """Shows an event of a trial."""
-        trial = event.trial
+    def __call__(self, event: str, trial: Trial) -> None:
+        """Takes an event of a trial."""
         if trial.batch not in self._batches:
             self._batches.add(trial.batch)
             self._is_stale = True  # scores change where a batch is proposed
-        if event.kind == "finish":
+        if event == "finish":
             self._finish(trial)
-        elif event.kind == "report":
+        elif event == "report":
             epoch = max(trial.reports)
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
         best = f"best {self._best():.2f}  " if self._finished else ""

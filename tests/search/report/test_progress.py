@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from fbnetv3.search.report.progress import SearchProgress
-from fbnetv3.search.trial import Event, Trial
+from fbnetv3.search.trial import Trial
 
 
 def _finished(number: int, score: float | None) -> Trial:
@@ -18,11 +18,11 @@ def test_the_best_is_told_by_the_scores_that_count() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream, batches=2)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
-    progress.show(Event("finish", first))
-    progress.show(Event("finish", second))
+    progress("finish", first)
+    progress("finish", second)
     assert "[2/4] batch 1/2  t1  40.00  best 48.00" in stream.getvalue()
     first.score, second.score = 20.0, 30.0  # early stopping: scores of an earlier epoch
-    progress.show(Event("finish", _finished(2, None)))
+    progress("finish", _finished(2, None))
     assert "t2  failed: it broke  best 30.00" in stream.getvalue()
 
 
@@ -30,7 +30,7 @@ def test_trials_of_an_earlier_process_count() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     progress.replayed([_finished(0, 3.0), _finished(1, None)])
-    progress.show(Event("finish", _finished(2, 1.0)))
+    progress("finish", _finished(2, 1.0))
     assert "[3/4]" in stream.getvalue()
     assert "best 3.00" in stream.getvalue()
 
@@ -39,12 +39,12 @@ def test_scores_that_change_between_batches_are_looked_at_again() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
     first, second = _finished(0, 48.0), _finished(1, 40.0)
-    progress.show(Event("finish", first))
-    progress.show(Event("finish", second))
+    progress("finish", first)
+    progress("finish", second)
     second.score = 50.0  # the best one's stays as it was
     third = _finished(2, 1.0)
     third.batch = 1
-    progress.show(Event("finish", third))
+    progress("finish", third)
     assert "best 50.00" in stream.getvalue()
 
 
@@ -64,11 +64,11 @@ def test_an_event_costs_the_same_however_many_trials_there_are() -> None:
     for number in range(300):
         before = _Counted.reads
         trial = _Counted(f"t{number}", number, 0, {})
-        progress.show(Event("start", trial))
+        progress("start", trial)
         for epoch in range(1, 4):
             trial.report(epoch, 0.5)
-            progress.show(Event("report", trial))
+            progress("report", trial)
         trial.finish(float(number % 97))
-        progress.show(Event("finish", trial))
+        progress("finish", trial)
         reads.append(_Counted.reads - before)
     assert max(reads[200:]) <= max(reads[10:100])
