@@ -50,7 +50,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["DetectionCheckpointer", "build_detection_train_loader"], ()),
     **dict.fromkeys(["shutil.unpack_archive", "archive.extractall", "archive.extract"], ()),
     "yaml.load": ("plain_yaml.py",),
-    "cloudpickle.loads": ("search/executors/worker.py",),  # of our own workers
+    "cloudpickle.loads": ("search/executor.py",),  # of our own workers
     "Image.open": ("data/decode.py",),
     "tar.extractall": ("cli/install_detectron2.py",),  # checked by sha256
 }

@@ -44,7 +44,7 @@ class Mirror:
         except Exception as error:  # drivers may raise anything
             raise PlaceError(
                 f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI for which fsspec has "
-                "a driver (s3://: pip install s3fs)"
+                "a driver (s3://: pip install 'fbnetv3[s3]')"
             ) from error
 
     def check(self) -> None:
