@@ -141,7 +141,11 @@ _EXECUTORS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "fault"), [*((kind, "full") for kind in _EXECUTORS), ("local", "read-only")]
+    ("kind", "fault"),
+    [
+        *((kind, "full") for kind in _EXECUTORS),
+        pytest.param("local", "read-only", marks=pytest.mark.slow),
+    ],
 )
 def test_evaluations_that_cannot_write_fail_no_trial(
     tmp_path: Path, small_disk: Path, expected: list[Any], kind: str, fault: str

@@ -12,7 +12,7 @@ import pytest
 _CPUS_PER_WORKER = 0.25
 
 
-def import_ray() -> Any:
+def imported() -> Any:
     """Returns the module ray without usage statistics; skips the test if it is not installed."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     return pytest.importorskip("ray", reason="ray is not installed: pip install 'fbnetv3[ray]'")
@@ -22,7 +22,7 @@ def ray_workers(count: int | None = None, **changes: Any) -> Any:
     """Makes a RayWorkers on the shared cluster, which ends with this process."""
     from fbnetv3.search import RayWorkers
 
-    ray = import_ray()
+    ray = imported()
     if not ray.is_initialized():
         ray.init(
             address="local",

@@ -17,7 +17,7 @@ from fbnetv3.search.executors.ray_cluster import Cluster
 from fbnetv3.search.executors.ray_node import NodeContext
 from tests.processes import Start, finish
 from tests.search import problem
-from tests.search.executors.ray_clusters import import_ray, ray_workers
+from tests.search.executors.ray_clusters import imported, ray_workers
 from tests.search.executors.running import evaluate_all, make_trials
 
 # Two nodes with room for one candidate each; the second is killed while both are evaluating.
@@ -66,7 +66,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.timeout(480)
 def test_the_death_of_a_node_loses_no_trial_and_repeats_one(tmp_path: Path, start: Start) -> None:
-    import_ray()
+    imported()
     script = tmp_path / "search.py"
     script.write_text(SCRIPT)
     finish(start([sys.executable, str(script), str(tmp_path)]))
@@ -223,7 +223,7 @@ def test_workers_share_a_gpu(
     tmp_path: Path, start: Start, gpus: str, together: int, sees: str
 ) -> None:
     """Four workers share a GPU if each takes a quarter; a worker that takes none sees none."""
-    import_ray()
+    imported()
     (tmp_path / "run").mkdir()
     out, _ = finish(start([sys.executable, "-c", GPUS, str(tmp_path / "run"), gpus, str(together)]))
     outcome = json.loads(out.splitlines()[-1])
@@ -247,7 +247,7 @@ def test_fractions_of_several_cpus_or_gpus_are_refused(cpus: float, gpus: float 
 
 
 def test_addresses_where_nothing_listens_are_refused(start: Start) -> None:
-    import_ray()
+    imported()
     code = (
         "from fbnetv3.search import RayWorkers, SearchError\n"
         "for address in ('nonsense', '127.0.0.1:9'):\n"
