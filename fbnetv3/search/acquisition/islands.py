@@ -35,7 +35,15 @@ class Population(NamedTuple):
 
     def take(self, index: Index) -> Population:
         """Returns the candidates of the given indices."""
-        return Population(*(column[index] for column in self))
+        return Population(self.levels[index], self.scores[index], self.islands[index])
+
+    def joined(self, other: Population) -> Population:
+        """Returns the candidates of this population, followed by those of another."""
+        return Population(
+            np.concatenate([self.levels, other.levels]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.islands, other.islands]),
+        )
 
 
 def evolve_islands(
@@ -67,8 +75,8 @@ def evolve_islands(
         children, mothers = candidates.children(population.levels, mothers, random)
         islands = population.islands[mothers]
         born = Population(children, score(children, islands), islands)
-        everyone = Population(*map(np.concatenate, zip(population, born, strict=True)))
-        population = everyone.take(_survivors(everyone, survivors))
+        population = population.joined(born)
+        population = population.take(_survivors(population, survivors))
     return population
 
 
