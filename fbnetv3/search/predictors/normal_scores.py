@@ -31,7 +31,8 @@ class NormalScores:
         """Returns the labels, (m,), of scores (m,).
 
         Between the labels' own scores the map is linear. Above the highest score it continues with
-        the mean slope of the upper half of the scores, below the lowest with that of the lower half.
+        the mean slope of the upper half of the scores, and below the lowest score with that of the
+        lower half.
         """
         x, y = self._knots, self._labels
         quantiles = scores * self._unit
