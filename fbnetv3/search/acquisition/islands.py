@@ -38,7 +38,7 @@ class Population(NamedTuple):
         return Population(self.levels[index], self.scores[index], self.islands[index])
 
     def joined(self, other: Population) -> Population:
-        """Returns the candidates of both populations."""
+        """Returns the candidates of this population, followed by those of another."""
         return Population(
             np.concatenate([self.levels, other.levels]),
             np.concatenate([self.scores, other.scores]),
@@ -75,8 +75,8 @@ def evolve_islands(
         children, mothers = candidates.children(population.levels, mothers, random)
         islands = population.islands[mothers]
         born = Population(children, score(children, islands), islands)
-        everyone = population.joined(born)
-        population = everyone.take(_survivors(everyone, survivors))
+        population = population.joined(born)
+        population = population.take(_survivors(population, survivors))
     return population
 
 

@@ -27,7 +27,7 @@ from fbnetv3.search.space.encoding import Features
 
 
 class FantasyModel:
-    """A Gaussian process with fantasies, which can be added one after the other.
+    """A Gaussian process with fantasies, added one at a time or several at once.
 
     Args:
         process: Process of the observations.
@@ -59,7 +59,7 @@ class FantasyModel:
         return mean.numpy(), standard_deviation(self.process.signal - (V**2).sum(0))
 
     def cache(self, x: Features | Floats) -> CachedPosterior:
-        """Returns the posterior at points (m, d), which follows further fantasies cheaply."""
+        """Returns the posterior at points (m, d), whose updates for further fantasies are cheap."""
         return CachedPosterior(self, as_tensor(x))
 
     def add(self, x: Features | Floats) -> Floats:
@@ -103,7 +103,7 @@ class FantasyModel:
 class CachedPosterior:
     """Posterior of a fantasy model at fixed points.
 
-    The cost of an update is that of the fantasies added since the last one, not of all labels.
+    An update computes only the rows of V that belong to fantasies added since the last one.
 
     Args:
         model: Fantasy model.
@@ -133,7 +133,7 @@ class CachedPosterior:
         return self.mean.numpy(), standard_deviation(self._variance)
 
     def update(self) -> None:
-        """Takes in the fantasies that were added to the model since the last update."""
+        """Appends to V the rows of the fantasies added to the model since the last update."""
         old, new = self._size, len(self._model.X)
         if old == new:
             return

@@ -59,8 +59,7 @@ class MapEstimate(NamedTuple):
 
     Attributes:
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
-        log_posterior: Log posterior at theta, up to a constant that depends on d alone. On more
-            than FIT_POINTS observations it is that of the last stage of the fit.
+        log_posterior: Log posterior at theta, up to a constant that depends on d alone.
     """
 
     theta: Floats
@@ -92,19 +91,14 @@ def find_map_estimate(X: Floats, y: Floats, init_from: Floats | None = None) -> 
             process of the same features; None: a point near the centre of the prior.
     """
     n, d = X.shape
-    points, labels = as_tensor(X), as_tensor(y)
-    part = torch.from_numpy(evenly_spaced(n))
-    on_part = (points[part], labels[part], _FIRST_STEPS)
-    on_all = (points, labels, _LAST_STEPS)
-    if len(part) == n:
-        stages = [on_part]
-    else:
-        stages = [on_all] if init_from is not None else [on_part, on_all]
     theta = _start(d) if init_from is None else init_from
-    log_posterior = -math.inf
-    for stage_points, stage_labels, steps in stages:
-        theta, log_posterior = _maximise(theta, stage_points, stage_labels, steps)
-    return MapEstimate(theta, log_posterior)
+    points, labels = as_tensor(X), as_tensor(y)
+    if n <= FIT_POINTS:
+        return _maximise(theta, points, labels, _FIRST_STEPS)
+    if init_from is None:
+        part = torch.from_numpy(evenly_spaced(n))
+        theta = _maximise(theta, points[part], labels[part], _FIRST_STEPS).theta
+    return _maximise(theta, points, labels, _LAST_STEPS)
 
 
 def _start(d: int) -> Floats:

@@ -9,13 +9,14 @@ from fbnetv3.search.predictors.networks import Floats
 
 
 class NormalScores:
-    """Normal scores of labels, and the way back from scores to labels.
+    """Normal scores of labels, and the inverse map from scores to labels.
 
     Args:
         labels: (n,) labels.
 
     Attributes:
-        scores: (n,) normal scores of the labels, of standard deviation 1; equal labels share one.
+        scores: (n,) normal scores of the labels, scaled to standard deviation 1; equal labels have
+            equal scores.
     """
 
     def __init__(self, labels: Floats) -> None:
@@ -29,8 +30,9 @@ class NormalScores:
     def to_labels(self, scores: Floats) -> Floats:
         """Returns the labels, (m,), of scores (m,).
 
-        Scores between two known ones are interpolated linearly. Beyond the highest and the lowest
-        one, the mean slope of the upper and of the lower half of the known scores continues.
+        Between the labels' own scores the map is linear. Above the highest score it continues with
+        the mean slope of the upper half of the scores, and below the lowest score with that of the
+        lower half.
         """
         x, y = self._knots, self._labels
         quantiles = scores * self._unit
@@ -48,7 +50,7 @@ def _slope(x: Floats, y: Floats, end: int) -> float:
         end: Index of the end, 0 or -1.
 
     Returns:
-        The slope; that of the whole where there are two points, and 1 for a single one.
+        The mean slope; of two points, their slope, and of a single point, 1.
     """
     middle = len(x) // 2
     run = x[end] - x[middle] if len(x) > 2 else x[-1] - x[0]
