@@ -28,8 +28,7 @@ def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
         text = ".".join(str(number) for number in version)
         return f"Python {text} is too old, 3.10 or newer is needed; name another one: {ANOTHER}"
     if not has_venv:
-        return f"Python has no venv module (Debian: apt install python3-venv); or name another:
-        {ANOTHER}"
+        return f"Python has no venv (Debian: apt install python3-venv); or name another: {ANOTHER}"
     if free < needed:
         return (
             f"{free:.1f} GB are free here, torch needs {needed:.1f}; free space or use another disk"
