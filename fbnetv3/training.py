@@ -11,7 +11,6 @@ from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.ranges import check_numbers
-from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
@@ -41,15 +40,14 @@ class Prepare(Protocol):
         """Opens data sets and builds the network; see :func:`prepare_classifier`."""
 
 
-_TASKS: dict[str, Prepare] = {
-    "classification": prepare_classifier,
-    "detection": prepare_detector,
-}
-
-
 def prepare_task(cfg: CfgNode) -> Prepare:
     """Returns the function that prepares the task of a config, a classifier's or a detector's."""
-    return _TASKS["detection" if is_detector(cfg) else "classification"]
+    if not is_detector(cfg):
+        return prepare_classifier
+    # Imported late: a classifier needs neither detectron2's networks nor COCO's evaluation.
+    from fbnetv3.detection.prepare import prepare_detector
+
+    return prepare_detector
 
 
 def train(

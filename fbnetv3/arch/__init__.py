@@ -15,7 +15,7 @@ from fbnetv3.arch.ops import (
     register_cost,
     se_cost,
 )
-from fbnetv3.arch.registry import get_arch, list_archs
+from fbnetv3.arch.registry import get_arch, list_archs, register_arch
 from fbnetv3.arch.scaling import aligned, low_resolution, scale, scale_to_macs, with_num_classes
 from fbnetv3.arch.spec import Arch, Block
 
@@ -36,6 +36,7 @@ __all__ = [
     "list_archs",
     "low_resolution",
     "pool_cost",
+    "register_arch",
     "register_cost",
     "round_channels",
     "scale",

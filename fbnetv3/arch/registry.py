@@ -69,6 +69,9 @@ def builtin_families() -> dict[str, str]:
     return {f.name: f.read_text(encoding="utf-8") for f in files}
 
 
+_REGISTERED: dict[str, Arch] = {}
+
+
 @cache
 def _builtin() -> dict[str, Arch]:
     """Returns the architectures of the family files, by name."""
@@ -77,21 +80,37 @@ def _builtin() -> dict[str, Arch]:
     return {arch.name: arch for arch in archs}
 
 
+def register_arch(arch: Arch) -> Arch:
+    """Makes an architecture of your own known by its name, and returns it.
+
+    Args:
+        arch: The architecture. Registering an equal one again is allowed.
+
+    Raises:
+        ArchError: Another architecture has this name.
+    """
+    known = _builtin().get(arch.name) or _REGISTERED.get(arch.name)
+    if known is not None and known != arch:
+        raise ArchError("another architecture has this name", key="name", value=arch.name)
+    _REGISTERED[arch.name] = arch
+    return arch
+
+
 def list_archs(pattern: str = "*") -> list[str]:
-    """Returns the names of the built-in architectures that match a shell pattern, sorted."""
-    return sorted(fnmatch.filter(_builtin(), pattern))
+    """Returns the names of the known architectures that match a shell pattern, sorted."""
+    return sorted(set(fnmatch.filter([*_builtin(), *_REGISTERED], pattern)))
 
 
 def get_arch(name: str) -> Arch:
-    """Returns the built-in architecture of that name, or the one in a yaml file.
+    """Returns the architecture of that name, or the one in a yaml file.
 
     Args:
-        name: Name of a built-in architecture, or path of a ``.yaml`` or ``.yml`` file.
+        name: Name of a built-in or registered architecture, or path of a ``.yaml`` or ``.yml`` file.
 
     Raises:
         ArchError: The name is unknown (the message lists similar ones), or the file is not valid.
     """
-    known = _builtin()
+    known = {**_builtin(), **_REGISTERED}
     if name in known:
         return known[name]
     if str(name).endswith((".yaml", ".yml")):

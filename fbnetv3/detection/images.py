@@ -84,7 +84,7 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if is_rotated else (width, height)
 
 
-class Mapped:
+class BatchMapper:
     """A function from (index, seed) of each image to a batch, a list of detectron2's inputs.
 
     detectron2's augmentations draw from numpy's global generator. It is seeded for each image, and

@@ -15,7 +15,7 @@ from fbnetv3.data import EvalLoader, TrainLoader
 from fbnetv3.detection.build import build_detector, network_name, warm_up_focal_loss
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.datasets import open_datasets, open_evaluation_set
-from fbnetv3.detection.images import Mapped
+from fbnetv3.detection.images import BatchMapper
 from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
@@ -70,7 +70,7 @@ def _task(
     process = context.process
     loader = EvalLoader(
         dataset,
-        load_batch=Mapped(dataset, DatasetMapper(cfg, is_train=False)),
+        load_batch=BatchMapper(dataset, DatasetMapper(cfg, is_train=False)),
         batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
@@ -92,7 +92,7 @@ def _train_loader(
 ) -> TrainLoader:
     return TrainLoader(
         dataset,
-        load_batch=Mapped(dataset, DatasetMapper(cfg, is_train=True)),
+        load_batch=BatchMapper(dataset, DatasetMapper(cfg, is_train=True)),
         total_batch=recipe.batch_size,
         seed=cfg.SEED,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

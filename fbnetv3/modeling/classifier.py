@@ -61,6 +61,10 @@ class FBNetClassifier(nn.Module):
         """Input pixels per output pixel of each stage; None from a global pool on."""
         return self.backbone.stage_strides
 
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Returns the last stage's output, (N, C, h, w), for images (N, 3, H, W)."""
+        return self.backbone(x)
+
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """Returns the outputs of all stages, in order, for images (N, 3, H, W)."""
         return self.backbone.forward_stages(x)

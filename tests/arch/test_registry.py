@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.arch import Arch, ArchError, get_arch, list_archs
+from fbnetv3.arch import Arch, ArchError, get_arch, list_archs, register_arch
 from fbnetv3.arch.registry import builtin_families, parse_family
 
 NAMES = [
@@ -97,3 +97,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_yaml_that_makes_objects_is_refused() -> None:
     with pytest.raises(ArchError, match="not yaml"):
         Arch.from_yaml("name: !!python/object/apply:os.getcwd []")
+
+
+def test_registered_archs_are_found_by_name() -> None:
+    arch = get_arch("fbnetv3_a0").replace(name="test_registry_own", resolution=64)
+    assert register_arch(arch) is arch
+    assert get_arch("test_registry_own") is arch
+    assert "test_registry_own" in list_archs("test_*")
+    assert register_arch(arch.replace()) == arch  # an equal one again is allowed
+    for name in ("test_registry_own", "fbnetv3_a"):
+        with pytest.raises(ArchError, match=f"{name}.*another architecture has this name"):
+            register_arch(arch.replace(name=name, resolution=65))

@@ -12,7 +12,7 @@ from detectron2.data import DatasetMapper
 from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.detection.datasets import open_datasets
 from fbnetv3.detection.evaluation import evaluate_boxes
-from fbnetv3.detection.images import Mapped
+from fbnetv3.detection.images import BatchMapper
 from fbnetv3.resources import find_config
 
 Opened = Callable[[str], CfgNode]
@@ -46,7 +46,7 @@ def test_every_box_reaches_the_network(config: Opened, name: str) -> None:
     ):
         boxes = [item for record in dataset.records for item in record["annotations"]]
         assert (len(dataset), len(boxes), sum(item["iscrowd"] for item in boxes)) == counts
-        mapped = Mapped(dataset, DatasetMapper(cfg, is_train=training))
+        mapped = BatchMapper(dataset, DatasetMapper(cfg, is_train=training))
         inputs = mapped([(index, index) for index in range(len(dataset))])
         assert len(inputs) == counts[0]
         if training:  # crowd boxes are not trained on
