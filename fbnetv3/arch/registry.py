@@ -105,7 +105,7 @@ def get_arch(name: str) -> Arch:
     """Returns the architecture of that name, or the one in a yaml file.
 
     Args:
-        name: Name of a built-in or registered architecture, or path of a ``.yaml`` or ``.yml`` file.
+        name: Name of a built-in or registered architecture, or path of a yaml file.
 
     Raises:
         ArchError: The name is unknown (the message lists similar ones), or the file is not valid.

@@ -120,12 +120,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)[:500]
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Returns a value as JSON represents it, with None for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

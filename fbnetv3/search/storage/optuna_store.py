@@ -17,7 +17,7 @@ from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
     Trial,
-    _plain,
+    to_plain,
     differences,
     trial_from_json,
     trial_to_json,
@@ -153,7 +153,7 @@ class OptunaStore:
             )
 
     def set_attr(self, name: str, value: Any) -> None:
-        plain, key = _plain(value), f"{_PREFIX}{name}"
+        plain, key = to_plain(value), f"{_PREFIX}{name}"
         if self._user_attrs().get(key) != plain:
             with self._database(f"store {name}"):
                 self._study.set_user_attr(key, plain)

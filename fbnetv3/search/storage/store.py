@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fbnetv3.requires import require
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import STUDY, Trial, _plain
+from fbnetv3.search.trial import STUDY, Trial, to_plain
 
 
 class TrialStore(Protocol):
@@ -66,7 +66,7 @@ class MemoryStore:
         return
 
     def set_attr(self, name: str, value: Any) -> None:
-        self._attrs[name] = _plain(value)
+        self._attrs[name] = to_plain(value)
 
     def attrs(self) -> dict[str, Any]:
         return dict(self._attrs)
