@@ -40,7 +40,8 @@ class ArchError(FBNetError):
         place = [str(part) for part in (self.file, self.arch, row) if part is not None]
         problem = self.problem
         if self.key is not None:
-            problem = f"{self.key}: {self.value!r}: {problem}"
+            value = "" if self.value is None else f"{self.value!r}: "
+            problem = f"{self.key}: {value}{problem}"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
         return ": ".join([*place, problem]) + allowed
 

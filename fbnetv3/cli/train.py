@@ -108,7 +108,7 @@ def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.engine.logs import setup_logging
 
     if not is_detector(cfg):
-        raise ConfigError("--check-data works for detectors, but this config is of a classifier")
+        raise ConfigError("--check-data is only for detectors; this config describes a classifier")
     from fbnetv3.detection.datasets import open_datasets
 
     setup_logging(None, 0)

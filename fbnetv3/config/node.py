@@ -86,7 +86,9 @@ class CfgNode(DetectronCfgNode):
         Raises:
             ConfigError: Always.
         """
-        raise ConfigError("load_cfg would run .py files; read yaml files with merge_from_file")
+        raise ConfigError(
+            "load_cfg is disabled, as it runs .py files; use merge_from_file for yaml"
+        )
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Merges another tree of keys and values, or a part of one."""

@@ -101,7 +101,10 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
     metadata: Any = MetadataCatalog.get(name)
     files = (metadata.get("json_file"), metadata.get("image_root"))
     if not all(files):
-        raise DataError(f"{name}: it has no COCO annotations in detectron2's catalog")
+        raise DataError(
+            f"{name}: detectron2's catalog has no COCO annotations for this data set; register it "
+            "with register_coco_instances, or add it to DATASETS.COCO under another name"
+        )
     return Path(str(files[0])), Path(str(files[1]))
 
 

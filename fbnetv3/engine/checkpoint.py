@@ -179,8 +179,8 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
     """
     if list(state["classes"]) != list(classes):
         raise ConfigError(
-            f"the checkpoint was trained on the classes {_some(state['classes'])}, the data has "
-            f"{_some(classes)}; give the data set it was trained on, or another OUTPUT_DIR"
+            f"the checkpoint was trained on the classes {_some(state['classes'])}, but the "
+            f"data has {_some(classes)}; use the data set it was trained on, or another OUTPUT_DIR"
         )
     try:
         model.load_state_dict(state["model"])
@@ -188,8 +188,8 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
         lines = str(error).splitlines()
         reason = " ".join(lines[1:2] or lines).strip()[:200]
         raise CheckpointError(
-            f"the checkpoint is of another network than the config's ({reason}); give the "
-            "MODEL and INPUT keys of the run, as in its config.yaml"
+            f"the checkpoint is of another network than the config describes ({reason}); use the "
+            "MODEL and INPUT keys in config.yaml of the run, or another OUTPUT_DIR"
         ) from error
 
 

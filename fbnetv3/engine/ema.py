@@ -229,7 +229,10 @@ class ModelEMA:
         named = _named_tensors(model)
         _require_same_names("the model", self._first, named)
         if _first_names(named) != self._first:
-            raise EMAError("the model ties other weights than it did when its ModelEMA was made")
+            raise EMAError(
+                "the model's tied weights have changed since its ModelEMA was created; create "
+                "a new one"
+            )
         tensors = {name: named[name] for name in self._shadow}
         for name, tensor in tensors.items():
             _require_same_shape("the model", name, self._shadow[name], tensor)

@@ -56,5 +56,8 @@ class Experiment:
             RuntimeError: The experiment was prepared for evaluation.
         """
         if self.train_loader is None:
-            raise RuntimeError("this experiment was prepared for evaluation: no training batches")
+            raise RuntimeError(
+                "this experiment was prepared for evaluation, so it has no training batches; "
+                "prepare it with training=True"
+            )
         return self.train_loader

@@ -92,7 +92,7 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
     _remove(folder, _LEFTOVERS)
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):
-            _log.warning("this value differs from the run that is resumed: %s", line)
+            _log.warning("the config differs from that of the resumed run: %s", line)
     with atomic_write(folder / "config.yaml") as temporary:
         temporary.write_text(cfg.dump(), encoding="utf-8")
 

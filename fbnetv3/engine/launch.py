@@ -108,7 +108,7 @@ def _wait(ranks: mp.ProcessContext, monitor: MachineMonitor, first: int) -> None
         reason = monitor.report(failure)
     except mp.ProcessRaisedException as error:
         print(error, file=sys.stderr)
-        reason = monitor.report(f"rank {first + error.error_index} failed, see the error above")
+        reason = monitor.report(f"rank {first + error.error_index} failed (see the error above)")
     except KeyboardInterrupt:
         monitor.report_interrupt()
         raise
@@ -145,16 +145,19 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -> None:
     if processes < 1 or machines < 1 or not 0 <= rank < machines:
         raise LaunchError(
-            f"--num-processes {processes} --num-machines {machines} --machine-rank {rank}: the "
-            "first two must be at least 1, and the rank at least 0 and below the number of machines"
+            f"--num-processes {processes} --num-machines {machines} --machine-rank {rank}: "
+            "allowed are processes >= 1, machines >= 1, and ranks from 0 to the number of machines "
+            "less one"
         )
     if machines > 1 and url == "auto":
         raise LaunchError("--dist-url auto works on one machine; give tcp://HOST:PORT of machine 0")
     if url != "auto" and not re.fullmatch(r"tcp://[^/]+:\d+", url):
         raise LaunchError(f"--dist-url {url!r}: allowed are auto and tcp://HOST:PORT of machine 0")
-    if use_cuda and processes > torch.cuda.device_count():
+    gpus = torch.cuda.device_count()
+    if use_cuda and processes > gpus:
         raise LaunchError(
-            f"--num-processes {processes}: this machine has {torch.cuda.device_count()} GPUs"
+            f"--num-processes {processes}: this machine has {gpus} GPUs; give at most that many, "
+            "or train on the CPU (MODEL.DEVICE cpu)"
         )
 
 

@@ -101,7 +101,13 @@ class Training:
         self._load_ema(state["ema"])
         before, now = state["data"]["iters_per_epoch"], self._loader.iters_per_epoch
         if before != now:
-            _log.warning("an epoch had %d steps before and has %d steps now", before, now)
+            _log.warning(
+                "the checkpoint was written with %d steps per epoch, now there are %d (other data "
+                "or SOLVER.IMS_PER_BATCH); training continues at iteration %d",
+                before,
+                now,
+                state["iteration"],
+            )
         self._resumed = state
         restore_rng(state["rng"])
         self.start_iter = state["iteration"]

@@ -142,7 +142,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        raise OptimError("the model has no parameter to train; set requires_grad of some to True")
+        raise OptimError("the model has no trainable parameters (requires_grad is False for all)")
     weights = [p for p in trained if p.ndim > 1]
     norms = [p for p in trained if p.ndim <= 1]
     groups = [

@@ -63,10 +63,10 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
     for key in arguments:
         if key in _RESERVED:
             raise ArchError(
-                f"timm/{name}: the name of a network cannot set this argument",
+                f"timm/{name}: this argument cannot be set in the name of a network",
                 key=key,
                 value=arguments[key],
-                allowed="another argument",
+                allowed=f"arguments of its class in timm, except {', '.join(_RESERVED)}",
             )
 
 

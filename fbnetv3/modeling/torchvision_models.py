@@ -50,7 +50,7 @@ def build(
     takes = _parameters(name)
     for key in set(arguments) - takes | set(arguments) & {"num_classes", *_RATES.values()}:
         raise ArchError(
-            f"torchvision/{name}: the name of a network cannot set this argument",
+            f"torchvision/{name}: this argument cannot be set in the name of a network",
             key=key,
             value=arguments[key],
             allowed=", ".join(sorted(takes - {"num_classes", *_RATES.values()})),

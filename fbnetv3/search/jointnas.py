@@ -117,8 +117,8 @@ class JointNAS:
         for trial in logged.trials:
             if stored.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
-                    f"the storage has another trial {trial.number} than the log; restore the log "
-                    "into an empty storage"
+                    f"trial {trial.number} of the storage differs from that in the log; restore "
+                    "the log into an empty storage"
                 )
         part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in part.order.items():
@@ -132,10 +132,16 @@ class JointNAS:
         """Checks that a log belongs to a search with the same settings and candidates."""
         different = differences(logged.settings, self.settings)
         if different:
-            raise SearchError(f"the log belongs to a search with other settings: {different}")
+            raise SearchError(
+                f"the log belongs to a search with other settings: {different}; use "
+                "those of the log"
+            )
         for trial in logged.trials:
             if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(f"trial {trial.id} in the log has the config of another id")
+                raise SearchError(
+                    f"the config of trial {trial.id} in the log does not match its id: the log is "
+                    "damaged or was edited; use an unmodified copy"
+                )
 
     def ask(self) -> list[Trial]:
         """Returns the trials that have no result yet; [] when the search is done.
@@ -182,14 +188,17 @@ class JointNAS:
             )
         for trial in trials:
             if self._running.get(trial.number) is not trial:
-                raise SearchError(f"trial {trial.id} is not waiting for a result")
+                raise SearchError(
+                    f"trial {trial.id} is not waiting for a result: ask() did not return it, or it "
+                    "has one already"
+                )
         for trial, score, reason in zip(trials, scores, reasons, strict=True):
             trial.finish(score, reason)
             self._store.add(trial)
             del self._running[trial.number]
 
     def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
-        """Asks for trials, has them evaluated and tells their results until the search is done.
+        """Runs the search to its end: asks for trials, evaluates them and stores their results.
 
         Args:
             evaluate: Function trial -> score; higher is better. It may call
@@ -316,8 +325,8 @@ class JointNAS:
         if unknown:
             raise SearchError(
                 f"batch {number} of the storage holds candidates that this program does not "
-                f"propose ({', '.join(sorted(unknown))}): another version or machine wrote it; "
-                "start a new storage, with these trials as its warm_start"
+                f"propose ({', '.join(sorted(unknown))}); it was written by another version or on "
+                "another machine: use an empty storage, and pass these trials as warm_start"
             )
         return [stored.get(t.id, t) for t in trials]
 

@@ -155,8 +155,8 @@ def _check_fit(plan: _Plan, model: nn.Module, layout: str, source: str) -> None:
     if parts:
         name = _model_name(model)
         raise LoadError(
-            f"{source}: weights ({layout} layout) do not fit {name}: {'; '.join(parts)}; they are "
-            f"probably not of {name}: build the model that they belong to"
+            f"{source}: weights ({layout} layout) do not fit {name}: {'; '.join(parts)}; they "
+            "probably belong to another network: build that one"
         )
 
 
@@ -175,8 +175,8 @@ def _warn_about_paddings(model: nn.Module, layout: str) -> None:
         return
     if any(layer.k and layer.padding != layer.k // 2 for layer in arch.layers()):
         warnings.warn(
-            f"timm's weights were trained with paddings of k // 2, {arch.name} has others: build "
-            f"fbnetv3.arch.scaling.aligned(arch) to get timm's outputs",
+            f"timm's weights were trained with paddings of k // 2, but {arch.name} has others; "
+            "build fbnetv3.arch.scaling.aligned(arch) to get timm's outputs",
             stacklevel=3,
         )
 

@@ -72,7 +72,8 @@ def find_detector(name: str) -> DetectorRecord:
     known = {record.name: record for record in detector_records()}
     if name not in known:
         names = ", ".join(known) or "none"
-        raise RecordError(f"no detector {name!r}{did_you_mean(name, known)}; there are: {names}")
+        hint = did_you_mean(name, known)
+        raise RecordError(f"unknown detector {name!r}{hint}; available: {names}")
     return known[name]
 
 

@@ -101,8 +101,8 @@ def _load(model: nn.Module, record: WeightRecord) -> None:
     summary = load_weights(model, f"{ZOO_SCHEME}{record.full_name}", allow_new_head=True)
     if summary.skipped:
         warnings.warn(
-            f"{record.full_name} has weights for {record.num_classes} classes, the model has "
-            "another number: its classifier is newly initialised and must be trained",
+            f"{record.full_name} has weights for {record.num_classes} classes, but the model has a "
+            "different number; its classifier is newly initialised and must be trained",
             stacklevel=3,
         )
 

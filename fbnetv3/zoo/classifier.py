@@ -159,7 +159,10 @@ def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tupl
     if names is None:
         return tuple(f"class {i}" for i in range(count))
     if len(names) != count:
-        raise WeightsFileError(f"{source} names {len(names)} classes, its classifier has {count}")
+        raise WeightsFileError(
+            f"{source} names {len(names)} classes, but its classifier has {count} outputs; use a "
+            "file that training exported"
+        )
     return names
 
 

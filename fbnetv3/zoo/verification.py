@@ -65,7 +65,9 @@ def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
     records = [r for r in all_records() if fnmatch.fnmatchcase(r.full_name, pattern)]
     detectors = [r for r in detector_records() if fnmatch.fnmatchcase(r.name, pattern)]
     if not records and not detectors:
-        raise RecordError(f"no weights match {pattern!r}; list them with: fbnetv3-zoo list")
+        raise RecordError(
+            f"no weights match {pattern!r}; list them with: fbnetv3-zoo list --pretrained"
+        )
     checks = {"cost": _cost, "hash": _hash, "accuracy": _top1}
     detector_checks = {"hash": _detector_hash, "accuracy": _detector_ap}
     return [

@@ -66,7 +66,7 @@ def test_each_family_has_one_file() -> None:
         ("resolution", "resolutions", ["did you mean resolution"]),
         ("archs", "arches", ["a family must be a mapping with the key archs"]),
         ("family: tiny", "famly: tiny", ["famly: 'tiny': unknown key; did you mean family"]),
-        ("k: 3", "k: 3, k: 5", ["k: None: the key is given twice (line 9)"]),
+        ("k: 3", "k: 3, k: 5", ["k: the key is given twice (line 9)"]),
         ("{act: relu}", "{act: relu", ["not yaml"]),
     ],
 )

@@ -144,7 +144,7 @@ def test_the_error_of_a_bad_row_names_file_row_key_and_allowed_values(
 
 BAD_TABLES: list[tuple[Any, str]] = [
     ([], "a table must be a mapping"),
-    ({"resolution": 3, "rows": []}, "name: None: missing"),
+    ({"resolution": 3, "rows": []}, "name: missing"),
     (table(), "the table has no rows"),
     (table(*ROWS, resolutoin=3), "did you mean resolution"),
     (table(*ROWS, width_divisor=0), "width_divisor: 0: not allowed; allowed: integers >= 1"),

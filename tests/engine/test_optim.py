@@ -202,7 +202,7 @@ def test_frozen_parameters_are_left_out() -> None:
     assert sum(len(g["params"]) for g in optimizer.param_groups) == 4
     train(model, optimizer, range(2))
     assert torch.equal(model[0].weight, frozen)
-    with pytest.raises(OptimError, match="no parameter to train"):
+    with pytest.raises(OptimError, match="no trainable parameters"):
         build_optimizer(model.requires_grad_(False), Recipe())
 
 

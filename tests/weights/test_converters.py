@@ -147,7 +147,7 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(
 def test_weights_of_another_architecture(
     published_weights: Callable[[str], dict[str, torch.Tensor]],
 ) -> None:
-    with pytest.raises(LoadError, match=r"probably not of fbnetv3_a\b"):
+    with pytest.raises(LoadError, match=r"do not fit fbnetv3_a\b"):
         load_state_dict(build_model("fbnetv3_a"), published_weights("fbnet_a"))
 
 

@@ -153,7 +153,7 @@ def test_models_without_weights(model: str | Arch) -> None:
 
 
 def test_a_name_without_a_tag_never_means_weights_of_other_classes() -> None:
-    with pytest.raises(zoo.RecordError, match=r"there are: fbnetv3_a0\.cifar10"):
+    with pytest.raises(zoo.RecordError, match=r"fbnetv3_a0\.cifar10"):
         fbnetv3.build_model("fbnetv3_a0", pretrained=True)
 
 

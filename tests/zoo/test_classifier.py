@@ -84,7 +84,7 @@ def test_bare_weights_need_a_name(tmp_path: Path) -> None:
     classifier = from_file(path, "fbnetv3_a0")
     assert classifier.classes == ("class 0", "class 1", "class 2")
     assert classifier.transform(_image()).shape == (3, 224, 224)
-    with pytest.raises(LoadError, match="probably not of fbnetv3_a"):
+    with pytest.raises(LoadError, match="do not fit fbnetv3_a"):
         from_file(path, "fbnetv3_a")
 
 
@@ -104,5 +104,5 @@ def test_torchvision_networks(tmp_path: Path) -> None:
 def test_classes_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(_tensors(), path, {"arch": ARCH.to_yaml(), "classes": '["cat"]'})
-    with pytest.raises(WeightsFileError, match="names 1 classes, its classifier has 3"):
+    with pytest.raises(WeightsFileError, match="names 1 classes, but its classifier has 3"):
         from_file(path)

@@ -152,7 +152,7 @@ class TrialQueue:
             [] after the first death, the failed trial after the second.
         """
         if trial.number in self._retried:
-            return [Finished(trial, None, f"its worker {reason}, twice")]
+            return [Finished(trial, None, f"its worker {reason}; this was the second attempt")]
         self._retried.add(trial.number)
         self.put_back(trial)
         return []

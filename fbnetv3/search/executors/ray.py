@@ -198,9 +198,9 @@ class RayWorkers:
         # A lost node takes along all workers that were idle or starting on it.
         if self._failed_starts > _MAX_FAILED_STARTS + len(self._handles):
             raise SearchError(
-                f"the Ray cluster starts no workers: {self._failed_starts} in a row failed, and "
-                f"the last one {reason}; install the same Python environment, with ray and "
-                "fbnetv3, on every node"
+                f"the Ray cluster cannot start workers: {self._failed_starts} attempts "
+                f"in a row failed; the last worker {reason}; install the same Python environment, "
+                "with ray and fbnetv3, on every node"
             )
         return []
 

@@ -41,7 +41,7 @@ class Cluster:
             # Ray shares out a single CPU or GPU, but hands out several only whole.
             if not 0 <= value < float("inf") or (value > 1 and value % 1):
                 raise SearchError(
-                    f"{name}={value} per worker: allowed are 0 to 1, and whole numbers above"
+                    f"{name}={value} per worker is out of range; allowed: 0 to 1, or a whole number"
                 )
         self.ray = _import_ray()
         self._address = address or os.environ.get("RAY_ADDRESS", "") or "local"
@@ -63,7 +63,7 @@ class Cluster:
         self._per_worker = {k: default[k] if v is None else v for k, v in self._requested.items()}
         problem = self.missing_resources()
         if problem and self._is_ours and self._address == "local":
-            raise SearchError(f"{problem}; request fewer")
+            raise SearchError(f"{problem}; lower SEARCH.RAY.CPUS or SEARCH.RAY.GPUS")
 
     def _init(self) -> None:
         is_local = self._address == "local"
@@ -96,9 +96,9 @@ class Cluster:
             return ""
         sizes = {f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes}
         return (
-            f"a worker takes {self._per_worker['CPU']:g} CPUs and {self._per_worker['GPU']:g} GPUs "
-            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), which no node has; the cluster has nodes with "
-            f"{', '.join(sorted(sizes)) or 'nothing'}"
+            f"a worker needs {self._per_worker['CPU']:g} CPUs and {self._per_worker['GPU']:g} GPUs "
+            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), but no node has as many; nodes of the cluster: "
+            f"{', '.join(sorted(sizes)) or 'none'}"
         )
 
     def actor(self, kind: type, *arguments: Any) -> Any:

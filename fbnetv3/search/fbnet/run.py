@@ -269,8 +269,8 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
     different = differences(logged.config, scored_by)
     if different:
         raise SearchError(
-            f"the log in {folder} is of a search with another config: {different}; give the same "
-            "config"
+            f"the log in {folder} was written by a search with another config: {different}; use "
+            "the config of that search"
         )
     return logged
 

@@ -97,7 +97,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
         chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
     caption = (
         f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
-        "as high at the same cost or less."
+        "as high at the same or a lower cost."
     )
     return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 

@@ -17,8 +17,8 @@ from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
     Trial,
-    to_plain,
     differences,
+    to_plain,
     trial_from_json,
     trial_to_json,
 )

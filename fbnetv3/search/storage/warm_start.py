@@ -95,10 +95,12 @@ def _parse_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for key, text in row.items():
+        if key is None:
+            raise SearchError(f"{where} has more cells than the header has columns; correct it")
         if text in ("", None):
             continue
         try:
             values[key] = parse_yaml(text)
-        except (YamlError, AttributeError, TypeError) as error:  # a row with too many cells
+        except YamlError as error:
             raise SearchError(f"{where}: {key}={str(text)[:40]!r}: {error}") from error
     return values

@@ -175,7 +175,7 @@ def test_a_trial_is_retried_after_one_death_of_its_worker(make: Make, tmp_path: 
 
     results = _by_number(evaluate_all(make(1), evaluate, make_trials(4)))
     assert results[1] == (1.0, None)
-    assert results[2] == (None, "its worker was ended by SIGKILL, twice")
+    assert results[2] == (None, "its worker was ended by SIGKILL; this was the second attempt")
     assert results[0] == results[3] == (1.0, None)
 
 

@@ -154,7 +154,7 @@ def test_the_death_of_an_idle_worker_costs_no_attempt(tmp_path: Path) -> None:
         time.sleep(0.05)
     outcomes = _outcomes(workers, evaluate, range(1, 2))
     workers.close()
-    assert outcomes == [(1, None, "its worker was ended by SIGKILL, twice")]
+    assert outcomes == [(1, None, "its worker was ended by SIGKILL; this was the second attempt")]
     assert (tmp_path / "begun").read_text().split() == ["0", "1", "1"]
 
 
@@ -242,7 +242,7 @@ def test_a_worker_that_no_node_can_hold_is_reported() -> None:
 
 @pytest.mark.parametrize(("cpus", "gpus"), [(-1.0, 0.0), (1.0, 1.5), (2.5, None)])
 def test_fractions_of_several_cpus_or_gpus_are_refused(cpus: float, gpus: float | None) -> None:
-    with pytest.raises(SearchError, match="allowed are 0 to 1, and whole numbers above"):
+    with pytest.raises(SearchError, match="allowed: 0 to 1, or a whole number"):
         Cluster("", cpus, gpus)
 
 

@@ -169,7 +169,7 @@ def test_a_storage_with_other_trials_is_refused(tmp_path: Path) -> None:
     search = problem.search()
     trials = search.ask()
     search.tell(trials, [0.0] * len(trials))
-    with pytest.raises(SearchError, match="another trial 0 than the log"):
+    with pytest.raises(SearchError, match="trial 0 of the storage differs"):
         search.restore(logged)
 
 
@@ -203,7 +203,7 @@ def test_files_of_another_format_are_refused_by_name(
 def test_a_trial_with_the_id_of_another_config_is_refused(tmp_path: Path) -> None:
     log = _write_log(_run_batches(problem.search(), 1), tmp_path)
     _change(tmp_path / "batch_000.jsonl.gz", 1, id="../../elsewhere")
-    with pytest.raises(SearchError, match="config of another id"):
+    with pytest.raises(SearchError, match="does not match its id"):
         problem.search().restore(log.read())
 
 
