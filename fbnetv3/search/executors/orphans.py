@@ -7,7 +7,6 @@ import multiprocessing as mp
 import os
 import signal
 import threading
-from functools import partial
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,9 +17,27 @@ def allow_children() -> None:
     In the process that started it the worker stays daemonic, so that it is ended with that one.
     """
     mp.current_process().daemon = False
-    # The kernel kills the children however this process ends. Orphans would also keep the pipes
-    # open whose closing tells the searching process that this worker is gone.
-    os.register_at_fork(after_in_child=partial(_signal_when_parent_ends, signal.SIGKILL))
+    # The kernel ends the children however this process ends. Orphans would also keep the pipes
+    # open; the searching process recognises the end of a worker by their closing.
+    link = _ParentLink()
+    os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
+
+
+class _ParentLink:
+    """Ends a forked process with its parent, also where the parent ends right after the fork."""
+
+    def __init__(self) -> None:
+        self._parent = os.getpid()
+
+    def remember_parent(self) -> None:
+        """Notes the process that is about to fork."""
+        self._parent = os.getpid()
+
+    def end_with_parent(self) -> None:
+        """Ends this forked process when its parent ends, or now if it has ended already."""
+        _signal_when_parent_ends(signal.SIGKILL)
+        if os.getppid() != self._parent:  # the parent ended before it could be watched
+            os._exit(1)
 
 
 def die_with_parent() -> None:
