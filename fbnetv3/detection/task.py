@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fbnetv3.data import EvalLoader
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
-from fbnetv3.detection.pictures import contact_sheet
+from fbnetv3.detection.visualization import write_contact_sheet
 from fbnetv3.detection.tables import write_class_table
 from fbnetv3.engine.ema import unwrap
 from fbnetv3.requires import require
@@ -130,7 +130,7 @@ class DetectionTask:
         assert self._folder is not None
         self._per_class[weights] = scores.per_class
         write_class_table(self._folder / "ap_per_class.txt", self._per_class)
-        contact_sheet(self._dataset, results, self._folder / f"predictions_{weights}.png")
+        write_contact_sheet(self._dataset, results, self._folder / f"predictions_{weights}.png")
 
 
 def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[dict[str, Any]]:
