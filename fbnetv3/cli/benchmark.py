@@ -52,7 +52,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_NUMBER:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer from 1 to {_LARGEST_NUMBER}")
+        raise argparse.ArgumentTypeError(
+            f"must be an integer from 1 to {_LARGEST_NUMBER}, not {text!r}"
+        )
     return int(text)
 
 

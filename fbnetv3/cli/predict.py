@@ -38,7 +38,7 @@ class PredictError(FBNetError):
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be an integer >= 1")
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, not {text!r}")
     return int(text)
 
 

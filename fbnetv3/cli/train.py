@@ -113,7 +113,9 @@ def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.engine.logs import setup_logging
 
     if not is_detector(cfg):
-        raise ConfigError("--check-data checks the data of detectors, but this config describes a classifier")
+        raise ConfigError(
+            "--check-data checks the data of detectors, but this config describes a classifier"
+        )
     from fbnetv3.detection.datasets import open_datasets
 
     setup_logging(None, 0)

@@ -95,7 +95,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--half",
         action="store_true",
         help="store conv and linear weights as 16-bit floats; biases and batch norms stay in 32 "
-        "bits, and loading converts the weights back",
+        "bits, and loading converts the weights to 32 bits",
     )
 
 

@@ -91,7 +91,7 @@ def _from_path(path: str) -> ImageDataset:
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the path below ``FBNETV3_DATA``, or else the path as given; None if neither exists."""
+    """Returns the path below ``FBNETV3_DATA``, or else as it is given; None if neither exists."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 

@@ -83,7 +83,7 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
         advice: Advice at the end of error messages.
 
     Returns:
-        An RGB image. Of 16-bit grey values the high byte is kept; transparency is dropped.
+        An RGB image. 16-bit grey values are reduced to their high byte; transparency is dropped.
 
     Raises:
         DataError: The data are not an image, truncated or damaged, or the image has more than

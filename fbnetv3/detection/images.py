@@ -72,7 +72,7 @@ def _problem(record: dict[str, Any], decode: bool) -> str | None:
     if size != (record["width"], record["height"]):
         return (
             f"{where}: {record['file_name']} has {size[0]} x {size[1]} pixels, but the JSON file "
-            f"says {record['width']} x {record['height']}; correct the JSON file, or download the image again"
+            f"says {record['width']} x {record['height']}; correct the JSON file, or {_ADVICE}"
         )
     return None
 

@@ -295,8 +295,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="fbnetv3-install-detectron2",
         description="Install detectron2 into the running environment, from the package index and "
-        "without a compiler. Leaves an existing detectron2 alone, unless another version of this "
-        "installer made it.",
+        "without a\ncompiler. Leaves an existing detectron2 alone, unless another version of this "
+        "installer\nmade it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
