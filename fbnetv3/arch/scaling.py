@@ -156,9 +156,8 @@ def scale_to_macs(
     if min(alpha, beta, gamma) < 1 or alpha == beta == gamma == 1:
         growth = (alpha, beta, gamma)
         raise ArchError("not allowed", key="growth", value=growth, allowed=">= 1, not all 1")
-    growth = Growth(alpha, beta, gamma)
+    growth, nearest = Growth(alpha, beta, gamma), arch
     phi = _largest_phi_below(arch, macs, growth)
-    nearest = arch
     for candidates in _candidate_lists(arch, macs, phi, growth):
         nearest = min((nearest, *candidates), key=lambda candidate: _distance(candidate, macs))
         if _distance(nearest, macs) <= tolerance:

@@ -24,51 +24,60 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="fbnetv3-zoo", description="List, verify, download and add models and weights."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _list_arguments(commands.add_parser("list", help="list models, or weights with --pretrained"))
+    _verify_arguments(
+        commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
+    )
+    _table_arguments(commands.add_parser("table", help="write MODEL_ZOO.md"))
+    _download_arguments(commands.add_parser("download", help="download weights into the cache"))
+    _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
+    return parser.parse_args(argv)
 
-    listing = commands.add_parser("list", help="list models, or weights with --pretrained")
-    listing.add_argument(
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "pattern",
         nargs="?",
         default="*",
         help="shell-style pattern, such as 'fbnetv3*' (default: all)",
     )
-    listing.add_argument(
+    parser.add_argument(
         "--pretrained", action="store_true", help="list weights, as NAME.TAG, instead of models"
     )
 
-    check = commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
-    check.add_argument(
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "pattern", nargs="?", default="*", help="shell-style pattern of NAME.TAG (default: all)"
     )
-    check.add_argument(
+    parser.add_argument(
         "--data",
         metavar="NAME",
         help="data set for the accuracies (default: that of each record, if it is installed)",
     )
 
-    write = commands.add_parser("table", help="write MODEL_ZOO.md")
-    write.add_argument(
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--output",
         type=Path,
         default=Path("MODEL_ZOO.md"),
         metavar="FILE",
         help="file to write (default: MODEL_ZOO.md)",
     )
-    write.add_argument(
+    parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if the file is outdated"
     )
 
-    download = commands.add_parser("download", help="download weights into the cache")
-    download.add_argument(
+
+def _download_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "names",
         nargs="+",
         metavar="NAME[.TAG]",
         help="weights to download (fbnetv3-zoo list --pretrained); without TAG, the first weights "
         "that fit the architecture",
     )
-
-    _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
-    return parser.parse_args(argv)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

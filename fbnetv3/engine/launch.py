@@ -54,8 +54,7 @@ def launch(
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
     If torchrun has started this process (its environment variables are set), the options are
-    ignored and ``main`` is called here only. Unlike detectron2's ``launch``, this function runs on
-    CPUs as well.
+    ignored and ``main`` is called here only. Unlike detectron2's ``launch``, it supports CPUs.
 
     Args:
         main: Function to call; processes import it by name.

@@ -52,8 +52,8 @@ def build_model(
     Args:
         name_or_arch: An architecture, its name (``fbnetv3_a``), a network of another library
             (``torchvision/NAME``, ``timm/NAME``), or the name of weights (``NAME.TAG``), which
-            also selects the variant of the architecture that they belong to. With ``pretrained``,
-            ``NAME`` alone loads the first weights that fit the architecture.
+            also selects their variant of the architecture. ``NAME`` alone loads the first weights
+            that fit the architecture.
             A detector's name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
             :class:`fbnetv3.detection.detector.Detector`, whose classes and rates are fixed.
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
@@ -61,8 +61,7 @@ def build_model(
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
-            blocks grows linearly over depth.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); linear over depth.
 
     Returns:
         A classifier in training mode and channels_last memory format, or a detector.
