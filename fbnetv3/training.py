@@ -60,7 +60,7 @@ def train(
     pictures: bool = True,
     raw_scores: bool = True,
 ) -> dict[str, float]:
-    """Trains what a config describes, from scratch or from the last checkpoint in OUTPUT_DIR.
+    """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
     OUTPUT_DIR gets config.yaml, metrics.json, TensorBoard events, curves.png, checkpoints, and at
     the end model.safetensors and model_ema.safetensors.
@@ -69,8 +69,8 @@ def train(
         cfg: Config of a classifier or a detector.
         resume: Whether to continue from the last checkpoint, if there is one.
         stop_after: Number of epochs of the schedule to train; None trains all of them.
-        on_eval: Called after each evaluation with the epochs trained so far and the scores.
-        on_save: Called with the path of each checkpoint that was written.
+        on_eval: Function called after each evaluation with the epochs so far and the scores.
+        on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights too where an average of them is kept.
 

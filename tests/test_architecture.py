@@ -1,4 +1,7 @@
-"""docs/architecture.md is true: its files and names exist, and no walk visits a file twice."""
+"""docs/architecture.md and the tables of CONTRIBUTING.md are true.
+
+Their files and names exist, no walk visits a file twice, and every room is described, in order.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = dict(re.findall(r"^### (Walk .*?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
 # 1. `fbnetv3/training.py`, `train` and `prepare`: what happens there.
 STEP = re.compile(r"^\d+\. `(?P<file>[\w/]+\.py)`, (?P<names>[^:]+): .+", re.MULTILINE)
@@ -51,12 +55,14 @@ def test_every_file_and_name_of_a_walk_exists(walk: str) -> None:
         assert set(names) <= _names(path), step[0]
 
 
-def test_every_path_in_the_page_exists() -> None:
-    paths = re.findall(r"`((?:fbnetv3|tests|tools|docs|model_zoo|projects)/[\w./-]+)`", TEXT)
+@pytest.mark.parametrize("text", [TEXT, CONTRIBUTING], ids=["architecture.md", "CONTRIBUTING.md"])
+def test_every_path_in_a_page_exists(text: str) -> None:
+    paths = re.findall(r"`((?:fbnetv3|tests|tools|docs|model_zoo|projects)/[\w./-]+)`", text)
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_page_describes_every_room() -> None:
-    rows = set(re.findall(r"^\| `(?:fbnetv3/)?([\w/]+?)(?:\.py)?/?` \|", TEXT, re.MULTILINE))
-    assert {room.replace(".", "/") for room in ROOMS} <= rows
+    table = CONTRIBUTING.partition("## Rooms")[2].partition("## Where to add")[0]
+    rows = re.findall(r"^\| `([\w/]+?)(?:\.py)?/?` \|", table, re.MULTILINE)
+    assert rows == [room.replace(".", "/") for room in ROOMS]

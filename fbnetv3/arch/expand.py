@@ -74,7 +74,8 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
     if op.pools and strided:
         raise ArchError("a pooling op has no stride", key="s", value=row["s"], allowed="1")
     if row.get("dw_padding") is not None and not strided:
-        # At stride 1 it would change the size of the feature map, and the shortcut would not fit.
+        # At stride 1 another padding would change the size of the feature map, and the identity
+        # shortcut would not fit.
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
 
@@ -82,8 +83,8 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
 def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) -> Row:
     """Returns the layers of a checked row whose input has ``c_in`` channels.
 
-    The repeats have stride 1, as many input as output channels, and the default value of each
-    key that is meant for the first layer only.
+    The repeats have stride 1 and as many input as output channels. Keys that apply to the first
+    layer only have their default values in the repeats.
     """
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}

@@ -64,7 +64,7 @@ class Key:
             return isinstance(value, (bool, np.bool_))
         if self.kind == "ratio":
             return _is_ratio(value)
-        if type(value) is int:  # the most common case by far, so it does without numpy
+        if type(value) is int:  # by far the most common case, checked without numpy
             above = value >= self.minimum if self.kind == "int" else value > self.minimum
             return above and (not self.odd or value % 2 == 1)
         if not isinstance(value, (float, np.number, np.ndarray)):

@@ -60,8 +60,8 @@ class LatencyTable:
 
     Attributes:
         blocks: Measured blocks; each shape occurs once.
-        about: Description of the machine, the software, the measurement, and a check against
-            networks that were not used for the table.
+        about: Description of the machine, the software and the measurement, and the errors of
+            predictions for networks that were not used for the table.
     """
 
     blocks: Sequence[MeasuredBlock]
@@ -228,7 +228,7 @@ class _Measured:
     def price(self, shape: Shape, mask: Any = True) -> Any:
         """Returns the latency in milliseconds, a number or an array of shape (candidates,).
 
-        Only candidates inside ``mask`` have their range checked.
+        The range is checked only for candidates inside ``mask``.
         """
         self._check(shape, mask)
         fitted = work(shape) @ self._weights

@@ -76,9 +76,9 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
 
     Args:
         layer: A layer, whose numbers may be arrays.
-        size: Side of its input in pixels.
-        kernel: Kernel size of the layer, or one of its kernel sizes if they are an array.
-        stride: Stride of the layer, or one of its strides if they are an array.
+        size: Side of the layer's input in pixels.
+        kernel: Kernel size of the layer; one of them if the candidates have several.
+        stride: Stride of the layer; one of them if the candidates have several.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)
@@ -107,12 +107,12 @@ def arch_shapes(arch: Arch) -> list[Shape]:
 
 
 def frame_shape(resolution: Ints) -> Shape:
-    """Returns the shape of everything between blocks, for an input of that side in pixels."""
+    """Returns the shape of everything between blocks, for an input of this side in pixels."""
     return Shape(Kind(FRAME), 3, 3, 3, 0, resolution, resolution)
 
 
 def head_shape(c_in: Ints, size: Ints, num_classes: Ints) -> Shape:
-    """Returns the shape of pooling and classifier, for a map of that side in pixels."""
+    """Returns the shape of pooling and classifier, for an input map of side ``size`` in pixels."""
     return Shape(Kind(HEAD), c_in, c_in, num_classes, 0, size, size)
 
 

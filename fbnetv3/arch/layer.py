@@ -23,8 +23,8 @@ def _whole(value: Any) -> Ints:
 def round_channels(value: Any, divisor: int | None) -> Ints:
     """Returns a channel count rounded to a multiple of ``divisor``.
 
-    This is the nearest multiple (halves are rounded up), at least ``divisor``. If it lost more
-    than 5% of the channels, it is the next multiple instead.
+    The result is the nearest multiple (halves are rounded up), but at least ``divisor``. If that
+    is less than 95% of ``value``, the result is the next larger multiple.
 
     Args:
         value: Number of channels, or an array of numbers.
@@ -82,7 +82,7 @@ class Layer:
 
     @cached_property
     def mid(self) -> Ints:
-        """Channels after expansion: rounded ``c_in * e``, or ``c_in`` for an op without one."""
+        """Channels after expansion: rounded ``c_in * e``, or ``c_in`` if the op has none."""
         if self.e is None:
             return self.c_in
         return round_channels(self.c_in * self.e, self.width_divisor)

@@ -40,7 +40,7 @@ class Cost:
     Multiply-adds are counted in two ways:
 
     * ``macs_conv`` counts convolutions and linear layers, including squeeze-and-excitation and the
-      classifier. Most papers do so, and fvcore's conv and linear operators.
+      classifier, as most papers do, and as fvcore does for conv and linear operators.
     * ``macs`` = ``macs_conv + macs_avgpool`` adds one for each element that a global average pool
       reads. The published FBNet tables do so (356.6M for FBNetV3-A).
 
@@ -229,7 +229,9 @@ def se_cost(c: Ints, squeezed: Ints, size: Ints) -> Cost:
 
 
 def head_cost(c: Ints, size: Ints, num_classes: Ints) -> Cost:
-    """Returns the cost of the head: a global average pool, even of a 1 x 1 map, and a linear layer.
+    """Returns the cost of the head: a global average pool and a linear layer.
+
+    The pool is counted even if the map has 1 x 1 pixels.
 
     Args:
         c: Channels of the last map.

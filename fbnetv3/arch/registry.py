@@ -81,7 +81,7 @@ def _builtin() -> dict[str, Arch]:
 
 
 def register_arch(arch: Arch) -> Arch:
-    """Makes an architecture of your own known by its name, and returns it.
+    """Registers an architecture under its name, and returns it.
 
     Args:
         arch: The architecture. Registering an equal one again is allowed.

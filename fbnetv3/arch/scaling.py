@@ -20,9 +20,9 @@ ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 _MAX_PHI = 16.0
 _PHI_STEP = 1e-3
-# Largest factor in MACs that the resolution alone makes up for.
+# Largest factor by which a change of the resolution alone may change the MACs.
 _MAX_REFINEMENT = 1.5
-_SIDE_WINDOW = 16  # pixels around the estimated resolution that are tried
+_SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
 _WIDTH_STEP = 8
 
@@ -50,14 +50,16 @@ def aligned(arch: Arch) -> Arch:
 
 
 def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
-    """Returns the paper's variant for small images (CIFAR): the second stride-2 row has stride 1.
+    """Returns the paper's variant for small images (CIFAR).
+
+    The second row with stride > 1 gets stride 1.
 
     Args:
-        arch: An architecture with at least two rows of stride > 1.
+        arch: An architecture with at least two rows with stride > 1.
         resolution: Side of the input in pixels.
 
     Raises:
-        ArchError: The architecture has fewer than two rows of stride > 1.
+        ArchError: The architecture has fewer than two rows with stride > 1.
     """
     strided = [row for row, block in enumerate(arch.blocks) if block.s > 1]
     if len(strided) < 2:
@@ -86,7 +88,7 @@ def with_num_classes(arch: Arch, num_classes: int) -> Arch:
 def scale(
     arch: Arch, width: float = 1.0, depth: float = 1.0, resolution: int | None = None
 ) -> Arch:
-    """Returns the architecture with its width and depth multiplied, or another resolution.
+    """Returns the architecture with scaled width, depth and resolution.
 
     The rules are those by which the paper scales FBNetV3-E to F: the repeats of a row are rounded
     (halves up), its channels are rounded to the divisor, and expansions, kernel sizes and the
@@ -94,9 +96,9 @@ def scale(
 
     Args:
         arch: The architecture to scale.
-        width: Factor > 0 of the output channels of every row, except pooling rows.
-        depth: Factor > 0 of the repeats of every row, except the first and the last.
-        resolution: Side of the input in pixels. None keeps the resolution.
+        width: Factor > 0 for the output channels of every row, except pooling rows.
+        depth: Factor > 0 for the repeats of every row, except the first and the last.
+        resolution: Side of the input in pixels; None keeps that of ``arch``.
 
     Raises:
         ArchError: A factor is not positive and finite.
@@ -134,28 +136,28 @@ def scale_to_macs(
 
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
     width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
-    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2, and
-    finally phi of width and of depth are shifted by up to 1.
+    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2;
+    finally, phi is varied separately for width and depth, by up to 1.
 
     Args:
         arch: The architecture to scale.
         macs: Target in multiply-adds, as ``Cost.macs`` counts them (400e6, not 400).
         alpha: Growth of the depth per unit of phi; >= 1.
         beta: Growth of the width per unit of phi; >= 1.
-        gamma: Growth of the resolution per unit of phi; >= 1. The three are not all 1.
+        gamma: Growth of the resolution per unit of phi; >= 1.
         tolerance: Largest allowed distance to the target, as a fraction of the target.
 
     Raises:
-        ArchError: The target is out of reach; the message gives the nearest reachable one.
+        ArchError: The target is not positive and finite, a growth is below 1, all three are 1, or
+            the target is out of reach; the message gives the nearest reachable target.
     """
     if not 0 < macs < math.inf:
         raise ArchError("not allowed", key="macs", value=macs, allowed="numbers > 0")
     if min(alpha, beta, gamma) < 1 or alpha == beta == gamma == 1:
         growth = (alpha, beta, gamma)
         raise ArchError("not allowed", key="growth", value=growth, allowed=">= 1, not all 1")
-    growth = Growth(alpha, beta, gamma)
-    phi = _bracket(arch, macs, growth)
-    nearest = arch
+    growth, nearest = Growth(alpha, beta, gamma), arch
+    phi = _largest_phi_below(arch, macs, growth)
     for candidates in _candidate_lists(arch, macs, phi, growth):
         nearest = min((nearest, *candidates), key=lambda candidate: _distance(candidate, macs))
         if _distance(nearest, macs) <= tolerance:
@@ -164,7 +166,7 @@ def scale_to_macs(
 
 
 def _macs(arch: Arch) -> int:
-    """Returns the MACs, or 0 if the resolution is too small for the network."""
+    """Returns the MACs of a network, or 0 where the resolution is too small."""
     try:
         return count_cost(arch).macs
     except ArchError:
@@ -193,16 +195,16 @@ class Growth(NamedTuple):
 
 
 def _compound(
-    arch: Arch, phi: float, growth: Growth, wider: float = 0.0, deeper: float = 0.0
+    arch: Arch, phi: float, growth: Growth, width_shift: float = 0.0, depth_shift: float = 0.0
 ) -> Arch:
-    """Returns the network scaled by phi; ``wider`` and ``deeper`` are added to phi of each."""
+    """Returns the network scaled by phi; each shift is added to phi for its dimension."""
     smallest = min(_MIN_SIDE, arch.resolution)
     side = max(smallest, round(arch.resolution * growth.resolution**phi / 8) * 8)
-    width, depth = growth.width ** (phi + wider), growth.depth ** (phi + deeper)
+    width, depth = growth.width ** (phi + width_shift), growth.depth ** (phi + depth_shift)
     return scale(arch, width, depth, side if growth.resolution > 1 else None)
 
 
-def _bracket(arch: Arch, macs: float, growth: Growth) -> float:
+def _largest_phi_below(arch: Arch, macs: float, growth: Growth) -> float:
     """Returns the largest phi, to within a step, whose MACs are below the target (bisection)."""
     low, high = -_MAX_PHI, _MAX_PHI
     while high - low > _PHI_STEP:
@@ -215,21 +217,31 @@ def _bracket(arch: Arch, macs: float, growth: Growth) -> float:
 
 
 def _candidate_lists(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterator[list[Arch]]:
-    """Yields lists of candidates, ordered by how far they leave the rule of compound scaling."""
+    """Yields lists of candidates; each list departs further from the rule of compound scaling."""
     ends = [_compound(arch, value, growth) for value in (phi, phi + _PHI_STEP)]
     yield ends
     if growth.resolution > 1:
         for step in (8, 2):
             yield [_refined(end, macs, step) for end in ends]
-    shifts = [fifth / 5 for fifth in range(-5, 6)]
-    shifted = [_compound(arch, phi, growth, wider, deeper) for wider in shifts for deeper in shifts]
+    shifts = [shift / 5 for shift in range(-5, 6)]
+    shifted = [
+        _compound(arch, phi, growth, width_shift, depth_shift)
+        for width_shift in shifts
+        for depth_shift in shifts
+    ]
     yield shifted
     if growth.resolution > 1:
         yield [_refined(candidate, macs, 2) for candidate in shifted]
 
 
 def _refined(arch: Arch, macs: float, step: int) -> Arch:
-    """Returns the network with the resolution, a multiple of ``step``, nearest to the target."""
+    """Returns the network with the resolution whose MACs are nearest to the target.
+
+    Args:
+        arch: Network whose resolution is changed.
+        macs: Target in multiply-adds.
+        step: Divisor of the resolution, in pixels.
+    """
     ratio = min(_MAX_REFINEMENT, max(1 / _MAX_REFINEMENT, macs / max(1, _macs(arch))))
     smallest = min(_MIN_SIDE, arch.resolution)
     middle = round(arch.resolution * math.sqrt(ratio) / step) * step
@@ -242,7 +254,7 @@ def _refined(arch: Arch, macs: float, step: int) -> Arch:
 
 
 def _macs_at(arch: Arch, sides: np.ndarray) -> np.ndarray:
-    """Returns the MACs at each resolution, or 0 if it is too small for the network."""
+    """Returns the MACs at each resolution, 0 where the resolution is too small."""
     divisor, classes = arch.width_divisor, arch.num_classes
     try:
         cost = count_cost_arrays(arch.blocks, sides, width_divisor=divisor, num_classes=classes)

@@ -1,6 +1,7 @@
 """Architectures as values: an ``Arch`` is a table, a ``Block`` is one of its rows.
 
-Both are immutable and checked on construction, so every existing one can be built and counted.
+Both are immutable and checked on construction, so that a network can be built from every ``Arch``
+and its cost can be counted.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Arch:
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Input pixels per output pixel of each stage; None from a global pool on."""
+        """Input pixels per output pixel of each stage; None from a stage with a global pool on."""
         strides: list[int | None] = []
         total: int | None = 1
         for block in self.blocks:

@@ -1,8 +1,8 @@
 """Latency of networks, as a whole and block by block, in alternating calls.
 
 Networks that do not fit into memory together are timed in groups. Reference networks are part of
-every group; a change of their speed between groups is a change of the machine's, and is divided
-out.
+every group: where they are slower, the machine is slower, and the times of that group are divided
+by the slowdown.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def build_timed_network(arch: Arch, *, by_part: bool) -> TimedNetwork:
 
     Args:
         arch: Architecture of the network.
-        by_part: Whether to time each of its blocks and its head too.
+        by_part: Whether to time each block and the head separately, too.
     """
     torch.manual_seed(0)
     model: Any = deploy(build_model(arch, arch.num_classes))

@@ -21,9 +21,9 @@ class Settings:
     Attributes:
         measures: Names of measures, in the order of the results: ``latency``, ``training``,
             ``memory``, ``ema`` and ``loop`` (which needs detectron2).
-        resolution: Side of the images in pixels; None takes each network's own.
-        batch_sizes: Numbers of images whose latency is measured. The largest is that of the
-            inference memory.
+        resolution: Side of the images in pixels; None takes that of each network.
+        batch_sizes: Batch sizes whose latency is measured. The memory of inference is measured
+            with the largest.
         train_batch: Number of images of a training step.
         rounds: Number of rounds whose median is the result.
         threads: Number of threads that torch uses.
@@ -47,7 +47,7 @@ class Measurement:
         model: Name of the network.
         measure: ``latency``, ``training step``, ``EMA update``, ``step of the loop``,
             ``inference memory`` or ``training memory``.
-        batch: Number of images; None where there are none.
+        batch: Number of images; None for an EMA update.
         resolution: Side of the images in pixels.
         variant: The form of the network, such as ``deploy``.
         value: Median over the rounds, in ``unit``.
@@ -79,7 +79,8 @@ def compare(
 
     Returns:
         One measurement for each variant, grouped by model, measure and batch size. The first of a
-        group is the reference of the ratios: timm's network where timm has it, else ours.
+        group is the reference of the ratios: timm's network if timm has it, otherwise this
+        project's.
 
     Raises:
         FBNetError: A network is unknown, or a measurement cannot be made.
@@ -197,7 +198,7 @@ def with_ratios(
     Args:
         model: Name of the network.
         measure: Name of the measure.
-        shape: Images of the measurement; a batch of 0 stands for none.
+        shape: Images of the measurement; the batch is 0 if there are none.
         unit: ``ms`` (then ``rounds`` are seconds) or ``MiB``.
         rounds: Values of the rounds by variant; the first variant is the reference.
     """

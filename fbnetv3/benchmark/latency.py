@@ -4,7 +4,7 @@ Blocks are timed inside random networks of the space, so that caches hold their 
 as in use. The rest of a network's time is the table's ``frame``. Networks are timed in the form of
 ``fbnetv3.deploy`` with batch size 1, uncompiled, since a compiled network has no separate blocks.
 With one thread the clock is CPU time, which excludes other processes. Further random networks,
-timed as a whole in the same rounds, check the table's predictions.
+timed as a whole in the same rounds, validate the table's predictions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBl
     """Returns each block shape once, with its mean latency over the networks that contain it.
 
     Args:
-        networks: Architectures with their milliseconds: the network, each layer, the head.
+        networks: Architectures, each with its latencies in milliseconds: that of the whole network,
+            of each layer, and of the head.
     """
     times: dict[Shape, list[float]] = {}
     for arch, (total, *parts) in networks:
@@ -92,8 +93,8 @@ def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -
     """Compares predicted latencies with measured ones of networks outside of the table.
 
     Args:
-        predicted: Milliseconds by the table.
-        measured: Milliseconds as measured, in the same order.
+        predicted: Predicted latencies in milliseconds.
+        measured: Measured latencies in milliseconds, in the same order.
 
     Returns:
         The entry ``check`` of a latency table's ``about``.
@@ -151,8 +152,8 @@ def measure_latency_table(
     Args:
         config_file: Path or packaged name of the search's config.
         networks: Number of random networks whose blocks are measured.
-        check_networks: Number of further random networks that check the table.
-        rounds: Number of rounds.
+        check_networks: Number of further random networks to validate the table on.
+        rounds: Number of rounds of measurement.
         threads: Number of threads that torch uses.
         seed: Random seed of the networks.
         progress: Progress display that the measurement is added to.

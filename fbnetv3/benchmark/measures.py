@@ -75,14 +75,15 @@ def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) 
 
     A new process builds the network and calls it with one image, or trains it with two. The
     result is the high-water mark of resident memory over two further calls, minus the resident
-    memory before them. So activations count; weights, gradients and the optimizer's state do not.
+    memory before them. Hence activations are included; weights, gradients and the optimizer's
+    state are not.
 
     Args:
         kind: ``inference`` or ``training``.
         name: Name of the network.
         variant: Variant of the network.
         shape: Images of a call.
-        threads: Number of threads that torch uses.
+        threads: CPU threads of PyTorch.
 
     Raises:
         BenchmarkError: The process died, most likely for lack of memory.

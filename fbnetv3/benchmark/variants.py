@@ -1,4 +1,4 @@
-"""The variants that are compared: our network in several forms, and timm's network."""
+"""The variants to compare: this project's network in several forms, and timm's network."""
 
 from __future__ import annotations
 

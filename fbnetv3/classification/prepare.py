@@ -108,7 +108,7 @@ def _plan(
     else:
         params = sum(p.numel() for p in model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
-    return [("network", network), ("follows the batch", _batch_rule(recipe))]
+    return [("network", network), ("scaling with the batch", _batch_rule(recipe))]
 
 
 def _batch_rule(recipe: Recipe) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fbnetv3.benchmark.comparison import Measurement
 
 MEASURES = ("latency", "training", "memory", "ema")
-LOOP = "loop"  # only on request: it needs detectron2 and compares with no other library
+LOOP = "loop"  # not measured by default: needs detectron2, and no other library is compared
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
 _WIDTH = 120  # columns, where the output is not a terminal
 _LARGEST_NUMBER = 10_000
@@ -41,7 +41,7 @@ instead, as a table for the search's latency constraints.
 _EPILOG = """\
 examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
-  %(prog)s --latency-table nano.json --config-file search/fbnetv3_cifar10_nano.yaml
+  %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
 """
 
 
@@ -52,7 +52,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_NUMBER:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_LARGEST_NUMBER}")
+        raise argparse.ArgumentTypeError(
+            f"must be an integer from 1 to {_LARGEST_NUMBER}, not {text!r}"
+        )
     return int(text)
 
 
@@ -69,8 +71,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rounds", type=_number, default=10, metavar="N", help="number of rounds (default: 10)")
-    add("--threads", type=_number, default=1, metavar="N", help="threads of torch (default: 1)")
+    rounds = "rounds of measurement; more are more accurate (default: 10)"
+    add("--rounds", type=_number, default=10, metavar="N", help=rounds)
+    threads = "CPU threads of PyTorch (default: 1)"
+    add("--threads", type=_number, default=1, metavar="N", help=threads)
     _add_comparison_options(parser)
     _add_table_options(parser)
     arguments = parser.parse_args(argv)
@@ -93,10 +97,10 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=(*MEASURES, LOOP),
         default=list(MEASURES),
-        help="what to measure; loop is the training loop with its hooks (default: all but loop)",
+        help="measures to run; loop is the training loop with its hooks (default: all but loop)",
     )
-    own = "side of the images in pixels (default: each network's own)"
-    add("--resolution", type=_number, metavar="PX", help=own)
+    resolution = "side of the images in pixels (default: that of each network's architecture)"
+    add("--resolution", type=_number, metavar="PX", help=resolution)
     sizes = "images per forward pass (default: 1 16)"
     add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help=sizes)
     training = "images per training step (default: 16)"
@@ -112,7 +116,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--config-file", metavar="CONFIG", help=config)
     networks = "random networks whose blocks are measured (default: 100)"
     add("--networks", type=_number, default=100, metavar="N", help=networks)
-    check = "further random networks that check the table (default: 30)"
+    check = "random networks to validate the table on (default: 30)"
     add("--check", type=_number, default=30, metavar="N", help=check)
     seed = "random seed of the networks (default: 1)"
     add("--seed", type=_number, default=1, metavar="N", help=seed)

@@ -56,7 +56,10 @@ def _write_photographs(folder: Path) -> list[str]:
 
 
 def show_pretrained(folder: Path) -> None:
-    """Prints what a packaged network predicts for images of CIFAR-10, or else for photographs.
+    """Prints the predictions of a packaged network.
+
+    The images are test images of CIFAR-10 if that data set is installed, and otherwise
+    scikit-learn's sample photographs.
 
     Args:
         folder: Folder for the images.

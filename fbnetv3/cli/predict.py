@@ -38,7 +38,7 @@ class PredictError(FBNetError):
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, not {text!r}")
     return int(text)
 
 
@@ -51,16 +51,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image, or folder of images")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder of images")
     add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
     weights = "checkpoint or exported weights; add --model if they do not name their architecture"
     add("--weights", type=Path, metavar="FILE", help=weights)
-    add("--topk", type=_positive, default=5, help="number of classes per image (default: 5)")
-    threshold = "lowest score of a detector's boxes, in [0, 1] (default: 0.3)"
-    add("--threshold", type=float, default=0.3, help=threshold)
-    output = "folder for a detector's images (default: output/predictions)"
+    topk = "number of classes to print for an image (default: 5)"
+    add("--topk", type=_positive, default=5, metavar="N", help=topk)
+    threshold = "minimum score of the boxes to show, in [0, 1] (default: 0.3)"
+    add("--threshold", type=float, default=0.3, metavar="SCORE", help=threshold)
+    output = "folder for the images with drawn boxes (default: output/predictions)"
     add("--output", type=Path, default=Path("output/predictions"), metavar="DIR", help=output)
-    add("--device", help="device of torch, such as cpu or cuda (default: cuda if available)")
+    device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
+    add("--device", metavar="DEVICE", help=device)
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
@@ -154,7 +156,7 @@ def detect(
     Args:
         detector: Detector on its device.
         images: Image files.
-        threshold: Lowest score of the boxes, in [0, 1].
+        threshold: Minimum score of the boxes, in [0, 1].
         folder: Folder for the images with boxes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The command ``fbnetv3-train``: trains or evaluates what a config describes."""
+"""The command ``fbnetv3-train``: trains or evaluates the classifier or detector of a config."""
 
 from __future__ import annotations
 
@@ -35,20 +35,25 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-train",
-        description="Train or evaluate what a config describes.",
+        description="Train or evaluate the classifier or detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", required=True, help="a yaml file, or its name in model_zoo/")
+    config = "yaml file, or its name in model_zoo/"
+    add("--config-file", required=True, metavar="FILE", help=config)
     add("--eval-only", action="store_true", help="only score MODEL.WEIGHTS or the last checkpoint")
     add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add("--overwrite", action="store_true", help="first remove an earlier run in OUTPUT_DIR")
     add("--check-data", action="store_true", help="only check the data sets of a detector")
-    add("--num-processes", type=int, default=1, help="processes here, one per GPU (default: 1)")
-    add("--num-machines", type=int, default=1, help="number of machines (default: 1)")
-    add("--machine-rank", type=int, default=0, help="rank of this machine, from 0 (default: 0)")
-    add("--dist-url", default="auto", help="address of machine 0, tcp://HOST:PORT (default: auto)")
+    processes = "processes on this machine, one per GPU (default: 1)"
+    add("--num-processes", type=int, default=1, metavar="N", help=processes)
+    machines = "number of machines (default: 1)"
+    add("--num-machines", type=int, default=1, metavar="N", help=machines)
+    rank = "rank of this machine, from 0 (default: 0)"
+    add("--machine-rank", type=int, default=0, metavar="N", help=rank)
+    url = "address of machine 0, tcp://HOST:PORT; auto on a single machine (default)"
+    add("--dist-url", default="auto", metavar="URL", help=url)
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys to override, with their values")
     return parser
 
@@ -56,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = make_parser()
-    # options may also follow KEY VALUE pairs
+    # Options may also follow KEY VALUE pairs.
     args = parser.parse_intermixed_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite removes it: give only one of them")
@@ -126,7 +131,7 @@ def _mode(args: argparse.Namespace) -> str:
 
 
 def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
-    """Trains or evaluates in one of the processes; see :func:`_mode` for ``mode``."""
+    """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
@@ -143,5 +148,5 @@ def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) 
 
 
 def cli() -> None:
-    """Runs the command and exits with its status."""
+    """Entry point of the console script."""
     sys.exit(run_main(main))

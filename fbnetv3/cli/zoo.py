@@ -13,7 +13,8 @@ from rich.table import Table
 from fbnetv3.cli import run_main
 from fbnetv3.io import atomic_write
 
-# fbnetv3.zoo imports torch, so each command imports its own modules: --help prints at once
+# Each command imports the modules that it needs, because fbnetv3.zoo imports torch, and --help
+# should print at once.
 _WIDTH = 160  # columns, where the output is not a terminal
 
 
@@ -23,53 +24,88 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="fbnetv3-zoo", description="List, verify, download and add models and weights."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    listing = commands.add_parser("list", help="list models, or weights with --pretrained")
-    listing.add_argument(
-        "pattern", nargs="?", default="*", help="shell-style pattern, such as 'fbnetv3*'"
+    _list_arguments(commands.add_parser("list", help="list models, or weights with --pretrained"))
+    _verify_arguments(
+        commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
     )
-    listing.add_argument(
-        "--pretrained", action="store_true", help="list weights, as NAME.TAG, instead of models"
-    )
-
-    check = commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
-    check.add_argument(
-        "pattern", nargs="?", default="*", help="shell-style pattern of NAME.TAG (default: all)"
-    )
-    check.add_argument(
-        "--data", help="data set for the accuracies (default: the one of each record, if installed)"
-    )
-
-    write = commands.add_parser("table", help="write MODEL_ZOO.md")
-    write.add_argument(
-        "--output", type=Path, default=Path("MODEL_ZOO.md"), help="file (default: MODEL_ZOO.md)"
-    )
-    write.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if the file is outdated"
-    )
-
-    download = commands.add_parser("download", help="download weights into the cache")
-    download.add_argument("names", nargs="+", metavar="NAME[.TAG]")
-
+    _table_arguments(commands.add_parser("table", help="write MODEL_ZOO.md"))
+    _download_arguments(commands.add_parser("download", help="download weights into the cache"))
     _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
     return parser.parse_args(argv)
 
 
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="shell-style pattern, such as 'fbnetv3*' (default: all)",
+    )
+    parser.add_argument(
+        "--pretrained", action="store_true", help="list weights, as NAME.TAG, instead of models"
+    )
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="shell-style pattern of NAME.TAG (default: all)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="data set for the accuracies (default: that of each record, if it is installed)",
+    )
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("MODEL_ZOO.md"),
+        metavar="FILE",
+        help="file to write (default: MODEL_ZOO.md)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the file is outdated"
+    )
+
+
+def _download_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME[.TAG]",
+        help="weights to download (fbnetv3-zoo list --pretrained); without TAG, the first weights "
+        "that fit the architecture",
+    )
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Copy exported weights into the package and print their record as yaml."
-    parser.add_argument("file", type=Path, help=".safetensors file that training exported")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help=".safetensors file that training exported"
+    )
     parser.add_argument("name", metavar="NAME.TAG", help="architecture and a tag of your choice")
     parser.add_argument(
         "--variant",
         choices=["aligned", "low_resolution"],
         help="MODEL.ARCH_VARIANT of the training",
     )
-    parser.add_argument("--width", type=float, help="MODEL.WIDTH of the training")
-    parser.add_argument("--depth", type=float, help="MODEL.DEPTH of the training")
-    parser.add_argument("--dataset", help="data set of the accuracy, such as digits_test")
-    parser.add_argument("--top1", type=float, help="measured top-1 accuracy in percent")
-    parser.add_argument("--note", help="how the weights were trained and measured")
-    parser.add_argument("--half", action="store_true", help="keep matrices in 16 bits")
+    parser.add_argument("--width", type=float, metavar="W", help="MODEL.WIDTH of the training")
+    parser.add_argument("--depth", type=float, metavar="D", help="MODEL.DEPTH of the training")
+    dataset = "data set of the accuracy, such as digits_test"
+    parser.add_argument("--dataset", metavar="NAME", help=dataset)
+    parser.add_argument(
+        "--top1", type=float, metavar="PERCENT", help="measured top-1 accuracy in percent"
+    )
+    note = "description of how the weights were trained and measured"
+    parser.add_argument("--note", metavar="TEXT", help=note)
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store conv and linear weights as 16-bit floats; biases and batch norms stay in 32 "
+        "bits, and loading converts the weights to 32 bits",
+    )
 
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from fbnetv3.data.dataset import FileDataset, ImageDataset
-from fbnetv3.data.digits import digits
+from fbnetv3.data.digits import load_digits_split
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.scan import without_broken
 from fbnetv3.data.sources import open_source
@@ -91,7 +91,7 @@ def _from_path(path: str) -> ImageDataset:
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the existing path, below ``FBNETV3_DATA`` or else as it is given, or None."""
+    """Returns the path below ``FBNETV3_DATA``, or else as it is given; None if neither exists."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 
@@ -143,4 +143,4 @@ _FILE_SETS = {
 for _name, (_stem, _download) in _FILE_SETS.items():
     register_dataset(_name)(partial(_registered_files, _name, _stem, _download))
 for _split in ("train", "test"):
-    register_dataset(f"digits_{_split}")(partial(digits, _split))
+    register_dataset(f"digits_{_split}")(partial(load_digits_split, _split))

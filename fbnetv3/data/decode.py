@@ -23,17 +23,17 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_BYTES = 1 << 30
 # This is also Pillow's own limit, but a program may have switched that off.
 MAX_PIXELS = 178_956_970
-_FIX = "delete or replace the file, or set DATA.SKIP_BROKEN True"
+_ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 
 
 @contextmanager
-def open_image(file: BinaryIO, name: str, fix: str = _FIX) -> Iterator[Image.Image]:
+def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Image.Image]:
     """Yields an image whose header has been read. All image files are opened here.
 
     Args:
         file: An image file of one of ``FORMATS``.
         name: Name of the file in error messages.
-        fix: Advice at the end of error messages.
+        advice: Advice at the end of error messages.
 
     Raises:
         DataError: The file has another format, its header is damaged, or the image has more than
@@ -42,17 +42,17 @@ def open_image(file: BinaryIO, name: str, fix: str = _FIX) -> Iterator[Image.Ima
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: the image is too large ({error}); {fix}") from error
+        raise DataError(f"{name}: the image is too large ({error}); {advice}") from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{name}: not an image file of {', '.join(FORMATS)} ({_size(file)} bytes); {fix}"
+            f"{name}: not an image file of {', '.join(FORMATS)} ({_size(file)} bytes); {advice}"
         ) from error
     except Exception as error:  # decoders raise errors of any kind on damaged files
         raise DataError(
-            f"{name}: cannot read the image header ({_reason(error)}); {fix}"
+            f"{name}: cannot read the image header ({_reason(error)}); {advice}"
         ) from error
     with image:
-        _check_pixels(image, name, fix)
+        _check_pixels(image, name, advice)
         yield image
 
 
@@ -74,35 +74,35 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def decode_rgb(data: bytes, name: str, fix: str = _FIX) -> Image.Image:
+def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
     """Returns the decoded image, without applying its EXIF orientation.
 
     Args:
         data: Content of an image file of one of ``FORMATS``.
         name: Name of the file in error messages.
-        fix: Advice at the end of error messages.
+        advice: Advice at the end of error messages.
 
     Returns:
-        An RGB image. Of 16-bit grey values the high byte is kept; transparency is dropped.
+        An RGB image. 16-bit grey values are reduced to their high byte; transparency is dropped.
 
     Raises:
         DataError: The data are not an image, truncated or damaged, or the image has more than
             ``MAX_PIXELS`` pixels.
     """
     try:
-        with open_image(io.BytesIO(data), name, fix) as image:
+        with open_image(io.BytesIO(data), name, advice) as image:
             return _to_rgb(image)
     except DataError:
         raise
     except Exception as error:  # even SyntaxError, on damaged files
-        raise DataError(f"{name}: cannot decode the image ({_reason(error)}); {fix}") from error
+        raise DataError(f"{name}: cannot decode the image ({_reason(error)}); {advice}") from error
 
 
-def _check_pixels(image: Image.Image, name: str, fix: str) -> None:
+def _check_pixels(image: Image.Image, name: str, advice: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{name}: the image has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS} "
-            f"in all; {fix}"
+            f"in all; {advice}"
         )
 
 

@@ -12,14 +12,14 @@ RESOLUTION = 32
 _SPLIT_SEED = 0
 
 
-def digits(split: str) -> ArrayDataset:
-    """Returns a split of the digits, as grey RGB images of 32 pixels.
+def load_digits_split(split: str) -> ArrayDataset:
+    """Returns a split of the digits: grey images in RGB, 32 x 32 pixels.
 
     The split is fixed and stratified. The original images have 8 x 8 pixels and are enlarged
     bilinearly.
 
     Args:
-        split: ``train`` (1437 images) or ``test`` (360 images).
+        split: Name of the split, ``train`` (1437 images) or ``test`` (360 images).
     """
     # Importing scikit-learn takes a second, and only this data set needs it.
     from sklearn.datasets import load_digits

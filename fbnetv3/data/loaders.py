@@ -22,8 +22,8 @@ from fbnetv3.errors import FBNetError
 T = TypeVar("T")
 Transform = Callable[[Image.Image], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
-# A function from (index, seed) of each image to a batch of any kind. It must restore the state of
-# the random generators that it uses.
+# A function that maps a list of (image index, seed) pairs to a batch of any kind. It must restore
+# the state of the random generators that it uses.
 LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
 _ORDER, _AUGMENT = 0, 1
@@ -96,7 +96,7 @@ class TrainLoader:
         """
         if start_iter < 0:
             raise DataError(f"start_iter is {start_iter}; allowed: 0 or more")
-        return _checked(_data_loader(self._batches, _From(start_iter), self._num_workers))
+        return _checked(_data_loader(self._batches, _EndlessSampler(start_iter), self._num_workers))
 
 
 class EvalLoader:
@@ -220,7 +220,7 @@ class _EvalBatches(_Batches):
         return [(i, mix_seed(_AUGMENT, i)) for i in batch]
 
 
-class _From:
+class _EndlessSampler:
     """An endless sampler of the numbers from ``start`` on."""
 
     def __init__(self, start: int) -> None:
@@ -259,7 +259,9 @@ def _transformed(
             yield transform(image)
 
 
-def _data_loader(batches: _Batches, numbers: _From | range, num_workers: int) -> DataLoader[Any]:
+def _data_loader(
+    batches: _Batches, numbers: _EndlessSampler | range, num_workers: int
+) -> DataLoader[Any]:
     return DataLoader(
         batches,
         batch_size=None,
@@ -267,13 +269,13 @@ def _data_loader(batches: _Batches, numbers: _From | range, num_workers: int) ->
         num_workers=num_workers,
         collate_fn=_unchanged,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_own_group,
+        worker_init_fn=_start_process_group,
         # Otherwise each pass would draw a seed from the global generator.
         generator=torch.Generator(),
     )
 
 
-def _own_group(worker: int) -> None:
+def _start_process_group(worker: int) -> None:
     # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
     # workers end only when the main process ends them.
     os.setpgid(0, 0)

@@ -1,4 +1,4 @@
-"""The search for files of a data set that cannot be decoded, before training starts."""
+"""Checks, before training starts, that all images of a data set can be decoded."""
 
 from __future__ import annotations
 

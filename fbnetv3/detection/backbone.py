@@ -44,15 +44,15 @@ class FBNetBottomUp(Backbone):
     """The stages of an FBNet as the bottom-up part of a detector.
 
     The feature maps are named by log2 of their stride, as in the paper on feature pyramids: ``c2``
-    (stride 4) to ``c5`` (stride 32). Of several stages with the same stride, the last one counts.
+    (stride 4) to ``c5`` (stride 32). Of several stages with the same stride, the last one is used.
 
     Args:
         arch: An aligned architecture, whose maps differ in size by a factor of exactly 2.
         drop_path_rate: Stochastic depth of the last block, in [0, 1).
         norm: ``BN``, or ``FrozenBN`` for batch norms with the constant statistics of the loaded
             weights.
-        freeze_at: Number that freezes all stages up to stride ``2 ** freeze_at``, including their
-            batch norms. 0 freezes nothing.
+        freeze_at: Exponent of the largest frozen stride: all stages up to stride
+            ``2 ** freeze_at`` are frozen, including their batch norms. 0 freezes nothing.
 
     Raises:
         ConfigError: The architecture is not aligned or lacks a stride, or a value is not allowed.

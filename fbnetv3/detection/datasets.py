@@ -1,4 +1,19 @@
-"""Detection data sets by name."""
+"""Detection data sets by name, each an annotation file in COCO's format and a folder of images.
+
+There are three ways to add a data set:
+
+* Name it in a config, together with its annotation file and image folder::
+
+      DATASETS:
+        COCO: [[cats_train, cats/train.json, cats/images], [cats_val, cats/val.json, cats/images]]
+        TRAIN: [cats_train]
+        TEST: [cats_val]
+
+* Register it in detectron2's ``DatasetCatalog``, for example in Python with
+  ``detectron2.data.datasets.register_coco_instances("cats_train", {}, json_file, image_folder)``.
+* To make it built-in, add its annotation file and image folder to ``_UNDER_DATA_ROOT``. Its files
+  are then expected below the folder in the environment variable ``FBNETV3_DATA``.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +33,25 @@ from fbnetv3.weights.download import cache_dir
 
 _log = logging.getLogger("fbnetv3")
 
-# Name -> annotation file and image folder, relative to the folder FBNETV3_DATA
+# Name -> annotation file and image folder, relative to the folder in FBNETV3_DATA.
 _UNDER_DATA_ROOT = {
-    f"{name}_{split}": (f"{name}/annotations/instances_{split}.json", f"{name}/images")
-    for name, splits in (("bccd", ("train", "val", "test")), ("coco_subset", ("train", "val")))
-    for split in splits
+    "bccd_train": ("bccd/annotations/instances_train.json", "bccd/images"),
+    "bccd_val": ("bccd/annotations/instances_val.json", "bccd/images"),
+    "bccd_test": ("bccd/annotations/instances_test.json", "bccd/images"),
+    "coco_subset_train": (
+        "coco_subset/annotations/instances_train.json",
+        "coco_subset/images",
+    ),
+    "coco_subset_val": ("coco_subset/annotations/instances_val.json", "coco_subset/images"),
 }
 _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 
 def list_detection_datasets() -> list[str]:
-    """Returns the built-in names; detectron2's catalog has others, such as ``coco_2017_train``."""
+    """Returns the names of the built-in data sets, sorted.
+
+    detectron2's catalog has further data sets, such as ``coco_2017_train``.
+    """
     return sorted([*_SCENES, *_UNDER_DATA_ROOT])
 
 
@@ -36,10 +59,10 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
     """Opens a data set.
 
     Args:
-        name: Name of an entry of DATASETS.COCO, of a built-in data set, or of a data set with COCO
-            annotations in detectron2's catalog (such as ``coco_2017_train``, below the folder in
-            the environment variable DETECTRON2_DATASETS).
-        cfg: Config with DATASETS.COCO.
+        name: Name in DATASETS.COCO, of a built-in data set, or of a data set in detectron2's
+            catalog that has COCO annotations, such as ``coco_2017_train``. detectron2 expects its
+            files below the folder in the environment variable DETECTRON2_DATASETS.
+        cfg: Config with the key DATASETS.COCO.
 
     Raises:
         ConfigError: DATASETS.COCO is malformed.
@@ -111,8 +134,8 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
 def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     """Opens and checks DATASETS.TRAIN and DATASETS.TEST.
 
-    Images without a box are left out of the training set if DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    is set.
+    If DATALOADER.FILTER_EMPTY_ANNOTATIONS is set, images without a box are left out of the training
+    set. A box that is marked as a crowd does not count as a box.
 
     Raises:
         ConfigError: DATASETS.TRAIN or TEST does not name one data set.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.detection.build import build_detector
-from fbnetv3.detection.pictures import LabelledBox, draw_boxes
+from fbnetv3.detection.visualization import LabelledBox, draw_boxes
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.files import read_tensors
 

@@ -20,11 +20,11 @@ from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")
 _EXIF_ORIENTATION = 0x0112
-_FIX = "download it again"
+_ADVICE = "download the image again"
 
 
 def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> CocoDataset:
-    """Checks that every image can be read and has the size stated in the JSON file.
+    """Checks that every image can be read and has the size that the JSON file states.
 
     Args:
         dataset: Data set whose images are checked.
@@ -58,21 +58,21 @@ def _problem(record: dict[str, Any], decode: bool) -> str | None:
     where = f"image {record['image_id']}"
     try:
         with open_regular(record["file_name"], MAX_BYTES) as file:
-            with open_image(file, record["file_name"], _FIX) as image:
+            with open_image(file, record["file_name"], _ADVICE) as image:
                 size = _shown_size(image)
             if decode:
                 file.seek(0)
-                decode_rgb(file.read(), record["file_name"], _FIX)
+                decode_rgb(file.read(), record["file_name"], _ADVICE)
     except DataError as error:
         return f"{where}: {error}"
     except OSError as error:
-        return f"{where}: cannot read {record['file_name']}: {error.strerror or error}; {_FIX}"
+        return f"{where}: cannot read {record['file_name']}: {error.strerror or error}; {_ADVICE}"
     except Exception as error:  # decoders raise errors of any kind on damaged files
         return f"{where}: cannot read {record['file_name']}: {' '.join(str(error).split())[:120]}"
     if size != (record["width"], record["height"]):
         return (
             f"{where}: {record['file_name']} has {size[0]} x {size[1]} pixels, but the JSON file "
-            f"says {record['width']} x {record['height']}; correct it or download the image again"
+            f"says {record['width']} x {record['height']}; correct the JSON file, or {_ADVICE}"
         )
     return None
 
@@ -85,14 +85,14 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
 
 
 class BatchMapper:
-    """A function from (index, seed) of each image to a batch, a list of detectron2's inputs.
+    """Maps a list of (image index, seed) pairs to a batch of detectron2 inputs.
 
-    detectron2's augmentations draw from numpy's global generator. It is seeded for each image, and
-    its state is restored after each batch.
+    detectron2's augmentations draw from numpy's global generator. This generator is seeded for
+    each image, and its state is restored after each batch.
 
     Args:
         dataset: Data set to read.
-        mapper: Function from a record of the data set to an input of a detectron2 model.
+        mapper: detectron2's mapper from a record of the data set to an input of a model.
     """
 
     def __init__(self, dataset: CocoDataset, mapper: DatasetMapper) -> None:

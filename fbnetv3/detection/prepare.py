@@ -41,7 +41,7 @@ def prepare_detector(
             run does not need them: its weights come from a checkpoint.
 
     Raises:
-        FBNetError: A value of the config, the data or the weights do not fit each other.
+        FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
     """
     train_set: CocoDataset | None = None
     if training:
@@ -107,12 +107,12 @@ def _plan(cfg: CfgNode, model: nn.Module, dataset: CocoDataset) -> list[tuple[st
     return [
         ("network", f"{network_name(cfg)}, {params / 1e6:.2f}M params"),
         ("data", f"{dataset.name}, {len(dataset.classes)} classes"),
-        ("follows the batch", rule_text(cfg)),
+        ("scaling with the batch", rule_text(cfg)),
     ]
 
 
 def detector_metadata(cfg: CfgNode, classes: list[str], recipe: Recipe) -> dict[str, str]:
-    """Returns the texts that are exported with a detector's weights; it can be rebuilt from them.
+    """Returns the texts that are exported with a detector's weights, to rebuild the detector.
 
     Args:
         cfg: Config with the number of classes filled in, as :func:`build_detector` returns it.

@@ -4,9 +4,11 @@ Configs state learning rate, iterations, warm-up and EMA decay for a batch of
 SOLVER.REFERENCE_BATCH images (16 in detectron2's configs). For a batch k times as large, where k is
 below 1 on small machines, they are scaled:
 
-- The learning rate is multiplied by k (the linear rule; the paper, A.3, does so for its nodes).
-- MAX_ITER, WARMUP_ITERS and STEPS are divided by k, so that training sees as many images.
-- EMA decay is raised to the power of k, so that it averages over as many images.
+- The learning rate is multiplied by k (the linear rule, by which the paper, A.3, scales with the
+  number of machines).
+- MAX_ITER, WARMUP_ITERS and STEPS are divided by k, so that training sees the same number of
+  images.
+- EMA decay is raised to the power of k, so that it averages over the same number of images.
 
 Lengths in epochs (SOLVER.MAX_EPOCHS above 0) count images and are not scaled. REFERENCE_BATCH 0
 switches all scaling off.

@@ -42,7 +42,7 @@ class _Dtype:
 
 
 class _Array:
-    """A restricted replacement of an array in a pickle; numpy's would trust the file."""
+    """A restricted replacement of an array in a pickle; numpy's own would trust the file."""
 
     value: npt.NDArray[Any] | None = None
 

@@ -21,7 +21,10 @@ SIDE = 128
 COUNTS = {"train": 800, "test": 100}
 _SEED = 2021
 _SIZES = (24, 48)  # range of the side of a digit in pixels
-_NUM_TRIES = (6, 16)  # range of digits per scene; those that would overlap others are not placed
+_NUM_TRIES = (
+    6,
+    16,
+)  # range of digits drawn for a scene; one that would overlap another is left out
 _INK = 64  # grey value above which a pixel belongs to the digit
 _VERSION = 1
 
@@ -45,7 +48,7 @@ def make_scenes(folder: Path, split: str) -> tuple[Path, Path]:
         WriteError: The folder cannot be written.
     """
     annotations, images = folder / f"instances_{split}.json", folder / split
-    if annotations.is_file():  # it is written last, so the images exist, too
+    if annotations.is_file():  # the annotations are written last, so the images exist, too
         return annotations, images
     tree = _empty_tree()
     generator = np.random.default_rng([_SEED, list(COUNTS).index(split)])

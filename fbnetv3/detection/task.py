@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fbnetv3.data import EvalLoader
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
-from fbnetv3.detection.pictures import contact_sheet
 from fbnetv3.detection.tables import write_class_table
+from fbnetv3.detection.visualization import write_contact_sheet
 from fbnetv3.engine.ema import unwrap
 from fbnetv3.requires import require
 
@@ -33,7 +33,7 @@ class DetectionTask:
 
     Args:
         dataset: Evaluation set.
-        eval_loader: This rank's share of its images.
+        eval_loader: Loader of this rank's share of the images of ``dataset``.
         device: Device of the network.
         folder: Folder of the run; None writes no files.
         amp: Whether to use 16-bit autocast; only on CUDA.
@@ -58,15 +58,15 @@ class DetectionTask:
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp = amp and device.type == "cuda"
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
-        self._normalizers: list[float] = []  # of every rank
+        self._normalizers: list[float] = []  # the running counts of all ranks
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the losses of a batch by name. Ranks wait for each other: all must call it."""
+        """Returns the losses of a batch by name. All ranks must call it, as ranks exchange data."""
         with torch.autocast(self._device.type, enabled=self._amp):
             losses: dict[str, Tensor] = model(batch)
         value = getattr(unwrap(model), _NORMALIZER, None)
         if value is not None:
-            self._normalizers = _of_all_ranks(float(value), self._device)
+            self._normalizers = _all_gather(float(value), self._device)
         return losses
 
     def state(self, model: nn.Module) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class DetectionTask:
         return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Restores this rank's count; with another number of ranks, the mean of the counts."""
+        """Restores this rank's count, or the mean of all if the number of ranks has changed."""
         saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return
@@ -87,7 +87,8 @@ class DetectionTask:
         """Returns ``bbox/AP``, ``bbox/AP50`` etc. in percent, over all ranks.
 
         Args:
-            model: Detector; it is in evaluation mode during the call, and in its own mode after.
+            model: Detector. It is put into evaluation mode for the call, and back into its
+                previous mode afterwards.
             weights: Kind of weights the model holds, ``raw`` or ``ema``; part of file names.
         """
         was_training = model.training
@@ -130,7 +131,7 @@ class DetectionTask:
         assert self._folder is not None
         self._per_class[weights] = scores.per_class
         write_class_table(self._folder / "ap_per_class.txt", self._per_class)
-        contact_sheet(self._dataset, results, self._folder / f"predictions_{weights}.png")
+        write_contact_sheet(self._dataset, results, self._folder / f"predictions_{weights}.png")
 
 
 def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[dict[str, Any]]:
@@ -149,7 +150,7 @@ def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[di
     ]
 
 
-def _of_all_ranks(value: float, device: torch.device) -> list[float]:
+def _all_gather(value: float, device: torch.device) -> list[float]:
     if not dist.is_initialized():
         return [value]
     local = torch.tensor([value], dtype=torch.float64, device=device)
@@ -163,6 +164,6 @@ def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     if not dist.is_initialized():
         return results
     parts: list[Any] = [None] * dist.get_world_size()
-    # on all ranks, since nccl cannot gather objects on one
+    # Gathered on all ranks, since NCCL cannot gather objects on a single one.
     dist.all_gather_object(parts, results)
     return [item for part in parts for item in part] if dist.get_rank() == 0 else None

@@ -22,7 +22,8 @@ from fbnetv3.weights.records import find_record
 
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"
-# Tensors that a file may lack: statistics that were folded into scale and shift are 0 and 1.
+# Tensors that a file may lack. If batch statistics were folded into scale and shift, the mean and
+# variance of the model keep their initial values, 0 and 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
 # Layers whose shape depends on the number of classes.
 _CLASS_LAYERS = ("head.cls_score", "roi_heads.box_predictor")
@@ -61,9 +62,9 @@ def _modules(names: tuple[str, ...]) -> str:
 def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorLoadSummary:
     """Loads MODEL.WEIGHTS into a detector.
 
-    The weights may be those of a detector; if its number of classes differs, the layers that depend
-    on it are freshly initialised. Or they are those of a classifier for the bottom-up part: of
-    MODEL.ARCH in any known layout, or of a ResNet.
+    The weights may be those of a detector. If its number of classes differs, the layers that depend
+    on this number are freshly initialised. Otherwise they must be those of a classifier, which are
+    loaded into the bottom-up part: of MODEL.ARCH in any known layout, or of a ResNet.
 
     Args:
         model: Detector to load into.
@@ -144,7 +145,7 @@ def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[s
     They are loaded into the whole classifier, because this detects their layout and checks that
     they are complete.
     """
-    with torch.random.fork_rng(devices=[]):  # its random initialisation is not used
+    with torch.random.fork_rng(devices=[]):  # the classifier's random weights are not used
         classifier = FBNetClassifier(table_from_config(cfg))
     load_state_dict(classifier, tensors, allow_new_head=True, source=uri)
     state = classifier.state_dict()

@@ -59,12 +59,12 @@ class Checkpointer:
     - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
     - ``data``: seed and steps per epoch; the order of images follows from seed and iteration
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
-    - ``classes``: class names; ``task``: plain values that the task keeps beside tensors
+    - ``classes``: class names; ``task``: plain values of the task, beside the model's tensors
 
     Args:
         folder: Folder of the run, made on the first save.
         keep: Number of newest checkpoints that are kept; at least 1.
-        on_save: Called with the path of each checkpoint that was written.
+        on_save: Function called with the path of each checkpoint that was written.
 
     Raises:
         CheckpointError: ``keep`` is below 1.

@@ -14,7 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class _SyncBatchNorm(NaiveSyncBatchNorm):
-    """detectron2's, but counting its batches as torch's do: checkpoints hold the count."""
+    """detectron2's synchronised batch norm, which counts batches as torch's does.
+
+    Checkpoints hold this count.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.num_batches_tracked is not None:
@@ -25,8 +28,8 @@ class _SyncBatchNorm(NaiveSyncBatchNorm):
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Replaces batch norm by one that takes its statistics over all processes (paper, A.3).
 
-    On CUDA it is torch's SyncBatchNorm. Elsewhere it is detectron2's, which works with gloo; its
-    running variance is the biased one (divided by N, not N - 1).
+    On CUDA the replacement is torch's SyncBatchNorm. On other devices it is detectron2's, which
+    works with gloo; its running variance is biased (divided by N, not N - 1).
 
     Args:
         model: Network, changed in place.
@@ -47,7 +50,7 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     synced = _SyncBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-    # the same tensor objects, so that an optimizer or an average that holds them stays valid
+    # The tensor objects stay the same, so that an optimizer or an average of them stays valid.
     synced._parameters.update(norm._parameters)
     synced._buffers.update(norm._buffers)
     if not norm.affine:

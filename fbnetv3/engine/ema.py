@@ -40,7 +40,7 @@ def _first_names(named: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _shadow_dtype(tensor: Tensor) -> torch.dtype:
-    # (1 - decay) of a 16-bit weight is below its resolution: the average would never change
+    # In 16 bits, changes by (1 - decay) would be rounded away: the average would never change.
     small = tensor.is_floating_point() and tensor.element_size() < 4
     return torch.float32 if small else tensor.dtype
 
@@ -57,11 +57,12 @@ class _Plan:
         model: The model.
         registries: The dicts of parameters, buffers and children of each module, with the values
             they had.
-        tensors: Tensors by name; a tied tensor has its first name only.
+        tensors: Tensors by name; a tied tensor is listed under its first name only.
         kinds: dtype, device and strides of each of ``tensors``.
-        averaged: (averages, model's tensors) of one dtype and device each, updated together.
-        widened: (float32 average, 16-bit tensor of the model).
-        copied: (averages, model's tensors) that are not floating-point.
+        averaged: Pairs (averages, tensors of the model), updated together; the tensors of a pair
+            have one dtype and device.
+        widened: Pairs (float32 average, 16-bit tensor of the model).
+        copied: Pairs (averages, tensors of the model) of tensors that are not floating-point.
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""A training or an evaluation as a value: what a task makes of a config, and the loop runs."""
+"""A training or an evaluation as a value, which a task prepares from a config."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fbnetv3.recipe import Recipe
 class Experiment:
     """A config with everything that was built from it.
 
-    Each task has one function that returns it (``prepare_classifier``, ``prepare_detector``), for
-    training and for evaluation alike.
+    Each task has one function that prepares it, for training and for evaluation alike:
+    ``prepare_classifier`` and ``prepare_detector``.
 
     Attributes:
         cfg: The config, frozen.

@@ -1,4 +1,4 @@
-"""The folder of a run: resuming, clearing, and what an earlier run or a kill left in it."""
+"""The folder of a run: starting, resuming, and removing the files of an earlier run."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ class NonFiniteWeightError(FBNetError):
 
 
 class Every:
-    """Whether something is due after an iteration: after every ``period``-th and after the last.
+    """A condition that holds after every ``period``-th iteration and after the last one.
 
     Args:
-        period: Number of iterations; 0 for the last one only.
+        period: Number of iterations; 0 holds after the last iteration only.
     """
 
     def __init__(self, period: int) -> None:
@@ -77,11 +77,12 @@ class EvalHook(HookBase):
     The scores of the average end in ``_ema``: ``val/top1`` and ``val/top1_ema``.
 
     Args:
-        due: When to evaluate.
+        due: Iterations after which to evaluate.
         ema: Moving average of the weights, if one is kept.
-        log: Called with a line of text for each evaluation.
-        on_eval: Called with the number of iterations so far and the scores.
-        raw: Whether to score the raw weights too where there is an average.
+        log: Function called with a line of text for each evaluation.
+        on_eval: Function called with the number of iterations so far and the scores.
+        raw: Whether to score the raw weights, too, if there is an average. Without an average they
+            are always scored.
     """
 
     def __init__(
@@ -115,7 +116,8 @@ def evaluate_weights(
         task: Task whose ``evaluate`` scores a model.
         model: Network with the raw weights.
         ema: Moving average of the weights, if there is one.
-        raw: Whether to score the raw weights too where there is an average.
+        raw: Whether to score the raw weights, too, if there is an average. Without an average they
+            are always scored.
     """
     # Without the parallel wrapper, whose forward waits for the other ranks: ranks may have
     # different numbers of batches.
@@ -153,15 +155,15 @@ def disk_errors_as_write_errors(folder: Path) -> Iterator[None]:
 
 
 class WriterHook(HookBase):
-    """Writes the event storage to metrics.json and the like.
+    """Writes the event storage with detectron2's writers, for example to metrics.json.
 
-    It must come before CheckpointHook and be due whenever that is: the records of all iterations
-    that a checkpoint covers are then on disk before it, and a run that is killed and resumed lacks
-    no evaluation.
+    It must come before CheckpointHook and be due whenever CheckpointHook is. The records of all
+    iterations that a checkpoint covers are then written before the checkpoint, so that they are
+    complete after a kill and a resumption.
 
     Args:
         writers: detectron2's event writers.
-        dues: When to write.
+        dues: Iterations after which to write, one condition for each reason to write.
         folder: The folder that they write into, for error messages.
     """
 
@@ -184,12 +186,12 @@ class WriterHook(HookBase):
 
 
 class CheckpointHook(HookBase):
-    """Saves checkpoints, but none with a weight that is infinite or NaN.
+    """Saves checkpoints; raises an error instead if a weight is infinite or NaN.
 
     Args:
-        checkpointer: Writes the checkpoints.
-        due: When to save.
-        state: Returns the state to save.
+        checkpointer: Writer of the checkpoints.
+        due: Iterations after which to save.
+        state: Function that returns the state to save.
     """
 
     def __init__(
@@ -221,11 +223,11 @@ class CheckpointHook(HookBase):
 class StopHook(HookBase):
     """Stops with a checkpoint after the step in which SIGINT or SIGTERM arrives.
 
-    A second signal stops at once. Only for a training of one process: several ranks would stop at
-    different steps.
+    A second signal stops at once. The hook is for trainings with one process only, since several
+    ranks would stop at different steps.
 
     Args:
-        save: Saves a checkpoint and returns its path.
+        save: Function that saves a checkpoint and returns its path.
     """
 
     def __init__(self, save: Callable[[], Path]) -> None:
@@ -299,7 +301,7 @@ class CurvesHook(HookBase):
     """Draws ``curves.png`` from ``metrics.json``.
 
     Args:
-        due: When to draw.
+        due: Iterations after which to draw.
         folder: The folder of both files.
     """
 

@@ -53,12 +53,12 @@ def launch(
 ) -> None:
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
-    Under torchrun (its environment variables are set), this process is one of them already and the
-    options are ignored. Unlike detectron2's ``launch``, this one runs on CPUs as well.
+    If torchrun has started this process (its environment variables are set), the options are
+    ignored and ``main`` is called here only. Unlike detectron2's ``launch``, it supports CPUs.
 
     Args:
         main: Function to call; processes import it by name.
-        args: Its arguments, which must be picklable.
+        args: Arguments of ``main``, which must be picklable.
         num_processes: Number of processes on this machine.
         num_machines: Number of machines that train together.
         machine_rank: Rank of this machine, 0 to ``num_machines - 1``.
@@ -168,7 +168,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _connect(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
-    """Hosts the store, or connects to it and waits until it is there."""
+    """Hosts the store, or waits for its host and connects to it."""
 
     def store() -> dist.TCPStore:
         return dist.TCPStore(
@@ -274,5 +274,6 @@ def _report_failure(store: dist.Store, rank: int, reason: str) -> None:
 
 def _exit() -> NoReturn:
     sys.stdout.flush()
-    # At once: leaving the process group would wait for the other ranks, which wait for this one.
+    # Exit at once: leaving the process group would wait for the other ranks, which wait for this
+    # one.
     os._exit(2)

@@ -14,7 +14,7 @@ _LOGGERS = ("fbnetv3", "detectron2", "fvcore")
 
 
 class _Terminal(logging.Handler):
-    """Prints to the present ``sys.stderr``, which a progress bar replaces while it is shown."""
+    """Prints to the current ``sys.stderr``, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line."""

@@ -45,12 +45,12 @@ class Training:
     """The state of a training that changes from step to step, and the loop over the steps.
 
     Args:
-        experiment: What is trained.
-        checkpointer: Writes the checkpoints.
+        experiment: Training to run, as its task prepared it.
+        checkpointer: Writer of the checkpoints.
         stop_after: Number of epochs to stop after; None for the recipe's length.
-        on_eval: Called after each evaluation with the epochs trained so far and the scores.
+        on_eval: Function called after each evaluation with the epochs so far and the scores.
         pictures: Whether to write curves.png and TensorBoard events.
-        raw_scores: Whether to score the raw weights as well where an average of them is kept.
+        raw_scores: Whether to score the raw weights, too, if an average of them is kept.
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
@@ -86,7 +86,7 @@ class Training:
         self._trainer: Trainer
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continues from a checkpoint; learning rate, decays etc. are those of the present config.
+        """Continues from a checkpoint, with the learning rate, decays etc. of the current config.
 
         Args:
             state: State of the checkpoint, as :meth:`state` returned it.
@@ -192,7 +192,7 @@ class Training:
         return [*hooks, *self._main_hooks(evaluating, saving)] if self._context.is_main else hooks
 
     def _main_hooks(self, evaluating: Every, saving: Every) -> list[detectron_hooks.HookBase]:
-        """Returns the hooks of rank 0: what is shown and written."""
+        """Returns the hooks of rank 0, which show progress and write files."""
         context, folder = self._context, self._experiment.folder
         hooks: list[detectron_hooks.HookBase] = []
         if context.shows_progress:
@@ -212,7 +212,7 @@ class Training:
             self._on_eval(iterations / self._loader.iters_per_epoch, scores)
 
     def _period(self, epochs: float, iterations: int) -> int:
-        """Returns a period in steps; ``epochs`` counts, unless it is 0."""
+        """Returns a period in steps, from a number of epochs or, if that is 0, of iterations."""
         return max(1, round(epochs * self._loader.iters_per_epoch)) if epochs else iterations
 
     def _writers(self) -> list[EventWriter]:
@@ -228,7 +228,7 @@ class Training:
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:
-    """Loads an optimizer's state from a checkpoint, but keeps the present lr, decays etc."""
+    """Loads an optimizer's state from a checkpoint, but keeps the lr, decays etc. of the config."""
     before = state["recipe"]["optimizer"]
     if before != name:
         raise ConfigError(

@@ -103,7 +103,7 @@ class MachineMonitor:
         self.report(f"{self._name(self._rank)} was interrupted")
 
     def leave(self) -> None:
-        """Announces that this machine stops its heartbeats; otherwise it would count as dead."""
+        """Announces the end of this machine's heartbeats, so that it does not count as dead."""
         if not self._store_answers:
             return
         deadline = time.monotonic() + _LEAVE_TIMEOUT
@@ -138,7 +138,8 @@ class MachineMonitor:
             del self._others[other]
         elif beats_now != beats:
             self._others[other] = (beats_now, now)
-        elif beats and now - since > HEARTBEAT_TIMEOUT:  # without any heartbeat, it is yet to start
+        # A machine without any heartbeat has not started yet.
+        elif beats and now - since > HEARTBEAT_TIMEOUT:
             report_end(self._store, self._death_reason(other))
             del self._others[other]
 

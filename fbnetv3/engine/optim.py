@@ -74,7 +74,7 @@ class RMSpropTF(Optimizer):
         """Updates the parameters.
 
         Args:
-            closure: Computes the loss again, with gradients, and returns it.
+            closure: Function that computes the loss again, with gradients, and returns it.
 
         Returns:
             The loss that the closure returned, or None without a closure.
@@ -128,10 +128,11 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns parameter groups, each with its weight decay.
 
     The first group has the weights of convolutions and linear layers. The second one has all
-    tensors of at most one dimension, which are the norm weights and biases of every network of the
-    zoo and of torchvision. If the recipe has a decay for biases, as detectron2's recipes do, the
-    tensors of the second group outside of torch's norm layers form a third one; by that rule of
-    detectron2, the scale and shift that RetinaNet heads share (CycleBatchNormList) are decayed.
+    tensors of at most one dimension: the norm weights and biases of every network of the zoo and
+    of torchvision. If the recipe has a separate decay for biases, as detectron2's recipes do, a
+    third group has those tensors of the second one that are outside of torch's norm layers. As in
+    detectron2, the third group includes the scale and shift that RetinaNet's heads share
+    (CycleBatchNormList).
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.
@@ -176,9 +177,9 @@ _BUILDERS: dict[str, Callable[[list[dict[str, Any]], Recipe], Optimizer]] = {
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """Returns the recipe's optimizer over ``model``, at the peak lr for the real batch.
 
-    The paper names RMSProp and SGD but gives no momentum, alpha or eps: the recipe's momentum
-    (0.9 by default) is used for both, alpha and eps as in :class:`RMSpropTF`; SGD is Nesterov's
-    unless the recipe says otherwise.
+    The paper names RMSProp and SGD but gives no momentum, alpha or eps. Both use the recipe's
+    momentum (0.9 by default); alpha and eps are the defaults of :class:`RMSpropTF`. SGD uses
+    Nesterov's momentum unless the recipe switches it off.
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.

@@ -27,7 +27,7 @@ class Process:
 
 @dataclass(frozen=True)
 class RuntimeContext:
-    """What a training or an evaluation runs on, determined once and passed down.
+    """The process, device and console of a training or an evaluation.
 
     Attributes:
         process: Rank and world size.

@@ -42,8 +42,8 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     """Restores the states of the global random generators.
 
     Args:
-        state: States as :func:`capture_rng` returns them; those of GPUs that this machine does not
-            have are skipped.
+        state: States as :func:`capture_rng` returns them. States of GPUs that this machine does
+            not have are skipped.
 
     Raises:
         FBNetError: A generator's state is missing.

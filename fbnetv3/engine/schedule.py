@@ -44,10 +44,15 @@ _SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
 def lr_factor(recipe: Recipe, epoch: float) -> float:
     """Returns the learning rate at a position in training, as a share of the peak.
 
-    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule: times
-    ``decay`` at each whole epoch after the warm-up (paper, A.3: 0.9875 after 5 epochs), cosine to 0
-    at ``recipe.epochs``, constant, or times ``decay`` at each of ``steps``. A run that is stopped
-    early has the learning rates of the first part of the full run.
+    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule:
+
+    - ``exponential``: times ``decay`` at each whole epoch after the warm-up (paper, A.3: 0.9875
+      after 5 epochs)
+    - ``cosine``: half a cosine from 1 to 0 at ``recipe.epochs``
+    - ``constant``: 1
+    - ``steps``: times ``decay`` at each epoch of ``recipe.steps``
+
+    A run that is stopped early has the learning rates of the first part of the full run.
 
     Args:
         recipe: Recipe with schedule, decay, warm-up and length.
@@ -90,7 +95,7 @@ def build_lr_scheduler(
 def lr_table(
     recipe: Recipe, world_size: int, iters_per_epoch: int, dataset_size: int
 ) -> list[tuple[str, str]]:
-    """Returns what a recipe means in numbers on a data set and a number of processes.
+    """Returns the steps, learning rates and decays of a recipe, as rows of the training plan.
 
     Args:
         recipe: Training recipe.

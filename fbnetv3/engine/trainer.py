@@ -23,7 +23,7 @@ class NonFiniteLossError(FBNetError):
 
 
 class HasLosses(Protocol):
-    """What a training step needs of a task."""
+    """The part of a task that a training step calls."""
 
     def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
         """Returns the losses of a batch by name; their sum is minimised.
@@ -36,7 +36,7 @@ class HasLosses(Protocol):
 
 
 class Task(HasLosses, Protocol):
-    """What a training needs of a task; classification and detection implement it."""
+    """The methods of a task that a training calls; classification and detection have them."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns scores of a model by name, over all ranks; its training mode does not change.

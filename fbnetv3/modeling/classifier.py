@@ -58,7 +58,7 @@ class FBNetClassifier(nn.Module):
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Input pixels per output pixel of each stage; None from a global pool on."""
+        """Input pixels per output pixel of each stage; None from a stage with a global pool on."""
         return self.backbone.stage_strides
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -100,8 +100,8 @@ def build_model(
             ``arch/library_names.py``).
         num_classes: Number of logits, at least 1. None takes the number of the architecture, or
             1000 for a network of another library.
-        drop_rate: Dropout rate before the classifier, in [0, 1). It also replaces the default of
-            torchvision: ``torchvision/alexnet`` has no dropout unless a rate is given.
+        drop_rate: Dropout rate before the classifier, in [0, 1). It replaces the default rates of
+            torchvision, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
         drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
             blocks grows linearly over depth.
 

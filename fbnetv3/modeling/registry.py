@@ -62,10 +62,10 @@ def register_op(
         ArchError: The name is taken, or a key is unknown.
 
     Example:
-        >>> def price(layer, size):
+        >>> def plain_cost(layer, size):
         ...     out = conv_size(size, layer.k, layer.s, layer.padding)
         ...     return conv_cost(layer.c_in, layer.c_out, out, k=layer.k), out
-        >>> @register_op("plain", cost=price, keys=("k",))
+        >>> @register_op("plain", cost=plain_cost, keys=("k",))
         ... class Plain(nn.Conv2d):
         ...     def __init__(self, layer, drop_path=0.0):
         ...         super().__init__(

@@ -27,8 +27,8 @@ class LoadSummary:
         loaded: Number of tensors taken from the weights.
         derived: Names of the model's tensors that the layout does not have; they are set to zero,
             which gives the same outputs.
-        skipped: Names of the classifier's tensors, if they were kept because the number of classes
-            differs.
+        skipped: Names of the classifier's tensors, if they were not loaded because the number of
+            classes differs.
         source: File or address of the weights.
     """
 
@@ -188,10 +188,11 @@ def load_state_dict(
     allow_new_head: bool = False,
     source: str = "state dict",
 ) -> LoadSummary:
-    """Loads weights in any known layout into a model: all of them, or none if one does not fit.
+    """Loads weights in any known layout into a model; if one does not fit, none is loaded.
 
     Args:
-        model: Network of ``build_model``, or any module, whose own names the tensors must have.
+        model: Network of ``build_model``, or any other module. For the latter, the tensors must
+            have the module's own names.
         state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
         allow_new_head: Whether to keep the model's classifier if its number of classes differs.
         source: File or address of the weights, for the summary and error messages.

@@ -2,7 +2,7 @@
 
 The cache is the folder that the environment variable ``FBNETV3_CACHE`` names, by default
 ``~/.cache/fbnetv3``. Beside each file lies ``FILE.sha256`` (readable by ``sha256sum -c``) with the
-hash that the record states or, where it states none, the hash of the first download. A file is
+hash that the record states, or the hash of the first download if the record states none. A file is
 downloaded to a temporary name, checked, and renamed only when it is complete.
 """
 
@@ -37,7 +37,7 @@ def package_dir() -> Path:
 
 
 def missing_weights(path: Path) -> str:
-    """Returns the message for weights of the repository that are not installed."""
+    """Returns the error message for packaged weights that are not installed."""
     return (
         f"weights {path} are missing: the file is part of the repository, not of the wheel; copy "
         f"model_zoo/weights/{path.name} of the repository to this path"
@@ -81,8 +81,8 @@ def check_file(path: Path, record: WeightRecord) -> str:
 
     Args:
         path: Path of the file.
-        record: Record with the expected size and sha256. Without a known sha256, the file must
-            be readable as weights.
+        record: Record with the expected size and sha256. If no sha256 is known, the file must be
+            readable as weights.
 
     Returns:
         The file's sha256 as 64 hexadecimal digits.

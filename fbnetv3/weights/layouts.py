@@ -65,8 +65,8 @@ def _published(key: str) -> str:
 def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dict[str, str]:
     """Maps tensor names to timm's.
 
-    timm divides the same sequence of blocks into other stages. So blocks are paired in order, and
-    the modules of a block are named by their roles.
+    timm divides the same sequence of blocks into other stages. Blocks are therefore paired in
+    order, and the modules inside a block by their roles.
 
     Args:
         arch: Architecture of the model.

@@ -19,8 +19,8 @@ def load_weights(
 
     Args:
         model: Model whose tensors are replaced.
-        uri: ``zoo://NAME[.TAG]``, or the path of a .safetensors, .pth or checkpoint file. A
-            checkpoint with EMA weights gives these.
+        uri: ``zoo://NAME[.TAG]``, or the path of a .safetensors, .pth or checkpoint file. From a
+            checkpoint with EMA weights, these are loaded.
         allow_new_head: Whether to keep the model's classifier if its number of classes differs.
 
     Returns:

@@ -57,9 +57,9 @@ class WeightRecord:
         url: Address of the file; None for a packaged file.
         path: Path of a packaged file, relative to ``fbnetv3.model_zoo/weights``; None for a file
             with a ``url``.
-        sha256: Hash of the file; None if it is unknown, then the first download pins it.
+        sha256: Hash of the file; None if it is unknown. The first download then pins it.
         size: Size of the file in bytes; None if it is unknown.
-        variant: Variant of the architecture: None, ``"aligned"`` or ``"low_resolution"``.
+        variant: Variant of the architecture, None, ``"aligned"`` or ``"low_resolution"``.
         width: Factor of the architecture's channels.
         depth: Factor of the architecture's repeats.
         interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.

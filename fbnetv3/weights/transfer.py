@@ -1,4 +1,4 @@
-"""Transferring a file over http(s) with pooch, resumed where a broken connection left it."""
+"""Downloading a file over http(s) with pooch; a broken download is resumed."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ class _ProgressBar(tqdm):
         super().__init__(desc=label, unit="B", unit_scale=True, leave=False, delay=PATIENCE)
 
     def __bool__(self) -> bool:
-        return True  # pooch asks for it before the total is known, which tqdm refuses
+        return True  # pooch tests the bar before the total is known; tqdm would raise an error
 
     def reset(self, total: float | None = None) -> None:
-        # pooch resets a finished bar; tqdm would draw it then, however short the transfer was
+        # pooch resets a finished bar, and tqdm would draw it then even after a short transfer.
         self.n = 0
 
 
 class Transfer:
     """One download of a file in up to ``ATTEMPTS`` attempts.
 
-    An attempt continues where the last one ended if the server supports it and still has the
-    same file, by its ``ETag`` or ``Last-Modified`` header; else it starts from the first byte.
+    An attempt continues where the last one ended, if the server supports this and its ``ETag`` or
+    ``Last-Modified`` header shows that the file is the same. Otherwise it starts from the first
+    byte.
 
     Args:
         url: Address of the file, ``http://`` or ``https://``.

@@ -83,7 +83,7 @@ def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: A
 
     Args:
         path: The ``.safetensors`` file that training exported.
-        half: Whether to keep matrices in 16 bits (:func:`half_precision`).
+        half: Whether to store weights of two and more axes in 16 bits (:func:`half_precision`).
         fields: Further fields of the record (:func:`make_entry`).
 
     Returns:

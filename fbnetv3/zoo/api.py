@@ -51,8 +51,9 @@ def build_model(
 
     Args:
         name_or_arch: An architecture, its name (``fbnetv3_a``), a network of another library
-            (``torchvision/NAME``, ``timm/NAME``), or ``NAME.TAG`` for the form of an architecture
-            that these weights belong to. ``NAME`` alone loads the first weights listed for it.
+            (``torchvision/NAME``, ``timm/NAME``), or the name of weights (``NAME.TAG``), which
+            also selects their variant of the architecture. ``NAME`` alone loads the first weights
+            that fit the architecture.
             A detector's name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
             :class:`fbnetv3.detection.detector.Detector`, whose classes and rates are fixed.
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
@@ -60,7 +61,7 @@ def build_model(
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Stochastic depth rate of the last block, linear over depth, in [0, 1).
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); linear over depth.
 
     Returns:
         A classifier in training mode and channels_last memory format, or a detector.
@@ -93,7 +94,7 @@ def _record_of(name_or_arch: str | Arch) -> WeightRecord:
             f"{name}: the zoo has no weights for networks of other libraries; build it with "
             "pretrained=False"
         )
-    # weights fit an architecture and its aligned form alike: paddings have no parameters
+    # The same weights fit an architecture and its aligned variant: paddings have no parameters.
     return find_record(name.removesuffix(ALIGNED))
 
 

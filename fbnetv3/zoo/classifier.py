@@ -174,7 +174,7 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Those of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std`` that the file
-        defines. 0 in a config means that the value follows from the architecture; it is left out.
+        defines. Values of 0 in a config follow from the architecture and are left out.
     """
     config = metadata.get("config")
     tree = parse_yaml(config) if isinstance(config, str) else config

@@ -24,7 +24,7 @@ from fbnetv3.weights.records import WeightRecord, all_records
 from fbnetv3.zoo.api import build_model, transform
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-# accepted deviation in percent: image decoders and machines differ a little
+# Accepted deviation in percentage points; image decoders and machines differ a little.
 TOLERANCE = {"quoted": 0.3, "measured": 0.1}
 _DETECTOR_BATCH = 8
 Record = TypeVar("Record")

@@ -79,7 +79,7 @@ def test_a_bad_architecture_names_the_key(tiny: Make, changes: dict[str, Any], k
 def test_bad_preprocessing_names_the_group(tiny: Make) -> None:
     cfg = tiny(INPUT__RESIZE=8)
     preprocessing = preprocessing_from_config(cfg, arch_from_config(cfg))
-    with pytest.raises(ConfigError, match=r"^INPUT: resize 8 is smaller"):
+    with pytest.raises(ConfigError, match=r"^INPUT: resize is 8"):
         eval_loader_from_config(cfg, evaluation_set_from_config(cfg), preprocessing, Process())
 
 

@@ -49,8 +49,8 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--rounds", "0"], "'0' is not a number from 1 to"),
-        (["--rounds", "x"], "'x' is not a number"),
+        (["--rounds", "0"], "must be an integer from 1 to 10000, not '0'"),
+        (["--rounds", "x"], "must be an integer from 1 to 10000, not 'x'"),
         (["--measures", "speed"], "invalid choice: 'speed'"),
         (["--no-such-option"], "--no-such-option"),
         (["--models"], "expected at least one argument"),

@@ -102,7 +102,7 @@ def test_weights_or_a_model_are_required(images: Path, capsys: pytest.CaptureFix
     assert "--model NAME[.TAG] and --weights FILE" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(images), "--model", "x", "--topk", "0"])
-    assert "not an integer of at least 1" in capsys.readouterr().err
+    assert "must be an integer >= 1, not '0'" in capsys.readouterr().err
 
 
 def test_the_tool_runs_from_anywhere(weights: Path, images: Path, tmp_path: Path) -> None:

@@ -210,8 +210,11 @@ def test_further_budgets_without_training(
     ("budget", "message"),
     [
         (["--macs", "10"], "nearest bound"),
-        (["--latency-ms", "2"], "budget latency_ms <= 2: constraint on 'latency_ms': the statis"),
-        (["--params", "nan"], "constraint params: a bound is a finite number, not nan"),
+        (
+            ["--latency-ms", "2"],
+            "budget latency_ms <= 2: constraint on 'latency_ms': no such statis",
+        ),
+        (["--params", "nan"], "constraint on params: the bound nan is not a finite number"),
     ],
 )
 def test_budgets_that_cannot_be_met(

@@ -82,7 +82,7 @@ def test_clipping_bounds_the_step(tiny: Make, tmp_path: Path) -> None:
 def test_the_plan_says_how_lr_and_average_follow_the_batch(tiny: Make) -> None:
     experiment = prepared(tiny(SOLVER__IMS_PER_BATCH=40))
     text = "batch 40 / 20 = 2: lr x 2; EMA decay 0.9 per step, whatever the batch"
-    assert dict(experiment.plan)["follows the batch"] == text
+    assert dict(experiment.plan)["scaling with the batch"] == text
     assert (experiment.recipe.scaled_lr, experiment.recipe.ema_decay) == (0.1, 0.9)
 
 

@@ -33,8 +33,8 @@ SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29
 UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 UPSTREAM_COMMIT = "72e9dd6e8513d3be1a242c2c75ea5529c71dd087"
 PATCH = Path(__file__).with_name("detectron2.patch")
-# The version in detectron2.patch. Increase the last number with each change of the patched Python
-# files: an installation with a smaller one is then replaced.
+# The version in detectron2.patch. Change the last number with each change of the patched Python
+# files: an installation with another number is then replaced.
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
@@ -295,17 +295,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="fbnetv3-install-detectron2",
         description="Install detectron2 into the running environment, from the package index and "
-        "without a compiler. A detectron2 that can be imported is left as it is.",
+        "without a\ncompiler. Leaves an existing detectron2 alone, unless another version of this "
+        "installer\nmade it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--from-git",
         action="store_true",
-        help="compile the pinned upstream commit instead, with its C++ extension",
+        help="compile the pinned upstream commit instead, with its C++ extension; does nothing if "
+        "an existing detectron2 is left alone",
     )
     parser.add_argument(
-        "--target", type=Path, metavar="DIR", help="install into this folder (site-packages)"
+        "--target",
+        type=Path,
+        metavar="DIR",
+        help="install into this folder, such as a site-packages folder",
     )
     arguments = parser.parse_args(argv)
     if arguments.from_git and arguments.target:
@@ -314,10 +319,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Installs detectron2 unless an importable one is installed.
+    """Installs detectron2.
+
+    An existing detectron2 is left alone, unless another version of this installer made it.
 
     Returns:
         The exit status, 0.
+
+    Raises:
+        InstallError: A step failed, or an existing detectron2 of another origin cannot be imported.
     """
     arguments = parse(argv)
     installed = find_installed(arguments.target)

@@ -147,7 +147,7 @@ def test_a_config_file_cannot_set_paths_outside_of_its_folder_or_addresses(
     path = _search_config(work.parent / "configs", key, value)
     assert run_main(search_main, ["--config-file", str(path)]) == 2
     option = shlex.join([f"SEARCH.{key}", value])
-    assert capsys.readouterr().err.endswith(f"give it as argument: {option}\n")
+    assert capsys.readouterr().err.endswith(f"give it on the command line: {option}\n")
     assert list((work.parent / "victim").iterdir()) == list(work.iterdir()) == []
     # The option in the message is accepted on the command line.
     cfg = read_search_config(str(path), [f"SEARCH.{key}", value])
@@ -211,7 +211,7 @@ def test_an_untrusted_run_folder_does_not_change_other_databases(
     _search_config(folder, "STORAGE", url).rename(folder / "config.yaml")
     argv = [*flags, str(folder), *(["--macs", "1e6"] if flags == ["--evolve"] else [])]
     assert run_main(search_main, argv) == 2
-    assert f"give it as argument: SEARCH.STORAGE {url}" in capsys.readouterr().err
+    assert f"give it on the command line: SEARCH.STORAGE {url}" in capsys.readouterr().err
     # This also holds if the command line names the database, or if it is in the current folder.
     assert run_main(search_main, [*flags, str(folder), "SEARCH.STORAGE", url, *argv[2:]]) == 2
     assert "holds no study 'jointnas'" in capsys.readouterr().err

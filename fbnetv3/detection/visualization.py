@@ -29,67 +29,69 @@ class LabelledBox:
 
     Attributes:
         box: Left, top, right and bottom in pixels.
-        label: Index of the class, which selects the colour.
-        text: Text above the box.
+        class_index: Index of the class, which selects the colour.
+        caption: Text above the box.
     """
 
     box: tuple[float, float, float, float]
-    label: int
-    text: str
+    class_index: int
+    caption: str
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1.0, 0.85, 1.0)
+def _colour(class_index: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(class_index * _HUE_STEP % 1.0, 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_boxes(image: Image.Image, boxes: Iterable[LabelledBox]) -> Image.Image:
-    """Returns an RGB copy of an image with boxes and their texts."""
+    """Returns an RGB copy of an image with boxes and their captions drawn into it."""
     drawn = image.convert("RGB").copy()
     pen = ImageDraw.Draw(drawn)
     size = max(10, round(max(drawn.size) / 45))
     font, line = ImageFont.load_default(size), max(1, round(max(drawn.size) / 300))
     for item in boxes:
-        colour = _colour(item.label)
+        colour = _colour(item.class_index)
         x0, y0, x1, y1 = item.box
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=line)
-        _write(pen, item.text, (x0, y0), font, colour, drawn.size)
+        _write(pen, item.caption, (x0, y0), font, colour, drawn.size)
     return drawn
 
 
 def _write(
     pen: ImageDraw.ImageDraw,
-    text: str,
+    caption: str,
     corner: tuple[float, float],
     font: Any,
     colour: tuple[int, int, int],
     size: tuple[int, int],
 ) -> None:
-    """Writes a text above the corner of a box, or inside of the box if there is no room above."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    """Writes a caption above a box, or inside of the box if there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), caption, font=font)
     width, height = right - left, bottom - top
     x = min(max(0.0, corner[0]), max(0.0, size[0] - width - 2))
     y = corner[1] - height - 2
     y = y if y >= 0 else corner[1]
     pen.rectangle((x, y, x + width + 2, y + height + 2), fill=colour)
-    pen.text((x + 1 - left, y + 1 - top), text, fill=(0, 0, 0), font=font)
+    pen.text((x + 1 - left, y + 1 - top), caption, fill=(0, 0, 0), font=font)
 
 
-def contact_sheet(
+def write_contact_sheet(
     dataset: CocoDataset,
     results: Sequence[dict[str, Any]],
     path: Path,
     num_images: int = _NUM_IMAGES,
     threshold: float = _THRESHOLD,
 ) -> None:
-    """Writes a PNG of the first images, each with its ground truth (left) and predictions (right).
+    """Writes a PNG of the first images of a data set, each with true and predicted boxes.
+
+    Each image is shown twice: on the left with its ground truth, on the right with its predictions.
 
     Args:
         dataset: Data set of the images.
-        results: Predictions as COCO results.
-        path: PNG file to write.
-        num_images: Number of images.
-        threshold: Lowest score of a prediction that is drawn.
+        results: Predictions in COCO's format of results.
+        path: Path of the PNG file.
+        num_images: Number of images on the sheet.
+        threshold: Minimum score of the predictions to draw, in [0, 1].
 
     Raises:
         WriteError: The file cannot be written.
@@ -98,9 +100,11 @@ def contact_sheet(
     for result in results:
         if result["score"] >= threshold:
             by_image[result["image_id"]].append(result)
-    index = {number: i for i, number in enumerate(dataset.category_ids)}
+    class_indices = {category: i for i, category in enumerate(dataset.category_ids)}
     records = dataset.records[:num_images]
-    pairs = [_pair(record, by_image[record["image_id"]], dataset, index) for record in records]
+    pairs = [
+        _pair(record, by_image[record["image_id"]], dataset, class_indices) for record in records
+    ]
     sheet = _tiled(pairs)
     title = f"{dataset.name}: ground truth | predictions with score >= {threshold:g}"
     ImageDraw.Draw(sheet).text((_GAP, 2), title, fill=(0, 0, 0), font=ImageFont.load_default(13))
@@ -112,7 +116,7 @@ def _pair(
     record: dict[str, Any],
     results: list[dict[str, Any]],
     dataset: CocoDataset,
-    index: dict[int, int],
+    class_indices: dict[int, int],
 ) -> Image.Image:
     """Returns an image twice, side by side: with its ground truth and with its predictions."""
     path = record["file_name"]
@@ -131,9 +135,9 @@ def _pair(
     ]
     predictions = []
     for result in sorted(results, key=lambda result: result["score"]):
-        label = index[result["category_id"]]
-        text = f"{dataset.classes[label]} {100 * result['score']:.0f}"
-        predictions.append(LabelledBox(_corners(result["bbox"], scale), label, text))
+        class_index = class_indices[result["category_id"]]
+        caption = f"{dataset.classes[class_index]} {100 * result['score']:.0f}"
+        predictions.append(LabelledBox(_corners(result["bbox"], scale), class_index, caption))
     pair = Image.new("RGB", (2 * size[0] + 2, size[1]), "white")
     pair.paste(draw_boxes(image, truth), (0, 0))
     pair.paste(draw_boxes(image, predictions), (size[0] + 2, 0))
