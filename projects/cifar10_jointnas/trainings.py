@@ -105,8 +105,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
             stderr=subprocess.STDOUT,
             env={"OMP_NUM_THREADS": "1", **os.environ},
         )
-    metrics = read_metrics(folder / "metrics.json")
-    scores = [row for row in metrics if "val/top1" in row]
+    scores = [row for row in read_metrics(folder / "metrics.json") if "val/top1" in row]
     cfg = get_cfg()
     cfg.merge_from_file(str(folder / "config.yaml"))
     last = max(row["iteration"] for row in scores) + 1

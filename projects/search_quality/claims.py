@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.stats import kendalltau
 
-from fbnetv3.search import JointNAS
+from fbnetv3.search import JointNAS, Trial
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.space.constraints import Costs
@@ -80,6 +80,32 @@ def _taus(
     return taus
 
 
+def _regrets_of_stages(name: str, kind: str, seed: int) -> tuple[float, float]:
+    """Returns the regrets of the best observed candidates of stage 1 and of stage 2 of a search."""
+    problem = problems.get(name)
+    median, best = problems.reference(name)
+    noise = np.random.default_rng([seed, 1001])
+    search = JointNAS(
+        problem.space,
+        statistics=problem.statistics,
+        constraints=problem.constraints,
+        predictor=kind,
+        early_stop_threshold=None,
+        seed=seed,
+    )
+    while trials := search.ask():
+        search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
+
+    def regret(trials: Sequence[Trial]) -> float:
+        chosen = max(trials, key=lambda t: t.score or -np.inf).config
+        return float((best - problem.truth([chosen])[0]) / (best - median))
+
+    coarse = [t for t in search.trials if t.stage == "coarse"]
+    fine = [t for t in search.trials if t.stage == "fine"]
+    # stage 2 has no finalists if all of its best candidates were trained before
+    return regret(coarse), regret(fine or coarse)
+
+
 def stage_two(name: str, seeds: int) -> None:
     """Prints how much the eight finalists of stage 2 improve on stage 1.
 
@@ -87,33 +113,10 @@ def stage_two(name: str, seeds: int) -> None:
         name: Name of the problem.
         seeds: Number of searches.
     """
-    problem = problems.get(name)
-    median, best = problems.reference(name)
     head = "| predictor | best of stage 1 | best of the finalists | better in | gain |\n"
     print(head + "|---" * 5 + "|")
     for kind in ("default", "paper"):
-        rows = []
-        for seed in range(seeds):
-            noise = np.random.default_rng([seed, 1001])
-            search = JointNAS(
-                problem.space,
-                statistics=problem.statistics,
-                constraints=problem.constraints,
-                predictor=kind,
-                early_stop_threshold=None,
-                seed=seed,
-            )
-            while trials := search.ask():
-                search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
-            row = []
-            # stage 2 has no finalists if all of its best candidates were trained before
-            coarse = [t for t in search.trials if t.stage == "coarse"]
-            fine = [t for t in search.trials if t.stage == "fine"]
-            for trials_of_stage in (coarse, fine or coarse):
-                chosen = max(trials_of_stage, key=lambda t: t.score or -np.inf).config
-                row.append((best - problem.truth([chosen])[0]) / (best - median))
-            rows.append(row)
-        regrets = np.array(rows)
+        regrets = np.array([_regrets_of_stages(name, kind, seed) for seed in range(seeds)])
         gain = regrets[:, 0] - regrets[:, 1]
         low, high = interval(gain)
         print(
