@@ -1,13 +1,14 @@
-"""Writes the configs of the final comparison: winners of the searches and their competitors.
+"""Writes the configs of the final comparison of the joint search with random search.
 
     python -m projects.cifar10_jointnas.cases
 
 Reads ``joint/`` and ``random/``, the logs of the two searches, and writes to ``configs/``. For each
-budget of multiply-adds, these are the trained candidates with the best score of the search:
-``joint_3M`` of the whole joint search, ``coarse_3M`` of its stage 1, ``random_3M`` of equally many
-trainings of the random search; and the smallest and the largest winner with each other's recipe.
-``cases.csv`` lists the origin and the config of each. One candidate may be the best for two
-budgets, and the winner of stage 1 may be that of the whole search.
+budget of multiply-adds there are three cases, the candidates with the best score: ``joint_3M`` is
+the best of the whole joint search, ``coarse_3M`` the best of its stage 1, and ``random_3M`` the
+best of equally many trainings of the random search. Two further cases are the smallest and the
+largest winner of the joint search with each other's recipe. ``cases.csv`` lists all cases with
+their candidates. A candidate may be the best for two budgets, or for the whole search and stage 1;
+such cases share a config.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ COLUMNS = ("case", "config", "architecture", "recipe", "macs", "params", "predic
 
 
 def name_of(kind: str, budget: float) -> str:
-    """Returns ``joint_4.5M``."""
+    """Returns the name of a case, such as ``joint_4.5M``."""
     return f"{kind}_{budget / 1e6:g}M"
 
 
 def write_case(
     run: Run, name: str, architecture: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path
 ) -> None:
-    """Writes ``NAME.yaml`` and ``NAME_arch.yaml``.
+    """Writes the config of a case, ``NAME.yaml``, and its architecture, ``NAME_arch.yaml``.
 
     Args:
         run: Search that the candidates belong to.
@@ -52,7 +53,7 @@ def write_case(
     base = recipe_from_config(run.cfg)
     plain = recipe_to_config(base)
     keys = recipe_to_config(run.space.recipe(dict(recipe), base))
-    # final.yaml has the schedule
+    # the other keys, such as those of the schedule, come from final.yaml
     keys = {key: value for key, value in keys.items() if value != plain[key]}
     keys["MODEL.ARCH"] = f"{name}_arch.yaml"
     write_config(folder / f"{name}.yaml", "../final.yaml", keys)
@@ -61,14 +62,20 @@ def write_case(
 
 
 def write_config(path: Path, base: str, keys: Mapping[str, Any]) -> None:
-    """Writes a yaml that overrides keys such as ``SOLVER.BASE_LR`` of a base file."""
+    """Writes a config that inherits from a base file.
+
+    Args:
+        path: Path of the config.
+        base: Path of the base file, relative to that of the config.
+        keys: Overridden keys, such as ``SOLVER.BASE_LR``.
+    """
     with atomic_write(path) as temporary:
         text = yaml.safe_dump(as_tree(base, keys), sort_keys=False)
         temporary.write_text(text, encoding="utf-8")
 
 
 def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the text of a yaml that overrides keys such as ``SOLVER.BASE_LR`` of a base file."""
+    """Returns the nested dict of a config that inherits from a base file; see ``write_config``."""
     tree: dict[str, Any] = {"_BASE_": base}
     for key, value in keys.items():
         node = tree
@@ -80,7 +87,7 @@ def as_tree(base: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
-    """Writes all cases; returns a row for each.
+    """Writes the configs of all cases; returns their rows of ``cases.csv``.
 
     Raises:
         SearchError: A search is unfinished, or the two stop early after different epochs.
@@ -95,15 +102,17 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
         "random": replace(random_result, trials=random_result.trials[: len(joint_result.trials)]),
     }
     rows, winners = [], []
-    written: dict[tuple[str, str], str] = {}  # (architecture, recipe) -> config; shared by budgets
+    # names of configs by (architecture, recipe), since cases may share a config
+    written: dict[tuple[str, str], str] = {}
 
-    def add(name: str, one: Trial, other: Trial, predicted: float | None, score: Any) -> None:
-        if (one.id, other.id) not in written:
-            written[one.id, other.id] = name
-            write_case(joint, name, one.config, other.config, folder)
+    def add(name: str, arch: Trial, recipe: Trial, predicted: float | None, score: Any) -> None:
+        pair = arch.id, recipe.id
+        if pair not in written:
+            written[pair] = name
+            write_case(joint, name, arch.config, recipe.config, folder)
         scores = ["" if value is None else f"{value:.2f}" for value in (predicted, score)]
-        costs = [round(one.statistics[key]) for key in ("macs", "params")]
-        row = (name, written[one.id, other.id], one.id, other.id, *costs, *scores)
+        costs = [round(arch.statistics[key]) for key in ("macs", "params")]
+        row = (name, written[pair], *pair, *costs, *scores)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
 
     for budget in BUDGETS:
@@ -120,7 +129,11 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
 
 
 def check_comparable(joint: Run, random: Run) -> None:
-    """Raises a SearchError if a search is unfinished or the early stops differ."""
+    """Checks that both searches are finished and have the same early stop.
+
+    Raises:
+        SearchError: A search is unfinished, or the early stops differ.
+    """
     results = [run.search.result() for run in (joint, random)]
     count = joint.cfg.SEARCH.BATCH_SIZE * joint.cfg.SEARCH.ITERATIONS + joint.cfg.SEARCH.FINALISTS
     for name, result in zip(("joint", "random"), results, strict=True):
@@ -130,20 +143,25 @@ def check_comparable(joint: Run, random: Run) -> None:
             )
     stops = [None if r.early_stop is None else r.early_stop.epoch for r in results]
     if stops[0] != stops[1]:
-        raise SearchError(f"the searches score after epochs {stops[0]} and {stops[1]}")
+        raise SearchError(
+            "the searches stop trainings after different epochs: "
+            f"joint after {stops[0]}, random after {stops[1]}"
+        )
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--joint", type=Path, default=HERE / "joint", help="log of the search")
-    parser.add_argument("--random", type=Path, default=HERE / "random", help="log of the baseline")
+    parser.add_argument(
+        "--random", type=Path, default=HERE / "random", help="log of the random search"
+    )
     parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
     parser.add_argument("--csv", type=Path, default=HERE / "cases.csv", help="table to write")
     args = parser.parse_args()
     args.configs.mkdir(exist_ok=True)
     for old in args.configs.glob("*.yaml"):
-        old.unlink()  # configs of an earlier state of the searches
+        old.unlink()  # may belong to an earlier state of the searches
     rows = write_cases(open_log(args.joint), open_log(args.random), args.configs)
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -1,11 +1,11 @@
-"""Writes the configs of the family and its peers, for accuracy against multiply-adds (Fig. 7).
+"""Writes the configs of the searched family and its peers (Fig. 7: accuracy against MACs).
 
     python -m projects.cifar10_jointnas.family
 
 The family consists of the winners in ``configs/`` and of scaled versions of the largest one, with
 its recipe. The peers are MobileNetV3 and EfficientNet in the form for small images (paper, section
-4.3), each with that recipe, with the plain one of ``transfer.py``, and with a quarter of the plain
-learning rate, which suits deep networks better in few steps. Configs are written to
+4.3), each with three recipes: that of the largest winner, the plain one of ``transfer.py``, and the
+plain one at a quarter of its learning rate, for deep networks in few steps. Configs are written to
 ``configs/family/``, and the cost of each network to ``family_cases.csv``.
 """
 
@@ -44,23 +44,28 @@ Row = tuple[str, int, int]
 
 
 def recipe_of(config: Path) -> dict[str, Any]:
-    """Returns the recipe keys of a winner's config."""
+    """Returns the keys of a config except its base and architecture, such as ``SOLVER.BASE_LR``."""
     keys: dict[str, Any] = {}
 
-    def walk(prefix: str, tree: dict[str, Any]) -> None:
+    def add_keys(prefix: str, tree: dict[str, Any]) -> None:
         for key, value in tree.items():
             if isinstance(value, dict):
-                walk(f"{prefix}{key}.", value)
+                add_keys(f"{prefix}{key}.", value)
             else:
                 keys[prefix + key] = value
 
-    walk("", yaml.safe_load(config.read_text(encoding="utf-8")))
+    add_keys("", yaml.safe_load(config.read_text(encoding="utf-8")))
     del keys["_BASE_"], keys["MODEL.ARCH"]
     return keys
 
 
 def library_cost(name: str, side: int = 32) -> tuple[int, int]:
-    """Returns MACs and parameters of a network of another library, counted by fvcore."""
+    """Returns the MACs, counted by fvcore, and the parameters of a network of another library.
+
+    Args:
+        name: Name of the network, such as ``timm/efficientnet_b0``.
+        side: Side of the input images in pixels.
+    """
     model = build_model(with_low_resolution(name), num_classes=10).eval()
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     counted = FlopCountAnalysis(model, torch.zeros(1, 3, side, side))
@@ -70,11 +75,10 @@ def library_cost(name: str, side: int = 32) -> tuple[int, int]:
 
 
 def write_scaled(winner: Arch, macs: float, recipe: dict[str, Any], folder: Path) -> Row:
-    """Writes the config of a winner scaled to a number of multiply-adds; returns its row."""
+    """Writes the config of a winner scaled to a number of MACs; returns its row of the table."""
     name = name_of("scaled", macs)
-    arch = scale_to_macs(
-        winner, macs, tolerance=0.1
-    )  # the costs of small networks change in large steps
+    # the costs of small networks change in large steps
+    arch = scale_to_macs(winner, macs, tolerance=0.1)
     with atomic_write(folder / f"{name}_arch.yaml") as temporary:
         temporary.write_text(arch.to_yaml(), encoding="utf-8")
     keys = {"MODEL.ARCH": f"{name}_arch.yaml"}
@@ -85,7 +89,11 @@ def write_scaled(winner: Arch, macs: float, recipe: dict[str, Any], folder: Path
 
 
 def write_family(configs: Path) -> list[Row]:
-    """Writes all configs to ``configs/family/``; returns a row for each."""
+    """Writes all configs to the subfolder ``family``; returns a row of the table for each.
+
+    Args:
+        configs: Folder with the configs of the winners.
+    """
     folder = configs / "family"
     folder.mkdir(exist_ok=True)
     recipe = recipe_of(configs / f"{LARGEST}.yaml")
@@ -96,8 +104,8 @@ def write_family(configs: Path) -> list[Row]:
         cost = library_cost(network)
         for kind, keys in (("searched", recipe), ("plain", PLAIN), ("quarter", QUARTER)):
             case = f"{name}_{kind}"
-            own = {"MODEL.ARCH": network, "MODEL.ARCH_VARIANT": "low_resolution"}
-            write_config(folder / f"{case}.yaml", "../../final.yaml", keys | own)
+            arch = {"MODEL.ARCH": network, "MODEL.ARCH_VARIANT": "low_resolution"}
+            write_config(folder / f"{case}.yaml", "../../final.yaml", keys | arch)
             rows.append((case, *cost))
     return rows
 
@@ -105,7 +113,9 @@ def write_family(configs: Path) -> list[Row]:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--configs", type=Path, default=HERE / "configs", help="folder to write")
+    parser.add_argument(
+        "--configs", type=Path, default=HERE / "configs", help="folder with the winners' configs"
+    )
     parser.add_argument(
         "--csv", type=Path, default=HERE / "family_cases.csv", help="table to write"
     )

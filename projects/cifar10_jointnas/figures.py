@@ -1,8 +1,8 @@
-"""Draws the figures and prints the tables of README.md, from the files in its folder.
+"""Draws the figures and prints the tables of README.md from the logs and csv files.
 
     python -m projects.cifar10_jointnas.figures [search|early_stop|ema|...]...
 
-Without an argument, all parts are made whose files exist.
+The default is all parts whose files exist.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ def estimate(values: Sequence[float], overlap: float = 0.0) -> Estimate:
     """Returns the mean of values and its 95 % interval, with NaN bounds for a single value.
 
     Args:
-        values: One value per independent training, network or budget, or per split of the same
-            data.
-        overlap: Held-out samples per training sample of a split, by which the variance of
-            overlapping splits is enlarged (Nadeau & Bengio, 2003). 0 for independent values.
+        values: Values of independent trainings, networks or budgets, or of splits of the same data.
+        overlap: Ratio of held-out to training samples of a split, for the variance of overlapping
+            splits (Nadeau & Bengio, 2003). 0 for independent values.
     """
     count, mean = len(values), float(np.mean(values))
     if count < 2:
@@ -69,8 +68,8 @@ def picture(name: str, panels: int) -> Iterator[Any]:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     yield axes
-    for one in axes:
-        one.grid(alpha=0.3)
+    for panel in axes:
+        panel.grid(alpha=0.3)
     with atomic_write(HERE / f"{name}.png") as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
@@ -82,7 +81,7 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 
 def search() -> None:
-    """Draws the best score so far against trainings; prints the batches of both searches."""
+    """Draws the best score against the number of trainings; prints a table of the batches."""
     with picture("search", 2) as (left, right):
         for kind in ("joint", "random"):
             trials = open_log(HERE / kind).search.result().trials
@@ -93,8 +92,9 @@ def search() -> None:
             right.plot(macs, scores, ".", color=COLOURS[kind], label=kind, alpha=0.7)
             table = []
             for batch in sorted({t.batch for t in trials}):
-                of = np.array([t.score or 0.0 for t in trials if t.batch == batch])
-                table.append([kind, batch, len(of), np.median(of), of.max()])
+                in_batch = np.array([t.score or 0.0 for t in trials if t.batch == batch])
+                row = [kind, batch, len(in_batch), np.median(in_batch), in_batch.max()]
+                table.append(row)
             print(tabulate(table, ["search", "batch", "trials", "median", "best"], "github", ".2f"))
         left.set(xlabel="trainings", ylabel="best top-1 so far, early epoch (%)")
         right.set(xlabel="M multiply-adds", ylabel="top-1, early epoch (%)")
@@ -105,7 +105,8 @@ def search() -> None:
 def early_stop() -> None:
     """Draws the rank correlation of early scores with final ones (Fig. 3).
 
-    One panel is of the first batch of the search, one of the pilot with twice the epochs.
+    The first panel shows the first batch of the search, the second one that of the pilot, which has
+    twice as many epochs.
     """
     runs = {"joint": "5 epochs", "pilot": "10 epochs (pilot)"}
     with picture("early_stop", len(runs)) as panels:
@@ -115,7 +116,9 @@ def early_stop() -> None:
             stop = find_early_stop(reports, 0.92)
             assert stop is not None
             whole = [
-                float(stats.spearmanr([r[e] for r in reports], [max_of(r) for r in reports])[0])
+                float(
+                    stats.spearmanr([r[e] for r in reports], [final_score(r) for r in reports])[0]
+                )
                 for e in stop.epochs
             ]
             for label, line in ((f"all {len(reports)}", whole), ("better half", stop.correlation)):
@@ -127,30 +130,30 @@ def early_stop() -> None:
             axes.legend(frameon=False)
 
 
-def max_of(reports: Mapping[int, float]) -> float:
+def final_score(reports: Mapping[int, float]) -> float:
     """Returns the score after the last epoch."""
     return reports[max(reports)]
 
 
 def ema() -> None:
-    """Draws the scores of averaged and raw weights during training (Fig. 6), means over seeds."""
+    """Draws the mean scores of averaged and raw weights during training (Fig. 6)."""
     rows = trainings.read(HERE / "finals.csv")
     epochs = sorted({r.epoch for r in rows})
     cases = sorted({r.case for r in rows})
 
     def means(key: str, epoch: float) -> list[float]:
-        of = {c: [r for r in rows if (r.case, r.epoch) == (c, epoch)] for c in cases}
-        return [float(np.mean([getattr(r, key) for r in of[c]])) for c in cases if of[c]]
+        groups = [[r for r in rows if (r.case, r.epoch) == (c, epoch)] for c in cases]
+        return [float(np.mean([getattr(r, key) for r in group])) for group in groups if group]
 
     raw = {e: means("top1", e) for e in epochs}
     averaged = {e: means("top1_ema", e) for e in epochs}
     lead = [estimate(np.subtract(averaged[e], raw[e]).tolist()) for e in epochs]
     with picture("ema", 2) as (left, right):
-        for label, of in (("raw", raw), ("EMA", averaged)):
-            left.plot(epochs, [np.mean(of[e]) for e in epochs], marker=".", label=label)
+        for label, scores in (("raw", raw), ("EMA", averaged)):
+            left.plot(epochs, [np.mean(scores[e]) for e in epochs], marker=".", label=label)
         left.set(xlabel="epoch", ylabel="top-1, mean of all (%)")
         left.legend(frameon=False)
-        right.plot(epochs, [one.mean for one in lead], marker=".", color="black")
+        right.plot(epochs, [x.mean for x in lead], marker=".", color="black")
         right.fill_between(epochs, [x.low for x in lead], [x.high for x in lead], alpha=0.2)
         right.axhline(0, color="gray", linewidth=0.8)
         right.set(xlabel="epoch", ylabel="EMA minus raw (points)")
@@ -159,7 +162,12 @@ def ema() -> None:
 
 
 def last(name: str, key: str = "top1_ema") -> dict[tuple[str, int], float]:
-    """Returns the score after the last epoch by case and seed; ``key`` selects the weights."""
+    """Returns the scores after the last epoch, by case and seed.
+
+    Args:
+        name: Name of a csv of ``trainings.py``.
+        key: ``top1`` for raw and ``top1_ema`` for averaged weights.
+    """
     rows: dict[tuple[str, int], trainings.Row] = {}
     for row in trainings.read(HERE / name):
         case = row.case, row.seed
@@ -169,7 +177,7 @@ def last(name: str, key: str = "top1_ema") -> dict[tuple[str, int], float]:
 
 
 def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Returns the scores by case and seed; cases with the same config share a training."""
+    """Returns the scores by case and seed, given those by config and seed."""
     by_name = dict(scores)
     for row in rows_of("cases.csv"):
         for (config, seed), value in scores.items():
@@ -179,7 +187,7 @@ def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float
 
 
 def differences(scores: dict[tuple[str, int], float], one: str, other: str) -> list[float]:
-    """Returns the differences of two cases, paired by seed."""
+    """Returns the scores of one case minus those of the other, paired by seed."""
     seeds = sorted({s for case, s in scores if case == one and (other, s) in scores})
     return [scores[one, seed] - scores[other, seed] for seed in seeds]
 
@@ -196,17 +204,17 @@ def _print_rank_correlation(
     rows: Sequence[Mapping[str, str]], scores: dict[tuple[str, int], float]
 ) -> None:
     """Prints Kendall's tau between the scores of the search and the means of ``scores``."""
-    ours = {row["case"]: [v for (c, _), v in scores.items() if c == row["case"]] for row in rows}
-    own = [row for row in rows if row["score"] and row["case"] == row["config"]]
-    pairs = [(float(r["score"]), np.mean(ours[r["case"]])) for r in own if ours[r["case"]]]
+    values = {row["case"]: [v for (c, _), v in scores.items() if c == row["case"]] for row in rows}
+    scored = [row for row in rows if row["score"] and row["case"] == row["config"]]
+    pairs = [(float(r["score"]), np.mean(values[r["case"]])) for r in scored if values[r["case"]]]
     if len(pairs) > 2:
-        tau, chance = stats.kendalltau(*zip(*pairs, strict=True))
-        summary = f"Kendall's tau {tau:.2f} (p {chance:.3f}, {len(pairs)} candidates)"
+        tau, p_value = stats.kendalltau(*zip(*pairs, strict=True))
+        summary = f"Kendall's tau {tau:.2f} (p {p_value:.3f}, {len(pairs)} candidates)"
         print(f"scores in the search and after full trainings: {summary}")
 
 
 def finals() -> None:
-    """Compares the winners with the best of stage 1 and of random search (Tables 3 and 5)."""
+    """Compares the winners with those of stage 1 and of random search (Tables 3 and 5)."""
     scores = by_case(last("finals.csv"))
     table = []
     for budget in BUDGETS:
@@ -227,7 +235,7 @@ def finals() -> None:
                 print(f"joint minus {other}, {budget / 1e6:g}M: {difference}")
             elif values:
                 print(f"joint minus {other}, {budget / 1e6:g}M: the same candidate")
-        # A seed selects the images of all budgets, so means over budgets are paired by seed.
+        # trainings with the same seed share their images, so the budgets are averaged by seed
         if len({len(values) for values in by_budget.values()}) == 1:
             means = np.mean(list(by_budget.values()), axis=0).tolist()
             difference = f"{estimate(means)}, {len(means)} seeds"
@@ -252,14 +260,13 @@ def pairing() -> None:
     scores = by_case(last("finals.csv") | last("pairing.csv"))
     small, large = name_of("joint", BUDGETS[0]), name_of("joint", BUDGETS[-1])
     table = []
-    for net, own, swapped in (
+    for net, original, swapped in (
         ("small", small, "small_net_large_recipe"),
         ("large", large, "large_net_small_recipe"),
     ):
-        lost = estimate(differences(scores, own, swapped))
-        table.append(
-            [net, _mean_and_deviation(scores, own), _mean_and_deviation(scores, swapped), str(lost)]
-        )
+        loss = estimate(differences(scores, original, swapped))
+        means = [_mean_and_deviation(scores, case) for case in (original, swapped)]
+        table.append([net, *means, str(loss)])
     print(tabulate(table, ["net", "own recipe", "the other's", "own minus other"], "github"))
 
 
@@ -271,29 +278,29 @@ def pretraining() -> None:
     table = []
     with picture("pretraining", len(kinds)) as panels:
         for axes, kind in zip(panels, kinds, strict=True):
-            of = {
+            splits = {
                 n: [r for r in rows if r["predictor"] == kind and int(r["labels"]) == n]
                 for n in counts
             }
             for key, label in (("pretrained", "pre-trained"), ("plain", "not")):
-                means = [np.mean([float(r[key]) for r in of[n]]) for n in counts]
+                means = [np.mean([float(r[key]) for r in splits[n]]) for n in counts]
                 axes.plot(counts, means, marker=".", label=label)
             axes.set(xlabel="trained candidates", ylabel="Kendall's tau on the rest", title=kind)
             axes.legend(frameon=False)
             for n in counts:
-                gains = [float(r["pretrained"]) - float(r["plain"]) for r in of[n]]
-                gain = estimate(gains, overlap=float(of[n][0]["unseen"]) / n)
-                means = [np.mean([float(r[k]) for r in of[n]]) for k in ("pretrained", "plain")]
+                gains = [float(r["pretrained"]) - float(r["plain"]) for r in splits[n]]
+                gain = estimate(gains, overlap=float(splits[n][0]["unseen"]) / n)
+                means = [np.mean([float(r[k]) for r in splits[n]]) for k in ("pretrained", "plain")]
                 interval = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
                 table.append([kind, n, *(f"{m:.3f}" for m in means), interval])
-    head = ["predictor", "labels", "pre-trained", "not", "difference"]
+    head = ["predictor", "labels", "pre-trained", "not pre-trained", "difference"]
     print(tabulate(table, head, "github", disable_numparse=True))
 
 
 def transfer() -> None:
-    """Compares AutoTrain's recipe with the plain one, for each network (Table 2).
+    """Compares the searched recipe with the plain one, for each network (Table 2).
 
-    The plain recipe has no EMA; its score with EMA is printed next to it.
+    The plain recipe has no EMA; the scores of its averaged weights are printed as well.
     """
     scores = last("transfer.csv")
     raw = {(f"{c}_raw", s): v for (c, s), v in last("transfer.csv", "top1").items()}

@@ -1,13 +1,13 @@
-"""Measures whether the scores of a search distinguish its candidates: noise against spread.
+"""Compares the noise of the scores of a search with their spread over candidates.
 
     python -m projects.cifar10_jointnas.noise output/cifar10_jointnas/joint
 
-The first batch of a search is spread over its space. Two candidates of its top quartile, drawn at
+The candidates of the first batch cover the space of the search. Two of its top quartile, drawn at
 random, are trained again with five other seeds each, on the same data as in the search. The noise
-is the standard deviation of the scores of a candidate over these seeds (the root of the mean of the
-two variances); the spread is that of the scores of the quartile in the search, which includes
-noise. Continues where it was interrupted; writes a row for each training and epoch to
-``noise.csv``.
+is the standard deviation of the score of a candidate over these seeds (the root of the mean of the
+two variances). The spread is the standard deviation of the quartile's scores in the search, which
+includes noise. Each training and epoch is a row of ``noise.csv``. An interrupted measurement
+continues when the command is run again.
 """
 
 from __future__ import annotations
@@ -48,26 +48,32 @@ def first_batch(run: Path) -> list[Trial]:
 
 
 def score(run: Path, trial: Trial, seed: int) -> Scores:
-    """Trains a candidate of a search again, with another seed and on the same data."""
-    cfg = get_search_cfg()
-    cfg.merge_from_file(str(run / "config.yaml"))
+    """Trains a candidate of a search again on the same data; returns its scores.
+
+    Args:
+        run: Folder of the search.
+        trial: Trial of the candidate.
+        seed: Seed of the training.
+    """
+    search_cfg = get_search_cfg()
+    search_cfg.merge_from_file(str(run / "config.yaml"))
     folder = run.parent / "noise" / f"{trial.id}_{seed}"
-    found = candidate_training(SearchSetup(cfg), trial.config, folder)
-    found.defrost()
-    found.DATASETS.TRAIN = (_images(found),)
-    found.DATA.TRAIN_LIMIT = 0
-    found.SEED = seed
-    found.freeze()
+    cfg = candidate_training(SearchSetup(search_cfg), trial.config, folder)
+    cfg.defrost()
+    cfg.DATASETS.TRAIN = (_training_images(cfg),)
+    cfg.DATA.TRAIN_LIMIT = 0
+    cfg.SEED = seed
+    cfg.freeze()
     scores: Scores = {}
 
     def on_eval(epoch: float, values: dict[str, float]) -> None:
         scores[round(epoch)] = values["val/top1_ema"]
 
-    train(found, resume=True, on_eval=on_eval, pictures=False)
+    train(cfg, resume=True, on_eval=on_eval, pictures=False)
     return scores
 
 
-def _images(cfg: Any) -> str:
+def _training_images(cfg: Any) -> str:
     """Registers the training images of the search as a data set; returns its name."""
     source, limit, seed = cfg.DATASETS.TRAIN[0], cfg.DATA.TRAIN_LIMIT, cfg.SEED
     if not limit:
@@ -80,17 +86,17 @@ def _images(cfg: Any) -> str:
 
 def read(path: Path) -> dict[tuple[str, int], Scores]:
     """Returns the scores of the finished trainings, by candidate and seed."""
-    found: dict[tuple[str, int], Scores] = {}
+    scores: dict[tuple[str, int], Scores] = {}
     if path.is_file():
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 key = row["id"], int(row["seed"])
-                found.setdefault(key, {})[int(row["epoch"])] = float(row["score"])
-    return found
+                scores.setdefault(key, {})[int(row["epoch"])] = float(row["score"])
+    return scores
 
 
 def write(path: Path, known: dict[tuple[str, int], Scores]) -> None:
-    """Writes a row for each training and epoch."""
+    """Writes the scores of all trainings, with a row for each training and epoch."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -105,7 +111,12 @@ def drawn(quartile: Sequence[Trial], count: int = 2) -> list[Trial]:
 
 
 def table(quartile: Sequence[Trial], known: dict[tuple[str, int], Scores]) -> list[dict[str, Any]]:
-    """Returns noise, spread, and their ratio with its 95 % interval, after each epoch."""
+    """Returns a row for each epoch: noise, spread, and their ratio with its 95 % interval.
+
+    Args:
+        quartile: Trials of the top quartile of the first batch.
+        known: Scores of the repeated trainings, by candidate and seed.
+    """
     ids = {t.id for t in quartile}
     names = sorted({key for key, _ in known if key in ids})
     rows = []
@@ -133,7 +144,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the search")
-    parser.add_argument("--csv", type=Path, default=HERE / "noise.csv")
+    parser.add_argument("--csv", type=Path, default=HERE / "noise.csv", help="file of the scores")
     args = parser.parse_args()
     batch = first_batch(args.run)
     quartile = batch[: len(batch) // 4]

@@ -1,11 +1,12 @@
-"""Pre-training of the predictor's encoder on real trainings (paper, Fig. 5).
+"""Measures the effect of pre-training the encoder, with labels of real trainings (Fig. 5).
 
     python -m projects.cifar10_jointnas.pretraining
 
 The labels are the scores of the random search in ``random/``, a sample of the space that does not
-depend on a predictor. For 20 random splits and several numbers of labels, this computes Kendall's
-tau on the remaining candidates, with the encoder pre-trained on the statistics of a pool and
-without. A row for each predictor, number and split is written to ``pretraining.csv``.
+depend on a predictor. For several numbers of labels and 20 random splits each, predictors are
+fitted with and without an encoder that was pre-trained on the costs of a pool. Kendall's tau on the
+remaining candidates is written to ``pretraining.csv``, with a row for each predictor, number of
+labels and split.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ Row = tuple[str, int, int, int, float, float]
 
 
 def compare(log: Path) -> Iterator[Row]:
-    """Yields Kendall's tau with pre-training and without, for each split."""
+    """Yields the rows of ``pretraining.csv``.
+
+    Args:
+        log: Folder of the log of a random search.
+    """
     run = open_log(log)
     trials = [t for t in run.search.result().trials if t.state == "complete"]
     space, encoding = run.space.space, Encoding(run.space.space)
@@ -64,7 +69,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--log", type=Path, default=HERE / "random", help="log of a random search")
-    parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv")
+    parser.add_argument("--csv", type=Path, default=HERE / "pretraining.csv", help="file to write")
     args = parser.parse_args()
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

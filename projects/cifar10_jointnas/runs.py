@@ -1,10 +1,10 @@
-"""Opens the log of a search as a search; nothing else of its run folder is needed.
+"""Restores a search from its log, without the rest of its run folder.
 
     python -m projects.cifar10_jointnas.runs LOG_DIR CANDIDATES_DIR
 
-writes the results of the first batch of a log to the folders of its candidates. Another search with
-the same space, seed and data begins with the same batch, and uses these results instead of training
-it.
+copies the results of the first batch of a log to the folders of candidates of another search. With
+the same space, seed and data, that search begins with the same batch, and uses these results
+instead of training the candidates again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HASHES = "sha256 of "
 
 
 class Run(NamedTuple):
-    """A finished or unfinished search.
+    """A search restored from its log, which may be unfinished.
 
     Attributes:
         cfg: Config of the search.
@@ -40,10 +40,13 @@ class Run(NamedTuple):
 
 
 def open_log(folder: Path) -> Run:
-    """Returns the search of a folder ``log/``, or of a copy of it.
+    """Restores the search of a log.
+
+    Args:
+        folder: Folder ``log/`` of a run, or a copy of it.
 
     Raises:
-        SearchError: The folder has no log, or that of a search with another version.
+        SearchError: The folder has no log, or one of another version.
     """
     logged = BatchLog(folder).read()
     cfg = get_search_cfg()
@@ -62,7 +65,12 @@ def open_log(folder: Path) -> Run:
 
 
 def share_first_batch(log: Path, candidates: Path) -> int:
-    """Writes the results of the first batch for another search; returns their number."""
+    """Copies the results of the first batch to another search; returns their number.
+
+    Args:
+        log: Folder of the log.
+        candidates: Folder ``candidates/`` of the other search.
+    """
     first = [t for t in BatchLog(log).read().trials if t.batch == 0 and t.state == "complete"]
     for trial in first:
         folder = candidates / trial.id
@@ -77,10 +85,11 @@ def share_first_batch(log: Path, candidates: Path) -> int:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("log", type=Path, metavar="LOG_DIR")
-    parser.add_argument("candidates", type=Path, metavar="CANDIDATES_DIR")
+    parser.add_argument("log", type=Path, metavar="LOG_DIR", help="log of the search")
+    parser.add_argument("candidates", type=Path, metavar="CANDIDATES_DIR", help="folder to write")
     args = parser.parse_args()
-    print(f"{share_first_batch(args.log, args.candidates)} candidates of {args.log}")
+    count = share_first_batch(args.log, args.candidates)
+    print(f"copied the results of {count} candidates from {args.log} to {args.candidates}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Writes the durations of the trainings of a search: id, MACs, epochs and seconds.
+"""Writes a csv of the durations of the trainings of a search.
 
     python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
 
-A duration is the time between the first file that a training writes in ``candidates/`` and its
-result. A training that was resumed counts from then on; one copied from another search is left out.
+Its columns are id, MACs, epochs and seconds. A duration is the time between the modification of the
+first file of a training in ``candidates/`` and that of its result; for a resumed training it begins
+with the resumption. Trainings whose results were copied from another search are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the search")
-    parser.add_argument("--csv", type=Path, default=HERE / "times.csv")
+    parser.add_argument("--csv", type=Path, default=HERE / "times.csv", help="file to write")
     args = parser.parse_args()
     rows = list(times(args.run))
     with atomic_write(args.csv) as temporary, temporary.open("w", newline="") as file:

@@ -3,11 +3,11 @@
     python -m projects.cifar10_jointnas.trainings --csv projects/cifar10_jointnas/finals.csv \\
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
-Each evaluation is a row of case (name of the config), config (hash of its content, with the
-network), seed, epoch, top1 and top1_ema; without EMA, both scores are the raw one. A training with
-rows is finished, and an interrupted one is resumed; rows of a case whose config has changed are
-dropped. All cases are trained with the first seed, then with the second, and so on, so that
-intermediate results can be compared.
+The csv has a row for each evaluation: case (name of the config), config (hash of the config and the
+architecture), seed, epoch, top1 and top1_ema, which equals top1 without EMA. Trainings with rows
+are not repeated, and interrupted ones are resumed. If the config of a case has changed, its rows
+are dropped and it is trained again. All cases are trained with the first seed, then with the
+second, and so on, so that intermediate results can be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = ("case", "config", "seed", "epoch", "top1", "top1_ema")
 
 
 class Row(NamedTuple):
-    """Scores in percent after ``epoch`` epochs, which may be fractional."""
+    """Scores of a training in percent after a number of epochs, which may be fractional."""
 
     case: str
     config: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def read(path: Path) -> list[Row]:
-    """Returns the rows of a file; none if it does not exist."""
+    """Returns the rows of a csv, or an empty list if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -55,7 +55,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Writes the rows, sorted."""
+    """Writes the sorted rows to a csv."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -65,7 +65,12 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def digest(config: Path, opts: Sequence[str]) -> str:
-    """Returns eight hex digits that identify a training: its keys and its architecture."""
+    """Returns eight hex digits that identify a config with its architecture.
+
+    Args:
+        config: Path of a config of ``train_net.py``.
+        opts: Overridden keys and values, in turn.
+    """
     cfg = get_cfg()
     cfg.merge_from_file(str(config))
     cfg.merge_from_list(list(opts))
@@ -76,17 +81,23 @@ def digest(config: Path, opts: Sequence[str]) -> str:
 
 
 def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Row]:
-    """Trains in a process of its own; returns the scores.
+    """Trains in a new process, or resumes; returns a row for each evaluation.
+
+    Args:
+        config: Path of a config of ``train_net.py``.
+        seed: Seed of the training.
+        folder: Output folder of the training.
+        opts: Overridden keys and values, in turn.
 
     Raises:
-        subprocess.CalledProcessError: The training failed; the log is in the folder.
+        subprocess.CalledProcessError: The training failed; its output is in ``output.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    words = ["--resume", "--config-file", str(config), *opts]
+    options = ["--resume", "--config-file", str(config), *opts]
     with (folder / "output.txt").open("a") as output:
         subprocess.run(
             [
-                *(sys.executable, str(ROOT / "tools" / "train_net.py"), *words),
+                *(sys.executable, str(ROOT / "tools" / "train_net.py"), *options),
                 *("SEED", str(seed), "OUTPUT_DIR", str(folder)),
             ],
             check=True,
@@ -94,8 +105,7 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
             stderr=subprocess.STDOUT,
             env={"OMP_NUM_THREADS": "1", **os.environ},
         )
-    metrics = read_metrics(folder / "metrics.json")
-    scores = [row for row in metrics if "val/top1" in row]
+    scores = [row for row in read_metrics(folder / "metrics.json") if "val/top1" in row]
     cfg = get_cfg()
     cfg.merge_from_file(str(folder / "config.yaml"))
     last = max(row["iteration"] for row in scores) + 1
@@ -116,11 +126,17 @@ def main() -> int:
     """Runs the command line; returns 1 if a training failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="yaml files of train_net.py")
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--out", type=Path, default=Path("output/cifar10_jointnas"))
-    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
+    parser.add_argument("--csv", type=Path, required=True, help="file of the scores")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each config"
+    )
+    parser.add_argument("--processes", type=int, default=2, help="number of simultaneous trainings")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/cifar10_jointnas"), help="output folder"
+    )
+    parser.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of all configs"
+    )
     args = parser.parse_args()
     digests = {config.stem: digest(config, args.opts) for config in args.configs}
     rows = [r for r in read(args.csv) if r.config == digests.get(r.case, r.config)]
@@ -133,7 +149,7 @@ def main() -> int:
         try:
             scores = train(config, seed, folder, args.opts)
         except subprocess.CalledProcessError:
-            print(f"{config.stem}, seed {seed} failed: see {folder / 'output.txt'}", flush=True)
+            print(f"{config.stem}, seed {seed} failed; see {folder / 'output.txt'}", flush=True)
             failed.append(job)
             return
         with lock:

@@ -1,4 +1,4 @@
-"""Writes the configs of AutoTrain's recipe and the plain one on several networks (Table 2).
+"""Writes configs of the searched and the plain recipe for several networks (Table 2).
 
     python -m projects.cifar10_jointnas.transfer
 
@@ -18,7 +18,7 @@ from projects.cifar10_jointnas.cases import write_config
 from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent
-# In the form for small images (paper, section 4.3), and thin, so that a training takes minutes.
+# All are in the form for small images (paper, section 4.3), and narrow for short trainings.
 NETWORKS: dict[str, dict[str, Any]] = {
     "fbnetv3": {"MODEL.ARCH": "fbnetv3_a0", "MODEL.WIDTH": 0.5, "MODEL.DEPTH": 0.6},
     "fbnet": {"MODEL.ARCH": "fbnet_a", "MODEL.WIDTH": 0.5},
@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 SEARCHED_ON = "fbnetv3"
 NO_DROP_PATH = ("densenet",)
 # The recipe of the ResNets on CIFAR-10 (arXiv 1512.03385, section 4.2): SGD, 0.1 for 128 images.
-# EMA does not change a training, so both the raw and the averaged weights are scored.
+# EMA does not change a training, so raw and averaged weights of the same training are scored.
 PLAIN: dict[str, Any] = {
     "SOLVER.OPTIMIZER": "sgd",
     "SOLVER.BASE_LR": 0.05,
@@ -40,7 +40,11 @@ PLAIN: dict[str, Any] = {
 
 
 def searched(log: Path) -> dict[str, Any]:
-    """Returns the keys of the best recipe that the search trained."""
+    """Returns the config keys of the best recipe of a search.
+
+    Args:
+        log: Folder of the log of the search.
+    """
     run = open_log(log)
     best = run.search.result().best
     base = recipe_from_config(run.cfg)
@@ -52,16 +56,18 @@ def searched(log: Path) -> dict[str, Any]:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--log", type=Path, default=HERE / "autotrain", help="of the search")
-    parser.add_argument("--configs", type=Path, default=HERE / "configs" / "transfer")
+    parser.add_argument("--log", type=Path, default=HERE / "autotrain", help="log of the search")
+    parser.add_argument(
+        "--configs", type=Path, default=HERE / "configs" / "transfer", help="folder to write"
+    )
     args = parser.parse_args()
     args.configs.mkdir(parents=True, exist_ok=True)
     for recipe, keys in (("searched", searched(args.log)), ("plain", PLAIN)):
         for name, network in NETWORKS.items():
-            both = {**keys, **network, "MODEL.ARCH_VARIANT": "low_resolution"}
+            merged = {**keys, **network, "MODEL.ARCH_VARIANT": "low_resolution"}
             if name in NO_DROP_PATH:
-                both.pop("MODEL.DROP_PATH_RATE", None)
-            write_config(args.configs / f"{name}_{recipe}.yaml", "../../final.yaml", both)
+                merged.pop("MODEL.DROP_PATH_RATE", None)
+            write_config(args.configs / f"{name}_{recipe}.yaml", "../../final.yaml", merged)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,20 @@
     python -m projects.scale.simulate --workers 1000 --batch-size 1000 --iterations 10
     python -m projects.scale.simulate --workers 1000 --batch-size 100 --iterations 100 --ahead 900
 
-All but the trainings is real: pool, predictors, proposals, the storage, and what the command line
-does at each event: lines, report cards, the log of finished batches. A training's score is that
-of a problem of projects/search_quality, by default one on the paper's space. Its time is one unit
-on average: half of it in proportion to its MACs, times a log-normal factor (``--spread``); or, with
-``--times``, as in a search that was run: by a line through that one's times and MACs, times a
-factor drawn from those that its trainings were off the line. Prints one line of json:
+Only the trainings are simulated; pool, predictors, proposals, storage, and the command line's
+progress, report cards and log are real. The score of a training is that of a problem of
+projects/search_quality. Its time is 1 on average: 0.5 + 0.5 * MACs / mean MACs, times a log-normal
+factor (``--spread``). With ``--times`` it follows a line fitted to recorded times against MACs,
+multiplied by a ratio drawn from those of recorded to fitted time. Prints one line of JSON:
 
-* ``deciding_ms``: CPU time of the coordinator a trial, without the first set-up and what follows;
-* ``storing_ms``: CPU time a trial in the storage;
-* ``telling_ms``: CPU time a trial for lines, report cards and the log;
-* ``growth``: the three of each tenth of the search, and the trials by then;
-* ``database_kb``, ``memory_mb``: size a trial of the storage's file; largest size of the process;
-* ``busy``: share of the workers' time in stage 1 that was spent on trainings, and
-  ``busy_proposing`` until the last batch was proposed, after which workers run out of work;
-* ``regret``: as in projects/search_quality, of the best observed.
+* ``deciding_ms``: coordinator CPU time per trial, without set-up, storing and telling;
+* ``storing_ms``: CPU time per trial in the storage;
+* ``telling_ms``: CPU time per trial for progress, report cards and the log;
+* ``growth``: these three times for each tenth of the search, with the number of trials;
+* ``database_kb``, ``memory_mb``: storage size per trial; peak memory of the process;
+* ``busy``: share of the workers' time in stage 1 that was spent on trainings;
+* ``busy_proposing``: the same until the last batch was submitted, after which workers become idle;
+* ``regret``: regret of the best observed candidate, as in projects/search_quality.
 """
 
 from __future__ import annotations
@@ -50,11 +49,18 @@ from fbnetv3.search.trial import Event
 from projects.search_quality import problems
 
 Times = Callable[[float, np.random.Generator], float]
-"""(MACs in units of the mean candidate's, random source) -> time in units of the mean."""
+"""Function that draws the time of a training from its MACs and a random generator.
+
+MACs are in units of the mean candidate's, times in units of the mean time.
+"""
 
 
-def made_up_times(spread: float) -> Times:
-    """Returns times half in proportion to MACs, with a factor of so large a deviation."""
+def synthetic_times(spread: float) -> Times:
+    """Returns times of ``0.5 + 0.5 * macs`` with log-normal noise.
+
+    Args:
+        spread: Standard deviation of the logarithm of the noise, whose mean is 1.
+    """
 
     def draw(macs: float, random: np.random.Generator) -> float:
         factor = np.exp(spread * random.standard_normal() - spread**2 / 2)
@@ -64,7 +70,11 @@ def made_up_times(spread: float) -> Times:
 
 
 def recorded_times(path: Path) -> Times:
-    """Returns times like those in a csv with the columns ``macs``, ``epochs`` and ``seconds``."""
+    """Returns times per epoch that are distributed like recorded ones.
+
+    Args:
+        path: A csv with the columns ``macs``, ``epochs`` and ``seconds``.
+    """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     macs = np.array([float(row["macs"]) for row in rows])
@@ -80,7 +90,7 @@ def recorded_times(path: Path) -> Times:
 
 
 class Stopwatch:
-    """CPU seconds spent in some blocks of code."""
+    """Measures the CPU time of blocks of code, in seconds."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -88,21 +98,21 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """So far, a block that runs included."""
+        """CPU time so far, including that of a running block."""
         running = 0.0 if self._begin is None else time.process_time() - self._begin
         return self._before + running
 
     def start(self) -> None:
-        """Begins to count."""
+        """Starts the measurement."""
         self._begin = time.process_time()
 
     def stop(self) -> None:
-        """Stops counting, if it was begun."""
+        """Stops the measurement, if it is running."""
         self._before, self._begin = self.seconds, None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Counts the time that the block takes."""
+        """Measures the block of a ``with`` statement."""
         self.start()
         try:
             yield
@@ -111,28 +121,28 @@ class Stopwatch:
 
 
 class SimulatedWorkers:
-    """An executor whose workers take time on a clock of their own.
+    """Executor whose workers run on a simulated clock.
 
     Args:
-        count: of workers.
+        count: Number of workers.
         mean: MACs of the mean candidate.
-        times: of trainings.
-        seed: of their random part.
+        times: Function that draws the time of a training.
+        seed: Random seed of the times.
 
     Attributes:
-        mean: see above; may be told later.
-        busy: sum of the training times so far.
-        clock: time so far.
-        proposing: share of the workers' time at work when trials last came.
-        inside: CPU time in :meth:`wait`.
-        telling: CPU time from the end of :meth:`wait` until it is stopped.
+        mean: MACs of the mean candidate, which may be set before the search.
+        busy: Sum of the training times so far.
+        clock: Simulated time so far.
+        proposing: Share of the workers' time spent on trainings until the last batch was submitted.
+        inside: CPU time spent in :meth:`wait`.
+        storing: CPU time from the end of :meth:`wait` until the stopwatch is stopped.
     """
 
     def __init__(self, count: int, mean: float, times: Times, seed: int) -> None:
         self._count, self._times, self.mean = count, times, mean
         self._random = np.random.default_rng([seed, 51])
         self.busy = self.clock = self.proposing = 0.0
-        self.inside, self.telling = Stopwatch(), Stopwatch()
+        self.inside, self.storing = Stopwatch(), Stopwatch()
         self._waiting: deque[Trial] = deque()
         self._running: list[tuple[float, int, Trial]] = []
         self._has_new = False
@@ -147,19 +157,19 @@ class SimulatedWorkers:
     def wait(self) -> list[Finished]:
         with self.inside.running():
             finished = self._next()
-        self.telling.start()
+        self.storing.start()
         return finished
 
     def _next(self) -> list[Finished]:
         if self._has_new and self.clock:
-            ahead = sum(end - self.clock for end, _, _ in self._running)
-            self.proposing = (self.busy - ahead) / (self._count * self.clock)
+            remaining = sum(end - self.clock for end, _, _ in self._running)
+            self.proposing = (self.busy - remaining) / (self._count * self.clock)
         self._has_new = False
         while self._waiting and len(self._running) < self._count:
             trial = self._waiting.popleft()
-            took = self._duration(trial)
-            self.busy += took
-            heapq.heappush(self._running, (self.clock + took, trial.number, trial))
+            duration = self._duration(trial)
+            self.busy += duration
+            heapq.heappush(self._running, (self.clock + duration, trial.number, trial))
         if not self._running:
             return []
         self.clock, _, trial = heapq.heappop(self._running)
@@ -172,69 +182,114 @@ class SimulatedWorkers:
         return
 
 
-def simulate(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what one search cost and found."""
-    problem = problems.get(args.problem)
-    median, best = problems.reference(args.problem)
-    noise = np.random.default_rng([args.seed, 52])
-    times = recorded_times(args.times) if args.times else made_up_times(args.spread)
-    total = args.batch_size * args.iterations
-    workers = SimulatedWorkers(args.workers, 1.0, times, args.seed)
-    whole, announcing, showing = Stopwatch(), Stopwatch(), Stopwatch()
-    marks = [(0, 0.0, 0.0, 0.0)]
+class CostMeter:
+    """Callback of ``JointNAS.run`` that measures the coordinator's CPU time.
 
-    def watch(search: JointNAS, event: Event) -> None:
-        if event.kind == "finish":
-            workers.telling.stop()
-        # a batch's report card is shown where it was proposed, all else where a result is told
-        with (announcing if event.kind == "start" else showing).running():
-            shown(search, event)
-        if event.kind == "finish":
-            told.append(event.trial)
-            if len(told) % max(1, total // 10) == 0:
-                marks.append((len(told), *spent()))
+    Args:
+        workers: Executor of the search.
+        show: Callback that shows the events and logs the batches.
+        total: Number of trials of the search.
 
-    def spent() -> tuple[float, float, float]:
-        """Returns the seconds so far for deciding, storing and telling."""
-        outside = whole.seconds - workers.inside.seconds
-        storing, telling = workers.telling.seconds, announcing.seconds + showing.seconds
+    Attributes:
+        whole: CPU time of the search, measured by the caller.
+        finished: Finished trials so far.
+        marks: (trials, seconds of deciding, storing and telling) after each tenth of the search.
+    """
+
+    def __init__(self, workers: SimulatedWorkers, show: RunWatch, total: int) -> None:
+        self._workers, self._show = workers, show
+        self._interval = max(1, total // 10)
+        self._telling = Stopwatch()
+        self.whole = Stopwatch()
+        self.finished: list[Trial] = []
+        self.marks = [(0, 0.0, 0.0, 0.0)]
+
+    def __call__(self, search: JointNAS, event: Event) -> None:
+        """Shows an event, and measures the time that this takes."""
+        if event.kind == "finish":
+            self._workers.storing.stop()
+        with self._telling.running():
+            self._show(search, event)
+        if event.kind == "finish":
+            self.finished.append(event.trial)
+            if len(self.finished) % self._interval == 0:
+                self.marks.append((len(self.finished), *self.seconds()))
+
+    def seconds(self) -> tuple[float, float, float]:
+        """Returns the CPU seconds of deciding, storing and telling so far."""
+        outside = self.whole.seconds - self._workers.inside.seconds
+        storing, telling = self._workers.storing.seconds, self._telling.seconds
         return outside - storing - telling, storing, telling
+
+
+def simulate(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the costs and the regret of a search.
+
+    Args:
+        args: Command-line options.
+
+    Returns:
+        The values that are explained at the top of the file.
+    """
+    problem = problems.get(args.problem)
+    noise = np.random.default_rng([args.seed, 52])
+    times = recorded_times(args.times) if args.times else synthetic_times(args.spread)
+    workers = SimulatedWorkers(args.workers, 1.0, times, args.seed)
+    total = args.batch_size * args.iterations
 
     def evaluate(trial: Trial) -> float:
         return float(problem.measure([trial.config], noise)[0])
 
-    told: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         database = Path(folder) / "search.db"
         progress = SearchProgress(total, nowhere, batches=args.iterations)
-        shown = RunWatch(progress, BatchLog(Path(folder) / "log"), {})
-        search = JointNAS(
-            problem.space,
-            statistics=problem.statistics,
-            constraints=problem.constraints,
-            batch_size=args.batch_size,
-            iterations=args.iterations,
-            ahead=args.ahead,
-            finalists=0,
-            early_stop_threshold=None,
-            executor=workers,
-            storage=f"sqlite:///{database}" if args.storage else None,
-            seed=args.seed,
-        )
+        meter = CostMeter(workers, RunWatch(progress, BatchLog(Path(folder) / "log"), {}), total)
+        search = _make_search(args, problem, workers, database)
         workers.mean = float(search.plan.pool.statistics["macs"].mean())
-        with whole.running():
-            search.run(evaluate, callbacks=[watch])
+        with meter.whole.running():
+            search.run(evaluate, callbacks=[meter])
         size = database.stat().st_size if args.storage else 0
-    scores = [t.score or -np.inf for t in told]
-    truth = problem.truth([told[int(np.argmax(scores))].config])[0]
-    count = len(told)
-    deciding, storing, telling = (round(1e3 * seconds / count, 2) for seconds in spent())
+    return _summary(args, problem, workers, meter, size)
+
+
+def _make_search(
+    args: argparse.Namespace, problem: problems.Problem, workers: SimulatedWorkers, database: Path
+) -> JointNAS:
+    """Returns a search of stage 1 only, without early stopping."""
+    return JointNAS(
+        problem.space,
+        statistics=problem.statistics,
+        constraints=problem.constraints,
+        batch_size=args.batch_size,
+        iterations=args.iterations,
+        ahead=args.ahead,
+        finalists=0,
+        early_stop_threshold=None,
+        executor=workers,
+        storage=f"sqlite:///{database}" if args.storage else None,
+        seed=args.seed,
+    )
+
+
+def _summary(
+    args: argparse.Namespace,
+    problem: problems.Problem,
+    workers: SimulatedWorkers,
+    meter: CostMeter,
+    size: int,
+) -> dict[str, Any]:
+    """Returns the result of :func:`simulate`; ``size`` is that of the database in bytes."""
+    median, best = problems.reference(args.problem)
+    trials, count = meter.finished, len(meter.finished)
+    observed = [t.score or -np.inf for t in trials]
+    truth = problem.truth([trials[int(np.argmax(observed))].config])[0]
+    deciding, storing, telling = (round(1e3 * s / count, 2) for s in meter.seconds())
     return {
         "trials": count,
         "deciding_ms": deciding,
         "storing_ms": storing,
         "telling_ms": telling,
-        "growth": _growth(marks),
+        "growth": _growth(meter.marks),
         "database_kb": round(size / 1e3 / count, 2),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "busy": round(workers.busy / (args.workers * workers.clock), 3),
@@ -244,27 +299,41 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _growth(marks: Sequence[tuple[int, float, float, float]]) -> list[list[float]]:
-    """Returns (trials, milliseconds a trial for deciding, storing, telling) of each part."""
-    found = []
+    """Returns (trials, milliseconds per trial of deciding, storing and telling) between marks."""
+    rows = []
     for before, after in pairwise(marks):
         count = after[0] - before[0]
         parts = zip(before[1:], after[1:], strict=True)
-        found.append([after[0], *(round(1e3 * (b - a) / count, 2) for a, b in parts)])
-    return found
+        rows.append([after[0], *(round(1e3 * (b - a) / count, 2) for a, b in parts)])
+    return rows
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--problem", default="synthetic", help="one that has MACs")
-    parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=1000)
-    parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument("--ahead", type=int, default=0)
-    parser.add_argument("--spread", type=float, default=0.25, help="of the logarithm of times")
-    parser.add_argument("--times", type=Path, help="csv of recorded ones: macs, epochs, seconds")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-storage", dest="storage", action="store_false", help="in memory")
+    parser.add_argument(
+        "--problem", default="synthetic", help="problem of projects/search_quality that has MACs"
+    )
+    parser.add_argument("--workers", type=int, default=1000, help="number of simulated workers")
+    parser.add_argument("--batch-size", type=int, default=1000, help="trials per batch")
+    parser.add_argument("--iterations", type=int, default=10, help="number of batches")
+    parser.add_argument(
+        "--ahead",
+        type=int,
+        default=0,
+        help="trials that may still run when a batch is proposed",
+    )
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.25,
+        help="standard deviation of the logarithm of training times",
+    )
+    parser.add_argument("--times", type=Path, help="csv of recorded times: macs, epochs, seconds")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the search and times")
+    parser.add_argument(
+        "--no-storage", dest="storage", action="store_false", help="keep the trials in memory"
+    )
     args = parser.parse_args()
     print(json.dumps({**vars(args), **simulate(args)}, default=str))
 

@@ -1,19 +1,22 @@
-"""Tests the paper's claims on pre-training (Fig. 5) and stage 2 (Table 5) on the problems.
+"""Tests the paper's claims on pre-training (Fig. 5) and stage 2 (Table 5).
 
-python -m projects.search_quality.claims synthetic
+    python -m projects.search_quality.claims synthetic
+
+Prints Markdown tables for each of the named problems of ``problems.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from fbnetv3.search import JointNAS
+from fbnetv3.search import JointNAS, Trial
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.space.constraints import Costs
@@ -27,10 +30,15 @@ UNSEEN = 1000
 
 
 def pretraining(name: str, splits: int) -> None:
-    """Prints Kendall's tau on unseen candidates, with and without pre-training."""
+    """Prints Kendall's tau on unseen candidates, with and without pre-training.
+
+    Args:
+        name: Name of the problem.
+        splits: Number of random sets of labelled and unseen candidates.
+    """
     problem = problems.get(name)
-    space, encoding = problem.space, Encoding(problem.space)
-    feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
+    encoding = Encoding(problem.space)
+    feasible = FeasibleSpace(Costs(problem.space, problem.statistics), tuple(problem.constraints))
     pool = feasible.sample(20_000, seed=0)
     columns = encoding.columns_of("architecture")
     trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, 0)
@@ -39,25 +47,12 @@ def pretraining(name: str, splits: int) -> None:
     )
     for kind in ("paper", "default"):
         for count in COUNTS:
-            pairs = []
-            for split in range(splits):
-                random = np.random.default_rng([split, count])
-                levels = problems.random_levels(problem, count + UNSEEN, random)
-                features, configs = encoding.encode(levels), space.configs(levels)
-                labels = problem.measure(configs[:count], random)
-                truth = problem.truth(configs[count:])
-                pairs.append(
-                    [
-                        kendalltau(
-                            fit_function(kind)(features[:count], labels, start, split).predict(
-                                features[count:]
-                            ),
-                            truth,
-                        ).statistic
-                        for start in (trained, Pretrained(columns))
-                    ]
-                )
-            taus = np.array(pairs)
+            taus = np.array(
+                [
+                    _taus(problem, kind, count, split, (trained, Pretrained(columns)))
+                    for split in range(splits)
+                ]
+            )
             gain = taus[:, 0] - taus[:, 1]
             low, high = interval(gain)
             with_, without = taus.mean(0)
@@ -68,35 +63,60 @@ def pretraining(name: str, splits: int) -> None:
             )
 
 
-def stage_two(name: str, seeds: int) -> None:
-    """Prints how much the eight finalists of stage 2 improve on stage 1."""
+def _taus(
+    problem: problems.Problem, kind: str, count: int, split: int, starts: Sequence[Pretrained]
+) -> list[float]:
+    """Returns Kendall's tau of predictors on one split, for each initial encoder."""
+    random = np.random.default_rng([split, count])
+    levels = problems.random_levels(problem, count + UNSEEN, random)
+    configs = problem.space.configs(levels)
+    features = Encoding(problem.space).encode(levels)
+    labels = problem.measure(configs[:count], random)
+    truth = problem.truth(configs[count:])
+    taus = []
+    for start in starts:
+        predictor = fit_function(kind)(features[:count], labels, start, split)
+        taus.append(float(kendalltau(predictor.predict(features[count:]), truth).statistic))
+    return taus
+
+
+def _regrets_of_stages(name: str, kind: str, seed: int) -> tuple[float, float]:
+    """Returns the regrets of the best observed candidates of stage 1 and of stage 2 of a search."""
     problem = problems.get(name)
     median, best = problems.reference(name)
+    noise = np.random.default_rng([seed, 1001])
+    search = JointNAS(
+        problem.space,
+        statistics=problem.statistics,
+        constraints=problem.constraints,
+        predictor=kind,
+        early_stop_threshold=None,
+        seed=seed,
+    )
+    while trials := search.ask():
+        search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
+
+    def regret(trials: Sequence[Trial]) -> float:
+        chosen = max(trials, key=lambda t: t.score or -np.inf).config
+        return float((best - problem.truth([chosen])[0]) / (best - median))
+
+    coarse = [t for t in search.trials if t.stage == "coarse"]
+    fine = [t for t in search.trials if t.stage == "fine"]
+    # stage 2 has no finalists if all of its best candidates were trained before
+    return regret(coarse), regret(fine or coarse)
+
+
+def stage_two(name: str, seeds: int) -> None:
+    """Prints how much the eight finalists of stage 2 improve on stage 1.
+
+    Args:
+        name: Name of the problem.
+        seeds: Number of searches.
+    """
     head = "| predictor | best of stage 1 | best of the finalists | better in | gain |\n"
     print(head + "|---" * 5 + "|")
     for kind in ("default", "paper"):
-        rows = []
-        for seed in range(seeds):
-            noise = np.random.default_rng([seed, 1001])
-            search = JointNAS(
-                problem.space,
-                statistics=problem.statistics,
-                constraints=problem.constraints,
-                predictor=kind,
-                early_stop_threshold=None,
-                seed=seed,
-            )
-            while trials := search.ask():
-                search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
-            row = []
-            # stage 2 has no finalists if all of its best candidates were trained before
-            coarse = [t for t in search.trials if t.stage == "coarse"]
-            fine = [t for t in search.trials if t.stage == "fine"]
-            for of_stage in (coarse, fine or coarse):
-                chosen = max(of_stage, key=lambda t: t.score or -np.inf).config
-                row.append((best - problem.truth([chosen])[0]) / (best - median))
-            rows.append(row)
-        regrets = np.array(rows)
+        regrets = np.array([_regrets_of_stages(name, kind, seed) for seed in range(seeds)])
         gain = regrets[:, 0] - regrets[:, 1]
         low, high = interval(gain)
         print(
@@ -107,10 +127,12 @@ def stage_two(name: str, seeds: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Check pre-training and stage 2.")
-    parser.add_argument("problems", nargs="*", default=["synthetic"])
-    parser.add_argument("--seeds", type=int, default=20, help="splits, and searches")
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("problems", nargs="*", default=["synthetic"], help="names of problems")
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="number of random splits, and of searches"
+    )
     arguments = parser.parse_args()
     for name in arguments.problems:
         print(f"## {name}\n")

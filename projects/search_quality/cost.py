@@ -1,4 +1,4 @@
-"""CPU seconds that a batch costs, by number of trials: fit, cross-validation and next batch.
+"""Measures the CPU time of a batch by number of trials: fit, cross-validation and next batch.
 
 python -m projects.search_quality.cost
 """
@@ -18,8 +18,13 @@ from projects.search_quality import problems
 COUNTS = (48, 96, 192, 240, 480, 1000, 2000, 5000, 10_000)
 
 
-def seconds_of_round(name: str, count: int) -> float:
-    """Returns CPU seconds of the first ``ask`` after ``count`` trials are known."""
+def seconds_of_batch(name: str, count: int) -> float:
+    """Returns the CPU seconds of the first ``ask`` of a search with a warm start.
+
+    Args:
+        name: Name of the problem.
+        count: Number of trials of the warm start.
+    """
     problem = problems.get(name)
     random = np.random.default_rng(count)
     configs = problem.space.configs(problems.random_levels(problem, count, random))
@@ -31,17 +36,17 @@ def seconds_of_round(name: str, count: int) -> float:
         warm_start=list(zip(configs, scores.tolist(), strict=True)),
         early_stop_threshold=None,
     )
-    _ = search.plan  # pool and pre-training are made once per search, not per batch
+    _ = search.plan  # the pool and the pre-training are computed once per search
     started = time.process_time()
     search.ask()
     return time.process_time() - started
 
 
 def main() -> None:
-    """Prints a table."""
+    """Prints a Markdown table."""
     print("| trials | synthetic (42 variables) | hartmann6 |\n|---|---|---|")
     for count in COUNTS:
-        cells = [f"{seconds_of_round(name, count):.1f} s" for name in ("synthetic", "hartmann6")]
+        cells = [f"{seconds_of_batch(name, count):.1f} s" for name in ("synthetic", "hartmann6")]
         print(f"| {count} | {' | '.join(cells)} |", flush=True)
 
 

@@ -223,7 +223,7 @@ class JointTable:
         """Returns the row of each config.
 
         Raises:
-            SearchError: a config is not in the space; none is taken for its neighbour.
+            SearchError: A config is not in the space. It is not rounded to the nearest candidate.
         """
         return np.array([self._rows[key] for key in keys_of(self.space.levels(configs))])
 

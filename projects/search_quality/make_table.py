@@ -1,4 +1,4 @@
-"""Makes the table of trainings: trains every candidate of the grid, seed by seed, on one thread.
+"""Makes the table of trainings: trains every candidate of the grid with each seed, on one thread.
 
     OMP_NUM_THREADS=1 python -m projects.search_quality.make_table train --seeds 3
     OMP_NUM_THREADS=1 python -m projects.search_quality.make_table noise
@@ -31,7 +31,7 @@ from projects.search_quality.micro_training import Score
 NOISE_SEEDS = range(100, 108)
 """Seeds of the trainings that measure the noise; the table does not use them."""
 NOISE_POINTS = 24
-
+"""Number of candidates on which the noise is measured."""
 
 Counts = npt.NDArray[np.uint16]
 
@@ -45,7 +45,7 @@ class Log:
         path: Path of the log, which is created if missing. An incomplete last line is dropped.
 
     Raises:
-        SystemExit: The log belongs to another space, recipe or training.
+        SystemExit: The log was made with another space, recipe or version of the training code.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,9 @@ class Log:
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1] or head
         if not whole.startswith(head):
-            raise SystemExit(f"{path} was made by another version of the trainings; move it away")
+            raise SystemExit(
+                f"{path} was made by another version of the training code; move it away"
+            )
         if whole != text:
             with atomic_write(path) as temporary:
                 temporary.write_text(whole)
@@ -72,7 +74,7 @@ class Log:
 
 
 def _in_units(loss: float) -> int:
-    """Returns a loss in 16 bits; that of a diverged training is the largest value."""
+    """Returns a loss as a 16-bit integer; the largest one stands for a diverged training."""
     largest = int(np.iinfo(np.uint16).max)
     return largest if not loss < largest * LOSS_UNIT else round(loss / LOSS_UNIT)
 
@@ -89,7 +91,13 @@ def _fingerprint() -> str:
 
 
 def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
-    """Trains the (seed, point) pairs that are not in the log."""
+    """Trains the (seed, point) pairs that the log lacks.
+
+    Args:
+        plan: Pairs in the order of training.
+        log: Log of the finished trainings, which is extended.
+        cache: Path of the file that caches the resized images.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     space, fbnet = joint_table.joint_space(), joint_table.architectures()
@@ -117,14 +125,16 @@ def table_plan(seeds: int) -> Iterator[tuple[int, int]]:
 
 
 def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
-    """Yields (seed, point) of the trainings that measure the noise, two thirds in the best quarter.
+    """Yields (seed, point) of the trainings that measure the noise.
+
+    Two thirds of the points are drawn from the best quarter of the candidates.
 
     Raises:
-        SystemExit: not every candidate has been trained.
+        SystemExit: Not every candidate has been trained.
     """
-    _, losses = whole_passes(log)
+    _, losses = complete_passes(log)
     means = -losses[:, :, -1].mean(axis=0)
-    # by what is left without noise: the best of noisy means were lucky, and would be found worse
+    # rank by denoised scores: the highest noisy means are partly luck, and would regress
     space = joint_table.joint_space()
     ranked = np.argsort(-joint_table.denoised(space, joint_table.grid(space), means), kind="stable")
     quarter = len(ranked) // 4
@@ -136,34 +146,42 @@ def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
             yield seed, int(point)
 
 
-def whole_passes(log: Log) -> tuple[Counts, Counts]:
-    """Returns right answers and losses, (seeds, points, epochs), of seeds that all candidates have.
+def complete_passes(log: Log) -> tuple[Counts, Counts]:
+    """Returns the scores of those seeds with which every candidate has been trained.
+
+    Returns:
+        (seeds, points, epochs) numbers of correctly classified images, and losses in units of
+        ``LOSS_UNIT``.
 
     Raises:
-        SystemExit: there is no such seed.
+        SystemExit: There is no such seed.
     """
     points = len(joint_table.grid(joint_table.joint_space()))
     passes: list[Counts] = []
     rows = np.array(log.rows())
     for seed in range(min(NOISE_SEEDS)):
-        mine = rows[rows[:, 0] == seed] if len(rows) else rows
-        if len(mine) < points:
+        of_seed = rows[rows[:, 0] == seed] if len(rows) else rows
+        if len(of_seed) < points:
             break
-        passes.append(mine[np.argsort(mine[:, 1]), 2:-1].astype(np.uint16))
+        passes.append(of_seed[np.argsort(of_seed[:, 1]), 2:-1].astype(np.uint16))
     if not passes:
-        raise SystemExit("the first pass over all candidates is not finished; train on")
+        raise SystemExit("not every candidate has been trained yet; run: make_table train")
     right, losses = np.split(np.stack(passes), 2, axis=2)
     return right, losses
 
 
 def pack(log: Log) -> None:
-    """Writes the table into the repository."""
-    right, losses = whole_passes(log)
+    """Writes the table of the repository.
+
+    Raises:
+        SystemExit: Trainings are missing.
+    """
+    right, losses = complete_passes(log)
     rows = np.array(log.rows())
     noisy = rows[rows[:, 0] >= min(NOISE_SEEDS)]
     points = np.unique(noisy[:, 1]).astype(np.int64)
-    again = np.array([[_training(noisy, point, seed) for seed in NOISE_SEEDS] for point in points])
-    noise_right, noise_losses = np.split(again.astype(np.uint16), 2, axis=2)
+    scores = np.array([[_training(noisy, point, seed) for seed in NOISE_SEEDS] for point in points])
+    noise_right, noise_losses = np.split(scores.astype(np.uint16), 2, axis=2)
     early, last = micro_training.EARLY, micro_training.HELD_OUT
     asked = np.array([early] * (right.shape[2] - 1) + [last], dtype=np.uint16)
     with atomic_write(joint_table.SCORES) as temporary, temporary.open("wb") as file:
@@ -180,28 +198,37 @@ def pack(log: Log) -> None:
 
 
 def _training(rows: npt.NDArray[np.float64], point: int, seed: int) -> npt.NDArray[np.float64]:
-    found = rows[(rows[:, 0] == seed) & (rows[:, 1] == point)]
-    if not len(found):
-        raise SystemExit(f"candidate {point} lacks its training with seed {seed}; run noise")
-    return np.asarray(found[0, 2:-1])
+    """Returns the scores of a training.
+
+    Raises:
+        SystemExit: The candidate has not been trained with the seed.
+    """
+    matches = rows[(rows[:, 0] == seed) & (rows[:, 1] == point)]
+    if not len(matches):
+        raise SystemExit(
+            f"candidate {point} has no training with seed {seed}; run: make_table noise"
+        )
+    return np.asarray(matches[0, 2:-1])
 
 
 def unpack(path: Path) -> None:
-    """Writes the log of the trainings that the repository's table has, to go on from them.
+    """Writes the trainings of the repository's table to a log, from which ``train`` continues.
 
     Raises:
-        SystemExit: the table was made by another version of the trainings.
+        SystemExit: The table was made by another version of the training code.
     """
     with np.load(joint_table.SCORES) as table:
         if str(table["fingerprint"]) != _fingerprint():
-            raise SystemExit(f"{joint_table.SCORES} was made by another version of the trainings")
-        both = np.concatenate([table["right"], table["losses"]], axis=2)
-        again = np.concatenate([table["noise_right"], table["noise_losses"]], axis=2)
+            raise SystemExit(
+                f"{joint_table.SCORES} was made by another version of the training code"
+            )
+        passes = np.concatenate([table["right"], table["losses"]], axis=2)
+        noise_scores = np.concatenate([table["noise_right"], table["noise_losses"]], axis=2)
         points = table["noise_points"]
     lines = [f"# {_fingerprint()}"]
-    for seed, scores in enumerate(both):
+    for seed, scores in enumerate(passes):
         lines += [_line(seed, point, row) for point, row in enumerate(scores)]
-    for point, scores in zip(points, again, strict=True):
+    for point, scores in zip(points, noise_scores, strict=True):
         pairs = zip(NOISE_SEEDS, scores, strict=True)
         lines += [_line(seed, point, row) for seed, row in pairs]
     with atomic_write(path) as temporary:
@@ -213,11 +240,13 @@ def _line(seed: int, point: int, row: Counts) -> str:
 
 
 def main() -> None:
-    """Runs a command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["train", "noise", "pack"])
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each candidate")
-    parser.add_argument("--folder", type=Path, default=Path("output/joint_table"))
+    parser.add_argument("--seeds", type=int, default=3, help="number of trainings per candidate")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("output/joint_table"), help="folder of the log"
+    )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "trainings.log"

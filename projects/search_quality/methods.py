@@ -1,8 +1,8 @@
 """Search methods with a common interface: ask for a batch of configurations, tell their scores.
 
-Constraints bound costs that are known before a training. Every method gets the same help: a
-candidate that violates a constraint is discarded and drawn again, and does not count as an
-evaluation. Optuna's samplers are informed that such a trial was pruned; SMAC is not informed.
+Constraints apply to costs that are known before a training. For every method, a candidate that
+violates a constraint is discarded and another one is drawn; it does not count as an evaluation.
+Optuna's samplers receive such a trial as pruned; SMAC receives no result for it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,29 @@ from projects.search_quality.problems import Configs, Problem, random_levels
 
 Floats = npt.NDArray[np.float64]
 _MAX_REFUSED = 20
-"""Consecutive infeasible proposals per requested trial, after which candidates are random."""
+"""Infeasible proposals per requested trial after which infeasible ones become random candidates."""
 
 
 class Method(Protocol):
-    """A search that maximises the score."""
+    """A search method that maximises the score."""
 
     def ask(self, count: int) -> Configs:
-        """Returns new configs to evaluate."""
+        """Returns at most ``count`` configurations to evaluate, [] if none is left."""
 
     def tell(self, configs: Configs, scores: Floats) -> None:
-        """Receives the scores of configurations."""
+        """Receives the scores of the configurations of the last :meth:`ask`."""
 
 
 class Ours:
-    """JointNAS through its public calls.
+    """JointNAS with ``ask`` and ``tell``.
 
     Args:
-        fixed: Part that keeps its usual values, ``architecture`` or ``recipe``. None searches both.
-        finalists: Number of the last evaluations, which stage 2 proposes.
+        problem: Problem to solve.
+        seed: Random seed of the search.
+        total: Number of evaluations.
+        batch: Number of evaluations per batch.
+        fixed: Part that keeps its usual values, ``architecture`` or ``recipe``. None searches all.
+        finalists: Number of evaluations of stage 2, which are the last ones.
         options: Further arguments of JointNAS.
     """
 
@@ -62,7 +66,7 @@ class Ours:
         rounds = total // batch
         space = problem.space if fixed is None else problem.fixed(fixed)
         feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
-        # a part of a small grid may have fewer candidates than a batch
+        # one part of a small grid may have fewer candidates than a batch
         pool = feasible.sample(batch, seed)
         self._search = JointNAS(
             space,
@@ -86,7 +90,7 @@ class Ours:
 
 
 class RandomSearch:
-    """Random search: uniform samples of the feasible candidates."""
+    """Uniform random samples of the feasible candidates."""
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         self._problem, self._random = problem, np.random.default_rng([seed, 1])
@@ -99,7 +103,7 @@ class RandomSearch:
 
 
 class Sobol:
-    """A scrambled Sobol sequence without the infeasible points."""
+    """The feasible points of a scrambled Sobol sequence."""
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         costs = Costs(problem.space, problem.statistics)
@@ -114,10 +118,10 @@ class Sobol:
 
 
 class Evolution:
-    """Regularised evolution (Real et al., 2019), a batch of tournaments at a time.
+    """Regularised evolution (Real et al., 2019) in batches.
 
-    A population of one batch (100 there) and tournaments of 10: a hundred random candidates
-    would be half of the budget.
+    The population is one batch instead of the paper's 100, which would be half of the budget;
+    tournaments have 10 candidates.
     """
 
     _SAMPLE = 10
@@ -141,7 +145,7 @@ class Evolution:
         return space.configs(np.array(children))
 
     def _mutant(self, levels: Levels) -> Levels:
-        """Returns a copy in which one variable has another value, drawn uniformly."""
+        """Returns a copy in which one random variable has another value."""
         space, child = self._problem.space, levels.copy()
         column = self._random.choice(np.flatnonzero(space.sizes > 1))
         shift = 1 + self._random.integers(space.sizes[column] - 1)
@@ -155,9 +159,10 @@ class Evolution:
 
 
 class Forest:
-    """scikit-learn's random forest, expected improvement over random candidates and mutants.
+    """scikit-learn's random forest with its default settings, and expected improvement.
 
-    The variance is that between the trees, as in SMAC; the forest has its default settings.
+    Expected improvement is maximised over random candidates and mutants of the best ones. The
+    predicted variance is that between the trees, as in SMAC.
     """
 
     _RANDOM, _MUTANTS, _PARENTS = 2000, 2000, 16
@@ -180,16 +185,16 @@ class Forest:
         forest.fit(self._encoding.encode(self._levels), self._scores)
         best = self._levels[np.argsort(-self._scores)[: self._PARENTS]]
         parents = best[random.integers(0, len(best), self._MUTANTS)]
-        born = mutate(space, parents, 2 / len(space), random)
+        mutants = mutate(space, parents, 2 / len(space), random)
         drawn = random_levels(self._problem, self._RANDOM, random)
-        both = np.concatenate([born[self._problem.allowed(born)], drawn])
-        both = both[unique_rows(both, keys_of(self._levels))]
-        features = self._encoding.encode(both)
+        pool = np.concatenate([mutants[self._problem.allowed(mutants)], drawn])
+        pool = pool[unique_rows(pool, keys_of(self._levels))]
+        features = self._encoding.encode(pool)
         trees = np.stack([tree.predict(features) for tree in forest.estimators_])
         mean, deviation = trees.mean(0), trees.std(0) + 1e-9
         z = (mean - self._scores.max()) / deviation
-        gain = deviation * (z * norm.cdf(z) + norm.pdf(z))
-        return space.configs(both[np.argsort(-gain, kind="stable")[:count]])
+        improvement = deviation * (z * norm.cdf(z) + norm.pdf(z))
+        return space.configs(pool[np.argsort(-improvement, kind="stable")[:count]])
 
     def tell(self, configs: Configs, scores: Floats) -> None:
         self._levels = np.concatenate([self._levels, self._problem.space.levels(configs)])
@@ -197,7 +202,7 @@ class Forest:
 
 
 class Optuna:
-    """One of Optuna's samplers, which sees infeasible trials as pruned."""
+    """One of Optuna's samplers, for which infeasible trials are pruned trials."""
 
     def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
         import optuna
@@ -220,13 +225,13 @@ class Optuna:
             allowed = self._problem.allowed(self._problem.space.levels([config]))[0]
             if allowed or refused >= _MAX_REFUSED * count:
                 self._waiting.append(trial)
-                configs.append(config if allowed else self._any())
+                configs.append(config if allowed else self._random_config())
             else:
                 refused += 1
                 self._study.tell(trial, state=TrialState.PRUNED)
         return configs
 
-    def _any(self) -> dict[str, Any]:
+    def _random_config(self) -> dict[str, Any]:
         return self._problem.space.configs(random_levels(self._problem, 1, self._random))[0]
 
     def tell(self, configs: Configs, scores: Floats) -> None:
@@ -248,16 +253,16 @@ def _distribution(parameter: Any) -> Any:
 
 
 def _snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration of values with indices for choices and unrounded steps."""
-    found = {}
+    """Returns the configuration for Optuna's values: indices of choices, and unrounded floats."""
+    config = {}
     for p in space.parameters:
         value = params[p.name]
         if isinstance(p, FloatRange) and p.size < CONTINUOUS_LEVELS and p.step is not None:
             value = p.value(round((value - p.low) / p.step))
         elif not isinstance(p, FloatRange | IntRange):
             value = p.value(value)
-        found[p.name] = value
-    return space.configs(space.levels([found]))[0]
+        config[p.name] = value
+    return space.configs(space.levels([config]))[0]
 
 
 def _tpe(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
@@ -279,7 +284,7 @@ def _cmaes(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
 
 
 class Smac:
-    """SMAC3's facade for hyperparameters, in batches and otherwise with its defaults."""
+    """SMAC3's facade for hyperparameters with its defaults, in batches."""
 
     def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
         import logging
@@ -300,7 +305,7 @@ class Smac:
             seed=seed,
             output_directory=_path(self._folder),
         )
-        # its first design is a quarter of the trials by default: here a quarter of the total
+        # a quarter of the total, which is the default for scenarios with that many trials
         design = HyperparameterOptimizationFacade.get_initial_design(
             scenario, n_configs=total // 4, max_ratio=1.0
         )
@@ -316,7 +321,7 @@ class Smac:
         while len(configs) < count:
             info = self._smac.ask()
             config = _snapped(self._problem.space, _plain(self._problem.space, info.config))
-            # one that breaks a constraint stays without a result: SMAC does not ask for it again
+            # an infeasible trial gets no result; SMAC does not propose it again
             if self._problem.allowed(self._problem.space.levels([config]))[0]:
                 self._waiting.append(info)
                 configs.append(config)
@@ -349,15 +354,15 @@ def _hyperparameter(parameter: Any) -> Any:
 
 
 def _plain(space: SearchSpace, config: Any) -> dict[str, Any]:
-    """Converts values of SMAC, with level indices for ranges with a step, to those of Optuna."""
-    found = {}
+    """Converts SMAC's values, with level indices for ranges with a step, to Optuna's."""
+    values = {}
     for p in space.parameters:
         value = config[p.name]
         is_level = p.is_ordered and not (isinstance(p, FloatRange) and p.size == CONTINUOUS_LEVELS)
-        found[p.name] = (
+        values[p.name] = (
             p.value(int(value)) if is_level else float(value) if p.is_ordered else int(value)
         )
-    return found
+    return values
 
 
 Maker = Callable[[Problem, int, int, int], Method]

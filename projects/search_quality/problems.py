@@ -1,10 +1,10 @@
-"""The problems that search methods are compared on, each with an architecture and a recipe.
+"""Problems for the comparison of search methods, each with an architecture and a recipe.
 
-``trainings`` is the table of real trainings; an evaluation is the mean over its seeds, since with a
-single one the winner of a search would be the luckiest of its good candidates. ``synthetic`` has
-the paper's space itself (Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy
-scores. ``continuous`` has few, continuous variables and a best recipe that depends on the
-architecture. ``hartmann6`` and ``ackley5`` are textbook functions, which favour no search method.
+``trainings`` is the table of real trainings. An evaluation is the mean over its seeds; with one
+seed, luck would decide which good candidate wins a search. ``synthetic`` has the paper's space
+(Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy scores. ``continuous``
+has few, continuous variables and a best recipe that depends on the architecture. ``hartmann6`` and
+``ackley5`` are textbook functions, which favour no search method.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ Configs = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem as a method sees it, and the true scores that the method is judged by.
+    """A search problem, and the true scores by which methods are compared.
 
     Attributes:
         name: Name in tables.
         space: Space of the search.
-        statistics: Costs of configurations, as JointNAS takes them.
-        constraints: Bounds of the costs.
+        statistics: Function from configurations to their costs, as for JointNAS.
+        constraints: Constraints on the costs.
         truth: Function from configurations to scores without noise; higher is better.
-        noise: Standard deviation of the noise of an evaluation, where ``measured`` is None.
+        noise: Standard deviation of the noise of an evaluation; unused with ``measured``.
         measured: Function from configurations and a random generator to scores of real trainings.
-        usual: Feasible configuration that one would choose without a search; ``recipe fixed`` and
-            ``architecture fixed`` keep a part of it.
-        best: Highest known true score under the constraints. None lets ``reference`` estimate it.
+            None adds noise to the true scores.
+        usual: Feasible default configuration; ``recipe fixed`` and ``architecture fixed`` keep one
+            part of it.
+        best: Highest known true score under the constraints. None estimates it, see
+            :func:`find_reference`.
     """
 
     name: str
@@ -57,18 +59,22 @@ class Problem:
     measured: Callable[[Configs, np.random.Generator], Floats] | None = None
 
     def measure(self, configs: Configs, random: np.random.Generator) -> Floats:
-        """Returns noisy scores, as a training would give them."""
+        """Returns noisy scores, like those of trainings."""
         if self.measured is not None:
             return self.measured(configs, random)
         return self.truth(configs) + self.noise * random.standard_normal(len(configs))
 
     def allowed(self, levels: Levels) -> npt.NDArray[np.bool_]:
-        """Returns which candidates meet the constraints."""
+        """Returns a mask of the candidates that satisfy the constraints."""
         costs = Costs(self.space, self.statistics)
         return FeasibleSpace(costs, tuple(self.constraints)).meets(levels)
 
     def fixed(self, part: str) -> SearchSpace:
-        """Returns the space with the variables of one part fixed at their usual values."""
+        """Returns the space with the variables of a part fixed at their usual values.
+
+        Args:
+            part: ``architecture`` or ``recipe``.
+        """
         from fbnetv3.search import Choice
 
         return SearchSpace(
@@ -93,9 +99,13 @@ def random_levels(problem: Problem, count: int, random: np.random.Generator) -> 
 class _PaperLike:
     """A synthetic objective over the variables scaled to [0, 1], in percent.
 
-    Every architecture variable adds with falling returns, some in pairs; each recipe variable has
-    a best value that moves with the size of the network; kernels and depths of a stage interact.
-    All coefficients come from one seed.
+    Each architecture variable has an effect with diminishing returns, and some pairs interact. Each
+    recipe variable has a best value that depends on the size of the network, and some deviations
+    from these values interact.
+
+    Args:
+        space: Space of the objective.
+        seed: Random seed of all coefficients.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -157,7 +167,7 @@ def _continuous_truth(configs: Configs) -> Floats:
     log_lr, log_decay = np.log10(lr), np.log10(decay)
     size = np.log(w) + 0.6 * np.log(d)
     capacity = 8 * (1 - np.exp(-1.2 * (size + 1)))
-    # wider takes smaller steps, higher momentum too; larger networks want more regularisation
+    # wide networks and a high momentum need a lower lr, large networks more regularisation
     step = (log_lr + 1.2 + 0.5 * np.log(w) + 0.8 * np.log(10 * (1 - m)) / np.log(10)) / 0.35
     regular = (log_decay + 4 - 0.8 * size) / 0.8 + (mixup - 0.15) / 0.3
     shape = (np.log(d) - 0.8 * np.log(w)) / 0.6
@@ -213,7 +223,7 @@ def _hartmann(configs: Configs) -> Floats:
 
 
 def _ackley(configs: Configs) -> Floats:
-    x = 20 * _points(configs) - 8  # off the middle of the range
+    x = 20 * _points(configs) - 8  # the optimum is not in the middle of the range
     root, wave = np.sqrt((x**2).mean(1)), np.cos(2 * np.pi * x).mean(1)
     return np.asarray(20 * np.exp(-0.2 * root) + np.exp(wave) - 20 - np.e)
 
@@ -254,7 +264,7 @@ NAMES = tuple(_MAKERS)
 
 @cache
 def get(name: str) -> Problem:
-    """Returns a problem by name."""
+    """Returns the problem with a name of ``NAMES``."""
     return _MAKERS[name]()
 
 
@@ -264,7 +274,7 @@ REFERENCES = Path(__file__).with_name("references.json")
 def reference(name: str) -> tuple[float, float]:
     """Returns the median true score of random candidates (regret 1) and the best known (regret 0).
 
-    They are computed once and stored in references.json.
+    They are stored in references.json when they are first computed.
     """
     known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
     if name not in known:
@@ -275,7 +285,10 @@ def reference(name: str) -> tuple[float, float]:
 
 
 def find_reference(problem: Problem) -> tuple[float, float]:
-    """Estimates the median by sampling and an unknown optimum by evolution on the true scores."""
+    """Returns the median true score of random candidates and the best known one.
+
+    An unknown best score is estimated by evolution on the true scores.
+    """
     from fbnetv3.search.acquisition.fine import EvolutionSettings, evolve
 
     space = problem.space

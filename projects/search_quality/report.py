@@ -1,4 +1,4 @@
-"""Tables and a plot of results.jsonl: regret and mean rank with bootstrap intervals."""
+"""Writes tables and a plot of results.jsonl: regret and mean rank with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -18,45 +18,50 @@ STEP, MARKS = 8, (48, 96, 144, 192)
 DEFAULT = "JointNAS"
 Floats = npt.NDArray[np.float64]
 Runs = dict[str, dict[int, list[float]]]
+"""Regrets after 8, 16, ... evaluations, by method and seed."""
 
 
 def by_problem(rows: list[dict[str, Any]]) -> dict[str, Runs]:
-    """Returns problem -> method -> seed -> regrets after 8, 16, ... evaluations."""
-    found: dict[str, Runs] = defaultdict(lambda: defaultdict(dict))
+    """Returns the regrets of each problem from the lines of results.jsonl."""
+    runs: dict[str, Runs] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         # a search that ran out of candidates keeps its last regret
         curve = row["regret"] + [row["regret"][-1]] * (MARKS[-1] // STEP - len(row["regret"]))
-        found[row["problem"]][row["method"]][row["seed"]] = curve
-    return found
+        runs[row["problem"]][row["method"]][row["seed"]] = curve
+    return runs
 
 
 def interval(values: Floats) -> tuple[float, float]:
     """Returns the 95 % bootstrap interval of the mean."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
-    found = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    result = bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0))
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
-    """Returns the rank by seed of the default and each peer, and the number of seeds.
+    """Returns the ranks of the default and the peers for each common seed, and their number.
 
-    Peers that have fewer seeds than the default are not ranked: they would cost the rest theirs.
+    Peers with fewer seeds than the default are not ranked, because ranks need seeds common to all.
+
+    Args:
+        runs: Regrets of one problem.
+        mark: Number of evaluations after which the methods are ranked.
     """
-    wanted = len(runs.get(DEFAULT, {}))
-    names = [m for m in (DEFAULT, *PEERS) if len(runs.get(m, {})) >= max(1, wanted)]
+    seeds = max(1, len(runs.get(DEFAULT, {})))
+    names = [m for m in (DEFAULT, *PEERS) if len(runs.get(m, {})) >= seeds]
     common = sorted(set.intersection(*(set(runs[m]) for m in names))) if names else []
     if not common:
         return {}, 0
     regrets = np.array([[runs[m][s][mark // STEP - 1] for s in common] for m in names])
-    placed = rankdata(regrets, axis=0)
-    return dict(zip(names, placed, strict=True)), len(common)
+    return dict(zip(names, rankdata(regrets, axis=0), strict=True)), len(common)
 
 
 def difference(runs: Runs, method: str) -> str:
-    """Returns the final regrets of a variant minus those of the default, paired by seed."""
-    own, other = runs.get(DEFAULT, {}), runs[method]
-    gaps = np.array([other[seed][-1] - own[seed][-1] for seed in sorted(set(own) & set(other))])
+    """Returns the mean final regret of a variant minus that of the default, paired by seed."""
+    default, variant = runs.get(DEFAULT, {}), runs[method]
+    seeds = sorted(set(default) & set(variant))
+    gaps = np.array([variant[seed][-1] - default[seed][-1] for seed in seeds])
     if not len(gaps):
         return "-"
     low, high = interval(gaps)
@@ -65,29 +70,30 @@ def difference(runs: Runs, method: str) -> str:
 
 def table(name: str, runs: Runs) -> str:
     """Returns the Markdown tables of a problem: peers by mean rank, then variants."""
-    placed, common = ranks(runs, MARKS[-1])
-    rows, forms = [], []
+    ranked, common = ranks(runs, MARKS[-1])
+    rows, variants = [], []
     for method in (m for m in METHODS if m in runs):
         curves = np.array(list(runs[method].values()))
         cells = " | ".join(_cells(curves))
         if method not in (DEFAULT, *PEERS):
-            forms.append(f"| {method} | {cells} | {difference(runs, method)} | {len(curves)} |")
+            variants.append(f"| {method} | {cells} | {difference(runs, method)} | {len(curves)} |")
             continue
+        # methods without a rank follow the ranked ones
         order, rank = 99 + curves[:, -1].mean(), "-"
-        if method in placed:
-            low, high = interval(placed[method])
-            order = placed[method].mean()
+        if method in ranked:
+            low, high = interval(ranked[method])
+            order = ranked[method].mean()
             rank = f"{order:.1f} ({low:.1f} to {high:.1f})"
-        shown = f"**{method}**" if method == DEFAULT else method
-        rows.append((order, f"| {shown} | {cells} | {rank} | {len(curves)} |"))
+        label = f"**{method}**" if method == DEFAULT else method
+        rows.append((order, f"| {label} | {cells} | {rank} | {len(curves)} |"))
     parts = [
         f"### {name}",
         f"Ranks over {common} seeds that all ranked methods have.",
         "\n".join([_head("method", "mean rank at 192"), *(text for _, text in sorted(rows))]),
-        verdict(runs, list(placed)),
+        verdict(runs, list(ranked)),
     ]
-    if forms:
-        parts.append("\n".join([_head("form", "regret above the default's"), *forms]))
+    if variants:
+        parts.append("\n".join([_head("form", "regret above the default's"), *variants]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,22 +109,22 @@ def _cells(curves: Floats) -> list[str]:
 
 
 def verdict(runs: Runs, ranked: list[str]) -> str:
-    """Returns a line that compares the default after half of the evaluations with the best peer."""
+    """Returns a line that compares the default with the peer of the lowest final regret."""
     last, half = MARKS[-1] // STEP - 1, MARKS[1] // STEP - 1
     peers = {m: np.mean([c[last] for c in runs[m].values()]) for m in PEERS if m in ranked}
     if not peers or DEFAULT not in runs:
         return ""
     best = min(peers, key=lambda m: peers[m])
-    own = np.array(list(runs[DEFAULT].values())).mean(0)
-    reached = np.flatnonzero(own <= peers[best])
+    default = np.array(list(runs[DEFAULT].values())).mean(0)
+    reached = np.flatnonzero(default <= peers[best])
     after = f"after {STEP * (reached[0] + 1)} evaluations" if len(reached) else "not at all"
     return (
         f"Best peer by mean regret at 192: {best} ({peers[best]:.3f}). The default has "
-        f"{own[half]:.3f} at 96 and {own[last]:.3f} at 192; it reaches that peer's {after}."
+        f"{default[half]:.3f} at 96 and {default[last]:.3f} at 192; it reaches that peer's {after}."
     )
 
 
-def plot(found: dict[str, Runs], path: Path) -> None:
+def plot(problems: dict[str, Runs], path: Path) -> None:
     """Draws mean regret against evaluations, with one panel per problem."""
     import matplotlib as mpl
 
@@ -126,11 +132,11 @@ def plot(found: dict[str, Runs], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(found), figsize=(4.2 * len(found), 4.2), squeeze=False, layout="constrained"
+        1, len(problems), figsize=(4.2 * len(problems), 4.2), squeeze=False, layout="constrained"
     )
     colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    shown: dict[str, Any] = {}
-    for axis, (name, runs) in zip(axes[0], found.items(), strict=True):
+    lines: dict[str, Any] = {}
+    for axis, (name, runs) in zip(axes[0], problems.items(), strict=True):
         for i, method in enumerate(METHODS):
             if method not in runs:
                 continue
@@ -139,23 +145,28 @@ def plot(found: dict[str, Runs], path: Path) -> None:
             style = "-" if method.startswith(DEFAULT) else "--"
             width = 2.6 if method == DEFAULT else 1.2
             (line,) = axis.plot(x, mean, style, color=colours[i], lw=width, label=method)
-            shown.setdefault(method, line)
+            lines.setdefault(method, line)
         axis.set(title=name, yscale="log", xlabel="evaluations", xticks=MARKS)
     axes[0, 0].set_ylabel("mean regret (0 best known, 1 median of random)")
     figure.legend(
-        shown.values(), shown.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8
+        lines.values(), lines.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def report(rows: list[dict[str, Any]], versions: str) -> None:
-    """Writes results.md and regret.png to the folder of the results, and prints results.md."""
-    found = by_problem(rows)
+    """Writes results.md and regret.png next to this file, and prints results.md.
+
+    Args:
+        rows: Lines of results.jsonl.
+        versions: Versions of the compared packages.
+    """
+    problems = by_problem(rows)
     text = "# Results\n\nMade by `compare.py report`; versions: " + versions + ".\n\n"
     text += "Mean regret after so many evaluations; in brackets 95 % bootstrap intervals.\n\n"
-    text += "\n".join(table(name, runs) for name, runs in found.items())
+    text += "\n".join(table(name, runs) for name, runs in problems.items())
     with atomic_write(FOLDER / "results.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
-    plot(found, FOLDER / "regret.png")
+    plot(problems, FOLDER / "regret.png")
     print(text)

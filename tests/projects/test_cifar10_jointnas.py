@@ -1,4 +1,4 @@
-"""The CIFAR-10 study: from searches' logs to configs, trainings and estimates."""
+"""projects/cifar10_jointnas: configs from the logs of searches, trainings, and estimates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ SMALL += ["SEARCH.FINALISTS", 4, "SEARCH.CLASSES", 10]
 
 
 def _evaluate(trial: Any) -> float:
-    """Larger networks with a moderate learning rate are better, and show it early."""
+    """Returns a score that rewards large networks and a learning rate near 0.02.
+
+    Early epochs have the same order as the last one.
+    """
     score = float(
         40 + 3 * trial.statistics["macs"] / 1e6 - 5 * abs(math.log(trial.config["lr"] / 0.02))
     )
@@ -48,6 +51,7 @@ def _evaluate(trial: Any) -> float:
 
 
 def _search(log: Path, *opts: Any) -> JointNAS:
+    """Runs a small search and writes its log."""
     cfg = get_search_cfg()
     cfg.merge_from_file(str(CONFIG))
     cfg.merge_from_list([*SMALL, *opts])
@@ -69,17 +73,19 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return joint, random
 
 
-def test_a_log_is_the_search_again(logs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_search_is_restored_from_its_log(logs: tuple[Path, Path], tmp_path: Path) -> None:
     search = _search(tmp_path / "log")
-    again = open_log(logs[0])
-    assert [(t.id, t.score) for t in again.search.trials] == [
+    restored = open_log(logs[0])
+    assert [(t.id, t.score) for t in restored.search.trials] == [
         (t.id, t.score) for t in search.trials
     ]
-    assert again.search.result().best.id == search.result().best.id
-    assert again.cfg.SEARCH.BATCH_SIZE == 8
+    assert restored.search.result().best.id == search.result().best.id
+    assert restored.cfg.SEARCH.BATCH_SIZE == 8
 
 
-def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_cases_have_the_best_candidates_within_their_budgets(
+    logs: tuple[Path, Path], tmp_path: Path
+) -> None:
     joint, random = map(open_log, logs)
     folder = tmp_path / "configs"
     folder.mkdir()
@@ -105,21 +111,21 @@ def test_cases(logs: tuple[Path, Path], tmp_path: Path) -> None:
         assert scores[0] >= scores[1]
     configs = {r["config"]: (r["architecture"], r["recipe"]) for r in rows.values()}
     assert len(configs) == len(set(configs.values()))
-    # as many trainings of the random search as the other had: 20 of 24
-    seen = [t for t in random.search.result().trials[:20] if t.statistics["macs"] <= 8e6]
-    assert rows["random_8M"]["architecture"] == max(seen, key=lambda t: t.score or 0).id
+    # random search is compared after 20 of its 24 trainings, as many as the joint search has
+    compared = [t for t in random.search.result().trials[:20] if t.statistics["macs"] <= 8e6]
+    assert rows["random_8M"]["architecture"] == max(compared, key=lambda t: t.score or 0).id
 
 
 def test_unfinished_searches_are_not_compared(logs: tuple[Path, Path], tmp_path: Path) -> None:
-    part = tmp_path / "log"
-    part.mkdir()
+    unfinished = tmp_path / "log"
+    unfinished.mkdir()
     for name in ("batch_000.jsonl.gz", "batch_001.jsonl.gz"):
-        (part / name).write_bytes((logs[0] / name).read_bytes())
+        (unfinished / name).write_bytes((logs[0] / name).read_bytes())
     with pytest.raises(SearchError, match="joint has 16 of 20 trials: resume the search"):
-        cases.write_cases(open_log(part), open_log(logs[1]), tmp_path)
+        cases.write_cases(open_log(unfinished), open_log(logs[1]), tmp_path)
 
 
-def test_swapped_recipes(logs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_cases_swap_the_recipes_of_winners(logs: tuple[Path, Path], tmp_path: Path) -> None:
     joint, random = map(open_log, logs)
     cases.write_cases(joint, random, tmp_path)
 
@@ -134,60 +140,64 @@ def test_swapped_recipes(logs: tuple[Path, Path], tmp_path: Path) -> None:
     assert small != large
 
 
-def test_trainings_are_kept_and_not_made_twice(tmp_path: Path) -> None:
-    config = tmp_path / "tiny.yaml"
+def _tiny_config(folder: Path) -> Path:
+    """Writes the config of a training that takes a second."""
+    config = folder / "tiny.yaml"
     config.write_text(
         "_BASE_: " + str(ROOT / "model_zoo" / "digits.yaml") + "\n"
         "SOLVER: {MAX_EPOCHS: 2.0, WARMUP_EPOCHS: 0.5}\nTEST: {EVAL_EPOCHS: 1.0}\n"
         "DATA: {TRAIN_LIMIT: 64}\nMODEL: {WIDTH: 0.25, DEPTH: 0.3}\n"
     )
+    return config
+
+
+def _run_trainings(folder: Path, *configs: Path) -> subprocess.CompletedProcess[str]:
+    """Trains configs with seed 3 and writes ``t.csv``."""
+    command = [
+        *(sys.executable, "-m", "projects.cifar10_jointnas.trainings", *map(str, configs)),
+        *("--csv", str(folder / "t.csv"), "--seeds", "3", "--out", str(folder / "out")),
+        *("--opts", "SOLVER.IMS_PER_BATCH", "32"),
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_finished_trainings_are_not_repeated(tmp_path: Path) -> None:
+    config, table = _tiny_config(tmp_path), tmp_path / "t.csv"
     bad = tmp_path / "bad.yaml"
     bad.write_text("MODEL: {ARCH: none_such}\n")
-    table = tmp_path / "t.csv"
-    command = [
-        *(sys.executable, "-m", "projects.cifar10_jointnas.trainings", str(config)),
-        *("--csv", str(table), "--seeds", "3", "--out", str(tmp_path / "out")),
-    ]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
-
-    first = run("--opts", "SOLVER.IMS_PER_BATCH", "32")
+    first = _run_trainings(tmp_path, config)
     assert first.returncode == 0, first.stderr
     rows = trainings.read(table)
-    assert [(r.case, r.seed, r.epoch) for r in rows] == [
-        ("tiny", 3, 1.0),
-        ("tiny", 3, 2.0),
-    ]
+    assert [(r.case, r.seed, r.epoch) for r in rows] == [("tiny", 3, 1.0), ("tiny", 3, 2.0)]
     assert all(0 <= r.top1 <= 100 for r in rows)
-    command += ["--opts", "SOLVER.IMS_PER_BATCH", "32"]
-    again = run()
-    assert again.returncode == 0
-    assert again.stdout == ""
+    second = _run_trainings(tmp_path, config)
+    assert second.returncode == 0
+    assert second.stdout == ""
     assert trainings.read(table) == rows
-    command.insert(4, str(bad))
-    failed = run()
-    assert failed.returncode == 1
-    assert "bad, seed 3 failed: see" in failed.stdout
+    with_bad = _run_trainings(tmp_path, config, bad)
+    assert with_bad.returncode == 1
+    assert "bad, seed 3 failed; see" in with_bad.stdout
     assert trainings.read(table) == rows
-    # a case that says something else is another training
+    # a case whose config has changed is trained again
     config.write_text(config.read_text().replace("MAX_EPOCHS: 2.0", "MAX_EPOCHS: 1.0"))
-    assert run().returncode == 1
+    assert _run_trainings(tmp_path, config, bad).returncode == 1
     changed = trainings.read(table)
     assert [(r.case, r.epoch) for r in changed] == [("tiny", 1.0)]
     assert changed[0].config != rows[0].config
 
 
-def test_another_search_takes_over_the_first_batch(logs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_another_search_reuses_the_results_of_the_first_batch(
+    logs: tuple[Path, Path], tmp_path: Path
+) -> None:
     first = [t for t in BatchLog(logs[0]).read().trials if t.batch == 0]
     assert share_first_batch(logs[0], tmp_path) == len(first) == 8
     evaluator = TrainEvaluator(SearchSetup(get_search_cfg()), str(tmp_path))
-    again = first[0].unfinished()
-    assert evaluator(again) == first[0].final_score
-    assert again.reports == first[0].reports
+    trial = first[0].unfinished()
+    assert evaluator(trial) == first[0].final_score
+    assert trial.reports == first[0].reports
 
 
-def test_noise_is_measured_on_candidates_that_were_not_chosen_by_it() -> None:
+def test_noise_is_compared_with_the_spread_of_the_quartile() -> None:
     random = np.random.default_rng(0)
     quartile = [
         Trial(f"{i}", i, 0, {}, reports={1: float(s)}) for i, s in enumerate([5, 4, 3, 2, 1, 0])
@@ -196,17 +206,19 @@ def test_noise_is_measured_on_candidates_that_were_not_chosen_by_it() -> None:
     assert len({t.id for t in chosen}) == 2
     known = {(t.id, s): {1: float(random.normal())} for t in chosen for s in noise.SEEDS}
     (row,) = noise.table(quartile, known)
-    each = [np.var([known[t.id, s][1] for s in noise.SEEDS], ddof=1) for t in chosen]
-    assert row["noise"] == pytest.approx(np.sqrt(np.mean(each)))
+    variances = [np.var([known[t.id, s][1] for s in noise.SEEDS], ddof=1) for t in chosen]
+    assert row["noise"] == pytest.approx(np.sqrt(np.mean(variances)))
     assert row["spread"] == pytest.approx(np.std(np.arange(6), ddof=1))
     assert row["without"] ** 2 + row["noise"] ** 2 == pytest.approx(row["spread"] ** 2)
     assert row["low"] < row["ratio"] < row["high"]
-    # the interval's ends are where this ratio of variances would be a rare one
+    # at the lower end of the 95 % interval, so high a ratio of variances has a probability of 2.5 %
     tail = stats.f.sf((row["ratio"] / row["low"]) ** 2, 5, 8)
     assert tail == pytest.approx(0.025)
 
 
-def test_the_family_and_its_peers(logs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_family_has_scaled_winners_and_peers_with_three_recipes(
+    logs: tuple[Path, Path], tmp_path: Path
+) -> None:
     pytest.importorskip("timm")
     cases.write_cases(*map(open_log, logs), tmp_path)
     rows = {row[0]: row for row in family.write_family(tmp_path)}
@@ -216,19 +228,19 @@ def test_the_family_and_its_peers(logs: tuple[Path, Path], tmp_path: Path) -> No
     winner = yaml.safe_load((tmp_path / "joint_8M.yaml").read_text())
     for case in ("scaled_12M", "efficientnet_b0_searched", "mobilenetv3_small_050_plain"):
         tree = yaml.safe_load((tmp_path / "family" / f"{case}.yaml").read_text())
-        own = case.endswith("_plain")
-        assert (tree["SOLVER"]["BASE_LR"] == winner["SOLVER"]["BASE_LR"]) != own
+        has_winner_recipe = not case.endswith("_plain")
+        assert (tree["SOLVER"]["BASE_LR"] == winner["SOLVER"]["BASE_LR"]) == has_winner_recipe
         assert tree["MODEL"]["ARCH"].startswith("scaled" if "scaled" in case else "timm/")
 
 
-def test_estimates() -> None:
+def test_estimates_have_intervals_of_students_t() -> None:
     values = np.random.default_rng(0).normal(1.0, 2.0, 12).tolist()
     result = figures.estimate(values)
     half = stats.t.ppf(0.975, 11) * np.std(values, ddof=1) / math.sqrt(12)
     assert result.mean == pytest.approx(np.mean(values))
     assert (result.low, result.high) == pytest.approx((result.mean - half, result.mean + half))
     assert math.isnan(figures.estimate([1.0]).low)
-    # splits of the same data tell less than as many samples would
+    # overlapping splits have less information than independent values
     wide = figures.estimate(values, overlap=0.25)
     assert wide.high - wide.mean == pytest.approx(half * math.sqrt(1 + 12 * 0.25))
 
@@ -238,7 +250,7 @@ def test_differences_pair_seeds() -> None:
     assert figures.differences(scores, "a", "b") == [2.0, 3.5]
 
 
-def test_finals_count_a_budget_once(
+def test_finals_compare_cases_by_budget_and_on_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
@@ -247,7 +259,7 @@ def test_finals_count_a_budget_once(
     for i, budget in enumerate(figures.BUDGETS):
         for kind in figures.KINDS:
             name = cases.name_of(kind, budget)
-            # at the last budget, stage 2 improved nothing
+            # at the last budget, the best candidate of stage 1 is that of the whole search
             config = "joint_8M" if name == "coarse_8M" else name
             score = {"joint": 50 + i, "coarse": 40, "random": 30}[kind]
             lines.append(f"{name},{config},a,a,{budget:g},1,,{score}")
@@ -266,7 +278,9 @@ def test_finals_count_a_budget_once(
     assert (tmp_path / "finals.png").stat().st_size > 1000
 
 
-def test_last_scores_are_of_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_returns_the_scores_after_the_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
     rows = [trainings.Row("a", "1f", 0, e, 50 + e, 60 + e) for e in (1.0, 10.0, 9.0)]
     trainings.write(tmp_path / "x.csv", rows)
@@ -276,7 +290,7 @@ def test_last_scores_are_of_the_last_epoch(tmp_path: Path, monkeypatch: pytest.M
     assert figures.last("x.csv", "top1") == {("a", 0): 60.0}
 
 
-def test_a_recipe_meets_the_plain_one_with_ema_and_without(
+def test_transfer_compares_with_the_plain_recipe_with_and_without_ema(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(figures, "HERE", tmp_path)
@@ -288,7 +302,7 @@ def test_a_recipe_meets_the_plain_one_with_ema_and_without(
     trainings.write(tmp_path / "transfer.csv", rows)
     figures.transfer()
     output = capsys.readouterr().out
-    unseen = "on networks that the search did not use"  # not fbnetv3
+    unseen = "on networks that the search did not use"  # all but fbnetv3
     assert f"searched minus plain, {unseen}: {figures.estimate([5.0, 6.0])}, 2 networks" in output
     assert (
         f"searched minus plain with EMA, {unseen}: {figures.estimate([2.0, 3.0])}, 2 networks"

@@ -1,4 +1,4 @@
-"""Simulated workers of projects/scale: their clock, and times like recorded ones."""
+"""projects/scale: the clock of simulated workers, training times, and the cost per trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from fbnetv3.search import JointNAS, Trial
 from projects.scale import simulate
-from projects.scale.simulate import SimulatedWorkers, made_up_times, recorded_times
+from projects.scale.simulate import SimulatedWorkers, recorded_times, synthetic_times
 from tests.search.executors.running import evaluate_all
 
 
@@ -29,24 +29,24 @@ def test_recorded_times_follow_macs_and_keep_their_spread(tmp_path: Path) -> Non
     path.write_text("\n".join(["macs,epochs,seconds", *rows]))
     times = recorded_times(path)
     draws = {m: np.array([times(m, random) for _ in range(500)]) for m in (0.5, 1.0, 1.5)}
-    # 3 s and 1 s a million, of which the mean has 5: 5.5, 8 and 10.5 of 8 on average
-    for size, wanted in ((0.5, 5.5 / 8), (1.0, 1.0), (1.5, 10.5 / 8)):
-        assert draws[size].mean() == pytest.approx(wanted, rel=0.05)
+    # An epoch takes 3 s plus 1 s per million MACs; the mean candidate has 5 million.
+    for size, expected in ((0.5, 5.5 / 8), (1.0, 1.0), (1.5, 10.5 / 8)):
+        assert draws[size].mean() == pytest.approx(expected, rel=0.05)
         assert draws[size].std() / draws[size].mean() == pytest.approx(0.1, rel=0.3)
 
 
-def test_workers_take_trials_as_they_come_free() -> None:
+def test_a_free_worker_takes_the_next_trial() -> None:
     workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
     trials = [
         Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((3.0, 1.0, 1.0, 4.0))
     ]
     finished = evaluate_all(workers, lambda trial: 0.0, trials)
     assert [item.trial.number for item in finished] == [1, 2, 0, 3]
-    assert workers.clock == 6.0  # the last one began when the second worker was free again, at 2
+    assert workers.clock == 6.0  # the last trial starts at 2, when the second worker is free
     assert workers.busy == 9.0
 
 
-def test_idle_workers_count_until_trials_last_came() -> None:
+def test_proposing_is_the_busy_share_until_the_last_submission() -> None:
     workers = SimulatedWorkers(2, 1.0, lambda macs, random: macs, seed=0)
     trials = [Trial("", i, 0, {}, statistics={"macs": m}) for i, m in enumerate((1.0, 2.0, 5.0))]
     workers.start(lambda trial: 0.0)
@@ -56,18 +56,18 @@ def test_idle_workers_count_until_trials_last_came() -> None:
     workers.submit(trials[2])
     while workers.wait():
         pass
-    assert workers.proposing == 1.0  # at 1, when the first was done
+    assert workers.proposing == 1.0  # at time 1, when the first trial ended
     assert workers.busy / (2 * workers.clock) == 8 / 12
 
 
-def test_made_up_times_are_one_on_average() -> None:
+def test_synthetic_times_are_one_on_average() -> None:
     random = np.random.default_rng(0)
-    draw = made_up_times(0.25)
+    draw = synthetic_times(0.25)
     assert np.mean([draw(1.0, random) for _ in range(2000)]) == pytest.approx(1.0, rel=0.02)
 
 
 def _simulated(batch_size: int) -> dict[str, Any]:
-    """Runs a search of two batches, in memory."""
+    """Returns the costs of a search of two batches, without a storage."""
     return simulate.simulate(
         argparse.Namespace(
             problem="trainings", workers=4, batch_size=batch_size, iterations=2, ahead=0,
@@ -78,31 +78,32 @@ def _simulated(batch_size: int) -> dict[str, Any]:
 
 @contextmanager
 def _calls() -> Iterator[list[int]]:
-    """Counts calls of functions, built-in ones among them."""
+    """Yields a list with the number of function calls, including built-in functions."""
     count = [0]
 
-    def note(frame: object, what: str, argument: object) -> None:
-        count[0] += what in ("call", "c_call")
+    def record_call(frame: object, event: str, argument: object) -> None:
+        count[0] += event in ("call", "c_call")
 
-    sys.setprofile(note)
+    sys.setprofile(record_call)
     try:
         yield count
     finally:
         sys.setprofile(None)
 
 
-def test_the_calls_for_a_trial_do_not_grow_with_their_number(
+def test_function_calls_per_trial_do_not_grow_with_the_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = partial(JointNAS, pool_size=1024, predictor="random", pretrain=False)
     monkeypatch.setattr(simulate, "JointNAS", small)
-    _simulated(1)  # what is made once in a process
-    found = []
+    _simulated(1)  # fills the caches of the process
+    call_counts = []
     for batch_size in (100, 200, 400):
         with _calls() as count:
             result = _simulated(batch_size)
-        found.append(count[0])
+        call_counts.append(count[0])
         assert result["trials"] == 2 * batch_size
         assert 0 < result["busy"] <= 1
-    # twice as many more trials are twice as much more work, not four times
-    assert 0 < found[2] - found[1] < 2.4 * (found[1] - found[0])
+    # 400 further trials need about twice as many calls as 200, not four times as many
+    first, second = np.diff(call_counts)
+    assert 0 < second < 2.4 * first
