@@ -30,9 +30,9 @@ _BUDGETS = {
     "activations": "activations",
     "latency_ms": "milliseconds, if the run has a SEARCH.LATENCY_TABLE",
 }
-"""What a statistic that ``--evolve`` takes budgets for counts."""
+"""Unit of each statistic that ``--evolve`` takes budgets for, by name."""
 _LOCATION = "SEARCH.STORAGE"
-"""The only key that ``--evolve`` and ``--report`` take: the rest is in the run's config."""
+"""The only key that ``--evolve`` and ``--report`` take: they read all others from the run."""
 _PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
 """Optional packages of a search and its report, and the extra that installs each."""
 
@@ -49,13 +49,13 @@ def make_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--config-file", help="path of a yaml, or the name of one in model_zoo/")
     action.add_argument(
-        "--evolve", metavar="RUN_DIR", help="find winners for further budgets without training"
+        "--evolve", metavar="RUN_DIR", help="find winners for other budgets without training"
     )
     action.add_argument("--report", metavar="RUN_DIR", help="update RUN_DIR/report.html")
     parser.add_argument(
         "--restore",
         metavar="LOG_DIR",
-        help="with --config-file: start from the finished batches in the folder log/ of a lost run",
+        help="with --config-file: continue a lost run from a copy of its log/ folder",
     )
     budgets = parser.add_argument_group("budgets for --evolve", "one winner for each value")
     for name, unit in _BUDGETS.items():

@@ -15,6 +15,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 from fbnetv3.arch import Arch, Block
+from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.config.archs import arch_from_config
@@ -37,7 +38,7 @@ def trunk(arch: Arch) -> Arch:
 
 
 def _belongs_to_classifier(block: Block) -> bool:
-    return block.op == "mbpool" or (block.op.startswith("conv") and block.k == 1)
+    return get_op(block.op).pools or (block.op.startswith("conv") and block.k == 1)
 
 
 class FBNetBottomUp(Backbone):

@@ -13,5 +13,8 @@ class InfeasibleError(SearchError):
     """Too few candidates meet the constraints; the message suggests the nearest bound."""
 
 
-class PlaceError(SearchError):
-    """A candidate's disk, folder or URI cannot be used: the candidate itself has not failed."""
+class StorageUnavailableError(SearchError):
+    """The disk, folder or URI of a candidate's files cannot be used.
+
+    The candidate itself has not failed.
+    """

@@ -24,7 +24,7 @@ import pytest
 
 from fbnetv3.io import atomic_write
 from fbnetv3.search import InProcess, JointNAS, LocalWorkers, SearchError, Trial
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.trial import Event
 from tests.search import problem
@@ -163,7 +163,9 @@ def test_evaluations_that_cannot_write_fail_no_trial(
     executor = _EXECUTORS[kind]()
     if fault == "read-only":
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(PlaceError, match="free space or choose a writable folder") as error:
+    with pytest.raises(
+        StorageUnavailableError, match="free space or choose a writable folder"
+    ) as error:
         problem.search(**SMALL, storage=url, executor=executor).run(evaluate)
     assert "\n" not in str(error.value)
     stored = OptunaStore(url, problem.space()).load()

@@ -20,7 +20,7 @@ from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
-    identity,
+    result_keys,
     settings_from_config,
     space_from_config,
 )
@@ -60,7 +60,7 @@ def _search(log: Path, *opts: Any) -> JointNAS:
         space.space, settings_from_config(cfg), statistics=space.statistics(num_classes=10)
     )
     search.run(_evaluate)
-    BatchLog(log).write(search.trials, search.settings, search.order, identity(cfg))
+    BatchLog(log).write(search.trials, search.settings, search.order, result_keys(cfg))
     return search
 
 

@@ -1,9 +1,9 @@
 """The next batch by a predictor with a posterior: expected improvement and Thompson sampling.
 
-Half of the batch maximises expected improvement, and goes for the optimum. The other half are the
+Half of the batch maximises expected improvement and exploits the model. The other half are the
 optima of functions sampled from the predictor's posterior, so that the batch does not rely on a
-single model. Both are sought with the genetic operators of stage 2, from the pool and from mutants
-of the best trained candidates, so a batch is not limited to the pool.
+single model. Both halves are optimised with the genetic operators of stage 2. These start from the
+pool and from mutants of the best trained candidates, so a batch is not limited to the pool.
 """
 
 from __future__ import annotations
@@ -49,20 +49,23 @@ def next_batch(
     Args:
         candidates: Constrained space with a pool and the best trained candidates.
         predictor: Predictor fitted to all scores so far.
-        count: Number of candidates; the batch has fewer only where no others are left.
+        count: Number of candidates; fewer are returned if no others are left.
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
-        pending: (m, variables) candidates in training, whose scores are taken to be the predicted
-            ones; None: no candidates.
-        best: Score to improve on, in the standardised unit of ``predictor.process``; None: the
-            process's highest posterior mean at an observation.
+        pending: (m, variables) candidates in training. Their predicted scores stand in for their
+            scores. None: no candidates.
+        best: Score to improve on, in the standardised unit of ``predictor.process``. None: the
+            highest posterior mean of the process at an observation.
     """
     taken = set(tried)
     share = round(count * _IMPROVEMENT_SHARE)
-    first = improvement_batch(candidates, predictor.process, share, taken, random, pending, best)
-    taken |= set(keys_of(first))
-    rest = count - len(first)
-    second = first[:0]
-    if rest:
-        second = thompson_batch(candidates, predictor.sample(rest, random), taken, random)
-    return candidates.priced(np.concatenate([first, second]))
+    improvers = improvement_batch(
+        candidates, predictor.process, share, taken, random, pending, best
+    )
+    taken |= set(keys_of(improvers))
+    sample_count = count - len(improvers)
+    samples = improvers[:0]
+    if sample_count:
+        functions = predictor.sample(sample_count, random)
+        samples = thompson_batch(candidates, functions, taken, random)
+    return candidates.with_statistics(np.concatenate([improvers, samples]))

@@ -1,4 +1,4 @@
-"""Candidates that a batch is chosen from: the pool, the best trained candidates, their children."""
+"""Candidates for a batch: the pool, the best trained candidates, and children of both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
 _STARTS = 2048
+"""Number of starts taken from the pool, and of mutants of the elite beside them."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """A feasible space with the candidates that a search of it starts from.
+    """A feasible space with the candidates from which the search for a batch starts.
 
     Attributes:
         feasible_space: Space and constraints.
@@ -47,7 +48,7 @@ class Candidates:
         """Returns which candidates meet the constraints, (candidates,)."""
         return self.feasible_space.meets(levels)
 
-    def priced(self, levels: Levels) -> Pool:
+    def with_statistics(self, levels: Levels) -> Pool:
         """Returns candidates with their statistics."""
         return self.feasible_space.price(levels)
 
@@ -57,7 +58,7 @@ class Candidates:
         if not len(self.elite):
             return part
         parents = self.elite[random.integers(0, len(self.elite), _STARTS)]
-        mutants = mutate(self.space, parents, self.many_rates(_STARTS, random), random)
+        mutants = mutate(self.space, parents, self.mutation_rates(_STARTS, random), random)
         starts = np.concatenate([part, mutants[self.feasible(mutants)]])
         return starts[unique_rows(starts)]
 
@@ -71,12 +72,15 @@ class Candidates:
             mothers: (children,) indices into ``parents``.
             random: Source of all draws.
         """
-        rates = self.many_rates(len(mothers), random)
+        rates = self.mutation_rates(len(mothers), random)
         children = children_of(self.space, parents, mothers, 0.5, rates, random)
         mask = self.feasible(children)
         return children[mask], mothers[mask]
 
-    def many_rates(self, count: int, random: np.random.Generator) -> Floats:
-        """Draws mutation rates log-uniformly, from one variable to half of the variables."""
+    def mutation_rates(self, count: int, random: np.random.Generator) -> Floats:
+        """Draws mutation rates, (count,).
+
+        They are log-uniform between one expected change per candidate and half of its variables.
+        """
         least = 1 / len(self.space)
         return np.exp(random.uniform(np.log(least), np.log(max(least, 0.5)), count))

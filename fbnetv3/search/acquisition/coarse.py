@@ -10,21 +10,21 @@ from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.pool import Pool
 
 Index = npt.NDArray[np.int64]
-_SHORTLIST = 8
-"""Size of the shortlist of :func:`paper_batch` without a statistic, in batches."""
+_SHORTLIST_BATCHES = 8
+"""Size of the shortlist of :func:`paper_batch`, as a multiple of the batch size."""
 
 
 def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
-    """Returns a batch that is spread over the space, for when no score is known.
+    """Returns a batch that is spread over the space. It needs no scores.
 
     Args:
         pool: Candidates in the order of their quasi Monte-Carlo sequence.
         count: Number of candidates to choose.
-        statistic: Statistic whose range is divided into one bin per candidate to choose; None:
-            the head of the sequence is chosen, which is spread out by construction.
+        statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
+            chosen. None: the head of the sequence is chosen, which is spread out by construction.
 
     Returns:
-        Indices into the pool, fewer than ``count`` where the pool is smaller.
+        Indices into the pool; fewer than ``count`` if the pool is smaller.
     """
     if statistic is None:
         return np.arange(min(count, len(pool)))
@@ -39,23 +39,23 @@ def paper_batch(
 
     Args:
         pool: Candidates to choose from.
-        features: (candidates, width) their features.
+        features: (candidates, width) features of the candidates.
         scores: (candidates,) predicted scores; higher is better.
         count: Number of candidates to choose.
-        statistic: Statistic whose range is divided into bins; None: the batch is spread out
-            within a shortlist of the best predicted candidates.
+        statistic: Statistic whose range is divided into ``count`` bins. None: the batch is spread
+            out within a shortlist of the best predicted candidates.
 
     Returns:
-        Indices into the pool, fewer than ``count`` where the pool is smaller.
+        Indices into the pool; fewer than ``count`` if the pool is smaller.
     """
     if statistic is not None:
         return best_by_bin(scores, bins_of(pool.statistics[statistic], count), count)
-    shortlist = np.argsort(-scores, kind="stable")[: _SHORTLIST * count]
+    shortlist = np.argsort(-scores, kind="stable")[: _SHORTLIST_BATCHES * count]
     return shortlist[spread_out(features[shortlist], count)]
 
 
 def bins_of(values: Floats, count: int) -> Index:
-    """Returns the bin of each value, with their range divided into ``count`` equal bins."""
+    """Returns the bin of each value; ``count`` equal bins divide the range of the values."""
     low, high = float(values.min()), float(values.max())
     if high == low:
         return np.zeros(len(values), dtype=np.int64)
@@ -64,9 +64,9 @@ def bins_of(values: Floats, count: int) -> Index:
 
 
 def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
-    """Returns the indices of the best of each bin, then of the second best of each, and so on.
+    """Returns the indices of the best candidate of each bin, then the second best, and so on.
 
-    Going round the bins fills up for empty ones without crowding the batch into one bin.
+    If bins are empty, the batch is completed from all other bins in turn.
 
     Args:
         scores: (candidates,) scores; higher is better.
@@ -82,12 +82,14 @@ def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
 
 
 def spread_out(features: Features, count: int, first: int = 0) -> Index:
-    """Returns indices of candidates, each the farthest from those chosen before it.
+    """Returns indices of candidates far apart (farthest-point sampling).
+
+    Each candidate is the one with the largest distance to its nearest chosen candidate.
 
     Args:
         features: (candidates, width) features.
         count: Number of candidates to choose.
-        first: Index of the candidate to begin with.
+        first: Index of the first chosen candidate.
     """
     chosen = [first]
     distance = np.square(features - features[first]).sum(1)  # to the nearest chosen candidate

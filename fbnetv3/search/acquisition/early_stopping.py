@@ -1,8 +1,8 @@
 """The epoch after which the ranking of candidates stays the same (paper, 3.1 and Fig. 3).
 
-Only the better half of the candidates is ranked. The worse half, with networks that never learn,
-falls behind within the first epochs: over all candidates the rank correlation is high long before
-the ranking of the best ones, among which the search chooses, has settled.
+Only the better half of the candidates is ranked. The worse half, which includes networks that never
+learn, falls behind within the first epochs. Over all candidates, the rank correlation is therefore
+high long before the best ones, among which the search chooses, have their final ranking.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-_FEWEST = 3
-_FEWEST_BETTER = 6
-"""The better half has at least this many candidates where there are as many: a rank correlation
-of fewer says little."""
+_MIN_CANDIDATES = 3
+_MIN_RANKED = 6
+"""Smallest number of candidates that are ranked, even if that is more than half of them.
+
+A rank correlation of fewer candidates says little.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class EarlyStop:
     Attributes:
         epochs: Epochs that all candidates reported, ascending.
         correlation: Spearman's rank correlation at each epoch, in [-1, 1].
-        threshold: Rank correlation from which on the ranking counts as final.
-        epoch: First epoch from which on the correlation stays at or above the threshold; None
-            where only the last epoch does, so that nothing stops early.
+        threshold: Smallest rank correlation at which the ranking counts as final.
+        epoch: First epoch at which the correlation reaches the threshold and from which it stays
+            there. None if that is the last epoch, so that nothing stops early.
     """
 
     epochs: list[int]
@@ -39,17 +41,18 @@ class EarlyStop:
 
 
 def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) -> EarlyStop | None:
-    """Returns the epoch from which on the ranking of the better candidates stays the same.
+    """Returns the epoch after which the ranking of the better candidates stays the same.
 
     Args:
         reports: Score by epoch of each candidate that was trained in full.
-        threshold: Rank correlation from which on the ranking counts as final, in (0, 1].
+        threshold: Smallest rank correlation at which the ranking counts as final, in (0, 1].
 
     Returns:
-        The correlations and the epoch; None where there are too few candidates, fewer than two
-        epochs that all of them reported, or no ranking at the end.
+        The correlations and the epoch. None if there are too few candidates, if fewer than two
+        epochs were reported by all of them, if a score is not finite, or if all final scores are
+        equal.
     """
-    if len(reports) < _FEWEST:
+    if len(reports) < _MIN_CANDIDATES:
         return None
     epochs = sorted(set.intersection(*(set(report) for report in reports)))
     if len(epochs) < 2:
@@ -58,7 +61,7 @@ def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) ->
     if not np.isfinite(scores).all() or np.ptp(scores[:, -1]) == 0:
         return None
     scores = scores[np.argsort(-scores[:, -1], kind="stable")]
-    scores = scores[: max(_FEWEST_BETTER, math.ceil(len(scores) / 2))]
+    scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
     settled = len(epochs) - 1
     while settled > 0 and correlation[settled - 1] >= threshold:

@@ -16,8 +16,8 @@ Expected improvement underflows far below the incumbent; its logarithm does not 
     log h(z) = log phi(z) + log(1 + z sqrt(pi / 2) erfcx(-z / sqrt(2)))    where -1e5 < z <= -1
     log h(z) ~ log phi(z) - 2 log |z|                                      where z <= -1e5
 
-The label of each chosen candidate is a fantasy for those after it ("Kriging believer"; Ginsbourger
-et al., 2010).
+Each chosen candidate is added to the model with a fantasy label before the next one is chosen
+("Kriging believer"; Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
@@ -37,19 +37,23 @@ from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
 _ASYMPTOTE = 1e5
-"""Below minus this z the asymptote of log h is exact to double precision."""
+"""For z <= -1e5, the asymptote of log h is exact to double precision."""
 _SQRT_2PI = math.sqrt(2 * math.pi)
 _SURVIVORS, _GENERATIONS = 6, 5
-_SEARCHES = 24
-"""Largest number of genetic searches for a batch. In a batch of up to this many candidates each
-has a search of its own; in a larger one a search chooses several, because most of its cost does not
-depend on their number."""
-_ISLANDS, _MOST_SHARES = 6, 3
-"""Number of islands of a search for each candidate that it chooses, and the largest number of
-candidates that it is multiplied with."""
+_MAX_SEARCHES = 24
+"""Largest number of genetic searches for a batch.
+
+In a batch of up to 24 candidates, each candidate is chosen by a search of its own. In a larger
+batch, a search chooses several candidates: most of its cost does not depend on their number.
+"""
+_ISLANDS_PER_CANDIDATE = 6
+_MAX_ISLANDS = 18
+"""A search has 6 islands for each candidate that it chooses, and at most 18."""
 _SHORTLIST = 256
-"""The islands start far apart among this many of the best candidates: most of the best lie around
-the best trained candidate, and would all climb the same peak."""
+"""Number of best candidates among which the islands start far apart.
+
+Most of the very best lie around the best trained candidate: all islands would climb the same peak.
+"""
 
 
 def log_expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
@@ -87,26 +91,26 @@ def improvement_batch(
     Args:
         candidates: Constrained space with a pool and the best trained candidates.
         process: Process of the scores.
-        count: Number of candidates.
+        count: Largest number of candidates to choose.
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
-        pending: (m, variables) candidates in training, whose scores are fantasies; None: no
-            candidates.
-        best: Score to improve on, in the standardised unit of the process; None: the highest
-            posterior mean at an observation.
+        pending: (m, variables) candidates in training, which enter the model with fantasy labels.
+            None: no candidates.
+        best: Score to improve on, in the standardised unit of the process. None: the highest
+            posterior mean of the process at an observation.
     """
     starts = candidates.starts(random)
     pending = starts[:0] if pending is None else pending
     model = FantasyModel(process, count + len(pending))
     best = process.best_mean if best is None else best
     if len(pending):
-        # only candidates within the constraints can be the incumbent
+        # Only candidates that meet the constraints can be the incumbent.
         fantasies = model.add(candidates.encode(pending))[candidates.feasible(pending)]
         best = max([best, *fantasies.tolist()])
     search = _ImprovementSearch(candidates, model, best, starts)
     taken, chosen = set(tried), []
-    per_search = max(1, -(-count // _SEARCHES))
-    islands = _ISLANDS * min(per_search, _MOST_SHARES)
+    per_search = max(1, -(-count // _MAX_SEARCHES))
+    islands = min(_ISLANDS_PER_CANDIDATE * per_search, _MAX_ISLANDS)
     for done in range(0, count, per_search):
         chosen += search.choose(min(per_search, count - done), islands, taken, random)
     return np.array(chosen, dtype=np.int64).reshape(len(chosen), len(candidates.space))
@@ -133,12 +137,12 @@ class _ImprovementSearch:
     def choose(
         self, count: int, islands: int, taken: set[bytes], random: np.random.Generator
     ) -> list[Levels]:
-        """Runs one search, and returns its best new candidates.
+        """Runs one search and returns its best candidates that are not taken.
 
         Args:
             count: Largest number of candidates to choose.
             islands: Number of islands of the search.
-            taken: Keys of candidates that may not be chosen; those of the chosen ones are added.
+            taken: Keys of candidates that may not be chosen. The keys of the chosen ones are added.
             random: Source of all random numbers.
         """
         population = self._evolved(islands, random)
@@ -150,7 +154,7 @@ class _ImprovementSearch:
                 break
             chosen.append(population.levels[index])
             taken.add(chosen[-1].tobytes())
-            # fantasies count for the incumbent: else the whole batch would climb one peak
+            # A fantasy can become the incumbent: else the whole batch would climb one peak.
             self._best = max(self._best, self._model.add_cached(posterior, index))
             scores = self._log_improvement(posterior)
         return chosen
@@ -177,12 +181,12 @@ class _ImprovementSearch:
 
 
 def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> int | None:
-    """Returns the index of the best candidate that is not taken; None where all are."""
+    """Returns the index of the best candidate that is not taken; None if all are taken."""
     ranked = np.argsort(-scores, kind="stable").tolist()
     return next((i for i in ranked if levels[i].tobytes() not in taken), None)
 
 
 def _far_apart(features: Features, scores: Floats, count: int) -> Index:
-    """Returns the best candidate's index, then those of shortlisted ones far from each other."""
+    """Returns indices of shortlisted candidates far from each other, the best candidate first."""
     shortlist = np.argsort(-scores, kind="stable")[:_SHORTLIST]
     return np.asarray(shortlist[spread_out(features[shortlist], count)])

@@ -85,8 +85,8 @@ def evolve(
     """Evolves candidates until the best predicted score saturates.
 
     Args:
-        feasible: Space and constraints; children that break a constraint are discarded.
-        first: The first generation; feasible.
+        feasible: Space and constraints; children that violate a constraint are discarded.
+        first: First generation; all of its candidates are feasible.
         score: Function from levels to predicted scores; higher is better.
         settings: Sizes and stopping rule.
         random: Source of all draws.
@@ -111,7 +111,7 @@ def _children(
     settings: EvolutionSettings,
     random: np.random.Generator,
 ) -> Pool:
-    """Returns the feasible children of a generation that are distinct from it and each other."""
+    """Returns feasible children that differ from each other and from their parents' generation."""
     mothers = np.repeat(np.arange(len(population)), settings.children)
     crossing, mutation = adaptive_rates(scores, scores[mothers], len(feasible.space))
     levels = children_of(feasible.space, population.levels, mothers, crossing, mutation, random)
@@ -122,8 +122,11 @@ def _children(
 def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tuple[Floats, Floats]:
     """Returns the crossover and mutation rate of each child (Srinivas & Patnaik, 1994, eqs. 3-4).
 
-    Both fall linearly from the mean score to the best: children of good parents change little.
-    With f the child's score, k1 = k3 = 1 and k2 = k4 = 0.5 as in the paper cited::
+    Both rates fall linearly between the mean score and the best score, so that children of good
+    parents change little.
+
+    With f the score of the child's mother, k1 = k3 = 1 and k2 = k4 = 0.5, as Srinivas and Patnaik
+    recommend::
 
         crossover = k1 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k3
         mutation  = k2 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k4
@@ -131,7 +134,7 @@ def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tupl
     Args:
         scores: (candidates,) scores of the generation.
         child_scores: (children,) score of each child's mother.
-        variables: Number of variables; at least one of them mutates on average, so that copies
+        variables: Number of variables. The mutation rate is at least 1 / variables, so that copies
             of the best candidate change too.
     """
     best, mean = scores.max(), scores.mean()

@@ -15,7 +15,7 @@ from fbnetv3.search.space.space import keys_of
 
 Index = npt.NDArray[np.int64]
 Score = Callable[[Levels, Index], Floats]
-"""Maps candidates, (n, variables), and their islands, (n,), to scores on these islands, (n,)."""
+"""Maps candidates, (n, variables), and the island of each, (n,), to their scores there, (n,)."""
 _CHILDREN = 2
 """Children of each candidate in a generation."""
 
@@ -55,12 +55,13 @@ def evolve_islands(
     survivors: int,
     generations: int,
 ) -> Population:
-    """Maximises a score on each island; parents compete with their children.
+    """Maximises a score on each island.
 
-    Fathers come from all islands, so that good traits spread from one island to the next.
+    A mother and her children live on one island and compete for survival. Fathers come from all
+    islands, so that good traits spread from one island to the next.
 
     Args:
-        candidates: Constrained space; its operators breed feasible children.
+        candidates: Constrained space, whose operators make feasible children.
         score: Objective of each island.
         population: First generation with its scores.
         random: Source of all random numbers.

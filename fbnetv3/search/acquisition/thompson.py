@@ -15,12 +15,12 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.space import keys_of
 
 _GENERATIONS = 8
-_SURVIVORS, _FEWEST_SURVIVORS, _SURVIVORS_OF_ALL = 16, 4, 768
-"""Survivors of each function, which fall with the number of functions down to the fewest, and the
-number of survivors of all functions that they fall for."""
-_EVALUATE_ALL = 64
-"""Up to this many functions, evaluating all of them at every candidate costs less than evaluating
-one function at each."""
+_MAX_SURVIVORS = 16
+_MIN_SURVIVORS = 4
+_TOTAL_SURVIVORS = 768
+"""Survivors per function: 768 divided by the number of functions, between 4 and 16."""
+_MAX_DENSE_FUNCTIONS = 64
+"""Up to this number of functions, evaluating all of them at every candidate is cheaper."""
 
 
 class PosteriorSamples(Protocol):
@@ -53,18 +53,19 @@ def thompson_batch(
         random: Source of all random numbers.
 
     Returns:
-        Distinct candidates; fewer than functions only where the starts of the search are exhausted.
+        Distinct candidates. A function yields none if its evolved candidates and all starts of the
+        search have been tried or chosen.
     """
     starts = candidates.starts(random)
     values = samples(candidates.encode(starts))  # (starts, functions)
     count = values.shape[1]
-    survivors = min(_SURVIVORS, max(_FEWEST_SURVIVORS, _SURVIVORS_OF_ALL // count))
+    survivors = min(_MAX_SURVIVORS, max(_MIN_SURVIVORS, _TOTAL_SURVIVORS // count))
     top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # (survivors, functions)
     functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)
 
     def score(levels: Levels, functions: Index) -> Floats:
         features = candidates.encode(levels)
-        if count > _EVALUATE_ALL:
+        if count > _MAX_DENSE_FUNCTIONS:
             return samples.evaluate_each(features, functions)
         return samples(features)[np.arange(len(levels)), functions]
 
@@ -82,10 +83,12 @@ def thompson_batch(
 def _best_of_each(
     population: Population, starts: Levels, values: Floats, tried: set[bytes]
 ) -> Levels:
-    """Returns each function's best candidate that is new, or its best new start without one.
+    """Returns one untried candidate per function.
+
+    It is each function's best untried evolved candidate; if there is none, its best untried start.
 
     Args:
-        population: Candidates of all functions after the search, one island a function.
+        population: Candidates of all functions after the search, one island per function.
         starts: (m, variables) candidates that the search started from.
         values: (m, functions) values of all functions at the starts.
         tried: Keys of candidates that may not be chosen.

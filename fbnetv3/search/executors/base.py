@@ -1,4 +1,16 @@
-"""The protocol of executors, and the executor that evaluates trials in this process."""
+"""The protocol of executors, and the executor that evaluates trials in this process.
+
+To add an executor:
+
+1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` takes an instance
+   of it without any registration.
+2. For ``fbnetv3-search``, write a function that makes an instance from the config, and add it to
+   ``_EXECUTORS`` in ``fbnet/config.py``. Its key there is then a value of SEARCH.EXECUTOR.
+3. Declare the config keys that the function reads in ``fbnet/keys.py``, and list those that may
+   change when a search is resumed in ``RESUMABLE_KEYS``.
+4. Add a row to ``_EXECUTORS`` in ``tests/search/executors/test_contract.py``, which tests the
+   contract that all executors keep.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fbnetv3.search.errors import PlaceError, SearchError
+from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.disk_faults import disk_fault
 from fbnetv3.search.trial import Trial
 
@@ -38,8 +50,8 @@ class Executor(Protocol):
     """Evaluates submitted trials, in any order.
 
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
-    (:class:`~fbnetv3.search.errors.PlaceError`) are raised by :meth:`wait` instead, and the
-    trial stays without a result. After an error the caller calls :meth:`close`.
+    (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
+    result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
     """
 
     def start(self, evaluate: Evaluate) -> None:
@@ -53,12 +65,12 @@ class Executor(Protocol):
         """Queues a trial and returns at once."""
 
     def wait(self) -> list[Finished]:
-        """Blocks until at least one submitted trial has finished; [] if none is left.
+        """Blocks until submitted trials have finished, and returns them; [] if none is left.
 
-        ``trial.report`` is called in this process while it waits.
+        Meanwhile, ``trial.report`` is called in this process for each report of an evaluation.
 
         Raises:
-            PlaceError: An evaluation cannot use its disk, folder or URI.
+            StorageUnavailableError: An evaluation cannot use its disk, folder or URI.
             SearchError: The workers cannot run evaluations.
         """
 
@@ -93,10 +105,10 @@ class InProcess:
 
 
 def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
-    """Evaluates a trial; an exception becomes the reason of its failure.
+    """Evaluates a trial. An exception fails it and becomes the reason of the failure.
 
     Raises:
-        PlaceError: The exception is a disk fault, which says nothing about the trial.
+        StorageUnavailableError: The exception is a disk fault, for which the trial must not fail.
     """
     try:
         score = evaluate(trial)
@@ -104,7 +116,7 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
         fault = disk_fault(error)
         if fault is None:
             return Finished(trial, None, describe(error))
-        raise PlaceError(
+        raise StorageUnavailableError(
             f"trial {trial.id} cannot be evaluated: {fault}. It does not count as failed, and "
             "finished trials are kept; once that is fixed, the same command continues the search"
         ) from error
@@ -120,7 +132,7 @@ def describe(error: BaseException) -> str:
 
 
 class TrialQueue:
-    """Submitted trials without a worker; a trial whose worker died is queued once more."""
+    """Submitted trials that wait for a worker. A trial whose worker died is queued once more."""
 
     def __init__(self) -> None:
         self._trials: deque[Trial] = deque()
@@ -138,18 +150,18 @@ class TrialQueue:
         return self._trials.popleft()
 
     def put_back(self, trial: Trial) -> None:
-        """Adds a trial at the front; this is not counted as an attempt."""
+        """Adds a trial at the front. This does not count as an attempt."""
         self._trials.appendleft(trial)
 
     def retry(self, trial: Trial, reason: str) -> list[Finished]:
-        """Queues a trial again after the first death of its worker; fails it after the second.
+        """Queues a trial again when its worker dies for the first time; fails it the second time.
 
         Args:
             trial: Trial that the worker was evaluating.
             reason: Cause of the death, as a predicate such as ``was ended by SIGKILL``.
 
         Returns:
-            [] after the first death, the failed trial after the second.
+            [] the first time, the failed trial the second time.
         """
         if trial.number in self._retried:
             return [Finished(trial, None, f"its worker {reason}; this was the second attempt")]
@@ -162,7 +174,7 @@ class TimeLimit:
     """Limit on the duration of one attempt of a trial.
 
     Args:
-        seconds: Limit in seconds, above 0; None for no limit.
+        seconds: Limit in seconds, above 0. None: no limit.
 
     Raises:
         SearchError: The limit is not positive.
@@ -178,7 +190,7 @@ class TimeLimit:
         return self.seconds_left([start]) == 0.0
 
     def seconds_left(self, starts: Iterable[float]) -> float | None:
-        """Returns the seconds until the first of several attempts is overdue; None for never."""
+        """Returns the seconds until the first of several attempts is overdue; None: no limit."""
         if self._seconds is None:
             return None
         now = time.monotonic()

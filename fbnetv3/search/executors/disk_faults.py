@@ -6,10 +6,10 @@ import errno
 from collections.abc import Iterator
 
 from fbnetv3.io import WriteError
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 
-# The disk is full, read-only, forbidden, broken or gone. ENOENT is left out: a missing file may
-# well be the candidate's own mistake.
+# The disk is full, read-only, forbidden, broken or gone. ENOENT is left out, because the evaluation
+# itself may have asked for a missing file.
 _ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -26,11 +26,10 @@ def disk_fault(error: BaseException) -> str | None:
     """Returns the disk fault behind an error and its remedy, on one line; None if there is none.
 
     Args:
-        error: Exception that ended an evaluation. The exceptions that it was raised from
-            (``raise ... from``) are examined too.
+        error: Exception that ended an evaluation. Its causes (``raise ... from``) are examined too.
     """
     for cause in _causes(error):
-        if isinstance(cause, WriteError | PlaceError):
+        if isinstance(cause, WriteError | StorageUnavailableError):
             return _one_line(cause)
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return f"{_one_line(cause)}; free space, or grant write access"

@@ -14,15 +14,15 @@ from fbnetv3.search.trial import Trial
 class LocalWorkers:
     """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    When a worker dies (the kernel kills it for lack of memory, say), its trial is evaluated once
-    more by another worker; the trial fails if that one dies too.
+    When a worker dies, for example because memory runs out, another worker evaluates its trial. The
+    trial fails if the second worker dies too.
 
     Args:
         count: Number of workers, at least 1.
-        threads: Value of OMP_NUM_THREADS in each worker, at least 1. On few cores, more threads
-            than cores slow each other down.
+        threads: Value of OMP_NUM_THREADS in each worker, at least 1. Keep count * threads at or
+            below the number of cores.
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
-            fails, and its worker is killed. None for no limit.
+            fails, and its worker is killed. None: no limit.
 
     Raises:
         SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` is not positive.
@@ -38,7 +38,10 @@ class LocalWorkers:
         self._payload = b""
 
     def start(self, evaluate: Evaluate) -> None:
-        """Pickles the evaluation; workers of another one are ended, new ones start when needed."""
+        """Pickles the evaluation function.
+
+        If it differs from the last one, the old workers are stopped.
+        """
         import cloudpickle
 
         payload = cloudpickle.dumps(evaluate)
@@ -62,7 +65,7 @@ class LocalWorkers:
         return []
 
     def _hand_out(self) -> None:
-        """Gives queued trials to idle workers; starts workers up to the allowed number."""
+        """Gives queued trials to idle workers, and starts workers up to ``count``."""
         self._workers = [w for w in self._workers if w.trial or w.process.is_alive()]
         while len(self._workers) < min(self._count, len(self._queue) + len(self._busy())):
             self._workers.append(Worker(self._payload, self._threads, os.getcwd()))

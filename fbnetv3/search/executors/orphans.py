@@ -1,4 +1,4 @@
-"""Workers and their child processes end with the process that started them."""
+"""Ensures that workers and their child processes end with the process that started them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def allow_children() -> None:
-    """Lets this worker start processes, such as data loaders, that the kernel ends with it.
+    """Lets this worker start processes, such as data loaders, which end with the worker.
 
-    In the process that started it the worker stays daemonic, so that it is ended with that one.
+    For the searching process, the worker remains daemonic: multiprocessing ends it at exit.
     """
     mp.current_process().daemon = False
     # The kernel ends the children however this process ends. Orphans would also keep the pipes
@@ -51,12 +51,12 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # A process stopped by SIGSTOP runs no threads; SIGCONT wakes it so that the thread can act.
+    # A process stopped by SIGSTOP runs no threads. SIGCONT wakes it, so that the thread can exit.
     _signal_when_parent_ends(signal.SIGCONT)
 
 
 def _signal_when_parent_ends(number: int) -> None:
-    """Asks the kernel (Linux only) for a signal when the thread that started this process ends."""
+    """Requests a signal for when the thread that started this process ends (Linux only)."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fbnetv3.search.errors import PlaceError, SearchError
+from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.base import (
     GRACE_PERIOD_S,
     Evaluate,
@@ -23,30 +23,34 @@ from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 10
-"""Workers that may fail in a row before one starts, beside those that a lost node takes along."""
+"""Number of workers that may fail in a row before one starts.
+
+The workers that were idle or starting on a lost node are allowed on top of this.
+"""
 
 
 class RayWorkers:
     """Evaluates trials in worker processes on a Ray cluster, which are kept between batches.
 
-    An actor beside each worker process holds its resources and passes on its messages. When a
-    worker dies, alone or with its node, its trial is evaluated once more by another worker; the
-    trial fails if that one dies too. Nodes that join the cluster during a search get workers.
+    Each worker process has an actor on its node, which reserves resources and forwards messages.
+    When a worker dies, alone or with its node, another worker evaluates its trial. The trial fails
+    if the second worker dies too. Nodes that join the cluster during a search get workers.
 
     Args:
-        count: Maximum number of workers; None for as many as the cluster has room for.
-        cpus: CPUs of each worker, as Ray counts them: 0 to 1, or a whole number above.
-        gpus: GPUs of each worker, likewise. None for one GPU if the cluster has any, else none.
+        count: Largest number of workers. None: as many as the cluster has room for.
+        cpus: CPUs of each worker, as Ray counts them: 0 to 1, or a whole number above 1.
+        gpus: GPUs of each worker: 0 to 1, or a whole number above 1. None: one GPU if the cluster
+            has any, otherwise 0.
         threads: Value of OMP_NUM_THREADS in each worker, at least 1.
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
-            fails, and its worker is killed. Waiting for room on a node does not count. None for
-            no limit.
-        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on
-            this machine. Empty for the environment variable RAY_ADDRESS or, where that is unset,
-            for a private cluster on this machine that ends with the search. A program that has
+            fails, and its worker is killed. Waiting for room on a node does not count. None: no
+            limit.
+        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for a cluster
+            on this machine. Empty: the environment variable RAY_ADDRESS. If that is unset, a
+            private cluster is started on this machine and ends with the search. A program that has
             called ``ray.init`` itself stays connected to its cluster.
-        shared: Folder that the evaluations write to. Every node must see it, and the working
-            directory, at the same path. None if evaluations write no files.
+        shared: Folder that the evaluations write to. Every node must see this folder and the
+            working directory at the same paths as this process. None: evaluations write no files.
 
     Raises:
         SearchError: Ray is not installed, or a number is out of range.
@@ -76,7 +80,9 @@ class RayWorkers:
         self._failed_starts = 0
 
     def start(self, evaluate: Evaluate) -> None:
-        """Connects to the cluster and pickles the evaluation.
+        """Connects to the cluster and pickles the evaluation function.
+
+        If the function differs from the last one, the old workers are stopped.
 
         Raises:
             SearchError: The cluster cannot be reached or cannot hold a worker.
@@ -94,10 +100,11 @@ class RayWorkers:
         self._queue.put(trial)
 
     def wait(self) -> list[Finished]:
-        """Blocks until at least one submitted trial has finished; [] if none is left.
+        """Blocks until submitted trials have finished, and returns them; [] if none is left.
 
         Raises:
-            PlaceError: An evaluation cannot use its disk, folder or URI; the node is named.
+            StorageUnavailableError: An evaluation cannot use its disk, folder or URI. The message
+                names the node.
             SearchError: No worker starts, or a node lacks the folders of the search.
         """
         while self._queue or self._busy():
@@ -110,7 +117,7 @@ class RayWorkers:
         return []
 
     def _hand_out(self) -> None:
-        """Gives queued trials to idle workers; asks for workers up to the allowed number."""
+        """Gives queued trials to idle workers, and requests workers up to ``count``."""
         count = len(self._queue) + len(self._busy())
         if self._count is not None:
             count = min(self._count, count)
@@ -129,7 +136,11 @@ class RayWorkers:
         return [handle for handle in self._busy() if handle.has_started]
 
     def _answered(self) -> list[WorkerHandle]:
-        """Waits for a worker's answer, at most for the grace period; [] if none came."""
+        """Waits for a worker's answer, at most for the grace period.
+
+        Returns:
+            The worker that has answered; [] if none has.
+        """
         pending = {h.answer: h for h in self._handles if h.answer is not None}
         seconds_left = self._limit.seconds_left(h.trial_start for h in self._running())
         timeout = GRACE_PERIOD_S if seconds_left is None else min(seconds_left, GRACE_PERIOD_S)
@@ -140,7 +151,7 @@ class RayWorkers:
         return [pending[answer] for answer in answers]
 
     def _receive(self, handle: WorkerHandle) -> list[Finished]:
-        """Handles a worker's answer; returns the trial that it finishes, if any."""
+        """Handles a worker's answer; returns the trial that has finished, or []."""
         ray = self._cluster.ray
         try:
             kind, *content = ray.get(handle.answer)
@@ -149,7 +160,7 @@ class RayWorkers:
         return self._handlers[kind](self, handle, *content)
 
     def _cause_of_loss(self, handle: WorkerHandle, error: Exception) -> str:
-        """Returns why an actor no longer answers, as a predicate."""
+        """Returns why an actor no longer answers, such as ``was lost on node ...``."""
         if not handle.is_ready:
             return f"could not start ({one_line(error)})"
         if not self._cluster.is_alive(handle.node):
@@ -157,10 +168,10 @@ class RayWorkers:
         return f"was lost on node {handle.address} ({one_line(error)})"
 
     def _on_ready(
-        self, handle: WorkerHandle, node: str, address: str, problem: str | None
+        self, handle: WorkerHandle, node: str, address: str, error: str | None
     ) -> list[Finished]:
-        if problem is not None:
-            raise SearchError(problem)
+        if error is not None:
+            raise SearchError(error)
         self._failed_starts = 0
         handle.node, handle.address = node, address
         handle.is_ready, handle.answer = True, None
@@ -182,9 +193,9 @@ class RayWorkers:
     ) -> list[Finished]:
         return [Finished(handle.release(), score, reason)]
 
-    def _on_place(self, handle: WorkerHandle, reason: str) -> list[Finished]:
+    def _on_storage_unavailable(self, handle: WorkerHandle, reason: str) -> list[Finished]:
         handle.release()
-        raise PlaceError(f"node {handle.address}: {reason}")
+        raise StorageUnavailableError(f"node {handle.address}: {reason}")
 
     def _reap(self, handle: WorkerHandle, reason: str) -> list[Finished]:
         """Removes a dead worker and queues its trial again, or fails it."""
@@ -192,10 +203,10 @@ class RayWorkers:
         self._cluster.ray.kill(handle.actor)
         if handle.trial is not None and handle.has_started:
             return self._queue.retry(handle.trial, reason)
-        if handle.trial is not None:  # The worker was dead before; this was no attempt.
+        if handle.trial is not None:  # The worker died before it received the trial.
             self._queue.put_back(handle.trial)
         self._failed_starts += 1
-        # A lost node takes along all workers that were idle or starting on it.
+        # With a node, all workers that were idle or starting on it are lost at once.
         if self._failed_starts > _MAX_FAILED_STARTS + len(self._handles):
             raise SearchError(
                 f"the Ray cluster cannot start workers: {self._failed_starts} attempts "
@@ -204,13 +215,13 @@ class RayWorkers:
             )
         return []
 
-    # handlers of a worker's messages, by kind
+    # Handlers of a worker's messages, by kind.
     _handlers: ClassVar[dict[str, Callable[..., list[Finished]]]] = {
         "ready": _on_ready,
         "started": _on_started,
         "report": _on_report,
         "result": _on_result,
-        "place": _on_place,
+        "storage_unavailable": _on_storage_unavailable,
         "died": _reap,
     }
 
@@ -242,23 +253,23 @@ class RayWorkers:
             stops = [handle.actor.stop.remote() for handle in handles if handle.is_ready]
             if stops:
                 ray.wait(stops, num_returns=len(stops), timeout=GRACE_PERIOD_S + 10)
-        finally:  # A second Ctrl-C, which does not wait for checkpoints, ends here too.
+        finally:  # Also runs after a second Ctrl-C, which does not wait for checkpoints.
             for handle in handles:
                 ray.kill(handle.actor)
 
 
 class WorkerHandle:
-    """A worker as the searching process sees it.
+    """The searching process's record of a worker.
 
     Attributes:
         actor: Ray actor that owns the worker process.
-        node: Id of its node; empty until the actor is ready.
-        address: Address of its node; empty until the actor is ready.
+        node: Id of the actor's node; empty until the actor is ready.
+        address: Address of the actor's node; empty until the actor is ready.
         is_ready: Whether the actor has been placed on a node.
         trial: Trial that the worker was given; None while it is idle.
         has_started: Whether the worker process has received the trial.
-        trial_start: Time at which it received the trial, by the monotonic clock.
-        answer: Reference to the answer that is waited for; None while the worker is idle.
+        trial_start: Time at which the process received the trial, by the monotonic clock.
+        answer: Ray's reference to the pending answer of the actor; None while the worker is idle.
     """
 
     def __init__(self, actor: Any) -> None:
@@ -281,10 +292,10 @@ class WorkerHandle:
 
     def request_message(self) -> None:
         """Asks for the next message about the trial."""
-        self.answer = self.actor.message.remote()
+        self.answer = self.actor.next_message.remote()
 
     def release(self) -> Trial:
-        """Makes the worker idle; returns the trial that it had."""
+        """Makes the worker idle, and returns its trial."""
         trial = self.trial
         assert trial is not None
         self.trial = self.answer = None

@@ -13,24 +13,25 @@ from typing import Any
 
 from fbnetv3.search.errors import SearchError
 
-# For a private cluster on this machine: evaluations return scores rather than arrays, and nobody
-# looks at a dashboard.
+# Options of a private cluster on this machine. The object store can be small, because evaluations
+# return scores rather than arrays.
 _LOCAL = {"include_dashboard": False, "object_store_memory": 100_000_000}
 _CONNECT_TIMEOUT_S = 10.0
 
 
 class Cluster:
-    """A Ray cluster and the resources that each worker takes of it.
+    """A Ray cluster, and the resources that each worker reserves on it.
 
     Args:
-        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on
-            this machine. Empty for the environment variable RAY_ADDRESS or, where that is unset,
-            for a private cluster on this machine.
-        cpus: CPUs of a worker: 0 to 1, or a whole number above.
-        gpus: GPUs of a worker, likewise. None for one GPU if the cluster has any, else none.
+        address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for a cluster
+            on this machine. Empty: the environment variable RAY_ADDRESS. If that is unset, a
+            private cluster is started on this machine.
+        cpus: CPUs of a worker: 0 to 1, or a whole number above 1.
+        gpus: GPUs of a worker: 0 to 1, or a whole number above 1. None: one GPU if the cluster has
+            any, otherwise 0.
 
     Attributes:
-        ray: The module ray.
+        ray: The imported module ``ray``.
 
     Raises:
         SearchError: Ray is not installed, or a number is out of range.
@@ -38,7 +39,7 @@ class Cluster:
 
     def __init__(self, address: str, cpus: float, gpus: float | None) -> None:
         for name, value in (("cpus", cpus), ("gpus", gpus or 0.0)):
-            # Ray shares out a single CPU or GPU, but hands out several only whole.
+            # Ray gives out fractions of one CPU or GPU, but more than one only in whole numbers.
             if not 0 <= value < float("inf") or (value > 1 and value % 1):
                 raise SearchError(
                     f"{name}={value} per worker is out of range; allowed: 0 to 1, or a whole number"
@@ -53,7 +54,8 @@ class Cluster:
         """Connects, unless this program is connected already.
 
         Raises:
-            SearchError: There is no such cluster, or this machine cannot hold a worker.
+            SearchError: The cluster cannot be reached, or a private cluster on this machine cannot
+                hold a worker.
         """
         if not self.ray.is_initialized():
             self._init()
@@ -67,7 +69,7 @@ class Cluster:
 
     def _init(self) -> None:
         is_local = self._address == "local"
-        if is_local:  # A private cluster reports no usage statistics, unless the user asks for it.
+        if is_local:  # A private cluster sends usage statistics only if the user asks for it.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             _check_port(self._address)
@@ -79,7 +81,8 @@ class Cluster:
                     **(_LOCAL if is_local else {}),
                 )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
-            reason = one_line(error.__cause__ or error)  # The cause asks for a missing token.
+            # If an authentication token is missing, only the cause says so.
+            reason = one_line(error.__cause__ or error)
             raise SearchError(
                 f"cannot connect to the Ray cluster {self._address!r}: {reason}; start a cluster "
                 "with 'ray start --head' and set SEARCH.RAY.ADDRESS to its address, or leave that "
@@ -87,9 +90,9 @@ class Cluster:
             ) from error
 
     def missing_resources(self) -> str:
-        """Returns why no current node can hold a worker; empty if one can.
+        """Returns why no current node can hold a worker; empty if a node can.
 
-        On a cluster with an autoscaler, a node that can may still join.
+        On a cluster with an autoscaler, a node with the resources may still join.
         """
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if any(all(n.get(k, 0.0) >= v for k, v in self._per_worker.items()) for n in nodes):
@@ -102,9 +105,10 @@ class Cluster:
         )
 
     def actor(self, kind: type, *arguments: Any) -> Any:
-        """Starts an actor on a node that has room for it, now or later.
+        """Starts an actor as soon as a node has room for it.
 
-        It handles two calls at a time, so that it can be stopped while a message is waited for.
+        The actor handles two calls at a time, so that it can be stopped while another call waits
+        for a message of the worker.
         """
         resources = {"num_cpus": self._per_worker["CPU"], "num_gpus": self._per_worker["GPU"]}
         remote = self.ray.remote(**resources, max_restarts=0, max_concurrency=2)
@@ -115,9 +119,9 @@ class Cluster:
         return any(n["NodeID"] == node and n["Alive"] for n in self.ray.nodes())
 
     def close(self) -> None:
-        """Leaves the cluster, which shuts down a private one.
+        """Disconnects from the cluster; a private cluster is shut down.
 
-        A connection that the program had made before stays open.
+        If the program was connected before :meth:`connect`, it stays connected.
         """
         if self._is_ours:
             self._is_ours = False
@@ -126,12 +130,13 @@ class Cluster:
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restores the handler of SIGTERM: Ray sets one that aborts without saving."""
+    """Restores the handler of SIGTERM, because Ray sets one that aborts without saving."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        # None stands for a handler that was not set from Python. Only the main thread may set one.
+        # getsignal returns None for a handler that was not set from Python. Only the main thread
+        # may set a handler.
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 

@@ -16,7 +16,7 @@ _SAME_PATH = "must be at the same path on all nodes, on a file system that they 
 
 @dataclass(frozen=True)
 class NodeContext:
-    """Folders and variables that every node must have in common with the searching process.
+    """Working directory, environment and shared folder of the search process.
 
     Attributes:
         folder: Working directory; configs name files relative to it.
@@ -31,8 +31,8 @@ class NodeContext:
 
     @classmethod
     def create(cls, shared: Path | None) -> NodeContext:
-        """Describes this process, and writes a marker file to the shared folder."""
-        # The name is new each time: a network file system may have cached that an old one is gone.
+        """Returns the context of this process, and writes a marker file to the shared folder."""
+        # A new name each time: a network file system may still cache the absence of an old one.
         marker = None if shared is None else shared / f".ray_{uuid.uuid4().hex}"
         if marker is not None:
             marker.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +45,11 @@ class NodeContext:
         if self.marker is not None:
             self.marker.unlink(missing_ok=True)
 
-    def problem_on(self, node: str) -> str | None:
-        """Returns what the node that calls this lacks, for an error message; None if nothing.
+    def folder_error(self, node: str) -> str | None:
+        """Returns an error message if this node lacks the folders; else None.
 
         Args:
-            node: Address of the calling node.
+            node: Address of this node, for the message.
         """
         if not Path(self.folder).is_dir():
             return (
@@ -73,15 +73,15 @@ class NodeContext:
 
 
 class WorkerActor:
-    """Ray actor that owns a worker process on its node and passes on its messages.
+    """Ray actor that owns a worker process on its node and forwards the worker's messages.
 
-    Evaluations need a process of their own: signals, upon which a training saves a checkpoint,
-    reach only the main thread of a process, and the actor outlives the worker to report its death.
+    The evaluation runs in a separate process for two reasons: checkpoint signals reach only a
+    process's main thread, and the actor must survive a crash to report it.
 
     Args:
         payload: Evaluation function, pickled by cloudpickle.
         threads: Value of OMP_NUM_THREADS in the worker.
-        context: Folders and variables of the searching process.
+        context: Working directory, environment and shared folder of the search process.
     """
 
     def __init__(self, payload: bytes, threads: int, context: NodeContext) -> None:
@@ -90,15 +90,15 @@ class WorkerActor:
         self._is_stopped = False
 
     def ready(self) -> tuple[Any, ...]:
-        """Returns id, address and problem of the node, once the actor has been placed on one."""
+        """Returns ``('ready', node id, address, error message or None)``."""
         import ray
 
         address = ray.util.get_node_ip_address()
         node = ray.get_runtime_context().get_node_id()
-        return "ready", node, address, self._context.problem_on(address)
+        return "ready", node, address, self._context.folder_error(address)
 
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
-        """Gives a trial to the worker process; starts the process if there is none alive."""
+        """Gives a trial to the worker process, which is started if none is alive."""
         if self._worker is None or not self._worker.process.is_alive():
             os.environ.update(self._environment())
             self._worker = Worker(self._payload, self._threads, self._context.folder)
@@ -109,25 +109,29 @@ class WorkerActor:
         import ray
 
         variables = {**self._context.environment, "OMP_NUM_THREADS": str(self._threads)}
-        if not ray.get_gpu_ids():  # Ray hides the GPUs only from actors that were given one.
+        # Ray sets CUDA_VISIBLE_DEVICES only for actors that have reserved a GPU.
+        if not ray.get_gpu_ids():
             variables["CUDA_VISIBLE_DEVICES"] = ""
         return variables
 
-    def message(self) -> tuple[Any, ...]:
-        """Waits for the next message: a report, the result, or the cause of the process's death."""
+    def next_message(self) -> tuple[Any, ...]:
+        """Blocks until the worker's next message, and returns it.
+
+        It is a report, the result, or ``('died', cause)`` if the process has ended.
+        """
         worker = self._worker
         assert worker is not None
         try:
             message: tuple[Any, ...] = worker.connection.recv()
         except (EOFError, OSError):
-            # During stop() another thread waits for the end of the process.
+            # During stop(), another thread joins the process; cause_of_death() would join it too.
             return "died", "was stopped" if self._is_stopped else worker.cause_of_death()
         if message[0] != "report":
             worker.trial = None
         return message
 
     def stop(self) -> None:
-        """Ends the process after it has saved a checkpoint."""
+        """Ends the worker process after it has saved a checkpoint."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.stop()

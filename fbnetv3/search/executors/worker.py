@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from fbnetv3.search.errors import PlaceError, SearchError
+from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.base import GRACE_PERIOD_S, Evaluate, Finished, attempt, describe
 from fbnetv3.search.executors.orphans import allow_children, die_with_parent
 from fbnetv3.search.trial import Trial
@@ -27,8 +27,8 @@ class Worker:
     Attributes:
         connection: This end of the pipe to the process.
         process: The process.
-        trial: Trial that it evaluates; None while it is idle.
-        trial_start: Time at which it was given the trial, by the monotonic clock.
+        trial: Trial that the process evaluates; None while it is idle.
+        trial_start: Time at which the process was given the trial, by the monotonic clock.
     """
 
     def __init__(self, payload: bytes, threads: int, folder: str) -> None:
@@ -48,16 +48,16 @@ class Worker:
         try:
             self.connection.send(trial.to_dict())
         except OSError:
-            return  # The process is dead; reading its answer will tell.
+            return  # The process is dead, which the next recv() reports.
 
     def handle(self, message: tuple[Any, ...]) -> list[Finished]:
         """Handles a message that was read from the connection.
 
         Returns:
-            The trial if it has finished, [] after a report.
+            The finished trial; [] if the message is a report.
 
         Raises:
-            PlaceError: The trial cannot be evaluated because of a disk fault.
+            StorageUnavailableError: The trial cannot be evaluated because of a disk fault.
         """
         trial = self.trial
         assert trial is not None
@@ -66,8 +66,8 @@ class Worker:
             trial.report(*content)
             return []
         self.trial = None
-        if kind == "place":
-            raise PlaceError(*content)
+        if kind == "storage_unavailable":
+            raise StorageUnavailableError(*content)
         return [Finished(trial, *content)]
 
     def cause_of_death(self) -> str:
@@ -112,16 +112,17 @@ def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> 
         trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
         try:
             connection.send(_outcome(evaluate, trial))
-        except (KeyboardInterrupt, OSError):  # It was asked to stop, or nobody reads any more.
+        # This process was asked to stop, or the searching process has closed the connection.
+        except (KeyboardInterrupt, OSError):
             os._exit(1)
 
 
 def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
-    """Evaluates a trial; returns the last message about it."""
+    """Evaluates a trial; returns the message with its outcome."""
     try:
         finished = attempt(evaluate, trial)
-    except PlaceError as error:
-        return "place", str(error)
+    except StorageUnavailableError as error:
+        return "storage_unavailable", str(error)
     return "result", finished.score, finished.reason
 
 

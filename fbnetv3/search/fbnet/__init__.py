@@ -1,6 +1,6 @@
 """The search over FBNet networks and training recipes (paper, section 3).
 
-``run_search`` runs or resumes a search in a folder, ``evolve_budgets`` finds winners for further
+``run_search`` runs or resumes a search in a folder, ``evolve_budgets`` finds winners for other
 budgets without training, and ``report_run`` writes the report. Names are loaded on first use.
 """
 

@@ -15,8 +15,8 @@ def command_line(tool: str, *arguments: str) -> str:
     """Returns a command line of this project, quoted for a shell.
 
     Args:
-        tool: ``search`` or ``train``. It is named as a console script if this process is one, and
-            as a file below ``tools/`` otherwise.
+        tool: ``search`` or ``train``. The command calls its console script if this process is a
+            console script, otherwise its file in ``tools/``.
         arguments: Arguments of the command.
     """
     if Path(sys.argv[0]).name.startswith("fbnetv3-"):
@@ -54,7 +54,7 @@ def train_command(path: Path) -> str:
 def _given_options(cfg: CfgNode, *keys: str) -> list[str]:
     """Returns KEY, VALUE, ... of the locations that are not empty.
 
-    The command line must repeat them, because a config file may not name them.
+    They are repeated on the command line, because a config file may not be allowed to name them.
     """
     values = {
         "SEARCH.STORAGE": cfg.SEARCH.STORAGE,

@@ -1,4 +1,4 @@
-"""What a search's config describes: its space, constraints, executor and identity."""
+"""What a search's config describes: space, constraints, settings, executor, result keys."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
-from fbnetv3.search.fbnet.keys import FILES, MAY_CHANGE, get_search_cfg
+from fbnetv3.search.fbnet.keys import FILE_KEYS, RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import is_uri
-from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 
@@ -37,11 +37,11 @@ def space_from_config(cfg: CfgNode) -> FBNetSpace:
 class SearchSetup:
     """A search's config together with its space, which is built once per process.
 
-    A pickle holds the text of the config alone, so that each worker process builds the space
-    itself, once, and two pickles of one search are equal.
+    It is pickled as config text: each worker rebuilds the space once, and equal searches give equal
+    pickles.
 
     Args:
-        cfg: Config of a search; copied and frozen.
+        cfg: Config of a search; it is copied, and the copy is frozen.
 
     Attributes:
         cfg: The frozen copy.
@@ -62,7 +62,7 @@ class SearchSetup:
 
     @cached_property
     def training(self) -> CfgNode:
-        """The config of a training that the search's keys describe, without SEARCH; frozen."""
+        """The frozen training config: this config without the group SEARCH."""
         values = dict(parse_mapping(self.cfg.dump()))
         del values["SEARCH"]
         cfg = get_cfg()
@@ -81,7 +81,7 @@ def _setup_from_text(text: str) -> SearchSetup:
 
 
 _NUMBER = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
-_FORMS = (
+_CONSTRAINT_PATTERNS = (
     (re.compile(rf"{_NUMBER} *<= *(\w+) *<= *{_NUMBER}"), ("lower", "name", "upper")),
     (re.compile(rf"(\w+) *<= *{_NUMBER}"), ("name", "upper")),
     (re.compile(rf"(\w+) *>= *{_NUMBER}"), ("name", "lower")),
@@ -94,15 +94,15 @@ def parse_constraint(text: str) -> Constraint:
     Raises:
         SearchError: The text has none of these forms.
     """
-    for form, fields in _FORMS:
-        match = form.fullmatch(str(text).strip())
+    for pattern, fields in _CONSTRAINT_PATTERNS:
+        match = pattern.fullmatch(str(text).strip())
         if match is None:
             continue
         values = dict(zip(fields, match.groups(), strict=True))
         name = values.pop("name")
         try:
             return Constraint(name, **{key: float(bound) for key, bound in values.items()})
-        except ValueError:  # a bound such as 1.2.3
+        except ValueError:  # The pattern also matches 1.2.3, which is no number.
             break
     raise SearchError(
         f"cannot parse the constraint {text!r}; write 'macs <= 8e8', 'macs >= 4e8' or "
@@ -140,19 +140,19 @@ def budgets_from_config(cfg: CfgNode) -> list[Constraint]:
     return [parse_budget(text) for text in cfg.SEARCH.BUDGETS]
 
 
-def settings_from_config(cfg: Any) -> SearchSettings:
+def settings_from_config(cfg: CfgNode) -> SearchSettings:
     """Returns the settings of the search that a config describes.
 
     Raises:
-        SearchError: A value is out of range or not understood.
+        SearchError: A value is out of range or not allowed.
     """
     node = cfg.SEARCH
     _check_numbers(node)
     _check_storage(node.STORAGE)
     constraints, budgets = constraints_from_config(cfg), budgets_from_config(cfg)
-    if not node.LATENCY_TABLE and any(c.name == "latency_ms" for c in (*constraints, *budgets)):
+    if not node.LATENCY_TABLE and any(c.name == LATENCY for c in (*constraints, *budgets)):
         raise SearchError(
-            "a constraint on latency_ms needs SEARCH.LATENCY_TABLE FILE; measure one on this "
+            f"a constraint on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
             "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
         )
     return SearchSettings(
@@ -173,10 +173,11 @@ def settings_from_config(cfg: Any) -> SearchSettings:
     )
 
 
-def executor_from_config(cfg: Any) -> Executor:
+def executor_from_config(cfg: CfgNode) -> Executor:
     """Returns the executor that SEARCH.EXECUTOR names.
 
-    It is set up by SEARCH.WORKERS, THREADS and TIMEOUT, or by the group SEARCH.RAY.
+    SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
+    SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``.
 
     Raises:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
@@ -190,29 +191,29 @@ def executor_from_config(cfg: Any) -> Executor:
     return make(cfg)
 
 
-def _local(cfg: Any) -> Executor:
+def _local(cfg: CfgNode) -> Executor:
     node = cfg.SEARCH
     if node.WORKERS:
         return LocalWorkers(node.WORKERS, node.THREADS, node.TIMEOUT or None)
     if node.TIMEOUT:
         raise SearchError(
-            f"SEARCH.TIMEOUT={node.TIMEOUT:g} needs a worker process that can be ended; set "
+            f"SEARCH.TIMEOUT={node.TIMEOUT:g} needs worker processes; set "
             "SEARCH.WORKERS to 1 or more, or SEARCH.EXECUTOR to ray"
         )
     return InProcess()
 
 
-def _shared(cfg: Any) -> str | None:
-    """Returns the folder that all workers must see, or None if they share a URI instead."""
+def _shared_folder(cfg: CfgNode) -> str | None:
+    """Returns the folder that all workers must see; None if the candidates' files are at a URI."""
     place = cfg.SEARCH.CANDIDATES or cfg.OUTPUT_DIR
     return None if is_uri(place) else place
 
 
-def _ray(cfg: Any) -> Executor:
+def _ray(cfg: CfgNode) -> Executor:
     from fbnetv3.search.executors.ray import RayWorkers
 
     node, device = cfg.SEARCH, cfg.MODEL.DEVICE.partition(":")[0]
-    # None, for the device "auto": one GPU if the cluster turns out to have any.
+    # None for the device `auto`: use one GPU if the cluster has any.
     gpus = _GPUS.get(device) if node.RAY.GPUS < 0 else node.RAY.GPUS
     if device == "cuda" and gpus == 0:
         raise SearchError(
@@ -226,15 +227,17 @@ def _ray(cfg: Any) -> Executor:
         threads=node.THREADS,
         timeout=node.TIMEOUT or None,
         address=node.RAY.ADDRESS,
-        shared=_shared(cfg),
+        shared=_shared_folder(cfg),
     )
 
 
 _EXECUTORS = {"local": _local, "ray": _ray}
+"""Function that makes an executor from the config, by the value of SEARCH.EXECUTOR."""
 _GPUS = {"cpu": 0.0, "cuda": 1.0}
+"""GPUs reserved for a candidate by its device, if SEARCH.RAY.GPUS leaves the number open (-1)."""
 
 
-def _check_numbers(node: Any) -> None:
+def _check_numbers(node: CfgNode) -> None:
     """Raises a SearchError if a number is out of range."""
     for key, low, high in (
         ("POOL_SIZE", 1, math.inf),
@@ -278,9 +281,9 @@ def _check_storage(url: str) -> None:
         )
 
 
-def file_hashes(cfg: Any) -> dict[str, str]:
+def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that names the file."""
-    paths = {key: Path(get_value(cfg, key)) for key in FILES}
+    paths = {key: Path(get_value(cfg, key)) for key in FILE_KEYS}
     return {
         key: hashlib.sha256(path.read_bytes()).hexdigest()
         for key, path in paths.items()
@@ -288,17 +291,18 @@ def file_hashes(cfg: Any) -> dict[str, str]:
     }
 
 
-def identity(cfg: Any) -> dict[str, Any]:
-    """Returns everything that a search's scores depend on, as flat, plain values.
+def result_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Returns the config values and file hashes that a search's scores depend on, by key.
 
-    These are all keys of the config except MAY_CHANGE, and the hashes of the files it names.
+    All keys of the config count except RESUMABLE_KEYS. The values are plain, and keys of groups
+    are written out, such as ``SEARCH.SPACE``.
     """
-    keys = dict(iter_keys(parse_mapping(cfg.dump())))
-    decisive = {key: value for key, value in keys.items() if key not in MAY_CHANGE}
-    return decisive | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
+    values = dict(iter_keys(parse_mapping(cfg.dump())))
+    kept = {key: value for key, value in values.items() if key not in RESUMABLE_KEYS}
+    return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
-def fixed_variables(cfg: Any) -> dict[str, Any]:
+def fixed_variables(cfg: CfgNode) -> dict[str, Any]:
     """Returns SEARCH.FIX as a mapping from variable to value.
 
     Raises:

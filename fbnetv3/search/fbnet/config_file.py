@@ -23,26 +23,27 @@ def read_search_config(config_file: str, opts: Sequence[Any] = ()) -> CfgNode:
 
     Args:
         config_file: Path of a yaml, or the name of one in ``model_zoo/``.
-        opts: Overrides: KEY, VALUE, KEY, VALUE, ... Locations outside of the file's folder and
-            the current one, and addresses of servers, can be given here only.
+        opts: Overrides: KEY, VALUE, KEY, VALUE, ... Addresses of servers, and locations outside the
+            file's folder and the current folder, are accepted here but not in the file.
 
     Raises:
         FBNetError: The file cannot be read, a key or value is invalid, or the file names a
-            location that it may not name.
+            location that is accepted only as an override.
     """
     return _read(config_file, list(opts), unused=())
 
 
 def read_run_config(folder: RunFolder, opts: Sequence[Any] = ()) -> CfgNode:
-    """Returns the frozen config of a run that is to be read, not resumed.
+    """Returns the frozen config of a run, for reading the run without resuming it.
 
     Args:
         folder: Folder of the run.
         opts: Overrides of locations, such as SEARCH.STORAGE, URL.
 
     Raises:
-        FBNetError: The folder holds no run, its config is invalid or names a location that it may
-            not name, or a file that it names has changed since the search started.
+        FBNetError: The folder holds no run, its config is invalid or names a location that is
+            accepted only as an override, or a file that the config names has changed since the
+            search started.
     """
     folder.require()
     overrides = [*opts, "OUTPUT_DIR", str(folder.path)]
@@ -69,10 +70,10 @@ def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
     Args:
         cfg: Config as the file has it, without overrides.
         path: Path of the file.
-        exempt: Keys that are overridden or not used, and so need no check.
+        exempt: Keys without a check, because they are overridden or not used.
 
     Raises:
-        FBNetError: The file names a location that it may not name.
+        FBNetError: The file names a location that is accepted only as an override.
     """
     node = cfg.SEARCH
     if "OUTPUT_DIR" not in exempt:

@@ -1,4 +1,4 @@
-"""The data sets of a search: its classes, and the images held out to score candidates on."""
+"""The data sets of a search: selected classes, and images held out to score candidates on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the number of classes of the candidates, which affects their cost.
 
     Raises:
-        FBNetError: It depends on the training set, and that cannot be opened.
+        FBNetError: The number depends on the training set, which cannot be opened.
     """
     if cfg.SEARCH.CLASSES:
         return int(cfg.SEARCH.CLASSES)
@@ -34,7 +34,8 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
     """Registers the training and validation set that SEARCH.CLASSES and HOLD_OUT describe.
 
     Returns:
-        The names of both; those of DATASETS.TRAIN and TEST if a search uses them as they are.
+        The names of the training and the validation set. They are DATASETS.TRAIN and TEST if
+        SEARCH.CLASSES and HOLD_OUT are both 0.
 
     Raises:
         SearchError: DATASETS.TRAIN or TEST does not name exactly one data set.

@@ -25,9 +25,9 @@ _CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
 class TrainEvaluator:
     """Trains a candidate and returns its top-1 accuracy in percent.
 
-    Each candidate has a folder: with a checkpoint from which an interrupted training resumes, its
-    scores by epoch in ``scores.json``, and its final score in ``result.json``. Where EMA is on,
-    the averaged weights are scored.
+    Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
+    the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
+    averaged weights are scored.
 
     Attributes:
         setup: Config and space of the search.
@@ -49,7 +49,7 @@ class TrainEvaluator:
             return self._score(trial, folder, copy.try_push)
 
     def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
-        """Trains in a folder. ``keep`` is called whenever the folder's files should be copied."""
+        """Trains in a folder; calls ``keep`` whenever the files of the folder should be copied."""
         finished, reports = _read_progress(folder, trial)
         for epoch, score in reports.items():
             trial.report(epoch, score)
@@ -78,13 +78,14 @@ def _keep_nothing() -> None:
 
 
 def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, float]]:
-    """Returns the final score of a finished training, else None, and the scores by epoch so far.
+    """Returns the final score of a training and its scores by epoch so far.
 
-    A training of another length than the trial asks for counts as unfinished.
+    The final score is None if the training has not finished, or if its number of epochs differs
+    from the trial's.
     """
     result, scores = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
     if scores is None:
-        # A training resumed from its checkpoint would not report the epochs before that.
+        # A training resumed from its checkpoint would not report the epochs before the checkpoint.
         _remove(folder, _CHECKPOINTS)
     reports = {int(epoch): score for epoch, score in (scores or {}).items()}
     if not result or not reports or result.get("max_epochs", -1) != trial.max_epochs:

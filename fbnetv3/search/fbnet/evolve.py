@@ -1,4 +1,4 @@
-"""Winners for further budgets, evolved by the predictor of a search without training."""
+"""Winners for other budgets, evolved with the predictor of a search, without training."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "GPUs reserved for a candidate (0.25: a quarter of one); -1: 1 unless on the CPU.",
     ),
     "EVOLUTION.BEST": (50, "Best trained candidates in the first generation of stage 2 (p)."),
-    "EVOLUTION.RANDOM": (50, "Random candidates in that generation (q)."),
+    "EVOLUTION.RANDOM": (50, "Random candidates in the first generation of stage 2 (q)."),
     "EVOLUTION.CHILDREN": (12, "Children of each candidate per generation."),
     "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
     "EVOLUTION.EPSILON": (
@@ -86,7 +86,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
 }
 """Default and description of each key below SEARCH."""
-MAY_CHANGE = (
+RESUMABLE_KEYS = (
     "OUTPUT_DIR",
     "SEARCH.EXECUTOR",
     "SEARCH.WORKERS",
@@ -99,10 +99,12 @@ MAY_CHANGE = (
     "SEARCH.RAY.GPUS",
     "SEARCH.KEEP_WEIGHTS",
 )
-"""Keys that may differ when a search is resumed: they affect how it runs, not its results."""
-FILES = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
-"""Keys that may name a file whose content affects the results. SEARCH.WARM_START is not among
-them, because the storage records the scores that were read from it."""
+"""Keys whose values may differ when a search is resumed, since they do not affect its results."""
+FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
+"""Keys that may name a file whose content affects the results.
+
+SEARCH.WARM_START is not one of them: the storage keeps the scores that are read from its file.
+"""
 
 
 def get_search_cfg() -> CfgNode:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.errors import first_line
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT, _RESULT = "checkpoint_", "result.json"
-"""Files that are uploaded last: a checkpoint after the scores of the epochs before it, and the
-result after everything else, so that a file at the URI never lacks those that it refers to."""
+"""Files that are uploaded last, so that a file at the URI never refers to a missing one.
+
+Checkpoints follow the scores of their epochs, and the result follows all other files.
+"""
 
 
 def is_uri(place: str) -> bool:
-    """Returns whether a place is a URI such as ``s3://bucket/run`` rather than a path."""
+    """Returns whether a location is a URI such as ``s3://bucket/run`` rather than a path."""
     return "://" in place
 
 
@@ -31,7 +33,7 @@ class Mirror:
         uri: URI that fsspec supports, such as ``s3://bucket/run`` or ``file:///path``.
 
     Raises:
-        PlaceError: The kind of URI is unknown, or its driver is not installed.
+        StorageUnavailableError: The kind of URI is unknown, or its driver is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -42,7 +44,7 @@ class Mirror:
             # A cached listing would miss files that another node has written since.
             self._files, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except Exception as error:  # drivers may raise anything
-            raise PlaceError(
+            raise StorageUnavailableError(
                 f"SEARCH.CANDIDATES={uri!r}: {error}; give a folder, or a URI for which fsspec has "
                 "a driver (s3://: pip install 'fbnetv3[s3]')"
             ) from error
@@ -51,7 +53,7 @@ class Mirror:
         """Writes a small file and deletes it.
 
         Raises:
-            PlaceError: The URI cannot be written.
+            StorageUnavailableError: The URI cannot be written.
         """
         name = f"{self._root}/.probe_{uuid.uuid4().hex}"
         try:
@@ -63,13 +65,13 @@ class Mirror:
 
     @contextmanager
     def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:
-        """Yields a temporary copy of a candidate's folder, and the means to upload its changes.
+        """Yields the path of a temporary copy of a candidate's folder, and the :class:`Copy`.
 
         Args:
             name: Name of the candidate.
 
         Raises:
-            PlaceError: The URI cannot be read.
+            StorageUnavailableError: The URI cannot be read.
         """
         with tempfile.TemporaryDirectory(prefix="fbnetv3_") as temporary:
             folder = Path(temporary) / name
@@ -81,8 +83,10 @@ class Mirror:
                 raise self._error("read", error) from error
             yield folder, copy
 
-    def _error(self, action: str, error: Exception) -> PlaceError:
-        return PlaceError(f"cannot {action} SEARCH.CANDIDATES={self._uri!r}: {first_line(error)}")
+    def _error(self, action: str, error: Exception) -> StorageUnavailableError:
+        return StorageUnavailableError(
+            f"cannot {action} SEARCH.CANDIDATES={self._uri!r}: {first_line(error)}"
+        )
 
 
 class Copy:
@@ -112,14 +116,14 @@ class Copy:
             self._uploaded[name] = _version(self._local / name)
 
     def try_push(self) -> None:
-        """Calls :meth:`push`; a failure is logged, and the next call makes up for it."""
+        """Calls :meth:`push`. A failure is logged; the next call uploads what is missing."""
         try:
             self.push()
-        except Exception as error:  # drivers may raise anything, and the training must go on
+        except Exception as error:  # Drivers may raise anything, and the training must continue.
             _log.warning("cannot copy %s to %s: %s", self._local.name, self._remote, error)
 
     def push(self) -> None:
-        """Uploads the changed files, each completely or not at all, and deletes removed ones."""
+        """Uploads changed files and deletes removed ones; each upload is atomic."""
         paths = {path.name: path for path in self._local.iterdir() if path.name[0] != "."}
         self._files.makedirs(self._remote, exist_ok=True)
         for name in sorted(paths, key=_upload_order):

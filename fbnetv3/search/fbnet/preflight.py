@@ -1,4 +1,4 @@
-"""Checks that find, before the first candidate trains, what would make every candidate fail."""
+"""Checks before the first training for errors that would make every candidate or winner fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fbnetv3.search.fbnet.trainings import candidate_training, winner_config
 
 
 def check_trainings(setup: SearchSetup) -> None:
-    """Checks that candidates and winners can be trained, in a temporary folder.
+    """Checks that candidates and winners can be trained, by setting them up in a temporary folder.
 
     Args:
         setup: Config and space of the search.

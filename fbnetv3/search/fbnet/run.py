@@ -1,4 +1,4 @@
-"""A search over FBNet networks and recipes in its folder: runs it, resumes it, evolves from it."""
+"""Runs or resumes a search in its folder, evolves winners from it, and writes its report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fbnetv3.search.fbnet.config import (
     SearchSetup,
     executor_from_config,
     file_hashes,
-    identity,
+    result_keys,
     settings_from_config,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import evolve_winners
-from fbnetv3.search.fbnet.keys import MAY_CHANGE
+from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
@@ -68,10 +68,10 @@ class SearchRun:
 
 @dataclass(frozen=True)
 class EvolvedRun:
-    """The winners for further budgets and the updated report.
+    """The winners for other budgets and the updated report.
 
     Attributes:
-        winners: One winner for each budget, in their order.
+        winners: One winner for each budget, in the order of the budgets.
         report: Path of the html report.
     """
 
@@ -86,17 +86,17 @@ def run_search(
     restore: str | os.PathLike[str] | None = None,
     stream: TextIO | None = None,
 ) -> SearchRun:
-    """Runs a search in a folder, or resumes the one that the folder holds.
+    """Runs a search in a folder, or resumes the search that the folder holds.
 
-    KeyboardInterrupt ends the search; finished trials are kept, and trainings save a checkpoint.
-    The same call then resumes it.
+    KeyboardInterrupt ends the search. Finished trials are kept, and running trainings save a
+    checkpoint. The same call then resumes the search.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
-        restore: Folder ``log/`` of a lost run, whose finished batches are taken over. None starts
-            from scratch, or from what the folder holds.
-        stream: Stream to print progress to, such as ``sys.stdout``; None prints nothing.
+        restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
+            the search starts from scratch, or continues what the folder holds.
+        stream: Stream to print progress to, such as ``sys.stdout``. None: nothing is printed.
 
     Raises:
         FBNetError: The config is invalid, the folder is in use or holds another search, the data
@@ -107,7 +107,7 @@ def run_search(
     cfg.OUTPUT_DIR = os.fspath(folder)
     setup, run_folder = SearchSetup(cfg), RunFolder(folder)
     with run_folder.locked():
-        run_folder.check_config(setup.cfg.dump(), MAY_CHANGE)
+        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS)
         run_folder.check_files(file_hashes(setup.cfg))
         search, result = _run(setup, run_folder, restore, stream)
         return SearchRun(
@@ -121,7 +121,7 @@ def run_search(
 def evolve_budgets(
     folder: str | os.PathLike[str], budgets: Sequence[Constraint], opts: Sequence[Any] = ()
 ) -> EvolvedRun:
-    """Finds winners for further budgets by the predictor of a search, without training.
+    """Finds winners for other budgets with the predictor of a search, without training.
 
     Args:
         folder: Folder of the run, finished or interrupted.
@@ -180,7 +180,7 @@ def _run(
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
     progress = SearchProgress(total, stream, batches=node.ITERATIONS)
     log = BatchLog(folder.log)
-    scored_by = json.loads(json.dumps(identity(cfg)))
+    scored_by = json.loads(json.dumps(result_keys(cfg)))
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)
@@ -195,14 +195,14 @@ def _run(
     search.ask()
     finished = [t for t in search.trials if t.state != "running"]
     log.check(finished)
-    # Written only now: a refused config leaves no file that a corrected one would differ from.
+    # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg))
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
     with progress:
         result = search.run(TrainEvaluator(setup, candidates), callbacks=[watch])
-    watch.keep(search)  # batches whose log a kill prevented
+    watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result
 
 
@@ -234,7 +234,7 @@ def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointN
 
 
 def _open_search(setup: SearchSetup) -> JointNAS:
-    """Returns the search of a run; a storage that does not hold it is left as it is."""
+    """Returns the search of a run; writes nothing to a storage that does not hold the search."""
     require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
     return build_search(setup)
 
@@ -246,8 +246,8 @@ def _storage(cfg: CfgNode) -> str:
 def _candidates_folder(cfg: CfgNode, folder: RunFolder, scored_by: dict[str, Any]) -> str:
     """Returns the folder or URI of the candidates; a URI is checked to be writable.
 
-    A location that SEARCH.CANDIDATES names may serve several searches, whose candidates have the
-    same ids and other scores. So each search has a folder in it, named by a hash of its config.
+    Several searches may use the same SEARCH.CANDIDATES. Their candidates can have the same ids and
+    different scores, so each search has a folder in it, named by a hash of its config.
     """
     place = str(folder.candidates)
     if cfg.SEARCH.CANDIDATES:
@@ -262,8 +262,8 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
     """Returns the log of a lost run.
 
     Raises:
-        SearchError: The folder holds no log, or one of trainings by another config; the message
-            names the keys that differ.
+        SearchError: The folder holds no log, or the log of a search with another config. The
+            message then names the keys that differ.
     """
     logged = BatchLog(folder).read()
     different = differences(logged.config, scored_by)

@@ -29,7 +29,6 @@ class RunFolder:
         path: Path of the folder.
         config: Path of ``config.yaml``, which is written when the search starts.
         candidates: Path of the folder that holds a folder for each candidate.
-        predictor: Path of the predictor's tensors.
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
         storage: URL of the search's own database.
@@ -49,7 +48,7 @@ class RunFolder:
         """Checks that the folder holds a search.
 
         Raises:
-            SearchError: It does not.
+            SearchError: The folder holds no search.
             WriteError: A link in the folder leads out of it.
         """
         if not self.config.is_file():
@@ -89,7 +88,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock ends with the process at the latest.
+        """Locks the folder for this process, until the block or the process ends.
 
         Raises:
             SearchError: Another process holds the folder; the message names it.
@@ -121,16 +120,16 @@ class RunFolder:
         with atomic_write(self.config) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def check_config(self, text: str, may_change: Sequence[str]) -> None:
-        """Checks a config against ``config.yaml``; every config fits a new folder.
+    def check_config(self, text: str, resumable_keys: Sequence[str]) -> None:
+        """Checks that a config agrees with ``config.yaml``; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
-            may_change: Full keys whose values may differ.
+            resumable_keys: Full keys whose values may differ.
 
         Raises:
-            SearchError: Other keys differ, which the message names, or ``config.yaml`` cannot be
-                read.
+            SearchError: The values of other keys differ, or ``config.yaml`` cannot be read. The
+                message names the keys.
         """
         if not self.config.is_file():
             return
@@ -142,7 +141,7 @@ class RunFolder:
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*before, *now})
-            if key not in may_change and before.get(key) != now.get(key)
+            if key not in resumable_keys and before.get(key) != now.get(key)
         ]
         if differences:
             raise SearchError(

@@ -1,4 +1,4 @@
-"""The report of a run: its facts, winners and commands, around the trials."""
+"""The report of a run: its facts, winners, commands and trials."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 
 
 def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str, str]:
-    """Returns commands by what they do."""
+    """Returns commands by a description of their effect."""
     commands = {"update this report": read_command("--report", folder.path, cfg)}
     if any("macs" in t.statistics and t.state == "complete" for t in result.trials):
         front = [t.statistics["macs"] for t in result.pareto("macs")]

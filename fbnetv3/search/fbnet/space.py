@@ -1,13 +1,11 @@
 """FBNet search spaces: a table like the paper's Table 1, read from a yaml, as search variables.
 
 The kernel ``k`` and the expansion ``e`` of a row become two variables: one for its first layer
-and one for the rest, which matters only where the depth exceeds 1. Ranges with the same ``tie``
-are one variable.
+and one for its other layers, which matters only if the row has more than one layer. Ranges with
+the same ``tie`` are one variable.
 
-The paper states 10^17 architectures. Its table has that many (10^17.2) if each row has a single
-kernel, the last row of depth above one a single expansion, and the resolution is left out. This
-space distinguishes all of these and has 10^20.5 architectures: FBNetV3-B uses other kernels in the
-first layers of its stages than in the rest, and the resolution is searched.
+The paper counts 10^17 architectures: one kernel per row, one expansion in the last row deeper than
+one layer, fixed resolution. This space varies all three: 10^20.5.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from fbnetv3.arch import Arch, ArchError, Block, count_cost
 from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
+from fbnetv3.arch.ops import get_op
 from fbnetv3.errors import did_you_mean
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
@@ -34,7 +33,14 @@ from fbnetv3.search.space.space import SearchSpace
 _FOLDER = Path(__file__).with_name("spaces")
 _SGD = "sgd_lr_factor"
 _KEYS = (
-    *("name", "note", "width_divisor", "width", "resolution", "defaults", "rows", "recipe"),
+    "name",
+    "note",
+    "width_divisor",
+    "width",
+    "resolution",
+    "defaults",
+    "rows",
+    "recipe",
     _SGD,
 )
 LATENCY = "latency_ms"
@@ -47,7 +53,8 @@ class FBNetSpace:
     Args:
         table: Content of the space's yaml. Without ``rows`` only the recipe is searched, for an
             architecture that the search's config names.
-        fixed: Variables that keep a single value; see ``SEARCH.FIX``. None fixes nothing.
+        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. None: no variable is
+            fixed.
 
     Attributes:
         name: Name of the space.
@@ -82,7 +89,8 @@ class FBNetSpace:
 
         Args:
             name: One of :func:`list_spaces`, or the path of a yaml.
-            fixed: Variables that keep a single value; None fixes nothing.
+            fixed: Mapping from variable to its fixed value; see SEARCH.FIX. None: no variable is
+                fixed.
 
         Raises:
             SearchError: The file cannot be read, or does not describe a space.
@@ -164,11 +172,13 @@ class FBNetSpace:
         )
 
     def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
-        """Returns the recipe of a candidate; SGD multiplies the learning rate (Table 1).
+        """Returns the recipe of a candidate.
+
+        With SGD, a searched learning rate is multiplied by the space's ``sgd_lr_factor`` (Table 1).
 
         Args:
             config: Value by variable.
-            base: Recipe whose fields apply where the space does not set them.
+            base: Recipe with the values of the fields that the space does not set.
         """
         values = {key: resolve(value, config) for key, value in self._recipe.items()}
         recipe = dataclasses.replace(base, **values)
@@ -177,9 +187,9 @@ class FBNetSpace:
         return recipe
 
     def _fields(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a layer, with values for variables and the width factor applied."""
+        """Returns the fields of a layer: references are resolved, channels scaled by the width."""
         fields = {key: resolve(value, config) for key, value in row.items()}
-        if self._width != 1.0 and fields.get("op") != "mbpool":
+        if self._width != 1.0 and not get_op(fields.get("op")).pools:
             fields["c"] = round_channels(fields["c"] * self._width, self._divisor)
         return fields
 
@@ -190,10 +200,11 @@ class FBNetSpace:
 
         Args:
             num_classes: Number of outputs of the classifier.
-            latency: Measured latencies for the statistic ``latency_ms``; None leaves it out.
+            latency: Measured latencies for the statistic ``latency_ms``. None: the statistic is
+                left out.
 
         Returns:
-            The function, or None if only the recipe is searched and all candidates cost the same.
+            The function. None if only the recipe is searched: all candidates then cost the same.
         """
         if not self._rows:
             return None
@@ -202,9 +213,12 @@ class FBNetSpace:
     def rows_of(self, columns: Mapping[str, Any], extra: Any) -> list[dict[str, Any]]:
         """Returns the rows of many architectures at once, with arrays as values.
 
+        A row of the space becomes two rows: one for its first layer, one for its other layers.
+
         Args:
-            columns: Array of values by variable, each of shape (n,).
-            extra: Number of layers to add to the rest of each row, a scalar or of shape (n,).
+            columns: Array of values by variable, each of shape (candidates,).
+            extra: Number of layers to add to each row of the space, a scalar or of shape
+                (candidates,).
         """
         rows = []
         for row in self._rows:
@@ -222,7 +236,7 @@ class FBNetStatistics:
         space: Space of the candidates.
         width_divisor: Divisor that channel counts are rounded to.
         num_classes: Number of outputs of the classifier.
-        latency: Measured latencies; None leaves the statistic ``latency_ms`` out.
+        latency: Measured latencies. None: the statistic ``latency_ms`` is left out.
     """
 
     def __init__(
@@ -239,27 +253,28 @@ class FBNetStatistics:
         }
 
     def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Returns each statistic of n configs as an array of shape (n,)."""
+        """Returns each statistic of a list of configs as an array of shape (candidates,)."""
         names = configs[0] if configs else ()
         return self.of_columns({name: np.array([c[name] for c in configs]) for name in names})
 
     def of_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns each statistic of n candidates as an array of shape (n,).
+        """Returns each statistic of the candidates as an array of shape (candidates,).
 
-        The array form of the cost model cannot express a row with no layers after its first. But
-        cost is linear in the number of layers: cost(n - 1) = 2 cost(n) - cost(n + 1), exactly.
+        ``count_cost_arrays`` cannot express a row whose ``rest`` is empty (n = 1). Since cost is
+        linear in the number of layers, it is extrapolated: cost(n) = 2 cost(n + 1) - cost(n + 2).
 
         Args:
-            columns: Array of values by variable, each of shape (n,).
+            columns: Array of values by variable, each of shape (candidates,).
         """
         size = len(next(iter(columns.values())))
-        # One call for n and n + 1 layers: with few candidates, time goes by calls.
+        # One call for n + 1 and n + 2 layers: for few candidates, the overhead per call dominates.
         doubled = {name: np.tile(values, 2) for name, values in columns.items()}
         cost = count_cost_arrays(*self._network(doubled, np.repeat([1, 2], size)), **self._settings)
         statistics = {}
         for name in STATISTICS:
-            one, two = np.broadcast_to(getattr(cost, name), 2 * size).reshape(2, size)
-            statistics[name] = 2 * one - two
+            costs = np.broadcast_to(getattr(cost, name), 2 * size)
+            cost_plus_1, cost_plus_2 = costs.reshape(2, size)
+            statistics[name] = 2 * cost_plus_1 - cost_plus_2
         if self._latency is not None:
             rows, resolution = self._network(columns, 0)
             statistics[LATENCY] = self._latency.of_rows(rows, resolution, **self._settings)

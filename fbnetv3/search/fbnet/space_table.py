@@ -1,4 +1,4 @@
-"""Reads the table of a search space: fixed values, and a variable for each described range."""
+"""Reads the table of a search space: fixed values, and ranges that become variables."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Row:
 
     Attributes:
         first: Fields of the row's first layer; each value is plain or a :class:`Ref`.
-        rest: Fields of the row's further layers, likewise.
-        n: Number of layers: an int or a Ref.
+        rest: Fields of the row's other layers; each value is plain or a :class:`Ref`.
+        n: Number of layers: an int or a :class:`Ref`.
     """
 
     first: dict[str, Any]
@@ -39,18 +39,19 @@ class Ref:
 
 
 def resolve(value: Any, config: Mapping[str, Any]) -> Any:
-    """Returns a plain value as it is, and for a :class:`Ref` the value of its variable.
+    """Returns the value of a reference's variable; any other value is returned unchanged.
 
     Args:
-        value: Plain value or Ref.
+        value: Plain value or :class:`Ref`.
         config: Value (or array of values) by variable.
     """
     return config[value.name] if isinstance(value, Ref) else value
 
 
 class TableReader:
-    """Reads the values of a table. Each mapping becomes a variable; mappings with the same
-    ``tie`` share one.
+    """Reads the values of a table.
+
+    Each mapping becomes a variable. Mappings with the same ``tie`` share one variable.
 
     Attributes:
         parameters: Variable by name, ordered such that conditions refer to earlier variables.
@@ -115,17 +116,17 @@ class TableReader:
         return {key: self.value(key, value, "recipe") for key, value in values.items()}
 
     def value(self, name: str, value: Any, part: str, active_if: tuple[When, ...] = ()) -> Any:
-        """Returns a plain value as it is, and for a mapping a Ref to the variable it describes.
+        """Returns a reference to the variable of a mapping; any other value is returned unchanged.
 
         Args:
             name: Name of the variable, unless the mapping has a ``tie``.
             value: Value from the table.
             part: ``architecture`` or ``recipe``.
-            active_if: Conditions of which one must hold for the variable to matter; () means that
-                it always matters.
+            active_if: Conditions of which at least one must hold for the variable to matter. (): it
+                always matters.
 
         Raises:
-            SearchError: The range is invalid, or differs from the one that it is tied to.
+            SearchError: The range is invalid, or differs from another range with the same ``tie``.
         """
         if not isinstance(value, dict):
             return value
@@ -139,8 +140,8 @@ class TableReader:
                 f"{name}: tied ranges differ: {known.describe()}, {parameter.describe()}"
             )
         else:
-            # A tied variable matters where any of its rows uses it. One row without a condition
-            # makes it matter always.
+            # A tied variable matters if one of its rows uses it. A row without a condition always
+            # uses it.
             merged = (*known.active_if, *active_if) if known.active_if and active_if else ()
             del self.parameters[name]  # re-inserted after every depth that its conditions name
             self.parameters[name] = _with_conditions(known, merged)
@@ -149,14 +150,14 @@ class TableReader:
     def fix(self, fixed: Mapping[str, Any]) -> None:
         """Reduces variables to one value each.
 
-        A recipe variable may take any value, so that dropout can be fixed at 0 for networks
-        without dropout. An architecture variable must take a value of its range.
+        An architecture variable must take a value of its range. A recipe variable may take any
+        value: dropout, for example, can be fixed at 0 although its range starts above 0.
 
         Args:
-            fixed: Value by variable.
+            fixed: Mapping from variable to its fixed value.
 
         Raises:
-            SearchError: The variable does not exist, or does not have the value.
+            SearchError: A variable does not exist, or does not have the value.
         """
         for name, value in fixed.items():
             if name not in self.parameters:

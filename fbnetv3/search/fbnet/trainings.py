@@ -13,12 +13,13 @@ from fbnetv3.search.fbnet.datasets import register_search_split
 
 
 def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
-    """Returns the config by which a search trains a candidate, on its part of the data.
+    """Returns the config of a candidate's training on the data of the search.
 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
-        folder: Folder of the training; gets ``arch.yaml`` if the architecture is searched.
+        folder: Folder of the training. ``arch.yaml`` is written to it if the architecture is
+            searched.
     """
     cfg = _candidate_config(setup, config, folder / "arch.yaml")
     train_name, test_name = register_search_split(setup.cfg)
@@ -30,14 +31,14 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
 
 
 def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
-    """Returns the config by which a winner trains: on all data, and changed by SEARCH.FINAL.
+    """Returns the config of a winner's training on all data, with the changes of SEARCH.FINAL.
 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
         stem: Path of the winner's config without suffix. The architecture is written to
-            ``STEM_arch.yaml``, which the config names relative to itself, so that the folder of
-            both can be moved.
+            ``STEM_arch.yaml``. The config refers to it by a relative path, so that the folder can
+            be moved.
 
     Raises:
         ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
@@ -74,7 +75,10 @@ def _candidate_config(setup: SearchSetup, config: Mapping[str, Any], arch_file: 
 
 
 def _resize(cfg: CfgNode, resolution: int) -> int:
-    """Returns an INPUT.RESIZE that keeps its ratio to INPUT.RESOLUTION; 0 if one of them is 0."""
+    """Returns INPUT.RESIZE for a resolution, at the config's ratio of INPUT.RESIZE to RESOLUTION.
+
+    It is 0 if one of the two is 0.
+    """
     if not (cfg.INPUT.RESIZE and cfg.INPUT.RESOLUTION):
         return 0
     return round(resolution * cfg.INPUT.RESIZE / cfg.INPUT.RESOLUTION)

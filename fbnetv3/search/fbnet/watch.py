@@ -1,4 +1,4 @@
-"""The callback with which the command line follows a search."""
+"""The callback of a run: shows the progress of the search and logs its finished batches."""
 
 from __future__ import annotations
 

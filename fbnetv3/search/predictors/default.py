@@ -1,9 +1,9 @@
 """The default predictor: an ensemble of small networks and a Gaussian process.
 
 Both learn the normal scores of the labels, on which outliers have no leverage. Their predictions
-are averaged, because two families of models err differently, and Thompson sampling takes functions
-from both. Normal scores flatten the peaks of the labels, so a second process learns the labels
-themselves, for expected improvement.
+are averaged, because two families of models err differently. Thompson sampling takes functions from
+both. Expected improvement uses a second process, which learns the labels themselves: normal scores
+flatten their peaks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_POINTS = 512
 
 
 class DefaultPredictor:
-    """Weighted mean of an ensemble and a Gaussian process; the weights are inverse to their errors.
+    """Mean of an ensemble and a Gaussian process, weighted inversely to their squared errors.
 
     The ensemble learns from all labels, the processes from at most MAX_POINTS of them.
 
@@ -74,8 +74,8 @@ class DefaultPredictor:
     def cross_validated(self) -> Floats:
         """Returns a prediction of each label by models that have not seen it, (n,).
 
-        They are out-of-bag predictions of the ensemble, averaged with leave-one-out predictions of
-        the process where it has the label; either one alone where the other is missing.
+        It is the weighted mean of the ensemble's out-of-bag prediction and the process's
+        leave-one-out prediction. If a model has none for a label, the other one counts alone.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]
@@ -91,10 +91,11 @@ class DefaultPredictor:
             count: Number of functions.
             random: Source of all random numbers.
         """
-        of_process = round(count * (1 - self._ensemble_weight))
-        first = self.ensemble.sample(count - of_process, random)
-        second = draw_matheron_paths(self._score_process, of_process, random)
-        return CombinedSamples(first, second, count - of_process)
+        process_count = round(count * (1 - self._ensemble_weight))
+        ensemble_count = count - process_count
+        ensemble = self.ensemble.sample(ensemble_count, random)
+        process = draw_matheron_paths(self._score_process, process_count, random)
+        return CombinedSamples(ensemble, process, ensemble_count)
 
 
 class CombinedSamples:
@@ -121,10 +122,10 @@ class CombinedSamples:
             functions: (m,) index of the function to evaluate at each candidate.
         """
         values = np.empty(len(x))
-        first = functions < self._split
-        values[first] = self._ensemble.evaluate_each(x[first], functions[first])
-        rest = functions[~first] - self._split
-        values[~first] = self._process.evaluate_each(x[~first], rest)
+        mask = functions < self._split
+        values[mask] = self._ensemble.evaluate_each(x[mask], functions[mask])
+        process_functions = functions[~mask] - self._split
+        values[~mask] = self._process.evaluate_each(x[~mask], process_functions)
         return values
 
 
@@ -136,8 +137,8 @@ def select_training_points(labels: Floats, seed: int) -> npt.NDArray[np.int64]:
         seed: Random seed of the selection.
 
     Returns:
-        All indices where there are at most MAX_POINTS labels; else those of the MAX_POINTS / 2 best
-        labels and as many random others.
+        All indices if there are at most MAX_POINTS labels. Otherwise those of the MAX_POINTS / 2
+        best labels and of as many other labels, drawn at random.
     """
     if len(labels) <= MAX_POINTS:
         return np.arange(len(labels))

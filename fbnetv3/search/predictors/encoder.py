@@ -17,22 +17,22 @@ EMBEDDING = 24
 """Width of the architecture embedding (paper, A.2)."""
 _EPOCHS, _BATCH, _LR = 40, 256, 5e-3
 _TRAIN_SHARE = 0.8
-_FEWEST_CANDIDATES = 10
+_MIN_CANDIDATES = 10
 _HELD_OUT_PAIRS = 500
 
 
 @dataclass
 class Pretrained:
-    """A pre-trained architecture encoder, or only its columns where nothing was pre-trained.
+    """A pre-trained architecture encoder; without pre-training, only its feature columns.
 
     Attributes:
         columns: Indices of the feature columns that describe the architecture.
-        weight: (1, columns, 24) weight of the encoder; None where it is not pre-trained.
-        bias: (1, 1, 24) bias of the encoder; None where it is not pre-trained.
-        correlation: Pearson correlation of prediction and truth on the 20% of candidates held out,
-            by the statistic's name.
-        held_out: True and predicted values, standardised, of up to 500 candidates held out, by the
-            statistic's name.
+        weight: (1, columns, 24) weight of the encoder; None if it is not pre-trained.
+        bias: (1, 1, 24) bias of the encoder; None if it is not pre-trained.
+        correlation: Pearson correlation of predicted and true values on the held-out 20% of the
+            candidates, by name of the statistic.
+        held_out: Standardised (true, predicted) values of up to 500 held-out candidates, by name of
+            the statistic.
     """
 
     columns: list[int]
@@ -47,17 +47,17 @@ def pretrain(features: Features, statistics: Columns, columns: list[int], seed: 
 
     Args:
         features: (n, width) features of the candidates.
-        statistics: (n,) values of each statistic by its name. A statistic with positive values only
-            is predicted in the logarithm; one without variation is ignored.
+        statistics: (n,) values of each statistic, by name. If all values of a statistic are
+            positive, its logarithm is predicted. Statistics without variation are ignored.
         columns: Indices of the feature columns that describe the architecture.
         seed: Random seed of the split, the initial weights and the order of minibatches.
 
     Returns:
-        The pre-trained encoder; one without weights where there are no columns, no statistics that
-        vary, or fewer than 10 candidates.
+        The pre-trained encoder. It has no weights if there are no columns, no statistics that vary,
+        or fewer than 10 candidates.
     """
     names, targets = _targets(statistics)
-    if not columns or not names or len(features) < _FEWEST_CANDIDATES:
+    if not columns or not names or len(features) < _MIN_CANDIDATES:
         return Pretrained(columns)
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(features[:, columns]), torch.from_numpy(targets)

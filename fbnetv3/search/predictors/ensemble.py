@@ -15,23 +15,23 @@ from fbnetv3.search.space.encoding import Features
 _MEMBERS, _HIDDEN = 8, 64
 _STEPS, _BATCH, _LR = 300, 512, 5e-3
 _SPREAD = 0.5
-"""Standard deviation of sampled functions around the mean, as a share of the members' own."""
+"""Standard deviation of sampled functions, as a share of the members' standard deviation."""
 
 
 class Ensemble:
     """Networks with one hidden layer, each trained on its own bootstrap sample of the labels.
 
-    The input of the hidden layer is the features and an embedding of the architecture, whose
-    encoder starts in every member from the pre-trained one.
+    The hidden layer reads the features and an embedding of the architecture. The encoder of the
+    embedding is initialised from the pre-trained one in every member, and trained further.
 
     Args:
         x: (n, width) features.
         y: (n,) labels of mean 0 and standard deviation 1.
-        pretrained: Encoder of the architecture; without weights the members have no encoder.
+        pretrained: Encoder of the architecture. If it has no weights, the members have no encoder.
         seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
 
     Attributes:
-        weights: (members, n) times that each label occurs in each bootstrap sample.
+        weights: (members, n) number of times that each label occurs in each bootstrap sample.
     """
 
     def __init__(self, x: Features, y: Floats, pretrained: Pretrained, seed: int) -> None:
@@ -85,8 +85,8 @@ class Ensemble:
     def out_of_bag(self, x: Features) -> Floats:
         """Returns out-of-bag predictions of the labels that the ensemble was trained on, (n,).
 
-        Each is the mean over the members whose bootstrap sample lacks the label; NaN where every
-        sample has it.
+        A prediction is the mean over the members whose bootstrap samples lack the label. It is NaN
+        if every sample contains the label.
 
         Args:
             x: (n, width) features that the ensemble was trained on, in the same order.

@@ -59,7 +59,7 @@ class FantasyModel:
         return mean.numpy(), standard_deviation(self.process.signal - (V**2).sum(0))
 
     def cache(self, x: Features | Floats) -> CachedPosterior:
-        """Returns the posterior at points (m, d), whose updates for further fantasies are cheap."""
+        """Returns the posterior at points (m, d). Updating it for further fantasies is cheap."""
         return CachedPosterior(self, as_tensor(x))
 
     def add(self, x: Features | Floats) -> Floats:
@@ -73,7 +73,7 @@ class FantasyModel:
     def add_cached(self, cached: CachedPosterior, index: int) -> float:
         """Adds a fantasy at a point of a cached posterior, and returns its label.
 
-        This costs less than :meth:`add`: the point's column of V is known.
+        This costs less than :meth:`add`, because the cache has the column of V for the point.
 
         Args:
             cached: Cached posterior of this model.

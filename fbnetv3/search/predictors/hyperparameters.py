@@ -5,10 +5,10 @@ In the notation of ``gp.py``, the estimate of theta maximises the log posterior
     log p(theta | X, y) = log p(y | X, theta) + log p(theta) + constant
     log p(y | X, theta) = -y^T alpha / 2 - sum_i log L_ii - n log(2 pi) / 2
 
-The priors are independent and normal. The location of log lengthscales grows with the logarithm of
-sqrt(d), as distances do (Hvarfner et al., 2024, "Vanilla Bayesian Optimization Performs Great in
-High Dimensions"). The lengthscales of their prior are longer and vary more, so that it explains too
-much of few labels as noise:
+The priors are independent and normal. The location of log lengthscales is log(sqrt(d)) plus a
+constant, because distances grow with sqrt(d) (Hvarfner et al., 2024, "Vanilla Bayesian Optimization
+Performs Great in High Dimensions"). Their prior has longer and more variable lengthscales. With few
+labels, it explains too much of the variation as noise. The priors here are:
 
     log lengthscale ~ N(log(d) / 2 - 0.9, 1)
     log signal      ~ N(0, 1)
@@ -46,7 +46,7 @@ from fbnetv3.search.predictors.gp import (
 from fbnetv3.search.predictors.networks import Floats
 
 FIT_POINTS = 256
-"""With more observations, the first L-BFGS-B stage uses this many of them."""
+"""Largest number of observations in the first L-BFGS-B stage."""
 _FIRST_STEPS, _LAST_STEPS = 80, 10
 """Largest numbers of L-BFGS-B iterations on up to FIT_POINTS observations, and then on all."""
 _NOISE_MEDIAN, _LOG_NOISE_STD = 1e-2, 2.5
@@ -81,8 +81,9 @@ def fit_process(X: Floats, y: Floats, init_from: Floats | None = None) -> Gaussi
 def find_map_estimate(X: Floats, y: Floats, init_from: Floats | None = None) -> MapEstimate:
     """Maximises the log posterior of the hyperparameters with L-BFGS-B.
 
-    More than FIT_POINTS observations are fitted in two stages: a long one on evenly spaced
-    observations, then a short one on all of them. ``init_from`` replaces the first stage.
+    More than FIT_POINTS observations are fitted in two stages: a long one on FIT_POINTS evenly
+    spaced observations, then a short one on all of them. With ``init_from``, the first stage is
+    omitted.
 
     Args:
         X: (n, d) features in [0, 1].

@@ -65,8 +65,8 @@ def standardise(values: Floats) -> tuple[Floats, float, float]:
         values: (n,) values.
 
     Returns:
-        The scaled values, the mean that was subtracted and the standard deviation that was divided
-        by, which is 1 for equal values.
+        The scaled values, the subtracted mean, and the divisor: the standard deviation, or 1 for
+        equal values.
     """
     mean, std = float(values.mean()), float(values.std())
     scale = std if std > 1e-12 * max(1.0, abs(mean)) else 1.0

@@ -20,9 +20,9 @@ _FOLDS = 5
 class PaperPredictor:
     """An architecture encoder and one hidden layer that reads the embedding and the recipe.
 
-    It is trained for 50 epochs with the encoder frozen, then for 50 with all parameters and a lower
-    learning rate, with the Huber loss on standardised labels. An encoder that is not pre-trained is
-    trained in all 100 epochs.
+    It minimises the Huber loss on standardised labels: for 50 epochs with the encoder frozen, then
+    for 50 epochs with all parameters and a lower learning rate. An encoder that is not pre-trained
+    is trained in all 100 epochs.
 
     Args:
         features: (n, width) features.
@@ -58,7 +58,7 @@ class PaperPredictor:
             for _ in range(epochs):
                 for index in minibatches(len(x), _BATCH, generator):
                     loss = F.huber_loss(self._forward(x[index]), y[index])
-                    # a frozen encoder has gradients, too, which the optimizer does not clear
+                    # The frozen encoder gets gradients too, and the optimizer does not clear them.
                     for parameter in everything:
                         parameter.grad = None
                     loss.backward()

@@ -1,9 +1,19 @@
 """Predictors of a candidate's score from its features, by name.
 
-``default`` is an ensemble of small networks and a Gaussian process (``default.py``), which can be
-sampled for Thompson sampling. ``paper`` is the paper's network (``paper.py``). ``random`` predicts
-random scores: the baseline that a search has to beat. Each round fits a new predictor to all labels
-so far.
+``default`` is an ensemble of small networks and a Gaussian process (``default.py``). ``paper`` is
+the paper's network (``paper.py``). ``random`` predicts random scores: the baseline that a search
+has to beat. Each round of a search fits a new predictor to all labels so far.
+
+To add a predictor:
+
+1. Write a class with the methods of :class:`Predictor` and the constructor
+   ``(features, labels, pretrained, seed)``. The argument ``pretrained`` must be accepted, even by a
+   predictor that makes no use of the pre-trained encoder.
+2. Add the class to ``_PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
+
+A predictor with ``process`` and ``sample`` (the protocol ``Probabilistic`` in
+``acquisition/batch.py``) gets its batches by expected improvement and Thompson sampling, any other
+by ``paper_batch`` in ``acquisition/coarse.py``.
 """
 
 from __future__ import annotations
@@ -23,13 +33,16 @@ from fbnetv3.search.space.encoding import Features
 
 
 class Predictor(Protocol):
-    """A fitted predictor. Its predictions have the unit of the labels it was fitted to."""
+    """A fitted predictor. Its predictions have the unit of the labels that it was fitted to."""
 
     def predict(self, features: Features) -> Floats:
         """Returns the predicted scores, (m,), of candidates with features (m, width)."""
 
     def cross_validated(self) -> Floats:
-        """Returns a prediction of each label it was fitted to, made without that label, (n,)."""
+        """Returns a cross-validated prediction of each training label, (n,).
+
+        The prediction of a label comes from a model that was fitted without this label.
+        """
 
 
 Fit = Callable[[Features, Floats, Pretrained, int], Predictor]
@@ -37,12 +50,12 @@ Fit = Callable[[Features, Floats, Pretrained, int], Predictor]
 
 
 class RandomPredictor:
-    """Uniform random scores in [0, 1); with them, stage 1 is a random search.
+    """Uniform random scores in [0, 1), which make stage 1 a random search.
 
     Args:
-        features: Not used.
-        labels: (n,) labels; only their number is used, so that every round has other scores.
-        pretrained: Not used.
+        features: Ignored.
+        labels: (n,) labels. Only their number is used, so that scores differ between rounds.
+        pretrained: Ignored.
         seed: Random seed of the scores.
     """
 
@@ -65,6 +78,7 @@ _PREDICTORS: dict[str, Fit] = {
     "paper": PaperPredictor,
     "random": RandomPredictor,
 }
+"""Predictors by the value of SEARCH.PREDICTOR."""
 
 
 def fit_function(name: str) -> Fit:

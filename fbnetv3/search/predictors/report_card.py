@@ -1,4 +1,4 @@
-"""How well a predictor ranks: cross-validated, and on the batch that it chose."""
+"""Rank correlations of a predictor: cross-validated, and on the batch that it chose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from fbnetv3.search.predictors.networks import Floats
 
 _log = logging.getLogger(__name__)
-_CHANCE = 0.05
+_SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class ReportCard:
     """Rank correlations of predicted and true scores after a batch.
 
     Attributes:
-        trials: Number of trials that the predictor was fitted on.
+        trials: Number of trials that the predictor was fitted to.
         kendall: Kendall's tau of the cross-validated predictions, in [-1, 1].
         spearman: Spearman's rho of the cross-validated predictions, in [-1, 1].
         rmse: Root mean squared error of the cross-validated predictions, in units of the score.
-        p_value: Probability of a Kendall's tau like this if predictions were random.
-        batch: (predicted, true) score of each trial of the last batch that was predicted before
-            it was trained.
+        p_value: Probability that random predictions have a Kendall's tau at least as extreme.
+        batch: (predicted, true) score of each trial of the last batch. The score was predicted when
+            the trial was proposed.
         batch_kendall: Kendall's tau of ``batch``; NaN for fewer than 3 trials.
         held_out: (cross-validated prediction, true score) of each trial.
     """
@@ -44,10 +44,10 @@ class ReportCard:
     @property
     def no_better_than_chance(self) -> bool:
         """Whether random predictions would rank the trials about as well."""
-        return not (self.kendall > 0 and self.p_value < _CHANCE)
+        return not (self.kendall > 0 and self.p_value < _SIGNIFICANCE)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the numbers by name, without those of single trials."""
+        """Returns the summary numbers by name, without the scores of single trials."""
         return {k: v for k, v in vars(self).items() if k not in ("batch", "held_out")}
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class ReportCard:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with true scores; logs a warning where they are no better than chance.
+    """Compares predictions with true scores; logs a warning if they are no better than chance.
 
     Args:
         predicted: (trials,) cross-validated predictions.

@@ -1,4 +1,4 @@
-"""Output warping of a Gaussian process: labels as they are, or log-warped below the median.
+"""Output warping of a Gaussian process: labels are log-warped below the median, or left unchanged.
 
 The labels of diverged trainings lie so far below all others that standardisation would leave the
 others nearly equal. A warp repairs that, but it also bends smooth functions, and their peak is then
@@ -35,12 +35,12 @@ _FARTHEST = 1e3
 def fit_warped_process(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
     """Fits a process to the labels or to the warped labels, whichever has the higher evidence.
 
-    More than FIT_POINTS labels are compared on an evenly spaced part of them.
+    If there are more than FIT_POINTS labels, the evidence of an evenly spaced part is compared.
 
     Args:
         X: (n, d) features in [0, 1].
         labels: (n,) labels; higher is better.
-        init_from: (d + 2,) log hyperparameters that both fits start from.
+        init_from: (d + 2,) log hyperparameters from which the fits start.
     """
     warped, slopes = log_below_median(labels)
     forms = [(labels, np.ones_like(labels))]

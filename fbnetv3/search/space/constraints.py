@@ -76,20 +76,21 @@ class Constraint:
 
 
 class Costs:
-    """Statistics of candidates, checked as they are computed.
+    """Computes and checks the statistics of candidates.
 
     Args:
         space: Space of the candidates.
-        function: Function from a list of configs to ``{name: (candidates,)}``. An object with a
-            method ``of_columns``, which takes ``{variable: (candidates,)}``, is called by that
-            method instead, which saves one dict per candidate. None: no statistics.
+        function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
+            ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
+            saves a dict per candidate. None: no statistics.
 
     Attributes:
         space: Space of the candidates.
         names: Names of the statistics, sorted.
 
     Raises:
-        SearchError: The function returns nothing, or a statistic as :meth:`__call__` refuses it.
+        SearchError: The function returns an empty mapping, a statistic of the wrong shape, or a
+            value that is not finite.
     """
 
     def __init__(self, space: SearchSpace, function: StatisticsFn | None) -> None:
@@ -108,8 +109,7 @@ class Costs:
         """Returns the statistics of canonical levels, {name: (candidates,)}.
 
         Raises:
-            SearchError: A statistic has another length than the candidates, or a value that is
-                not finite.
+            SearchError: The shape of a statistic is not (candidates,), or a value is not finite.
         """
         if self._function is None:
             return {}
@@ -141,7 +141,7 @@ class Costs:
         """Checks that each constraint names a statistic.
 
         Raises:
-            SearchError: A constraint names none; the message lists those that exist.
+            SearchError: A constraint names an unknown statistic; the message lists the known ones.
         """
         for constraint in constraints:
             if not self.names:

@@ -14,8 +14,7 @@ Features = npt.NDArray[np.float32]
 class Encoding:
     """Converts levels into features and back.
 
-    The features of inactive variables are 0. The width depends on the space alone: variables with
-    a single value have a column too.
+    The features of inactive variables are 0. A variable with a single value also has a column.
 
     Args:
         space: Space of the candidates.
@@ -64,7 +63,7 @@ class Encoding:
 
 
 def _nearest(table: npt.NDArray[np.float64], values: Features) -> npt.NDArray[np.int64]:
-    """Returns for each value the index of the nearest entry of an ascending table."""
+    """Returns the index of the entry of an ascending table that is nearest to each value."""
     if len(table) == 1:
         return np.zeros(len(values), dtype=np.int64)
     middles = (table[1:] + table[:-1]) / 2

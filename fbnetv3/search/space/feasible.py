@@ -14,20 +14,20 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
 _BLOCK = 2**15
-"""Points of the Sobol sequence that are drawn and priced at a time."""
+"""Number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
-"""A pool that is not full after this many points stays smaller."""
+"""Largest number of points that are drawn for a pool, even if it is not full then."""
 _ENUMERATE = 2**16
-"""Spaces of at most this many candidates are enumerated where the sequence leaves some out."""
+"""Spaces up to this size are enumerated if the sequence does not fill the pool."""
 
 
 @dataclass(frozen=True)
 class FeasibleSpace:
-    """A search space, the statistics of its candidates, and bounds on these.
+    """A search space, the statistics of its candidates, and bounds on the statistics.
 
     Attributes:
         costs: Statistics of the candidates.
-        constraints: Bounds that all feasible candidates meet; none by default.
+        constraints: Bounds that all feasible candidates meet; empty by default.
     """
 
     costs: Costs
@@ -38,7 +38,7 @@ class FeasibleSpace:
 
     @property
     def space(self) -> SearchSpace:
-        """The search space, feasible or not."""
+        """The search space without its constraints."""
         return self.costs.space
 
     def under(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
@@ -88,11 +88,11 @@ class FeasibleSpace:
         """Draws distinct feasible candidates from a scrambled Sobol sequence.
 
         Args:
-            size: Number of candidates; fewer are returned where the space has fewer.
+            size: Number of candidates; fewer are returned if the space has fewer.
             seed: Random seed of the scrambling.
 
         Returns:
-            The candidates in the order of the sequence, so that any head is spread out.
+            The candidates in the order of the sequence: the first n are spread out for every n.
         """
         is_small = 10**self.space.log10_cardinality <= _ENUMERATE
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
@@ -123,7 +123,7 @@ def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
     Args:
         space: Space of the candidates.
         seed: Random seed of the scrambling.
-        block: Candidates in a block; a power of two.
+        block: Number of candidates in a block; a power of two.
     """
     sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, 11]))
     while True:

@@ -9,11 +9,14 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.space import SearchSpace
 
 Rates = float | npt.NDArray[np.float64]
-_LOCAL = 0.5
+_LOCAL_SHARE = 0.5
 """Share of the mutations of ordered variables that move to a nearby level."""
-_WIDTHS = (0.002, 0.2)
-"""Bounds of the standard deviation of a move, as a share of the range. It is drawn log-uniformly:
-wide moves find the region of an optimum, narrow ones the optimum."""
+_LOCAL_WIDTHS = (0.002, 0.2)
+"""Bounds of the standard deviation of such a move, as a share of the variable's range.
+
+The standard deviation is drawn log-uniformly: wide moves find the region of an optimum, narrow
+moves find the optimum in it.
+"""
 
 
 def crossover(
@@ -24,8 +27,8 @@ def crossover(
     Args:
         mothers: (children, variables) levels of each child's mother.
         fathers: (children, variables) levels of each child's father.
-        rates: Probability that a child is crossed, for all or (children,); otherwise it is a copy
-            of its mother.
+        rates: Probability that a child is crossed, a scalar or (children,). A child that is not
+            crossed is a copy of its mother.
         random: Source of all draws.
     """
     crossed = random.random(len(mothers)) < rates
@@ -39,18 +42,19 @@ def mutate(space: SearchSpace, levels: Levels, rates: Rates, random: np.random.G
     Args:
         space: Space of the candidates.
         levels: (candidates, variables) levels.
-        rates: Probability that a variable changes, for all or (candidates,).
+        rates: Probability that a variable changes, a scalar or (candidates,).
         random: Source of all draws.
     """
     rate = np.broadcast_to(np.asarray(rates, dtype=np.float64), len(levels))
     changed = random.random(levels.shape) < rate[:, None]
     other = _other_levels(space, levels, random)
     near = _near_levels(space, levels, random)
-    is_local = random.random(levels.shape) < _LOCAL * _ordered(space)
+    is_local = random.random(levels.shape) < _LOCAL_SHARE * _is_ordered(space)
     return space.canonical(np.where(changed, np.where(is_local, near, other), levels))
 
 
-def _ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
+def _is_ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
+    """Returns 1 for each ordered variable with more than two levels, and 0 for all others."""
     return np.array([float(p.is_ordered and p.size > 2) for p in space.parameters])
 
 
@@ -63,13 +67,13 @@ def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generato
 
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
     """Draws each level near the present one, at least one level away, within the range."""
-    low, high = np.log(_WIDTHS)
+    low, high = np.log(_LOCAL_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))
     step = np.rint(random.standard_normal(levels.shape) * width * space.sizes).astype(np.int64)
     sign = np.where(random.random(levels.shape) < 0.5, -1, 1)
     step = np.where(step == 0, sign, step)
     last = space.sizes - 1
-    moved = np.clip(levels + step, 0, last)  # the ends of a range are often optimal
+    moved = np.clip(levels + step, 0, last)  # Clipped, because ends of a range are often optimal.
     return np.where(moved == levels, np.clip(levels - step, 0, last), moved)
 
 
@@ -87,8 +91,8 @@ def children_of(
         space: Space of the candidates.
         parents: (parents, variables) levels; fathers are drawn uniformly from all of them.
         mothers: (children,) indices into ``parents``.
-        crossing: Probability that a child is crossed, for all or (children,).
-        mutation: Probability that a variable changes, for all or (children,).
+        crossing: Probability that a child is crossed, a scalar or (children,).
+        mutation: Probability that a variable changes, a scalar or (children,).
         random: Source of all draws.
     """
     fathers = random.integers(0, len(parents), len(mothers))

@@ -1,8 +1,8 @@
 """The variables of a search space.
 
 Each variable has a finite number of levels, 0 to ``size - 1``. Candidates are the rows of an int64
-matrix of levels, (candidates, variables): sampling, mutation, ids and comparisons are integer
-arithmetic, and values are computed only for users, evaluations and statistics.
+matrix of levels, (candidates, variables). Sampling, mutation and comparison are arithmetic on this
+matrix. Values are computed only for ids, users, evaluations and statistics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Levels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PARTS = ("architecture", "recipe")
 CONTINUOUS_LEVELS = 2**20 + 1
-"""Number of levels of a range without a step; float32 features still tell neighbours apart."""
+"""Number of levels of a range without a step. Neighbours still differ as float32 features."""
 _COMPARE = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -76,9 +76,9 @@ class Parameter(ABC):
 
     Attributes:
         name: Key of the variable in a config.
-        part: ``architecture`` or ``recipe``. Statistics may depend on the architecture alone, which
-            the predictor's encoder embeds.
-        active_if: Conditions of which at least one must hold for the variable to be active; an
+        part: ``architecture`` or ``recipe``. Statistics may only depend on variables of the
+            architecture. The predictor's encoder embeds these variables.
+        active_if: Conditions of which at least one must hold for the variable to be active. An
             empty tuple: the variable is always active. An inactive variable has no effect.
     """
 
@@ -127,7 +127,7 @@ class Parameter(ABC):
         return True
 
     def units(self, levels: Levels) -> Floats:
-        """Returns levels scaled to [0, 1]; in the logarithm of the value where ``log`` is set."""
+        """Returns levels scaled to [0, 1]; with ``log``, logarithms of the values are scaled."""
         return levels / max(1, self.size - 1)
 
     def _refuse(self, value: Any) -> SearchError:
@@ -192,7 +192,8 @@ class IntRange(Parameter):
         low: Smallest value.
         high: Largest value, included; ``low`` plus a multiple of ``step``.
         step: Distance of neighbouring values; at least 1.
-        log: Whether features are even in the logarithm of the value; ``low`` is then above 0.
+        log: Whether features are proportional to the logarithm of the value. ``low`` must then be
+            above 0.
 
     Raises:
         SearchError: The range is empty, or a number is out of range.
@@ -250,9 +251,9 @@ class FloatRange(Parameter):
     Attributes:
         low: Smallest value.
         high: Largest value, included; with a step, ``low`` plus a multiple of it.
-        step: Distance of neighbouring values; None: 2**20 + 1 levels, practically continuous.
-        log: Whether levels are even in the logarithm of the value; ``low`` is then above 0, and
-            there is no step.
+        step: Distance of neighbouring values. None: 2**20 + 1 levels, practically continuous.
+        log: Whether levels are evenly spaced in the logarithm of the value. ``low`` must then be
+            above 0, and ``step`` None.
 
     Raises:
         SearchError: The range is empty, or a number is out of range.
@@ -292,7 +293,7 @@ class FloatRange(Parameter):
         if level in (0, self.size - 1):
             return float(self.low if level == 0 else self.high)
         if self.step is not None:
-            # rounded to 12 digits, so that 0.01 + 2 * 0.01 is 0.03 as in a yaml file
+            # Rounded to 12 digits, so that 0.01 + 2 * 0.01 equals the 0.03 of a yaml file.
             return float(f"{self.low + int(level) * self.step:.12g}")
         unit = int(level) / (self.size - 1)
         if self.log:

@@ -13,7 +13,7 @@ from fbnetv3.search.space.parameters import Levels
 
 @dataclass(frozen=True)
 class Pool:
-    """Some candidates of a space and their statistics.
+    """Candidates of a space with their statistics.
 
     Attributes:
         levels: (candidates, variables) canonical levels.
@@ -27,11 +27,11 @@ class Pool:
         return len(self.levels)
 
     def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Pool:
-        """Returns the candidates at some indices, or where a mask is true."""
+        """Returns the candidates that an array of indices or a boolean mask selects."""
         return Pool(self.levels[index], {k: v[index] for k, v in self.statistics.items()})
 
     def joined(self, other: Pool) -> Pool:
-        """Returns these candidates followed by another pool's."""
+        """Returns the candidates of this pool, followed by those of another."""
         return Pool(
             np.concatenate([self.levels, other.levels]),
             {k: np.concatenate([v, other.statistics[k]]) for k, v in self.statistics.items()},

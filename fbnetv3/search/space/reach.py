@@ -15,7 +15,7 @@ from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.pool import Pool
 
 MIN_ACCEPTANCE = 1e-3
-"""Constraints are refused as infeasible where a smaller share of the space meets them."""
+"""Smallest share of the space that must meet the constraints; else they count as infeasible."""
 _PROBE = 2**14
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
 
@@ -75,7 +75,7 @@ def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: i
     """Returns the largest ``sign * statistic`` that a short evolution from the probe reaches."""
     space, random = feasible.space, np.random.default_rng([seed, 13])
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
-    # most statistics grow with every variable, so that both ends of the space are good starts
+    # Most statistics grow with every variable, so both ends of the space are good starts.
     best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
     for _ in range(_GENERATIONS):
         parents = np.repeat(best.levels, _CHILDREN, axis=0)
@@ -124,12 +124,12 @@ def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64]) -> s
 
 
 def _enough(probe: Sized) -> int:
-    """Returns the number of probed candidates that a suggested bound must let through."""
+    """Returns the number of probed candidates that must meet a suggested bound."""
     return max(2, int(np.ceil(2 * MIN_ACCEPTANCE * len(probe))))
 
 
 def _rounded(value: float, *, up: bool) -> str:
-    """Returns a bound with 6 digits, rounded outwards so that it lets the value itself through."""
+    """Returns a bound with 6 digits, rounded outwards so that the value itself meets it."""
     text = f"{value:.6g}"
     is_inside = float(text) < value if up else float(text) > value
     return f"{value + abs(value) * (1e-5 if up else -1e-5):.6g}" if is_inside else text
@@ -138,7 +138,7 @@ def _rounded(value: float, *, up: bool) -> str:
 def _contradictory(
     feasible: FeasibleSpace, probe: Pool, reach: dict[str, Reach]
 ) -> InfeasibleError:
-    """Describes constraints that can be met one by one, but hardly ever together."""
+    """Returns the error for constraints that can be met one by one, but hardly ever together."""
     constraints = feasible.constraints
     hardest = min(constraints, key=lambda c: reach[c.name].acceptance)
     others = feasible.under([c for c in constraints if c is not hardest])

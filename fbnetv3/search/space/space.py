@@ -26,18 +26,18 @@ from fbnetv3.search.space.parameters import (
 
 __all__ = ["Choice", "FloatRange", "IntRange", "Parameter", "SearchSpace", "When"]
 
-_TABLED = 4096
-"""Values of variables with at most this many levels are kept in a table."""
+_MAX_TABLE = 4096
+"""Largest number of levels of a variable whose values are kept in a table."""
 
 
 class SearchSpace:
-    """Variables in order; a candidate is one level of each.
+    """An ordered set of variables; a candidate has one level of each variable.
 
-    A variable that is inactive (see ``active_if``) has its first level in the canonical form of a
-    candidate: candidates that differ only in inactive variables are one candidate with one id.
+    In the canonical form of a candidate, inactive variables (see ``active_if``) have their first
+    level. Candidates that differ only in inactive variables are one candidate with one id.
 
     Args:
-        parameters: Variables; the conditions of each may name earlier ones.
+        parameters: Variables. The conditions of a variable may only name variables before it.
 
     Attributes:
         parameters: The variables.
@@ -140,9 +140,9 @@ class SearchSpace:
 
     @cached_property
     def _tables(self) -> list[list[Any]]:
-        """The values of each variable by level, [] where there are too many."""
+        """The values of each variable by level; [] for a variable with too many levels."""
         return [
-            [p.value(level) for level in range(p.size)] if p.size <= _TABLED else []
+            [p.value(level) for level in range(p.size)] if p.size <= _MAX_TABLE else []
             for p in self.parameters
         ]
 
@@ -181,7 +181,7 @@ class SearchSpace:
         return ids
 
     def describe(self) -> dict[str, str]:
-        """Returns a description of each variable's allowed values and conditions, by name."""
+        """Returns descriptions of the allowed values and the conditions, by variable."""
         return {
             p.name: p.describe()
             + "".join(f"; if {w.name} {w.relation} {w.value}" for w in p.active_if)

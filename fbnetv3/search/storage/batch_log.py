@@ -1,4 +1,4 @@
-"""A log of finished batches as small compressed files, from which alone a search can continue."""
+"""A log of finished batches as small compressed files, which suffice to continue a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMAT = 1
 _ORDER = "notes"
 """Key of the order in which batches were proposed, in the first line of a file."""
 _MAX_BYTES = 2**28
-"""Maximum size of an unpacked file, some 30,000 trials: a guard against untrusted files."""
+"""Largest size of an unpacked file (about 30,000 trials), as a guard against untrusted files."""
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
 _NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
 RUNNING_AT = "running_at_batch_"
@@ -32,9 +32,9 @@ class LoggedSearch(NamedTuple):
 
     Attributes:
         settings: Settings of the search, as :attr:`JointNAS.settings` returns them.
-        order: Numbers of the trials that were running when a batch was proposed, by
-            ``running_at_batch_N``, as :attr:`JointNAS.order` returns them. {} unless the search
-            proposes ahead.
+        order: Numbers of the trials that were running when batch N was proposed, by the key
+            ``running_at_batch_N``, as :attr:`JointNAS.order` returns them. {} if every batch was
+            proposed after all earlier ones had finished.
         trials: Finished trials, by number.
         config: Config values that the scores depend on, by key; {} if the search has no config.
     """
@@ -46,10 +46,10 @@ class LoggedSearch(NamedTuple):
 
 
 def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
-    """Returns the part of a search with trials ahead that can be repeated from its log.
+    """Returns the part of a log whose batches can be proposed again, if SEARCH.AHEAD is above 0.
 
-    A batch may have been proposed from results of trials whose own batches had not finished, and
-    which the log therefore lacks. Such a batch and all later ones are left out.
+    The log only has batches that are finished. A batch may have been proposed from results of an
+    unfinished batch, which the log lacks. Such a batch and all later ones are left out.
 
     Args:
         logged: Content of the log.
@@ -58,7 +58,8 @@ def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
     known, order = {t.number for t in logged.trials}, {}
     for batch in range(1, len(logged.order) + 1):
         key = f"{RUNNING_AT}{batch}"
-        # An exhausted space makes earlier batches smaller: the first trial number tells.
+        # Trials before this batch. In an exhausted space, earlier batches may be smaller than
+        # batch_size, so the number of the batch's first trial is used if it is known.
         numbers = [t.number for t in logged.trials if t.batch == batch]
         proposed_before = range(min(numbers, default=batch * batch_size))
         finished_before = set(proposed_before) - set(logged.order.get(key, ()))
@@ -70,10 +71,10 @@ def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
 
 
 class BatchLog:
-    """A folder with one file per finished batch, to be kept apart from the machine of the search.
+    """A folder with one file per finished batch, for a backup on another machine.
 
-    Each file is written once and contains no time of day, so that a version control system sees
-    one new file per batch with some hundred bytes per trial. A file holds the part of the order
+    Each file is written once and has some hundred bytes per trial. It contains no time of day, so
+    that the same batch always gives the same file. Of the order of batches, a file holds the keys
     that earlier files lack.
 
     Args:
@@ -165,7 +166,7 @@ class BatchLog:
         order = {key: value for part in parts for key, value in part.order.items()}
         trials = sorted((t for part in parts for t in part.trials), key=lambda t: t.number)
         if not order:
-            # Each batch was proposed from all earlier ones, so a missing file ends what is known.
+            # Each batch was proposed from all earlier ones, so batches after a gap are unusable.
             complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
             trials = [t for t in trials if t.batch < complete]
         return LoggedSearch(parts[0].settings, order, trials, parts[0].config)

@@ -1,4 +1,4 @@
-"""The database behind an Optuna URL: how it is opened, and checks before it is opened."""
+"""Opens the database behind an Optuna URL, and checks it before it is opened."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MEMORY = ":memory:"
 
 
 def with_driver(url: str) -> URL:
-    """Returns a parsed URL; PostgreSQL gets the driver that the extra ``postgres`` installs.
+    """Returns a parsed URL, with psycopg as the driver of a PostgreSQL URL that names none.
 
-    SQLAlchemy's default driver differs between its versions.
+    The extra ``postgres`` installs psycopg. SQLAlchemy's own default differs between its versions.
     """
     parsed = make_url(url)
     has_default_driver = parsed.drivername == "postgresql"
@@ -45,8 +45,8 @@ def sqlite_file(url: str) -> str | None:
     """Returns the file of a plain SQLite URL.
 
     Returns:
-        The path; "" for a database in memory or a text that is no URL; None for any other
-        database, and for a SQLite URL with a query, which may name another file.
+        The path. "" for a database in memory, or a text that is not a URL. None for any other
+        database, and for a SQLite URL with a query, because a query may name another file.
     """
     try:
         parsed = make_url(url)
@@ -58,7 +58,7 @@ def sqlite_file(url: str) -> str | None:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Opens a storage that waits for a busy database and survives its restart.
+    """Opens a storage that waits for a locked SQLite file and reconnects to a restarted server.
 
     Optuna's tables are created if the database lacks them.
     """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import optuna
 
 _SETTINGS, _PREFIX = "settings", "note."
-"""User attributes of a study in the database: the settings, and the prefix of all others."""
+"""User attributes of a study: the key of the settings, and the prefix of all other keys."""
 
 
 class OptunaStore:
@@ -70,7 +70,7 @@ class OptunaStore:
         settings, self._unsaved_settings = self._unsaved_settings, None
         if settings is None:
             return
-        if _SETTINGS in self._user_attrs():  # Another process has begun the study meanwhile.
+        if _SETTINGS in self._user_attrs():  # Another process has started the study meanwhile.
             self.check_settings(settings)
             return
         with self._database("store the settings"):
@@ -116,10 +116,10 @@ class OptunaStore:
 
     @contextmanager
     def _database(self, action: str) -> Iterator[None]:
-        """Turns the errors of the database into one line.
+        """Turns an error of the database into a SearchError with a message of one line.
 
         Args:
-            action: What is done in the block, in the infinitive.
+            action: Description of the block for the message, such as ``read the trials``.
 
         Raises:
             SearchError: The database is full, read-only, locked for too long or gone.
@@ -143,7 +143,7 @@ class OptunaStore:
         now = json.loads(json.dumps(settings))
         before = self._user_attrs().get(_SETTINGS)
         if before is None:
-            self._unsaved_settings = now  # until acquire() allows this process to write
+            self._unsaved_settings = now  # acquire() stores them: only the lock allows writing.
             return
         different = differences(before, now)
         if different:
@@ -175,10 +175,10 @@ def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:
         step = 1 if parameter.log else parameter.step
         return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
     if isinstance(parameter, FloatRange):
-        # Without the step: Optuna would warn of each value that rounding moves off the grid.
+        # Without the step, because Optuna warns about each value that rounding moves off the grid.
         is_log = parameter.log and parameter.size == CONTINUOUS_LEVELS
         return FloatDistribution(parameter.low, parameter.high, log=is_log)
-    # As text, since Optuna takes the choices 1 and True for the same.
+    # As text, because Optuna considers the choices 1 and True equal.
     return CategoricalDistribution([_text(parameter.value(i)) for i in range(parameter.size)])
 
 

@@ -11,7 +11,7 @@ from fbnetv3.search.trial import STUDY, Trial, to_plain
 
 
 class TrialStore(Protocol):
-    """Stores the finished trials of a study; each is written once and then survives a kill."""
+    """Stores the finished trials of a study. A trial is written once, when it has finished."""
 
     def acquire(self) -> None:
         """Makes this process the coordinator of the study until it ends or releases the study.
@@ -30,14 +30,21 @@ class TrialStore(Protocol):
         """Stores a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuses settings that differ from the study's; a new study gets them by ``acquire``.
+        """Checks the settings of a search against those of the study.
+
+        A study that has no settings yet gets these when it is acquired.
 
         Raises:
-            SearchError: Settings differ; the message names their keys.
+            SearchError: The settings differ; the message names their keys.
         """
 
     def set_attr(self, name: str, value: Any) -> None:
-        """Stores an attribute of the study, made of plain values; replaces an earlier value."""
+        """Stores an attribute of the study, and replaces an earlier value of it.
+
+        Args:
+            name: Name of the attribute.
+            value: Value made of dicts, lists, strings, numbers, booleans and None.
+        """
 
     def attrs(self) -> dict[str, Any]:
         """Returns the attributes of the study, by name."""
@@ -78,7 +85,7 @@ def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> Trial
         return MemoryStore()
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")
-    # Imported late: a search in memory needs neither package.
+    # Imported here, because a search in memory needs neither package.
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
     return OptunaStore(url, space, study)

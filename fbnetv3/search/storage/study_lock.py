@@ -1,7 +1,7 @@
 """Locks that let only one process coordinate a study.
 
-Two coordinators would propose the same candidates and train them twice. The locks are the operating
-system's or the database's, so that they end with their owner, even when it is killed.
+Two coordinators would propose the same candidates and train them twice. The operating system or the
+database server holds the locks, so that they end with their owner, even if it is killed.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from fbnetv3.search.storage.database import with_driver
 
 _log = logging.getLogger(__name__)
 _RETRY_S, _PAUSE_S = 60.0, 0.5
-"""Seconds for which an unreachable server is retried, and the pause between attempts."""
+"""Seconds for which an unreachable server is retried, and seconds between two attempts."""
 _NAME_BYTES = 63
 """Maximum length of PostgreSQL's application_name."""
 _ADVICE = "wait for it to end, or choose another storage or study"
 
 
 class StudyLock(Protocol):
-    """The right to coordinate a study; several searches of one process share it."""
+    """The right to coordinate a study, which several searches of one process share."""
 
     def acquire(self) -> None:
-        """Takes the lock, or checks that it is still held; cheap enough to call for every trial.
+        """Takes the lock, or checks that it is still held; cheap enough to be called per trial.
 
         Raises:
             SearchError: Another process holds the lock; the message names it.
         """
 
     def release(self) -> None:
-        """Gives the lock back, if it is held."""
+        """Releases the lock if it is held."""
 
 
 def study_lock(url: str, study: str) -> StudyLock:
-    """Returns the lock of a study in an Optuna storage, not acquired yet.
+    """Returns the lock of a study in an Optuna storage, without acquiring it.
 
-    SQLite's lock is a file beside the database, which locks all of its studies. PostgreSQL's is an
-    advisory lock in the database, one a study. Other databases have none.
+    For SQLite, a file beside the database locks all studies in it. For PostgreSQL, each study has
+    an advisory lock in the database. Other databases have no locks.
 
     Args:
         url: URL of the storage.
@@ -71,7 +71,7 @@ def process_name() -> str:
 
 
 class _NoLock:
-    """The lock of databases in memory and of those whose locks are not supported."""
+    """A lock without effect, for databases in memory and unsupported databases."""
 
     def acquire(self) -> None:
         return
@@ -85,12 +85,13 @@ class FileLock:
 
     Args:
         path: Path of the file.
-        in_use: Function owner's name -> message for the process that is refused.
+        in_use: Function from the owner's name to the error message if the file is locked.
     """
 
     def __init__(self, path: Path, in_use: Callable[[str], str]) -> None:
         self._path, self._in_use = path, in_use
-        # A soft lock, filelock's substitute on file systems without flock, outlives a killed owner.
+        # No soft lock, filelock's substitute on file systems without flock: it would outlive an
+        # owner that is killed.
         self._lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> None:
@@ -114,7 +115,7 @@ class FileLock:
 
 
 class LockHolders:
-    """A lock of this process and the searches of the process that hold it."""
+    """A lock of this process, and the searches in this process that hold it."""
 
     def __init__(self, lock: StudyLock) -> None:
         self.lock = lock
@@ -124,8 +125,8 @@ class LockHolders:
 class _SharedLock:
     """A lock that the searches of one process hold together; the last holder releases it.
 
-    Processes are not told apart by the owner's name: in two containers, processes may have the same
-    pid and host name.
+    A process recognises its own lock by this object, not by the owner's name: processes in two
+    containers may have the same pid and host name.
 
     Args:
         key: Key of the lock, the same for all searches that share it.
@@ -180,9 +181,9 @@ def _postgres_lock(url: URL, study: str) -> StudyLock:
 class PostgresLock:
     """An advisory lock of a database session; the server frees it when the connection ends.
 
-    The application_name of the session names its owner. It ends with a random token, which tells
-    the sessions of this lock from those of a process with the same pid and host name. The server
-    notices within two minutes if the owner's machine has vanished.
+    The application_name of the session is the owner's name and a random token. The token
+    distinguishes this lock from that of a process with the same pid and host name. If the owner's
+    machine becomes unreachable, the server notices within two minutes.
 
     Args:
         url: URL of the database.
@@ -236,7 +237,10 @@ class PostgresLock:
         return self._connection is not None
 
     def _lock_with(self, connection: Connection) -> None:
-        """Locks with a session, or ends a lost session of this lock that the server still counts.
+        """Takes the lock with a session.
+
+        If the lock belongs to an earlier session of this object, whose connection was lost, that
+        session is terminated instead.
 
         Raises:
             SearchError: A session of another process holds the lock.
@@ -251,7 +255,7 @@ class PostgresLock:
             self._connection = connection
             return
         owner, session = self._owner(connection)
-        if owner == name:  # The network failed, say, and the server has not noticed.
+        if owner == name:  # For example, the network failed and the server has not noticed.
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
             return
         where = self._url.render_as_string(hide_password=True)
@@ -277,7 +281,7 @@ class PostgresLock:
             return False
         try:
             self._connection.execute(text("SELECT 1"))
-        except DBAPIError:  # After a restart of the server another process may hold the lock.
+        except DBAPIError:  # After a restart of the server, another process may hold the lock.
             self._connection.invalidate()
             self.release()
             return False

@@ -1,4 +1,4 @@
-"""Scores from an earlier search or from a table, with which a search starts."""
+"""Reads the scores that a search starts with, from an earlier search or a table."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def _read_csv(path: Path) -> list[tuple[Mapping[str, Any], float]]:
 
 
 def _parse_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the values of a row as yaml reads them: 3, 0.1, true, text; empty cells are left out.
+    """Returns the values of a row, parsed as yaml (3, 0.1, true, text); empty cells are left out.
 
     Args:
         row: Text by column.
-        where: File and line, for messages.
+        where: File and line of the row, for messages.
     """
     values: dict[str, Any] = {}
     for key, text in row.items():

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 from fbnetv3.search.executors.base import Executor, Finished
 from tests.search import problem
 from tests.search.executors.ray_clusters import ray_workers
@@ -118,7 +118,7 @@ def test_a_full_disk_ends_the_run_and_fails_no_trial(executor: Executor) -> None
         return 1.0
 
     results: list[Finished] = []
-    with pytest.raises(PlaceError) as error:
+    with pytest.raises(StorageUnavailableError) as error:
         evaluate_all(executor, evaluate, make_trials(2), results)
     assert 1 not in _by_number(results)
     assert "trial 1 cannot be evaluated: [Errno 28] No space left on device" in str(error.value)

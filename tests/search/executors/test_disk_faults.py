@@ -9,7 +9,7 @@ import pytest
 
 from fbnetv3.io import WriteError
 from fbnetv3.search import SearchError
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 from fbnetv3.search.executors.disk_faults import disk_fault
 
 
@@ -23,7 +23,7 @@ def _raised_from(cause: Exception) -> RuntimeError:
     "error",
     [
         WriteError("cannot write /a/b: it is full"),
-        PlaceError("/a/b is gone"),
+        StorageUnavailableError("/a/b is gone"),
         *(OSError(n, os.strerror(n), "/a/b") for n in (errno.ENOSPC, errno.EROFS, errno.EACCES)),
         _raised_from(OSError(errno.EDQUOT, "quota\nexceeded", "/a/b")),
     ],

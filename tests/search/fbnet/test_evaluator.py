@@ -13,13 +13,13 @@ import pytest
 
 from fbnetv3.resources import find_config
 from fbnetv3.search import InProcess, LocalWorkers, Trial
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 from tests.search.executors.ray_clusters import ray_workers
 from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import SearchSetup, identity
+from fbnetv3.search.fbnet.config import SearchSetup, result_keys
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
@@ -91,7 +91,7 @@ def test_a_copy_for_a_worker_builds_the_space_once() -> None:
     assert pickle.dumps(setup) == payload  # a built space does not travel
     copy = pickle.loads(payload)
     assert copy.cfg.is_frozen()
-    assert identity(copy.cfg) == identity(setup.cfg)
+    assert result_keys(copy.cfg) == result_keys(setup.cfg)
     assert copy.space is copy.space
     assert copy.space.space.describe() == setup.space.space.describe()
 
@@ -138,7 +138,7 @@ def test_no_candidate_fails_by_a_full_or_read_only_disk(
     """Once the disk is repaired, the same candidate gets the same scores."""
     executor = InProcess() if kind == "in process" else _WORKERS[kind]()
     subprocess.run(["mount", "-o", f"remount,{fault}", str(small_disk)], check=True)
-    with pytest.raises(PlaceError, match="free space") as error:
+    with pytest.raises(StorageUnavailableError, match="free space") as error:
         _run(executor, _candidate(small_disk))
     assert str(small_disk) in str(error.value)
     assert "\n" not in str(error.value)

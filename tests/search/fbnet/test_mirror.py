@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from fbnetv3.search import InProcess, SearchError, Trial
-from fbnetv3.search.errors import PlaceError
+from fbnetv3.search.errors import StorageUnavailableError
 from fbnetv3.search.fbnet.mirror import Mirror
 from tests.search.executors.running import evaluate_all
 
@@ -168,7 +168,7 @@ def test_an_unreachable_uri_fails_no_candidate(
     evaluate = TrainEvaluator(SearchSetup(get_search_cfg()), f"{bucket}/gone")
     try:
         with pytest.raises(
-            PlaceError, match=r"cannot read SEARCH\.CANDIDATES='s3://.*/gone': "
+            StorageUnavailableError, match=r"cannot read SEARCH\.CANDIDATES='s3://.*/gone': "
         ) as error:
             evaluate_all(InProcess(), evaluate, [Trial("a", 0, 0, {})])
     finally:
