@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fbnetv3.cli import run_main
-from fbnetv3.requires import require, require_detectron2
+from fbnetv3.requires import require_detectron2
+from fbnetv3.search.fbnet import require_packages
 
 if TYPE_CHECKING:
     from fbnetv3.search.fbnet.run import SearchRun
@@ -33,8 +34,6 @@ _BUDGETS = {
 """Unit of each statistic that ``--evolve`` takes budgets for, by name."""
 _LOCATION = "SEARCH.STORAGE"
 """The only key that ``--evolve`` and ``--report`` take: they read all others from the run."""
-_PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
-"""Optional packages of a search and its report, and the extra that installs each."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -90,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     budgets = [(name, value) for name in _BUDGETS for value in getattr(args, name)]
     _check_arguments(parser, args, budgets)
     require_detectron2()
-    for package, extra in _PACKAGES.items():
-        require(package, extra)
+    require_packages()
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
         return _report(args.report, list(args.opts))

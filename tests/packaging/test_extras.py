@@ -76,6 +76,10 @@ print("runs", fbnetv3.deploy(model, compile=True).runtime)
 
 space = SearchSpace([FloatRange("x", 0.0, 1.0, part="recipe")])
 search = JointNAS(space, pool_size=50, batch_size=4, iterations=1, finalists=0)
+try:
+    from fbnetv3.search.fbnet import run_search
+except fbnetv3.errors.FBNetError as error:
+    print("missing:", error)
 print("searched", search.run(lambda trial: -trial.config["x"]).best.score <= 0)
 
 cfg = fbnetv3.get_cfg()
@@ -119,6 +123,7 @@ def test_the_core_needs_no_extra(tmp_path: Path) -> None:
     assert "built FBNetClassifier" in output
     assert "runs eager" in output
     assert output.count("pip install 'fbnetv3[export]'") == 1
+    assert "missing: optuna is not installed" in output
     assert "searched True" in output
     assert "'val/top1'" in output
     assert output.count("pip install 'fbnetv3[report]'") == 1

@@ -9,6 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fbnetv3.requires import require
+
+_PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
+"""Optional packages of a search and its report, and the extra that installs each."""
 _HOME_OF = {
     "EvolvedRun": "run",
     "FBNetSpace": "space",
@@ -29,6 +33,7 @@ __all__ = [
     "list_spaces",
     "read_search_config",
     "report_run",
+    "require_packages",
     "run_search",
 ]
 
@@ -45,8 +50,20 @@ if TYPE_CHECKING:
     from fbnetv3.search.fbnet.space import FBNetSpace, list_spaces
 
 
+def require_packages() -> None:
+    """Checks that the optional packages of a search and its report are installed.
+
+    Raises:
+        MissingPackageError: One is missing; the message names the extra that installs it.
+    """
+    for package, extra in _PACKAGES.items():
+        require(package, extra)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
+        if _HOME_OF[name] == "run":
+            require_packages()
         return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
