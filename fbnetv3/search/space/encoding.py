@@ -49,22 +49,3 @@ class Encoding:
                 out[rows, part.start + levels[:, i]] = 1
             out[:, part] *= active[:, i, None]
         return out
-
-    def decode(self, features: Features) -> Levels:
-        """Returns the canonical levels that are nearest to features, (candidates, variables)."""
-        columns = []
-        for parameter, part in zip(self._space.parameters, self._slices, strict=True):
-            values = features[:, part]
-            if not parameter.is_ordered:
-                columns.append(values.argmax(1))
-            else:
-                columns.append(_nearest(parameter.units(np.arange(parameter.size)), values[:, 0]))
-        return self._space.canonical(np.stack(columns, 1).astype(np.int64))
-
-
-def _nearest(table: npt.NDArray[np.float64], values: Features) -> npt.NDArray[np.int64]:
-    """Returns the index of the entry of an ascending table that is nearest to each value."""
-    if len(table) == 1:
-        return np.zeros(len(values), dtype=np.int64)
-    middles = (table[1:] + table[:-1]) / 2
-    return np.searchsorted(middles, values.astype(np.float64)).astype(np.int64)

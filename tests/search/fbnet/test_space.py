@@ -16,7 +16,6 @@ from fbnetv3.recipe import Recipe
 from fbnetv3.search import Constraint, SearchError
 from fbnetv3.search.fbnet.space import FBNetSpace, list_spaces
 from fbnetv3.search.space.constraints import Costs
-from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.reach import measure_reach
 
@@ -94,8 +93,6 @@ def test_fbnetv3_b_is_in_the_space(fbnet: FBNetSpace) -> None:
     assert count_cost(fbnet.arch(FBNETV3_B)) == count_cost(arch)
     levels = fbnet.space.levels([FBNETV3_B])
     assert fbnet.space.configs(levels) == [FBNETV3_B]
-    encoding = Encoding(fbnet.space)
-    assert (encoding.decode(encoding.encode(levels)) == levels).all()
 
 
 @pytest.mark.parametrize("name", ["fbnetv3", "nano"])
