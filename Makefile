@@ -13,8 +13,7 @@ DETECTRON2 := $(wildcard fbnetv3/cli/detectron2/*.py fbnetv3/cli/detectron2/*.pa
 OLDEST := .venv-oldest
 # what `make test-oldest` runs: the rooms that call torch, numpy, scipy and Optuna directly
 OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predictors \
-	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py \
-	--ignore tests/search/predictors/test_warping.py # it needs scipy.differentiate, of scipy 1.15
+	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo test test-oldest test-slow soak lint format wheel clean distclean

@@ -237,7 +237,8 @@ class IntRange(Parameter):
         if not self.log or self.size == 1:
             return super().units(levels)
         logs = np.log(self.low + self.step * levels.astype(np.float64))
-        return (logs - math.log(self.low)) / math.log(self.high / self.low)
+        # clipped, since the two logarithms of the lowest value may round differently
+        return np.clip((logs - math.log(self.low)) / math.log(self.high / self.low), 0.0, 1.0)
 
     def describe(self) -> str:
         step = f" in steps of {self.step}" if self.step > 1 else ""
