@@ -135,7 +135,7 @@ def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
 def test_ci_passes_when_every_step_does(tmp_path: Path) -> None:
     run = _fake_ci(tmp_path, "dev lint test test-oldest test-slow:\n\ttrue\n")
     assert run.returncode == 0
-    assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 4
+    assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 5
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
