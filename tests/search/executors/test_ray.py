@@ -236,8 +236,8 @@ def test_a_worker_that_no_node_can_hold_is_reported() -> None:
     cluster = Cluster("", 1.0, 8.0)
     cluster.connect()
     problem_text = cluster.missing_resources()
-    assert "takes 1 CPUs and 8 GPUs (SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), which no" in problem_text
-    assert "nodes with 2 CPUs and 0 GPUs" in problem_text
+    assert "needs 1 CPUs and 8 GPUs (SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), but no" in problem_text
+    assert "nodes of the cluster: 2 CPUs and 0 GPUs" in problem_text
 
 
 @pytest.mark.parametrize(("cpus", "gpus"), [(-1.0, 0.0), (1.0, 1.5), (2.5, None)])
