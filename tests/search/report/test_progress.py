@@ -24,7 +24,7 @@ def test_the_best_score_follows_early_stopping() -> None:
     progress.show(Event("finish", first))
     progress.show(Event("finish", second))
     assert "[2/4] batch 1/2  t1  40.00  best 48.00" in stream.getvalue()
-    first.score, second.score = 20.0, 30.0  # early stopping: scores of an earlier epoch
+    progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
     progress.show(Event("finish", _finished(2, None)))
     assert "t2  failed: it broke  best 30.00" in stream.getvalue()
 
@@ -38,29 +38,15 @@ def test_trials_of_an_earlier_process_are_counted() -> None:
     assert "best 3.00" in stream.getvalue()
 
 
-def test_scores_that_change_between_batches_are_compared_again() -> None:
+def test_the_scores_of_a_warm_start_are_not_the_best() -> None:
     stream = io.StringIO()
     progress = SearchProgress(4, stream)
-    first, second = _finished(0, 48.0), _finished(1, 40.0)
-    progress.show(Event("finish", first))
-    progress.show(Event("finish", second))
-    second.score = 50.0  # the best one's stays as it was
-    third = _finished(2, 1.0)
-    third.batch = 1
-    progress.show(Event("finish", third))
-    assert "best 50.00" in stream.getvalue()
-
-
-def test_scores_of_a_result_replace_those_at_the_finish() -> None:
-    stream = io.StringIO()
-    progress = SearchProgress(4, stream)
-    first, second = _finished(0, 48.0), _finished(1, 40.0)
-    progress.show(Event("finish", first))
-    progress.show(Event("finish", second))
-    progress.rescore([replace(first, score=20.0), replace(second, score=30.0)])
+    finished, earlier = _finished(0, 48.0), _finished(1, 90.0)
+    progress.show(Event("finish", finished))
+    progress.rescore([finished, replace(earlier, batch=-1)])
     progress.show(Event("finish", _finished(2, 1.0)))
-    assert "[3/4]" in stream.getvalue()
-    assert "best 30.00" in stream.getvalue()
+    assert "[2/4]" in stream.getvalue()
+    assert "best 48.00" in stream.getvalue().splitlines()[-1]
 
 
 class _Counted(Trial):
