@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 NEEDS := pyproject.toml
 DETECTRON2 := $(wildcard fbnetv3/cli/detectron2/*.py fbnetv3/cli/detectron2/*.patch)
 OLDEST := .venv-oldest
-# what `make test-oldest` runs: the rooms that call torch, numpy, scipy and Optuna directly
+# what `make test-oldest` runs: the layers that call torch, numpy, scipy and Optuna directly
 OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predictors \
 	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py
 

@@ -1,4 +1,4 @@
-"""Optional packages: one line of error says which extra installs a missing one."""
+"""Optional packages: a one-line error names the extra that installs a missing package."""
 
 from __future__ import annotations
 

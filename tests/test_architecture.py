@@ -1,6 +1,7 @@
 """docs/architecture.md and the tables of CONTRIBUTING.md are true.
 
-Their files and names exist, no walk visits a file twice, and every room is described, in order.
+Their files and names exist, no walkthrough visits a file twice, and every layer is described, in
+order.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_imports import ROOMS
+from tests.test_imports import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-WALKS = dict(re.findall(r"^### (Walk .*?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
+WALKTHROUGHS = dict(
+    re.findall(r"^### (Walkthrough .*?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
+)
 # 1. `fbnetv3/training.py`, `train` and `prepare`: what happens there.
 STEP = re.compile(r"^\d+\. `(?P<file>[\w/]+\.py)`, (?P<names>[^:]+): .+", re.MULTILINE)
 MOST_FILES = 9  # one, and at most eight others
@@ -35,19 +38,19 @@ def _names(path: Path) -> set[str]:
 
 
 def test_there_are_three_walks() -> None:
-    assert len(WALKS) == 3
+    assert len(WALKTHROUGHS) == 3
 
 
-@pytest.mark.parametrize("walk", WALKS)
-def test_a_walk_names_few_files_and_none_twice(walk: str) -> None:
-    files = [step["file"] for step in STEP.finditer(WALKS[walk])]
+@pytest.mark.parametrize("walkthrough", WALKTHROUGHS)
+def test_a_walkthrough_names_few_files_and_none_twice(walkthrough: str) -> None:
+    files = [step["file"] for step in STEP.finditer(WALKTHROUGHS[walkthrough])]
     assert 3 <= len(files) <= MOST_FILES
     assert len(set(files)) == len(files)
 
 
-@pytest.mark.parametrize("walk", WALKS)
-def test_every_file_and_name_of_a_walk_exists(walk: str) -> None:
-    for step in STEP.finditer(WALKS[walk]):
+@pytest.mark.parametrize("walkthrough", WALKTHROUGHS)
+def test_every_file_and_name_of_a_walkthrough_exists(walkthrough: str) -> None:
+    for step in STEP.finditer(WALKTHROUGHS[walkthrough]):
         path = ROOT / step["file"]
         assert path.is_file(), step["file"]
         names = re.findall(r"`([\w.]+)`", step["names"])
@@ -63,6 +66,6 @@ def test_every_path_in_a_page_exists(text: str) -> None:
 
 
 def test_the_page_describes_every_room() -> None:
-    table = CONTRIBUTING.partition("## Rooms")[2].partition("## Where to add")[0]
+    table = CONTRIBUTING.partition("## Layers")[2].partition("## Where to add")[0]
     rows = re.findall(r"^\| `([\w/]+?)(?:\.py)?/?` \|", table, re.MULTILINE)
-    assert rows == [room.replace(".", "/") for room in ROOMS]
+    assert rows == [layer.replace(".", "/") for layer in LAYERS]

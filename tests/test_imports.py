@@ -1,4 +1,4 @@
-"""Imports run one way: a room imports those above it in ``ROOMS``, never below, at any depth.
+"""Imports run one way: a layer imports those above it in ``LAYERS``, never below, at any depth.
 
 The imports are read with ``ast``, at every depth of indentation and with
 ``importlib.import_module("...")``, so that a wrong one is named with file and line even where it
@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fbnetv3"
 
-# The order of rooms: each may import those before it. A file with a dot is a room within a room.
-ROOMS = (
+# The order of layers: each may import those before it. A dot separates package and layer.
+LAYERS = (
     "errors",
     "io",
     "plain_yaml",
@@ -60,9 +60,9 @@ ROOMS = (
 )
 # Two tasks side by side know nothing of each other.
 APART = (("classification", "detection"),)
-# What the search may import of the rest of the project, but for the room that knows FBNet.
+# What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = ("errors", "io", "plain_yaml", "resources", "version", "requires", "search")
-# Packages that a room never imports.
+# Packages that a layer never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
     "io": ("torch",),
@@ -155,10 +155,10 @@ def circles(package: Path) -> list[list[str]]:
 
 
 def room_of(module: str) -> str | None:
-    """Returns the room of a module: None for faces (``__init__`` of the package or of search)."""
+    """Returns the layer of a module: None for faces (``__init__`` of the package or of search)."""
     parts = module.split(".")[1:]
     two, one = ".".join(parts[:2]), ".".join(parts[:1])
-    return two if two in ROOMS else one if one in ROOMS else None
+    return two if two in LAYERS else one if one in LAYERS else None
 
 
 def _against_order(item: Import) -> bool:
@@ -168,8 +168,8 @@ def _against_order(item: Import) -> bool:
     if importer is None:  # a face loads its names on first use
         return not item.for_types
     if target is None:  # nothing below imports a face
-        return item.target == "fbnetv3" or ROOMS.index(importer) < ROOMS.index("search.errors")
-    return ROOMS.index(target) > ROOMS.index(importer) or {importer, target} in map(set, APART)
+        return item.target == "fbnetv3" or LAYERS.index(importer) < LAYERS.index("search.errors")
+    return LAYERS.index(target) > LAYERS.index(importer) or {importer, target} in map(set, APART)
 
 
 def _not_for_search(item: Import) -> bool:
@@ -186,7 +186,7 @@ def _never(item: Import) -> bool:
 
 
 def wrong_imports(package: Path) -> list[str]:
-    """Lists the imports that run against the order of rooms or fetch what a room never needs."""
+    """Lists the imports that run against the order of layers or fetch what a layer never needs."""
     rules = (_against_order, _not_for_search, _never)
     return [str(item) for item in imports_of(package) if any(rule(item) for rule in rules)]
 

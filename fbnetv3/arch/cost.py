@@ -19,7 +19,7 @@ from fbnetv3.arch.ops import Cost, get_op, head_cost
 from fbnetv3.arch.registry import get_arch
 from fbnetv3.arch.spec import Arch, Block
 
-_SIZE = Key("int", minimum=1)
+_RESOLUTION_KEY = Key("int", minimum=1)
 
 
 def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
@@ -56,7 +56,7 @@ def count_cost_arrays(
     width_divisor: int | None = 8,
     num_classes: Ints = 1000,
 ) -> Cost:
-    """Returns the costs of many candidates whose tables have the same rows but other numbers.
+    """Returns the costs of many networks with the same ops and different numbers in their tables.
 
     Args:
         rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer
@@ -80,7 +80,7 @@ def count_cost_arrays(
         >>> count_cost_arrays(rows, np.array([224, 248])).params
         array([17944, 18864])
     """
-    size = _SIZE.clean("resolution", resolution)
+    size = _RESOLUTION_KEY.clean("resolution", resolution)
     c_in: Ints = 3
     total = Cost()
     for number, row in enumerate(_clean_rows(rows)):
@@ -88,10 +88,10 @@ def count_cost_arrays(
         cost, size = _row_cost(expanded, size, number)
         total += cost
         c_in = row["c"]
-    return _one_shape(total + head_cost(c_in, size, num_classes))
+    return _broadcast(total + head_cost(c_in, size, num_classes))
 
 
-def _one_shape(cost: Cost) -> Cost:
+def _broadcast(cost: Cost) -> Cost:
     """Broadcasts the numbers of a cost to one shape; ints stay ints."""
     numbers = list(vars(cost).values())
     if not any(isinstance(number, np.ndarray) for number in numbers):
@@ -118,7 +118,11 @@ def _row_cost(row: Row, size: Ints, number: int) -> tuple[Cost, Ints]:
     cost, out = formula(row.first, size)
     if np.any(np.asarray(out) < 1):
         small = int(np.min(size))
-        raise ArchError("the input of this row is too small", row=number, key="size", value=small)
+        problem = (
+            f"the input of this row has a side of {small} pixels, too small for its kernel; use a "
+            "larger resolution or fewer strides"
+        )
+        raise ArchError(problem, row=number)
     if np.all(np.asarray(row.n) == 1):
         return cost, out
     repeat_cost, repeat_out = formula(row.rest, out)

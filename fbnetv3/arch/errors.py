@@ -16,7 +16,7 @@ class ArchError(FBNetError):
         arch: Name of the architecture, or None.
         row: Number of the row, counted from 0, or None.
         key: Key that is wrong, or None.
-        value: Value of the key.
+        value: Value of the key; None if the problem is not about a value.
         allowed: Description of the allowed values, or None.
     """
 

@@ -15,14 +15,17 @@ from typing import Any
 from fbnetv3.arch.errors import ArchError
 
 LIBRARIES = ("torchvision", "timm")
-FORM = "low_resolution"
-RESOLUTION = 224
+LOW_RESOLUTION_KEY = "low_resolution"
+DEFAULT_RESOLUTION = 224
 """Side of the input in pixels if a config does not set it."""
 
 # A name may come from an untrusted weights file, so its arguments cannot be strings, or numbers
 # large enough to exhaust the memory.
 _MAX_NUMBER, _MAX_LENGTH = 4096, 64
-_ALLOWED = f"a number up to {_MAX_NUMBER}, or a tuple of up to {_MAX_LENGTH} of them"
+_ALLOWED = (
+    f"a bool, a number of magnitude at most {_MAX_NUMBER}, or a (nested) tuple of up to "
+    f"{_MAX_LENGTH} of them"
+)
 
 
 @dataclass(frozen=True)
@@ -47,41 +50,46 @@ def is_library_name(name: object) -> bool:
     return isinstance(name, str) and name.partition("/")[0] in LIBRARIES and "/" in name
 
 
-def parse(text: str) -> LibraryName:
+def parse_library_name(text: str) -> LibraryName:
     """Returns the parts of the name of a library's network.
 
     Raises:
-        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is neither a number
-            nor a tuple of numbers.
+        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is none of: a
+            bool, a number of magnitude at most 4096, a (nested) tuple of up to 64 of them.
     """
     library, _, rest = text.partition("/")
     name, _, query = rest.partition("?")
     arguments = dict(_argument(text, pair) for pair in query.split("&") if pair)
-    form = arguments.pop(FORM, False)
-    if not isinstance(form, bool):
-        raise ArchError(f"{text}: not allowed", key=FORM, value=form, allowed="True or False")
-    return LibraryName(library, name, arguments, form)
+    low_resolution = arguments.pop(LOW_RESOLUTION_KEY, False)
+    if not isinstance(low_resolution, bool):
+        raise ArchError(
+            "not allowed",
+            arch=text,
+            key=LOW_RESOLUTION_KEY,
+            value=low_resolution,
+            allowed="True or False",
+        )
+    return LibraryName(library, name, arguments, low_resolution)
 
 
 def with_low_resolution(text: str) -> str:
     """Returns the name of the network's variant for small images."""
-    if parse(text).low_resolution:
+    if parse_library_name(text).low_resolution:
         return text
-    return f"{text}{'&' if '?' in text else '?'}{FORM}=True"
+    return f"{text}{'&' if '?' in text else '?'}{LOW_RESOLUTION_KEY}=True"
 
 
 def _argument(text: str, pair: str) -> tuple[str, Any]:
     key, equals, value = pair.partition("=")
     if not (equals and key.isidentifier()):
-        problem = f"{text}: an argument is malformed"
-        raise ArchError(problem, key="name", value=pair, allowed="KEY=VALUE")
+        problem = "arguments must have the form KEY=VALUE"
+        raise ArchError(problem, arch=text, key="name", value=pair)
     try:
         argument = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         argument = None
     if not _is_numbers(argument):
-        problem = f"{text}: the value of an argument is not allowed"
-        raise ArchError(problem, key=key, value=value, allowed=_ALLOWED)
+        raise ArchError("not allowed", arch=text, key=key, value=value, allowed=_ALLOWED)
     return key, argument
 
 

@@ -6,7 +6,7 @@ whole array of candidates alike.
 
 To add a built-in op, write its formula below and its module in ``modeling/blocks.py``::
 
-    @register_cost("convbn", keys=("k", "act"))  # here
+    @register_cost("convbn", keys=("k", "act"), is_conv=True)  # here
     def convbn(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
         out = conv_size(size, layer.k, layer.s, layer.padding)
         return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bn=True), out
@@ -14,6 +14,9 @@ To add a built-in op, write its formula below and its module in ``modeling/block
     @register_module("convbn")  # in modeling/blocks.py
     class ConvBNBlock(ConvBN):
         def __init__(self, layer: Layer, drop_path: float = 0.0) -> None: ...
+
+A module with a shortcut may have a method ``zero_init_last()``, which ``modeling/init.py`` calls so
+that the module starts as the identity.
 
 Code outside of the package does both at once with ``fbnetv3.modeling.register_op``.
 """
@@ -98,12 +101,15 @@ class OpSpec:
         keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``.
         cost: Cost formula.
         pools: Whether the output is 1 x 1 for every input, so that a stride has no meaning.
+        is_conv: Whether a row is a plain convolution. With k = 1, such rows at the end of a network
+            belong to the classifier, and a detector leaves them out.
     """
 
     name: str
     keys: Mapping[str, Key]
     cost: CostFormula
     pools: bool = False
+    is_conv: bool = False
 
 
 OP_COSTS: dict[str, OpSpec] = {}
@@ -134,7 +140,11 @@ def _key(name: str, value: Any) -> Key:
 
 
 def register_cost(
-    name: str, *, keys: Iterable[str] | Mapping[str, Any] = (), pools: bool = False
+    name: str,
+    *,
+    keys: Iterable[str] | Mapping[str, Any] = (),
+    pools: bool = False,
+    is_conv: bool = False,
 ) -> Callable[[CostFormula], CostFormula]:
     """Returns a decorator that registers an op with its cost formula.
 
@@ -144,6 +154,8 @@ def register_cost(
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to a
             default value, or to a :class:`~fbnetv3.arch.keys.Key`.
         pools: Whether the output of the op is 1 x 1 for every input.
+        is_conv: Whether the op is a plain convolution, which a detector leaves out where it ends
+            the network with k = 1.
 
     Returns:
         A decorator for a function ``formula(layer, size) -> (Cost, output size)``. Sizes are sides
@@ -158,7 +170,7 @@ def register_cost(
     declared = _declared(keys)
 
     def register(formula: CostFormula) -> CostFormula:
-        OP_COSTS[name] = OpSpec(name, declared, formula, pools)
+        OP_COSTS[name] = OpSpec(name, declared, formula, pools, is_conv)
         return formula
 
     return register
@@ -241,7 +253,7 @@ def head_cost(c: Ints, size: Ints, num_classes: Ints) -> Cost:
     return pool_cost(c, size) + conv_cost(c, num_classes, 1, bias=True)
 
 
-@register_cost("conv", keys={"k": None, "act": None, "conv_bias": True})
+@register_cost("conv", keys={"k": None, "act": None, "conv_bias": True}, is_conv=True)
 def conv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     """Returns the cost of a convolution with bias and batch norm, and the side of its output."""
     out = conv_size(size, layer.k, layer.s, layer.padding)

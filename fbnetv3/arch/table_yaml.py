@@ -21,7 +21,7 @@ class _UniqueKeys(plain_yaml.PlainLoader):
                 continue  # the base class raises an error for it
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ArchError(f"the key is given twice (line {line})", key=key.value, value=None)
+                raise ArchError(f"duplicate key in line {line}", key=key.value, value=None)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -39,16 +39,15 @@ def parse_yaml(text: str, *, file: str | None = None) -> Any:
     try:
         return plain_yaml.parse_yaml(text, _UniqueKeys)
     except plain_yaml.YamlError as error:
-        raise ArchError(
-            f"not yaml of plain values: {error}", file=file, allowed="an architecture table in yaml"
-        ) from None
+        raise ArchError(f"cannot read the table: {error}", file=file) from None
     except ArchError as error:
         raise error.at(file=file) from None
 
 
-def _flow(value: Any) -> str:
+def _to_single_line(value: Any) -> str:
     """Returns ``value`` as a single line of yaml."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    # PyYAML ends a document that is a bare scalar with "...".
     return text.removesuffix("...\n").strip()
 
 
@@ -56,5 +55,5 @@ def dump_table(table: Mapping[str, Any]) -> str:
     """Returns an architecture's table (``Arch.to_dict()``) as yaml with one row per line."""
     table = dict(table)
     rows = table.pop("rows")
-    head = [f"{key}: {_flow(value)}" for key, value in table.items()]
-    return "\n".join([*head, "rows:", *(f"  - {_flow(row)}" for row in rows)]) + "\n"
+    head = [f"{key}: {_to_single_line(value)}" for key, value in table.items()]
+    return "\n".join([*head, "rows:", *(f"  - {_to_single_line(row)}" for row in rows)]) + "\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from fbnetv3.arch import get_arch
-from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.benchmark import measures, variants
 from fbnetv3.benchmark.variants import Shape, Step
 from fbnetv3.requires import require_detectron2
@@ -140,7 +140,7 @@ class _Bench:
 
 
 def _native_resolution(model: str) -> int:
-    return RESOLUTION if is_library_name(model) else get_arch(model).resolution
+    return DEFAULT_RESOLUTION if is_library_name(model) else get_arch(model).resolution
 
 
 def _latency(bench: _Bench) -> Iterator[Measurement]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fbnetv3.arch import Arch, get_arch
-from fbnetv3.arch.library_names import RESOLUTION, is_library_name, with_low_resolution
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name, with_low_resolution
 from fbnetv3.arch.scaling import VARIANTS, scale
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.errors import FBNetError, did_you_mean
@@ -76,4 +76,4 @@ def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
     """Returns the side of the network's input in pixels."""
     if cfg.INPUT.RESOLUTION:
         return int(cfg.INPUT.RESOLUTION)
-    return arch.resolution if isinstance(arch, Arch) else RESOLUTION
+    return arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION

@@ -19,13 +19,13 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    # with floats: the integer 9 ** 9 ** 9 would take all memory
+    # Computed in floats, because an integer power such as 9 ** 9 ** 9 would exhaust the memory.
     ast.Pow: lambda x, y: float(x) ** y,
     ast.USub: operator.neg,
 }
-_LARGEST = 2.0**64
-_LONGEST = 1_000  # characters; very long expressions can crash Python's parser
-_MOST_STEPS = 10_000  # nested comprehensions could otherwise take all memory
+_MAX_MAGNITUDE = 2.0**64
+_MAX_CHARACTERS = 1_000  # characters; very long expressions can crash Python's parser
+_MAX_STEPS = 10_000  # nested comprehensions could otherwise exhaust the memory
 
 
 def evaluate(text: str) -> Any:
@@ -38,17 +38,21 @@ def evaluate(text: str) -> Any:
         ValueError: The expression holds anything else (names, calls, strings, ...), is too long, or
             cannot be evaluated.
     """
-    if len(text) > _LONGEST:
-        raise ValueError(f"an expression has {len(text)} characters; allowed: at most {_LONGEST}")
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(
+            f"an expression has {len(text)} characters; allowed: at most {_MAX_CHARACTERS}"
+        )
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body, {}, iter(range(_MOST_STEPS)))
+        return _value(ast.parse(text.strip(), mode="eval").body, {}, iter(range(_MAX_STEPS)))
     except (SyntaxError, ArithmeticError, RecursionError, MemoryError, TypeError) as error:
         raise ValueError(f"{text!r} cannot be evaluated: {error}") from error
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> Any:
     if next(steps, None) is None:
-        raise ValueError(f"an expression has more than {_MOST_STEPS} steps; write out its numbers")
+        raise ValueError(
+            f"an expression takes more than {_MAX_STEPS} steps to evaluate; write its result"
+        )
     match node:
         case ast.Constant(value=int() | float() as number):
             return number
@@ -64,13 +68,18 @@ def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> An
         case ast.ListComp(elt=item, generators=[ast.comprehension() as loop]) if not loop.ifs:
             name, values = _loop_name(loop), _value(loop.iter, names, steps)
             return [_value(item, {**names, name: x}, steps) for x in values]
-    raise ValueError(f"{ast.unparse(node)!r} is not arithmetic of numbers and lists")
+    raise ValueError(
+        f"{ast.unparse(node)!r} is not supported; allowed: numbers, lists, "
+        "+ - * / // % ** and list comprehensions"
+    )
 
 
 def _number(value: Any) -> float:
-    # a list times a large number would take all memory
-    if not isinstance(value, (int, float)) or abs(value) > _LARGEST:
-        raise ValueError(f"{str(value)[:40]} is not a number up to {_LARGEST:g}")
+    # Lists are rejected as operands, because [0] * 10**9 would exhaust the memory.
+    if not isinstance(value, (int, float)) or abs(value) > _MAX_MAGNITUDE:
+        raise ValueError(
+            f"{str(value)[:40]} is not a number of magnitude at most {_MAX_MAGNITUDE:g}"
+        )
     return value
 
 

@@ -38,7 +38,8 @@ def trunk(arch: Arch) -> Arch:
 
 
 def _belongs_to_classifier(block: Block) -> bool:
-    return get_op(block.op).pools or (block.op.startswith("conv") and block.k == 1)
+    op = get_op(block.op)
+    return op.pools or (op.is_conv and block.k == 1)
 
 
 class FBNetBottomUp(Backbone):

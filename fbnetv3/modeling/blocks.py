@@ -173,6 +173,11 @@ class MBConv(nn.Module):
         y = self.pwl(self.se(self.dw(self.shuffle(self.pw(x)))))
         return self.drop_path(y) + x if self.residual else y
 
+    def zero_init_last(self) -> None:
+        """Makes a block with a shortcut start as the identity."""
+        if self.residual:
+            nn.init.zeros_(self.pwl.bn.weight)
+
 
 def _squeeze_excite(layer: Layer) -> nn.Module:
     if layer.se is None or layer.act is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from fbnetv3.modeling.blocks import MBConv
-
 
 def init_weights(module: nn.Module) -> None:
     """Initialises every conv, norm and linear layer inside ``module``.
 
-    Inverted residuals with a shortcut start as the identity: the last batch norm of their residual
-    branch has weight 0 (Goyal et al., 2017, section 5.1). Short trainings then learn faster.
+    Blocks with a shortcut start as the identity: their method ``zero_init_last`` sets the weight of
+    the last batch norm of the residual branch to 0 (Goyal et al., 2017, section 5.1). Short
+    trainings then learn faster.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -25,5 +24,6 @@ def init_weights(module: nn.Module) -> None:
         if part.bias is not None:
             nn.init.zeros_(part.bias)
     for part in module.modules():
-        if isinstance(part, MBConv) and part.residual:
-            nn.init.zeros_(part.pwl.bn.weight)
+        zero_init_last = getattr(part, "zero_init_last", None)
+        if callable(zero_init_last):
+            zero_init_last()

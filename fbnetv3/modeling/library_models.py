@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fbnetv3.arch import ArchError
-from fbnetv3.arch.library_names import FORM, parse
+from fbnetv3.arch.library_names import LOW_RESOLUTION_KEY, parse_library_name
 from fbnetv3.arch.table import SCALARS
 from fbnetv3.errors import first_line
 from fbnetv3.modeling import timm_models, torchvision_models
@@ -36,7 +36,7 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
         ArchError: The network is unknown, does not take an argument, or an argument is not
             allowed.
     """
-    parsed = parse(text)
+    parsed = parse_library_name(text)
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     for key, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
         if not 0 <= rate < 1:
@@ -89,14 +89,16 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         problem = f"{text}: the network cannot process images of {_SIDE} pixels ({reason})"
-        _refuse(problem, FORM, True, "False")
+        _refuse(problem, LOW_RESOLUTION_KEY, True, "False")
     finally:
         model.train(mode)
         for hook in hooks:
             hook.remove()
     sides = sorted({side for side, _ in seen}, reverse=True)
     if len(sides) < 2:
-        _refuse(f"{text}: the network does not halve the image twice", FORM, True, "False")
+        _refuse(
+            f"{text}: the network does not halve the image twice", LOW_RESOLUTION_KEY, True, "False"
+        )
     for side, module in seen:
         if side == sides[1]:
             module.stride = 1 if module.stride == 2 else (1, 1)

@@ -43,6 +43,7 @@ def register_op(
     cost: CostFormula,
     keys: Iterable[str] | Mapping[str, Any] = (),
     pools: bool = False,
+    is_conv: bool = False,
 ) -> Callable[[ModuleClass], ModuleClass]:
     """Returns a decorator that registers a module class as an op, together with its cost formula.
 
@@ -54,6 +55,8 @@ def register_op(
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to
             the default value of a new key. The module reads new keys from ``layer.options``.
         pools: Whether the output of the op is 1 x 1 for every input.
+        is_conv: Whether the op is a plain convolution, which a detector leaves out where it ends
+            the network with k = 1.
 
     Returns:
         A decorator for a class that is called as ``cls(layer, drop_path)``.
@@ -72,7 +75,7 @@ def register_op(
         ...             layer.c_in, layer.c_out, layer.k, layer.s, layer.padding, bias=False
         ...         )
     """
-    register_cost(name, keys=keys, pools=pools)(cost)
+    register_cost(name, keys=keys, pools=pools, is_conv=is_conv)(cost)
     return register_module(name)
 
 

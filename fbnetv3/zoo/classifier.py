@@ -13,7 +13,7 @@ from torch import nn
 
 from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch
-from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
@@ -188,7 +188,7 @@ def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None)
     saved = preprocessing_of(metadata)
     if not saved and model is not None and not is_library_name(model):
         return api.transform(model)
-    own_resolution = arch.resolution if isinstance(arch, Arch) else RESOLUTION
+    own_resolution = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
     resolution = int(saved.get("resolution", own_resolution))
     return EvalTransform(
         resolution,

@@ -66,8 +66,8 @@ def test_each_family_has_one_file() -> None:
         ("resolution", "resolutions", ["did you mean resolution"]),
         ("archs", "arches", ["a family must be a mapping with the key archs"]),
         ("family: tiny", "famly: tiny", ["famly: 'tiny': unknown key; did you mean family"]),
-        ("k: 3", "k: 3, k: 5", ["k: the key is given twice (line 9)"]),
-        ("{act: relu}", "{act: relu", ["not yaml"]),
+        ("k: 3", "k: 3, k: 5", ["k: duplicate key in line 9"]),
+        ("{act: relu}", "{act: relu", ["cannot read the table: not valid yaml"]),
     ],
 )
 def test_errors_in_a_family_file(old: str, new: str, messages: list[str]) -> None:
@@ -95,7 +95,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_yaml_that_makes_objects_is_refused() -> None:
-    with pytest.raises(ArchError, match="not yaml"):
+    with pytest.raises(ArchError, match=r"cannot read the table: .*allowed"):
         Arch.from_yaml("name: !!python/object/apply:os.getcwd []")
 
 

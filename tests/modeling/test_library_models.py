@@ -13,7 +13,7 @@ from fvcore.nn import FlopCountAnalysis
 
 from fbnetv3 import build_model
 from fbnetv3.arch import ArchError
-from fbnetv3.arch.library_names import is_library_name, parse, with_low_resolution
+from fbnetv3.arch.library_names import is_library_name, parse_library_name, with_low_resolution
 from fbnetv3.modeling import reset_classifier
 
 THIN = "timm/resnet18?channels=(16,32,64,128)"
@@ -24,7 +24,7 @@ def _strides(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def test_names() -> None:
-    parsed = parse(f"{THIN}&low_resolution=True")
+    parsed = parse_library_name(f"{THIN}&low_resolution=True")
     assert (parsed.library, parsed.name, parsed.low_resolution) == ("timm", "resnet18", True)
     assert parsed.arguments == {"channels": (16, 32, 64, 128)}
     assert with_low_resolution("torchvision/resnet18") == "torchvision/resnet18?low_resolution=True"
@@ -109,10 +109,10 @@ def test_low_resolution_draws_no_random_numbers_and_keeps_statistics() -> None:
         ("timm/resnet18?chanels=3", "chanels: 3"),
         ("timm/efficientnet_b0?channel_multiplier=0.5", "no such argument"),  # set by the builder
         ("timm/resnet18?pretrained=True", "pretrained: True"),
-        ("timm/resnet18?checkpoint_path='x.pth'", "a number up to"),
+        ("timm/resnet18?checkpoint_path='x.pth'", "a number of magnitude at most"),
         ("timm/resnet18?channels", "KEY=VALUE"),
-        ("timm/resnet18?channels=__import__('os')", "a number up to"),
-        ("timm/resnet18?channels=(16,32,64,100000000)", "a number up to"),
+        ("timm/resnet18?channels=__import__('os')", "a number of magnitude at most"),
+        ("timm/resnet18?channels=(16,32,64,100000000)", "a number of magnitude at most"),
         ("timm/resnet18?low_resolution=3", "True or False"),
         ("torchvision/resnet18?weights=1", "weights: 1"),
         ("torchvision/mobilenet_v2?dropout=0.3", "dropout: 0.3"),

@@ -123,7 +123,7 @@ class RayWorkers:
             count = min(self._count, count)
         while len(self._handles) < count:
             arguments = (self._payload, self._threads, self._context)
-            self._handles.append(WorkerHandle(self._cluster.actor(WorkerActor, *arguments)))
+            self._handles.append(WorkerHandle(self._cluster.start_actor(WorkerActor, *arguments)))
         for handle in self._handles:
             if self._queue and handle.is_idle:
                 handle.start(self._queue.take())
@@ -146,7 +146,7 @@ class RayWorkers:
         timeout = GRACE_PERIOD_S if seconds_left is None else min(seconds_left, GRACE_PERIOD_S)
         answers, _ = self._cluster.ray.wait(list(pending), num_returns=1, timeout=timeout)
         if not answers and not self._busy():
-            problem = self._cluster.missing_resources() or "all nodes are full"
+            problem = self._cluster.resource_problem() or "all nodes are full"
             _log.warning("no candidate is training: %s; waiting for free resources", problem)
         return [pending[answer] for answer in answers]
 

@@ -15,7 +15,7 @@ from fbnetv3.search.errors import SearchError
 
 # Options of a private cluster on this machine. The object store can be small, because evaluations
 # return scores rather than arrays.
-_LOCAL = {"include_dashboard": False, "object_store_memory": 100_000_000}
+_PRIVATE_CLUSTER_OPTIONS = {"include_dashboard": False, "object_store_memory": 100_000_000}
 _CONNECT_TIMEOUT_S = 10.0
 
 
@@ -24,11 +24,11 @@ class Cluster:
 
     Args:
         address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for a cluster
-            on this machine. Empty: the environment variable RAY_ADDRESS. If that is unset, a
-            private cluster is started on this machine.
+            on this machine. If empty, the environment variable RAY_ADDRESS is used; if that
+            is unset, a private cluster is started on this machine.
         cpus: CPUs of a worker: 0 to 1, or a whole number above 1.
-        gpus: GPUs of a worker: 0 to 1, or a whole number above 1. None: one GPU if the cluster has
-            any, otherwise 0.
+        gpus: GPUs of a worker: 0 to 1, or a whole number above 1. If None, one GPU if the
+            cluster has any, otherwise 0.
 
     Attributes:
         ray: The imported module ``ray``.
@@ -48,7 +48,7 @@ class Cluster:
         self._address = address or os.environ.get("RAY_ADDRESS", "") or "local"
         self._requested = {"CPU": cpus, "GPU": gpus}
         self._per_worker: dict[str, float] = {}
-        self._is_ours = False
+        self._owns_connection = False
 
     def connect(self) -> None:
         """Connects, unless this program is connected already.
@@ -59,12 +59,13 @@ class Cluster:
         """
         if not self.ray.is_initialized():
             self._init()
-            self._is_ours = True
+            self._owns_connection = True
         total = self.ray.cluster_resources()
+        # Where nothing is requested, a worker gets one whole unit if the cluster has one.
         default = {name: min(1.0, total.get(name, 0.0) // 1) for name in self._requested}
         self._per_worker = {k: default[k] if v is None else v for k, v in self._requested.items()}
-        problem = self.missing_resources()
-        if problem and self._is_ours and self._address == "local":
+        problem = self.resource_problem()
+        if problem and self._owns_connection and self._address == "local":
             raise SearchError(f"{problem}; lower SEARCH.RAY.CPUS or SEARCH.RAY.GPUS")
 
     def _init(self) -> None:
@@ -78,7 +79,7 @@ class Cluster:
                     address=self._address,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    **(_LOCAL if is_local else {}),
+                    **(_PRIVATE_CLUSTER_OPTIONS if is_local else {}),
                 )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             # If an authentication token is missing, only the cause says so.
@@ -89,8 +90,8 @@ class Cluster:
                 "empty for a private cluster on this machine"
             ) from error
 
-    def missing_resources(self) -> str:
-        """Returns why no current node can hold a worker; empty if a node can.
+    def resource_problem(self) -> str:
+        """Returns a message that says why no node has room for a worker; empty if a node has.
 
         On a cluster with an autoscaler, a node with the resources may still join.
         """
@@ -100,19 +101,19 @@ class Cluster:
         sizes = {f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes}
         return (
             f"a worker needs {self._per_worker['CPU']:g} CPUs and {self._per_worker['GPU']:g} GPUs "
-            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), but no node has as many; nodes of the cluster: "
+            "(SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), but no node has that many; nodes of the cluster: "
             f"{', '.join(sorted(sizes)) or 'none'}"
         )
 
-    def actor(self, kind: type, *arguments: Any) -> Any:
-        """Starts an actor as soon as a node has room for it.
+    def start_actor(self, actor_class: type, *arguments: Any) -> Any:
+        """Requests an actor and returns its handle; Ray starts it when a node has room.
 
         The actor handles two calls at a time, so that it can be stopped while another call waits
         for a message of the worker.
         """
         resources = {"num_cpus": self._per_worker["CPU"], "num_gpus": self._per_worker["GPU"]}
         remote = self.ray.remote(**resources, max_restarts=0, max_concurrency=2)
-        return remote(kind).remote(*arguments)
+        return remote(actor_class).remote(*arguments)
 
     def is_alive(self, node: str) -> bool:
         """Returns whether the node with this id is part of the cluster."""
@@ -123,14 +124,14 @@ class Cluster:
 
         If the program was connected before :meth:`connect`, it stays connected.
         """
-        if self._is_ours:
-            self._is_ours = False
+        if self._owns_connection:
+            self._owns_connection = False
             self.ray.shutdown()
 
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restores the handler of SIGTERM, because Ray sets one that aborts without saving."""
+    """Restores the handler of SIGTERM: Ray's own exits at once, before checkpoints are saved."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

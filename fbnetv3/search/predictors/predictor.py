@@ -9,7 +9,7 @@ To add a predictor:
 1. Write a class with the methods of :class:`Predictor` and the constructor
    ``(features, labels, pretrained, seed)``. The argument ``pretrained`` must be accepted, even by a
    predictor that makes no use of the pre-trained encoder.
-2. Add the class to ``_PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
+2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
 
 A predictor with ``process`` and ``sample`` (the protocol ``Probabilistic`` in
 ``acquisition/batch.py``) gets its batches by expected improvement and Thompson sampling, any other
@@ -73,7 +73,7 @@ class RandomPredictor:
         return np.random.default_rng([self._seed, self._count, 43]).random(self._count)
 
 
-_PREDICTORS: dict[str, Fit] = {
+PREDICTORS: dict[str, Fit] = {
     "default": DefaultPredictor,
     "paper": PaperPredictor,
     "random": RandomPredictor,
@@ -85,12 +85,12 @@ def fit_function(name: str) -> Fit:
     """Returns the function that fits a predictor.
 
     Args:
-        name: Name of the predictor: ``default``, ``paper`` or ``random``.
+        name: Name of the predictor, a key of ``PREDICTORS``.
 
     Raises:
         SearchError: The name is unknown.
     """
-    if name not in _PREDICTORS:
-        hint = did_you_mean(name, _PREDICTORS)
-        raise SearchError(f"predictor {name!r} is unknown; allowed: {', '.join(_PREDICTORS)}{hint}")
-    return _PREDICTORS[name]
+    if name not in PREDICTORS:
+        hint = did_you_mean(name, PREDICTORS)
+        raise SearchError(f"predictor {name!r} is unknown; allowed: {', '.join(PREDICTORS)}{hint}")
+    return PREDICTORS[name]

@@ -235,7 +235,7 @@ def test_a_worker_that_no_node_can_hold_is_reported() -> None:
     ray_workers(1)
     cluster = Cluster("", 1.0, 8.0)
     cluster.connect()
-    problem_text = cluster.missing_resources()
+    problem_text = cluster.resource_problem()
     assert "needs 1 CPUs and 8 GPUs (SEARCH.RAY.CPUS, SEARCH.RAY.GPUS), but no" in problem_text
     assert "nodes of the cluster: 2 CPUs and 0 GPUs" in problem_text
 

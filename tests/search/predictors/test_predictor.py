@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
-from fbnetv3.search.predictors.predictor import fit_function
+from fbnetv3.search.predictors.predictor import PREDICTORS, fit_function
 from tests.search.predictors.synthetic import labelled_pool
 
 
@@ -20,7 +20,7 @@ def test_predictors_rank_unseen_candidates(name: str, least: float) -> None:
     assert abs(cross_validated - unseen) < 0.25
 
 
-@pytest.mark.parametrize("name", ["default", "paper", "random"])
+@pytest.mark.parametrize("name", PREDICTORS)
 def test_cross_validation_of_noise_is_near_zero(name: str) -> None:
     features, labels, pretrained = labelled_pool()
     noise = np.random.default_rng(0).permutation(labels[:96])
@@ -28,7 +28,7 @@ def test_cross_validation_of_noise_is_near_zero(name: str) -> None:
     assert abs(spearmanr(fitted.cross_validated(), noise).statistic) < 0.35
 
 
-@pytest.mark.parametrize("name", ["default", "paper", "random"])
+@pytest.mark.parametrize("name", PREDICTORS)
 def test_a_fit_is_determined_by_its_seed(name: str) -> None:
     features, labels, pretrained = labelled_pool()
     first, same, other = (
