@@ -146,7 +146,7 @@ def eval_loader_from_config(
     return EvalLoader(
         dataset,
         transform,
-        batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
+        batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
         world_size=process.world_size,

@@ -127,7 +127,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "number of training images to use, with the same share of each class; 0: all",
     ),
     "TEST.EVAL_EPOCHS": (1.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD iterations"),
-    "TEST.BATCH_SIZE": (128, "images per step of an evaluation, over all processes"),
+    "TEST.BATCH_SIZE": (128, "images per step of an evaluation in each process"),
     "TEST.COCO_EVALUATOR": (
         "faster",
         "'faster' (faster-coco-eval) or 'pycocotools'; both compute the same numbers",

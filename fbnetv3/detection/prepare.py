@@ -71,7 +71,7 @@ def _task(
     loader = EvalLoader(
         dataset,
         load_batch=BatchMapper(dataset, DatasetMapper(cfg, is_train=False)),
-        batch_size=max(1, cfg.TEST.BATCH_SIZE // process.world_size),
+        batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
         world_size=process.world_size,

@@ -82,8 +82,13 @@ def batch_norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Wraps a model in DistributedDataParallel: gradients are averaged over processes."""
-    ids = [device.index or 0] if device.type == "cuda" else None
+    """Wraps a model in DistributedDataParallel: gradients are averaged over processes.
+
+    Args:
+        model: Network on ``device``.
+        device: Device of this process; a CUDA device has its index.
+    """
+    ids = [device] if device.type == "cuda" else None
     # Buffers are equal on all ranks already, by synchronised batch norm or BroadcastBuffersHook.
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 

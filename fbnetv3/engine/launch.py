@@ -71,7 +71,8 @@ def launch(
     if all(name in os.environ for name in _TORCHRUN):
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
-        return _run_rank(store, rank, world_size, use_cuda, main, args, monitored=False)
+        gpu = int(os.environ["LOCAL_RANK"]) if use_cuda else None
+        return _run_rank(store, rank, world_size, gpu, main, args, monitored=False)
     _check(num_processes, num_machines, machine_rank, dist_url, use_cuda)
     world_size = num_processes * num_machines
     if world_size == 1:
@@ -196,17 +197,16 @@ def _worker(
     args: tuple[Any, ...],
 ) -> None:
     """Entry point of each process of this machine, whose first rank is ``first``."""
-    if use_cuda:
-        torch.cuda.set_device(local_rank)
     store = _connect(host, port, is_host=False)
-    _run_rank(store, first + local_rank, world_size, use_cuda, main, args, monitored=True)
+    gpu = local_rank if use_cuda else None
+    _run_rank(store, first + local_rank, world_size, gpu, main, args, monitored=True)
 
 
 def _run_rank(
     store: dist.Store,
     rank: int,
     world_size: int,
-    use_cuda: bool,
+    gpu: int | None,
     main: Callable[..., None],
     args: tuple[Any, ...],
     *,
@@ -218,7 +218,7 @@ def _run_rank(
     the launcher learns which rank died and why, and ends this process.
     """
     try:
-        _join(store, rank, world_size, use_cuda)
+        _join(store, rank, world_size, gpu)
         main(*args)
         dist.barrier()
     except FBNetError as error:
@@ -237,16 +237,41 @@ def _run_rank(
     dist.destroy_process_group()
 
 
-def _join(store: dist.Store, rank: int, world_size: int, use_cuda: bool) -> None:
-    if use_cuda and "LOCAL_RANK" in os.environ:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+def _join(store: dist.Store, rank: int, world_size: int, gpu: int | None) -> None:
+    """Joins the process group: by nccl with a GPU of this machine, by gloo without one."""
+    device = None if gpu is None else gpu_of_rank(gpu)
+    if device is not None:
+        torch.cuda.set_device(device)
     dist.init_process_group(
-        "nccl" if use_cuda else "gloo",
+        "gloo" if device is None else "nccl",
         store=dist.PrefixStore("group", store),
         timeout=_TIMEOUT,
         world_size=world_size,
         rank=rank,
+        device_id=device,
     )
+
+
+def gpu_of_rank(local_rank: int) -> torch.device:
+    """Returns the GPU of a process.
+
+    This is ``cuda:LOCAL_RANK``, or ``cuda:0`` where the process sees a single GPU, as under
+    schedulers that bind one GPU to each task.
+
+    Args:
+        local_rank: Rank of the process on its machine, 0 or more.
+
+    Raises:
+        LaunchError: The machine has fewer GPUs than processes.
+    """
+    gpus = torch.cuda.device_count()
+    index = 0 if gpus == 1 else local_rank
+    if index >= gpus:
+        raise LaunchError(
+            f"local rank {local_rank} has no GPU, since this machine has {gpus}; start at most "
+            "that many processes per machine (torchrun --nproc-per-node), or set MODEL.DEVICE cpu"
+        )
+    return torch.device("cuda", index)
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -53,16 +53,41 @@ class RuntimeContext:
 def runtime_context(cfg: CfgNode) -> RuntimeContext:
     """Returns the process, the device that MODEL.DEVICE asks for, and the console.
 
+    A CUDA device becomes PyTorch's current one, which libraries use where none is named.
+
     Raises:
-        ConfigError: MODEL.DEVICE is not a device of this machine.
+        ConfigError: MODEL.DEVICE is not a device of this machine, or names one GPU for several
+            processes.
     """
     process = this_process()
+    device = device_from_config(cfg)
+    if device.type == "cuda":
+        device = _own_gpu(device, process)
+        torch.cuda.set_device(device)
     console = Console(stderr=True, quiet=process.rank != 0)
-    return RuntimeContext(process, device_from_config(cfg), console)
+    return RuntimeContext(process, device, console)
+
+
+def _own_gpu(device: torch.device, process: Process) -> torch.device:
+    """Returns the GPU of this process, with its index.
+
+    A launcher has made the GPU of a rank the current device (``cuda:LOCAL_RANK``).
+    """
+    if device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    if process.world_size > 1:
+        raise ConfigError(
+            f"MODEL.DEVICE is {device}, but {process.world_size} processes train together, each on "
+            "a GPU of its own; set it to cuda, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    return device
 
 
 def device_from_config(cfg: CfgNode) -> torch.device:
     """Returns the device MODEL.DEVICE; ``auto`` is CUDA where it is available, else the CPU.
+
+    The index of ``cuda`` is left open, and no CUDA context is created: a launcher asks for the kind
+    of device before it starts a process for each GPU.
 
     Raises:
         ConfigError: MODEL.DEVICE is not a device of this machine.

@@ -23,7 +23,8 @@ def capture_rng() -> dict[str, Any]:
     """Returns the states of the global random generators, as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (libraries draw from it)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    # Only of this process' GPU: the states of all GPUs would create a context on each of them.
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {
         "torch": torch.get_rng_state(),
         "cuda": cuda,
@@ -42,8 +43,8 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     """Restores the states of the global random generators.
 
     Args:
-        state: States as :func:`capture_rng` returns them. States of GPUs that this machine does
-            not have are skipped.
+        state: States as :func:`capture_rng` returns them. The state of a GPU is restored on the
+            current CUDA device, and skipped on a machine without one.
 
     Raises:
         FBNetError: A generator's state is missing.
@@ -55,8 +56,8 @@ def restore_rng(state: Mapping[str, Any]) -> None:
         keys = numpy["keys"].numpy().astype(np.uint32)
         rest = (numpy["position"], numpy["has_gauss"], numpy["cached"])
         np.random.set_state((numpy["name"], keys, *rest))  # noqa: NPY002
-        for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(cuda, device)
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"][0])
     except KeyError as error:
         raise FBNetError(
             f"the saved random state lacks {error}; resume from an earlier checkpoint"

@@ -97,16 +97,23 @@ def test_the_plan_describes_batch_norm(norm: nn.Module, processes: int, says: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["flag", "torchrun"])
+@pytest.mark.parametrize(
+    ("how", "device"),
+    [("flag", "cpu"), ("torchrun", "cpu"), ("flag", "cuda"), ("torchrun", "cuda")],
+)
 def test_two_processes_train_as_one(
-    command: Command, start: Start, tmp_path: Path, how: str
+    command: Command, start: Start, tmp_path: Path, how: str, device: str
 ) -> None:
+    """By gloo on CPUs, by nccl on GPUs."""
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip(f"needs two GPUs; PyTorch sees {torch.cuda.device_count()}")
     one, two = tmp_path / "one", tmp_path / "two"
-    first, _ = finish(start(command(OUTPUT_DIR=str(one), **PLAIN)))
+    options = {**PLAIN, "MODEL__DEVICE": device}
+    first, _ = finish(start(command(OUTPUT_DIR=str(one), **options)))
     if how == "flag":
-        line = command("--num-processes", "2", OUTPUT_DIR=str(two), **PLAIN)
+        line = command("--num-processes", "2", OUTPUT_DIR=str(two), **options)
     else:
-        line = command(launcher=TORCHRUN, OUTPUT_DIR=str(two), **PLAIN)
+        line = command(launcher=TORCHRUN, OUTPUT_DIR=str(two), **options)
     second, stderr = finish(start(line))
     assert "10 x 2 process(es)" in stderr
     assert "over the 20 images of all 2 processes" in stderr
@@ -120,7 +127,7 @@ def test_two_processes_train_as_one(
     assert _files(two) == _files(one)
     assert len(list(two.glob("events*"))) == 1
     # one process scores the weights that two trained exactly as the two did
-    alone = json.loads(finish(start(command("--eval-only", OUTPUT_DIR=str(two), **PLAIN)))[0])
+    alone = json.loads(finish(start(command("--eval-only", OUTPUT_DIR=str(two), **options)))[0])
     assert alone["val/top1"] == together["val/top1"]
     assert alone["val/top1_ema"] == together["val/top1_ema"]
 
