@@ -28,7 +28,9 @@ def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10)
     listed = [f"{name} {count}" for name, count in zip(classes, counts, strict=True)][:limit]
     rest = counts[limit:]
     if rest:
-        listed.append(f"{len(rest)} more with {min(rest)} to {max(rest)} each")
+        least, most = min(rest), max(rest)
+        each = f"{least}" if least == most else f"{least} to {most}"
+        listed.append(f"{len(rest)} more with {each} each")
     return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {', '.join(listed)}"
 
 
