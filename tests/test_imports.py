@@ -25,6 +25,7 @@ PACKAGE = ROOT / "fbnetv3"
 LAYERS = (
     "errors",
     "io",
+    "image_files",
     "plain_yaml",
     "resources",
     "version",
@@ -66,6 +67,7 @@ SEARCH_MAY = ("errors", "io", "plain_yaml", "resources", "version", "requires", 
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
     "io": ("torch",),
+    "image_files": ("torch", "numpy", "PIL"),
     "plain_yaml": ("torch",),
     "resources": ("torch",),
     "recipe": ("torch", "torchvision", "detectron2"),

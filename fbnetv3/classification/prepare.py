@@ -69,7 +69,11 @@ def prepare_classifier(
     if train_set is not None:
         side, process = preprocessing["resolution"], context.process
         experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
-        experiment.plan = _plan(arch, model, len(classes), side, recipe)
+        experiment.plan = [
+            *_plan(arch, model, len(classes), side, recipe),
+            ("training set", train_set.summary()),
+            ("validation set", test_set.summary()),
+        ]
     return experiment
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.image_files import IMAGE_SUFFIXES, count_suffixes, list_folder
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import require_detectron2
 
@@ -24,11 +25,13 @@ _DESCRIPTION = """\
 Print the most probable classes of images. A detector prints the boxes that it finds, and writes
 each image with its boxes drawn.
 """
+# Files that a training exports to its folder at its end; averaged weights first.
+_EXPORTED = ("model_ema.safetensors", "model.safetensors")
 _EPILOG = """\
 examples:
   %(prog)s photo.jpg --model fbnetv3_g
   %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5
-  %(prog)s folder/ --weights output/digits/model_ema.safetensors --topk 1
+  %(prog)s folder/ --weights output/digits --topk 1
 """
 
 
@@ -53,7 +56,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder of images")
     add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
-    weights = "checkpoint or exported weights; add --model if they do not name their architecture"
+    weights = (
+        "checkpoint, exported weights, or the folder of a finished run; add --model if they do not "
+        "name their architecture"
+    )
     add("--weights", type=Path, metavar="FILE", help=weights)
     topk = "number of classes to print for an image (default: 5)"
     add("--topk", type=_positive, default=5, metavar="N", help=topk)
@@ -72,26 +78,62 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """Lists image files.
 
+    Files in a folder that are not images are left out, with a note on standard error.
+
     Args:
         paths: Files, which are listed as they are, and folders, whose images are listed in
-            alphabetical order, with those of subfolders.
+            alphabetical order, with those of subfolders. As in data sets, links are followed, and
+            hidden files and folders are passed over.
 
     Raises:
-        PredictError: A path does not exist, or a folder contains no image.
+        PredictError: A path does not exist or cannot be read, or a folder contains no image.
     """
-    from fbnetv3.data.decode import IMAGE_SUFFIXES
-
     images: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise PredictError(f"no such image or folder: {path}")
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        new = [file for file in files if file == path or file.suffix.lower() in IMAGE_SUFFIXES]
-        if not new:
-            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            raise PredictError(f"no images in {path}; files with these suffixes count: {suffixes}")
-        images += new
+        try:
+            path.stat()
+            images += _images_of_folder(path) if path.is_dir() else [path]
+        except FileNotFoundError:
+            raise PredictError(f"no such image or folder: {path}") from None
+        except (OSError, ValueError) as error:  # ValueError: a null character
+            reason = getattr(error, "strerror", None) or str(error)
+            raise PredictError(f"cannot read {path}: {reason}; check the path") from error
     return images
+
+
+def _images_of_folder(folder: Path) -> list[Path]:
+    listing = list_folder(folder)
+    others = count_suffixes(listing.others)
+    if not listing.images:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        there = f"; there are other files ({others})" if others else ""
+        raise PredictError(
+            f"no images in {folder}; files with these suffixes count: {suffixes}{there}"
+        )
+    if others:
+        print(f"{folder}: files without the suffix of an image: {others}", file=sys.stderr)
+    return sorted(folder / name for name in listing.images)
+
+
+def find_weights(path: Path) -> Path:
+    """Returns a file of weights itself, or the one that a run exported to its folder.
+
+    Raises:
+        PredictError: The path does not exist, or the folder has no exported weights.
+    """
+    if not path.exists():
+        raise PredictError(f"cannot read weights {path}: No such file or directory; check the path")
+    if not path.is_dir():
+        return path
+    exported = [path / name for name in _EXPORTED if (path / name).is_file()]
+    if not exported:
+        checkpoints = sorted(path.glob("*.pt")) + sorted(path.glob("*.safetensors"))
+        instead = f"give a file instead, such as {checkpoints[-1]}" if checkpoints else ""
+        raise PredictError(
+            f"the folder {path} has no {' or '.join(_EXPORTED)}, which a training writes at its "
+            f"end; {instead or 'give the folder of a finished training, or a file of weights'}"
+        )
+    return exported[0]
 
 
 def load_classifier(arguments: argparse.Namespace) -> Classifier:
@@ -114,7 +156,7 @@ def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
         raise PredictError(f"cannot use device {device!r}: {reason}; try --device cpu") from error
 
 
-def classify(classifier: Classifier, images: Iterable[Path], topk: int) -> Iterator[str]:
+def classify(classifier: Classifier, images: Sequence[Path], topk: int) -> Iterator[str]:
     """Yields the lines to print: each image, then its most probable classes.
 
     Args:
@@ -123,13 +165,34 @@ def classify(classifier: Classifier, images: Iterable[Path], topk: int) -> Itera
         topk: Number of classes per image.
 
     Raises:
-        DataError: A file cannot be read as an image.
+        DataError: Files cannot be read as images; raised after all others.
     """
-    for path in images:
-        image = _read(path)
-        yield str(path)
+
+    def lines(number: int, image: Image.Image) -> Iterator[str]:
+        yield str(images[number])
         for name, score in classifier.top(image, topk):
             yield f"  {100 * score:6.2f}%  {name}"
+
+    return _lines_of_all(images, lines)
+
+
+def _lines_of_all(
+    images: Sequence[Path], lines: Callable[[int, Image.Image], Iterator[str]]
+) -> Iterator[str]:
+    """Yields the lines of each image that can be read, and raises one error about the others."""
+    from fbnetv3.data import DataError, read_image
+    from fbnetv3.data.errors import all_problems
+
+    problems: list[str] = []
+    for number, path in enumerate(images):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        yield from lines(number, image)
+    if problems:
+        raise DataError(all_problems(problems))
 
 
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
@@ -149,7 +212,7 @@ def load_detector(arguments: argparse.Namespace) -> Detector | None:
 
 
 def detect(
-    detector: Detector, images: Iterable[Path], threshold: float, folder: Path
+    detector: Detector, images: Sequence[Path], threshold: float, folder: Path
 ) -> Iterator[str]:
     """Yields the lines to print, and writes each image with its boxes as PNG.
 
@@ -160,29 +223,21 @@ def detect(
         folder: Folder for the images with boxes.
 
     Raises:
-        DataError: A file cannot be read as an image.
+        DataError: Files cannot be read as images; raised after all others.
         WriteError: The folder cannot be written.
     """
-    for number, path in enumerate(images):
-        image = _read(path)
+
+    def lines(number: int, image: Image.Image) -> Iterator[str]:
         detections = detector.detect(image, threshold)
-        target = folder / f"{number:04d}_{path.stem}.png"
+        target = folder / f"{number:04d}_{images[number].stem}.png"
         with atomic_write(target) as temporary:
             detector.draw(image, detections).save(temporary, "PNG")
-        yield f"{path} -> {target}"
+        yield f"{images[number]} -> {target}"
         for detection in detections:
             corners = " ".join(f"{value:7.1f}" for value in detection.box)
             yield f"  {100 * detection.score:6.2f}%  {corners}  {detection.name}"
 
-
-def _read(path: Path) -> Image.Image:
-    from fbnetv3.data import DataError
-    from fbnetv3.data.decode import decode_rgb, read_image_file
-
-    try:
-        return decode_rgb(read_image_file(path), str(path), "replace the file or leave it out")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    return _lines_of_all(images, lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,9 +245,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status, 0.
+
+    Raises:
+        FBNetError: The images or weights cannot be used, or some of the images cannot be read.
     """
     arguments = parse(argv)
     images = find_images(arguments.images)
+    if arguments.weights is not None:
+        arguments.weights = find_weights(arguments.weights)
     detector = load_detector(arguments)
     if detector is not None:
         _to_device(detector, arguments.device)

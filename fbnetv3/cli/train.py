@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import run_main
+from fbnetv3.cli import printable, run_main
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 
@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="only score MODEL.WEIGHTS or the last checkpoint")
     add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add("--overwrite", action="store_true", help="first remove an earlier run in OUTPUT_DIR")
-    add("--check-data", action="store_true", help="only check the data sets of a detector")
+    add("--check-data", action="store_true", help="only check the data sets: decode all images")
     processes = "processes on this machine, one per GPU (default: 1)"
     add("--num-processes", type=int, default=1, metavar="N", help=processes)
     machines = "number of machines (default: 1)"
@@ -108,20 +108,29 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
 
 
 def _check_data(cfg: CfgNode) -> int:
-    from fbnetv3.config import ConfigError
     from fbnetv3.config.archs import is_detector
     from fbnetv3.engine.logs import setup_logging
 
-    if not is_detector(cfg):
-        raise ConfigError("--check-data is only for detectors; this config describes a classifier")
+    setup_logging(None, 0)
+    for summary in _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg):
+        print(f"{printable(summary)}: valid")
+    return 0
+
+
+def _checked_detection(cfg: CfgNode) -> list[str]:
     from fbnetv3.detection.datasets import open_datasets
 
-    setup_logging(None, 0)
-    for dataset in open_datasets(cfg):
-        boxes = sum(len(record["annotations"]) for record in dataset.records)
-        classes = len(dataset.classes)
-        print(f"{dataset.name}: {len(dataset)} images, {boxes} boxes, {classes} classes: valid")
-    return 0
+    return [dataset.summary() for dataset in open_datasets(cfg)]
+
+
+def _checked_classification(cfg: CfgNode) -> list[str]:
+    from fbnetv3.classification.build import datasets_from_config
+    from fbnetv3.data import refuse_broken
+
+    datasets = datasets_from_config(cfg)
+    for dataset in datasets:
+        refuse_broken(dataset)
+    return [dataset.summary() for dataset in datasets]
 
 
 def _mode(args: argparse.Namespace) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fbnetv3.data.dataset import ArrayDataset, FileDataset, ImageDataset, Subset, check_same_classes
 from fbnetv3.data.datasets import build_dataset, list_datasets, register_dataset
+from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.loaders import EvalLoader, TrainLoader
 from fbnetv3.data.mixup import Mixup
-from fbnetv3.data.scan import find_broken, without_broken
+from fbnetv3.data.scan import find_broken, refuse_broken, without_broken
 from fbnetv3.data.seeding import keyed_generator, mix_seed
 from fbnetv3.data.transforms import EvalTransform, ImageTransform, TrainTransform
 
@@ -18,6 +19,7 @@ __all__ = [
     "EvalTransform",
     "FileDataset",
     "ImageDataset",
+    "ImageLike",
     "ImageTransform",
     "Mixup",
     "Subset",
@@ -29,6 +31,8 @@ __all__ = [
     "keyed_generator",
     "list_datasets",
     "mix_seed",
+    "read_image",
+    "refuse_broken",
     "register_dataset",
     "without_broken",
 ]

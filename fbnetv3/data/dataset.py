@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fbnetv3.data.decode import decode_rgb
-from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.errors import DataError, class_counts, some
 from fbnetv3.data.sampling import some_classes, stratified_order
 from fbnetv3.data.sources import Source
 
@@ -51,6 +51,11 @@ class ImageDataset(ABC):
     @abstractmethod
     def file_name(self, i: int) -> str:
         """Returns the name of image ``i`` in error messages."""
+
+    def summary(self) -> str:
+        """Returns the name, the number of images, and the number of images of each class."""
+        counts = np.bincount(self.targets, minlength=len(self.classes)).tolist()
+        return f"{self.name}: {len(self)} images, {class_counts(self.classes, counts)}"
 
     def subset(self, limit: int, seed: int = 0) -> Subset:
         """Returns a stratified random subset.
@@ -109,7 +114,7 @@ class ArrayDataset(ImageDataset):
         targets: N indices into ``classes``.
 
     Raises:
-        DataError: The images have another shape.
+        DataError: The images have another shape or type.
     """
 
     def __init__(
@@ -124,6 +129,8 @@ class ArrayDataset(ImageDataset):
             raise DataError(
                 f"{name}: images have shape {images.shape}, expected ({len(targets)}, H, W, 3)"
             )
+        if images.dtype != np.uint8:
+            raise DataError(f"{name}: images are {images.dtype}; allowed: uint8, from 0 to 255")
         self._images = images
 
     def image(self, i: int) -> Image.Image:

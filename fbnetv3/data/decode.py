@@ -1,4 +1,4 @@
-"""Decoding of untrusted image files to RGB images."""
+"""Reading of untrusted image files, and of images in memory, as RGB images."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from fbnetv3.data.errors import DataError
+from fbnetv3.data.modes import from_array, from_tensor, to_rgb
+from fbnetv3.data.sizes import check_size
 from fbnetv3.io import open_regular
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".gif")
+ImageLike: TypeAlias = (
+    str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | torch.Tensor
 )
 # The formats that Pillow may decode. It recognises them by content, not by name, and would run
 # Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_BYTES = 1 << 30
-# This is also Pillow's own limit, but a program may have switched that off.
-MAX_PIXELS = 178_956_970
 _ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
+_REPLACE = "replace the file or leave it out"
 
 
 @contextmanager
@@ -36,8 +39,8 @@ def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Ima
         advice: Advice at the end of error messages.
 
     Raises:
-        DataError: The file has another format, its header is damaged, or the image has more than
-            ``MAX_PIXELS`` pixels.
+        DataError: The file has another format, its header is damaged, or the image has too many
+            pixels (``sizes.MAX_PIXELS``).
     """
     try:
         image = Image.open(file, formats=FORMATS)
@@ -52,7 +55,7 @@ def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Ima
             f"{name}: cannot read the image header ({_reason(error)}); {advice}"
         ) from error
     with image:
-        _check_pixels(image, name, advice)
+        check_size(image.width, image.height, name, advice)
         yield image
 
 
@@ -74,46 +77,96 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Image.Image:
+    """Returns an image of any kind in RGB, upright.
+
+    Training, evaluation, inference and pictures all read images here. The rules are those of
+    Pillow's ``convert("RGB")``, except where it would clip values:
+
+    ====================================  ========================================================
+    EXIF orientation                      applied once, in every format
+    1, L, P, RGB, YCbCr, HSV, LAB, CMYK   as Pillow converts; colour profiles are ignored
+    LA, PA, RGBA, transparent colours     opacity is dropped; the colour below it stays
+    La, RGBa                              divided by the opacity, which is dropped
+    I;16, and 16-bit PNG and PGM          the high byte: 65535 is white
+    I (32 bits)                           0 to 255; other values are refused
+    F                                     0 to 255; other values, NaN, and 0 to 1 are refused
+    animations, several pages             the first; of a Pillow image the current one
+    array (H, W), (H, W, C)               C from 1 to 4: grey, grey and opacity, RGB, RGBA
+    tensor (C, H, W), (H, W)              the same; a tensor on a GPU is copied
+    values of arrays and tensors          bool; uint8; uint16: the high byte; other integers from
+                                          0 to 255; floats from 0 to 1; other values are refused
+    more than ``sizes.MAX_PIXELS``        refused before it is decoded
+    ====================================  ========================================================
+
+    Args:
+        source: Path of an image file, content of an image file, Pillow image, array, or tensor.
+            Arrays and tensors have their channels in the order RGB; OpenCV's BGR has to be
+            reversed by the caller.
+        name: Name of the image in error messages; the path by default.
+        advice: Advice at the end of messages about files.
+
+    Returns:
+        An RGB image, 8 bits per channel. It is ``source`` itself for an upright image in RGB.
+
+    Raises:
+        DataError: The file cannot be read, or is no image; the image is damaged or too large; or
+            its values are refused by the table.
+    """
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, name or "image", advice)
+    if isinstance(source, torch.Tensor):
+        return from_tensor(source, name or "image")
+    if isinstance(source, np.ndarray):
+        return from_array(source, name or "image")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_rgb(bytes(source), name or "image", advice)
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(
+            f"{name or 'image'}: cannot read an image from {type(source).__name__}; allowed: a "
+            "path, bytes, a Pillow image, a numpy array or a torch tensor"
+        )
+    name = name or os.fspath(source)
+    try:
+        content = read_image_file(source)
+    except (OSError, ValueError) as error:  # ValueError: the path holds a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"cannot read {name}: {reason}; {advice}") from error
+    return decode_rgb(content, name, advice)
+
+
+def _from_pillow(image: Image.Image, name: str, advice: str) -> Image.Image:
+    check_size(image.width, image.height, name, advice)
+    with _data_errors(name, advice):
+        return to_rgb(image, name)
+
+
 def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
-    """Returns the decoded image, without applying its EXIF orientation.
+    """Returns the image of a file's content in RGB, upright; :func:`read_image` has the rules.
 
     Args:
         data: Content of an image file of one of ``FORMATS``.
         name: Name of the file in error messages.
         advice: Advice at the end of error messages.
 
-    Returns:
-        An RGB image. 16-bit grey values are reduced to their high byte; transparency is dropped.
-
     Raises:
-        DataError: The data are not an image, truncated or damaged, or the image has more than
-            ``MAX_PIXELS`` pixels.
+        DataError: The data are not an image, truncated or damaged, the image is too large, or its
+            values are refused.
     """
+    with _data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
+        rgb = to_rgb(image, name)
+        if rgb is not image:
+            return rgb
+        rgb = image.copy()  # without its file
+        rgb.info = {}
+        return rgb
+
+
+@contextmanager
+def _data_errors(name: str, advice: str) -> Iterator[None]:
     try:
-        with open_image(io.BytesIO(data), name, advice) as image:
-            return _to_rgb(image)
+        yield
     except DataError:
         raise
     except Exception as error:  # even SyntaxError, on damaged files
         raise DataError(f"{name}: cannot decode the image ({_reason(error)}); {advice}") from error
-
-
-def _check_pixels(image: Image.Image, name: str, advice: str) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(
-            f"{name}: the image has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS} "
-            f"in all; {advice}"
-        )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        image.load()
-        return image.copy()
-    if image.mode.startswith("I"):
-        # Pillow's conversion clips 16-bit values to 255 instead of scaling them.
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")

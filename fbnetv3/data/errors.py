@@ -15,3 +15,28 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     """Returns the first ``limit`` names, joined by commas, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10) -> str:
+    """Returns the number of classes and their counts, such as ``2 classes: lily 8, rose 9``.
+
+    Args:
+        classes: Names of the classes, which may repeat.
+        counts: Number of images or boxes of each class.
+        limit: Largest number of classes to list; the others are summarised.
+    """
+    listed = [f"{name} {count}" for name, count in zip(classes, counts, strict=True)][:limit]
+    rest = counts[limit:]
+    if rest:
+        least, most = min(rest), max(rest)
+        each = f"{least}" if least == most else f"{least} to {most}"
+        listed.append(f"{len(rest)} more with {each} each")
+    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {', '.join(listed)}"
+
+
+def all_problems(problems: Sequence[str], limit: int = 5) -> str:
+    """Returns the first ``limit`` problems on one line, after their number if there are several."""
+    if len(problems) == 1:
+        return problems[0]
+    more = f" | and {len(problems) - limit} more" if len(problems) > limit else ""
+    return f"{len(problems)} problems: {' | '.join(problems[:limit])}{more}"

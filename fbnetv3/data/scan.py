@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fbnetv3.data.dataset import ImageDataset, Subset
-from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.errors import DataError, all_problems, some
 
 T = TypeVar("T")
 _MAX_THREADS = 8
@@ -55,6 +55,20 @@ def find_broken(dataset: ImageDataset) -> dict[int, str]:
 
     problems = check_all(problem_of, range(len(dataset)), dataset.name)
     return {i: problem for i, problem in enumerate(problems) if problem is not None}
+
+
+def refuse_broken(dataset: ImageDataset) -> None:
+    """Checks that every image can be decoded.
+
+    Raises:
+        DataError: Images cannot be decoded; the message has their number and the first of them.
+    """
+    broken = find_broken(dataset)
+    if broken:
+        raise DataError(
+            f"{dataset.name}: {len(broken)} of {len(dataset)} images are broken: "
+            f"{all_problems([*broken.values()])}"
+        )
 
 
 def without_broken(dataset: ImageDataset) -> ImageDataset:

@@ -19,7 +19,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from fbnetv3 import imagenet
+from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
+from fbnetv3.data.sizes import without_ends
 
 T = TypeVar("T")
 Step = Callable[[Image.Image], Image.Image]
@@ -36,13 +38,12 @@ _POLICIES = {
 # The published policies were learned with grey pixels outside of moved images.
 _AUGMENT_FILL = [128, 128, 128]
 _CROP_AREA = (0.08, 1.0)  # fractions of the image area
-# Largest ratio of long to short side. A longer image has its ends cut off before resizing: the
-# centre crop would drop them anyway, and a line of 1 x 20,000 pixels would grow to gigabytes.
-_MAX_ASPECT = 64
 
 
 class ImageTransform(ABC):
     """A transform in two steps, so that a loader can normalise a whole batch at once.
+
+    It takes images of any kind and mode, which ``fbnetv3.data.read_image`` converts to RGB.
 
     Args:
         mean: RGB mean of pixels scaled to [0, 1].
@@ -60,18 +61,18 @@ class ImageTransform(ABC):
 
     @abstractmethod
     def image(self, image: Image.Image) -> Image.Image:
-        """Returns the transformed RGB image in its final size."""
+        """Returns the transformed image, from RGB to RGB, in its final size."""
 
-    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+    def pixels(self, image: ImageLike) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, 3) of the transformed image."""
-        return np.array(self.image(image))
+        return np.array(self.image(read_image(image)))
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Returns normalised float32 (..., 3, H, W), in channels_last, of pixels (..., H, W, 3)."""
         values = torch.as_tensor(pixels, dtype=torch.float32)
         return values.sub_(self._shift).mul_(self._scale).movedim(-1, -3)
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
+    def __call__(self, image: ImageLike) -> torch.Tensor:
         """Returns the transformed and normalised image, float32 (3, H, W)."""
         return self.normalize(self.pixels(image))
 
@@ -168,18 +169,9 @@ class _Fit:
     def __call__(self, image: Image.Image) -> Image.Image:
         if image.size == (self.resize, self.resize) == (self.resolution, self.resolution):
             return image
-        resized = F.resize(_without_ends(image), [self.resize], interpolation=self.resampling)
+        resized = F.resize(without_ends(image), [self.resize], interpolation=self.resampling)
         cropped: Image.Image = F.center_crop(resized, [self.resolution])
         return cropped
-
-
-def _without_ends(image: Image.Image) -> Image.Image:
-    longest = _MAX_ASPECT * min(image.size)
-    if max(image.size) <= longest:
-        return image
-    sides = [min(image.height, longest), min(image.width, longest)]
-    middle: Image.Image = F.center_crop(image, sides)
-    return middle
 
 
 class _PaddedCrop(_Fit):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.errors import DataError, all_problems, class_counts, some
 
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
@@ -39,6 +39,15 @@ class CocoDataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def summary(self) -> str:
+        """Returns the name, the number of images, and the number of boxes of each class."""
+        counts = [0] * len(self.classes)
+        for record in self.records:
+            for item in record["annotations"]:
+                counts[item["category_id"]] += 1
+        boxes = f"{sum(counts)} boxes"
+        return f"{self.name}: {len(self)} images, {boxes}, {class_counts(self.classes, counts)}"
 
     def replace_records(self, records: list[dict[str, Any]], note: str = "") -> CocoDataset:
         """Returns a copy with other records, and a further note unless it is empty."""
@@ -108,8 +117,7 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
     records = {number: _record(image, image_root) for number, image in images.items()}
     problems, notes = _add_annotations(tree, records, {c: i for i, c in enumerate(classes)})
     if problems:
-        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise DataError(f"{where}: {problems[0]}{more}; correct or remove the entries")
+        raise DataError(f"{where}: {all_problems(problems)}; correct or remove the entries")
     ordered = [records[number] for number in sorted(records)]
     return CocoDataset(
         name, json_file, list(classes.values()), list(classes), ordered, tuple(notes)
@@ -118,15 +126,19 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
     try:
-        tree = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        tree = json.loads(content)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{name}: cannot read {path}: {reason}; check the path") from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{name}: {path} is not JSON: {reason}; download it again") from error
+        raise DataError(
+            f"{name}: {path} is not JSON: {_other_format(content) or reason}; give the file of "
+            "COCO annotations (instances_*.json), or download it again"
+        ) from error
     if not isinstance(tree, dict):
-        kind = type(tree).__name__
+        kind = "list of results" if isinstance(tree, list) else type(tree).__name__
         raise DataError(f"{name}: {path} is not COCO JSON: it holds a {kind}, not a mapping")
     for key in ("images", "annotations", "categories"):
         if not isinstance(tree.get(key), list):
@@ -135,6 +147,21 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
                 "annotations and categories"
             )
     return tree
+
+
+def _other_format(content: bytes) -> str:
+    """Returns the format of a file that is recognised by its first bytes; empty if unknown."""
+    head = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"<"):
+        if b"<html" in head.lower() or b"<!doctype html" in head.lower():
+            return "it is a web page"
+        return (
+            "it is XML, as in the data sets of Pascal VOC; convert all XML files to one COCO JSON "
+            "file"
+        )
+    if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        return "it is an archive, which must be unpacked"
+    return "it is empty" if not head else ""
 
 
 def _entries(tree: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.data import ImageLike, read_image
 from fbnetv3.detection.build import build_detector
+from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.files import read_tensors
@@ -34,7 +35,7 @@ class Detection:
     Attributes:
         name: Name of its class.
         score: Confidence in [0, 1].
-        box: Left, top, right and bottom in pixels of the input image.
+        box: Left, top, right and bottom in pixels of the input image, as it is shown.
     """
 
     name: str
@@ -45,11 +46,12 @@ class Detection:
 class Detector(nn.Module):
     """A detector with its preprocessing and the names of its classes.
 
-    Inputs are Pillow images of any mode and size, or uint8 RGB tensors (3, H, W); the detector
-    resizes and normalises them. The output for an image with N objects is a mapping like that of
-    torchvision's detectors: ``boxes`` (N, 4) with left, top, right and bottom in pixels of the
-    input image, ``scores`` (N,) in [0, 1] in descending order, and ``labels`` (N,), indices into
-    ``classes``. :meth:`detect` returns the same as a list of :class:`Detection`.
+    Inputs are images of any kind, mode and size that ``fbnetv3.data.read_image`` takes, as paths,
+    Pillow images, arrays or tensors; the detector resizes and normalises them. The output for an
+    image with N objects is a mapping like that of torchvision's detectors: ``boxes`` (N, 4) with
+    left, top, right and bottom in pixels of the input image, ``scores`` (N,) in [0, 1] in
+    descending order, and ``labels`` (N,), indices into ``classes``. :meth:`detect` returns the
+    same as a list of :class:`Detection`.
 
     Args:
         model: A detector of detectron2.
@@ -69,15 +71,18 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.classes, self.source = model, tuple(classes), source
-        self._resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._resize = ShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self._is_bgr = cfg.INPUT.FORMAT == "BGR"
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Tensor]]:
+    def forward(self, images: Sequence[ImageLike]) -> list[dict[str, Tensor]]:
         """Returns the boxes, scores and labels of each image, as described for the class.
 
         A single image gives the same boxes as evaluation does. Several images are padded to a
         common size, which may change them slightly.
+
+        Raises:
+            DataError: An image cannot be read.
         """
         was_training = self.model.training
         self.model.eval()
@@ -91,19 +96,16 @@ class Detector(nn.Module):
             for i in instances
         ]
 
-    def _input(self, image: Image.Image | Tensor) -> dict[str, Any]:
+    def _input(self, image: ImageLike) -> dict[str, Any]:
         """Returns the input of a detectron2 model for an image."""
-        if isinstance(image, Tensor):
-            pixels = image.permute(1, 2, 0).cpu().numpy()
-        else:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(read_image(image))
         height, width = pixels.shape[:2]
         pixels = pixels[:, :, ::-1] if self._is_bgr else pixels
         resized = self._resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
-    def detect(self, image: Image.Image, threshold: float = 0.3) -> list[Detection]:
+    def detect(self, image: ImageLike, threshold: float = 0.3) -> list[Detection]:
         """Returns the objects of an image with at least this score, in descending order."""
         (output,) = self([image])
         columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
@@ -113,7 +115,7 @@ class Detector(nn.Module):
             if score >= threshold
         ]
 
-    def draw(self, image: Image.Image, detections: Sequence[Detection]) -> Image.Image:
+    def draw(self, image: ImageLike, detections: Sequence[Detection]) -> Image.Image:
         """Returns a copy of an image with the boxes of detected objects."""
         index = {name: i for i, name in enumerate(self.classes)}
         # The boxes with the highest scores are drawn last, on top of the others.

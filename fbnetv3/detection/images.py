@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,17 +10,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetMapper
-from PIL import Image
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.data.transforms import AugInput, Augmentation, ResizeShortestEdge, ResizeTransform
 
-from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image
-from fbnetv3.data.errors import DataError, some
+from fbnetv3.config import CfgNode
+from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image, read_image
+from fbnetv3.data.errors import DataError, all_problems, some
+from fbnetv3.data.modes import shown_size
 from fbnetv3.data.scan import check_all
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")
-_EXIF_ORIENTATION = 0x0112
 _ADVICE = "download the image again"
 
 
@@ -43,8 +47,7 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
     if not broken:
         return dataset
     if not skip_broken:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise DataError(f"{dataset.name}: {broken[0]}{more}")
+        raise DataError(f"{dataset.name}: {all_problems(broken)}")
     _log.warning("%s: %d images are left out: %s", dataset.name, len(broken), some(broken, 3))
     pairs = zip(dataset.records, problems, strict=True)
     kept = [record for record, problem in pairs if not problem]
@@ -55,33 +58,80 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
 
 def _problem(record: dict[str, Any], decode: bool) -> str | None:
     """Returns a description of what is wrong with an image, or None."""
-    where = f"image {record['image_id']}"
+    where, name = f"image {record['image_id']}", record["file_name"]
     try:
-        with open_regular(record["file_name"], MAX_BYTES) as file:
-            with open_image(file, record["file_name"], _ADVICE) as image:
-                size = _shown_size(image)
+        with open_regular(name, MAX_BYTES) as file:
             if decode:
-                file.seek(0)
-                decode_rgb(file.read(), record["file_name"], _ADVICE)
+                size = decode_rgb(file.read(), name, _ADVICE).size
+            else:
+                with open_image(file, name, _ADVICE) as image:
+                    size = shown_size(image)
     except DataError as error:
         return f"{where}: {error}"
     except OSError as error:
-        return f"{where}: cannot read {record['file_name']}: {error.strerror or error}; {_ADVICE}"
+        return f"{where}: cannot read {name}: {error.strerror or error}; {_ADVICE}"
     except Exception as error:  # decoders raise errors of any kind on damaged files
-        return f"{where}: cannot read {record['file_name']}: {' '.join(str(error).split())[:120]}"
+        return f"{where}: cannot read {name}: {' '.join(str(error).split())[:120]}"
     if size != (record["width"], record["height"]):
-        return (
-            f"{where}: {record['file_name']} has {size[0]} x {size[1]} pixels, but the JSON file "
-            f"says {record['width']} x {record['height']}; correct the JSON file, or {_ADVICE}"
-        )
+        return f"{where}: {_other_size(record, size)}"
     return None
 
 
-def _shown_size(image: Image.Image) -> tuple[int, int]:
-    """Returns (width, height) after applying the EXIF orientation, as detectron2 does."""
-    width, height = image.size
-    is_rotated = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (height, width) if is_rotated else (width, height)
+def _other_size(record: dict[str, Any], size: tuple[int, int]) -> str:
+    return (
+        f"{record['file_name']} has {size[0]} x {size[1]} pixels, but the JSON file says "
+        f"{record['width']} x {record['height']}; correct the JSON file, or {_ADVICE}"
+    )
+
+
+class ShortestEdge(ResizeShortestEdge):
+    """detectron2's resize of the short side, without sides of 0 pixels for elongated images."""
+
+    @classmethod
+    def like(cls, augmentation: Augmentation) -> Augmentation:
+        """Returns an augmentation itself, or this one in place of detectron2's."""
+        if type(augmentation) is not ResizeShortestEdge:
+            return augmentation
+        lengths, style = augmentation.short_edge_length, augmentation.sample_style
+        return cls(lengths, augmentation.max_size, style, augmentation.interp)
+
+    def get_transform(self, image: np.ndarray) -> Any:
+        """Draws the length of the short side, as detectron2 does."""
+        transform = super().get_transform(image)
+        if isinstance(transform, ResizeTransform):
+            transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
+        return transform
+
+
+class ImageMapper(DatasetMapper):
+    """detectron2's mapper of a record to an input, with this project's reader of images."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Returns detectron2's arguments, with a resize that takes elongated images."""
+        arguments: dict[str, Any] = super().from_config(cfg, is_train)
+        arguments["augmentations"] = [ShortestEdge.like(a) for a in arguments["augmentations"]]
+        return arguments
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Returns the input of a model for a record of a :class:`CocoDataset`.
+
+        Raises:
+            DataError: The image cannot be read, or its size is not that of the record.
+        """
+        mapped = copy.deepcopy(record)
+        image = read_image(record["file_name"], advice=_ADVICE)
+        if image.size != (record["width"], record["height"]):
+            raise DataError(_other_size(record, image.size))
+        augmented = AugInput(convert_PIL_to_numpy(image, self.image_format))
+        transforms = self.augmentations(augmented)
+        pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        mapped["image"] = torch.as_tensor(pixels)
+        if self.is_train:
+            self._transform_annotations(mapped, transforms, augmented.image.shape[:2])
+        else:
+            del mapped["annotations"]
+        return mapped
 
 
 class BatchMapper:
@@ -92,7 +142,7 @@ class BatchMapper:
 
     Args:
         dataset: Data set to read.
-        mapper: detectron2's mapper from a record of the data set to an input of a model.
+        mapper: Mapper from a record of the data set to an input of a model.
     """
 
     def __init__(self, dataset: CocoDataset, mapper: DatasetMapper) -> None:
@@ -107,10 +157,8 @@ class BatchMapper:
         np.random.seed(seed % (1 << 32))  # noqa: NPY002 (detectron2 draws from it)
         try:
             return self._mapper(record)
-        except OSError as error:
-            raise DataError(
-                f"image {record['image_id']}: cannot read {record['file_name']}: {error}"
-            ) from error
+        except DataError as error:
+            raise DataError(f"image {record['image_id']}: {error}") from error
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetMapper
 from torch import nn
 
 from fbnetv3.config import CfgNode
@@ -15,7 +14,7 @@ from fbnetv3.data import EvalLoader, TrainLoader
 from fbnetv3.detection.build import build_detector, network_name, warm_up_focal_loss
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.datasets import open_datasets, open_evaluation_set
-from fbnetv3.detection.images import BatchMapper
+from fbnetv3.detection.images import BatchMapper, ImageMapper
 from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
@@ -60,7 +59,7 @@ def prepare_detector(
     if train_set is not None:
         warm_up_focal_loss(context.device)
         experiment.train_loader = _train_loader(full_cfg, train_set, recipe, context.process)
-        experiment.plan = _plan(cfg, model, train_set)
+        experiment.plan = _plan(cfg, model, train_set, test_set)
     return experiment
 
 
@@ -70,7 +69,7 @@ def _task(
     process = context.process
     loader = EvalLoader(
         dataset,
-        load_batch=BatchMapper(dataset, DatasetMapper(cfg, is_train=False)),
+        load_batch=BatchMapper(dataset, ImageMapper(cfg, is_train=False)),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
@@ -92,7 +91,7 @@ def _train_loader(
 ) -> TrainLoader:
     return TrainLoader(
         dataset,
-        load_batch=BatchMapper(dataset, DatasetMapper(cfg, is_train=True)),
+        load_batch=BatchMapper(dataset, ImageMapper(cfg, is_train=True)),
         total_batch=recipe.batch_size,
         seed=cfg.SEED,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -101,12 +100,15 @@ def _train_loader(
     )
 
 
-def _plan(cfg: CfgNode, model: nn.Module, dataset: CocoDataset) -> list[tuple[str, str]]:
+def _plan(
+    cfg: CfgNode, model: nn.Module, train_set: CocoDataset, test_set: CocoDataset
+) -> list[tuple[str, str]]:
     """Returns the detector's rows of the printed training plan."""
     params = sum(p.numel() for p in model.parameters())
     return [
         ("network", f"{network_name(cfg)}, {params / 1e6:.2f}M params"),
-        ("data", f"{dataset.name}, {len(dataset.classes)} classes"),
+        ("training set", train_set.summary()),
+        ("validation set", test_set.summary()),
         ("scaling with the batch", rule_text(cfg)),
     ]
 

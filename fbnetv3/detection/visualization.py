@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from fbnetv3.data.decode import open_image
+from fbnetv3.data.decode import ImageLike, read_image
+from fbnetv3.data.sizes import size_within
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import atomic_write
 
 # Difference in hue between consecutive classes: the golden ratio keeps all hues apart.
 _HUE_STEP = 0.618034
 _NUM_IMAGES = 8
-_WIDTH = 320  # pixels of an image on a sheet
+_WIDTH, _MAX_HEIGHT = 320, 640  # pixels of an image on a sheet
+# Font and lines grow with the long side up to this length in pixels: for the long side of a thin
+# image they would take gigabytes.
+_MAX_DRAWN = 9000
 _GAP = 6  # pixels between images on a sheet
 _THRESHOLD = 0.3
 
@@ -43,12 +47,20 @@ def _colour(class_index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image: Image.Image, boxes: Iterable[LabelledBox]) -> Image.Image:
-    """Returns an RGB copy of an image with boxes and their captions drawn into it."""
-    drawn = image.convert("RGB").copy()
+def draw_boxes(image: ImageLike, boxes: Iterable[LabelledBox]) -> Image.Image:
+    """Returns an RGB copy of an image with boxes and their captions drawn into it.
+
+    Args:
+        image: Image of any kind that ``fbnetv3.data.read_image`` takes.
+        boxes: Boxes in pixels of the image as it is shown.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    drawn = read_image(image).copy()
     pen = ImageDraw.Draw(drawn)
-    size = max(10, round(max(drawn.size) / 45))
-    font, line = ImageFont.load_default(size), max(1, round(max(drawn.size) / 300))
+    side = min(_MAX_DRAWN, max(drawn.size))
+    font, line = ImageFont.load_default(max(10, round(side / 45))), max(1, round(side / 300))
     for item in boxes:
         colour = _colour(item.class_index)
         x0, y0, x1, y1 = item.box
@@ -94,6 +106,7 @@ def write_contact_sheet(
         threshold: Minimum score of the predictions to draw, in [0, 1].
 
     Raises:
+        DataError: An image cannot be read.
         WriteError: The file cannot be written.
     """
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -119,11 +132,9 @@ def _pair(
     class_indices: dict[int, int],
 ) -> Image.Image:
     """Returns an image twice, side by side: with its ground truth and with its predictions."""
-    path = record["file_name"]
-    with open(path, "rb") as file, open_image(file, path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
-    scale = _WIDTH / image.width
-    size = (_WIDTH, max(1, round(image.height * scale)))
+    image = read_image(record["file_name"])
+    size = size_within(*image.size, _WIDTH, _MAX_HEIGHT)
+    scale = min(_WIDTH / image.width, _MAX_HEIGHT / image.height)
     image = image.resize(size, Image.Resampling.BILINEAR)
     truth = [
         LabelledBox(
@@ -138,9 +149,9 @@ def _pair(
         class_index = class_indices[result["category_id"]]
         caption = f"{dataset.classes[class_index]} {100 * result['score']:.0f}"
         predictions.append(LabelledBox(_corners(result["bbox"], scale), class_index, caption))
-    pair = Image.new("RGB", (2 * size[0] + 2, size[1]), "white")
+    pair = Image.new("RGB", (2 * _WIDTH + 2, size[1]), "white")
     pair.paste(draw_boxes(image, truth), (0, 0))
-    pair.paste(draw_boxes(image, predictions), (size[0] + 2, 0))
+    pair.paste(draw_boxes(image, predictions), (_WIDTH + 2, 0))
     return pair
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from fbnetv3.engine.distributed import batch_norm_text
@@ -30,5 +31,5 @@ def print_plan(experiment: Experiment, start_iter: int) -> None:
         ("device", f"{context.device}, {torch.get_num_threads()} thread(s) per process"),
         ("folder", str(experiment.folder)),
     ):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))  # names of classes may have brackets
     context.console.print(table)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
+from fbnetv3.data import ImageLike
 from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
@@ -51,19 +51,26 @@ class Classifier:
     source: str
 
     @torch.inference_mode()
-    def scores(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Returns the probabilities of the classes, (images, classes), on the CPU."""
+    def scores(self, images: Sequence[ImageLike]) -> torch.Tensor:
+        """Returns the probabilities of the classes, (images, classes), on the CPU.
+
+        Args:
+            images: Images of any kind that ``fbnetv3.data.read_image`` takes.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
         device = next(self.model.parameters()).device
         batch = torch.stack([self.transform(image) for image in images]).to(
             device, memory_format=torch.channels_last
         )
         return self.model(batch).float().softmax(1).cpu()
 
-    def top(self, image: Image.Image, k: int = 5) -> list[tuple[str, float]]:
+    def top(self, image: ImageLike, k: int = 5) -> list[tuple[str, float]]:
         """Returns the most probable classes of an image.
 
         Args:
-            image: Image of any size and mode.
+            image: Path, content of a file, Pillow image, array or tensor; any size and mode.
             k: Number of classes; at most all of them are returned.
 
         Returns:

@@ -73,6 +73,7 @@ def test_train_evaluate_resume_overwrite(shell: Shell) -> None:
     scores = json.loads(stdout)
     assert {"val/top1", "val/top1_ema", "val/loss"} <= scores.keys()
     assert "Training plan" in stderr
+    assert "digits_test: 360 images, 10 classes: 0 36" in " ".join(stderr.split())
     assert "iteration 3" in (shell.out / "log.txt").read_text()
     assert json.loads(shell("--eval-only")[1]) == scores
     assert "--resume" in shell.error()
@@ -84,6 +85,20 @@ def test_train_evaluate_resume_overwrite(shell: Shell) -> None:
     assert len(list(shell.out.glob("events.*"))) == 1
     assert (shell.out / "notes.txt").exists()
     assert (shell.out / "model_best.safetensors").exists()
+
+
+def test_the_data_sets_of_a_classifier_are_checked(shell: Shell) -> None:
+    status, stdout, _ = shell("--check-data")
+    assert status == 0
+    assert [line.split(":")[0] for line in stdout.splitlines()] == ["digits_train", "digits_test"]
+    for number in range(3):
+        path = shell.folder / "set" / "[/a]" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no image" if number else "no image either")
+    both = ["DATASETS.TRAIN", "set", "DATASETS.TEST", "set", "DATA.TRAIN_LIMIT", "0"]
+    line = shell.error("--check-data", *(str(shell.folder / v) if v == "set" else v for v in both))
+    assert "3 of 3 images are broken: 3 problems: " in line
+    assert not shell.out.exists()
 
 
 def test_options_may_follow_key_value_pairs(shell: Shell) -> None:

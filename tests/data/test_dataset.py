@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import Counter
 
 import numpy as np
@@ -130,3 +131,23 @@ def test_same_classes():
         check_same_classes(train, dataset("V", ["a", "b", "d"]))
     with pytest.raises(DataError, match="the same names in another order"):
         check_same_classes(train, dataset("V", ["b", "a", "c"]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "summary"),
+    [
+        (["a"], "1 class: a 12"),
+        (["a", "b"], "2 classes: a 6, b 6"),
+        (list("abcdefghijkl"), r"12 classes: a 1, .*, j 1, 2 more with 1 each"),
+        (list("abcdefghijk"), r"11 classes: a 2, .*, j 1, 1 more with 1 each"),
+    ],
+)
+def test_a_summary_counts_images_by_class(classes, summary):
+    targets = [i % len(classes) for i in range(12)]
+    dataset = ArrayDataset("x", classes, np.zeros((12, 8, 8, 3), np.uint8), targets)
+    assert re.fullmatch(f"x: 12 images, {summary}", dataset.summary())
+
+
+def test_images_of_another_type_are_refused():
+    with pytest.raises(DataError, match="float32; allowed: uint8"):
+        ArrayDataset("x", ["a"], np.zeros((1, 8, 8, 3), np.float32), [0])

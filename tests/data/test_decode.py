@@ -60,10 +60,10 @@ def test_cmyk_jpeg():
     assert np.abs(_decoded(image, "JPEG")[4, 4].astype(int) - [0, 255, 255]).max() < 6
 
 
-def test_exif_orientation_is_not_applied():
+def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert _decoded(Image.new("RGB", (10, 4)), "JPEG", exif=exif).shape == (4, 10, 3)
+    assert _decoded(Image.new("RGB", (10, 4)), "JPEG", exif=exif).shape == (10, 4, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fbnetv3.data import DataError, build_dataset, find_broken
+from fbnetv3.data import DataError, build_dataset, find_broken, refuse_broken
 
 
 @pytest.fixture
@@ -56,3 +56,10 @@ def test_find_broken_returns_reasons_by_index(damaged, tree):
     broken = find_broken(build_dataset(str(tree(damaged))))
     assert list(broken) == [2, 6]
     assert "not an image" in broken[2]
+
+
+def test_all_broken_files_are_named(damaged, tree, files):
+    refuse_broken(build_dataset(str(tree(files, "whole"))))
+    message = r"2 of 9 images are broken: 2 problems: .*cat/2\.jpg: .* \| .*dog/deep/1\.jpg: "
+    with pytest.raises(DataError, match=message):
+        refuse_broken(build_dataset(str(tree(damaged))))

@@ -88,6 +88,40 @@ def test_files_that_are_not_json(read: Callable[[Any], CocoDataset], text: str) 
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation><folder>x</folder></annotation>", "it is XML, as in .*Pascal VOC; convert"),
+        ('\ufeff<?xml version="1.0"?>\n<annotation/>', "it is XML"),
+        ("<!DOCTYPE html><html></html>", "it is a web page"),
+        ("PK\x03\x04", "it is an archive"),
+        ("", "it is empty"),
+        ("0 0.5 0.5 0.1 0.1\n", "Extra data"),
+        ('[{"image_id": 1}]', "holds a list of results"),
+    ],
+)
+def test_other_formats_are_named(
+    read: Callable[[Any], CocoDataset], text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"broken\.json .*{message}") as caught:
+        read(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_problems_are_counted_and_named(read: Callable[[Any], CocoDataset]) -> None:
+    tree = coco_tree()
+    for item in tree["annotations"][:8]:
+        item["bbox"] = None
+    with pytest.raises(DataError, match=r"8 problems: annotation 1 .* \| annotation 5 .*3 more"):
+        read(tree)
+
+
+def test_a_summary_counts_boxes_by_class(read: Callable[[Any], CocoDataset]) -> None:
+    assert (
+        read(coco_tree()).summary() == "custom: 16 images, 30 boxes, 2 classes: disc 15, square 15"
+    )
+
+
 def test_unusual_entries_that_coco_allows(read: Callable[[Any], CocoDataset]) -> None:
     tree = coco_tree()
     tree["annotations"][0]["bbox"] = [10, 10, 5, 0]  # official COCO has such boxes
@@ -170,3 +204,10 @@ def test_broken_images(painted: CocoDataset, damage: Callable[[Path], Any], mess
         check_images(painted, decode=True, skip_broken=False)
     kept = check_images(painted, decode=True, skip_broken=True)
     assert [r["image_id"] for r in kept.records] == [1, 2, 3, 5]
+
+
+def test_all_of_several_broken_images_are_named(painted: CocoDataset) -> None:
+    for number in (0, 2, 4):
+        Path(painted.records[number]["file_name"]).write_text("hello")
+    with pytest.raises(DataError, match=r"3 problems: image 1: .* \| image 3: .* \| image 5: "):
+        check_images(painted, decode=True, skip_broken=False)

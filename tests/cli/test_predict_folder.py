@@ -1,0 +1,165 @@
+"""``fbnetv3-predict`` on folders with bad files, run folders, and paths that do not exist."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fbnetv3.arch import get_arch
+from fbnetv3.arch.scaling import low_resolution, with_num_classes
+from fbnetv3.cli import run_main
+from fbnetv3.cli.predict import PredictError, classify, find_images, find_weights, main
+from fbnetv3.modeling import build_model
+
+ROOT = Path(__file__).parents[2]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with the weights of a network that always predicts "dog"."""
+    arch = with_num_classes(low_resolution(get_arch("fbnetv3_a0"), 32), 2)
+    model = build_model(arch, num_classes=2)
+    torch.nn.init.zeros_(model.head.fc.weight)
+    with torch.no_grad():
+        model.head.fc.bias.copy_(torch.tensor([0.0, 2.0]))
+    folder = tmp_path_factory.mktemp("run")
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    metadata = {"arch": arch.to_yaml(), "classes": json.dumps(["cat", "dog"])}
+    save_file(state, folder / "model_ema.safetensors", metadata)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "set").mkdir()
+    for name in ("a.png", "d.png"):
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "set" / name)
+    return tmp_path / "set"
+
+
+def _run(run_folder: Path, capsys: Capture, *images: Path) -> tuple[int, list[str], str]:
+    argv = [*map(str, images), "--weights", str(run_folder), "--topk", "1", "--device", "cpu"]
+    status = run_main(main, argv)
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err
+
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("no image"),
+    "empty": lambda path: path.touch(),
+    "broken link": lambda path: path.symlink_to("nowhere"),
+    "floating point": lambda path: Image.fromarray(np.ones((4, 4), np.float32)).save(path, "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_in_a_folder_does_not_end_the_others(
+    kind: str, run_folder: Path, folder: Path, capsys: Capture
+) -> None:
+    BAD[kind](folder / "b.png")
+    status, out, err = _run(run_folder, capsys, folder)
+    assert status == 2
+    assert out[::2] == [str(folder / "a.png"), str(folder / "d.png")]
+    assert err.startswith("error: ")
+    assert str(folder / "b.png") in err
+    assert err.count("\n") == 1
+
+
+def test_several_bad_files_are_counted_and_the_first_are_named(
+    run_folder: Path, folder: Path, capsys: Capture
+) -> None:
+    for number in range(7):
+        (folder / f"c{number}.png").write_text("no image")
+    status, out, err = _run(run_folder, capsys, folder)
+    assert (status, len(out)) == (2, 4)
+    assert err.startswith("error: 7 problems: ")
+    assert [f"c{number}.png" in err for number in range(7)] == [True] * 5 + [False] * 2
+    assert err.endswith("| and 2 more\n")
+
+
+def test_files_without_the_suffix_of_an_image_are_reported(
+    run_folder: Path, folder: Path, capsys: Capture
+) -> None:
+    for name in ("1.heic", "2.HEIC", "notes.txt", "._a.png", "Thumbs.db"):
+        (folder / name).write_text("x")
+    status, out, err = _run(run_folder, capsys, folder)
+    assert (status, len(out)) == (0, 4)
+    assert err == f"{folder}: files without the suffix of an image: .heic 2, .txt 1\n"
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(PredictError, match=r"no images in .*other files \(\.heic 1\)"):
+        find_images([tmp_path])
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+
+    class Recorder:
+        def top(self, image: Image.Image, k: int) -> list[tuple[str, float]]:
+            seen.append(image.size)
+            return []
+
+    list(classify(Recorder(), [tmp_path / "a.jpg"], 1))  # type: ignore[arg-type]
+    assert seen == [(30, 40)]
+
+
+def test_weights_of_a_run_folder(tmp_path: Path, run_folder: Path) -> None:
+    assert find_weights(run_folder) == run_folder / "model_ema.safetensors"
+    (tmp_path / "model.safetensors").touch()
+    assert find_weights(tmp_path) == tmp_path / "model.safetensors"
+    assert find_weights(tmp_path / "model.safetensors") == tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "has no model_ema.safetensors or model.safetensors.*give the folder of a finished"),
+        (["checkpoint_1.pt", "checkpoint_2.pt"], r"give a file instead, such as .*checkpoint_2.pt"),
+    ],
+)
+def test_a_run_folder_without_exported_weights(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(PredictError, match=message):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothere.png", "--model", "fbnetv3_g"], "no such image or folder: nothere.png"),
+        (["{tmp}", "--model", "fbnetv3_g"], "no images in"),
+        (["{tmp}/a.txt", "--weights", "nothere.pt"], "nothere.pt: No such file"),
+        (["{tmp}/a.txt", "--weights", "{tmp}"], "has no model_ema.safetensors"),
+    ],
+)
+def test_a_mistyped_path_is_answered_before_torch_is_imported(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").touch()
+    argv = [argument.format(tmp=tmp_path) for argument in arguments]
+    code = "import sys; sys.modules['torch'] = None; from fbnetv3.cli.predict import cli; cli()"
+    command = [sys.executable, "-c", code, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
