@@ -13,10 +13,10 @@ from fbnetv3.engine.experiment import MATCHED_BY_NAME, Experiment
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.weights.classes import class_names, class_order
 from fbnetv3.weights.load import refusal
+from fbnetv3.weights.run_folder import EXPORTED
 
 _log = logging.getLogger("fbnetv3")
 _CONFIG = "config.yaml"
-_EXPORTED = ("model_ema.safetensors", "model.safetensors")
 
 
 def holds_run(folder: Path) -> bool:
@@ -26,7 +26,7 @@ def holds_run(folder: Path) -> bool:
 
 def has_weights(folder: Path) -> bool:
     """Returns whether a folder has checkpoints or exported weights of a run."""
-    files = [folder / name for name in _EXPORTED]
+    files = [folder / name for name in EXPORTED]
     return any(map(Path.is_file, files)) or any(folder.glob("checkpoint_*.pt"))
 
 
@@ -50,7 +50,7 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
     if latest is not None:
         _log.info("evaluating %s", latest)
         return checkpointer.load(latest)
-    for path in (folder / name for name in _EXPORTED):
+    for path in (folder / name for name in EXPORTED):
         if path.is_file():
             _log.info("evaluating %s", path)
             return str(path)

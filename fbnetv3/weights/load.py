@@ -41,8 +41,8 @@ class Weights:
 
     @property
     def is_detector(self) -> bool:
-        """Whether the tensors are those of a detector of detectron2."""
-        return any(
+        """Whether the weights are those of a detector of detectron2."""
+        return self.metadata.get("task") == "detection" or any(
             key.startswith((*_DETECTOR_HEADS, "backbone.bottom_up.", "backbone.fpn_"))
             for key in self.tensors
         )
