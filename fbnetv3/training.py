@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fbnetv3.classification.prepare import prepare_classifier
-from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.ranges import check_numbers
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
@@ -21,7 +21,7 @@ from fbnetv3.engine.loop import Training
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.engine.plan import print_plan
 from fbnetv3.engine.process import RuntimeContext, runtime_context
-from fbnetv3.weights.load import load_weights
+from fbnetv3.engine.scoring import state_in_data_order, weights_to_score
 
 _log = logging.getLogger("fbnetv3")
 
@@ -35,7 +35,8 @@ class Prepare(Protocol):
         context: RuntimeContext,
         *,
         training: bool = True,
-        initial_weights: bool = True,
+        weights: str = "",
+        ignore_class_names: bool = False,
     ) -> Experiment:
         """Opens data sets and builds the network; see :func:`prepare_classifier`."""
 
@@ -59,6 +60,7 @@ def train(
     on_save: Callable[[Path], None] | None = None,
     pictures: bool = True,
     raw_scores: bool = True,
+    ignore_class_names: bool = False,
 ) -> dict[str, float]:
     """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
@@ -73,6 +75,9 @@ def train(
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights too where an average of them is kept.
+        ignore_class_names: Whether to keep the classifier of MODEL.WEIGHTS, or to continue from a
+            checkpoint, if only the names of the classes differ from those of the data. By default
+            the classifier is newly initialised then, with a warning, and resuming is refused.
 
     Returns:
         The last value of each score, such as ``val/top1``; empty on ranks other than 0.
@@ -85,7 +90,12 @@ def train(
     context = runtime_context(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
-    experiment = prepare_task(cfg)(cfg, context, initial_weights=state is None)
+    weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
+    experiment = prepare_task(cfg)(
+        cfg, context, weights=weights, ignore_class_names=ignore_class_names
+    )
+    if state is not None and ignore_class_names:
+        state = state_in_data_order(state, experiment, ignore_class_names)
     training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
     return _run(experiment, training, state)
 
@@ -108,43 +118,51 @@ def _run(
     return last_scores(experiment.folder / "metrics.json")
 
 
-def evaluate(cfg: CfgNode) -> dict[str, float]:
-    """Scores the weights MODEL.WEIGHTS, or the last checkpoint in OUTPUT_DIR if none are given.
+def evaluate(
+    cfg: CfgNode, *, weights: str | None = None, ignore_class_names: bool = False
+) -> dict[str, float]:
+    """Scores weights on DATASETS.TEST: those of the run in OUTPUT_DIR, or MODEL.WEIGHTS.
 
     Args:
         cfg: Config of a classifier or a detector.
+        weights: Address or file of the weights; "" means those of the run in OUTPUT_DIR. None means
+            MODEL.WEIGHTS, unless the run in OUTPUT_DIR started from these: then its own weights are
+            scored.
+        ignore_class_names: Whether the weights may have other class names than the data, if the
+            number of classes is the same. By default they must have the same names; their order may
+            differ.
 
     Returns:
         Scores such as ``val/top1``; those of a checkpoint's averaged weights end in ``_ema``.
 
     Raises:
-        FBNetError: There are no weights, they do not fit the network, or a value of the config is
-            out of its range.
+        FBNetError: There are no weights, they do not fit the network or the data's classes, or a
+            value of the config is out of its range.
     """
     check_numbers(cfg)
-    experiment = prepare_task(cfg)(cfg, runtime_context(cfg), training=False)
-    ema = None
-    if cfg.MODEL.WEIGHTS:
-        _log.info("%s", load_weights(experiment.model, cfg.MODEL.WEIGHTS))
-    else:
-        state = _last_state(cfg)
-        load_model_state(experiment.model, state, experiment.classes)
-        if state["ema"] is not None:
-            ema = ModelEMA(experiment.model, experiment.recipe.ema_decay)
-            ema.load_state_dict(state["ema"])
+    source = weights_to_score(cfg, weights)
+    uri, state = (source, None) if isinstance(source, str) else ("", source)
+    experiment = prepare_task(cfg)(
+        cfg,
+        runtime_context(cfg),
+        training=False,
+        weights=uri,
+        ignore_class_names=ignore_class_names,
+    )
+    ema = None if state is None else _load_state(experiment, state, ignore_class_names)
     scores = evaluate_weights(experiment.task, experiment.model, ema)
     _log.info("%s", format_scores(scores))
     return scores
 
 
-def _last_state(cfg: CfgNode) -> dict[str, Any]:
-    """Reads the newest checkpoint in OUTPUT_DIR."""
-    checkpointer = Checkpointer(cfg.OUTPUT_DIR)
-    latest = checkpointer.latest()
-    if latest is None:
-        raise ConfigError(
-            f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint; train first, or "
-            "give MODEL.WEIGHTS a zoo://NAME or a file"
-        )
-    _log.info("evaluating %s", latest)
-    return checkpointer.load(latest)
+def _load_state(
+    experiment: Experiment, state: dict[str, Any], ignore_class_names: bool
+) -> ModelEMA | None:
+    """Loads the weights of a checkpoint; returns their average, if the checkpoint has one."""
+    state = state_in_data_order(state, experiment, ignore_class_names)
+    load_model_state(experiment.model, state, experiment.classes)
+    if state["ema"] is None:
+        return None
+    ema = ModelEMA(experiment.model, experiment.recipe.ema_decay)
+    ema.load_state_dict(state["ema"])
+    return ema

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -21,29 +21,34 @@ from fbnetv3.classification.build import (
 )
 from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, recipe_from_config
-from fbnetv3.config.archs import arch_from_config
+from fbnetv3.config.archs import arch_from_config, naming_keys
 from fbnetv3.data import EvalLoader, ImageDataset
-from fbnetv3.engine.experiment import Experiment
+from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.process import RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
+from fbnetv3.weights.classes import reorder_classifier
+from fbnetv3.weights.converters import heads_of
 from fbnetv3.weights.load import load_weights
-
-_log = logging.getLogger("fbnetv3")
 
 
 def prepare_classifier(
-    cfg: CfgNode, context: RuntimeContext, *, training: bool = True, initial_weights: bool = True
+    cfg: CfgNode,
+    context: RuntimeContext,
+    *,
+    training: bool = True,
+    weights: str = "",
+    ignore_class_names: bool = False,
 ) -> Experiment:
     """Opens the data sets and builds the network that a config describes.
 
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: Whether to prepare a training. An evaluation opens neither the training set nor
-            MODEL.WEIGHTS.
-        initial_weights: Whether a training loads MODEL.WEIGHTS, if the config names any. A resumed
-            run does not need them: its weights come from a checkpoint.
+        training: Whether to prepare a training. An evaluation does not open the training set, and
+            takes only weights of the data's classes.
+        weights: Address or file of the weights to load; "" loads none.
+        ignore_class_names: Whether weights fit data of other class names, if the number is equal.
 
     Raises:
         FBNetError: A value of the config, the data or the weights do not fit each other.
@@ -60,12 +65,16 @@ def prepare_classifier(
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model = network_from_config(arch, len(classes), recipe, context.device)
-    if training and initial_weights and cfg.MODEL.WEIGHTS:
-        _log.info("%s", load_weights(model, cfg.MODEL.WEIGHTS, allow_new_head=True))
+    if weights:
+        names = None if ignore_class_names else classes
+        with naming_keys("MODEL.WEIGHTS"):
+            summary = load_weights(model, weights, allow_new_head=training, classes=names)
+        log_summary(summary)
     eval_loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
     task = _task(cfg, context, recipe, len(classes), eval_loader)
     metadata = _metadata(arch, classes, recipe, preprocessing)
-    experiment = Experiment(cfg, context, recipe, classes, model, task, metadata)
+    reorder = partial(reorder_classifier, heads=heads_of(model))
+    experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
         side, process = preprocessing["resolution"], context.process
         experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)

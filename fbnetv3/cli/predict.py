@@ -198,12 +198,20 @@ def _lines_of_all(
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
     """Builds the detector that the command line names; None if it names a classifier."""
     from fbnetv3.weights.detector_records import is_detector_name
-    from fbnetv3.weights.files import read_tensors
+    from fbnetv3.weights.load import read_weights
 
-    from_zoo = arguments.weights is None and is_detector_name(arguments.model)
-    bare_file = arguments.weights is not None and arguments.model is None
-    if not from_zoo and not (bare_file and read_tensors(arguments.weights)[1].get("task")):
+    from_zoo = arguments.weights is None
+    if not (
+        is_detector_name(arguments.model)
+        if from_zoo
+        else read_weights(arguments.weights).is_detector
+    ):
         return None
+    if not from_zoo and arguments.model is not None:
+        raise PredictError(
+            f"--model {arguments.model} does not apply: {arguments.weights} holds a detector with "
+            "its config; leave out --model"
+        )
     require_detectron2()
     from fbnetv3.detection.detector import detector_from_file
     from fbnetv3.zoo.detectors import get_detector

@@ -45,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="only score MODEL.WEIGHTS or the last checkpoint")
     add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add("--overwrite", action="store_true", help="first remove an earlier run in OUTPUT_DIR")
+    names = "weights fit data of other class names, if the number of classes is the same"
+    add("--ignore-class-names", action="store_true", help=names)
     add("--check-data", action="store_true", help="only check the data sets: decode all images")
     processes = "processes on this machine, one per GPU (default: 1)"
     add("--num-processes", type=int, default=1, metavar="N", help=processes)
@@ -65,16 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume continues a run and --overwrite removes it: give only one of them")
+    if args.check_data and args.ignore_class_names:
+        parser.error("--check-data loads no weights: leave out --ignore-class-names")
     require_detectron2()
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
 
-    cfg = _read_config(args.config_file, args.opts)
+    mode = _mode(args)
+    cfg = _read_config(args.config_file, args.opts, in_run=mode in ("eval_only", "resume"))
     if args.check_data:
         return _check_data(cfg)
     launch(
         _run_process,
-        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, _mode(args)),
+        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode, args.ignore_class_names),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -84,9 +89,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read_config(config_file: str, opts: list[str], output_dir: str | None = None) -> CfgNode:
+def _read_config(
+    config_file: str, opts: list[str], output_dir: str | None = None, in_run: bool = False
+) -> CfgNode:
+    """Reads a config.
+
+    Args:
+        config_file: Path or packaged name of the file.
+        opts: Keys and values that override those of the file.
+        output_dir: OUTPUT_DIR; None reads it from the config.
+        in_run: Whether the config.yaml in the folder of a run stands for this folder, even if it
+            was moved, or if another folder is the current one.
+    """
     from fbnetv3.config import ConfigError, get_cfg
     from fbnetv3.config.files import check_output_dir, load_yaml
+    from fbnetv3.engine.scoring import has_weights
 
     cfg = get_cfg()
     path = find_config(config_file)
@@ -96,6 +113,8 @@ def _read_config(config_file: str, opts: list[str], output_dir: str | None = Non
             "it writes configs of its best networks, which fbnetv3-train takes"
         )
     cfg.merge_from_file(str(path))
+    if in_run and "OUTPUT_DIR" not in opts[::2] and has_weights(path.parent):
+        output_dir = str(path.parent)
     if output_dir is None and "OUTPUT_DIR" not in opts[::2]:
         check_output_dir(cfg.OUTPUT_DIR, path)
     cfg.merge_from_list(opts)
@@ -139,7 +158,17 @@ def _mode(args: argparse.Namespace) -> str:
     return modes[0] if modes else "train"
 
 
-def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
+def _weights_to_score(opts: list[str], folder: Path) -> str | None:
+    """Returns MODEL.WEIGHTS of the command line; "" for those of the run in a folder, if any."""
+    from fbnetv3.engine.scoring import holds_run
+
+    given = dict(zip(opts[::2], opts[1::2], strict=True))
+    return given.get("MODEL.WEIGHTS", "" if holds_run(folder) else None)
+
+
+def _run_process(
+    config_file: str, opts: list[str], output_dir: str, mode: str, ignore_class_names: bool
+) -> None:
     """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
@@ -151,7 +180,12 @@ def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) 
     if mode == "overwrite":
         clear_run(folder, rank)
     setup_logging(None if mode == "eval_only" else folder, rank)
-    scores = evaluate(cfg) if mode == "eval_only" else train(cfg, resume=mode == "resume")
+    if mode == "eval_only":
+        weights = _weights_to_score(opts, folder)
+        scores = evaluate(cfg, weights=weights, ignore_class_names=ignore_class_names)
+    else:
+        resume = mode == "resume"
+        scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names)
     if rank == 0:
         print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
 

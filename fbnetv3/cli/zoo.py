@@ -197,10 +197,14 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from fbnetv3.weights import download
+    from fbnetv3.weights import detector_records, download
     from fbnetv3.weights.records import find_record
 
-    for record in map(find_record, arguments.names):
+    for name in arguments.names:
+        if detector_records.is_detector_name(name):
+            print(f"{name}: {detector_records.checked_file(detector_records.find_detector(name))}")
+            continue
+        record = find_record(name)
         print(f"{record.full_name}: {download.fetch(record)}")
     return 0
 

@@ -21,11 +21,13 @@ from fbnetv3.data import ImageLike, read_image
 from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
+from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.errors import LoadError, WeightsFileError
-from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.load import read_weights
 
 # Groups of the config that describe a network and its input.
 _CONFIG_GROUPS = ("MODEL", "INPUT", "TEST")
+_EMPTY_GROUPS: dict[str, Any] = {"INPUT": {}, "TEST": {}}
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,9 @@ def config_from_metadata(
         WeightsFileError: The metadata lack one of these groups, or the classes.
     """
     config = metadata.get("config")
+    if isinstance(config, str):  # of a checkpoint, in which groups with default values may lack
+        parsed = parse_yaml(config)
+        config = {**_EMPTY_GROUPS, **parsed} if isinstance(parsed, Mapping) else None
     groups = {key: config.get(key) for key in _CONFIG_GROUPS} if isinstance(config, Mapping) else {}
     is_complete = bool(groups) and all(isinstance(group, Mapping) for group in groups.values())
     if not is_complete or not isinstance(metadata.get("classes"), list):
@@ -152,20 +157,22 @@ def config_from_metadata(
 
 
 def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True) -> Detector:
-    """Returns the detector in a file exported by training, such as ``model_ema.safetensors``.
+    """Returns the detector in the files of a training, such as ``model_ema.safetensors``.
 
     Args:
-        path: File of weights, whose metadata hold the config and the names of classes.
+        path: Exported weights, checkpoint or folder of a run: files that hold the config and the
+            names of classes beside the weights.
         pretrained: Whether to load its weights. Otherwise they are freshly initialised.
 
     Raises:
         WeightsFileError: The file is damaged, or does not hold a detector.
         LoadError: The weights do not fit the network that the file describes.
     """
-    tensors, metadata = read_tensors(path)
-    if metadata.get("task") != "detection":
+    weights = read_weights(path)
+    tensors, metadata = weights.tensors, weights.metadata
+    if not weights.is_detector:
         raise WeightsFileError(
-            f"{path} does not hold a detector; use a file that training exported"
+            f"{path} does not hold a detector; use a checkpoint, or a file that training exported"
         )
     cfg = get_cfg()
     cfg.merge_from_other_cfg(config_from_metadata(metadata, path))

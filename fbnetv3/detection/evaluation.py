@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import FBNetError
+from fbnetv3.weights.classes import distinct_names
 
 BACKENDS = ("faster", "pycocotools")
 _STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -80,7 +81,11 @@ def _evaluator(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], 
 
 
 def _sorted_categories(ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
-    return sorted(ground_truth["categories"], key=lambda category: category["id"])
+    """Returns the categories by id, with names of which none repeats: ``cell (7)``."""
+    categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
+    ids = [category["id"] for category in categories]
+    names = distinct_names([category["name"] for category in categories], ids)
+    return [{"id": number, "name": name} for number, name in zip(ids, names, strict=True)]
 
 
 def _class_ap(precision: np.ndarray) -> tuple[float, float] | None:

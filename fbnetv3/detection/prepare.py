@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fbnetv3.config import CfgNode
+from fbnetv3.config.archs import naming_keys
 from fbnetv3.data import EvalLoader, TrainLoader
 from fbnetv3.detection.build import build_detector, network_name, warm_up_focal_loss
+from fbnetv3.detection.class_layers import reorder_detector
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.datasets import open_datasets, open_evaluation_set
 from fbnetv3.detection.images import BatchMapper, ImageMapper
 from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
-from fbnetv3.engine.experiment import Experiment
+from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
 
-_log = logging.getLogger("fbnetv3")
-
 
 def prepare_detector(
-    cfg: CfgNode, context: RuntimeContext, *, training: bool = True, initial_weights: bool = True
+    cfg: CfgNode,
+    context: RuntimeContext,
+    *,
+    training: bool = True,
+    weights: str = "",
+    ignore_class_names: bool = False,
 ) -> Experiment:
     """Opens the data sets and builds the detector that a config describes.
 
     Args:
         cfg: Config of a detector.
         context: Process, device and console to run on.
-        training: Whether to prepare a training. An evaluation opens neither the training set nor
-            MODEL.WEIGHTS.
-        initial_weights: Whether a training loads MODEL.WEIGHTS, if the config names any. A resumed
-            run does not need them: its weights come from a checkpoint.
+        training: Whether to prepare a training. An evaluation does not open the training set, and
+            takes only weights of the data's classes.
+        weights: Address or file of the weights to load; "" loads none.
+        ignore_class_names: Whether weights fit data of other class names, if the number is equal.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
@@ -51,11 +55,18 @@ def prepare_detector(
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model, full_cfg = build_detector(cfg, test_set.classes, context.device)
-    if training and initial_weights and cfg.MODEL.WEIGHTS:
-        _log.info("%s", load_detector_weights(model, cfg.MODEL.WEIGHTS, full_cfg))
+    if weights:
+        names = None if ignore_class_names else test_set.classes
+        with naming_keys("MODEL.WEIGHTS"):
+            summary = load_detector_weights(
+                model, weights, full_cfg, classes=names, training=training
+            )
+        log_summary(summary)
     task = _task(full_cfg, context, recipe, test_set)
     metadata = detector_metadata(full_cfg, test_set.classes, recipe)
-    experiment = Experiment(cfg, context, recipe, test_set.classes, model, task, metadata)
+    experiment = Experiment(
+        cfg, context, recipe, test_set.classes, model, task, metadata, reorder_detector
+    )
     if train_set is not None:
         warm_up_focal_loss(context.device)
         experiment.train_loader = _train_loader(full_cfg, train_set, recipe, context.process)

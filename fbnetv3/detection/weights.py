@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,21 +13,22 @@ from torch import Tensor, nn
 from fbnetv3.config import CfgNode
 from fbnetv3.data.errors import some
 from fbnetv3.detection.backbone import FBNetBottomUp, table_from_config
+from fbnetv3.detection.class_layers import CLASS_LAYERS, reorder_detector
 from fbnetv3.detection.resnet_weights import read_pickled_arrays, resnet_names
 from fbnetv3.modeling import FBNetClassifier
 from fbnetv3.weights.converters import load_state_dict
-from fbnetv3.weights.download import ZOO_SCHEME, fetch
+from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import DownloadError, LoadError
-from fbnetv3.weights.files import read_tensors
-from fbnetv3.weights.records import find_record
+from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"
 # Tensors that a file may lack. If batch statistics were folded into scale and shift, the mean and
 # variance of the model keep their initial values, 0 and 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
-# Layers whose shape depends on the number of classes.
-_CLASS_LAYERS = ("head.cls_score", "roi_heads.box_predictor")
+# Constants that earlier versions of detectron2 saved, and that follow from the config.
+_NOT_SAVED = ("pixel_mean", "pixel_std", *(f"cell_anchors.{i}" for i in range(5)))
+_OTHER_NUMBER = "the weights have another number of classes than the data"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,17 @@ class DetectorLoadSummary:
         loaded: Names of the model's tensors that were loaded from the file.
         fresh: Names of the model's tensors that keep their random initialisation.
         unused: Names of tensors in the file that the detector does not have.
+        other_classes: How the classes of a detector's weights differ from those of the data, so
+            that the layers that depend on them are fresh; empty if they are the same.
+        reordered: Whether the rows of these layers were put into another order of classes.
     """
 
     source: str
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    other_classes: str = ""
+    reordered: bool = False
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} tensors from {self.source}"]
@@ -51,6 +58,8 @@ class DetectorLoadSummary:
             parts.append(f"{len(self.fresh)} are freshly initialised ({_modules(self.fresh)})")
         if self.unused:
             parts.append(f"{len(self.unused)} of the file are unused ({_modules(self.unused)})")
+        if self.reordered:
+            parts.append("class layers put into the data's order of classes")
         return "; ".join(parts)
 
 
@@ -59,17 +68,29 @@ def _modules(names: tuple[str, ...]) -> str:
     return some(list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names)), 6)
 
 
-def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorLoadSummary:
+def load_detector_weights(
+    model: nn.Module,
+    uri: str,
+    cfg: CfgNode,
+    *,
+    classes: Sequence[str] | None = None,
+    training: bool = True,
+) -> DetectorLoadSummary:
     """Loads MODEL.WEIGHTS into a detector.
 
-    The weights may be those of a detector. If its number of classes differs, the layers that depend
-    on this number are freshly initialised. Otherwise they must be those of a classifier, which are
-    loaded into the bottom-up part: of MODEL.ARCH in any known layout, or of a ResNet.
+    The weights may be those of a detector. If its classes differ, the layers that depend on them
+    are freshly initialised; if they have the same names in another order, their rows are reordered.
+    Otherwise they must be those of a classifier, which are loaded into the bottom-up part: of
+    MODEL.ARCH in any known layout, or of a ResNet.
 
     Args:
         model: Detector to load into.
         uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a path.
         cfg: Config that the detector was built from.
+        classes: Class names of the data; None compares the number of classes alone, as for weights
+            without names.
+        training: Whether the detector is trained afterwards. Otherwise the weights must be those of
+            a detector with the same classes.
 
     Returns:
         A summary of the loaded tensors.
@@ -77,26 +98,36 @@ def load_detector_weights(model: nn.Module, uri: str, cfg: CfgNode) -> DetectorL
     Raises:
         FBNetError: The weights cannot be downloaded or read, or do not fit. The model is unchanged.
     """
-    tensors = _tensors(uri)
-    if any(key.startswith("backbone.") and "bottom_up." in key for key in tensors):
-        return _load_detector(model, tensors, uri)
+    weights = _read(uri)
+    if weights.is_detector:
+        order, difference = compare_classes(weights, classes)
+        if classes is not None and difference and not training:
+            raise refusal(weights.source, weights.classes, classes)
+        return _load_detector(model, weights, order, difference, training)
+    if not training:
+        raise LoadError(
+            f"{weights.source} does not hold a detector; a classifier's weights can start a "
+            "training, but have no boxes to score: give the weights of a trained detector"
+        )
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     prefix = next(name for name, module in model.named_modules() if module is bottom_up) + "."
     if isinstance(bottom_up, FBNetBottomUp):
-        renamed = _fbnet_tensors(tensors, uri, cfg)
+        renamed = _fbnet_tensors(weights.tensors, weights.source, cfg)
     else:
-        renamed = resnet_names(tensors)
-    return _load_bottom_up(model, prefix, renamed, uri)
+        renamed = resnet_names(weights.tensors)
+    return _load_bottom_up(model, prefix, renamed, weights.source)
 
 
-def _tensors(uri: str) -> dict[str, Tensor]:
+def _read(uri: str) -> Weights:
     if uri.startswith(ZOO_SCHEME):
-        return read_tensors(fetch(find_record(uri.removeprefix(ZOO_SCHEME))))[0]
+        return read_weights(uri)
     path = Path(uri)
     if "://" in uri:
         _refuse_address(uri)
         path = _downloaded(uri)
-    return read_pickled_arrays(path) if path.suffix == ".pkl" else read_tensors(path)[0]
+    if path.suffix == ".pkl":
+        return Weights(read_pickled_arrays(path), None, uri)
+    return replace(read_weights(path), source=uri) if "://" in uri else read_weights(path)
 
 
 def _refuse_address(uri: str) -> None:
@@ -123,20 +154,43 @@ def _downloaded(uri: str) -> Path:
         ) from error
 
 
-def _load_detector(model: nn.Module, tensors: dict[str, Tensor], uri: str) -> DetectorLoadSummary:
-    state = model.state_dict()
+def _load_detector(
+    model: nn.Module,
+    weights: Weights,
+    order: Sequence[int] | None,
+    difference: str,
+    training: bool,
+) -> DetectorLoadSummary:
+    state, tensors = model.state_dict(), weights.tensors
+    if order is not None:
+        tensors = reorder_detector(tensors, order)
+    if difference:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(CLASS_LAYERS)}
     fitting = {k: v for k, v in tensors.items() if k in state and state[k].shape == v.shape}
     fresh = [key for key in state if key not in fitting]
-    unused = [key for key in tensors if key not in fitting]
-    wrong = [k for k in (*fresh, *unused) if not k.startswith(_CLASS_LAYERS)]
-    wrong = [key for key in wrong if not key.endswith(_COUNTER)]  # frozen batch norms have none
+    unused = [key for key in tensors if key not in fitting and not key.endswith(_NOT_SAVED)]
+    # frozen batch norms have no counters
+    missing = [key for key in (*fresh, *unused) if not key.endswith(_COUNTER)]
+    wrong = [key for key in missing if not key.startswith(CLASS_LAYERS)]
     if wrong:
         raise LoadError(
-            f"{uri}: the weights belong to another detector: {len(wrong)} tensors are missing, "
-            f"unknown or of another shape ({some(wrong, 3)}); use the config of their training"
+            f"{weights.source}: the weights belong to another detector: {len(wrong)} tensors are "
+            f"missing, unknown or of another shape ({some(wrong, 3)}); use the config of their "
+            "training"
         )
+    if missing:
+        difference = difference or _OTHER_NUMBER
+        if not training:
+            raise LoadError(f"{weights.source}: {difference}; use the data set of the weights")
     model.load_state_dict(fitting, strict=False)
-    return DetectorLoadSummary(uri, tuple(fitting), tuple(fresh), tuple(unused))
+    return DetectorLoadSummary(
+        weights.source,
+        tuple(fitting),
+        tuple(fresh),
+        tuple(unused),
+        other_classes=difference,
+        reordered=order is not None and list(order) != sorted(order),
+    )
 
 
 def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[str, Tensor]:

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode
 from fbnetv3.data import TrainLoader
 from fbnetv3.engine.process import RuntimeContext
 from fbnetv3.engine.trainer import Task
 from fbnetv3.recipe import Recipe
+
+Reorder = Callable[[Mapping[str, Tensor], Sequence[int]], dict[str, Tensor]]
+MATCHED_BY_NAME = (
+    "the classes of the weights have another order than those of the data; matched by name"
+)
+_log = logging.getLogger("fbnetv3")
+
+
+class Summary(Protocol):
+    """A summary of loaded weights; its text is one line."""
+
+    @property
+    def other_classes(self) -> str:
+        """How the classes of the weights differ from those of the data; empty if they do not."""
+
+    @property
+    def reordered(self) -> bool:
+        """Whether rows were put into the data's order of classes."""
+
+
+def log_summary(summary: Summary) -> None:
+    """Logs what was loaded, and warns if the classifier is new because the classes differ."""
+    _log.info("%s", summary)
+    if summary.other_classes:
+        _log.warning(
+            "MODEL.WEIGHTS: %s; the classifier is newly initialised and will be trained",
+            summary.other_classes,
+        )
+    elif summary.reordered:
+        _log.warning("MODEL.WEIGHTS: %s", MATCHED_BY_NAME)
 
 
 @dataclass
@@ -29,6 +62,8 @@ class Experiment:
         model: The network, on the device, in the channels-last memory format.
         task: Losses of a batch, and scores of a model on DATASETS.TEST.
         metadata: Texts that are exported with the weights; a model can be rebuilt from them.
+        reorder: Function that puts the rows of a state dict's classes into another order, see
+            :func:`fbnetv3.weights.classes.class_order`.
         train_loader: Training batches of this process; None in an evaluation.
         plan: Rows (name, value) of the task at the top of the printed training plan.
     """
@@ -40,6 +75,7 @@ class Experiment:
     model: nn.Module
     task: Task
     metadata: dict[str, str]
+    reorder: Reorder
     train_loader: TrainLoader | None = None
     plan: list[tuple[str, str]] = field(default_factory=list)
 

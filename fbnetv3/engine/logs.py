@@ -68,7 +68,8 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
         if isinstance(old, _LogFile):
             old.close()
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    logger.handlers = list(handlers)
+    others = [old for old in logger.handlers if not isinstance(old, (_Terminal, _LogFile))]
+    logger.handlers = [*others, *handlers]  # a caller's own handlers stay
     logger.propagate = False
 
 

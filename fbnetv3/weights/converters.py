@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from fbnetv3.arch import Arch
+from fbnetv3.weights.classes import reorder_rows
 from fbnetv3.weights.errors import LoadError
 from fbnetv3.weights.layouts import published_names, timm_names
 
@@ -27,9 +28,12 @@ class LoadSummary:
         loaded: Number of tensors taken from the weights.
         derived: Names of the model's tensors that the layout does not have; they are set to zero,
             which gives the same outputs.
-        skipped: Names of the classifier's tensors, if they were not loaded because the number of
-            classes differs.
+        skipped: Names of the classifier's tensors, if they were not loaded because the classes
+            differ.
         source: File or address of the weights.
+        other_classes: How the classes of the weights differ from the model's; empty if the
+            classifier was loaded.
+        reordered: Whether the rows of the classifier were put into another order of classes.
     """
 
     layout: str
@@ -37,6 +41,8 @@ class LoadSummary:
     derived: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     source: str = "state dict"
+    other_classes: str = ""
+    reordered: bool = False
 
     def __str__(self) -> str:
         parts = [f"loaded {self.loaded} tensors ({self.layout} layout) from {self.source}"]
@@ -44,6 +50,8 @@ class LoadSummary:
             parts.append(f"zero-filled {_some(self.derived)}")
         if self.skipped:
             parts.append(f"new classifier: {_some(self.skipped)} not loaded")
+        if self.reordered:
+            parts.append("classifier put into the data's order of classes")
         return "; ".join(parts)
 
 
@@ -73,6 +81,18 @@ def classifier_of(model: nn.Module) -> str:
     return layers[-1] if layers else ""
 
 
+def heads_of(model: nn.Module) -> set[str]:
+    """Returns the names of the layers with a row for each class.
+
+    There is one, except in distilled networks of timm, which average the logits of two.
+    """
+    get_classifier = getattr(model, "get_classifier", None)
+    layers = get_classifier() if callable(get_classifier) else None
+    if not isinstance(layers, tuple):
+        return {classifier_of(model)}
+    return {name for name, module in model.named_modules() if any(module is x for x in layers)}
+
+
 @dataclass
 class _Plan:
     """The tensors to load into a model, and the reasons why others cannot be loaded."""
@@ -82,7 +102,7 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
-    # classifier tensors by name: number of classes in the weights and in the model
+    # tensors of the classifier that do not fit: number of classes in the weights and in the model
     head: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -111,14 +131,10 @@ def _as_linear(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _is_other_head(key: str, classifier: str, value: torch.Tensor, target: torch.Tensor) -> bool:
-    return key.rpartition(".")[0] == classifier and value.shape[1:] == target.shape[1:]
-
-
 def _plan(model: nn.Module, weights: Mapping[str, torch.Tensor], layout: str) -> _Plan:
     targets = model.state_dict()
     names = _source_names(layout, model, list(targets), list(weights))
-    classifier, plan = classifier_of(model), _Plan()
+    heads, plan = heads_of(model), _Plan()
     for key, target in targets.items():
         if names[key] not in weights:
             if _is_zero_in_layout(key, layout):
@@ -130,7 +146,7 @@ def _plan(model: nn.Module, weights: Mapping[str, torch.Tensor], layout: str) ->
         value = _as_linear(weights[names[key]], target)
         if value.shape == target.shape:
             plan.tensors[key] = value
-        elif _is_other_head(key, classifier, value, target):
+        elif key.rpartition(".")[0] in heads and value.shape[1:] == target.shape[1:]:
             plan.head[key] = (len(value), len(target))
         else:
             shapes = f"{tuple(value.shape)}, expected {tuple(target.shape)}"
@@ -164,9 +180,28 @@ def _check_classes(plan: _Plan, source: str) -> None:
     if plan.head:
         in_weights, in_model = next(iter(plan.head.values()))
         raise LoadError(
-            f"{source}: the weights have {in_weights} classes, the model has {in_model}; build it "
-            f"with num_classes={in_weights}, or allow a new classifier (allow_new_head=True)"
+            f"{source}: the weights have {in_weights} classes, the model has {in_model}; use data "
+            f"of {in_weights} classes (in Python: num_classes={in_weights}), or train a new "
+            "classifier (in Python: allow_new_head=True)"
         )
+
+
+def _other_number(plan: _Plan) -> str:
+    in_weights, in_model = next(iter(plan.head.values()), (0, 0))
+    if in_weights == in_model:
+        return ""
+    return f"the weights have {in_weights} classes, the model has {in_model}"
+
+
+def _fit_head(plan: _Plan, heads: set[str], order: Sequence[int] | None, new_head: bool) -> None:
+    """Leaves out the tensors of the classifier, or puts their rows into another order."""
+    for key in [key for key in plan.tensors if key.rpartition(".")[0] in heads]:
+        rows = len(plan.tensors[key])
+        if new_head:
+            plan.head[key] = (rows, rows)
+            del plan.tensors[key]
+        elif order is not None and rows == len(order):
+            plan.tensors[key] = reorder_rows(plan.tensors[key], order)
 
 
 def _warn_about_paddings(model: nn.Module, layout: str) -> None:
@@ -186,6 +221,8 @@ def load_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     *,
     allow_new_head: bool = False,
+    new_head: bool = False,
+    order: Sequence[int] | None = None,
     source: str = "state dict",
 ) -> LoadSummary:
     """Loads weights in any known layout into a model; if one does not fit, none is loaded.
@@ -195,6 +232,9 @@ def load_state_dict(
             have the module's own names.
         state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
         allow_new_head: Whether to keep the model's classifier if its number of classes differs.
+        new_head: Whether to keep the model's classifier in any case.
+        order: Place of each class of the model among the rows of the weights' classifier; None if
+            the order is the same.
         source: File or address of the weights, for the summary and error messages.
 
     Returns:
@@ -208,6 +248,7 @@ def load_state_dict(
     _check_fit(plan, model, layout, source)
     if not allow_new_head:
         _check_classes(plan, source)
+    _fit_head(plan, heads_of(model), order, new_head)
     _warn_about_paddings(model, layout)
     model.load_state_dict(plan.tensors, strict=not plan.head)
     return LoadSummary(
@@ -216,4 +257,6 @@ def load_state_dict(
         derived=tuple(plan.derived),
         skipped=tuple(plan.head),
         source=source,
+        other_classes=_other_number(plan),
+        reordered=order is not None and list(order) != sorted(order),
     )

@@ -15,11 +15,8 @@ import torch
 from safetensors import safe_open
 
 from fbnetv3.weights.errors import WeightsFileError
-
-Tensors = dict[str, torch.Tensor]
-
-# keys of a saved dict under which training frameworks put the tensors; averaged weights first
-_WRAPPERS = ("ema", "state_dict", "model", "tensors")
+from fbnetv3.weights.run_folder import weights_in
+from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -48,7 +45,7 @@ def _kind(path: Path) -> str:
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-        return tensors, decode_metadata(file.metadata() or {})
+        return without_prefixes(tensors), decode_metadata(file.metadata() or {})
 
 
 def decode_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -60,48 +57,6 @@ def decode_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
         except ValueError:
             decoded[key] = value
     return decoded
-
-
-def _is_tensors(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(k, str) and torch.is_tensor(v) for k, v in value.items())
-    )
-
-
-def _unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
-    """Returns the tensors of a saved object and the rest of its dict; None without tensors."""
-    if not isinstance(saved, Mapping):
-        return None
-    if _is_tensors(saved):
-        return dict(saved), {}
-    rest = {str(k): v for k, v in saved.items() if k not in _WRAPPERS}
-    for key in _WRAPPERS:
-        if (inner := saved.get(key)) is not None and (unwrapped := _unwrap(inner)):
-            tensors, metadata = unwrapped
-            if key == "ema":
-                tensors = _match_model(saved.get("model"), tensors)
-            return tensors, metadata | rest | {"weights": key}
-    return None
-
-
-def _match_model(model: object, averages: Tensors) -> Tensors:
-    """Returns averages with the names and dtypes of the saved model, if there is one.
-
-    Averages may include buffers that are not saved, and have a higher precision.
-    """
-    if not isinstance(model, Mapping) or not _is_tensors(model):
-        return averages
-    saved: Tensors = dict(model)
-    return {key: averages.get(key, value).to(value.dtype) for key, value in saved.items()}
-
-
-def _without_prefix(tensors: Tensors, prefix: str = "module.") -> Tensors:
-    """Removes the prefix that DistributedDataParallel puts before every name."""
-    if not all(key.startswith(prefix) for key in tensors):
-        return tensors
-    return {key[len(prefix) :]: value for key, value in tensors.items()}
 
 
 def refuse_packed(path: str | os.PathLike[str]) -> None:
@@ -130,15 +85,14 @@ def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
     refuse_packed(path)
     # weights_only: the unpickler accepts only tensors and plain containers
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    unwrapped = _unwrap(saved)
+    unwrapped = unwrap(saved)
     if unwrapped is None:
         content = list(saved)[:5] if isinstance(saved, Mapping) else type(saved).__name__
         raise WeightsFileError(
             f"{path} contains no weights: expected a state dict, or one under "
-            f"{', '.join(_WRAPPERS)}; it contains {content}"
+            f"{', '.join(WRAPPERS)}; it contains {content}"
         )
-    tensors, metadata = unwrapped
-    return _without_prefix(tensors), metadata
+    return unwrapped
 
 
 def _reason(error: Exception) -> str:
@@ -152,8 +106,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
     """Reads tensors and metadata from a .safetensors, .pth or .pt file with any name.
 
     Args:
-        path: File with a state dict, or with a dict that contains one under ``ema`` (preferred),
-            ``state_dict`` or ``model``, such as this project's checkpoints.
+        path: File with a state dict, or with a dict that contains one, such as the checkpoints of
+            this project, timm and torchvision; averaged weights are preferred (see
+            :func:`fbnetv3.weights.wrappers.unwrap`). A folder means the weights of the run in it
+            (:func:`fbnetv3.weights.run_folder.weights_in`).
 
     Returns:
         The tensors by name, on the CPU, and the metadata: that of the safetensors file, or the
@@ -165,6 +121,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
     """
     path = Path(path)
     try:
+        path = weights_in(path) if path.is_dir() else path
         kind = _kind(path)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -24,6 +24,7 @@ from fbnetv3.weights.errors import RecordError
 LAYOUTS = ("fbnet", "timm", "fbnetv3", "plain")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 METRIC_SOURCES = ("measured", "quoted")
+IMAGENET_CLASSES = ("imagenet",)  # stands for the names of ImageNet's classes
 # in the order in which weights are searched for a name without a tag
 RECORD_FILES = ("fbnet_published.yaml", "timm.yaml", "own.yaml")
 
@@ -131,7 +132,7 @@ class WeightRecord:
 
     def class_names(self) -> tuple[str, ...] | None:
         """Returns the names of the classes in the order of the logits; None if unknown."""
-        if self.classes == ("imagenet",):
+        if self.classes == IMAGENET_CLASSES:
             from torchvision.models import ResNet50_Weights
 
             return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])

@@ -18,7 +18,7 @@ from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
-from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.load import read_weights
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
 
@@ -102,7 +102,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
 
     Args:
         path: File that training wrote, whose metadata contains the architecture, the classes and
-            the preprocessing, or any file in a known layout.
+            the preprocessing, the folder of a run, or any file in a known layout.
         model: Name of the architecture, for a file that does not contain it. ``NAME.TAG`` also
             takes the preprocessing of these weights.
 
@@ -110,7 +110,13 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
         WeightsFileError: The file is damaged, or its architecture is not known.
         LoadError: The weights do not fit the architecture.
     """
-    tensors, metadata = read_tensors(path)
+    weights = read_weights(path)
+    tensors, metadata = weights.tensors, weights.metadata
+    if weights.is_detector:
+        raise WeightsFileError(
+            f"{path} holds a detector, not a classifier; in Python, use "
+            "fbnetv3.detection.detector.detector_from_file"
+        )
     arch = arch_of(metadata, model, path)
     num_classes = _num_classes(tensors, metadata)
     network = modeling.build_model(arch, num_classes=num_classes).eval()

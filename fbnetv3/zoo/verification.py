@@ -16,11 +16,12 @@ import torch
 from fbnetv3.arch import count_cost
 from fbnetv3.data import DataError, EvalLoader, build_dataset
 from fbnetv3.errors import FBNetError
+from fbnetv3.weights.classes import class_order, other_classes
 from fbnetv3.weights.detector_records import DetectorRecord, checked_file, detector_records
 from fbnetv3.weights.download import check_file, known_sha256, local_path
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
-from fbnetv3.weights.records import WeightRecord, all_records
+from fbnetv3.weights.records import IMAGENET_CLASSES, WeightRecord, all_records
 from fbnetv3.zoo.api import build_model, transform
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -202,9 +203,15 @@ def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float
         batch_size: Number of images of a forward pass.
 
     Raises:
-        DataError: The data set is not installed, or has another number of classes.
+        DataError: The data set is not installed, or has other classes.
     """
     dataset = build_dataset(data)
+    is_imagenet = record.classes == IMAGENET_CLASSES
+    saved = dataset.classes if record.classes is None or is_imagenet else record.classes
+    order = class_order(saved, dataset.classes)
+    if order is None:
+        difference = other_classes(saved, dataset.classes)
+        raise DataError(f"data set {data} does not fit {record.full_name}: {difference}")
     if len(dataset.classes) != record.num_classes:
         raise DataError(
             f"data set {data} has {len(dataset.classes)} classes, {record.full_name} has "
@@ -219,5 +226,5 @@ def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float
     )
     correct = 0
     for images, labels in loader:
-        correct += int((model(images).argmax(1) == labels).sum())
+        correct += int((model(images)[:, order].argmax(1) == labels).sum())
     return 100.0 * correct / len(dataset)

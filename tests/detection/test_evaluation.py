@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fbnetv3.detection.evaluation import BACKENDS, evaluate_boxes
+from fbnetv3.detection.tables import class_table
 from fbnetv3.errors import FBNetError
 
 
@@ -88,3 +89,17 @@ def test_known_cases(backend: str) -> None:
 def test_an_unknown_evaluator() -> None:
     with pytest.raises(FBNetError, match="faster, pycocotools"):
         evaluate_boxes(_ground_truth(), [], "quick")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("detected", [True, False])
+def test_classes_of_one_name_have_their_own_scores(backend: str, detected: bool) -> None:
+    truth = _ground_truth([0, 0, 50, 50], [40, 40, 50, 50])
+    truth["annotations"][1]["category_id"] = 4
+    truth["categories"] += [{"id": 4, "name": "thing"}, {"id": 9, "name": "other"}]
+    box = {"image_id": 1, "category_id": 4, "bbox": [40, 40, 50, 50], "score": 0.9}
+    scores = evaluate_boxes(truth, [box] * detected, backend).per_class
+    assert list(scores) == ["thing (1)", "thing (4)"]
+    assert scores["thing (1)"] == (0, 0)
+    assert scores["thing (4)"] == pytest.approx((100, 100) if detected else (0, 0))
+    assert "thing (4)" in class_table({"raw": scores})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from fbnetv3 import zoo
+from fbnetv3.errors import FBNetError
 from fbnetv3.modeling import build_model
 from fbnetv3.weights import records
 from fbnetv3.weights.records import Metric, WeightRecord, all_records, find_record
@@ -122,3 +124,35 @@ def test_data_of_other_classes_is_refused(
     row = verify(data=str(two_classes))[-1]
     assert (row.status, row.check) == ("failed", "accuracy")
     assert "has 2 classes" in row.detail
+
+
+@pytest.mark.parametrize(
+    ("classes", "cats"),
+    [(("cat", "dog"), 100.0), (("dog", "cat"), 0.0), (None, 100.0)],
+    ids=["the same order", "another order", "no names"],
+)
+def test_classes_are_matched_by_name(
+    two_classes: Path,
+    site: Any,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    classes: tuple[str, ...] | None,
+    cats: float,
+) -> None:
+    model = build_model("fbnetv3_a0", num_classes=2)
+    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always predicts the first class
+    torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
+    site.body = save({key: v.contiguous() for key, v in model.state_dict().items()})
+    record = make_record(num_classes=2, resolution=32, resize=32, classes=classes)
+    shutil.rmtree(two_classes / "dog")
+    (two_classes / "dog").mkdir()
+    shutil.copy(two_classes / "cat" / "0.png", two_classes / "dog" / "0.png")
+    _use(monkeypatch, record)
+    top1 = verification.measure_top1(record, str(two_classes))
+    assert top1 == pytest.approx(75.0 if cats else 25.0)
+
+
+def test_other_class_names_are_refused(two_classes: Path, make_record: Make) -> None:
+    record = make_record(num_classes=2, classes=("cat", "bird"))
+    with pytest.raises(FBNetError, match=r"\(2: cat, bird\), but the data has \(2: cat, dog\)"):
+        verification.measure_top1(record, str(two_classes))

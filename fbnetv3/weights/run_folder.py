@@ -1,0 +1,29 @@
+"""The weights in the folder of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fbnetv3.weights.errors import WeightsFileError
+
+EXPORTED = ("model_ema.safetensors", "model.safetensors")
+"""Names of exported weights in the folder of a run, the averaged weights first."""
+
+
+def weights_in(folder: Path) -> Path:
+    """Returns the weights of a run: exported ones, or those of the newest checkpoint.
+
+    Args:
+        folder: Folder of the run, OUTPUT_DIR.
+
+    Raises:
+        WeightsFileError: The folder has neither.
+    """
+    exported = [folder / name for name in EXPORTED if (folder / name).is_file()]
+    checkpoints = sorted(folder.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path))
+    if not exported and not checkpoints:
+        raise WeightsFileError(
+            f"{folder} is a directory without weights: it has neither {' nor '.join(EXPORTED)} "
+            "nor a checkpoint_*.pt; give the folder of a training, or a file"
+        )
+    return exported[0] if exported else checkpoints[-1]
