@@ -57,7 +57,9 @@ class Checkpointer:
     - ``ema``: ``ModelEMA.state_dict()``, or None
     - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
     - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
-    - ``data``: seed and steps per epoch; the order of images follows from seed and iteration
+    - ``data``: seed, steps per epoch, and offset, the iteration at which the schedule would have
+      started with these steps per epoch; the order of images follows from seed and iteration
+    - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
     - ``classes``: class names; ``task``: plain values of the task, beside the model's tensors
 
