@@ -134,8 +134,8 @@ def evaluate_weights(
 
 
 def format_scores(scores: dict[str, float]) -> str:
-    """Formats scores as ``val/loss 0.12, val/top1 97.3, ...``."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items()))
+    """Formats scores as ``val/loss 0.12, val/top1 97.3, ...``, or ``no scores``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items())) or "no scores"
 
 
 @contextmanager
