@@ -159,11 +159,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"cannot load checkpoint {path}: it holds objects other than tensors and plain values "
             "(perhaps code), which are never loaded; give a checkpoint that this program wrote"
         ) from error
-    except Exception as error:  # on a file that is not a pickle, unpickling raises anything
-        raise CheckpointError(
-            f"cannot load checkpoint {path}: it was not written by torch.save "
-            f"({first_line(error)}); give a checkpoint that this program wrote"
-        ) from error
     return _migrated(state, path)
 
 
@@ -222,20 +217,34 @@ def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact."""
+    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact.
+
+    Readers of zip files raise errors of every kind on damaged headers. The checksums cover the
+    content, and torch.load reads the headers; mapped into memory, it does not read the content.
+    """
+    if path.exists() and not path.is_file():
+        return "cannot be read (not a regular file)"
     try:
         refuse_packed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+        if broken:
+            return f"is damaged (checksum of {broken!r})"
     except FileNotFoundError:
         return "does not exist"
     except WeightsFileError:
         return "unpacks to more than its own size, which files of torch.save never do"
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
-        return "is cut short or not a checkpoint"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    return f"is damaged (checksum of {broken})" if broken else None
+    except Exception:
+        return "is cut short or not a checkpoint"
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return None  # intact, but refused by load_checkpoint
+    except Exception as error:
+        return f"is damaged, or was not written by torch.save ({first_line(error)})"
+    return None
 
 
 def _torch_save(state: Any, temporary: Path, target: Path) -> None:
