@@ -30,6 +30,8 @@ ROOMS = (
     "version",
     "imagenet",
     "requires",
+    "signals",
+    "streams",
     "recipe",
     "arch",
     "data",
@@ -61,13 +63,18 @@ ROOMS = (
 # Two tasks side by side know nothing of each other.
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the room that knows FBNet.
-SEARCH_MAY = ("errors", "io", "plain_yaml", "resources", "version", "requires", "search")
+SEARCH_MAY = (
+    *("errors", "io", "plain_yaml", "resources", "version", "requires", "signals", "streams"),
+    "search",
+)
 # Packages that a room never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
     "io": ("torch",),
     "plain_yaml": ("torch",),
     "resources": ("torch",),
+    "signals": ("torch", "numpy"),
+    "streams": ("torch", "numpy"),
     "recipe": ("torch", "torchvision", "detectron2"),
     "arch": ("torch", "torchvision", "timm", "detectron2"),
     "data": ("detectron2",),

@@ -29,6 +29,7 @@ from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
+from fbnetv3.signals import stop_signals
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the length of the training so far and the scores."""
@@ -236,7 +237,7 @@ class CheckpointHook(HookBase):
 
 
 class StopHook(HookBase):
-    """Stops with a checkpoint after the step in which SIGINT or SIGTERM arrives.
+    """Stops with a checkpoint after the step in which SIGINT, SIGTERM or SIGHUP arrives.
 
     A second signal stops at once. The hook is for trainings with one process only, since several
     ranks would stop at different steps.
@@ -259,7 +260,7 @@ class StopHook(HookBase):
         """Installs the signal handlers; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._before[number] = signal.signal(number, self._remember)
 
     def after_step(self) -> None:
