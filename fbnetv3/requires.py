@@ -6,11 +6,15 @@ import importlib
 import warnings
 from types import ModuleType
 
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line
 
 
 class MissingPackageError(FBNetError):
     """An optional package is not installed."""
+
+
+class BrokenPackageError(FBNetError):
+    """A package is installed, but importing it fails."""
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -25,16 +29,9 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
         MissingPackageError: The package is not installed; the message names the extra.
+        BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        if (error.name or "").partition(".")[0] != package:
-            raise  # the package is there, and lacks something itself
-        raise MissingPackageError(
-            f"{package} is not installed; install it with: pip install 'fbnetv3[{extra}]'"
-        ) from error
+    return _imported(module, f"install it with: pip install 'fbnetv3[{extra}]'")
 
 
 def require_detectron2() -> None:
@@ -42,14 +39,35 @@ def require_detectron2() -> None:
 
     Raises:
         MissingPackageError: detectron2 is not installed; the message says how to install it.
+        BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
+    with warnings.catch_warnings():
+        # fvcore scripts two losses on import, which torch calls deprecated
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        _imported(
+            "detectron2.engine",
+            "run fbnetv3-install-detectron2 (or tools/install_detectron2.py) in this environment",
+        )
+
+
+def _imported(module: str, how_to_install: str) -> ModuleType:
+    package = module.partition(".")[0]
     try:
-        with warnings.catch_warnings():
-            # fvcore scripts two losses on import, which torch calls deprecated
-            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-            import detectron2.engine  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "detectron2 is not installed; run fbnetv3-install-detectron2 (or "
-            "tools/install_detectron2.py) in this environment"
+        importlib.import_module(package)
+        return importlib.import_module(module)
+    except Exception as error:  # libraries raise errors of every kind where they do not fit
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise MissingPackageError(f"{package} is not installed; {how_to_install}") from error
+        raise BrokenPackageError(
+            f"{package} is installed, but importing it failed ({type(error).__name__}: "
+            f"{first_line(error)}); {_remedy(error, how_to_install)}"
         ) from error
+
+
+def _remedy(error: Exception, how_to_install: str) -> str:
+    text = str(error).lower()
+    # of the dynamic linker, and of the operating system
+    lacks_memory = "failed to map" in text or "cannot allocate memory" in text
+    if isinstance(error, MemoryError) or lacks_memory:
+        return "the memory is full: free some (or raise its limit) and try again"
+    return f"the installation is damaged or does not fit this environment: {how_to_install}"

@@ -112,6 +112,13 @@ def _run(
         print_plan(experiment, training.start_iter)
     if training.start_iter < training.max_iter:
         training.run()
+    elif is_main:
+        _log.warning(
+            "nothing is left to train: the checkpoint has %.4g epochs, the training ends after "
+            "%.4g; raise SOLVER.MAX_EPOCHS for a longer training",
+            training.epochs_done,
+            training.epochs,
+        )
     if not is_main:
         return {}
     export_model(experiment, training.ema)

@@ -58,6 +58,7 @@ def assert_same_state(one: Path, other: Path) -> None:
         del state["config"]
     assert_same(*states, "state")
     assert scores_by_iteration(one) == scores_by_iteration(other)
+    assert rows_without_times(one) == rows_without_times(other)
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -80,6 +81,13 @@ def scores_by_iteration(folder: Path) -> list[tuple[int, dict[str, float]]]:
     ]
     assert evaluations, f"{folder} has no scores"
     return evaluations
+
+
+def rows_without_times(folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.json without the seconds, which differ from run to run."""
+    times = {"time", "data_time", "eta_seconds"}
+    rows = read_metrics(folder / "metrics.json")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def train_steps(make: Callable[..., CfgNode], steps: int, **changes: Any) -> dict[str, float]:

@@ -31,6 +31,8 @@ LAYERS = (
     "version",
     "imagenet",
     "requires",
+    "signals",
+    "streams",
     "recipe",
     "arch",
     "data",
@@ -62,7 +64,10 @@ LAYERS = (
 # Two tasks side by side know nothing of each other.
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
-SEARCH_MAY = ("errors", "io", "plain_yaml", "resources", "version", "requires", "search")
+SEARCH_MAY = (
+    *("errors", "io", "plain_yaml", "resources", "version", "requires", "signals", "streams"),
+    "search",
+)
 # Packages that a layer never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
@@ -70,6 +75,8 @@ NEVER: Mapping[str, tuple[str, ...]] = {
     "image_files": ("torch", "numpy", "PIL"),
     "plain_yaml": ("torch",),
     "resources": ("torch",),
+    "signals": ("torch", "numpy"),
+    "streams": ("torch", "numpy"),
     "recipe": ("torch", "torchvision", "detectron2"),
     "arch": ("torch", "torchvision", "timm", "detectron2"),
     "data": ("detectron2",),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from fbnetv3.errors import FBNetError
+from fbnetv3.streams import guarded_streams
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
@@ -15,17 +16,34 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         main: Function of the command, from arguments to the exit status.
         argv: Command-line arguments; None takes those of the process.
 
+    Standard output that is closed or full is such an error, also where all else went well.
+
     Returns:
         The exit status: that of ``main``, 2 after an error, 130 after Ctrl-C.
     """
+    with guarded_streams():
+        try:
+            return _flushed(main, argv)
+        except FBNetError as error:
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+            return 2
+        except MemoryError:
+            print("error: the memory is full; free some, or use smaller batches", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+
+def _flushed(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Calls a command's function; its output is written out when this returns."""
     try:
-        return main(argv)
-    except FBNetError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        status = main(argv)
+    except SystemExit:  # after --help, or a wrong option
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
 
 
 def printable(text: str) -> str:

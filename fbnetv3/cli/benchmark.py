@@ -58,6 +58,12 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _number_from_2(text: str) -> int:
+    if text == "1":  # a rank correlation takes two
+        raise argparse.ArgumentTypeError(f"must be an integer from 2 to {_LARGEST_NUMBER}, not '1'")
+    return _number(text)
+
+
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line.
 
@@ -116,8 +122,8 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--config-file", metavar="CONFIG", help=config)
     networks = "random networks whose blocks are measured (default: 100)"
     add("--networks", type=_number, default=100, metavar="N", help=networks)
-    check = "random networks to validate the table on (default: 30)"
-    add("--check", type=_number, default=30, metavar="N", help=check)
+    check = "random networks to validate the table on, at least 2 (default: 30)"
+    add("--check", type=_number_from_2, default=30, metavar="N", help=check)
     seed = "random seed of the networks (default: 1)"
     add("--seed", type=_number, default=1, metavar="N", help=seed)
 
@@ -212,7 +218,7 @@ def _table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
         f"rank correlation {correlation:.3f}"
     )
     lines = [content, quality]
-    if error > LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
+    if not error <= LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
         lines.append(
             f"warning: the error should be at most {LARGEST_ERROR:.0%} and the correlation at "
             f"least {SMALLEST_CORRELATION}: measure again while the machine is idle, with more "

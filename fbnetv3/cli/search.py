@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from fbnetv3.cli import run_main
 from fbnetv3.requires import require_detectron2
 from fbnetv3.search.fbnet import require_packages
+from fbnetv3.signals import stop_signals_as_interrupt
 
 if TYPE_CHECKING:
     from fbnetv3.search.fbnet.run import SearchRun
@@ -131,12 +132,12 @@ def _show_warnings(stream: TextIO | None) -> None:
 def _search(config_file: str, opts: list[str], restore: str | None) -> int:
     from fbnetv3.search.fbnet.commands import resume_command
     from fbnetv3.search.fbnet.config_file import read_search_config
-    from fbnetv3.search.fbnet.run import run_search, sigterm_as_interrupt
+    from fbnetv3.search.fbnet.run import run_search
     from fbnetv3.search.fbnet.run_folder import RunFolder
 
     cfg = read_search_config(config_file, opts)
     try:
-        with sigterm_as_interrupt():
+        with stop_signals_as_interrupt():
             run = run_search(cfg, cfg.OUTPUT_DIR, restore=restore, stream=sys.stdout)
     except KeyboardInterrupt:
         folder = RunFolder(cfg.OUTPUT_DIR)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fbnetv3.cli import printable, run_main
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
+from fbnetv3.streams import guarded_streams
 
 if TYPE_CHECKING:
     from fbnetv3.config import CfgNode
@@ -187,7 +188,9 @@ def _run_process(
         resume = mode == "resume"
         scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names)
     if rank == 0:
-        print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
+        with guarded_streams():  # those of this process
+            print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
+            sys.stdout.flush()
 
 
 def cli() -> None:

@@ -117,7 +117,8 @@ class EvalLoader:
         load_batch: Function that loads the batches, if they are not images and labels.
 
     Raises:
-        DataError: The batch size, the rank or the number of workers is out of range.
+        DataError: There are no images, or the batch size, the rank or the number of workers is out
+            of range.
     """
 
     def __init__(
@@ -132,6 +133,8 @@ class EvalLoader:
         load_batch: LoadBatch | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
+        if not len(dataset):
+            raise DataError(f"{dataset.name} has no images to evaluate")
         if batch_size < 1:
             raise DataError(f"the batch size is {batch_size}; allowed: 1 or more")
         self.dataset = dataset

@@ -26,6 +26,7 @@ from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data.datasets import DATA_ROOT_ENV
 from fbnetv3.data.errors import DataError, some
 from fbnetv3.detection.coco import CocoDataset, read_coco
+from fbnetv3.detection.evaluation import count_scored_boxes
 from fbnetv3.detection.images import check_images
 from fbnetv3.detection.scenes import COUNTS, make_scenes, scenes_folder
 from fbnetv3.errors import did_you_mean
@@ -139,7 +140,8 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
 
     Raises:
         ConfigError: DATASETS.TRAIN or TEST does not name one data set.
-        DataError: A data set cannot be opened, or the two have different classes.
+        DataError: A data set cannot be opened, the two have different classes, or no training image
+            has a box.
     """
     train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
     if train_set.classes != test_set.classes:
@@ -147,26 +149,31 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
             f"{train_set.name} has the classes {some(train_set.classes)}, {test_set.name} has "
             f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same classes"
         )
+    with_boxes = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
+    if not with_boxes:
+        raise DataError(
+            f"DATASETS.TRAIN {train_set.name}: no image has a box to train on (crowds do not count)"
+        )
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        train_set = _without_empty_images(train_set)
+        train_set = train_set.replace_records(with_boxes)
     return train_set, test_set
 
 
 def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
-    """Opens and checks DATASETS.TEST.
+    """Opens and checks DATASETS.TEST; warns if it has no box to score.
 
     Raises:
         ConfigError: DATASETS.TEST does not name one data set.
         DataError: The data set cannot be opened.
     """
-    return _open_dataset(cfg, "TEST")
-
-
-def _without_empty_images(dataset: CocoDataset) -> CocoDataset:
-    kept = [r for r in dataset.records if any(not a["iscrowd"] for a in r["annotations"])]
-    if not kept:
-        raise DataError(f"{dataset.name}: no image has a box to train on")
-    return dataset.replace_records(kept)
+    dataset = _open_dataset(cfg, "TEST")
+    if not any(count_scored_boxes(record["annotations"]) for record in dataset.records):
+        _log.warning(
+            "DATASETS.TEST %s has no box that counts (crowds do not): evaluations will have no "
+            "average precision; name a data set with boxes",
+            dataset.name,
+        )
+    return dataset
 
 
 def _open_dataset(cfg: CfgNode, split: str) -> CocoDataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class BoxScores:
     Attributes:
         overall: ``AP`` (mean over IoU thresholds from 0.50 to 0.95), ``AP50``, ``AP75``, and
             ``APs``, ``APm`` and ``APl`` of small, medium and large boxes. Scores for which the
-            data have no box are left out.
+            data have no box are left out; crowds do not count as boxes.
         per_class: Mapping from class to (AP, AP50). Classes without a box are left out.
     """
 
@@ -49,8 +49,9 @@ def evaluate_boxes(
     """
     if backend not in BACKENDS:
         raise FBNetError(f"unknown COCO evaluator {backend!r}; allowed: {', '.join(BACKENDS)}")
-    if not results:
-        return _zero_scores(ground_truth)
+    if not count_scored_boxes(ground_truth["annotations"]):
+        return BoxScores({}, {})
+    results = results or [_missed(ground_truth)]
     with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print tables
         evaluator = _evaluator(ground_truth, results, backend)
         evaluator.evaluate()
@@ -95,10 +96,19 @@ def _class_ap(precision: np.ndarray) -> tuple[float, float] | None:
     return 100 * float(precision.mean()), 100 * float(precision[0].mean())
 
 
-def _zero_scores(ground_truth: dict[str, Any]) -> BoxScores:
-    """Returns the scores of a detector without detections, which the evaluators do not accept."""
-    counted = [item for item in ground_truth["annotations"] if not item["iscrowd"]]
-    present = {item["category_id"] for item in counted}
-    names = [c["name"] for c in _sorted_categories(ground_truth) if c["id"] in present]
-    overall = dict.fromkeys(_STATS[:3], 0.0) if counted else {}
-    return BoxScores(overall, dict.fromkeys(names, (0.0, 0.0)))
+def count_scored_boxes(annotations: Iterable[Mapping[str, Any]]) -> int:
+    """Returns the number of boxes that an evaluation counts: those that are not crowds."""
+    return sum(not item["iscrowd"] for item in annotations)
+
+
+def _missed(ground_truth: dict[str, Any]) -> dict[str, Any]:
+    """Returns a detection that overlaps no box: the evaluators do not accept an empty list.
+
+    The scores are those of a detector without detections: precision is 0 at each recall.
+    """
+    return {
+        "image_id": ground_truth["images"][0]["id"],
+        "category_id": ground_truth["categories"][0]["id"],
+        "bbox": [-1e6, -1e6, 1.0, 1.0],
+        "score": 0.0,
+    }

@@ -17,6 +17,8 @@ def class_table(per_class: Mapping[str, Mapping[str, tuple[float, float]]]) -> s
         per_class: Mapping from the kind of weights, ``raw`` or ``ema``, to a mapping from class to
             (AP, AP50) in percent.
     """
+    if not any(per_class.values()):
+        return "no class has a box to score"
     names = list(dict.fromkeys(name for scores in per_class.values() for name in scores))
     missing = (float("nan"), float("nan"))
     rows = [

@@ -57,7 +57,9 @@ class Checkpointer:
     - ``ema``: ``ModelEMA.state_dict()``, or None
     - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
     - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
-    - ``data``: seed and steps per epoch; the order of images follows from seed and iteration
+    - ``data``: seed, steps per epoch, and offset, the iteration at which the schedule would have
+      started with these steps per epoch; the order of images follows from seed and iteration
+    - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
     - ``classes``: class names; ``task``: plain values of the task, beside the model's tensors
 
@@ -157,11 +159,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"cannot load checkpoint {path}: it holds objects other than tensors and plain values "
             "(perhaps code), which are never loaded; give a checkpoint that this program wrote"
         ) from error
-    except Exception as error:  # on a file that is not a pickle, unpickling raises anything
-        raise CheckpointError(
-            f"cannot load checkpoint {path}: it was not written by torch.save "
-            f"({first_line(error)}); give a checkpoint that this program wrote"
-        ) from error
     return _migrated(state, path)
 
 
@@ -220,20 +217,34 @@ def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact."""
+    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact.
+
+    Readers of zip files raise errors of every kind on damaged headers. The checksums cover the
+    content, and torch.load reads the headers; mapped into memory, it does not read the content.
+    """
+    if path.exists() and not path.is_file():
+        return "cannot be read (not a regular file)"
     try:
         refuse_packed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+        if broken:
+            return f"is damaged (checksum of {broken!r})"
     except FileNotFoundError:
         return "does not exist"
     except WeightsFileError:
         return "unpacks to more than its own size, which files of torch.save never do"
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
-        return "is cut short or not a checkpoint"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    return f"is damaged (checksum of {broken})" if broken else None
+    except Exception:
+        return "is cut short or not a checkpoint"
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return None  # intact, but refused by load_checkpoint
+    except Exception as error:
+        return f"is damaged, or was not written by torch.save ({first_line(error)})"
+    return None
 
 
 def _torch_save(state: Any, temporary: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
-from fbnetv3.requires import MissingPackageError, require
+from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 
 _log = logging.getLogger("fbnetv3")
 
@@ -50,7 +50,7 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         # Matplotlib's object interface: pyplot has global state and may open a window.
         backend = require("matplotlib.backends.backend_agg", "report")
         figures = require("matplotlib.figure", "report")
-    except MissingPackageError as error:
+    except (MissingPackageError, BrokenPackageError) as error:
         _warn_once(f"no curves are drawn: {error}")
         return
     rows = read_metrics(metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -26,8 +26,10 @@ from rich.progress import (
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.engine.curves import plot_curves
 from fbnetv3.engine.ema import ModelEMA, unwrap
+from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
+from fbnetv3.signals import stop_signals
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the length of the training so far and the scores."""
@@ -46,14 +48,16 @@ class Every:
 
     Args:
         period: Number of iterations; 0 holds after the last iteration only.
+        offset: Iteration from which the periods are counted; may be negative.
     """
 
-    def __init__(self, period: int) -> None:
-        self._period = period
+    def __init__(self, period: int, offset: int = 0) -> None:
+        self._period, self._offset = period, offset
 
     def __call__(self, trainer: Any) -> bool:
         done = trainer.iter + 1
-        return done == trainer.max_iter or (self._period > 0 and done % self._period == 0)
+        at_period = self._period > 0 and (done - self._offset) % self._period == 0
+        return done == trainer.max_iter or at_period
 
 
 class EMAHook(HookBase):
@@ -131,8 +135,8 @@ def evaluate_weights(
 
 
 def format_scores(scores: dict[str, float]) -> str:
-    """Formats scores as ``val/loss 0.12, val/top1 97.3, ...``."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items()))
+    """Formats scores as ``val/loss 0.12, val/top1 97.3, ...``, or ``no scores``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(scores.items())) or "no scores"
 
 
 @contextmanager
@@ -165,10 +169,22 @@ class WriterHook(HookBase):
         writers: detectron2's event writers.
         dues: Iterations after which to write, one condition for each reason to write.
         folder: The folder that they write into, for error messages.
+        recent: Values before the first step, see :func:`fbnetv3.engine.metrics.recent_values`.
     """
 
-    def __init__(self, writers: list[EventWriter], dues: list[Every], folder: Path) -> None:
+    def __init__(
+        self,
+        writers: list[EventWriter],
+        dues: list[Every],
+        folder: Path,
+        recent: Mapping[str, list[list[float]]] | None = None,
+    ) -> None:
         self._writers, self._dues, self._folder = writers, dues, folder
+        self._recent = recent or {}
+
+    def before_train(self) -> None:
+        """Puts the values of a resumed run into the event storage."""
+        restore_values(self.trainer.storage, self._recent)
 
     def after_step(self) -> None:
         """Writes if it is due."""
@@ -221,7 +237,7 @@ class CheckpointHook(HookBase):
 
 
 class StopHook(HookBase):
-    """Stops with a checkpoint after the step in which SIGINT or SIGTERM arrives.
+    """Stops with a checkpoint after the step in which SIGINT, SIGTERM or SIGHUP arrives.
 
     A second signal stops at once. The hook is for trainings with one process only, since several
     ranks would stop at different steps.
@@ -244,7 +260,7 @@ class StopHook(HookBase):
         """Installs the signal handlers; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._before[number] = signal.signal(number, self._remember)
 
     def after_step(self) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -27,6 +25,7 @@ from fbnetv3.engine.machines import (
     report_end,
 )
 from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.signals import stop_signals_as_interrupt
 
 _TIMEOUT = timedelta(minutes=30)
 _POLL_INTERVAL = 0.2  # seconds
@@ -86,7 +85,7 @@ def launch(
 
 def _spawn(rank_args: tuple[Any, ...], num_processes: int, monitor: MachineMonitor) -> None:
     """Starts the ranks of this machine, with the arguments of :func:`_worker`, and waits."""
-    with _sigterm_as_interrupt():
+    with stop_signals_as_interrupt():
         try:
             ranks = mp.spawn(_worker, rank_args, nprocs=num_processes, join=False)
             _wait(ranks, monitor, first=rank_args[0])
@@ -128,19 +127,6 @@ def _terminate(ranks: mp.ProcessContext) -> None:
     for process in ranks.processes:
         process.join(_TERMINATE_TIMEOUT)
         process.kill()
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Turns SIGTERM, which batch systems send, into a KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets signals
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check(processes: int, machines: int, rank: int, url: str, use_cuda: bool) -> None:

@@ -32,7 +32,7 @@ from fbnetv3.engine.hooks import (
     WriterHook,
     disk_errors_as_write_errors,
 )
-from fbnetv3.engine.metrics import drop_from
+from fbnetv3.engine.metrics import drop_from, recent_values
 from fbnetv3.engine.optim import build_optimizer
 from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.engine.schedule import build_lr_scheduler
@@ -55,8 +55,8 @@ class Training:
     Attributes:
         optimizer: Optimizer over the network's parameters.
         ema: Moving average of the weights; None where MODEL_EMA.ENABLED is False.
+        epochs: Length of the training.
         start_iter: First step to run.
-        max_iter: Step to stop before.
     """
 
     def __init__(
@@ -77,16 +77,30 @@ class Training:
             experiment.model = sync_batch_norm(experiment.model, self._context.device)
         self.optimizer = build_optimizer(experiment.model, self._recipe)
         self.ema = self._new_ema() if self._recipe.ema else None
-        epochs = self._recipe.epochs
-        if stop_after is not None:
-            epochs = min(stop_after, epochs)
-        self.start_iter = 0
-        self.max_iter = max(1, round(epochs * self._loader.iters_per_epoch))
+        self.epochs = (
+            self._recipe.epochs if stop_after is None else min(stop_after, self._recipe.epochs)
+        )
+        self.start_iter, self._offset = 0, 0
+        self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
         self._resumed: dict[str, Any] | None = None
         self._trainer: Trainer
 
+    @property
+    def max_iter(self) -> int:
+        """Step to stop before."""
+        return self._length + self._offset
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs of the schedule before the first step to run."""
+        return (self.start_iter - self._offset) / self._loader.iters_per_epoch
+
     def load(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint, with the learning rate, decays etc. of the current config.
+
+        Steps are counted on from the checkpoint's number. If an epoch has another number of steps
+        than before (another batch size or data set), the position in the schedule is kept in
+        epochs, rounded down to a whole step: at most one batch is repeated, and none is left out.
 
         Args:
             state: State of the checkpoint, as :meth:`state` returned it.
@@ -99,18 +113,31 @@ class Training:
         experiment.task.load_state(experiment.model, state.get("task", {}))
         _load_optimizer(self.optimizer, state, self._recipe.optimizer)
         self._load_ema(state["ema"])
-        before, now = state["data"]["iters_per_epoch"], self._loader.iters_per_epoch
-        if before != now:
-            _log.warning(
-                "the checkpoint was written with %d steps per epoch, now there are %d (other data "
-                "or SOLVER.IMS_PER_BATCH); training continues at iteration %d",
-                before,
-                now,
-                state["iteration"],
-            )
+        self.start_iter = state["iteration"]
+        self._offset = self.start_iter - self._position(state)
         self._resumed = state
         restore_rng(state["rng"])
-        self.start_iter = state["iteration"]
+
+    def _position(self, state: dict[str, Any]) -> int:
+        """Returns the position of a checkpoint in the schedule, in steps of this training."""
+        data, now = state["data"], self._loader.iters_per_epoch
+        position: int = state["iteration"] - data.get("offset", 0)
+        before = data["iters_per_epoch"]
+        if before != now and self._context.is_main:
+            self._warn_of_other_epochs(state, position / before)
+        return position * now // before
+
+    def _warn_of_other_epochs(self, state: dict[str, Any], epochs: float) -> None:
+        _log.warning(
+            "the checkpoint was written with %d steps per epoch, now there are %d (SOLVER."
+            "IMS_PER_BATCH was %d and is %d; or the training set has another size): training "
+            "continues after %.4g epochs",
+            state["data"]["iters_per_epoch"],
+            self._loader.iters_per_epoch,
+            state["recipe"]["batch_size"],
+            self._recipe.batch_size,
+            epochs,
+        )
 
     def _new_ema(self) -> ModelEMA:
         recipe = self._recipe
@@ -136,12 +163,17 @@ class Training:
             "scheduler": self._trainer.scheduler.state_dict(),
             "scaler": self._trainer.scaler.state_dict(),
             "rng": capture_rng(),
-            "data": {"seed": self._cfg.SEED, "iters_per_epoch": self._loader.iters_per_epoch},
+            "data": {
+                "seed": self._cfg.SEED,
+                "iters_per_epoch": self._loader.iters_per_epoch,
+                "offset": self._offset,
+            },
             "recipe": self._recipe.to_dict(),
             "config": self._cfg.dump(),
             "arch": experiment.metadata["arch"],
             "classes": experiment.classes,
             "task": experiment.task.state(experiment.model),
+            "metrics": recent_values(self._trainer.storage),
         }
 
     def run(self) -> None:
@@ -153,7 +185,7 @@ class Training:
             model=model,
             optimizer=self.optimizer,
             scheduler=self._scheduler(),
-            batches=self._loader.batches(self.start_iter),
+            batches=self._loader.batches(self.start_iter - self._offset),
             task=self._experiment.task,
             seed=self._cfg.SEED,
             rank=self._context.process.rank,
@@ -168,7 +200,10 @@ class Training:
 
     def _scheduler(self) -> LRScheduler:
         per_epoch = self._loader.iters_per_epoch
-        scheduler = build_lr_scheduler(self.optimizer, self._recipe, per_epoch, self.start_iter - 1)
+        last = self.start_iter - 1
+        scheduler = build_lr_scheduler(
+            self.optimizer, self._recipe, per_epoch, last, offset=self._offset
+        )
         if self._resumed is not None:
             present = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
             scheduler.load_state_dict({**self._resumed["scheduler"], **present})
@@ -176,8 +211,8 @@ class Training:
 
     def _hooks(self) -> list[detectron_hooks.HookBase]:
         cfg = self._cfg
-        evaluating = Every(self._period(cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD))
-        saving = Every(self._period(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD))
+        evaluating = self._every(cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD)
+        saving = self._every(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD)
         hooks: list[detectron_hooks.HookBase] = [
             detectron_hooks.IterationTimer(),
             detectron_hooks.LRScheduler(),
@@ -198,7 +233,8 @@ class Training:
         if context.shows_progress:
             hooks.append(ProgressHook(context.console))
         writing = [Every(self._cfg.SOLVER.LOG_PERIOD), evaluating, saving]
-        hooks.append(WriterHook(self._writers(), writing, folder))
+        recent = {} if self._resumed is None else self._resumed.get("metrics", {})
+        hooks.append(WriterHook(self._writers(), writing, folder, recent))
         if self._pictures:
             hooks.append(CurvesHook(evaluating, folder))
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
@@ -209,11 +245,13 @@ class Training:
 
     def _report_epochs(self, iterations: float, scores: dict[str, float]) -> None:
         if self._on_eval is not None:
-            self._on_eval(iterations / self._loader.iters_per_epoch, scores)
+            self._on_eval((iterations - self._offset) / self._loader.iters_per_epoch, scores)
 
-    def _period(self, epochs: float, iterations: int) -> int:
-        """Returns a period in steps, from a number of epochs or, if that is 0, of iterations."""
-        return max(1, round(epochs * self._loader.iters_per_epoch)) if epochs else iterations
+    def _every(self, epochs: float, iterations: int) -> Every:
+        """Returns a condition with a period in epochs or, if that is 0, in iterations."""
+        per_epoch = self._loader.iters_per_epoch
+        period = max(1, round(epochs * per_epoch)) if epochs else iterations
+        return Every(period, self._offset)
 
     def _writers(self) -> list[EventWriter]:
         folder, start = self._experiment.folder, self.start_iter

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from detectron2.utils.events import EventStorage
 
 from fbnetv3.io import atomic_write
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
 _SCORES = ("val/", "bbox/")
+_MAX_ITERATION = 2**63
+_WINDOW = 20  # iterations, of which detectron2's writers write the median
+_TIMES = ("time", "data_time")  # seconds, which differ from run to run
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics file; a line that a kill cut short is skipped."""
+    """Returns the rows of a metrics file: the iteration, an int, and numbers by name.
+
+    Lines that are not such a row, such as one that a kill cut short, are skipped, and so are values
+    that are not numbers.
+    """
     if not path.exists():
         return []
     rows = []
@@ -22,23 +32,61 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict):
-            rows.append(row)
+        if isinstance(row, dict) and _is_iteration(row.get("iteration")):
+            rows.append({name: value for name, value in row.items() if _is_number(value)})
     return rows
+
+
+def _is_iteration(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MAX_ITERATION
+
+
+def _is_number(value: Any) -> bool:
+    # an int of 400 digits is json, but no float
+    return type(value) is float or (type(value) is int and abs(value) < _MAX_ITERATION)
 
 
 def drop_from(path: Path, iteration: int) -> None:
     """Removes the rows of ``iteration`` and later ones; a resumed run writes them again."""
     if not path.exists():
         return
-    kept = [row for row in read_metrics(path) if row.get("iteration", 0) < iteration]
+    kept = [row for row in read_metrics(path) if row["iteration"] < iteration]
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in kept))
 
 
 def last_scores(path: Path) -> dict[str, float]:
-    """Returns the last value of each score, such as ``val/top1`` or ``bbox/AP``."""
-    scores: dict[str, float] = {}
-    for row in read_metrics(path):
-        scores |= {key: value for key, value in row.items() if key.startswith(_SCORES)}
-    return scores
+    """Returns the scores of the last evaluation, such as ``val/top1`` or ``bbox/AP``."""
+    for row in reversed(read_metrics(path)):
+        scores = {key: value for key, value in row.items() if key.startswith(_SCORES)}
+        if scores:
+            return scores
+    return {}
+
+
+def recent_values(storage: EventStorage) -> dict[str, list[list[float]]]:
+    """Returns what the medians of the next rows of metrics.json depend on, for a checkpoint.
+
+    Args:
+        storage: Event storage of a training.
+
+    Returns:
+        The last values of each smoothed number as [value, iteration], by name, without times.
+    """
+    return {
+        name: [[float(value), int(iteration)] for value, iteration in history.values()[-_WINDOW:]]
+        for name, history in sorted(storage.histories().items())
+        if storage.smoothing_hints()[name] and name not in _TIMES
+    }
+
+
+def restore_values(storage: EventStorage, recent: Mapping[str, list[list[float]]]) -> None:
+    """Puts values of :func:`recent_values` back, so that a resumed run writes the same medians.
+
+    Args:
+        storage: Event storage of the resumed training, before its first step.
+        recent: The values.
+    """
+    for name, values in recent.items():
+        for value, iteration in values:
+            storage.histories()[name].update(value, iteration)

@@ -68,9 +68,16 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 
 
 def build_lr_scheduler(
-    optimizer: Optimizer, recipe: Recipe, iters_per_epoch: int, last_iter: int = -1
+    optimizer: Optimizer,
+    recipe: Recipe,
+    iters_per_epoch: int,
+    last_iter: int = -1,
+    *,
+    offset: int = 0,
 ) -> LambdaLR:
-    """Returns a scheduler that sets ``lr = peak * lr_factor(iteration / iters_per_epoch)``.
+    """Returns a scheduler that sets ``lr = peak * lr_factor(epoch)``.
+
+    The epoch is ``(iteration - offset) / iters_per_epoch``.
 
     The lr of the first iteration is set here; call ``step()`` after each iteration, as detectron2's
     ``hooks.LRScheduler`` does. The scheduler's state consists of plain numbers.
@@ -81,13 +88,15 @@ def build_lr_scheduler(
         recipe: Recipe with schedule, decay, warm-up and length.
         iters_per_epoch: Iterations per epoch; >= 1.
         last_iter: Last iteration that was run; -1 if none was.
+        offset: Iteration at which the schedule would have started; not 0 in a run that was resumed
+            with another number of iterations per epoch.
     """
     if last_iter >= 0:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
     def factor(iteration: int) -> float:
-        return lr_factor(recipe, iteration / iters_per_epoch)
+        return lr_factor(recipe, (iteration - offset) / iters_per_epoch)
 
     return LambdaLR(optimizer, factor, last_epoch=last_iter)
 

@@ -91,7 +91,9 @@ def _num_slices(images: Tensor) -> int:
 class _Compiled:
     """A model that is compiled at its first call; the output of each new shape is checked once.
 
-    If a runtime fails, the next one is tried, and after the last one the eager model is used.
+    An output without numbers (an empty batch) or with numbers that are not finite (NaN in an image)
+    shows nothing about a runtime: the eager output is returned, and the next call checks. If a
+    runtime fails, the next one is tried, and after the last one the eager model is used.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime]) -> None:
@@ -109,6 +111,8 @@ class _Compiled:
             return self._run(images)
         # If the model itself raises an error, it is raised here, as without compilation.
         expected = self._model(images)
+        if not _is_comparable(expected):
+            return expected
         while self._runtimes and not self._works(images, expected):
             self._run = None
             self._checked.clear()
@@ -136,14 +140,23 @@ class _Compiled:
         return True
 
 
+def _is_comparable(expected: Any) -> bool:
+    """Returns False for an eager output that no runtime's output can be compared with."""
+    if not isinstance(expected, Tensor):
+        return True  # which :func:`_difference` refuses
+    return expected.numel() > 0 and bool(torch.isfinite(expected).all())
+
+
 def _difference(output: Any, expected: Any) -> str:
     """Returns how an output differs from the expected one; an empty string if it does not."""
     if not isinstance(expected, Tensor) or not isinstance(output, Tensor):
         return "its output is not a single tensor"
     if output.shape != expected.shape:
         return f"its output has shape {tuple(output.shape)} instead of {tuple(expected.shape)}"
-    worst = (output - expected).abs().max() / expected.abs().mean()
-    return f"its output differs by {float(worst):.1e}" if worst > TOLERANCE else ""
+    values = expected.detach().double()
+    worst, scale = (output.detach().double() - values).abs().max(), values.abs().mean()
+    # written so that a NaN in the output is a difference, and equal outputs of zeros are none
+    return "" if worst <= TOLERANCE * scale else f"its output differs by {float(worst / scale):.1e}"
 
 
 def deploy(model: nn.Module, compile: bool = False) -> nn.Module:

@@ -9,6 +9,7 @@ from torch import nn
 
 from fbnetv3.arch import ArchError
 from fbnetv3.errors import did_you_mean
+from fbnetv3.requires import MissingPackageError, require
 
 # Arguments of timm's builders that a name cannot set: those that build_model sets itself, and
 # those for downloads and export.
@@ -72,12 +73,11 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
 
 def _timm(name: str) -> Any:
     try:
-        import timm
-    except ImportError as error:
+        return require("timm", "timm")
+    except MissingPackageError as error:
         raise ArchError(
             f"timm/{name} needs timm, which is not installed",
             key="name",
             value=f"timm/{name}",
             allowed="names of timm after pip install 'fbnetv3[timm]'",
         ) from error
-    return timm

@@ -178,6 +178,9 @@ def measure_ap(
 
     Returns:
         ``AP`` and ``AP50`` in percent.
+
+    Raises:
+        DataError: The data set is not installed, or has no box.
     """
     from fbnetv3.config import get_cfg
     from fbnetv3.detection.detector import config_from_metadata
@@ -190,6 +193,8 @@ def measure_ap(
     cfg.merge_from_list(list(overrides))
     cfg.freeze()
     scores = evaluate(cfg)
+    if "bbox/AP" not in scores:
+        raise DataError(f"data set {dataset} has no box to score; name one with boxes")
     return {name: scores[f"bbox/{name}"] for name in ("AP", "AP50")}
 
 

@@ -51,7 +51,7 @@ def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Star
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["local", "ray"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_leaves_no_process_and_prints_how_to_resume(
     tmp_path: Path, executor: str, number: signal.Signals
 ) -> None:

@@ -73,7 +73,7 @@ def test_known_cases(backend: str) -> None:
     low = evaluate_boxes(truth, [_result([10, 10, 50, 40])], backend).overall
     assert low["AP"] == pytest.approx(70)
     assert (low["AP50"], low["AP75"]) == pytest.approx((100, 100))
-    assert evaluate_boxes(truth, [], backend).overall == {"AP": 0, "AP50": 0, "AP75": 0}
+    assert evaluate_boxes(truth, [], backend).overall == {"AP": 0, "AP50": 0, "AP75": 0, "APm": 0}
     # one of two boxes is detected: a recall of 0.5 covers 51 of 101 points
     two = _ground_truth(box, [0, 0, 5, 5])
     assert evaluate_boxes(two, [_result(box)], backend).overall["AP"] == pytest.approx(
@@ -103,3 +103,32 @@ def test_classes_of_one_name_have_their_own_scores(backend: str, detected: bool)
     assert scores["thing (1)"] == (0, 0)
     assert scores["thing (4)"] == pytest.approx((100, 100) if detected else (0, 0))
     assert "thing (4)" in class_table({"raw": scores})
+
+
+def _with_sizes(*sizes: float, crowd: int = 0) -> dict[str, Any]:
+    truth = _ground_truth(*([0, 0, size, size] for size in sizes), crowd=crowd)
+    for item, size in zip(truth["annotations"], sizes, strict=True):
+        item["area"] = size * size
+    truth["categories"].append({"id": 2, "name": "absent"})
+    return truth
+
+
+@pytest.mark.parametrize(
+    ("truth", "names"),
+    [
+        (_with_sizes(), ()),
+        (_with_sizes(20, crowd=1), ()),
+        (_with_sizes(20), ("AP", "AP50", "AP75", "APs")),
+        (_with_sizes(20, 50), ("AP", "AP50", "AP75", "APs", "APm")),
+        (_with_sizes(20, 50, 97), ("AP", "AP50", "AP75", "APs", "APm", "APl")),
+    ],
+    ids=["no box", "crowds only", "small", "medium", "large"],
+)
+@pytest.mark.parametrize("results", [[], [_result([400, 400, 9, 9])]], ids=["none", "misses"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scores_exist_where_there_are_boxes(
+    truth: dict[str, Any], names: tuple[str, ...], results: list[Any], backend: str
+) -> None:
+    scores = evaluate_boxes(truth, results, backend)
+    assert scores.overall == dict.fromkeys(names, 0.0)
+    assert scores.per_class == ({"thing": (0.0, 0.0)} if names else {})

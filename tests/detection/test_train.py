@@ -172,6 +172,22 @@ def test_images_without_boxes_are_left_out_where_asked(tiny: Make) -> None:
     assert len(test_set) == 16
 
 
+@pytest.mark.parametrize("crowd", [None, 1], ids=["no boxes", "crowds only"])
+def test_an_evaluation_set_without_boxes_has_no_scores(
+    tiny: Make, shapes: Path, tmp_path: Path, caplog: Any, crowd: int | None
+) -> None:
+    tree = json.loads((shapes / "shapes.json").read_text())
+    tree["annotations"] = [{**a, "iscrowd": crowd} for a in tree["annotations"] if crowd]
+    (tmp_path / "empty.json").write_text(json.dumps(tree))
+    both = [*tiny().DATASETS.COCO, ["empty", str(tmp_path / "empty.json"), str(shapes / "images")]]
+    cfg = tiny(DATASETS__COCO=both, DATASETS__TEST=("empty",), SOLVER__MAX_EPOCHS=1.0)
+    assert train(cfg) == {}
+    assert "DATASETS.TEST empty has no box that counts" in caplog.text
+    assert "no class" in (tmp_path / "out" / "ap_per_class.txt").read_text()
+    with pytest.raises(DataError, match=r"DATASETS\.TRAIN empty: no image has a box"):
+        open_datasets(tiny(DATASETS__COCO=both, DATASETS__TRAIN=("empty",)))
+
+
 def test_a_detector_read_from_a_file(tiny: Make, tmp_path: Path, shapes: Path, capsys: Any) -> None:
     cfg = tiny(SOLVER__MAX_EPOCHS=1.0, MODEL__RETINANET__SCORE_THRESH_TEST=0.0)
     train(cfg, pictures=False)

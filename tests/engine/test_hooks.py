@@ -194,7 +194,7 @@ def test_non_finite_weights_are_not_saved(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_00000002.pt"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_after_the_step(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
     saved = []

@@ -34,7 +34,22 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize("torn", ['{"iteration": 7, "lo', '{"iteration": 7', "{", "\x00\x00"])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        '{"iteration": 7, "lo',
+        '{"iteration": 7',
+        "{",
+        "\x00\x00",
+        "[" * 10_000,
+        *(f'{{"iteration": {x}, "loss": 1.0}}' for x in ('"x"', "null", "[]", "-1", "1.5", "true")),
+        f'{{"iteration": 1{"0" * 400}}}',
+        '{"loss": 1.0}',
+        "7",
+        "[]",
+    ],
+    ids=lambda torn: torn[:40],
+)
 def test_an_incomplete_line_is_skipped_and_removed(path: Path, torn: str) -> None:
     with path.open("a") as file:
         file.write(torn)
@@ -56,8 +71,19 @@ def test_removing_rows(path: Path, iteration: int, kept: int) -> None:
     assert read_metrics(path) == ROWS[:kept]
 
 
-def test_the_last_scores(path: Path) -> None:
-    assert last_scores(path) == {"val/top1": 60.0, "val/top1_ema": 40.0}
+def test_the_scores_of_the_last_evaluation(path: Path) -> None:
+    assert last_scores(path) == {"val/top1": 60.0}  # no top1_ema of an earlier evaluation beside it
+    with path.open("a") as file:
+        file.write('{"iteration": 7, "loss": 1.0}\n')
+    assert last_scores(path) == {"val/top1": 60.0}
+
+
+@pytest.mark.parametrize("value", ['"x"', "null", "true", "[1]", "{}", "1" + "0" * 400])
+def test_values_that_are_no_numbers_are_skipped(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(f'{{"iteration": 1, "val/top1": {value}, "loss": 2}}\n')
+    assert read_metrics(path) == [{"iteration": 1, "loss": 2}]
+    assert last_scores(path) == {}
 
 
 def test_non_finite_numbers(tmp_path: Path) -> None:

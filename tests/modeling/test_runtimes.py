@@ -126,3 +126,50 @@ def test_inductor() -> None:
         for _ in range(2):
             assert distance(deployed(images(n)), model(images(n))) <= TOLERANCE
     assert deployed.runtime == "inductor"
+
+
+def not_finite(model: nn.Module, example: Tensor) -> Runner:
+    return lambda x: model(x) * float("nan")
+
+
+def test_a_nan_of_a_runtime_is_a_difference(net: nn.Module, caplog: Any) -> None:
+    deployed = DeployedModel(net, [runtime("bad", not_finite), runtime("good", right)])
+    assert torch.isfinite(deployed(images())).all()
+    assert deployed.runtime == "good"
+    assert "differs by nan" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        torch.zeros(0, 3, 16, 16),
+        torch.full((2, 3, 16, 16), float("nan")),
+        torch.full((2, 3, 16, 16), float("inf")),
+    ],
+    ids=["empty", "NaN", "infinite"],
+)
+@pytest.mark.parametrize("build", [fails, right])
+def test_an_output_that_cannot_be_compared_says_nothing_about_a_runtime(
+    net: nn.Module, caplog: Any, batch: Tensor, build: Any
+) -> None:
+    deployed = DeployedModel(net, [runtime("first", build), runtime("good", right)])
+    torch.testing.assert_close(deployed(batch), net(batch), equal_nan=True)
+    assert deployed.runtime == "first"
+    assert not caplog.records
+    deployed(images())
+    assert deployed.runtime == ("good" if build is fails else "first")
+    assert deployed(batch).shape == net(batch).shape
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-300, 1e-40, 1e30])
+def test_outputs_of_any_scale_are_compared(scale: float) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.double().mean((2, 3)) * scale
+
+    good = DeployedModel(Scaled(), [runtime("good", right)])
+    good(images())
+    assert good.runtime == "good"
+    bad = DeployedModel(Scaled(), [runtime("bad", wrong)])
+    bad(images())
+    assert bad.runtime == ("bad" if scale == 0.0 else "eager")

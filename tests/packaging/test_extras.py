@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.requires import MissingPackageError, require
-
 OPTIONAL = (
     *("optuna", "sqlalchemy", "onnx", "onnxruntime", "matplotlib", "faster_coco_eval"),
     *("ray", "psycopg", "s3fs", "timm", "cmaes", "smac"),
@@ -128,14 +126,3 @@ def test_the_core_needs_no_extra(tmp_path: Path) -> None:
     assert "'val/top1'" in output
     assert output.count("pip install 'fbnetv3[report]'") == 1
     assert (tmp_path / "out" / "model.safetensors").is_file()
-
-
-def test_a_package_that_lacks_another_is_not_called_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "broken_package.py").write_text("import no_such_dependency\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        require("broken_package", "search")
-    with pytest.raises(MissingPackageError, match=r"fbnetv3\[search\]"):
-        require("no_such_package.part", "search")

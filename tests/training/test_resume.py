@@ -17,7 +17,7 @@ from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.engine.checkpoint import CheckpointError
 from fbnetv3.engine.hooks import StoppedError
 from fbnetv3.training import train
-from tests.runs import assert_same_run, assert_same_state, last_state
+from tests.runs import assert_same_run, assert_same_state, last_state, rows_without_times
 
 Make = Callable[..., CfgNode]
 SCORES = {f"val/{name}{tag}" for name in ("top1", "top5", "loss") for tag in ("", "_ema")}
@@ -60,6 +60,55 @@ def test_a_run_in_parts_is_the_run_in_one(
         cfg = tiny(OUTPUT_DIR=str(parts), **changes)
         train(cfg, resume=True, stop_after=epochs, pictures=False)
     assert_same_state(one, parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "steps"),
+    [
+        # 120 images; the first part is 1.5 epochs of 6 steps
+        ({"SOLVER__IMS_PER_BATCH": 10}, 18, 18),  # 12 steps per epoch
+        ({"SOLVER__IMS_PER_BATCH": 40}, 4, 5),  # 3 steps per epoch, so 4.5 are rounded down
+        ({"SOLVER__IMS_PER_BATCH": 120}, 1, 2),
+        ({"DATA__TRAIN_LIMIT": 60}, 4, 5),  # the same batch, but half the images
+        ({"SOLVER__MAX_EPOCHS": 4.0}, 9, 15),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_trains_the_epochs_that_are_left(
+    tiny: Make, out: Path, caplog: Any, changes: dict[str, Any], start: int, steps: int
+) -> None:
+    train(tiny(), stop_after=1.5, pictures=False)
+    epochs: list[float] = []
+    cfg = tiny(**{"SOLVER__MAX_EPOCHS": 3.0, **changes})
+    with caplog.at_level(logging.WARNING, logger="fbnetv3"):
+        train(cfg, resume=True, on_eval=lambda epoch, _: epochs.append(epoch), pictures=False)
+    assert last_state(out)["iteration"] == 9 + steps
+    assert epochs == [float(x) for x in range(2, int(cfg.SOLVER.MAX_EPOCHS) + 1)]
+    assert ("continues after 1.5 epochs" in caplog.text) == (start != 9)
+    rows = [row["iteration"] for row in rows_without_times(out)]
+    assert rows == sorted(set(rows))
+    before = last_state(out)["model"]["head.fc.weight"]
+    train(cfg, resume=True, pictures=False)  # the position is kept
+    assert torch.equal(last_state(out)["model"]["head.fc.weight"], before)
+
+
+def test_another_batch_at_an_epoch_has_the_learning_rates_of_that_batch(
+    tiny: Make, tmp_path: Path
+) -> None:
+    one, other = (str(tmp_path / name) for name in ("one", "other"))
+    train(tiny(OUTPUT_DIR=one, SOLVER__IMS_PER_BATCH=40, SOLVER__LOG_PERIOD=1), pictures=False)
+    train(tiny(OUTPUT_DIR=other, SOLVER__LOG_PERIOD=1), stop_after=1.0, pictures=False)
+    cfg = tiny(OUTPUT_DIR=other, SOLVER__IMS_PER_BATCH=40, SOLVER__LOG_PERIOD=1)
+    train(cfg, resume=True, pictures=False)
+    rates = [[r["lr"] for r in rows_without_times(Path(folder))] for folder in (one, other)]
+    assert rates[1][6:] == pytest.approx(rates[0][3:])
+
+
+@pytest.mark.parametrize("epochs", [2.0, 3.0])
+def test_nothing_left_to_train_is_reported(trained: Any, tiny: Make, caplog: Any, epochs) -> None:
+    with caplog.at_level(logging.WARNING, logger="fbnetv3"):
+        train(tiny(SOLVER__MAX_EPOCHS=epochs), resume=True)
+    assert f"has 3 epochs, the training ends after {epochs:g}" in caplog.text
 
 
 def test_a_stop_by_signal_is_resumed(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fbnetv3.requires import MissingPackageError, require
 from fbnetv3.search.errors import SearchError
 
 # Options of a private cluster on this machine. The object store can be small, because evaluations
@@ -156,10 +157,9 @@ def _check_port(address: str) -> None:
 
 def _import_ray() -> Any:
     try:
-        import ray
-    except ImportError as error:
+        return require("ray", "ray")
+    except MissingPackageError as error:
         raise SearchError(
             "SEARCH.EXECUTOR ray needs the package ray: pip install 'fbnetv3[ray]', or set "
             "SEARCH.EXECUTOR local"
         ) from error
-    return ray

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from fbnetv3.arch.latency import LatencyTable
@@ -154,20 +151,6 @@ def report_run(folder: str | os.PathLike[str], opts: Sequence[Any] = ()) -> Path
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
     return write_run_report(setup.cfg, run_folder, _open_search(setup))
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Raises KeyboardInterrupt on SIGTERM, which schedulers send some time before SIGKILL."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _run(

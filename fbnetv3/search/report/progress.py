@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from fbnetv3.search.trial import Event, Trial
+from fbnetv3.streams import quiet
 
 _LOWEST = float("-inf")
 
@@ -28,13 +29,13 @@ class SearchProgress:
     Args:
         total: Number of trials of the whole search.
         stream: Stream to print to. It must not be ``sys.stderr``, which evaluations may redirect.
-            None prints nothing.
+            None prints nothing. A stream that is closed or full does not end the search.
         batches: Number of batches in stage 1; None leaves it out of the lines.
     """
 
     def __init__(self, total: int, stream: TextIO | None, batches: int | None = None) -> None:
         self._of_batches = "" if batches is None else f"/{batches}"
-        self._console = Console(file=stream or io.StringIO(), quiet=stream is None)
+        self._console = Console(file=quiet(stream or io.StringIO()), quiet=stream is None)
         self._total = total
         self._finished = 0  # number of finished trials
         self._best = _LOWEST
