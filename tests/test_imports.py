@@ -42,6 +42,8 @@ ROOMS = (
     "training",
     "zoo",
     "search.errors",
+    "search.outcome",
+    "search.checks",
     "search.trial",
     "search.space",
     "search.predictors",

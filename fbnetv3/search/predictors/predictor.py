@@ -90,7 +90,7 @@ def fit_function(name: str) -> Fit:
     Raises:
         SearchError: The name is unknown.
     """
-    if name not in _PREDICTORS:
-        hint = did_you_mean(name, _PREDICTORS)
+    if not isinstance(name, str) or name not in _PREDICTORS:
+        hint = did_you_mean(str(name), _PREDICTORS)
         raise SearchError(f"predictor {name!r} is unknown; allowed: {', '.join(_PREDICTORS)}{hint}")
     return _PREDICTORS[name]
