@@ -43,8 +43,13 @@ class Constraint:
         for key in ("lower", "upper"):
             bound = getattr(self, key)
             if bound is not None:
-                number = as_real(f"constraint on {self.name}: the bound {key}", bound)
-                object.__setattr__(self, key, number)
+                try:
+                    object.__setattr__(self, key, as_real(key, bound))
+                except SearchError:
+                    raise SearchError(
+                        f"constraint on {self.name}: the bound {key}={short(bound)} is not a "
+                        "finite number"
+                    ) from None
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
             raise SearchError(
                 f"constraint on {self.name}: lower={self.lower:g} is above upper={self.upper:g}"
