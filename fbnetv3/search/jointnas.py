@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.search.checks import as_callable, as_items
+from fbnetv3.search.checks import as_callable, as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
@@ -19,10 +19,15 @@ from fbnetv3.search.settings import SearchSettings, check_arguments
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, repeatable
+from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, check_log, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
-from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
+from fbnetv3.search.trial import (
+    STUDY,
+    Event,
+    Trial,
+    trial_to_json,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -110,6 +115,11 @@ class JointNAS:
         return plain
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores, exactly and as plain values; see SearchSettings.identify."""
+        return dict(self._identity)
+
+    @property
     def order(self) -> dict[str, Any]:
         """The numbers of the trials that were running when each batch was proposed ahead."""
         return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
@@ -124,7 +134,7 @@ class JointNAS:
         Raises:
             SearchError: The log is that of another search, or contradicts the storage.
         """
-        self._check_log(logged)
+        check_log(logged, self.space, self.settings, self._identity)
         self._store.acquire()
         stored = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
@@ -140,21 +150,6 @@ class JointNAS:
             if trial.number not in stored:
                 self._store.add(trial)
         self._stored = None
-
-    def _check_log(self, logged: LoggedSearch) -> None:
-        """Checks that a log belongs to a search with the same settings and candidates."""
-        different = differences(logged.settings, self.settings)
-        if different:
-            raise SearchError(
-                f"the log belongs to a search with other settings: {different}; use "
-                "those of the log"
-            )
-        for trial in logged.trials:
-            if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(
-                    f"the config of trial {trial.id} in the log does not match its id: the log is "
-                    "damaged or was edited; use an unmodified copy"
-                )
 
     def ask(self) -> list[Trial]:
         """Returns copies of the trials that have no result yet; [] when the search is done.
@@ -314,6 +309,10 @@ class JointNAS:
             SearchError: There are too few scores to predict from.
             InfeasibleError: Too few candidates meet the constraints.
         """
+        if constraints is not None:
+            constraints = as_items("constraints", constraints, Constraint, "constraints")
+        if top_k is not None:
+            top_k = as_whole("top_k", top_k, low=1)
         evolved = self._planner.evolve(self._history(), constraints, top_k)
         levels = evolved.pool.levels
         ids, configs = self.space.ids(levels), self.space.configs(levels)

@@ -143,6 +143,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{k} was {_shown(old, k)}, is {_shown(new, k)}" for k in keys)[:500]
 
 
+def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes how the parts that two identities both have differ; "" where they are equal.
+
+    Args:
+        before: Identity as :meth:`SearchSettings.identify` returned it; {} from earlier versions.
+        now: Identity of another search.
+    """
+    has_same_parts = {*before} == {*now}
+    shared = ({*before} & {*now}) - {"sha256"}
+    different = differences({k: before[k] for k in shared}, {k: now[k] for k in shared})
+    if different or not has_same_parts or before.get("sha256") == now.get("sha256"):
+        return different
+    return differences({"sha256": before["sha256"]}, {"sha256": now["sha256"]})
+
+
 _UNSET = object()
 
 

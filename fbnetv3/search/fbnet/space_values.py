@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from fbnetv3.arch.keys import COMMON_KEYS, Key
 from fbnetv3.arch.ops import get_op
@@ -39,7 +39,7 @@ class SpaceLoader(PlainLoader):
     what they are for.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
 
     def decimal(self, node: Any) -> int:
         """Returns a whole number in decimal digits, which may begin with zeros."""

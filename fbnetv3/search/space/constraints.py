@@ -47,7 +47,7 @@ class Constraint:
                     object.__setattr__(self, key, as_real(key, bound))
                 except SearchError:
                     raise SearchError(
-                        f"constraint on {self.name}: the bound {key}={short(bound)} is not a "
+                        f"constraint on {self.name}: the bound {short(bound)} is not a "
                         "finite number"
                     ) from None
         if self.lower is not None and self.upper is not None and self.lower > self.upper:

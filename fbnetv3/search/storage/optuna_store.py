@@ -19,6 +19,7 @@ from fbnetv3.search.trial import (
     STUDY,
     Trial,
     differences,
+    identity_differences,
     to_plain,
     trial_from_json,
     trial_to_json,
@@ -32,8 +33,6 @@ _SETTINGS, _IDENTITY, _PREFIX = "settings", "identity", "note."
 
 _CREATIONS, _PAUSE_S = 20, 0.25
 """Number of attempts to create a study in a new database, and seconds between them."""
-_HASH = "sha256"
-"""Key of the hash in an identity."""
 
 
 class OptunaStore:
@@ -153,7 +152,7 @@ class OptunaStore:
             return
         different = [
             differences(before, now[_SETTINGS]),
-            _identity_differences(attributes.get(_IDENTITY, {}), now[_IDENTITY]),
+            identity_differences(attributes.get(_IDENTITY, {}), now[_IDENTITY]),
         ]
         if any(different):
             raise SearchError(
@@ -214,14 +213,6 @@ def _check_study(study: optuna.Study, storage: str, name: str) -> None:
             "search maximises one score; give the search another study name (SEARCH.STUDY, "
             "study=...), or another storage"
         )
-
-
-def _identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the parts that two identities both have differ."""
-    shared = {*before, *now} if {*before} == {*now} else ({*before} & {*now}) - {_HASH}
-    old, new = ({k: part[k] for k in shared - {_HASH}} for part in (before, now))
-    hashes = ({k: part[k] for k in shared & {_HASH}} for part in (before, now))
-    return differences(old, new) or differences(*hashes)
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:
