@@ -45,6 +45,8 @@ LAYERS = (
     "training",
     "zoo",
     "search.errors",
+    "search.outcome",
+    "search.checks",
     "search.trial",
     "search.space",
     "search.predictors",
@@ -163,7 +165,7 @@ def circles(package: Path) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def room_of(module: str) -> str | None:
+def layer_of(module: str) -> str | None:
     """Returns the layer of a module: None for faces (``__init__`` of the package or of search)."""
     parts = module.split(".")[1:]
     two, one = ".".join(parts[:2]), ".".join(parts[:1])
@@ -171,7 +173,7 @@ def room_of(module: str) -> str | None:
 
 
 def _against_order(item: Import) -> bool:
-    importer, target = room_of(item.importer), room_of(item.target)
+    importer, target = layer_of(item.importer), layer_of(item.target)
     if not item.target.startswith("fbnetv3"):
         return False
     if importer is None:  # a face loads its names on first use
@@ -183,7 +185,7 @@ def _against_order(item: Import) -> bool:
 
 def _not_for_search(item: Import) -> bool:
     first = item.importer.split(".")[1:2]
-    if first != ["search"] or room_of(item.importer) == "search.fbnet":
+    if first != ["search"] or layer_of(item.importer) == "search.fbnet":
         return False
     target = item.target.split(".")
     return target[0] == "fbnetv3" and "".join(target[1:2]) not in SEARCH_MAY
@@ -204,13 +206,13 @@ def test_no_circle_at_any_depth() -> None:
     assert circles(PACKAGE) == []
 
 
-def test_imports_follow_the_order_of_rooms() -> None:
+def test_imports_follow_the_order_of_layers() -> None:
     assert wrong_imports(PACKAGE) == []
 
 
-def test_every_module_is_in_a_room() -> None:
+def test_every_module_is_in_a_layer() -> None:
     modules = [module_name(path, PACKAGE) for path in PACKAGE.rglob("*.py")]
-    assert {m for m in modules if room_of(m) is None} == {"fbnetv3", "fbnetv3.search"}
+    assert {m for m in modules if layer_of(m) is None} == {"fbnetv3", "fbnetv3.search"}
 
 
 def _package(folder: Path, files: Mapping[str, str]) -> Path:

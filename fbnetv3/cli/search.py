@@ -147,6 +147,11 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
         print(f"\ninterrupted; finished trials are kept. Resume with:\n  {command}", flush=True)
         return 130
     _print_run(run)
+    if not run.is_complete:
+        print(
+            f"SEARCH.MAX_HOURS={cfg.SEARCH.MAX_HOURS:g} is over; the search is not done. Resume "
+            f"with:\n  {resume_command(RunFolder(cfg.OUTPUT_DIR).path, cfg)}"
+        )
     return 0
 
 

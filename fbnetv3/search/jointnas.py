@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fbnetv3.search.checks import as_callable, as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
+from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.history import History
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult
-from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.settings import SearchSettings, check_arguments
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, repeatable
+from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, check_log, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
-from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
+from fbnetv3.search.trial import (
+    STUDY,
+    Event,
+    Trial,
+    trial_to_json,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 Callback = Callable[["JointNAS", Event], None]
 """Function that a search calls at each event; it may read the search, as progress displays do."""
@@ -41,9 +52,12 @@ class JointNAS:
         warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
             csv with a column for each variable and one named ``score``. None: start without.
         executor: Executor of the evaluations; None: they run in this process.
-        storage: Optuna URL of the database from which an interrupted search continues; None: the
-            trials are kept in memory.
+        storage: Optuna URL of the database from which an interrupted search continues, as text or
+            as a URL of SQLAlchemy; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
+        evaluator_config: What decides the scores beside the candidate, such as ``{"epochs": 5}``:
+            plain values by name. The storage keeps it, and refuses a search with another one. None:
+            the storage does not tell evaluations apart.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -60,19 +74,23 @@ class JointNAS:
         statistics: StatisticsFn | None = None,
         warm_start: WarmStart | None = None,
         executor: Executor | None = None,
-        storage: str | None = None,
+        storage: str | URL | None = None,
         study: str = STUDY,
+        evaluator_config: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> None:
+        check_arguments(space, settings, executor, evaluator_config)
         settings = replace(settings or SearchSettings(), **changes)
         warm_trials = [] if warm_start is None else read_warm_start(space, warm_start)
-        feasible = FeasibleSpace(Costs(space, statistics), settings.constraints)
+        costs = Costs(space, statistics)
+        feasible = FeasibleSpace(costs, settings.constraints)
         self.space, self._settings = space, settings
         self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
+        self._identity = settings.identify(space, costs.names, evaluator_config)
         self._store = open_store(storage, space, study)
-        self._store.check_settings(self._description)
+        self._store.check_settings(self._description, self._identity)
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -84,8 +102,8 @@ class JointNAS:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials that were proposed or replayed, by number; empty before the first ask."""
-        return [trial for batch in self._batches for trial in batch]
+        """Copies of all trials that were proposed or replayed; empty before the first ask."""
+        return [trial.copy() for batch in self._batches for trial in batch]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,6 +113,11 @@ class JointNAS:
         """
         plain: dict[str, Any] = json.loads(json.dumps(self._description))
         return plain
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores, exactly and as plain values; see SearchSettings.identify."""
+        return dict(self._identity)
 
     @property
     def order(self) -> dict[str, Any]:
@@ -111,7 +134,7 @@ class JointNAS:
         Raises:
             SearchError: The log is that of another search, or contradicts the storage.
         """
-        self._check_log(logged)
+        check_log(logged, self.space, self.settings, self._identity)
         self._store.acquire()
         stored = {t.number: trial_to_json(t) for t in self._store.load()}
         for trial in logged.trials:
@@ -128,30 +151,20 @@ class JointNAS:
                 self._store.add(trial)
         self._stored = None
 
-    def _check_log(self, logged: LoggedSearch) -> None:
-        """Checks that a log belongs to a search with the same settings and candidates."""
-        different = differences(logged.settings, self.settings)
-        if different:
-            raise SearchError(
-                f"the log belongs to a search with other settings: {different}; use "
-                "those of the log"
-            )
-        for trial in logged.trials:
-            if self.space.ids(self.space.levels([trial.config])) != [trial.id]:
-                raise SearchError(
-                    f"the config of trial {trial.id} in the log does not match its id: the log is "
-                    "damaged or was edited; use an unmodified copy"
-                )
-
     def ask(self) -> list[Trial]:
-        """Returns the trials that have no result yet; [] when the search is done.
+        """Returns copies of the trials that have no result yet; [] when the search is done.
 
-        They belong to one batch, or to several with ``ahead``. From the first call on this process
-        coordinates the study, until it ends or calls :meth:`close`.
+        They belong to one batch, or to several with ``ahead``. What is done to a copy has no effect
+        on the search, except for the reports that :meth:`tell` reads from it. From the first call
+        on this process coordinates the study, until it ends or calls :meth:`close`.
 
         Raises:
             SearchError: Another process coordinates the study; the message names it.
         """
+        return [trial.copy() for trial in self._ask()]
+
+    def _ask(self) -> list[Trial]:
+        """Returns the trials that have no result yet, the search's own ones."""
         self._store.acquire()
         if not self._batches:
             self._stored = self._store.load()  # another process may have added trials
@@ -173,29 +186,51 @@ class JointNAS:
         """Stores results of any number of trials, in any order.
 
         Args:
-            trials: Trials that :meth:`ask` returned.
+            trials: Trials that :meth:`ask` returned, with their reports.
             scores: One score per trial; None, NaN or infinity if it failed.
             reasons: One reason of failure per trial, None where there is a score.
 
         Raises:
-            SearchError: The lengths differ, or a trial is not waiting for a result.
+            SearchError: The lengths differ, or a trial is not waiting for a result or occurs twice.
         """
+        trials = as_items("tell: trials", trials, Trial, "trials that ask() returned")
+        scores = as_items("tell: scores", scores, object, "scores")
+        if reasons is not None:
+            reasons = as_items("tell: reasons", reasons, str | None, "texts or None")  # type: ignore[arg-type]
         reasons = [None] * len(trials) if reasons is None else reasons
         if not len(trials) == len(scores) == len(reasons):
             raise SearchError(
                 f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
                 f"and {len(reasons)} reasons"
             )
-        for trial in trials:
-            if self._running.get(trial.number) is not trial:
-                raise SearchError(
-                    f"trial {trial.id} is not waiting for a result: ask() did not return it, or it "
-                    "has one already"
-                )
-        for trial, score, reason in zip(trials, scores, reasons, strict=True):
-            trial.finish(score, reason)
-            self._store.add(trial)
-            del self._running[trial.number]
+        own = [self._waiting(trial) for trial in trials]
+        twice = [key for key, count in Counter(t.id for t in own).items() if count > 1]
+        if twice:
+            raise SearchError(f"tell was given trial {twice[0]} twice; give each trial one result")
+        for trial, given in zip(own, trials, strict=True):
+            reports, trial.reports = dict(given.reports), {}
+            for epoch, value in reports.items():
+                trial.report(epoch, value)
+        for trial, given, score, reason in zip(own, trials, scores, reasons, strict=True):
+            self._finish(trial, score, reason)
+            given.finish(score, reason)  # for the caller to read
+
+    def _waiting(self, trial: Trial) -> Trial:
+        """Returns the search's own trial for a copy of it that waits for a result."""
+        own = self._running.get(trial.number)
+        if own is None or own.id != trial.id:
+            raise SearchError(
+                f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
+                "one already"
+            )
+        return own
+
+    def _finish(self, trial: Trial, score: Any, reason: str | None) -> None:
+        """Decides a trial, which nothing changes from then on, and stores it."""
+        trial.on_report = None
+        trial.finish(score, reason)
+        self._store.add(trial)
+        del self._running[trial.number]
 
     def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
         """Runs the search to its end: asks for trials, evaluates them and stores their results.
@@ -207,11 +242,14 @@ class JointNAS:
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
         """
+        as_callable("evaluate", evaluate, "from a trial to its score")
+        for callback in callbacks:
+            as_callable("a callback", callback, "that takes a search and an event")
         submitted: set[int] = set()
 
         def notify(kind: str, trial: Trial) -> None:
             for callback in callbacks:
-                callback(self, Event(kind, trial))
+                callback(self, Event(kind, trial.copy()))
 
         def submit(trial: Trial) -> None:
             submitted.add(trial.number)
@@ -219,16 +257,18 @@ class JointNAS:
             notify("start", trial)
             self._executor.submit(trial)
 
+        refuse_start_at_import()
         try:
-            while trials := self.ask():
+            while trials := self._ask():
                 if not submitted:  # a search that is done already starts no workers
                     self._executor.start(evaluate)
                 for trial in trials:
                     if trial.number not in submitted:
                         submit(trial)
                 for finished in self._executor.wait():
-                    self.tell([finished.trial], [finished.score], [finished.reason])
-                    notify("finish", finished.trial)
+                    trial = self._waiting(finished.trial)
+                    self._finish(trial, finished.score, finished.reason)
+                    notify("finish", trial)
         finally:
             self._executor.close()
             self.close()
@@ -246,7 +286,7 @@ class JointNAS:
         history = self._history()
         known, model = self._planner.known(history), self._planner.model(history)
         return SearchResult(
-            trials=known.finished(),
+            trials=[trial.copy() for trial in known.finished()],
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
             cards=self._planner.cards(history),
@@ -269,6 +309,10 @@ class JointNAS:
             SearchError: There are too few scores to predict from.
             InfeasibleError: Too few candidates meet the constraints.
         """
+        if constraints is not None:
+            constraints = as_items("constraints", constraints, Constraint, "constraints")
+        if top_k is not None:
+            top_k = as_whole("top_k", top_k, low=1)
         evolved = self._planner.evolve(self._history(), constraints, top_k)
         levels = evolved.pool.levels
         ids, configs = self.space.ids(levels), self.space.configs(levels)

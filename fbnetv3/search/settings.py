@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fbnetv3.errors import first_line
 from fbnetv3.search.acquisition.fine import EvolutionSettings
+from fbnetv3.search.checks import as_flag, as_items, as_real, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
+
+_CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
+_LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "finalists": 0, "ahead": 0, "seed": 0}
+"""Smallest value of each number."""
+_LONGEST = 300
+"""Largest number of characters by which a variable is kept in a storage, beside its hash."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,20 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constraints", tuple(self.constraints))
-        object.__setattr__(self, "budgets", tuple(self.budgets))
-        if min(self.batch_size, self.iterations) < 1 or min(self.finalists, self.ahead) < 0:
+        for name in ("constraints", "budgets"):
+            items = as_items(name, getattr(self, name), Constraint, _CONSTRAINTS)
+            object.__setattr__(self, name, items)
+        for name, low in _LOWEST.items():
+            number = as_whole(name, getattr(self, name), low)
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "pretrain", as_flag("pretrain", self.pretrain))
+        if self.early_stop_threshold is not None:
+            name = "early_stop_threshold"
+            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
+            object.__setattr__(self, name, threshold)
+        if not isinstance(self.evolution, EvolutionSettings):
             raise SearchError(
-                f"batch_size={self.batch_size} and iterations={self.iterations} must be at least "
-                f"1, finalists={self.finalists} and ahead={self.ahead} at least 0"
+                f"evolution={short(self.evolution)} is not allowed; allowed: EvolutionSettings(...)"
             )
         if self.batch_size > self.pool_size:
             raise SearchError(
@@ -106,3 +126,96 @@ class SearchSettings:
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
         }
+
+    def identify(
+        self,
+        space: SearchSpace,
+        statistics: Sequence[str] = (),
+        evaluator_config: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Returns what decides the scores of a search, exactly, as plain values.
+
+        :meth:`describe` rounds numbers and leaves out scales; here, numbers have all digits. Only
+        values that differ from the defaults are listed, so that a later version agrees.
+
+        Args:
+            space: Space of the search.
+            statistics: Names of the statistics.
+            evaluator_config: What decides the scores beside the candidate; None: not known.
+
+        Raises:
+            SearchError: ``evaluator_config`` holds values that are not plain.
+        """
+        parts: dict[str, Any] = {
+            "variables": {p.name: _exact(p) for p in space.parameters},
+            "order": list(space.names),
+            "constraints": [_exact(c) for c in self.constraints],
+            "budgets": [_exact(c) for c in self.budgets],
+            "statistics": sorted(statistics),
+        }
+        if evaluator_config is not None:
+            parts["evaluator"] = _plain(evaluator_config)
+        return {**parts, "sha256": hash_of(parts)}
+
+
+def hash_of(values: Any) -> str:
+    """Returns the sha256 of plain values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values as JSON gives them back.
+
+    Raises:
+        SearchError: A value is none that JSON can represent.
+    """
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SearchError(
+            f"evaluator_config: {first_line(error)}; allowed: texts, finite numbers, booleans, "
+            "None, and lists and dicts of these"
+        ) from None
+    return plain
+
+
+def _exact(value: Any) -> str:
+    """Returns the type and the fields of a dataclass that differ from their defaults.
+
+    Long texts are cut; a hash of the whole text follows.
+    """
+    fields = [
+        f"{f.name}={getattr(value, f.name)!r}"
+        for f in dataclasses.fields(value)
+        if isinstance(value, Constraint) or f.name != "name"
+        if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
+    ]
+    text = f"{type(value).__name__}({', '.join(fields)})"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... sha256 {hash_of(text)[:16]}"
+
+
+def check_arguments(
+    space: Any, settings: Any, executor: Any, evaluator_config: Mapping[str, Any] | None
+) -> None:
+    """Checks the types of a search's arguments.
+
+    Raises:
+        SearchError: One has another type; the message says which one, and what is allowed.
+    """
+    if not isinstance(space, SearchSpace):
+        raise SearchError(f"space={short(space)} is not allowed; allowed: SearchSpace([...])")
+    if settings is not None and not isinstance(settings, SearchSettings):
+        raise SearchError(
+            f"settings={short(settings)} is not allowed; allowed: SearchSettings(...)"
+        )
+    methods = ("start", "submit", "wait", "close")
+    if executor is not None and not all(hasattr(executor, name) for name in methods):
+        raise SearchError(
+            f"executor={short(executor)} is not allowed; allowed: InProcess(), LocalWorkers(2), "
+            "RayWorkers(), or an object with their methods"
+        )
+    if evaluator_config is not None and not isinstance(evaluator_config, Mapping):
+        raise SearchError(
+            f"evaluator_config={short(evaluator_config)} is not allowed; allowed: plain values by "
+            "name, such as {'epochs': 5}"
+        )

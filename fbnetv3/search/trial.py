@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import one_line, score_of
 
 STUDY = "jointnas"
 """Default name of a search in its storage."""
@@ -35,7 +37,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 class Trial:
     """A candidate and its evaluation.
 
-    Only :meth:`report` and :meth:`finish` change a trial.
+    A search hands out copies: what an evaluation does to its trial has no effect on the search,
+    except for :meth:`report`. A trial can be pickled; ``on_report`` is left out.
 
     Attributes:
         id: Hash of the candidate; the same in every search of the space.
@@ -71,30 +74,46 @@ class Trial:
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
-        """Records the score after a number of epochs, counted from 1, for early stopping."""
-        self.reports[int(epoch)] = float(score)
-        if self.on_report is not None:
-            self.on_report(int(epoch), float(score))
+        """Records the score after a number of epochs, counted from 1, for early stopping.
 
-    def finish(self, score: float | None, reason: str | None = None) -> None:
+        Args:
+            epoch: Number of epochs trained so far; at least 0.
+            score: Score; NaN and infinity are allowed, and have no effect on early stopping.
+
+        Raises:
+            SearchError: The epoch is not a whole number, or the score is not a number.
+        """
+        epoch = as_whole("report: epoch", epoch, low=0)
+        score = as_real("report: score", score, finite=False)
+        self.reports[epoch] = score
+        if self.on_report is not None:
+            self.on_report(epoch, score)
+
+    def finish(self, score: Any, reason: str | None = None) -> None:
         """Records the result: the trial is complete with a finite score, and failed otherwise.
 
         Args:
             score: Score; None, NaN, infinity and values that are not numbers fail the trial.
             reason: Reason of a failure; None: the trial fails on account of its score alone.
         """
-        if score is None or reason is not None:
-            self.state, self.reason = "failed", reason or "no score was returned"
-            return
-        try:
-            value = float(score)
-        except (TypeError, ValueError):
-            self.state, self.reason = "failed", f"the score is {score!r}, not a number"
-            return
-        if not math.isfinite(value):
-            self.state, self.reason = "failed", f"the score is {value}"
-            return
-        self.state, self.score, self.final_score = "complete", value, value
+        value, problem = (None, one_line(reason)) if reason is not None else score_of(score)
+        if value is None:
+            self.state, self.reason = "failed", problem or "no score was returned"
+        else:
+            self.state, self.score, self.final_score = "complete", value, value
+
+    def copy(self) -> Trial:
+        """Returns an independent copy, without ``on_report``."""
+        return replace(
+            self,
+            config=dict(self.config),
+            statistics=dict(self.statistics),
+            reports=dict(self.reports),
+            on_report=None,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "on_report": None}  # belongs to the process that runs the search
 
     def unfinished(self) -> Trial:
         """Returns a copy without the result."""
@@ -115,9 +134,46 @@ class Trial:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the settings of two searches differ; returns "" where they are equal."""
-    keys = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
-    return "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)[:500]
+    """Describes how the settings of two searches differ; returns "" where they are equal.
+
+    Nested settings are named by their full key, such as ``evaluator.SOLVER.MAX_EPOCHS``.
+    """
+    old, new = _flat(before), _flat(now)
+    keys = sorted(k for k in {*new, *old} if old.get(k, _UNSET) != new.get(k, _UNSET))
+    return "; ".join(f"{k} was {_shown(old, k)}, is {_shown(new, k)}" for k in keys)[:500]
+
+
+def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes how the parts that two identities both have differ; "" where they are equal.
+
+    Args:
+        before: Identity as :meth:`SearchSettings.identify` returned it; {} from earlier versions.
+        now: Identity of another search.
+    """
+    has_same_parts = {*before} == {*now}
+    shared = ({*before} & {*now}) - {"sha256"}
+    different = differences({k: before[k] for k in shared}, {k: now[k] for k in shared})
+    if different or not has_same_parts or before.get("sha256") == now.get("sha256"):
+        return different
+    return differences({"sha256": before["sha256"]}, {"sha256": now["sha256"]})
+
+
+_UNSET = object()
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "not set"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings by their full key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def to_plain(value: Any) -> Any:

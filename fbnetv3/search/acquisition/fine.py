@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import children_of
@@ -45,13 +46,15 @@ class EvolutionSettings:
     max_generations: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("children", "top", "patience", "max_generations"):
-            if getattr(self, name) < 1:
-                raise SearchError(f"evolution {name}={getattr(self, name)} must be at least 1")
-        if self.best < 0 or self.random < 0 or self.best + self.random < 1:
+        for name in ("children", "top", "patience", "max_generations", "best", "random"):
+            low = 0 if name in ("best", "random") else 1
+            number = as_whole(f"evolution {name}", getattr(self, name), low)
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "epsilon", as_real("evolution epsilon", self.epsilon, low=0.0))
+        if self.best + self.random < 1:
             raise SearchError(
-                f"evolution best={self.best} and random={self.random} must be at least 0, and one "
-                "of them at least 1"
+                f"evolution best={self.best} and random={self.random}: one of them must be at "
+                "least 1"
             )
 
 

@@ -20,13 +20,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.disk_faults import disk_fault
+from fbnetv3.search.outcome import one_line, score_of, short
 from fbnetv3.search.trial import Trial
 
-Evaluate = Callable[[Trial], float | None]
+Evaluate = Callable[[Trial], Any]
+"""Function from a trial to its score, which any number may be; see :func:`attempt`."""
 GRACE_PERIOD_S = 30.0
 """Seconds that a worker gets to save a checkpoint before it is killed."""
 
@@ -105,13 +108,18 @@ class InProcess:
 
 
 def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
-    """Evaluates a trial. An exception fails it and becomes the reason of the failure.
+    """Evaluates a copy of a trial, in this process or in a worker.
+
+    An exception fails the trial and becomes the reason of the failure, and so does a returned value
+    that is not a finite number. Reports of the copy reach the trial until the evaluation ends.
 
     Raises:
         StorageUnavailableError: The exception is a disk fault, for which the trial must not fail.
     """
+    own = trial.copy()
+    own.on_report = trial.report
     try:
-        score = evaluate(trial)
+        score, reason = score_of(evaluate(own))
     except Exception as error:  # user code may raise anything
         fault = disk_fault(error)
         if fault is None:
@@ -120,15 +128,54 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
             f"trial {trial.id} cannot be evaluated: {fault}. It does not count as failed, and "
             "finished trials are kept; once that is fixed, the same command continues the search"
         ) from error
-    return Finished(trial, score, "no score was returned" if score is None else None)
+    finally:
+        own.on_report = None  # a thread of the evaluation may still report
+    return Finished(trial, score, reason)
 
 
 def describe(error: BaseException) -> str:
     """Returns an exception on one line, such as ``ValueError: text (file.py:12)``."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text}{where}"
+    try:
+        text = one_line(error)
+    except Exception:  # str() of a foreign exception may raise anything
+        text = "no message"
+    return one_line(f"{type(error).__name__}: {text[:400]}{where}")
+
+
+def pickled(evaluate: Evaluate) -> bytes:
+    """Returns an evaluation function as bytes, from which workers restore it.
+
+    Raises:
+        SearchError: The function refers to an object that cannot be pickled, such as a lock.
+    """
+    import cloudpickle
+
+    try:
+        payload: bytes = cloudpickle.dumps(evaluate)
+    except Exception as error:  # __reduce__ of a foreign object may raise anything
+        raise SearchError(
+            f"the evaluation function cannot be sent to worker processes: {describe(error)}; make "
+            "what cannot be pickled (locks, open files, connections) inside the function, or "
+            "evaluate in this process (no executor)"
+        ) from error
+    return payload
+
+
+def check_counts(executor: str, **counts: object) -> None:
+    """Checks the numbers of workers and threads.
+
+    Raises:
+        SearchError: A number is not a whole number above 0.
+    """
+    for name, value in counts.items():
+        try:
+            as_whole(name, value, low=1)
+        except SearchError:
+            raise SearchError(
+                f"{executor}({name}={short(value)}): {name} must be >= 1 and a whole number"
+            ) from None
 
 
 class TrialQueue:
@@ -171,7 +218,7 @@ class TrialQueue:
 
 
 class TimeLimit:
-    """Limit on the duration of one attempt of a trial.
+    """Limit on the duration of one attempt of a trial, from the start of its evaluation.
 
     Args:
         seconds: Limit in seconds, above 0. None: no limit.
@@ -181,8 +228,13 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not seconds > 0:
-            raise SearchError(f"timeout={seconds}: allowed are seconds above 0, or None")
+        if seconds is not None:
+            try:
+                seconds = as_real("timeout", seconds, above=0.0)
+            except SearchError:
+                raise SearchError(
+                    f"timeout={short(seconds)}: allowed are seconds above 0, or None"
+                ) from None
         self._seconds = seconds
 
     def is_over(self, start: float) -> bool:

@@ -6,9 +6,26 @@ import os
 from multiprocessing.connection import wait
 
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executors.base import Evaluate, Finished, TimeLimit, TrialQueue
-from fbnetv3.search.executors.worker import Worker
+from fbnetv3.search.executors.base import (
+    Evaluate,
+    Finished,
+    TimeLimit,
+    TrialQueue,
+    check_counts,
+    pickled,
+)
+from fbnetv3.search.executors.worker import (
+    START_LIMIT_S,
+    Worker,
+    WorkerStartError,
+    refuse_start_at_import,
+)
 from fbnetv3.search.trial import Trial
+
+_MAX_FAILED_STARTS = 4
+"""Number of workers that may be killed in a row before one is ready."""
+_POLL_S = 60.0
+"""Seconds after which the executor looks whether a starting worker is late."""
 
 
 class LocalWorkers:
@@ -29,10 +46,10 @@ class LocalWorkers:
     """
 
     def __init__(self, count: int, threads: int = 1, timeout: float | None = None) -> None:
-        if count < 1 or threads < 1:
-            raise SearchError(f"LocalWorkers({count}, threads={threads}): both must be >= 1")
+        check_counts("LocalWorkers", count=count, threads=threads)
         self._limit = TimeLimit(timeout)
-        self._count, self._threads = count, threads
+        self._count, self._threads = int(count), int(threads)
+        self._failed_starts = 0
         self._workers: list[Worker] = []
         self._queue = TrialQueue()
         self._payload = b""
@@ -41,10 +58,12 @@ class LocalWorkers:
         """Pickles the evaluation function.
 
         If it differs from the last one, the old workers are stopped.
-        """
-        import cloudpickle
 
-        payload = cloudpickle.dumps(evaluate)
+        Raises:
+            SearchError: The function cannot be pickled, or the script has no main guard.
+        """
+        refuse_start_at_import()
+        payload = pickled(evaluate)
         if payload != self._payload:
             self.close()
         self._payload, self._queue = payload, TrialQueue()
@@ -55,10 +74,11 @@ class LocalWorkers:
     def wait(self) -> list[Finished]:
         while self._queue or self._busy():
             self._hand_out()
-            busy = {w.connection: w for w in self._busy()}
-            seconds_left = self._limit.seconds_left(w.trial_start for w in busy.values())
-            for connection in wait(list(busy), seconds_left):
-                if finished := self._receive(busy[connection]):  # type: ignore[index]
+            active = {w.connection: w for w in self._workers if w.trial or not w.is_ready}
+            seconds_left = self._limit.seconds_left(w.trial_start for w in self._busy())
+            timeout = _POLL_S if seconds_left is None else min(seconds_left, _POLL_S)
+            for connection in wait(list(active), timeout):
+                if finished := self._receive(active[connection]):  # type: ignore[index]
                     return finished
             if finished := self._end_overdue():
                 return finished
@@ -66,22 +86,42 @@ class LocalWorkers:
 
     def _hand_out(self) -> None:
         """Gives queued trials to idle workers, and starts workers up to ``count``."""
-        self._workers = [w for w in self._workers if w.trial or w.process.is_alive()]
+        self._workers = [
+            w for w in self._workers if w.trial or not w.is_ready or w.process.is_alive()
+        ]
         while len(self._workers) < min(self._count, len(self._queue) + len(self._busy())):
             self._workers.append(Worker(self._payload, self._threads, os.getcwd()))
         for worker in self._workers:
-            if self._queue and worker.trial is None:
+            if self._queue and worker.is_ready and worker.trial is None:
                 worker.start(self._queue.take())
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.trial is not None]
 
     def _receive(self, worker: Worker) -> list[Finished]:
+        if not worker.is_ready:
+            return self._receive_ready(worker)
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
             return self._reap(worker)
         return worker.handle(message)
+
+    def _receive_ready(self, worker: Worker) -> list[Finished]:
+        """Reads the first message of a worker; a worker that cannot start fails no trial."""
+        try:
+            worker.receive_ready()
+            self._failed_starts = 0
+        except WorkerStartError as error:
+            self._workers.remove(worker)
+            self._failed_starts += 1
+            if not error.can_retry or self._failed_starts >= _MAX_FAILED_STARTS:
+                raise SearchError(
+                    f"no worker process can start: the last one {error} before its first "
+                    "evaluation; its own messages are above. Workers import the script that "
+                    "starts the search. No trial was evaluated, and none has failed"
+                ) from None
+        return []
 
     def _reap(self, worker: Worker) -> list[Finished]:
         """Removes a dead worker and queues its trial again, or fails it."""
@@ -91,6 +131,13 @@ class LocalWorkers:
 
     def _end_overdue(self) -> list[Finished]:
         """Kills the workers whose trials take too long; these trials fail."""
+        for worker in self._workers:
+            if worker.is_late():
+                raise SearchError(
+                    f"a worker process was not ready after {START_LIMIT_S:g} s; it imports the "
+                    "modules of the evaluation function: run the search on a machine that is less "
+                    "busy, or import less"
+                )
         overdue = [w for w in self._busy() if self._limit.is_over(w.trial_start)]
         finished = []
         for worker in overdue:

@@ -16,6 +16,8 @@ from fbnetv3.search.executors.base import (
     Finished,
     TimeLimit,
     TrialQueue,
+    check_counts,
+    pickled,
 )
 from fbnetv3.search.executors.ray_cluster import Cluster, one_line
 from fbnetv3.search.executors.ray_node import NodeContext, WorkerActor
@@ -67,11 +69,11 @@ class RayWorkers:
         address: str = "",
         shared: str | os.PathLike[str] | None = None,
     ) -> None:
-        if (count is not None and count < 1) or threads < 1:
-            raise SearchError(f"RayWorkers({count}, threads={threads}): both must be >= 1")
+        counts = {"threads": threads} if count is None else {"count": count, "threads": threads}
+        check_counts("RayWorkers", **counts)
         self._limit = TimeLimit(timeout)
         self._cluster = Cluster(address, cpus, gpus)
-        self._count, self._threads = count, threads
+        self._count, self._threads = None if count is None else int(count), int(threads)
         self._shared = None if shared is None else Path(shared).resolve()
         self._context: NodeContext | None = None
         self._handles: list[WorkerHandle] = []
@@ -85,13 +87,12 @@ class RayWorkers:
         If the function differs from the last one, the old workers are stopped.
 
         Raises:
-            SearchError: The cluster cannot be reached or cannot hold a worker.
+            SearchError: The function cannot be pickled, or the cluster cannot be reached or cannot
+                hold a worker.
         """
-        import cloudpickle
-
+        payload = pickled(evaluate)
         self._cluster.connect()
         self._context = self._context or NodeContext.create(self._shared)
-        payload = cloudpickle.dumps(evaluate)
         if payload != self._payload:
             self._end_workers()
         self._payload, self._queue = payload, TrialQueue()
@@ -172,12 +173,15 @@ class RayWorkers:
     ) -> list[Finished]:
         if error is not None:
             raise SearchError(error)
-        self._failed_starts = 0
         handle.node, handle.address = node, address
         handle.is_ready, handle.answer = True, None
         return []
 
+    def _on_not_ready(self, handle: WorkerHandle, reason: str) -> list[Finished]:
+        raise SearchError(f"node {handle.address}: {reason}")
+
     def _on_started(self, handle: WorkerHandle) -> list[Finished]:
+        self._failed_starts = 0
         handle.has_started, handle.trial_start = True, time.monotonic()
         handle.request_message()
         return []
@@ -218,6 +222,8 @@ class RayWorkers:
     # Handlers of a worker's messages, by kind.
     _handlers: ClassVar[dict[str, Callable[..., list[Finished]]]] = {
         "ready": _on_ready,
+        "not_ready": _on_not_ready,
+        "not_started": _reap,
         "started": _on_started,
         "report": _on_report,
         "result": _on_result,
@@ -267,8 +273,8 @@ class WorkerHandle:
         address: Address of the actor's node; empty until the actor is ready.
         is_ready: Whether the actor has been placed on a node.
         trial: Trial that the worker was given; None while it is idle.
-        has_started: Whether the worker process has received the trial.
-        trial_start: Time at which the process received the trial, by the monotonic clock.
+        has_started: Whether the worker process has the trial, after its imports.
+        trial_start: Time at which it was known to have the trial, by the monotonic clock.
         answer: Ray's reference to the pending answer of the actor; None while the worker is idle.
     """
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fbnetv3.requires import MissingPackageError, require
+from fbnetv3.search.checks import as_real
 from fbnetv3.search.errors import SearchError
 
 # Options of a private cluster on this machine. The object store can be small, because evaluations
@@ -39,7 +40,8 @@ class Cluster:
     """
 
     def __init__(self, address: str, cpus: float, gpus: float | None) -> None:
-        for name, value in (("cpus", cpus), ("gpus", gpus or 0.0)):
+        for name, value in (("cpus", cpus), ("gpus", 0.0 if gpus is None else gpus)):
+            value = as_real(f"{name} per worker", value, finite=False)
             # Ray gives out fractions of one CPU or GPU, but more than one only in whole numbers.
             if not 0 <= value < float("inf") or (value > 1 and value % 1):
                 raise SearchError(

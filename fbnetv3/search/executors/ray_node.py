@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.search.executors.worker import Worker
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.executors.worker import Worker, WorkerStartError
 from fbnetv3.search.trial import Trial
 
 _SAME_PATH = "must be at the same path on all nodes, on a file system that they share"
@@ -98,10 +99,21 @@ class WorkerActor:
         return "ready", node, address, self._context.folder_error(address)
 
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
-        """Gives a trial to the worker process, which is started if none is alive."""
+        """Gives a trial to the worker process, which is started if none is alive.
+
+        Returns:
+            ``('started',)`` once the process has the trial; ``('not_ready', message)`` if the
+            evaluation function cannot be restored; ``('not_started', cause)`` if no process starts.
+        """
         if self._worker is None or not self._worker.process.is_alive():
             os.environ.update(self._environment())
             self._worker = Worker(self._payload, self._threads, self._context.folder)
+            try:
+                self._worker.wait_ready()
+            except SearchError as error:
+                return "not_ready", str(error)
+            except WorkerStartError as error:
+                return "not_started", str(error)
         self._worker.start(Trial.from_dict(trial))
         return ("started",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -15,9 +16,23 @@ from fbnetv3.search.executors.base import GRACE_PERIOD_S, Evaluate, Finished, at
 from fbnetv3.search.executors.orphans import allow_children, die_with_parent
 from fbnetv3.search.trial import Trial
 
+START_LIMIT_S = 600.0
+"""Seconds in which a worker process must become ready."""
+_NAME = "fbnetv3-search-worker"
+"""Name of a worker process, by which it recognises itself while it imports the user's script."""
+_STARTED_AT_IMPORT = 77
+"""Exit status of a worker whose script starts a search when it is imported."""
+_NO_GUARD = (
+    "the script starts a search with workers when it is imported, but every worker imports it; put "
+    'the calls that search below the line: if __name__ == "__main__":'
+)
+
 
 class Worker:
     """A process on this machine that evaluates one trial at a time.
+
+    Its first message is ``ready`` or ``not_ready``. A trial is only given to a worker that is
+    ready, so that the start of the process and its imports are no part of an evaluation.
 
     Args:
         payload: Evaluation function, pickled by cloudpickle.
@@ -27,6 +42,7 @@ class Worker:
     Attributes:
         connection: This end of the pipe to the process.
         process: The process.
+        is_ready: Whether the process can evaluate trials.
         trial: Trial that the process evaluates; None while it is idle.
         trial_start: Time at which the process was given the trial, by the monotonic clock.
     """
@@ -34,11 +50,13 @@ class Worker:
     def __init__(self, payload: bytes, threads: int, folder: str) -> None:
         context = mp.get_context("spawn")
         self.connection, worker_end = context.Pipe()
+        self.is_ready = False
         self.trial: Trial | None = None
-        self.trial_start = 0.0
+        self.trial_start = self._creation = time.monotonic()
         self.process: BaseProcess = context.Process(
-            target=_work, args=(worker_end, payload, threads, folder), daemon=True
+            target=_work, args=(worker_end, payload, threads, folder), daemon=True, name=_NAME
         )
+        refuse_start_at_import()
         self.process.start()
         worker_end.close()
 
@@ -49,6 +67,39 @@ class Worker:
             self.connection.send(trial.to_dict())
         except OSError:
             return  # The process is dead, which the next recv() reports.
+
+    def receive_ready(self) -> None:
+        """Reads the first message.
+
+        Raises:
+            WorkerStartError: The process has ended before it was ready.
+            SearchError: The evaluation function cannot be restored in the process.
+        """
+        try:
+            kind, reason = self.connection.recv()
+        except (EOFError, OSError):
+            code = self._exit_code()
+            if code == _STARTED_AT_IMPORT:
+                raise SearchError(_NO_GUARD) from None
+            raise WorkerStartError(self.cause_of_death(), can_retry=(code or 0) < 0) from None
+        if kind == "not_ready":
+            raise SearchError(reason)
+        self.is_ready = True
+
+    def wait_ready(self) -> None:
+        """Blocks until the process is ready; the errors are those of :meth:`receive_ready`.
+
+        Raises:
+            WorkerStartError: The process is not ready after ten minutes.
+        """
+        if not self.connection.poll(START_LIMIT_S):
+            self.kill()
+            raise WorkerStartError(f"was not ready after {START_LIMIT_S:g} s", can_retry=False)
+        self.receive_ready()
+
+    def is_late(self) -> bool:
+        """Returns whether the process has needed too long to become ready."""
+        return not self.is_ready and time.monotonic() - self._creation > START_LIMIT_S
 
     def handle(self, message: tuple[Any, ...]) -> list[Finished]:
         """Handles a message that was read from the connection.
@@ -70,17 +121,20 @@ class Worker:
             raise StorageUnavailableError(*content)
         return [Finished(trial, *content)]
 
+    def _exit_code(self) -> int | None:
+        self.process.join(GRACE_PERIOD_S)
+        return self.process.exitcode
+
     def cause_of_death(self) -> str:
         """Returns how the process ended, as a predicate such as ``was ended by SIGKILL``."""
-        self.process.join(GRACE_PERIOD_S)
-        code = self.process.exitcode
+        code = self._exit_code()
         if code is not None and code < 0:
             return f"was ended by {signal.Signals(-code).name}"
         return f"stopped with exit status {code}"
 
     def stop(self) -> None:
         """Asks the process to end; a training saves a checkpoint first."""
-        if self.trial is not None:
+        if self.trial is not None or not self.is_ready:
             self.process.terminate()
         self.connection.close()
 
@@ -96,25 +150,78 @@ class Worker:
         self.process.join()
 
 
+class WorkerStartError(Exception):
+    """A worker process has ended before it could evaluate anything.
+
+    Args:
+        reason: Cause, as a predicate such as ``was ended by SIGKILL``.
+        can_retry: Whether another process may start, as after a lack of memory.
+    """
+
+    def __init__(self, reason: str, *, can_retry: bool) -> None:
+        super().__init__(reason)
+        self.can_retry = can_retry
+
+
+def refuse_start_at_import() -> None:
+    """Ends a worker that would start workers itself, because its script has no main guard.
+
+    A new process imports the script of the process that started it. Where a search stands outside
+    of a main guard, it would begin in the worker.
+
+    Raises:
+        SearchError: Another new process is importing the script, such as one of a pool.
+    """
+    process = mp.current_process()
+    if not getattr(process, "_inheriting", False):  # multiprocessing's own sign of this state
+        return
+    if process.name == _NAME:
+        os._exit(_STARTED_AT_IMPORT)
+    raise SearchError(_NO_GUARD)
+
+
 def _work(connection: Connection, payload: bytes, threads: int, folder: str) -> None:
     """Evaluates trials until the searching process closes the connection."""
     os.setsid()  # Ctrl-C reaches the searching process only, which then stops its workers.
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.chdir(folder)
-    allow_children()
-    die_with_parent()
-    evaluate = _unpickle(payload)
+    try:
+        os.chdir(folder)
+        allow_children()
+        die_with_parent()
+        evaluate = _unpickle(payload)
+        connection.send(("ready", None))
+    except SearchError as error:
+        connection.send(("not_ready", str(error)))
+        return
+    except (KeyboardInterrupt, OSError):
+        os._exit(1)
     while True:
         try:
             trial = Trial.from_dict(connection.recv())
         except (EOFError, OSError):
             return
-        trial.on_report = lambda epoch, score: connection.send(("report", epoch, score))
         try:
-            connection.send(_outcome(evaluate, trial))
+            _evaluate(evaluate, trial, connection)
         # This process was asked to stop, or the searching process has closed the connection.
         except (KeyboardInterrupt, OSError):
             os._exit(1)
+
+
+def _evaluate(evaluate: Evaluate, trial: Trial, connection: Connection) -> None:
+    """Evaluates a trial, and sends its reports and its outcome."""
+    mutex = threading.Lock()  # an evaluation may report from threads, also after its end
+    has_ended = False
+
+    def send(message: tuple[Any, ...]) -> None:
+        with mutex:
+            if not has_ended:
+                connection.send(message)
+
+    trial.on_report = lambda epoch, score: send(("report", epoch, score))
+    message = _outcome(evaluate, trial)
+    with mutex:
+        has_ended = True
+        connection.send(message)
 
 
 def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
@@ -127,16 +234,18 @@ def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
 
 
 def _unpickle(payload: bytes) -> Evaluate:
-    """Returns the evaluation function, or one that fails each trial if it cannot be unpickled."""
+    """Returns the evaluation function.
+
+    Raises:
+        SearchError: It cannot be unpickled; for instance, a module is missing here.
+    """
     import cloudpickle
 
     try:
         evaluate: Evaluate = cloudpickle.loads(payload)
     except Exception as error:  # the user's modules may raise anything
-        reason = f"a worker cannot unpickle the evaluation function: {describe(error)}"
-
-        def fail(trial: Trial) -> float | None:
-            raise SearchError(reason)
-
-        return fail
+        raise SearchError(
+            f"a worker cannot unpickle the evaluation function: {describe(error)}; every worker "
+            "needs the modules that the function uses"
+        ) from error
     return evaluate

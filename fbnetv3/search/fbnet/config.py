@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
-from fbnetv3.search.fbnet.keys import FILE_KEYS, RESUMABLE_KEYS, get_search_cfg
+from fbnetv3.search.fbnet.keys import FILE_KEYS, PLACE_KEYS, RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
@@ -249,6 +250,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("WORKERS", 0, math.inf),
         ("THREADS", 1, math.inf),
         ("TIMEOUT", 0, math.inf),
+        ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),
         ("CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
         ("RAY.WORKERS", 0, math.inf),
@@ -300,6 +302,31 @@ def result_keys(cfg: CfgNode) -> dict[str, Any]:
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     kept = {key: value for key, value in values.items() if key not in RESUMABLE_KEYS}
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
+
+
+def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
+    """Returns what decides a candidate's score beside the candidate, by key.
+
+    These are the values of the training and of the data that differ from their defaults, and the
+    hashes of the space and of the network. Where and when the search runs is left out.
+
+    Args:
+        setup: Config and space of the search.
+    """
+    defaults = dict(iter_keys(parse_mapping(get_search_cfg().dump())))
+    values = {
+        key: value
+        for key, value in result_keys(setup.cfg).items()
+        if not key.startswith(("SEARCH.", "sha256 of SEARCH.")) or key in _SCORE_KEYS
+        if key not in PLACE_KEYS and value != defaults.get(key)
+    }
+    if "sha256 of MODEL.ARCH" in values or setup.space.has_architecture:
+        values.pop("MODEL.ARCH", None)  # the content of the file counts, or that of the space
+    return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
+
+
+_SCORE_KEYS = ("SEARCH.CLASSES", "SEARCH.HOLD_OUT")
+"""Keys of the group SEARCH that decide what a score is."""
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

@@ -51,6 +51,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         0.0,
         "Seconds after which the training of a candidate fails; needs workers; 0: no limit.",
     ),
+    "MAX_HOURS": (
+        0.0,
+        "Hours after which a run ends as at Ctrl-C; the same command resumes; 0: no limit.",
+    ),
     "CANDIDATES": (
         "",
         "Folder or URI such as s3://BUCKET/RUN for the candidates' files; empty: OUTPUT_DIR.",
@@ -92,6 +96,7 @@ RESUMABLE_KEYS = (
     "SEARCH.WORKERS",
     "SEARCH.THREADS",
     "SEARCH.TIMEOUT",
+    "SEARCH.MAX_HOURS",
     "SEARCH.CANDIDATES",
     "SEARCH.RAY.ADDRESS",
     "SEARCH.RAY.WORKERS",
@@ -100,6 +105,17 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
+PLACE_KEYS = (
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_EPOCHS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.KEEP_CHECKPOINTS",
+    "SOLVER.LOG_PERIOD",
+    "TEST.BATCH_SIZE",
+    "VERSION",
+)
+"""Further keys that do not decide a score: where and how a training runs, and what it writes."""
 FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
 """Keys that may name a file whose content affects the results.
 

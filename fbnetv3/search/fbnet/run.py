@@ -16,6 +16,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
+    evaluator_config,
     executor_from_config,
     file_hashes,
     result_keys,
@@ -30,6 +31,7 @@ from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import write_run_report
+from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
 from fbnetv3.search.jointnas import JointNAS
@@ -50,12 +52,14 @@ class SearchRun:
         best: The trained candidate with the highest score.
         budgets: The best trained candidate within each of SEARCH.BUDGETS.
         report: Path of the html report.
+        is_complete: Whether the search is done; False if SEARCH.MAX_HOURS has ended it before.
     """
 
     result: SearchResult
     best: Winner
     budgets: tuple[BudgetWinner, ...]
     report: Path
+    is_complete: bool = True
 
     @property
     def winners(self) -> list[Winner]:
@@ -86,7 +90,8 @@ def run_search(
     """Runs a search in a folder, or resumes the search that the folder holds.
 
     KeyboardInterrupt ends the search. Finished trials are kept, and running trainings save a
-    checkpoint. The same call then resumes the search.
+    checkpoint. The same call then resumes the search. So does a call after SEARCH.MAX_HOURS have
+    ended a search, which returns the best candidate until then.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
@@ -106,12 +111,13 @@ def run_search(
     with run_folder.locked():
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS)
         run_folder.check_files(file_hashes(setup.cfg))
-        search, result = _run(setup, run_folder, restore, stream)
+        search, result, is_complete = _run(setup, run_folder, restore, stream)
         return SearchRun(
             result,
             write_best(setup, run_folder, result),
             tuple(write_budget_winners(setup, run_folder, result)),
             write_run_report(setup.cfg, run_folder, search),
+            is_complete,
         )
 
 
@@ -158,7 +164,8 @@ def _run(
     folder: RunFolder,
     restore: str | os.PathLike[str] | None,
     stream: TextIO | None,
-) -> tuple[JointNAS, SearchResult]:
+) -> tuple[JointNAS, SearchResult, bool]:
+    """Returns the search, its result, and whether the search is done."""
     cfg, node = setup.cfg, setup.cfg.SEARCH
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
     progress = SearchProgress(total, stream, batches=node.ITERATIONS)
@@ -168,6 +175,7 @@ def _run(
 
     watch = RunWatch(progress, log, scored_by)
     executor = executor_from_config(cfg)
+    budget = TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search = build_search(setup, executor)
@@ -184,9 +192,34 @@ def _run(
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
     with progress:
-        result = search.run(TrainEvaluator(setup, candidates), callbacks=[watch])
+        result = _run_within(budget, search, TrainEvaluator(setup, candidates), watch)
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
-    return search, result
+    return search, result, not budget.is_used_up
+
+
+def _run_within(
+    budget: TimeBudget, search: JointNAS, evaluate: TrainEvaluator, watch: RunWatch
+) -> SearchResult:
+    """Runs a search until it is done or its time is used up, and returns the result.
+
+    Raises:
+        SearchError: The time is used up, and no candidate has a score.
+    """
+    try:
+        with budget:
+            return search.run(evaluate, callbacks=[watch])
+    except KeyboardInterrupt:
+        if not budget.is_used_up:
+            raise
+    result = search.result()
+    if not any(t.state == "complete" for t in result.trials):
+        hours = evaluate.setup.cfg.SEARCH.MAX_HOURS
+        raise SearchError(
+            f"SEARCH.MAX_HOURS={hours:g} is over, and no candidate has finished its training; the "
+            "same command continues the search: give it more hours, or shorten the trainings "
+            "(SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT)"
+        )
+    return result
 
 
 def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
@@ -213,6 +246,7 @@ def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointN
         executor=executor,
         storage=_storage(cfg),
         study=cfg.SEARCH.STUDY,
+        evaluator_config=evaluator_config(setup),
     )
 
 
@@ -260,8 +294,13 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
 
 def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
     """Returns the size of the space, the reach of the constraints and the encoder's quality."""
-    plan = search.plan
+    plan, cfg = search.plan, setup.cfg
     lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
+    if not cfg.SEARCH.HOLD_OUT:
+        lines.append(
+            f"candidates are scored on DATASETS.TEST ({', '.join(cfg.DATASETS.TEST)}), so the "
+            "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
+        )
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

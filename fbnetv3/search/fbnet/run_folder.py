@@ -13,7 +13,9 @@ from typing import Any
 from fbnetv3.config import iter_keys
 from fbnetv3.io import atomic_write, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
+from fbnetv3.search.checks import as_name
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.storage.database import sqlite_url
 from fbnetv3.search.storage.study_lock import FileLock
 
 _WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -32,6 +34,9 @@ class RunFolder:
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
         storage: URL of the search's own database.
+
+    Raises:
+        SearchError: The path is not valid as UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -42,7 +47,9 @@ class RunFolder:
         self.log = self.path / "log"
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
-        self.storage = f"sqlite:///{self.path.resolve() / 'search.db'}"
+        database = self.path.resolve() / "search.db"
+        as_name("OUTPUT_DIR", str(database))  # config and log are UTF-8, and name the folder
+        self.storage = sqlite_url(database)
 
     def require(self) -> None:
         """Checks that the folder holds a search.

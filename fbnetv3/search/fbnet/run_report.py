@@ -16,6 +16,7 @@ from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.report import About, Winner, write_report
 from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
+from fbnetv3.search.storage.database import sqlite_url
 
 _SCORE = "top-1 (%)"
 
@@ -88,7 +89,7 @@ def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str
             read_command("--evolve", folder.path, cfg, *arguments)
         )
     commands["show the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
-        ["optuna-dashboard", cfg.SEARCH.STORAGE or f"sqlite:///{folder.path / 'search.db'}"]
+        ["optuna-dashboard", cfg.SEARCH.STORAGE or sqlite_url(folder.path / "search.db")]
     )
     return commands
 

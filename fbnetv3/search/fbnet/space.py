@@ -11,6 +11,8 @@ one layer, fixed resolution. This space varies all three: 10^20.5.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
+from fbnetv3.search.fbnet.space_values import RESOLUTION, SpaceLoader, check_row_values
 from fbnetv3.search.space.space import SearchSpace
 
 _FOLDER = Path(__file__).with_name("spaces")
@@ -59,6 +62,7 @@ class FBNetSpace:
     Attributes:
         name: Name of the space.
         resolution: Image side in pixels, or the :class:`Ref` of the variable that holds it.
+        digest: Hash of the table, its name and note left out.
         space: The variables, as the search engine takes them.
 
     Raises:
@@ -69,18 +73,22 @@ class FBNetSpace:
         for key in table:
             if key not in _KEYS:
                 raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), _KEYS)}")
+        content = {k: v for k, v in table.items() if k not in ("name", "note")}
+        self.digest = hashlib.sha256(_canonical(content).encode()).hexdigest()
         self.name = str(table.get("name", "space"))
         self._note = str(table.get("note", ""))
         self._divisor = table.get("width_divisor", 8)
         self._width, self._sgd_factor = (_positive(table, key) for key in ("width", _SGD))
         reader = TableReader()
-        self._rows = reader.rows(table)
+        rows = reader.rows(table)
         self.resolution = reader.value("resolution", table.get("resolution", 224), "architecture")
         fields = [field.name for field in dataclasses.fields(Recipe)]
         self._recipe = reader.recipe(table.get("recipe") or {}, fields)
         reader.fix(fixed or {})
         self.space = SearchSpace(reader.parameters.values())
+        self._rows = [row.with_constants(reader.parameters) for row in rows]
         self._check_recipe()
+        self._check_values()
         self._check_rows()
 
     @classmethod
@@ -97,7 +105,7 @@ class FBNetSpace:
         """
         path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
         try:
-            table = parse_yaml(path.read_text(encoding="utf-8"))
+            table = parse_yaml(path.read_text(encoding="utf-8"), SpaceLoader)
         except OSError as error:
             known = list_spaces()
             raise SearchError(
@@ -125,6 +133,21 @@ class FBNetSpace:
                     Recipe(**{"warmup_epochs": 0.0, key: setting})
                 except (RecipeError, TypeError) as error:
                     raise SearchError(f"the space's {key}={setting!r}: {error}") from None
+
+    def _check_values(self) -> None:
+        """Checks that all values of the architecture's variables can be priced."""
+        for row in self._rows:
+            for part in ({**row.first, "n": row.n}, row.rest):
+                refs = {k: self.space[v.name] for k, v in part.items() if isinstance(v, Ref)}
+                try:
+                    check_row_values(part.get("op"), refs)
+                except ArchError as error:
+                    raise SearchError(
+                        f"the rows of the space do not describe an architecture: {error}"
+                    ) from None
+        if isinstance(self.resolution, Ref):
+            sides = {"resolution": self.space[self.resolution.name]}
+            check_row_values(None, sides, {"resolution": RESOLUTION})
 
     def _check_rows(self) -> None:
         for levels in (self.space.sizes * 0, self.space.sizes - 1) if self._rows else ():
@@ -283,6 +306,11 @@ class FBNetStatistics:
     def _network(self, columns: Mapping[str, np.ndarray], extra: Any) -> tuple[Any, Any]:
         rows = self._space.rows_of(columns, extra)
         return rows, resolve(self._space.resolution, columns)
+
+
+def _canonical(values: Any) -> str:
+    """Returns a table as text, the same for the same values."""
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _positive(table: Mapping[str, Any], key: str) -> float:

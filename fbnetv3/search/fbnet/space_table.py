@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.checks import real_from_text, whole_from_text
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.space_values import (
+    check_recipe_range,
+    fixed_value,
+    is_real_field,
+    recipe_value,
+)
+from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, When
 
 
@@ -25,6 +33,19 @@ class Row:
     first: dict[str, Any]
     rest: dict[str, Any]
     n: Any
+
+    def with_constants(self, parameters: Mapping[str, Parameter]) -> Row:
+        """Returns the row with the values of variables that have only one.
+
+        Pricing takes arrays of numbers only, so an activation must be a value.
+        """
+
+        def constant(value: Any) -> Any:
+            is_single = isinstance(value, Ref) and parameters[value.name].size == 1
+            return parameters[value.name].value(0) if is_single else value
+
+        first = {key: constant(value) for key, value in self.first.items()}
+        return Row(first, {key: constant(value) for key, value in self.rest.items()}, self.n)
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class TableReader:
         stages = [row.get("stage") for row in rows]
         parsed = []
         for i, row in enumerate(rows):
-            letter = "abcdefgh"[stages[:i].count(row.get("stage"))]
+            letter = _letters(stages[:i].count(row.get("stage")))
             is_shared = stages.count(row.get("stage")) > 1
             name = f"stage{row.get('stage')}{letter if is_shared else ''}"
             parsed.append(self._read_row(name, dict(row), table.get("defaults") or {}))
@@ -82,6 +103,8 @@ class TableReader:
 
     def _read_row(self, name: str, row: dict[str, Any], defaults: Mapping[str, Any]) -> Row:
         n = self.value(f"{name}_n", row.pop("n", 1), "architecture")
+        if not isinstance(n, Ref) and (type(n) is not int or n < 1):
+            raise SearchError(f"{name}_n={short(n)} is not allowed; allowed: integers >= 1")
         has_rest = isinstance(n, Ref) or n > 1
         is_deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
         inherited = ("act", "se_ratio") if row.get("se") else ("act",)
@@ -113,7 +136,21 @@ class TableReader:
         for key in values:
             if key not in allowed:
                 raise SearchError(f"recipe has no key {key!r}{did_you_mean(str(key), allowed)}")
-        return {key: self.value(key, value, "recipe") for key, value in values.items()}
+        return {key: self._field(key, value) for key, value in values.items()}
+
+    def _field(self, key: str, value: Any) -> Any:
+        """Returns a value of the recipe, read by the type of its field."""
+        if not isinstance(value, dict):
+            return recipe_value(key, value)
+        typed = dict(value)
+        if isinstance(value.get("choices"), list):
+            typed["choices"] = [recipe_value(key, choice) for choice in value["choices"]]
+        if "range" in value:
+            check_recipe_range(key)
+        # [0, 1] of a real number is all that lies between, [0, 1, 1] its two ends
+        if is_real_field(key) and isinstance(value.get("range"), list) and len(value["range"]) == 2:
+            typed["range"] = [float(b) if type(b) is int else b for b in value["range"]]
+        return self.value(key, typed, "recipe")
 
     def value(self, name: str, value: Any, part: str, active_if: tuple[When, ...] = ()) -> Any:
         """Returns a reference to the variable of a mapping; any other value is returned unchanged.
@@ -131,6 +168,8 @@ class TableReader:
         if not isinstance(value, dict):
             return value
         name = value.get("tie", name)
+        if not isinstance(name, str) or not name:
+            raise SearchError(f"tie {short(name)} is not the name of a variable")
         parameter = _make_parameter(name, value, part, active_if)
         known = self.parameters.get(name)
         if known is None:
@@ -164,9 +203,15 @@ class TableReader:
                 close = did_you_mean(name, self.parameters)
                 raise SearchError(f"the space has no variable {name!r} to fix{close}")
             parameter = self.parameters[name]
+            value = fixed_value(parameter, value)
             if parameter.part == "architecture":
                 value = parameter.value(parameter.level(value))
             self.parameters[name] = Choice(name, (value,), parameter.part, parameter.active_if)
+
+
+def _letters(number: int) -> str:
+    """Returns a, b, ... z, za, zb, ... for 0, 1, ..."""
+    return "z" * (number // 25) + "abcdefghijklmnopqrstuvwxyz"[number % 25]
 
 
 def _with_conditions(parameter: Parameter, active_if: tuple[When, ...]) -> Parameter:
@@ -193,17 +238,31 @@ def _make_parameter(
             "{range: [low, high, step]}, optionally with log: true or tie: NAME"
         )
     if "choices" in value:
+        if "log" in value:
+            raise SearchError(f"{name}: log is for a range, and has no effect on choices")
         if not isinstance(value["choices"], list):
             raise SearchError(f"{name}: choices {value['choices']!r} is not a list such as [3, 5]")
         return Choice(name, tuple(value["choices"]), part=part, active_if=active_if)
     bounds = value["range"]
     if not isinstance(bounds, list) or len(bounds) not in (2, 3):
-        raise SearchError(f"{name}: range {bounds!r} is not [low, high] or [low, high, step]")
-    if any(isinstance(b, bool) or not isinstance(b, int | float) for b in bounds):
-        raise SearchError(f"{name}: range {bounds!r} must hold numbers only")
-    log = bool(value.get("log", False))
-    if all(isinstance(b, int) for b in bounds):
-        low, high, step = (*bounds, 1)[:3]
+        raise SearchError(f"{name}: range {short(bounds)} is not [low, high] or [low, high, step]")
+    numbers = [_number(bound) for bound in bounds]
+    if any(isinstance(b, bool) or not isinstance(b, int | float) for b in numbers):
+        raise SearchError(f"{name}: range {short(bounds)} must hold numbers only")
+    log = value.get("log", False)
+    if not isinstance(log, bool):
+        raise SearchError(f"{name}: log={short(log)} is not allowed; allowed: true or false")
+    if all(isinstance(b, int) for b in numbers):
+        low, high, step = (*numbers, 1)[:3]
         return IntRange(name, low, high, step, log, part, active_if)
-    step_or_none = bounds[2] if len(bounds) == 3 else None
-    return FloatRange(name, bounds[0], bounds[1], step_or_none, log, part, active_if)
+    step_or_none = numbers[2] if len(numbers) == 3 else None
+    return FloatRange(name, numbers[0], numbers[1], step_or_none, log, part, active_if)
+
+
+def _number(bound: Any) -> Any:
+    """Returns the number that a text spells, such as 1e-6, a text in YAML 1.1; else the value."""
+    if not isinstance(bound, str):
+        return bound
+    whole, real = whole_from_text(bound), real_from_text(bound)
+    number = real if whole is None else whole
+    return bound if number is None else number

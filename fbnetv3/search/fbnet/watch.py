@@ -44,4 +44,6 @@ class RunWatch:
 
     def keep(self, search: JointNAS) -> None:
         """Writes the finished batches that the log lacks."""
-        self._log.write(search.trials, search.settings, search.order, self._scored_by)
+        self._log.write(
+            search.trials, search.settings, search.order, self._scored_by, search.identity
+        )

@@ -90,7 +90,7 @@ def fit_function(name: str) -> Fit:
     Raises:
         SearchError: The name is unknown.
     """
-    if name not in PREDICTORS:
-        hint = did_you_mean(name, PREDICTORS)
+    if not isinstance(name, str) or name not in PREDICTORS:
+        hint = did_you_mean(str(name), PREDICTORS)
         raise SearchError(f"predictor {name!r} is unknown; allowed: {', '.join(PREDICTORS)}{hint}")
     return PREDICTORS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from itertools import islice
 from types import TracebackType
 from typing import TextIO
@@ -38,6 +39,8 @@ class SearchProgress:
         self._console = Console(file=quiet(stream or io.StringIO()), quiet=stream is None)
         self._total = total
         self._finished = 0  # number of finished trials
+        self._start = time.monotonic()
+        self._earlier = 0  # number of trials that earlier processes finished
         self._best = _LOWEST
         self._running: dict[str, str] = {}
         self._bar = Progress(
@@ -56,6 +59,7 @@ class SearchProgress:
         self._task = self._bar.add_task("search", total=total, note="")
 
     def __enter__(self) -> SearchProgress:
+        self._start = time.monotonic()
         self._bar.start()
         return self
 
@@ -91,6 +95,7 @@ class SearchProgress:
     def replayed(self, trials: list[Trial]) -> None:
         """Counts trials that an earlier process finished."""
         self._finished += len(trials)
+        self._earlier += len(trials)
         self._best = max([self._best, *_scores(trials)])
         self._bar.update(self._task, completed=self._finished)
 
@@ -116,8 +121,21 @@ class SearchProgress:
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
         self.say(
             f"[{self._finished}/{self._total}] {self._stage_text(trial)}  {trial.id}  "
-            f"{outcome}{predicted}{costs}  best {self._best:.2f}"
+            f"{outcome}{predicted}{costs}  best {self._best:.2f}{self._pace()}"
         )
+
+    def _pace(self) -> str:
+        """Returns the seconds per trial of this process, and the time that the others need."""
+        seconds = (time.monotonic() - self._start) / (self._finished - self._earlier)
+        left = seconds * max(0, self._total - self._finished)
+        return f"  {seconds:.3g} s per trial" + (f", {duration(left)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration such as ``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _scores(trials: list[Trial]) -> list[float]:

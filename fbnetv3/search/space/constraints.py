@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.checks import as_callable, as_name, as_real
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.space import SearchSpace
 
@@ -38,11 +39,17 @@ class Constraint:
     upper: float | None = None
 
     def __post_init__(self) -> None:
-        for bound in (self.lower, self.upper):
-            if bound is not None and not math.isfinite(bound):
-                raise SearchError(
-                    f"constraint on {self.name}: the bound {bound} is not a finite number"
-                )
+        as_name("the statistic of a constraint", self.name)
+        for key in ("lower", "upper"):
+            bound = getattr(self, key)
+            if bound is not None:
+                try:
+                    object.__setattr__(self, key, as_real(key, bound))
+                except SearchError:
+                    raise SearchError(
+                        f"constraint on {self.name}: the bound {short(bound)} is not a "
+                        "finite number"
+                    ) from None
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
             raise SearchError(
                 f"constraint on {self.name}: lower={self.lower:g} is above upper={self.upper:g}"
@@ -97,6 +104,7 @@ class Costs:
         self.space, self._function = space, function
         self.names: tuple[str, ...] = ()
         if function is not None:
+            as_callable("statistics", function, "from a list of configs to {name: values}")
             probe = self(np.zeros((1, len(space)), dtype=np.int64))
             self.names = tuple(sorted(probe))
             if not self.names:
@@ -120,10 +128,22 @@ class Costs:
             statistics = by_columns(self.space.columns(levels))
         else:
             statistics = self._function(self.space.configs(levels))
+        if not isinstance(statistics, Mapping):
+            raise SearchError(
+                f"the statistics function returned {short(statistics)}; it must return "
+                "{name: values} with one number per candidate"
+            )
         return {name: self._checked(name, values, levels) for name, values in statistics.items()}
 
     def _checked(self, name: str, values: Any, levels: Levels) -> npt.NDArray[np.float64]:
-        array = np.asarray(values, dtype=np.float64)
+        as_name("the name of a statistic", name)
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise SearchError(
+                f"statistic {name!r} is {short(values)} for {len(levels)} candidates; it must have "
+                "one number per candidate"
+            ) from None
         if array.shape != (len(levels),):
             raise SearchError(
                 f"statistic {name!r} has shape {array.shape} for {len(levels)} candidates; it "

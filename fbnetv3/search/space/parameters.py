@@ -15,60 +15,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fbnetv3.search.checks import (
+    MOST_WHOLE,
+    as_flag,
+    as_items,
+    as_name,
+    as_real,
+    as_whole,
+    flag_from_text,
+    real_from_text,
+    whole_from_text,
+)
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
+from fbnetv3.search.space.conditions import When
 
 Levels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PARTS = ("architecture", "recipe")
 CONTINUOUS_LEVELS = 2**20 + 1
 """Number of levels of a range without a step. Neighbours still differ as float32 features."""
-_COMPARE = {
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-}
-
-
-@dataclass(frozen=True)
-class When:
-    """A condition under which a variable is active, such as ``When("depth", ">", 1)``.
-
-    Attributes:
-        name: Name of an earlier variable of the space.
-        relation: ``==``, ``!=``, ``>``, ``>=``, ``<`` or ``<=``.
-        value: Value on the right-hand side.
-
-    Raises:
-        SearchError: The relation is unknown.
-    """
-
-    name: str
-    relation: str
-    value: Any
-
-    def __post_init__(self) -> None:
-        if self.relation not in _COMPARE:
-            raise SearchError(
-                f"When({self.name!r}): relation {self.relation!r} is unknown; allowed: "
-                f"{', '.join(_COMPARE)}"
-            )
-
-    def holds(self, value: Any) -> bool:
-        """Returns whether a value of the earlier variable meets the condition.
-
-        Raises:
-            SearchError: The two values cannot be compared.
-        """
-        try:
-            return bool(_COMPARE[self.relation](value, self.value))
-        except TypeError as error:
-            raise SearchError(
-                f"When({self.name!r}, {self.relation!r}, {self.value!r}): {value!r} cannot be "
-                f"compared with {self.value!r}"
-            ) from error
+_CONDITIONS = 'conditions such as When("depth", ">", 1)'
+_NO_VALUE = ("", "none", "null", "nan")
+"""Texts that stand for None, as Python, yaml and pandas write it."""
+_LONGEST = 200
+"""Largest number of characters of a description in a message."""
 
 
 class Parameter(ABC):
@@ -87,18 +58,22 @@ class Parameter(ABC):
     active_if: tuple[When, ...]
 
     def _check(self) -> None:
-        if not self.name or not isinstance(self.name, str):
+        as_name("the name of a variable", self.name)
+        if not isinstance(self.part, str) or self.part not in PARTS:
             raise SearchError(
-                f"the name of a variable must be a non-empty string, not {self.name!r}"
-            )
-        if self.part not in PARTS:
-            raise SearchError(
-                f"{self.name}: part {self.part!r} is unknown; allowed: {', '.join(PARTS)}"
+                f"{self.name}: part {short(self.part)} is unknown; allowed: {', '.join(PARTS)}"
             )
         conditions = self.active_if
-        object.__setattr__(
-            self, "active_if", (conditions,) if isinstance(conditions, When) else tuple(conditions)
+        self._set(
+            "active_if",
+            (conditions,)
+            if isinstance(conditions, When)
+            else as_items(f"{self.name}: active_if", conditions, When, _CONDITIONS),
         )
+
+    def _set(self, name: str, value: Any) -> None:
+        """Sets an attribute of a frozen dataclass during its construction."""
+        object.__setattr__(self, name, value)
 
     @property
     @abstractmethod
@@ -118,6 +93,17 @@ class Parameter(ABC):
         """
 
     @abstractmethod
+    def read(self, text: str) -> Any:
+        """Returns the value that a text spells, in a csv file, a yaml or on a command line.
+
+        The text is read by the type of the variable: ``1e-06`` and ``010`` are numbers for a range,
+        and ``no`` is a text for a :class:`Choice` of texts.
+
+        Raises:
+            SearchError: The text spells no value of the variable, or one of several.
+        """
+
+    @abstractmethod
     def describe(self) -> str:
         """Returns a description of the allowed values, such as ``whole numbers from 1 to 5``."""
 
@@ -131,7 +117,9 @@ class Parameter(ABC):
         return levels / max(1, self.size - 1)
 
     def _refuse(self, value: Any) -> SearchError:
-        return SearchError(f"{self.name}={value!r} is not in the space; allowed: {self.describe()}")
+        allowed = self.describe()
+        allowed = allowed if len(allowed) <= _LONGEST else f"{allowed[:_LONGEST]}..."
+        return SearchError(f"{self.name}={short(value)} is not in the space; allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -151,17 +139,30 @@ class Choice(Parameter):
     active_if: tuple[When, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(self.values))
         self._check()
+        values = as_items(f"{self.name}: values", self.values, object, "values such as [3, 5]")
+        self._set("values", tuple(map(self._plain, values)))
         if not self.values:
             raise SearchError(f"{self.name}: a Choice needs at least one value")
-        for value in self.values:
-            if value is not None and type(value) not in (str, int, float, bool):
-                raise SearchError(
-                    f"{self.name}: the value {value!r} is not a string, number, boolean or None"
-                )
         if len({(type(v), v) for v in self.values}) < len(self.values):
-            raise SearchError(f"{self.name}: a value occurs twice in {list(self.values)}")
+            raise SearchError(f"{self.name}: a value occurs twice in {short(list(self.values))}")
+
+    def _plain(self, value: Any) -> Any:
+        """Returns a value as a plain one, which JSON represents exactly."""
+        plain = value.item() if isinstance(value, np.generic) else value
+        if plain is not None and type(plain) not in (str, int, float, bool):
+            raise SearchError(
+                f"{self.name}: the value {short(value)} is not a string, number, boolean or None"
+            )
+        if type(plain) is float and not math.isfinite(plain):
+            raise SearchError(
+                f"{self.name}: the value {plain} is not a finite number; leave it out"
+            )
+        if type(plain) is int:
+            as_whole(f"{self.name}: a value", plain, -(2**63), 2**63)
+        if type(plain) is str and plain:
+            as_name(f"{self.name}: a value", plain)
+        return plain
 
     @property
     def size(self) -> int:
@@ -175,10 +176,24 @@ class Choice(Parameter):
         return self.values[level]
 
     def level(self, value: Any) -> int:
+        plain = value.item() if isinstance(value, np.generic) else value
         for level, choice in enumerate(self.values):
-            if type(choice) is type(value) and choice == value:
+            if type(choice) is type(plain) and choice == plain:
                 return level
         raise self._refuse(value)
+
+    def read(self, text: str) -> Any:
+        spelled = [value for value in self.values if _spells(text, value)]
+        some = [value for value in spelled if value is not None] or spelled
+        exact = [value for value in some if str(value) == text] or some
+        if len(exact) == 1:
+            return exact[0]
+        if not spelled:
+            raise self._refuse(text)
+        raise SearchError(
+            f"{self.name}={short(text)} may be any of {', '.join(map(repr, spelled))}: a text does "
+            "not tell these apart; give pairs (config, score) from Python, or rename a value"
+        )
 
     def describe(self) -> str:
         return ", ".join(map(repr, self.values))
@@ -209,9 +224,10 @@ class IntRange(Parameter):
 
     def __post_init__(self) -> None:
         self._check()
+        for key, least in (("low", -MOST_WHOLE), ("high", -MOST_WHOLE), ("step", 1)):
+            self._set(key, as_whole(f"{self.name}: {key}", getattr(self, key), least, MOST_WHOLE))
+        self._set("log", as_flag(f"{self.name}: log", self.log))
         _check_range(self.name, self.low, self.high, self.log)
-        if any(type(x) is not int for x in (self.low, self.high, self.step)) or self.step < 1:
-            raise SearchError(f"{self.name}: low, high and step must be ints, and step at least 1")
         if (self.high - self.low) % self.step:
             raise SearchError(
                 f"{self.name}: high={self.high} is not reached from low={self.low} by steps of "
@@ -232,6 +248,15 @@ class IntRange(Parameter):
         if rest or not 0 <= level < self.size:
             raise self._refuse(value)
         return level
+
+    def read(self, text: str) -> int:
+        number = whole_from_text(text)
+        real = real_from_text(text)
+        if number is None and real is not None and real.is_integer():
+            number = int(real)  # a table with an empty cell holds 3 as 3.0
+        if number is None:
+            raise self._refuse(text)
+        return self.value(self.level(number))
 
     def units(self, levels: Levels) -> Floats:
         if not self.log or self.size == 1:
@@ -270,12 +295,21 @@ class FloatRange(Parameter):
 
     def __post_init__(self) -> None:
         self._check()
+        for key in ("low", "high"):
+            self._set(key, as_real(f"{self.name}: {key}", getattr(self, key)))
+        self._set("log", as_flag(f"{self.name}: log", self.log))
         _check_range(self.name, self.low, self.high, self.log)
         if self.step is None:
             return
-        if self.log or not self.step > 0:
+        self._set("step", as_real(f"{self.name}: step", self.step, above=0.0))
+        if self.log:
             raise SearchError(f"{self.name}: step must be above 0, and None where log is set")
         steps = (self.high - self.low) / self.step
+        if not steps < MOST_WHOLE:
+            raise SearchError(
+                f"{self.name}: step={self.step} divides the range into {steps:.3g} parts; allowed: "
+                f"at most {MOST_WHOLE}; leave step out for a practically continuous range"
+            )
         if abs(steps - round(steps)) > 1e-6 * max(1.0, steps):
             raise SearchError(
                 f"{self.name}: high={self.high} is not reached from low={self.low} by steps of "
@@ -319,14 +353,31 @@ class FloatRange(Parameter):
             raise self._refuse(value)
         return level
 
+    def read(self, text: str) -> float:
+        number = real_from_text(text)
+        if number is None:
+            raise self._refuse(text)
+        self.level(number)
+        return number
+
     def describe(self) -> str:
         step = f" in steps of {self.step:g}" if self.step else ""
         return f"numbers from {self.low:g} to {self.high:g}{step}"
 
 
+def _spells(text: str, value: Any) -> bool:
+    """Returns whether a text, such as the cell of a table, stands for a value of a Choice."""
+    if isinstance(value, str):
+        return text == value
+    if value is None:
+        return text.strip().lower() in _NO_VALUE
+    if isinstance(value, bool):
+        return flag_from_text(text) is value
+    whole = whole_from_text(text) if isinstance(value, int) else None
+    return (real_from_text(text) if whole is None else whole) == value
+
+
 def _check_range(name: str, low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise SearchError(f"{name}: low={low} and high={high} must be finite numbers")
     if low > high:
         raise SearchError(f"{name}: low={low} is above high={high}; swap them")
     if log and low <= 0:

@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.checks import as_items
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
+from fbnetv3.search.space.conditions import When
 from fbnetv3.search.space.parameters import (
     CONTINUOUS_LEVELS,
     Choice,
@@ -21,11 +24,11 @@ from fbnetv3.search.space.parameters import (
     IntRange,
     Levels,
     Parameter,
-    When,
 )
 
 __all__ = ["Choice", "FloatRange", "IntRange", "Parameter", "SearchSpace", "When"]
 
+_VARIABLES = "variables such as IntRange('depth', 1, 5)"
 _MAX_TABLE = 4096
 """Largest number of levels of a variable whose values are kept in a table."""
 
@@ -50,7 +53,7 @@ class SearchSpace:
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self.parameters = tuple(parameters)
+        self.parameters = as_items("the variables of a space", parameters, Parameter, _VARIABLES)
         self.names = tuple(p.name for p in self.parameters)
         self._index = {name: i for i, name in enumerate(self.names)}
         if len(self._index) < len(self.names):
@@ -77,7 +80,7 @@ class SearchSpace:
                     f"variable{did_you_mean(when.name, self.names[:index])}"
                 )
             other = self.parameters[parent]
-            if other.size == CONTINUOUS_LEVELS:
+            if other.size >= CONTINUOUS_LEVELS:
                 raise SearchError(
                     f"{parameter.name}: the condition on {when.name!r} needs a Choice or a range "
                     "with a step there"
@@ -90,6 +93,10 @@ class SearchSpace:
         return len(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
+        if name not in self._index:
+            raise SearchError(
+                f"the space has no variable {name!r}{did_you_mean(str(name), self.names)}"
+            )
         return self.parameters[self._index[name]]
 
     @property
@@ -156,11 +163,15 @@ class SearchSpace:
         return self.canonical(np.array(rows, dtype=np.int64).reshape(len(rows), len(self)))
 
     def _levels_of(self, config: Mapping[str, Any]) -> list[int]:
+        if not isinstance(config, Mapping):
+            raise SearchError(
+                f"{short(config)} is not a config: it must map each variable to its value, such as "
+                f"{{{self.names[0]!r}: {self.parameters[0].value(0)!r}}}"
+            )
         for key in config:
             if key not in self._index:
-                raise SearchError(
-                    f"the space has no variable {key!r}{did_you_mean(key, self.names)}"
-                )
+                close = did_you_mean(str(key), self.names)
+                raise SearchError(f"the space has no variable {key!r}{close}")
         levels = []
         for parameter in self.parameters:
             if parameter.name in config:

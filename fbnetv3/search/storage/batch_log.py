@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 from fbnetv3.io import atomic_write, open_regular
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.trial import Trial, trial_from_json, trial_to_json
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.trial import (
+    Trial,
+    differences,
+    identity_differences,
+    trial_from_json,
+    trial_to_json,
+)
 
 _FORMAT = 1
 _ORDER = "notes"
@@ -37,12 +44,15 @@ class LoggedSearch(NamedTuple):
             proposed after all earlier ones had finished.
         trials: Finished trials, by number.
         config: Config values that the scores depend on, by key; {} if the search has no config.
+        identity: What decides the scores, as :attr:`JointNAS.identity` returns it; {} in logs of
+            earlier versions.
     """
 
     settings: dict[str, Any]
     order: dict[str, Any]
     trials: list[Trial]
     config: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
 
 
 def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
@@ -67,7 +77,41 @@ def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
             break
         order[key] = logged.order[key]
     trials = [t for t in logged.trials if t.batch <= len(order)]
-    return LoggedSearch(logged.settings, order, trials)
+    return logged._replace(order=order, trials=trials)
+
+
+def check_log(
+    logged: LoggedSearch,
+    space: SearchSpace,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+) -> None:
+    """Checks that a log belongs to a search.
+
+    Args:
+        logged: Content of the log.
+        space: Space of the search.
+        settings: Settings of the search.
+        identity: What decides the scores of the search.
+
+    Raises:
+        SearchError: The log is that of another search, or a trial was edited.
+    """
+    parts = [
+        differences(logged.settings, settings),
+        identity_differences(logged.identity, identity),
+    ]
+    if any(parts):
+        different = "; ".join(filter(None, parts))
+        raise SearchError(
+            f"the log belongs to a search with other settings: {different}; use those of the log"
+        )
+    for trial in logged.trials:
+        if space.ids(space.levels([trial.config])) != [trial.id]:
+            raise SearchError(
+                f"the config of trial {trial.id} in the log does not match its id: the log is "
+                "damaged or was edited; use an unmodified copy"
+            )
 
 
 class BatchLog:
@@ -91,6 +135,7 @@ class BatchLog:
         settings: Mapping[str, Any],
         order: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the batches that have finished and have no file yet.
 
@@ -99,6 +144,7 @@ class BatchLog:
             settings: Settings of the search; see :class:`LoggedSearch`.
             order: Order of the batches; see :class:`LoggedSearch`.
             config: Config values that the scores depend on; None for a search without a config.
+            identity: What decides the scores; None leaves it out. See :class:`LoggedSearch`.
 
         Raises:
             WriteError: The folder cannot be written.
@@ -113,6 +159,7 @@ class BatchLog:
             written = self._order_keys()
             new_order = {key: value for key, value in order.items() if key not in written}
             head = {"format": _FORMAT, "config": config or {}, "settings": settings}
+            head |= {"identity": identity} if identity else {}
             _write(path, {**head, _ORDER: new_order}, batch)
             written.update(order)
 
@@ -158,7 +205,7 @@ class BatchLog:
             )
         parts = [_read(path) for path in paths]
         for path, part in zip(paths, parts, strict=True):
-            if (part.settings, part.config) != (parts[0].settings, parts[0].config):
+            if part[:1] + part[3:] != parts[0][:1] + parts[0][3:]:  # all but order and trials
                 raise SearchError(
                     f"{path} and {paths[0].name} belong to different searches: their settings "
                     "differ; keep only the files of one search in a folder"
@@ -169,7 +216,7 @@ class BatchLog:
             # Each batch was proposed from all earlier ones, so batches after a gap are unusable.
             complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
             trials = [t for t in trials if t.batch < complete]
-        return LoggedSearch(parts[0].settings, order, trials, parts[0].config)
+        return parts[0]._replace(order=order, trials=trials)
 
 
 def _number(path: Path) -> int:
@@ -198,7 +245,8 @@ def _read(path: Path) -> LoggedSearch:
         trials = [trial_from_json(row.strip(), "log") for row in lines]
         if any(t.batch != _number(path) for t in trials):
             raise ValueError("it holds trials of another batch")
-        return LoggedSearch(head["settings"], head[_ORDER], trials, head["config"])
+        identity = head.get("identity", {})
+        return LoggedSearch(head["settings"], head[_ORDER], trials, head["config"], identity)
     except (*_UNREADABLE, SearchError) as error:
         reason = str(error) or type(error).__name__
         raise SearchError(f"{path} is not a batch of a log: {reason}; remove it") from error
@@ -216,7 +264,8 @@ def _check_head(head: Mapping[str, Any]) -> None:
     """Raises ValueError or KeyError if the first line of a file is not one of this format."""
     if head["format"] != _FORMAT:
         raise ValueError(f"its format is {head['format']!r}, but this program reads {_FORMAT}")
-    if not all(isinstance(head[key], dict) for key in ("config", "settings", _ORDER)):
+    parts = [head["config"], head["settings"], head[_ORDER], head.get("identity", {})]
+    if not all(isinstance(part, dict) for part in parts):
         raise ValueError("its first line lacks config, settings and notes")
     for key, value in head[_ORDER].items():
         is_list = isinstance(value, list) and all(isinstance(n, int) for n in value)

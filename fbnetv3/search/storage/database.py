@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect
+from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from fbnetv3.errors import first_line
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -29,6 +32,37 @@ def with_driver(url: str) -> URL:
     parsed = make_url(url)
     has_default_driver = parsed.drivername == "postgresql"
     return parsed.set(drivername="postgresql+psycopg") if has_default_driver else parsed
+
+
+def sqlite_url(path: str | os.PathLike[str]) -> str:
+    """Returns the URL of a SQLite file, whatever characters its path has.
+
+    Raises:
+        SearchError: SQLAlchemy cannot express the path.
+    """
+    return url_text(URL.create("sqlite", database=os.fspath(path)))
+
+
+def url_text(url: str | URL) -> str:
+    """Returns a URL as text, from which :func:`sqlalchemy.engine.make_url` gives the same URL.
+
+    Raises:
+        SearchError: The URL is neither text nor a URL of SQLAlchemy, or text cannot express it:
+            before SQLAlchemy 2.1, the name of a database cannot have a question mark.
+    """
+    if isinstance(url, str) and url:
+        return url
+    if not isinstance(url, URL):
+        raise SearchError(
+            f"storage={short(url)} is not allowed; allowed: a URL such as sqlite:///search.db"
+        )
+    text = url.render_as_string(hide_password=False)
+    if make_url(text) != url:
+        raise SearchError(
+            f"the storage {short(url.database)} has characters in its path that a URL cannot "
+            "express; rename the folder, or install SQLAlchemy 2.1 or later"
+        )
+    return text
 
 
 def without_password(url: str) -> str:
@@ -67,6 +101,9 @@ def open_storage(url: str) -> RDBStorage:
     parsed = with_driver(url)
     is_same = parsed == make_url(url)
     storage_url = url if is_same else parsed.render_as_string(hide_password=False)
+    # Optuna fills in {SCHEMA_VERSION}; other braces are part of a path.
+    if "{SCHEMA_VERSION}" not in storage_url:
+        storage_url = storage_url.replace("{", "{{").replace("}", "}}")
     return RDBStorage(storage_url, engine_kwargs=_engine_arguments(url))
 
 
@@ -98,7 +135,18 @@ def require_study(url: str, study: str) -> None:
         )
 
 
-def _has_study(url: str, study: str) -> bool:
+def may_have_study(url: str, study: str | None) -> bool:
+    """Returns whether a storage holds a study, or any of Optuna's tables if ``study`` is None.
+
+    True if the storage cannot be read: what is wrong with it shows when it is opened.
+    """
+    try:
+        return _has_study(url, study)
+    except Exception:  # drivers may raise anything
+        return True
+
+
+def _has_study(url: str, study: str | None) -> bool:
     parsed = with_driver(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         return False  # Connecting would create the file.
@@ -106,5 +154,7 @@ def _has_study(url: str, study: str) -> bool:
     with engine.connect() as connection:
         if not inspect(connection).has_table("studies"):
             return False
-        query = text("SELECT 1 FROM studies WHERE study_name = :study")
+        if study is None:
+            return True
+        query = sql("SELECT 1 FROM studies WHERE study_name = :study")
         return connection.execute(query, {"study": study}).first() is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from fbnetv3.errors import first_line
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.database import open_storage, without_password
+from fbnetv3.search.storage.database import may_have_study, open_storage, without_password
 from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
     Trial,
     differences,
+    identity_differences,
     to_plain,
     trial_from_json,
     trial_to_json,
@@ -26,8 +28,11 @@ from fbnetv3.search.trial import (
 if TYPE_CHECKING:
     import optuna
 
-_SETTINGS, _PREFIX = "settings", "note."
-"""User attributes of a study: the key of the settings, and the prefix of all other keys."""
+_SETTINGS, _IDENTITY, _PREFIX = "settings", "identity", "note."
+"""User attributes of a study: the keys of settings and identity, and the prefix of all others."""
+
+_CREATIONS, _PAUSE_S = 20, 0.25
+"""Number of attempts to create a study in a new database, and seconds between them."""
 
 
 class OptunaStore:
@@ -49,32 +54,31 @@ class OptunaStore:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
         self._name = without_password(url)
-        self._unsaved_settings: dict[str, Any] | None = None
+        self._unsaved: dict[str, dict[str, Any]] = {}
         try:
             self._lock = study_lock(url, study)
-            self._study = optuna.create_study(
-                storage=open_storage(url),
-                study_name=study,
-                direction="maximize",
-                load_if_exists=True,
-            )
+            self._study = _open_study(url, study)
+        except SearchError:
+            raise
         except Exception as error:  # Optuna and its database drivers may raise anything
             raise SearchError(
                 f"cannot open storage {self._name!r}: {first_line(error)}; give an Optuna URL such "
                 "as sqlite:///search.db (driver of PostgreSQL: pip install 'fbnetv3[postgres]')"
             ) from error
+        _check_study(self._study, self._name, study)
 
     def acquire(self) -> None:
         with self._database("lock the study"):
             self._lock.acquire()
-        settings, self._unsaved_settings = self._unsaved_settings, None
-        if settings is None:
+        unsaved, self._unsaved = self._unsaved, {}
+        if not unsaved:
             return
         if _SETTINGS in self._user_attrs():  # Another process has started the study meanwhile.
-            self.check_settings(settings)
+            self.check_settings(unsaved[_SETTINGS], unsaved[_IDENTITY])
             return
         with self._database("store the settings"):
-            self._study.set_user_attr(_SETTINGS, settings)
+            for name in (_IDENTITY, _SETTINGS):  # the settings last: they mark a complete start
+                self._study.set_user_attr(name, unsaved[name])
 
     def release(self) -> None:
         self._lock.release()
@@ -139,17 +143,21 @@ class OptunaStore:
                 "folder"
             ) from error
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        now = json.loads(json.dumps(settings))
-        before = self._user_attrs().get(_SETTINGS)
+    def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        now = json.loads(json.dumps({_SETTINGS: settings, _IDENTITY: identity}))
+        attributes = self._user_attrs()
+        before = attributes.get(_SETTINGS)
         if before is None:
-            self._unsaved_settings = now  # acquire() stores them: only the lock allows writing.
+            self._unsaved = now  # acquire() stores them: only the lock allows writing.
             return
-        different = differences(before, now)
-        if different:
+        different = [
+            differences(before, now[_SETTINGS]),
+            identity_differences(attributes.get(_IDENTITY, {}), now[_IDENTITY]),
+        ]
+        if any(different):
             raise SearchError(
-                f"the storage holds a search with other settings: {different}; use the same "
-                "settings or another storage"
+                "the storage holds a search with other settings: "
+                f"{'; '.join(filter(None, different))}; use the same settings or another storage"
             )
 
     def set_attr(self, name: str, value: Any) -> None:
@@ -165,6 +173,46 @@ class OptunaStore:
     def _user_attrs(self) -> dict[str, Any]:
         with self._database("read the study"):
             return self._study.user_attrs
+
+
+def _open_study(url: str, study: str) -> optuna.Study:
+    """Returns a study of a storage, which is created if the storage lacks it.
+
+    Where two processes create the tables of a new database, or the study, at the same time, the
+    second one's attempt fails half-way. It is repeated, and :meth:`OptunaStore.acquire` then says
+    which process coordinates the study.
+    """
+    import optuna
+
+    is_new = not may_have_study(url, study)
+    for attempts_left in reversed(range(_CREATIONS if is_new else 1)):
+        try:
+            return optuna.create_study(
+                storage=open_storage(url),
+                study_name=study,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception:  # drivers may raise anything
+            if not attempts_left or not may_have_study(url, None):
+                raise
+            time.sleep(_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def _check_study(study: optuna.Study, storage: str, name: str) -> None:
+    """Checks that a study has one objective, which is maximised.
+
+    Raises:
+        SearchError: Another program has made a study of this name that a search cannot use.
+    """
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != ["maximize"]:
+        raise SearchError(
+            f"the study {name!r} of storage {storage} has the directions {directions}, but a "
+            "search maximises one score; give the search another study name (SEARCH.STUDY, "
+            "study=...), or another storage"
+        )
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fbnetv3.requires import require
+from fbnetv3.search.checks import as_name
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import STUDY, Trial, to_plain
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 
 class TrialStore(Protocol):
@@ -29,13 +33,18 @@ class TrialStore(Protocol):
     def add(self, trial: Trial) -> None:
         """Stores a finished trial."""
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Checks the settings of a search against those of the study.
+    def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Checks the settings and the identity of a search against those of the study.
 
-        A study that has no settings yet gets these when it is acquired.
+        A study that has no settings yet gets both when it is acquired. A study of an earlier
+        version has no identity, and is checked by its settings alone.
+
+        Args:
+            settings: Settings, as :meth:`SearchSettings.describe` returns them.
+            identity: What decides the scores, as :meth:`SearchSettings.identify` returns it.
 
         Raises:
-            SearchError: The settings differ; the message names their keys.
+            SearchError: The settings or identities differ; the message names their keys.
         """
 
     def set_attr(self, name: str, value: Any) -> None:
@@ -69,7 +78,7 @@ class MemoryStore:
     def add(self, trial: Trial) -> None:
         self._trials.append(trial)
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
+    def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         return
 
     def set_attr(self, name: str, value: Any) -> None:
@@ -79,13 +88,14 @@ class MemoryStore:
         return dict(self._attrs)
 
 
-def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
+def open_store(url: str | URL | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
     """Returns a store in an Optuna storage, or in memory if ``url`` is None."""
     if url is None:
         return MemoryStore()
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")
     # Imported here, because a search in memory needs neither package.
+    from fbnetv3.search.storage.database import url_text
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
-    return OptunaStore(url, space, study)
+    return OptunaStore(url_text(url), space, as_name("study", study))

@@ -108,6 +108,10 @@ def test_a_storage_that_another_program_wrote_is_refused(tmp_path: Path) -> None
     search = problem.search(storage=url)
     trial = search.ask()[0]
     trial.id = "strange"
-    search.tell([trial], [1.0])
+    with pytest.raises(SearchError, match="trial strange is not waiting for a result"):
+        search.tell([trial], [1.0])
+    trial.finish(1.0)
+    OptunaStore(url, problem.space()).add(trial)
+    search.close()
     with pytest.raises(SearchError, match="strange"):
         problem.search(storage=url).ask()

@@ -1,0 +1,179 @@
+"""Checks of arguments: their type, finiteness and range, with one-line errors.
+
+Numbers of numpy are accepted where Python's are, and become plain ones: settings are stored as
+JSON, and sent to workers.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import scalar, short
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
+_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FLAGS = {"true": True, "false": False}
+MOST_WHOLE = 2**53
+"""Largest absolute value of a whole number: beyond it, floats skip numbers."""
+
+
+def as_whole(name: str, value: Any, low: int | None = None, high: int | None = MOST_WHOLE) -> int:
+    """Returns a whole number as an int.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Value to check: an int or an integer of numpy, but no boolean.
+        low: Smallest allowed value; None: unbounded.
+        high: Largest allowed value; None: unbounded.
+
+    Raises:
+        SearchError: The value has another type, or is out of range.
+    """
+    value = scalar(value)
+    allowed = f"a whole number{_bounds(low, high)}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise _refusal(name, value, allowed)
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise _refusal(name, value, allowed)
+    return number
+
+
+def as_real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float | None = None,
+    finite: bool = True,
+) -> float:
+    """Returns a real number as a float.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Value to check: a number of Python or numpy, or a tensor with one element, but no
+            boolean.
+        low: Smallest allowed value.
+        high: Largest allowed value.
+        above: Number that the value must exceed; None: no such bound.
+        finite: Whether infinity and NaN are refused.
+
+    Raises:
+        SearchError: The value has another type, is not finite, or is out of range.
+    """
+    value = scalar(value)
+    kind = "a finite number" if finite else "a number"
+    if above is not None:
+        kind, low = f"{kind} above {above:g}", max(low, above)
+        allowed = kind if math.isinf(high) else f"{kind}, at most {high:g}"
+    else:
+        allowed = f"{kind}{_bounds(low, high)}"
+    is_flag = isinstance(value, bool | np.bool_)
+    if is_flag or not isinstance(value, numbers.Real | np.number):
+        raise _refusal(name, value, allowed)
+    try:
+        number = float(value)
+    except (OverflowError, TypeError):
+        raise _refusal(name, value, allowed) from None
+    is_inside = low <= number <= high and (above is None or number > above)
+    if (finite and not math.isfinite(number)) or not (is_inside or math.isnan(number)):
+        raise _refusal(name, value, allowed)
+    return number
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """Returns a boolean.
+
+    Raises:
+        SearchError: The value is not a boolean of Python or numpy.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise _refusal(name, value, "True or False")
+    return bool(value)
+
+
+def as_name(name: str, value: Any) -> str:
+    """Returns a text that is not empty.
+
+    Raises:
+        SearchError: The value is not such a text, or cannot be stored as UTF-8.
+    """
+    if not isinstance(value, str) or not value:
+        raise _refusal(name, value, "a non-empty string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _refusal(name, value, "text that is valid as UTF-8") from None
+    return str(value)
+
+
+def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
+    """Returns the items of a collection, all of one type, as a tuple.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Value to check.
+        kind: Type of the items.
+        of: Description of the items, such as ``constraints such as Constraint('macs', upper=1e9)``.
+
+    Raises:
+        SearchError: The value is not iterable, or an item has another type.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _refusal(name, value, f"a list of {of}")
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, kind):
+            raise _refusal(f"{name}: an item", item, of)
+    return items
+
+
+def as_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:
+    """Returns a function.
+
+    Raises:
+        SearchError: The value cannot be called.
+    """
+    if not callable(value):
+        raise _refusal(name, value, f"a function {signature}")
+    function: Callable[..., Any] = value
+    return function
+
+
+def whole_from_text(text: str) -> int | None:
+    """Returns the whole number that a text spells in decimal digits; None if it spells none."""
+    return int(text) if _WHOLE.fullmatch(text.strip()) else None
+
+
+def real_from_text(text: str) -> float | None:
+    """Returns the finite number that a text spells, such as ``1e-06``; None if it spells none."""
+    stripped = text.strip()
+    number = float(stripped) if _REAL.fullmatch(stripped) else math.nan
+    return number if math.isfinite(number) else None
+
+
+def flag_from_text(text: str) -> bool | None:
+    """Returns the boolean that a text spells: ``true`` or ``false``; None if it spells none."""
+    return _FLAGS.get(text.strip().lower())
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    has_low = low is not None and math.isfinite(low)
+    has_high = high is not None and math.isfinite(high) and high != MOST_WHOLE
+    if has_low and has_high:
+        return f" from {low} to {high}"
+    if has_low:
+        return f" of at least {low}"
+    return f" of at most {high}" if has_high else ""
+
+
+def _refusal(name: str, value: Any, allowed: str) -> SearchError:
+    return SearchError(f"{name}={short(value)} is not allowed; allowed: {allowed}")

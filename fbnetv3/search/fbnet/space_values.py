@@ -1,0 +1,178 @@
+"""Values of a space's table, read and checked by the type of what they are for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fbnetv3.arch.keys import COMMON_KEYS, Key
+from fbnetv3.arch.ops import get_op
+from fbnetv3.plain_yaml import PlainLoader
+from fbnetv3.recipe import Recipe
+from fbnetv3.search.checks import real_from_text, whole_from_text
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
+from fbnetv3.search.space.space import FloatRange, IntRange, Parameter
+
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_KINDS = {f.name: str(f.type).removesuffix(" | None") for f in dataclasses.fields(Recipe)}
+"""Type of each field of a recipe, such as ``float``."""
+_ALLOWED = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+}
+_SHARED = ("str", "bool", "ratio")
+"""Kinds of keys that all candidates have in common: pricing takes arrays of numbers only."""
+_MOST_LEVELS = 4096
+RESOLUTION = Key("int", minimum=1)
+
+
+class SpaceLoader(PlainLoader):
+    """Reads the scalars of a space as YAML 1.2 does.
+
+    Only decimal numbers, true, false and null are other than texts: ``1e-6`` and ``010`` are
+    numbers, while ``1:30``, ``no``, ``on`` and dates are texts, which are then read by the type of
+    what they are for.
+    """
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}
+
+    def decimal(self, node: Any) -> int:
+        """Returns a whole number in decimal digits, which may begin with zeros."""
+        number = whole_from_text(str(self.construct_scalar(node)))
+        if number is None:
+            raise ValueError(f"line {node.start_mark.line + 1}: a number with too many digits")
+        return number
+
+
+def _resolve(tag: str, pattern: str, first: str) -> None:
+    SpaceLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
+
+
+_resolve("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
+_resolve("int", r"^[-+]?[0-9]+$", "-+0123456789")
+_resolve(
+    "float",
+    r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
+    "-+.0123456789",
+)
+SpaceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+)
+SpaceLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+SpaceLoader.add_constructor("tag:yaml.org,2002:int", SpaceLoader.decimal)
+
+
+def is_real_field(name: str) -> bool:
+    """Returns whether a field of a recipe is a real number."""
+    return _KINDS.get(name) == "float"
+
+
+def recipe_value(name: str, value: Any) -> Any:
+    """Returns the value of a recipe's field, read by the field's type if it is a text.
+
+    Args:
+        name: Field of a recipe.
+        value: Plain value from the table.
+
+    Raises:
+        SearchError: The value has another type.
+    """
+    kind = _KINDS[name]
+    if kind not in _ALLOWED or value is None:
+        return value
+    read: Any = value
+    if isinstance(value, str) and kind != "str":
+        readers = {"float": real_from_text, "int": whole_from_text, "bool": _flag}
+        read = readers[kind](value)
+    is_number = isinstance(read, int | float) and not isinstance(read, bool)
+    fits = {
+        "float": is_number,
+        "int": is_number and isinstance(read, int),
+        "bool": isinstance(read, bool),
+        "str": isinstance(read, str),
+    }
+    if not fits[kind]:
+        hint = "; write it in quotes" if kind == "str" else ""
+        raise SearchError(
+            f"recipe {name}={short(value)} is not allowed; allowed: {_ALLOWED[kind]}{hint}"
+        )
+    return read
+
+
+def check_recipe_range(name: str) -> None:
+    """Checks that a field of a recipe may have a range.
+
+    Raises:
+        SearchError: The field is not a number.
+    """
+    if _KINDS[name] not in ("float", "int"):
+        raise SearchError(
+            f"recipe {name}: a range is for numbers, but this is {_ALLOWED.get(_KINDS[name])}; "
+            "write {choices: [...]}"
+        )
+
+
+def _flag(text: str) -> bool | None:
+    return _FLAGS.get(text.strip().lower())
+
+
+def fixed_value(parameter: Parameter, value: Any) -> Any:
+    """Returns the value to which a variable is fixed, read by its type if it is a text.
+
+    Raises:
+        SearchError: The text is no number although the variable has a range.
+    """
+    is_range = isinstance(parameter, IntRange | FloatRange)
+    if is_range and isinstance(value, str):
+        read: float | None = whole_from_text(value)
+        read = real_from_text(value) if read is None else read
+        if read is None:
+            raise SearchError(f"{parameter.name}={short(value)} is not a number, as the range is")
+        return read
+    if is_range and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise SearchError(f"{parameter.name}={short(value)} is not a number, as the range is")
+    return value
+
+
+def check_row_values(
+    op: Any, values: Mapping[str, Parameter], prices: Mapping[str, Key] | None = None
+) -> None:
+    """Checks that every value of a row's variables can be priced.
+
+    Args:
+        op: Operator of the row.
+        values: Variable by the key of the row whose value it is.
+        prices: Keys of the row; None: those of the operator.
+
+    Raises:
+        SearchError: A variable has a value that is not allowed for its key.
+        ArchError: The operator is unknown.
+    """
+    keys = {**COMMON_KEYS, **get_op(op).keys} if prices is None else prices
+    for name, parameter in values.items():
+        key = keys.get(name)
+        if key is None:
+            continue  # an unknown key, which the first architecture shows
+        if key.kind in _SHARED and parameter.size > 1:
+            raise SearchError(
+                f"{parameter.name} cannot vary: {name} is the same for all candidates, since their "
+                f"costs are computed together; write one of {parameter.describe()}"
+            )
+        for value in values_of(parameter):
+            if not key.accepts(value):
+                raise SearchError(
+                    f"{parameter.name}={short(value)} cannot be priced; allowed for {name}: "
+                    f"{key.allowed}"
+                )
+
+
+def values_of(parameter: Parameter) -> Iterable[Any]:
+    """Returns all values of a variable, or both ends of a long range."""
+    is_long = parameter.is_ordered and parameter.size > _MOST_LEVELS
+    levels = (0, 1, parameter.size - 1) if is_long else range(parameter.size)
+    return [parameter.value(level) for level in levels]

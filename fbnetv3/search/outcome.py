@@ -1,0 +1,60 @@
+"""Turns what an evaluation returned, whatever that is, into a score or the reason of a failure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+_LONGEST, _LONGEST_VALUE = 500, 80
+_CONTAINERS = (tuple, list, dict, set, frozenset)
+
+
+def score_of(value: Any) -> tuple[float | None, str | None]:
+    """Returns (score, None) for a finite number, and (None, reason of the failure) otherwise.
+
+    Both are plain, so that a worker can send them. Numbers of numpy and tensors with one element
+    are scores too.
+
+    Args:
+        value: What an evaluation returned.
+    """
+    if value is None:
+        return None, "no score was returned"
+    if isinstance(value, _CONTAINERS):
+        return None, (
+            f"the score is the {type(value).__name__} {short(value)}, not a number; return the "
+            "score alone, and compute costs such as a latency by a function statistics="
+        )
+    try:
+        number = float(scalar(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # float() of a foreign object may raise anything
+        return None, f"the score is {short(value)}, not a number"
+    if not math.isfinite(number):
+        return None, f"the score is {number}"
+    return number, None
+
+
+def scalar(value: Any) -> Any:
+    """Returns the element of an array or tensor of shape (); any other value as it is."""
+    has_element = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if has_element else value
+
+
+def short(value: Any) -> str:
+    """Returns the representation of a value on one line of at most 80 characters."""
+    try:
+        text = one_line(repr(value))
+    except Exception:  # repr() of a foreign object may raise anything
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def one_line(text: Any) -> str:
+    """Returns a text on one line of at most 500 characters, which every storage can hold.
+
+    Lone surrogates, as in names of files that are not UTF-8, and NUL characters are escaped.
+    """
+    line = " ".join(str(text).split())[:_LONGEST].replace("\0", "\\x00")
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
