@@ -251,22 +251,26 @@ class JointNAS:
             early_stop=known.early_stop,
             cards=self._planner.cards(history),
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
+            constraints=self._settings.constraints,
+            budgets=self._settings.budgets,
         )
 
     def evolve(
         self, constraints: Sequence[Constraint] | None = None, top_k: int | None = None
     ) -> list[Candidate]:
-        """Runs stage 2 for other constraints, without training.
+        """Runs stage 2 under further constraints, without training.
 
         Args:
-            constraints: Bounds on the candidates; None: those of the search.
+            constraints: Bounds on the candidates, beside the constraints of the search; None: no
+                further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
 
         Returns:
-            Candidates, best predicted score first.
+            Candidates, best predicted score first. Of equal predictions, the cheapest is first.
 
         Raises:
-            SearchError: There are too few scores to predict from.
+            SearchError: There are too few scores to predict from, or a constraint contradicts
+                another one.
             InfeasibleError: Too few candidates meet the constraints.
         """
         evolved = self._planner.evolve(self._history(), constraints, top_k)

@@ -71,8 +71,14 @@ class Planner:
     def __init__(
         self, feasible: FeasibleSpace, settings: SearchSettings, warm_start: Sequence[Trial] = ()
     ) -> None:
-        self._feasible, self._settings, self._warm_start = feasible, settings, warm_start
+        self._feasible, self._settings = feasible, settings
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
+        self._rows: dict[str, Levels] = {}  # levels by trial id
+        warm = feasible.price(self._levels(warm_start))
+        self._warm_start = [
+            replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
+        ]
+        self._warm_start_is_feasible = len(feasible.select(warm)) == len(warm)
         self._budgets = [feasible.within(budget) for budget in settings.budgets]
         for budget in self._budgets:
             measure_reach(budget, settings.seed)
@@ -84,7 +90,6 @@ class Planner:
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
         self._models: dict[int, Model | None] = {}  # by number of batches
-        self._rows: dict[str, Levels] = {}  # levels by trial id
 
     @cached_property
     def plan(self) -> Plan:
@@ -190,11 +195,11 @@ class Planner:
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         for part, share in self._shares(count):
             trained, best = ranked, None
-            if self._budgets:
+            if self._budgets or not self._warm_start_is_feasible:
                 mask = part.meets(ranked)
                 trained = ranked[mask]
                 means = predictor.process.mean(self._encoding.encode(ranked).astype(np.float64))
-                # where nothing was trained within the budget, any score there is an improvement
+                # where nothing was trained in this part, any score there is an improvement
                 best = float(means[mask].max() if mask.any() else means.min())
             pool = self._pool_within(part, share)
             candidates = Candidates(part, self._encoding, pool, trained[:_ELITE])
@@ -268,14 +273,16 @@ class Planner:
 
         Args:
             history: Trials so far.
-            constraints: Bounds on the candidates; None: those of the search.
+            constraints: Bounds on the candidates, beside the constraints of the search; None: no
+                further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
 
         Raises:
-            SearchError: There are too few scores to predict from.
+            SearchError: There are too few scores to predict from, or a constraint contradicts
+                another one.
             InfeasibleError: Too few candidates meet the constraints.
         """
-        part = self._feasible if constraints is None else self._feasible.under(constraints)
+        part = self._feasible if constraints is None else self._feasible.under_also(constraints)
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")

@@ -8,7 +8,7 @@ from typing import Any
 
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
@@ -41,7 +41,8 @@ class SearchSettings:
         seed: Random seed of the pool, the predictors and every draw.
 
     Raises:
-        SearchError: A value is out of range or unknown.
+        SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
+            repeat each other.
     """
 
     constraints: tuple[Constraint, ...] = ()
@@ -60,6 +61,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "constraints", tuple(self.constraints))
         object.__setattr__(self, "budgets", tuple(self.budgets))
+        self._check_bounds()
         if min(self.batch_size, self.iterations) < 1 or min(self.finalists, self.ahead) < 0:
             raise SearchError(
                 f"batch_size={self.batch_size} and iterations={self.iterations} must be at least "
@@ -73,6 +75,15 @@ class SearchSettings:
         from fbnetv3.search.predictors.predictor import fit_function
 
         fit_function(self.predictor)
+
+    def _check_bounds(self) -> None:
+        """Raises a SearchError if constraints and budgets contradict or repeat each other."""
+        bounds = {c.name: c for c in merge_bounds(self.constraints)}
+        for number, budget in enumerate(self.budgets):
+            if budget in self.budgets[:number]:
+                raise SearchError(f"the budget {budget} occurs twice; keep one")
+            if budget.name in bounds:
+                bounds[budget.name].tightened(budget)
 
     def batch_count(self) -> int:
         """Returns the number of batches, the finalists' included."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.space.constraints import cost_order
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import children_of
 from fbnetv3.search.space.parameters import Levels
@@ -91,16 +92,17 @@ def evolve(
         settings: Sizes and stopping rule.
         random: Source of all draws.
     """
-    population, scores = _top(first, score(first.levels), len(first))
+    order = cost_order(feasible.constraints, first.statistics)
+    population, scores = _top(first, score(first.levels), len(first), order)
     history, stale = [float(scores[0])], 0
     while stale < settings.patience and len(history) <= settings.max_generations:
         children = _children(feasible, population, scores, settings, random)
         if len(children):
             scores = np.concatenate([scores, score(children.levels)])
-        population, scores = _top(population.joined(children), scores, settings.top)
+        population, scores = _top(population.joined(children), scores, settings.top, order)
         stale = 0 if scores[0] - history[-1] > settings.epsilon else stale + 1
         history.append(float(scores[0]))
-    population, scores = _top(population, scores, settings.top)
+    population, scores = _top(population, scores, settings.top, order)
     return Evolved(population, scores, history)
 
 
@@ -143,6 +145,10 @@ def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tupl
     return falling, np.maximum(0.5 * falling, 1.0 / variables)
 
 
-def _top(pool: Pool, scores: Floats, count: int) -> tuple[Pool, Floats]:
-    order = np.argsort(-scores, kind="stable")[:count]
+def _top(
+    pool: Pool, scores: Floats, count: int, statistics: Sequence[str]
+) -> tuple[Pool, Floats]:
+    """Returns the candidates with the highest scores; of equal scores, the cheapest ones."""
+    costs = [pool.statistics[name] for name in reversed(statistics)]
+    order = np.lexsort([*costs, -scores])[:count]  # the last key counts most
     return pool.take(order), scores[order]

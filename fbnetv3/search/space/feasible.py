@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
-from fbnetv3.search.space.constraints import Constraint, Costs, Mask
+from fbnetv3.search.space.constraints import Constraint, Costs, Mask, merge_bounds
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
@@ -27,14 +27,18 @@ class FeasibleSpace:
 
     Attributes:
         costs: Statistics of the candidates.
-        constraints: Bounds that all feasible candidates meet; empty by default.
+        constraints: Bounds that all feasible candidates meet, one for each bounded statistic;
+            empty by default.
+
+    Raises:
+        SearchError: Two bounds on a statistic contradict or repeat each other.
     """
 
     costs: Costs
     constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constraints", tuple(self.constraints))
+        object.__setattr__(self, "constraints", merge_bounds(self.constraints))
 
     @property
     def space(self) -> SearchSpace:
@@ -49,6 +53,18 @@ class FeasibleSpace:
         """
         self.costs.check(constraints)
         return FeasibleSpace(self.costs, tuple(constraints))
+
+    def under_also(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
+        """Returns the part of this space that also meets further constraints.
+
+        Raises:
+            SearchError: A constraint names no statistic, or contradicts another one.
+        """
+        self.costs.check(constraints)
+        part = self
+        for constraint in merge_bounds(constraints):
+            part = part.within(constraint)
+        return part
 
     def within(self, budget: Constraint) -> FeasibleSpace:
         """Returns the part of this space that also meets a budget.
