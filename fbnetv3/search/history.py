@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -115,9 +116,12 @@ def score_trials(history: History, warm_start: Sequence[Trial], threshold: float
         stop = find_early_stop(reports, threshold)
     trials = [*warm_start, *history.trials]
     epoch = None if stop is None else stop.epoch
-    scores = {
-        t.number: t.final_score if epoch is None else t.reports.get(epoch, t.final_score)
-        for t in trials
-        if t.state == "complete" and t.final_score is not None
-    }
-    return Known(trials, scores, stop)
+    scores = {t.number: _score_at(t, epoch) for t in trials if t.state == "complete"}
+    return Known(trials, {k: s for k, s in scores.items() if math.isfinite(s)}, stop)
+
+
+def _score_at(trial: Trial, epoch: int | None) -> float:
+    """Returns the score of a complete trial at an epoch; its final one without a finite report."""
+    final = math.nan if trial.final_score is None else trial.final_score
+    early = final if epoch is None else trial.reports.get(epoch, final)
+    return early if math.isfinite(early) else final

@@ -62,12 +62,13 @@ def standardise(values: Floats) -> tuple[Floats, float, float]:
     """Scales values to mean 0 and standard deviation 1; equal values become 0.
 
     Args:
-        values: (n,) values.
+        values: (n,) values. Their squares must neither overflow nor underflow, so values of any
+            magnitude go through :func:`~fbnetv3.search.space.scaling.to_unit` first.
 
     Returns:
         The scaled values, the subtracted mean, and the divisor: the standard deviation, or 1 for
         equal values.
     """
     mean, std = float(values.mean()), float(values.std())
-    scale = std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
+    scale = std if std > 1e-12 * float(np.abs(values).max()) else 1.0
     return (values - mean) / scale, mean, scale

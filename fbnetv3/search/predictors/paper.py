@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fbnetv3.search.predictors.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches, standardise
 from fbnetv3.search.space.encoding import Features
+from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 _HIDDEN, _BATCH = 32, 16
 _HEAD_EPOCHS, _HEAD_LR = 50, 1e-2
@@ -26,7 +27,7 @@ class PaperPredictor:
 
     Args:
         features: (n, width) features.
-        labels: (n,) labels.
+        labels: (n,) finite labels of any magnitude; higher is better.
         pretrained: Encoder of the architecture.
         seed: Random seed of the initial weights, the order of minibatches and the folds.
     """
@@ -34,6 +35,7 @@ class PaperPredictor:
     def __init__(
         self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
     ) -> None:
+        self._exponent = binary_exponent(labels)  # of the unit of the labels
         self._features, self._labels = features, labels
         self._pretrained, self._seed = pretrained, seed
         self._columns = pretrained.columns
@@ -45,7 +47,8 @@ class PaperPredictor:
         width = (EMBEDDING if self._columns else 0) + len(self._recipe)
         self._hidden = BatchedLinear(1, width, _HIDDEN, generator)
         self._out = BatchedLinear(1, _HIDDEN, 1, generator)
-        y, self._mean, self._std = standardise(labels)
+        y, self._mean, std = standardise(scaled(labels, -self._exponent))
+        self._std = std if y.any() else 0.0  # equal labels: the prediction is their value
         self._train(torch.from_numpy(features), torch.from_numpy(y.astype(np.float32)), generator)
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
@@ -74,7 +77,7 @@ class PaperPredictor:
         """Returns predicted labels, (m,), at features (m, width)."""
         with torch.no_grad():
             y = self._forward(torch.from_numpy(features)).double().numpy()
-        return np.asarray(y * self._std + self._mean)
+        return scaled(y * self._std + self._mean, self._exponent)
 
     def cross_validated(self) -> Floats:
         """Returns the predictions of a 5-fold cross-validation, (n,)."""

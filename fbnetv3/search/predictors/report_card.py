@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 _log = logging.getLogger(__name__)
 _SIGNIFICANCE = 0.05
@@ -72,7 +73,7 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
         trials=len(labels),
         kendall=tau,
         spearman=_spearman(predicted, labels),
-        rmse=float(np.sqrt(np.mean((predicted - labels) ** 2))),
+        rmse=_rmse(predicted, labels),
         p_value=p_value,
         batch=batch,
         batch_kendall=kendall(pairs[:, 0], pairs[:, 1])[0],
@@ -90,13 +91,23 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
 
 def kendall(a: Floats, b: Floats) -> tuple[float, float]:
     """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or constant ones."""
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 3 or _are_equal(a) or _are_equal(b):
         return math.nan, math.nan
     test = kendalltau(a, b)
     return float(test.statistic), float(test.pvalue)
 
 
 def _spearman(a: Floats, b: Floats) -> float:
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 3 or _are_equal(a) or _are_equal(b):
         return math.nan
     return float(spearmanr(a, b).statistic)
+
+
+def _are_equal(values: Floats) -> bool:
+    return bool(values.min() == values.max())  # the difference of two values may overflow
+
+
+def _rmse(predicted: Floats, labels: Floats) -> float:
+    exponent = binary_exponent(predicted, labels)
+    errors = scaled(predicted, -exponent) - scaled(labels, -exponent)
+    return float(scaled(np.sqrt(np.mean(errors**2)), exponent))
