@@ -15,8 +15,9 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.networks import Floats
-from fbnetv3.search.predictors.predictor import Predictor, fit_function
+from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.predictors.report_card import ReportCard, make_card
+from fbnetv3.search.predictors.score_unit import ScorePredictor
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -51,7 +52,7 @@ class Plan:
 class Model:
     """A fitted predictor and its report card."""
 
-    predictor: Predictor
+    predictor: ScorePredictor
     card: ReportCard
 
 
@@ -133,7 +134,8 @@ class Planner:
         labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
         stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
         fit = fit_function(self._settings.predictor)
-        predictor = fit(features, labels, self.plan.pretrained, int(stream.integers(2**31)))
+        seed = int(stream.integers(2**31))
+        predictor = ScorePredictor(fit, features, labels, self.plan.pretrained, seed)
         last_batch = [
             (t.predicted, known.scores[t.number])
             for t in (history.batches[-1] if len(history) else [])
@@ -171,15 +173,15 @@ class Planner:
         untried = self._pool.take(unique_rows(self._pool.levels, tried))
         constraints = self._feasible.constraints
         statistic = constraints[0].name if constraints else None
-        if model is not None and isinstance(model.predictor, Probabilistic):
+        if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
-            return self._by_budget(known, model.predictor, count, tried, random)
+            return self._by_budget(known, model.predictor.fitted, count, tried, random)
         if not len(untried):
             return untried
         if model is None:
             return untried.take(coarse.first_batch(untried, count, statistic))
         features = self._encoding.encode(untried.levels)
-        scores = model.predictor.predict(features)
+        scores = model.predictor.fitted.predict(features)
         return untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
 
     def _by_budget(
@@ -292,11 +294,14 @@ class Planner:
         evolved = fine.evolve(
             part,
             self._first_generation(self.known(history), part, settings),
-            lambda levels: predictor.predict(self._encoding.encode(levels)),
+            lambda levels: predictor.fitted.predict(self._encoding.encode(levels)),
             settings,
             np.random.default_rng([self._settings.seed, _FINE]),
         )
-        return evolved.head(settings.top if top_k is None else top_k)
+        to_scores = predictor.unit.to_scores
+        best_by_generation = to_scores(np.array(evolved.history)).tolist()
+        in_scores = replace(evolved, scores=to_scores(evolved.scores), history=best_by_generation)
+        return in_scores.head(settings.top if top_k is None else top_k)
 
     def _first_generation(
         self, known: Known, part: FeasibleSpace, settings: fine.EvolutionSettings

@@ -19,7 +19,6 @@ from fbnetv3.search.predictors.normal_scores import NormalScores
 from fbnetv3.search.predictors.pathwise import PathwiseSamples, draw_matheron_paths
 from fbnetv3.search.predictors.warping import fit_warped_process
 from fbnetv3.search.space.encoding import Features
-from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 MAX_POINTS = 512
 """Largest number of labels that the processes are fitted to."""
@@ -32,7 +31,7 @@ class DefaultPredictor:
 
     Args:
         features: (n, width) features in [0, 1].
-        labels: (n,) finite labels of any magnitude; higher is better.
+        labels: (n,) labels; higher is better.
         pretrained: Encoder of the architecture.
         seed: Random seed of the ensemble and of the selection of labels for the processes.
 
@@ -44,8 +43,6 @@ class DefaultPredictor:
     def __init__(
         self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
     ) -> None:
-        self._exponent = binary_exponent(labels)  # of the unit of the labels
-        labels = scaled(labels, -self._exponent)
         self._features, self._normal_scores = features, NormalScores(labels)
         y = self._normal_scores.scores
         self.ensemble = Ensemble(features, y, pretrained, seed)
@@ -69,11 +66,7 @@ class DefaultPredictor:
         """Returns predicted labels, (m,), at features (m, width)."""
         ensemble = self.ensemble.members(features).mean(0)
         process = self._score_process.mean(features)
-        return self._to_labels(self._average(ensemble, process))
-
-    def _to_labels(self, scores: Floats) -> Floats:
-        """Returns labels in their own unit, of normal scores."""
-        return scaled(self._normal_scores.to_labels(scores), self._exponent)
+        return self._normal_scores.to_labels(self._average(ensemble, process))
 
     def _average(self, ensemble: Floats, process: Floats) -> Floats:
         return self._ensemble_weight * ensemble + (1 - self._ensemble_weight) * process
@@ -89,7 +82,7 @@ class DefaultPredictor:
         left_out = self._score_process.leave_one_out()
         average = self._average(out_of_bag, left_out)
         scores[self._selected] = np.where(np.isnan(out_of_bag), left_out, average)
-        return self._to_labels(np.nan_to_num(scores))
+        return self._normal_scores.to_labels(np.nan_to_num(scores))
 
     def sample(self, count: int, random: np.random.Generator) -> CombinedSamples:
         """Samples functions of normal scores from both models, in proportion to their weights.

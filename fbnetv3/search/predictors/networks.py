@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
+_GRID = 2.0**-24
+"""Distance of standardised labels, far below the smallest noise that a process assumes (1e-3)."""
 
 
 class BatchedLinear:
@@ -59,7 +61,7 @@ def minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tenso
 
 
 def standardise(values: Floats) -> tuple[Floats, float, float]:
-    """Scales values to mean 0 and standard deviation 1; equal values become 0.
+    """Scales values to mean 0 and standard deviation 1, up to 2^-24; equal values become 0.
 
     Args:
         values: (n,) values. Their squares must neither overflow nor underflow, so values of any
@@ -71,4 +73,5 @@ def standardise(values: Floats) -> tuple[Floats, float, float]:
     """
     mean, std = float(values.mean()), float(values.std())
     scale = std if std > 1e-12 * float(np.abs(values).max()) else 1.0
-    return (values - mean) / scale, mean, scale
+    # Rounded, so that rounding errors of a change of unit (percent or fraction) have no effect.
+    return np.rint((values - mean) / scale / _GRID) * _GRID, mean, scale

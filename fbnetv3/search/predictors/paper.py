@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from fbnetv3.search.predictors.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches, standardise
 from fbnetv3.search.space.encoding import Features
-from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 _HIDDEN, _BATCH = 32, 16
 _HEAD_EPOCHS, _HEAD_LR = 50, 1e-2
@@ -27,7 +26,7 @@ class PaperPredictor:
 
     Args:
         features: (n, width) features.
-        labels: (n,) finite labels of any magnitude; higher is better.
+        labels: (n,) labels.
         pretrained: Encoder of the architecture.
         seed: Random seed of the initial weights, the order of minibatches and the folds.
     """
@@ -35,7 +34,6 @@ class PaperPredictor:
     def __init__(
         self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
     ) -> None:
-        self._exponent = binary_exponent(labels)  # of the unit of the labels
         self._features, self._labels = features, labels
         self._pretrained, self._seed = pretrained, seed
         self._columns = pretrained.columns
@@ -47,7 +45,7 @@ class PaperPredictor:
         width = (EMBEDDING if self._columns else 0) + len(self._recipe)
         self._hidden = BatchedLinear(1, width, _HIDDEN, generator)
         self._out = BatchedLinear(1, _HIDDEN, 1, generator)
-        y, self._mean, std = standardise(scaled(labels, -self._exponent))
+        y, self._mean, std = standardise(labels)
         self._std = std if y.any() else 0.0  # equal labels: the prediction is their value
         self._train(torch.from_numpy(features), torch.from_numpy(y.astype(np.float32)), generator)
 
@@ -77,7 +75,7 @@ class PaperPredictor:
         """Returns predicted labels, (m,), at features (m, width)."""
         with torch.no_grad():
             y = self._forward(torch.from_numpy(features)).double().numpy()
-        return scaled(y * self._std + self._mean, self._exponent)
+        return np.asarray(y * self._std + self._mean)
 
     def cross_validated(self) -> Floats:
         """Returns the predictions of a 5-fold cross-validation, (n,)."""
