@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
@@ -31,18 +32,25 @@ class History:
         return cls(batches, next(unfinished, len(batches)))
 
     @classmethod
-    def stored(cls, trials: Sequence[Trial], settings: SearchSettings) -> History:
+    def stored(
+        cls, trials: Sequence[Trial], settings: SearchSettings, sizes: Mapping[int, int]
+    ) -> History:
         """Returns the history of the finished trials that a storage holds.
 
         Args:
             trials: Finished trials, by number.
-            settings: Settings of the search, which say how large a batch is.
+            settings: Settings of the search, which say how large a batch is at most.
+            sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
+                a batch that is smaller than in the settings then counts as unfinished, unless
+                it has a successor.
         """
-        count = 1 + max((t.batch for t in trials), default=-1)
+        recorded = [number for number in sizes if number < settings.batch_count()]
+        count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
         # without trials ahead, a batch has a successor only once it is finished, however small
         first = 0 if settings.ahead else max(0, count - 1)
-        unfinished = (i for i in range(first, count) if len(batches[i]) < settings.size_of(i))
+        least = [sizes.get(i, settings.size_of(i) if i >= first else 0) for i in range(count)]
+        unfinished = (i for i in range(count) if len(batches[i]) < least[i])
         return cls(batches, next(unfinished, count))
 
     def __len__(self) -> int:
@@ -115,9 +123,12 @@ def score_trials(history: History, warm_start: Sequence[Trial], threshold: float
         stop = find_early_stop(reports, threshold)
     trials = [*warm_start, *history.trials]
     epoch = None if stop is None else stop.epoch
-    scores = {
-        t.number: t.final_score if epoch is None else t.reports.get(epoch, t.final_score)
-        for t in trials
-        if t.state == "complete" and t.final_score is not None
-    }
-    return Known(trials, scores, stop)
+    scores = {t.number: _score_at(t, epoch) for t in trials if t.state == "complete"}
+    return Known(trials, {k: s for k, s in scores.items() if math.isfinite(s)}, stop)
+
+
+def _score_at(trial: Trial, epoch: int | None) -> float:
+    """Returns the score of a complete trial at an epoch; its final one without a finite report."""
+    final = math.nan if trial.final_score is None else trial.final_score
+    early = final if epoch is None else trial.reports.get(epoch, final)
+    return early if math.isfinite(early) else final

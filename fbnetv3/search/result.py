@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from fbnetv3.search.acquisition.early_stopping import EarlyStop
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
-from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.constraints import Constraint, cost_order
 from fbnetv3.search.trial import Trial
 
 
@@ -46,6 +47,9 @@ class SearchResult:
         cards: Report card of the predictor after each batch.
         proxy_correlation: Correlation of the pre-trained encoder's predictions with each
             statistic, on held-out candidates, by name.
+        constraints: Constraints of the search. Candidates of a warm start may violate them; these
+            are among the trials, but are never the best one or on the Pareto front.
+        budgets: Budgets of the search.
     """
 
     trials: list[Trial]
@@ -53,27 +57,60 @@ class SearchResult:
     early_stop: EarlyStop | None
     cards: list[ReportCard]
     proxy_correlation: dict[str, float]
+    constraints: tuple[Constraint, ...] = ()
+    budgets: tuple[Constraint, ...] = ()
+
+    @property
+    def feasible(self) -> list[Trial]:
+        """The complete trials that meet the constraints, by number."""
+        complete = (t for t in self.trials if t.state == "complete")
+        return [t for t in complete if all(_meets(t, c) for c in self.constraints)]
 
     @property
     def best(self) -> Trial:
-        """The complete trial with the highest score; of equal scores the first.
+        """The best of the feasible trials, by :meth:`best_of`.
 
         Raises:
-            SearchError: No trial has a score.
+            SearchError: No trial has a score and meets the constraints.
         """
-        best = _best(self._complete)
+        best = self.best_of(self.feasible)
         if best is None:
-            reasons = sorted({t.reason or "" for t in self.trials})
-            detail = f": {reasons[0]}" if reasons else ""
-            raise SearchError(f"none of {len(self.trials)} trials has a score{detail}")
+            raise SearchError(self._why_there_is_no_best())
         return best
 
+    def _why_there_is_no_best(self) -> str:
+        if any(t.state == "complete" for t in self.trials):
+            bounds = " and ".join(map(str, self.constraints))
+            return f"none of {len(self.trials)} trials has a score and meets {bounds}"
+        reasons = sorted({t.reason or "" for t in self.trials})
+        detail = f": {reasons[0]}" if reasons else ""
+        return f"none of {len(self.trials)} trials has a score{detail}"
+
+    def best_of(self, trials: Sequence[Trial]) -> Trial | None:
+        """Returns the trial with the highest score; None if there are no trials.
+
+        Of equal scores, the cheapest trial is the best: the one with the lowest statistics in the
+        order of :func:`~fbnetv3.search.space.constraints.cost_order`. Of equal costs, it is the
+        earliest one.
+
+        Args:
+            trials: Complete trials of the search.
+        """
+        bounds = (*self.constraints, *self.budgets)
+        names = cost_order(bounds, dict.fromkeys(name for t in trials for name in t.statistics))
+
+        def rank(trial: Trial) -> tuple[float, ...]:
+            costs = (trial.statistics.get(name, math.inf) for name in names)
+            return (-_score(trial), *costs, trial.number)
+
+        return min(trials, key=rank, default=None)
+
     def best_within(self, budget: Constraint) -> Trial | None:
-        """Returns the complete trial with the highest score within a budget; None: no trial is."""
-        return _best([t for t in self._complete if _meets(t, budget)])
+        """Returns the best feasible trial within a budget; None if no trial is within it."""
+        return self.best_of([t for t in self.feasible if _meets(t, budget)])
 
     def pareto(self, statistic: str) -> list[Trial]:
-        """Returns the trials with a higher score than all that cost as much or less.
+        """Returns the feasible trials with a higher score than all that cost as much or less.
 
         Args:
             statistic: Statistic that is the cost.
@@ -84,26 +121,18 @@ class SearchResult:
         Raises:
             SearchError: There is no such statistic.
         """
-        names = {name for t in self._complete for name in t.statistics}
+        names = {name for t in self.trials for name in t.statistics}
         if statistic not in names:
             raise SearchError(
                 f"no statistic {statistic!r}; the statistics are "
                 f"{', '.join(sorted(names)) or 'none'}{did_you_mean(statistic, names)}"
             )
         front: list[Trial] = []
-        priced = [t for t in self._complete if statistic in t.statistics]
+        priced = [t for t in self.feasible if statistic in t.statistics]
         for trial in sorted(priced, key=lambda t: (t.statistics[statistic], -_score(t))):
             if not front or _score(trial) > _score(front[-1]):
                 front.append(trial)
         return front
-
-    @property
-    def _complete(self) -> list[Trial]:
-        return [t for t in self.trials if t.state == "complete"]
-
-
-def _best(trials: Sequence[Trial]) -> Trial | None:
-    return max(trials, key=lambda t: (_score(t), -t.number), default=None)
 
 
 def _meets(trial: Trial, budget: Constraint) -> bool:

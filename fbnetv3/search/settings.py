@@ -14,7 +14,7 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.checks import as_flag, as_items, as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
-from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
@@ -53,7 +53,8 @@ class SearchSettings:
         seed: Random seed of the pool, the predictors and every draw.
 
     Raises:
-        SearchError: A value is out of range or unknown.
+        SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
+            repeat each other.
     """
 
     constraints: tuple[Constraint, ...] = ()
@@ -73,6 +74,7 @@ class SearchSettings:
         for name in ("constraints", "budgets"):
             items = as_items(name, getattr(self, name), Constraint, _CONSTRAINTS)
             object.__setattr__(self, name, items)
+        self._check_bounds()
         for name, low in _LOWEST.items():
             number = as_whole(name, getattr(self, name), low)
             object.__setattr__(self, name, number)
@@ -93,6 +95,15 @@ class SearchSettings:
         from fbnetv3.search.predictors.predictor import fit_function
 
         fit_function(self.predictor)
+
+    def _check_bounds(self) -> None:
+        """Raises a SearchError if constraints and budgets contradict or repeat each other."""
+        bounds = {c.name: c for c in merge_bounds(self.constraints)}
+        for number, budget in enumerate(self.budgets):
+            if budget in self.budgets[:number]:
+                raise SearchError(f"the budget {budget} occurs twice; keep one")
+            if budget.name in bounds:
+                bounds[budget.name].tightened(budget)
 
     def batch_count(self) -> int:
         """Returns the number of batches, the finalists' included."""

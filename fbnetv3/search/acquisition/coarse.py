@@ -8,6 +8,7 @@ import numpy.typing as npt
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.scaling import to_unit
 
 Index = npt.NDArray[np.int64]
 _SHORTLIST_BATCHES = 8
@@ -56,11 +57,12 @@ def paper_batch(
 
 def bins_of(values: Floats, count: int) -> Index:
     """Returns the bin of each value; ``count`` equal bins divide the range of the values."""
-    low, high = float(values.min()), float(values.max())
+    units = to_unit(values)
+    low, high = float(units.min()), float(units.max())
     if high == low:
         return np.zeros(len(values), dtype=np.int64)
-    scaled = (values - low) / (high - low) * count
-    return np.minimum(scaled.astype(np.int64), count - 1)
+    shares = (units - low) / (high - low) * count
+    return np.minimum(shares.astype(np.int64), count - 1)
 
 
 def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:

@@ -44,21 +44,22 @@ def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) ->
     """Returns the epoch after which the ranking of the better candidates stays the same.
 
     Args:
-        reports: Score by epoch of each candidate that was trained in full.
+        reports: Score by epoch of each candidate that was trained in full. Scores that are NaN or
+            infinite count as not reported.
         threshold: Smallest rank correlation at which the ranking counts as final, in (0, 1].
 
     Returns:
         The correlations and the epoch. None if there are too few candidates, if fewer than two
-        epochs were reported by all of them, if a score is not finite, or if all final scores are
-        equal.
+        epochs were reported by all of them, or if all final scores are equal.
     """
     if len(reports) < _MIN_CANDIDATES:
         return None
-    epochs = sorted(set.intersection(*(set(report) for report in reports)))
+    finite = ({e for e, score in report.items() if math.isfinite(score)} for report in reports)
+    epochs = sorted(set.intersection(*finite))
     if len(epochs) < 2:
         return None
     scores = np.array([[report[e] for e in epochs] for report in reports])  # candidates, epochs
-    if not np.isfinite(scores).all() or np.ptp(scores[:, -1]) == 0:
+    if _are_equal(scores[:, -1]):
         return None
     scores = scores[np.argsort(-scores[:, -1], kind="stable")]
     scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
@@ -70,8 +71,12 @@ def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) ->
     return EarlyStop(epochs, correlation, threshold, epoch)
 
 
+def _are_equal(scores: np.ndarray) -> bool:
+    return bool(scores.min() == scores.max())  # the difference of two scores may overflow
+
+
 def _correlation(early: np.ndarray, final: np.ndarray) -> float:
-    if np.ptp(early) == 0:
+    if _are_equal(early):
         return 0.0
     value = float(spearmanr(early, final).statistic)
     return value if math.isfinite(value) else 0.0

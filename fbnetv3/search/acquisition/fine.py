@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.space.constraints import cost_order
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import children_of
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.scaling import binary_exponent, scaled
 from fbnetv3.search.space.space import keys_of, unique_rows
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +31,8 @@ class EvolutionSettings:
         random: Number of random candidates in the first generation (q).
         children: Number of children per candidate and generation.
         top: Number of candidates that survive a generation (K).
-        epsilon: Smallest gain of the best score in a generation that counts as progress.
+        epsilon: Smallest gain of the best score in a generation that counts as progress, relative
+            to the interquartile range of the scores in the first generation; at least 0.
         patience: Number of generations in a row without progress that end the evolution.
         max_generations: Largest number of generations.
 
@@ -94,16 +97,20 @@ def evolve(
         settings: Sizes and stopping rule.
         random: Source of all draws.
     """
-    population, scores = _top(first, score(first.levels), len(first))
+    order = cost_order(feasible.constraints, first.statistics)
+    population, scores = best_candidates(first, score(first.levels), len(first), order)
+    least_gain = settings.epsilon * _spread(scores)
     history, stale = [float(scores[0])], 0
     while stale < settings.patience and len(history) <= settings.max_generations:
         children = _children(feasible, population, scores, settings, random)
         if len(children):
             scores = np.concatenate([scores, score(children.levels)])
-        population, scores = _top(population.joined(children), scores, settings.top)
-        stale = 0 if scores[0] - history[-1] > settings.epsilon else stale + 1
+        population, scores = best_candidates(
+            population.joined(children), scores, settings.top, order
+        )
+        stale = 0 if float(scores[0]) - history[-1] > least_gain else stale + 1
         history.append(float(scores[0]))
-    population, scores = _top(population, scores, settings.top)
+    population, scores = best_candidates(population, scores, settings.top, order)
     return Evolved(population, scores, history)
 
 
@@ -140,12 +147,25 @@ def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tupl
         variables: Number of variables. The mutation rate is at least 1 / variables, so that copies
             of the best candidate change too.
     """
-    best, mean = scores.max(), scores.mean()
-    share = (best - child_scores) / max(best - mean, 1e-12)
+    exponent = binary_exponent(scores, child_scores)
+    units, child_units = scaled(scores, -exponent), scaled(child_scores, -exponent)
+    best, mean = units.max(), units.mean()
+    share = (best - child_units) / max(best - mean, 1e-12)
     falling = np.clip(share, 0.0, 1.0)
     return falling, np.maximum(0.5 * falling, 1.0 / variables)
 
 
-def _top(pool: Pool, scores: Floats, count: int) -> tuple[Pool, Floats]:
-    order = np.argsort(-scores, kind="stable")[:count]
+def _spread(scores: Floats) -> float:
+    """Returns the interquartile range, which single outliers do not change."""
+    exponent = binary_exponent(scores)
+    low, high = np.quantile(scaled(scores, -exponent), (0.25, 0.75))
+    return float(scaled(high - low, exponent))
+
+
+def best_candidates(
+    pool: Pool, scores: Floats, count: int, statistics: Sequence[str]
+) -> tuple[Pool, Floats]:
+    """Returns the candidates with the highest scores; of equal scores, the cheapest ones."""
+    costs = [pool.statistics[name] for name in reversed(statistics)]
+    order = np.lexsort([*costs, -scores])[:count]  # the last key counts most
     return pool.take(order), scores[order]

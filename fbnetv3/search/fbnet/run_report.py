@@ -81,13 +81,13 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str, str]:
     """Returns commands by a description of their effect."""
     commands = {"update this report": read_command("--report", folder.path, cfg)}
-    if any("macs" in t.statistics and t.state == "complete" for t in result.trials):
+    if any("macs" in t.statistics for t in result.feasible):
         front = [t.statistics["macs"] for t in result.pareto("macs")]
         budgets = [f"{_rounded_up(value):g}" for value in (min(front), max(front))]
-        arguments = ("--macs", *dict.fromkeys(budgets))
-        commands["write winners for other budgets, without training (here two examples)"] = (
-            read_command("--evolve", folder.path, cfg, *arguments)
-        )
+        budgets = list(dict.fromkeys(budgets))
+        examples = "two examples" if len(budgets) > 1 else "one example"
+        purpose = f"write winners for other budgets, without training (here {examples})"
+        commands[purpose] = read_command("--evolve", folder.path, cfg, "--macs", *budgets)
     commands["show the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
         ["optuna-dashboard", cfg.SEARCH.STORAGE or sqlite_url(folder.path / "search.db")]
     )

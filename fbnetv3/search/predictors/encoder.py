@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches
 from fbnetv3.search.space.constraints import Columns
 from fbnetv3.search.space.encoding import Features
+from fbnetv3.search.space.scaling import to_unit
 
 EMBEDDING = 24
 """Width of the architecture embedding (paper, A.2)."""
@@ -19,6 +20,8 @@ _EPOCHS, _BATCH, _LR = 40, 256, 5e-3
 _TRAIN_SHARE = 0.8
 _MIN_CANDIDATES = 10
 _HELD_OUT_PAIRS = 500
+_MIN_VARIATION = 1e-9
+"""Smallest standard deviation of a statistic, relative to its magnitude, that is learned."""
 
 
 @dataclass
@@ -87,10 +90,12 @@ def _targets(statistics: Columns) -> tuple[list[str], Features]:
     """Returns the names of the statistics that vary, and their standardised values, (n, names)."""
     names, columns = [], []
     for name, values in statistics.items():
-        logs: Floats = np.log(values) if len(values) and values.min() > 0 else values
-        if len(values) > 1 and logs.std() > 1e-9 * max(1.0, abs(float(logs.mean()))):
+        is_positive = len(values) > 0 and values.min() > 0
+        target: Floats = np.log(values) if is_positive else to_unit(values)
+        tolerance = _MIN_VARIATION * max(float(is_positive), float(np.abs(target).max(initial=0.0)))
+        if len(values) > 1 and target.std() > tolerance:
             names.append(name)
-            columns.append((logs - logs.mean()) / logs.std())
+            columns.append((target - target.mean()) / target.std())
     stacked = np.stack(columns, 1) if columns else np.zeros((0, 0))
     return names, stacked.astype(np.float32)
 

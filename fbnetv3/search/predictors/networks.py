@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
+_GRID = 2.0**-24
+"""Distance of standardised labels, far below the smallest noise that a process assumes (1e-3)."""
 
 
 class BatchedLinear:
@@ -59,15 +61,17 @@ def minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tenso
 
 
 def standardise(values: Floats) -> tuple[Floats, float, float]:
-    """Scales values to mean 0 and standard deviation 1; equal values become 0.
+    """Scales values to mean 0 and standard deviation 1, up to 2^-24; equal values become 0.
 
     Args:
-        values: (n,) values.
+        values: (n,) values. Their squares must neither overflow nor underflow, so values of any
+            magnitude go through :func:`~fbnetv3.search.space.scaling.to_unit` first.
 
     Returns:
         The scaled values, the subtracted mean, and the divisor: the standard deviation, or 1 for
         equal values.
     """
     mean, std = float(values.mean()), float(values.std())
-    scale = std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
-    return (values - mean) / scale, mean, scale
+    scale = std if std > 1e-12 * float(np.abs(values).max()) else 1.0
+    # Rounded, so that rounding errors of a change of unit (percent or fraction) have no effect.
+    return np.rint((values - mean) / scale / _GRID) * _GRID, mean, scale

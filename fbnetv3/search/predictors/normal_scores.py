@@ -32,7 +32,7 @@ class NormalScores:
 
         Between the labels' own scores the map is linear. Above the highest score it continues with
         the mean slope of the upper half of the scores, and below the lowest score with that of the
-        lower half.
+        lower half. If all labels are equal, every score has that label.
         """
         x, y = self._knots, self._labels
         quantiles = scores * self._unit
@@ -50,9 +50,9 @@ def _slope(x: Floats, y: Floats, end: int) -> float:
         end: Index of the end, 0 or -1.
 
     Returns:
-        The mean slope; of two points, their slope, and of a single point, 1.
+        The mean slope; of two points, their slope, and of a single point, 0.
     """
     middle = len(x) // 2
     run = x[end] - x[middle] if len(x) > 2 else x[-1] - x[0]
     rise = y[end] - y[middle] if len(x) > 2 else y[-1] - y[0]
-    return float(rise / run) if run else 1.0
+    return float(rise / run) if run else 0.0

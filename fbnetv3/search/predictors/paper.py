@@ -45,7 +45,8 @@ class PaperPredictor:
         width = (EMBEDDING if self._columns else 0) + len(self._recipe)
         self._hidden = BatchedLinear(1, width, _HIDDEN, generator)
         self._out = BatchedLinear(1, _HIDDEN, 1, generator)
-        y, self._mean, self._std = standardise(labels)
+        y, self._mean, std = standardise(labels)
+        self._std = std if y.any() else 0.0  # equal labels: the prediction is their value
         self._train(torch.from_numpy(features), torch.from_numpy(y.astype(np.float32)), generator)
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:

@@ -48,7 +48,7 @@ def best_so_far(complete: Sequence[Trial], score: str, statistic: str | None) ->
     """Draws the score of each trial and the best score so far.
 
     Args:
-        complete: Trials with a score; at least one.
+        complete: Trials with a score that meet the constraints; at least one.
         score: Name of the score, with its unit.
         statistic: Statistic shown in tooltips; None shows none.
     """
@@ -78,11 +78,11 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
     """Draws the score against a statistic, and the Pareto front of both.
 
     Args:
-        result: Result with at least one complete trial that has the statistic.
+        result: Result with at least one feasible trial that has the statistic.
         statistic: Name of the statistic.
         score: Name of the score, with its unit.
     """
-    trials = [t for t in result.trials if t.state == "complete" and statistic in t.statistics]
+    trials = [t for t in result.feasible if statistic in t.statistics]
     front = result.pareto(statistic)
     axis = _cost_axis(statistic, [t.statistics[statistic] for t in trials])
     chart = Chart(
@@ -188,10 +188,10 @@ def cross_validated(card: ReportCard, score: str) -> Figure | None:
         for prediction, value in zip(predictions, scores, strict=True)
     ]
     chart.dots(predictions, scores, "coarse", tooltips)
-    chance = " This is no better than chance." if card.no_better_than_chance else ""
+    problem = f" Note: {card.problem}." if card.problem else ""
     caption = (
         f"Kendall's tau {_correlation(card.kendall)}, Spearman {_correlation(card.spearman)}, RMSE "
-        f"{card.rmse:.3g} on {card.trials} trials.{chance}"
+        f"{card.rmse:.3g} on {card.trials} trials.{problem}"
     )
     return Figure(name, chart.svg(), caption, (DIAGONAL,))
 

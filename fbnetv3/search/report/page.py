@@ -126,21 +126,22 @@ def _fixed(value: float) -> str:
 
 def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
     """Returns the variables of the template."""
-    complete = [t for t in result.trials if t.state == "complete"]
+    complete, feasible = [t for t in result.trials if t.state == "complete"], result.feasible
+    best = result.best_of(feasible)
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
     statistic = about.statistic or (statistics[0] if statistics else None)
     return {
         "about": about,
-        "best": result.best if complete else None,
-        "best_score": max(figures.scores_of(complete), default=None),
+        "best": best,
+        "best_score": None if best is None else best.score,
         "complete": complete,
         "failed": failed,
         "reasons": Counter(t.reason or "no reason was given" for t in failed).most_common(),
         "trials": result.trials,
         "statistics": statistics,
         "statistic": statistic,
-        "best_by_budget": _best_by_budget(complete, statistic, about.budgets),
+        "best_by_budget": _best_by_budget(result, statistic, about.budgets),
         "cards": result.cards,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
@@ -155,8 +156,10 @@ def _figures(
 ) -> list[Figure]:
     if not complete:
         return []
-    charts: list[Figure | None] = [figures.best_so_far(complete, about.score, statistic)]
-    if statistic is not None and any(statistic in t.statistics for t in complete):
+    charts: list[Figure | None] = []
+    if result.feasible:
+        charts.append(figures.best_so_far(result.feasible, about.score, statistic))
+    if statistic is not None and any(statistic in t.statistics for t in result.feasible):
         charts.append(figures.score_by_cost(result, statistic, about.score))
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.cards:
@@ -178,13 +181,13 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
 
 
 def _best_by_budget(
-    complete: list[Trial], statistic: str | None, budgets: Sequence[float]
+    result: SearchResult, statistic: str | None, budgets: Sequence[float]
 ) -> list[tuple[float, Trial]]:
-    """Returns the best trial within each budget: the given ones, and round values between.
+    """Returns the best feasible trial within each budget: the given ones, and round values between.
 
     A round value is left out if its best trial is that of the budget before.
     """
-    trials = [t for t in complete if statistic in t.statistics]
+    trials = [t for t in result.feasible if statistic in t.statistics]
     if statistic is None or not trials:
         return []
     costs = [t.statistics[statistic] for t in trials]
@@ -194,10 +197,9 @@ def _best_by_budget(
         bounds.append(max(costs))
     rows: list[tuple[float, Trial]] = []
     for bound in bounds:
-        within = [t for t in trials if t.statistics[statistic] <= bound]
-        if not within:
+        best = result.best_of([t for t in trials if t.statistics[statistic] <= bound])
+        if best is None:
             continue
-        best = max(within, key=lambda t: (figures.scores_of([t])[0], -t.number))
         if bound in budgets or not rows or rows[-1][1] is not best:
             rows.append((bound, best))
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.predictor import Fit
 from fbnetv3.search.predictors.report_card import kendall
+from fbnetv3.search.predictors.score_unit import ScorePredictor
 from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace
@@ -72,7 +73,7 @@ def compare_pretraining(
     labels = np.array([t.score for t in complete], dtype=np.float64)
 
     def tau(count: int, encoder: Pretrained) -> float:
-        predictor = fit(features[:count], labels[:count], encoder, seed)
+        predictor = ScorePredictor(fit, features[:count], labels[:count], encoder, seed)
         return kendall(predictor.cross_validated(), labels[:count])[0]
 
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,58 @@ class Constraint:
         Raises:
             SearchError: No value meets both.
         """
-        return Constraint(
-            self.name,
-            max((b for b in (self.lower, other.lower) if b is not None), default=None),
-            min((b for b in (self.upper, other.upper) if b is not None), default=None),
-        )
+        lower = max((b for b in (self.lower, other.lower) if b is not None), default=None)
+        upper = min((b for b in (self.upper, other.upper) if b is not None), default=None)
+        if lower is not None and upper is not None and lower > upper:
+            raise SearchError(
+                f"no {self.name} meets both {self} and {other}; relax or drop one of them"
+            )
+        return Constraint(self.name, lower, upper)
 
     def __str__(self) -> str:
         low = "" if self.lower is None else f"{self.lower:.6g} <= "
         high = "" if self.upper is None else f" <= {self.upper:.6g}"
         return f"{low}{self.name}{high}"
+
+
+def merge_bounds(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
+    """Returns one constraint for each statistic, in the order in which they are first named.
+
+    Args:
+        constraints: Bounds, of which a lower and an upper one may be on the same statistic.
+
+    Raises:
+        SearchError: A statistic has two lower or two upper bounds, or bounds that no value meets.
+    """
+    merged: dict[str, Constraint] = {}
+    for constraint in constraints:
+        earlier = merged.get(constraint.name)
+        if earlier is None:
+            merged[constraint.name] = constraint
+            continue
+        for end in ("lower", "upper"):
+            if None not in (getattr(earlier, end), getattr(constraint, end)):
+                raise SearchError(
+                    f"{constraint.name} has two {end} bounds, {earlier} and {constraint}; keep one"
+                )
+        merged[constraint.name] = earlier.tightened(constraint)
+    return tuple(merged.values())
+
+
+def cost_order(constraints: Iterable[Constraint], names: Iterable[str]) -> list[str]:
+    """Returns names of statistics in the order in which they decide between equal scores.
+
+    The statistics of the constraints come first, in their order, then all others. Of candidates
+    with equal scores, the one with the lowest first statistic is the better one; if these are equal
+    too, the second statistic decides, and so on.
+
+    Args:
+        constraints: Constraints and budgets of a search.
+        names: Names of its statistics, in the order of the statistics function.
+    """
+    known = list(names)
+    bounded = (c.name for c in constraints if c.name in known)
+    return list(dict.fromkeys([*bounded, *known]))
 
 
 class Costs:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import qmc
 
-from fbnetv3.search.space.constraints import Constraint, Costs, Mask
+from fbnetv3.search.space.constraints import Constraint, Costs, Mask, merge_bounds
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
@@ -27,14 +28,18 @@ class FeasibleSpace:
 
     Attributes:
         costs: Statistics of the candidates.
-        constraints: Bounds that all feasible candidates meet; empty by default.
+        constraints: Bounds that all feasible candidates meet, one for each bounded statistic;
+            empty by default.
+
+    Raises:
+        SearchError: Two bounds on a statistic contradict or repeat each other.
     """
 
     costs: Costs
     constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constraints", tuple(self.constraints))
+        object.__setattr__(self, "constraints", merge_bounds(self.constraints))
 
     @property
     def space(self) -> SearchSpace:
@@ -49,6 +54,18 @@ class FeasibleSpace:
         """
         self.costs.check(constraints)
         return FeasibleSpace(self.costs, tuple(constraints))
+
+    def under_also(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
+        """Returns the part of this space that also meets further constraints.
+
+        Raises:
+            SearchError: A constraint names no statistic, or contradicts another one.
+        """
+        self.costs.check(constraints)
+        part = self
+        for constraint in merge_bounds(constraints):
+            part = part.within(constraint)
+        return part
 
     def within(self, budget: Constraint) -> FeasibleSpace:
         """Returns the part of this space that also meets a budget.
@@ -94,7 +111,7 @@ class FeasibleSpace:
         Returns:
             The candidates in the order of the sequence: the first n are spread out for every n.
         """
-        is_small = 10**self.space.log10_cardinality <= _ENUMERATE
+        is_small = math.prod(self.space.sizes.tolist()) <= _ENUMERATE
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
         seen: set[bytes] = set()
         drawn = 0
@@ -111,9 +128,18 @@ class FeasibleSpace:
         return sampled.take(np.arange(min(size, len(sampled))))
 
     def _unseen(self, seen: set[bytes], seed: int) -> Pool:
-        """Enumerates the feasible candidates that are not in ``seen``, in random order."""
-        grid = np.indices(tuple(self.space.sizes.tolist())).reshape(len(self.space), -1).T
-        levels = self.space.canonical(np.random.default_rng([seed, 12]).permutation(grid))
+        """Enumerates the feasible candidates that are not in ``seen``, in random order.
+
+        Candidates that the distributions of the variables make more probable tend to come first.
+        """
+        grid = self.space.grid()
+        random = np.random.default_rng([seed, 12])
+        if any(p.log_integers is not None for p in self.space.parameters):
+            # Drawn without replacement, by probability (Efraimidis and Spirakis, 2006).
+            order = np.argsort(random.exponential(size=len(grid)) / self.space.probabilities(grid))
+            levels = self.space.canonical(grid[order])
+        else:
+            levels = self.space.canonical(random.permutation(grid))
         return self.select(self.price(levels[unique_rows(levels, seen)]))
 
 
@@ -128,8 +154,7 @@ def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
     sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, 11]))
     while True:
         unit = sampler.random(block)  # (block, variables) in [0, 1)
-        levels = np.minimum((unit * space.sizes).astype(np.int64), space.sizes - 1)
-        yield space.canonical(levels)
+        yield space.canonical(space.levels_at(unit))
 
 
 def _power_of_two(n: int) -> int:

@@ -59,22 +59,32 @@ def _is_ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
 
 
 def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Draws each level uniformly from all but the present one."""
+    """Draws each level from its variable's distribution without the present level."""
     others = np.maximum(space.sizes - 1, 1)
-    shift = 1 + (random.random(levels.shape) * others).astype(np.int64)
-    return (levels + shift) % space.sizes
+    quantiles = random.random(levels.shape)
+    other = (levels + 1 + (quantiles * others).astype(np.int64)) % space.sizes
+    for i, distribution in space.log_integers:
+        other[:, i] = distribution.other_levels(levels[:, i], quantiles[:, i])
+    return other
 
 
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Draws each level near the present one, at least one level away, within the range."""
+    """Draws each level near the present one, at least one level away, within the range.
+
+    Distances are shares of the variable's distribution.
+    """
     low, high = np.log(_LOCAL_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))
-    step = np.rint(random.standard_normal(levels.shape) * width * space.sizes).astype(np.int64)
+    shift = random.standard_normal(levels.shape) * width
+    step = np.rint(shift * space.sizes).astype(np.int64)
     sign = np.where(random.random(levels.shape) < 0.5, -1, 1)
     step = np.where(step == 0, sign, step)
     last = space.sizes - 1
     moved = np.clip(levels + step, 0, last)  # Clipped, because ends of a range are often optimal.
-    return np.where(moved == levels, np.clip(levels - step, 0, last), moved)
+    near = np.where(moved == levels, np.clip(levels - step, 0, last), moved)
+    for i, distribution in space.log_integers:
+        near[:, i] = distribution.near_levels(levels[:, i], shift[:, i], sign[:, i] > 0)
+    return near
 
 
 def children_of(

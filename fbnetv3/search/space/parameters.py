@@ -29,6 +29,8 @@ from fbnetv3.search.checks import (
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.conditions import When
+from fbnetv3.search.space.intervals import share_of, value_at
+from fbnetv3.search.space.log_integers import LogIntegers
 
 Levels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -111,6 +113,11 @@ class Parameter(ABC):
     def is_ordered(self) -> bool:
         """Whether the levels have an order, in which neighbours are similar."""
         return True
+
+    @property
+    def log_integers(self) -> LogIntegers | None:
+        """The distribution of the levels; None: all levels are equally probable."""
+        return None
 
     def units(self, levels: Levels) -> Floats:
         """Returns levels scaled to [0, 1]; with ``log``, logarithms of the values are scaled."""
@@ -207,8 +214,9 @@ class IntRange(Parameter):
         low: Smallest value.
         high: Largest value, included; ``low`` plus a multiple of ``step``.
         step: Distance of neighbouring values; at least 1.
-        log: Whether features are proportional to the logarithm of the value. ``low`` must then be
-            above 0.
+        log: Whether values are drawn log-uniformly, with probabilities proportional to 1 / value,
+            and features are proportional to the logarithm of the value. ``low`` must then be above
+            0.
 
     Raises:
         SearchError: The range is empty, or a number is out of range.
@@ -237,6 +245,10 @@ class IntRange(Parameter):
     @property
     def size(self) -> int:
         return (self.high - self.low) // self.step + 1
+
+    @property
+    def log_integers(self) -> LogIntegers | None:
+        return LogIntegers(self.low, self.step, self.size) if self.log and self.size > 1 else None
 
     def value(self, level: int) -> int:
         return int(self.low + self.step * int(level))
@@ -330,25 +342,19 @@ class FloatRange(Parameter):
         if self.step is not None:
             # Rounded to 12 digits, so that 0.01 + 2 * 0.01 equals the 0.03 of a yaml file.
             return float(f"{self.low + int(level) * self.step:.12g}")
-        unit = int(level) / (self.size - 1)
-        if self.log:
-            return float(self.low * (self.high / self.low) ** unit)
-        return float(self.low + unit * (self.high - self.low))
+        return value_at(self.low, self.high, int(level) / (self.size - 1), log=self.log)
 
     def level(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise self._refuse(value)
-        slack = 1e-9 * max(abs(self.low), abs(self.high))
-        if not self.low - slack <= value <= self.high + slack:
+        # Beside a range with log, 1e-9 of the highest value may exceed the lowest one.
+        slack = 1e-9 * (self.low if self.log else max(abs(self.low), abs(self.high)))
+        if not self.low - slack <= value <= self.high + max(slack, 1e-9 * abs(self.high)):
             raise self._refuse(value)
         if self.size == 1:
             return 0
         inside = min(max(float(value), self.low), self.high)
-        if self.log:
-            unit = math.log(inside / self.low) / math.log(self.high / self.low)
-        else:
-            unit = (inside - self.low) / (self.high - self.low)
-        level = round(unit * (self.size - 1))
+        level = round(share_of(self.low, self.high, inside, log=self.log) * (self.size - 1))
         if self.step is not None and abs(self.value(level) - value) > 1e-6 * self.step:
             raise self._refuse(value)
         return level

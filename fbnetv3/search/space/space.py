@@ -46,6 +46,8 @@ class SearchSpace:
         parameters: The variables.
         names: Names of the variables.
         sizes: (variables,) number of levels of each variable.
+        log_integers: Column and distribution of each variable whose levels are not equally
+            probable.
 
     Raises:
         SearchError: A name occurs twice, a condition does not name an earlier variable, or there
@@ -65,6 +67,9 @@ class SearchSpace:
                 f"the space has only one candidate (variables: {', '.join(self.names) or 'none'}); "
                 "give a variable more than one value"
             )
+        self.log_integers = [
+            (i, p.log_integers) for i, p in enumerate(self.parameters) if p.log_integers is not None
+        ]
         self._rules = [self._rule(i, p) for i, p in enumerate(self.parameters) if p.active_if]
 
     def _rule(
@@ -111,6 +116,36 @@ class SearchSpace:
     def columns_of(self, part: str) -> list[int]:
         """Returns the columns of a part's variables, ``architecture`` or ``recipe``."""
         return [i for i, p in enumerate(self.parameters) if p.part == part]
+
+    def levels_at(self, quantiles: npt.NDArray[np.float64]) -> Levels:
+        """Returns levels at quantiles of the variables' distributions, (candidates, variables).
+
+        Levels are equally probable, except in a whole-number range with ``log``.
+
+        Args:
+            quantiles: (candidates, variables) values in [0, 1).
+        """
+        levels = np.minimum((quantiles * self.sizes).astype(np.int64), self.sizes - 1)
+        for i, distribution in self.log_integers:
+            levels[:, i] = distribution.levels_at(quantiles[:, i])
+        return levels
+
+    def probabilities(self, levels: Levels) -> npt.NDArray[np.float64]:
+        """Returns the probability of each candidate relative to others, (candidates,)."""
+        weights = np.ones(len(levels))
+        for i, distribution in self.log_integers:
+            below, up_to = distribution.cumulative(levels[:, i])
+            weights *= up_to - below
+        return weights
+
+    def grid(self) -> Levels:
+        """Returns all combinations of levels, (combinations, variables), the last one fastest."""
+        numbers = np.arange(math.prod(self.sizes.tolist()))
+        columns = []
+        for size in self.sizes[::-1].tolist():
+            numbers, column = np.divmod(numbers, size)
+            columns.append(column)
+        return np.stack(columns[::-1], axis=1)
 
     def active(self, levels: Levels) -> npt.NDArray[np.bool_]:
         """Returns which variables are active, (candidates, variables)."""

@@ -1,0 +1,86 @@
+"""The unit in which predictors learn scores, and fitted predictors that take and return scores.
+
+A search proposes the same candidates whether scores are accuracies in percent, fractions, or
+negative losses: predictors learn scores after a shift and a division by a power of two. Both are
+exact unless digits of the scores are lost, and the results do not depend on the shift or on the
+factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fbnetv3.search.predictors.encoder import Pretrained
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.predictors.predictor import Fit, Predictor
+from fbnetv3.search.space.encoding import Features
+from fbnetv3.search.space.scaling import binary_exponent, scaled
+
+_EQUAL = 2.0**-46
+"""Scores whose range is at most this share of their magnitude differ by rounding alone."""
+
+
+@dataclass(frozen=True)
+class ScoreUnit:
+    """A map from scores to units: (score / 2^outer - center) / 2^inner.
+
+    Attributes:
+        outer: Exponent of the scores' magnitude.
+        center: Median of the scores, divided by 2^outer.
+        inner: Exponent of the magnitude of the centred scores.
+    """
+
+    outer: int
+    center: float
+    inner: int
+
+    @classmethod
+    def of(cls, scores: Floats) -> ScoreUnit:
+        """Returns the unit in which finite scores, (n,), have median 0 and magnitude 1/2 to 1."""
+        outer = binary_exponent(scores)
+        shares = scaled(scores, -outer)
+        # An element, not a mean of two: the differences to it are exact if the scores have few
+        # digits, whatever is added to all scores.
+        center = float(np.sort(shares)[(len(shares) - 1) // 2])
+        inner = 0 if np.ptp(shares) <= _EQUAL else binary_exponent(shares - center)
+        return cls(outer, center, inner)
+
+    def from_scores(self, scores: Floats) -> Floats:
+        """Returns scores in this unit, (n,)."""
+        return scaled(scaled(scores, -self.outer) - self.center, -self.inner)
+
+    def to_scores(self, units: Floats) -> Floats:
+        """Returns the scores, (n,), of values in this unit, at most the largest float64."""
+        return scaled(scaled(units, self.inner) + self.center, self.outer)
+
+
+class ScorePredictor:
+    """A fitted predictor, with predictions in the unit of the scores.
+
+    Args:
+        fit: Function that fits the predictor.
+        features: (n, width) features.
+        scores: (n,) finite scores of any magnitude; higher is better.
+        pretrained: Encoder of the architecture.
+        seed: Random seed of the fit.
+
+    Attributes:
+        unit: Unit in which the predictor has learned the scores.
+        fitted: Predictor of values in this unit.
+    """
+
+    def __init__(
+        self, fit: Fit, features: Features, scores: Floats, pretrained: Pretrained, seed: int
+    ) -> None:
+        self.unit = ScoreUnit.of(scores)
+        self.fitted: Predictor = fit(features, self.unit.from_scores(scores), pretrained, seed)
+
+    def predict(self, features: Features) -> Floats:
+        """Returns predicted scores, (m,), at features (m, width)."""
+        return self.unit.to_scores(self.fitted.predict(features))
+
+    def cross_validated(self) -> Floats:
+        """Returns a cross-validated prediction of each score, (n,)."""
+        return self.unit.to_scores(self.fitted.cross_validated())
