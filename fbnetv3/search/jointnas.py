@@ -44,6 +44,8 @@ class JointNAS:
         storage: Optuna URL of the database from which an interrupted search continues; None: the
             trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
+        read_only: Whether to read the storage once, for :meth:`result` and :meth:`evolve`, and to
+            write nothing to it; a SQLite file, which may be untrusted, is copied first.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -62,6 +64,7 @@ class JointNAS:
         executor: Executor | None = None,
         storage: str | None = None,
         study: str = STUDY,
+        read_only: bool = False,
         **changes: Any,
     ) -> None:
         settings = replace(settings or SearchSettings(), **changes)
@@ -71,7 +74,7 @@ class JointNAS:
         self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
-        self._store = open_store(storage, space, study)
+        self._store = open_store(storage, space, study, read_only)
         self._store.check_settings(self._description)
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}

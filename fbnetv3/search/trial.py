@@ -120,6 +120,25 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)[:500]
 
 
+def refuse_other_settings(before: Any, now: Mapping[str, Any]) -> None:
+    """Checks that a storage holds a search with the same settings.
+
+    Raises:
+        SearchError: The settings differ; the message names their keys.
+    """
+    if not isinstance(before, Mapping):
+        raise SearchError(
+            f"the storage has the settings {str(before)[:60]!r} instead of those of a search; use "
+            "another storage"
+        )
+    different = differences(before, now)
+    if different:
+        raise SearchError(
+            f"the storage holds a search with other settings: {different}; use the same "
+            "settings or another storage"
+        )
+
+
 def to_plain(value: Any) -> Any:
     """Returns a value as JSON represents it, with None for NaN and infinity."""
     if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
     Trial,
-    differences,
+    refuse_other_settings,
     to_plain,
     trial_from_json,
     trial_to_json,
@@ -38,17 +38,20 @@ class OptunaStore:
             ``postgresql://host/database``.
         space: Space of the candidates; its ranges become the distributions of the study.
         study: Name of the study; a storage may hold several.
+        name: Name of the storage in messages; None: its URL.
 
     Raises:
         SearchError: The storage cannot be opened.
     """
 
-    def __init__(self, url: str, space: SearchSpace, study: str = STUDY) -> None:
+    def __init__(
+        self, url: str, space: SearchSpace, study: str = STUDY, name: str | None = None
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
-        self._name = without_password(url)
+        self._name = without_password(name or url)
         self._unsaved_settings: dict[str, Any] | None = None
         try:
             self._lock = study_lock(url, study)
@@ -58,6 +61,8 @@ class OptunaStore:
                 direction="maximize",
                 load_if_exists=True,
             )
+        except SearchError:
+            raise
         except Exception as error:  # Optuna and its database drivers may raise anything
             raise SearchError(
                 f"cannot open storage {self._name!r}: {first_line(error)}; give an Optuna URL such "
@@ -140,17 +145,15 @@ class OptunaStore:
             ) from error
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        now = json.loads(json.dumps(settings))
-        before = self._user_attrs().get(_SETTINGS)
+        now, before = json.loads(json.dumps(settings)), self.settings()
         if before is None:
             self._unsaved_settings = now  # acquire() stores them: only the lock allows writing.
-            return
-        different = differences(before, now)
-        if different:
-            raise SearchError(
-                f"the storage holds a search with other settings: {different}; use the same "
-                "settings or another storage"
-            )
+        else:
+            refuse_other_settings(before, now)
+
+    def settings(self) -> Any:
+        """Returns the settings of the search as plain values; None if it has not started."""
+        return self._user_attrs().get(_SETTINGS)
 
     def set_attr(self, name: str, value: Any) -> None:
         plain, key = to_plain(value), f"{_PREFIX}{name}"

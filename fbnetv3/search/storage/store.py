@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fbnetv3.requires import require
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import STUDY, Trial, to_plain
+from fbnetv3.search.trial import STUDY, Trial, refuse_other_settings, to_plain
 
 
 class TrialStore(Protocol):
@@ -51,11 +52,23 @@ class TrialStore(Protocol):
 
 
 class MemoryStore:
-    """Trials and attributes in the memory of this process."""
+    """Trials and attributes in the memory of this process.
 
-    def __init__(self) -> None:
-        self._trials: list[Trial] = []
-        self._attrs: dict[str, Any] = {}
+    Args:
+        trials: Finished trials.
+        attrs: Attributes of the study, by name.
+        settings: Settings that :meth:`check_settings` compares with; None: any are accepted.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial] = (),
+        attrs: Mapping[str, Any] | None = None,
+        settings: Any = None,
+    ) -> None:
+        self._trials: list[Trial] = list(trials)
+        self._attrs: dict[str, Any] = dict(attrs or {})
+        self._settings = settings
 
     def acquire(self) -> None:
         return
@@ -70,7 +83,8 @@ class MemoryStore:
         self._trials.append(trial)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        return
+        if self._settings is not None:
+            refuse_other_settings(self._settings, json.loads(json.dumps(settings)))
 
     def set_attr(self, name: str, value: Any) -> None:
         self._attrs[name] = to_plain(value)
@@ -79,13 +93,31 @@ class MemoryStore:
         return dict(self._attrs)
 
 
-def open_store(url: str | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
-    """Returns a store in an Optuna storage, or in memory if ``url`` is None."""
+def open_store(
+    url: str | None, space: SearchSpace, study: str = STUDY, read_only: bool = False
+) -> TrialStore:
+    """Returns a store in an Optuna storage, or in memory if ``url`` is None.
+
+    Args:
+        url: URL of the storage.
+        space: Space of the candidates.
+        study: Name of the study.
+        read_only: Whether to return a copy in memory of what the storage holds, which is read from
+            a private copy if it is a SQLite file, as the file may be untrusted.
+
+    Raises:
+        SearchError: The storage cannot be opened.
+    """
     if url is None:
         return MemoryStore()
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")
     # Imported here, because a search in memory needs neither package.
+    from fbnetv3.search.storage.database import snapshot
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
+    if read_only:
+        with snapshot(url) as copy:
+            store = OptunaStore(copy, space, study, name=url)
+            return MemoryStore(store.load(), store.attrs(), store.settings())
     return OptunaStore(url, space, study)
