@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import stat
 import tempfile
@@ -15,9 +16,10 @@ from typing import BinaryIO
 from fbnetv3.errors import FBNetError
 
 MAX_BYTES = {
-    "config": 2**24,  # also of architectures, spaces and the small json files of a run
+    "config": 2**20,  # all yaml: configs, architectures and spaces
+    "record": 2**24,  # the small json files of a run
     "latency table": 2**26,
-    "warm start": 2**28,
+    "warm start": 2**26,
     "metrics": 2**28,
     "log": 2**28,  # of a batch, packed and unpacked: about 30,000 trials
     "annotations": 2**32,  # COCO 2017 has 2**29
@@ -135,6 +137,19 @@ def read_text(path: str | os.PathLike[str], kind: str, errors: str = "strict") -
     """
     text = read_file(path, kind).decode("utf-8", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Returns the sha256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe or device.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path, MAX_BYTES["weights"]) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) -> None:

@@ -51,7 +51,7 @@ def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> An
         raise ValueError(f"an expression has more than {_MOST_STEPS} steps; write out its numbers")
     match node:
         case ast.Constant(value=int() | float() as number):
-            return number
+            return _number(number)
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.List(elts=items) | ast.Tuple(elts=items):

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fbnetv3.data.errors import DataError, some
+from fbnetv3.io import read_file
 
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
@@ -118,7 +119,7 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_file(path, "annotations"))
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{name}: cannot read {path}: {reason}; check the path") from error

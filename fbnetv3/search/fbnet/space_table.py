@@ -11,6 +11,12 @@ from fbnetv3.errors import did_you_mean
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, When
 
+_LETTERS = "abcdefgh"
+"""Suffixes of the names of variables, where a stage has several rows."""
+_MOST_ROWS = 500
+_MOST_CHOICES = 1_000
+"""Largest number of choices of a variable, as each has a feature of its own for the predictor."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -72,9 +78,15 @@ class TableReader:
                 "rows must be a list of mappings such as {stage: 0, op: conv, ...}, one per row"
             )
         stages = [row.get("stage") for row in rows]
+        most = max((stages.count(stage) for stage in stages), default=0)
+        if len(rows) > _MOST_ROWS or most > len(_LETTERS):
+            raise SearchError(
+                f"rows: {len(rows)} rows, up to {most} of one stage; allowed: {_MOST_ROWS} in all, "
+                f"{len(_LETTERS)} of one stage"
+            )
         parsed = []
         for i, row in enumerate(rows):
-            letter = "abcdefgh"[stages[:i].count(row.get("stage"))]
+            letter = _LETTERS[stages[:i].count(row.get("stage"))]
             is_shared = stages.count(row.get("stage")) > 1
             name = f"stage{row.get('stage')}{letter if is_shared else ''}"
             parsed.append(self._read_row(name, dict(row), table.get("defaults") or {}))
@@ -195,6 +207,9 @@ def _make_parameter(
     if "choices" in value:
         if not isinstance(value["choices"], list):
             raise SearchError(f"{name}: choices {value['choices']!r} is not a list such as [3, 5]")
+        if len(value["choices"]) > _MOST_CHOICES:
+            count = len(value["choices"])
+            raise SearchError(f"{name}: {count} choices; allowed: {_MOST_CHOICES}; give a range")
         return Choice(name, tuple(value["choices"]), part=part, active_if=active_if)
     bounds = value["range"]
     if not isinstance(bounds, list) or len(bounds) not in (2, 3):

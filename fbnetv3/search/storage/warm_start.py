@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fbnetv3.io import read_file
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.space import SearchSpace
@@ -63,10 +65,10 @@ def _pair(item: Any) -> tuple[Mapping[str, Any], float]:
 
 def _read_csv(path: Path) -> list[tuple[Mapping[str, Any], float]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        text = read_file(path, "warm start").decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
-        raise SearchError(f"warm start: cannot read {path}: {error.strerror}") from error
+        raise SearchError(f"warm start: cannot read {path}: {error.strerror or error}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise SearchError(
             f"warm start: {path} is not a csv file ({error}); give a table as plain text"
