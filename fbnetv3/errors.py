@@ -3,15 +3,68 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_LONGEST = 4_000
+"""Largest number of characters of a message; the value that it quotes may be longer."""
+_OF_DATA = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, AssertionError),
+)
+"""Errors that values of an unexpected type, size or range give in code that uses them."""
 
 
 class FBNetError(Exception):
     """An error that a user can correct.
 
     Its message is a single line that says what is wrong (key, value, file), what is allowed and
-    what to do. Command-line tools print it without a traceback and exit with status 2.
+    what to do: ``str`` escapes line breaks and control characters in the values that it quotes.
+    Command-line tools print it without a traceback and exit with status 2.
     """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str, limit: int = _LONGEST) -> str:
+    """Returns a text as one line that is safe to print.
+
+    Args:
+        text: Any text, which may quote untrusted names.
+        limit: Largest number of characters; the middle of a longer text is left out.
+
+    Returns:
+        The text with line breaks, control characters and the like as escape sequences.
+    """
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[len(text) - limit // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def data_errors(kind: type[FBNetError], what: str) -> Iterator[None]:
+    """Turns errors that untrusted values cause in a block into an error of one line.
+
+    It is for values too varied to be checked one by one, and complements checks with better
+    messages; FBNetErrors pass unchanged.
+
+    Args:
+        kind: Class of the error.
+        what: Description of the values and their file: the beginning of the message.
+
+    Raises:
+        FBNetError: The block raised an error of the data.
+    """
+    try:
+        yield
+    except FBNetError:
+        raise
+    except _OF_DATA as error:
+        reason = f"{type(error).__name__}: {first_line(error, 200)}"
+        raise kind(f"{what} cannot be used ({reason}); correct it or use another file") from error
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

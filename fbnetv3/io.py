@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import stat
 import tempfile
@@ -13,6 +14,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fbnetv3.errors import FBNetError
+
+MAX_BYTES = {
+    "config": 2**20,  # all yaml: configs, architectures and spaces
+    "record": 2**24,  # the small json files of a run
+    "latency table": 2**26,
+    "warm start": 2**26,
+    "metrics": 2**28,
+    "log": 2**28,  # of a batch, packed and unpacked: about 30,000 trials
+    "annotations": 2**32,  # COCO 2017 has 2**29
+    "storage": 2**32,  # a SQLite file that is copied: about a million trials
+    "weights": 2**36,
+    "archive": 2**44,
+}
+"""Largest size in bytes of untrusted files, by kind; images have theirs in ``data/decode.py``."""
 
 
 class WriteError(FBNetError):
@@ -75,37 +90,95 @@ def open_regular(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Binar
         OSError: The file cannot be read, is larger, or is a pipe or device, which may be endless.
     """
     # In non-blocking mode, opening a pipe does not wait for its other end.
+    _check_regular(os.stat(path), path)  # before it is opened, which has an effect on some devices
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        _check_regular(status, path)
         if status.st_size > max_bytes:
             message = f"{status.st_size} bytes; allowed: {max_bytes}"
             raise OSError(errno.EFBIG, message, os.fspath(path))
         yield file
 
 
+def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    """Raises OSError if a file is a pipe, a device, a socket or a folder."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def read_file(path: str | os.PathLike[str], kind: str) -> bytes:
+    """Returns the content of an untrusted file.
+
+    Args:
+        path: File to read; links are followed.
+        kind: Key of :data:`MAX_BYTES`.
+
+    Raises:
+        OSError: The file cannot be read, is larger than files of its kind may be, or is a pipe or
+            device.
+    """
+    with open_regular(path, MAX_BYTES[kind]) as file:
+        return file.read()
+
+
+def read_text(path: str | os.PathLike[str], kind: str, errors: str = "strict") -> str:
+    """Returns the text of an untrusted UTF-8 file, with ``\\n`` at the ends of its lines.
+
+    Args:
+        path: File to read; links are followed.
+        kind: Key of :data:`MAX_BYTES`.
+        errors: Handling of bytes that are not UTF-8, as of :meth:`bytes.decode`.
+
+    Raises:
+        OSError: See :func:`read_file`.
+        UnicodeDecodeError: The file is not UTF-8, and ``errors`` is ``strict``.
+    """
+    text = read_file(path, kind).decode("utf-8", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Returns the sha256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe or device.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path, MAX_BYTES["weights"]) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) -> None:
     """Checks that writing into a possibly untrusted folder cannot change files outside of it.
 
     :func:`atomic_write` replaces a link, but files opened for appending and subfolders follow it.
+    Pipes and devices are refused too, since opening one may wait forever.
 
     Args:
         folder: Folder to check, which may be a link itself or not exist yet.
         patterns: Shell patterns of the names that will be written.
 
     Raises:
-        WriteError: A matching name is a link that leads out of the folder.
+        WriteError: A matching name is a link that leads out of the folder, a pipe or a device.
     """
     root, kinds = Path(folder).resolve(), tuple(patterns)
     for name in sorted(os.listdir(root)) if root.is_dir() else ():
         path = root / name
-        if not path.is_symlink() or not any(fnmatch.fnmatchcase(name, kind) for kind in kinds):
+        if not any(fnmatch.fnmatchcase(name, kind) for kind in kinds):
             continue
-        if not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise WriteError(
                 f"cannot write into {folder}: {name} is a link to {os.readlink(path)}, outside of "
                 "the folder; remove the link or choose another OUTPUT_DIR"
+            )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise WriteError(
+                f"cannot write into {folder}: {name} is a pipe, a device or a socket; remove it or "
+                "choose another OUTPUT_DIR"
             )
 
 

@@ -13,12 +13,22 @@ from typing import Any
 import yaml
 
 from fbnetv3.errors import FBNetError
+from fbnetv3.io import MAX_BYTES
 
 MOST_VALUES = 1_000_000
+_MOST_NODES = 50_000
+"""Largest number of values that are written out, since PyYAML reads some 10,000 per second."""
+_MOST_LEVELS = 100
+_LONGEST_NUMBER = 100
+"""Largest number of characters of a number: PyYAML's time grows with the square of it."""
+_INT64 = range(-(2**63), 2**63)
 _TAG_PREFIX = "tag:yaml.org,2002:"
 # Errors of PyYAML, including those for values that do not fit their tag (!!bool 5, !!timestamp x)
 # and for too deeply nested values.
-_BROKEN = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+_BROKEN = (
+    *(yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError),
+    ArithmeticError,
+)
 
 
 class YamlError(FBNetError):
@@ -26,7 +36,58 @@ class YamlError(FBNetError):
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with an error for tags, and a limit for the number of values."""
+    """PyYAML's safe loader with an error for tags, and limits for the number of values."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._num_nodes = self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Returns the next value of the text.
+
+        Raises:
+            YamlError: There are too many values, or they are nested too deeply.
+        """
+        self._num_nodes += 1
+        self._level += 1
+        if self._num_nodes > _MOST_NODES or self._level > _MOST_LEVELS:
+            line = self.peek_event().start_mark.line + 1
+            raise YamlError(
+                f"line {line}: more than {_MOST_NODES} values, or values nested more than "
+                f"{_MOST_LEVELS} levels deep"
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """Returns an integer in any of yaml's notations.
+
+        Raises:
+            YamlError: It does not fit into 64 bits.
+        """
+        text = str(self.construct_scalar(node))
+        value = self.construct_yaml_int(node) if len(text) <= _LONGEST_NUMBER else None
+        if value is None or value not in _INT64:
+            raise YamlError(
+                f"line {node.start_mark.line + 1}: the integer {text[:30]}... ({len(text)} "
+                "characters) does not fit into 64 bits; write a smaller one, or a text in quotes"
+            )
+        return int(value)
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        """Returns a number with a decimal point.
+
+        Raises:
+            YamlError: It has too many digits.
+        """
+        text = str(self.construct_scalar(node))
+        if len(text) > _LONGEST_NUMBER:
+            raise YamlError(
+                f"line {node.start_mark.line + 1}: the number {text[:30]}... has {len(text)} "
+                f"characters; allowed: {_LONGEST_NUMBER}"
+            )
+        return float(self.construct_yaml_float(node))
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Returns the values of a document.
@@ -47,6 +108,8 @@ class PlainLoader(yaml.SafeLoader):
 
 
 PlainLoader.add_constructor(None, PlainLoader.refuse)
+PlainLoader.add_constructor(f"{_TAG_PREFIX}int", PlainLoader.construct_integer)
+PlainLoader.add_constructor(f"{_TAG_PREFIX}float", PlainLoader.construct_number)
 
 
 def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
@@ -59,10 +122,13 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
     Raises:
         YamlError: The text is not yaml, has tags other than yaml's own, or too many values.
     """
+    if len(text) > MAX_BYTES["config"]:
+        raise YamlError(f"{len(text)} characters; allowed: {MAX_BYTES['config']}")
     try:
         return yaml.load(text, loader)
     except _BROKEN as error:
-        raise YamlError(f"not valid yaml: {' '.join(str(error).split())[:300]}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise YamlError(f"not valid yaml: {reason}") from error
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

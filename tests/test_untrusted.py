@@ -126,6 +126,19 @@ def test_links_out_of_a_folder_are_not_followed_when_writing(
     assert not exists or victim.read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(_lock, ".lock"), (_lock, "search.db"), (_log, "log.txt"), (_start, "metrics.json")],
+)
+def test_pipes_are_not_opened_for_writing(
+    write: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(WriteError, match=rf"{name} is a pipe, a device or a socket"):
+        write(tmp_path / "run")
+
+
 def test_links_inside_a_folder_and_a_folder_that_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")

@@ -14,6 +14,8 @@ from fbnetv3.arch.errors import ArchError
 ACTIVATIONS = ("hswish", "relu", "swish", "relu6")
 GATES = ("hsigmoid", "sigmoid")
 
+MOST_LAYERS = 10_000
+"""Largest number of layers of a network, and of a row of its table."""
 _INTEGER, _NUMBER = "iu", "iuf"
 
 
@@ -27,6 +29,7 @@ class Key:
         default: Value of the key in a row that does not give it.
         required: Whether a row must give the key.
         minimum: Smallest allowed value, inclusive (exclusive for ``float``).
+        maximum: Largest allowed value; larger ones would take all memory.
         odd: Whether the value must be odd.
         choices: Allowed strings; empty allows any.
         first_only: Whether the key applies to the first of the ``n`` layers only, like the stride.
@@ -37,6 +40,7 @@ class Key:
     default: Any = None
     required: bool = False
     minimum: float = 0
+    maximum: float = 2**24
     odd: bool = False
     choices: tuple[str, ...] = ()
     first_only: bool = False
@@ -66,7 +70,7 @@ class Key:
             return _is_ratio(value)
         if type(value) is int:  # by far the most common case, checked without numpy
             above = value >= self.minimum if self.kind == "int" else value > self.minimum
-            return above and (not self.odd or value % 2 == 1)
+            return above and value <= self.maximum and (not self.odd or value % 2 == 1)
         if not isinstance(value, (float, np.number, np.ndarray)):
             return False
         numbers = np.asarray(value)
@@ -79,7 +83,8 @@ class Key:
             return False
         lowest = numbers.min()
         above = lowest >= self.minimum if self.kind == "int" else lowest > self.minimum
-        return bool(above) and (not self.odd or bool((numbers % 2 == 1).all()))
+        fits = above and numbers.max() <= self.maximum
+        return bool(fits) and (not self.odd or bool((numbers % 2 == 1).all()))
 
     def clean(self, key: str, value: Any) -> Any:
         """Returns ``value`` as a plain Python scalar or, for an array, as an array.
@@ -88,7 +93,9 @@ class Key:
             ArchError: The value is not allowed.
         """
         if not self.accepts(value):
-            raise ArchError("not allowed", key=key, value=value, allowed=self.allowed)
+            is_large = isinstance(value, (int, float)) and value > self.maximum
+            allowed = f"{self.allowed}, at most {self.maximum}" if is_large else self.allowed
+            raise ArchError("not allowed", key=key, value=value, allowed=allowed)
         if isinstance(value, np.ndarray) and value.ndim:
             return value if value.dtype.kind == "f" else value.astype(np.int64)
         plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
@@ -116,7 +123,7 @@ def parse_ratio(value: float | str) -> tuple[float, bool]:
 COMMON_KEYS: Mapping[str, Key] = {
     "stage": Key("int", required=True),
     "c": Key("int", required=True, minimum=1),
-    "n": Key("int", default=1, minimum=1),
+    "n": Key("int", default=1, minimum=1, maximum=MOST_LAYERS),
     "s": Key("int", default=1, minimum=1),
 }
 

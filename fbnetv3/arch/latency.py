@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from fbnetv3.arch.latency_shapes import (
 )
 from fbnetv3.arch.layer import Ints, Layer
 from fbnetv3.arch.spec import Arch
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, read_text
 
 FORMAT = 1
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
@@ -172,15 +171,20 @@ class LatencyTable:
         file = str(path)
         command = _COMMAND.format(file)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(read_text(path, "latency table"))
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
             blocks = [_block(row) for row in content["blocks"]]
             return cls(blocks, content["about"])
         except OSError as error:
-            problem = f"cannot read the latency table: {error.strerror}; measure one: {command}"
+            problem = (
+                f"cannot read the latency table: {error.strerror or error}; measure one: {command}"
+            )
             raise ArchError(problem, file=file) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, ArithmeticError),
+            RecursionError,
+        ) as error:
             reason = f"{type(error).__name__}: {error}"
             problem = f"not a latency table ({reason}); measure one: {command}"
             raise ArchError(problem, file=file) from None

@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from pathlib import Path
 
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.spec import Arch
 from fbnetv3.arch.table_yaml import parse_yaml
 from fbnetv3.errors import did_you_mean
+from fbnetv3.io import read_text
 
 _FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
 
@@ -27,7 +27,7 @@ def _read_arch(path: str | os.PathLike[str]) -> Arch:
         ArchError: The file cannot be read, or does not hold an architecture.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, "config")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ArchError(f"cannot read the file: {reason}", file=str(path)) from None

@@ -14,6 +14,7 @@ from typing import Any
 
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.expand import clean_row, expand_row
+from fbnetv3.arch.keys import MOST_LAYERS
 from fbnetv3.arch.layer import Layer
 from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.table import SCALARS, read_table
@@ -144,6 +145,11 @@ class Arch:
         if not self.blocks:
             raise ArchError("the table has no rows", key="rows", value=[], allowed="one or more")
         self._check_stages()
+        count = sum(block.n for block in self.blocks)
+        if count > MOST_LAYERS:
+            raise ArchError(
+                "too many layers in all", key="n", value=count, allowed=f"at most {MOST_LAYERS}"
+            )
         for row, layers in enumerate(self.rows()):
             for layer in layers[:2]:  # all repeats are the same
                 _check_groups(layer, row)

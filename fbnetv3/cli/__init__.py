@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, one_line
 from fbnetv3.streams import guarded_streams
 
 
@@ -25,7 +25,7 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         try:
             return _flushed(main, argv)
         except FBNetError as error:
-            print(f"error: {printable(str(error))}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             return 2
         except MemoryError:
             print("error: the memory is full; free some, or use smaller batches", file=sys.stderr)
@@ -47,7 +47,5 @@ def _flushed(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
 
 
 def printable(text: str) -> str:
-    """Returns a text with control characters escaped, so that untrusted names are safe to print."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
+    """Returns lines with control characters escaped, so that untrusted names are safe to print."""
+    return "\n".join(one_line(line, limit=len(line)) for line in text.split("\n"))

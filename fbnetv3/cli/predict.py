@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3.cli import printable, run_main
-from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.cli import run_main
+from fbnetv3.errors import FBNetError, first_line, one_line
 from fbnetv3.image_files import IMAGE_SUFFIXES, count_suffixes, list_folder
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import require_detectron2
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _to_device(classifier, arguments.device)
         lines = classify(classifier, images, arguments.topk)
     for line in lines:
-        print(printable(line), flush=True)
+        print(one_line(line), flush=True)
     return 0
 
 

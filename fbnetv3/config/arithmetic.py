@@ -55,7 +55,7 @@ def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> An
         )
     match node:
         case ast.Constant(value=int() | float() as number):
-            return number
+            return _number(number)
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.List(elts=items) | ast.Tuple(elts=items):

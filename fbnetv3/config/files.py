@@ -11,6 +11,7 @@ import yaml
 
 from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.config.errors import ConfigError
+from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import PlainLoader, YamlError, parse_yaml
 
 _SUFFIXES = (".yaml", ".yml")
@@ -42,9 +43,9 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path} is its own _BASE_, directly or by way of other files")
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"), _Loader)
+        values = parse_yaml(read_text(path, "config"), _Loader)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (YamlError, ValueError) as error:
         raise ConfigError(f"{path} is not a yaml file that can be read safely: {error}") from error
     if not isinstance(values, dict):

@@ -125,6 +125,8 @@ class CfgNode(DetectronCfgNode):
             decoded = self._decode_cfg_value(value)
         except (MemoryError, RecursionError):  # Python's parser fails on deeply nested brackets
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
+        if not _fits(decoded):
+            raise ConfigError(f"a number has more than 64 bits: {str(value)[:40]}...")
         # the 2024 of OUTPUT_DIR 2024 is a name and not a number
         is_name = isinstance(default, str) and isinstance(decoded, (int, float))
         return value if is_name and isinstance(value, str) else decoded
@@ -158,6 +160,15 @@ def _has_numbers_like(value: Any, default: Any) -> bool:
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))
+
+
+def _fits(value: Any) -> bool:
+    """Returns whether all integers of a value fit into 64 bits, as tensors and json expect."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_fits, value))
+    if isinstance(value, Mapping):
+        return all(map(_fits, value)) and all(map(_fits, value.values()))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _is_number(value: Any) -> bool:

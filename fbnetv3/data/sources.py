@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from fbnetv3 import io
 from fbnetv3.data.decode import MAX_BYTES, read_image_file
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.layout import find_classes
@@ -137,6 +138,8 @@ def open_source(path: Path) -> Source:
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
+    with io.open_regular(path, io.MAX_BYTES["archive"]):
+        pass  # a pipe or device raises an OSError
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:

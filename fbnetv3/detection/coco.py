@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fbnetv3.data.errors import DataError, all_problems, class_counts, some
+from fbnetv3.io import read_file
 
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
@@ -126,7 +127,7 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
     try:
-        content = path.read_bytes()
+        content = read_file(path, "annotations")
         tree = json.loads(content)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -18,6 +18,7 @@ import torch
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from torch import Tensor
 
+from fbnetv3.io import MAX_BYTES, open_regular
 from fbnetv3.weights.errors import WeightsFileError
 
 _KINDS = "fiub"  # numpy's kinds of floats, integers and booleans, but no objects or records
@@ -99,7 +100,7 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
             run).
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MAX_BYTES["weights"]) as file:
             saved = _Unpickler(file, encoding="latin1").load()
     except OSError as error:
         raise WeightsFileError(f"cannot read weights {path}: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.utils.events import EventStorage
 
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, read_text
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
 _SCORES = ("val/", "bbox/")
@@ -27,7 +27,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, "metrics", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -73,7 +73,8 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
 
     A launcher has made the GPU of a rank the current device (``cuda:LOCAL_RANK``).
     """
-    if device.index is None:
+    index: int | None = device.index  # torch's stubs do not know that it may be None
+    if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     if process.world_size > 1:
         raise ConfigError(

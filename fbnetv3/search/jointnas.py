@@ -60,6 +60,8 @@ class JointNAS:
         evaluator_config: What decides the scores beside the candidate, such as ``{"epochs": 5}``:
             plain values by name. The storage keeps it, and refuses a search with another one. None:
             the storage does not tell evaluations apart.
+        read_only: Whether to read the storage once, for :meth:`result` and :meth:`evolve`, and to
+            write nothing to it; a SQLite file, which may be untrusted, is copied first.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -79,6 +81,7 @@ class JointNAS:
         storage: str | URL | None = None,
         study: str = STUDY,
         evaluator_config: Mapping[str, Any] | None = None,
+        read_only: bool = False,
         **changes: Any,
     ) -> None:
         check_arguments(space, settings, executor, evaluator_config)
@@ -91,7 +94,7 @@ class JointNAS:
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
         self._identity = settings.identify(space, costs.names, evaluator_config)
-        self._store = open_store(storage, space, study)
+        self._store = open_store(storage, space, study, read_only)
         self._store.check_settings(self._description, self._identity)
         self._records = Records(self._store)
         self._batches: list[list[Trial]] = []

@@ -176,6 +176,30 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def refuse_other_settings(before: tuple[Any, Any], now: tuple[Any, Any]) -> None:
+    """Checks that a storage holds a search with the same settings.
+
+    Args:
+        before: Settings and identity that the storage holds, as plain values.
+        now: Settings and identity of the search that opens it.
+
+    Raises:
+        SearchError: The settings or the identity differ; the message names their keys.
+    """
+    for part in before:
+        if not isinstance(part, Mapping):
+            raise SearchError(
+                f"the storage has the settings {str(part)[:60]!r} instead of those of a search; "
+                "use another storage"
+            )
+    different = [differences(before[0], now[0]), identity_differences(before[1], now[1])]
+    if any(different):
+        raise SearchError(
+            "the storage holds a search with other settings: "
+            f"{'; '.join(filter(None, different))}; use the same settings or another storage"
+        )
+
+
 def to_plain(value: Any) -> Any:
     """Returns a value as JSON represents it, with None for NaN and infinity."""
     if isinstance(value, Mapping):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.resources import model_zoo_path
 from fbnetv3.weights.errors import DownloadError, ZooError
-from fbnetv3.weights.files import read_tensors, sha256_of
+from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import WeightRecord
 from fbnetv3.weights.transfer import Transfer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -14,23 +13,15 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from fbnetv3.io import MAX_BYTES, open_regular
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.run_folder import weights_in
 from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Returns the sha256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _kind(path: Path) -> str:
     """Detects the format from the content, since file names are unreliable."""
-    with open(path, "rb") as file:
+    with open_regular(path, MAX_BYTES["weights"]) as file:
         head = file.read(512)
     if not head:
         return "empty"

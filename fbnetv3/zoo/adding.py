@@ -12,10 +12,10 @@ import safetensors.torch
 import yaml
 
 from fbnetv3.arch import Arch
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.weights.download import package_dir
 from fbnetv3.weights.errors import RecordError
-from fbnetv3.weights.files import read_tensors, sha256_of
+from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.zoo.classifier import arch_of, preprocessing_of
 

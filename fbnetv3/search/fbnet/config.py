@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import threading
@@ -14,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
+from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
@@ -286,11 +286,11 @@ def _check_storage(url: str) -> None:
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that names the file."""
     paths = {key: Path(get_value(cfg, key)) for key in FILE_KEYS}
-    return {
-        key: hashlib.sha256(path.read_bytes()).hexdigest()
-        for key, path in paths.items()
-        if path.is_file()
-    }
+    try:
+        return {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SearchError(f"cannot read {error.filename}: {reason}; check the path") from error
 
 
 def result_keys(cfg: CfgNode) -> dict[str, Any]:

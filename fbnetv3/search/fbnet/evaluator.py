@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fbnetv3.config import CfgNode
-from fbnetv3.io import atomic_write, refuse_links_out
+from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import chance_top1
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
@@ -134,8 +134,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return {}
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content: object = json.loads(read_text(path, "record"))
+    except (ValueError, OSError, RecursionError):
         content = None
     if isinstance(content, dict):
         return content

@@ -222,12 +222,15 @@ def _run_within(
     return result
 
 
-def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointNAS:
+def build_search(
+    setup: SearchSetup, executor: Executor | None = None, *, read_only: bool = False
+) -> JointNAS:
     """Returns the search that a config describes, on the storage of its folder.
 
     Args:
         setup: Config and space of the search.
         executor: Executor that runs the trainings; None trains in this process.
+        read_only: Whether to write nothing to the storage, which may be untrusted.
 
     Raises:
         FBNetError: A value of the config is invalid, or the storage holds another search.
@@ -247,13 +250,14 @@ def build_search(setup: SearchSetup, executor: Executor | None = None) -> JointN
         storage=_storage(cfg),
         study=cfg.SEARCH.STUDY,
         evaluator_config=evaluator_config(setup),
+        read_only=read_only,
     )
 
 
 def _open_search(setup: SearchSetup) -> JointNAS:
     """Returns the search of a run; writes nothing to a storage that does not hold the search."""
     require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
-    return build_search(setup)
+    return build_search(setup, read_only=True)
 
 
 def _storage(cfg: CfgNode) -> str:

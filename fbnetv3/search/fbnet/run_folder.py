@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import iter_keys
-from fbnetv3.io import atomic_write, refuse_links_out
+from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.checks import as_name
 from fbnetv3.search.errors import SearchError
@@ -141,9 +141,11 @@ class RunFolder:
         if not self.config.is_file():
             return
         try:
-            before = dict(iter_keys(parse_mapping(self.config.read_text(encoding="utf-8"))))
-        except (YamlError, UnicodeDecodeError) as error:
-            raise SearchError(f"{self.config}: {error}; give another OUTPUT_DIR") from error
+            before = dict(iter_keys(parse_mapping(read_text(self.config, "config"))))
+        except (YamlError, UnicodeDecodeError, OSError) as error:
+            raise SearchError(
+                f"cannot read {self.config}: {error}; give another OUTPUT_DIR"
+            ) from error
         now = dict(iter_keys(parse_mapping(text)))
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
@@ -180,10 +182,13 @@ class RunFolder:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a json file, or {} if the file does not exist."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, "record"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SearchError(f"cannot read {path}: {reason}; remove it") from error
     except (ValueError, RecursionError) as error:
         raise SearchError(f"{path} is not valid json: {error}; remove it") from error
     if not isinstance(content, dict):

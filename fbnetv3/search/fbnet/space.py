@@ -25,7 +25,8 @@ from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
-from fbnetv3.errors import did_you_mean
+from fbnetv3.errors import data_errors, did_you_mean
+from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.errors import SearchError
@@ -105,11 +106,12 @@ class FBNetSpace:
         """
         path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
         try:
-            table = parse_yaml(path.read_text(encoding="utf-8"), SpaceLoader)
+            table = parse_yaml(read_text(path, "config"), SpaceLoader)
         except OSError as error:
             known = list_spaces()
             raise SearchError(
-                f"space {name!r}: cannot read {path}; give a path, or one of {', '.join(known)}"
+                f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or one "
+                f"of {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             ) from error
         except (YamlError, UnicodeDecodeError) as error:
@@ -117,7 +119,8 @@ class FBNetSpace:
         if not isinstance(table, dict):
             raise SearchError(f"space {path} does not consist of KEY: VALUE pairs")
         try:
-            return cls(table, fixed)
+            with data_errors(SearchError, "a value of the space"):
+                return cls(table, fixed)
         except SearchError as error:
             raise SearchError(f"{path}: {error}") from None
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fbnetv3.io import atomic_write, open_regular
+from fbnetv3.io import MAX_BYTES, atomic_write, open_regular
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import (
@@ -26,8 +26,7 @@ from fbnetv3.search.trial import (
 _FORMAT = 1
 _ORDER = "notes"
 """Key of the order in which batches were proposed, in the first line of a file."""
-_MAX_BYTES = 2**28
-"""Largest size of an unpacked file (about 30,000 trials), as a guard against untrusted files."""
+_MAX_BYTES = MAX_BYTES["log"]
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
 _NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
 RUNNING_AT = "running_at_batch_"

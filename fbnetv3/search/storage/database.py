@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +14,20 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
-from fbnetv3.errors import first_line
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
+from fbnetv3.search.storage.guard import (
+    TIMEOUT_S,
+    GuardedConnection,
+    check_sqlite,
+    private_copy,
+    sqlite_path,
+)
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
-_SQLITE_TIMEOUT_S = 120.0
-"""Seconds to wait for a SQLite file that another program has locked."""
 _MEMORY = ":memory:"
 
 
@@ -95,10 +102,16 @@ def open_storage(url: str) -> RDBStorage:
     """Opens a storage that waits for a locked SQLite file and reconnects to a restarted server.
 
     Optuna's tables are created if the database lacks them.
+
+    Raises:
+        SearchError: It is a SQLite file that no search of this project writes.
     """
     from optuna.storages import RDBStorage
 
     parsed = with_driver(url)
+    path = sqlite_path(parsed)
+    if path is not None:
+        check_sqlite(path)
     is_same = parsed == make_url(url)
     storage_url = url if is_same else parsed.render_as_string(hide_password=False)
     # Optuna fills in {SCHEMA_VERSION}; other braces are part of a path.
@@ -109,8 +122,23 @@ def open_storage(url: str) -> RDBStorage:
 
 def _engine_arguments(url: str) -> dict[str, Any]:
     if make_url(url).get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
+        return {"connect_args": {"timeout": TIMEOUT_S, "factory": GuardedConnection}}
     return {"pool_pre_ping": True}
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[str]:
+    """Yields the URL of a private copy of a SQLite file; the same URL for any other storage.
+
+    Raises:
+        SearchError: The file cannot be read, or no search of this project writes such a file.
+    """
+    path = sqlite_path(with_driver(url))
+    if path is None or not path.exists():
+        yield url
+        return
+    with private_copy(path) as copy:
+        yield f"sqlite:///{copy}"
 
 
 def require_study(url: str, study: str) -> None:
@@ -125,7 +153,10 @@ def require_study(url: str, study: str) -> None:
     """
     name = without_password(url)
     try:
-        has_study = _has_study(url, study)
+        with snapshot(url) as copy:
+            has_study = _has_study(copy, study)
+    except FBNetError:
+        raise
     except Exception as error:  # database drivers may raise anything
         raise SearchError(f"cannot read storage {name!r}: {first_line(error)}") from error
     if not has_study:

@@ -18,8 +18,7 @@ from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
     Trial,
-    differences,
-    identity_differences,
+    refuse_other_settings,
     to_plain,
     trial_from_json,
     trial_to_json,
@@ -43,17 +42,20 @@ class OptunaStore:
             ``postgresql://host/database``.
         space: Space of the candidates; its ranges become the distributions of the study.
         study: Name of the study; a storage may hold several.
+        name: Name of the storage in messages; None: its URL.
 
     Raises:
         SearchError: The storage cannot be opened.
     """
 
-    def __init__(self, url: str, space: SearchSpace, study: str = STUDY) -> None:
+    def __init__(
+        self, url: str, space: SearchSpace, study: str = STUDY, name: str | None = None
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
-        self._name = without_password(url)
+        self._name = without_password(name or url)
         self._unsaved: dict[str, dict[str, Any]] = {}
         try:
             self._lock = study_lock(url, study)
@@ -145,20 +147,21 @@ class OptunaStore:
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps({_SETTINGS: settings, _IDENTITY: identity}))
-        attributes = self._user_attrs()
-        before = attributes.get(_SETTINGS)
+        before = self.description()
         if before is None:
             self._unsaved = now  # acquire() stores them: only the lock allows writing.
-            return
-        different = [
-            differences(before, now[_SETTINGS]),
-            identity_differences(attributes.get(_IDENTITY, {}), now[_IDENTITY]),
-        ]
-        if any(different):
-            raise SearchError(
-                "the storage holds a search with other settings: "
-                f"{'; '.join(filter(None, different))}; use the same settings or another storage"
-            )
+        else:
+            refuse_other_settings(before, (now[_SETTINGS], now[_IDENTITY]))
+
+    def description(self) -> tuple[Any, Any] | None:
+        """Returns the settings and the identity of the search; None if it has not started.
+
+        The identity is {} for a search of an earlier version, which kept none.
+        """
+        attributes = self._user_attrs()
+        if attributes.get(_SETTINGS) is None:
+            return None
+        return attributes[_SETTINGS], attributes.get(_IDENTITY, {})
 
     def set_attr(self, name: str, value: Any) -> None:
         plain, key = to_plain(value), f"{_PREFIX}{name}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fbnetv3.requires import require
 from fbnetv3.search.checks import as_name
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import STUDY, Trial, to_plain
+from fbnetv3.search.trial import STUDY, Trial, refuse_other_settings, to_plain
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -60,11 +61,24 @@ class TrialStore(Protocol):
 
 
 class MemoryStore:
-    """Trials and attributes in the memory of this process."""
+    """Trials and attributes in the memory of this process.
 
-    def __init__(self) -> None:
-        self._trials: list[Trial] = []
-        self._attrs: dict[str, Any] = {}
+    Args:
+        trials: Finished trials.
+        attrs: Attributes of the study, by name.
+        description: Settings and identity that :meth:`check_settings` compares with; None: any are
+            accepted.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial] = (),
+        attrs: Mapping[str, Any] | None = None,
+        description: tuple[Any, Any] | None = None,
+    ) -> None:
+        self._trials: list[Trial] = list(trials)
+        self._attrs: dict[str, Any] = dict(attrs or {})
+        self._description = description
 
     def acquire(self) -> None:
         return
@@ -79,7 +93,9 @@ class MemoryStore:
         self._trials.append(trial)
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        return
+        if self._description is not None:
+            now = json.loads(json.dumps([settings, identity]))
+            refuse_other_settings(self._description, (now[0], now[1]))
 
     def set_attr(self, name: str, value: Any) -> None:
         self._attrs[name] = to_plain(value)
@@ -88,14 +104,32 @@ class MemoryStore:
         return dict(self._attrs)
 
 
-def open_store(url: str | URL | None, space: SearchSpace, study: str = STUDY) -> TrialStore:
-    """Returns a store in an Optuna storage, or in memory if ``url`` is None."""
+def open_store(
+    url: str | URL | None, space: SearchSpace, study: str = STUDY, read_only: bool = False
+) -> TrialStore:
+    """Returns a store in an Optuna storage, or in memory if ``url`` is None.
+
+    Args:
+        url: URL of the storage.
+        space: Space of the candidates.
+        study: Name of the study.
+        read_only: Whether to return a copy in memory of what the storage holds, which is read from
+            a private copy if it is a SQLite file, as the file may be untrusted.
+
+    Raises:
+        SearchError: The storage cannot be opened.
+    """
     if url is None:
         return MemoryStore()
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")
     # Imported here, because a search in memory needs neither package.
-    from fbnetv3.search.storage.database import url_text
+    from fbnetv3.search.storage.database import snapshot, url_text
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
-    return OptunaStore(url_text(url), space, as_name("study", study))
+    text, study = url_text(url), as_name("study", study)
+    if read_only:
+        with snapshot(text) as copy:
+            store = OptunaStore(copy, space, study, name=text)
+            return MemoryStore(store.load(), store.attrs(), store.description())
+    return OptunaStore(text, space, study)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.io import read_file
 from fbnetv3.search.checks import real_from_text
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import score_of, short
@@ -86,12 +88,12 @@ def _pair(item: Any) -> tuple[Mapping[str, Any], float]:
 def _read_csv(space: SearchSpace, path: Path) -> list[tuple[Mapping[str, Any], float]]:
     try:
         # utf-8-sig: spreadsheets write a byte-order mark before the first name
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(rows, [])]
-            table = [(rows.line_num, row) for row in rows if any(row)]
+        text = read_file(path, "warm start").decode("utf-8-sig")
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [name.strip() for name in next(rows, [])]
+        table = [(rows.line_num, row) for row in rows if any(row)]
     except OSError as error:
-        raise SearchError(f"warm start: cannot read {path}: {error.strerror}") from error
+        raise SearchError(f"warm start: cannot read {path}: {error.strerror or error}") from error
     except (csv.Error, ValueError) as error:
         raise SearchError(
             f"warm start: {path} is not a csv file ({error}); give a table as plain text"
