@@ -110,8 +110,8 @@ class FBNetSpace:
         except OSError as error:
             known = list_spaces()
             raise SearchError(
-                f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or one "
-                f"of {', '.join(known)}"
+                f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or "
+                f"one of {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             ) from error
         except (YamlError, UnicodeDecodeError) as error:
