@@ -19,12 +19,13 @@ from fbnetv3.classification.build import (
     preprocessing_from_config,
     train_loader_from_config,
 )
+from fbnetv3.classification.dry_run import check_network
 from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import arch_from_config, naming_keys
 from fbnetv3.data import EvalLoader, ImageDataset
 from fbnetv3.engine.experiment import Experiment, log_summary
-from fbnetv3.engine.process import RuntimeContext
+from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
 from fbnetv3.weights.classes import reorder_classifier
@@ -65,6 +66,9 @@ def prepare_classifier(
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model = network_from_config(arch, len(classes), recipe, context.device)
+    side = preprocessing["resolution"]
+    batch = _norm_batch(cfg, recipe, context.process) if training else 1
+    check_network(model, arch, len(classes), side, batch, training=training)
     if weights:
         names = None if ignore_class_names else classes
         with naming_keys("MODEL.WEIGHTS"):
@@ -84,6 +88,12 @@ def prepare_classifier(
             ("validation set", test_set.summary()),
         ]
     return experiment
+
+
+def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
+    """Returns the number of images over which batch norms compute their statistics."""
+    processes = 1 if cfg.MODEL.SYNC_BN else process.world_size
+    return max(1, recipe.batch_size // processes)
 
 
 def _steps_per_epoch(cfg: CfgNode, train_set: ImageDataset | None) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.detection import backbone as _backbone  # noqa: F401 - registers the backbones
+from fbnetv3.errors import FBNetError, first_line
 
 
 def build_detector(
@@ -33,6 +34,7 @@ def build_detector(
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but the data has {len(classes)} "
             "classes; set it to 0 to use that number"
         )
+    _check_pixels(cfg)
     full = cfg.clone()
     full.defrost()
     full.MODEL.RETINANET.NUM_CLASSES = full.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
@@ -46,7 +48,24 @@ def build_detector(
             f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} or MODEL.BACKBONE.NAME "
             f"{cfg.MODEL.BACKBONE.NAME!r} is unknown: {error}"
         ) from error
+    except (FBNetError, MemoryError):
+        raise
+    except Exception as error:  # detectron2 asserts that keys fit each other
+        raise ConfigError(
+            f"MODEL: detectron2 cannot build {cfg.MODEL.META_ARCHITECTURE} "
+            f"({type(error).__name__}: {first_line(error)}); compare MODEL.ANCHOR_GENERATOR, FPN, "
+            "RETINANET and ROI_HEADS with a config in model_zoo/detection"
+        ) from error
     return model.to(memory_format=torch.channels_last), full
+
+
+def _check_pixels(cfg: CfgNode) -> None:
+    mean, std = list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ConfigError(
+            f"MODEL.PIXEL_MEAN is {mean}, PIXEL_STD is {std}; allowed: three numbers each, "
+            "PIXEL_STD > 0"
+        )
 
 
 def warm_up_focal_loss(device: torch.device) -> None:

@@ -22,6 +22,10 @@ class NonFiniteLossError(FBNetError):
     """The loss became infinite or NaN."""
 
 
+class SmallBatchError(FBNetError):
+    """A batch is too small for the statistics of batch norms."""
+
+
 class HasLosses(Protocol):
     """The part of a task that a training step calls."""
 
@@ -100,7 +104,7 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         data_time = time.perf_counter() - start
         self._seed_step()
-        losses = self.task.losses(self.model, batch, self.iter)
+        losses = self._losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self._record(losses, total, data_time)
         self.optimizer.zero_grad(set_to_none=True)
@@ -110,6 +114,18 @@ class Trainer(TrainerBase):
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _losses(self, batch: Any) -> dict[str, Tensor]:
+        try:
+            return self.task.losses(self.model, batch, self.iter)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise SmallBatchError(
+                f"batch norm needs more than one value per channel in training, but a map at "
+                f"iteration {self.iter} has one pixel of one image; use 2 or more images per "
+                "process (SOLVER.IMS_PER_BATCH), or larger images (INPUT)"
+            ) from error
 
     def _seed_step(self) -> None:
         seed = mix_seed(_STEP, self._seed, self.iter, self._rank)

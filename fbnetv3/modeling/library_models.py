@@ -11,7 +11,7 @@ from torch import nn
 from fbnetv3.arch import ArchError
 from fbnetv3.arch.library_names import LOW_RESOLUTION_KEY, parse_library_name
 from fbnetv3.arch.table import SCALARS
-from fbnetv3.errors import first_line
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.modeling import timm_models, torchvision_models
 
 _SIDE = 64  # side of the image that is used to find the second halving of the resolution
@@ -42,7 +42,13 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
         if not 0 <= rate < 1:
             _refuse("not allowed", key, rate, "a number in [0, 1)")
     make = _LIBRARIES[parsed.library]
-    model = make(parsed.name, num_classes, drop_rate, drop_path_rate, parsed.arguments)
+    try:
+        model = make(parsed.name, num_classes, drop_rate, drop_path_rate, parsed.arguments)
+    except (FBNetError, MemoryError):
+        raise
+    except Exception as error:  # builders raise errors of any kind about their arguments
+        problem = f"{parsed.library} cannot build this network ({first_line(error)})"
+        _refuse(problem, "name", text, "other arguments in the name, or none")
     if parsed.low_resolution:
         _keep_resolution(model, text)
     return model.to(memory_format=torch.channels_last)
