@@ -39,8 +39,9 @@ class Recipe:
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
         warmup_factor: Learning rate at the start of the warm-up, as a share of ``lr``; in [0, 1].
         momentum: Momentum of the optimizer; in [0, 1).
-        weight_decay: Weight decay of convolution and linear weights; >= 0.
-        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0); >= 0.
+        weight_decay: Weight decay of convolution and linear weights; in [0, 1].
+        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0); in [0,
+            1].
         weight_decay_bias: Weight decay of the biases outside of norms; None for
             ``weight_decay_norm``.
         ema: Whether an exponential moving average (EMA) of the weights is kept.
@@ -139,9 +140,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "warmup_epochs": (0.0, math.inf, ">= 0"),
     "warmup_factor": (0.0, 1.0, "in [0, 1]"),
     "momentum": (0.0, _BELOW_ONE, "in [0, 1)"),
-    "weight_decay": (0.0, math.inf, ">= 0"),
-    "weight_decay_norm": (0.0, math.inf, ">= 0"),
-    "weight_decay_bias": (0.0, math.inf, ">= 0"),
+    "weight_decay": (0.0, 1.0, "in [0, 1]"),
+    "weight_decay_norm": (0.0, 1.0, "in [0, 1]"),
+    "weight_decay_bias": (0.0, 1.0, "in [0, 1]"),
     "ema_decay": (0.0, _BELOW_ONE, "in [0, 1)"),
     "dropout": (0.0, _BELOW_ONE, "in [0, 1)"),
     "drop_path": (0.0, _BELOW_ONE, "in [0, 1)"),

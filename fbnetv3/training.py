@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
+from fbnetv3.config.effects import unread_keys
 from fbnetv3.config.ranges import check_numbers
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
@@ -88,6 +89,8 @@ def train(
     """
     check_numbers(cfg)
     context = runtime_context(cfg)
+    if context.is_main:
+        _warn_of_config(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
@@ -123,6 +126,21 @@ def _run(
         return {}
     export_model(experiment, training.ema)
     return last_scores(experiment.folder / "metrics.json")
+
+
+def _warn_of_config(cfg: CfgNode) -> None:
+    """Warns of keys without effect, and of scores on images that the network is trained on."""
+    unread = unread_keys(cfg)
+    if unread:
+        keys = ", ".join(f"{key} ({reason})" for key, reason in unread.items())
+        _log.warning("keys of the config without effect: %s", keys)
+    both = set(cfg.DATASETS.TRAIN) & set(cfg.DATASETS.TEST)
+    if both:
+        _log.warning(
+            "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are those of images that the "
+            "network is trained on",
+            ", ".join(sorted(both)),
+        )
 
 
 def evaluate(

@@ -96,19 +96,16 @@ def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
 def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
     """Returns a name for each output of the network.
 
-    Outputs beyond the classes of the data set, if MODEL.NUM_CLASSES asks for more, are named
-    ``class N``.
-
     Raises:
-        ConfigError: MODEL.NUM_CLASSES is smaller than the number of classes.
+        ConfigError: MODEL.NUM_CLASSES is neither 0 nor the number of classes of the data set.
     """
     num_outputs, num_classes = cfg.MODEL.NUM_CLASSES, len(dataset.classes)
-    if num_outputs and num_outputs < num_classes:
+    if num_outputs not in (0, num_classes):
         raise ConfigError(
             f"MODEL.NUM_CLASSES is {num_outputs}, but {dataset.name} has {num_classes} classes; "
             "set MODEL.NUM_CLASSES to 0 to use that number"
         )
-    return [*dataset.classes, *(f"class {i}" for i in range(num_classes, num_outputs))]
+    return list(dataset.classes)
 
 
 def train_loader_from_config(
@@ -141,6 +138,7 @@ def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
     """Returns the loader of this process's share of the evaluation batches."""
+    _check_resize(preprocessing["resolution"], preprocessing["resize"])
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)
     return EvalLoader(
@@ -151,3 +149,12 @@ def eval_loader_from_config(
         rank=process.rank,
         world_size=process.world_size,
     )
+
+
+def _check_resize(resolution: int, resize: int) -> None:
+    if resize < resolution:
+        raise ConfigError(
+            f"INPUT.RESIZE={resize} is below the resolution, {resolution} pixels (INPUT.RESOLUTION "
+            f"or the network's own); give INPUT.RESIZE {resolution} or more, or 0 for the usual "
+            f"ratio ({default_resize(resolution)})"
+        )

@@ -11,6 +11,7 @@ import yaml
 
 from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.config.errors import ConfigError
+from fbnetv3.config.precedence import with_epochs_off
 from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import PlainLoader, YamlError, parse_yaml
 
@@ -29,12 +30,15 @@ class _Loader(PlainLoader):
 _Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.computed)
 
 
-def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def load_yaml(
+    path: Path, seen: tuple[Path, ...] = (), own: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Reads a config file and merges it over its ``_BASE_`` files (one name or a list of names).
 
     Args:
         path: The file.
         seen: Files whose ``_BASE_`` led to it.
+        own: Mapping that gets the file's own values, without those of its bases; None for nothing.
 
     Raises:
         ConfigError: A file cannot be read, is not yaml of plain values, has another VERSION, or is
@@ -54,7 +58,9 @@ def load_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     for base in _base_names(values.pop("_BASE_", []), path):
         _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
     _find_arch(values, path.parent)
-    _merge_dict(merged, values)
+    if own is not None:
+        own.update(values)
+    _merge_dict(merged, with_epochs_off(values))
     _check_version(merged, path)
     return merged
 

@@ -27,7 +27,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "MODEL.WIDTH": (1.0, "factor by which the numbers of channels are multiplied"),
     "MODEL.DEPTH": (1.0, "factor by which the number of blocks in each stage is multiplied"),
-    "MODEL.NUM_CLASSES": (0, "outputs of the network; 0: as many as the data set has classes"),
+    "MODEL.NUM_CLASSES": (
+        0,
+        "number of classes, which must be that of the data set; 0: that number",
+    ),
     "MODEL.DROP_RATE": (
         0.0,
         "dropout probability before the classifier (p in the paper's Table 7)",
@@ -164,4 +167,5 @@ def get_cfg() -> CfgNode:
         node[key] = copy.deepcopy(value)
     cfg.set_new_allowed(False)
     cfg.merge_from_list([x for pair in _CHANGED_DEFAULTS.items() for x in pair])
+    cfg.forget_given_keys()
     return cfg

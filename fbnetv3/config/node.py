@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,29 @@ from detectron2.config import CfgNode as DetectronCfgNode
 
 from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.files import load_yaml
+from fbnetv3.config.precedence import pairs_with_epochs_off
 from fbnetv3.errors import did_you_mean
+
+# Attributes of the tree's root: keys with a value of a source, and those of bases left out
+_GIVEN, _STATED = "__given_keys__", "__stated_keys__"
+# Names in other programs -> key
+_ALIASES = {
+    "LR": "BASE_LR",
+    "LEARNING_RATE": "BASE_LR",
+    "BATCH_SIZE": "IMS_PER_BATCH",
+    "BATCH": "IMS_PER_BATCH",
+    "EPOCHS": "MAX_EPOCHS",
+    "NUM_EPOCHS": "MAX_EPOCHS",
+    "ITERS": "MAX_ITER",
+    "ITERATIONS": "MAX_ITER",
+    "SCHEDULE": "LR_SCHEDULER_NAME",
+    "SCHEDULER": "LR_SCHEDULER_NAME",
+    "SIZE": "RESOLUTION",
+    "IMAGE_SIZE": "RESOLUTION",
+    "WORKERS": "NUM_WORKERS",
+    "VAL": "TEST",
+    "PRETRAINED": "WEIGHTS",
+}
 
 
 class CfgNode(DetectronCfgNode):
@@ -59,11 +81,14 @@ class CfgNode(DetectronCfgNode):
                 type, or ``allow_unsafe`` is True.
         """
         _refuse_unsafe(allow_unsafe)
-        values = load_yaml(Path(cfg_filename))
+        own: dict[str, Any] = {}
+        values = load_yaml(Path(cfg_filename), own=own)
         try:
             self._merge(values, ())
         except ConfigError as error:
             raise ConfigError(f"{cfg_filename}: {error}") from None
+        self._note((key for key, _ in iter_keys(values)), _GIVEN)
+        self._note(key for key, _ in iter_keys(own))
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
@@ -92,17 +117,46 @@ class CfgNode(DetectronCfgNode):
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Merges another tree of keys and values, or a part of one."""
+        before = dict(iter_keys(self))
         self._merge(cfg_other, ())
+        self._note(key for key, value in iter_keys(self) if before.get(key) != value)
+
+    def given_keys(self, bases: bool = True) -> frozenset[str]:
+        """Returns the full keys that files and lists have given, whatever their values.
+
+        Of a tree that was merged as a whole, they are the keys whose values it changed.
+
+        Args:
+            bases: Whether to count keys that only a file's ``_BASE_`` gives.
+        """
+        return frozenset(self.__dict__.get(_GIVEN if bases else _STATED, ()))
+
+    def forget_given_keys(self) -> None:
+        """Makes the present values the defaults: no key counts as given any more."""
+        self.__dict__[_GIVEN] = set()
+        self.__dict__[_STATED] = set()
+
+    def _note(self, keys: Iterable[str], *names: str) -> None:
+        for key in keys:
+            for name in names or (_GIVEN, _STATED):
+                self.__dict__.setdefault(name, set()).add(key)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals."""
+        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals.
+
+        Raises:
+            ConfigError: A key is unknown or has no value, a value is of a wrong type, or a length
+                is given in epochs and in iterations.
+        """
         if len(cfg_list) % 2:
             raise ConfigError(f"the config key {cfg_list[-1]!r} has no value; give KEY VALUE pairs")
-        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
+        pairs = pairs_with_epochs_off(cfg_list) if "SOLVER" in self else list(cfg_list)
+        for key, value in zip(pairs[0::2], pairs[1::2], strict=True):
             nested: Any = value
             for part in reversed(str(key).split(".")):
                 nested = {part: nested}
             self._merge(nested, ())
+        self._note(map(str, cfg_list[0::2]))
 
     def _merge(self, values: Mapping[str, Any], path: tuple[str, ...]) -> None:
         for key, value in values.items():
@@ -188,6 +242,9 @@ def _rebuilt(kind: type[CfgNode], items: Mapping[str, Any], flags: Mapping[str, 
 
 
 def _nearest_key(node: CfgNode, path: tuple[str, ...], key: str) -> str:
+    alias = _ALIASES.get(key.upper())
+    if alias in node:
+        return f"; did you mean {alias}?"
     suggestion = did_you_mean(key, node)
     if suggestion:
         return suggestion
@@ -202,6 +259,15 @@ def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield from iter_keys(value, (*path, key))
         else:
             yield ".".join((*path, key)), value
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Returns whether two values are equal, where yaml turns tuples within lists into lists."""
+    return bool(_plain(one) == _plain(other))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def get_value(cfg: CfgNode, full_key: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fbnetv3.config import CfgNode, ConfigError, get_value
+from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value
 
 _LARGEST_SEED = 2**64 - 1  # limit of torch.manual_seed
 # Key -> smallest and largest value
@@ -26,10 +26,16 @@ def check_numbers(cfg: CfgNode) -> None:
     """Checks the numbers of the training loop and the evaluation: periods, workers, seed etc.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of its range, or the training has no length.
     """
     for key, (low, high) in _RANGES.items():
         value = get_value(cfg, key)
         if not (low <= value <= high and math.isfinite(value)):
             allowed = f">= {low}" if high == math.inf else f"{low} to {high}"
             raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")
+    is_default = cfg.SOLVER.MAX_ITER == get_cfg().SOLVER.MAX_ITER
+    if cfg.SOLVER.MAX_EPOCHS == 0 and is_default and "SOLVER.MAX_ITER" not in cfg.given_keys():
+        raise ConfigError(
+            "SOLVER.MAX_EPOCHS=0 takes the length of the training from SOLVER.MAX_ITER, which is "
+            "not given; give SOLVER.MAX_ITER, or a number above 0"
+        )

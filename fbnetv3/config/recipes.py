@@ -9,8 +9,7 @@ from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.node import CfgNode, get_value
 from fbnetv3.recipe import Recipe, RecipeError
 
-# Field of Recipe -> config key
-_RECIPE_KEYS = {
+RECIPE_KEYS = {
     "optimizer": "SOLVER.OPTIMIZER",
     "lr": "SOLVER.BASE_LR",
     "reference_batch": "SOLVER.REFERENCE_BATCH",
@@ -33,6 +32,7 @@ _RECIPE_KEYS = {
     "auto_augment": "INPUT.AUTO_AUGMENT",
     "amp": "SOLVER.AMP.ENABLED",
 }
+"""Field of Recipe -> config key."""
 
 
 def recipe_from_config(
@@ -50,13 +50,14 @@ def recipe_from_config(
         ConfigError: A value is out of its range, ``iters_per_epoch`` is missing, or
             SOLVER.CLIP_GRADIENTS does not clip by the 2-norm.
     """
-    values = {field: get_value(cfg, key) for field, key in _RECIPE_KEYS.items()}
+    values = {field: get_value(cfg, key) for field, key in RECIPE_KEYS.items()}
     if cfg.SOLVER.MAX_EPOCHS == 0:
         if iters_per_epoch is None:
             raise ConfigError(
                 "SOLVER.MAX_EPOCHS is 0, but the steps per epoch are unknown here; set it"
             )
-        values["epochs"] = cfg.SOLVER.MAX_ITER / iters_per_epoch
+        values["epochs"] = length = cfg.SOLVER.MAX_ITER / iters_per_epoch
+        values["warmup_epochs"] = min(cfg.SOLVER.WARMUP_EPOCHS, length)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED:
         if clip.CLIP_TYPE != "norm" or clip.NORM_TYPE != 2.0:
@@ -73,13 +74,13 @@ def recipe_from_config(
 
 def _in_config_keys(message: str) -> str:
     """Replaces the names of a recipe's fields in a message by config keys."""
-    keys = {**_RECIPE_KEYS, "clip_grad_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"}
+    keys = {**RECIPE_KEYS, "clip_grad_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"}
     return re.sub(r"(?:recipe )?\b(\w+)=", lambda m: f"{keys.get(m[1], m[1])}=", message)
 
 
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe."""
-    values = {key: getattr(recipe, field) for field, key in _RECIPE_KEYS.items()}
+    values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
     values["SOLVER.CLIP_GRADIENTS.ENABLED"] = recipe.clip_grad_norm > 0
     if recipe.clip_grad_norm > 0:
         values["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"] = recipe.clip_grad_norm

@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import nn
 
-from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value
 from fbnetv3.detection import backbone as _backbone  # noqa: F401 - registers the backbones
 from fbnetv3.errors import FBNetError, first_line
 
@@ -27,13 +27,9 @@ def build_detector(
 
     Raises:
         ConfigError: The meta-architecture or the backbone is unknown, or MODEL.NUM_CLASSES is not
-            the number of classes.
+            the number of classes (nor are RETINANET.NUM_CLASSES or ROI_HEADS.NUM_CLASSES).
     """
-    if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
-        raise ConfigError(
-            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but the data has {len(classes)} "
-            "classes; set it to 0 to use that number"
-        )
+    _check_num_classes(cfg, len(classes))
     _check_pixels(cfg)
     full = cfg.clone()
     full.defrost()
@@ -66,6 +62,19 @@ def _check_pixels(cfg: CfgNode) -> None:
             f"MODEL.PIXEL_MEAN is {mean}, PIXEL_STD is {std}; allowed: three numbers each, "
             "PIXEL_STD > 0"
         )
+
+
+def _check_num_classes(cfg: CfgNode, num_classes: int) -> None:
+    """Checks the three keys of the number of classes; detectron2's defaults do not count."""
+    defaults = get_cfg()
+    for key in ("MODEL.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"):
+        value = get_value(cfg, key)
+        is_default = value == get_value(defaults, key) and key not in cfg.given_keys()
+        if value != num_classes and not is_default and (value or key != "MODEL.NUM_CLASSES"):
+            raise ConfigError(
+                f"{key} is {value}, but the data has {num_classes} classes; leave it out, and set "
+                "MODEL.NUM_CLASSES to 0, to use that number"
+            )
 
 
 def warm_up_focal_loss(device: torch.device) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.config import CfgNode, ConfigError, get_cfg
+from fbnetv3.config.changes import write_config
 from fbnetv3.engine.checkpoint import Checkpointer
-from fbnetv3.io import WriteError, atomic_write, refuse_links_out
+from fbnetv3.io import WriteError, refuse_links_out
 
 _log = logging.getLogger("fbnetv3")
 _RUN_FILES = (
@@ -21,6 +22,7 @@ _RUN_FILES = (
     "curves.png",
     "log.txt",
     "config.yaml",
+    "config_full.yaml",
     "events.out.tfevents.*",
 )
 # Temporary files of atomic_write, which a killed process leaves behind
@@ -77,7 +79,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
-    """Writes config.yaml, and logs how it differs from the config of a run that is resumed.
+    """Writes config.yaml and config_full.yaml, and logs how a resumed run's config has changed.
 
     Args:
         folder: OUTPUT_DIR of the run.
@@ -93,8 +95,7 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):
             _log.warning("the config differs from that of the resumed run: %s", line)
-    with atomic_write(folder / "config.yaml") as temporary:
-        temporary.write_text(cfg.dump(), encoding="utf-8")
+    write_config(folder / "config.yaml", cfg, get_cfg())
 
 
 def _differences(before: str, now: str) -> list[str]:

@@ -79,7 +79,7 @@ def test_a_bad_architecture_names_the_key(tiny: Make, changes: dict[str, Any], k
 def test_bad_preprocessing_names_the_group(tiny: Make) -> None:
     cfg = tiny(INPUT__RESIZE=8)
     preprocessing = preprocessing_from_config(cfg, arch_from_config(cfg))
-    with pytest.raises(ConfigError, match=r"^INPUT: resize is 8"):
+    with pytest.raises(ConfigError, match=r"^INPUT\.RESIZE=8"):
         eval_loader_from_config(cfg, evaluation_set_from_config(cfg), preprocessing, Process())
 
 
@@ -117,8 +117,18 @@ def test_class_names(tiny: Make) -> None:
     _, test = datasets_from_config(tiny())
     names = [str(i) for i in range(10)]
     assert class_names_from_config(tiny(), test) == names
-    more = class_names_from_config(tiny(MODEL__NUM_CLASSES=11), test)
-    assert more == [*names, "class 10"]
+    assert class_names_from_config(tiny(MODEL__NUM_CLASSES=10), test) == names
+    for other in (9, 11, 20, 1000, -1):
+        with pytest.raises(ConfigError, match=rf"MODEL\.NUM_CLASSES is {other}, .* 10 classes"):
+            class_names_from_config(tiny(MODEL__NUM_CLASSES=other), test)
+
+
+def test_a_resize_below_the_resolution_is_named(tiny: Make) -> None:
+    cfg = tiny(INPUT__RESOLUTION=33)
+    _, test = datasets_from_config(cfg)
+    preprocessing = preprocessing_from_config(cfg, arch_from_config(cfg))
+    with pytest.raises(ConfigError, match=r"INPUT\.RESIZE=16 is below the resolution, 33 pixels"):
+        eval_loader_from_config(cfg, test, preprocessing, Process())
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("auto", None)])

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.config import CfgNode
+from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
 from fbnetv3.search.fbnet.config import (
@@ -26,7 +27,7 @@ from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import evolve_winners
-from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS
+from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
@@ -187,7 +188,7 @@ def _run(
     finished = [t for t in search.trials if t.state != "running"]
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
-    folder.write_config(cfg.dump(), file_hashes(cfg))
+    folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)

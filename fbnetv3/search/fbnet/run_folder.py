@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import iter_keys
+from fbnetv3.config.changes import full_path
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.checks import as_name
@@ -115,37 +116,42 @@ class RunFolder:
         finally:
             lock.release()
 
-    def write_config(self, text: str, files: Mapping[str, str]) -> None:
+    def write_config(self, text: str, files: Mapping[str, str], short: str | None = None) -> None:
         """Writes ``config.yaml``, which from then on identifies the folder's search.
 
         Args:
             text: The config as yaml.
             files: Sha256 of each file that the config names, by key.
+            short: What the config changes, as yaml. It becomes ``config.yaml``, and ``text``
+                ``config_full.yaml``. None: ``text`` becomes ``config.yaml``.
         """
         with atomic_write(self._files) as temporary:
             temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
+        if short is not None:
+            with atomic_write(full_path(self.config)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         with atomic_write(self.config) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text if short is None else short, encoding="utf-8")
 
     def check_config(self, text: str, resumable_keys: Sequence[str]) -> None:
-        """Checks that a config agrees with ``config.yaml``; a new folder accepts every config.
+        """Checks that a config agrees with that of the folder; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
 
         Raises:
-            SearchError: The values of other keys differ, or ``config.yaml`` cannot be read. The
+            SearchError: The values of other keys differ, or the folder's cannot be read. The
                 message names the keys.
         """
         if not self.config.is_file():
             return
+        full = full_path(self.config)  # which folders of version 0.1 do not have
+        path = full if full.is_file() else self.config
         try:
-            before = dict(iter_keys(parse_mapping(read_text(self.config, "config"))))
+            before = dict(iter_keys(parse_mapping(read_text(path, "config"))))
         except (YamlError, UnicodeDecodeError, OSError) as error:
-            raise SearchError(
-                f"cannot read {self.config}: {error}; give another OUTPUT_DIR"
-            ) from error
+            raise SearchError(f"cannot read {path}: {error}; give another OUTPUT_DIR") from error
         now = dict(iter_keys(parse_mapping(text)))
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

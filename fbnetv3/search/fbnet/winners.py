@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.io import atomic_write
+from fbnetv3.config import get_cfg
+from fbnetv3.config.changes import write_config
 from fbnetv3.search.fbnet.commands import train_command
 from fbnetv3.search.fbnet.config import SearchSetup, budgets_from_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
@@ -51,7 +52,7 @@ class BudgetWinner:
 def write_winner(
     setup: SearchSetup, folder: RunFolder, name: str, config: dict[str, Any], facts: Sequence[str]
 ) -> Winner:
-    """Writes ``NAME.yaml`` into the folder of a run, and records it for reports.
+    """Writes ``NAME.yaml`` and ``NAME_full.yaml`` into a run's folder, and records the winner.
 
     Args:
         setup: Config and space of the search.
@@ -62,9 +63,7 @@ def write_winner(
     """
     cfg = winner_config(setup, config, folder.path / name)
     path = folder.path / f"{name}.yaml"
-    with atomic_write(path) as temporary:
-        comments = "".join(f"# {line}\n" for line in facts)
-        temporary.write_text(comments + cfg.dump(), encoding="utf-8")
+    write_config(path, cfg, get_cfg(), comments="".join(f"# {line}\n" for line in facts))
     folder.record_winner(name, facts)
     return Winner(path, tuple(facts))
 

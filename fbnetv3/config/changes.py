@@ -1,0 +1,74 @@
+"""What a config changes: a short file beside the whole tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fbnetv3.config.node import CfgNode, get_value, iter_keys, same_value
+from fbnetv3.config.precedence import EXCLUSIVE_KEYS
+from fbnetv3.io import atomic_write
+
+FULL_SUFFIX = "_full"
+"""End of the name of the file with the whole tree: ``config_full.yaml`` beside ``config.yaml``."""
+
+
+def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
+    """Returns the keys of a config that differ from the defaults, as yaml to be merged over them.
+
+    Of a length or period that is given in epochs and in iterations, only the one that counts is
+    written.
+
+    Args:
+        cfg: The config.
+        defaults: Defaults with the same keys.
+    """
+    changed = {
+        key: value
+        for key, value in iter_keys(cfg)
+        if not same_value(value, get_value(defaults, key))
+    }
+    for epochs, iterations in EXCLUSIVE_KEYS.items():
+        if get_value(cfg, epochs) > 0:
+            changed.pop(iterations, None)
+        elif epochs in changed:
+            changed[iterations] = get_value(cfg, iterations)
+    tree: dict[str, Any] = {"VERSION": cfg.VERSION}
+    for key in sorted(changed):
+        *path, name = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[name] = _plain(changed[key])
+    text = yaml.safe_dump(tree, sort_keys=True)
+    return f"# What differs from the defaults; a file NAME{FULL_SUFFIX}.yaml has all keys.\n{text}"
+
+
+def write_config(path: Path, cfg: CfgNode, defaults: CfgNode, comments: str = "") -> None:
+    """Writes what a config changes to ``NAME.yaml``, and the whole tree to ``NAME_full.yaml``.
+
+    Args:
+        path: The short file, ``NAME.yaml``.
+        cfg: The config.
+        defaults: Defaults with the same keys.
+        comments: Lines that begin with ``#``, for the top of the short file.
+
+    Raises:
+        WriteError: A file cannot be written.
+    """
+    with atomic_write(full_path(path)) as temporary:
+        temporary.write_text(cfg.dump(), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(comments + changes_yaml(cfg, defaults), encoding="utf-8")
+
+
+def full_path(path: Path) -> Path:
+    """Returns the path of the whole tree beside a short config."""
+    return path.with_name(f"{path.stem}{FULL_SUFFIX}{path.suffix}")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value with lists in the place of tuples, which yaml does not know."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,122 @@
+"""Keys that a config gives, but that its training does not read."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+
+from fbnetv3.config.archs import is_detector
+from fbnetv3.config.keys import KEYS, get_cfg
+from fbnetv3.config.node import CfgNode, get_value, same_value
+from fbnetv3.config.precedence import EXCLUSIVE_KEYS
+from fbnetv3.config.recipes import RECIPE_KEYS
+
+Condition = Callable[[CfgNode], bool]
+
+# Keys of this package that the other task reads
+_ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
+_ONLY_CLASSIFIERS = (
+    *("MODEL.DROP_RATE", "SOLVER.LABEL_SMOOTHING", "DATA.TRAIN_LIMIT"),
+    *("INPUT.RESOLUTION", "INPUT.RESIZE", "INPUT.INTERPOLATION", "INPUT.TRAIN_*"),
+    *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD"),
+)
+_ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
+# Keys of detectron2 that both tasks read
+_COMMON = (
+    *("VERSION", "SEED", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
+    *("DATALOADER.NUM_WORKERS", "MODEL.META_ARCHITECTURE", "MODEL.DEVICE", "MODEL.WEIGHTS"),
+    *("SOLVER.CLIP_GRADIENTS.*", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
+    *RECIPE_KEYS.values(),
+)
+# Keys of detectron2 that its detectors read, here too
+_DETECTRON = (
+    *("MODEL.*", "INPUT.*", "VIS_PERIOD", "TEST.DETECTIONS_PER_IMAGE"),
+    *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "SOLVER.STEPS", "SOLVER.GAMMA", "SOLVER.NESTEROV"),
+    *("SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY_BIAS"),
+)
+
+
+def _in_epochs(cfg: CfgNode) -> bool:
+    return bool(cfg.SOLVER.MAX_EPOCHS > 0)
+
+
+def _has_steps(cfg: CfgNode) -> bool:
+    return bool(cfg.SOLVER.LR_SCHEDULER_NAME == "steps")
+
+
+def _is_zero(key: str) -> Condition:
+    return lambda cfg: bool(get_value(cfg, key) == 0)
+
+
+# Pattern of keys -> condition under which they are read, and the condition in words
+_CONDITIONS: Mapping[str, tuple[Condition, str]] = {
+    **{
+        iterations: (_is_zero(epochs), f"{epochs} 0")
+        for epochs, iterations in EXCLUSIVE_KEYS.items()
+    },
+    "SOLVER.STEPS": (_has_steps, "SOLVER.LR_SCHEDULER_NAME steps"),
+    "SOLVER.GAMMA": (_has_steps, "SOLVER.LR_SCHEDULER_NAME steps"),
+    "SOLVER.EPOCH_DECAY": (
+        lambda cfg: bool(cfg.SOLVER.LR_SCHEDULER_NAME == "exponential"),
+        "SOLVER.LR_SCHEDULER_NAME exponential",
+    ),
+    "SOLVER.WARMUP_ITERS": (lambda cfg: not _in_epochs(cfg), "SOLVER.MAX_EPOCHS 0"),
+    "SOLVER.WARMUP_EPOCHS": (
+        lambda cfg: _in_epochs(cfg) or not is_detector(cfg),
+        "SOLVER.MAX_EPOCHS above 0",
+    ),
+    "SOLVER.NESTEROV": (lambda cfg: bool(cfg.SOLVER.OPTIMIZER == "sgd"), "SOLVER.OPTIMIZER sgd"),
+    "MODEL_EMA.DECAY": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
+    "MODEL_EMA.WARMUP": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
+    "SOLVER.CLIP_GRADIENTS.*": (
+        lambda cfg: bool(cfg.SOLVER.CLIP_GRADIENTS.ENABLED),
+        "SOLVER.CLIP_GRADIENTS.ENABLED True",
+    ),
+}
+
+
+def unread_keys(cfg: CfgNode) -> dict[str, str]:
+    """Returns the given keys that have no effect in the training of a config, with the reason.
+
+    A key counts as given if a file or a command line has it, with another value than the default.
+    The keys of a file's bases do not count: bases are shared by configs that differ.
+
+    Args:
+        cfg: Config of a classifier or a detector.
+    """
+    defaults = get_cfg()
+    given = cfg.given_keys(bases=False)
+    known = [key for key in given if key.partition(".")[0] in defaults]
+    return {
+        key: reason
+        for key in sorted(known)
+        if not same_value(get_value(cfg, key), get_value(defaults, key))
+        for reason in _reasons(cfg, key)
+    }
+
+
+def _reasons(cfg: CfgNode, key: str) -> Iterator[str]:
+    """Yields why a key is not read; nothing if it is."""
+    is_read, task = _is_read_by_task(cfg, key)
+    if not is_read:
+        yield f"not read for {task}"
+        return
+    for pattern, (condition, words) in _CONDITIONS.items():
+        if fnmatch.fnmatchcase(key, pattern) and not condition(cfg):
+            yield f"read with {words}"
+            return
+
+
+def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
+    if not is_detector(cfg):
+        allowed = not _matches(key, _ONLY_DETECTORS) if key in KEYS else _matches(key, _COMMON)
+        return allowed, "a classifier"
+    if _matches(key, _ONLY_FBNETS) and "fbnet" not in cfg.MODEL.BACKBONE.NAME:
+        return False, f"the backbone {cfg.MODEL.BACKBONE.NAME}"
+    if key in KEYS:
+        return not _matches(key, _ONLY_CLASSIFIERS), "a detector"
+    return _matches(key, (*_COMMON, *_DETECTRON)), "a detector"
+
+
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)

@@ -1,0 +1,65 @@
+"""Keys that exclude each other: a length or period in epochs, or the same in iterations.
+
+A loop reads the iterations only where the epochs are 0. A source of values (the defaults, a base, a
+file, the command line) that gives the iterations alone therefore sets the epochs to 0: it comes
+after the sources that gave epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fbnetv3.config.errors import ConfigError
+
+EXCLUSIVE_KEYS: Mapping[str, str] = {
+    "SOLVER.MAX_EPOCHS": "SOLVER.MAX_ITER",
+    "SOLVER.CHECKPOINT_EPOCHS": "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_EPOCHS": "TEST.EVAL_PERIOD",
+}
+"""Key in epochs, which is read if it is above 0 -> key in iterations."""
+
+
+def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of one file, with the epochs 0 where only the iterations are given.
+
+    Args:
+        values: Nested mapping of keys to values; it is not changed.
+    """
+    result = dict(values)
+    for epochs, iterations in EXCLUSIVE_KEYS.items():
+        group, epochs_key = epochs.split(".")
+        keys = result.get(group)
+        if not isinstance(keys, dict) or epochs_key in keys:
+            continue
+        if _is_above_zero(keys.get(iterations.partition(".")[2])):
+            result[group] = {**keys, epochs_key: 0.0}
+    return result
+
+
+def pairs_with_epochs_off(pairs: Sequence[Any]) -> list[Any]:
+    """Returns the KEY, VALUE, ... of a command line, as :func:`with_epochs_off` does for a file.
+
+    Raises:
+        ConfigError: A length or period is given in epochs and in iterations.
+    """
+    given = dict(zip(pairs[0::2], pairs[1::2], strict=True))
+    result = list(pairs)
+    for epochs, iterations in EXCLUSIVE_KEYS.items():
+        if not _is_above_zero(given.get(iterations)):
+            continue
+        if epochs not in given:
+            result += [epochs, 0.0]
+        elif _is_above_zero(given[epochs]):
+            raise ConfigError(
+                f"{epochs} {given[epochs]} and {iterations} {given[iterations]} exclude each "
+                f"other; give one of them"
+            )
+    return result
+
+
+def _is_above_zero(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) > 0
+    except (TypeError, ValueError):  # of another type, which merging refuses
+        return False

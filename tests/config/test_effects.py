@@ -1,0 +1,127 @@
+"""Keys that a config gives, but that nobody reads."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+import pytest
+
+from fbnetv3.config import KEYS, CfgNode, get_cfg, iter_keys
+from fbnetv3.config.effects import unread_keys
+from fbnetv3.resources import find_config
+from tests.config.helpers import error_of, write
+
+BCCD = "detection/retinanet_fbnetv3_a0_bccd.yaml"
+
+
+def config(name: str, *pairs: str) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(find_config(name)))
+    cfg.merge_from_list(list(pairs))
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "reason"),
+    [
+        ("digits.yaml", ["SOLVER.STEPS", "(5,)"], "not read for a classifier"),
+        ("digits.yaml", ["INPUT.MIN_SIZE_TEST", "64"], "not read for a classifier"),
+        ("digits.yaml", ["INPUT.CROP.ENABLED", "True"], "not read for a classifier"),
+        ("digits.yaml", ["MODEL.RETINANET.NUM_CLASSES", "7"], "not read for a classifier"),
+        ("digits.yaml", ["MODEL.ARCH_NORM", "FrozenBN"], "not read for a classifier"),
+        ("digits.yaml", ["TEST.AUG.ENABLED", "True"], "not read for a classifier"),
+        ("digits.yaml", ["SOLVER.WARMUP_ITERS", "5"], "not read for a classifier"),
+        ("digits.yaml", ["DATALOADER.SAMPLER_TRAIN", "X"], "not read for a classifier"),
+        ("digits.yaml", ["SOLVER.EPOCH_DECAY", "0.5"], "read with SOLVER.LR_SCHEDULER_NAME exp"),
+        ("digits.yaml", ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "9.0"], "read with SOLVER.CLIP_GRAD"),
+        (
+            "digits.yaml",
+            ["MODEL_EMA.DECAY", "0.5", "MODEL_EMA.ENABLED", "False"],
+            "read with MODEL_EMA.ENABLED True",
+        ),
+        (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
+        (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
+        (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
+        (BCCD, ["SOLVER.STEPS", "(5,)"], "read with SOLVER.LR_SCHEDULER_NAME steps"),
+        (BCCD, ["SOLVER.WARMUP_ITERS", "5"], "read with SOLVER.MAX_EPOCHS 0"),
+        (BCCD, ["SOLVER.BIAS_LR_FACTOR", "2.0"], "not read for a detector"),
+        (BCCD, ["DATALOADER.ASPECT_RATIO_GROUPING", "False"], "not read for a detector"),
+        (BCCD, ["TEST.AUG.ENABLED", "True"], "not read for a detector"),
+        (
+            "detection/retinanet_R_50_FPN_3x.yaml",
+            ["MODEL.WIDTH", "0.5"],
+            "not read for the backbone build_retinanet_resnet_fpn_backbone",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_keys_without_effect(name: str, pairs: list[str], reason: str) -> None:
+    unread = unread_keys(config(name, *pairs))
+    assert pairs[0] in unread
+    assert unread[pairs[0]].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("digits.yaml", ["SOLVER.MOMENTUM", "0.5", "INPUT.MIXUP", "0.1", "SEED", "3"]),
+        ("digits.yaml", ["SOLVER.MAX_ITER", "9", "TEST.EVAL_PERIOD", "3"]),
+        ("digits.yaml", ["INPUT.MIN_SIZE_TEST", "800"]),  # the default
+        (BCCD, ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
+        (BCCD, ["INPUT.CROP.ENABLED", "True", "MODEL.PIXEL_MEAN", "[1.0, 1.0, 1.0]"]),
+        (BCCD, ["SOLVER.MAX_ITER", "9", "SOLVER.WARMUP_ITERS", "3"]),
+    ],
+)
+def test_keys_with_effect(name: str, pairs: list[str]) -> None:
+    unread = unread_keys(config(name, *pairs))
+    assert not set(unread) & set(pairs)
+
+
+@pytest.mark.parametrize("folder", ["", "detection"])
+def test_the_model_zoo_has_no_keys_without_effect(folder: str) -> None:
+    paths = glob.glob(str(find_config("digits.yaml").parent / folder / "*.yaml"))
+    assert paths
+    for path in paths:
+        assert unread_keys(config(path)) == {}, path
+
+
+def test_a_whole_tree_has_only_keys_that_differ(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(write(tmp_path, config("digits.yaml", "SOLVER.STEPS", "(5,)").dump()))
+    assert list(unread_keys(cfg)) == ["SOLVER.STEPS"]
+
+
+def test_copies_keep_the_given_keys() -> None:
+    cfg = config("digits.yaml", "SOLVER.STEPS", "(5,)").clone()
+    assert list(unread_keys(cfg)) == ["SOLVER.STEPS"]
+    assert not get_cfg().given_keys()
+
+
+def test_each_key_of_the_package_is_read_by_a_task() -> None:
+    for key, value in iter_keys(get_cfg()):
+        if key in KEYS:
+            reasons = []
+            for name in ("digits.yaml", BCCD):
+                cfg = config(name)
+                cfg.merge_from_list([key, value])
+                cfg.SOLVER.LR_SCHEDULER_NAME = "exponential"
+                reasons.append(unread_keys(cfg).get(key))
+            assert None in reasons, key
+
+
+@pytest.mark.parametrize(
+    ("key", "first"),
+    [
+        ("SOLVER.LR", "BASE_LR"),
+        ("SOLVER.LEARNING_RATE", "BASE_LR"),
+        ("SOLVER.lr", "BASE_LR"),
+        ("SOLVER.BATCH_SIZE", "IMS_PER_BATCH"),
+        ("SOLVER.EPOCHS", "MAX_EPOCHS"),
+        ("DATALOADER.WORKERS", "NUM_WORKERS"),
+        ("DATASETS.VAL", "TEST"),
+    ],
+)
+def test_names_of_other_programs(key: str, first: str) -> None:
+    text = error_of(get_cfg().merge_from_list, [key, "1"])
+    assert text.split("did you mean ")[1].startswith(first)
