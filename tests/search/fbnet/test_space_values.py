@@ -52,7 +52,7 @@ def test_a_recipe_is_read_by_the_types_of_its_fields(line: str, parameter: Param
         ("lr: {range: [0.1, 0.2], log: no}", "lr: log='no' is not allowed"),
         ("lr: {range: [0.1, 0.2], log: 1}", "lr: log=1 is not allowed"),
         ("lr: {choices: [0.1, 0.2], log: true}", "lr: log is for a range"),
-        ("lr: {range: [1:30, 100]}", "lr: range ['1:30', 100] must hold numbers only"),
+        ("lr: {range: [1:30, 100.5]}", "lr: range ['1:30', 100.5] must hold numbers only"),
         ("lr: {range: [true, 1]}", "must hold numbers only"),
         ("lr: {range: [0.1, .inf]}", "must hold numbers only"),
         ("lr: {range: [0.1, 1e999]}", "lr: high=inf"),
