@@ -125,8 +125,8 @@ class CfgNode(DetectronCfgNode):
             decoded = self._decode_cfg_value(value)
         except (MemoryError, RecursionError):  # Python's parser fails on deeply nested brackets
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
-        # the 2024 of OUTPUT_DIR 2024 is a name and not a number
-        is_name = isinstance(default, str) and isinstance(decoded, (int, float))
+        # the 2024 or [a] of OUTPUT_DIR is a name, and neither a number nor a list
+        is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
 
     def __str__(self) -> str:

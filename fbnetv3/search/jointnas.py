@@ -257,7 +257,8 @@ class JointNAS:
             notify("start", trial)
             self._executor.submit(trial)
 
-        refuse_start_at_import()
+        if not isinstance(self._executor, InProcess):
+            refuse_start_at_import()
         try:
             while trials := self._ask():
                 if not submitted:  # a search that is done already starts no workers
