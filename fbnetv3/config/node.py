@@ -181,8 +181,8 @@ class CfgNode(DetectronCfgNode):
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
         if not _fits(decoded):
             raise ConfigError(f"a number has more than 64 bits: {str(value)[:40]}...")
-        # the 2024 of OUTPUT_DIR 2024 is a name and not a number
-        is_name = isinstance(default, str) and isinstance(decoded, (int, float))
+        # the 2024 or [a] of OUTPUT_DIR is a name, and neither a number nor a list
+        is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
 
     def __str__(self) -> str:

@@ -271,7 +271,8 @@ class JointNAS:
             notify("start", trial)
             self._executor.submit(trial)
 
-        refuse_start_at_import()
+        if not isinstance(self._executor, InProcess):
+            refuse_start_at_import()
         try:
             while trials := self._ask():
                 self._check_above_chance(evaluate)

@@ -46,9 +46,11 @@ def read_run_config(folder: RunFolder, opts: Sequence[Any] = ()) -> CfgNode:
             search started.
     """
     folder.require()
-    overrides = [*opts, "OUTPUT_DIR", str(folder.path)]
-    unused = ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS")
-    cfg = _read(str(folder.config), overrides, unused)
+    unused = ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS", "OUTPUT_DIR")
+    cfg = _read(str(folder.config), list(opts), unused)
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(folder.path)  # not as an override, whose text would be parsed
+    cfg.freeze()
     folder.check_files(file_hashes(cfg))
     return cfg
 

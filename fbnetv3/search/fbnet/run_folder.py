@@ -49,7 +49,7 @@ class RunFolder:
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         database = self.path.resolve() / "search.db"
-        as_name("OUTPUT_DIR", str(database))  # config and log are UTF-8, and name the folder
+        as_name("OUTPUT_DIR", str(database.parent))  # config and log are UTF-8, and name the folder
         self.storage = sqlite_url(database)
 
     def require(self) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fbnetv3.arch.keys import COMMON_KEYS
 from fbnetv3.errors import did_you_mean
 from fbnetv3.search.checks import real_from_text, whole_from_text
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_values import (
     check_recipe_range,
+    check_row_values,
     fixed_value,
     is_real_field,
     recipe_value,
@@ -111,6 +113,8 @@ class TableReader:
         n = self.value(f"{name}_n", row.pop("n", 1), "architecture")
         if not isinstance(n, Ref) and (type(n) is not int or n < 1):
             raise SearchError(f"{name}_n={short(n)} is not allowed; allowed: integers >= 1")
+        if isinstance(n, Ref):
+            check_row_values(None, {"n": self.parameters[n.name]}, COMMON_KEYS)
         has_rest = isinstance(n, Ref) or n > 1
         is_deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
         inherited = ("act", "se_ratio") if row.get("se") else ("act",)

@@ -101,14 +101,22 @@ class FileLock:
             self._lock.acquire()
             self._path.write_text(process_name(), encoding="utf-8")
         except filelock.Timeout as error:
-            owner = self._path.read_text(encoding="utf-8").strip() or "another process"
-            raise SearchError(self._in_use(owner)) from error
+            raise SearchError(self._in_use(self._owner())) from error
         except OSError as error:
             self.release()
             raise SearchError(
                 f"cannot lock {self._path} ({error.strerror}), the lock file of the search; choose "
                 "a folder that can be written"
             ) from error
+
+    def _owner(self) -> str:
+        """Returns the name of the owner, which writes it right after it has locked the file."""
+        for _ in range(20):
+            owner = self._path.read_text(encoding="utf-8", errors="replace").strip()
+            if owner:
+                return owner[:200]
+            time.sleep(0.05)
+        return "another process"
 
     def release(self) -> None:
         self._lock.release()

@@ -299,13 +299,66 @@ def test_workers_run_in_the_folder_and_with_the_threads_of_the_executor(
     assert finished.score == 73.0
 
 
-def test_an_evaluation_that_cannot_be_unpickled_is_a_reason(make: Make) -> None:
+def test_an_evaluation_that_cannot_be_unpickled_is_one_error(make: Make) -> None:
     class Broken:
         def __reduce__(self) -> tuple:
             return int, ("not a number",)
 
-    (finished,) = evaluate_all(make(1), Broken(), make_trials(1))  # type: ignore[arg-type]
-    assert "cannot unpickle the evaluation function: ValueError" in str(finished.reason)
+    results: list[Finished] = []
+    with pytest.raises(SearchError, match="unpickle the evaluation function: ValueError") as error:
+        evaluate_all(make(1), Broken(), make_trials(2), results)  # type: ignore[arg-type]
+    assert results == []
+    assert "\n" not in str(error.value)
+
+
+def test_an_evaluation_that_cannot_be_pickled_is_one_error_before_anything_starts(
+    make: Make,
+) -> None:
+    lock = threading.Lock()
+    with pytest.raises(SearchError, match="cannot be sent to worker processes") as error:
+        make(1).start(lambda trial: float(lock.locked()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_time_limit_counts_from_the_start_of_the_evaluation(make: Make) -> None:
+    class Slow:
+        """An evaluation whose modules take longer to import than it may take itself."""
+
+        def __reduce__(self) -> tuple:
+            return _import_slowly, ()
+
+    results = _by_number(evaluate_all(make(1, timeout=1.5), Slow(), make_trials(2)))  # type: ignore[arg-type]
+    assert results == {0: (1.0, None), 1: (1.0, None)}
+
+
+def _import_slowly() -> Callable[[Trial], float]:
+    time.sleep(2.5)
+    return lambda trial: 1.0
+
+
+def test_what_cannot_be_sent_fails_its_trial_alone(executor: Executor) -> None:
+    def evaluate(trial: Trial) -> object:
+        import torch
+
+        values = (torch.tensor(1.5, requires_grad=True), (x for x in [1.0]), (0.9, 12.5), 2.0)
+        return values[trial.number]
+
+    results = _by_number(evaluate_all(executor, evaluate, make_trials(4)))
+    assert (results[0], results[3]) == ((1.5, None), (2.0, None))
+    assert str(results[1][1]).startswith("the score is <generator object")
+    assert str(results[2][1]).startswith("the score is the tuple (0.9, 12.5), not a number; return")
+
+
+def test_an_evaluation_changes_no_trial_of_the_search(executor: Executor) -> None:
+    def evaluate(trial: Trial) -> float:
+        trial.config.clear()
+        trial.finish(3.0)
+        return 1.0
+
+    trials = make_trials(2)
+    before = [trial.copy() for trial in trials]
+    evaluate_all(executor, evaluate, trials)
+    assert trials == before
 
 
 @pytest.mark.parametrize("count", [0, -1])

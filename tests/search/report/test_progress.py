@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fbnetv3.search.report.progress import SearchProgress
+from fbnetv3.search.report.progress import SearchProgress, duration
 from fbnetv3.search.trial import Event, Trial
 
 
@@ -80,3 +80,22 @@ def test_without_a_stream_nothing_is_printed(capsys: pytest.CaptureFixture[str])
         progress.say("a line")
         progress.show(Event("finish", _finished(0, 1.0)))
     assert capsys.readouterr() == ("", "")
+
+
+def test_lines_have_the_seconds_per_trial_and_the_time_left() -> None:
+    stream = io.StringIO()
+    progress = SearchProgress(40, stream)
+    progress.replayed([_finished(0, 3.0)])
+    progress._start -= 100.0  # as if the trial had taken so long
+    progress.show(Event("finish", _finished(1, 1.0)))
+    assert stream.getvalue().endswith("best 3.00  100 s per trial, 63 min left\n")
+    progress.show(Event("finish", _finished(2, 1.0)))
+    assert stream.getvalue().endswith("50 s per trial, 31 min left\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (9e4, "25.0 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
