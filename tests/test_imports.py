@@ -48,6 +48,8 @@ ROOMS = (
     "search.acquisition",
     "search.executors",
     "search.storage",
+    "search.chance",
+    "search.records",
     "search.settings",
     "search.history",
     "search.result",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
@@ -32,18 +32,25 @@ class History:
         return cls(batches, next(unfinished, len(batches)))
 
     @classmethod
-    def stored(cls, trials: Sequence[Trial], settings: SearchSettings) -> History:
+    def stored(
+        cls, trials: Sequence[Trial], settings: SearchSettings, sizes: Mapping[int, int]
+    ) -> History:
         """Returns the history of the finished trials that a storage holds.
 
         Args:
             trials: Finished trials, by number.
-            settings: Settings of the search, which say how large a batch is.
+            settings: Settings of the search, which say how large a batch is at most.
+            sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
+                a batch that is smaller than in the settings then counts as unfinished, unless
+                it has a successor.
         """
-        count = 1 + max((t.batch for t in trials), default=-1)
+        recorded = [number for number in sizes if number < settings.batch_count()]
+        count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
         # without trials ahead, a batch has a successor only once it is finished, however small
         first = 0 if settings.ahead else max(0, count - 1)
-        unfinished = (i for i in range(first, count) if len(batches[i]) < settings.size_of(i))
+        least = [sizes.get(i, settings.size_of(i) if i >= first else 0) for i in range(count)]
+        unfinished = (i for i in range(count) if len(batches[i]) < least[i])
         return cls(batches, next(unfinished, count))
 
     def __len__(self) -> int:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fbnetv3.search.chance import check_above_chance
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.history import History
 from fbnetv3.search.planner import Plan, Planner
+from fbnetv3.search.records import Records
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import RUNNING_AT, LoggedSearch, repeatable
+from fbnetv3.search.storage.batch_log import LoggedSearch, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
 from fbnetv3.search.trial import STUDY, Event, Trial, differences, trial_to_json
@@ -73,6 +76,7 @@ class JointNAS:
         self._description = settings.describe(space, warm_trials)
         self._store = open_store(storage, space, study)
         self._store.check_settings(self._description)
+        self._records = Records(self._store)
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -99,7 +103,7 @@ class JointNAS:
     @property
     def order(self) -> dict[str, Any]:
         """The numbers of the trials that were running when each batch was proposed ahead."""
-        return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
+        return self._records.order
 
     def restore(self, logged: LoggedSearch) -> None:
         """Copies the finished trials of a log into the storage, before the first ask.
@@ -123,6 +127,8 @@ class JointNAS:
         part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in part.order.items():
             self._store.set_attr(name, value)
+        for batch, size in Counter(trial.batch for trial in part.trials).items():
+            self._records.set_size(batch, size)  # a log has whole batches
         for trial in part.trials:
             if trial.number not in stored:
                 self._store.add(trial)
@@ -203,9 +209,15 @@ class JointNAS:
         Args:
             evaluate: Function trial -> score; higher is better. It may call
                 ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
-                if that is not None.
+                if that is not None. If it has an attribute ``chance_score``, a number, the search
+                ends after the first batch unless a candidate scores above it. An attribute
+                ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
+
+        Raises:
+            SearchError: The first batch scores no better than chance, so that later batches could
+                not be chosen; or the storage or the executor cannot be used.
         """
         submitted: set[int] = set()
 
@@ -221,6 +233,7 @@ class JointNAS:
 
         try:
             while trials := self.ask():
+                self._check_above_chance(evaluate, trials)
                 if not submitted:  # a search that is done already starts no workers
                     self._executor.start(evaluate)
                 for trial in trials:
@@ -234,6 +247,13 @@ class JointNAS:
             self.close()
         return self.result()
 
+    def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
+        """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
+        is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
+        if is_further and History.of(self._batches).finished:
+            trials = [*self._planner.warm_start, *self.trials]
+            check_above_chance(evaluate, [t for t in trials if t.state == "complete"])
+
     def close(self) -> None:
         """Lets another process coordinate the study, until the next :meth:`ask`."""
         self._store.release()
@@ -245,11 +265,12 @@ class JointNAS:
         """
         history = self._history()
         known, model = self._planner.known(history), self._planner.model(history)
+        cards = self._planner.cards(history, self._records.cards())
         return SearchResult(
             trials=known.finished(),
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
-            cards=self._planner.cards(history),
+            cards=list(cards.values()),
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
             constraints=self._settings.constraints,
             budgets=self._settings.budgets,
@@ -287,38 +308,35 @@ class JointNAS:
             return History.of(self._batches)
         if self._stored is None:
             self._stored = self._store.load()
-        return History.stored(self._stored, self._settings)
-
-    def _save_conclusions(self) -> None:
-        """Stores the early stop and the report cards, for other programs to read."""
-        history = History.of(self._batches)
-        stop = self._planner.known(history).early_stop
-        if stop is not None:
-            self._store.set_attr("early_stop", vars(stop))
-        cards = [card.summary() for card in self._planner.cards(history)]
-        self._store.set_attr("report_cards", cards)
+        return History.stored(self._stored, self._settings, self._records.sizes)
 
     def _propose(self) -> bool:
         """Adds the next batch; returns False where the search is done."""
         number = len(self._batches)
         if number and not self._running:
-            self._save_conclusions()
+            history = History.of(self._batches)
+            cards = self._planner.cards(history, self._records.cards())
+            self._records.save(self._planner.known(history).early_stop, cards)
         if number >= self._settings.batch_count():
             return False
         trials = self._replayed(number)
         if trials is None:
             trials = self._proposed(number)
+        self._records.set_size(number, len(trials))  # before any of them is stored
         self._batches.append(trials)
         # the batch is empty where the space is exhausted: stage 2 then has nothing new either
         self._running |= {t.number: t for t in trials if t.state == "running"}
         return True
 
     def _replayed(self, number: int) -> list[Trial] | None:
-        """Returns a batch from the storage, where a later batch shows that it was finished."""
+        """Returns a batch from the storage if it is finished; None if it is not."""
         stored = self._stored or []
-        if self._settings.ahead or not any(t.batch > number for t in stored):
-            return None
-        return [t for t in stored if t.batch == number]
+        batch, size = [t for t in stored if t.batch == number], self._records.sizes.get(number)
+        if size is not None:
+            return batch if len(batch) == size else None
+        # In older storages, a later batch shows that it is finished.
+        is_finished = not self._settings.ahead and any(t.batch > number for t in stored)
+        return batch if is_finished else None
 
     def _proposed(self, number: int) -> list[Trial]:
         """Returns a new batch, with the results that the storage has of it."""
@@ -341,12 +359,7 @@ class JointNAS:
         """
         if not self._settings.ahead:
             return History.of(self._batches)
-        name = f"{RUNNING_AT}{number}"
-        running = self._store.attrs().get(name)
-        if running is None:
-            running = sorted(self._running)
-            self._store.set_attr(name, running)  # before the batch, which can be repeated from it
-        hidden = set(running)
+        hidden = self._records.running_at(number, self._running)
         return History.of(
             [[t.unfinished() if t.number in hidden else t for t in b] for b in self._batches]
         )

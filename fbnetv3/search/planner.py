@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 from fbnetv3.search.acquisition import coarse, fine
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
 from fbnetv3.search.acquisition.candidates import Candidates
+from fbnetv3.search.acquisition.reserves import Reserves
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
@@ -64,6 +65,9 @@ class Planner:
         settings: Settings of the search.
         warm_start: Complete trials of an earlier search.
 
+    Attributes:
+        warm_start: These trials with their statistics; some may violate the constraints.
+
     Raises:
         InfeasibleError: Too few candidates meet the constraints, or a budget.
         SearchError: The feasible space has fewer candidates than a batch.
@@ -75,8 +79,9 @@ class Planner:
         self._feasible, self._settings = feasible, settings
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
         self._rows: dict[str, Levels] = {}  # levels by trial id
+        feasible.costs.check(feasible.constraints)
         warm = feasible.price(self._levels(warm_start))
-        self._warm_start = [
+        self.warm_start = [
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
         ]
         self._warm_start_is_feasible = len(feasible.select(warm)) == len(warm)
@@ -90,6 +95,7 @@ class Planner:
                 f"batch_size={settings.batch_size} is larger than the pool: the space has only "
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
+        self._reserves = Reserves(self._pool, settings.seed)
         self._models: dict[int, Model | None] = {}  # by number of batches
 
     @cached_property
@@ -104,7 +110,7 @@ class Planner:
 
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
-        return score_trials(history, self._warm_start, self._settings.early_stop_threshold)
+        return score_trials(history, self.warm_start, self._settings.early_stop_threshold)
 
     def model(self, history: History) -> Model | None:
         """Returns the predictor fitted on the leading finished batches.
@@ -119,10 +125,25 @@ class Planner:
             self._models[count] = self._fitted(history.head(count))
         return self._models[count]
 
-    def cards(self, history: History) -> list[ReportCard]:
-        """Returns the report card of the predictor after each finished batch."""
-        models = [self.model(history.head(end)) for end in range(1, history.finished + 1)]
-        return [model.card for model in models if model is not None]
+    def cards(self, history: History, stored: Mapping[int, ReportCard]) -> dict[int, ReportCard]:
+        """Returns the report card of the predictor after each finished batch.
+
+        Args:
+            history: Trials so far.
+            stored: Cards of earlier processes by number of batches, which are not computed again.
+        """
+        cards = {}
+        for end in range(1, history.finished + 1):
+            head = history.head(end)
+            if end in stored and end not in self._models:
+                cards[end] = replace(
+                    stored[end], batch=_pairs_of_last_batch(head, self.known(head))
+                )
+                continue
+            model = self.model(head)
+            if model is not None:
+                cards[end] = model.card
+        return cards
 
     def _fitted(self, history: History) -> Model | None:
         """Fits the predictor on every score of a history."""
@@ -136,11 +157,7 @@ class Planner:
         fit = fit_function(self._settings.predictor)
         seed = int(stream.integers(2**31))
         predictor = ScorePredictor(fit, features, labels, self.plan.pretrained, seed)
-        last_batch = [
-            (t.predicted, known.scores[t.number])
-            for t in (history.batches[-1] if len(history) else [])
-            if t.predicted is not None and t.number in known.scores
-        ]
+        last_batch = _pairs_of_last_batch(history, known)
         return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))
 
     def propose(self, history: History, count: int, stage: str) -> list[Trial]:
@@ -152,7 +169,8 @@ class Planner:
             stage: ``coarse`` or ``fine``.
 
         Returns:
-            Trials with new candidates; fewer than ``count`` where the space is exhausted.
+            Trials with new candidates; fewer than ``count`` where the space is exhausted. No
+            finalists where no trial has a score.
         """
         known = self.known(history)
         if history.finished == len(history):
@@ -161,8 +179,8 @@ class Planner:
             model = self._fitted(history)
         if stage == "coarse":
             chosen = self._coarse(history, known, model, count)
-        elif model is not None:
-            chosen = self._finalists(history, known, count)
+        elif known.complete:
+            chosen = self._finalists(history, known, model, count)
         else:
             return []
         return self._trials(chosen, history, known, model, stage)
@@ -175,14 +193,16 @@ class Planner:
         statistic = constraints[0].name if constraints else None
         if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
-            return self._by_budget(known, model.predictor.fitted, count, tried, random)
-        if not len(untried):
-            return untried
-        if model is None:
-            return untried.take(coarse.first_batch(untried, count, statistic))
-        features = self._encoding.encode(untried.levels)
-        scores = model.predictor.fitted.predict(features)
-        return untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
+            chosen = self._by_budget(known, model.predictor.fitted, count, tried, random)
+            return self._completed(chosen, count, tried, model)
+        chosen = untried
+        if len(untried) and model is None:
+            chosen = untried.take(coarse.first_batch(untried, count, statistic))
+        elif len(untried) and model is not None:
+            features = self._encoding.encode(untried.levels)
+            scores = model.predictor.fitted.predict(features)
+            chosen = untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
+        return self._completed(chosen, count, tried, model)
 
     def _by_budget(
         self,
@@ -228,16 +248,35 @@ class Planner:
         measure_reach(part, self._settings.seed)
         return part.sample(least, self._settings.seed)
 
-    def _finalists(self, history: History, known: Known, count: int) -> Pool:
+    def _finalists(self, history: History, known: Known, model: Model | None, count: int) -> Pool:
         """Returns the best untried candidates of stage 2, with a share for each budget."""
-        tried = self._tried(known)
+        tried = taken = self._tried(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         for part, share in self._shares(count):
-            evolved = self.evolve(history, part.constraints).pool
-            finalists = evolved.take(unique_rows(evolved.levels, tried)[:share])
-            tried = tried | set(keys_of(finalists.levels))
+            finalists = chosen.take(np.zeros(0, dtype=np.int64))
+            # A second, wider evolution keeps more candidates, if the first one keeps too few.
+            for top_k in (None, self._settings.evolution.top + share):
+                if model is not None and len(finalists) < share:
+                    evolved = self.evolve(history, part.constraints, top_k).pool
+                    finalists = evolved.take(unique_rows(evolved.levels, taken)[:share])
+            score = self._score(model)
+            finalists = self._reserves.complete(finalists, part, share, taken, score)
+            taken = taken | set(keys_of(finalists.levels))
             chosen = chosen.joined(finalists)
+        return self._completed(chosen, count, tried, model)
+
+    def _completed(self, chosen: Pool, count: int, tried: set[bytes], model: Model | None) -> Pool:
+        """Adds candidates within any budget, where the share of a budget could not be filled."""
+        for part in self._budgets or [self._feasible]:
+            chosen = self._reserves.complete(chosen, part, count, tried, self._score(model))
         return chosen
+
+    def _score(self, model: Model | None) -> fine.Score | None:
+        """Returns the predictor's function from levels to scores, in its own unit."""
+        if model is None:
+            return None
+        fitted = model.predictor.fitted
+        return lambda levels: fitted.predict(self._encoding.encode(levels))
 
     def _trials(
         self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
@@ -326,3 +365,12 @@ class Planner:
 
     def _tried(self, known: Known) -> set[bytes]:
         return set(keys_of(self._levels(known.trials)))
+
+
+def _pairs_of_last_batch(history: History, known: Known) -> list[tuple[float, float]]:
+    """Returns the predicted and the true score of each trial of the last batch that has both."""
+    return [
+        (t.predicted, known.scores[t.number])
+        for t in (history.batches[-1] if len(history) else [])
+        if t.predicted is not None and t.number in known.scores
+    ]

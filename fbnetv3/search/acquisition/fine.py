@@ -95,17 +95,19 @@ def evolve(
         random: Source of all draws.
     """
     order = cost_order(feasible.constraints, first.statistics)
-    population, scores = _top(first, score(first.levels), len(first), order)
+    population, scores = best_candidates(first, score(first.levels), len(first), order)
     least_gain = settings.epsilon * _spread(scores)
     history, stale = [float(scores[0])], 0
     while stale < settings.patience and len(history) <= settings.max_generations:
         children = _children(feasible, population, scores, settings, random)
         if len(children):
             scores = np.concatenate([scores, score(children.levels)])
-        population, scores = _top(population.joined(children), scores, settings.top, order)
+        population, scores = best_candidates(
+            population.joined(children), scores, settings.top, order
+        )
         stale = 0 if float(scores[0]) - history[-1] > least_gain else stale + 1
         history.append(float(scores[0]))
-    population, scores = _top(population, scores, settings.top, order)
+    population, scores = best_candidates(population, scores, settings.top, order)
     return Evolved(population, scores, history)
 
 
@@ -157,7 +159,7 @@ def _spread(scores: Floats) -> float:
     return float(scaled(high - low, exponent))
 
 
-def _top(
+def best_candidates(
     pool: Pool, scores: Floats, count: int, statistics: Sequence[str]
 ) -> tuple[Pool, Floats]:
     """Returns the candidates with the highest scores; of equal scores, the cheapest ones."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections import Counter
 
 from fbnetv3.config import CfgNode
 from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
 from fbnetv3.search.errors import SearchError
+
+_STANDARD_ERRORS = 3
+"""Standard errors above which an accuracy is not due to chance."""
 
 
 def open_training_set(cfg: CfgNode) -> ImageDataset:
@@ -51,6 +56,21 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
         if name not in list_datasets():
             register_dataset(name)(functools.partial(_part, source, classes, held, cfg.SEED, part))
     return names
+
+
+def chance_top1(cfg: CfgNode) -> float:
+    """Returns the highest top-1 accuracy, in percent, that a candidate reaches without learning.
+
+    It is that of a candidate that always predicts the most frequent class, or guesses, plus three
+    standard errors of an accuracy on that many images.
+
+    Raises:
+        FBNetError: The data set on which candidates are scored cannot be opened.
+    """
+    dataset = build_dataset(register_search_split(cfg)[1])
+    counts, images = Counter(dataset.targets), max(1, len(dataset.targets))
+    rate = max(1 / max(1, len(dataset.classes)), max(counts.values(), default=0) / images)
+    return 100 * (rate + _STANDARD_ERRORS * math.sqrt(rate * (1 - rate) / images))
 
 
 def _dataset_names(cfg: CfgNode) -> tuple[str, str]:

@@ -7,12 +7,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fbnetv3.config import CfgNode
 from fbnetv3.io import atomic_write, refuse_links_out
 from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.datasets import chance_top1
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.trainings import candidate_training
 from fbnetv3.search.trial import Trial
@@ -36,6 +38,17 @@ class TrainEvaluator:
 
     setup: SearchSetup
     folder: str
+
+    chance_advice: ClassVar[str] = (
+        "train candidates for longer (SOLVER.MAX_EPOCHS), with a higher learning rate "
+        "(SOLVER.BASE_LR, or its range in SEARCH.SPACE) or on fewer classes (SEARCH.CLASSES), in a "
+        "new OUTPUT_DIR"
+    )
+
+    @cached_property
+    def chance_score(self) -> float:
+        """The highest score that a candidate reaches without learning; see JointNAS.run."""
+        return chance_top1(self.setup.cfg)
 
     def __call__(self, trial: Trial) -> float:
         """Trains and scores a trial, or returns the score of a training that has finished.

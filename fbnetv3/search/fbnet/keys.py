@@ -81,8 +81,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
     "EVOLUTION.EPSILON": (
         1e-6,
-        "Smallest gain of the best predicted score that counts as progress, relative to the "
-        "interquartile range of the scores in the first generation.",
+        "Smallest gain that counts as progress, in interquartile ranges of the first generation.",
     ),
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
 }

@@ -15,6 +15,10 @@ from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 _log = logging.getLogger(__name__)
 _SIGNIFICANCE = 0.05
+_MIN_VALUES = 3
+"""Smallest number of values that have a rank correlation."""
+_MIN_TRIALS = 24
+"""Number of trials from which on a Kendall's tau of 0.3 is significant."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,13 @@ class ReportCard:
     held_out: list[tuple[float, float]] = field(default_factory=list, repr=False)
 
     @property
-    def no_better_than_chance(self) -> bool:
-        """Whether random predictions would rank the trials about as well."""
-        return not (self.kendall > 0 and self.p_value < _SIGNIFICANCE)
+    def problem(self) -> str:
+        """Why the predictor cannot be relied on; empty if its ranking is better than chance."""
+        if self.kendall > 0 and self.p_value < _SIGNIFICANCE:
+            return ""
+        if math.isnan(self.kendall) and self.trials >= _MIN_VALUES:
+            return "all scores or all predictions are equal"
+        return "too few trials to tell" if self.trials < _MIN_TRIALS else "no better than chance"
 
     def summary(self) -> dict[str, Any]:
         """Returns the summary numbers by name, without the scores of single trials."""
@@ -60,7 +68,7 @@ class ReportCard:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with true scores; logs a warning if they are no better than chance.
+    """Compares predictions with true scores; logs a warning if they cannot be relied on.
 
     Args:
         predicted: (trials,) cross-validated predictions.
@@ -79,26 +87,44 @@ def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]
         batch_kendall=kendall(pairs[:, 0], pairs[:, 1])[0],
         held_out=list(zip(predicted.tolist(), labels.tolist(), strict=True)),
     )
-    if card.no_better_than_chance:
+    _log_problem(card)
+    return card
+
+
+def _log_problem(card: ReportCard) -> None:
+    if card.problem == "no better than chance":
         _log.warning(
             "the predictor ranks no better than chance (Kendall %.2f on %d trials): the scores "
             "may be mostly noise, or more trials are needed",
-            tau,
-            len(labels),
+            card.kendall,
+            card.trials,
         )
-    return card
+    elif card.problem == "too few trials to tell":
+        _log.info(
+            "too few trials to tell whether the predictor ranks better than chance (Kendall %.2f "
+            "on %d trials)",
+            card.kendall,
+            card.trials,
+        )
+    elif card.problem:
+        _log.warning(
+            "%s (%d trials): the predictor has nothing to rank by; candidates may be trained too "
+            "briefly, or the score may be too coarse",
+            card.problem,
+            card.trials,
+        )
 
 
 def kendall(a: Floats, b: Floats) -> tuple[float, float]:
     """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or constant ones."""
-    if len(a) < 3 or _are_equal(a) or _are_equal(b):
+    if len(a) < _MIN_VALUES or _are_equal(a) or _are_equal(b):
         return math.nan, math.nan
     test = kendalltau(a, b)
     return float(test.statistic), float(test.pvalue)
 
 
 def _spearman(a: Floats, b: Floats) -> float:
-    if len(a) < 3 or _are_equal(a) or _are_equal(b):
+    if len(a) < _MIN_VALUES or _are_equal(a) or _are_equal(b):
         return math.nan
     return float(spearmanr(a, b).statistic)
 

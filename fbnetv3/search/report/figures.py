@@ -188,10 +188,10 @@ def cross_validated(card: ReportCard, score: str) -> Figure | None:
         for prediction, value in zip(predictions, scores, strict=True)
     ]
     chart.dots(predictions, scores, "coarse", tooltips)
-    chance = " This is no better than chance." if card.no_better_than_chance else ""
+    problem = f" Note: {card.problem}." if card.problem else ""
     caption = (
         f"Kendall's tau {_correlation(card.kendall)}, Spearman {_correlation(card.spearman)}, RMSE "
-        f"{card.rmse:.3g} on {card.trials} trials.{chance}"
+        f"{card.rmse:.3g} on {card.trials} trials.{problem}"
     )
     return Figure(name, chart.svg(), caption, (DIAGONAL,))
 

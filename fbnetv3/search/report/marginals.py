@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import kruskal, rankdata
 
 from fbnetv3.search.report.figures import Figure, scores_of
 from fbnetv3.search.report.svg import Axis, Chart
@@ -19,6 +19,7 @@ from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS = 5
 _BINS = 6
+_SIGNIFICANCE = 0.05
 _SIZE = {"width": 300, "height": 210}
 
 
@@ -75,7 +76,7 @@ def _marginal(parameter: Parameter, trials: list[Trial], score: str) -> Marginal
         chart.line(centers, medians, "best")
     chart.dots(centers, medians, "median")
     share = _explained_share(scores, groups)
-    caption = f"{len(trials)} trials; explains {share:.0%} of the variance of ranks"
+    caption = f"{len(trials)} trials; {_effect(scores, groups, share)}"
     return Marginal(Figure(name, chart.svg(), caption), share)
 
 
@@ -98,6 +99,16 @@ def _grouped(
         ranks = rankdata(positions, method="min") - 1
         groups = (ranks * _BINS // len(positions)).astype(np.int64)
     return Axis.around("", positions.tolist(), log=log), positions, groups
+
+
+def _effect(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], share: float) -> str:
+    """Describes the effect of a variable on the scores, where it is not due to chance."""
+    if scores.min() == scores.max():
+        return "all scores are equal"
+    parts = [scores[groups == g] for g in np.unique(groups)]
+    if len(parts) < 2 or not kruskal(*parts).pvalue < _SIGNIFICANCE:
+        return "no effect beyond chance"
+    return f"explains {share:.0%} of the variance of ranks"
 
 
 def _explained_share(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:

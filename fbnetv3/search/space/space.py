@@ -65,9 +65,7 @@ class SearchSpace:
                 "give a variable more than one value"
             )
         self.log_integers = [
-            (i, p.log_integers)
-            for i, p in enumerate(self.parameters)
-            if p.log_integers is not None
+            (i, p.log_integers) for i, p in enumerate(self.parameters) if p.log_integers is not None
         ]
         self._rules = [self._rule(i, p) for i, p in enumerate(self.parameters) if p.active_if]
 

@@ -1,0 +1,39 @@
+"""Ends a search whose first candidates have learned nothing, before more of them are trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.executors.base import Evaluate
+from fbnetv3.search.trial import Trial
+
+_ADVICE = "train candidates longer, or with a higher learning rate"
+_MIN_TRIALS = 4
+"""Smallest number of scores from which a search is ended."""
+
+
+def check_above_chance(evaluate: Evaluate, complete: Sequence[Trial]) -> None:
+    """Checks that a candidate scores above chance, if the score of chance is known.
+
+    Args:
+        evaluate: Function that scored the trials. Its attribute ``chance_score`` is the highest
+            score that a candidate reaches by chance; without it, nothing is checked. Its attribute
+            ``chance_advice`` is a clause that says what to change.
+        complete: Complete trials, those of a warm start included.
+
+    Raises:
+        SearchError: None of at least four trials scores above chance.
+    """
+    chance = getattr(evaluate, "chance_score", None)
+    if isinstance(chance, bool) or not isinstance(chance, int | float) or math.isnan(chance):
+        return
+    scores = [t.final_score for t in complete if t.final_score is not None]
+    if len(scores) < _MIN_TRIALS or max(scores) > chance:
+        return
+    raise SearchError(
+        f"no candidate scores above chance ({chance:.4g}): the best of {len(scores)} has "
+        f"{max(scores):.4g}, so the search has nothing to choose by; "
+        f"{getattr(evaluate, 'chance_advice', _ADVICE)}"
+    )

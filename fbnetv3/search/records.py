@@ -1,0 +1,101 @@
+"""What a search keeps in its storage beside its trials.
+
+For each batch these are its size, which says whether all of its trials are stored, and with
+``ahead`` the numbers of the trials that were running when it was proposed. The early stop and the
+report cards are kept, too: computing them again would take a fit of the predictor per batch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.predictors.report_card import ReportCard
+from fbnetv3.search.storage.batch_log import RUNNING_AT
+from fbnetv3.search.storage.store import TrialStore
+
+_SIZE = "size_of_batch_"
+"""Prefix of the keys of batch sizes; the number of the batch follows."""
+_CARDS, _BATCHES = "report_cards", "batches"
+
+
+class Records:
+    """Attributes of a study that belong to its batches.
+
+    Args:
+        store: Storage of the search.
+    """
+
+    def __init__(self, store: TrialStore) -> None:
+        self._store = store
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """The size of each batch that was proposed, by number; {} for older storages."""
+        keys = {k: v for k, v in self._store.attrs().items() if re.fullmatch(rf"{_SIZE}\d+", k)}
+        sizes = {int(key.removeprefix(_SIZE)): size for key, size in keys.items()}
+        return {number: size for number, size in sizes.items() if type(size) is int and size >= 0}
+
+    def set_size(self, batch: int, size: int) -> None:
+        """Stores the size of a batch."""
+        self._store.set_attr(f"{_SIZE}{batch}", size)
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """The numbers of the trials that were running when each batch was proposed ahead."""
+        return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
+
+    def running_at(self, batch: int, running: Iterable[int]) -> set[int]:
+        """Returns the trials that were running when a batch was proposed, by number.
+
+        Args:
+            batch: Number of the batch.
+            running: Trials that are running now, which are stored if the batch has no record.
+        """
+        name = f"{RUNNING_AT}{batch}"
+        recorded = self._store.attrs().get(name)
+        if recorded is None:
+            recorded = sorted(running)
+            self._store.set_attr(name, recorded)
+        return set(recorded)
+
+    def save(self, early_stop: EarlyStop | None, cards: Mapping[int, ReportCard]) -> None:
+        """Stores the early stop and the report cards, for later processes and other programs.
+
+        Args:
+            early_stop: The early stop; None: not known.
+            cards: Report card by the number of finished batches.
+        """
+        if early_stop is not None:
+            self._store.set_attr("early_stop", vars(early_stop))
+        summaries = [{**card.summary(), _BATCHES: count} for count, card in cards.items()]
+        self._store.set_attr(_CARDS, summaries)
+
+    def cards(self) -> dict[int, ReportCard]:
+        """Returns the stored report cards by number of finished batches, without single scores.
+
+        Cards of older storages, and values that are not those of a card, are left out.
+        """
+        rows = self._store.attrs().get(_CARDS)
+        cards = {}
+        for row in rows if isinstance(rows, list) else []:
+            card = _card(row)
+            if card is not None:
+                cards[row[_BATCHES]] = card
+        return cards
+
+
+def _card(row: Any) -> ReportCard | None:
+    """Returns the report card of a stored summary; None if it is not one."""
+    names = ("kendall", "spearman", "rmse", "p_value", "batch_kendall")
+    if not isinstance(row, dict) or {*row} != {*names, "trials", _BATCHES}:
+        return None
+    # JSON has no NaN: the storage holds None instead.
+    numbers: dict[str, Any] = {name: math.nan if row[name] is None else row[name] for name in names}
+    is_number = all(type(number) in (int, float) for number in numbers.values())
+    if not is_number or not all(type(row[key]) is int for key in ("trials", _BATCHES)):
+        return None
+    return ReportCard(trials=row["trials"], batch=[], **numbers)
