@@ -53,6 +53,8 @@ LAYERS = (
     "search.acquisition",
     "search.executors",
     "search.storage",
+    "search.chance",
+    "search.records",
     "search.settings",
     "search.history",
     "search.result",

@@ -10,7 +10,8 @@ from fbnetv3.search.executors.base import Evaluate
 from fbnetv3.search.trial import Trial
 
 _ADVICE = "train candidates longer, or with a higher learning rate"
-_MIN_TRIALS = 2
+_MIN_TRIALS = 4
+"""Smallest number of scores from which a search is ended."""
 
 
 def check_above_chance(evaluate: Evaluate, complete: Sequence[Trial]) -> None:
@@ -23,7 +24,7 @@ def check_above_chance(evaluate: Evaluate, complete: Sequence[Trial]) -> None:
         complete: Complete trials, those of a warm start included.
 
     Raises:
-        SearchError: None of at least two trials scores above chance.
+        SearchError: None of at least four trials scores above chance.
     """
     chance = getattr(evaluate, "chance_score", None)
     if isinstance(chance, bool) or not isinstance(chance, int | float) or math.isnan(chance):

@@ -275,7 +275,7 @@ class JointNAS:
             refuse_start_at_import()
         try:
             while trials := self._ask():
-                self._check_above_chance(evaluate)
+                self._check_above_chance(evaluate, trials)
                 if not submitted:  # a search that is done already starts no workers
                     self._executor.start(evaluate)
                 for trial in trials:
@@ -290,9 +290,10 @@ class JointNAS:
             self.close()
         return self.result()
 
-    def _check_above_chance(self, evaluate: Evaluate) -> None:
-        """Raises a SearchError if the first batch is finished, and no score is above chance."""
-        if History.of(self._batches).finished:
+    def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
+        """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
+        is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
+        if is_further and History.of(self._batches).finished:
             trials = [*self._planner.warm_start, *self.trials]
             check_above_chance(evaluate, [t for t in trials if t.state == "complete"])
 

@@ -79,6 +79,7 @@ class Planner:
         self._feasible, self._settings = feasible, settings
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
         self._rows: dict[str, Levels] = {}  # levels by trial id
+        feasible.costs.check(feasible.constraints)
         warm = feasible.price(self._levels(warm_start))
         self.warm_start = [
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)

@@ -28,24 +28,36 @@ def test_leading_batches_without_running_trials_are_finished() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "ahead", "finished"),
+    ("sizes", "recorded", "ahead", "finished"),
     [
-        ([], 0, 0),
-        ([3, 3], 0, 2),
-        ([3, 2], 0, 1),  # the last batch is still running
-        ([2, 3], 0, 2),  # the first batch has a successor, so it was as small as this
-        ([2, 3], 4, 0),  # ahead, a batch may have a successor while it is running
-        ([3, 3, 2], 0, 3),  # two finalists are a whole batch
-        ([3, 3, 1], 0, 2),
+        # without a record, as in storages of version 0.1.0
+        ([], {}, 0, 0),
+        ([3, 3], {}, 0, 2),
+        ([3, 2], {}, 0, 1),  # the last batch is still running
+        ([2, 3], {}, 0, 2),  # the first batch has a successor, so it was as small as this
+        ([2, 3], {}, 4, 0),  # ahead, a batch may have a successor while it is running
+        ([3, 3, 2], {}, 0, 3),  # two finalists are a whole batch
+        ([3, 3, 1], {}, 0, 2),
+        # with a record
+        ([3, 2], {0: 3, 1: 2}, 0, 2),
+        ([3, 2], {0: 3, 1: 3}, 0, 1),
+        ([2, 3], {0: 2, 1: 3}, 4, 2),
+        ([2, 3], {0: 3, 1: 3}, 4, 0),
+        ([3, 3, 1], {0: 3, 1: 3, 2: 1}, 0, 3),
+        ([3, 3], {0: 3, 1: 3, 2: 0}, 0, 3),  # no finalist was left
+        ([3, 3], {0: 3, 1: 3, 2: 2}, 0, 2),  # no finalist is finished
+        ([3, 2], {0: 3, 1: 2, 10**9: 1}, 0, 2),  # a batch that the settings do not have
     ],
 )
-def test_finished_batches_of_a_storage(sizes: list[int], ahead: int, finished: int) -> None:
+def test_finished_batches_of_a_storage(
+    sizes: list[int], recorded: dict[int, int], ahead: int, finished: int
+) -> None:
     settings = SearchSettings(batch_size=3, iterations=2, finalists=2, ahead=ahead)
     batches = [batch for batch, size in enumerate(sizes) for _ in range(size)]
     trials = [_trial(number, batch, 1.0) for number, batch in enumerate(batches)]
-    history = History.stored(trials, settings)
+    history = History.stored(trials, settings, recorded)
     assert history.finished == finished
-    assert [len(batch) for batch in history.batches] == sizes
+    assert [len(batch) for batch in history.batches if batch] == sizes
 
 
 def test_scores_are_those_at_the_early_stop() -> None:

@@ -74,7 +74,8 @@ class Constraint:
         upper = min((b for b in (self.upper, other.upper) if b is not None), default=None)
         if lower is not None and upper is not None and lower > upper:
             raise SearchError(
-                f"no {self.name} meets both {self} and {other}; relax or drop one of them"
+                f"constraint on {self.name}: lower={lower:g} is above upper={upper:g}, so no "
+                f"candidate meets both {self} and {other}; relax or drop one of them"
             )
         return Constraint(self.name, lower, upper)
 
