@@ -9,7 +9,7 @@ from typing import Any
 
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
-from fbnetv3.search.history import History
+from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.settings import SearchSettings
@@ -116,7 +116,7 @@ class JointNAS:
         """
         self._check_log(logged)
         self._store.acquire()
-        stored = {t.number: trial_to_json(t) for t in self._store.load()}
+        stored = {t.number: trial_to_json(t) for t in self._load()}
         for trial in logged.trials:
             if stored.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
@@ -157,7 +157,7 @@ class JointNAS:
         """
         self._store.acquire()
         if not self._batches:
-            self._stored = self._store.load()  # another process may have added trials
+            self._stored = self._load()  # another process may have added trials
         while self._is_due() and self._propose():
             pass
         return list(self._running.values())
@@ -285,8 +285,11 @@ class JointNAS:
         if self._batches:
             return History.of(self._batches)
         if self._stored is None:
-            self._stored = self._store.load()
+            self._stored = self._load()
         return History.stored(self._stored, self._settings)
+
+    def _load(self) -> list[Trial]:
+        return check_stored(self._store.load(), self.space, self._settings)
 
     def _save_conclusions(self) -> None:
         """Stores the early stop and the report cards, for other programs to read."""

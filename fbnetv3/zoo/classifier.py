@@ -21,6 +21,7 @@ from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
+from fbnetv3.zoo.metadata import check_metadata
 
 # the classifier's bias in this project's, the published, timm's and torchvision's layout
 _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
@@ -104,6 +105,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
         LoadError: The weights do not fit the architecture.
     """
     tensors, metadata = read_tensors(path)
+    check_metadata(metadata, path)
     arch = arch_of(metadata, model, path)
     num_classes = _num_classes(tensors, metadata)
     network = modeling.build_model(arch, num_classes=num_classes).eval()
