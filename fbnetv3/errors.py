@@ -10,7 +10,7 @@ _LONGEST = 4_000
 """Largest number of characters of a message; the value that it quotes may be longer."""
 _OF_DATA = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(RecursionError, MemoryError, AssertionError),
+    *(RuntimeError, MemoryError, AssertionError),
 )
 """Errors that values of an unexpected type, size or range give in code that uses them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from typing import Any
 from fbnetv3.data.errors import DataError, all_problems, class_counts, some
 from fbnetv3.io import read_file
 
+_MOST_PIXELS = 1 << 31
+_LARGEST = 1e150  # whose square is a float
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
 
@@ -211,16 +213,24 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     _refuse_duplicates("image", numbers)
     for number, entry in zip(numbers, entries, strict=True):
         file_name = entry.get("file_name")
-        if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+        if not isinstance(file_name, str) or not file_name or not _is_name(file_name):
             raise _Problem(f"image {number} has no file_name")
         _refuse_outside(number, file_name)
         for key in ("width", "height"):
-            if not _is_int(entry.get(key)) or entry[key] < 1:
+            if not _is_int(entry.get(key)) or not 1 <= entry[key] < _MOST_PIXELS:
                 raise _Problem(
                     f"image {number} ({file_name}) has {key} {str(entry.get(key))[:40]!r}; "
-                    "allowed: integers >= 1"
+                    f"allowed: integers >= 1, below {_MOST_PIXELS}"
                 )
     return dict(zip(numbers, entries, strict=True))
+
+
+def _is_name(file_name: str) -> bool:
+    """Returns whether a text can be the name of a file."""
+    try:
+        return b"\0" not in os.fsencode(file_name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _refuse_outside(number: int, file_name: str) -> None:
@@ -291,7 +301,7 @@ def _annotation(
         raise _Problem(f"{where} has category_id {category}; allowed: {allowed}")
     box = _box(entry.get("bbox"), where, record)
     crowd = entry.get("iscrowd", 0)
-    if crowd not in (0, 1) or not isinstance(crowd, int):
+    if not _is_int(crowd) or crowd not in (0, 1):
         raise _Problem(f"{where} has iscrowd {str(crowd)[:40]!r}; allowed: 0 and 1")
     area = entry.get("area", box[2] * box[3])
     if not _is_number(area) or area < 0:
@@ -301,7 +311,9 @@ def _annotation(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _LARGEST  # False for NaN, too; a large int has no float
 
 
 def _box(box: Any, where: str, record: Mapping[str, Any]) -> list[float]:

@@ -21,6 +21,7 @@ from fbnetv3.data import ImageLike, read_image
 from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
+from fbnetv3.errors import data_errors
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.load import read_weights
@@ -177,7 +178,8 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
     cfg = get_cfg()
     cfg.merge_from_other_cfg(config_from_metadata(metadata, path))
     classes = [str(name) for name in metadata["classes"]]
-    model, full = build_detector(cfg, classes, torch.device("cpu"))
+    with data_errors(WeightsFileError, f"the config in the metadata of {path}"):
+        model, full = build_detector(cfg, classes, torch.device("cpu"))
     if pretrained:
         try:
             model.load_state_dict(tensors)

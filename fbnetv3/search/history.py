@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 
@@ -107,6 +111,50 @@ class Known:
         return [
             replace(t, score=self.scores.get(t.number)) for t in self.trials if t.state != "running"
         ]
+
+
+def check_stored(
+    trials: Sequence[Trial], space: SearchSpace, settings: SearchSettings
+) -> list[Trial]:
+    """Returns the finished trials of a storage, which may be untrusted, after checking them.
+
+    Args:
+        trials: Trials, by number.
+        space: Space of the search.
+        settings: Settings of the search.
+
+    Raises:
+        SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config or
+            id that no trial of this search has.
+    """
+    with data_errors(SearchError, "a trial in the storage"):
+        ids = space.ids(space.levels([t.config for t in trials]))
+    sizes: Counter[int] = Counter()
+    numbers, candidates, batch = set[int](), set[str](), 0
+    for trial, key in zip(trials, ids, strict=True):
+        is_last = trial.batch == settings.iterations
+        sizes[trial.batch] += 1
+        problems = {
+            "its config has another id": trial.id != key,
+            "its candidate is stored twice": trial.id in candidates,
+            "its number is stored twice": trial.number in numbers,
+            "its batch does not exist": trial.batch >= settings.batch_count(),
+            "its batch is that of an earlier number": trial.batch < batch,
+            "its number is too large": trial.number
+            >= trial.batch * settings.batch_size + settings.size_of(trial.batch),
+            "its batch has too many trials": sizes[trial.batch] > settings.size_of(trial.batch),
+            "its stage does not fit its batch": trial.stage != ("fine" if is_last else "coarse"),
+        }
+        problem = next((text for text, is_true in problems.items() if is_true), None)
+        if problem is not None:
+            raise SearchError(
+                f"trial {trial.number} ({trial.id}) in the storage was not written by this search: "
+                f"{problem}; use another storage"
+            )
+        numbers.add(trial.number)
+        candidates.add(trial.id)
+        batch = trial.batch
+    return list(trials)
 
 
 def score_trials(history: History, warm_start: Sequence[Trial], threshold: float | None) -> Known:

@@ -13,7 +13,7 @@ from fbnetv3.search.checks import as_callable, as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
-from fbnetv3.search.history import History
+from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.records import Records
 from fbnetv3.search.result import Candidate, SearchResult
@@ -142,7 +142,7 @@ class JointNAS:
         """
         check_log(logged, self.space, self.settings, self._identity)
         self._store.acquire()
-        stored = {t.number: trial_to_json(t) for t in self._store.load()}
+        stored = {t.number: trial_to_json(t) for t in self._load()}
         for trial in logged.trials:
             if stored.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
                 raise SearchError(
@@ -175,7 +175,7 @@ class JointNAS:
         """Returns the trials that have no result yet, the search's own ones."""
         self._store.acquire()
         if not self._batches:
-            self._stored = self._store.load()  # another process may have added trials
+            self._stored = self._load()  # another process may have added trials
         while self._is_due() and self._propose():
             pass
         return list(self._running.values())
@@ -354,8 +354,11 @@ class JointNAS:
         if self._batches:
             return History.of(self._batches)
         if self._stored is None:
-            self._stored = self._store.load()
+            self._stored = self._load()
         return History.stored(self._stored, self._settings, self._records.sizes)
+
+    def _load(self) -> list[Trial]:
+        return check_stored(self._store.load(), self.space, self._settings)
 
     def _propose(self) -> bool:
         """Adds the next batch; returns False where the search is done."""

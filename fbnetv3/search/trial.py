@@ -15,6 +15,8 @@ from fbnetv3.search.outcome import one_line, score_of
 STUDY = "jointnas"
 """Default name of a search in its storage."""
 _NUMBER, _NONE = (int, float), type(None)
+_MOST_CHARACTERS = 2**24
+"""Largest length of a trial's JSON, as a guard against untrusted storages."""
 # a storage or log may come from an untrusted source: the allowed types of each field
 _KINDS: dict[str, tuple[type, ...]] = {
     "id": (str,),
@@ -226,19 +228,62 @@ def trial_from_json(text: Any, where: str = "storage") -> Trial:
             trained in the folder that its id names.
     """
     try:
+        if len(text) > _MOST_CHARACTERS:
+            raise ValueError(f"{len(text)} characters")
         values = json.loads(text)
-        wrong = [key for key, value in values.items() if not isinstance(value, _KINDS[key])]
-        numbers = [*values["statistics"].values(), *values["reports"].values()]
-        needed = values["score"] if values["state"] == "complete" else values["reason"]
-        is_finished = values["state"] in ("complete", "failed") and needed is not None
-        if wrong or not is_finished or not all(isinstance(n, _NUMBER) for n in numbers):
-            raise ValueError(f"bad value of {', '.join(wrong) or 'its state or numbers'}")
+        wrong = _wrong_keys(values)
+        if wrong:
+            raise ValueError(f"bad value of {', '.join(wrong)}")
         return Trial.from_dict(values)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise SearchError(
             f"the {where} holds a trial that this program did not write: {str(text)[:60]}... "
             f"({type(error).__name__}: {error}); use another {where}"
         ) from error
+
+
+def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a trial's JSON whose values no finished trial has.
+
+    Raises:
+        KeyError: A key is missing or unknown.
+    """
+    wrong = [
+        key
+        for key, value in values.items()
+        if not isinstance(value, _KINDS[key]) or isinstance(value, bool)
+    ]
+    if wrong:
+        return wrong
+    is_complete = values["state"] == "complete"
+    epochs = [int(epoch) for epoch in values["reports"]]
+    checks = {
+        "number": 0 <= values["number"] < 2**31,
+        "batch": 0 <= values["batch"] < 2**31,
+        "max_epochs": values["max_epochs"] is None or 0 < values["max_epochs"] < 2**31,
+        "statistics": all(map(_is_finite, values["statistics"].values())),
+        "predicted": values["predicted"] is None or _is_finite(values["predicted"]),
+        "stage": values["stage"] in ("coarse", "fine"),
+        "state": is_complete or values["state"] == "failed",
+        "score": _is_finite(values["score"]) if is_complete else values["score"] is None,
+        "final_score": values["final_score"] == values["score"],
+        # an evaluation may report NaN
+        "reports": all(0 <= epoch < 2**31 for epoch in epochs)
+        and all(_is_float(value) for value in values["reports"].values()),
+        "reason": is_complete or values["reason"] is not None,
+    }
+    return [key for key, is_right in checks.items() if not is_right]
+
+
+def _is_float(value: Any) -> bool:
+    """Returns whether a value is a number in the range of floats, infinity and NaN included."""
+    if isinstance(value, bool) or not isinstance(value, _NUMBER):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1023
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_float(value) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

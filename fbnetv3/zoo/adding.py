@@ -18,6 +18,7 @@ from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.zoo.classifier import arch_of, preprocessing_of
+from fbnetv3.zoo.metadata import check_metadata
 
 
 def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
         WeightsFileError: The file cannot be read.
     """
     _, metadata = read_tensors(path)
+    check_metadata(metadata, path)
     classes = metadata.get("classes")
     if not classes or Path(path).suffix != ".safetensors":
         raise RecordError(

@@ -21,6 +21,7 @@ from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.load import read_weights
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
+from fbnetv3.zoo.metadata import check_metadata
 
 # the classifier's bias in this project's, the published, timm's and torchvision's layout
 _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
@@ -117,6 +118,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
             f"{path} holds a detector, not a classifier; in Python, use "
             "fbnetv3.detection.detector.detector_from_file"
         )
+    check_metadata(metadata, path)
     arch = arch_of(metadata, model, path)
     num_classes = _num_classes(tensors, metadata)
     network = modeling.build_model(arch, num_classes=num_classes).eval()

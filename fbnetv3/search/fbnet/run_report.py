@@ -95,7 +95,9 @@ def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str
 
 
 def _rounded_up(value: float) -> float:
-    """Returns a number rounded up to two digits."""
+    """Returns a number rounded up to two digits; one that is not above 0 stays as it is."""
+    if value <= 0:
+        return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / unit) * unit
 
@@ -111,6 +113,6 @@ def _trained_score(metrics: Path) -> list[str]:
     parts = [
         f"{key.removeprefix('val/')} {last[key]:.4g}"
         for key in last
-        if key in ("val/top1", "val/top1_ema") and isinstance(last[key], (int, float))
+        if key in ("val/top1", "val/top1_ema") and isinstance(last[key], float)
     ]
     return [f"trained: {', '.join(parts)}"] if parts else []

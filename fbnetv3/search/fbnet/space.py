@@ -111,8 +111,7 @@ class FBNetSpace:
             known = list_spaces()
             raise SearchError(
                 f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or "
-                f"one of {', '.join(known)}"
-                f"{did_you_mean(name, known)}"
+                f"one of {', '.join(known)}{did_you_mean(name, known)}"
             ) from error
         except (YamlError, UnicodeDecodeError) as error:
             raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.errors import first_line
+from fbnetv3.errors import data_errors, first_line
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space.space import SearchSpace
@@ -134,7 +134,8 @@ class OptunaStore:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            yield
+            with data_errors(SearchError, f"the content of storage {self._name}"):
+                yield
         except (StorageInternalError, SQLAlchemyError) as error:
             cause = error.__cause__ or error
             reason = first_line(getattr(cause, "orig", None) or cause)
