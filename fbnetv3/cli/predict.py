@@ -111,7 +111,8 @@ def _images_of_folder(folder: Path) -> list[Path]:
             f"no images in {folder}; files with these suffixes count: {suffixes}{there}"
         )
     if others:
-        print(f"{folder}: files without the suffix of an image: {others}", file=sys.stderr)
+        note = f"{folder}: files without the suffix of an image: {others}"
+        print(printable(note), file=sys.stderr)
     return sorted(folder / name for name in listing.images)
 
 

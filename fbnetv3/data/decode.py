@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias
 
@@ -21,6 +21,9 @@ from fbnetv3.io import open_regular
 ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | torch.Tensor
 )
+# Several images, or a batch of them in one array (N, H, W, C) or tensor (N, C, H, W).
+Images: TypeAlias = Sequence[ImageLike] | npt.NDArray[Any] | torch.Tensor
+_SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, torch.Tensor)
 # The formats that Pillow may decode. It recognises them by content, not by name, and would run
 # Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -133,6 +136,17 @@ def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Ima
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {name}: {reason}; {advice}") from error
     return decode_rgb(content, name, advice)
+
+
+def as_images(images: Images) -> list[ImageLike]:
+    """Returns the images of a sequence, or of a batch (N, ...) in one tensor or array.
+
+    Raises:
+        DataError: ``images`` is a single image, whose rows or channels would count as images.
+    """
+    if isinstance(images, _SINGLE) and getattr(images, "ndim", 0) != 4:
+        raise DataError("one image is given where several are expected; pass a list of images")
+    return list(images)
 
 
 def _from_pillow(image: Image.Image, name: str, advice: str) -> Image.Image:

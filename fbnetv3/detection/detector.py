@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
-from fbnetv3.data import ImageLike, read_image
+from fbnetv3.data.decode import ImageLike, Images, as_images, read_image
 from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
@@ -78,7 +78,7 @@ class Detector(nn.Module):
         self._is_bgr = cfg.INPUT.FORMAT == "BGR"
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[ImageLike]) -> list[dict[str, Tensor]]:
+    def forward(self, images: Images) -> list[dict[str, Tensor]]:
         """Returns the boxes, scores and labels of each image, as described for the class.
 
         A single image gives the same boxes as evaluation does. Several images are padded to a
@@ -87,10 +87,13 @@ class Detector(nn.Module):
         Raises:
             DataError: An image cannot be read.
         """
+        inputs = [self._input(image) for image in as_images(images)]
+        if not inputs:
+            return []
         was_training = self.model.training
         self.model.eval()
         try:
-            outputs = self.model([self._input(image) for image in images])
+            outputs = self.model(inputs)
         finally:
             self.model.train(was_training)
         instances = [output["instances"] for output in outputs]

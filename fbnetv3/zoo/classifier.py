@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
-from fbnetv3.data import ImageLike
+from fbnetv3.data.decode import ImageLike, Images, as_images
 from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
@@ -52,19 +52,21 @@ class Classifier:
     source: str
 
     @torch.inference_mode()
-    def scores(self, images: Sequence[ImageLike]) -> torch.Tensor:
+    def scores(self, images: Images) -> torch.Tensor:
         """Returns the probabilities of the classes, (images, classes), on the CPU.
 
         Args:
-            images: Images of any kind that ``fbnetv3.data.read_image`` takes.
+            images: Images of any kind that ``fbnetv3.data.read_image`` takes, or a batch of them
+                in one array (N, H, W, C) or tensor (N, C, H, W).
 
         Raises:
             DataError: An image cannot be read.
         """
         device = next(self.model.parameters()).device
-        batch = torch.stack([self.transform(image) for image in images]).to(
-            device, memory_format=torch.channels_last
-        )
+        tensors = [self.transform(image) for image in as_images(images)]
+        if not tensors:
+            return torch.zeros(0, len(self.classes))
+        batch = torch.stack(tensors).to(device, memory_format=torch.channels_last)
         return self.model(batch).float().softmax(1).cpu()
 
     def top(self, image: ImageLike, k: int = 5) -> list[tuple[str, float]]:

@@ -20,7 +20,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from fbnetv3.cli.predict import classify
 from fbnetv3.data import DataError, EvalTransform, TrainTransform, build_dataset, read_image
-from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.decode import as_images, decode_rgb
 from tests.fixtures.pictures import (
     MODES,
     ORIENTATIONS,
@@ -214,6 +214,21 @@ def test_a_damaged_image_that_was_opened_lazily() -> None:
     content = encoded(stored("RGB", 200, 200), "PNG")
     with pytest.raises(DataError, match="cannot decode"):
         read_image(Image.open(io.BytesIO(content[: len(content) // 2])))
+
+
+def test_a_batch_is_a_sequence_of_images() -> None:
+    assert as_images([]) == []
+    assert as_images(("a.png", "b.png")) == ["a.png", "b.png"]
+    assert [image.shape for image in as_images(torch.zeros(2, 3, 8, 9))] == [(3, 8, 9)] * 2
+    assert len(as_images(np.zeros((2, 8, 9, 3), np.uint8))) == 2
+
+
+@pytest.mark.parametrize(
+    "image", ["a.png", Path("a.png"), b"x", Image.new("L", (8, 8)), GREY, torch.zeros(3, 8, 8)]
+)
+def test_one_image_is_not_a_sequence(image: Any) -> None:
+    with pytest.raises(DataError, match="pass a list of images"):
+        as_images(image)
 
 
 # --- entry points ---

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -106,3 +107,21 @@ def test_classes_that_do_not_fit(tmp_path: Path) -> None:
     save_file(_tensors(), path, {"arch": ARCH.to_yaml(), "classes": '["cat"]'})
     with pytest.raises(WeightsFileError, match="names 1 classes, but its classifier has 3"):
         from_file(path)
+
+
+def test_images_of_every_kind(tmp_path: Path) -> None:
+    save_file(_tensors(), tmp_path / "w.safetensors", {"arch": FORMS["yaml"]})
+    classifier = from_file(tmp_path / "w.safetensors")
+    image = _image()
+    image.save(tmp_path / "a.png")
+    golden = classifier.scores([image])
+    pixels = np.array(image)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for other in (
+        tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), pixels, tensor, pixels / 255,
+        image.convert("L"), image.convert("RGBA"), image.convert("F"), pixels[..., 0],
+    ):  # fmt: skip
+        assert torch.equal(classifier.scores([other]), golden)
+    assert classifier.scores([]).shape == (0, 3)
+    assert classifier.scores(torch.stack([tensor, tensor])).shape == (2, 3)
+    assert classifier.top(Image.new("1", (1, 3000)))
