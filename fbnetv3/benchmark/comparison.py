@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from fbnetv3.arch import get_arch
-from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.benchmark import measures, variants
 from fbnetv3.benchmark.variants import Shape, Step
 from fbnetv3.requires import require_detectron2
@@ -73,7 +71,8 @@ def compare(
     """Measures variants of networks in alternating rounds on this machine.
 
     Args:
-        models: Names of networks, such as ``fbnetv3_b`` or ``torchvision/resnet18``.
+        models: Names of networks, such as ``fbnetv3_b`` or ``torchvision/resnet18``, or paths of
+            weights or of folders of runs.
         settings: Measures and their sizes; None takes the defaults.
         progress: Progress display that the measurements are added to.
 
@@ -100,11 +99,12 @@ class _Bench:
     """One network, with the sizes of its measurements."""
 
     def __init__(self, model: str, settings: Settings, progress: Progress | None) -> None:
+        variants.check_name(model)
         self.model = model
         self.settings = settings
         self._progress = progress or Progress(disable=True)
         resolution = settings.resolution
-        self.resolution = _native_resolution(model) if resolution is None else resolution
+        self.resolution = variants.native_resolution(model) if resolution is None else resolution
 
     @property
     def training_shape(self) -> Shape:
@@ -137,10 +137,6 @@ class _Bench:
             for name in self._progress.track(names, description=f"{self.model} {kind} memory")
         }
         return with_ratios(self.model, f"{kind} memory", shape, "MiB", peaks)
-
-
-def _native_resolution(model: str) -> int:
-    return DEFAULT_RESOLUTION if is_library_name(model) else get_arch(model).resolution
 
 
 def _latency(bench: _Bench) -> Iterator[Measurement]:

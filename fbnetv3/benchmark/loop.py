@@ -28,7 +28,6 @@ from fbnetv3.recipe import Recipe
 BARE = "bare PyTorch loop"
 TRAINER = "Trainer and its hooks"
 
-_CLASSES = 1000
 _ITERS_PER_EPOCH = 1000
 _LOG_PERIOD = 20
 _LAST_ITERATION = 10**9
@@ -39,8 +38,8 @@ _RECIPE = Recipe(optimizer="sgd", lr=1e-4, mixup=0.0, dropout=0.0, drop_path=0.0
 class _CrossEntropy:
     """A classification task with one fixed batch and no evaluation."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.batch = images(OURS, shape), torch.arange(shape.batch) % _CLASSES
+    def __init__(self, shape: Shape, num_classes: int) -> None:
+        self.batch = images(OURS, shape), torch.arange(shape.batch) % num_classes
 
     def losses(
         self, model: nn.Module, batch: tuple[Tensor, Tensor], iteration: int
@@ -97,7 +96,9 @@ def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
         name: Name of the network.
         shape: Images of a step.
     """
-    task = _CrossEntropy(shape)
+    with torch.inference_mode():
+        logits = network(name, OURS).eval()(images(OURS, Shape(1, shape.resolution)))
+    task = _CrossEntropy(shape, logits.shape[1])
     trainer, ema = _trainer(name, task)
 
     def step() -> None:

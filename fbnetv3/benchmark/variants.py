@@ -6,15 +6,24 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fbnetv3 import zoo
+from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.engine.ema import ModelEMA
-from fbnetv3.modeling import build_model, deploy
+from fbnetv3.modeling import deploy
 from fbnetv3.modeling.deploy import DeployedModel
+from fbnetv3.weights.detector_records import is_detector_name
+from fbnetv3.weights.load import read_weights
+from fbnetv3.weights.records import find_record, is_weights_name
+from fbnetv3.zoo.classifier import arch_of, from_file, preprocessing_of
 
 TIMM = "timm"
 TIMM_CHANNELS_LAST = "timm, channels_last"
@@ -25,7 +34,7 @@ COMPILED = "deploy, compiled"
 Step = Callable[[], object]
 StepType = TypeVar("StepType", bound=Step)
 
-_CLASSES = 1000
+_SUFFIXES = (".safetensors", ".pt", ".pth")
 _EMA_DECAY = 0.9998
 _LR = 1e-3
 
@@ -38,9 +47,44 @@ class Shape:
     resolution: int
 
 
+def is_weights(name: str) -> bool:
+    """Whether a name is the path of weights: a file, or the folder of a run."""
+    path = Path(name)
+    is_path = path.suffix in _SUFFIXES or (path.exists() and path.suffix not in (".yaml", ".yml"))
+    return is_path and not is_library_name(name)
+
+
+def check_name(name: str) -> None:
+    """Checks that a name is not that of a detector.
+
+    Raises:
+        BenchmarkError: It is; its inputs and losses are not those of a classifier.
+    """
+    if is_detector_name(name):
+        raise BenchmarkError(
+            f"{name} is a detector, but only classifiers are measured; measure its backbone by the "
+            "name of its architecture"
+        )
+
+
+def native_resolution(name: str) -> int:
+    """Returns the side in pixels of the images that a network is made for."""
+    if is_weights(name):
+        metadata = read_weights(name).metadata
+        arch: Arch | str = arch_of(metadata, None, name)
+        if "resolution" in (saved := preprocessing_of(metadata)):
+            return int(saved["resolution"])
+    else:
+        has_tag = not is_library_name(name) and is_weights_name(name)
+        arch = find_record(name).arch() if has_tag else name
+    if isinstance(arch, str) and is_library_name(arch):
+        return RESOLUTION
+    return (get_arch(arch) if isinstance(arch, str) else arch).resolution
+
+
 def has_timm(name: str) -> bool:
     """Whether timm is installed and has a network with this name."""
-    if importlib.util.find_spec("timm") is None:
+    if is_weights(name) or importlib.util.find_spec("timm") is None:
         return False
     import timm
 
@@ -70,7 +114,7 @@ def network(name: str, variant: str) -> nn.Module:
 
         model: nn.Module = timm.create_model(name)
         return model.to(memory_format=_layout(variant))
-    model = build_model(name)
+    model = from_file(name).model.train() if is_weights(name) else zoo.build_model(name)
     return deploy(model, compile=variant == COMPILED) if _is_deployed(variant) else model
 
 
@@ -115,9 +159,10 @@ class TrainingStep:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9)
 
     def __call__(self) -> None:
-        labels = torch.arange(len(self.images)) % _CLASSES
         self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(self.images), labels).backward()
+        logits = self.model(self.images)
+        labels = torch.arange(len(logits)) % logits.shape[1]
+        F.cross_entropy(logits, labels).backward()
         self.optimizer.step()
 
 

@@ -41,6 +41,7 @@ instead, as a table for the search's latency constraints.
 _EPILOG = """\
 examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
+  %(prog)s --models output/flowers --measures latency
   %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
 """
 
@@ -96,7 +97,8 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["fbnetv3_b"],
         metavar="NAME",
-        help="networks of the zoo, torchvision/NAME or timm/NAME (default: fbnetv3_b)",
+        help="networks of the zoo, torchvision/NAME, timm/NAME, or weights of your own: a file or "
+        "the folder of a run (default: fbnetv3_b)",
     )
     add(
         "--measures",

@@ -20,6 +20,7 @@ from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import refuse_packed
+from fbnetv3.weights.safetensors_header import sorted_header
 
 __all__ = [
     "FORMAT_VERSION",
@@ -301,6 +302,6 @@ def export_weights(
             )
     texts = {**metadata, "format": "fbnetv3", "format_version": str(FORMAT_VERSION)}
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in state_dict.items()}
-    content = safetensors.torch.save(tensors, texts)
+    content = sorted_header(safetensors.torch.save(tensors, texts))
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)

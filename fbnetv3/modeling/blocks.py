@@ -15,7 +15,6 @@ of the package registers both at once with ``fbnetv3.modeling.register_op``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,31 +23,15 @@ from torchvision.ops import StochasticDepth
 from fbnetv3.arch import Layer
 from fbnetv3.modeling.registry import register_module
 
-
-class Hardswish(nn.Hardswish):
-    """x * relu6(x + 3) / 6, computed in place if no gradient is needed.
-
-    The gradient depends on the input, so computing in place in training would need a copy of it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.hardswish(x, inplace=not x.requires_grad)
-
-
-class SiLU(nn.SiLU):
-    """x * sigmoid(x), computed in place if no gradient is needed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x, inplace=not x.requires_grad)
-
-
-# hsigmoid(x) = relu6(x + 3) / 6
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "hswish": Hardswish,
-    "relu": partial(nn.ReLU, inplace=True),
-    "relu6": partial(nn.ReLU6, inplace=True),
-    "swish": SiLU,
+# Not in place, so that a network can be traced, and its intermediate outputs taken, whether or not
+# gradients are needed; deploy() sets them in place. hswish(x) = x * relu6(x + 3) / 6
+ACTIVATIONS: dict[str, type[nn.Hardswish | nn.ReLU | nn.ReLU6 | nn.SiLU]] = {
+    "hswish": nn.Hardswish,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "swish": nn.SiLU,
 }
+# hsigmoid(x) = relu6(x + 3) / 6
 GATES: dict[str, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,8 +87,22 @@ def check_rate(key: str, value: float) -> None:
         raise ArchError("not allowed", key=key, value=value, allowed="a number in [0, 1)")
 
 
+def as_arch(value: object) -> Arch:
+    """Returns an architecture itself, or the one of a table that is a dict.
+
+    Raises:
+        ArchError: The value is neither, or the table is not valid.
+    """
+    if isinstance(value, Arch):
+        return value
+    if isinstance(value, Mapping):
+        return Arch.from_dict(value)
+    allowed = "a name, an Arch, or the table of one as a dict"
+    raise ArchError("not an architecture", key="name_or_arch", value=value, allowed=allowed)
+
+
 def build_model(
-    name_or_arch: str | Arch,
+    name_or_arch: str | Arch | Mapping[str, Any],
     num_classes: int | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
@@ -95,7 +112,7 @@ def build_model(
     ``fbnetv3.build_model`` does the same and also loads weights of the zoo.
 
     Args:
-        name_or_arch: An architecture, the name of one (``fbnetv3_a``), the path of its yaml file,
+        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file,
             or a network of another library, ``torchvision/NAME`` or ``timm/NAME`` (see
             ``arch/library_names.py``).
         num_classes: Number of logits, at least 1. None takes the number of the architecture, or
@@ -114,7 +131,7 @@ def build_model(
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
         count = imagenet.NUM_CLASSES if num_classes is None else num_classes
         return library_models.build(name_or_arch, count, drop_rate, drop_path_rate)
-    arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else name_or_arch
+    arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else as_arch(name_or_arch)
     if num_classes is not None:
         arch = with_num_classes(arch, num_classes)
     model = FBNetClassifier(arch, drop_rate, drop_path_rate)

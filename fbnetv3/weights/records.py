@@ -208,6 +208,11 @@ def all_records() -> tuple[WeightRecord, ...]:
     return tuple(record for filename in RECORD_FILES for record in _read(filename))
 
 
+def is_weights_name(name: str) -> bool:
+    """Whether a name is ``NAME.TAG``, and not that of an architecture or of a yaml file."""
+    return "." in name and "/" not in name and not name.endswith((".yaml", ".yml"))
+
+
 def find_record(name: str) -> WeightRecord:
     """Returns the record of weights.
 
@@ -220,7 +225,7 @@ def find_record(name: str) -> WeightRecord:
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]
     for record in records:
-        if record.tag == tag or (not tag and record.fits_name):
+        if record.tag == tag or (base == name and record.fits_name):
             return record
     if records:
         names = ", ".join(r.full_name for r in records)

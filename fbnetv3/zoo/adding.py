@@ -17,6 +17,7 @@ from fbnetv3.weights.download import package_dir
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import WeightRecord, record_from_dict
+from fbnetv3.weights.safetensors_header import sorted_header
 from fbnetv3.zoo.classifier import arch_of, preprocessing_of
 from fbnetv3.zoo.metadata import check_metadata
 
@@ -77,7 +78,7 @@ def half_precision(path: str | os.PathLike[str]) -> bytes:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     converted = {name: t.half() if t.ndim > 1 else t for name, t in tensors.items()}
-    return safetensors.torch.save(converted, metadata)
+    return sorted_header(safetensors.torch.save(converted, metadata))
 
 
 def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: Any) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch, list_archs
-from fbnetv3.arch.library_names import is_library_name
+from fbnetv3.arch.library_names import RESOLUTION, is_library_name
 from fbnetv3.arch.scaling import ALIGNED
 from fbnetv3.data.transforms import EvalTransform, default_resize
+from fbnetv3.modeling.classifier import as_arch
 from fbnetv3.weights.detector_records import detector_records, is_detector_name
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.load import load_weights
-from fbnetv3.weights.records import WeightRecord, all_records, find_record
+from fbnetv3.weights.records import WeightRecord, all_records, find_record, is_weights_name
 from fbnetv3.zoo.detectors import get_detector
 
 
@@ -41,7 +43,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
 
 def build_model(
-    name_or_arch: str | Arch,
+    name_or_arch: str | Arch | Mapping[str, Any],
     num_classes: int | None = None,
     pretrained: bool = False,
     drop_rate: float = 0.0,
@@ -50,10 +52,10 @@ def build_model(
     """Builds a model of the zoo, with its weights if ``pretrained``.
 
     Args:
-        name_or_arch: An architecture, its name (``fbnetv3_a``), a network of another library
-            (``torchvision/NAME``, ``timm/NAME``), or the name of weights (``NAME.TAG``), which
-            also selects their variant of the architecture. ``NAME`` alone loads the first weights
-            that fit the architecture.
+        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file, a
+            network of another library (``torchvision/NAME``, ``timm/NAME``), or the name of weights
+            (``NAME.TAG``), which also selects their variant of the architecture. ``NAME`` alone
+            loads the first weights that fit the architecture. Names may begin with ``zoo://``.
             A detector's name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
             :class:`fbnetv3.detection.detector.Detector`, whose classes and rates are fixed.
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
@@ -71,6 +73,10 @@ def build_model(
         RecordError: The zoo has no such weights.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
+    if isinstance(name_or_arch, str):
+        name_or_arch = name_or_arch.removeprefix(ZOO_SCHEME)
+    else:
+        name_or_arch = as_arch(name_or_arch)
     if isinstance(name_or_arch, str) and is_detector_name(name_or_arch):
         _check_detector_arguments(name_or_arch, num_classes, drop_rate, drop_path_rate)
         return get_detector(name_or_arch, pretrained)
@@ -83,8 +89,7 @@ def build_model(
 
 
 def _has_tag(name_or_arch: str | Arch) -> bool:
-    is_own_name = isinstance(name_or_arch, str) and not is_library_name(name_or_arch)
-    return is_own_name and "." in str(name_or_arch)
+    return isinstance(name_or_arch, str) and is_weights_name(name_or_arch)
 
 
 def _record_of(name_or_arch: str | Arch) -> WeightRecord:
@@ -138,9 +143,20 @@ def transform(name: str) -> EvalTransform:
     Args:
         name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. An architecture without
             weights takes its own resolution, ``default_resize``, bilinear interpolation, and
-            ImageNet's mean and standard deviation.
+            ImageNet's mean and standard deviation; a network of another library 224 pixels.
+
+    Raises:
+        RecordError: There are no such weights, or the name is that of a detector.
     """
-    if "." not in name and not any(r.name == name and r.fits_name for r in all_records()):
+    name = name.removeprefix(ZOO_SCHEME)
+    if is_detector_name(name):
+        raise RecordError(
+            f"{name}: a detector resizes and normalises images itself; give it the images"
+        )
+    if is_library_name(name):
+        resize = default_resize(RESOLUTION)
+        return EvalTransform(RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
+    if not is_weights_name(name) and not any(r.name == name and r.fits_name for r in all_records()):
         resolution = get_arch(name).resolution
         resize = default_resize(resolution)
         return EvalTransform(resolution, resize, "bilinear", imagenet.MEAN, imagenet.STD)

@@ -19,7 +19,7 @@ from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.load import read_weights
-from fbnetv3.weights.records import find_record
+from fbnetv3.weights.records import find_record, is_weights_name
 from fbnetv3.zoo import api
 from fbnetv3.zoo.metadata import check_metadata
 
@@ -148,7 +148,7 @@ def arch_of(
     if model is not None:
         if is_library_name(model):
             return model
-        return find_record(model).arch() if "." in model else get_arch(model)
+        return find_record(model).arch() if is_weights_name(model) else get_arch(model)
     saved = metadata.get("arch")
     if isinstance(saved, Mapping):
         return Arch.from_dict(saved, file=os.fspath(path))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 
 import fbnetv3
@@ -23,7 +25,7 @@ from fbnetv3.weights.records import find_record
 class Case(NamedTuple):
     """A call of ``build_model`` without weights, and its result."""
 
-    model: str | Arch
+    model: str | Arch | dict[str, Any]
     num_classes: int | None
     expected_classes: int
     blocks_of: Arch
@@ -43,6 +45,9 @@ UNTRAINED = {
     "an architecture with 10 classes": Case(with_num_classes(A0, 10), None, 10, A0),
     "an architecture with others": Case(with_num_classes(A0, 10), 7, 7, A0),
     "a scaled architecture": Case(scale(LOW, 0.25), 5, 5, scale(LOW, 0.25)),
+    "a name with a scheme": Case("zoo://fbnetv3_a0.cifar10", None, 10, LOW),
+    "a dict": Case(LOW.to_dict(), None, 1000, LOW),
+    "a dict with other classes": Case(with_num_classes(A0, 10).to_dict(), 7, 7, A0),
     "timm's weights without them": Case("fbnetv3_b.ra2_in1k", None, 1000, aligned(B)),
     "an aligned architecture": Case(aligned(B), None, 1000, aligned(B)),
 }
@@ -77,8 +82,10 @@ def test_networks_of_other_libraries(
         ("fbnetv3_nano_a.cifar10", "fbnetv3_nano_a.cifar10"),
         ("fbnetv3_nano_a", "fbnetv3_nano_a.cifar10"),
         (get_arch("fbnetv3_nano_a"), "fbnetv3_nano_a.cifar10"),
+        (get_arch("fbnetv3_nano_a").to_dict(), "fbnetv3_nano_a.cifar10"),
+        ("zoo://fbnetv3_nano_b", "fbnetv3_nano_b.cifar10"),
     ],
-    ids=["tag", "tag of nano", "name", "architecture"],
+    ids=["tag", "tag of nano", "name", "architecture", "dict", "scheme"],
 )
 def test_packaged_weights(name: str | Arch, full_name: str) -> None:
     with warnings.catch_warnings():
@@ -139,6 +146,32 @@ MODELS = ["fbnetv3_a0", "fbnetv3_a0.cifar10", "torchvision/resnet18", A0, with_n
 def test_no_classes_are_an_error(model: str | Arch, num_classes: int) -> None:
     with pytest.raises(ArchError, match=f"num_classes: {num_classes}: not allowed"):
         fbnetv3.build_model(model, num_classes)
+
+
+@pytest.mark.parametrize("name", ["net.yaml", "my.net.yaml", "folder.v2/net.yml"])
+def test_a_yaml_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(get_arch("fbnetv3_nano_a").to_yaml())
+    for path in (name, str(tmp_path / name)):
+        model: Any = fbnetv3.build_model(path)
+        assert model.head.fc.out_features == 10
+        assert zoo.transform(path)(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("model", [None, 5, ["fbnetv3_a0"], {"name": "x"}], ids=str)
+def test_other_values_are_an_error(model: Any) -> None:
+    for build in (fbnetv3.build_model, modeling.build_model):
+        with pytest.raises(ArchError):
+            build(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["fbnetv3_nano_a.", "fbnetv3_nano_a.CIFAR10", ".cifar10", "FBNetV3_nano_a", ""]
+)
+def test_other_spellings_are_an_error(name: str) -> None:
+    with pytest.raises((ArchError, zoo.RecordError)):
+        fbnetv3.build_model(name, pretrained=True)
 
 
 def test_no_classes_are_an_error_with_weights() -> None:

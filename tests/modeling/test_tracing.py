@@ -1,0 +1,118 @@
+"""Networks can be traced with torch's tools, with and without gradients, and features taken."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from fbnetv3.arch import get_arch
+from fbnetv3.arch.scaling import scale
+from fbnetv3.modeling import build_model, deploy
+from fbnetv3.modeling.blocks import ACTIVATIONS
+from tests.modeling.networks import images, with_random_statistics
+
+# hswish with squeeze-and-excitation; relu with groups, shuffles and skips; swish; a pooling stage
+NAMES = ["fbnetv3_a0", "fbnet_a", "fbnetv2_f1", "fbnetv2_l2"]
+MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "with gradients": torch.enable_grad,
+    "without gradients": torch.no_grad,
+}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    small = scale(get_arch(request.param), 0.25, 0.3)
+    return with_random_statistics(build_model(small, 10)).eval()
+
+
+@pytest.fixture(params=MODES.values(), ids=MODES.keys())
+def mode(request: pytest.FixtureRequest) -> Any:
+    with request.param():
+        yield
+
+
+def _assert_equal(traced: Callable[[Tensor], Tensor], model: nn.Module) -> None:
+    x = images(3)
+    before = x.clone()
+    for context in MODES.values():
+        with context():
+            torch.testing.assert_close(traced(x), model(x), rtol=0, atol=0)
+    assert torch.equal(x, before)
+
+
+def test_jit_trace(model: nn.Module, mode: None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(model, images())  # which compares the outputs itself
+    _assert_equal(traced, model)
+
+
+def test_symbolic_trace(model: nn.Module, mode: None) -> None:
+    _assert_equal(torch.fx.symbolic_trace(model), model)
+
+
+def test_export(model: nn.Module) -> None:
+    exported = torch.export.export(model, (images(3),)).module()
+    _assert_equal(exported, model)
+
+
+def test_features(model: nn.Module, mode: None) -> None:
+    count = len(model.backbone.stages)
+    nodes = {f"backbone.stages.{i}": f"c{i}" for i in range(count)}
+    features = create_feature_extractor(model, nodes)(images())
+    for i, expected in enumerate(model.forward_stages(images())):
+        assert torch.equal(features[f"c{i}"], expected)
+
+
+def test_inputs_of_activations_stay(model: nn.Module, mode: None) -> None:
+    kept: list[tuple[Tensor, Tensor]] = []
+    kinds = tuple(ACTIVATIONS.values())
+    hooks = [
+        module.register_forward_hook(lambda _, args, out: kept.append((args[0], args[0].clone())))
+        for module in model.modules()
+        if isinstance(module, kinds)
+    ]
+    hooks += [
+        module.register_forward_pre_hook(lambda _, args: kept.append((args[0], args[0].clone())))
+        for module in model.modules()
+        if isinstance(module, kinds)
+    ]
+    model(images())
+    for hook in hooks:
+        hook.remove()
+    assert kept
+    assert all(torch.equal(tensor, before) for tensor, before in kept)
+
+
+def test_tracing_in_training_mode(model: nn.Module) -> None:
+    graph = torch.fx.symbolic_trace(model.train())
+    x = images(3)
+    torch.testing.assert_close(graph(x), model(x), rtol=0, atol=0)
+    model.eval()
+
+
+def test_a_deployed_network_overwrites_its_activations(model: nn.Module) -> None:
+    deployed = deploy(model)
+    kinds = tuple(ACTIVATIONS.values())
+    in_place = [m.inplace for m in deployed.modules() if isinstance(m, kinds)]
+    assert in_place
+    assert all(in_place)
+    assert not any(m.inplace for m in model.modules() if isinstance(m, kinds))
+    x = images(3).requires_grad_()
+    (expected,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    (gradient,) = torch.autograd.grad(deployed(x)[:, 0].sum(), x)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_deployed_network_can_be_traced(model: nn.Module, mode: None) -> None:
+    deployed = deploy(model)
+    traced = torch.jit.trace(deployed, images())
+    torch.testing.assert_close(traced(images()), deployed(images()), rtol=0, atol=0)
