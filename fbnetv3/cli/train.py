@@ -69,10 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_detectron2()
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
+    from fbnetv3.training import check_datasets
 
     cfg = _read_config(args.config_file, args.opts)
     if args.check_data:
         return _check_data(cfg)
+    if args.num_processes * args.num_machines > 1:
+        check_datasets(cfg, training=not args.eval_only)
     launch(
         _run_process,
         (args.config_file, list(args.opts), cfg.OUTPUT_DIR, _mode(args)),
@@ -133,6 +136,7 @@ def _mode(args: argparse.Namespace) -> str:
 
 def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) -> None:
     """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
+    require_detectron2()  # in a new process, without the warnings of its dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
@@ -152,4 +156,9 @@ def _run_process(config_file: str, opts: list[str], output_dir: str, mode: str) 
 
 def cli() -> None:
     """Entry point of the console script."""
-    sys.exit(run_main(main))
+    status = run_main(main)
+    if "RANK" in os.environ:
+        from fbnetv3.engine.launch import end_rank
+
+        end_rank(status)
+    sys.exit(status)
