@@ -12,6 +12,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.effects import unread_keys
 from fbnetv3.config.ranges import check_numbers
+from fbnetv3.data import build_dataset
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
@@ -50,6 +51,30 @@ def prepare_task(cfg: CfgNode) -> Prepare:
     from fbnetv3.detection.prepare import prepare_detector
 
     return prepare_detector
+
+
+def check_datasets(cfg: CfgNode, *, training: bool = True) -> None:
+    """Opens the data sets of a config, without reading their images.
+
+    Commands call it before they start processes, each of which would find a missing data set.
+
+    Args:
+        cfg: Config of a classifier or a detector.
+        training: Whether DATASETS.TRAIN is needed, too.
+
+    Raises:
+        FBNetError: A data set is missing or invalid.
+    """
+    parts = ("TRAIN", "TEST") if training else ("TEST",)
+    names = [name for part in parts for name in cfg.DATASETS[part]]
+    if not is_detector(cfg):
+        for name in names:
+            build_dataset(name)
+        return
+    from fbnetv3.detection.datasets import build_detection_dataset  # as in prepare_task
+
+    for name in names:
+        build_detection_dataset(name, cfg)
 
 
 def train(

@@ -73,11 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_detectron2()
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
+    from fbnetv3.training import check_datasets
 
     mode = _mode(args)
     cfg = _read_config(args.config_file, args.opts, in_run=mode in ("eval_only", "resume"))
     if args.check_data:
         return _check_data(cfg)
+    if args.num_processes * args.num_machines > 1:
+        check_datasets(cfg, training=not args.eval_only)
     launch(
         _run_process,
         (args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode, args.ignore_class_names),
@@ -171,6 +174,7 @@ def _run_process(
     config_file: str, opts: list[str], output_dir: str, mode: str, ignore_class_names: bool
 ) -> None:
     """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
+    require_detectron2()  # in a new process, without the warnings of its dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
@@ -195,4 +199,9 @@ def _run_process(
 
 def cli() -> None:
     """Entry point of the console script."""
-    sys.exit(run_main(main))
+    status = run_main(main)
+    if "RANK" in os.environ:
+        from fbnetv3.engine.launch import end_rank
+
+        end_rank(status)
+    sys.exit(status)

@@ -206,7 +206,10 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
         value = [value]
     if type(value) in (kind, *_LIKE.get(kind, ())) and _has_numbers_like(value, default):
         return kind(value)
-    raise ConfigError(f"{key} takes a {kind.__name__} such as {default!r}, not {value!r}")
+    name = {"int": "an integer", "str": "a text", "bool": "True or False"}.get(
+        kind.__name__, f"a {kind.__name__}"
+    )
+    raise ConfigError(f"{key} takes {name} such as {default!r}, not {value!r}")
 
 
 def _has_numbers_like(value: Any, default: Any) -> bool:

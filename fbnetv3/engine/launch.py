@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -53,7 +57,8 @@ def launch(
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
     If torchrun has started this process (its environment variables are set), the options are
-    ignored and ``main`` is called here only. Unlike detectron2's ``launch``, it supports CPUs.
+    ignored and ``main`` is called here only; call :func:`end_rank` at the end. Unlike
+    detectron2's ``launch``, it supports CPUs.
 
     Args:
         main: Function to call; processes import it by name.
@@ -208,7 +213,7 @@ def _run_rank(
         main(*args)
         dist.barrier()
     except FBNetError as error:
-        print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)
+        _say(f"error (rank {rank}): {error}")
         _report_failure(store, rank, str(error))
         _exit()
     except Exception as error:
@@ -221,6 +226,8 @@ def _run_rank(
             time.sleep(2 * HEARTBEAT_TIMEOUT)
         _exit_after_lost_connection(rank, end_reason(store) or first_line(error))
     dist.destroy_process_group()
+    if monitored:
+        _end_process(0)
 
 
 def _join(store: dist.Store, rank: int, world_size: int, gpu: int | None) -> None:
@@ -267,12 +274,16 @@ def is_lost_connection(error: BaseException) -> bool:
     )
 
 
+def _say(text: str) -> None:
+    """Prints a line on standard error, unless that is closed or full."""
+    with suppress(OSError):
+        print(text, file=sys.stderr or io.StringIO(), flush=True)
+
+
 def _exit_after_lost_connection(rank: int, reason: str) -> NoReturn:
-    print(
+    _say(
         f"error (rank {rank}): lost the connection to another rank: {reason}; continue from the "
-        "last checkpoint with --resume",
-        file=sys.stderr,
-        flush=True,
+        "last checkpoint with --resume"
     )
     time.sleep(_LOST_CONNECTION_DELAY)
     _exit()
@@ -284,7 +295,35 @@ def _report_failure(store: dist.Store, rank: int, reason: str) -> None:
 
 
 def _exit() -> NoReturn:
-    sys.stdout.flush()
-    # Exit at once: leaving the process group would wait for the other ranks, which wait for this
-    # one.
-    os._exit(2)
+    # Leaving the process group would wait for the other ranks, which wait for this one.
+    _end_process(2)
+
+
+def _end_process(status: int) -> NoReturn:
+    """Ends this process at once, after its children and with all output written.
+
+    Threads of torch and gloo may still be in C++ code. When Python finalizes, it ends each that
+    asks for its lock; C++ then ends the process with "terminate called without an active exception"
+    and SIGABRT, a failure of a training that has finished.
+    """
+    # torch's handler raises an error when a data worker ends
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in multiprocessing.active_children():  # data workers
+        child.terminate()
+    for child in multiprocessing.active_children():
+        child.join(_TERMINATE_TIMEOUT)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or None
+            stream.flush()
+    os._exit(status)
+
+
+def end_rank(status: int) -> None:
+    """Ends this process if torchrun started it as one of several, with all output written.
+
+    Otherwise it returns. Commands call it last: a rank that ends in the usual way can fail although
+    its training has finished, see :func:`_end_process`.
+    """
+    if dist.is_available() and all(name in os.environ for name in _TORCHRUN):
+        _end_process(status)

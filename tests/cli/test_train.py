@@ -177,3 +177,17 @@ def test_the_config_of_a_search_names_its_command(capsys: Any) -> None:
     message = capsys.readouterr().err
     assert "fbnetv3-search --config-file model_zoo/search/digits.yaml" in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["TRAIN", "TEST"])
+def test_a_missing_data_set_is_found_before_processes_start(
+    options: Any, tmp_path: Path, capfd: Any, part: str
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("VERSION: 2\n")
+    values = {**options(), f"DATASETS.{part}": "no_such_data"}
+    pairs = [str(x) for pair in values.items() for x in pair]
+    arguments = ["--config-file", str(config), "--num-processes", "8", *pairs]
+    assert run_main(main, arguments) == 2
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error")]
+    assert line.startswith("error: data set 'no_such_data'")  # and not of a rank
