@@ -11,26 +11,30 @@ from fbnetv3.search.trial import Trial
 
 _ADVICE = "train candidates longer, or with a higher learning rate"
 _MIN_TRIALS = 4
-"""Smallest number of scores from which a search is ended."""
+"""Smallest number of scores in the first batch by which a search is ended."""
 
 
-def check_above_chance(evaluate: Evaluate, complete: Sequence[Trial]) -> None:
+def check_above_chance(
+    evaluate: Evaluate, first_batch: Sequence[Trial], trials: Sequence[Trial]
+) -> None:
     """Checks that a candidate scores above chance, if the score of chance is known.
 
     Args:
         evaluate: Function that scored the trials. Its attribute ``chance_score`` is the highest
             score that a candidate reaches by chance; without it, nothing is checked. Its attribute
             ``chance_advice`` is a clause that says what to change.
-        complete: Complete trials, those of a warm start included.
+        first_batch: Trials of the first batch, which has finished.
+        trials: All trials, those of a warm start included.
 
     Raises:
-        SearchError: None of at least four trials scores above chance.
+        SearchError: No trial scores above chance, at least four of the first batch among them.
     """
     chance = getattr(evaluate, "chance_score", None)
     if isinstance(chance, bool) or not isinstance(chance, int | float) or math.isnan(chance):
         return
-    scores = [t.final_score for t in complete if t.final_score is not None]
-    if len(scores) < _MIN_TRIALS or max(scores) > chance:
+    scores = [t.final_score for t in trials if t.final_score is not None]
+    judged = sum(t.final_score is not None for t in first_batch)
+    if judged < _MIN_TRIALS or max(scores) > chance:
         return
     raise SearchError(
         f"no candidate scores above chance ({chance:.4g}): the best of {len(scores)} has "

@@ -295,7 +295,7 @@ class JointNAS:
         is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
         if is_further and History.of(self._batches).finished:
             trials = [*self._planner.warm_start, *self.trials]
-            check_above_chance(evaluate, [t for t in trials if t.state == "complete"])
+            check_above_chance(evaluate, self._batches[0], trials)
 
     def close(self) -> None:
         """Lets another process coordinate the study, until the next :meth:`ask`."""
