@@ -59,8 +59,7 @@ def as_real(
 
     Args:
         name: Name of the argument, for the message.
-        value: Value to check: a number of Python or numpy, or a tensor with one element, but no
-            boolean.
+        value: Value to check: a number of Python or numpy, or a tensor of shape ().
         low: Smallest allowed value.
         high: Largest allowed value.
         above: Number that the value must exceed; None: no such bound.

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.search.checks import as_callable, as_items, as_whole
+from fbnetv3.search.checks import as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.history import History
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult
-from fbnetv3.search.settings import SearchSettings, check_arguments
+from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
@@ -242,9 +242,7 @@ class JointNAS:
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
         """
-        as_callable("evaluate", evaluate, "from a trial to its score")
-        for callback in callbacks:
-            as_callable("a callback", callback, "that takes a search and an event")
+        check_functions(evaluate, callbacks)
         submitted: set[int] = set()
 
         def notify(kind: str, trial: Trial) -> None:
