@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fbnetv3 import zoo
 from fbnetv3.arch import Arch, get_arch
-from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.modeling import deploy
@@ -78,7 +78,7 @@ def native_resolution(name: str) -> int:
         has_tag = not is_library_name(name) and is_weights_name(name)
         arch = find_record(name).arch() if has_tag else name
     if isinstance(arch, str) and is_library_name(arch):
-        return RESOLUTION
+        return DEFAULT_RESOLUTION
     return (get_arch(arch) if isinstance(arch, str) else arch).resolution
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,10 @@ def as_whole(name: str, value: Any, low: int | None = None, high: int | None = M
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise _refusal(name, value, allowed)
     number = int(value)
-    if (low is not None and number < low) or (high is not None and number > high):
+    if low is not None and number < low:
         raise _refusal(name, value, allowed)
+    if high is not None and number > high:
+        raise _refusal(name, value, f"whole numbers of at most {high}")
     return number
 
 
@@ -59,8 +61,7 @@ def as_real(
 
     Args:
         name: Name of the argument, for the message.
-        value: Value to check: a number of Python or numpy, or a tensor with one element, but no
-            boolean.
+        value: Value to check: a number of Python or numpy, or a tensor of shape ().
         low: Smallest allowed value.
         high: Largest allowed value.
         above: Number that the value must exceed; None: no such bound.
@@ -100,7 +101,7 @@ def as_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def as_name(name: str, value: Any) -> str:
+def as_text(name: str, value: Any) -> str:
     """Returns a text that is not empty.
 
     Raises:
@@ -112,6 +113,17 @@ def as_name(name: str, value: Any) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise _refusal(name, value, "text that is valid as UTF-8") from None
+    return str(value)
+
+
+def as_name(name: str, value: Any) -> str:
+    """Returns a text that is not empty and has no control characters, such as line breaks.
+
+    Raises:
+        SearchError: The value is not such a text.
+    """
+    if not as_text(name, value).isprintable():
+        raise _refusal(name, value, "text on one line, without control characters")
     return str(value)
 
 
@@ -127,7 +139,8 @@ def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
     Raises:
         SearchError: The value is not iterable, or an item has another type.
     """
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    has_no_order = isinstance(value, set | frozenset | Mapping)
+    if isinstance(value, str | bytes) or has_no_order or not isinstance(value, Iterable):
         raise _refusal(name, value, f"a list of {of}")
     items = tuple(value)
     for item in items:
@@ -166,7 +179,7 @@ def flag_from_text(text: str) -> bool | None:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    has_low = low is not None and math.isfinite(low)
+    has_low = low is not None and math.isfinite(low) and low != -MOST_WHOLE
     has_high = high is not None and math.isfinite(high) and high != MOST_WHOLE
     if has_low and has_high:
         return f" from {low} to {high}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3.search.chance import check_above_chance
-from fbnetv3.search.checks import as_callable, as_items, as_whole
+from fbnetv3.search.checks import as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
@@ -17,7 +17,7 @@ from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.records import Records
 from fbnetv3.search.result import Candidate, SearchResult
-from fbnetv3.search.settings import SearchSettings, check_arguments
+from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
@@ -256,9 +256,7 @@ class JointNAS:
             SearchError: The first batch scores no better than chance, so that later batches could
                 not be chosen; or the storage or the executor cannot be used.
         """
-        as_callable("evaluate", evaluate, "from a trial to its score")
-        for callback in callbacks:
-            as_callable("a callback", callback, "that takes a search and an event")
+        check_functions(evaluate, callbacks)
         submitted: set[int] = set()
 
         def notify(kind: str, trial: Trial) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fbnetv3.errors import first_line
 from fbnetv3.search.acquisition.fine import EvolutionSettings
-from fbnetv3.search.checks import as_flag, as_items, as_real, as_whole
+from fbnetv3.search.checks import as_callable, as_flag, as_items, as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
@@ -230,3 +230,14 @@ def check_arguments(
             f"evaluator_config={short(evaluator_config)} is not allowed; allowed: plain values by "
             "name, such as {'epochs': 5}"
         )
+
+
+def check_functions(evaluate: Any, callbacks: Any) -> None:
+    """Checks the functions that a search calls.
+
+    Raises:
+        SearchError: One cannot be called.
+    """
+    as_callable("evaluate", evaluate, "from a trial to its score")
+    for callback in as_items("callbacks", callbacks, object, "functions"):
+        as_callable("a callback", callback, "that takes a search and an event")

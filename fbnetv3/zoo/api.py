@@ -11,7 +11,7 @@ from torch import nn
 
 from fbnetv3 import imagenet, modeling
 from fbnetv3.arch import Arch, get_arch, list_archs
-from fbnetv3.arch.library_names import RESOLUTION, is_library_name
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.arch.scaling import ALIGNED
 from fbnetv3.data.transforms import EvalTransform, default_resize
 from fbnetv3.modeling.classifier import as_arch
@@ -154,7 +154,7 @@ def transform(name: str) -> EvalTransform:
             f"{name}: a detector resizes and normalises images itself; give it the images"
         )
     if is_library_name(name):
-        resize = default_resize(RESOLUTION)
+        resize = default_resize(DEFAULT_RESOLUTION)
         return EvalTransform(RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
     if not is_weights_name(name) and not any(r.name == name and r.fits_name for r in all_records()):
         resolution = get_arch(name).resolution

@@ -230,6 +230,8 @@ def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
         finished = attempt(evaluate, trial)
     except StorageUnavailableError as error:
         return "storage_unavailable", str(error)
+    except SystemExit as error:  # sys.exit() ends the evaluation, not the worker
+        return "result", None, describe(error)
     return "result", finished.score, finished.reason
 
 

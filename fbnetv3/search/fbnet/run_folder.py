@@ -14,7 +14,7 @@ from fbnetv3.config import iter_keys
 from fbnetv3.config.changes import full_path
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
-from fbnetv3.search.checks import as_name
+from fbnetv3.search.checks import as_text
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.storage.database import sqlite_url
 from fbnetv3.search.storage.study_lock import FileLock
@@ -49,7 +49,7 @@ class RunFolder:
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         database = self.path.resolve() / "search.db"
-        as_name("OUTPUT_DIR", str(database.parent))  # config and log are UTF-8, and name the folder
+        as_text("OUTPUT_DIR", str(database.parent))  # config and log are UTF-8, and name the folder
         self.storage = sqlite_url(database)
 
     def require(self) -> None:

@@ -29,9 +29,11 @@ from fbnetv3.errors import data_errors, did_you_mean
 from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
+from fbnetv3.search.checks import as_text, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, SpaceLoader, check_row_values
+from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import SearchSpace
 
 _FOLDER = Path(__file__).with_name("spaces")
@@ -71,6 +73,8 @@ class FBNetSpace:
     """
 
     def __init__(self, table: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(table, Mapping):
+            raise SearchError(f"space: {short(table)} does not consist of KEY: VALUE pairs")
         for key in table:
             if key not in _KEYS:
                 raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), _KEYS)}")
@@ -78,7 +82,9 @@ class FBNetSpace:
         self.digest = hashlib.sha256(_canonical(content).encode()).hexdigest()
         self.name = str(table.get("name", "space"))
         self._note = str(table.get("note", ""))
-        self._divisor = table.get("width_divisor", 8)
+        divisor = table.get("width_divisor", 8)
+        is_set = divisor is not None  # null: channels are not rounded
+        self._divisor = as_whole("space: width_divisor", divisor, low=1) if is_set else None
         self._width, self._sgd_factor = (_positive(table, key) for key in ("width", _SGD))
         reader = TableReader()
         rows = reader.rows(table)
@@ -104,6 +110,7 @@ class FBNetSpace:
         Raises:
             SearchError: The file cannot be read, or does not describe a space.
         """
+        as_text("the name of a space", name)
         path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
         try:
             table = parse_yaml(read_text(path, "config"), SpaceLoader)
@@ -140,6 +147,11 @@ class FBNetSpace:
         """Checks that all values of the architecture's variables can be priced."""
         for row in self._rows:
             for part in ({**row.first, "n": row.n}, row.rest):
+                if isinstance(part.get("op"), Ref):
+                    raise SearchError(
+                        f"{part['op'].name} cannot vary: op is the same for all candidates; write "
+                        "one op"
+                    )
                 refs = {k: self.space[v.name] for k, v in part.items() if isinstance(v, Ref)}
                 try:
                     check_row_values(part.get("op"), refs)
@@ -233,6 +245,7 @@ class FBNetSpace:
         """
         if not self._rows:
             return None
+        num_classes = as_whole("num_classes", num_classes, low=1)
         return FBNetStatistics(self, self._divisor, num_classes, latency)
 
     def rows_of(self, columns: Mapping[str, Any], extra: Any) -> list[dict[str, Any]]:
@@ -267,7 +280,7 @@ class FBNetStatistics:
     def __init__(
         self,
         space: FBNetSpace,
-        width_divisor: int,
+        width_divisor: int | None,
         num_classes: int,
         latency: LatencyTable | None = None,
     ) -> None:

@@ -98,6 +98,11 @@ class TableReader:
             raise SearchError(
                 "rows must be a list of mappings such as {stage: 0, op: conv, ...}, one per row"
             )
+        defaults = table.get("defaults") or {}
+        if not isinstance(defaults, dict):
+            raise SearchError(
+                f"defaults must be a mapping such as {{act: hswish}}, not {short(defaults)}"
+            )
         stages = [row.get("stage") for row in rows]
         if len(rows) > _MOST_ROWS:
             raise SearchError(f"rows: {len(rows)} rows; allowed: at most {_MOST_ROWS}")
@@ -106,7 +111,7 @@ class TableReader:
             letter = _letters(stages[:i].count(row.get("stage")))
             is_shared = stages.count(row.get("stage")) > 1
             name = f"stage{row.get('stage')}{letter if is_shared else ''}"
-            parsed.append(self._read_row(name, dict(row), table.get("defaults") or {}))
+            parsed.append(self._read_row(name, dict(row), defaults))
         return parsed
 
     def _read_row(self, name: str, row: dict[str, Any], defaults: Mapping[str, Any]) -> Row:

@@ -21,6 +21,7 @@ from fbnetv3.search.checks import (
     as_items,
     as_name,
     as_real,
+    as_text,
     as_whole,
     flag_from_text,
     real_from_text,
@@ -168,7 +169,7 @@ class Choice(Parameter):
         if type(plain) is int:
             as_whole(f"{self.name}: a value", plain, -(2**63), 2**63)
         if type(plain) is str and plain:
-            as_name(f"{self.name}: a value", plain)
+            as_text(f"{self.name}: a value", plain)
         return plain
 
     @property
