@@ -45,7 +45,8 @@ class JointNAS:
             trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
         read_only: Whether to read the storage once, for :meth:`result` and :meth:`evolve`, and to
-            write nothing to it; a SQLite file, which may be untrusted, is copied first.
+            write nothing to it; a SQLite file, which may be untrusted, is copied first, and the
+            statistics of its trials are computed again and compared.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -69,13 +70,15 @@ class JointNAS:
     ) -> None:
         settings = replace(settings or SearchSettings(), **changes)
         warm_trials = [] if warm_start is None else read_warm_start(space, warm_start)
-        feasible = FeasibleSpace(Costs(space, statistics), settings.constraints)
+        costs = Costs(space, statistics)
+        feasible = FeasibleSpace(costs, settings.constraints)
         self.space, self._settings = space, settings
         self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
         self._store = open_store(storage, space, study, read_only)
         self._store.check_settings(self._description)
+        self._checked_costs = costs if read_only else None
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -289,7 +292,8 @@ class JointNAS:
         return History.stored(self._stored, self._settings)
 
     def _load(self) -> list[Trial]:
-        return check_stored(self._store.load(), self.space, self._settings)
+        trials = self._store.load()
+        return check_stored(trials, self.space, self._settings, self._checked_costs)
 
     def _save_conclusions(self) -> None:
         """Stores the early stop and the report cards, for other programs to read."""
@@ -345,6 +349,11 @@ class JointNAS:
             return History.of(self._batches)
         name = f"{RUNNING_AT}{number}"
         running = self._store.attrs().get(name)
+        if running is not None and not _are_numbers(running):
+            raise SearchError(
+                f"the storage has {name}={str(running)[:60]}, which is no list of trials; use "
+                "another storage"
+            )
         if running is None:
             running = sorted(self._running)
             self._store.set_attr(name, running)  # before the batch, which can be repeated from it
@@ -352,3 +361,8 @@ class JointNAS:
         return History.of(
             [[t.unfinished() if t.number in hidden else t for t in b] for b in self._batches]
         )
+
+
+def _are_numbers(value: Any) -> bool:
+    """Returns whether an attribute of a study is a list of the numbers of trials."""
+    return isinstance(value, list) and all(type(number) is int for number in value)
