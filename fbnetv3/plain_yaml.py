@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import MAX_BYTES
 
 MOST_VALUES = 1_000_000
-_MOST_NODES = 50_000
+_MOST_NODES = 20_000
 """Largest number of values that are written out, since PyYAML reads some 10,000 per second."""
 _MOST_LEVELS = 100
 _LONGEST_NUMBER = 100
@@ -51,7 +51,7 @@ class PlainLoader(yaml.SafeLoader):
         self._num_nodes += 1
         self._level += 1
         if self._num_nodes > _MOST_NODES or self._level > _MOST_LEVELS:
-            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            line = self.peek_event().start_mark.line + 1
             raise YamlError(
                 f"line {line}: more than {_MOST_NODES} values, or values nested more than "
                 f"{_MOST_LEVELS} levels deep"

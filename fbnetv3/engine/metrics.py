@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write, read_text
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
@@ -13,11 +14,19 @@ _SCORES = ("val/", "bbox/")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics file; a line that a kill cut short is skipped."""
+    """Returns the rows of a metrics file; a line that a kill cut short is skipped.
+
+    Raises:
+        FBNetError: The file cannot be read, or is a pipe or device.
+    """
     if not path.exists():
         return []
+    try:
+        text = read_text(path, "metrics", errors="replace")
+    except OSError as error:
+        raise FBNetError(f"cannot read {path}: {error.strerror or error}; remove it") from error
     rows = []
-    for line in read_text(path, "metrics", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
