@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import MAX_BYTES
 
 MOST_VALUES = 1_000_000
-_MOST_NODES = 50_000
+_MOST_NODES = 20_000
 """Largest number of values that are written out, since PyYAML reads some 10,000 per second."""
 _MOST_LEVELS = 100
 _LONGEST_NUMBER = 100

@@ -27,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=50, help="SIGKILLs that a search is to outlive (50)"
     )
+    parser.addoption(
+        "--mutations", type=int, default=60, help="odd versions of each untrusted document (60)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,7 @@ from fbnetv3.io import atomic_write, read_text
 
 FORMAT = 1
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
+_MOST_MS = 1e9
 _RANGED = ("c_in", "mid", "c_out", "size")
 # Bits of each number in the int64 key of a shape: 63 in all.
 _BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))
@@ -192,11 +193,17 @@ class LatencyTable:
 
 def _block(row: Mapping[str, Any]) -> MeasuredBlock:
     kind = Kind(*(row[name] for name in Kind.__dataclass_fields__))
-    numbers = [int(row[name]) for name in (*NUMBERS, "out")]
-    ms = float(row["ms"])
-    if not (np.isfinite(ms) and ms >= 0 and min(numbers) >= 0):
-        raise ValueError(f"{row} is not a measurement")
-    return MeasuredBlock(Shape(kind, *numbers), ms)
+    is_kind = all(type(value) is (int if key in "ks" else str) for key, value in vars(kind).items())
+    numbers = [row[name] for name in (*NUMBERS, "out")]
+    is_shape = all(
+        type(n) is int and 0 <= n < 1 << _BITS.get(k, 12)
+        for k, n in zip((*NUMBERS, "out"), numbers, strict=True)
+    )
+    ms = row["ms"]
+    is_time = type(ms) in (int, float) and 0 <= ms < _MOST_MS
+    if not (is_kind and is_shape and is_time and 0 < kind.s < 100 and 0 <= kind.k < 1000):
+        raise ValueError(f"{str(row)[:200]} is not a measurement")
+    return MeasuredBlock(Shape(kind, *numbers), float(ms))
 
 
 def _same_layers(first: Layer, rest: Layer) -> bool:

@@ -112,7 +112,7 @@ def _images_of_folder(folder: Path) -> list[Path]:
         )
     if others:
         note = f"{folder}: files without the suffix of an image: {others}"
-        print(printable(note), file=sys.stderr)
+        print(one_line(note), file=sys.stderr)
     return sorted(folder / name for name in listing.images)
 
 

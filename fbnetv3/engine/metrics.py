@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils.events import EventStorage
 
+from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write, read_text
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
@@ -23,11 +24,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Lines that are not such a row, such as one that a kill cut short, are skipped, and so are values
     that are not numbers.
+
+    Raises:
+        FBNetError: The file cannot be read, or is a pipe or device.
     """
     if not path.exists():
         return []
+    try:
+        text = read_text(path, "metrics", errors="replace")
+    except OSError as error:
+        raise FBNetError(f"cannot read {path}: {error.strerror or error}; remove it") from error
     rows = []
-    for line in read_text(path, "metrics", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.constraints import Columns, Costs
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
@@ -114,7 +115,10 @@ class Known:
 
 
 def check_stored(
-    trials: Sequence[Trial], space: SearchSpace, settings: SearchSettings
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    settings: SearchSettings,
+    costs: Costs | None = None,
 ) -> list[Trial]:
     """Returns the finished trials of a storage, which may be untrusted, after checking them.
 
@@ -122,13 +126,23 @@ def check_stored(
         trials: Trials, by number.
         space: Space of the search.
         settings: Settings of the search.
+        costs: Statistics of the search, to compare those of the trials with; None: they are not
+            compared.
 
     Raises:
-        SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config or
-            id that no trial of this search has.
+        SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config, id
+            or statistic that no trial of this search has.
     """
-    with data_errors(SearchError, "a trial in the storage"):
-        ids = space.ids(space.levels([t.config for t in trials]))
+    try:
+        with data_errors(SearchError, "a config"):
+            levels = space.levels([t.config for t in trials])
+            ids = space.ids(levels)
+    except SearchError as error:
+        raise SearchError(
+            f"a trial in the storage was not written by this search: {error}; use another storage"
+        ) from error
+    if costs is not None:
+        _check_statistics(trials, costs(levels))
     sizes: Counter[int] = Counter()
     numbers, candidates, batch = set[int](), set[str](), 0
     for trial, key in zip(trials, ids, strict=True):
@@ -155,6 +169,31 @@ def check_stored(
         candidates.add(trial.id)
         batch = trial.batch
     return list(trials)
+
+
+def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:
+    """Checks that trials have the statistics of their configs.
+
+    Args:
+        trials: Trials.
+        computed: Value of each statistic, (trials,), by name.
+
+    Raises:
+        SearchError: A statistic is missing, unknown, or another one.
+    """
+    for row, trial in enumerate(trials):
+        expected = {name: float(values[row]) for name, values in computed.items()}
+        wrong = [
+            f"{name}={trial.statistics.get(name)} instead of {expected.get(name)}"
+            for name in sorted({*expected, *trial.statistics})
+            if name not in expected
+            or not math.isclose(trial.statistics.get(name, math.nan), expected[name], rel_tol=1e-6)
+        ]
+        if wrong:
+            raise SearchError(
+                f"trial {trial.number} ({trial.id}) in the storage was not written by this search: "
+                f"it has {wrong[0]}; use another storage"
+            )
 
 
 def score_trials(history: History, warm_start: Sequence[Trial], threshold: float | None) -> Known:

@@ -61,7 +61,8 @@ class JointNAS:
             plain values by name. The storage keeps it, and refuses a search with another one. None:
             the storage does not tell evaluations apart.
         read_only: Whether to read the storage once, for :meth:`result` and :meth:`evolve`, and to
-            write nothing to it; a SQLite file, which may be untrusted, is copied first.
+            write nothing to it; a SQLite file, which may be untrusted, is copied first, and the
+            statistics of its trials are computed again and compared.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -97,6 +98,7 @@ class JointNAS:
         self._store = open_store(storage, space, study, read_only)
         self._store.check_settings(self._description, self._identity)
         self._records = Records(self._store)
+        self._checked_costs = costs if read_only else None
         self._batches: list[list[Trial]] = []
         self._running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -356,7 +358,8 @@ class JointNAS:
         return History.stored(self._stored, self._settings, self._records.sizes)
 
     def _load(self) -> list[Trial]:
-        return check_stored(self._store.load(), self.space, self._settings)
+        trials = self._store.load()
+        return check_stored(trials, self.space, self._settings, self._checked_costs)
 
     def _propose(self) -> bool:
         """Adds the next batch; returns False where the search is done."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.storage.batch_log import RUNNING_AT
 from fbnetv3.search.storage.store import TrialStore
@@ -54,12 +55,20 @@ class Records:
         Args:
             batch: Number of the batch.
             running: Trials that are running now, which are stored if the batch has no record.
+
+        Raises:
+            SearchError: The stored value is not a list of numbers, so another program wrote it.
         """
         name = f"{RUNNING_AT}{batch}"
         recorded = self._store.attrs().get(name)
         if recorded is None:
             recorded = sorted(running)
-            self._store.set_attr(name, recorded)
+            self._store.set_attr(name, recorded)  # before the batch, which it makes repeatable
+        if not isinstance(recorded, list) or not all(type(number) is int for number in recorded):
+            raise SearchError(
+                f"the storage has {name}={str(recorded)[:60]}, which is no list of trials; use "
+                "another storage"
+            )
         return set(recorded)
 
     def save(self, early_stop: EarlyStop | None, cards: Mapping[int, ReportCard]) -> None:

@@ -155,7 +155,7 @@ def transform(name: str) -> EvalTransform:
         )
     if is_library_name(name):
         resize = default_resize(DEFAULT_RESOLUTION)
-        return EvalTransform(RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
+        return EvalTransform(DEFAULT_RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
     if not is_weights_name(name) and not any(r.name == name and r.fits_name for r in all_records()):
         resolution = get_arch(name).resolution
         resize = default_resize(resolution)
