@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fbnetv3.data.decode import decode_rgb
-from fbnetv3.data.errors import DataError, class_counts, some
+from fbnetv3.data.errors import DataError, class_counts, plural, some
 from fbnetv3.data.sampling import some_classes, stratified_order
 from fbnetv3.data.sources import Source
 
@@ -55,7 +55,8 @@ class ImageDataset(ABC):
     def summary(self) -> str:
         """Returns the name, the number of images, and the number of images of each class."""
         counts = np.bincount(self.targets, minlength=len(self.classes)).tolist()
-        return f"{self.name}: {len(self)} images, {class_counts(self.classes, counts)}"
+        images = plural(len(self), "image")
+        return f"{self.name}: {images}, {class_counts(self.classes, counts)}"
 
     def subset(self, limit: int, seed: int = 0) -> Subset:
         """Returns a stratified random subset.

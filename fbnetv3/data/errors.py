@@ -17,6 +17,11 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def plural(count: int, noun: str, suffix: str = "s") -> str:
+    """Returns a count with its noun, such as ``1 image`` and ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else suffix}"
+
+
 def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10) -> str:
     """Returns the number of classes and their counts, such as ``2 classes: lily 8, rose 9``.
 
@@ -31,7 +36,7 @@ def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10)
         least, most = min(rest), max(rest)
         each = f"{least}" if least == most else f"{least} to {most}"
         listed.append(f"{len(rest)} more with {each} each")
-    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {', '.join(listed)}"
+    return f"{plural(len(classes), 'class', 'es')}: {', '.join(listed)}"
 
 
 def all_problems(problems: Sequence[str], limit: int = 5) -> str:

@@ -257,9 +257,16 @@ def _transformed(
 ) -> Iterator[T]:
     with preserved_rng() as generator:
         for index, seed in keys:
-            image, _ = dataset.load(index)
+            image = _loaded(dataset, index)
             generator.manual_seed(seed)
             yield transform(image)
+
+
+def _loaded(dataset: ImageDataset, index: int) -> Image.Image:
+    try:
+        return dataset.load(index)[0]
+    except DataError as error:
+        raise DataError(f"{error}; fbnetv3-train --check-data names all such files") from error
 
 
 def _data_loader(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fbnetv3.data.errors import DataError, all_problems, class_counts, some
+from fbnetv3.data.errors import DataError, all_problems, class_counts, plural, some
 from fbnetv3.io import read_file
 
 _MOST_PIXELS = 1 << 31
@@ -49,8 +49,8 @@ class CocoDataset:
         for record in self.records:
             for item in record["annotations"]:
                 counts[item["category_id"]] += 1
-        boxes = f"{sum(counts)} boxes"
-        return f"{self.name}: {len(self)} images, {boxes}, {class_counts(self.classes, counts)}"
+        images, boxes = plural(len(self), "image"), plural(sum(counts), "box", "es")
+        return f"{self.name}: {images}, {boxes}, {class_counts(self.classes, counts)}"
 
     def replace_records(self, records: list[dict[str, Any]], note: str = "") -> CocoDataset:
         """Returns a copy with other records, and a further note unless it is empty."""
