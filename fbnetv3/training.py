@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.effects import unread_keys
-from fbnetv3.config.ranges import check_numbers
+from fbnetv3.config.ranges import check_length, check_numbers
 from fbnetv3.data import build_dataset
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
@@ -113,6 +114,7 @@ def train(
             or a signal stopped the training.
     """
     check_numbers(cfg)
+    check_length(cfg)
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg)
@@ -159,7 +161,10 @@ def _warn_of_config(cfg: CfgNode) -> None:
     if unread:
         keys = ", ".join(f"{key} ({reason})" for key, reason in unread.items())
         _log.warning("keys of the config without effect: %s", keys)
-    both = set(cfg.DATASETS.TRAIN) & set(cfg.DATASETS.TEST)
+    train_sets, test_sets = (
+        {os.path.normpath(name) for name in cfg.DATASETS[part]} for part in ("TRAIN", "TEST")
+    )
+    both = train_sets & test_sets
     if both:
         _log.warning(
             "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are those of images that the "

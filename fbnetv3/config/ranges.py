@@ -26,13 +26,21 @@ def check_numbers(cfg: CfgNode) -> None:
     """Checks the numbers of the training loop and the evaluation: periods, workers, seed etc.
 
     Raises:
-        ConfigError: A number is out of its range, or the training has no length.
+        ConfigError: A number is out of its range.
     """
     for key, (low, high) in _RANGES.items():
         value = get_value(cfg, key)
         if not (low <= value <= high and math.isfinite(value)):
             allowed = f">= {low}" if high == math.inf else f"{low} to {high}"
             raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")
+
+
+def check_length(cfg: CfgNode) -> None:
+    """Checks that a training has a length: epochs, or iterations that were given.
+
+    Raises:
+        ConfigError: SOLVER.MAX_EPOCHS is 0, and nothing gives SOLVER.MAX_ITER.
+    """
     is_default = cfg.SOLVER.MAX_ITER == get_cfg().SOLVER.MAX_ITER
     if cfg.SOLVER.MAX_EPOCHS == 0 and is_default and "SOLVER.MAX_ITER" not in cfg.given_keys():
         raise ConfigError(

@@ -10,7 +10,7 @@ import yaml
 
 from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.changes import changes_yaml, write_config
-from fbnetv3.config.ranges import check_numbers
+from fbnetv3.config.ranges import check_length
 from fbnetv3.resources import find_config
 from tests.config.helpers import write
 
@@ -63,5 +63,5 @@ def test_lengths_and_values_survive(tmp_path: Path, pairs: list[str]) -> None:
     cfg.merge_from_list(pairs)
     again = get_cfg()
     again.merge_from_file(write(tmp_path, changes_yaml(cfg, get_cfg())))
-    check_numbers(again)
+    check_length(again)
     assert plain(again) == plain(cfg)

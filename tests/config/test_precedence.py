@@ -9,7 +9,7 @@ import yaml
 
 from fbnetv3.config import get_cfg, get_value, recipe_from_config
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
-from fbnetv3.config.ranges import check_numbers
+from fbnetv3.config.ranges import check_length
 from tests.config.helpers import error_of, write
 
 PAIRS = EXCLUSIVE_KEYS.items()
@@ -102,12 +102,12 @@ def test_a_training_has_a_length(pairs: list[str], is_valid: bool) -> None:
     cfg.merge_from_list(pairs)
     for config in (cfg, cfg.clone()):
         if is_valid:
-            check_numbers(config)
+            check_length(config)
         else:
-            assert "SOLVER.MAX_ITER, which is not given" in error_of(check_numbers, config)
+            assert "SOLVER.MAX_ITER, which is not given" in error_of(check_length, config)
 
 
 def test_a_length_that_is_set_in_code() -> None:
     cfg = get_cfg()
     cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.MAX_ITER = 0.0, 10
-    check_numbers(cfg)
+    check_length(cfg)

@@ -30,6 +30,17 @@ def test_resuming_a_finished_run_changes_nothing(
     assert_same_run(trained[0], material / "trained")
 
 
+def test_broken_lines_of_metrics_do_not_hinder_resumption(
+    trained: Any, tiny: Make, out: Path, material: Path
+) -> None:
+    for path in (*out.glob("*.safetensors"), max(out.glob("checkpoint_*.pt"))):
+        path.unlink()
+    with (out / "metrics.json").open("a") as file:
+        file.write('{"iteration": "x"}\n{"iteration": null}\n[]\n{"iteration": 1e400}\n{"it')
+    train(tiny(), resume=True)
+    assert_same_run(out, material / "trained")
+
+
 def test_a_used_folder_is_refused(trained: tuple[Path, dict[str, float]], tiny: Make) -> None:
     with pytest.raises(ConfigError, match=r"--resume.*--overwrite"):
         train(tiny())
