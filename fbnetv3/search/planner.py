@@ -19,6 +19,7 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.predictors.report_card import ReportCard, make_card
 from fbnetv3.search.predictors.score_unit import ScorePredictor
+from fbnetv3.search.records import StoredCard
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -125,8 +126,8 @@ class Planner:
             self._models[count] = self._fitted(history.head(count))
         return self._models[count]
 
-    def cards(self, history: History, stored: Mapping[int, ReportCard]) -> dict[int, ReportCard]:
-        """Returns the report card of the predictor after each finished batch.
+    def cards(self, history: History, stored: Mapping[int, StoredCard]) -> dict[int, ReportCard]:
+        """Returns the report card of the predictor after each finished batch, by their number.
 
         Args:
             history: Trials so far.
@@ -136,14 +137,23 @@ class Planner:
         for end in range(1, history.finished + 1):
             head = history.head(end)
             if end in stored and end not in self._models:
-                cards[end] = replace(
-                    stored[end], batch=_pairs_of_last_batch(head, self.known(head))
-                )
+                cards[end] = self._restored(stored[end], head)
                 continue
             model = self.model(head)
             if model is not None:
                 cards[end] = model.card
         return cards
+
+    def _restored(self, stored: StoredCard, history: History) -> ReportCard:
+        """Returns a stored card with the true scores, which the trials have."""
+        known = self.known(history)
+        scores = [known.scores[t.number] for t in known.complete]
+        is_whole = len(stored.held_out) == len(scores)
+        return replace(
+            stored.card,
+            batch=_pairs_of_last_batch(history, known),
+            held_out=list(zip(stored.held_out, scores, strict=True)) if is_whole else [],
+        )
 
     def _fitted(self, history: History) -> Model | None:
         """Fits the predictor on every score of a history."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
 from fbnetv3.search.errors import SearchError
@@ -20,7 +20,22 @@ from fbnetv3.search.storage.store import TrialStore
 
 _SIZE = "size_of_batch_"
 """Prefix of the keys of batch sizes; the number of the batch follows."""
-_CARDS, _BATCHES = "report_cards", "batches"
+_CARDS, _BATCHES, _HELD_OUT = "report_cards", "batches", "held_out_after_batch_"
+_MAX_HELD_OUT = 1000
+"""Largest number of predictions that are kept: a text of MySQL has at most 64 kB."""
+
+
+class StoredCard(NamedTuple):
+    """A report card of an earlier process.
+
+    Attributes:
+        card: The summary numbers.
+        held_out: Cross-validated prediction of each trial that the predictor was fitted to, by
+            number of the trial; [] if they were too many to be kept.
+    """
+
+    card: ReportCard
+    held_out: list[float]
 
 
 class Records:
@@ -80,20 +95,25 @@ class Records:
         """
         if early_stop is not None:
             self._store.set_attr("early_stop", vars(early_stop))
+        for count, card in cards.items():
+            if 0 < len(card.held_out) <= _MAX_HELD_OUT:
+                self._store.set_attr(f"{_HELD_OUT}{count}", [pair[0] for pair in card.held_out])
         summaries = [{**card.summary(), _BATCHES: count} for count, card in cards.items()]
         self._store.set_attr(_CARDS, summaries)
 
-    def cards(self) -> dict[int, ReportCard]:
-        """Returns the stored report cards by number of finished batches, without single scores.
+    def cards(self) -> dict[int, StoredCard]:
+        """Returns the stored report cards by number of finished batches.
 
         Cards of older storages, and values that are not those of a card, are left out.
         """
-        rows = self._store.attrs().get(_CARDS)
-        cards = {}
+        attributes = self._store.attrs()
+        rows, cards = attributes.get(_CARDS), {}
         for row in rows if isinstance(rows, list) else []:
             card = _card(row)
             if card is not None:
-                cards[row[_BATCHES]] = card
+                held_out = attributes.get(f"{_HELD_OUT}{row[_BATCHES]}")
+                is_list = isinstance(held_out, list) and all(type(p) is float for p in held_out)
+                cards[row[_BATCHES]] = StoredCard(card, held_out if is_list else [])
         return cards
 
 
