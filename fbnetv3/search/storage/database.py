@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 _MEMORY = ":memory:"
+_NEW_S = 30.0
+"""Age in seconds up to which another process may still be creating the tables of a file."""
 
 
 def with_driver(url: str) -> URL:
@@ -166,14 +169,46 @@ def require_study(url: str, study: str) -> None:
         )
 
 
-def may_have_study(url: str, study: str | None) -> bool:
-    """Returns whether a storage holds a study, or any of Optuna's tables if ``study`` is None.
+def is_new_database(url: str) -> bool:
+    """Returns whether a database may just be created, perhaps by another process at this time.
 
-    True if the storage cannot be read: what is wrong with it shows when it is opened.
+    A SQLite file is judged by its age alone: opening it may not be safe.
     """
+    path = _sqlite_path(url)
+    if path is None:
+        return not _may_have_studies(url)
+    if is_missing(url):
+        return True
     try:
-        return _has_study(url, study)
-    except Exception:  # drivers may raise anything
+        return time.time() - path.stat().st_mtime < _NEW_S
+    except OSError:
+        return False
+
+
+def is_missing(url: str) -> bool:
+    """Returns whether there is no SQLite file at a path, or it is empty; False for a server."""
+    path = _sqlite_path(url)
+    try:
+        return path is not None and (not path.exists() or not path.stat().st_size)
+    except OSError:
+        return True
+
+
+def _sqlite_path(url: str) -> Path | None:
+    """Returns the file of a SQLite URL, "." if it is in memory; None for a server."""
+    try:
+        parsed = with_driver(url)
+        is_file = parsed.get_backend_name() == "sqlite"
+    except Exception:  # what is wrong with the URL shows when it is opened
+        return Path("")
+    return Path(parsed.database or "") if is_file else None
+
+
+def _may_have_studies(url: str) -> bool:
+    """Returns whether a server has Optuna's tables, or cannot be read."""
+    try:
+        return _has_study(url, None)
+    except Exception:  # drivers may raise anything; what is wrong shows when it is opened
         return True
 
 

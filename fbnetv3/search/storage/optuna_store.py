@@ -13,7 +13,12 @@ from fbnetv3.errors import data_errors, first_line
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.database import may_have_study, open_storage, without_password
+from fbnetv3.search.storage.database import (
+    is_missing,
+    is_new_database,
+    open_storage,
+    without_password,
+)
 from fbnetv3.search.storage.study_lock import study_lock
 from fbnetv3.search.trial import (
     STUDY,
@@ -188,7 +193,7 @@ def _open_study(url: str, study: str) -> optuna.Study:
     """
     import optuna
 
-    is_new = not may_have_study(url, study)
+    is_new = is_new_database(url)
     for attempts_left in reversed(range(_CREATIONS if is_new else 1)):
         try:
             return optuna.create_study(
@@ -198,7 +203,7 @@ def _open_study(url: str, study: str) -> optuna.Study:
                 load_if_exists=True,
             )
         except Exception:  # drivers may raise anything
-            if not attempts_left or not may_have_study(url, None):
+            if not attempts_left or is_missing(url):
                 raise
             time.sleep(_PAUSE_S)
     raise AssertionError("unreachable")

@@ -111,14 +111,14 @@ def test_of_two_coordinators_of_a_new_database_the_second_is_told_who_owns_it(
         first = {p.pid: p for p in both}
         done = _first_to_end(both)
         (folder / "stop").touch()
-        message = done.communicate(timeout=60)[0]
+        message = done.communicate(timeout=300)[0]
         owner = next(p for pid, p in first.items() if pid != done.pid)
-        assert owner.communicate(timeout=60)[0] == f"owner {owner.pid}\n"
+        assert owner.communicate(timeout=300)[0] == f"owner {owner.pid}\n"
         assert f"is in use by process {owner.pid} on {os.uname().nodename}" in message
 
 
 def _first_to_end(processes: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
-    for _ in range(1200):
+    for _ in range(6000):
         for process in processes:
             if process.poll() is not None:
                 return process
