@@ -90,8 +90,10 @@ test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
 	$(PYTEST) -m slow --timeout 1800
 
 KILLS ?= 500
-soak: dev ## faults for hours: searches killed KILLS=500 times
+MUTATIONS ?= 10000
+soak: dev ## faults for hours: searches killed KILLS=500 times, MUTATIONS=10000 of each untrusted document
 	$(BIN)/python -m pytest -s tests/faults --kills $(KILLS) --timeout 1800
+	$(BIN)/python -m pytest tests/test_untrusted_*.py --mutations $(MUTATIONS) --timeout 0
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from fbnetv3.arch import get_arch
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.config import get_cfg
 from fbnetv3.data import build_dataset
+from fbnetv3.engine.checkpoint import load_checkpoint
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.errors import FBNetError, one_line
 from fbnetv3.io import MAX_BYTES, read_file, read_text
@@ -56,6 +57,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any], bool]] = {
     "warm start": ("x.csv", lambda path: read_warm_start(problem.space(), path), True),
     "annotations": ("x.json", _coco, False),
     "weights": ("x.pth", read_tensors, False),
+    "checkpoint": ("checkpoint_00000001.pt", load_checkpoint, False),
     "pickle": ("x.pkl", _pickle, False),
     "zip of images": ("x.zip", lambda path: build_dataset(str(path)), False),
     "winners": ("winners.json", lambda path: RunFolder(path.parent).winners(), True),

@@ -24,6 +24,7 @@ _PHI_STEP = 1e-3
 _MAX_REFINEMENT = 1.5
 _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
+_MOST = 1e6  # of a factor
 _WIDTH_STEP = 8
 
 ALIGNED = "_aligned"
@@ -104,8 +105,9 @@ def scale(
         ArchError: A factor is not positive and finite.
     """
     for key, value in (("width", width), ("depth", depth)):
-        if not 0 < value < math.inf:
-            raise ArchError("not allowed", key=key, value=value, allowed="numbers > 0")
+        if not 0 < value <= _MOST:
+            allowed = f"numbers > 0, at most {_MOST:g}"
+            raise ArchError("not allowed", key=key, value=value, allowed=allowed)
     last = len(arch.blocks) - 1
     blocks = tuple(
         _scaled(block, width, 1.0 if row in (0, last) else depth, arch.width_divisor)

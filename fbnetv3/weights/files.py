@@ -61,11 +61,13 @@ def refuse_packed(path: str | os.PathLike[str]) -> None:
 
     Raises:
         WeightsFileError: The file is an archive whose content is larger than the file.
+        OSError: The file cannot be read, or is a pipe or device.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(info.file_size for info in archive.infolist())
+    with open_regular(path, MAX_BYTES["weights"]) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > os.path.getsize(path):
         raise WeightsFileError(
             f"{path} unpacks to {unpacked} bytes, more than the file has; torch.save does not "
