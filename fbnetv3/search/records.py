@@ -112,8 +112,9 @@ class Records:
             card = _card(row)
             if card is not None:
                 held_out = attributes.get(f"{_HELD_OUT}{row[_BATCHES]}")
-                is_list = isinstance(held_out, list) and all(type(p) is float for p in held_out)
-                cards[row[_BATCHES]] = StoredCard(card, held_out if is_list else [])
+                if not isinstance(held_out, list) or any(type(p) is not float for p in held_out):
+                    held_out = []
+                cards[row[_BATCHES]] = StoredCard(card, held_out)
         return cards
 
 
