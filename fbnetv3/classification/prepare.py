@@ -82,11 +82,8 @@ def prepare_classifier(
     if train_set is not None:
         side, process = preprocessing["resolution"], context.process
         experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
-        experiment.plan = [
-            *_plan(arch, model, len(classes), side, recipe),
-            ("training set", train_set.summary()),
-            ("validation set", test_set.summary()),
-        ]
+        network = _plan(arch, model, len(classes), side, recipe)
+        experiment.plan = network + _data_rows(train_set, test_set)
     return experiment
 
 
@@ -132,6 +129,10 @@ def _plan(
         params = sum(p.numel() for p in model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
     return [("network", network), ("scaling with the batch", _batch_rule(recipe))]
+
+
+def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[str, str]]:
+    return [("training set", train_set.summary()), ("validation set", test_set.summary())]
 
 
 def _batch_rule(recipe: Recipe) -> str:

@@ -81,10 +81,9 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Image.Image:
-    """Returns an image of any kind in RGB, upright.
+    """Returns an image of any kind in RGB, 8 bits per channel, upright.
 
-    Training, evaluation, inference and pictures all read images here. The rules are those of
-    Pillow's ``convert("RGB")``, except where it would clip values:
+    Training, evaluation, inference and pictures read images here, by these rules:
 
     ====================================  ========================================================
     EXIF orientation                      applied once, in every format
@@ -103,39 +102,45 @@ def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Ima
     ====================================  ========================================================
 
     Args:
-        source: Path of an image file, content of an image file, Pillow image, array, or tensor.
-            Arrays and tensors have their channels in the order RGB; OpenCV's BGR has to be
-            reversed by the caller.
+        source: Path or content of an image file, Pillow image, array, or tensor, RGB and not BGR.
         name: Name of the image in error messages; the path by default.
         advice: Advice at the end of messages about files.
 
     Returns:
-        An RGB image, 8 bits per channel. It is ``source`` itself for an upright image in RGB.
+        The image, which is ``source`` itself if that is an upright Pillow image in RGB.
 
     Raises:
-        DataError: The file cannot be read, or is no image; the image is damaged or too large; or
-            its values are refused by the table.
+        DataError: The source cannot be read, is damaged or too large, or its values are refused.
     """
-    if isinstance(source, Image.Image):
-        return _from_pillow(source, name or "image", advice)
-    if isinstance(source, torch.Tensor):
-        return from_tensor(source, name or "image")
-    if isinstance(source, np.ndarray):
-        return from_array(source, name or "image")
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return decode_rgb(bytes(source), name or "image", advice)
-    if not isinstance(source, (str, os.PathLike)):
-        raise DataError(
-            f"{name or 'image'}: cannot read an image from {type(source).__name__}; allowed: a "
-            "path, bytes, a Pillow image, a numpy array or a torch tensor"
-        )
-    name = name or os.fspath(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(source, name or os.fspath(source), advice)
+    return _from_memory(source, name or "image", advice)
+
+
+def _from_path(path: str | os.PathLike[str], name: str, advice: str) -> Image.Image:
     try:
-        content = read_image_file(source)
+        content = read_image_file(path)
     except (OSError, ValueError) as error:  # ValueError: the path holds a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {name}: {reason}; {advice}") from error
     return decode_rgb(content, name, advice)
+
+
+def _from_memory(source: Any, name: str, advice: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        check_size(source.width, source.height, name, advice)
+        with _data_errors(name, advice):
+            return to_rgb(source, name)
+    if isinstance(source, torch.Tensor):
+        return from_tensor(source, name)
+    if isinstance(source, np.ndarray):
+        return from_array(source, name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_rgb(bytes(source), name, advice)
+    raise DataError(
+        f"{name}: cannot read an image from {type(source).__name__}; allowed: a path, bytes, a "
+        "Pillow image, a numpy array or a torch tensor"
+    )
 
 
 def as_images(images: Images) -> list[ImageLike]:
@@ -147,12 +152,6 @@ def as_images(images: Images) -> list[ImageLike]:
     if isinstance(images, _SINGLE) and getattr(images, "ndim", 0) != 4:
         raise DataError("one image is given where several are expected; pass a list of images")
     return list(images)
-
-
-def _from_pillow(image: Image.Image, name: str, advice: str) -> Image.Image:
-    check_size(image.width, image.height, name, advice)
-    with _data_errors(name, advice):
-        return to_rgb(image, name)
 
 
 def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
