@@ -139,7 +139,7 @@ def _run(
     is_main = experiment.context.is_main
     if is_main:
         start_folder(experiment.folder, experiment.cfg, state)
-        print_plan(experiment, training.start_iter)
+        print_plan(experiment, training.start_iter, training.epochs_done)
     if training.start_iter < training.max_iter:
         training.run()
     elif is_main:

@@ -11,12 +11,13 @@ from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.schedule import lr_table
 
 
-def print_plan(experiment: Experiment, start_iter: int) -> None:
+def print_plan(experiment: Experiment, start_iter: int, epochs_done: float = 0.0) -> None:
     """Prints the training plan to the console.
 
     Args:
         experiment: The training.
         start_iter: First step to run; above 0 in a resumed training.
+        epochs_done: Epochs of the schedule before that step.
     """
     table = Table(show_header=False, title="Training plan")
     context, recipe, loader = experiment.context, experiment.recipe, experiment.loader
@@ -27,7 +28,7 @@ def print_plan(experiment: Experiment, start_iter: int) -> None:
         *lr_table(recipe, world_size, loader.iters_per_epoch, len(loader.dataset)),
         ("batch norm", batch_norm),
         ("more or fewer processes", "share the same batch; steps, lr and EMA decay do not change"),
-        ("starts at step", f"{start_iter}"),
+        ("starts at step", f"{start_iter}, after {epochs_done:.4g} epochs"),
         ("device", f"{context.device}, {torch.get_num_threads()} thread(s) per process"),
         ("folder", str(experiment.folder)),
     ):
