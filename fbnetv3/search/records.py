@@ -98,7 +98,9 @@ class Records:
         for count, card in cards.items():
             if 0 < len(card.held_out) <= _MAX_HELD_OUT:
                 self._store.set_attr(f"{_HELD_OUT}{count}", [pair[0] for pair in card.held_out])
-        summaries = [{**card.summary(), _BATCHES: count} for count, card in cards.items()]
+        # A search that is replayed batch by batch keeps the cards of its later batches.
+        merged = {count: stored.card for count, stored in self.cards().items()} | dict(cards)
+        summaries = [{**merged[count].summary(), _BATCHES: count} for count in sorted(merged)]
         self._store.set_attr(_CARDS, summaries)
 
     def cards(self) -> dict[int, StoredCard]:
@@ -112,7 +114,7 @@ class Records:
             card = _card(row)
             if card is not None:
                 held_out = attributes.get(f"{_HELD_OUT}{row[_BATCHES]}")
-                if not isinstance(held_out, list) or any(type(p) is not float for p in held_out):
+                if not isinstance(held_out, list) or not all(type(p) is float for p in held_out):
                     held_out = []
                 cards[row[_BATCHES]] = StoredCard(card, held_out)
         return cards

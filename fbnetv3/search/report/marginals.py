@@ -20,6 +20,8 @@ from fbnetv3.search.trial import Trial
 _MIN_TRIALS = 5
 _BINS = 6
 _SIGNIFICANCE = 0.05
+_PERMUTATIONS, _MAX_PERMUTED = 999, 200
+"""Number of permutations of a test, and largest number of scores that are permuted."""
 _SIZE = {"width": 300, "height": 210}
 
 
@@ -105,10 +107,27 @@ def _effect(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], shar
     """Describes the effect of a variable on the scores, where it is not due to chance."""
     if scores.min() == scores.max():
         return "all scores are equal"
-    parts = [scores[groups == g] for g in np.unique(groups)]
-    if len(parts) < 2 or not kruskal(*parts).pvalue < _SIGNIFICANCE:
+    if not _p_value(scores, groups) < _SIGNIFICANCE:
         return "no effect beyond chance"
     return f"explains {share:.0%} of the variance of ranks"
+
+
+def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
+    """Returns the p-value of the Kruskal-Wallis test of equal scores in all groups.
+
+    For few scores the statistic is compared with that of permutations, since its chi-squared
+    distribution is that of many.
+    """
+    labels, sizes = np.unique(groups, return_counts=True)
+    if len(labels) < 2:
+        return 1.0
+    if len(scores) > _MAX_PERMUTED:
+        return float(kruskal(*(scores[groups == g] for g in labels)).pvalue)
+    ranks, random = rankdata(scores), np.random.default_rng(0)
+    drawn = np.stack([ranks, *(random.permutation(ranks) for _ in range(_PERMUTATIONS))])
+    sums = drawn @ (groups[:, None] == labels)  # (permutations, groups)
+    statistics = (sums**2 / sizes).sum(1)
+    return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
 
 
 def _explained_share(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
