@@ -10,6 +10,7 @@ from typing import Any
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.engine.experiment import MATCHED_BY_NAME, Experiment
+from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.weights.classes import class_names, class_order
 from fbnetv3.weights.load import refusal
@@ -63,7 +64,7 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 def _initial_weights(folder: Path) -> str | None:
     """Returns MODEL.WEIGHTS of the run in a folder; None if there is no run."""
     try:
-        tree = parse_yaml((folder / _CONFIG).read_text(encoding="utf-8"))
+        tree = parse_yaml(read_text(folder / _CONFIG, "config"))
     except (OSError, YamlError, ValueError):
         return None
     model = tree.get("MODEL") if isinstance(tree, Mapping) else None
