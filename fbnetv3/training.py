@@ -113,12 +113,21 @@ def train(
         FBNetError: The config or the data are invalid, the loss is not finite, the disk is full,
             or a signal stopped the training.
     """
+    checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
+    experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names)
+    training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
+    return _run(experiment, training, state)
+
+
+def _prepare(
+    cfg: CfgNode, checkpointer: Checkpointer, resume: bool, ignore_class_names: bool
+) -> tuple[Experiment, dict[str, Any] | None]:
+    """Checks the config; returns the experiment, and the checkpoint's state when resuming."""
     check_numbers(cfg)
     check_length(cfg)
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg)
-    checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     state = state_to_resume(checkpointer, resume)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
     experiment = prepare_task(cfg)(
@@ -126,8 +135,7 @@ def train(
     )
     if state is not None and ignore_class_names:
         state = state_in_data_order(state, experiment, ignore_class_names)
-    training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
-    return _run(experiment, training, state)
+    return experiment, state
 
 
 def _run(

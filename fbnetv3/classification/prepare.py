@@ -46,49 +46,55 @@ def prepare_classifier(
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: Whether to prepare a training. An evaluation does not open the training set, and
-            takes only weights of the data's classes.
+        training: Whether to prepare a training. An evaluation opens no training set, and takes only
+            weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights fit data of other class names, if the number is equal.
 
     Raises:
         FBNetError: A value of the config, the data or the weights do not fit each other.
     """
-    train_set: ImageDataset | None = None
-    if training:
-        train_set, test_set = datasets_from_config(cfg)
-    else:
-        test_set = evaluation_set_from_config(cfg)
+    train_set, test_set = _open_datasets(cfg, training)
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
     arch = arch_from_config(cfg)
     preprocessing = preprocessing_from_config(cfg, arch)
-    classes = class_names_from_config(cfg, test_set)
+    classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model = network_from_config(arch, len(classes), recipe, context.device)
-    side = preprocessing["resolution"]
-    batch = _norm_batch(cfg, recipe, context.process) if training else 1
+    batch = _norm_batch(cfg, recipe, context.process, training)
     check_network(model, arch, len(classes), side, batch, training=training)
-    if weights:
-        names = None if ignore_class_names else classes
-        with naming_keys("MODEL.WEIGHTS"):
-            summary = load_weights(model, weights, allow_new_head=training, classes=names)
-        log_summary(summary)
-    eval_loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
-    task = _task(cfg, context, recipe, len(classes), eval_loader)
+    _load(model, weights, training, None if ignore_class_names else classes)
+    loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
+    task = _task(cfg, context, recipe, len(classes), loader)
     metadata = _metadata(arch, classes, recipe, preprocessing)
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
-        side, process = preprocessing["resolution"], context.process
-        experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
-        network = _plan(arch, model, len(classes), side, recipe)
-        experiment.plan = network + _data_rows(train_set, test_set)
+        train_loader = train_loader_from_config(cfg, train_set, recipe, side, context.process)
+        experiment.train_loader = train_loader
+        experiment.plan = _plan(arch, model, len(classes), side, recipe)
+        experiment.plan += _data_rows(train_set, test_set)
     return experiment
 
 
-def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
+def _open_datasets(cfg: CfgNode, training: bool) -> tuple[ImageDataset | None, ImageDataset]:
+    """Returns the training set, None for an evaluation, and the evaluation set."""
+    return datasets_from_config(cfg) if training else (None, evaluation_set_from_config(cfg))
+
+
+def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:
+    if not weights:
+        return
+    with naming_keys("MODEL.WEIGHTS"):
+        summary = load_weights(model, weights, allow_new_head=training, classes=classes)
+    log_summary(summary)
+
+
+def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process, training: bool) -> int:
     """Returns the number of images over which batch norms compute their statistics."""
+    if not training:
+        return 1
     processes = 1 if cfg.MODEL.SYNC_BN else process.world_size
     return max(1, recipe.batch_size // processes)
 

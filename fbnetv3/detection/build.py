@@ -31,12 +31,7 @@ def build_detector(
     """
     _check_num_classes(cfg, len(classes))
     _check_pixels(cfg)
-    full = cfg.clone()
-    full.defrost()
-    full.MODEL.RETINANET.NUM_CLASSES = full.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-    full.MODEL.NUM_CLASSES = len(classes)
-    full.MODEL.DEVICE = str(device)
-    full.freeze()
+    full = _filled_in(cfg, len(classes), device)
     try:
         model = build_model(full)
     except KeyError as error:
@@ -53,6 +48,16 @@ def build_detector(
             "RETINANET and ROI_HEADS with a config in model_zoo/detection"
         ) from error
     return model.to(memory_format=torch.channels_last), full
+
+
+def _filled_in(cfg: CfgNode, num_classes: int, device: torch.device) -> CfgNode:
+    full = cfg.clone()
+    full.defrost()
+    full.MODEL.RETINANET.NUM_CLASSES = full.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    full.MODEL.NUM_CLASSES = num_classes
+    full.MODEL.DEVICE = str(device)
+    full.freeze()
+    return full
 
 
 def _check_pixels(cfg: CfgNode) -> None:

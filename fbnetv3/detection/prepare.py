@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +47,14 @@ def prepare_detector(
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
     """
-    train_set: CocoDataset | None = None
-    if training:
-        train_set, test_set = open_datasets(cfg)
-    else:
-        test_set = open_evaluation_set(cfg)
+    train_set, test_set = open_datasets(cfg) if training else (None, open_evaluation_set(cfg))
     recipe = detection_recipe(cfg, len(test_set if train_set is None else train_set))
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model, full_cfg = build_detector(cfg, test_set.classes, context.device)
     if weights:
         names = None if ignore_class_names else test_set.classes
-        with naming_keys("MODEL.WEIGHTS"):
-            summary = load_detector_weights(
-                model, weights, full_cfg, classes=names, training=training
-            )
-        log_summary(summary)
+        _load(model, weights, full_cfg, names, training)
     task = _task(full_cfg, context, recipe, test_set)
     metadata = detector_metadata(full_cfg, test_set.classes, recipe)
     experiment = Experiment(
@@ -72,6 +65,14 @@ def prepare_detector(
         experiment.train_loader = _train_loader(full_cfg, train_set, recipe, context.process)
         experiment.plan = _plan(cfg, model, train_set, test_set)
     return experiment
+
+
+def _load(
+    model: nn.Module, weights: str, cfg: CfgNode, classes: Sequence[str] | None, training: bool
+) -> None:
+    with naming_keys("MODEL.WEIGHTS"):
+        summary = load_detector_weights(model, weights, cfg, classes=classes, training=training)
+    log_summary(summary)
 
 
 def _task(

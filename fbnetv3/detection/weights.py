@@ -76,7 +76,7 @@ def load_detector_weights(
     classes: Sequence[str] | None = None,
     training: bool = True,
 ) -> DetectorLoadSummary:
-    """Loads MODEL.WEIGHTS into a detector.
+    """Loads MODEL.WEIGHTS into a detector, and returns a summary of the loaded tensors.
 
     The weights may be those of a detector. If its classes differ, the layers that depend on them
     are freshly initialised; if they have the same names in another order, their rows are reordered.
@@ -87,13 +87,9 @@ def load_detector_weights(
         model: Detector to load into.
         uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a path.
         cfg: Config that the detector was built from.
-        classes: Class names of the data; None compares the number of classes alone, as for weights
-            without names.
+        classes: Class names of the data; None compares the number of classes alone.
         training: Whether the detector is trained afterwards. Otherwise the weights must be those of
             a detector with the same classes.
-
-    Returns:
-        A summary of the loaded tensors.
 
     Raises:
         FBNetError: The weights cannot be downloaded or read, or do not fit. The model is unchanged.
@@ -109,6 +105,11 @@ def load_detector_weights(
             f"{weights.source} does not hold a detector; a classifier's weights can start a "
             "training, but have no boxes to score: give the weights of a trained detector"
         )
+    return _load_classifier(model, weights, cfg)
+
+
+def _load_classifier(model: nn.Module, weights: Weights, cfg: CfgNode) -> DetectorLoadSummary:
+    """Loads the weights of a classifier into the bottom-up part."""
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     prefix = next(name for name, module in model.named_modules() if module is bottom_up) + "."
     if isinstance(bottom_up, FBNetBottomUp):

@@ -56,9 +56,8 @@ def launch(
 ) -> None:
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
-    If torchrun has started this process (its environment variables are set), the options are
-    ignored and ``main`` is called here only; call :func:`end_rank` at the end. Unlike
-    detectron2's ``launch``, it supports CPUs.
+    If torchrun has started this process, the options are ignored and ``main`` is called here only;
+    call :func:`end_rank` at the end.
 
     Args:
         main: Function to call; processes import it by name.
@@ -78,8 +77,7 @@ def launch(
         gpu = int(os.environ["LOCAL_RANK"]) if use_cuda else None
         return _run_rank(store, rank, world_size, gpu, main, args, monitored=False)
     _check(num_processes, num_machines, machine_rank, dist_url, use_cuda)
-    world_size = num_processes * num_machines
-    if world_size == 1:
+    if (world_size := num_processes * num_machines) == 1:
         return main(*args)
     host, port = _address(dist_url)
     store = _connect(host, port, is_host=machine_rank == 0)

@@ -143,32 +143,58 @@ def check_stored(
         ) from error
     if costs is not None:
         _check_statistics(trials, costs(levels))
-    sizes: Counter[int] = Counter()
-    numbers, candidates, batch = set[int](), set[str](), 0
+    earlier = _Earlier()
     for trial, key in zip(trials, ids, strict=True):
-        is_last = trial.batch == settings.iterations
-        sizes[trial.batch] += 1
-        problems = {
-            "its config has another id": trial.id != key,
-            "its candidate is stored twice": trial.id in candidates,
-            "its number is stored twice": trial.number in numbers,
-            "its batch does not exist": trial.batch >= settings.batch_count(),
-            "its batch is that of an earlier number": trial.batch < batch,
-            "its number is too large": trial.number
-            >= trial.batch * settings.batch_size + settings.size_of(trial.batch),
-            "its batch has too many trials": sizes[trial.batch] > settings.size_of(trial.batch),
-            "its stage does not fit its batch": trial.stage != ("fine" if is_last else "coarse"),
-        }
-        problem = next((text for text, is_true in problems.items() if is_true), None)
-        if problem is not None:
+        problem = earlier.problem(trial, key, settings)
+        if problem:
             raise SearchError(
                 f"trial {trial.number} ({trial.id}) in the storage was not written by this search: "
                 f"{problem}; use another storage"
             )
-        numbers.add(trial.number)
-        candidates.add(trial.id)
-        batch = trial.batch
+        earlier.add(trial)
     return list(trials)
+
+
+class _Earlier:
+    """The stored trials before one that is checked."""
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+        self._candidates: set[str] = set()
+        self._sizes: Counter[int] = Counter()
+        self._batch = 0
+
+    def add(self, trial: Trial) -> None:
+        """Adds a trial that has no problem."""
+        self._numbers.add(trial.number)
+        self._candidates.add(trial.id)
+        self._sizes[trial.batch] += 1
+        self._batch = trial.batch
+
+    def problem(self, trial: Trial, key: str, settings: SearchSettings) -> str:
+        """Returns why no search with these settings wrote a trial after the earlier ones.
+
+        Args:
+            trial: The next trial, by number.
+            key: Id of the config of the trial.
+            settings: Settings of the search.
+
+        Returns:
+            The problem; "" if there is none.
+        """
+        size = settings.size_of(trial.batch)
+        stage = "fine" if trial.batch == settings.iterations else "coarse"
+        problems = {
+            "its config has another id": trial.id != key,
+            "its candidate is stored twice": trial.id in self._candidates,
+            "its number is stored twice": trial.number in self._numbers,
+            "its batch does not exist": trial.batch >= settings.batch_count(),
+            "its batch is that of an earlier number": trial.batch < self._batch,
+            "its number is too large": trial.number >= trial.batch * settings.batch_size + size,
+            "its batch has too many trials": self._sizes[trial.batch] >= size,
+            "its stage does not fit its batch": trial.stage != stage,
+        }
+        return next((text for text, is_true in problems.items() if is_true), "")
 
 
 def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:

@@ -21,15 +21,10 @@ from fbnetv3.search.settings import SearchSettings, check_arguments, check_funct
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.storage.batch_log import LoggedSearch, check_log, repeatable
+from fbnetv3.search.storage.batch_log import LoggedSearch, check_agreement, check_log, repeatable
 from fbnetv3.search.storage.store import open_store
 from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
-from fbnetv3.search.trial import (
-    STUDY,
-    Event,
-    Trial,
-    trial_to_json,
-)
+from fbnetv3.search.trial import STUDY, Event, Trial
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -58,11 +53,9 @@ class JointNAS:
             as a URL of SQLAlchemy; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
         evaluator_config: What decides the scores beside the candidate, such as ``{"epochs": 5}``:
-            plain values by name. The storage keeps it, and refuses a search with another one. None:
-            the storage does not tell evaluations apart.
-        read_only: Whether to read the storage once, for :meth:`result` and :meth:`evolve`, and to
-            write nothing to it; a SQLite file, which may be untrusted, is copied first, and the
-            statistics of its trials are computed again and compared.
+            plain values by name. The storage keeps it, and refuses a search with another one.
+        read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
+            SQLite file, which may be untrusted, is copied first, and its statistics are checked.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -144,13 +137,7 @@ class JointNAS:
         """
         check_log(logged, self.space, self.settings, self._identity)
         self._store.acquire()
-        stored = {t.number: trial_to_json(t) for t in self._load()}
-        for trial in logged.trials:
-            if stored.get(trial.number, trial_to_json(trial)) != trial_to_json(trial):
-                raise SearchError(
-                    f"trial {trial.number} of the storage differs from that in the log; restore "
-                    "the log into an empty storage"
-                )
+        stored = check_agreement(logged, self._load())
         part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in part.order.items():
             self._store.set_attr(name, value)
@@ -259,36 +246,35 @@ class JointNAS:
                 not be chosen; or the storage or the executor cannot be used.
         """
         check_functions(evaluate, callbacks)
-        submitted: set[int] = set()
-
-        def notify(kind: str, trial: Trial) -> None:
-            for callback in callbacks:
-                callback(self, Event(kind, trial.copy()))
-
-        def submit(trial: Trial) -> None:
-            submitted.add(trial.number)
-            trial.on_report = lambda epoch, score: notify("report", trial)
-            notify("start", trial)
-            self._executor.submit(trial)
-
         if not isinstance(self._executor, InProcess):
             refuse_start_at_import()
         try:
-            while trials := self._ask():
-                self._check_above_chance(evaluate, trials)
-                if not submitted:  # a search that is done already starts no workers
-                    self._executor.start(evaluate)
-                for trial in trials:
-                    if trial.number not in submitted:
-                        submit(trial)
-                for finished in self._executor.wait():
-                    trial = self._waiting(finished.trial)
-                    self._finish(trial, finished.score, finished.reason)
-                    notify("finish", trial)
+            self._run(evaluate, callbacks)
         finally:
             self._executor.close()
             self.close()
         return self.result()
+
+    def _run(self, evaluate: Evaluate, callbacks: Sequence[Callback]) -> None:
+        def notify(kind: str, trial: Trial) -> None:
+            for callback in callbacks:
+                callback(self, Event(kind, trial.copy()))
+
+        submitted: set[int] = set()
+        while trials := self._ask():
+            self._check_above_chance(evaluate, trials)
+            if not submitted:  # a search that is done already starts no workers
+                self._executor.start(evaluate)
+            for trial in trials:
+                if trial.number not in submitted:
+                    submitted.add(trial.number)
+                    trial.on_report = lambda epoch, score, t=trial: notify("report", t)
+                    notify("start", trial)
+                    self._executor.submit(trial)
+            for finished in self._executor.wait():
+                trial = self._waiting(finished.trial)
+                self._finish(trial, finished.score, finished.reason)
+                notify("finish", trial)
 
     def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
@@ -302,10 +288,7 @@ class JointNAS:
         self._store.release()
 
     def result(self) -> SearchResult:
-        """Returns the results so far, those of earlier processes on the storage included.
-
-        The result is a snapshot: it stays as it is while the search goes on.
-        """
+        """Returns a snapshot of the results so far, including those of earlier processes."""
         history = self._history()
         known, model = self._planner.known(history), self._planner.model(history)
         cards = self._planner.cards(history, self._records.cards())

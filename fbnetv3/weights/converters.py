@@ -251,6 +251,11 @@ def load_state_dict(
     _fit_head(plan, heads_of(model), order, new_head)
     _warn_about_paddings(model, layout)
     model.load_state_dict(plan.tensors, strict=not plan.head)
+    reordered = order is not None and list(order) != sorted(order)
+    return _summary(plan, layout, source, reordered)
+
+
+def _summary(plan: _Plan, layout: str, source: str, reordered: bool) -> LoadSummary:
     return LoadSummary(
         layout=layout,
         loaded=len(plan.tensors) - len(plan.derived),
@@ -258,5 +263,5 @@ def load_state_dict(
         skipped=tuple(plan.head),
         source=source,
         other_classes=_other_number(plan),
-        reordered=order is not None and list(order) != sorted(order),
+        reordered=reordered,
     )

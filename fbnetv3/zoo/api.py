@@ -55,9 +55,8 @@ def build_model(
         name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file, a
             network of another library (``torchvision/NAME``, ``timm/NAME``), or the name of weights
             (``NAME.TAG``), which also selects their variant of the architecture. ``NAME`` alone
-            loads the first weights that fit the architecture. Names may begin with ``zoo://``.
-            A detector's name, such as ``retinanet_fbnetv3_a0.bccd``, gives a
-            :class:`fbnetv3.detection.detector.Detector`, whose classes and rates are fixed.
+            loads the first weights that fit. Names may begin with ``zoo://``. A detector's name
+            (``retinanet_fbnetv3_a0.bccd``) gives a :class:`fbnetv3.detection.detector.Detector`.
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
             the architecture's own number of classes.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
@@ -73,10 +72,7 @@ def build_model(
         RecordError: The zoo has no such weights.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
-    if isinstance(name_or_arch, str):
-        name_or_arch = name_or_arch.removeprefix(ZOO_SCHEME)
-    else:
-        name_or_arch = as_arch(name_or_arch)
+    name_or_arch = _plain_name(name_or_arch)
     if isinstance(name_or_arch, str) and is_detector_name(name_or_arch):
         _check_detector_arguments(name_or_arch, num_classes, drop_rate, drop_path_rate)
         return get_detector(name_or_arch, pretrained)
@@ -86,6 +82,12 @@ def build_model(
     if record and pretrained:
         _load(model, record)
     return model
+
+
+def _plain_name(name_or_arch: str | Arch | Mapping[str, Any]) -> str | Arch:
+    if isinstance(name_or_arch, str):
+        return name_or_arch.removeprefix(ZOO_SCHEME)
+    return as_arch(name_or_arch)
 
 
 def _has_tag(name_or_arch: str | Arch) -> bool:

@@ -79,6 +79,29 @@ def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
     return logged._replace(order=order, trials=trials)
 
 
+def check_agreement(logged: LoggedSearch, stored: Sequence[Trial]) -> set[int]:
+    """Checks that a log and a storage do not contradict each other.
+
+    Args:
+        logged: Log of a search.
+        stored: Trials of the storage.
+
+    Returns:
+        The numbers of the stored trials.
+
+    Raises:
+        SearchError: A trial is in both, with another candidate or another result.
+    """
+    texts = {trial.number: trial_to_json(trial) for trial in stored}
+    for trial in logged.trials:
+        if trial.number in texts and texts[trial.number] != trial_to_json(trial):
+            raise SearchError(
+                f"trial {trial.number} of the storage differs from that in the log; restore "
+                "the log into an empty storage"
+            )
+    return set(texts)
+
+
 def check_log(
     logged: LoggedSearch,
     space: SearchSpace,
