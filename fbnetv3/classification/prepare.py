@@ -46,8 +46,7 @@ def prepare_classifier(
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: Whether to prepare a training. An evaluation opens no training set, and takes only
-            weights of the data's classes.
+        training: Whether to prepare a training, not an evaluation of weights of the same classes.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights fit data of other class names, if the number is equal.
 
@@ -62,7 +61,7 @@ def prepare_classifier(
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
     model = network_from_config(arch, len(classes), recipe, context.device)
-    batch = _norm_batch(cfg, recipe, context.process, training)
+    batch = _norm_batch(cfg, recipe, context.process) if training else 1
     check_network(model, arch, len(classes), side, batch, training=training)
     _load(model, weights, training, None if ignore_class_names else classes)
     loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
@@ -71,11 +70,17 @@ def prepare_classifier(
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
-        train_loader = train_loader_from_config(cfg, train_set, recipe, side, context.process)
-        experiment.train_loader = train_loader
-        experiment.plan = _plan(arch, model, len(classes), side, recipe)
-        experiment.plan += _data_rows(train_set, test_set)
+        network = _plan(arch, model, len(classes), side, recipe)
+        _add_training(experiment, train_set, side, network + _data_rows(train_set, test_set))
     return experiment
+
+
+def _add_training(
+    experiment: Experiment, train_set: ImageDataset, side: int, plan: list[tuple[str, str]]
+) -> None:
+    cfg, recipe, process = experiment.cfg, experiment.recipe, experiment.context.process
+    experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
+    experiment.plan = plan
 
 
 def _open_datasets(cfg: CfgNode, training: bool) -> tuple[ImageDataset | None, ImageDataset]:
@@ -91,10 +96,8 @@ def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | N
     log_summary(summary)
 
 
-def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process, training: bool) -> int:
+def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
     """Returns the number of images over which batch norms compute their statistics."""
-    if not training:
-        return 1
     processes = 1 if cfg.MODEL.SYNC_BN else process.world_size
     return max(1, recipe.batch_size // processes)
 
