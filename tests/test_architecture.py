@@ -37,7 +37,7 @@ def _names(path: Path) -> set[str]:
     return names
 
 
-def test_there_are_three_walks() -> None:
+def test_there_are_three_walkthroughs() -> None:
     assert len(WALKTHROUGHS) == 3
 
 
