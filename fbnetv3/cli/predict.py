@@ -13,6 +13,7 @@ from fbnetv3.errors import FBNetError, first_line, one_line
 from fbnetv3.image_files import IMAGE_SUFFIXES, count_suffixes, list_folder
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import require_detectron2
+from fbnetv3.weights.run_folder import weights_in
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ Print the most probable classes of images. A detector prints the boxes that it f
 each image with its boxes drawn.
 """
 # Files that a training exports to its folder at its end; averaged weights first.
-_EXPORTED = ("model_ema.safetensors", "model.safetensors")
 _EPILOG = """\
 examples:
   %(prog)s photo.jpg --model fbnetv3_g
@@ -117,24 +117,14 @@ def _images_of_folder(folder: Path) -> list[Path]:
 
 
 def find_weights(path: Path) -> Path:
-    """Returns a file of weights itself, or the one that a run exported to its folder.
+    """Returns a file of weights itself, or that of a run: exported, or its newest checkpoint.
 
     Raises:
-        PredictError: The path does not exist, or the folder has no exported weights.
+        FBNetError: The path does not exist, or the folder has no weights.
     """
     if not path.exists():
         raise PredictError(f"cannot read weights {path}: No such file or directory; check the path")
-    if not path.is_dir():
-        return path
-    exported = [path / name for name in _EXPORTED if (path / name).is_file()]
-    if not exported:
-        checkpoints = sorted(path.glob("*.pt")) + sorted(path.glob("*.safetensors"))
-        instead = f"give a file instead, such as {checkpoints[-1]}" if checkpoints else ""
-        raise PredictError(
-            f"the folder {path} has no {' or '.join(_EXPORTED)}, which a training writes at its "
-            f"end; {instead or 'give the folder of a finished training, or a file of weights'}"
-        )
-    return exported[0]
+    return weights_in(path) if path.is_dir() else path
 
 
 def load_classifier(arguments: argparse.Namespace) -> Classifier:
