@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-train",
-        description="Train or evaluate the classifier or detector of a config.",
+        description="Train or evaluate the image classifier or object detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -101,7 +101,8 @@ def _read_config(
     Args:
         config_file: Path or packaged name of the file.
         opts: Keys and values that override those of the file.
-        output_dir: OUTPUT_DIR; None reads it from the config.
+        output_dir: OUTPUT_DIR, in a process whose parent has checked it; None reads it from the
+            config. A config file may only name folders that ``check_output_dir`` allows.
         in_run: Whether the config.yaml in the folder of a run stands for this folder, even if it
             was moved, or if another folder is the current one.
     """
@@ -114,7 +115,7 @@ def _read_config(
     if "SEARCH" in load_yaml(path):
         raise ConfigError(
             f"{path} describes a search: run it with fbnetv3-search --config-file {config_file}; "
-            "it writes configs of its best networks, which fbnetv3-train takes"
+            "the search writes a config for each winning network, which fbnetv3-train accepts"
         )
     cfg.merge_from_file(str(path))
     if in_run and "OUTPUT_DIR" not in opts[::2] and has_weights(path.parent):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from fbnetv3.data.decode import decode_rgb
 from fbnetv3.data.errors import DataError, class_counts, plural, some
-from fbnetv3.data.sampling import some_classes, stratified_order
+from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20  # in each loader worker
 
 
 class ImageDataset(ABC):
@@ -58,25 +58,25 @@ class ImageDataset(ABC):
         images = plural(len(self), "image")
         return f"{self.name}: {images}, {class_counts(self.classes, counts)}"
 
-    def subset(self, limit: int, seed: int = 0) -> Subset:
+    def subset(self, n_images: int, seed: int = 0) -> Subset:
         """Returns a stratified random subset.
 
         Args:
-            limit: Number of images, from 1 to ``len(self)``.
-            seed: Seed of the choice. A larger limit with the same seed adds images.
+            n_images: Number of images, from 1 to ``len(self)``.
+            seed: Random seed of the selection. A larger number with the same seed adds images.
 
         Raises:
-            DataError: ``limit`` is out of range.
+            DataError: ``n_images`` is out of range.
         """
-        _check_range(self, f"cannot take a subset of {limit} images", limit, len(self))
-        return Subset(self, sorted(stratified_order(self.targets, seed)[:limit]))
+        _check_range(self, f"cannot take a subset of {n_images} images", n_images, len(self))
+        return Subset(self, sorted(stratified_order(self.targets, seed)[:n_images]))
 
     def split(self, n_holdout: int, seed: int = 0) -> tuple[Subset, Subset]:
         """Returns a stratified random split into (train, holdout).
 
         Args:
             n_holdout: Number of images in the second part, from 1 to ``len(self) - 1``.
-            seed: Seed of the choice.
+            seed: Random seed of the selection.
 
         Raises:
             DataError: ``n_holdout`` is out of range.
@@ -85,18 +85,18 @@ class ImageDataset(ABC):
         order = stratified_order(self.targets, seed)
         return Subset(self, sorted(order[n_holdout:])), Subset(self, sorted(order[:n_holdout]))
 
-    def select_classes(self, k: int, seed: int = 0) -> Subset:
-        """Returns the images of ``k`` randomly chosen classes, with targets from 0 to k - 1.
+    def select_classes(self, n_classes: int, seed: int = 0) -> Subset:
+        """Returns the images of randomly chosen classes, with targets from 0 to n_classes - 1.
 
         Args:
-            k: Number of classes, from 1 to ``len(self.classes)``.
-            seed: Seed of the choice.
+            n_classes: Number of classes, from 1 to ``len(self.classes)``.
+            seed: Random seed of the selection.
 
         Raises:
-            DataError: ``k`` is out of range.
+            DataError: ``n_classes`` is out of range.
         """
-        _check_range(self, f"cannot select {k} classes", k, len(self.classes))
-        chosen = some_classes(len(self.classes), k, seed)
+        _check_range(self, f"cannot select {n_classes} classes", n_classes, len(self.classes))
+        chosen = random_classes(len(self.classes), n_classes, seed)
         relabel = {old: new for new, old in enumerate(chosen)}
         indices = [i for i, target in enumerate(self.targets) if target in relabel]
         return Subset(self, indices, [self.classes[c] for c in chosen], relabel)
@@ -115,7 +115,7 @@ class ArrayDataset(ImageDataset):
         targets: N indices into ``classes``.
 
     Raises:
-        DataError: The images have another shape or type.
+        DataError: ``images`` does not have the shape (len(targets), H, W, 3) or the type uint8.
     """
 
     def __init__(
@@ -166,16 +166,16 @@ class FileDataset(ImageDataset):
         if cached is not None:
             return Image.fromarray(cached)
         image = decode_rgb(self._source.read(i), self.file_name(i))
-        self._keep(i, image)
+        self._cache_image(i, image)
         return image
 
     def file_name(self, i: int) -> str:
         return self._source.file_name(i)
 
-    def _keep(self, i: int, image: Image.Image) -> None:
+    def _cache_image(self, i: int, image: Image.Image) -> None:
         size = 3 * image.width * image.height
-        # The size of the whole set is estimated from its first image. A set that does not fit is
-        # not cached at all.
+        # Until an image is cached, the size of the data set is estimated from the current image;
+        # nothing is cached while this estimate exceeds the limit.
         expected = size * len(self) if not self._cache else self._cached_bytes + size
         if expected > self._cache_bytes:
             return
@@ -183,7 +183,8 @@ class FileDataset(ImageDataset):
         self._cached_bytes += size
 
     def __getstate__(self) -> dict[str, object]:
-        # A worker that is started by pickling fills its own cache.
+        # Spawned loader workers get a pickled copy. It leaves out the cache to be small, and each
+        # worker fills its own.
         return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}
 
 
@@ -191,7 +192,7 @@ class Subset(ImageDataset):
     """A subset of another data set, in the order of ``indices``.
 
     Args:
-        dataset: The other data set.
+        dataset: Data set that the images are taken from.
         indices: Indices of the images in ``dataset``.
         classes: Names of the classes. None keeps those of ``dataset``.
         relabel: Mapping from each target in ``dataset`` to its index in ``classes``. None keeps
@@ -211,18 +212,18 @@ class Subset(ImageDataset):
         super().__init__(dataset.name, dataset.classes if classes is None else classes, targets)
         self.broken = list(dataset.broken)
         self.indices = [int(i) for i in indices]
-        self._whole = dataset
+        self._parent = dataset
 
     def image(self, i: int) -> Image.Image:
-        return self._whole.image(self.indices[i])
+        return self._parent.image(self.indices[i])
 
     def file_name(self, i: int) -> str:
-        return self._whole.file_name(self.indices[i])
+        return self._parent.file_name(self.indices[i])
 
 
-def _check_range(dataset: ImageDataset, problem: str, value: int, most: int) -> None:
-    if not 1 <= value <= most:
-        raise DataError(f"{dataset.name}: {problem}; allowed: 1 to {most}")
+def _check_range(dataset: ImageDataset, problem: str, value: int, maximum: int) -> None:
+    if not 1 <= value <= maximum:
+        raise DataError(f"{dataset.name}: {problem}; allowed: 1 to {maximum}")
 
 
 def check_same_classes(train: ImageDataset, val: ImageDataset) -> None:

