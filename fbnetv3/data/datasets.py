@@ -91,7 +91,7 @@ def _from_path(path: str) -> ImageDataset:
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the first existing path: below FBNETV3_DATA, otherwise as given; None if neither is."""
+    """Returns the first existing path: below FBNETV3_DATA, else as given; None if there is none."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 
@@ -120,7 +120,8 @@ def _open_builtin(name: str, relative_path: str, download: str) -> ImageDataset:
     place = _candidates(relative_path)[0].absolute()
     raise DataError(
         f"data set {name} is missing: download {download} and put the images at "
-        f"{place}/CLASS/NAME.jpg, or a zip archive of the class folders at {place}.zip{_root_hint()}"
+        f"{place}/CLASS/NAME.jpg, or a zip archive of the class folders at {place}.zip"
+        f"{_root_hint()}"
     )
 
 
