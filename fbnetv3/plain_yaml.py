@@ -21,7 +21,7 @@ _MOST_NODES = 20_000
 _MOST_LEVELS = 100
 _LONGEST_NUMBER = 100
 """Largest number of characters of a number: PyYAML's time grows with the square of it."""
-_INT64 = range(-(2**63), 2**63)
+_INT64 = range(-(2**63), 2**64)  # signed and unsigned, such as seeds
 _TAG_PREFIX = "tag:yaml.org,2002:"
 # Errors of PyYAML, including those for values that do not fit their tag (!!bool 5, !!timestamp x)
 # and for too deeply nested values.

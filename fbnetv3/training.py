@@ -91,8 +91,7 @@ def train(
 ) -> dict[str, float]:
     """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
-    OUTPUT_DIR gets config.yaml, metrics.json, TensorBoard events, curves.png, checkpoints, and at
-    the end model.safetensors and model_ema.safetensors.
+    OUTPUT_DIR gets config.yaml, metrics.json, events, curves.png, checkpoints and exported weights.
 
     Args:
         cfg: Config of a classifier or a detector.
@@ -101,10 +100,10 @@ def train(
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
-        raw_scores: Whether to score the raw weights too where an average of them is kept.
+        raw_scores: Whether to score the raw weights too, where averaged ones are kept.
         ignore_class_names: Whether to keep the classifier of MODEL.WEIGHTS, or to continue from a
-            checkpoint, if only the names of the classes differ from those of the data. By default
-            the classifier is newly initialised then, with a warning, and resuming is refused.
+            checkpoint, if only the names of the classes differ from those of the data. Otherwise
+            the classifier is newly initialised with a warning, and resuming is refused.
 
     Returns:
         The last value of each score, such as ``val/top1``; empty on ranks other than 0.
@@ -113,6 +112,8 @@ def train(
         FBNetError: The config or the data are invalid, the loss is not finite, the disk is full,
             or a signal stopped the training.
     """
+    check_numbers(cfg)
+    check_length(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names)
     training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
@@ -122,9 +123,7 @@ def train(
 def _prepare(
     cfg: CfgNode, checkpointer: Checkpointer, resume: bool, ignore_class_names: bool
 ) -> tuple[Experiment, dict[str, Any] | None]:
-    """Checks the config; returns the experiment, and the checkpoint's state when resuming."""
-    check_numbers(cfg)
-    check_length(cfg)
+    """Returns the experiment of a training, and the checkpoint's state when resuming."""
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg)

@@ -168,7 +168,10 @@ class CfgNode(DetectronCfgNode):
                 raise ConfigError(
                     f"unknown config key {full_key}{_nearest_key(self, path, str(key))}"
                 )
-            value = self._decoded(value, self[key])
+            try:
+                value = self._decoded(value, self[key])
+            except ConfigError as error:
+                raise ConfigError(f"{full_key}: {error}") from None
             if isinstance(self[key], CfgNode) and isinstance(value, Mapping):
                 self[key]._merge(value, (*path, key))
             else:
@@ -180,7 +183,9 @@ class CfgNode(DetectronCfgNode):
         except (MemoryError, RecursionError):  # Python's parser fails on deeply nested brackets
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
         if not _fits(decoded):
-            raise ConfigError(f"a number has more than 64 bits: {str(value)[:40]}...")
+            raise ConfigError(
+                f"an integer does not fit into 64 bits: {str(value)[:40]}...; write a smaller one"
+            )
         # the 2024 or [a] of OUTPUT_DIR is a name, and neither a number nor a list
         is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
@@ -225,7 +230,7 @@ def _fits(value: Any) -> bool:
         return all(map(_fits, value))
     if isinstance(value, Mapping):
         return all(map(_fits, value)) and all(map(_fits, value.values()))
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
 
 
 def _is_number(value: Any) -> bool:

@@ -47,10 +47,10 @@ class JointNAS:
         statistics: Function from configs to ``{name: values}``, cheap to compute, for constraints
             and for pre-training the predictor; see :class:`Costs`. None: no statistics.
         warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
-            csv with a column for each variable and one named ``score``. None: start without.
+            csv with a column for each variable and one named ``score``.
         executor: Executor of the evaluations; None: they run in this process.
-        storage: Optuna URL of the database from which an interrupted search continues, as text or
-            as a URL of SQLAlchemy; None: the trials are kept in memory.
+        storage: Optuna URL of the database, as text or as a URL of SQLAlchemy, from which an
+            interrupted search continues; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
         evaluator_config: What decides the scores beside the candidate, such as ``{"epochs": 5}``:
             plain values by name. The storage keeps it, and refuses a search with another one.
@@ -110,14 +110,13 @@ class JointNAS:
     def settings(self) -> dict[str, Any]:
         """The settings as plain values, as the storage keeps them.
 
-        The proposals depend on these, on the statistics and on the scores alone.
+        The proposals depend on these, the statistics and the scores alone.
         """
-        plain: dict[str, Any] = json.loads(json.dumps(self._description))
-        return plain
+        return dict(json.loads(json.dumps(self._description)))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores, exactly and as plain values; see SearchSettings.identify."""
+        """What decides the scores, as plain values; see :meth:`SearchSettings.identify`."""
         return dict(self._identity)
 
     @property
@@ -262,7 +261,8 @@ class JointNAS:
 
         submitted: set[int] = set()
         while trials := self._ask():
-            self._check_above_chance(evaluate, trials)
+            if trials[-1].number not in submitted:  # a new batch
+                self._check_above_chance(evaluate, trials)
             if not submitted:  # a search that is done already starts no workers
                 self._executor.start(evaluate)
             for trial in trials:
@@ -280,7 +280,7 @@ class JointNAS:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
         is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
         if is_further and History.of(self._batches).finished:
-            trials = [*self._planner.warm_start, *self.trials]
+            trials = [*self._planner.warm_start, *(t for batch in self._batches for t in batch)]
             check_above_chance(evaluate, self._batches[0], trials)
 
     def close(self) -> None:

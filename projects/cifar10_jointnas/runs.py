@@ -51,7 +51,11 @@ def open_log(folder: Path) -> Run:
     logged = BatchLog(folder).read()
     cfg = get_search_cfg()
     keys = {k: v for k, v in logged.config.items() if not k.startswith(_HASHES)}
-    cfg.merge_from_list([x for pair in keys.items() for x in pair])
+    for key, value in keys.items():  # the whole tree, which is no list of overrides
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        cfg.merge_from_other_cfg(tree)
     space, settings = space_from_config(cfg), settings_from_config(cfg)
     statistics = None
     if space.has_architecture:

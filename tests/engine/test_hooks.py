@@ -195,7 +195,12 @@ def test_non_finite_weights_are_not_saved(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_after_the_step(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_stops_after_the_step(
+    number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if number == signal.SIGHUP:  # the tests may run under nohup
+        outer = signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, outer))
     before = signal.getsignal(number)
     saved = []
 

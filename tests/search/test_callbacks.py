@@ -14,7 +14,7 @@ def test_each_trial_starts_reports_and_finishes() -> None:
     states: set[tuple[str, str]] = set()
 
     def note(search: JointNAS, event: Event) -> None:
-        assert search.trials[event.trial.number] is event.trial
+        assert search.trials[event.trial.number] == event.trial  # each is a copy
         events.append((event.trial.number, event.kind))
         states.add((event.kind, event.trial.state))
 

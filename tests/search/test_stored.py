@@ -137,7 +137,7 @@ def test_reading_leaves_the_storage_as_it_is(content: bytes, tmp_path: Path) -> 
     path.write_bytes(content)
     search = problem.search(storage=f"sqlite:///{path}", read_only=True, **SMALL)
     result = search.result()
-    assert len(result.trials) == 2
+    assert len(result.trials) == 3  # a batch of two, and a finalist
     assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == ["search.db"]
 

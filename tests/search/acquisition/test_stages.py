@@ -180,5 +180,5 @@ def test_evolution_is_seeded() -> None:
 def test_wrong_evolution_settings_are_refused() -> None:
     with pytest.raises(SearchError, match="children=0"):
         EvolutionSettings(children=0)
-    with pytest.raises(SearchError, match="one of them at least 1"):
+    with pytest.raises(SearchError, match="one of them must be at least 1"):
         EvolutionSettings(best=0, random=0)
