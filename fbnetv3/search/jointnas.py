@@ -45,7 +45,7 @@ class JointNAS:
         space: Space of the candidates.
         settings: Settings of the search; None: the defaults of :class:`SearchSettings`.
         statistics: Function from configs to ``{name: values}``, cheap to compute, for constraints
-            and for pre-training the predictor; see :class:`Costs`. None: no statistics.
+            and for pre-training the predictor; see :class:`Costs`. If None, there are none.
         warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
             csv with a column for each variable and one named ``score``.
         executor: Executor of the evaluations; None: they run in this process.

@@ -53,7 +53,7 @@ class Trial:
         stage: ``coarse`` or ``fine``.
         state: ``running``, ``complete`` or ``failed``.
         score: Score by which the trial is compared. In a SearchResult with early stopping this is
-            the score at the epoch of the early stop, else the final score. None: no score.
+            the score at the epoch of the early stop, else the final score; None without a score.
         final_score: Score that the evaluation returned; None: no score.
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.

@@ -53,8 +53,8 @@ def next_batch(
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
         pending: (m, variables) candidates in training. Their predicted scores stand in for their
-            scores. None: no candidates.
-        best: Score to improve on, in the standardised unit of ``predictor.process``. None: the
+            scores. If None, there are none.
+        best: Score to improve on, in the standardised unit of ``predictor.process``. If None, the
             highest posterior mean of the process at an observation.
     """
     taken = set(tried)

@@ -22,7 +22,7 @@ def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
         pool: Candidates in the order of their quasi Monte-Carlo sequence.
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
-            chosen. None: the head of the sequence is chosen, which is spread out by construction.
+            chosen. If None, the head of the sequence is chosen; it is spread out by construction.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.
@@ -43,8 +43,8 @@ def paper_batch(
         features: (candidates, width) features of the candidates.
         scores: (candidates,) predicted scores; higher is better.
         count: Number of candidates to choose.
-        statistic: Statistic whose range is divided into ``count`` bins. None: the batch is spread
-            out within a shortlist of the best predicted candidates.
+        statistic: Statistic whose range is divided into ``count`` bins. If None, the batch is
+            spread out within a shortlist of the best predicted candidates.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.

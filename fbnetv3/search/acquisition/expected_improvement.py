@@ -95,8 +95,8 @@ def improvement_batch(
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, which enter the model with fantasy labels.
-            None: no candidates.
-        best: Score to improve on, in the standardised unit of the process. None: the highest
+            If None, there are none.
+        best: Score to improve on, in the standardised unit of the process. If None, the highest
             posterior mean of the process at an observation.
     """
     starts = candidates.starts(random)

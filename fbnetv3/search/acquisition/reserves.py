@@ -41,7 +41,7 @@ class Reserves:
             count: Number of candidates.
             tried: Keys of candidates that may not be chosen.
             score: Function from levels to predicted scores, by which the best candidates are added.
-                None: they are added in the order of their sequence.
+                If None, they are added in the order of their sequence.
         """
         if len(batch) >= count:
             return batch

@@ -221,7 +221,7 @@ class TimeLimit:
     """Limit on the duration of one attempt of a trial, from the start of its evaluation.
 
     Args:
-        seconds: Limit in seconds, above 0. None: no limit.
+        seconds: Limit in seconds, above 0. If None, there is no limit.
 
     Raises:
         SearchError: The limit is not positive.

@@ -39,7 +39,7 @@ class LocalWorkers:
         threads: Value of OMP_NUM_THREADS in each worker, at least 1. Keep count * threads at or
             below the number of cores.
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
-            fails, and its worker is killed. None: no limit.
+            fails, and its worker is killed. If None, there is no limit.
 
     Raises:
         SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` is not positive.

@@ -39,20 +39,20 @@ class RayWorkers:
     if the second worker dies too. Nodes that join the cluster during a search get workers.
 
     Args:
-        count: Largest number of workers. None: as many as the cluster has room for.
+        count: Largest number of workers. If None, as many as the cluster has room for.
         cpus: CPUs of each worker, as Ray counts them: 0 to 1, or a whole number above 1.
-        gpus: GPUs of each worker: 0 to 1, or a whole number above 1. None: one GPU if the cluster
-            has any, otherwise 0.
+        gpus: GPUs of each worker: 0 to 1, or a whole number above 1. If None, one GPU if the
+            cluster has any, otherwise 0.
         threads: Value of OMP_NUM_THREADS in each worker, at least 1.
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
-            fails, and its worker is killed. Waiting for room on a node does not count. None: no
-            limit.
+            fails, and its worker is killed. Waiting for room on a node does not count. If
+            None, there is no limit.
         address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for a cluster
-            on this machine. Empty: the environment variable RAY_ADDRESS. If that is unset, a
-            private cluster is started on this machine and ends with the search. A program that has
+            on this machine. If empty, the environment variable RAY_ADDRESS is used; if that is unset,
+            a private cluster is started on this machine and ends with the search. A program that has
             called ``ray.init`` itself stays connected to its cluster.
         shared: Folder that the evaluations write to. Every node must see this folder and the
-            working directory at the same paths as this process. None: evaluations write no files.
+            working directory at the same paths as this process. If None, they write no files.
 
     Raises:
         SearchError: Ray is not installed, or a number is out of range.

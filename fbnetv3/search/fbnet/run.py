@@ -99,7 +99,7 @@ def run_search(
         folder: Folder of the run; replaces OUTPUT_DIR.
         restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
             the search starts from scratch, or continues what the folder holds.
-        stream: Stream to print progress to, such as ``sys.stdout``. None: nothing is printed.
+        stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
         FBNetError: The config is invalid, the folder is in use or holds another search, the data

@@ -59,7 +59,7 @@ class FBNetSpace:
     Args:
         table: Content of the space's yaml. Without ``rows`` only the recipe is searched, for an
             architecture that the search's config names.
-        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. None: no variable is
+        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
             fixed.
 
     Attributes:
@@ -104,7 +104,7 @@ class FBNetSpace:
 
         Args:
             name: One of :func:`list_spaces`, or the path of a yaml.
-            fixed: Mapping from variable to its fixed value; see SEARCH.FIX. None: no variable is
+            fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
                 fixed.
 
         Raises:
@@ -237,7 +237,7 @@ class FBNetSpace:
 
         Args:
             num_classes: Number of outputs of the classifier.
-            latency: Measured latencies for the statistic ``latency_ms``. None: the statistic is
+            latency: Measured latencies for the statistic ``latency_ms``. If None, the statistic is
                 left out.
 
         Returns:
@@ -274,7 +274,7 @@ class FBNetStatistics:
         space: Space of the candidates.
         width_divisor: Divisor that channel counts are rounded to.
         num_classes: Number of outputs of the classifier.
-        latency: Measured latencies. None: the statistic ``latency_ms`` is left out.
+        latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
     """
 
     def __init__(

@@ -132,7 +132,7 @@ class Costs:
         space: Space of the candidates.
         function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
             ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
-            saves a dict per candidate. None: no statistics.
+            saves a dict per candidate. If None, there are none.
 
     Attributes:
         space: Space of the candidates.
