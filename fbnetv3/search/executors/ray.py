@@ -48,9 +48,9 @@ class RayWorkers:
             fails, and its worker is killed. Waiting for room on a node does not count. If
             None, there is no limit.
         address: Address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for a cluster
-            on this machine. If empty, the environment variable RAY_ADDRESS is used; if that is unset,
-            a private cluster is started on this machine and ends with the search. A program that has
-            called ``ray.init`` itself stays connected to its cluster.
+            on this machine. If empty, the environment variable RAY_ADDRESS is used; if that is
+            unset, a private cluster is started on this machine and ends with the search. A program
+            that has called ``ray.init`` itself stays connected to its cluster.
         shared: Folder that the evaluations write to. Every node must see this folder and the
             working directory at the same paths as this process. If None, they write no files.
 
