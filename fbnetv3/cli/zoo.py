@@ -150,8 +150,8 @@ def _weight_row(name: str) -> list[str]:
     record = find_record(name)
     top1 = record.metrics.get("top1")
     accuracy = f"top-1 {top1.value:.2f} ({top1.source})" if top1 else "-"
-    is_downloaded = _yes(download.local_path(record).is_file())
-    return [record.full_name, str(record.resolution), accuracy, is_downloaded, record.licence]
+    downloaded = _yes_or_no(download.local_path(record).is_file())
+    return [record.full_name, str(record.resolution), accuracy, downloaded, record.licence]
 
 
 def _detector_row(name: str) -> list[str]:
@@ -159,12 +159,12 @@ def _detector_row(name: str) -> list[str]:
 
     record = detector_records.find_detector(name)
     ap = record.metrics["AP"]
-    is_downloaded = _yes(detector_records.packaged_file(record).is_file())
+    downloaded = _yes_or_no(detector_records.packaged_file(record).is_file())
     score = f"AP {ap.value:.2f} ({ap.source})"
-    return [record.name, "-", score, is_downloaded, record.licence]
+    return [record.name, "-", score, downloaded, record.licence]
 
 
-def _yes(value: bool) -> str:
+def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
 
 

@@ -1,4 +1,4 @@
-"""What a config changes: a short file beside the whole tree."""
+"""Writes a config as two files: one with what differs from the defaults, and one with all keys."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FULL_SUFFIX = "_full"
 def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
     """Returns the keys of a config that differ from the defaults, as yaml to be merged over them.
 
-    Of a length or period that is given in epochs and in iterations, only the one that counts is
-    written.
+    Of a length or period in epochs and the same in iterations, the iterations are left out where
+    the epochs are above 0. Where they are 0, both are written, even if they are the defaults.
 
     Args:
         cfg: The config.

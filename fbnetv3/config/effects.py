@@ -13,7 +13,7 @@ from fbnetv3.config.recipes import RECIPE_KEYS
 
 Condition = Callable[[CfgNode], bool]
 
-# Keys of this package that the other task reads
+# Keys of this package that only detectors, only classifiers, or only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
     *("MODEL.DROP_RATE", "SOLVER.LABEL_SMOOTHING", "DATA.TRAIN_LIMIT"),
@@ -21,14 +21,14 @@ _ONLY_CLASSIFIERS = (
     *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD"),
 )
 _ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
-# Keys of detectron2 that both tasks read
+# Keys that both tasks read, for those that are not declared by this package
 _COMMON = (
     *("VERSION", "SEED", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
     *("DATALOADER.NUM_WORKERS", "MODEL.META_ARCHITECTURE", "MODEL.DEVICE", "MODEL.WEIGHTS"),
     *("SOLVER.CLIP_GRADIENTS.*", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
     *RECIPE_KEYS.values(),
 )
-# Keys of detectron2 that its detectors read, here too
+# Further keys of detectron2 that detectors read
 _DETECTRON = (
     *("MODEL.*", "INPUT.*", "VIS_PERIOD", "TEST.DETECTIONS_PER_IMAGE"),
     *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "SOLVER.STEPS", "SOLVER.GAMMA", "SOLVER.NESTEROV"),
@@ -103,7 +103,7 @@ def _reasons(cfg: CfgNode, key: str) -> Iterator[str]:
         return
     for pattern, (condition, words) in _CONDITIONS.items():
         if fnmatch.fnmatchcase(key, pattern) and not condition(cfg):
-            yield f"read with {words}"
+            yield f"read only with {words}"
             return
 
 

@@ -38,7 +38,8 @@ def load_yaml(
     Args:
         path: The file.
         seen: Files whose ``_BASE_`` led to it.
-        own: Mapping that gets the file's own values, without those of its bases; None for nothing.
+        own: Mapping that gets the file's own values, without those of its bases; None if they
+            are not needed.
 
     Raises:
         ConfigError: A file cannot be read, is not yaml of plain values, has another VERSION, or is
@@ -97,7 +98,7 @@ def check_output_dir(output_dir: str, path: Path) -> None:
 
 
 def _find_arch(values: dict[str, Any], folder: Path) -> None:
-    """Makes MODEL.ARCH a full path if it names a yaml beside the config: both can be moved."""
+    """Reads MODEL.ARCH relative to the folder of the config if a yaml of that name is there."""
     model = values.get("MODEL")
     if not isinstance(model, dict):
         return
@@ -111,7 +112,7 @@ def _base_names(base: Any, path: Path) -> list[Path]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
     for name in names:
-        # a config could otherwise make the program read any file, or a device without end
+        # a config could otherwise make the program read any file, or a device that never ends
         if not name.endswith(_SUFFIXES):
             raise ConfigError(
                 f"{path}: _BASE_ names {name!r}; allowed: {' and '.join(_SUFFIXES)} files"

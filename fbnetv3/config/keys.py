@@ -56,7 +56,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "MODEL_EMA.DECAY": (
         0.99985,
-        "decay of that average per step; paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO",
+        "decay per step of the averages; paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998 COCO",
     ),
     "MODEL_EMA.WARMUP": (
         False,
@@ -70,14 +70,15 @@ KEYS: dict[str, tuple[Any, str]] = {
         256,
         (
             "images per step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH / "
-            "REFERENCE_BATCH. Detectors scale iterations and EMA decay as well; 0 turns that off"
+            "REFERENCE_BATCH. Detectors also scale iterations and EMA decay; for them, 0 turns all "
+            "scaling off, that of the learning rate too"
         ),
     ),
     "SOLVER.MAX_EPOCHS": (
         400.0,
         (
-            "length of the training in epochs; 0: SOLVER.MAX_ITER iterations (and for detectors "
-            "STEPS and WARMUP_ITERS count too)"
+            "length of the training in epochs; 0: SOLVER.MAX_ITER iterations; a detector then "
+            "reads STEPS in iterations, and WARMUP_ITERS instead of WARMUP_EPOCHS"
         ),
     ),
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),

@@ -1,8 +1,8 @@
 """Keys that exclude each other: a length or period in epochs, or the same in iterations.
 
 A loop reads the iterations only where the epochs are 0. A source of values (the defaults, a base, a
-file, the command line) that gives the iterations alone therefore sets the epochs to 0: it comes
-after the sources that gave epochs.
+file, the command line) that gives the iterations alone therefore sets the epochs to 0, because it
+overrides earlier sources, which may have given epochs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXCLUSIVE_KEYS: Mapping[str, str] = {
 
 
 def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of one file, with the epochs 0 where only the iterations are given.
+    """Returns the values of one file, with epochs set to 0 where only iterations above 0 are given.
 
     Args:
         values: Nested mapping of keys to values; it is not changed.

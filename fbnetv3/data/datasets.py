@@ -1,7 +1,8 @@
 """Data sets by name or path.
 
 Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
-For any other data set, register a function that opens it under a name::
+For any other data set, register a function that opens it under a name, in a program that calls
+``fbnetv3.train`` (the commands know built-in names and paths)::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:

@@ -281,7 +281,7 @@ class Planner:
             chosen = self._reserves.complete(chosen, part, count, tried, self._score(model))
         return chosen
 
-    def _score(self, model: Model | None) -> fine.Score | None:
+    def _score(self, model: Model | None) -> fine.ScoreFunction | None:
         """Returns the predictor's function from levels to scores, in its own unit."""
         if model is None:
             return None

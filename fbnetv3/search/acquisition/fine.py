@@ -19,7 +19,11 @@ from fbnetv3.search.space.scaling import binary_exponent, scaled
 from fbnetv3.search.space.space import keys_of, unique_rows
 
 Floats = npt.NDArray[np.float64]
-Score = Callable[[Levels], Floats]
+ScoreFunction = Callable[[Levels], Floats]
+"""Function from levels, (candidates, variables), to predicted scores, (candidates,).
+
+A level is the index of the value of a variable.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,10 @@ class EvolutionSettings:
         random: Number of random candidates in the first generation (q).
         children: Number of children per candidate and generation.
         top: Number of candidates that survive a generation (K).
-        epsilon: Smallest gain of the best score in a generation that counts as progress, relative
-            to the interquartile range of the scores in the first generation; at least 0.
+        epsilon: The best score must grow by more than this in a generation to count as progress;
+            relative to the interquartile range of the scores in the first generation; at least 0.
         patience: Number of generations in a row without progress that end the evolution.
-        max_generations: Largest number of generations.
+        max_generations: Largest number of generations after the first.
 
     Raises:
         SearchError: A number is out of range.
@@ -84,7 +88,7 @@ class Evolved:
 def evolve(
     feasible: FeasibleSpace,
     first: Pool,
-    score: Score,
+    score: ScoreFunction,
     settings: EvolutionSettings,
     random: np.random.Generator,
 ) -> Evolved:
@@ -93,7 +97,7 @@ def evolve(
     Args:
         feasible: Space and constraints; children that violate a constraint are discarded.
         first: First generation; all of its candidates are feasible.
-        score: Function from levels to predicted scores; higher is better.
+        score: Predictor of the scores; higher is better.
         settings: Sizes and stopping rule.
         random: Source of all draws.
     """
@@ -129,7 +133,7 @@ def _children(
     return feasible.select(feasible.price(levels[new]))
 
 
-def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tuple[Floats, Floats]:
+def adaptive_rates(scores: Floats, mother_scores: Floats, variables: int) -> tuple[Floats, Floats]:
     """Returns the crossover and mutation rate of each child (Srinivas & Patnaik, 1994, eqs. 3-4).
 
     Both rates fall linearly between the mean score and the best score, so that children of good
@@ -143,14 +147,14 @@ def adaptive_rates(scores: Floats, child_scores: Floats, variables: int) -> tupl
 
     Args:
         scores: (candidates,) scores of the generation.
-        child_scores: (children,) score of each child's mother.
+        mother_scores: (children,) score of each child's mother.
         variables: Number of variables. The mutation rate is at least 1 / variables, so that copies
             of the best candidate change too.
     """
-    exponent = binary_exponent(scores, child_scores)
-    units, child_units = scaled(scores, -exponent), scaled(child_scores, -exponent)
+    exponent = binary_exponent(scores, mother_scores)
+    units, mother_units = scaled(scores, -exponent), scaled(mother_scores, -exponent)
     best, mean = units.max(), units.mean()
-    share = (best - child_units) / max(best - mean, 1e-12)
+    share = (best - mother_units) / max(best - mean, 1e-12)
     falling = np.clip(share, 0.0, 1.0)
     return falling, np.maximum(0.5 * falling, 1.0 / variables)
 

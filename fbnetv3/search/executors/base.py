@@ -8,8 +8,10 @@ To add an executor:
    ``_EXECUTORS`` in ``fbnet/config.py``. Its key there is then a value of SEARCH.EXECUTOR.
 3. Declare the config keys that the function reads in ``fbnet/keys.py``, and list those that may
    change when a search is resumed in ``RESUMABLE_KEYS``.
+   ``_check_numbers`` in ``fbnet/config.py`` checks their ranges, and the help of SEARCH.EXECUTOR
+   in ``fbnet/keys.py`` names the executor.
 4. Add a row to ``_EXECUTORS`` in ``tests/search/executors/test_contract.py``, which tests the
-   contract that all executors keep.
+   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes.
 """
 
 from __future__ import annotations
