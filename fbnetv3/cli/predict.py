@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import run_main
 from fbnetv3.errors import FBNetError, first_line, one_line
@@ -19,19 +20,18 @@ from fbnetv3.weights.run_folder import weights_in
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fbnetv3.detection.detector import Detector
+    from fbnetv3.detection.detector import Detection, Detector
     from fbnetv3.zoo.classifier import Classifier
 
 _DESCRIPTION = """\
 Print the most probable classes of images. A detector prints the boxes that it finds, and writes
 each image with its boxes drawn.
 """
-# Files that a training exports to its folder at its end; averaged weights first.
 _EPILOG = """\
 examples:
   %(prog)s photo.jpg --model fbnetv3_g
   %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5
-  %(prog)s folder/ --weights output/digits --topk 1
+  %(prog)s folder/ --weights output/digits --topk 1 --json > predictions.jsonl
 """
 
 
@@ -67,6 +67,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threshold", type=float, default=0.3, metavar="SCORE", help=threshold)
     output = "folder for the images with drawn boxes (default: output/predictions)"
     add("--output", type=Path, default=Path("output/predictions"), metavar="DIR", help=output)
+    lines = "print one JSON object per image and line, with its classes or boxes"
+    add("--json", action="store_true", help=lines)
     device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
     add("--device", metavar="DEVICE", help=device)
     arguments = parser.parse_args(argv)
@@ -147,21 +149,29 @@ def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
         raise PredictError(f"cannot use device {device!r}: {reason}; try --device cpu") from error
 
 
-def classify(classifier: Classifier, images: Sequence[Path], topk: int) -> Iterator[str]:
+def classify(
+    classifier: Classifier, images: Sequence[Path], topk: int, *, as_json: bool = False
+) -> Iterator[str]:
     """Yields the lines to print: each image, then its most probable classes.
 
     Args:
         classifier: Classifier on its device.
         images: Image files.
         topk: Number of classes per image.
+        as_json: Whether to yield one JSON object per image instead.
 
     Raises:
         DataError: Files cannot be read as images; raised after all others.
     """
 
     def lines(number: int, image: Image.Image) -> Iterator[str]:
+        classes = classifier.top(image, topk)
+        if as_json:
+            named = [{"name": name, "score": score} for name, score in classes]
+            yield json.dumps({"image": str(images[number]), "classes": named})
+            return
         yield str(images[number])
-        for name, score in classifier.top(image, topk):
+        for name, score in classes:
             yield f"  {100 * score:6.2f}%  {name}"
 
     return _lines_of_all(images, lines)
@@ -211,7 +221,12 @@ def load_detector(arguments: argparse.Namespace) -> Detector | None:
 
 
 def detect(
-    detector: Detector, images: Sequence[Path], threshold: float, folder: Path
+    detector: Detector,
+    images: Sequence[Path],
+    threshold: float,
+    folder: Path,
+    *,
+    as_json: bool = False,
 ) -> Iterator[str]:
     """Yields the lines to print, and writes each image with its boxes as PNG.
 
@@ -220,6 +235,8 @@ def detect(
         images: Image files.
         threshold: Minimum score of the boxes, in [0, 1].
         folder: Folder for the images with boxes.
+        as_json: Whether to yield one JSON object per image instead. A box is [x0, y0, x1, y1] in
+            pixels of the upright image.
 
     Raises:
         DataError: Files cannot be read as images; raised after all others.
@@ -231,12 +248,21 @@ def detect(
         target = folder / f"{number:04d}_{images[number].stem}.png"
         with atomic_write(target) as temporary:
             detector.draw(image, detections).save(temporary, "PNG")
+        if as_json:
+            boxes = [_box(detection) for detection in detections]
+            yield json.dumps({"image": str(images[number]), "drawn": str(target), "boxes": boxes})
+            return
         yield f"{images[number]} -> {target}"
         for detection in detections:
             corners = " ".join(f"{value:7.1f}" for value in detection.box)
             yield f"  {100 * detection.score:6.2f}%  {corners}  {detection.name}"
 
     return _lines_of_all(images, lines)
+
+
+def _box(detection: Detection) -> dict[str, Any]:
+    box = [float(value) for value in detection.box]
+    return {"name": detection.name, "score": float(detection.score), "box": box}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -255,13 +281,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector = load_detector(arguments)
     if detector is not None:
         _to_device(detector, arguments.device)
-        lines = detect(detector, images, arguments.threshold, arguments.output)
+        threshold, folder = arguments.threshold, arguments.output
+        lines = detect(detector, images, threshold, folder, as_json=arguments.json)
     else:
         classifier = load_classifier(arguments)
         _to_device(classifier, arguments.device)
-        lines = classify(classifier, images, arguments.topk)
+        lines = classify(classifier, images, arguments.topk, as_json=arguments.json)
     for line in lines:
-        print(one_line(line), flush=True)
+        print(line if arguments.json else one_line(line), flush=True)
     return 0
 
 

@@ -153,3 +153,29 @@ def test_a_mistyped_path_is_answered_before_torch_is_imported(
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_classes_as_json(
+    folder: Path, run_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    image = tmp_path / "a b.png"
+    Image.new("RGB", (32, 32)).save(image)
+    assert main([str(image), "--weights", str(run_folder), "--json", "--device", "cpu"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["image"] == str(image)
+    assert [item["name"] for item in row["classes"]] == ["dog", "cat"]
+    assert sum(item["score"] for item in row["classes"]) == pytest.approx(1.0)
+
+
+def test_boxes_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    image, drawn = tmp_path / "cells.png", tmp_path / "drawn"
+    Image.new("RGB", (300, 240), (235, 225, 215)).save(image)
+    options = ["--model", "retinanet_fbnetv3_a0.bccd", "--threshold", "0.01", "--device", "cpu"]
+    assert main([str(image), *options, "--output", str(drawn), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    row = json.loads(line)
+    assert Path(row["drawn"]).is_file()
+    assert row["boxes"]
+    for box in row["boxes"]:
+        assert set(box) == {"name", "score", "box"}
+        assert len(box["box"]) == 4
