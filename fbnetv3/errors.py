@@ -32,13 +32,15 @@ def one_line(text: str, limit: int = _LONGEST) -> str:
 
     Args:
         text: Any text, which may quote untrusted names.
-        limit: Largest number of characters; the middle of a longer text is left out.
+        limit: Largest number of characters before escaping; the middle of a longer text is left
+            out.
 
     Returns:
         The text with line breaks, control characters and the like as escape sequences.
     """
     if len(text) > limit:
-        text = f"{text[: limit // 2]} ... {text[len(text) - limit // 2 :]}"
+        half = (limit - 5) // 2
+        text = f"{text[:half]} ... {text[len(text) - half :]}"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

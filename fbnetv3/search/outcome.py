@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fbnetv3.errors import one_line
+
 _LONGEST, _LONGEST_VALUE = 500, 80
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 
@@ -45,16 +47,16 @@ def scalar(value: Any) -> Any:
 def short(value: Any) -> str:
     """Returns the representation of a value on one line of at most 80 characters."""
     try:
-        text = one_line(repr(value))
+        text = reason_text(repr(value))
     except Exception:  # repr() of a foreign object may raise anything
         text = f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
-def one_line(text: Any) -> str:
+def reason_text(text: Any) -> str:
     """Returns a text on one line of at most 500 characters, which every storage can hold.
 
-    Lone surrogates, as in names of files that are not UTF-8, and NUL characters are escaped.
+    White space is collapsed. Lone surrogates, as in names of files that are not UTF-8, and control
+    characters are escaped.
     """
-    line = " ".join(str(text).split())[:_LONGEST].replace("\0", "\\x00")
-    return line.encode("utf-8", "backslashreplace").decode("utf-8")
+    return one_line(" ".join(str(text).split()), _LONGEST)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.outcome import one_line, score_of
+from fbnetv3.search.outcome import reason_text, score_of
 
 STUDY = "jointnas"
 """Default name of a search in its storage."""
@@ -98,7 +98,7 @@ class Trial:
             score: Score; None, NaN, infinity and values that are not numbers fail the trial.
             reason: Reason of a failure; None: the trial fails on account of its score alone.
         """
-        value, problem = (None, one_line(reason)) if reason is not None else score_of(score)
+        value, problem = (None, reason_text(reason)) if reason is not None else score_of(score)
         if value is None:
             self.state, self.reason = "failed", problem or "no score was returned"
         else:

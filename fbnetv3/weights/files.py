@@ -14,7 +14,6 @@ import torch
 from safetensors import safe_open
 
 from fbnetv3.io import MAX_BYTES, open_regular
-from fbnetv3.io import sha256_of as sha256_of
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.run_folder import weights_in
 from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes

@@ -19,9 +19,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from fbnetv3.io import atomic_write
+from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.weights.download import package_dir
-from fbnetv3.weights.files import sha256_of
 from fbnetv3.zoo.verification import measure_ap
 
 

@@ -15,7 +15,7 @@ import torch
 
 from fbnetv3.search import Trial
 from fbnetv3.search.executors.base import attempt
-from fbnetv3.search.outcome import one_line, score_of
+from fbnetv3.search.outcome import reason_text, score_of
 
 
 class _Broken:
@@ -112,4 +112,4 @@ def test_exceptions_become_reasons_that_every_storage_can_hold(
 
 
 def test_a_line_has_no_breaks() -> None:
-    assert one_line(" a\n\tb\r\nc ") == "a b c"
+    assert reason_text(" a\n\tb\r\nc ") == "a b c"

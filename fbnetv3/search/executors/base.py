@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.disk_faults import disk_fault
-from fbnetv3.search.outcome import one_line, score_of, short
+from fbnetv3.search.outcome import reason_text, score_of, short
 from fbnetv3.search.trial import Trial
 
 Evaluate = Callable[[Trial], Any]
@@ -140,10 +140,10 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     try:
-        text = one_line(error)
+        text = reason_text(error)
     except Exception:  # str() of a foreign exception may raise anything
         text = "no message"
-    return one_line(f"{type(error).__name__}: {text[:400]}{where}")
+    return reason_text(f"{type(error).__name__}: {text[:400]}{where}")
 
 
 def pickled(evaluate: Evaluate) -> bytes:

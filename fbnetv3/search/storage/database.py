@@ -141,7 +141,7 @@ def snapshot(url: str) -> Iterator[str]:
         yield url
         return
     with private_copy(path) as copy:
-        yield f"sqlite:///{copy}"
+        yield sqlite_url(copy)
 
 
 def require_study(url: str, study: str) -> None:
