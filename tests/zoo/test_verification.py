@@ -87,6 +87,14 @@ def two_classes(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def _first_class_weights() -> bytes:
+    """Returns the weights of a network with two classes that always predicts the first."""
+    model = build_model("fbnetv3_a0", num_classes=2)
+    torch.nn.init.zeros_(model.head.fc.weight)
+    torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
+    return save({key: value.contiguous() for key, value in model.state_dict().items()})
+
+
 @pytest.mark.parametrize(("claimed", "status"), [(50.0, "ok"), (90.0, "failed")])
 def test_accuracy_is_measured_where_the_data_set_is_installed(
     two_classes: Path,
@@ -96,10 +104,7 @@ def test_accuracy_is_measured_where_the_data_set_is_installed(
     claimed: float,
     status: str,
 ) -> None:
-    model = build_model("fbnetv3_a0", num_classes=2)
-    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always predicts the first class
-    torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
-    site.body = save({key: v.contiguous() for key, v in model.state_dict().items()})
+    site.body = _first_class_weights()
     record = make_record(
         num_classes=2,
         resolution=32,
@@ -139,10 +144,7 @@ def test_classes_are_matched_by_name(
     classes: tuple[str, ...] | None,
     cats: float,
 ) -> None:
-    model = build_model("fbnetv3_a0", num_classes=2)
-    torch.nn.init.zeros_(model.head.fc.weight)  # so that it always predicts the first class
-    torch.nn.init.constant_(model.head.fc.bias[:1], 1.0)
-    site.body = save({key: v.contiguous() for key, v in model.state_dict().items()})
+    site.body = _first_class_weights()
     record = make_record(num_classes=2, resolution=32, resize=32, classes=classes)
     shutil.rmtree(two_classes / "dog")
     (two_classes / "dog").mkdir()
