@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -11,7 +13,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 START_S = 60.0
@@ -82,11 +83,16 @@ class Server:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops the server and closes its connections."""
+        """Stops the server, closes its connections, and waits until its port refuses others."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(START_S)
             self._process = None
+            # Some kernels close the listening socket only after the process has been reaped.
+            deadline = time.monotonic() + START_S
+            while _accepts(self._port):
+                assert time.monotonic() < deadline, "the stopped server still takes connections"
+                time.sleep(0.05)
 
     def _popen(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self._folder.parent / f"{self._folder.name}.log").open("ab") as log:
@@ -96,7 +102,7 @@ class Server:
             )  # fmt: skip
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving() -> Iterator[Server]:
     """Runs a server; its data is removed in the end."""
     # Not in pytest's folder, which other users cannot enter.
@@ -113,7 +119,16 @@ def serving() -> Iterator[Server]:
             server.stop()
 
 
-def _free_port() -> int:
+def _accepts(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    # Below the range that the system gives to sockets without a port of their own: none of those
+    # takes the port while the server is down.
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
