@@ -15,10 +15,10 @@ import yaml
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import MAX_BYTES
 
-MOST_VALUES = 1_000_000
-_MOST_NODES = 20_000
+MAX_VALUES = 1_000_000
+_MAX_NODES = 20_000
 """Largest number of values that are written out, since PyYAML reads some 10,000 per second."""
-_MOST_LEVELS = 100
+_MAX_LEVELS = 100
 _LONGEST_NUMBER = 100
 """Largest number of characters of a number: PyYAML's time grows with the square of it."""
 _INT64 = range(-(2**63), 2**64)  # signed and unsigned, such as seeds
@@ -50,11 +50,11 @@ class PlainLoader(yaml.SafeLoader):
         """
         self._num_nodes += 1
         self._level += 1
-        if self._num_nodes > _MOST_NODES or self._level > _MOST_LEVELS:
+        if self._num_nodes > _MAX_NODES or self._level > _MAX_LEVELS:
             line = self.peek_event().start_mark.line + 1
             raise YamlError(
-                f"line {line}: more than {_MOST_NODES} values, or values nested more than "
-                f"{_MOST_LEVELS} levels deep"
+                f"line {line}: more than {_MAX_NODES} values, or values nested more than "
+                f"{_MAX_LEVELS} levels deep"
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         self._level -= 1
@@ -143,9 +143,9 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     if id(node) not in known:
         known[id(node)] = 0
         known[id(node)] = 1 + sum(_count(child, known) for child in _children(node))
-    if known[id(node)] > MOST_VALUES:
+    if known[id(node)] > MAX_VALUES:
         raise YamlError(
-            f"line {node.start_mark.line + 1}: more than {MOST_VALUES} values, including those "
+            f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, including those "
             "that aliases repeat; write the values without aliases"
         )
     return known[id(node)]

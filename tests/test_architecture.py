@@ -22,7 +22,7 @@ WALKTHROUGHS = dict(
 )
 # 1. `fbnetv3/training.py`, `train` and `prepare`: what happens there.
 STEP = re.compile(r"^\d+\. `(?P<file>[\w/]+\.py)`, (?P<names>[^:]+): .+", re.MULTILINE)
-MOST_FILES = 9  # one, and at most eight others
+MAX_FILES = 9  # one, and at most eight others
 
 
 def _names(path: Path) -> set[str]:
@@ -44,7 +44,7 @@ def test_there_are_three_walkthroughs() -> None:
 @pytest.mark.parametrize("walkthrough", WALKTHROUGHS)
 def test_a_walkthrough_names_few_files_and_none_twice(walkthrough: str) -> None:
     files = [step["file"] for step in STEP.finditer(WALKTHROUGHS[walkthrough])]
-    assert 3 <= len(files) <= MOST_FILES
+    assert 3 <= len(files) <= MAX_FILES
     assert len(set(files)) == len(files)
 
 

@@ -13,7 +13,7 @@ from fbnetv3.arch import get_arch
 from fbnetv3.config import get_cfg
 from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.errors import FBNetError
-from fbnetv3.plain_yaml import MOST_VALUES, YamlError, parse_mapping, parse_yaml
+from fbnetv3.plain_yaml import MAX_VALUES, YamlError, parse_mapping, parse_yaml
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.zoo.classifier import preprocessing_of
@@ -83,7 +83,7 @@ def test_tags_are_refused_and_run_no_code(
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(NESTED_ALIASES, f"more than {MOST_VALUES} values"), ("SEED: &a [*a]", "contains itself")],
+    [(NESTED_ALIASES, f"more than {MAX_VALUES} values"), ("SEED: &a [*a]", "contains itself")],
 )
 def test_the_number_of_values_is_limited(
     read: Callable[[str, Path], None], text: str, message: str, tmp_path: Path

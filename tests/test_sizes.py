@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 40
+MAX_LINES, MAX_LINES_OF_A_FUNCTION = 400, 40
 
 
 def long_parts(text: str, *, functions: bool = True) -> Iterator[str]:
     """Yields what is too long in a file; the arguments of constructors do not count."""
     count = len(text.splitlines())
-    if count > MOST_LINES:
+    if count > MAX_LINES:
         yield f"{count} lines"
     for node in ast.walk(ast.parse(text)):
         if functions and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0].lineno if node.name == "__init__" else node.lineno
             lines = (node.end_lineno or first) - first + 1
-            if lines > MOST_LINES_OF_A_FUNCTION:
+            if lines > MAX_LINES_OF_A_FUNCTION:
                 yield f"{node.name} has {lines} lines"
 
 

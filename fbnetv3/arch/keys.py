@@ -14,9 +14,9 @@ from fbnetv3.arch.errors import ArchError
 ACTIVATIONS = ("hswish", "relu", "swish", "relu6")
 GATES = ("hsigmoid", "sigmoid")
 
-MOST_LAYERS = 10_000
+MAX_LAYERS = 10_000
 """Largest number of layers of a network, and of a row of its table."""
-_INTEGER, _NUMBER = "iu", "iuf"
+_INT_KINDS, _NUMBER_KINDS = "iu", "iuf"  # of numpy's dtype.kind
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Key:
             for such a number divided by the row's expansion).
         default: Value of the key in a row that does not give it.
         required: Whether a row must give the key.
-        minimum: Smallest allowed value, inclusive (exclusive for ``float``).
+        minimum: Lower bound, inclusive for ``int`` and exclusive for ``float``.
         maximum: Largest allowed value; larger ones would take all memory.
         odd: Whether the value must be odd.
         choices: Allowed strings; empty allows any.
         first_only: Whether the key applies to the first of the ``n`` layers only, like the stride.
-        needs: Another key that must be set if this one is given, or None.
+        needs: Name of a key that must be set too if this one is given; None if there is none.
     """
 
     kind: str
@@ -69,12 +69,12 @@ class Key:
         if self.kind == "ratio":
             return _is_ratio(value)
         if type(value) is int:  # by far the most common case, checked without numpy
-            above = value >= self.minimum if self.kind == "int" else value > self.minimum
-            return above and value <= self.maximum and (not self.odd or value % 2 == 1)
+            in_range = value >= self.minimum if self.kind == "int" else value > self.minimum
+            return in_range and value <= self.maximum and (not self.odd or value % 2 == 1)
         if not isinstance(value, (float, np.number, np.ndarray)):
             return False
         numbers = np.asarray(value)
-        if numbers.dtype.kind not in (_INTEGER if self.kind == "int" else _NUMBER):
+        if numbers.dtype.kind not in (_INT_KINDS if self.kind == "int" else _NUMBER_KINDS):
             return False
         return self._in_range(numbers)
 
@@ -82,8 +82,8 @@ class Key:
         if not numbers.size or not math.isfinite(numbers.sum()):
             return False
         lowest = numbers.min()
-        above = lowest >= self.minimum if self.kind == "int" else lowest > self.minimum
-        fits = above and numbers.max() <= self.maximum
+        meets_minimum = lowest >= self.minimum if self.kind == "int" else lowest > self.minimum
+        fits = meets_minimum and numbers.max() <= self.maximum
         return bool(fits) and (not self.odd or bool((numbers % 2 == 1).all()))
 
     def clean(self, key: str, value: Any) -> Any:
@@ -122,35 +122,40 @@ def parse_ratio(value: float | str) -> tuple[float, bool]:
 # Keys of every row, whichever op it has.
 COMMON_KEYS: Mapping[str, Key] = {
     "stage": Key("int", required=True),
-    "c": Key("int", required=True, minimum=1),
-    "n": Key("int", default=1, minimum=1, maximum=MOST_LAYERS),
-    "s": Key("int", default=1, minimum=1),
+    "c": Key("int", required=True, minimum=1),  # output channels
+    "n": Key("int", default=1, minimum=1, maximum=MAX_LAYERS),  # number of layers of the row
+    "s": Key("int", default=1, minimum=1),  # stride of the first of them
 }
 
-# Keys that an op may declare by their name alone.
+# Predefined keys: an op that lists one of these names gets the type, default and range below.
 OP_KEYS: Mapping[str, Key] = {
-    "k": Key("int", required=True, minimum=1, odd=True),
-    "e": Key("float", required=True),
-    "act": Key("str", default="hswish", choices=ACTIVATIONS),
-    "se": Key("str", choices=GATES),
-    "se_ratio": Key("ratio", default=0.25, needs="se"),
-    "dw_padding": Key("int", first_only=True),
-    "conv_bias": Key("bool", default=False),
-    "pw_groups": Key("int", default=1, minimum=1),
-    "pwl_groups": Key("int", default=1, minimum=1),
+    "k": Key("int", required=True, minimum=1, odd=True),  # side of the kernel, in pixels
+    "e": Key("float", required=True),  # expansion: hidden channels / input channels
+    "act": Key("str", default="hswish", choices=ACTIVATIONS),  # activation
+    "se": Key("str", choices=GATES),  # gate of squeeze-and-excitation; not given: no such block
+    "se_ratio": Key("ratio", default=0.25, needs="se"),  # its hidden / its input channels
+    "dw_padding": Key("int", first_only=True),  # padding of the depthwise convolution, in pixels
+    "conv_bias": Key("bool", default=False),  # whether convolutions have a bias beside the norm's
+    "pw_groups": Key("int", default=1, minimum=1),  # groups of the 1x1 convolution that expands
+    "pwl_groups": Key("int", default=1, minimum=1),  # groups of the one that projects
 }
 
 
-def key_of_default(default: Any) -> Key:
-    """Returns the key whose default is an int, a float, a bool or a string.
+def key_of_default(name: str, default: Any) -> Key:
+    """Returns a new key whose type is that of its default.
 
     Integers may go down to 0, or to the default if it is negative; floats have no lower limit.
+
+    Args:
+        name: Name of the key, for the message of an error.
+        default: An int, a float, a bool or a string.
+
+    Raises:
+        ArchError: The default has another type.
     """
     kind = type(default).__name__
     if kind not in ("int", "float", "bool", "str"):
-        allowed = "a Key, or an int, a float, a bool or a string as its default"
-        raise ArchError(
-            "cannot declare this key of an op", key="keys", value=default, allowed=allowed
-        )
+        allowed = "a Key, or a default that is an int, a float, a bool or a string"
+        raise ArchError(f"the default is a {kind}", key=name, value=default, allowed=allowed)
     lowest = -math.inf if kind == "float" else min(0, default) if kind == "int" else 0
     return Key(kind, default=default, minimum=lowest)

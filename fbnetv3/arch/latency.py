@@ -40,7 +40,7 @@ from fbnetv3.io import atomic_write, read_text
 
 FORMAT = 1
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
-_MOST_MS = 1e9
+_MAX_MS = 1e9
 _RANGED = ("c_in", "mid", "c_out", "size")
 # Bits of each number in the int64 key of a shape: 63 in all.
 _BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))
@@ -200,7 +200,7 @@ def _block(row: Mapping[str, Any]) -> MeasuredBlock:
         for k, n in zip((*NUMBERS, "out"), numbers, strict=True)
     )
     ms = row["ms"]
-    is_time = type(ms) in (int, float) and 0 <= ms < _MOST_MS
+    is_time = type(ms) in (int, float) and 0 <= ms < _MAX_MS
     if not (is_kind and is_shape and is_time and 0 < kind.s < 100 and 0 <= kind.k < 1000):
         raise ValueError(f"{str(row)[:200]} is not a measurement")
     return MeasuredBlock(Shape(kind, *numbers), float(ms))

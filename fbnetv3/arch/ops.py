@@ -134,7 +134,7 @@ def _key(name: str, value: Any) -> Key:
     if value is None:
         return OP_KEYS[name]
     if name not in OP_KEYS:
-        return key_of_default(value)
+        return key_of_default(name, value)
     known = dataclasses.replace(OP_KEYS[name], required=False)
     return dataclasses.replace(known, default=known.clean(name, value))
 

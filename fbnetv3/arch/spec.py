@@ -14,7 +14,7 @@ from typing import Any
 
 from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.expand import clean_row, expand_row
-from fbnetv3.arch.keys import MOST_LAYERS
+from fbnetv3.arch.keys import MAX_LAYERS
 from fbnetv3.arch.layer import Layer
 from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.table import SCALARS, read_table
@@ -146,9 +146,9 @@ class Arch:
             raise ArchError("the table has no rows", key="rows", value=[], allowed="one or more")
         self._check_stages()
         count = sum(block.n for block in self.blocks)
-        if count > MOST_LAYERS:
+        if count > MAX_LAYERS:
             raise ArchError(
-                "too many layers in all", key="n", value=count, allowed=f"at most {MOST_LAYERS}"
+                "too many layers in all", key="n", value=count, allowed=f"at most {MAX_LAYERS}"
             )
         for row, layers in enumerate(self.rows()):
             for layer in layers[:2]:  # all repeats are the same

@@ -12,12 +12,12 @@ from pathlib import Path
 from fbnetv3.cli import predict, run_main, train
 
 _CONFIG = "model_zoo/digits.yaml"
-_SHOWN = 5
+_NUM_CLASSES_SHOWN = 5
 _PRETRAINED = "fbnetv3_a0.cifar10"
 
 
 def _write_images(name: str, folder: Path) -> list[str]:
-    """Writes the first image of some classes of a data set as ``a_CLASS.png``.
+    """Writes the first image of each of the first classes of a data set as ``a_CLASS.png``.
 
     Args:
         name: Name of the data set.
@@ -27,14 +27,14 @@ def _write_images(name: str, folder: Path) -> list[str]:
         The paths of the images.
 
     Raises:
-        DataError: The data set is not installed.
+        DataError: The data set is not found.
     """
     from fbnetv3.data import build_dataset
 
     dataset = build_dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for label in range(_SHOWN):
+    for label in range(_NUM_CLASSES_SHOWN):
         image, _ = dataset.load(list(dataset.targets).index(label))
         path = folder / f"a_{dataset.classes[label]}.png"
         image.save(path)
@@ -56,10 +56,10 @@ def _write_photographs(folder: Path) -> list[str]:
 
 
 def show_pretrained(folder: Path) -> None:
-    """Prints the predictions of a packaged network.
+    """Prints the predictions of pretrained weights.
 
-    The images are test images of CIFAR-10 if that data set is installed, and otherwise
-    scikit-learn's sample photographs.
+    The images are test images of CIFAR-10 if that data set is found, and otherwise scikit-learn's
+    sample photographs.
 
     Args:
         folder: Folder for the images.
@@ -68,18 +68,19 @@ def show_pretrained(folder: Path) -> None:
 
     try:
         paths = _write_images("cifar10_test", folder)
-        subject = "test images of CIFAR-10"
+        subject, remark = "test images of CIFAR-10", ""
     except DataError:
         paths = _write_photographs(folder)
-        subject = (
-            "photographs of a\ntemple and a flower. It knows only the ten classes of CIFAR-10 and "
-            "predicts the most similar\none. With cifar10 under FBNETV3_DATA it gets test images"
+        subject = "photographs of a temple and a flower"
+        remark = (
+            "\n(It knows only the ten classes of CIFAR-10 and picks the most similar one. To see "
+            "test images of\nCIFAR-10 instead, set FBNETV3_DATA to a folder that has cifar10/.)"
         )
-    print(f"\nPredictions of a packaged network, {_PRETRAINED}, for {subject}:", flush=True)
+    print(f"\nPredictions of {_PRETRAINED} for {subject}:{remark}", flush=True)
     predict.main(["--model", _PRETRAINED, "--topk", "2", *paths])
 
 
-def _last_line(path: Path) -> dict[str, float]:
+def _last_scores(path: Path) -> dict[str, float]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return next(line for line in reversed(lines) if "val/top1" in line)
 
@@ -87,9 +88,9 @@ def _last_line(path: Path) -> dict[str, float]:
 def _summary(folder: Path, seconds: float) -> str:
     """Describes the finished training: its accuracy, its files, and next steps."""
     weights = folder / "model_ema.safetensors"
-    scores = _last_line(folder / "metrics.json")
+    scores = _last_scores(folder / "metrics.json")
     return f"""
-Trained in {seconds:.0f} s. Top-1 on the 360 held-back images: {scores["val/top1"]:.1f}% with the
+Trained in {seconds:.0f} s. Top-1 on the 360 held-out images: {scores["val/top1"]:.1f}% with the
 raw weights, {scores["val/top1_ema"]:.1f}% with their moving average (EMA).
 
   {folder}/curves.png               loss, learning rate, accuracy of raw and EMA weights
@@ -129,5 +130,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def cli() -> None:
-    """Entry point of the console script."""
+    """Entry point of tools/demo.py."""
     sys.exit(run_main(main))

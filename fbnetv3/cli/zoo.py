@@ -26,7 +26,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _list_arguments(commands.add_parser("list", help="list models, or weights with --pretrained"))
     _verify_arguments(
-        commands.add_parser("verify", help="check costs, hashes and accuracies of weights")
+        commands.add_parser(
+            "verify", help="check costs of models, and hashes and accuracies of weights"
+        )
     )
     _table_arguments(commands.add_parser("table", help="write MODEL_ZOO.md"))
     _download_arguments(commands.add_parser("download", help="download weights into the cache"))
@@ -53,7 +55,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="data set for the accuracies (default: that of each record, if it is installed)",
+        help="data set for the accuracies (default: that of the record of each; skipped if absent)",
     )
 
 
@@ -75,13 +77,16 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="+",
         metavar="NAME[.TAG]",
-        help="weights to download (fbnetv3-zoo list --pretrained); without TAG, the first weights "
-        "that fit the architecture",
+        help="weights to download, of those that `fbnetv3-zoo list --pretrained` prints; without "
+        "TAG, the first ones of the unscaled architecture with all of its classes",
     )
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Copy exported weights into the package and print their record as yaml."
+    parser.description = (
+        "Copy exported weights into the package, and print the yaml of their record, which goes "
+        "into fbnetv3/weights/records/."
+    )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help=".safetensors file that training exported"
     )

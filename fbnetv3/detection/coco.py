@@ -13,7 +13,7 @@ from typing import Any
 from fbnetv3.data.errors import DataError, all_problems, class_counts, plural, some
 from fbnetv3.io import read_file
 
-_MOST_PIXELS = 1 << 31
+_MAX_PIXELS = 1 << 31
 _LARGEST = 1e150  # whose square is a float
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
@@ -217,10 +217,10 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
             raise _Problem(f"image {number} has no file_name")
         _refuse_outside(number, file_name)
         for key in ("width", "height"):
-            if not _is_int(entry.get(key)) or not 1 <= entry[key] < _MOST_PIXELS:
+            if not _is_int(entry.get(key)) or not 1 <= entry[key] < _MAX_PIXELS:
                 raise _Problem(
                     f"image {number} ({file_name}) has {key} {str(entry.get(key))[:40]!r}; "
-                    f"allowed: integers >= 1, below {_MOST_PIXELS}"
+                    f"allowed: integers >= 1, below {_MAX_PIXELS}"
                 )
     return dict(zip(numbers, entries, strict=True))
 

@@ -11,10 +11,10 @@ from fbnetv3.arch import ArchError
 from fbnetv3.errors import did_you_mean
 from fbnetv3.requires import MissingPackageError, require
 
-# Arguments of timm's builders that a name cannot set: those that build_model sets itself, and
-# those for downloads and export.
+# Arguments of timm.create_model that a name such as timm/resnet18?drop_rate=0.1 must not set
+# (arch/library_names.py): those that build_model sets itself, and those for downloads and export.
 _RESERVED = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
-_NOT_TAKEN = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
+_REJECTED_ARGUMENT = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
 def build(
@@ -31,7 +31,7 @@ def build(
         num_classes: Number of logits.
         drop_rate: Dropout rate in [0, 1).
         drop_path_rate: Rate of stochastic depth in [0, 1).
-        arguments: Further arguments of timm's builder.
+        arguments: Keyword arguments of timm.create_model, from the name after ``?``.
 
     Raises:
         ArchError: timm is not installed, the name is unknown, or the network does not take an
@@ -46,12 +46,12 @@ def build(
             name, pretrained=False, num_classes=num_classes, **given
         )
     except TypeError as error:
-        match = _NOT_TAKEN.search(str(error))
+        match = _REJECTED_ARGUMENT.search(str(error))
         if match is None or match[1] not in given:
             raise
         key = match[1]
         problem = f"timm/{name} has no such {'rate' if key in rates else 'argument'}"
-        allowed = "0" if key in rates else "an argument of its class in timm"
+        allowed = "0" if key in rates else "keyword arguments of the model's class in timm"
         raise ArchError(problem, key=key, value=given[key], allowed=allowed) from error
     return model
 
@@ -67,7 +67,8 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
                 f"timm/{name}: this argument cannot be set in the name of a network",
                 key=key,
                 value=arguments[key],
-                allowed=f"arguments of its class in timm, except {', '.join(_RESERVED)}",
+                allowed="keyword arguments of the model's class in timm, except "
+                f" {', '.join(_RESERVED)}",
             )
 
 
@@ -76,8 +77,7 @@ def _timm(name: str) -> Any:
         return require("timm", "timm")
     except MissingPackageError as error:
         raise ArchError(
-            f"timm/{name} needs timm, which is not installed",
+            "timm is not installed; install it: pip install 'fbnetv3[timm]'",
             key="name",
             value=f"timm/{name}",
-            allowed="names of timm after pip install 'fbnetv3[timm]'",
         ) from error

@@ -20,11 +20,13 @@ from fbnetv3.search.outcome import scalar, short
 _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAGS = {"true": True, "false": False}
-MOST_WHOLE = 2**53
+MAX_EXACT_INT = 2**53
 """Largest absolute value of a whole number: beyond it, floats skip numbers."""
 
 
-def as_whole(name: str, value: Any, low: int | None = None, high: int | None = MOST_WHOLE) -> int:
+def as_whole(
+    name: str, value: Any, low: int | None = None, high: int | None = MAX_EXACT_INT
+) -> int:
     """Returns a whole number as an int.
 
     Args:
@@ -179,8 +181,8 @@ def flag_from_text(text: str) -> bool | None:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    has_low = low is not None and math.isfinite(low) and low != -MOST_WHOLE
-    has_high = high is not None and math.isfinite(high) and high != MOST_WHOLE
+    has_low = low is not None and math.isfinite(low) and low != -MAX_EXACT_INT
+    has_high = high is not None and math.isfinite(high) and high != MAX_EXACT_INT
     if has_low and has_high:
         return f" from {low} to {high}"
     if has_low:

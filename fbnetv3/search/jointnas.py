@@ -52,7 +52,7 @@ class JointNAS:
         storage: Optuna URL of the database, as text or as a URL of SQLAlchemy, from which an
             interrupted search continues; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
-        evaluator_config: What decides the scores beside the candidate, such as ``{"epochs": 5}``:
+        evaluator_config: What decides the scores besides the candidate, such as ``{"epochs": 5}``:
             plain values by name. The storage keeps it, and refuses a search with another one.
         read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
             SQLite file, which may be untrusted, is copied first, and its statistics are checked.
@@ -308,12 +308,12 @@ class JointNAS:
         """Runs stage 2 under further constraints, without training.
 
         Args:
-            constraints: Bounds on the candidates, beside the constraints of the search; None: no
+            constraints: Bounds on the candidates, in addition to those of the search; None: no
                 further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
 
         Returns:
-            Candidates, best predicted score first. Of equal predictions, the cheapest is first.
+            Candidates, by falling predicted score. Of equal predictions, the cheapest is first.
 
         Raises:
             SearchError: There are too few scores to predict from, or a constraint contradicts

@@ -230,7 +230,7 @@ class Planner:
             if self._budgets or not self._warm_start_is_feasible:
                 mask = part.meets(ranked)
                 trained = ranked[mask]
-                means = predictor.process.mean(self._encoding.encode(ranked).astype(np.float64))
+                means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
                 # where nothing was trained in this part, any score there is an improvement
                 best = float(means[mask].max() if mask.any() else means.min())
             pool = self._pool_within(part, share)
@@ -324,7 +324,7 @@ class Planner:
 
         Args:
             history: Trials so far.
-            constraints: Bounds on the candidates, beside the constraints of the search; None: no
+            constraints: Bounds on the candidates, in addition to those of the search; None: no
                 further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
 
@@ -355,7 +355,7 @@ class Planner:
     def _first_generation(
         self, known: Known, part: FeasibleSpace, settings: fine.EvolutionSettings
     ) -> Pool:
-        """Returns the p best trained candidates and q random ones."""
+        """Returns the p best candidates trained so far and q random ones."""
         trained = part.select(part.price(self._levels(known.ranked)))
         best = trained.take(np.arange(min(settings.best, len(trained))))
         count = settings.random + settings.best - len(best)

@@ -32,8 +32,8 @@ class SearchSettings:
     Attributes:
         constraints: Bounds that every candidate meets. The first one's statistic is divided into
             bins by the first batch and by the predictor ``paper``.
-        budgets: Upper bounds of statistics, beside the constraints, for each of which the search
-            should find a winner. The batches that the predictor ``default`` chooses, and the
+        budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
+            search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
         pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
             ``batch_size``.
@@ -152,7 +152,7 @@ class SearchSettings:
         Args:
             space: Space of the search.
             statistics: Names of the statistics.
-            evaluator_config: What decides the scores beside the candidate; None: not known.
+            evaluator_config: What decides the scores besides the candidate; None: not known.
 
         Raises:
             SearchError: ``evaluator_config`` holds values that are not plain.

@@ -15,7 +15,7 @@ from fbnetv3.search.outcome import reason_text, score_of
 STUDY = "jointnas"
 """Default name of a search in its storage."""
 _NUMBER, _NONE = (int, float), type(None)
-_MOST_CHARACTERS = 2**24
+_MAX_CHARACTERS = 2**24
 """Largest length of a trial's JSON, as a guard against untrusted storages."""
 # a storage or log may come from an untrusted source: the allowed types of each field
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -228,7 +228,7 @@ def trial_from_json(text: Any, where: str = "storage") -> Trial:
             trained in the folder that its id names.
     """
     try:
-        if len(text) > _MOST_CHARACTERS:
+        if len(text) > _MAX_CHARACTERS:
             raise ValueError(f"{len(text)} characters")
         values = json.loads(text)
         wrong = _wrong_keys(values)

@@ -125,7 +125,7 @@ class WeightRecord:
         return arch.replace(resolution=self.resolution, num_classes=self.num_classes)
 
     @property
-    def fits_name(self) -> bool:
+    def fits_architecture(self) -> bool:
         """Whether the weights fit the named architecture, unscaled and with all of its classes."""
         is_unscaled = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
         return is_unscaled and self.num_classes == get_arch(self.name).num_classes
@@ -225,7 +225,7 @@ def find_record(name: str) -> WeightRecord:
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]
     for record in records:
-        if record.tag == tag or (base == name and record.fits_name):
+        if record.tag == tag or (base == name and record.fits_architecture):
             return record
     if records:
         names = ", ".join(r.full_name for r in records)

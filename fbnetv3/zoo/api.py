@@ -52,24 +52,29 @@ def build_model(
     """Builds a model of the zoo, with its weights if ``pretrained``.
 
     Args:
-        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file, a
-            network of another library (``torchvision/NAME``, ``timm/NAME``), or the name of weights
-            (``NAME.TAG``), which also selects their variant of the architecture. ``NAME`` alone
-            loads the first weights that fit. Names may begin with ``zoo://``. A detector's name
-            (``retinanet_fbnetv3_a0.bccd``) gives a :class:`fbnetv3.detection.detector.Detector`.
+        name_or_arch: One of the following. Names may begin with ``zoo://``.
+
+            - an architecture, its table as a dict, its name (``fbnetv3_a``) or its yaml file; with
+              ``pretrained``, the first weights of the zoo for this architecture are loaded
+            - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
+            - a network of another library: ``torchvision/NAME``, ``timm/NAME``
+            - the name of a detector (``retinanet_fbnetv3_a0.bccd``), which is returned as a
+              :class:`fbnetv3.detection.detector.Detector`
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
             the architecture's own number of classes.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Stochastic depth of the last block, in [0, 1); linear over depth.
+        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1); the rates of the
+            blocks grow linearly with depth.
 
     Returns:
         A classifier in training mode and channels_last memory format, or a detector.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
-        RecordError: The zoo has no such weights.
+        RecordError: The zoo has no such weights, or a detector was given a number of classes or a
+            rate.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     name_or_arch = _plain_name(name_or_arch)
@@ -101,7 +106,7 @@ def _record_of(name_or_arch: str | Arch) -> WeightRecord:
             f"{name}: the zoo has no weights for networks of other libraries; build it with "
             "pretrained=False"
         )
-    # The same weights fit an architecture and its aligned variant: paddings have no parameters.
+    # The aligned variant (arch/scaling.py) differs only in its paddings; its weights are the same.
     return find_record(name.removesuffix(ALIGNED))
 
 
@@ -120,15 +125,18 @@ def _check_detector_arguments(
 ) -> None:
     if num_classes is not None or drop_rate or drop_path_rate:
         raise RecordError(
-            f"{name}: a detector of the zoo keeps its classes and rates; leave out num_classes, "
-            "drop_rate and drop_path_rate, or train a detector of your own (MODEL.WEIGHTS)"
+            f"{name}: the classes and rates of a detector of the zoo are fixed; leave out "
+            "num_classes, drop_rate and drop_path_rate, or train a detector that starts from these "
+            "weights (config key MODEL.WEIGHTS)"
         )
 
 
 def get(
     name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Builds a model of the zoo by name with :func:`build_model`.
+    """Builds a model of the zoo by name, with the arguments of detectron2's ``model_zoo.get``.
+
+    It calls :func:`build_model`, whose second argument is the number of classes, as in timm.
 
     Args:
         name: Name of an architecture or a detector, or ``NAME.TAG`` of weights.
@@ -145,7 +153,8 @@ def transform(name: str) -> EvalTransform:
     Args:
         name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. An architecture without
             weights takes its own resolution, ``default_resize``, bilinear interpolation, and
-            ImageNet's mean and standard deviation; a network of another library 224 pixels.
+            ImageNet's mean and standard deviation. A network of another library takes the same with
+            a resolution of 224 pixels.
 
     Raises:
         RecordError: There are no such weights, or the name is that of a detector.
@@ -158,7 +167,9 @@ def transform(name: str) -> EvalTransform:
     if is_library_name(name):
         resize = default_resize(DEFAULT_RESOLUTION)
         return EvalTransform(DEFAULT_RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
-    if not is_weights_name(name) and not any(r.name == name and r.fits_name for r in all_records()):
+    if not is_weights_name(name) and not any(
+        r.name == name and r.fits_architecture for r in all_records()
+    ):
         resolution = get_arch(name).resolution
         resize = default_resize(resolution)
         return EvalTransform(resolution, resize, "bilinear", imagenet.MEAN, imagenet.STD)

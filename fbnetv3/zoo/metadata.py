@@ -10,7 +10,7 @@ from typing import Any
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.weights.errors import WeightsFileError
 
-_MOST_PIXELS = 8_192
+_MAX_PIXELS = 8_192
 _INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 
 
@@ -20,7 +20,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    return _is_number(value) and value == math.floor(value) and 0 <= value <= _MOST_PIXELS
+    return _is_number(value) and value == math.floor(value) and 0 <= value <= _MAX_PIXELS
 
 
 def _is_triple(value: Any) -> bool:
@@ -33,7 +33,7 @@ def _is_names(value: Any) -> bool:
     )
 
 
-_SIDE = (_is_side, f"a whole number of pixels up to {_MOST_PIXELS}")
+_SIDE = (_is_side, f"a whole number of pixels up to {_MAX_PIXELS}")
 _TRIPLE = (_is_triple, "three numbers")
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (_is_names, "a list of names"),

@@ -125,7 +125,7 @@ class _PaperLike:
     def __call__(self, configs: Configs) -> Floats:
         levels = self._space.levels(configs)
         units = np.stack(
-            [p.units(levels[:, i]) if p.is_ordered else levels[:, i] / max(1, p.size - 1)
+            [p.to_unit_interval(levels[:, i]) if p.is_ordered else levels[:, i] / max(1, p.size - 1)
              for i, p in enumerate(self._space.parameters)], 1
         )  # fmt: skip
         arch, recipe = units[:, self._arch], units[:, self._recipe]

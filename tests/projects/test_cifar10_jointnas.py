@@ -20,9 +20,9 @@ from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
-    result_keys,
     settings_from_config,
     space_from_config,
+    values_affecting_scores,
 )
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.keys import get_search_cfg
@@ -60,7 +60,7 @@ def _search(log: Path, *opts: Any) -> JointNAS:
         space.space, settings_from_config(cfg), statistics=space.statistics(num_classes=10)
     )
     search.run(_evaluate)
-    BatchLog(log).write(search.trials, search.settings, search.order, result_keys(cfg))
+    BatchLog(log).write(search.trials, search.settings, search.order, values_affecting_scores(cfg))
     return search
 
 

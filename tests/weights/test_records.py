@@ -107,8 +107,8 @@ def test_a_scaled_record() -> None:
     table = get_arch("fbnetv3_a0").blocks
     assert (table[4].c, blocks[4].c) == (40, 24)  # 20, rounded to a multiple of 8
     assert blocks[4].n == 2 * table[4].n
-    assert not record.fits_name
-    assert record_from_dict(GOOD).fits_name
+    assert not record.fits_architecture
+    assert record_from_dict(GOOD).fits_architecture
 
 
 def test_unknown_names() -> None:

@@ -131,7 +131,7 @@ def test_weights_serve_an_architecture_and_its_aligned_form(
     site.body = save({key: value.contiguous() for key, value in state.items()})
     record = make_record(name="fbnetv3_a", num_classes=7)
     monkeypatch.setattr(records, "all_records", lambda: (record,))
-    monkeypatch.setattr(type(record), "fits_name", True)
+    monkeypatch.setattr(type(record), "fits_architecture", True)
     for form in (arch, aligned(arch)):
         model: Any = fbnetv3.build_model(form, pretrained=True)
         assert model.arch == form
@@ -201,5 +201,5 @@ def test_a_detector() -> None:
     "arguments", [{"num_classes": 3}, {"num_classes": 0}, {"drop_rate": 0.1}], ids=str
 )
 def test_a_detector_keeps_its_classes(arguments: dict[str, Any]) -> None:
-    with pytest.raises(zoo.RecordError, match="keeps its classes"):
+    with pytest.raises(zoo.RecordError, match="are fixed; leave out"):
         fbnetv3.build_model("retinanet_fbnetv3_a0.bccd", **arguments)

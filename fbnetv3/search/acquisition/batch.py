@@ -3,7 +3,7 @@
 Half of the batch maximises expected improvement and exploits the model. The other half are the
 optima of functions sampled from the predictor's posterior, so that the batch does not rely on a
 single model. Both halves are optimised with the genetic operators of stage 2. These start from the
-pool and from mutants of the best trained candidates, so a batch is not limited to the pool.
+pool and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IMPROVEMENT_SHARE = 0.5
 class Probabilistic(Protocol):
     """A predictor with a posterior."""
 
-    process: GaussianProcess
+    gp: GaussianProcess
     """Process of the labels, for expected improvement."""
 
     def sample(self, count: int, random: np.random.Generator) -> PosteriorSamples:
@@ -47,21 +47,19 @@ def next_batch(
     """Returns a batch of distinct candidates that have not been tried.
 
     Args:
-        candidates: Constrained space with a pool and the best trained candidates.
+        candidates: Constrained space with a pool and the best candidates trained so far.
         predictor: Predictor fitted to all scores so far.
         count: Number of candidates; fewer are returned if no others are left.
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
         pending: (m, variables) candidates in training. Their predicted scores stand in for their
             scores. If None, there are none.
-        best: Score to improve on, in the standardised unit of ``predictor.process``. If None, the
-            highest posterior mean of the process at an observation.
+        best: Score to improve on, in the standardised unit of ``predictor.gp``. If None, the
+            highest posterior mean of the GP at an observation.
     """
     taken = set(tried)
     share = round(count * _IMPROVEMENT_SHARE)
-    improvers = improvement_batch(
-        candidates, predictor.process, share, taken, random, pending, best
-    )
+    improvers = improvement_batch(candidates, predictor.gp, share, taken, random, pending, best)
     taken |= set(keys_of(improvers))
     sample_count = count - len(improvers)
     samples = improvers[:0]

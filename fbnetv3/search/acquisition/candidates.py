@@ -1,4 +1,4 @@
-"""Candidates for a batch: the pool, the best trained candidates, and children of both."""
+"""Candidates for a batch: the pool, the best candidates trained so far, and children of both."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
-_STARTS = 2048
-"""Number of starts taken from the pool, and of mutants of the elite beside them."""
+_NUM_STARTS = 2048
+"""Largest number of starts taken from the pool, and number of mutants of the elite drawn."""
+_CROSSOVER_RATE = 0.5
+"""Probability that a variable of a child comes from its father."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Candidates:
         feasible_space: Space and constraints.
         encoding: Encoding of the space's candidates as features.
         pool: Feasible candidates.
-        elite: (candidates, variables) levels of the best trained candidates, best first.
+        elite: (candidates, variables) levels of the best candidates trained so far, best first.
     """
 
     feasible_space: FeasibleSpace
@@ -54,11 +56,11 @@ class Candidates:
 
     def starts(self, random: np.random.Generator) -> Levels:
         """Draws distinct feasible candidates: a part of the pool, and mutants of the elite."""
-        part = self.pool.levels[random.permutation(len(self.pool))[:_STARTS]]
+        part = self.pool.levels[random.permutation(len(self.pool))[:_NUM_STARTS]]
         if not len(self.elite):
             return part
-        parents = self.elite[random.integers(0, len(self.elite), _STARTS)]
-        mutants = mutate(self.space, parents, self.mutation_rates(_STARTS, random), random)
+        parents = self.elite[random.integers(0, len(self.elite), _NUM_STARTS)]
+        mutants = mutate(self.space, parents, self.mutation_rates(_NUM_STARTS, random), random)
         starts = np.concatenate([part, mutants[self.feasible(mutants)]])
         return starts[unique_rows(starts)]
 
@@ -73,14 +75,15 @@ class Candidates:
             random: Source of all draws.
         """
         rates = self.mutation_rates(len(mothers), random)
-        children = children_of(self.space, parents, mothers, 0.5, rates, random)
+        children = children_of(self.space, parents, mothers, _CROSSOVER_RATE, rates, random)
         mask = self.feasible(children)
         return children[mask], mothers[mask]
 
     def mutation_rates(self, count: int, random: np.random.Generator) -> Floats:
         """Draws mutation rates, (count,).
 
-        They are log-uniform between one expected change per candidate and half of its variables.
+        They are log-uniform between 1 / number of variables, which changes one variable of a
+        candidate on average, and 0.5.
         """
         least = 1 / len(self.space)
         return np.exp(random.uniform(np.log(least), np.log(max(least, 0.5)), count))

@@ -1,6 +1,11 @@
-"""Stage 1: the first batch, and the paper's choice of later ones (3.1, step 2, and A.2)."""
+"""Stage 1, the paper's coarse-grained search: the first batch, and the choice of later batches.
+
+The paper describes it in Section 3.1, step 2, and Appendix A.2.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +24,7 @@ def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
     """Returns a batch that is spread over the space. It needs no scores.
 
     Args:
-        pool: Candidates in the order of their quasi Monte-Carlo sequence.
+        pool: Candidates in the order of their quasi-Monte Carlo sequence.
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
             chosen. If None, the head of the sequence is chosen; it is spread out by construction.
@@ -30,7 +35,8 @@ def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
     if statistic is None:
         return np.arange(min(count, len(pool)))
     bins = bins_of(pool.statistics[statistic], count)
-    return best_by_bin(-np.arange(len(pool), dtype=np.float64), bins, count)
+    earlier_is_better = -np.arange(len(pool), dtype=np.float64)
+    return best_by_bin(earlier_is_better, bins, count)
 
 
 def paper_batch(
@@ -44,7 +50,7 @@ def paper_batch(
         scores: (candidates,) predicted scores; higher is better.
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins. If None, the batch is
-            spread out within a shortlist of the best predicted candidates.
+            spread out within a shortlist of the candidates with the highest predicted scores.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.
@@ -56,13 +62,13 @@ def paper_batch(
 
 
 def bins_of(values: Floats, count: int) -> Index:
-    """Returns the bin of each value; ``count`` equal bins divide the range of the values."""
-    units = to_unit(values)
-    low, high = float(units.min()), float(units.max())
+    """Returns the bin of each value; ``count`` bins of equal width divide their range."""
+    scaled = to_unit(values)  # by a power of two, which is exact, so that nothing overflows
+    low, high = float(scaled.min()), float(scaled.max())
     if high == low:
         return np.zeros(len(values), dtype=np.int64)
-    shares = (units - low) / (high - low) * count
-    return np.minimum(shares.astype(np.int64), count - 1)
+    positions = (scaled - low) / (high - low) * count
+    return np.minimum(positions.astype(np.int64), count - 1)
 
 
 def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
@@ -77,16 +83,17 @@ def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
     """
     order = np.argsort(-scores, kind="stable")
     rank_in_bin = np.empty(len(scores), dtype=np.int64)
-    last: dict[int, int] = {}
+    next_rank: Counter[int] = Counter()
     for i in order.tolist():
-        rank_in_bin[i] = last[int(bins[i])] = last.get(int(bins[i]), -1) + 1
+        rank_in_bin[i] = next_rank[int(bins[i])]
+        next_rank[int(bins[i])] += 1
     return np.lexsort((-scores, rank_in_bin))[:count]
 
 
 def spread_out(features: Features, count: int, first: int = 0) -> Index:
     """Returns indices of candidates far apart (farthest-point sampling).
 
-    Each candidate is the one with the largest distance to its nearest chosen candidate.
+    Each next candidate is the one farthest from its nearest already chosen candidate.
 
     Args:
         features: (candidates, width) features.
@@ -94,14 +101,15 @@ def spread_out(features: Features, count: int, first: int = 0) -> Index:
         first: Index of the first chosen candidate.
     """
     chosen = [first]
-    distance = np.square(features - features[first]).sum(1)  # to the nearest chosen candidate
+    # to the nearest chosen candidate; -1 for the chosen ones themselves
+    squared_distance = np.square(features - features[first]).sum(1)
     while len(chosen) < min(count, len(features)):
-        distance[chosen[-1]] = -1.0
-        farthest = int(distance.argmax())
+        squared_distance[chosen[-1]] = -1.0
+        farthest = int(squared_distance.argmax())
         chosen.append(farthest)
-        distance = np.where(
-            distance < 0,
+        squared_distance = np.where(
+            squared_distance < 0,
             -1.0,
-            np.minimum(distance, np.square(features - features[farthest]).sum(1)),
+            np.minimum(squared_distance, np.square(features - features[farthest]).sum(1)),
         )
     return np.array(chosen, dtype=np.int64)

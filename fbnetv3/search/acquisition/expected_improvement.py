@@ -52,7 +52,8 @@ _MAX_ISLANDS = 18
 _SHORTLIST = 256
 """Number of best candidates among which the islands start far apart.
 
-Most of the very best lie around the best trained candidate: all islands would climb the same peak.
+Most of the very best lie around the best candidate trained so far: all islands would climb the
+same peak.
 """
 
 
@@ -79,7 +80,7 @@ def log_expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
 
 def improvement_batch(
     candidates: Candidates,
-    process: GaussianProcess,
+    gp: GaussianProcess,
     count: int,
     tried: set[bytes],
     random: np.random.Generator,
@@ -89,20 +90,20 @@ def improvement_batch(
     """Returns at most ``count`` distinct candidates of high expected improvement, (n, variables).
 
     Args:
-        candidates: Constrained space with a pool and the best trained candidates.
-        process: Process of the scores.
+        candidates: Constrained space with a pool and the best candidates trained so far.
+        gp: Gaussian process of the scores.
         count: Largest number of candidates to choose.
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, which enter the model with fantasy labels.
             If None, there are none.
-        best: Score to improve on, in the standardised unit of the process. If None, the highest
-            posterior mean of the process at an observation.
+        best: Score to improve on, in the standardised unit of the GP. If None, the highest
+            posterior mean of the GP at an observation.
     """
     starts = candidates.starts(random)
     pending = starts[:0] if pending is None else pending
-    model = FantasyModel(process, count + len(pending))
-    best = process.best_mean if best is None else best
+    model = FantasyModel(gp, count + len(pending))
+    best = gp.best_mean if best is None else best
     if len(pending):
         # Only candidates that meet the constraints can be the incumbent.
         fantasies = model.add(candidates.encode(pending))[candidates.feasible(pending)]

@@ -31,7 +31,7 @@ class EvolutionSettings:
     """Settings of stage 2. The defaults are the paper's (A.2).
 
     Attributes:
-        best: Number of best trained candidates in the first generation (p).
+        best: Number of the best candidates trained so far in the first generation (p).
         random: Number of random candidates in the first generation (q).
         children: Number of children per candidate and generation.
         top: Number of candidates that survive a generation (K).

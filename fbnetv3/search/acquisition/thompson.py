@@ -47,7 +47,7 @@ def thompson_batch(
     """Returns the best new candidate of each sampled function, (n, variables).
 
     Args:
-        candidates: Constrained space with a pool and the best trained candidates.
+        candidates: Constrained space with a pool and the best candidates trained so far.
         samples: Functions to maximise.
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.

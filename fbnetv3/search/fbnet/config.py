@@ -19,7 +19,7 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
-from fbnetv3.search.fbnet.keys import FILE_KEYS, PLACE_KEYS, RESUMABLE_KEYS, get_search_cfg
+from fbnetv3.search.fbnet.keys import FILE_KEYS, NON_SCORE_KEYS, RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
@@ -235,7 +235,7 @@ def _ray(cfg: CfgNode) -> Executor:
 _EXECUTORS = {"local": _local, "ray": _ray}
 """Function that makes an executor from the config, by the value of SEARCH.EXECUTOR."""
 _GPUS = {"cpu": 0.0, "cuda": 1.0}
-"""GPUs reserved for a candidate by its device, if SEARCH.RAY.GPUS leaves the number open (-1)."""
+"""GPUs reserved for each candidate, by MODEL.DEVICE, if SEARCH.RAY.GPUS is -1."""
 
 
 def _check_numbers(node: CfgNode) -> None:
@@ -250,7 +250,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("WORKERS", 0, math.inf),
         ("THREADS", 1, math.inf),
         ("TIMEOUT", 0, math.inf),
-        ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),
+        ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),  # of a threading.Timer
         ("CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
         ("RAY.WORKERS", 0, math.inf),
@@ -293,11 +293,11 @@ def file_hashes(cfg: CfgNode) -> dict[str, str]:
         raise SearchError(f"cannot read {error.filename}: {reason}; check the path") from error
 
 
-def result_keys(cfg: CfgNode) -> dict[str, Any]:
+def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     """Returns the config values and file hashes that a search's scores depend on, by key.
 
-    All keys of the config count except RESUMABLE_KEYS. The values are plain, and keys of groups
-    are written out, such as ``SEARCH.SPACE``.
+    All keys of the config count except RESUMABLE_KEYS. The values are plain Python
+    objects, and nested keys are flattened to dotted names such as ``SEARCH.SPACE``.
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     kept = {key: value for key, value in values.items() if key not in RESUMABLE_KEYS}
@@ -305,10 +305,11 @@ def result_keys(cfg: CfgNode) -> dict[str, Any]:
 
 
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
-    """Returns what decides a candidate's score beside the candidate, by key.
+    """Returns what decides a candidate's score besides the candidate itself, by key.
 
-    These are the values of the training and of the data that differ from their defaults, and the
-    hashes of the space and of the network. Where and when the search runs is left out.
+    These are the keys of the training and of the data that differ from their defaults, and the
+    sha256 of the files of the space and of the architecture. Where and when the search runs is left
+    out.
 
     Args:
         setup: Config and space of the search.
@@ -316,17 +317,17 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     defaults = dict(iter_keys(parse_mapping(get_search_cfg().dump())))
     values = {
         key: value
-        for key, value in result_keys(setup.cfg).items()
+        for key, value in values_affecting_scores(setup.cfg).items()
         if not key.startswith(("SEARCH.", "sha256 of SEARCH.")) or key in _SCORE_KEYS
-        if key not in PLACE_KEYS and value != defaults.get(key)
+        if key not in NON_SCORE_KEYS and value != defaults.get(key)
     }
     if "sha256 of MODEL.ARCH" in values or setup.space.has_architecture:
-        values.pop("MODEL.ARCH", None)  # the content of the file counts, or that of the space
+        values.pop("MODEL.ARCH", None)  # its hash, or that of the space, is in values already
     return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
 
 
 _SCORE_KEYS = ("SEARCH.CLASSES", "SEARCH.HOLD_OUT")
-"""Keys of the group SEARCH that decide what a score is."""
+"""Keys of the group SEARCH that change the classes and images on which a score is measured."""
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

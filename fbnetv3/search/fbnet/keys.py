@@ -105,7 +105,7 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
-PLACE_KEYS = (
+NON_SCORE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
     "SOLVER.CHECKPOINT_EPOCHS",

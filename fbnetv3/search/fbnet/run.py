@@ -20,8 +20,8 @@ from fbnetv3.search.fbnet.config import (
     evaluator_config,
     executor_from_config,
     file_hashes,
-    result_keys,
     settings_from_config,
+    values_affecting_scores,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
@@ -51,7 +51,7 @@ class SearchRun:
     Attributes:
         result: The trials and the predictor.
         best: The trained candidate with the highest score.
-        budgets: The best trained candidate within each of SEARCH.BUDGETS.
+        budgets: The trained candidate with the highest score within each of SEARCH.BUDGETS.
         report: Path of the html report.
         is_complete: Whether the search is done; False if SEARCH.MAX_HOURS has ended it before.
     """
@@ -171,7 +171,7 @@ def _run(
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
     progress = SearchProgress(total, stream, batches=node.ITERATIONS)
     log = BatchLog(folder.log)
-    scored_by = json.loads(json.dumps(result_keys(cfg)))
+    scored_by = json.loads(json.dumps(values_affecting_scores(cfg)))
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)

@@ -21,8 +21,8 @@ from fbnetv3.search.fbnet.space_values import (
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, When
 
-_MOST_ROWS = 500
-_MOST_CHOICES = 1_000
+_MAX_ROWS = 500
+_MAX_CHOICES = 1_000
 """Largest number of choices of a variable, as each has a feature of its own for the predictor."""
 
 
@@ -104,8 +104,8 @@ class TableReader:
                 f"defaults must be a mapping such as {{act: hswish}}, not {short(defaults)}"
             )
         stages = [row.get("stage") for row in rows]
-        if len(rows) > _MOST_ROWS:
-            raise SearchError(f"rows: {len(rows)} rows; allowed: at most {_MOST_ROWS}")
+        if len(rows) > _MAX_ROWS:
+            raise SearchError(f"rows: {len(rows)} rows; allowed: at most {_MAX_ROWS}")
         parsed = []
         for i, row in enumerate(rows):
             letter = _letters(stages[:i].count(row.get("stage")))
@@ -257,9 +257,9 @@ def _make_parameter(
             raise SearchError(f"{name}: log is for a range, and has no effect on choices")
         if not isinstance(value["choices"], list):
             raise SearchError(f"{name}: choices {value['choices']!r} is not a list such as [3, 5]")
-        if len(value["choices"]) > _MOST_CHOICES:
+        if len(value["choices"]) > _MAX_CHOICES:
             count = len(value["choices"])
-            raise SearchError(f"{name}: {count} choices; allowed: {_MOST_CHOICES}; give a range")
+            raise SearchError(f"{name}: {count} choices; allowed: {_MAX_CHOICES}; give a range")
         return Choice(name, tuple(value["choices"]), part=part, active_if=active_if)
     bounds = value["range"]
     if not isinstance(bounds, list) or len(bounds) not in (2, 3):

@@ -27,7 +27,7 @@ _ALLOWED = {
 }
 _SHARED = ("str", "bool", "ratio")
 """Kinds of keys that all candidates have in common: pricing takes arrays of numbers only."""
-_MOST_LEVELS = 4096
+_MAX_LEVELS = 4096
 RESOLUTION = Key("int", minimum=1)
 
 
@@ -173,6 +173,6 @@ def check_row_values(
 
 def values_of(parameter: Parameter) -> Iterable[Any]:
     """Returns all values of a variable, or both ends of a long range."""
-    is_long = parameter.is_ordered and parameter.size > _MOST_LEVELS
+    is_long = parameter.is_ordered and parameter.size > _MAX_LEVELS
     levels = (0, 1, parameter.size - 1) if is_long else range(parameter.size)
     return [parameter.value(level) for level in levels]

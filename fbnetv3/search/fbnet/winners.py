@@ -38,7 +38,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class BudgetWinner:
-    """The best trained candidate within a budget.
+    """The trained candidate with the highest score within a budget.
 
     Attributes:
         budget: The budget.
@@ -81,7 +81,7 @@ def write_best(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> W
 def write_budget_winners(
     setup: SearchSetup, folder: RunFolder, result: SearchResult
 ) -> list[BudgetWinner]:
-    """Writes the best trained candidate within each of SEARCH.BUDGETS, in their order."""
+    """Writes the trained candidate with the highest score within each of SEARCH.BUDGETS."""
     winners = []
     for budget in budgets_from_config(setup.cfg):
         best = result.best_within(budget)

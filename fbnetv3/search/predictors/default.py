@@ -2,7 +2,7 @@
 
 Both learn the normal scores of the labels, on which outliers have no leverage. Their predictions
 are averaged, because two families of models err differently. Thompson sampling takes functions from
-both. Expected improvement uses a second process, which learns the labels themselves: normal scores
+both. Expected improvement uses a second GP, which learns the labels themselves: normal scores
 flatten their peaks.
 """
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from fbnetv3.search.predictors.encoder import Pretrained
 from fbnetv3.search.predictors.ensemble import Ensemble, EnsembleSamples
-from fbnetv3.search.predictors.hyperparameters import fit_process
+from fbnetv3.search.predictors.hyperparameters import fit_gp
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.predictors.normal_scores import NormalScores
 from fbnetv3.search.predictors.pathwise import PathwiseSamples, draw_matheron_paths
-from fbnetv3.search.predictors.warping import fit_warped_process
+from fbnetv3.search.predictors.warping import fit_warped_gp
 from fbnetv3.search.space.encoding import Features
 
 MAX_POINTS = 512
@@ -37,7 +37,7 @@ class DefaultPredictor:
 
     Attributes:
         ensemble: Ensemble that has learned the normal scores of the labels.
-        process: Process that has learned the labels, for expected improvement.
+        gp: Gaussian process of the labels themselves, for expected improvement.
     """
 
     def __init__(
@@ -48,38 +48,38 @@ class DefaultPredictor:
         self.ensemble = Ensemble(features, y, pretrained, seed)
         self._selected = select_training_points(labels, seed)
         X = features[self._selected].astype(np.float64)
-        self._score_process = fit_process(X, y[self._selected])
+        self._score_gp = fit_gp(X, y[self._selected])
         self._ensemble_weight = self._weigh_ensemble(y)
-        theta = self._score_process.theta
-        self.process = fit_warped_process(X, labels[self._selected], init_from=theta)
+        theta = self._score_gp.theta
+        self.gp = fit_warped_gp(X, labels[self._selected], init_from=theta)
 
     def _weigh_ensemble(self, y: Floats) -> float:
         """Returns the ensemble's weight, in [0, 1], from both models' errors on unseen labels."""
         out_of_bag = self.ensemble.out_of_bag(self._features)
         is_known = ~np.isnan(out_of_bag)
-        process_error = np.square(self._score_process.leave_one_out() - y[self._selected]).mean()
+        gp_error = np.square(self._score_gp.leave_one_out() - y[self._selected]).mean()
         ensemble_error = np.square((out_of_bag - y)[is_known]).mean()
-        total = process_error + ensemble_error
-        return float(process_error / total) if is_known.any() and total > 0 else 0.5
+        total = gp_error + ensemble_error
+        return float(gp_error / total) if is_known.any() and total > 0 else 0.5
 
     def predict(self, features: Features) -> Floats:
         """Returns predicted labels, (m,), at features (m, width)."""
         ensemble = self.ensemble.members(features).mean(0)
-        process = self._score_process.mean(features)
-        return self._normal_scores.to_labels(self._average(ensemble, process))
+        gp = self._score_gp.mean(features)
+        return self._normal_scores.to_labels(self._average(ensemble, gp))
 
-    def _average(self, ensemble: Floats, process: Floats) -> Floats:
-        return self._ensemble_weight * ensemble + (1 - self._ensemble_weight) * process
+    def _average(self, ensemble: Floats, gp: Floats) -> Floats:
+        return self._ensemble_weight * ensemble + (1 - self._ensemble_weight) * gp
 
     def cross_validated(self) -> Floats:
         """Returns a prediction of each label by models that have not seen it, (n,).
 
-        It is the weighted mean of the ensemble's out-of-bag prediction and the process's
+        It is the weighted mean of the ensemble's out-of-bag prediction and the GP's
         leave-one-out prediction. If a model has none for a label, the other one counts alone.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]
-        left_out = self._score_process.leave_one_out()
+        left_out = self._score_gp.leave_one_out()
         average = self._average(out_of_bag, left_out)
         scores[self._selected] = np.where(np.isnan(out_of_bag), left_out, average)
         return self._normal_scores.to_labels(np.nan_to_num(scores))
@@ -91,28 +91,28 @@ class DefaultPredictor:
             count: Number of functions.
             random: Source of all random numbers.
         """
-        process_count = round(count * (1 - self._ensemble_weight))
-        ensemble_count = count - process_count
+        gp_count = round(count * (1 - self._ensemble_weight))
+        ensemble_count = count - gp_count
         ensemble = self.ensemble.sample(ensemble_count, random)
-        process = draw_matheron_paths(self._score_process, process_count, random)
-        return CombinedSamples(ensemble, process, ensemble_count)
+        gp = draw_matheron_paths(self._score_gp, gp_count, random)
+        return CombinedSamples(ensemble, gp, ensemble_count)
 
 
 class CombinedSamples:
-    """Functions sampled from an ensemble, followed by functions sampled from a process.
+    """Functions sampled from an ensemble, followed by functions sampled from a GP.
 
     Args:
         ensemble: Functions sampled from the ensemble.
-        process: Functions sampled from the process.
+        gp: Functions sampled from the GP.
         split: Number of the ensemble's functions.
     """
 
-    def __init__(self, ensemble: EnsembleSamples, process: PathwiseSamples, split: int) -> None:
-        self._ensemble, self._process, self._split = ensemble, process, split
+    def __init__(self, ensemble: EnsembleSamples, gp: PathwiseSamples, split: int) -> None:
+        self._ensemble, self._gp, self._split = ensemble, gp, split
 
     def __call__(self, x: Features) -> Floats:
         """Returns the values of all functions, (m, count), at features (m, width)."""
-        return np.concatenate([self._ensemble(x), self._process(x)], 1)
+        return np.concatenate([self._ensemble(x), self._gp(x)], 1)
 
     def evaluate_each(self, x: Features, functions: npt.NDArray[np.int64]) -> Floats:
         """Returns the value of one function at each candidate, (m,).
@@ -124,8 +124,8 @@ class CombinedSamples:
         values = np.empty(len(x))
         mask = functions < self._split
         values[mask] = self._ensemble.evaluate_each(x[mask], functions[mask])
-        process_functions = functions[~mask] - self._split
-        values[~mask] = self._process.evaluate_each(x[~mask], process_functions)
+        gp_functions = functions[~mask] - self._split
+        values[~mask] = self._gp.evaluate_each(x[~mask], gp_functions)
         return values
 
 

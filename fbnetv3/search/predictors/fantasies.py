@@ -30,17 +30,17 @@ class FantasyModel:
     """A Gaussian process with fantasies, added one at a time or several at once.
 
     Args:
-        process: Process of the observations.
+        gp: Gaussian process fitted to the observations.
         capacity: Largest number of fantasies.
     """
 
-    def __init__(self, process: GaussianProcess, capacity: int) -> None:
-        n, d = process.X.shape
+    def __init__(self, gp: GaussianProcess, capacity: int) -> None:
+        n, d = gp.X.shape
         total = n + capacity
-        self.process, self.capacity, self._size = process, capacity, n
-        self._X = process.X.new_zeros(total, d)
-        self._L = process.X.new_zeros(total, total)
-        self._X[:n], self._L[:n, :n] = process.X, process.L
+        self.gp, self.capacity, self._size = gp, capacity, n
+        self._X = gp.X.new_zeros(total, d)
+        self._L = gp.X.new_zeros(total, total)
+        self._X[:n], self._L[:n, :n] = gp.X, gp.L
 
     @property
     def X(self) -> Tensor:
@@ -55,8 +55,8 @@ class FantasyModel:
     def posterior(self, x: Features | Floats) -> tuple[Floats, Floats]:
         """Returns posterior mean and standard deviation, (m,) each, at points (m, d)."""
         with torch.no_grad():
-            mean, V = self.solve(as_tensor(x))
-        return mean.numpy(), standard_deviation(self.process.signal - (V**2).sum(0))
+            mean, V = self.mean_and_V(as_tensor(x))
+        return mean.numpy(), standard_deviation(self.gp.signal - (V**2).sum(0))
 
     def cache(self, x: Features | Floats) -> CachedPosterior:
         """Returns the posterior at points (m, d). Updating it for further fantasies is cheap."""
@@ -66,7 +66,7 @@ class FantasyModel:
         """Adds fantasies at points (m, d), and returns their labels, (m,)."""
         Z = as_tensor(x)
         with torch.no_grad():
-            mean, V = self.solve(Z)
+            mean, V = self.mean_and_V(Z)
             self._append(Z, V)
         return mean.numpy()
 
@@ -87,23 +87,23 @@ class FantasyModel:
 
     def _append(self, Z: Tensor, V: Tensor) -> None:
         old, new = self._size, self._size + len(Z)
-        K_Z = add_to_diagonal(self.process.kernel(Z, Z), self.process.noise + JITTER)
+        K_Z = add_to_diagonal(self.gp.kernel(Z, Z), self.gp.noise + JITTER)
         self._L[old:new, :old] = V.T
         self._L[old:new, old:new] = _cholesky(K_Z - V.T @ V)
         self._X[old:new] = Z
         self._size = new
 
-    def solve(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+    def mean_and_V(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the posterior mean, (m,), and V = L^-1 k(X, Z), (n + fantasies, m)."""
-        kernel = self.process.kernel(Z, self.X)
-        mean = kernel[:, : len(self.process.X)] @ self.process.alpha
+        kernel = self.gp.kernel(Z, self.X)
+        mean = kernel[:, : len(self.gp.X)] @ self.gp.alpha
         return mean, torch.linalg.solve_triangular(self.L, kernel.T, upper=False)
 
 
 class CachedPosterior:
     """Posterior of a fantasy model at fixed points.
 
-    An update computes only the rows of V that belong to fantasies added since the last one.
+    An update computes only the rows of V that belong to fantasies added since the previous update.
 
     Args:
         model: Fantasy model.
@@ -116,11 +116,11 @@ class CachedPosterior:
 
     def __init__(self, model: FantasyModel, points: Tensor) -> None:
         self.points, self._model, self._size = points, model, len(model.X)
-        self._V = points.new_empty(len(model.process.X) + model.capacity, len(points))
+        self._V = points.new_empty(len(model.gp.X) + model.capacity, len(points))
         with torch.no_grad():
-            self.mean, V = model.solve(points)
+            self.mean, V = model.mean_and_V(points)
         self._V[: self._size] = V
-        self._variance = model.process.signal - (V**2).sum(0)
+        self._variance = model.gp.signal - (V**2).sum(0)
 
     @property
     def V(self) -> Tensor:
@@ -138,7 +138,7 @@ class CachedPosterior:
         if old == new:
             return
         with torch.no_grad():
-            kernel = self._model.process.kernel(self._model.X[old:], self.points)
+            kernel = self._model.gp.kernel(self._model.X[old:], self.points)
             kernel -= self._model.L[old:, :old] @ self.V
             rows = torch.linalg.solve_triangular(self._model.L[old:, old:], kernel, upper=False)
         self._V[old:new] = rows
@@ -152,10 +152,16 @@ def standard_deviation(variance: Tensor) -> Floats:
 
 
 def _cholesky(covariance: Tensor) -> Tensor:
-    """Factors a covariance, with jitter added until it is numerically positive definite."""
+    """Factors a covariance, with jitter added until it is numerically positive definite.
+
+    Raises:
+        ArithmeticError: The covariance has values that are not finite, which no jitter mends.
+    """
     jitter = JITTER
     while True:
         factor, info = torch.linalg.cholesky_ex(covariance)
         if not info:
             return factor
+        if not covariance.isfinite().all():
+            raise ArithmeticError("a covariance of fantasies has values that are not finite")
         covariance, jitter = add_to_diagonal(covariance, jitter), 10 * jitter

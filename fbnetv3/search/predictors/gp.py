@@ -47,7 +47,7 @@ JITTER = 1e-6
 class GaussianProcess:
     """Posterior of a function given standardised labels, at fixed hyperparameters.
 
-    ``fit_process`` in ``hyperparameters.py`` estimates the hyperparameters and builds the process.
+    ``fit_gp`` in ``hyperparameters.py`` estimates the hyperparameters and builds the object.
 
     Args:
         X: (n, d) features in [0, 1].

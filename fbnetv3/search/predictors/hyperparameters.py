@@ -66,14 +66,14 @@ class MapEstimate(NamedTuple):
     log_posterior: float
 
 
-def fit_process(X: Floats, y: Floats, init_from: Floats | None = None) -> GaussianProcess:
-    """Returns the process with the MAP estimate of its hyperparameters.
+def fit_gp(X: Floats, y: Floats, init_from: Floats | None = None) -> GaussianProcess:
+    """Returns the Gaussian process with the MAP estimate of its hyperparameters.
 
     Args:
         X: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
-            process of the same features; None: a point near the centre of the prior.
+            Gaussian process of the same features; None: a point near the centre of the prior.
     """
     return GaussianProcess(X, y, find_map_estimate(X, y, init_from).theta)
 
@@ -89,7 +89,7 @@ def find_map_estimate(X: Floats, y: Floats, init_from: Floats | None = None) -> 
         X: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
-            process of the same features; None: a point near the centre of the prior.
+            Gaussian process of the same features; None: a point near the centre of the prior.
     """
     n, d = X.shape
     theta = _start(d) if init_from is None else init_from

@@ -12,7 +12,7 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 _GRID = 2.0**-24
-"""Distance of standardised labels, far below the smallest noise that a process assumes (1e-3)."""
+"""Distance of standardised labels, far below the smallest noise that a GP assumes (1e-3)."""
 
 
 class BatchedLinear:

@@ -32,32 +32,32 @@ _FOURIER_FEATURES = 1024
 
 
 def draw_matheron_paths(
-    process: GaussianProcess, count: int, random: np.random.Generator
+    gp: GaussianProcess, count: int, random: np.random.Generator
 ) -> PathwiseSamples:
-    """Samples functions from the posterior of a process.
+    """Samples functions from the posterior of a Gaussian process.
 
     Args:
-        process: Process to sample from.
+        gp: Gaussian process to sample from.
         count: Number of functions. All of them share the frequencies and phases of their Fourier
             features.
         random: Source of all random numbers.
     """
-    n, d = process.X.shape
+    n, d = gp.X.shape
     m = _FOURIER_FEATURES
     chi_square = random.chisquare(5, (m, 1))
     student_t = random.standard_normal((m, d)) * np.sqrt(5 / chi_square)
-    frequencies = torch.from_numpy(student_t) / process.lengthscales
+    frequencies = torch.from_numpy(student_t) / gp.lengthscales
     phases = torch.from_numpy(random.uniform(0, 2 * math.pi, m))
     weights = torch.from_numpy(random.standard_normal((m, count)))
-    noise = torch.from_numpy(random.standard_normal((n, count))) * math.sqrt(process.noise)
-    return PathwiseSamples(process, frequencies, phases, weights, noise)
+    noise = torch.from_numpy(random.standard_normal((n, count))) * math.sqrt(gp.noise)
+    return PathwiseSamples(gp, frequencies, phases, weights, noise)
 
 
 class PathwiseSamples:
     """Functions sampled from the posterior of a Gaussian process.
 
     Args:
-        process: Process that the functions are sampled from.
+        gp: Gaussian process that the functions are sampled from.
         frequencies: (m, d) frequencies omega of the Fourier features.
         phases: (m,) phases b of the Fourier features, in radians.
         weights: (m, count) weights w of the Fourier features in each function.
@@ -66,19 +66,19 @@ class PathwiseSamples:
 
     def __init__(
         self,
-        process: GaussianProcess,
+        gp: GaussianProcess,
         frequencies: Tensor,
         phases: Tensor,
         weights: Tensor,
         noise: Tensor,
     ) -> None:
-        self._process, self._frequencies, self._phases = process, frequencies, phases
+        self._gp, self._frequencies, self._phases = gp, frequencies, phases
         self._weights = weights
-        residual = process.y[:, None] - self._fourier_features(process.X) @ weights - noise
-        self._update_weights = torch.cholesky_solve(residual, process.L)
+        residual = gp.y[:, None] - self._fourier_features(gp.X) @ weights - noise
+        self._update_weights = torch.cholesky_solve(residual, gp.L)
 
     def _fourier_features(self, Z: Tensor) -> Tensor:
-        amplitude = math.sqrt(2 * self._process.signal / len(self._frequencies))
+        amplitude = math.sqrt(2 * self._gp.signal / len(self._frequencies))
         return amplitude * torch.cos(Z @ self._frequencies.T + self._phases)
 
     def __call__(self, x: Features | Floats) -> Floats:
@@ -86,7 +86,7 @@ class PathwiseSamples:
         Z = as_tensor(x)
         with torch.no_grad():
             prior = self._fourier_features(Z) @ self._weights
-            update = self._process.kernel(Z, self._process.X) @ self._update_weights
+            update = self._gp.kernel(Z, self._gp.X) @ self._update_weights
             return np.asarray((prior + update).numpy())
 
     def evaluate_each(self, x: Features | Floats, functions: npt.NDArray[np.int64]) -> Floats:
@@ -99,6 +99,6 @@ class PathwiseSamples:
         Z, index = as_tensor(x), torch.from_numpy(functions)
         with torch.no_grad():
             prior = (self._fourier_features(Z) * self._weights.T[index]).sum(1)
-            kernel = self._process.kernel(Z, self._process.X)
+            kernel = self._gp.kernel(Z, self._gp.X)
             update = (kernel * self._update_weights.T[index]).sum(1)
             return np.asarray((prior + update).numpy())

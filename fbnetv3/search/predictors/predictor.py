@@ -11,7 +11,7 @@ To add a predictor:
    predictor that makes no use of the pre-trained encoder.
 2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
 
-A predictor with ``process`` and ``sample`` (the protocol ``Probabilistic`` in
+A predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
 ``acquisition/batch.py``) gets its batches by expected improvement and Thompson sampling, any other
 by ``paper_batch`` in ``acquisition/coarse.py``.
 """

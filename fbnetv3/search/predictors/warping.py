@@ -24,7 +24,7 @@ from fbnetv3.search.predictors.hyperparameters import (
     MapEstimate,
     evenly_spaced,
     find_map_estimate,
-    fit_process,
+    fit_gp,
 )
 from fbnetv3.search.predictors.networks import Floats, standardise
 
@@ -32,8 +32,8 @@ _FARTHEST = 1e3
 """Labels are clipped at this many times u below the median."""
 
 
-def fit_warped_process(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
-    """Fits a process to the labels or to the warped labels, whichever has the higher evidence.
+def fit_warped_gp(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
+    """Fits a GP to the labels or to the warped labels, whichever has the higher evidence.
 
     If there are more than FIT_POINTS labels, the evidence of an evenly spaced part is compared.
 
@@ -52,7 +52,7 @@ def fit_warped_process(X: Floats, labels: Floats, init_from: Floats) -> Gaussian
     y = standardise(forms[best][0])[0]
     if len(part) == len(labels):
         return GaussianProcess(X, y, fits[best][1].theta)
-    return fit_process(X, y, init_from=fits[best][1].theta)
+    return fit_gp(X, y, init_from=fits[best][1].theta)
 
 
 def _fit(X: Floats, labels: Floats, slopes: Floats, init_from: Floats) -> tuple[float, MapEstimate]:

@@ -44,7 +44,7 @@ class Encoding:
             zip(self._space.parameters, self._slices, strict=True)
         ):
             if parameter.is_ordered:
-                out[:, part.start] = parameter.units(levels[:, i])
+                out[:, part.start] = parameter.to_unit_interval(levels[:, i])
             else:
                 out[rows, part.start + levels[:, i]] = 1
             out[:, part] *= active[:, i, None]

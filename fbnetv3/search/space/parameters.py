@@ -2,7 +2,7 @@
 
 Each variable has a finite number of levels, 0 to ``size - 1``. Candidates are the rows of an int64
 matrix of levels, (candidates, variables). Sampling, mutation and comparison are arithmetic on this
-matrix. Values are computed only for ids, users, evaluations and statistics.
+matrix. Levels are converted to values only for ids of trials, messages, evaluations and statistics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.search.checks import (
-    MOST_WHOLE,
+    MAX_EXACT_INT,
     as_flag,
     as_items,
     as_name,
@@ -50,8 +50,8 @@ class Parameter(ABC):
 
     Attributes:
         name: Key of the variable in a config.
-        part: ``architecture`` or ``recipe``. Statistics may only depend on variables of the
-            architecture. The predictor's encoder embeds these variables.
+        part: ``architecture`` or ``recipe``. Statistics may depend only on variables of the
+            architecture, which are also those that the predictor's encoder embeds.
         active_if: Conditions of which at least one must hold for the variable to be active. An
             empty tuple: the variable is always active. An inactive variable has no effect.
     """
@@ -97,13 +97,13 @@ class Parameter(ABC):
 
     @abstractmethod
     def read(self, text: str) -> Any:
-        """Returns the value that a text spells, in a csv file, a yaml or on a command line.
+        """Parses a string, such as the cell of a csv file.
 
-        The text is read by the type of the variable: ``1e-06`` and ``010`` are numbers for a range,
-        and ``no`` is a text for a :class:`Choice` of texts.
+        It is read by the type of the variable: ``1e-06`` and ``010`` are numbers for a range, and
+        ``no`` stays a string for a :class:`Choice` of strings.
 
         Raises:
-            SearchError: The text spells no value of the variable, or one of several.
+            SearchError: The string stands for no value of the variable, or for more than one.
         """
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Parameter(ABC):
         """The distribution of the levels; None: all levels are equally probable."""
         return None
 
-    def units(self, levels: Levels) -> Floats:
+    def to_unit_interval(self, levels: Levels) -> Floats:
         """Returns levels scaled to [0, 1]; with ``log``, logarithms of the values are scaled."""
         return levels / max(1, self.size - 1)
 
@@ -167,9 +167,9 @@ class Choice(Parameter):
                 f"{self.name}: the value {plain} is not a finite number; leave it out"
             )
         if type(plain) is int:
-            as_whole(f"{self.name}: a value", plain, -(2**63), 2**63)
-        if type(plain) is str and plain:
-            as_text(f"{self.name}: a value", plain)
+            as_whole(f"{self.name}: value", plain, -(2**63), 2**63 - 1)
+        if type(plain) is str and plain:  # '' is allowed, which as_text refuses
+            as_text(f"{self.name}: value", plain)
         return plain
 
     @property
@@ -191,16 +191,16 @@ class Choice(Parameter):
         raise self._refuse(value)
 
     def read(self, text: str) -> Any:
-        spelled = [value for value in self.values if _spells(text, value)]
-        some = [value for value in spelled if value is not None] or spelled
-        exact = [value for value in some if str(value) == text] or some
+        matches = [value for value in self.values if _stands_for(text, value)]
+        not_none = [value for value in matches if value is not None] or matches  # "nan": a string
+        exact = [value for value in not_none if str(value) == text] or not_none  # "1": not 1.0
         if len(exact) == 1:
             return exact[0]
-        if not spelled:
+        if not matches:
             raise self._refuse(text)
         raise SearchError(
-            f"{self.name}={short(text)} may be any of {', '.join(map(repr, spelled))}: a text does "
-            "not tell these apart; give pairs (config, score) from Python, or rename a value"
+            f"{self.name}={short(text)} is ambiguous: it matches {', '.join(map(repr, matches))}; "
+            "give the earlier trials as (config, score) pairs in Python, or rename a value"
         )
 
     def describe(self) -> str:
@@ -214,7 +214,7 @@ class IntRange(Parameter):
     Attributes:
         low: Smallest value.
         high: Largest value, included; ``low`` plus a multiple of ``step``.
-        step: Distance of neighbouring values; at least 1.
+        step: Distance between neighbouring values; at least 1.
         log: Whether values are drawn log-uniformly, with probabilities proportional to 1 / value,
             and features are proportional to the logarithm of the value. ``low`` must then be above
             0.
@@ -233,8 +233,10 @@ class IntRange(Parameter):
 
     def __post_init__(self) -> None:
         self._check()
-        for key, least in (("low", -MOST_WHOLE), ("high", -MOST_WHOLE), ("step", 1)):
-            self._set(key, as_whole(f"{self.name}: {key}", getattr(self, key), least, MOST_WHOLE))
+        for key, least in (("low", -MAX_EXACT_INT), ("high", -MAX_EXACT_INT), ("step", 1)):
+            self._set(
+                key, as_whole(f"{self.name}: {key}", getattr(self, key), least, MAX_EXACT_INT)
+            )
         self._set("log", as_flag(f"{self.name}: log", self.log))
         _check_range(self.name, self.low, self.high, self.log)
         if (self.high - self.low) % self.step:
@@ -266,14 +268,14 @@ class IntRange(Parameter):
         number = whole_from_text(text)
         real = real_from_text(text)
         if number is None and real is not None and real.is_integer():
-            number = int(real)  # a table with an empty cell holds 3 as 3.0
+            number = int(real)  # pandas writes whole numbers as 3.0 if a cell is empty
         if number is None:
             raise self._refuse(text)
         return self.value(self.level(number))
 
-    def units(self, levels: Levels) -> Floats:
+    def to_unit_interval(self, levels: Levels) -> Floats:
         if not self.log or self.size == 1:
-            return super().units(levels)
+            return super().to_unit_interval(levels)
         logs = np.log(self.low + self.step * levels.astype(np.float64))
         # clipped, since the two logarithms of the lowest value may round differently
         return np.clip((logs - math.log(self.low)) / math.log(self.high / self.low), 0.0, 1.0)
@@ -290,7 +292,7 @@ class FloatRange(Parameter):
     Attributes:
         low: Smallest value.
         high: Largest value, included; with a step, ``low`` plus a multiple of it.
-        step: Distance of neighbouring values. None: 2**20 + 1 levels, practically continuous.
+        step: Distance between neighbouring values. None: 2**20 + 1 levels, practically continuous.
         log: Whether levels are evenly spaced in the logarithm of the value. ``low`` must then be
             above 0, and ``step`` None.
 
@@ -316,12 +318,14 @@ class FloatRange(Parameter):
             return
         self._set("step", as_real(f"{self.name}: step", self.step, above=0.0))
         if self.log:
-            raise SearchError(f"{self.name}: step must be above 0, and None where log is set")
+            raise SearchError(
+                f"{self.name}: step={self.step} cannot be combined with log; leave one of them out"
+            )
         steps = (self.high - self.low) / self.step
-        if not steps < MOST_WHOLE:
+        if not steps < MAX_EXACT_INT:
             raise SearchError(
                 f"{self.name}: step={self.step} divides the range into {steps:.3g} parts; allowed: "
-                f"at most {MOST_WHOLE}; leave step out for a practically continuous range"
+                f"at most {MAX_EXACT_INT}; leave step out for a practically continuous range"
             )
         if abs(steps - round(steps)) > 1e-6 * max(1.0, steps):
             raise SearchError(
@@ -348,7 +352,7 @@ class FloatRange(Parameter):
     def level(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise self._refuse(value)
-        # Beside a range with log, 1e-9 of the highest value may exceed the lowest one.
+        # With log, 1e-9 of high may exceed low, so that the tolerance below low is relative to low.
         slack = 1e-9 * (self.low if self.log else max(abs(self.low), abs(self.high)))
         if not self.low - slack <= value <= self.high + max(slack, 1e-9 * abs(self.high)):
             raise self._refuse(value)
@@ -372,8 +376,8 @@ class FloatRange(Parameter):
         return f"numbers from {self.low:g} to {self.high:g}{step}"
 
 
-def _spells(text: str, value: Any) -> bool:
-    """Returns whether a text, such as the cell of a table, stands for a value of a Choice."""
+def _stands_for(text: str, value: Any) -> bool:
+    """Returns whether a string, such as the cell of a table, stands for a value of a Choice."""
     if isinstance(value, str):
         return text == value
     if value is None:
@@ -388,4 +392,4 @@ def _check_range(name: str, low: float, high: float, log: bool) -> None:
     if low > high:
         raise SearchError(f"{name}: low={low} is above high={high}; swap them")
     if log and low <= 0:
-        raise SearchError(f"{name}: low={low} must be above 0 where log is set")
+        raise SearchError(f"{name}: low={low} must be above 0 if log is set")

@@ -20,19 +20,19 @@ def test_the_logarithm_is_exact_near_and_far(z: float) -> None:
 
 
 def test_a_batch_improves_on_the_pool(candidates, predictor, tried, quality) -> None:
-    process = predictor.process
-    batch = improvement_batch(candidates, process, 5, tried, np.random.default_rng(0))
+    gp = predictor.gp
+    batch = improvement_batch(candidates, gp, 5, tried, np.random.default_rng(0))
 
     def improvement(levels: np.ndarray) -> np.ndarray:
-        posterior = FantasyModel(process, 0).posterior(candidates.encode(levels))
-        return log_expected_improvement(*posterior, process.best_mean)
+        posterior = FantasyModel(gp, 0).posterior(candidates.encode(levels))
+        return log_expected_improvement(*posterior, gp.best_mean)
 
     assert improvement(batch[:1])[0] > improvement(candidates.pool.levels).max()
     assert quality(batch).min() > np.quantile(quality(candidates.pool.levels), 0.9)
 
 
 def test_a_pending_candidate_promises_no_improvement(candidates, predictor, tried) -> None:
-    process = predictor.process
-    first = improvement_batch(candidates, process, 1, tried, np.random.default_rng(0))
-    second = improvement_batch(candidates, process, 1, tried, np.random.default_rng(0), first)
+    gp = predictor.gp
+    first = improvement_batch(candidates, gp, 1, tried, np.random.default_rng(0))
+    second = improvement_batch(candidates, gp, 1, tried, np.random.default_rng(0), first)
     assert (first != second).any()

@@ -19,7 +19,7 @@ from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import SearchSetup, result_keys
+from fbnetv3.search.fbnet.config import SearchSetup, values_affecting_scores
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
@@ -91,7 +91,7 @@ def test_a_copy_for_a_worker_builds_the_space_once() -> None:
     assert pickle.dumps(setup) == payload  # a built space does not travel
     copy = pickle.loads(payload)
     assert copy.cfg.is_frozen()
-    assert result_keys(copy.cfg) == result_keys(setup.cfg)
+    assert values_affecting_scores(copy.cfg) == values_affecting_scores(setup.cfg)
     assert copy.space is copy.space
     assert copy.space.space.describe() == setup.space.space.describe()
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.gp import GaussianProcess
-from fbnetv3.search.predictors.hyperparameters import fit_process
+from fbnetv3.search.predictors.hyperparameters import fit_gp
 from fbnetv3.search.predictors.networks import standardise
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
@@ -25,8 +25,8 @@ def labelled_pool(count: int = 300) -> tuple[np.ndarray, np.ndarray, Pretrained]
     return features, labels, pretrain(features, pool.statistics, columns, seed=0)
 
 
-def fitted_process(n: int = 60) -> tuple[GaussianProcess, np.ndarray]:
+def fitted_gp(n: int = 60) -> tuple[GaussianProcess, np.ndarray]:
     """Returns a process fitted to n candidates, and the features of the others."""
     features, labels, _ = labelled_pool()
     X = features.astype(np.float64)
-    return fit_process(X[:n], standardise(labels[:n])[0]), X[n:]
+    return fit_gp(X[:n], standardise(labels[:n])[0]), X[n:]

@@ -15,7 +15,7 @@ from fbnetv3.search.predictors.fantasies import FantasyModel
 from fbnetv3.search.predictors.gp import JITTER, GaussianProcess
 from fbnetv3.search.predictors.hyperparameters import log_marginal_likelihood
 from fbnetv3.search.predictors.pathwise import draw_matheron_paths
-from tests.search.predictors.synthetic import fitted_process
+from tests.search.predictors.synthetic import fitted_gp
 
 pytest.importorskip("botorch")
 
@@ -31,17 +31,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 POINTS = 40
 
 
-def _model(process: GaussianProcess, index: np.ndarray | None = None) -> SingleTaskGP:
+def _model(gp: GaussianProcess, index: np.ndarray | None = None) -> SingleTaskGP:
     """Returns botorch's model of the process's observations, or of some, with its parameters."""
-    index = np.arange(len(process.y)) if index is None else index
-    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=process.X.shape[1])).double()
-    kernel.outputscale = process.signal
-    kernel.base_kernel.lengthscale = process.lengthscales
+    index = np.arange(len(gp.y)) if index is None else index
+    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=gp.X.shape[1])).double()
+    kernel.outputscale = gp.signal
+    kernel.base_kernel.lengthscale = gp.lengthscales
     likelihood = GaussianLikelihood(noise_constraint=GreaterThan(1e-9)).double()
-    likelihood.noise = process.noise + JITTER
+    likelihood.noise = gp.noise + JITTER
     model = SingleTaskGP(
-        process.X[index],
-        process.y[index, None],
+        gp.X[index],
+        gp.y[index, None],
         likelihood=likelihood,
         covar_module=kernel,
         mean_module=ZeroMean(),
@@ -59,47 +59,47 @@ def _posterior(model: SingleTaskGP, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @pytest.fixture(scope="module", params=[30, 60, 200])
 def case(request) -> tuple[GaussianProcess, np.ndarray, SingleTaskGP]:
-    process, unseen = fitted_process(request.param)
-    return process, unseen, _model(process)
+    gp, unseen = fitted_gp(request.param)
+    return gp, unseen, _model(gp)
 
 
 def test_mean_and_variance(case) -> None:
-    process, unseen, model = case
+    gp, unseen, model = case
     mean, covariance = _posterior(model, unseen[:POINTS])
-    _, std = FantasyModel(process, 0).posterior(unseen[:POINTS])
-    assert np.allclose(process.mean(unseen[:POINTS]), mean, rtol=0, atol=5e-9)  # 6.3e-10
+    _, std = FantasyModel(gp, 0).posterior(unseen[:POINTS])
+    assert np.allclose(gp.mean(unseen[:POINTS]), mean, rtol=0, atol=5e-9)  # 6.3e-10
     assert np.allclose(std**2, np.diag(covariance), rtol=0, atol=5e-8)  # 9.7e-9
 
 
 def test_log_marginal_likelihood(case) -> None:
-    process, _, _ = case
-    model = _model(process).train()
+    gp, _, _ = case
+    model = _model(gp).train()
     likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
     with torch.no_grad():
         # gpytorch divides by the number of observations
         per_label = likelihood(model(*model.train_inputs), model.train_targets).item()
-    value, _ = log_marginal_likelihood(process.theta, process.X, process.y)
-    assert value == pytest.approx(per_label * len(process.y), rel=0, abs=1e-6)  # 1.3e-7
+    value, _ = log_marginal_likelihood(gp.theta, gp.X, gp.y)
+    assert value == pytest.approx(per_label * len(gp.y), rel=0, abs=1e-6)  # 1.3e-7
 
 
 def test_leave_one_out(case) -> None:
-    process, _, _ = case
-    n = len(process.y)
+    gp, _, _ = case
+    n = len(gp.y)
     for i in range(0, n, n // 5):
-        others = _model(process, np.delete(np.arange(n), i))
-        mean, _ = _posterior(others, process.X[i : i + 1].numpy())
-        assert process.leave_one_out()[i] == pytest.approx(mean[0], abs=5e-9)  # 6.4e-10
+        others = _model(gp, np.delete(np.arange(n), i))
+        mean, _ = _posterior(others, gp.X[i : i + 1].numpy())
+        assert gp.leave_one_out()[i] == pytest.approx(mean[0], abs=5e-9)  # 6.4e-10
 
 
 def test_fantasies(case) -> None:
-    process, unseen, model = case
+    gp, unseen, model = case
     points, new = unseen[:POINTS], unseen[50:56]
     _posterior(model, points)  # botorch conditions a model that has predicted before
-    labels = torch.from_numpy(process.mean(new))[:, None]
+    labels = torch.from_numpy(gp.mean(new))[:, None]
     mean, covariance = _posterior(
         model.condition_on_observations(torch.from_numpy(new), labels), points
     )
-    fantasies = FantasyModel(process, len(new))
+    fantasies = FantasyModel(gp, len(new))
     cached = fantasies.cache(points)
     fantasies.add(new)
     for posterior in (fantasies.posterior(points), cached.posterior()):
@@ -108,10 +108,10 @@ def test_fantasies(case) -> None:
 
 
 def test_log_expected_improvement(case) -> None:
-    process, unseen, model = case
-    posterior = FantasyModel(process, 0).posterior(unseen[:POINTS])
+    gp, unseen, model = case
+    posterior = FantasyModel(gp, 0).posterior(unseen[:POINTS])
     # the logarithms reach from -1 to -6e7
-    for best in process.best_mean + np.array([0.0, 5.0, 200.0]):
+    for best in gp.best_mean + np.array([0.0, 5.0, 200.0]):
         acquisition = LogExpectedImprovement(model, best_f=best)
         with torch.no_grad():
             expected = acquisition(torch.from_numpy(unseen[:POINTS, None])).numpy()
@@ -121,10 +121,10 @@ def test_log_expected_improvement(case) -> None:
 
 def test_mean_and_covariance_of_samples() -> None:
     """20,000 functions, in 80 draws because one draw shares its Fourier features."""
-    process, unseen = fitted_process(30)
+    gp, unseen = fitted_gp(30)
     points = unseen[:8]
-    draws = [draw_matheron_paths(process, 250, np.random.default_rng(s))(points) for s in range(80)]
+    draws = [draw_matheron_paths(gp, 250, np.random.default_rng(s))(points) for s in range(80)]
     values = np.concatenate(draws, axis=1)
-    mean, covariance = _posterior(_model(process), points)
+    mean, covariance = _posterior(_model(gp), points)
     assert np.abs(values.mean(1) - mean).max() < 0.03  # 0.005; std is 0.23 to 0.65
     assert np.abs(np.cov(values) - covariance).max() < 0.04  # 0.007; variance is 0.05 to 0.42

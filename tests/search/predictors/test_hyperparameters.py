@@ -8,34 +8,32 @@ from fbnetv3.search.predictors.gp import as_tensor
 from fbnetv3.search.predictors.hyperparameters import (
     FIT_POINTS,
     find_map_estimate,
-    fit_process,
+    fit_gp,
     log_marginal_likelihood,
     log_prior,
 )
-from tests.search.predictors.synthetic import fitted_process
+from tests.search.predictors.synthetic import fitted_gp
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_are_those_of_finite_differences(seed: int) -> None:
-    process, _ = fitted_process(30)
-    d = len(process.lengthscales)
-    theta = process.theta + np.random.default_rng(seed).standard_normal(d + 2)
-    likelihood = log_marginal_likelihood(theta, process.X, process.y)[1]
-    differences = approx_fprime(
-        theta, lambda t: log_marginal_likelihood(t, process.X, process.y)[0], 1e-6
-    )
+    gp, _ = fitted_gp(30)
+    d = len(gp.lengthscales)
+    theta = gp.theta + np.random.default_rng(seed).standard_normal(d + 2)
+    likelihood = log_marginal_likelihood(theta, gp.X, gp.y)[1]
+    differences = approx_fprime(theta, lambda t: log_marginal_likelihood(t, gp.X, gp.y)[0], 1e-6)
     assert np.allclose(likelihood, differences, rtol=1e-3, atol=1e-3)
     differences = approx_fprime(theta, lambda t: log_prior(t)[0], 1e-6)
     assert np.allclose(log_prior(theta)[1], differences, rtol=1e-4, atol=1e-4)
 
 
 def test_the_estimate_maximises_the_log_posterior() -> None:
-    process, _ = fitted_process(30)
-    X, y = process.X.numpy(), process.y.numpy()
+    gp, _ = fitted_gp(30)
+    X, y = gp.X.numpy(), gp.y.numpy()
     estimate = find_map_estimate(X, y)
 
     def log_posterior(theta: np.ndarray) -> float:
-        likelihood = log_marginal_likelihood(theta, process.X, process.y)[0]
+        likelihood = log_marginal_likelihood(theta, gp.X, gp.y)[0]
         return likelihood + log_prior(theta)[0]
 
     assert estimate.log_posterior == pytest.approx(log_posterior(estimate.theta))
@@ -50,8 +48,8 @@ def test_a_fit_can_start_from_another() -> None:
     X = random.random((FIT_POINTS + 44, 3))
     y = np.sin(5 * X).sum(1) + 0.1 * random.standard_normal(len(X))
     y = (y - y.mean()) / y.std()
-    first = fit_process(X, y)
-    again = fit_process(X, y, init_from=first.theta)
+    first = fit_gp(X, y)
+    again = fit_gp(X, y, init_from=first.theta)
     values = [
         log_marginal_likelihood(p.theta, as_tensor(X), as_tensor(y))[0] for p in (first, again)
     ]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.differentiate import derivative
 
-from fbnetv3.search.predictors.hyperparameters import fit_process
+from fbnetv3.search.predictors.hyperparameters import fit_gp
 from fbnetv3.search.predictors.networks import standardise
-from fbnetv3.search.predictors.warping import fit_warped_process, log_below_median
+from fbnetv3.search.predictors.warping import fit_warped_gp, log_below_median
 
 
 def test_labels_above_the_median_stay_and_others_keep_their_order() -> None:
@@ -45,8 +45,8 @@ def test_equal_labels_are_not_warped() -> None:
 
 def _labels_of_fit(X: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the labels that the process is fitted to, warped or not, standardised."""
-    theta = fit_process(X, standardise(labels)[0]).theta
-    return fit_warped_process(X, labels, init_from=theta).y.numpy()
+    theta = fit_gp(X, standardise(labels)[0]).theta
+    return fit_warped_gp(X, labels, init_from=theta).y.numpy()
 
 
 def test_labels_of_a_smooth_function_are_not_warped() -> None:
