@@ -86,13 +86,17 @@ $(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
 test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some packages with the oldest dependencies
 	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" $(OLDEST_TESTS)
 
-test-slow: dev ## kills, wheel, long comparisons, under 40 minutes
-	$(PYTEST) -m slow --timeout 1800
+# Three at once, because many of these tests wait for processes that end or do not answer.
+test-slow: dev ## kills, wheel, long comparisons, under 20 minutes
+	$(BIN)/python -m pytest -n 3 -m slow --timeout 1800
 
 KILLS ?= 500
+TRAINING_KILLS ?= 50
 MUTATIONS ?= 10000
-soak: dev ## faults for hours: searches killed KILLS=500 times, MUTATIONS=10000 of each untrusted document
+soak: dev ## faults for hours: KILLS=500 of searches, TRAINING_KILLS=50, MUTATIONS=10000 of a document
 	$(BIN)/python -m pytest -s tests/faults --kills $(KILLS) --timeout 1800
+	$(BIN)/python -m pytest -s tests/engine/test_kills.py tests/detection/test_kills.py \
+		--training-kills $(TRAINING_KILLS) --timeout 0
 	$(BIN)/python -m pytest tests/test_untrusted_*.py --mutations $(MUTATIONS) --timeout 0
 
 lint: dev ## ruff and mypy

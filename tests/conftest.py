@@ -25,7 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what `make soak` sets."""
     parser.addoption(
-        "--kills", type=int, default=50, help="SIGKILLs that a search is to outlive (50)"
+        "--kills", type=int, default=20, help="SIGKILLs that a search is to outlive (20)"
+    )
+    parser.addoption(
+        "--training-kills",
+        type=int,
+        default=3,
+        help="SIGKILLs that a training is to outlive (3)",
     )
     parser.addoption(
         "--mutations", type=int, default=60, help="odd versions of each untrusted document (60)"
@@ -50,6 +56,14 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"FBNETV3_DATA={named} is not a folder")
     return root.resolve()
+
+
+@pytest.fixture
+def training_kills(request: pytest.FixtureRequest) -> int:
+    """The number of SIGKILLs that a training is to outlive."""
+    count = request.config.getoption("--training-kills")
+    assert isinstance(count, int)
+    return count
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_scaling_up_grows_depth_width_and_resolution() -> None:
 def test_a_target_out_of_reach() -> None:
     message = r"macs: 1000: out of reach.*nearest reachable target is \d{6,} "
     with pytest.raises(ArchError, match=message):
-        scale_to_macs(get_arch("fbnetv3_b"), 1000)
+        scale_to_macs(get_arch("fbnetv3_a0"), 1000)
     with pytest.raises(ArchError, match="macs: 0"):
         scale_to_macs(get_arch("fbnetv3_b"), 0)
     with pytest.raises(ArchError, match="growth"):

@@ -13,7 +13,6 @@ from tests.processes import Command, Start, finish
 from tests.runs import assert_same_run, last_state
 
 LONG: dict[str, Any] = {
-    "SOLVER__MAX_EPOCHS": 50.0,  # 200 iterations
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
     "SOLVER__CHECKPOINT_PERIOD": 3,
     "TEST__EVAL_EPOCHS": 10.0,
@@ -22,17 +21,19 @@ LONG: dict[str, Any] = {
 
 @pytest.mark.slow
 def test_kills_at_random_iterations_change_nothing(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, start: Start, tmp_path: Path, training_kills: int
 ) -> None:
     """Each process has its own running count of anchors; a checkpoint must hold both."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ("--num-processes", "2")
-    finish(start(command(*flags, OUTPUT_DIR=str(whole), **LONG)))
+    epochs = 10.0 * (training_kills + 1)  # of 4 steps, more than are drawn until the last kill
+    changes = {**LONG, "SOLVER__MAX_EPOCHS": epochs}
+    finish(start(command(*flags, OUTPUT_DIR=str(whole), **changes)))
 
     def resume() -> subprocess.Popen[str]:
-        return start(command(*flags, "--resume", OUTPUT_DIR=str(killed), **LONG))
+        return start(command(*flags, "--resume", OUTPUT_DIR=str(killed), **changes))
 
-    train_with_kills(resume, killed, kills=4, most_steps=36)
+    train_with_kills(resume, killed, training_kills, most_steps=36)
     finish(resume())
     assert_same_run(whole, killed)
     counts = last_state(whole)["task"]["loss_normalizer"]

@@ -40,32 +40,34 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_at_random_iterations_change_nothing(
-    command: Command, start: Start, tmp_path: Path, workers: int
+    command: Command, start: Start, tmp_path: Path, workers: int, training_kills: int
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    changes = {**LONG, "SOLVER__MAX_EPOCHS": 50.0, "DATALOADER__NUM_WORKERS": workers}  # 300 steps
+    epochs = 7.0 * (training_kills + 1)  # of 6 steps, more than are drawn until the last kill
+    changes = {**LONG, "SOLVER__MAX_EPOCHS": epochs, "DATALOADER__NUM_WORKERS": workers}
     finish(start(command(OUTPUT_DIR=str(undisturbed), **changes)))
 
     def resume() -> subprocess.Popen[str]:
         return start(command("--resume", OUTPUT_DIR=str(killed), **changes))
 
-    iterations = train_with_kills(resume, killed, kills=5, most_steps=28)
-    assert len(set(iterations)) > 2, "the kills came too early"
+    iterations = train_with_kills(resume, killed, training_kills, most_steps=28)
+    assert len(set(iterations)) > 1, "the kills came too early"
     finish(resume())
     assert_same_run(killed, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_changed_system_clock_changes_nothing(
     command: Command, start: Start, tmp_path: Path, moved_clock: dict[str, str]
 ) -> None:
     undisturbed, moved = tmp_path / "undisturbed", tmp_path / "moved"
     finish(start(command(OUTPUT_DIR=str(undisturbed), **LONG)))
-    for shift, iteration in (("+400d", 14), ("-400d", 35)):
-        (tmp_path / "clock").write_text(shift)
-        process = start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock)
-        wait_for(moved, f"checkpoint_*{iteration}.pt", process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    (tmp_path / "clock").write_text("+400d")
+    process = start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock)
+    wait_for(moved, "checkpoint_*14.pt", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (tmp_path / "clock").write_text("-400d")
     finish(start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock))
     times = [int(path.name.split(".")[3]) for path in moved.glob("events.out.tfevents.*")]
     assert max(times) - min(times) > 700 * 86400, "the clock was not moved"
@@ -73,8 +75,7 @@ def test_a_changed_system_clock_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(("workers", "name"), [(0, "SIGTERM"), (2, "SIGINT")])
 def test_a_signal_to_all_saves_and_stops(
     command: Command, start: Start, tmp_path: Path, workers: int, name: str
 ) -> None:

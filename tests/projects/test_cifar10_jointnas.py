@@ -161,6 +161,7 @@ def _run_trainings(folder: Path, *configs: Path) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_finished_trainings_are_not_repeated(tmp_path: Path) -> None:
     config, table = _tiny_config(tmp_path), tmp_path / "t.csv"
     bad = tmp_path / "bad.yaml"

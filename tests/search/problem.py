@@ -1,27 +1,23 @@
-"""A synthetic problem with a known optimum over architecture and recipe, and small searches."""
+"""A synthetic problem with a known optimum over architecture and recipe, and small searches.
+
+Workers import this module for ``evaluate``. Torch and scipy, which only a search needs, would take
+most of the time of their short lives, and are imported where a search is made.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fbnetv3.search import (
-    Choice,
-    Constraint,
-    EvolutionSettings,
-    FloatRange,
-    IntRange,
-    JointNAS,
-    SearchSpace,
-    Trial,
-    When,
-)
+from fbnetv3.search import Choice, Constraint, FloatRange, IntRange, SearchSpace, Trial, When
+
+if TYPE_CHECKING:
+    from fbnetv3.search import EvolutionSettings, JointNAS
 
 UPPER = 600.0
 WIDTHS = tuple(f"w{i}" for i in range(4))
-SETTINGS = EvolutionSettings(best=10, random=10, children=6, top=10)
 
 
 def space() -> SearchSpace:
@@ -62,12 +58,21 @@ def evaluate(trial: Trial) -> float:
     return trial.reports[last]
 
 
+def evolution_settings() -> EvolutionSettings:
+    """Returns settings of a short stage 2."""
+    from fbnetv3.search import EvolutionSettings
+
+    return EvolutionSettings(best=10, random=10, children=6, top=10)
+
+
 def search(**changes: Any) -> JointNAS:
     """Returns a small search of the problem.
 
     Args:
         **changes: Arguments of JointNAS that replace the defaults of the problem.
     """
+    from fbnetv3.search import JointNAS
+
     arguments: dict[str, Any] = {
         "statistics": statistics,
         "constraints": [Constraint("macs", upper=UPPER)],
@@ -75,7 +80,7 @@ def search(**changes: Any) -> JointNAS:
         "batch_size": 8,
         "iterations": 2,
         "finalists": 3,
-        "evolution": SETTINGS,
+        "evolution": evolution_settings(),
         "seed": 0,
     }
     return JointNAS(space(), **{**arguments, **changes})

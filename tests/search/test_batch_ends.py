@@ -50,7 +50,7 @@ def test_batches_are_filled_while_candidates_are_left(
         iterations=iterations,
         finalists=finalists,
         predictor=predictor,
-        evolution=problem.SETTINGS,
+        evolution=problem.evolution_settings(),
     )
     result = search.run(_score)
     counts = [sum(t.batch == i for t in result.trials) for i in range(iterations + 1)]
@@ -93,7 +93,7 @@ SEARCHES: dict[str, tuple[SearchSpace, dict[str, Any]]] = {
 
 def _open(name: str, path: Path) -> JointNAS:
     space, changes = SEARCHES[name]
-    arguments = {"pool_size": 64, "evolution": problem.SETTINGS, **changes}
+    arguments = {"pool_size": 64, "evolution": problem.evolution_settings(), **changes}
     return JointNAS(space, storage=f"sqlite:///{path}", **arguments)
 
 

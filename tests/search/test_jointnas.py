@@ -252,7 +252,7 @@ def test_the_evolution_does_not_depend_on_how_many_candidates_are_asked_for() ->
     search.run(problem.evaluate)
     budget = [Constraint("macs", upper=450)]
     top = search.evolve(budget)
-    assert len(top) == problem.SETTINGS.top
+    assert len(top) == problem.evolution_settings().top
     assert search.evolve(budget, top_k=1) == top[:1]
     assert len(search.evolve(budget, top_k=15)) == 15
 

@@ -170,7 +170,9 @@ def test_evolution_only_gains_and_keeps_the_constraint(upper: float) -> None:
 
 def test_evolution_is_seeded() -> None:
     runs = [
-        evolve(FEASIBLE, _pool(), _quality, problem.SETTINGS, np.random.default_rng(seed))
+        evolve(
+            FEASIBLE, _pool(), _quality, problem.evolution_settings(), np.random.default_rng(seed)
+        )
         for seed in (1, 1, 2)
     ]
     assert (runs[0].pool.levels == runs[1].pool.levels).all()

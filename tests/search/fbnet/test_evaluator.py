@@ -130,8 +130,17 @@ def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Out
     assert _run(InProcess(), _candidate(tmp_path)) == expected
 
 
-@pytest.mark.parametrize("kind", ["in process", *_WORKERS])
-@pytest.mark.parametrize("fault", ["size=100k", pytest.param("ro", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("in process", "size=100k"),
+        ("local", "size=100k"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("ray", "size=100k"), ("in process", "ro"), ("local", "ro"), ("ray", "ro"))
+        ),
+    ],
+)
 def test_no_candidate_fails_by_a_full_or_read_only_disk(
     small_disk: Path, expected: Outcome, kind: str, fault: str
 ) -> None:
