@@ -325,7 +325,8 @@ def result_keys(cfg: CfgNode) -> dict[str, Any]:
     """Returns the config values and file hashes that a search's scores depend on, by key.
 
     All keys of the config count except RESUMABLE_KEYS, and ADDED_KEYS at their defaults. The values
-    are plain, and keys of groups are written out, such as ``SEARCH.SPACE``.
+    are plain, and keys of groups are written out, such as ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES
+    does not count where it is SEARCH.CLASSES, by which earlier versions computed the costs.
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     defaults = default_values()
@@ -335,6 +336,8 @@ def result_keys(cfg: CfgNode) -> dict[str, Any]:
         if key not in RESUMABLE_KEYS
         if key not in ADDED_KEYS or value != defaults[key]
     }
+    if cfg.SEARCH.FINAL_CLASSES == cfg.SEARCH.CLASSES:
+        kept.pop("SEARCH.FINAL_CLASSES", None)
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
@@ -364,8 +367,13 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
 
 
-_SCORE_KEYS = ("SEARCH.CLASSES", "SEARCH.HOLD_OUT", "SEARCH.HOLD_OUT_SAMPLING")
-"""Keys of the group SEARCH that decide what a score is."""
+_SCORE_KEYS = (
+    "SEARCH.CLASSES",
+    "SEARCH.FINAL_CLASSES",
+    "SEARCH.HOLD_OUT",
+    "SEARCH.HOLD_OUT_SAMPLING",
+)
+"""Keys of the group SEARCH that decide what a score or a statistic is."""
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

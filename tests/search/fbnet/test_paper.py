@@ -221,6 +221,10 @@ _OLD_LACK = tuple(f"{key.rpartition('.')[2]}:" for key in ADDED_KEYS)
 def test_added_keys_do_not_change_what_identifies_a_search() -> None:
     cfg = get_search_cfg()
     assert not {*ADDED_KEYS} & {*result_keys(cfg)}
+    cfg.SEARCH.CLASSES = cfg.SEARCH.FINAL_CLASSES = 5  # as earlier versions computed costs
+    assert not {*ADDED_KEYS} & {*result_keys(cfg), *evaluator_config(SearchSetup(cfg))}
+    cfg.SEARCH.FINAL_CLASSES = 10
+    assert evaluator_config(SearchSetup(cfg))["SEARCH.FINAL_CLASSES"] == 10
     cfg.SEARCH.HOLD_OUT_SAMPLING = "random"
     assert result_keys(cfg)["SEARCH.HOLD_OUT_SAMPLING"] == "random"
     assert evaluator_config(SearchSetup(cfg))["SEARCH.HOLD_OUT_SAMPLING"] == "random"
