@@ -16,7 +16,7 @@ OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predic
 	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo search-demo detect-demo test test-oldest test-slow soak lint format wheel clean distclean
+.PHONY: help install dev demo search-demo detect-demo paper-rehearsal test test-oldest test-slow soak lint format wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -46,7 +46,7 @@ install: $(VENV)/.detectron2 ## make .venv with the package and detectron2
 dev: $(VENV)/.dev $(VENV)/.detectron2 ## the same, with what tests and lint need
 
 # Several processes with several threads each would wait for each other on few cores.
-demo search-demo detect-demo test test-oldest test-slow soak: export OMP_NUM_THREADS ?= 1
+demo search-demo detect-demo paper-rehearsal test test-oldest test-slow soak: export OMP_NUM_THREADS ?= 1
 
 demo: install ## train a small FBNetV3 on handwritten digits
 	$(BIN)/python tools/demo.py
@@ -58,6 +58,10 @@ search-demo: install ## search network and recipe on the digits, train the winne
 
 detect-demo: install ## train a RetinaNet on scenes of digits
 	$(BIN)/python tools/train_net.py --overwrite --config-file model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml
+
+paper-rehearsal: install ## run the commands of docs/paper.md on a made-up ImageNet, in minutes
+	rm -rf output/paper_rehearsal
+	$(BIN)/python -m projects.paper.rehearsal output/paper_rehearsal
 
 test: dev ## fast tests, under 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"

@@ -26,7 +26,10 @@ _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tr
 _MIN_SIDE = 32
 _MOST = 1e6  # of a factor
 _WIDTH_STEP = 8
+_BASE_SIDE = 224  # resolution of the smallest networks of the family, FBNetV3-A0 and A
 
+LOW_RESOLUTION_SCALED = "low_resolution_scaled"
+"""Name in configs of :func:`low_resolution` at the side of :func:`low_resolution_side`."""
 ALIGNED = "_aligned"
 """Suffix that :func:`aligned` adds to the name of an architecture."""
 
@@ -57,7 +60,8 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
 
     Args:
         arch: An architecture with at least two rows with stride > 1.
-        resolution: Side of the input in pixels.
+        resolution: Side of the input in pixels. The paper's grows with the network; see
+            :func:`low_resolution_side`.
 
     Raises:
         ArchError: The architecture has fewer than two rows with stride > 1.
@@ -72,6 +76,20 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
     blocks[strided[1]] = second.replace(s=1)
     name = _named(arch, f"_low{resolution}")
     return arch.replace(name=name, blocks=tuple(blocks), resolution=resolution)
+
+
+def low_resolution_side(arch: Arch, base: int = 32) -> int:
+    """Returns the side of a network's input for small images, in pixels (paper, section 4.3).
+
+    The base resolution is scaled up for larger networks by their own scaling ratio, which is their
+    resolution divided by that of the smallest one, 224 pixels. The side is rounded to an even
+    number; for ``base`` 32, FBNetV3-A has 32 pixels, E 38, F 38 and G 46.
+
+    Args:
+        arch: Architecture at its resolution for ImageNet.
+        base: Side for a network of 224 pixels.
+    """
+    return max(base, 2 * round(base * arch.resolution / _BASE_SIDE / 2))
 
 
 VARIANTS: dict[str, Callable[[Arch, int], Arch]] = {

@@ -38,7 +38,11 @@ def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
 
 
 def network_from_config(
-    arch: Arch | str, num_classes: int, recipe: Recipe, device: torch.device
+    arch: Arch | str,
+    num_classes: int,
+    recipe: Recipe,
+    device: torch.device,
+    bn_momentum: float = 0.0,
 ) -> nn.Module:
     """Builds the network on a device, in the channels-last memory format.
 
@@ -47,6 +51,8 @@ def network_from_config(
         num_classes: Number of outputs.
         recipe: Recipe with the dropout and drop-path rates.
         device: Device of the network.
+        bn_momentum: Share of a batch in the running statistics of batch norms, in (0, 1]; 0 leaves
+            that of the network.
 
     Raises:
         ConfigError: The network cannot be built; the message names the group MODEL.
@@ -54,6 +60,9 @@ def network_from_config(
     dropout, drop_path = recipe.dropout, recipe.drop_path
     with naming_keys("MODEL"):
         model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
+    for module in model.modules() if bn_momentum else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = bn_momentum
     return model.to(device).to(memory_format=torch.channels_last)
 
 

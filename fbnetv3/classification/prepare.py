@@ -22,7 +22,7 @@ from fbnetv3.classification.build import (
 from fbnetv3.classification.dry_run import check_network
 from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, recipe_from_config
-from fbnetv3.config.archs import arch_from_config, naming_keys
+from fbnetv3.config.archs import arch_from_config, naming_keys, own_resolution
 from fbnetv3.data import EvalLoader, ImageDataset
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.process import Process, RuntimeContext
@@ -60,7 +60,7 @@ def prepare_classifier(
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
-    model = network_from_config(arch, len(classes), recipe, context.device)
+    model = _network(cfg, arch, len(classes), recipe, context)
     batch = _norm_batch(cfg, recipe, context.process) if training else 1
     check_network(model, arch, len(classes), side, batch, training=training)
     _load(model, weights, training, None if ignore_class_names else classes)
@@ -70,9 +70,16 @@ def prepare_classifier(
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
-        network = _plan(arch, model, len(classes), side, recipe)
+        network = _plan(arch, model, len(classes), side, recipe) + _resolution_row(cfg)
         _add_training(experiment, train_set, side, network + _data_rows(train_set, test_set))
     return experiment
+
+
+def _network(
+    cfg: CfgNode, arch: Arch | str, num_classes: int, recipe: Recipe, context: RuntimeContext
+) -> nn.Module:
+    momentum = cfg.MODEL.BN_MOMENTUM
+    return network_from_config(arch, num_classes, recipe, context.device, momentum)
 
 
 def _add_training(
@@ -138,6 +145,15 @@ def _plan(
         params = sum(p.numel() for p in model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
     return [("network", network), ("scaling with the batch", _batch_rule(recipe))]
+
+
+def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
+    """Returns the row about an INPUT.RESOLUTION that is not the network's own; [] if it is."""
+    own, side = own_resolution(cfg), cfg.INPUT.RESOLUTION
+    if own is None or side in (0, own):
+        return []
+    text = f"INPUT.RESOLUTION {side} px instead of the network's own {own} px (INPUT.RESOLUTION 0)"
+    return [("resolution", text)]
 
 
 def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from fbnetv3.search.fbnet import require_packages
 from fbnetv3.signals import stop_signals_as_interrupt
 
 if TYPE_CHECKING:
+    from fbnetv3.search.fbnet.evolve import Budget
     from fbnetv3.search.fbnet.run import SearchRun
     from fbnetv3.search.fbnet.winners import Winner
 
@@ -24,6 +25,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
+  %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
 """
 _BUDGETS = {
@@ -57,11 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="LOG_DIR",
         help="with --config-file: continue a lost run from a copy of its log/ folder",
     )
-    budgets = parser.add_argument_group("budgets for --evolve", "one winner for each value")
-    for name, unit in _BUDGETS.items():
-        budgets.add_argument(
-            _flag(name), nargs="+", type=float, default=[], metavar="N", help=f"at most N {unit}"
-        )
+    _budget_arguments(parser)
     parser.add_argument(
         "opts",
         nargs="*",
@@ -69,6 +67,32 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"override keys of the config; --evolve and --report take {_LOCATION} URL only",
     )
     return parser
+
+
+def _budget_arguments(parser: argparse.ArgumentParser) -> None:
+    budgets = parser.add_argument_group(
+        "budgets for --evolve",
+        "one winner for each, which meets the constraints of the run, too; without a budget, one "
+        "winner that meets these alone",
+    )
+    for name, unit in _BUDGETS.items():
+        budgets.add_argument(
+            _flag(name), nargs="+", type=float, default=[], metavar="N", help=f"at most N {unit}"
+        )
+    budgets.add_argument(
+        "--budget",
+        nargs="+",
+        default=[],
+        metavar="BOUNDS",
+        help="several bounds at once, such as 'macs <= 4.5e8, latency_ms <= 5'",
+    )
+    budgets.add_argument(
+        "--drop-constraint",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="statistic whose constraint of the run need not be met",
+    )
 
 
 def _flag(statistic: str) -> str:
@@ -87,24 +111,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(argv)
-    budgets = [(name, value) for name in _BUDGETS for value in getattr(args, name)]
-    _check_arguments(parser, args, budgets)
+    _check_arguments(parser, args)
     require_detectron2()
     require_packages()
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
         return _report(args.report, list(args.opts))
     if args.evolve:
-        return _evolve(args.evolve, list(args.opts), budgets)
+        return _evolve(args)
     return _search(args.config_file, list(args.opts), args.restore)
 
 
-def _check_arguments(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, budgets: list[tuple[str, float]]
-) -> None:
-    if bool(args.evolve) != bool(budgets):
-        flags = ", ".join(map(_flag, _BUDGETS))
-        parser.error(f"--evolve RUN_DIR and a budget ({flags}) must be given together")
+def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    for name in () if args.evolve else ("budget", "drop_constraint", *_BUDGETS):
+        if getattr(args, name):
+            parser.error(f"{_flag(name)} needs --evolve RUN_DIR")
     if (args.evolve or args.report) and not set(args.opts[::2]) <= {_LOCATION}:
         parser.error(
             "--evolve and --report take the config of their run; the only key that they accept is "
@@ -178,12 +199,14 @@ def _print_winner(winner: Winner) -> None:
     print(f"{winner.path}:", *winner.facts, f"train it with: {winner.command}", sep="\n  ")
 
 
-def _evolve(folder: str, opts: list[str], budgets: list[tuple[str, float]]) -> int:
+def _evolve(args: argparse.Namespace) -> int:
     from fbnetv3.search import Constraint
+    from fbnetv3.search.fbnet.config import parse_bounds
     from fbnetv3.search.fbnet.run import evolve_budgets
 
-    bounds = [Constraint(statistic, upper=value) for statistic, value in budgets]
-    run = evolve_budgets(folder, bounds, opts)
+    singles = [Constraint(name, upper=n) for name in _BUDGETS for n in getattr(args, name)]
+    budgets: list[Budget] = [*singles, *map(parse_bounds, args.budget)]
+    run = evolve_budgets(args.evolve, budgets or [()], list(args.opts), args.drop_constraint)
     for winner in run.winners:
         _print_winner(winner)
     print(f"report: {run.report}")

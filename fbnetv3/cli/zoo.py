@@ -1,8 +1,9 @@
-"""``fbnetv3-zoo``: lists, verifies, downloads and adds weights, and writes MODEL_ZOO.md."""
+"""``fbnetv3-zoo``: lists models and runs, scales networks, and keeps the weights of the zoo."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ _WIDTH = 160  # columns, where the output is not a terminal
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="fbnetv3-zoo", description="List, verify, download and add models and weights."
+        prog="fbnetv3-zoo", description="List, scale, verify, download and add models and weights."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _list_arguments(commands.add_parser("list", help="list models, or weights with --pretrained"))
@@ -33,7 +34,39 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _table_arguments(commands.add_parser("table", help="write MODEL_ZOO.md"))
     _download_arguments(commands.add_parser("download", help="download weights into the cache"))
     _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
-    return parser.parse_args(argv)
+    _scale_arguments(commands.add_parser("scale", help="write the config of a scaled network"))
+    _runs_arguments(commands.add_parser("runs", help="table of the networks of trainings"))
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse cannot mix KEY VALUE pairs of a subcommand with its options
+    if rest and (arguments.command != "scale" or any(item.startswith("--") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.opts += rest
+    return arguments
+
+
+def _scale_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write the config of a scaled network, which trains as it is: the same recipe, with the "
+        "resolution of the scaled network."
+    )
+    parser.add_argument("config", metavar="CONFIG", help="config of a network, such as best.yaml")
+    target = "compound scaling of width, depth and resolution to N multiply-adds, such as 3.43e8"
+    parser.add_argument("--macs", type=float, metavar="N", help=target)
+    parser.add_argument("--width", type=float, metavar="W", help="factor of the channels")
+    parser.add_argument("--depth", type=float, metavar="D", help="factor of the layers")
+    parser.add_argument("--resolution", type=int, metavar="PX", help="side of the input in pixels")
+    output = "file to write (default: CONFIG_NM.yaml beside CONFIG, N in millions)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
+    keys = "further keys to change, such as MODEL.DROP_PATH_RATE 0.2"
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=keys)
+
+
+def _runs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print the cost and the scores of finished trainings, by rising cost."
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training"
+    )
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +262,36 @@ def _add(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _scale(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo.scaling import scale_config
+
+    sizes = {key: getattr(arguments, key) for key in ("macs", "width", "depth", "resolution")}
+    scaled = scale_config(arguments.config, **sizes, output=arguments.output, opts=arguments.opts)
+    for label, cost in (("from", scaled.base_cost), ("to", scaled.cost)):
+        print(f"{label}: {cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params")
+    print(f"{scaled.path}: {scaled.arch.resolution} px; train it with:")
+    print(f"  fbnetv3-train --config-file {shlex.quote(str(scaled.path))} --resume")
+    return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo.runs import read_run
+
+    rows = [
+        [
+            run.name,
+            f"{run.macs / 1e6:.1f}M",
+            f"{run.params / 1e6:.2f}M",
+            str(run.resolution),
+            *("-" if top1 is None else f"{top1:.2f}" for top1 in (run.top1_ema, run.top1)),
+        ]
+        for run in sorted(map(read_run, arguments.folders), key=lambda run: run.macs)
+    ]
+    columns = ["run", "MACs", "params", "resolution", "top-1 EMA (%)", "top-1 (%)"]
+    _print("trainings", columns, rows)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status, 1 if a check failed."""
     arguments = parse(argv)
@@ -241,6 +304,8 @@ _COMMANDS = {
     "table": _table,
     "download": _download,
     "add": _add,
+    "scale": _scale,
+    "runs": _runs,
 }
 
 

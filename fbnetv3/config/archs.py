@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name, with_low_resolution
-from fbnetv3.arch.scaling import VARIANTS, scale
+from fbnetv3.arch.scaling import (
+    LOW_RESOLUTION_SCALED,
+    VARIANTS,
+    low_resolution,
+    low_resolution_side,
+    scale,
+)
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.errors import FBNetError, did_you_mean
 
@@ -46,30 +52,57 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
     Raises:
         ConfigError: The architecture is unknown, or cannot be modified in this way.
     """
+    arch, resolution = _arch_at_own_resolution(cfg), cfg.INPUT.RESOLUTION
+    if not resolution or isinstance(arch, str):
+        return arch
+    with naming_keys("INPUT.RESOLUTION"):
+        return arch.replace(resolution=resolution)
+
+
+def own_resolution(cfg: CfgNode) -> int | None:
+    """Returns the resolution of the network without INPUT.RESOLUTION, in pixels.
+
+    Returns:
+        The side of the input; None for networks of other libraries, which have none of their own.
+
+    Raises:
+        ConfigError: The architecture is unknown, or cannot be modified as the config says.
+    """
+    arch = _arch_at_own_resolution(cfg)
+    return arch.resolution if isinstance(arch, Arch) else None
+
+
+def _arch_at_own_resolution(cfg: CfgNode) -> Arch | str:
     name, variant = cfg.MODEL.ARCH, cfg.MODEL.ARCH_VARIANT
-    if variant not in ("", *VARIANTS):
+    variants = ("", *VARIANTS, LOW_RESOLUTION_SCALED)
+    if variant not in variants:
         raise ConfigError(
-            f"MODEL.ARCH_VARIANT {variant!r} is unknown; allowed: {['', *VARIANTS]}"
-            f"{did_you_mean(variant, VARIANTS)}"
+            f"MODEL.ARCH_VARIANT {variant!r} is unknown; allowed: {list(variants)}"
+            f"{did_you_mean(variant, variants)}"
         )
     if is_library_name(name):
-        if variant == "aligned" or cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
+        if (
+            variant in ("aligned", LOW_RESOLUTION_SCALED)
+            or cfg.MODEL.WIDTH != 1
+            or cfg.MODEL.DEPTH != 1
+        ):
             raise ConfigError(
-                f"MODEL.WIDTH, MODEL.DEPTH and MODEL.ARCH_VARIANT aligned cannot modify {name}, a "
+                f"MODEL.WIDTH, MODEL.DEPTH and MODEL.ARCH_VARIANT {variant or 'aligned'} cannot "
+                f"modify {name}, a "
                 "network of another library; leave them at their defaults"
             )
         with naming_keys("MODEL.ARCH"):
             return with_low_resolution(name) if variant else str(name)
     with naming_keys("MODEL.ARCH"):
         arch = get_arch(name)
-        if variant:
+        if variant == LOW_RESOLUTION_SCALED:
+            arch = low_resolution(arch, low_resolution_side(arch))
+        elif variant:
             arch = VARIANTS[variant](arch, _LOW_RESOLUTION)
-    if cfg.MODEL.WIDTH != 1 or cfg.MODEL.DEPTH != 1:
-        with naming_keys("MODEL.WIDTH and MODEL.DEPTH"):
-            arch = scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
-    resolution = cfg.INPUT.RESOLUTION
-    with naming_keys("INPUT.RESOLUTION"):
-        return arch.replace(resolution=resolution) if resolution else arch
+    if cfg.MODEL.WIDTH == 1 and cfg.MODEL.DEPTH == 1:
+        return arch
+    with naming_keys("MODEL.WIDTH and MODEL.DEPTH"):
+        return scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
 
 
 def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:

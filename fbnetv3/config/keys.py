@@ -21,8 +21,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.ARCH_VARIANT": (
         "",
         (
-            "'' for the network as published, 'aligned' (paddings of k // 2) or 'low_resolution' "
-            "(smaller strides for small images, paper 4.3: CIFAR)"
+            "'' for the network as published, 'aligned' (paddings of k // 2), 'low_resolution' "
+            "(smaller strides for images of 32 pixels, paper 4.3: CIFAR), 'low_resolution_scaled' "
+            "(the same for 32 pixels times the network's resolution / 224, as in the paper)"
         ),
     ),
     "MODEL.WIDTH": (1.0, "factor by which the numbers of channels are multiplied"),
@@ -45,6 +46,13 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.ARCH_NORM": (
         "BN",
         "norms of an FBNet in a detector: 'BN' is trained, 'FrozenBN' keeps the loaded statistics",
+    ),
+    "MODEL.BN_MOMENTUM": (
+        0.0,
+        (
+            "share of a batch in batch norm's running statistics, as PyTorch counts momentum: the "
+            "paper's 0.9 (A.3) is 0.1; 0: the network's own, which is 0.1 for FBNets"
+        ),
     ),
     "MODEL.SYNC_BN": (
         True,

@@ -9,6 +9,7 @@ from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value
 _LARGEST_SEED = 2**64 - 1  # limit of torch.manual_seed
 # Key -> smallest and largest value
 _RANGES: dict[str, tuple[float, float]] = {
+    "MODEL.BN_MOMENTUM": (0, 1),
     "TEST.BATCH_SIZE": (1, math.inf),
     "TEST.EVAL_EPOCHS": (0, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),

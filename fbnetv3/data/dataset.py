@@ -15,6 +15,7 @@ from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
 CACHE_BYTES = 256 << 20  # in each loader worker
+_RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
 
 
 class ImageDataset(ABC):
@@ -71,18 +72,25 @@ class ImageDataset(ABC):
         _check_range(self, f"cannot take a subset of {n_images} images", n_images, len(self))
         return Subset(self, sorted(stratified_order(self.targets, seed)[:n_images]))
 
-    def split(self, n_holdout: int, seed: int = 0) -> tuple[Subset, Subset]:
-        """Returns a stratified random split into (train, holdout).
+    def split(
+        self, n_holdout: int, seed: int = 0, *, stratified: bool = True
+    ) -> tuple[Subset, Subset]:
+        """Returns a random split into (train, holdout).
 
         Args:
             n_holdout: Number of images in the second part, from 1 to ``len(self) - 1``.
             seed: Random seed of the selection.
+            stratified: Whether the second part has the same share of each class; otherwise, its
+                images are drawn from all images alike.
 
         Raises:
             DataError: ``n_holdout`` is out of range.
         """
         _check_range(self, f"cannot hold out {n_holdout} images", n_holdout, len(self) - 1)
-        order = stratified_order(self.targets, seed)
+        if stratified:
+            order = stratified_order(self.targets, seed)
+        else:
+            order = np.random.default_rng([seed, _RANDOM_SPLIT]).permutation(len(self)).tolist()
         return Subset(self, sorted(order[n_holdout:])), Subset(self, sorted(order[:n_holdout]))
 
     def select_classes(self, n_classes: int, seed: int = 0) -> Subset:

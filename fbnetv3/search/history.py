@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fbnetv3.errors import data_errors
-from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, find_early_stop
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
@@ -222,18 +222,24 @@ def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:
             )
 
 
-def score_trials(history: History, warm_start: Sequence[Trial], threshold: float | None) -> Known:
+def score_trials(
+    history: History,
+    warm_start: Sequence[Trial],
+    threshold: float | None,
+    over: str = BETTER_HALF,
+) -> Known:
     """Returns the trials so far with the scores by which they are compared.
 
     Args:
         history: Batches of the search.
         warm_start: Complete trials of an earlier search.
         threshold: Rank correlation of early stopping; None: no early stopping.
+        over: Candidates of the first batch that are ranked; see :func:`find_early_stop`.
     """
     stop = None
     if threshold is not None and history.finished:
         reports = [t.reports for t in history.batches[0] if t.state == "complete"]
-        stop = find_early_stop(reports, threshold)
+        stop = find_early_stop(reports, threshold, over)
     trials = [*warm_start, *history.trials]
     epoch = None if stop is None else stop.epoch
     scores = {t.number: _score_at(t, epoch) for t in trials if t.state == "complete"}

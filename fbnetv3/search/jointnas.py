@@ -16,7 +16,7 @@ from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.records import Records
-from fbnetv3.search.result import Candidate, SearchResult
+from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
 from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
@@ -300,10 +300,14 @@ class JointNAS:
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
             constraints=self._settings.constraints,
             budgets=self._settings.budgets,
+            early_stop_over=self._settings.early_stop_over,
         )
 
     def evolve(
-        self, constraints: Sequence[Constraint] | None = None, top_k: int | None = None
+        self,
+        constraints: Sequence[Constraint] | None = None,
+        top_k: int | None = None,
+        drop: Sequence[str] = (),
     ) -> list[Candidate]:
         """Runs stage 2 under further constraints, without training.
 
@@ -311,26 +315,23 @@ class JointNAS:
             constraints: Bounds on the candidates, in addition to those of the search; None: no
                 further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
+            drop: Statistics whose constraint of the search need not hold.
 
         Returns:
             Candidates, by falling predicted score. Of equal predictions, the cheapest is first.
 
         Raises:
-            SearchError: There are too few scores to predict from, or a constraint contradicts
-                another one.
+            SearchError: There are too few scores to predict from, a constraint contradicts another
+                one, or there is none to drop.
             InfeasibleError: Too few candidates meet the constraints.
         """
         if constraints is not None:
             constraints = as_items("constraints", constraints, Constraint, "constraints")
         if top_k is not None:
             top_k = as_whole("top_k", top_k, low=1)
-        evolved = self._planner.evolve(self._history(), constraints, top_k)
-        levels = evolved.pool.levels
-        ids, configs = self.space.ids(levels), self.space.configs(levels)
-        return [
-            Candidate(ids[i], configs[i], float(evolved.scores[i]), evolved.pool.row(i))
-            for i in range(len(levels))
-        ]
+        drop = as_items("drop", drop, str, "statistics")
+        evolved = self._planner.evolve(self._history(), constraints, top_k, drop)
+        return evolved_candidates(self.space, evolved)
 
     def _history(self) -> History:
         """Returns the batches so far; before the first ask, those of the storage."""

@@ -111,7 +111,10 @@ class Planner:
 
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
-        return score_trials(history, self.warm_start, self._settings.early_stop_threshold)
+        settings = self._settings
+        return score_trials(
+            history, self.warm_start, settings.early_stop_threshold, settings.early_stop_over
+        )
 
     def model(self, history: History) -> Model | None:
         """Returns the predictor fitted on the leading finished batches.
@@ -319,6 +322,7 @@ class Planner:
         history: History,
         constraints: Sequence[Constraint] | None = None,
         top_k: int | None = None,
+        drop: Sequence[str] = (),
     ) -> fine.Evolved:
         """Runs stage 2 on predicted scores.
 
@@ -327,13 +331,14 @@ class Planner:
             constraints: Bounds on the candidates, in addition to those of the search; None: no
                 further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
+            drop: Statistics whose constraint of the search is not to be met.
 
         Raises:
             SearchError: There are too few scores to predict from, or a constraint contradicts
                 another one.
             InfeasibleError: Too few candidates meet the constraints.
         """
-        part = self._feasible if constraints is None else self._feasible.under_also(constraints)
+        part = self._feasible.without(drop).under_also(constraints or ())
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import did_you_mean
-from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop
+from fbnetv3.search.acquisition.fine import Evolved
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.space.constraints import Constraint, cost_order
+from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 
@@ -35,6 +37,16 @@ class Candidate:
     statistics: dict[str, float] = field(default_factory=dict)
 
 
+def evolved_candidates(space: SearchSpace, evolved: Evolved) -> list[Candidate]:
+    """Returns the candidates of an evolution, best predicted score first."""
+    levels = evolved.pool.levels
+    ids, configs = space.ids(levels), space.configs(levels)
+    return [
+        Candidate(ids[i], configs[i], float(evolved.scores[i]), evolved.pool.row(i))
+        for i in range(len(levels))
+    ]
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The results of a search at one time.
@@ -50,6 +62,8 @@ class SearchResult:
         constraints: Constraints of the search. Candidates of a warm start may violate them; these
             are among the trials, but are never the best one or on the Pareto front.
         budgets: Budgets of the search.
+        early_stop_over: Candidates whose ranking decides the early stop: ``all`` or
+            ``better_half``.
     """
 
     trials: list[Trial]
@@ -59,6 +73,7 @@ class SearchResult:
     proxy_correlation: dict[str, float]
     constraints: tuple[Constraint, ...] = ()
     budgets: tuple[Constraint, ...] = ()
+    early_stop_over: str = BETTER_HALF
 
     @property
     def feasible(self) -> list[Trial]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fbnetv3.errors import first_line
+from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, RANKED
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.checks import as_callable, as_flag, as_items, as_real, as_whole
 from fbnetv3.search.errors import SearchError
@@ -43,6 +44,8 @@ class SearchSettings:
             or ``random`` (a baseline that learns nothing).
         early_stop_threshold: Rank correlation with the final scores from which on candidates stop
             training early, in (0, 1]; None: all candidates train in full.
+        early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
+            (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.
         ahead: Number of trials that may still run when the next batch of stage 1 is proposed; at
             least 0. With 0, the proposals follow from the seed and the scores alone. A larger
@@ -64,6 +67,7 @@ class SearchSettings:
     iterations: int = 4
     predictor: str = "default"
     early_stop_threshold: float | None = 0.92
+    early_stop_over: str = BETTER_HALF
     finalists: int = 8
     ahead: int = 0
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
@@ -83,6 +87,11 @@ class SearchSettings:
             name = "early_stop_threshold"
             threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
             object.__setattr__(self, name, threshold)
+        if self.early_stop_over not in RANKED:
+            raise SearchError(
+                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
+                f"{', '.join(RANKED)}"
+            )
         if not isinstance(self.evolution, EvolutionSettings):
             raise SearchError(
                 f"evolution={short(self.evolution)} is not allowed; allowed: EvolutionSettings(...)"
@@ -130,9 +139,10 @@ class SearchSettings:
             "iterations": self.iterations,
             "predictor": self.predictor,
             "early_stop_threshold": self.early_stop_threshold,
+            **_changed("early_stop_over", self.early_stop_over, BETTER_HALF),
             "finalists": self.finalists,
             **({"ahead": self.ahead} if self.ahead else {}),
-            "evolution": dict(vars(self.evolution)),
+            "evolution": self.evolution.describe(),
             "pretrain": self.pretrain,
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
@@ -167,6 +177,11 @@ class SearchSettings:
         if evaluator_config is not None:
             parts["evaluator"] = _plain(evaluator_config)
         return {**parts, "sha256": hash_of(parts)}
+
+
+def _changed(name: str, value: Any, default: Any) -> dict[str, Any]:
+    """Returns {name: value}, or {} if the value is the default."""
+    return {} if value == default else {name: value}
 
 
 def hash_of(values: Any) -> str:

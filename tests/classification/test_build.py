@@ -19,9 +19,10 @@ from fbnetv3.classification.build import (
     preprocessing_from_config,
     train_loader_from_config,
 )
+from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
-from fbnetv3.config.archs import arch_from_config
-from fbnetv3.engine.process import Process, device_from_config
+from fbnetv3.config.archs import arch_from_config, own_resolution
+from fbnetv3.engine.process import Process, device_from_config, runtime_context
 
 Make = Callable[..., CfgNode]
 
@@ -35,11 +36,21 @@ Make = Callable[..., CfgNode]
         ({"MODEL__WIDTH": 0.5}, lambda a: scale(a, 0.5, 1.0)),
         ({"MODEL__DEPTH": 2.0}, lambda a: scale(a, 1.0, 2.0)),
         ({"INPUT__RESOLUTION": 96}, lambda a: a.replace(resolution=96)),
+        ({"MODEL__ARCH_VARIANT": "low_resolution_scaled"}, low_resolution),
     ],
 )
 def test_variants_of_an_architecture(tiny: Make, changes: dict[str, Any], expected: Any) -> None:
     arch = arch_from_config(tiny(MODEL__ARCH="fbnetv3_a0", **changes))
     assert arch == expected(get_arch("fbnetv3_a0"))
+
+
+@pytest.mark.parametrize(("name", "side"), [("a", 32), ("b", 36), ("e", 38), ("g", 46)])
+def test_small_images_grow_with_the_network(tiny: Make, name: str, side: int) -> None:
+    changes = {"MODEL__ARCH": f"fbnetv3_{name}", "MODEL__ARCH_VARIANT": "low_resolution_scaled"}
+    arch = arch_from_config(tiny(**changes))
+    assert arch == low_resolution(get_arch(f"fbnetv3_{name}"), side)  # 32 x resolution / 224
+    assert own_resolution(tiny(**changes, INPUT__RESOLUTION=40)) == side
+    assert own_resolution(tiny(MODEL__ARCH="torchvision/resnet18")) is None
 
 
 def test_the_yaml_of_an_architecture(tiny: Make) -> None:
@@ -58,8 +69,9 @@ def test_networks_of_torchvision_have_no_width_and_depth(tiny: Make, key: str) -
 def test_library_networks_have_a_low_resolution_variant(tiny: Make) -> None:
     cfg = tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="low_resolution")
     assert arch_from_config(cfg) == "timm/resnet18?low_resolution=True"
-    with pytest.raises(ConfigError, match="aligned cannot modify"):
-        arch_from_config(tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT="aligned"))
+    for variant in ("aligned", "low_resolution_scaled"):
+        with pytest.raises(ConfigError, match=f"{variant} cannot modify"):
+            arch_from_config(tiny(MODEL__ARCH="timm/resnet18", MODEL__ARCH_VARIANT=variant))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +117,18 @@ def test_the_network_takes_the_recipe(tiny: Make) -> None:
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     with torch.no_grad():
         assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(0.0, 0.1), (0.3, 0.3)])
+def test_the_momentum_of_batch_norm(tiny: Make, momentum: float, expected: float) -> None:
+    cfg = tiny(MODEL__BN_MOMENTUM=momentum)
+    model = prepare_classifier(cfg, runtime_context(cfg)).model
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {expected}
+    model.train()
+    norms[0](torch.full((4, norms[0].num_features, 1, 1), 2.0))
+    assert norms[0].running_mean is not None
+    assert norms[0].running_mean.tolist() == pytest.approx([2 * expected] * norms[0].num_features)
 
 
 def test_a_limited_training_set(tiny: Make) -> None:

@@ -224,5 +224,8 @@ def test_budgets_that_cannot_be_met(
 
 
 def test_winners_are_named_by_their_budget() -> None:
-    assert winner_name(Constraint("macs", upper=1.5e6)) == "best_macs_1.5M"
-    assert winner_name(Constraint("latency_ms", upper=2.5)) == "best_latency_2.5ms"
+    macs, latency = Constraint("macs", upper=1.5e6), Constraint("latency_ms", upper=2.5)
+    assert winner_name([macs]) == "best_macs_1.5M"
+    assert winner_name([latency]) == "best_latency_2.5ms"
+    assert winner_name([macs, latency]) == "best_macs_1.5M_latency_2.5ms"
+    assert winner_name([Constraint("params", lower=2.0), macs]) == "best_macs_1.5M"

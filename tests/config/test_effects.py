@@ -49,6 +49,7 @@ def config(name: str, *pairs: str) -> CfgNode:
             "read only with MODEL_EMA.ENABLED True",
         ),
         (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
+        (BCCD, ["MODEL.BN_MOMENTUM", "0.2"], "not read for a detector"),
         (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
         (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
         (BCCD, ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),

@@ -1,8 +1,9 @@
 """The epoch after which the ranking of candidates stays the same (paper, 3.1 and Fig. 3).
 
-Only the better half of the candidates is ranked. The worse half, which includes networks that never
-learn, falls behind within the first epochs. Over all candidates, the rank correlation is therefore
-high long before the best ones, among which the search chooses, have their final ranking.
+The paper ranks all candidates of the first batch. By default, only the better half of them is
+ranked: the worse half, which includes networks that never learn, falls behind within the first
+epochs. Over all candidates, the rank correlation is therefore high long before the best ones, among
+which the search chooses, have their final ranking.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+ALL, BETTER_HALF = "all", "better_half"
+RANKED = (ALL, BETTER_HALF)
+"""Candidates that may be ranked: all of them (the paper's choice), or the better half."""
 _MIN_CANDIDATES = 3
 _MIN_RANKED = 6
 """Smallest number of candidates that are ranked, even if that is more than half of them.
@@ -24,7 +28,7 @@ A rank correlation of fewer candidates says little.
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """The rank correlation of the better half's scores at each epoch with their final scores.
+    """The rank correlation of the candidates' scores at each epoch with their final scores.
 
     Attributes:
         epochs: Epochs that all candidates reported, ascending.
@@ -40,13 +44,16 @@ class EarlyStop:
     epoch: int | None
 
 
-def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) -> EarlyStop | None:
-    """Returns the epoch after which the ranking of the better candidates stays the same.
+def find_early_stop(
+    reports: Sequence[Mapping[int, float]], threshold: float, over: str = BETTER_HALF
+) -> EarlyStop | None:
+    """Returns the epoch after which the ranking of the candidates stays the same.
 
     Args:
         reports: Score by epoch of each candidate that was trained in full. Scores that are NaN or
             infinite count as not reported.
         threshold: Smallest rank correlation at which the ranking counts as final, in (0, 1].
+        over: Candidates that are ranked, one of :data:`RANKED`.
 
     Returns:
         The correlations and the epoch. None if there are too few candidates, if fewer than two
@@ -61,8 +68,9 @@ def find_early_stop(reports: Sequence[Mapping[int, float]], threshold: float) ->
     scores = np.array([[report[e] for e in epochs] for report in reports])  # candidates, epochs
     if _are_equal(scores[:, -1]):
         return None
-    scores = scores[np.argsort(-scores[:, -1], kind="stable")]
-    scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
+    if over == BETTER_HALF:
+        scores = scores[np.argsort(-scores[:, -1], kind="stable")]
+        scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
     settled = len(epochs) - 1
     while settled > 0 and correlation[settled - 1] >= threshold:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3.search.checks import as_real, as_whole
+from fbnetv3.search.checks import as_flag, as_real, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import cost_order
 from fbnetv3.search.space.feasible import FeasibleSpace
-from fbnetv3.search.space.genetic import children_of
+from fbnetv3.search.space.genetic import crossover, mutate
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.scaling import binary_exponent, scaled
@@ -24,6 +26,13 @@ ScoreFunction = Callable[[Levels], Floats]
 
 A level is the index of the value of a variable.
 """
+
+
+MOTHER, BETTER_PARENT = "mother", "better_parent"
+CROSSOVER_FITNESS = (MOTHER, BETTER_PARENT)
+"""Parents whose score may set the crossover rate."""
+_MOST_DRAWS = 50
+"""Largest number of times that children are drawn in a generation, with ``redraw``."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,12 @@ class EvolutionSettings:
             relative to the interquartile range of the scores in the first generation; at least 0.
         patience: Number of generations in a row without progress that end the evolution.
         max_generations: Largest number of generations after the first.
+        crossover_fitness: Parent whose score sets the crossover rate: ``better_parent``
+            (Srinivas and Patnaik, eq. 3) or ``mother``. A father is drawn from all candidates, so
+            with ``mother`` the worse parents are crossed more often with the best ones.
+        redraw: Whether each candidate gets as many children as ``children`` says (Algorithm 1):
+            children that violate a constraint, or that exist already, are drawn again, up to 50
+            times. If not, they are dropped.
 
     Raises:
         SearchError: A number is out of range.
@@ -51,6 +66,8 @@ class EvolutionSettings:
     epsilon: float = 1e-6
     patience: int = 1
     max_generations: int = 500
+    crossover_fitness: str = MOTHER
+    redraw: bool = False
 
     def __post_init__(self) -> None:
         for name in ("children", "top", "patience", "max_generations", "best", "random"):
@@ -58,11 +75,25 @@ class EvolutionSettings:
             number = as_whole(f"evolution {name}", getattr(self, name), low)
             object.__setattr__(self, name, number)
         object.__setattr__(self, "epsilon", as_real("evolution epsilon", self.epsilon, low=0.0))
+        object.__setattr__(self, "redraw", as_flag("evolution redraw", self.redraw))
+        if self.crossover_fitness not in CROSSOVER_FITNESS:
+            raise SearchError(
+                f"evolution crossover_fitness={short(self.crossover_fitness)} is unknown; allowed: "
+                f"{', '.join(CROSSOVER_FITNESS)}"
+            )
         if self.best + self.random < 1:
             raise SearchError(
                 f"evolution best={self.best} and random={self.random}: one of them must be at "
                 "least 1"
             )
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the settings as plain values, without later additions at their defaults.
+
+        Storages of earlier versions lack these.
+        """
+        added = {"crossover_fitness": MOTHER, "redraw": False}
+        return {k: v for k, v in vars(self).items() if k not in added or v != added[k]}
 
 
 @dataclass(frozen=True)
@@ -127,34 +158,80 @@ def _children(
 ) -> Pool:
     """Returns feasible children that differ from each other and from their parents' generation."""
     mothers = np.repeat(np.arange(len(population)), settings.children)
-    crossing, mutation = adaptive_rates(scores, scores[mothers], len(feasible.space))
-    levels = children_of(feasible.space, population.levels, mothers, crossing, mutation, random)
-    new = unique_rows(levels, keys_of(population.levels))
-    return feasible.select(feasible.price(levels[new]))
+    seen, kept = keys_of(population.levels), population.take(np.zeros(0, dtype=np.int64))
+    for _ in range(_MOST_DRAWS if settings.redraw else 1):
+        levels = _offspring(feasible, population, scores, mothers, settings, random)
+        new = unique_rows(levels, seen)
+        priced = feasible.price(levels[new])
+        mask = feasible.holds(priced)
+        born = priced.take(np.flatnonzero(mask))
+        kept, seen = kept.joined(born), [*seen, *keys_of(born.levels)]
+        mothers = np.delete(mothers, new[mask])  # those that still lack a child
+        if not len(mothers):
+            break
+    return kept
 
 
-def adaptive_rates(scores: Floats, mother_scores: Floats, variables: int) -> tuple[Floats, Floats]:
+def _offspring(
+    feasible: FeasibleSpace,
+    population: Pool,
+    scores: Floats,
+    mothers: npt.NDArray[np.int64],
+    settings: EvolutionSettings,
+    random: np.random.Generator,
+) -> Levels:
+    """Returns one child of each mother, feasible or not; fathers are drawn from all candidates."""
+    fathers = random.integers(0, len(population), len(mothers))
+    fitness = parents_fitness(scores, mothers, fathers, settings.crossover_fitness)
+    crossing, _ = adaptive_rates(scores, fitness, len(feasible.space))
+    _, mutation = adaptive_rates(scores, scores[mothers], len(feasible.space))
+    levels = population.levels
+    crossed = crossover(levels[mothers], levels[fathers], crossing, random)
+    return mutate(feasible.space, crossed, mutation, random)
+
+
+def parents_fitness(
+    scores: Floats, mothers: npt.NDArray[np.int64], fathers: npt.NDArray[np.int64], of: str
+) -> Floats:
+    """Returns the score that sets the crossover rate of each child, (children,).
+
+    Args:
+        scores: (candidates,) scores of the generation.
+        mothers: (children,) index of each child's mother.
+        fathers: (children,) index of each child's father.
+        of: ``better_parent`` or ``mother``.
+    """
+    if of == BETTER_PARENT:
+        return np.maximum(scores[mothers], scores[fathers])
+    return scores[mothers]
+
+
+def adaptive_rates(scores: Floats, fitness: Floats, variables: int) -> tuple[Floats, Floats]:
     """Returns the crossover and mutation rate of each child (Srinivas & Patnaik, 1994, eqs. 3-4).
 
     Both rates fall linearly between the mean score and the best score, so that children of good
     parents change little.
 
-    With f the score of the child's mother, k1 = k3 = 1 and k2 = k4 = 0.5, as Srinivas and Patnaik
+    With f the fitness of a child's parents, k1 = k3 = 1 and k2 = k4 = 0.5, as Srinivas and Patnaik
     recommend::
 
         crossover = k1 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k3
         mutation  = k2 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k4
 
+    Srinivas and Patnaik take the score of the better parent as f of the crossover, and that of the
+    individual that mutates as f of the mutation. A child that was crossed has no score yet: its
+    mother's stands in for it.
+
     Args:
         scores: (candidates,) scores of the generation.
-        mother_scores: (children,) score of each child's mother.
+        fitness: (children,) score of each child's parent, f.
         variables: Number of variables. The mutation rate is at least 1 / variables, so that copies
             of the best candidate change too.
     """
-    exponent = binary_exponent(scores, mother_scores)
-    units, mother_units = scaled(scores, -exponent), scaled(mother_scores, -exponent)
+    exponent = binary_exponent(scores, fitness)
+    units, child_units = scaled(scores, -exponent), scaled(fitness, -exponent)
     best, mean = units.max(), units.mean()
-    share = (best - mother_units) / max(best - mean, 1e-12)
+    share = (best - child_units) / max(best - mean, 1e-12)
     falling = np.clip(share, 0.0, 1.0)
     return falling, np.maximum(0.5 * falling, 1.0 / variables)
 

@@ -19,11 +19,21 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
+<<<<<<< HEAD
 from fbnetv3.search.fbnet.keys import FILE_KEYS, NON_SCORE_KEYS, RESUMABLE_KEYS, get_search_cfg
+=======
+from fbnetv3.search.fbnet.keys import (
+    ADDED_KEYS,
+    FILE_KEYS,
+    NON_SCORE_KEYS,
+    RESUMABLE_KEYS,
+    get_search_cfg,
+)
+>>>>>>> printed
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
-from fbnetv3.search.space.constraints import Constraint
+from fbnetv3.search.space.constraints import Constraint, merge_bounds
 
 
 def space_from_config(cfg: CfgNode) -> FBNetSpace:
@@ -81,6 +91,8 @@ def _setup_from_text(text: str) -> SearchSetup:
     return SearchSetup(cfg)
 
 
+HOLD_OUT_SAMPLINGS = ("stratified", "random")
+"""Ways to draw the held-out images."""
 _NUMBER = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
 _CONSTRAINT_PATTERNS = (
     (re.compile(rf"{_NUMBER} *<= *(\w+) *<= *{_NUMBER}"), ("lower", "name", "upper")),
@@ -123,6 +135,19 @@ def parse_budget(text: str) -> Constraint:
     return budget
 
 
+def parse_bounds(text: str) -> tuple[Constraint, ...]:
+    """Reads the bounds that one winner meets together: ``macs <= 4.5e8, latency_ms <= 5``.
+
+    Raises:
+        SearchError: A part is not a constraint, two bounds contradict or repeat each other, or none
+            of them is an upper bound.
+    """
+    bounds = merge_bounds(parse_constraint(part) for part in str(text).split(","))
+    if all(bound.upper is None for bound in bounds):
+        raise SearchError(f"budget {text!r} has no upper bound; write 'macs <= 4e8'")
+    return bounds
+
+
 def constraints_from_config(cfg: CfgNode) -> list[Constraint]:
     """Returns SEARCH.CONSTRAINTS.
 
@@ -150,6 +175,11 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
     node = cfg.SEARCH
     _check_numbers(node)
     _check_storage(node.STORAGE)
+    if node.HOLD_OUT_SAMPLING not in HOLD_OUT_SAMPLINGS:
+        raise SearchError(
+            f"SEARCH.HOLD_OUT_SAMPLING={node.HOLD_OUT_SAMPLING!r} is unknown; allowed: "
+            f"{', '.join(HOLD_OUT_SAMPLINGS)}"
+        )
     constraints, budgets = constraints_from_config(cfg), budgets_from_config(cfg)
     if not node.LATENCY_TABLE and any(c.name == LATENCY for c in (*constraints, *budgets)):
         raise SearchError(
@@ -165,6 +195,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         predictor=node.PREDICTOR,
         pretrain=node.PRETRAIN,
         early_stop_threshold=node.EARLY_STOP or None,
+        early_stop_over=node.EARLY_STOP_OVER,
         finalists=node.FINALISTS,
         ahead=node.AHEAD,
         seed=cfg.SEED,
@@ -252,6 +283,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("TIMEOUT", 0, math.inf),
         ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),  # of a threading.Timer
         ("CLASSES", 0, math.inf),
+        ("FINAL_CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
         ("RAY.WORKERS", 0, math.inf),
         ("RAY.CPUS", 0, math.inf),
@@ -296,12 +328,32 @@ def file_hashes(cfg: CfgNode) -> dict[str, str]:
 def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     """Returns the config values and file hashes that a search's scores depend on, by key.
 
+<<<<<<< HEAD
     All keys of the config count except RESUMABLE_KEYS. The values are plain Python
     objects, and nested keys are flattened to dotted names such as ``SEARCH.SPACE``.
+=======
+    All keys of the config count except RESUMABLE_KEYS, and ADDED_KEYS at their defaults. The values
+    are plain Python objects, and nested keys are flattened to dotted names such as
+    ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES does not count if it equals SEARCH.CLASSES, by which
+    earlier versions computed the costs.
+>>>>>>> printed
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
-    kept = {key: value for key, value in values.items() if key not in RESUMABLE_KEYS}
+    defaults = default_values()
+    kept = {
+        key: value
+        for key, value in values.items()
+        if key not in RESUMABLE_KEYS
+        if key not in ADDED_KEYS or value != defaults[key]
+    }
+    if cfg.SEARCH.FINAL_CLASSES == cfg.SEARCH.CLASSES:
+        kept.pop("SEARCH.FINAL_CLASSES", None)
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
+
+
+def default_values() -> dict[str, Any]:
+    """Returns the plain default value of each key of a search's config."""
+    return dict(iter_keys(parse_mapping(get_search_cfg().dump())))
 
 
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
@@ -314,7 +366,7 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     Args:
         setup: Config and space of the search.
     """
-    defaults = dict(iter_keys(parse_mapping(get_search_cfg().dump())))
+    defaults = default_values()
     values = {
         key: value
         for key, value in values_affecting_scores(setup.cfg).items()
@@ -326,8 +378,18 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
 
 
+<<<<<<< HEAD
 _SCORE_KEYS = ("SEARCH.CLASSES", "SEARCH.HOLD_OUT")
 """Keys of the group SEARCH that change the classes and images on which a score is measured."""
+=======
+_SCORE_KEYS = (
+    "SEARCH.CLASSES",
+    "SEARCH.FINAL_CLASSES",
+    "SEARCH.HOLD_OUT",
+    "SEARCH.HOLD_OUT_SAMPLING",
+)
+"""Keys of the group SEARCH that decide what a score or a statistic is."""
+>>>>>>> printed
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

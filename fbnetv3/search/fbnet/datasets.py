@@ -25,14 +25,30 @@ def open_training_set(cfg: CfgNode) -> ImageDataset:
 
 
 def num_classes_from_config(cfg: CfgNode) -> int:
-    """Returns the number of classes of the candidates, which affects their cost.
+    """Returns the number of classes by which the costs of candidates are computed.
+
+    It is that of the final networks, SEARCH.FINAL_CLASSES, where it is known. Runs of earlier
+    versions, which lack the key, are computed by the number of classes of the candidates.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.
     """
-    if cfg.SEARCH.CLASSES:
-        return int(cfg.SEARCH.CLASSES)
-    return int(cfg.MODEL.NUM_CLASSES) or len(open_training_set(cfg).classes)
+    number = cfg.SEARCH.FINAL_CLASSES or cfg.SEARCH.CLASSES or cfg.MODEL.NUM_CLASSES
+    return int(number) or len(open_training_set(cfg).classes)
+
+
+def final_classes(cfg: CfgNode) -> int:
+    """Returns SEARCH.FINAL_CLASSES, or the number of classes of DATASETS.TRAIN where it is 0.
+
+    Returns:
+        The number; 0 where candidates train on all classes, so that there is no difference.
+
+    Raises:
+        FBNetError: The training set cannot be opened.
+    """
+    if cfg.SEARCH.FINAL_CLASSES or not cfg.SEARCH.CLASSES:
+        return int(cfg.SEARCH.FINAL_CLASSES)
+    return len(open_training_set(cfg).classes)
 
 
 def register_search_split(cfg: CfgNode) -> tuple[str, str]:
@@ -49,12 +65,15 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
     classes, held = cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
     if not classes and not held:
         return train, test
-    stem = f"{train}:{classes or 'all'}_classes:{held}_held_out:seed_{cfg.SEED}"
+    stratified = cfg.SEARCH.HOLD_OUT_SAMPLING == "stratified"
+    drawn = "held_out" if stratified else "held_out_at_random"
+    stem = f"{train}:{classes or 'all'}_classes:{held}_{drawn}:seed_{cfg.SEED}"
     names = (f"{stem}:train", f"{stem}:test")
     sources = (train, train) if held else (train, test)
     for part, (name, source) in enumerate(zip(names, sources, strict=True)):
         if name not in list_datasets():
-            register_dataset(name)(functools.partial(_part, source, classes, held, cfg.SEED, part))
+            make = functools.partial(_part, source, classes, held, cfg.SEED, stratified, part)
+            register_dataset(name)(make)
     return names
 
 
@@ -89,8 +108,10 @@ def _dataset(name: str) -> ImageDataset:
 
 
 @functools.lru_cache(maxsize=4)
-def _part(source: str, classes: int, held: int, seed: int, part: int) -> ImageDataset:
+def _part(
+    source: str, classes: int, held: int, seed: int, stratified: bool, part: int
+) -> ImageDataset:
     dataset = _dataset(source)
     if classes:
         dataset = dataset.select_classes(classes, seed)
-    return dataset.split(held, seed)[part] if held else dataset
+    return dataset.split(held, seed, stratified=stratified)[part] if held else dataset

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fbnetv3.errors import FBNetError
-from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.config import SearchSetup, constraints_from_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
 from fbnetv3.search.jointnas import JointNAS
@@ -19,34 +19,70 @@ from fbnetv3.search.trial import Trial
 _NEIGHBOURS = 3
 
 
+Budget = Constraint | Sequence[Constraint]
+"""Bounds that one winner meets: a single one, several at once, or none beside the search's own."""
+
+
 def evolve_winners(
-    setup: SearchSetup, folder: RunFolder, search: JointNAS, budgets: Sequence[Constraint]
+    setup: SearchSetup,
+    folder: RunFolder,
+    search: JointNAS,
+    budgets: Sequence[Budget],
+    drop: Sequence[str] = (),
 ) -> list[Winner]:
     """Runs stage 2 for each budget and writes the candidate with the best predicted score.
+
+    Winners meet the constraints of the search, too.
 
     Args:
         setup: Config and space of the search.
         folder: Folder of the run.
         search: The search, on the storage of the run.
-        budgets: Upper bounds, one winner each.
+        budgets: Budgets, one winner each.
+        drop: Statistics whose constraint of the search winners need not meet.
 
     Raises:
-        FBNetError: There are too few scores to fit a predictor, a statistic is unknown, or no
-            candidate of the space meets a budget.
+        FBNetError: There are too few scores to fit a predictor, a statistic is unknown, no
+            candidate of the space meets a budget, or there is no constraint to drop.
     """
     complete = [t for t in search.result().trials if t.state == "complete"]
     winners = []
     for budget in budgets:
+        bounds = (budget,) if isinstance(budget, Constraint) else tuple(budget)
         try:
-            (best,) = search.evolve([budget], top_k=1)
+            (best,) = search.evolve(bounds, top_k=1, drop=drop)
         except FBNetError as error:
-            raise FBNetError(f"budget {budget}: {error}") from None
-        facts = [
-            f"predicted score {best.predicted:.4f}{cost_text(best.statistics)}",
-            *(f"nearest trial {t.id}: {score_line(t)}" for t in _nearest(search, best, complete)),
-        ]
-        winners.append(write_winner(setup, folder, winner_name(budget), best.config, facts))
+            text = (
+                f"budget {', '.join(map(str, bounds))}" if bounds else "--evolve without a budget"
+            )
+            raise FBNetError(f"{text}: {error}{_advice(setup, bounds, drop)}") from None
+        facts = _facts(search, best, complete, _bounds_text(setup, bounds, drop))
+        winners.append(write_winner(setup, folder, winner_name(bounds), best.config, facts))
     return winners
+
+
+def _bounds_text(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
+    """Returns the bounds of a winner and the constraints of the search that it meets."""
+    kept = [c for c in constraints_from_config(setup.cfg) if c.name not in drop]
+    return " and ".join(map(str, [*kept, *bounds])) or "no constraints"
+
+
+def _facts(search: JointNAS, best: Candidate, complete: list[Trial], bounds: str) -> list[str]:
+    """Returns lines about a winner: its prediction and costs, its bounds and its neighbours."""
+    return [
+        f"predicted score {best.predicted:.4f}{cost_text(best.statistics)}",
+        f"meets {bounds}",
+        *(f"nearest trial {t.id}: {score_line(t)}" for t in _nearest(search, best, complete)),
+    ]
+
+
+def _advice(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
+    """Returns how to lift the constraints of the search that a budget's bounds are added to."""
+    bounded = {c.name for c in constraints_from_config(setup.cfg)} - {*drop}
+    shared = [bound.name for bound in bounds if bound.name in bounded]
+    if not shared:
+        return ""
+    return f" (--drop-constraint {' '.join(shared)} lifts the constraint of the search)"
 
 
 def _nearest(search: JointNAS, candidate: Candidate, trials: list[Trial]) -> list[Trial]:

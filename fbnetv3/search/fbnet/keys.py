@@ -33,6 +33,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         0.92,
         "Rank correlation with final scores at which later batches stop training; 0: never.",
     ),
+    "EARLY_STOP_OVER": (
+        "better_half",
+        "Trials of batch 1 whose ranking counts for it: 'better_half', or 'all' as in the paper.",
+    ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "AHEAD": (
         0,
@@ -60,9 +64,17 @@ KEYS: dict[str, tuple[Any, str]] = {
         "Folder or URI such as s3://BUCKET/RUN for the candidates' files; empty: OUTPUT_DIR.",
     ),
     "CLASSES": (0, "Number of classes, drawn at random, to train on; 0: all."),
+    "FINAL_CLASSES": (
+        0,
+        "Number of classes of the final networks, for their costs; 0: that of DATASETS.TRAIN.",
+    ),
     "HOLD_OUT": (
         0,
         "Number of training images held out to score candidates on; 0: score on DATASETS.TEST.",
+    ),
+    "HOLD_OUT_SAMPLING": (
+        "stratified",
+        "How they are drawn: 'stratified', the same share of each class, or 'random' (the paper).",
     ),
     "KEEP_WEIGHTS": (False, "Keep the weights of every candidate in addition to its scores."),
     "FINAL": ([], "KEY VALUE pairs changed in the winners' configs, such as a longer schedule."),
@@ -88,6 +100,14 @@ KEYS: dict[str, tuple[Any, str]] = {
         "Smallest gain that counts as progress, in interquartile ranges of the first generation.",
     ),
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
+    "EVOLUTION.CROSSOVER_FITNESS": (
+        "mother",
+        "Parent whose score sets the crossover rate: 'mother', or 'better_parent' as in the paper.",
+    ),
+    "EVOLUTION.REDRAW": (
+        False,
+        "Redraw children that violate a constraint, up to CHILDREN each (paper); False drops them.",
+    ),
 }
 """Default and description of each key below SEARCH."""
 RESUMABLE_KEYS = (
@@ -116,6 +136,19 @@ NON_SCORE_KEYS = (
     "VERSION",
 )
 """Further keys that do not decide a score: where and how a training runs, and what it writes."""
+ADDED_KEYS = (
+    "MODEL.BN_MOMENTUM",
+    "SEARCH.EARLY_STOP_OVER",
+    "SEARCH.FINAL_CLASSES",
+    "SEARCH.HOLD_OUT_SAMPLING",
+    "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
+    "SEARCH.EVOLUTION.REDRAW",
+)
+"""Keys that decide results and that earlier versions lack.
+
+At their defaults they are left out of what a log and the candidates' folder are identified by, so
+that those of earlier versions still fit.
+"""
 FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
 """Keys that may name a file whose content affects the results.
 

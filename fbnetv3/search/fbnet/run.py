@@ -17,6 +17,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
+    default_values,
     evaluator_config,
     executor_from_config,
     file_hashes,
@@ -24,21 +25,20 @@ from fbnetv3.search.fbnet.config import (
     values_affecting_scores,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
-from fbnetv3.search.fbnet.datasets import num_classes_from_config
+from fbnetv3.search.fbnet.datasets import final_classes, num_classes_from_config
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
-from fbnetv3.search.fbnet.evolve import evolve_winners
+from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.run_report import write_run_report
+from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.result import SearchResult
-from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.storage.batch_log import BatchLog, LoggedSearch
 from fbnetv3.search.storage.database import require_study
 from fbnetv3.search.trial import differences
@@ -97,8 +97,7 @@ def run_search(
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
-        restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
-            the search starts from scratch, or continues what the folder holds.
+        restore: Copy of ``log/`` of a lost run, from which the search continues; None: no copy.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
@@ -108,9 +107,11 @@ def run_search(
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(folder)
-    setup, run_folder = SearchSetup(cfg), RunFolder(folder)
+    run_folder = RunFolder(folder)
     with run_folder.locked():
-        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS)
+        cfg.SEARCH.FINAL_CLASSES = _final_classes(cfg, run_folder)
+        setup = SearchSetup(cfg)
+        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
         run_folder.check_files(file_hashes(setup.cfg))
         search, result, is_complete = _run(setup, run_folder, restore, stream)
         return SearchRun(
@@ -122,15 +123,28 @@ def run_search(
         )
 
 
+def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
+    """Returns SEARCH.FINAL_CLASSES, by default as the folder has it, or that of the data."""
+    if cfg.SEARCH.FINAL_CLASSES or not folder.config.is_file():
+        return final_classes(cfg)
+    return int(folder.stored_config().get("SEARCH.FINAL_CLASSES", 0))
+
+
 def evolve_budgets(
-    folder: str | os.PathLike[str], budgets: Sequence[Constraint], opts: Sequence[Any] = ()
+    folder: str | os.PathLike[str],
+    budgets: Sequence[Budget],
+    opts: Sequence[Any] = (),
+    drop: Sequence[str] = (),
 ) -> EvolvedRun:
     """Finds winners for other budgets with the predictor of a search, without training.
 
+    The budgets are added to the constraints of the search.
+
     Args:
         folder: Folder of the run, finished or interrupted.
-        budgets: Upper bounds, one winner each.
+        budgets: Upper bounds, one winner each; several bounds at once are given as a sequence.
         opts: Overrides of locations in the run's config: KEY, VALUE, ...
+        drop: Statistics whose constraint of the search winners need not meet.
 
     Raises:
         FBNetError: The folder holds no run or is in use, there are too few scores to fit a
@@ -140,7 +154,7 @@ def evolve_budgets(
     setup = SearchSetup(read_run_config(run_folder, opts))
     with run_folder.locked():
         search = _open_search(setup)
-        winners = evolve_winners(setup, run_folder, search, budgets)
+        winners = evolve_winners(setup, run_folder, search, budgets, drop)
         return EvolvedRun(tuple(winners), write_run_report(setup.cfg, run_folder, search))
 
 
@@ -306,6 +320,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             f"candidates are scored on DATASETS.TEST ({', '.join(cfg.DATASETS.TEST)}), so the "
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
+    lines += filter(None, [classes_line(cfg)])
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

@@ -133,12 +133,28 @@ class RunFolder:
         with atomic_write(self.config) as temporary:
             temporary.write_text(text if short is None else short, encoding="utf-8")
 
-    def check_config(self, text: str, resumable_keys: Sequence[str]) -> None:
+    def stored_config(self) -> dict[str, Any]:
+        """Returns the value of each key of the folder's config, which must exist.
+
+        Raises:
+            SearchError: The config cannot be read.
+        """
+        full = full_path(self.config)  # which folders of version 0.1 do not have
+        path = full if full.is_file() else self.config
+        try:
+            return dict(iter_keys(parse_mapping(read_text(path, "config"))))
+        except (YamlError, UnicodeDecodeError, OSError) as error:
+            raise SearchError(f"cannot read {path}: {error}; give another OUTPUT_DIR") from error
+
+    def check_config(
+        self, text: str, resumable_keys: Sequence[str], defaults: Mapping[str, Any] | None = None
+    ) -> None:
         """Checks that a config agrees with that of the folder; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
+            defaults: Value by key, of keys that the config of an earlier version lacks.
 
         Raises:
             SearchError: The values of other keys differ, or the folder's cannot be read. The
@@ -146,12 +162,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             return
-        full = full_path(self.config)  # which folders of version 0.1 do not have
-        path = full if full.is_file() else self.config
-        try:
-            before = dict(iter_keys(parse_mapping(read_text(path, "config"))))
-        except (YamlError, UnicodeDecodeError, OSError) as error:
-            raise SearchError(f"cannot read {path}: {error}; give another OUTPUT_DIR") from error
+        before = {**(defaults or {}), **self.stored_config()}
         now = dict(iter_keys(parse_mapping(text)))
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

@@ -62,13 +62,19 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
 def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     node, space = cfg.SEARCH, search.space
     powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
-    stop = f"at rank correlation {node.EARLY_STOP:g}" if node.EARLY_STOP else "off"
-    test = f"{node.HOLD_OUT} held-out images" if node.HOLD_OUT else ", ".join(cfg.DATASETS.TEST)
+    ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
+    stop = f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
+    classes = classes_line(cfg)
+    drawn = " at random" if node.HOLD_OUT_SAMPLING == "random" else ""
+    test = (
+        f"{node.HOLD_OUT} images held out{drawn}" if node.HOLD_OUT else ", ".join(cfg.DATASETS.TEST)
+    )
     return {
         "space": f"{node.SPACE}: {powers[0]} architectures, {powers[1]} recipes",
         "constraints": "; ".join(node.CONSTRAINTS) or "none",
         **({"budgets": "; ".join(node.BUDGETS)} if node.BUDGETS else {}),
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
+        **({"classes": classes} if classes else {}),
         "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
         f"{len(search.plan.pool)}, then {node.FINALISTS} finalists; {cfg.SOLVER.MAX_EPOCHS:g} "
         "epochs each",
@@ -76,6 +82,18 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
     }
+
+
+def classes_line(cfg: CfgNode) -> str:
+    """Returns the classes that candidates train on, and those of the costs, as a line of text.
+
+    The line is empty if candidates train on all classes, and costs are computed by these.
+    """
+    trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
+    if not trained and not final:
+        return ""
+    costs = f"their costs are those of networks with {final or trained} classes"
+    return f"candidates train on {trained or 'all'} classes; {costs}"
 
 
 def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str, str]:

@@ -61,11 +61,23 @@ def write_winner(
         config: Value by variable.
         facts: Lines about the candidate; they become comments at the top of the file.
     """
+    facts = [*facts, *_trained_cost(setup, config)]
     cfg = winner_config(setup, config, folder.path / name)
     path = folder.path / f"{name}.yaml"
     write_config(path, cfg, get_cfg(), comments="".join(f"# {line}\n" for line in facts))
     folder.record_winner(name, facts)
     return Winner(path, tuple(facts))
+
+
+def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
+    """Returns the costs with the classes that candidates train on, where costs have other ones."""
+    classes, final = setup.cfg.SEARCH.CLASSES, setup.cfg.SEARCH.FINAL_CLASSES
+    statistics = setup.space.statistics(classes) if classes and final else None
+    if statistics is None or classes == final:
+        return []
+    costs = {name: float(values[0]) for name, values in statistics([config]).items()}
+    text = cost_text(costs).removeprefix(", ")
+    return [f"costs with {final} classes; with the {classes} classes of the search: {text}"]
 
 
 def write_best(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> Winner:
@@ -87,18 +99,28 @@ def write_budget_winners(
         best = result.best_within(budget)
         winner = None
         if best is not None:
-            name, facts = winner_name(budget), [score_line(best)]
+            name, facts = winner_name([budget]), [score_line(best)]
             winner = write_winner(setup, folder, name, best.config, facts)
         winners.append(BudgetWinner(budget, winner))
     return winners
 
 
-def winner_name(budget: Constraint) -> str:
-    """Returns the name of the winner for a budget: ``best_macs_1.5M`` or ``best_latency_2ms``."""
-    statistic, _, unit = budget.name.partition("_")
+def winner_name(bounds: Sequence[Constraint]) -> str:
+    """Returns the name of the winner for a budget, by its upper bounds.
+
+    Examples are ``best_macs_1.5M``, ``best_latency_2ms`` and ``best_macs_450M_latency_5ms``.
+    Without bounds, the name is ``best_evolved``.
+    """
+    if not bounds:
+        return "best_evolved"
+    return "_".join(["best", *(_bound_name(bound) for bound in bounds if bound.upper is not None)])
+
+
+def _bound_name(bound: Constraint) -> str:
+    statistic, _, unit = bound.name.partition("_")
     if unit:
-        return f"best_{statistic}_{budget.upper:g}{unit}"
-    return f"best_{statistic}_{(budget.upper or 0.0) / 1e6:g}M"
+        return f"{statistic}_{bound.upper:g}{unit}"
+    return f"{statistic}_{(bound.upper or 0.0) / 1e6:g}M"
 
 
 def score_line(trial: Trial) -> str:

@@ -177,7 +177,7 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
     if result.early_stop is not None:
         return result.early_stop, True
     reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
-    return find_early_stop(reports, _UNREACHABLE), False
+    return find_early_stop(reports, _UNREACHABLE, result.early_stop_over), False
 
 
 def _best_by_budget(

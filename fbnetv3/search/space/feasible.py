@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.constraints import Constraint, Costs, Mask, merge_bounds
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
@@ -67,6 +68,21 @@ class FeasibleSpace:
             part = part.within(constraint)
         return part
 
+    def without(self, names: Sequence[str]) -> FeasibleSpace:
+        """Returns the same space without the constraints on the named statistics.
+
+        Raises:
+            SearchError: There is no constraint on one of them.
+        """
+        bounded = [c.name for c in self.constraints]
+        for name in names:
+            if name not in bounded:
+                raise SearchError(
+                    f"there is no constraint on {name!r} to drop; the search has constraints on: "
+                    f"{', '.join(bounded) or 'nothing'}"
+                )
+        return FeasibleSpace(self.costs, tuple(c for c in self.constraints if c.name not in names))
+
     def within(self, budget: Constraint) -> FeasibleSpace:
         """Returns the part of this space that also meets a budget.
 
@@ -89,13 +105,14 @@ class FeasibleSpace:
         """Returns which candidates meet the constraints, (candidates,)."""
         if not self.constraints:
             return np.ones(len(levels), dtype=bool)
-        return self._holds(self.price(levels))
+        return self.holds(self.price(levels))
 
     def select(self, pool: Pool) -> Pool:
         """Returns the candidates of a pool that meet the constraints."""
-        return pool.take(self._holds(pool))
+        return pool.take(self.holds(pool))
 
-    def _holds(self, pool: Pool) -> Mask:
+    def holds(self, pool: Pool) -> Mask:
+        """Returns which candidates of a pool meet the constraints, (candidates,)."""
         mask = np.ones(len(pool), dtype=bool)
         for constraint in self.constraints:
             mask &= constraint.holds(pool.statistics[constraint.name])

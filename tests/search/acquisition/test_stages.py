@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from fbnetv3.search import Constraint, EvolutionSettings, SearchError
 from fbnetv3.search.acquisition.coarse import best_by_bin, bins_of, paper_batch, spread_out
 from fbnetv3.search.acquisition.early_stopping import find_early_stop
-from fbnetv3.search.acquisition.fine import adaptive_rates, evolve
+from fbnetv3.search.acquisition.fine import adaptive_rates, evolve, parents_fitness
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import crossover, mutate
 from fbnetv3.search.space.pool import Pool
-from fbnetv3.search.space.space import unique_rows
+from fbnetv3.search.space.space import IntRange, SearchSpace, unique_rows
 from tests.search import problem
 
 SPACE = problem.space()
@@ -90,6 +91,16 @@ def test_only_the_better_half_is_ranked() -> None:
     assert fewer.correlation[0] == pytest.approx(3 / 7)
 
 
+def test_over_all_candidates_the_ranking_is_final_earlier() -> None:
+    better = _reports([35, 31], [34, 32], [33, 33], [32, 34], [31, 35], [30, 36])
+    worse = _reports(*([i, i] for i in range(6)))
+    stop = find_early_stop([*better, *worse], 0.7, "all")
+    assert stop is not None
+    assert stop.epoch == 1
+    early, final = [*range(35, 29, -1), *range(6)], [*range(31, 37), *range(6)]
+    assert stop.correlation == pytest.approx([spearmanr(early, final).statistic, 1])
+
+
 def test_no_early_stop_without_epochs_or_before_the_last_one() -> None:
     assert find_early_stop([{}, {}, {}], 0.9) is None
     assert find_early_stop(_reports([1], [2], [3]), 0.9) is None
@@ -105,6 +116,53 @@ def test_rates_fall_from_the_mean_score_to_the_best() -> None:
     assert mutation.tolist() == [0.5, 0.5, 0.5, 0.01]
     half, _ = adaptive_rates(scores, np.array([3.5]), variables=100)
     assert half[0] == pytest.approx(0.5)
+
+
+def test_the_better_parent_sets_the_crossover_rate() -> None:
+    scores = np.array([0.0, 1.0, 2.0, 5.0])  # mean 2
+    mothers, fathers = np.array([0, 1, 3, 2]), np.array([3, 2, 0, 0])
+    for of, rates in {"better_parent": [0, 1, 0, 1], "mother": [1, 1, 0, 1]}.items():
+        fitness = parents_fitness(scores, mothers, fathers, of)
+        assert adaptive_rates(scores, fitness, variables=100)[0].tolist() == rates
+
+
+def test_the_rule_of_the_crossover_rate_changes_an_evolution() -> None:
+    runs = [
+        evolve(
+            FEASIBLE,
+            _pool(),
+            _quality,
+            EvolutionSettings(crossover_fitness=rule),
+            np.random.default_rng(0),
+        )
+        for rule in ("mother", "better_parent")
+    ]
+    assert runs[0].pool.levels.tolist() != runs[1].pool.levels.tolist()
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_infeasible_children_are_redrawn(redraw: bool) -> None:
+    feasible, sizes = FEASIBLE.under([Constraint("macs", 100.0, 200.0)]), []
+
+    def score(levels: np.ndarray) -> np.ndarray:
+        sizes.append(len(levels))
+        assert feasible.meets(levels).all()
+        return _quality(levels)
+
+    first = feasible.sample(20, seed=2)
+    settings = EvolutionSettings(redraw=redraw, max_generations=1)
+    evolve(feasible, first, score, settings, np.random.default_rng(0))
+    assert (sizes[1] == 20 * settings.children) == redraw
+    assert sizes[1] <= 20 * settings.children
+
+
+def test_redrawing_ends_where_the_space_has_no_further_candidate() -> None:
+    space = SearchSpace([IntRange("x", 0, 4)])
+    feasible = FeasibleSpace(Costs(space, None))
+    first = feasible.price(np.array([[0], [1]]))
+    settings = EvolutionSettings(redraw=True, max_generations=1)
+    evolved = evolve(feasible, first, lambda x: x[:, 0] * 1.0, settings, np.random.default_rng(0))
+    assert sorted(evolved.pool.levels[:, 0].tolist()) == [0, 1, 2, 3, 4]
 
 
 @given(st.integers(0, 2**32), st.floats(0, 1))
@@ -184,3 +242,7 @@ def test_wrong_evolution_settings_are_refused() -> None:
         EvolutionSettings(children=0)
     with pytest.raises(SearchError, match="one of them must be at least 1"):
         EvolutionSettings(best=0, random=0)
+    with pytest.raises(SearchError, match="crossover_fitness='father' is unknown; allowed: mother"):
+        EvolutionSettings(crossover_fitness="father")
+    with pytest.raises(SearchError, match="redraw"):
+        EvolutionSettings(redraw="maybe")  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""The networks and scores of finished trainings, as the paper's Table 3 lists them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv3.arch import Arch, count_cost
+from fbnetv3.engine.metrics import last_scores
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.run_folder import EXPORTED
+from fbnetv3.zoo.classifier import arch_of
+from fbnetv3.zoo.metadata import check_metadata
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training.
+
+    Attributes:
+        name: Name of its folder.
+        resolution: Side of the input in pixels.
+        macs: Multiply-adds.
+        params: Parameters.
+        num_classes: Number of classes.
+        top1: Top-1 accuracy of the last weights, in percent; None: not measured.
+        top1_ema: That of the averaged weights; None: not measured.
+    """
+
+    name: str
+    resolution: int
+    macs: int
+    params: int
+    num_classes: int
+    top1: float | None
+    top1_ema: float | None
+
+
+def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
+    """Returns the network and the scores of a finished training.
+
+    Args:
+        folder: OUTPUT_DIR of the training of an FBNet classifier.
+
+    Raises:
+        FBNetError: The folder holds no finished training of an FBNet, or a file cannot be read.
+    """
+    folder = Path(folder)
+    exported = [folder / name for name in EXPORTED if (folder / name).is_file()]
+    if not exported:
+        raise WeightsFileError(
+            f"{folder} holds no finished training: it has neither {' nor '.join(EXPORTED)}; give "
+            "the OUTPUT_DIR of a training, or continue it with --resume"
+        )
+    _, metadata = read_tensors(exported[0])
+    check_metadata(metadata, exported[0])
+    arch, classes = arch_of(metadata, None, exported[0]), metadata.get("classes")
+    if not isinstance(arch, Arch) or not classes:
+        raise WeightsFileError(
+            f"{exported[0]} does not hold the table of an FBNet classifier; give the OUTPUT_DIR of "
+            "a training with one"
+        )
+    side = int(metadata.get("resolution", arch.resolution))
+    cost, scores = count_cost(arch.replace(num_classes=len(classes)), side), _scores(folder)
+    return TrainedRun(folder.name, side, cost.macs, cost.params, len(classes), *scores)
+
+
+def _scores(folder: Path) -> tuple[float | None, float | None]:
+    scores = last_scores(folder / "metrics.json")
+    return scores.get("val/top1"), scores.get("val/top1_ema")

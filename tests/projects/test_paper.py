@@ -1,0 +1,127 @@
+"""docs/paper.md: its commands are valid, fit together, and run to the table of the networks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fbnetv3.cli import search, train, zoo
+from fbnetv3.search import Constraint
+
+pytest.importorskip("detectron2")
+
+from fbnetv3.config import get_cfg
+from fbnetv3.resources import find_config
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
+from fbnetv3.search.fbnet.config_file import read_search_config
+from fbnetv3.search.fbnet.preflight import check_trainings
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.fbnet.winners import winner_name
+from projects.paper import rehearsal
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = rehearsal.commands_of(rehearsal.PAGE.read_text(encoding="utf-8"))
+TARGETS = dict(zip("abcdefg", (343e6, 450e6, 550e6, 650e6, 750e6, 1.18e9, 2.0e9), strict=True))
+
+
+def test_the_page_has_every_step() -> None:
+    tools = [command[1] for command in COMMANDS]
+    assert tools == [
+        "tools/train_net.py",
+        *["tools/jointnas_search.py"] * 2,
+        *["tools/zoo.py"] * 3,
+        *["tools/train_net.py"] * 7,
+        "tools/zoo.py",
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[1:4]))
+def test_the_commands_of_the_page_are_valid(command: list[str]) -> None:
+    tool, arguments = command[1], command[2:]
+    if tool == "tools/zoo.py":
+        opts = getattr(zoo.parse(arguments), "opts", [])
+    elif tool == "tools/train_net.py":
+        opts = train.make_parser().parse_intermixed_args(arguments).opts
+    else:
+        args = search.make_parser().parse_intermixed_args(arguments)
+        if args.config_file:
+            assert read_search_config(args.config_file, args.opts).OUTPUT_DIR in " ".join(
+                COMMANDS[2]
+            )
+        return
+    get_cfg().merge_from_list(opts)
+
+
+def test_every_file_of_a_command_is_left_by_an_earlier_one() -> None:
+    made = {f"output/paper/{name}" for name in "bcde"}  # OUTPUT_DIR of trainings
+    run = "output/search/fbnetv3_paper"
+    for command in COMMANDS:
+        args = command[2:]
+        for text in (t for t in args if t.startswith(("output/", "model_zoo/"))):
+            if text.startswith("model_zoo/"):
+                assert find_config(text).is_file()
+            elif text != run and args[args.index(text) - 1] not in ("--output", "OUTPUT_DIR"):
+                assert text in made, text
+        if "--evolve" in args:
+            budgets = [float(t) for t in args[args.index("--macs") + 1 :]]
+            assert budgets == [TARGETS[name] for name in "bcde"]
+            names = (winner_name([Constraint("macs", upper=b)]) for b in budgets)
+            made |= {f"{run}/{name}.yaml" for name in names}
+        if "--output" in args:
+            path = args[args.index("--output") + 1]
+            made |= {path, path.removesuffix(".yaml")}
+
+
+def test_the_rehearsal_divides_every_number_of_multiply_adds(tmp_path: Path) -> None:
+    for command in COMMANDS:
+        shown = rehearsal.rehearsed(command, tmp_path / "space.yaml")
+        assert shown[0] == sys.executable
+        assert len(shown) >= len(command)
+        for printed, now in zip(command[1:], shown[1:], strict=False):
+            number = re.fullmatch(r"\d+(\.\d+)?e\d+", printed)
+            name = re.search(r"best_macs_(\d+)M", printed)
+            if number:
+                assert float(now) == pytest.approx(float(printed) / rehearsal.FEWER)
+            elif name:
+                upper = float(name[1]) * 1e6 / rehearsal.FEWER
+                assert winner_name([Constraint("macs", upper=upper)]) in now
+            elif printed != "8":
+                assert now == printed
+
+
+def test_the_rehearsed_search_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsal.make_imagenet(tmp_path / "imagenet")
+    rehearsal.make_space(tmp_path / "space.yaml")
+    monkeypatch.setenv("FBNETV3_DATA", str(tmp_path))
+    args = rehearsal.rehearsed(COMMANDS[1], tmp_path / "space.yaml")
+    parsed = search.make_parser().parse_intermixed_args(args[2:])
+    cfg = read_search_config(parsed.config_file, parsed.opts)
+    assert settings_from_config(cfg).early_stop_over == "all"
+    setup = SearchSetup(cfg)
+    check_trainings(setup)
+    paper = FBNetSpace.from_yaml("fbnetv3_paper").space
+    assert setup.space.space.names == paper.names
+    assert setup.space.space.sizes.tolist() == paper.sizes.tolist()
+
+
+@pytest.mark.slow
+def test_the_page_runs_to_the_table(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "projects.paper.rehearsal", str(tmp_path / "run")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    row = r"│ +([a-g]) +│ +([\d.]+)M +│ +([\d.]+)M +│ +(\d+) +│ +([\d.]+) +│ +([\d.]+) +│"
+    rows = re.findall(row, ran.stdout)
+    assert [name for name, *_ in rows] == list("abcdefg")
+    for name, macs, _, _, top1_ema, _ in rows:
+        target = TARGETS[name] / 1e6 / rehearsal.FEWER
+        if name in "bcde":
+            floor = 400 / rehearsal.FEWER
+            assert floor <= float(macs) <= target + 0.05
+        else:
+            assert float(macs) == pytest.approx(target, rel=0.04)
+        assert 0 <= float(top1_ema) <= 100
+    assert max(float(r[4]) for r in rows) > 100 / rehearsal.CLASSES + 20
