@@ -16,16 +16,20 @@ To add an executor:
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError, StorageUnavailableError
+from fbnetv3.search.executors.device_faults import MEMORY, Fault, failure_kind, find_fault
 from fbnetv3.search.executors.disk_faults import disk_fault
 from fbnetv3.search.outcome import reason_text, score_of, short
 from fbnetv3.search.trial import Trial
@@ -34,6 +38,8 @@ Evaluate = Callable[[Trial], Any]
 """Function from a trial to its score, which any number may be; see :func:`attempt`."""
 GRACE_PERIOD_S = 30.0
 """Seconds that a worker gets to save a checkpoint before it is killed."""
+SECOND_ATTEMPT = "this was the second attempt"
+"""Note on the reason of a trial that was evaluated twice."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,20 @@ class Finished:
         trial: The submitted trial; its reports are complete.
         score: Returned score; None if the trial failed.
         reason: Reason of the failure, on one line; None if there is a score.
+        fault: Kind of the fault behind the failure, such as ``device error``; None if there is
+            none. See ``device_faults.py``.
+        place: Where the trial was evaluated, such as ``GPU 3``; empty for this process.
     """
 
     trial: Trial
     score: float | None
     reason: str | None = None
+    fault: str | None = None
+    place: str = ""
+
+    def with_note(self, note: str) -> Finished:
+        """Returns the same failure with a further clause in its reason."""
+        return replace(self, reason=f"{self.reason}; {note}")
 
 
 class Executor(Protocol):
@@ -57,6 +72,11 @@ class Executor(Protocol):
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
     (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
     result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
+
+    After a lack of memory, the trial is evaluated once more, alone on its device. Executors with
+    worker processes do so after a device error or the death of a worker, too, and replace the
+    worker. A second failure counts, and says by its ``fault`` whether its cause is outside of the
+    candidate.
     """
 
     def start(self, evaluate: Evaluate) -> None:
@@ -87,7 +107,11 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Evaluates one trial after the other in this process."""
+    """Evaluates one trial after the other in this process.
+
+    After a lack of memory, unused memory is released and the trial is evaluated once more. After a
+    device error, this process cannot use the device any more: the failure counts at once.
+    """
 
     def __init__(self) -> None:
         self._evaluate: Evaluate | None = None
@@ -103,10 +127,27 @@ class InProcess:
         if not self._queue:
             return []
         assert self._evaluate is not None, "start() was not called"
-        return [attempt(self._evaluate, self._queue.popleft())]
+        trial = self._queue.popleft()
+        finished = attempt(self._evaluate, trial)
+        if finished.fault == MEMORY:
+            _release_memory()
+            finished = attempt(self._evaluate, trial)
+            if finished.reason is not None:
+                finished = finished.with_note(SECOND_ATTEMPT)
+            _release_memory()
+        return [finished]
 
     def close(self) -> None:
         self._queue.clear()
+
+
+def _release_memory() -> None:
+    """Releases the memory of a training that has ended, also that of GPUs."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # an evaluation without torch uses no GPU of it
+    if torch is not None and torch.cuda.is_initialized():
+        with contextlib.suppress(RuntimeError):  # the device may have failed meanwhile
+            torch.cuda.empty_cache()
 
 
 def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
@@ -123,16 +164,30 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
     try:
         score, reason = score_of(evaluate(own))
     except Exception as error:  # user code may raise anything
-        fault = disk_fault(error)
-        if fault is None:
-            return Finished(trial, None, describe(error))
+        problem = disk_fault(error)
+        if problem is None:
+            fault = find_fault(error)
+            kind = None if fault is None else fault.kind
+            return Finished(trial, None, _reason_of(error, fault), kind)
         raise StorageUnavailableError(
-            f"trial {trial.id} cannot be evaluated: {fault}. It does not count as failed, and "
+            f"trial {trial.id} cannot be evaluated: {problem}. It does not count as failed, and "
             "finished trials are kept; once that is fixed, the same command continues the search"
         ) from error
     finally:
         own.on_report = None  # a thread of the evaluation may still report
     return Finished(trial, score, reason)
+
+
+def _reason_of(error: BaseException, fault: Fault | None) -> str:
+    """Returns the reason of a failure, which shows the fault even if another error followed."""
+    reason = describe(error)
+    if fault is None:
+        return reason
+    if fault.error is not error:
+        reason = reason_text(f"{describe(fault.error)}, then {reason}")
+    if fault.kind == MEMORY and failure_kind(reason) != MEMORY:  # the text was cut
+        reason = reason_text(f"{MEMORY}: {reason}")
+    return reason
 
 
 def describe(error: BaseException) -> str:
@@ -178,45 +233,6 @@ def check_counts(executor: str, **counts: object) -> None:
             raise SearchError(
                 f"{executor}({name}={short(value)}): {name} must be >= 1 and a whole number"
             ) from None
-
-
-class TrialQueue:
-    """Submitted trials that wait for a worker. A trial whose worker died is queued once more."""
-
-    def __init__(self) -> None:
-        self._trials: deque[Trial] = deque()
-        self._retried: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._trials)
-
-    def put(self, trial: Trial) -> None:
-        """Adds a trial at the end."""
-        self._trials.append(trial)
-
-    def take(self) -> Trial:
-        """Removes and returns the first trial."""
-        return self._trials.popleft()
-
-    def put_back(self, trial: Trial) -> None:
-        """Adds a trial at the front. This does not count as an attempt."""
-        self._trials.appendleft(trial)
-
-    def retry(self, trial: Trial, reason: str) -> list[Finished]:
-        """Queues a trial again when its worker dies for the first time; fails it the second time.
-
-        Args:
-            trial: Trial that the worker was evaluating.
-            reason: Cause of the death, as a predicate such as ``was ended by SIGKILL``.
-
-        Returns:
-            [] the first time, the failed trial the second time.
-        """
-        if trial.number in self._retried:
-            return [Finished(trial, None, f"its worker {reason}; this was the second attempt")]
-        self._retried.add(trial.number)
-        self.put_back(trial)
-        return []
 
 
 class TimeLimit:

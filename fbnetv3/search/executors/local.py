@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 
+from fbnetv3.search.checks import as_items
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executors.base import (
-    Evaluate,
-    Finished,
-    TimeLimit,
-    TrialQueue,
-    check_counts,
-    pickled,
-)
+from fbnetv3.search.executors.base import Evaluate, Finished, TimeLimit, check_counts, pickled
+from fbnetv3.search.executors.device_faults import MEMORY, NEEDS_NEW_PROCESS, ran_out_of_memory
+from fbnetv3.search.executors.trial_queue import TrialQueue
 from fbnetv3.search.executors.worker import (
     START_LIMIT_S,
     Worker,
@@ -22,6 +21,7 @@ from fbnetv3.search.executors.worker import (
 )
 from fbnetv3.search.trial import Trial
 
+_log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 4
 """Number of workers that may be killed in a row before one is ready."""
 _POLL_S = 60.0
@@ -31,8 +31,9 @@ _POLL_S = 60.0
 class LocalWorkers:
     """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    When a worker dies, for example because memory runs out, another worker evaluates its trial. The
-    trial fails if the second worker dies too.
+    When a worker dies or its device fails, another worker evaluates its trial, on another device
+    where there is one. When memory runs out, the trial is evaluated alone on its device: the other
+    workers of the device get nothing until it has ended. The trial fails if that fails too.
 
     Args:
         count: Number of workers, at least 1.
@@ -40,13 +41,25 @@ class LocalWorkers:
             below the number of cores.
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
             fails, and its worker is killed. If None, there is no limit.
+        devices: Values of CUDA_VISIBLE_DEVICES, such as ``["0", "1"]``, which are given to the
+            workers in turn: worker i gets number i modulo their number, and so does a worker that
+            replaces it. If empty, all workers see the GPUs of this process.
 
     Raises:
-        SearchError: ``count`` or ``threads`` is below 1, or ``timeout`` is not positive.
+        SearchError: ``count`` or ``threads`` is below 1, ``timeout`` is not positive, or a device
+            is not a text.
     """
 
-    def __init__(self, count: int, threads: int = 1, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        threads: int = 1,
+        timeout: float | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:
         check_counts("LocalWorkers", count=count, threads=threads)
+        names = as_items("LocalWorkers: devices", devices, str, 'texts such as "0"')
+        self._devices: tuple[str | None, ...] = tuple(names) or (None,)
         self._limit = TimeLimit(timeout)
         self._count, self._threads = int(count), int(threads)
         self._failed_starts = 0
@@ -90,10 +103,34 @@ class LocalWorkers:
             w for w in self._workers if w.trial or not w.is_ready or w.process.is_alive()
         ]
         while len(self._workers) < min(self._count, len(self._queue) + len(self._busy())):
-            self._workers.append(Worker(self._payload, self._threads, os.getcwd()))
-        for worker in self._workers:
-            if self._queue and worker.is_ready and worker.trial is None:
-                worker.start(self._queue.take())
+            self._workers.append(self._new_worker())
+        for worker in list(self._workers):
+            if worker.is_ready and worker.trial is None:
+                self._give_trial(worker)
+
+    def _new_worker(self) -> Worker:
+        """Starts a worker in a free place, on a device that no waiting trial avoids if possible."""
+        taken = {worker.slot for worker in self._workers}
+        free = [slot for slot in range(self._count) if slot not in taken]
+        slot = min(free, key=lambda i: self._queue.is_avoided(self._device(i)))
+        return Worker(self._payload, self._threads, os.getcwd(), self._device(slot), slot)
+
+    def _device(self, slot: int) -> str | None:
+        return self._devices[slot % len(self._devices)]
+
+    def _give_trial(self, worker: Worker) -> None:
+        """Gives an idle worker the first trial that its device may take."""
+        others = [w for w in self._workers if w.device == worker.device and w is not worker]
+        busy = [w.trial for w in others if w.trial is not None]
+        has_others = any(w.device != worker.device for w in self._workers)
+        trial = self._queue.take(worker.device, busy, has_others=has_others)
+        if trial is None:
+            return
+        if self._queue.is_alone(trial):
+            for idle in others:  # they may hold the memory of earlier trainings
+                self._workers.remove(idle)
+                idle.kill()
+        worker.start(trial)
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.trial is not None]
@@ -105,7 +142,24 @@ class LocalWorkers:
             message = worker.connection.recv()
         except (EOFError, OSError):
             return self._reap(worker)
-        return worker.handle(message)
+        finished = worker.handle(message)
+        if finished and finished[0].fault in NEEDS_NEW_PROCESS:
+            self._workers.remove(worker)
+            worker.kill()
+            return self._retry(finished[0], worker)
+        return [replace(item, place=worker.place) for item in finished]
+
+    def _retry(self, failed: Finished, worker: Worker) -> list[Finished]:
+        """Queues a trial again whose worker is gone, or fails it."""
+        finished = self._queue.retry(replace(failed, place=worker.place), worker.device)
+        if not finished:
+            _log.warning(
+                "trial %s is evaluated once more, by a new worker: on %s, %s",
+                failed.trial.id,
+                worker.place,
+                failed.reason,
+            )
+        return finished
 
     def _receive_ready(self, worker: Worker) -> list[Finished]:
         """Reads the first message of a worker; a worker that cannot start fails no trial."""
@@ -127,7 +181,9 @@ class LocalWorkers:
         """Removes a dead worker and queues its trial again, or fails it."""
         assert worker.trial is not None
         self._workers.remove(worker)
-        return self._queue.retry(worker.trial, worker.cause_of_death())
+        cause = worker.cause_of_death()
+        fault = MEMORY if ran_out_of_memory(cause) else None
+        return self._retry(Finished(worker.trial, None, f"its worker {cause}", fault), worker)
 
     def _end_overdue(self) -> list[Finished]:
         """Kills the workers whose trials take too long; these trials fail."""

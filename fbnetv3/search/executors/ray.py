@@ -15,12 +15,13 @@ from fbnetv3.search.executors.base import (
     Evaluate,
     Finished,
     TimeLimit,
-    TrialQueue,
     check_counts,
     pickled,
 )
+from fbnetv3.search.executors.device_faults import MEMORY, NEEDS_NEW_PROCESS, ran_out_of_memory
 from fbnetv3.search.executors.ray_cluster import Cluster, one_line
 from fbnetv3.search.executors.ray_node import NodeContext, WorkerActor
+from fbnetv3.search.executors.trial_queue import TrialQueue
 from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ class RayWorkers:
     """Evaluates trials in worker processes on a Ray cluster, which are kept between batches.
 
     Each worker process has an actor on its node, which reserves resources and forwards messages.
-    When a worker dies, alone or with its node, another worker evaluates its trial. The trial fails
-    if the second worker dies too. Nodes that join the cluster during a search get workers.
+    When a worker dies, alone or with its node, or its device fails, another worker evaluates its
+    trial. When memory runs out, the trial is evaluated alone on its device: no other worker of this
+    search gets a trial there until it has ended. The trial fails if that fails too. Nodes that join
+    the cluster during a search get workers.
 
     Args:
         count: Largest number of workers. If None, as many as the cluster has room for.
@@ -125,9 +128,27 @@ class RayWorkers:
         while len(self._handles) < count:
             arguments = (self._payload, self._threads, self._context)
             self._handles.append(WorkerHandle(self._cluster.start_actor(WorkerActor, *arguments)))
-        for handle in self._handles:
-            if self._queue and handle.is_idle:
-                handle.start(self._queue.take())
+        for handle in list(self._handles):
+            if handle.is_idle:
+                self._give_trial(handle)
+
+    def _give_trial(self, handle: WorkerHandle) -> None:
+        """Gives an idle worker the first trial that its device may take."""
+        ready = [h for h in self._handles if h.is_ready and h is not handle]
+        others = [h for h in ready if h.device == handle.device]
+        busy = [h.trial for h in others if h.trial is not None]
+        trial = self._queue.take(handle.device, busy, has_others=len(ready) > len(others))
+        if trial is None:
+            return
+        if self._queue.is_alone(trial):
+            for idle in others:  # they may hold the memory of earlier trainings
+                self._remove(idle)
+        handle.start(trial)
+
+    def _remove(self, handle: WorkerHandle) -> None:
+        """Ends a worker at once."""
+        self._handles.remove(handle)
+        self._cluster.ray.kill(handle.actor)
 
     def _busy(self) -> list[WorkerHandle]:
         return [handle for handle in self._handles if handle.trial is not None]
@@ -169,11 +190,11 @@ class RayWorkers:
         return f"was lost on node {handle.address} ({one_line(error)})"
 
     def _on_ready(
-        self, handle: WorkerHandle, node: str, address: str, error: str | None
+        self, handle: WorkerHandle, node: str, address: str, gpus: list[str], error: str | None
     ) -> list[Finished]:
         if error is not None:
             raise SearchError(error)
-        handle.node, handle.address = node, address
+        handle.node, handle.address, handle.gpus = node, address, tuple(gpus)
         handle.is_ready, handle.answer = True, None
         return []
 
@@ -193,9 +214,25 @@ class RayWorkers:
         return []
 
     def _on_result(
-        self, handle: WorkerHandle, score: float | None, reason: str | None
+        self, handle: WorkerHandle, score: float | None, reason: str | None, fault: str | None
     ) -> list[Finished]:
-        return [Finished(handle.release(), score, reason)]
+        finished = Finished(handle.release(), score, reason, fault, handle.place)
+        if fault not in NEEDS_NEW_PROCESS:
+            return [finished]
+        self._remove(handle)
+        return self._retry(finished, handle)
+
+    def _retry(self, failed: Finished, handle: WorkerHandle) -> list[Finished]:
+        """Queues a trial again whose worker is gone, or fails it."""
+        finished = self._queue.retry(failed, handle.device)
+        if not finished:
+            _log.warning(
+                "trial %s is evaluated once more, by a new worker: on %s, %s",
+                failed.trial.id,
+                handle.place,
+                failed.reason,
+            )
+        return finished
 
     def _on_storage_unavailable(self, handle: WorkerHandle, reason: str) -> list[Finished]:
         handle.release()
@@ -203,10 +240,11 @@ class RayWorkers:
 
     def _reap(self, handle: WorkerHandle, reason: str) -> list[Finished]:
         """Removes a dead worker and queues its trial again, or fails it."""
-        self._handles.remove(handle)
-        self._cluster.ray.kill(handle.actor)
+        self._remove(handle)
         if handle.trial is not None and handle.has_started:
-            return self._queue.retry(handle.trial, reason)
+            fault = MEMORY if ran_out_of_memory(reason) else None
+            failed = Finished(handle.trial, None, f"its worker {reason}", fault, handle.place)
+            return self._retry(failed, handle)
         if handle.trial is not None:  # The worker died before it received the trial.
             self._queue.put_back(handle.trial)
         self._failed_starts += 1
@@ -236,8 +274,7 @@ class RayWorkers:
         overdue = [h for h in self._running() if self._limit.is_over(h.trial_start)]
         finished = []
         for handle in overdue:
-            self._handles.remove(handle)
-            self._cluster.ray.kill(handle.actor)
+            self._remove(handle)
             finished.append(Finished(handle.release(), None, self._limit.reason))
         return finished
 
@@ -271,6 +308,7 @@ class WorkerHandle:
         actor: Ray actor that owns the worker process.
         node: Id of the actor's node; empty until the actor is ready.
         address: Address of the actor's node; empty until the actor is ready.
+        gpus: GPUs that Ray has given to the actor, by their numbers on the node.
         is_ready: Whether the actor has been placed on a node.
         trial: Trial that the worker was given; None while it is idle.
         has_started: Whether the worker process has the trial, after its imports.
@@ -281,10 +319,22 @@ class WorkerHandle:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.node = self.address = ""
+        self.gpus: tuple[str, ...] = ()
         self.is_ready = self.has_started = False
         self.trial_start = 0.0
         self.trial: Trial | None = None
         self.answer: Any = actor.ready.remote()
+
+    @property
+    def device(self) -> tuple[str, ...]:
+        """What the workers of one device share: node and GPUs."""
+        return (self.node, *self.gpus)
+
+    @property
+    def place(self) -> str:
+        """Where the worker runs, for messages."""
+        gpus = f", GPU {' and '.join(self.gpus)}" if self.gpus else ""
+        return f"node {self.address}{gpus}"
 
     @property
     def is_idle(self) -> bool:

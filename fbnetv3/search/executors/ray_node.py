@@ -91,12 +91,13 @@ class WorkerActor:
         self._is_stopped = False
 
     def ready(self) -> tuple[Any, ...]:
-        """Returns ``('ready', node id, address, error message or None)``."""
+        """Returns ``('ready', node id, address, GPUs, error message or None)``."""
         import ray
 
         address = ray.util.get_node_ip_address()
         node = ray.get_runtime_context().get_node_id()
-        return "ready", node, address, self._context.folder_error(address)
+        gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+        return "ready", node, address, gpus, self._context.folder_error(address)
 
     def start(self, trial: dict[str, Any]) -> tuple[Any, ...]:
         """Gives a trial to the worker process, which is started if none is alive.

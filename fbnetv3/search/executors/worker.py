@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,6 +20,8 @@ from fbnetv3.search.trial import Trial
 
 START_LIMIT_S = 600.0
 """Seconds in which a worker process must become ready."""
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""Environment variable that lists the GPUs of a process."""
 _NAME = "fbnetv3-search-worker"
 """Name of a worker process, by which it recognises itself while it imports the user's script."""
 _STARTED_AT_IMPORT = 77
@@ -38,18 +42,31 @@ class Worker:
         payload: Evaluation function, pickled by cloudpickle.
         threads: Value of OMP_NUM_THREADS in the process.
         folder: Working directory of the process.
+        device: Value of CUDA_VISIBLE_DEVICES in the process, such as ``3``; empty hides all GPUs.
+            None: that of this process.
+        slot: Place among the workers of an executor, which a worker that replaces this one takes.
 
     Attributes:
         connection: This end of the pipe to the process.
         process: The process.
+        device: Value of CUDA_VISIBLE_DEVICES in the process; None: that of this process.
+        slot: Place among the workers of an executor.
         is_ready: Whether the process can evaluate trials.
         trial: Trial that the process evaluates; None while it is idle.
         trial_start: Time at which the process was given the trial, by the monotonic clock.
     """
 
-    def __init__(self, payload: bytes, threads: int, folder: str) -> None:
+    def __init__(
+        self,
+        payload: bytes,
+        threads: int,
+        folder: str,
+        device: str | None = None,
+        slot: int = 0,
+    ) -> None:
         context = mp.get_context("spawn")
         self.connection, worker_end = context.Pipe()
+        self.device, self.slot = device, slot
         self.is_ready = False
         self.trial: Trial | None = None
         self.trial_start = self._creation = time.monotonic()
@@ -57,8 +74,14 @@ class Worker:
             target=_work, args=(worker_end, payload, threads, folder), daemon=True, name=_NAME
         )
         refuse_start_at_import()
-        self.process.start()
+        with _visible_devices(device):  # torch may read it as soon as the process imports modules
+            self.process.start()
         worker_end.close()
+
+    @property
+    def place(self) -> str:
+        """Where the process runs, for messages."""
+        return f"GPU {self.device}" if self.device else "this machine"
 
     def start(self, trial: Trial) -> None:
         """Gives the process a trial."""
@@ -150,6 +173,21 @@ class Worker:
         self.process.join()
 
 
+@contextmanager
+def _visible_devices(device: str | None) -> Iterator[None]:
+    """Sets CUDA_VISIBLE_DEVICES for processes that the block starts; None leaves it as it is."""
+    before = os.environ.get(VISIBLE_DEVICES)
+    if device is not None:
+        os.environ[VISIBLE_DEVICES] = device
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VISIBLE_DEVICES] = before
+        elif device is not None:
+            del os.environ[VISIBLE_DEVICES]
+
+
 class WorkerStartError(Exception):
     """A worker process has ended before it could evaluate anything.
 
@@ -232,7 +270,7 @@ def _outcome(evaluate: Evaluate, trial: Trial) -> tuple[Any, ...]:
         return "storage_unavailable", str(error)
     except SystemExit as error:  # sys.exit() ends the evaluation, not the worker
         return "result", None, describe(error)
-    return "result", finished.score, finished.reason
+    return "result", finished.score, finished.reason, finished.fault
 
 
 def _unpickle(payload: bytes) -> Evaluate:

@@ -1,0 +1,129 @@
+"""Errors whose cause is outside of a candidate: memory, devices and data.
+
+An error is classified by tables of exception types and of texts, since PyTorch, cuDNN, cuBLAS, NCCL
+and drivers report the same fault in many ways, and since this layer imports none of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MEMORY, DEVICE, DATA = "out of memory", "device error", "data error"
+"""Kinds of faults. Only MEMORY depends on the candidate, which may be too large."""
+TIME = "out of time"
+"""Kind of a failure that is no fault: the candidate took longer than its time limit."""
+OUTSIDE = frozenset({DEVICE, DATA})
+"""Kinds of faults that say nothing about the candidate."""
+NEEDS_NEW_PROCESS = frozenset({MEMORY, DEVICE})
+"""Kinds after which a process is not used again.
+
+After an error, the CUDA context of a process is dead; after a lack of memory, its allocator may keep
+blocks of the failed training.
+"""
+
+# Names of exception types, as FBNetV3, PyTorch, Pillow and Python have them -> kind
+_MEMORY_TYPES = frozenset({"OutOfMemoryError", "MemoryError"})
+_TYPES = {
+    "AcceleratorError": DEVICE,
+    "DataError": DATA,
+    "UnidentifiedImageError": DATA,
+    "FileNotFoundError": DATA,
+    "ConnectionError": DATA,
+}
+# Texts of RuntimeErrors, in lower case -> kind; the first one that matches counts
+_TEXTS = {
+    r"out of memory": MEMORY,
+    r"(cudnn|cublas|cusolver|cusparse|cufft|curand)_(status_)?alloc_failed": MEMORY,
+    r"cannot allocate memory|can't allocate memory|unable to allocate": MEMORY,
+    r"data ?loader worker .* killed by signal: (killed|bus error)": MEMORY,
+    r"\b(cuda|hip|cudnn|cublas|nccl) (driver )?error": DEVICE,
+    r"(cudnn|cublas|cusolver|cusparse|cufft|curand)_status_": DEVICE,
+    r"\bnccl\w*error|nccl communicator|nccl (operation|watchdog)": DEVICE,
+    r"device-side assert|illegal memory access|unspecified launch failure|misaligned address": DEVICE,
+    r"no cuda-capable device|no nvidia driver|no (cuda|hip) gpus are available": DEVICE,
+    r"cuda-capable device\(s\) is/are busy": DEVICE,
+    r"\becc\b.*(error|uncorrect)|uncorrectable ecc|\bxid\b|fallen off the bus": DEVICE,
+}
+_PATTERNS = [(re.compile(text), kind) for text, kind in _TEXTS.items()]
+# Texts of stored reasons -> kind. The kernel ends a process by SIGKILL when memory runs out.
+_KILLED = "was ended by SIGKILL"
+_OVERDUE = re.compile(r"took longer than [\d.e+-]+ s\b")
+
+
+class Fault(NamedTuple):
+    """The fault behind an error.
+
+    Attributes:
+        kind: MEMORY, DEVICE or DATA.
+        error: The exception that shows the fault: the error itself, or one of its causes.
+    """
+
+    kind: str
+    error: BaseException
+
+
+def find_fault(error: BaseException) -> Fault | None:
+    """Returns the fault behind an error; None if there is none.
+
+    Args:
+        error: Exception that ended an evaluation. Its causes and contexts are examined too: of
+            several faults, the first one counts, since the others follow from it.
+    """
+    faults = [Fault(kind, cause) for cause in _chain(error) if (kind := _kind(cause)) is not None]
+    return faults[-1] if faults else None
+
+
+def failure_kind(reason: str | None) -> str | None:
+    """Returns the kind of a failed trial, MEMORY or TIME, from its reason; None for all others.
+
+    These two follow from the size of a candidate, so that a model can learn to predict them.
+
+    Args:
+        reason: Reason of a failure, as trials keep it; None: no failure.
+    """
+    if reason is None:
+        return None
+    if _OVERDUE.match(reason):
+        return TIME
+    is_memory = _KILLED in reason or any(name in reason for name in _MEMORY_TYPES)
+    return MEMORY if is_memory or _kind_of_text(reason) == MEMORY else None
+
+
+def ran_out_of_memory(cause_of_death: str) -> bool:
+    """Returns whether a worker's end, such as ``was ended by SIGKILL``, suggests a lack of memory."""
+    return _KILLED in cause_of_death
+
+
+def _kind(error: BaseException) -> str | None:
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & _MEMORY_TYPES or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return MEMORY
+    if isinstance(error, RuntimeError) and (kind := _kind_of_text(_text(error))) is not None:
+        return kind
+    return next((kind for name, kind in _TYPES.items() if name in names), None)
+
+
+def _kind_of_text(text: str) -> str | None:
+    lower = " ".join(text.split()).lower()
+    return next((kind for pattern, kind in _PATTERNS if pattern.search(lower)), None)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # str() of a foreign exception may raise anything
+        return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error, its cause or else its context, and so on."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        context = None if link.__suppress_context__ else link.__context__
+        link = link.__cause__ or context

@@ -1,0 +1,99 @@
+"""Submitted trials that wait for a worker, and which device may take which of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Hashable
+
+from fbnetv3.search.executors.base import SECOND_ATTEMPT, Finished
+from fbnetv3.search.executors.device_faults import DEVICE, MEMORY
+from fbnetv3.search.trial import Trial
+
+
+class TrialQueue:
+    """Submitted trials that wait for a worker.
+
+    A trial whose worker died, or whose device failed, is queued once more. If memory was short, it
+    is then evaluated alone on a device: the other workers of that device get nothing until it has
+    ended. If the device failed, another device evaluates it where there is one.
+    """
+
+    def __init__(self) -> None:
+        self._trials: deque[Trial] = deque()
+        self._retried: set[int] = set()
+        self._alone: set[int] = set()  # trials that must be alone on their device, by number
+        self._reserved: dict[int, Hashable] = {}  # device that such a trial waits for
+        self._avoided: dict[int, Hashable] = {}  # device that failed, by number of the trial
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def put(self, trial: Trial) -> None:
+        """Adds a trial at the end."""
+        self._trials.append(trial)
+
+    def put_back(self, trial: Trial) -> None:
+        """Adds a trial at the front. This does not count as an attempt."""
+        self._trials.appendleft(trial)
+
+    def take(
+        self, device: Hashable, busy: Collection[Trial] = (), *, has_others: bool = False
+    ) -> Trial | None:
+        """Removes and returns the first trial that an idle worker may evaluate.
+
+        Args:
+            device: Device of the worker.
+            busy: Trials that other workers evaluate on this device.
+            has_others: Whether there are workers on other devices.
+
+        Returns:
+            The trial; None if the worker has to wait.
+        """
+        if any(trial.number in self._alone for trial in busy):
+            return None
+        for trial in self._trials:
+            if self._allows(trial, device, bool(busy), has_others):
+                self._trials.remove(trial)
+                self._reserved.pop(trial.number, None)
+                return trial
+        return None
+
+    def _allows(self, trial: Trial, device: Hashable, is_busy: bool, has_others: bool) -> bool:
+        if trial.number in self._alone:
+            if is_busy:
+                self._reserved.setdefault(trial.number, device)
+            return not is_busy
+        is_avoided = has_others and self._avoided.get(trial.number, _NOWHERE) == device
+        return not is_avoided and device not in self._reserved.values()
+
+    def is_alone(self, trial: Trial) -> bool:
+        """Returns whether a trial must be alone on its device."""
+        return trial.number in self._alone
+
+    def is_avoided(self, device: Hashable) -> bool:
+        """Returns whether a waiting trial failed on a device before."""
+        return any(self._avoided.get(t.number, _NOWHERE) == device for t in self._trials)
+
+    def retry(self, failed: Finished, device: Hashable = None) -> list[Finished]:
+        """Queues a failed trial again the first time; returns it the second time.
+
+        Args:
+            failed: Trial whose worker died or was replaced, with the reason.
+            device: Device of that worker.
+
+        Returns:
+            [] the first time, the failed trial the second time.
+        """
+        number = failed.trial.number
+        if number in self._retried:
+            return [failed.with_note(SECOND_ATTEMPT)]
+        self._retried.add(number)
+        if failed.fault == MEMORY:
+            self._alone.add(number)
+        elif failed.fault == DEVICE:
+            self._avoided[number] = device
+        self.put_back(failed.trial)
+        return []
+
+
+_NOWHERE = object()
