@@ -31,7 +31,7 @@ A level is the index of the value of a variable.
 MOTHER, BETTER_PARENT = "mother", "better_parent"
 CROSSOVER_FITNESS = (MOTHER, BETTER_PARENT)
 """Parents whose score may set the crossover rate."""
-_MOST_DRAWS = 50
+_MAX_DRAWS = 50
 """Largest number of times that children are drawn in a generation, with ``redraw``."""
 
 
@@ -159,7 +159,7 @@ def _children(
     """Returns feasible children that differ from each other and from their parents' generation."""
     mothers = np.repeat(np.arange(len(population)), settings.children)
     seen, kept = keys_of(population.levels), population.take(np.zeros(0, dtype=np.int64))
-    for _ in range(_MOST_DRAWS if settings.redraw else 1):
+    for _ in range(_MAX_DRAWS if settings.redraw else 1):
         levels = _offspring(feasible, population, scores, mothers, settings, random)
         new = unique_rows(levels, seen)
         priced = feasible.price(levels[new])

@@ -19,9 +19,6 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
-<<<<<<< HEAD
-from fbnetv3.search.fbnet.keys import FILE_KEYS, NON_SCORE_KEYS, RESUMABLE_KEYS, get_search_cfg
-=======
 from fbnetv3.search.fbnet.keys import (
     ADDED_KEYS,
     FILE_KEYS,
@@ -29,7 +26,6 @@ from fbnetv3.search.fbnet.keys import (
     RESUMABLE_KEYS,
     get_search_cfg,
 )
->>>>>>> printed
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
@@ -328,15 +324,10 @@ def file_hashes(cfg: CfgNode) -> dict[str, str]:
 def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     """Returns the config values and file hashes that a search's scores depend on, by key.
 
-<<<<<<< HEAD
-    All keys of the config count except RESUMABLE_KEYS. The values are plain Python
-    objects, and nested keys are flattened to dotted names such as ``SEARCH.SPACE``.
-=======
     All keys of the config count except RESUMABLE_KEYS, and ADDED_KEYS at their defaults. The values
     are plain Python objects, and nested keys are flattened to dotted names such as
     ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES does not count if it equals SEARCH.CLASSES, by which
     earlier versions computed the costs.
->>>>>>> printed
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     defaults = default_values()
@@ -378,10 +369,6 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
 
 
-<<<<<<< HEAD
-_SCORE_KEYS = ("SEARCH.CLASSES", "SEARCH.HOLD_OUT")
-"""Keys of the group SEARCH that change the classes and images on which a score is measured."""
-=======
 _SCORE_KEYS = (
     "SEARCH.CLASSES",
     "SEARCH.FINAL_CLASSES",
@@ -389,7 +376,6 @@ _SCORE_KEYS = (
     "SEARCH.HOLD_OUT_SAMPLING",
 )
 """Keys of the group SEARCH that decide what a score or a statistic is."""
->>>>>>> printed
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from fbnetv3.search.fbnet.config import (
     default_values,
     evaluator_config,
     parse_bounds,
-    result_keys,
     settings_from_config,
+    values_affecting_scores,
 )
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
@@ -220,13 +220,13 @@ _OLD_LACK = tuple(f"{key.rpartition('.')[2]}:" for key in ADDED_KEYS)
 
 def test_added_keys_do_not_change_what_identifies_a_search() -> None:
     cfg = get_search_cfg()
-    assert not {*ADDED_KEYS} & {*result_keys(cfg)}
+    assert not {*ADDED_KEYS} & {*values_affecting_scores(cfg)}
     cfg.SEARCH.CLASSES = cfg.SEARCH.FINAL_CLASSES = 5  # as earlier versions computed costs
-    assert not {*ADDED_KEYS} & {*result_keys(cfg), *evaluator_config(SearchSetup(cfg))}
+    assert not {*ADDED_KEYS} & {*values_affecting_scores(cfg), *evaluator_config(SearchSetup(cfg))}
     cfg.SEARCH.FINAL_CLASSES = 10
     assert evaluator_config(SearchSetup(cfg))["SEARCH.FINAL_CLASSES"] == 10
     cfg.SEARCH.HOLD_OUT_SAMPLING = "random"
-    assert result_keys(cfg)["SEARCH.HOLD_OUT_SAMPLING"] == "random"
+    assert values_affecting_scores(cfg)["SEARCH.HOLD_OUT_SAMPLING"] == "random"
     assert evaluator_config(SearchSetup(cfg))["SEARCH.HOLD_OUT_SAMPLING"] == "random"
 
 
