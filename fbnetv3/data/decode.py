@@ -129,7 +129,7 @@ def _from_path(path: str | os.PathLike[str], name: str, advice: str) -> Image.Im
 def _from_memory(source: Any, name: str, advice: str) -> Image.Image:
     if isinstance(source, Image.Image):
         check_size(source.width, source.height, name, advice)
-        with _data_errors(name, advice):
+        with data_errors(name, advice):
             return to_rgb(source, name)
     if isinstance(source, torch.Tensor):
         return from_tensor(source, name)
@@ -166,7 +166,7 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
         DataError: The data are not an image, truncated or damaged, the image is too large, or its
             values are refused.
     """
-    with _data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
+    with data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
         rgb = to_rgb(image, name)
         if rgb is not image:
             return rgb
@@ -176,7 +176,8 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
 
 
 @contextmanager
-def _data_errors(name: str, advice: str) -> Iterator[None]:
+def data_errors(name: str, advice: str = _ADVICE) -> Iterator[None]:
+    """Raises the errors of decoders as a DataError that names the file."""
     try:
         yield
     except DataError:
