@@ -6,6 +6,7 @@ from fbnetv3.data.dataset import ArrayDataset, FileDataset, ImageDataset, Subset
 from fbnetv3.data.datasets import build_dataset, list_datasets, register_dataset
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
+from fbnetv3.data.hugging_face import HuggingFaceDataset
 from fbnetv3.data.loaders import EvalLoader, LoaderOptions, TrainLoader
 from fbnetv3.data.mixup import Mixup
 from fbnetv3.data.scan import find_broken, refuse_broken, without_broken
@@ -18,6 +19,7 @@ __all__ = [
     "EvalLoader",
     "EvalTransform",
     "FileDataset",
+    "HuggingFaceDataset",
     "ImageDataset",
     "ImageLike",
     "ImageTransform",

@@ -90,7 +90,7 @@ class ResizedCrop:
 def _resized(
     pixels: npt.NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling
 ) -> Image.Image:
-    """Returns pixels (H, W, 3) resized to (width, height) as by Pillow, whose levels it has to 1.
+    """Returns pixels (H, W, 3) resized to (width, height), as by Pillow to within two levels.
 
     torch's kernel for 8-bit images with the channels last uses vector instructions of the CPU,
     which Pillow's does not.
@@ -98,6 +98,7 @@ def _resized(
     mode = _TORCH_MODES.get(resampling)
     if mode is None:
         return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, resampling)
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    # (1, 3, H, W), with strides that torch recognises as channels_last
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
     result = interpolate(images, size[::-1], mode=mode, antialias=True)
-    return Image.fromarray(result[0].permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(result[0].permute(1, 2, 0).numpy())

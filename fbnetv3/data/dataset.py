@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.decode import decode_rgb, file_suffix
 from fbnetv3.data.errors import DataError, class_counts, plural, some
 from fbnetv3.data.jpeg import JpegImage, open_jpeg
 from fbnetv3.data.sampling import random_classes, stratified_order
@@ -64,6 +65,22 @@ class ImageDataset(ABC):
     @abstractmethod
     def file_name(self, i: int) -> str:
         """Returns the name of image ``i`` in error messages."""
+
+    def short_name(self, i: int) -> str:
+        """Returns the name of image ``i`` within the data set, such as ``cat/1.jpg``."""
+        return f"{i:08}"
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        """Returns image ``i`` as a file: its suffix, such as ``.jpg``, and its content.
+
+        Images that are no files are encoded as PNG.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        out = io.BytesIO()
+        self.image(i).save(out, "PNG")
+        return ".png", out.getvalue()
 
     def summary(self) -> str:
         """Returns the name, the number of images, and the number of images of each class."""
@@ -207,6 +224,13 @@ class FileDataset(ImageDataset):
     def file_name(self, i: int) -> str:
         return self._source.file_name(i)
 
+    def short_name(self, i: int) -> str:
+        return self._source.files[i]
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        data = self._source.read(i)
+        return file_suffix(data, self.file_name(i)), data
+
     def _has_room(self, image_size: tuple[int, int]) -> bool:
         """Returns whether the pixels of an image of (width, height) fit into the cache."""
         size = 3 * image_size[0] * image_size[1]
@@ -259,6 +283,12 @@ class Subset(ImageDataset):
 
     def file_name(self, i: int) -> str:
         return self._parent.file_name(self.indices[i])
+
+    def short_name(self, i: int) -> str:
+        return self._parent.short_name(self.indices[i])
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        return self._parent.content(self.indices[i])
 
 
 def _check_range(dataset: ImageDataset, problem: str, value: int, maximum: int) -> None:

@@ -1,10 +1,10 @@
 """JPEG files for training, decoded at the smallest size that a crop needs.
 
-An evaluation decodes whole files by :func:`fbnetv3.data.decode.read_image`. For a training most of
-that work is lost in the resize that follows, so a file is opened here first: its size is known
-before its pixels are, and a crop that will be reduced to half its size or less takes its pixels from
-a smaller inverse transform (libjpeg's ``scale_denom``, which Pillow calls draft mode). The rules are those of
-``read_image``: the limits of sizes, the EXIF orientation, grey as RGB, and the messages of errors.
+An evaluation decodes whole files by :func:`fbnetv3.data.decode.read_image`. For a training, a file
+is opened here first: its size is known before its pixels are, and a crop that will be reduced to
+half its size or less takes its pixels from a smaller inverse transform (libjpeg's
+``scale_denom``, which Pillow calls draft mode). The rules are those of ``read_image``: the limits
+of sizes, the EXIF orientation, grey as RGB, and the messages of errors.
 """
 
 from __future__ import annotations

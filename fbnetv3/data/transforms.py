@@ -152,7 +152,7 @@ class TrainTransform(ImageTransform):
         The crop of a JPEG file is drawn before the file is decoded, see :mod:`fbnetv3.data.jpeg`.
         """
         if isinstance(image, JpegImage):
-            return np.array(self._augmented(self._crop.of_jpeg(image)))
+            return np.asarray(self._augmented(self._crop.of_jpeg(image)))
         return super().pixels(image)
 
     def _augmented(self, image: Image.Image) -> Image.Image:
