@@ -22,6 +22,7 @@ MAX_BYTES = {
     "warm start": 2**26,
     "metrics": 2**28,
     "log": 2**28,  # of a batch, packed and unpacked: about 30,000 trials
+    "index": 2**30,  # of shards: ImageNet has 2**26
     "annotations": 2**32,  # COCO 2017 has 2**29
     "storage": 2**32,  # a SQLite file that is copied: about a million trials
     "weights": 2**36,
@@ -34,7 +35,8 @@ class WriteError(FBNetError):
     """A file cannot be written, for lack of permission, of space or of its folder."""
 
 
-def _fsync(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Returns when the content of a file or folder is on its disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -68,9 +70,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         yield temporary
-        _fsync(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, target)
-        _fsync(target.parent)
+        flush_to_disk(target.parent)
     except OSError as error:
         raise _write_error(target, error) from error
     finally:

@@ -298,7 +298,7 @@ def test_arch_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "tool", ["train", "search", "predict", "zoo", "benchmark", "demo", "detectron2.install"]
+    "tool", ["train", "search", "predict", "zoo", "data", "benchmark", "demo", "detectron2.install"]
 )
 def test_help_loads_no_torch(tool: str) -> None:
     code = (

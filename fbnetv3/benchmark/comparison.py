@@ -1,15 +1,19 @@
-"""Comparing networks side by side: latency, training steps, memory, EMA updates, training loop."""
+"""Comparisons side by side: latency, training steps, memory, EMA, training loop, input data."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
 from fbnetv3.benchmark import measures, variants
+from fbnetv3.benchmark.inputs import input_steps
 from fbnetv3.benchmark.variants import Shape, Step
 from fbnetv3.requires import require_detectron2
+
+IMAGES_PER_SECOND = "images/s"
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Settings:
 
     Attributes:
         measures: Names of measures, in the order of the results: ``latency``, ``training``,
-            ``memory``, ``ema`` and ``loop`` (which needs detectron2).
+            ``memory``, ``ema``, ``loop`` (which needs detectron2), and ``data``.
         resolution: Side of the images in pixels; None takes that of each network.
         batch_sizes: Batch sizes whose latency is measured. The memory of inference is measured
             with the largest.
@@ -26,6 +30,8 @@ class Settings:
         rounds: Number of rounds whose median is the result.
         threads: Number of threads that torch uses.
         compile: Whether to measure the compiled deployed form too.
+        data: Name or path of the data set of the measure ``data``.
+        image_size: Width and height in pixels of the JPEG files that this measure makes of it.
     """
 
     measures: Sequence[str] = ("latency", "training", "memory", "ema")
@@ -35,6 +41,8 @@ class Settings:
     rounds: int = 10
     threads: int = 1
     compile: bool = False
+    data: str = "imagenette_train"
+    image_size: tuple[int, int] = (500, 375)
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,13 @@ class Measurement:
     Attributes:
         model: Name of the network.
         measure: ``latency``, ``training step``, ``EMA update``, ``step of the loop``,
-            ``inference memory`` or ``training memory``.
+            ``inference memory``, ``training memory`` or ``training data``.
         batch: Number of images; None for an EMA update.
         resolution: Side of the images in pixels.
         variant: The form of the network, such as ``deploy``.
         value: Median over the rounds, in ``unit``.
-        unit: ``ms`` or ``MiB``.
-        ratio: Value of the group's first variant divided by ``value``; above 1 is better.
+        unit: ``ms``, ``MiB`` or ``images/s``.
+        ratio: Speed or size in units of the group's first variant; above 1 is better.
         rounds: Value of each round.
     """
 
@@ -102,7 +110,7 @@ class _Bench:
         variants.check_name(model)
         self.model = model
         self.settings = settings
-        self._progress = progress or Progress(disable=True)
+        self.progress = progress or Progress(disable=True)
         resolution = settings.resolution
         self.resolution = variants.native_resolution(model) if resolution is None else resolution
 
@@ -124,9 +132,9 @@ class _Bench:
     def time(self, measure: str, shape: Shape, steps: Mapping[str, Step]) -> Iterator[Measurement]:
         """Times steps in alternating rounds."""
         rounds = self.settings.rounds
-        task = self._progress.add_task(f"{self.model} {measure} {shape.batch or ''}", total=rounds)
-        times = measures.alternate(steps, rounds, lambda: self._progress.advance(task))
-        self._progress.remove_task(task)
+        task = self.progress.add_task(f"{self.model} {measure} {shape.batch or ''}", total=rounds)
+        times = measures.alternate(steps, rounds, lambda: self.progress.advance(task))
+        self.progress.remove_task(task)
         return with_ratios(self.model, measure, shape, "ms", times)
 
     def peak_memory(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Measurement]:
@@ -134,7 +142,7 @@ class _Bench:
         threads = self.settings.threads
         peaks = {
             name: [measures.peak_memory(kind, self.model, name, shape, threads)]
-            for name in self._progress.track(names, description=f"{self.model} {kind} memory")
+            for name in self.progress.track(names, description=f"{self.model} {kind} memory")
         }
         return with_ratios(self.model, f"{kind} memory", shape, "MiB", peaks)
 
@@ -177,12 +185,26 @@ def _loop(bench: _Bench) -> Iterator[Measurement]:
         yield from bench.time("step of the loop", bench.training_shape, steps)
 
 
+def _data(bench: _Bench) -> Iterator[Measurement]:
+    """Measures images per second of CPU time, which other load on the machine affects least."""
+    settings, shape = bench.settings, bench.training_shape
+    with input_steps(settings.data, settings.image_size, shape) as steps:
+        task = bench.progress.add_task(f"{settings.data} data", total=settings.rounds)
+        times = measures.alternate(
+            steps, settings.rounds, lambda: bench.progress.advance(task), time.process_time
+        )
+        bench.progress.remove_task(task)
+    rates = {name: [shape.batch / seconds for seconds in values] for name, values in times.items()}
+    return with_ratios(settings.data, "training data", shape, IMAGES_PER_SECOND, rates)
+
+
 _MEASURES: Mapping[str, Callable[[_Bench], Iterator[Measurement]]] = {
     "latency": _latency,
     "training": _training,
     "memory": _memory,
     "ema": _ema,
     "loop": _loop,
+    "data": _data,
 }
 
 
@@ -195,10 +217,10 @@ def with_ratios(
         model: Name of the network.
         measure: Name of the measure.
         shape: Images of the measurement; the batch is 0 if there are none.
-        unit: ``ms`` (then ``rounds`` are seconds) or ``MiB``.
+        unit: ``ms`` (then ``rounds`` are seconds), ``MiB`` or ``images/s``.
         rounds: Values of the rounds by variant; the first variant is the reference.
     """
-    scale = 1e3 if unit == "ms" else 1.0
+    scale, is_rate = 1e3 if unit == "ms" else 1.0, unit == IMAGES_PER_SECOND
     medians = measures.medians(rounds)
     reference = next(iter(medians.values()))
     for variant, median in medians.items():
@@ -210,6 +232,6 @@ def with_ratios(
             variant=variant,
             value=median * scale,
             unit=unit,
-            ratio=reference / max(median, 1e-12),
+            ratio=median / reference if is_rate else reference / max(median, 1e-12),
             rounds=[value * scale for value in rounds[variant]],
         )

@@ -9,7 +9,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,29 +26,34 @@ from fbnetv3.benchmark.variants import (
     training_step,
 )
 
+Clock = Callable[[], float]
 # Shorter calls are repeated within a round, so that the clock's resolution matters little.
 _ROUND_SECONDS = 0.05
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def alternate(steps: Mapping[str, Step], rounds: int, done: Step) -> dict[str, list[float]]:
+def alternate(
+    steps: Mapping[str, Step], rounds: int, done: Step, clock: Clock | None = None
+) -> dict[str, list[float]]:
     """Times steps in turn, so that other load on the machine affects all of them alike.
 
     Args:
         steps: Steps by name, already warmed up.
         rounds: Number of rounds. Each round times every step; the order is reversed after it.
         done: Function that is called after each round.
+        clock: Function that returns seconds; None takes those that pass.
 
     Returns:
         Seconds per call, one number for each round, by the names of the steps.
     """
-    repeats = {name: _repeats(step) for name, step in steps.items()}
+    clock = clock or time.perf_counter
+    repeats = {name: _repeats(step, clock) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     for _ in range(rounds):
         for name in order:
-            times[name].append(_seconds(steps[name], repeats[name]))
+            times[name].append(_seconds(steps[name], repeats[name], clock))
         order.reverse()
         done()
     return times
@@ -59,15 +64,15 @@ def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _seconds(step: Step, repeats: int) -> float:
-    start = time.perf_counter()
+def _seconds(step: Step, repeats: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(repeats):
         step()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
-def _repeats(step: Step) -> int:
-    return max(1, math.ceil(_ROUND_SECONDS / max(1e-6, _seconds(step, 1))))
+def _repeats(step: Step, clock: Clock) -> int:
+    return max(1, math.ceil(_ROUND_SECONDS / max(1e-6, _seconds(step, 1, clock))))
 
 
 def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:

@@ -20,6 +20,7 @@ from fbnetv3.data import (
     check_same_classes,
 )
 from fbnetv3.data.transforms import default_resize
+from fbnetv3.engine.loading import loader_options_from_config
 from fbnetv3.engine.process import Process
 from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
@@ -120,7 +121,7 @@ def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
 def train_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
 ) -> TrainLoader:
-    """Returns the loader of this process's share of the training batches."""
+    """Returns the loader of this process's share of the training batches, in uint8."""
     with naming_keys("INPUT"):
         transform = TrainTransform(
             resolution,
@@ -140,13 +141,15 @@ def train_loader_from_config(
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             rank=process.rank,
             world_size=process.world_size,
+            uint8=True,
+            options=loader_options_from_config(cfg),
         )
 
 
 def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
-    """Returns the loader of this process's share of the evaluation batches."""
+    """Returns the loader of this process's share of the evaluation batches, in uint8."""
     _check_resize(preprocessing["resolution"], preprocessing["resize"])
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)
@@ -157,6 +160,8 @@ def eval_loader_from_config(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
         world_size=process.world_size,
+        uint8=True,
+        options=loader_options_from_config(cfg),
     )
 
 

@@ -23,7 +23,7 @@ from fbnetv3.classification.dry_run import check_network
 from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import arch_from_config, naming_keys, own_resolution
-from fbnetv3.data import EvalLoader, ImageDataset
+from fbnetv3.data import EvalLoader, ImageDataset, Normalize
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
@@ -130,6 +130,7 @@ def _task(
         seed=cfg.SEED,
         amp=recipe.amp,
         progress=context.shows_progress,
+        normalize=Normalize(cfg.INPUT.MEAN, cfg.INPUT.STD),
     )
 
 

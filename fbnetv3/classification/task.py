@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.data import EvalLoader, Mixup
+from fbnetv3.data.device import DeviceCopy
 from fbnetv3.data.seeding import keyed_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -31,6 +32,8 @@ class ClassificationTask:
             every rank.
         amp: Whether to use 16-bit autocast; only on CUDA.
         progress: Whether an evaluation shows a progress bar.
+        normalize: Function that makes the network's input of a batch of pixels (N, 3, H, W) on the
+            device; None if the loaders yield normalised images.
     """
 
     def __init__(
@@ -44,20 +47,27 @@ class ClassificationTask:
         seed: int = 0,
         amp: bool = False,
         progress: bool = False,
+        normalize: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._mixup = Mixup(mixup, num_classes, label_smoothing)
         self._loader, self._device, self._seed = eval_loader, device, seed
         self._amp = amp and device.type == "cuda"
         self._progress = progress
+        self._copy, self._normalize = DeviceCopy(device), normalize
         self._top_k = (1, 5) if num_classes > 5 else (1,)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Returns the loss of a batch."""
-        images, labels = (x.to(self._device, non_blocking=True) for x in batch)
+        images, labels = self._on_device(batch)
         generator = keyed_generator(_MIXUP, self._seed, iteration)
         images, targets = self._mixup(images, labels, generator)
         with torch.autocast(self._device.type, enabled=self._amp):
             return {"loss": F.cross_entropy(model(images), targets)}
+
+    def _on_device(self, batch: Batch) -> list[Tensor]:
+        """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""
+        images, labels = self._copy(batch)
+        return [images if self._normalize is None else self._normalize(images), labels]
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Returns an empty state: the task keeps nothing beside the model's tensors."""
@@ -79,8 +89,8 @@ class ClassificationTask:
         try:
             # float64, in which sums over a million images are still exact enough
             sums = torch.zeros(len(self._top_k) + 2, dtype=torch.float64)
-            for images, labels in self._batches():
-                sums += self._score(model, images.to(self._device), labels.to(self._device))
+            for batch in self._batches():
+                sums += self._score(model, *self._on_device(batch))
         finally:
             model.train(was_training)
         if dist.is_initialized():

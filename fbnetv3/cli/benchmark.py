@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from fbnetv3.benchmark.comparison import Measurement
 
 MEASURES = ("latency", "training", "memory", "ema")
-LOOP = "loop"  # not measured by default: needs detectron2, and no other library is compared
+# Not measured by default: the first needs detectron2, and compares no other library; the second
+# needs a data set
+ON_REQUEST = ("loop", "data")
+IMAGES_PER_SECOND = "images/s"
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
 _WIDTH = 120  # columns, where the output is not a terminal
 _LARGEST_NUMBER = 10_000
@@ -42,6 +45,7 @@ _EPILOG = """\
 examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
   %(prog)s --models output/flowers --measures latency
+  %(prog)s --measures data --train-batch 64
   %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
 """
 
@@ -57,6 +61,11 @@ def _number(text: str) -> int:
             f"must be an integer from 1 to {_LARGEST_NUMBER}, not {text!r}"
         )
     return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    return _number(width), _number(height)
 
 
 def _number_from_2(text: str) -> int:
@@ -103,9 +112,10 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--measures",
         nargs="+",
-        choices=(*MEASURES, LOOP),
+        choices=(*MEASURES, *ON_REQUEST),
         default=list(MEASURES),
-        help="measures to run; loop is the training loop with its hooks (default: all but loop)",
+        help="measures to run; loop is the training loop with its hooks, data the batches of a "
+        "training (default: all but these two)",
     )
     resolution = "side of the images in pixels (default: that of each network's architecture)"
     add("--resolution", type=_number, metavar="PX", help=resolution)
@@ -113,6 +123,10 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help=sizes)
     training = "images per training step (default: 16)"
     add("--train-batch", type=_number, default=16, metavar="N", help=training)
+    data = "data set of the measure data (default: imagenette_train)"
+    add("--data", default="imagenette_train", metavar="NAME", help=data)
+    size = "size of the JPEG files that are made of it (default: 500x375)"
+    add("--image-size", type=_size, default=(500, 375), metavar="WxH", help=size)
     add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
@@ -132,7 +146,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def _result_table(measurements: Sequence[Measurement], threads: int) -> Table:
     plural = "s" if threads > 1 else ""
-    title = f"{threads} thread{plural}; ratio: first variant of the group / this variant"
+    title = f"{threads} thread{plural}; ratio: speed or size, relative to the group's first variant"
     table = Table("model", "measure", "batch", "variant", title=title)
     for column in ("median", "best", "ratio"):
         table.add_column(column, justify="right")
@@ -147,7 +161,7 @@ def _result_table(measurements: Sequence[Measurement], threads: int) -> Table:
             "" if item.batch is None else str(item.batch),
             item.variant,
             f"{item.value:.1f} {item.unit}",
-            f"{min(item.rounds):.1f}",
+            f"{(max if item.unit == IMAGES_PER_SECOND else min)(item.rounds):.1f}",
             f"{item.ratio:.2f}x",
         )
     return table
@@ -179,6 +193,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         threads=arguments.threads,
         compile=arguments.compile,
+        data=arguments.data,
+        image_size=arguments.image_size,
     )
     with _progress() as progress:
         measurements = compare(arguments.models, settings, progress)

@@ -44,6 +44,10 @@ def _has_steps(cfg: CfgNode) -> bool:
     return bool(cfg.SOLVER.LR_SCHEDULER_NAME == "steps")
 
 
+def _has_workers(cfg: CfgNode) -> bool:
+    return bool(cfg.DATALOADER.NUM_WORKERS > 0)
+
+
 def _is_zero(key: str) -> Condition:
     return lambda cfg: bool(get_value(cfg, key) == 0)
 
@@ -65,6 +69,8 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
         lambda cfg: _in_epochs(cfg) or not is_detector(cfg),
         "SOLVER.MAX_EPOCHS above 0",
     ),
+    "DATALOADER.PREFETCH": (_has_workers, "DATALOADER.NUM_WORKERS above 0"),
+    "DATALOADER.PERSISTENT_WORKERS": (_has_workers, "DATALOADER.NUM_WORKERS above 0"),
     "SOLVER.NESTEROV": (lambda cfg: bool(cfg.SOLVER.OPTIMIZER == "sgd"), "SOLVER.OPTIMIZER sgd"),
     "MODEL_EMA.DECAY": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
     "MODEL_EMA.WARMUP": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),

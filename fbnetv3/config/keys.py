@@ -126,6 +126,15 @@ KEYS: dict[str, tuple[Any, str]] = {
             "relative to the folder FBNETV3_DATA"
         ),
     ),
+    "DATALOADER.PREFETCH": (2, "batches that each loader worker prepares in advance"),
+    "DATALOADER.PERSISTENT_WORKERS": (
+        True,
+        "keep the workers of an evaluation until the next one, which starts faster",
+    ),
+    "DATALOADER.PIN_MEMORY": (
+        True,
+        "put batches for a CUDA device into page-locked memory, and copy them while it computes",
+    ),
     "DATA.CHECK_IMAGES": (
         True,
         (

@@ -19,6 +19,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "SOLVER.LOG_PERIOD": (0, math.inf),
     "SOLVER.MAX_ITER": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "DATALOADER.PREFETCH": (1, math.inf),
     "SEED": (0, _LARGEST_SEED),
 }
 

@@ -6,11 +6,12 @@ from fbnetv3.data.dataset import ArrayDataset, FileDataset, ImageDataset, Subset
 from fbnetv3.data.datasets import build_dataset, list_datasets, register_dataset
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
-from fbnetv3.data.loaders import EvalLoader, TrainLoader
+from fbnetv3.data.hugging_face import HuggingFaceDataset
+from fbnetv3.data.loaders import EvalLoader, LoaderOptions, TrainLoader
 from fbnetv3.data.mixup import Mixup
 from fbnetv3.data.scan import find_broken, refuse_broken, without_broken
 from fbnetv3.data.seeding import keyed_generator, mix_seed
-from fbnetv3.data.transforms import EvalTransform, ImageTransform, TrainTransform
+from fbnetv3.data.transforms import EvalTransform, ImageTransform, Normalize, TrainTransform
 
 __all__ = [
     "ArrayDataset",
@@ -18,10 +19,13 @@ __all__ = [
     "EvalLoader",
     "EvalTransform",
     "FileDataset",
+    "HuggingFaceDataset",
     "ImageDataset",
     "ImageLike",
     "ImageTransform",
+    "LoaderOptions",
     "Mixup",
+    "Normalize",
     "Subset",
     "TrainLoader",
     "TrainTransform",

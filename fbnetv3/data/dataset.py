@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3.data.decode import decode_rgb
+from fbnetv3.data.decode import decode_rgb, file_suffix
 from fbnetv3.data.errors import DataError, class_counts, plural, some
+from fbnetv3.data.jpeg import JpegImage, open_jpeg
 from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
@@ -49,9 +52,36 @@ class ImageDataset(ABC):
     def image(self, i: int) -> Image.Image:
         """Returns image ``i`` in RGB; the caller may modify it."""
 
+    def undecoded(self, i: int) -> Image.Image | JpegImage:
+        """Returns image ``i`` for a transform that may need a part of its pixels only.
+
+        Returns:
+            A JPEG file whose pixels are not decoded yet, or else ``image(i)``.
+
+        Raises:
+            DataError: The file cannot be read or decoded.
+        """
+        return self.image(i)
+
     @abstractmethod
     def file_name(self, i: int) -> str:
         """Returns the name of image ``i`` in error messages."""
+
+    def short_name(self, i: int) -> str:
+        """Returns the name of image ``i`` within the data set, such as ``cat/1.jpg``."""
+        return f"{i:08}"
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        """Returns image ``i`` as a file: its suffix, such as ``.jpg``, and its content.
+
+        Images that are no files are encoded as PNG.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        out = io.BytesIO()
+        self.image(i).save(out, "PNG")
+        return ".png", out.getvalue()
 
     def summary(self) -> str:
         """Returns the name, the number of images, and the number of images of each class."""
@@ -168,32 +198,63 @@ class FileDataset(ImageDataset):
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
+        self._is_jpeg: dict[int, bool] = {}  # of the images in the cache
 
     def image(self, i: int) -> Image.Image:
         cached = self._cache.get(i)
         if cached is not None:
             return Image.fromarray(cached)
-        image = decode_rgb(self._source.read(i), self.file_name(i))
-        self._cache_image(i, image)
+        data, name = self._source.read(i), self.file_name(i)
+        image = decode_rgb(data, name)
+        if self._has_room(image.size):
+            self._keep(i, np.asarray(image), open_jpeg(data, name) is not None)
         return image
+
+    def undecoded(self, i: int) -> Image.Image | JpegImage:
+        read, name = partial(self._source.read, i), self.file_name(i)
+        cached = self._cache.get(i)
+        if cached is not None:
+            # What a transform makes of an image must not depend on whether it is in the cache.
+            is_jpeg, size = self._is_jpeg[i], (cached.shape[1], cached.shape[0])
+            return JpegImage(read, name, size, cached) if is_jpeg else Image.fromarray(cached)
+        data = read()
+        jpeg = open_jpeg(data, name)
+        if jpeg is None:
+            image = decode_rgb(data, name)
+            if self._has_room(image.size):
+                self._keep(i, np.asarray(image), False)
+            return image
+        if self._has_room(jpeg.size):
+            self._keep(i, jpeg.pixels(), True)
+            return self.undecoded(i)
+        return jpeg
 
     def file_name(self, i: int) -> str:
         return self._source.file_name(i)
 
-    def _cache_image(self, i: int, image: Image.Image) -> None:
-        size = 3 * image.width * image.height
+    def short_name(self, i: int) -> str:
+        return self._source.files[i]
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        data = self._source.read(i)
+        return file_suffix(data, self.file_name(i)), data
+
+    def _has_room(self, image_size: tuple[int, int]) -> bool:
+        """Returns whether the pixels of an image of (width, height) fit into the cache."""
+        size = 3 * image_size[0] * image_size[1]
         # Until an image is cached, the size of the data set is estimated from the current image;
         # nothing is cached while this estimate exceeds the limit.
         expected = size * len(self) if not self._cache else self._cached_bytes + size
-        if expected > self._cache_bytes:
-            return
-        self._cache[i] = np.asarray(image)
-        self._cached_bytes += size
+        return expected <= self._cache_bytes
+
+    def _keep(self, i: int, pixels: npt.NDArray[np.uint8], is_jpeg: bool) -> None:
+        self._cache[i], self._is_jpeg[i] = pixels, is_jpeg
+        self._cached_bytes += pixels.nbytes
 
     def __getstate__(self) -> dict[str, object]:
         # Spawned loader workers get a pickled copy. It leaves out the cache to be small, and each
         # worker fills its own.
-        return self.__dict__ | {"_cache": {}, "_cached_bytes": 0}
+        return self.__dict__ | {"_cache": {}, "_is_jpeg": {}, "_cached_bytes": 0}
 
 
 class Subset(ImageDataset):
@@ -225,8 +286,17 @@ class Subset(ImageDataset):
     def image(self, i: int) -> Image.Image:
         return self._parent.image(self.indices[i])
 
+    def undecoded(self, i: int) -> Image.Image | JpegImage:
+        return self._parent.undecoded(self.indices[i])
+
     def file_name(self, i: int) -> str:
         return self._parent.file_name(self.indices[i])
+
+    def short_name(self, i: int) -> str:
+        return self._parent.short_name(self.indices[i])
+
+    def content(self, i: int) -> tuple[str, bytes]:
+        return self._parent.content(self.indices[i])
 
 
 def _check_range(dataset: ImageDataset, problem: str, value: int, maximum: int) -> None:

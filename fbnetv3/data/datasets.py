@@ -23,8 +23,9 @@ from pathlib import Path
 from fbnetv3.data.dataset import FileDataset, ImageDataset
 from fbnetv3.data.digits import load_digits_split
 from fbnetv3.data.errors import DataError
+from fbnetv3.data.hugging_face import PREFIX, open_hugging_face, parse_address
+from fbnetv3.data.opening import open_source
 from fbnetv3.data.scan import without_broken
-from fbnetv3.data.sources import open_source
 from fbnetv3.errors import did_you_mean
 
 DATA_ROOT_ENV = "FBNETV3_DATA"
@@ -65,9 +66,10 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
 
     Args:
         name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of a
-            folder with one subfolder per class, or of a zip archive of such a folder. A relative
-            path is looked up below the folder in the environment variable ``FBNETV3_DATA``, then
-            in the current directory.
+            folder with one subfolder per class, of a zip archive of such a folder, or of shards
+            (``fbnetv3-data pack``). A relative path is looked up below the folder in the
+            environment variable ``FBNETV3_DATA``, then in the current directory. Or a data set of
+            Hugging Face, ``hf://NAME?split=train``.
         skip_broken: Whether to decode all files first, and to leave out and log those that cannot
             be decoded.
 
@@ -75,7 +77,10 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
         DataError: The data set is missing or malformed; the message says where it is expected.
     """
     factory = _FACTORIES.get(name_or_path)
-    dataset = factory() if factory is not None else _from_path(name_or_path)
+    if factory is None and name_or_path.startswith(PREFIX):
+        dataset: ImageDataset = _from_hugging_face(name_or_path)
+    else:
+        dataset = factory() if factory is not None else _from_path(name_or_path)
     return without_broken(dataset) if skip_broken else dataset
 
 
@@ -89,6 +94,11 @@ def _from_path(path: str) -> ImageDataset:
             f"{', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
         )
     return FileDataset(path, open_source(existing))
+
+
+def _from_hugging_face(address: str) -> ImageDataset:
+    folder = find_data(parse_address(address)[0])
+    return open_hugging_face(address, folder if folder is not None and folder.is_dir() else None)
 
 
 def find_data(path: str) -> Path | None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from fbnetv3.data.errors import DataError
-from fbnetv3.data.modes import from_array, from_tensor, to_rgb
+from fbnetv3.data.modes import from_array, from_tensor, shown_size, to_rgb
 from fbnetv3.data.sizes import check_size
 from fbnetv3.io import open_regular
 
@@ -27,6 +27,14 @@ _SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, torch.Te
 # The formats that Pillow may decode. It recognises them by content, not by name, and would run
 # Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SUFFIXES = {
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "PNG": ".png",
+    "PPM": ".ppm",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+}
 MAX_BYTES = 1 << 30
 _ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 _REPLACE = "replace the file or leave it out"
@@ -60,6 +68,26 @@ def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Ima
     with image:
         check_size(image.width, image.height, name, advice)
         yield image
+
+
+def shown_size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Returns (width, height) of an image file's content as it is shown.
+
+    Raises:
+        DataError: The data are not an image, its header is damaged, or it is too large.
+    """
+    with data_errors(name), open_image(io.BytesIO(data), name) as image:
+        return shown_size(image)
+
+
+def file_suffix(data: bytes, name: str) -> str:
+    """Returns the usual suffix of an image file's format, such as ``.jpg``, whatever its name.
+
+    Raises:
+        DataError: The data are not an image, or its header is damaged.
+    """
+    with open_image(io.BytesIO(data), name) as image:
+        return _SUFFIXES.get(image.format or "", ".jpg")
 
 
 def _size(file: BinaryIO) -> int:
@@ -129,7 +157,7 @@ def _from_path(path: str | os.PathLike[str], name: str, advice: str) -> Image.Im
 def _from_memory(source: Any, name: str, advice: str) -> Image.Image:
     if isinstance(source, Image.Image):
         check_size(source.width, source.height, name, advice)
-        with _data_errors(name, advice):
+        with data_errors(name, advice):
             return to_rgb(source, name)
     if isinstance(source, torch.Tensor):
         return from_tensor(source, name)
@@ -166,7 +194,7 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
         DataError: The data are not an image, truncated or damaged, the image is too large, or its
             values are refused.
     """
-    with _data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
+    with data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
         rgb = to_rgb(image, name)
         if rgb is not image:
             return rgb
@@ -176,7 +204,8 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
 
 
 @contextmanager
-def _data_errors(name: str, advice: str) -> Iterator[None]:
+def data_errors(name: str, advice: str = _ADVICE) -> Iterator[None]:
+    """Raises the errors of decoders as a DataError that names the file."""
     try:
         yield
     except DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeVar
@@ -27,6 +28,29 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
 _ORDER, _AUGMENT = 0, 1
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How a loader prepares its batches; none of these changes what is in them.
+
+    Attributes:
+        prefetch: Batches that each worker process prepares in advance, 1 or more.
+        persistent: Whether the workers of an evaluation stay alive between passes.
+        pin_memory: Whether batches are put into page-locked memory, from which they are copied to
+            a CUDA device while it computes.
+
+    Raises:
+        DataError: ``prefetch`` is below 1.
+    """
+
+    prefetch: int = 2
+    persistent: bool = True
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1:
+            raise DataError(f"the batches to prefetch are {self.prefetch}; allowed: 1 or more")
 
 
 class SizedNamed(Protocol):
@@ -57,6 +81,9 @@ class TrainLoader:
         rank: Rank of this process, which gets slice ``rank`` of each batch.
         world_size: Number of ranks.
         load_batch: Function that loads the batches, if they are not images and labels.
+        uint8: Whether images are yielded as pixels, uint8, which ``Normalize`` makes the network's
+            input of on its device. Otherwise the transform normalises them here.
+        options: Options of workers and memory; None takes the defaults.
 
     Raises:
         DataError: The batch is larger than the data set, or not a multiple of ``world_size``.
@@ -73,13 +100,15 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         load_batch: LoadBatch | None = None,
+        uint8: bool = False,
+        options: LoaderOptions | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         _check_batch(dataset, total_batch, world_size)
         self.dataset = dataset
         self.iters_per_epoch = len(dataset) // total_batch
-        self._num_workers = num_workers
-        load = load_batch or _image_loader(dataset, transform)
+        self._num_workers, self._options = num_workers, options or LoaderOptions()
+        load = load_batch or _image_loader(dataset, transform, uint8)
         self._batches = _TrainBatches(len(dataset), load, total_batch, seed, rank, world_size)
 
     def batches(self, start_iter: int = 0) -> Iterator[Any]:
@@ -88,23 +117,23 @@ class TrainLoader:
         Earlier batches are not read, so a late start takes no time.
 
         Yields:
-            Images (N, 3, H, W), float32 in channels_last, and labels (N,), int64, where N is
-            ``total_batch / world_size``.
+            Images (N, 3, H, W) in channels_last, float32 or (if the loader was made with ``uint8``)
+            uint8, and labels (N,), int64, where N is ``total_batch / world_size``.
 
         Raises:
             DataError: ``start_iter`` is negative, an image cannot be decoded, or a worker died.
         """
         if start_iter < 0:
             raise DataError(f"start_iter is {start_iter}; allowed: 0 or more")
-        return _checked(_data_loader(self._batches, _EndlessSampler(start_iter), self._num_workers))
+        numbers = _EndlessSampler(start_iter)
+        return _checked(_data_loader(self._batches, numbers, self._num_workers, self._options))
 
 
 class EvalLoader:
     """Batches that contain every image once, in order.
 
     Rank r gets the images r, r + world_size, r + 2 world_size, ... No image is padded or repeated,
-    so ranks may differ by one image: scores must be summed over ranks. Worker processes stay alive
-    between passes.
+    so ranks may differ by one image: scores must be summed over ranks.
 
     Args:
         dataset: Data set to read.
@@ -115,6 +144,9 @@ class EvalLoader:
         rank: Rank of this process.
         world_size: Number of ranks.
         load_batch: Function that loads the batches, if they are not images and labels.
+        uint8: Whether images are yielded as pixels, uint8, which ``Normalize`` makes the network's
+            input of on its device. Otherwise the transform normalises them here.
+        options: Options of workers and memory; None takes the defaults.
 
     Raises:
         DataError: There are no images, or the batch size, the rank or the number of workers is out
@@ -131,6 +163,8 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         load_batch: LoadBatch | None = None,
+        uint8: bool = False,
+        options: LoaderOptions | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         if not len(dataset):
@@ -139,9 +173,10 @@ class EvalLoader:
             raise DataError(f"the batch size is {batch_size}; allowed: 1 or more")
         self.dataset = dataset
         self.num_images = len(range(rank, len(dataset), world_size))
-        load = load_batch or _image_loader(dataset, transform)
+        load = load_batch or _image_loader(dataset, transform, uint8)
         self._batches = _EvalBatches(len(dataset), load, batch_size, rank, world_size)
-        self._loader = _data_loader(self._batches, range(len(self._batches)), num_workers)
+        numbers = range(len(self._batches))
+        self._loader = _data_loader(self._batches, numbers, num_workers, options or LoaderOptions())
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -233,44 +268,46 @@ class _EndlessSampler:
         return count(self._start)
 
 
-def _image_loader(dataset: SizedNamed, transform: Transform | None) -> LoadBatch:
+def _image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool) -> LoadBatch:
     if transform is None or not isinstance(dataset, ImageDataset):
         raise DataError(
             f"{dataset.name}: pass a transform for an ImageDataset, or load_batch for other data"
         )
-    return partial(_load_batch, dataset, transform)
+    if uint8 and not isinstance(transform, ImageTransform):
+        raise DataError(f"{dataset.name}: batches of uint8 need an ImageTransform")
+    return partial(_load_batch, dataset, transform, uint8)
 
 
 def _load_batch(
-    dataset: ImageDataset, transform: Transform, keys: Sequence[tuple[int, int]]
+    dataset: ImageDataset, transform: Transform, uint8: bool, keys: Sequence[tuple[int, int]]
 ) -> Batch:
     labels = torch.tensor([dataset.targets[i] for i, _ in keys], dtype=torch.int64)
     if isinstance(transform, ImageTransform):
-        pixels = list(_transformed(dataset, transform.pixels, keys))
-        return transform.normalize(np.stack(pixels)), labels
-    images = torch.stack(list(_transformed(dataset, transform, keys)))
+        pixels = np.stack(list(_transformed(dataset.undecoded, transform.pixels, keys)))
+        if uint8:
+            return torch.from_numpy(pixels).movedim(-1, -3), labels
+        return transform.normalize(pixels), labels
+    images = torch.stack(list(_transformed(lambda i: dataset.load(i)[0], transform, keys)))
     return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def _transformed(
-    dataset: ImageDataset, transform: Callable[[Image.Image], T], keys: Sequence[tuple[int, int]]
+    load: Callable[[int], Any], transform: Callable[[Any], T], keys: Sequence[tuple[int, int]]
 ) -> Iterator[T]:
     with preserved_rng() as generator:
         for index, seed in keys:
-            image = _loaded(dataset, index)
-            generator.manual_seed(seed)
-            yield transform(image)
-
-
-def _loaded(dataset: ImageDataset, index: int) -> Image.Image:
-    try:
-        return dataset.load(index)[0]
-    except DataError as error:
-        raise DataError(f"{error}; fbnetv3-train --check-data names all such files") from error
+            try:
+                image = load(index)
+                generator.manual_seed(seed)
+                yield transform(image)
+            except DataError as error:
+                raise DataError(
+                    f"{error}; fbnetv3-train --check-data names all such files"
+                ) from error
 
 
 def _data_loader(
-    batches: _Batches, numbers: _EndlessSampler | range, num_workers: int
+    batches: _Batches, numbers: _EndlessSampler | range, num_workers: int, options: LoaderOptions
 ) -> DataLoader[Any]:
     return DataLoader(
         batches,
@@ -278,7 +315,9 @@ def _data_loader(
         sampler=numbers,
         num_workers=num_workers,
         collate_fn=_unchanged,
-        persistent_workers=num_workers > 0,
+        persistent_workers=options.persistent and num_workers > 0,
+        prefetch_factor=options.prefetch if num_workers else None,
+        pin_memory=options.pin_memory,
         worker_init_fn=_start_process_group,
         # Otherwise each pass would draw a seed from the global generator.
         generator=torch.Generator(),

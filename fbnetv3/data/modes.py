@@ -19,7 +19,7 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.sizes import check_size
 
 _ORIENTATION = 0x0112
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,7 +48,7 @@ def orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # parsers raise errors of any kind on damaged metadata
         return 1
-    return value if isinstance(value, int) and value in _TURNS else 1
+    return value if isinstance(value, int) and value in TURNS else 1
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
@@ -73,7 +73,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         DataError: The values of a 32-bit or floating-point image are out of range.
     """
     image.load()
-    turn = _TURNS.get(orientation(image))
+    turn = TURNS.get(orientation(image))
     if turn is None and image.mode == "RGB":
         return image
     turned = image if turn is None else image.transpose(turn)

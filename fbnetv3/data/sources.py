@@ -8,6 +8,7 @@ import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,36 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Source(ABC):
-    """Image files in class folders.
+    """Image files with one class each.
 
     Attributes:
         path: Path of the folder or archive.
-        classes: Names of the class folders, sorted.
-        files: Posix path of each file relative to the folder of the class folders, sorted by class
-            and name.
+        classes: Names of the classes, in the order of their indices.
+        files: Posix path of each file relative to its class folders.
         targets: Index of each file's class in ``classes``.
     """
+
+    def __init__(
+        self, path: Path, classes: Sequence[str], files: Sequence[str], targets: Sequence[int]
+    ) -> None:
+        self.path = path
+        self.classes, self.files, self.targets = list(classes), list(files), list(targets)
+
+    @abstractmethod
+    def read(self, i: int) -> bytes:
+        """Returns the content of file ``i``.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+
+    @abstractmethod
+    def file_name(self, i: int) -> str:
+        """Returns the full path of file ``i``, as shown in error messages."""
+
+
+class ClassFolderSource(Source):
+    """Image files in class folders, sorted by class and name."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
         """Sorts the files by class and name.
@@ -42,27 +64,17 @@ class Source(ABC):
             DataError: There are no class folders, a class folder has no images, or the folders are
                 splits of a data set instead of classes.
         """
-        self.path = path
         folders = find_classes(path, listing)
-        self.classes, self.files, self.targets = folders.classes, folders.files, folders.targets
+        super().__init__(path, folders.classes, folders.files, folders.targets)
         self._prefix = folders.prefix
         for note in folders.notes:
             _log.warning("%s", note)
 
-    @abstractmethod
-    def read(self, i: int) -> bytes:
-        """Returns the content of file ``i``.
-
-        Raises:
-            DataError: The file cannot be read.
-        """
-
     def file_name(self, i: int) -> str:
-        """Returns the full path of file ``i``, as shown in error messages."""
         return f"{self.path}/{self._prefix}{self.files[i]}"
 
 
-class FolderSource(Source):
+class FolderSource(ClassFolderSource):
     """Image files in a folder with class folders, at any depth."""
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +90,7 @@ class FolderSource(Source):
             ) from error
 
 
-class ZipSource(Source):
+class ZipSource(ClassFolderSource):
     """Image files in a zip archive, which are read without extracting them to disk.
 
     Each process opens the archive itself, and several threads may read from one instance.
@@ -120,21 +132,6 @@ class ZipSource(Source):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _archive=None, _pid=-1, _lock=threading.Lock())
-
-
-def open_source(path: Path) -> Source:
-    """Returns the image files of a folder, or of a zip archive, with one subfolder per class.
-
-    Raises:
-        DataError: The path is neither, or its images are not in class folders.
-    """
-    try:
-        return FolderSource(path) if path.is_dir() else ZipSource(path)
-    except OSError as error:
-        raise DataError(
-            f"cannot read {error.filename or path} ({error.strerror or error}); check its "
-            "permissions"
-        ) from error
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from fbnetv3 import imagenet
+from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
-from fbnetv3.data.sizes import without_ends
+from fbnetv3.data.jpeg import JpegImage
 
 T = TypeVar("T")
 Step = Callable[[Image.Image], Image.Image]
@@ -37,7 +37,36 @@ _POLICIES = {
 }
 # The published policies were learned with grey pixels outside of moved images.
 _AUGMENT_FILL = [128, 128, 128]
-_CROP_AREA = (0.08, 1.0)  # fractions of the image area
+
+
+class Normalize:
+    """Normalisation of batches of pixels on the device that they are on, in float32.
+
+    Args:
+        mean: RGB mean of pixels scaled to [0, 1].
+        std: RGB standard deviation > 0 of pixels scaled to [0, 1].
+
+    Raises:
+        DataError: Mean or std do not have three values, or a standard deviation is not positive.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise DataError(f"mean is {mean}, std is {std}; allowed: three numbers each, std > 0")
+        self._shift = torch.tensor(mean, dtype=torch.float32) * 255
+        self._scale = 1 / (torch.tensor(std, dtype=torch.float32) * 255)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns normalised float32 (..., 3, H, W), in channels_last.
+
+        Args:
+            pixels: uint8 (..., 3, H, W), in channels_last.
+        """
+        if self._shift.device != pixels.device:
+            self._shift, self._scale = self._shift.to(pixels.device), self._scale.to(pixels.device)
+        # With the channels last, which is their order in memory
+        values = pixels.movedim(-3, -1).to(torch.float32, copy=True)
+        return values.sub_(self._shift).mul_(self._scale).movedim(-1, -3)
 
 
 class ImageTransform(ABC):
@@ -54,23 +83,19 @@ class ImageTransform(ABC):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise DataError(f"mean is {mean}, std is {std}; allowed: three numbers each, std > 0")
-        self._shift = torch.tensor(mean, dtype=torch.float32) * 255
-        self._scale = 1 / (torch.tensor(std, dtype=torch.float32) * 255)
+        self._normalize = Normalize(mean, std)
 
     @abstractmethod
     def image(self, image: Image.Image) -> Image.Image:
         """Returns the transformed image, from RGB to RGB, in its final size."""
 
-    def pixels(self, image: ImageLike) -> npt.NDArray[np.uint8]:
+    def pixels(self, image: ImageLike | JpegImage) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, 3) of the transformed image."""
-        return np.array(self.image(read_image(image)))
+        return np.array(self.image(_whole(image)))
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Returns normalised float32 (..., 3, H, W), in channels_last, of pixels (..., H, W, 3)."""
-        values = torch.as_tensor(pixels, dtype=torch.float32)
-        return values.sub_(self._shift).mul_(self._scale).movedim(-1, -3)
+        return self._normalize(torch.as_tensor(pixels).movedim(-1, -3))
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """Returns the transformed and normalised image, float32 (3, H, W)."""
@@ -108,16 +133,29 @@ class TrainTransform(ImageTransform):
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
-        crops = {"resized": _ResizedCrop, "padded": _PaddedCrop, "none": _Fit}
+        crops = {"resized": ResizedCrop, "padded": PaddedCrop, "none": Fit}
         policy = _choice("auto_augment", auto_augment, {"none": None, **_POLICIES})
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
-        self._steps: list[Step] = [_choice("crop", crop, crops)(resolution, resampling)]
+        self._crop: Fit | ResizedCrop = _choice("crop", crop, crops)(resolution, resampling)
+        self._steps: list[Step] = []
         if flip:
             self._steps.append(_flip_half)
         if policy is not None:
             self._steps.append(v2.AutoAugment(policy, fill=_AUGMENT_FILL))
 
     def image(self, image: Image.Image) -> Image.Image:
+        return self._augmented(self._crop(image))
+
+    def pixels(self, image: ImageLike | JpegImage) -> npt.NDArray[np.uint8]:
+        """Returns the pixels (H, W, 3) of the transformed image.
+
+        The crop of a JPEG file is drawn before the file is decoded, see :mod:`fbnetv3.data.jpeg`.
+        """
+        if isinstance(image, JpegImage):
+            return np.asarray(self._augmented(self._crop.of_jpeg(image)))
+        return super().pixels(image)
+
+    def _augmented(self, image: Image.Image) -> Image.Image:
         for step in self._steps:
             image = step(image)
         return image
@@ -151,52 +189,14 @@ class EvalTransform(ImageTransform):
         if resize is not None and resize < resolution:
             raise DataError(f"resize is {resize}; allowed: {resolution} (the resolution) or more")
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
-        self._fit = _Fit(resolution, resampling, resize)
+        self._fit = Fit(resolution, resampling, resize)
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._fit(image)
 
 
-class _Fit:
-    """Resize of the shorter side and centre crop, rounded like torchvision's."""
-
-    def __init__(
-        self, resolution: int, resampling: Image.Resampling, resize: int | None = None
-    ) -> None:
-        self.resolution, self.resampling = resolution, resampling
-        self.resize = resolution if resize is None else resize
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if image.size == (self.resize, self.resize) == (self.resolution, self.resolution):
-            return image
-        resized = F.resize(without_ends(image), [self.resize], interpolation=self.resampling)
-        cropped: Image.Image = F.center_crop(resized, [self.resolution])
-        return cropped
-
-
-class _PaddedCrop(_Fit):
-    """A crop at a random position of the image, padded by a black border of 1/8 of its side."""
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        image = super().__call__(image)
-        pad, side = self.resolution // 8, self.resolution
-        x, y = (torch.randint(2 * pad + 1, (2,)) - pad).tolist()
-        # Pillow fills the area outside of the image with black.
-        return image.crop((x, y, x + side, y + side))
-
-
-class _ResizedCrop:
-    """A random part of the image, resized to a square (the crop of Inception)."""
-
-    def __init__(self, resolution: int, resampling: Image.Resampling) -> None:
-        self.size, self.resampling = (resolution, resolution), resampling
-        self._draw = v2.RandomResizedCrop(resolution, scale=_CROP_AREA)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        box = self._draw.make_params([image])
-        left, top = box["left"], box["top"]
-        part = image.crop((left, top, left + box["width"], top + box["height"]))
-        return part.resize(self.size, self.resampling)
+def _whole(image: ImageLike | JpegImage) -> Image.Image:
+    return image.image() if isinstance(image, JpegImage) else read_image(image)
 
 
 def _flip_half(image: Image.Image) -> Image.Image:

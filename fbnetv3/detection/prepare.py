@@ -21,6 +21,7 @@ from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
 from fbnetv3.engine.experiment import Experiment, log_summary
+from fbnetv3.engine.loading import loader_options_from_config
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -86,6 +87,7 @@ def _task(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
         world_size=process.world_size,
+        options=loader_options_from_config(cfg),
     )
     return DetectionTask(
         dataset=dataset,
@@ -109,6 +111,7 @@ def _train_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,
         world_size=process.world_size,
+        options=loader_options_from_config(cfg),
     )
 
 

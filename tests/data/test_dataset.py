@@ -11,7 +11,7 @@ import pytest
 
 from fbnetv3.data import ArrayDataset, DataError, FileDataset, Subset, check_same_classes
 from fbnetv3.data.decode import decode_rgb
-from fbnetv3.data.sources import open_source
+from fbnetv3.data.opening import open_source
 
 
 def _uneven() -> ArrayDataset:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fbnetv3.data import DataError
-from fbnetv3.data.sources import ZipSource, open_source
+from fbnetv3.data.opening import open_source
+from fbnetv3.data.sources import ZipSource
 
 
 def _contents(source):

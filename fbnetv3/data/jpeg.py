@@ -1,0 +1,144 @@
+"""JPEG files for training, decoded at the smallest size that a crop needs.
+
+An evaluation decodes whole files by :func:`fbnetv3.data.decode.read_image`. For a training, a file
+is opened here first: its size is known before its pixels are, and a crop that will be reduced to
+half its size or less takes its pixels from a smaller inverse transform (libjpeg's
+``scale_denom``, which Pillow calls draft mode). The rules are those of ``read_image``: the limits
+of sizes, the EXIF orientation, grey as RGB, and the messages of errors.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from simplejpeg import decode_jpeg
+
+from fbnetv3.data.decode import data_errors, decode_rgb, open_image
+from fbnetv3.data.modes import TURNS, orientation, to_rgb
+
+Pixels = npt.NDArray[np.uint8]
+_DIVISORS = (8, 4, 2)  # reductions that libjpeg decodes with fast inverse transforms
+_MAGIC = b"\xff\xd8\xff"
+# Modes that libjpeg decodes to RGB itself; the others (CMYK) need Pillow's conversions.
+_MODES = ("RGB", "L")
+
+
+class JpegImage:
+    """A JPEG file whose header has been read, and whose pixels are decoded on request.
+
+    Args:
+        read: Function that returns the content of the file.
+        name: Name of the file in error messages.
+        size: Width and height in pixels, as the image is shown.
+        whole: (H, W, 3) pixels of the whole image, if they are decoded already.
+        turn: EXIF orientation by which the decoded pixels are turned, 1 to 8.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], bytes],
+        name: str,
+        size: tuple[int, int],
+        whole: Pixels | None = None,
+        turn: int = 1,
+    ) -> None:
+        self.name, self.size = name, size
+        self._read, self._turn, self._whole = read, turn, whole
+
+    def image(self) -> Image.Image:
+        """Returns the whole image as ``read_image`` does.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        if self._whole is not None:
+            return Image.fromarray(self._whole)
+        return decode_rgb(self._read(), self.name)
+
+    def pixels(self, divisor: int = 1) -> Pixels:
+        """Returns the pixels (H, W, 3) of the image, which the caller must not change.
+
+        Args:
+            divisor: 1, 2, 4 or 8; width and height are divided by it and rounded up.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        if divisor == 1 and self._whole is not None:
+            return self._whole
+        data = self._read()
+        width, height = (-(-side // divisor) for side in self.size)
+        stored = (height, width) if self._turn >= 5 else (width, height)
+        decoded = _decoded(data, stored, divisor)
+        if decoded is not None and decoded.shape[1::-1] == stored:
+            return _turned(decoded, self._turn)
+        # Pillow decodes the file after all, or explains what is wrong with it.
+        return _by_pillow(data, self.name, divisor)
+
+
+def open_jpeg(data: bytes, name: str) -> JpegImage | None:
+    """Reads the header of an image file.
+
+    Args:
+        data: Content of the file.
+        name: Name of the file in error messages.
+
+    Returns:
+        The image; None if the file is no JPEG file in colour or grey, so that ``read_image`` must
+        decode it.
+
+    Raises:
+        DataError: The header is damaged, or the image has too many pixels.
+    """
+    if not data.startswith(_MAGIC):
+        return None
+    with open_image(io.BytesIO(data), name) as image:
+        if image.format != "JPEG" or image.mode not in _MODES:
+            return None
+        turn = orientation(image)
+        width, height = image.size
+        size = (height, width) if turn >= 5 else (width, height)
+    return JpegImage(lambda: data, name, size, turn=turn)
+
+
+def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
+    """Returns the divisor of the smallest image in which a part is not smaller than its target.
+
+    Args:
+        size: Width and height of the part in the whole image, in pixels.
+        target: Width and height to which the part will be resized.
+    """
+    ratio = min(size[0] / target[0], size[1] / target[1])
+    return next((divisor for divisor in _DIVISORS if ratio >= divisor), 1)
+
+
+def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
+    """Returns pixels (height, width, 3) of a file; None if simplejpeg does not decode it.
+
+    simplejpeg writes libjpeg's rows of 3 bytes per pixel as they are; Pillow, with the same pixels,
+    spreads them to 4 bytes, which takes a third longer, and numpy would copy them once more. It
+    refuses damaged files of which Pillow decodes a part.
+    """
+    try:
+        if divisor == 1:
+            return decode_jpeg(data, "RGB")
+        return decode_jpeg(data, "RGB", min_width=size[0], min_height=size[1], min_factor=divisor)
+    except ValueError:
+        return None
+
+
+def _turned(pixels: Pixels, turn: int) -> Pixels:
+    if turn not in TURNS:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).transpose(TURNS[turn]))
+
+
+def _by_pillow(data: bytes, name: str, divisor: int) -> Pixels:
+    with data_errors(name), open_image(io.BytesIO(data), name) as image:
+        width, height = image.size
+        image.draft(None, (max(1, width // divisor), max(1, height // divisor)))
+        return np.asarray(to_rgb(image, name))

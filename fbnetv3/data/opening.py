@@ -1,0 +1,29 @@
+"""The source of image files at a path, of whichever kind it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fbnetv3.data.errors import DataError
+from fbnetv3.data.shards import INDEX, ShardSource
+from fbnetv3.data.sources import FolderSource, Source, ZipSource
+
+
+def open_source(path: Path) -> Source:
+    """Returns the image files of shards, or of a folder or zip archive with one folder per class.
+
+    Args:
+        path: Folder that ``fbnetv3-data pack`` has written, or folder or zip of class folders.
+
+    Raises:
+        DataError: The path is none of these, or its images are not in class folders.
+    """
+    try:
+        if (path / INDEX).is_file():
+            return ShardSource(path)
+        return FolderSource(path) if path.is_dir() else ZipSource(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot read {error.filename or path} ({error.strerror or error}); check its "
+            "permissions"
+        ) from error
