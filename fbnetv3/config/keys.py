@@ -50,6 +50,13 @@ KEYS: dict[str, tuple[Any, str]] = {
         True,
         "compute batch norm statistics over all processes instead of in each (paper A.3)",
     ),
+    "MODEL.COMPILE": (
+        False,
+        (
+            "train the network in the form of torch.compile; where its compiler is missing or "
+            "fails, the training goes on without it"
+        ),
+    ),
     "MODEL_EMA.ENABLED": (
         True,
         "keep an exponential moving average of the weights (paper A.3, eq. 2)",
@@ -72,6 +79,21 @@ KEYS: dict[str, tuple[Any, str]] = {
             "images per step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH / "
             "REFERENCE_BATCH. Detectors also scale iterations and EMA decay; for them, 0 turns all "
             "scaling off, that of the learning rate too"
+        ),
+    ),
+    "SOLVER.ACCUMULATE_STEPS": (
+        1,
+        (
+            "forward and backward passes of IMS_PER_BATCH images per optimizer step, whose "
+            "gradients are averaged: k passes of a k-th of the images take a k-th of the memory. "
+            "Steps, schedule, EMA and periods count optimizer steps"
+        ),
+    ),
+    "SOLVER.AMP.DTYPE": (
+        "float16",
+        (
+            "type of the mixed precision of AMP.ENABLED: 'float16' (CUDA only, with scaled losses) "
+            "or 'bfloat16' (also on CPUs)"
         ),
     ),
     "SOLVER.MAX_EPOCHS": (

@@ -35,6 +35,16 @@ def check_numbers(cfg: CfgNode) -> None:
             raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")
 
 
+def check_training(cfg: CfgNode) -> None:
+    """Checks the numbers of a training, and that it has a length.
+
+    Raises:
+        ConfigError: A number is out of its range, or a length is missing.
+    """
+    check_numbers(cfg)
+    check_length(cfg)
+
+
 def check_length(cfg: CfgNode) -> None:
     """Checks that a training has a length: epochs, or iterations that were given.
 

@@ -14,6 +14,7 @@ RECIPE_KEYS = {
     "lr": "SOLVER.BASE_LR",
     "reference_batch": "SOLVER.REFERENCE_BATCH",
     "batch_size": "SOLVER.IMS_PER_BATCH",
+    "accumulate_steps": "SOLVER.ACCUMULATE_STEPS",
     "epochs": "SOLVER.MAX_EPOCHS",
     "schedule": "SOLVER.LR_SCHEDULER_NAME",
     "decay": "SOLVER.EPOCH_DECAY",
@@ -31,6 +32,7 @@ RECIPE_KEYS = {
     "label_smoothing": "SOLVER.LABEL_SMOOTHING",
     "auto_augment": "INPUT.AUTO_AUGMENT",
     "amp": "SOLVER.AMP.ENABLED",
+    "amp_dtype": "SOLVER.AMP.DTYPE",
 }
 """Field of Recipe -> config key."""
 

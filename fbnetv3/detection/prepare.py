@@ -21,6 +21,7 @@ from fbnetv3.detection.recipe import detection_recipe, rule_text
 from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
 from fbnetv3.engine.experiment import Experiment, log_summary
+from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -92,7 +93,7 @@ def _task(
         eval_loader=loader,
         device=context.device,
         folder=Path(cfg.OUTPUT_DIR),
-        amp=recipe.amp,
+        amp_dtype=amp_dtype(recipe, context.device),
         progress=context.shows_progress,
         backend=cfg.TEST.COCO_EVALUATOR,
     )
@@ -104,7 +105,7 @@ def _train_loader(
     return TrainLoader(
         dataset,
         load_batch=BatchMapper(dataset, ImageMapper(cfg, is_train=True)),
-        total_batch=recipe.batch_size,
+        total_batch=recipe.step_batch,
         seed=cfg.SEED,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,

@@ -60,6 +60,25 @@ class Every:
         return done == trainer.max_iter or at_period
 
 
+class ReadLossesHook(HookBase):
+    """Reads the losses from the device before they are needed, and before anything is saved.
+
+    It must be the first hook: it raises NonFiniteLossError for the first bad step since the last
+    read.
+
+    Args:
+        dues: Iterations after which the losses are needed.
+    """
+
+    def __init__(self, dues: list[Every]) -> None:
+        self._dues = dues
+
+    def after_step(self) -> None:
+        """Reads the losses if it is due."""
+        if any(due(self.trainer) for due in self._dues):
+            self.trainer.read_losses()
+
+
 class EMAHook(HookBase):
     """Updates the moving average after each step (paper, A.3).
 
@@ -226,14 +245,28 @@ class CheckpointHook(HookBase):
         Raises:
             NonFiniteWeightError: A weight is infinite or NaN; earlier checkpoints are kept.
         """
-        for name, weight in unwrap(self.trainer.model).state_dict().items():
-            if not torch.isfinite(weight).all():
-                raise NonFiniteWeightError(
-                    f"{name} is not finite after iteration {self.trainer.iter}; no checkpoint was "
-                    "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
-                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
-                )
-        return self._checkpointer.save(self._state(), self.trainer.iter + 1)
+        state = self._state()
+        check_weights(self.trainer)
+        return self._checkpointer.save(state, self.trainer.iter + 1)
+
+
+def check_weights(trainer: Any) -> None:
+    """Checks that all weights are finite, before a checkpoint is written.
+
+    Raises:
+        NonFiniteWeightError: A weight is infinite or NaN.
+    """
+    weights = unwrap(trainer.model).state_dict()
+    if not weights:
+        return
+    are_finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
+    for name, is_finite in zip(weights, are_finite.tolist(), strict=True):
+        if not is_finite:
+            raise NonFiniteWeightError(
+                f"{name} is not finite after iteration {trainer.iter}; no checkpoint was "
+                "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
+                "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
+            )
 
 
 class StopHook(HookBase):
@@ -306,6 +339,8 @@ class ProgressHook(HookBase):
         loss = latest.get("total_loss", latest.get("loss", (float("nan"), 0)))[0]
         lr = self.trainer.optimizer.param_groups[0]["lr"]
         note = f"loss {loss:.3f}  lr {lr:.4g}"
+        if "images_per_second" in latest:
+            note += f"  {latest['images_per_second'][0]:.0f} images/s"
         self._progress.update(self._task, completed=self.trainer.iter + 1, note=note)
 
     def after_train(self) -> None:

@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
+from fbnetv3.config.archs import is_detector
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
+from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
@@ -28,14 +30,18 @@ from fbnetv3.engine.hooks import (
     Every,
     OnEval,
     ProgressHook,
+    ReadLossesHook,
     StopHook,
     WriterHook,
     disk_errors_as_write_errors,
 )
+from fbnetv3.engine.losses import READ_PERIOD
 from fbnetv3.engine.metrics import drop_from, recent_values
 from fbnetv3.engine.optim import build_optimizer
+from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.speed import ProfileHook, SpeedHook, SpeedPrinter
 from fbnetv3.engine.trainer import Trainer
 
 _log = logging.getLogger("fbnetv3")
@@ -51,6 +57,7 @@ class Training:
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights, too, if an average of them is kept.
+        profile: Number of steps to trace; 0 writes no trace.
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
@@ -67,9 +74,11 @@ class Training:
         on_eval: OnEval | None,
         pictures: bool,
         raw_scores: bool,
+        profile: int = 0,
     ) -> None:
         self._experiment, self._checkpointer = experiment, checkpointer
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
+        self._profile = profile
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
@@ -130,12 +139,14 @@ class Training:
     def _warn_of_other_epochs(self, state: dict[str, Any], epochs: float) -> None:
         _log.warning(
             "the checkpoint was written with %d steps per epoch, now there are %d (SOLVER."
-            "IMS_PER_BATCH was %d and is %d; or the training set has another size): training "
-            "continues after %.4g epochs",
+            "IMS_PER_BATCH was %d and is %d, SOLVER.ACCUMULATE_STEPS was %d and is %d; or the "
+            "training set has another size): training continues after %.4g epochs",
             state["data"]["iters_per_epoch"],
             self._loader.iters_per_epoch,
             state["recipe"]["batch_size"],
             self._recipe.batch_size,
+            state["recipe"].get("accumulate_steps", 1),
+            self._recipe.accumulate_steps,
             epochs,
         )
 
@@ -154,7 +165,12 @@ class Training:
             self.ema.load_state_dict({**state, **settings})
 
     def state(self) -> dict[str, Any]:
-        """Returns the state of a checkpoint; the Checkpointer adds the iteration."""
+        """Returns the state of a checkpoint; the Checkpointer adds the iteration.
+
+        Raises:
+            NonFiniteLossError: The loss of a step is infinite or NaN.
+        """
+        self._trainer.read_losses()
         experiment = self._experiment
         return {
             "model": unwrap(experiment.model).state_dict(),
@@ -181,6 +197,8 @@ class Training:
         model = self._experiment.model.train()
         if self._distributed:
             model = parallel(model, self._context.device)
+        if self._cfg.MODEL.COMPILE and not is_detector(self._cfg):
+            model = CompiledNetwork(model)
         self._trainer = Trainer(
             model=model,
             optimizer=self.optimizer,
@@ -190,13 +208,21 @@ class Training:
             seed=self._cfg.SEED,
             rank=self._context.process.rank,
             clip_grad_norm=self._recipe.clip_grad_norm,
-            amp=self._recipe.amp,
+            amp_dtype=amp_dtype(self._recipe, self._context.device),
             device=self._context.device,
+            accumulate_steps=self._recipe.accumulate_steps,
+            read_period=self._read_period(),
         )
         if self._resumed is not None and self._resumed["scaler"]:
             self._trainer.scaler.load_state_dict(self._resumed["scaler"])
         self._trainer.register_hooks(self._hooks())
         self._trainer.train(self.start_iter, self.max_iter)
+
+    def _read_period(self) -> int:
+        """Returns the number of steps between reads of the losses; on a CPU each step is read."""
+        if self._context.device.type != "cuda":
+            return 1
+        return min(self._cfg.SOLVER.LOG_PERIOD or READ_PERIOD, READ_PERIOD)
 
     def _scheduler(self) -> LRScheduler:
         per_epoch = self._loader.iters_per_epoch
@@ -213,8 +239,14 @@ class Training:
         cfg = self._cfg
         evaluating = self._every(cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD)
         saving = self._every(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD)
-        hooks: list[detectron_hooks.HookBase] = [
+        dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
+        device, hooks = self._context.device, list[detectron_hooks.HookBase]()
+        if self._profile and self._context.is_main:
+            hooks.append(ProfileHook(self._profile, self._experiment.folder, device))
+        hooks += [
+            ReadLossesHook(dues),
             detectron_hooks.IterationTimer(),
+            SpeedHook(dues, self._recipe.step_batch, device),
             detectron_hooks.LRScheduler(),
         ]
         if self._distributed and not cfg.MODEL.SYNC_BN:
@@ -224,17 +256,20 @@ class Training:
         hooks.append(
             EvalHook(evaluating, self.ema, _log.info, self._report_epochs, self._raw_scores)
         )
-        return [*hooks, *self._main_hooks(evaluating, saving)] if self._context.is_main else hooks
+        if not self._context.is_main:
+            return hooks
+        return [*hooks, *self._main_hooks(dues, evaluating, saving)]
 
-    def _main_hooks(self, evaluating: Every, saving: Every) -> list[detectron_hooks.HookBase]:
+    def _main_hooks(
+        self, dues: list[Every], evaluating: Every, saving: Every
+    ) -> list[detectron_hooks.HookBase]:
         """Returns the hooks of rank 0, which show progress and write files."""
         context, folder = self._context, self._experiment.folder
         hooks: list[detectron_hooks.HookBase] = []
         if context.shows_progress:
             hooks.append(ProgressHook(context.console))
-        writing = [Every(self._cfg.SOLVER.LOG_PERIOD), evaluating, saving]
         recent = {} if self._resumed is None else self._resumed.get("metrics", {})
-        hooks.append(WriterHook(self._writers(), writing, folder, recent))
+        hooks.append(WriterHook(self._writers(), dues, folder, recent))
         if self._pictures:
             hooks.append(CurvesHook(evaluating, folder))
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
@@ -261,7 +296,7 @@ class Training:
             if self._pictures:
                 writers.append(TensorboardXWriter(str(folder), purge_step=start))
         if not self._context.shows_progress:
-            writers.insert(0, CommonMetricPrinter(self.max_iter))
+            writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
         return writers
 
 
