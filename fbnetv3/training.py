@@ -109,7 +109,7 @@ def train(
         profile: Number of steps of which OUTPUT_DIR gets a trace.
 
     Returns:
-        The last value of each score, such as ``val/top1``; empty on ranks other than 0.
+        The last scores, such as ``val/top1``, and the best; empty on ranks other than 0.
 
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal stopped it.
@@ -148,20 +148,28 @@ def _run(
     if is_main:
         start_folder(experiment.folder, experiment.cfg, state)
         print_plan(experiment, training.start_iter, training.epochs_done)
-    if training.start_iter < training.max_iter:
+    if training.has_steps_left:
         with cudnn_benchmark(experiment.cfg.CUDNN_BENCHMARK):
             training.run()
     elif is_main:
-        _log.warning(
-            "nothing is left to train: the checkpoint has %.4g epochs, the training ends after "
-            "%.4g; raise SOLVER.MAX_EPOCHS for a longer training",
-            training.epochs_done,
-            training.epochs,
-        )
+        _log.warning("nothing is left to train: %s", _end_text(training))
     if not is_main:
         return {}
     export_model(experiment, training.ema)
-    return last_scores(experiment.folder / "metrics.json")
+    return last_scores(experiment.folder / "metrics.json") | training.best_scores()
+
+
+def _end_text(training: Training) -> str:
+    """Says why a resumed training has no step left."""
+    if training.start_iter < training.max_iter:
+        return (
+            f"the training stopped early after {training.epochs_done:.4g} epochs; raise "
+            "SOLVER.EARLY_STOP_PATIENCE, or set it to 0, to go on"
+        )
+    return (
+        f"the checkpoint has {training.epochs_done:.4g} epochs, the training ends after "
+        f"{training.epochs:.4g}; raise SOLVER.MAX_EPOCHS for a longer training"
+    )
 
 
 def _warn_of_config(cfg: CfgNode) -> None:

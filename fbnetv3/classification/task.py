@@ -63,6 +63,11 @@ class ClassificationTask:
         with self._autocast():
             return {"loss": F.cross_entropy(model(images), targets)}
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores of :meth:`evaluate`."""
+        return (*(f"val/top{k}" for k in self._top_k), "val/loss")
+
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Returns an empty state: the task keeps nothing beside the model's tensors."""
         return {}

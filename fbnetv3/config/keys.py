@@ -111,6 +111,17 @@ KEYS: dict[str, tuple[Any, str]] = {
         "epochs between checkpoints; 0: SOLVER.CHECKPOINT_PERIOD iterations",
     ),
     "SOLVER.KEEP_CHECKPOINTS": (2, "number of newest checkpoints that are kept"),
+    "SOLVER.KEEP_BEST": (
+        "",
+        (
+            "score whose best checkpoint is kept as checkpoint_best.pt beside the newest ones: "
+            "val/top1_ema, bbox/AP_ema or another score in metrics.json; '': none"
+        ),
+    ),
+    "SOLVER.EARLY_STOP_PATIENCE": (
+        0,
+        "evaluations in a row without a better KEEP_BEST after which the training ends; 0: never",
+    ),
     "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and of the log"),
     "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's own"),
     "INPUT.RESIZE": (
@@ -189,6 +200,8 @@ def get_cfg() -> CfgNode:
             node = node[part]
         node[key] = copy.deepcopy(value)
     cfg.set_new_allowed(False)
+    # None: True for classifiers, False for detectors; detectron2's False would not be told apart
+    dict.__setitem__(cfg.SOLVER, "NESTEROV", None)
     cfg.merge_from_list([x for pair in _CHANGED_DEFAULTS.items() for x in pair])
     cfg.forget_given_keys()
     return cfg

@@ -17,6 +17,7 @@ switches all scaling off.
 from __future__ import annotations
 
 from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
+from fbnetv3.config.recipes import nesterov_from_config
 from fbnetv3.recipe import Recipe
 
 
@@ -69,7 +70,7 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
         decay=solver.GAMMA if steps else solver.EPOCH_DECAY,
         reference_batch=solver.REFERENCE_BATCH or step_batch(cfg),
         ema_decay=cfg.MODEL_EMA.DECAY**k,
-        nesterov=solver.NESTEROV,
+        nesterov=nesterov_from_config(cfg, default=False),
         # detectron2 applies the weight decay to biases, too.
         weight_decay_bias=solver.WEIGHT_DECAY if bias is None else bias,
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fbnetv3.data import EvalLoader
 from fbnetv3.detection.coco import CocoDataset
-from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
+from fbnetv3.detection.evaluation import SCORES, BoxScores, evaluate_boxes
 from fbnetv3.detection.tables import write_class_table
 from fbnetv3.detection.visualization import write_contact_sheet
 from fbnetv3.engine.ema import unwrap
@@ -72,6 +72,11 @@ class DetectionTask:
         if value is not None:
             self._normalizers = _all_gather(float(value), self._device)
         return losses
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores of :meth:`evaluate`, of which those of sizes without boxes lack."""
+        return tuple(f"bbox/{name}" for name in SCORES)
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Returns RetinaNet's running counts of positive anchors, one per rank."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,10 +26,13 @@ from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
-from fbnetv3.signals import stop_signals
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the length of the training so far and the scores."""
+
+
+STOPPED = "stopped by "
+"""How the message of a StoppedError begins."""
 
 
 class StoppedError(FBNetError):
@@ -267,45 +267,6 @@ def check_weights(trainer: Any) -> None:
                 "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
                 "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
             )
-
-
-class StopHook(HookBase):
-    """Stops with a checkpoint after the step in which SIGINT, SIGTERM or SIGHUP arrives.
-
-    A second signal stops at once. The hook is for trainings with one process only, since several
-    ranks would stop at different steps.
-
-    Args:
-        save: Function that saves a checkpoint and returns its path.
-    """
-
-    def __init__(self, save: Callable[[], Path]) -> None:
-        self._save = save
-        self._signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
-            raise KeyboardInterrupt
-        self._signal = number
-
-    def before_train(self) -> None:
-        """Installs the signal handlers; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in stop_signals():
-            self._before[number] = signal.signal(number, self._remember)
-
-    def after_step(self) -> None:
-        """Stops if a signal has arrived."""
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
-            raise StoppedError(f"stopped by {name}; saved {self._save()}; continue with --resume")
-
-    def after_train(self) -> None:
-        """Restores the signal handlers."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class ProgressHook(HookBase):

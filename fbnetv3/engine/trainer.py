@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +45,10 @@ class HasLosses(Protocol):
 
 class Task(HasLosses, Protocol):
     """The methods of a task that a training calls; classification and detection have them."""
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """Names of the scores of :meth:`evaluate`; without any box, a detector has none."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns scores of a model by name, over all ranks; its training mode does not change.

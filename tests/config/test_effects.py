@@ -25,7 +25,8 @@ def config(name: str, *pairs: str) -> CfgNode:
 @pytest.mark.parametrize(
     ("name", "pairs", "reason"),
     [
-        ("digits.yaml", ["SOLVER.STEPS", "(5,)"], "not read for a classifier"),
+        ("digits.yaml", ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
+        ("digits.yaml", ["SOLVER.GAMMA", "0.5"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
         ("digits.yaml", ["INPUT.MIN_SIZE_TEST", "64"], "not read for a classifier"),
         ("digits.yaml", ["INPUT.CROP.ENABLED", "True"], "not read for a classifier"),
         ("digits.yaml", ["MODEL.RETINANET.NUM_CLASSES", "7"], "not read for a classifier"),
@@ -49,6 +50,7 @@ def config(name: str, *pairs: str) -> CfgNode:
             "read only with MODEL_EMA.ENABLED True",
         ),
         (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
+        (BCCD, ["MODEL.COMPILE", "True"], "not read for a detector"),
         (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
         (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
         (BCCD, ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
@@ -79,6 +81,10 @@ def test_keys_without_effect(name: str, pairs: list[str], reason: str) -> None:
         (BCCD, ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
         (BCCD, ["INPUT.CROP.ENABLED", "True", "MODEL.PIXEL_MEAN", "[1.0, 1.0, 1.0]"]),
         (BCCD, ["SOLVER.MAX_ITER", "9", "SOLVER.WARMUP_ITERS", "3"]),
+        (BCCD, ["CUDNN_BENCHMARK", "True", "SOLVER.NESTEROV", "True"]),
+        ("digits.yaml", ["SOLVER.OPTIMIZER", "sgd", "SOLVER.NESTEROV", "False"]),
+        ("digits.yaml", ["SOLVER.WEIGHT_DECAY_BIAS", "0.1", "CUDNN_BENCHMARK", "True"]),
+        ("digits.yaml", ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
     ],
 )
 def test_keys_with_effect(name: str, pairs: list[str]) -> None:
