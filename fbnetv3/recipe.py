@@ -14,6 +14,7 @@ from fbnetv3.errors import FBNetError, did_you_mean
 OPTIMIZERS = ("rmsprop", "sgd")
 SCHEDULES = ("exponential", "cosine", "constant", "steps")
 AUGMENTATIONS = ("none", "imagenet", "cifar10")
+AMP_DTYPES = ("float16", "bfloat16")
 
 
 class RecipeError(FBNetError):
@@ -28,9 +29,10 @@ class Recipe:
         optimizer: ``rmsprop`` (as TensorFlow computes it) or ``sgd``.
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
         lr: Peak learning rate for ``reference_batch`` images per step; > 0.
-        reference_batch: Images per step for which ``lr`` is given; the learning rate grows linearly
-            with the real batch.
-        batch_size: Images per step over all processes.
+        reference_batch: Images per optimizer step for which ``lr`` is given; the learning rate
+            grows linearly with the real number.
+        batch_size: Images per forward and backward pass over all processes.
+        accumulate_steps: Number of such passes per optimizer step, whose gradients are averaged.
         epochs: Length of the whole schedule in epochs; may be fractional; > 0.
         schedule: ``exponential`` (times ``decay`` per epoch after the warm-up), ``cosine`` to 0,
             ``constant``, or ``steps`` (times ``decay`` at each of ``steps``).
@@ -56,6 +58,7 @@ class Recipe:
         auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
         amp: Whether to train in mixed precision, on devices that support it.
+        amp_dtype: 16-bit type of the mixed precision: ``float16`` (on CUDA only) or ``bfloat16``.
     """
 
     optimizer: str = "rmsprop"
@@ -63,6 +66,7 @@ class Recipe:
     lr: float = 0.026
     reference_batch: int = 256
     batch_size: int = 256
+    accumulate_steps: int = 1
     epochs: float = 400.0
     schedule: str = "exponential"
     decay: float = 0.9875
@@ -83,6 +87,7 @@ class Recipe:
     auto_augment: str = "imagenet"
     clip_grad_norm: float = 0.0
     amp: bool = False
+    amp_dtype: str = "float16"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
@@ -105,9 +110,14 @@ class Recipe:
             )
 
     @property
+    def step_batch(self) -> int:
+        """Images per optimizer step over all processes: ``batch_size * accumulate_steps``."""
+        return self.batch_size * self.accumulate_steps
+
+    @property
     def scaled_lr(self) -> float:
-        """The peak learning rate for the real batch: ``lr * batch_size / reference_batch``."""
-        return self.lr * self.batch_size / self.reference_batch
+        """The peak learning rate for the real batch: ``lr * step_batch / reference_batch``."""
+        return self.lr * self.step_batch / self.reference_batch
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for yaml files and checkpoints."""
@@ -128,13 +138,19 @@ class Recipe:
 
 
 _OPTIONAL = ("weight_decay_bias",)
-_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "auto_augment": AUGMENTATIONS}
+_CHOICES = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "auto_augment": AUGMENTATIONS,
+    "amp_dtype": AMP_DTYPES,
+}
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 _POSITIVE = math.ulp(0.0)
 _RANGES: dict[str, tuple[float, float, str]] = {
     "lr": (_POSITIVE, math.inf, "> 0"),
     "reference_batch": (1, math.inf, ">= 1"),
     "batch_size": (1, math.inf, ">= 1"),
+    "accumulate_steps": (1, math.inf, ">= 1"),
     "epochs": (_POSITIVE, math.inf, "> 0"),
     "decay": (_POSITIVE, 1.0, "in (0, 1]"),
     "warmup_epochs": (0.0, math.inf, ">= 0"),

@@ -10,11 +10,14 @@ from types import FrameType
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns SIGINT, SIGTERM and, unless this process ignores it (``nohup``), SIGHUP."""
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
-        return signal.SIGINT, signal.SIGTERM
-    return signal.SIGINT, signal.SIGTERM, hangup
+    """Returns SIGINT, SIGTERM, and SIGHUP and SIGUSR1 unless this process ignores them.
+
+    ``nohup`` ignores SIGHUP. Batch systems send SIGUSR1 as a warning before a time limit; without
+    a handler it ends the process.
+    """
+    others = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]  # Windows has none
+    heeded = [n for n in others if n is not None and signal.getsignal(n) is not signal.SIG_IGN]
+    return (signal.SIGINT, signal.SIGTERM, *heeded)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.effects import unread_keys
-from fbnetv3.config.ranges import check_length, check_numbers
+from fbnetv3.config.ranges import check_numbers, check_training
 from fbnetv3.data import build_dataset
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
@@ -25,6 +25,7 @@ from fbnetv3.engine.metrics import last_scores
 from fbnetv3.engine.plan import print_plan
 from fbnetv3.engine.process import RuntimeContext, runtime_context
 from fbnetv3.engine.scoring import state_in_data_order, weights_to_score
+from fbnetv3.engine.speed import cudnn_benchmark
 
 _log = logging.getLogger("fbnetv3")
 
@@ -88,6 +89,7 @@ def train(
     pictures: bool = True,
     raw_scores: bool = True,
     ignore_class_names: bool = False,
+    profile: int = 0,
 ) -> dict[str, float]:
     """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
@@ -103,21 +105,20 @@ def train(
         raw_scores: Whether to score the raw weights too, where averaged ones are kept.
         ignore_class_names: Whether to keep the classifier of MODEL.WEIGHTS, or to continue from a
             checkpoint, if only the names of the classes differ from those of the data. Otherwise
-            the classifier is newly initialised with a warning, and resuming is refused.
+            the classifier is initialised anew with a warning, and resuming is refused.
+        profile: Number of steps of which OUTPUT_DIR gets a trace.
 
     Returns:
-        The last value of each score, such as ``val/top1``; empty on ranks other than 0.
+        The last scores, such as ``val/top1``, and the best; empty on ranks other than 0.
 
     Raises:
-        FBNetError: The config or the data are invalid, the loss is not finite, the disk is full,
-            or a signal stopped the training.
+        FBNetError: The config or data are invalid, a loss is not finite, or a signal stopped it.
     """
-    check_numbers(cfg)
-    check_length(cfg)
+    check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names)
-    training = Training(experiment, checkpointer, stop_after, on_eval, pictures, raw_scores)
-    return _run(experiment, training, state)
+    options = stop_after, on_eval, pictures, raw_scores, profile
+    return _run(experiment, Training(experiment, checkpointer, *options), state)
 
 
 def _prepare(
@@ -147,19 +148,28 @@ def _run(
     if is_main:
         start_folder(experiment.folder, experiment.cfg, state)
         print_plan(experiment, training.start_iter, training.epochs_done)
-    if training.start_iter < training.max_iter:
-        training.run()
+    if training.has_steps_left:
+        with cudnn_benchmark(experiment.cfg.CUDNN_BENCHMARK):
+            training.run()
     elif is_main:
-        _log.warning(
-            "nothing is left to train: the checkpoint has %.4g epochs, the training ends after "
-            "%.4g; raise SOLVER.MAX_EPOCHS for a longer training",
-            training.epochs_done,
-            training.epochs,
-        )
+        _log.warning("nothing is left to train: %s", _end_text(training))
     if not is_main:
         return {}
     export_model(experiment, training.ema)
-    return last_scores(experiment.folder / "metrics.json")
+    return last_scores(experiment.folder / "metrics.json") | training.best_scores()
+
+
+def _end_text(training: Training) -> str:
+    """Says why a resumed training has no step left."""
+    if training.start_iter < training.max_iter:
+        return (
+            f"the training stopped early after {training.epochs_done:.4g} epochs; raise "
+            "SOLVER.EARLY_STOP_PATIENCE, or set it to 0, to go on"
+        )
+    return (
+        f"the checkpoint has {training.epochs_done:.4g} epochs, the training ends after "
+        f"{training.epochs:.4g}; raise SOLVER.MAX_EPOCHS for a longer training"
+    )
 
 
 def _warn_of_config(cfg: CfgNode) -> None:

@@ -85,7 +85,7 @@ def scores_by_iteration(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 def rows_without_times(folder: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.json without the seconds, which differ from run to run."""
-    times = {"time", "data_time", "eta_seconds"}
+    times = {"time", "data_time", "eta_seconds", "images_per_second", "peak_memory_mb"}
     rows = read_metrics(folder / "metrics.json")
     return [{k: v for k, v in row.items() if k not in times} for row in rows]
 

@@ -101,6 +101,6 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     try:
         assert signal.SIGHUP in stop_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        assert stop_signals() == (signal.SIGINT, signal.SIGTERM)
+        assert stop_signals() == (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -136,7 +136,7 @@ def train_loader_from_config(
         return TrainLoader(
             dataset,
             transform,
-            total_batch=recipe.batch_size,
+            total_batch=recipe.step_batch,
             seed=cfg.SEED,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             rank=process.rank,

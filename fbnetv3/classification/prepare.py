@@ -25,6 +25,8 @@ from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import arch_from_config, naming_keys, own_resolution
 from fbnetv3.data import EvalLoader, ImageDataset, Normalize
 from fbnetv3.engine.experiment import Experiment, log_summary
+from fbnetv3.engine.memory import estimate_memory, warn_of_memory
+from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -70,7 +72,7 @@ def prepare_classifier(
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
-        network = _plan(arch, model, len(classes), side, recipe) + _resolution_row(cfg)
+        network = _plan(arch, model, len(classes), side, experiment) + _resolution_row(cfg)
         _add_training(experiment, train_set, side, network + _data_rows(train_set, test_set))
     return experiment
 
@@ -111,7 +113,8 @@ def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
 
 def _steps_per_epoch(cfg: CfgNode, train_set: ImageDataset | None) -> int:
     """Returns 1 where there is no training set: an evaluation needs no length in epochs."""
-    return 1 if train_set is None else max(1, len(train_set) // max(1, cfg.SOLVER.IMS_PER_BATCH))
+    step_batch = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS
+    return 1 if train_set is None else max(1, len(train_set) // max(1, step_batch))
 
 
 def _task(
@@ -128,24 +131,32 @@ def _task(
         mixup=recipe.mixup,
         label_smoothing=recipe.label_smoothing,
         seed=cfg.SEED,
-        amp=recipe.amp,
+        amp_dtype=amp_dtype(recipe, context.device),
         progress=context.shows_progress,
         normalize=Normalize(cfg.INPUT.MEAN, cfg.INPUT.STD),
     )
 
 
 def _plan(
-    arch: Arch | str, model: nn.Module, num_classes: int, side: int, recipe: Recipe
+    arch: Arch | str, model: nn.Module, num_classes: int, side: int, experiment: Experiment
 ) -> list[tuple[str, str]]:
-    """Returns the classifier's rows of the printed training plan."""
+    """Returns the classifier's rows of the printed training plan; warns of too little memory."""
+    recipe, context = experiment.recipe, experiment.context
+    memory = "not estimated for networks of libraries"
     if isinstance(arch, Arch):
         cost = count_cost(arch.replace(num_classes=num_classes), side)
         macs = f"{cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params"
         network = f"{arch.name} at {side} px: {macs}"
+        world_size = context.process.world_size
+        estimate = estimate_memory(cost, recipe, side, context.device, world_size)
+        memory = estimate.text()
+        if context.is_main:
+            warn_of_memory(estimate, recipe, context.device)
     else:
         params = sum(p.numel() for p in model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
-    return [("network", network), ("scaling with the batch", _batch_rule(recipe))]
+    rule = _batch_rule(recipe)
+    return [("network", network), ("memory", memory), ("scaling with the batch", rule)]
 
 
 def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
@@ -163,8 +174,8 @@ def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[st
 
 def _batch_rule(recipe: Recipe) -> str:
     """Describes how the learning rate follows the batch; detectors have another rule."""
-    k = recipe.batch_size / recipe.reference_batch
-    ratio = f"batch {recipe.batch_size} / {recipe.reference_batch} = {k:g}"
+    k = recipe.step_batch / recipe.reference_batch
+    ratio = f"batch {recipe.step_batch} / {recipe.reference_batch} = {k:g}"
     ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"
     return f"{ratio}: lr x {k:g}; {ema}"
 

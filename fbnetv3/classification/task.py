@@ -30,7 +30,7 @@ class ClassificationTask:
         label_smoothing: Label smoothing; in [0, 1).
         seed: Random seed of mixup, whose draws follow from (seed, iteration) and are the same on
             every rank.
-        amp: Whether to use 16-bit autocast; only on CUDA.
+        amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
         normalize: Function that makes the network's input of a batch of pixels (N, 3, H, W) on the
             device; None if the loaders yield normalised images.
@@ -45,29 +45,37 @@ class ClassificationTask:
         mixup: float = 0.0,
         label_smoothing: float = 0.0,
         seed: int = 0,
-        amp: bool = False,
+        amp_dtype: torch.dtype | None = None,
         progress: bool = False,
         normalize: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._mixup = Mixup(mixup, num_classes, label_smoothing)
         self._loader, self._device, self._seed = eval_loader, device, seed
-        self._amp = amp and device.type == "cuda"
+        self._amp_dtype = amp_dtype
         self._progress = progress
         self._copy, self._normalize = DeviceCopy(device), normalize
         self._top_k = (1, 5) if num_classes > 5 else (1,)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._amp_dtype is not None
+        return torch.autocast(self._device.type, dtype=self._amp_dtype, enabled=enabled)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Returns the loss of a batch."""
         images, labels = self._on_device(batch)
         generator = keyed_generator(_MIXUP, self._seed, iteration)
         images, targets = self._mixup(images, labels, generator)
-        with torch.autocast(self._device.type, enabled=self._amp):
+        with self._autocast():
             return {"loss": F.cross_entropy(model(images), targets)}
 
     def _on_device(self, batch: Batch) -> list[Tensor]:
         """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""
         images, labels = self._copy(batch)
         return [images if self._normalize is None else self._normalize(images), labels]
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores of :meth:`evaluate`."""
+        return (*(f"val/top{k}" for k in self._top_k), "val/loss")
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Returns an empty state: the task keeps nothing beside the model's tensors."""
@@ -111,7 +119,7 @@ class ClassificationTask:
 
     def _score(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Returns a vector: number of images, summed loss, number of hits for each k."""
-        with torch.autocast(self._device.type, enabled=self._amp):
+        with self._autocast():
             logits = model(images)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum")

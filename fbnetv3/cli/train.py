@@ -49,6 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     names = "weights fit data of other class names, if the number of classes is the same"
     add("--ignore-class-names", action="store_true", help=names)
     add("--check-data", action="store_true", help="only check the data sets: decode all images")
+    trace = "write a trace of N steps to OUTPUT_DIR, for Perfetto or TensorBoard"
+    add("--profile", type=int, default=0, metavar="N", help=trace)
     processes = "processes on this machine, one per GPU (default: 1)"
     add("--num-processes", type=int, default=1, metavar="N", help=processes)
     machines = "number of machines (default: 1)"
@@ -66,10 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     # Options may also follow KEY VALUE pairs.
     args = parser.parse_intermixed_args(argv)
-    if args.resume and args.overwrite:
-        parser.error("--resume continues a run and --overwrite removes it: give only one of them")
-    if args.check_data and args.ignore_class_names:
-        parser.error("--check-data loads no weights: leave out --ignore-class-names")
+    _check_options(parser, args)
     require_detectron2()
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
@@ -83,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_datasets(cfg, training=not args.eval_only)
     launch(
         _run_process,
-        (args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode, args.ignore_class_names),
+        (
+            *(args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode),
+            *(args.ignore_class_names, args.profile),
+        ),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -91,6 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_cuda=device_from_config(cfg).type == "cuda",
     )
     return 0
+
+
+def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.resume and args.overwrite:
+        parser.error("--resume continues a run and --overwrite removes it: give only one of them")
+    if args.check_data and args.ignore_class_names:
+        parser.error("--check-data loads no weights: leave out --ignore-class-names")
+    if args.profile < 0:
+        parser.error(f"--profile {args.profile}: give a number of steps, 1 or more")
+    if args.profile and (args.eval_only or args.check_data):
+        parser.error("--profile traces steps of a training: leave out --eval-only and --check-data")
 
 
 def _read_config(
@@ -172,7 +185,12 @@ def _weights_to_score(opts: list[str], folder: Path) -> str | None:
 
 
 def _run_process(
-    config_file: str, opts: list[str], output_dir: str, mode: str, ignore_class_names: bool
+    config_file: str,
+    opts: list[str],
+    output_dir: str,
+    mode: str,
+    ignore_class_names: bool,
+    profile: int,
 ) -> None:
     """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
     require_detectron2()  # in a new process, without the warnings of its dependencies
@@ -191,7 +209,7 @@ def _run_process(
         scores = evaluate(cfg, weights=weights, ignore_class_names=ignore_class_names)
     else:
         resume = mode == "resume"
-        scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names)
+        scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)
     if rank == 0:
         with guarded_streams():  # those of this process
             print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.keys import KEYS, get_cfg
@@ -16,23 +16,36 @@ Condition = Callable[[CfgNode], bool]
 # Keys of this package that only detectors, only classifiers, or only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
-    *("MODEL.BN_MOMENTUM", "MODEL.DROP_RATE", "SOLVER.LABEL_SMOOTHING", "DATA.TRAIN_LIMIT"),
+    *("MODEL.BN_MOMENTUM", "MODEL.COMPILE", "MODEL.DROP_RATE"),
+    *("SOLVER.LABEL_SMOOTHING", "DATA.TRAIN_LIMIT"),
     *("INPUT.RESOLUTION", "INPUT.RESIZE", "INPUT.INTERPOLATION", "INPUT.TRAIN_*"),
     *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD"),
 )
 _ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
+# Keys that detectron2 reads for two-stage detectors and segmentation, and for its ResNets
+_ONLY_TWO_STAGES = (
+    *("MODEL.PROPOSAL_GENERATOR.*", "MODEL.RPN.*", "MODEL.ROI_*", "MODEL.ANCHOR_GENERATOR.ANGLES"),
+    *("MODEL.SEM_SEG_HEAD.*", "MODEL.PANOPTIC_FPN.*"),
+)
+_ONE_STAGE = ("RetinaNet", "FCOS")
+_ONLY_RESNETS = ("MODEL.RESNETS.*",)
 # Keys that both tasks read, for those that are not declared by this package
 _COMMON = (
-    *("VERSION", "SEED", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
+    *("VERSION", "SEED", "CUDNN_BENCHMARK", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
     *("DATALOADER.NUM_WORKERS", "MODEL.META_ARCHITECTURE", "MODEL.DEVICE", "MODEL.WEIGHTS"),
-    *("SOLVER.CLIP_GRADIENTS.*", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
+    *(
+        "SOLVER.GAMMA",
+        "SOLVER.CLIP_GRADIENTS.*",
+        "SOLVER.MAX_ITER",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "TEST.EVAL_PERIOD",
+    ),
     *RECIPE_KEYS.values(),
 )
 # Further keys of detectron2 that detectors read
 _DETECTRON = (
     *("MODEL.*", "INPUT.*", "VIS_PERIOD", "TEST.DETECTIONS_PER_IMAGE"),
-    *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "SOLVER.STEPS", "SOLVER.GAMMA", "SOLVER.NESTEROV"),
-    *("SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY_BIAS"),
+    *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "SOLVER.WARMUP_ITERS"),
 )
 
 
@@ -74,6 +87,8 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
     "SOLVER.NESTEROV": (lambda cfg: bool(cfg.SOLVER.OPTIMIZER == "sgd"), "SOLVER.OPTIMIZER sgd"),
     "MODEL_EMA.DECAY": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
     "MODEL_EMA.WARMUP": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
+    "INPUT.CROP.[!E]*": (lambda cfg: bool(cfg.INPUT.CROP.ENABLED), "INPUT.CROP.ENABLED True"),
+    "SOLVER.AMP.DTYPE": (lambda cfg: bool(cfg.SOLVER.AMP.ENABLED), "SOLVER.AMP.ENABLED True"),
     "SOLVER.CLIP_GRADIENTS.*": (
         lambda cfg: bool(cfg.SOLVER.CLIP_GRADIENTS.ENABLED),
         "SOLVER.CLIP_GRADIENTS.ENABLED True",
@@ -97,20 +112,24 @@ def unread_keys(cfg: CfgNode) -> dict[str, str]:
         key: reason
         for key in sorted(known)
         if not same_value(get_value(cfg, key), get_value(defaults, key))
-        for reason in _reasons(cfg, key)
+        if (reason := unread_reason(cfg, key))
     }
 
 
-def _reasons(cfg: CfgNode, key: str) -> Iterator[str]:
-    """Yields why a key is not read; nothing if it is."""
+def unread_reason(cfg: CfgNode, key: str) -> str:
+    """Returns why the training of a config does not read a key; "" if it does.
+
+    Args:
+        cfg: Config of a classifier or a detector.
+        key: Full key, such as ``SOLVER.STEPS``.
+    """
     is_read, task = _is_read_by_task(cfg, key)
     if not is_read:
-        yield f"not read for {task}"
-        return
+        return f"not read for {task}"
     for pattern, (condition, words) in _CONDITIONS.items():
         if fnmatch.fnmatchcase(key, pattern) and not condition(cfg):
-            yield f"read only with {words}"
-            return
+            return f"read only with {words}"
+    return ""
 
 
 def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
@@ -119,6 +138,10 @@ def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
         return allowed, "a classifier"
     if _matches(key, _ONLY_FBNETS) and "fbnet" not in cfg.MODEL.BACKBONE.NAME:
         return False, f"the backbone {cfg.MODEL.BACKBONE.NAME}"
+    if _matches(key, _ONLY_RESNETS) and "resnet" not in cfg.MODEL.BACKBONE.NAME:
+        return False, f"the backbone {cfg.MODEL.BACKBONE.NAME}"
+    if _matches(key, _ONLY_TWO_STAGES) and cfg.MODEL.META_ARCHITECTURE in _ONE_STAGE:
+        return False, f"the meta-architecture {cfg.MODEL.META_ARCHITECTURE}"
     if key in KEYS:
         return not _matches(key, _ONLY_CLASSIFIERS), "a detector"
     return _matches(key, (*_COMMON, *_DETECTRON)), "a detector"

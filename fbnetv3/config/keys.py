@@ -58,6 +58,13 @@ KEYS: dict[str, tuple[Any, str]] = {
         True,
         "compute batch norm statistics over all processes instead of in each (paper A.3)",
     ),
+    "MODEL.COMPILE": (
+        False,
+        (
+            "train the network in the form of torch.compile; where its compiler is missing or "
+            "fails, the training goes on without it"
+        ),
+    ),
     "MODEL_EMA.ENABLED": (
         True,
         "keep an exponential moving average of the weights (paper A.3, eq. 2)",
@@ -82,6 +89,21 @@ KEYS: dict[str, tuple[Any, str]] = {
             "scaling off, that of the learning rate too"
         ),
     ),
+    "SOLVER.ACCUMULATE_STEPS": (
+        1,
+        (
+            "forward and backward passes of IMS_PER_BATCH images per optimizer step, whose "
+            "gradients are averaged: k passes of a k-th of the images take a k-th of the memory. "
+            "Steps, schedule, EMA and periods count optimizer steps"
+        ),
+    ),
+    "SOLVER.AMP.DTYPE": (
+        "float16",
+        (
+            "type of the mixed precision of AMP.ENABLED: 'float16' (CUDA only, with scaled losses) "
+            "or 'bfloat16' (also on CPUs)"
+        ),
+    ),
     "SOLVER.MAX_EPOCHS": (
         400.0,
         (
@@ -97,6 +119,17 @@ KEYS: dict[str, tuple[Any, str]] = {
         "epochs between checkpoints; 0: SOLVER.CHECKPOINT_PERIOD iterations",
     ),
     "SOLVER.KEEP_CHECKPOINTS": (2, "number of newest checkpoints that are kept"),
+    "SOLVER.KEEP_BEST": (
+        "",
+        (
+            "score whose best checkpoint is kept as checkpoint_best.pt beside the newest ones: "
+            "val/top1_ema, bbox/AP_ema or another score in metrics.json; '': none"
+        ),
+    ),
+    "SOLVER.EARLY_STOP_PATIENCE": (
+        0,
+        "evaluations in a row without a better KEEP_BEST after which the training ends; 0: never",
+    ),
     "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and of the log"),
     "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's own"),
     "INPUT.RESIZE": (
@@ -184,6 +217,8 @@ def get_cfg() -> CfgNode:
             node = node[part]
         node[key] = copy.deepcopy(value)
     cfg.set_new_allowed(False)
+    # None: True for classifiers, False for detectors; detectron2's False would not be told apart
+    dict.__setitem__(cfg.SOLVER, "NESTEROV", None)
     cfg.merge_from_list([x for pair in _CHANGED_DEFAULTS.items() for x in pair])
     cfg.forget_given_keys()
     return cfg

@@ -17,6 +17,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "SOLVER.CHECKPOINT_PERIOD": (0, math.inf),
     "SOLVER.KEEP_CHECKPOINTS": (1, math.inf),
     "SOLVER.LOG_PERIOD": (0, math.inf),
+    "SOLVER.EARLY_STOP_PATIENCE": (0, math.inf),
     "SOLVER.MAX_ITER": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
     "DATALOADER.PREFETCH": (1, math.inf),
@@ -35,6 +36,30 @@ def check_numbers(cfg: CfgNode) -> None:
         if not (low <= value <= high and math.isfinite(value)):
             allowed = f">= {low}" if high == math.inf else f"{low} to {high}"
             raise ConfigError(f"{key}={value!r} is out of range; allowed: {allowed}")
+    check_supported(cfg)
+
+
+def check_supported(cfg: CfgNode) -> None:
+    """Refuses what detectron2 would do with a key, and this package does not.
+
+    Raises:
+        ConfigError: TEST.PRECISE_BN.ENABLED is True.
+    """
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        raise ConfigError(
+            "TEST.PRECISE_BN.ENABLED True is not supported; allowed: False. The averages of "
+            "MODEL_EMA.ENABLED include the statistics of batch norm, and their scores end in _ema"
+        )
+
+
+def check_training(cfg: CfgNode) -> None:
+    """Checks the numbers of a training, and that it has a length.
+
+    Raises:
+        ConfigError: A number is out of its range, or a length is missing.
+    """
+    check_numbers(cfg)
+    check_length(cfg)
 
 
 def check_length(cfg: CfgNode) -> None:

@@ -11,17 +11,21 @@ from fbnetv3.recipe import Recipe, RecipeError
 
 RECIPE_KEYS = {
     "optimizer": "SOLVER.OPTIMIZER",
+    "nesterov": "SOLVER.NESTEROV",
     "lr": "SOLVER.BASE_LR",
     "reference_batch": "SOLVER.REFERENCE_BATCH",
     "batch_size": "SOLVER.IMS_PER_BATCH",
+    "accumulate_steps": "SOLVER.ACCUMULATE_STEPS",
     "epochs": "SOLVER.MAX_EPOCHS",
     "schedule": "SOLVER.LR_SCHEDULER_NAME",
     "decay": "SOLVER.EPOCH_DECAY",
+    "steps": "SOLVER.STEPS",
     "warmup_epochs": "SOLVER.WARMUP_EPOCHS",
     "warmup_factor": "SOLVER.WARMUP_FACTOR",
     "momentum": "SOLVER.MOMENTUM",
     "weight_decay": "SOLVER.WEIGHT_DECAY",
     "weight_decay_norm": "SOLVER.WEIGHT_DECAY_NORM",
+    "weight_decay_bias": "SOLVER.WEIGHT_DECAY_BIAS",
     "ema": "MODEL_EMA.ENABLED",
     "ema_decay": "MODEL_EMA.DECAY",
     "ema_warmup": "MODEL_EMA.WARMUP",
@@ -31,8 +35,9 @@ RECIPE_KEYS = {
     "label_smoothing": "SOLVER.LABEL_SMOOTHING",
     "auto_augment": "INPUT.AUTO_AUGMENT",
     "amp": "SOLVER.AMP.ENABLED",
+    "amp_dtype": "SOLVER.AMP.DTYPE",
 }
-"""Field of Recipe -> config key."""
+"""Field of Recipe -> config key. The decay of the schedule ``steps`` is SOLVER.GAMMA."""
 
 
 def recipe_from_config(
@@ -43,7 +48,7 @@ def recipe_from_config(
     Args:
         cfg: Config of a training.
         iters_per_epoch: Steps per epoch; only needed where SOLVER.MAX_EPOCHS is 0, so that the
-            length is SOLVER.MAX_ITER.
+            length is SOLVER.MAX_ITER, and SOLVER.STEPS are iterations.
         overrides: Fields of the recipe to set to other values than the config's.
 
     Raises:
@@ -51,6 +56,8 @@ def recipe_from_config(
             SOLVER.CLIP_GRADIENTS does not clip by the 2-norm.
     """
     values = {field: get_value(cfg, key) for field, key in RECIPE_KEYS.items()}
+    values["nesterov"] = nesterov_from_config(cfg, default=True)
+    _check_type(cfg, "SOLVER.WEIGHT_DECAY_BIAS", (int, float), "a number")
     if cfg.SOLVER.MAX_EPOCHS == 0:
         if iters_per_epoch is None:
             raise ConfigError(
@@ -58,6 +65,8 @@ def recipe_from_config(
             )
         values["epochs"] = length = cfg.SOLVER.MAX_ITER / iters_per_epoch
         values["warmup_epochs"] = min(cfg.SOLVER.WARMUP_EPOCHS, length)
+    if "steps" not in overrides:
+        values |= _stepped_schedule(cfg, values["epochs"], iters_per_epoch)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED:
         if clip.CLIP_TYPE != "norm" or clip.NORM_TYPE != 2.0:
@@ -72,6 +81,40 @@ def recipe_from_config(
         raise ConfigError(_in_config_keys(str(error))) from error
 
 
+def nesterov_from_config(cfg: CfgNode, *, default: bool) -> bool:
+    """Returns SOLVER.NESTEROV, or the default of a task where it is None.
+
+    Raises:
+        ConfigError: The value is neither True, False nor None.
+    """
+    _check_type(cfg, "SOLVER.NESTEROV", (bool,), "True, False")
+    return default if cfg.SOLVER.NESTEROV is None else bool(cfg.SOLVER.NESTEROV)
+
+
+def _check_type(cfg: CfgNode, key: str, types: tuple[type, ...], allowed: str) -> None:
+    """Checks a key whose default is None, so that the tree accepts every value."""
+    value = get_value(cfg, key)
+    is_flag = isinstance(value, bool) and bool not in types
+    if value is not None and (is_flag or not isinstance(value, types)):
+        raise ConfigError(f"{key}={value!r} is not allowed; allowed: {allowed}, or None")
+
+
+def _stepped_schedule(cfg: CfgNode, epochs: float, iters_per_epoch: int | None) -> dict[str, Any]:
+    """Returns the fields of the schedule ``steps``, in epochs; for others there are no steps."""
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "steps":
+        return {"steps": ()}
+    unit = 1 if cfg.SOLVER.MAX_EPOCHS > 0 or not iters_per_epoch else iters_per_epoch
+    steps = tuple(step / unit for step in cfg.SOLVER.STEPS)
+    if steps and min(steps) >= epochs:
+        length = "SOLVER.MAX_EPOCHS" if cfg.SOLVER.MAX_EPOCHS > 0 else "SOLVER.MAX_ITER"
+        raise ConfigError(
+            f"SOLVER.STEPS={tuple(cfg.SOLVER.STEPS)} are not below {length}="
+            f"{get_value(cfg, length):g}, so the learning rate would never change; give the "
+            f"{'epochs' if unit == 1 else 'iterations'} at which it is multiplied by SOLVER.GAMMA"
+        )
+    return {"steps": steps, "decay": cfg.SOLVER.GAMMA}
+
+
 def _in_config_keys(message: str) -> str:
     """Replaces the names of a recipe's fields in a message by config keys."""
     keys = {**RECIPE_KEYS, "clip_grad_norm": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"}
@@ -79,8 +122,19 @@ def _in_config_keys(message: str) -> str:
 
 
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
-    """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe."""
+    """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe.
+
+    Keys that the training of a classifier by this recipe does not read are left out.
+    """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
+    if recipe.optimizer != "sgd":
+        del values["SOLVER.NESTEROV"]
+    if recipe.weight_decay_bias is None:
+        del values["SOLVER.WEIGHT_DECAY_BIAS"]
+    if recipe.schedule == "steps":
+        values["SOLVER.GAMMA"] = values.pop("SOLVER.EPOCH_DECAY")
+    else:
+        del values["SOLVER.STEPS"]
     values["SOLVER.CLIP_GRADIENTS.ENABLED"] = recipe.clip_grad_norm > 0
     if recipe.clip_grad_norm > 0:
         values["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"] = recipe.clip_grad_norm

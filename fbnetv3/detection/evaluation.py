@@ -14,7 +14,8 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.weights.classes import distinct_names
 
 BACKENDS = ("faster", "pycocotools")
-_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""Names of the scores over all classes."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def evaluate_boxes(
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    stats = zip(_STATS, evaluator.stats[: len(_STATS)], strict=True)
+    stats = zip(SCORES, evaluator.stats[: len(SCORES)], strict=True)
     overall = {name: 100 * float(value) for name, value in stats if value >= 0}
     # Axes: IoU thresholds, recalls, classes, areas (0: all), numbers of detections (-1: 100).
     precision = evaluator.eval["precision"][:, :, :, 0, -1]

@@ -22,6 +22,7 @@ from fbnetv3.detection.task import DetectionTask
 from fbnetv3.detection.weights import load_detector_weights
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.loading import loader_options_from_config
+from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -94,7 +95,7 @@ def _task(
         eval_loader=loader,
         device=context.device,
         folder=Path(cfg.OUTPUT_DIR),
-        amp=recipe.amp,
+        amp_dtype=amp_dtype(recipe, context.device),
         progress=context.shows_progress,
         backend=cfg.TEST.COCO_EVALUATOR,
     )
@@ -106,7 +107,7 @@ def _train_loader(
     return TrainLoader(
         dataset,
         load_batch=BatchMapper(dataset, ImageMapper(cfg, is_train=True)),
-        total_batch=recipe.batch_size,
+        total_batch=recipe.step_batch,
         seed=cfg.SEED,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=process.rank,

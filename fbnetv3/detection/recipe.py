@@ -17,7 +17,13 @@ switches all scaling off.
 from __future__ import annotations
 
 from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
+from fbnetv3.config.recipes import nesterov_from_config
 from fbnetv3.recipe import Recipe
+
+
+def step_batch(cfg: CfgNode) -> int:
+    """Returns the images per optimizer step over all processes."""
+    return int(cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS)
 
 
 def batch_ratio(cfg: CfgNode) -> float:
@@ -26,10 +32,11 @@ def batch_ratio(cfg: CfgNode) -> float:
     Raises:
         ConfigError: SOLVER.IMS_PER_BATCH or SOLVER.REFERENCE_BATCH is out of range.
     """
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_BATCH
+    batch, reference = step_batch(cfg), cfg.SOLVER.REFERENCE_BATCH
     if batch < 1 or reference < 0:
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH={batch} (allowed: >= 1) or REFERENCE_BATCH={reference} "
+            f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH}, ACCUMULATE_STEPS="
+            f"{cfg.SOLVER.ACCUMULATE_STEPS} (allowed: >= 1) or REFERENCE_BATCH={reference} "
             "(allowed: >= 0, where 0 switches scaling off) is out of range"
         )
     return batch / reference if reference else 1.0
@@ -46,7 +53,7 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
         ConfigError: A value is out of range.
     """
     k, solver = batch_ratio(cfg), cfg.SOLVER
-    per_epoch = max(1, num_images // solver.IMS_PER_BATCH)
+    per_epoch = max(1, num_images // step_batch(cfg))
     in_epochs = solver.MAX_EPOCHS > 0
     # The factor that turns lengths in the config into epochs of this training.
     unit = 1.0 if in_epochs else 1 / (k * per_epoch)
@@ -61,9 +68,9 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
         warmup_epochs=min(warmup, length),
         steps=[step for step in steps if step < length],
         decay=solver.GAMMA if steps else solver.EPOCH_DECAY,
-        reference_batch=solver.REFERENCE_BATCH or solver.IMS_PER_BATCH,
+        reference_batch=solver.REFERENCE_BATCH or step_batch(cfg),
         ema_decay=cfg.MODEL_EMA.DECAY**k,
-        nesterov=solver.NESTEROV,
+        nesterov=nesterov_from_config(cfg, default=False),
         # detectron2 applies the weight decay to biases, too.
         weight_decay_bias=solver.WEIGHT_DECAY if bias is None else bias,
     )
@@ -74,5 +81,5 @@ def rule_text(cfg: CfgNode) -> str:
     k = batch_ratio(cfg)
     if not cfg.SOLVER.REFERENCE_BATCH:
         return "off (SOLVER.REFERENCE_BATCH 0)"
-    ratio = f"batch {cfg.SOLVER.IMS_PER_BATCH} / {cfg.SOLVER.REFERENCE_BATCH} = {k:g}"
+    ratio = f"batch {step_batch(cfg)} / {cfg.SOLVER.REFERENCE_BATCH} = {k:g}"
     return f"{ratio}: lr x {k:g}, iterations / {k:g}, EMA decay {cfg.MODEL_EMA.DECAY:g} ^ {k:g}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fbnetv3.data import EvalLoader
 from fbnetv3.detection.coco import CocoDataset
-from fbnetv3.detection.evaluation import BoxScores, evaluate_boxes
+from fbnetv3.detection.evaluation import SCORES, BoxScores, evaluate_boxes
 from fbnetv3.detection.tables import write_class_table
 from fbnetv3.detection.visualization import write_contact_sheet
 from fbnetv3.engine.ema import unwrap
@@ -36,7 +36,7 @@ class DetectionTask:
         eval_loader: Loader of this rank's share of the images of ``dataset``.
         device: Device of the network.
         folder: Folder of the run; None writes no files.
-        amp: Whether to use 16-bit autocast; only on CUDA.
+        amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
         backend: COCO evaluator, ``faster`` or ``pycocotools``.
     """
@@ -48,7 +48,7 @@ class DetectionTask:
         eval_loader: EvalLoader,
         device: torch.device,
         folder: Path | None = None,
-        amp: bool = False,
+        amp_dtype: torch.dtype | None = None,
         progress: bool = False,
         backend: str = "faster",
     ) -> None:
@@ -56,18 +56,27 @@ class DetectionTask:
             require("faster_coco_eval", "detection")
         self._dataset, self._loader, self._device = dataset, eval_loader, device
         self._folder, self._progress, self._backend = folder, progress, backend
-        self._amp = amp and device.type == "cuda"
+        self._amp_dtype = amp_dtype
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
         self._normalizers: list[float] = []  # the running counts of all ranks
 
+    def _autocast(self) -> torch.autocast:
+        enabled = self._amp_dtype is not None
+        return torch.autocast(self._device.type, dtype=self._amp_dtype, enabled=enabled)
+
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Returns the losses of a batch by name. All ranks must call it, as ranks exchange data."""
-        with torch.autocast(self._device.type, enabled=self._amp):
+        with self._autocast():
             losses: dict[str, Tensor] = model(batch)
         value = getattr(unwrap(model), _NORMALIZER, None)
         if value is not None:
             self._normalizers = _all_gather(float(value), self._device)
         return losses
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores of :meth:`evaluate`, of which those of sizes without boxes lack."""
+        return tuple(f"bbox/{name}" for name in SCORES)
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Returns RetinaNet's running counts of positive anchors, one per rank."""
@@ -115,7 +124,7 @@ class DetectionTask:
             transient=True,
             disable=not self._progress,
         ):
-            with torch.autocast(self._device.type, enabled=self._amp):
+            with self._autocast():
                 outputs = model(batch)
             for image, output in zip(batch, outputs, strict=True):
                 results += coco_results(image["image_id"], output["instances"], self._dataset)

@@ -37,6 +37,8 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""
 
+BEST = "checkpoint_best.pt"
+"""Name of the checkpoint with the best score (SOLVER.KEEP_BEST)."""
 _NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Checkpointer:
     - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
     - ``classes``: class names; ``task``: plain values of the task, beside the model's tensors
+    - ``best``: the best score so far, only with SOLVER.KEEP_BEST
 
     Args:
         folder: Folder of the run, made on the first save.
@@ -99,15 +102,42 @@ class Checkpointer:
             CheckpointError: The state holds an object that could not be loaded again.
             WriteError: The disk is full or not writable; earlier checkpoints are kept.
         """
-        full = {**state, "format_version": FORMAT_VERSION, "iteration": int(iteration)}
-        _require_plain(full, "state")
-        path = self.folder / f"checkpoint_{iteration:08d}.pt"
-        with atomic_write(path) as temporary:
-            _torch_save(full, temporary, path)
+        path = self.path(iteration)
+        self._write(state, iteration, path)
         self._prune(path, iteration)
         if self._on_save is not None:
             self._on_save(path)
         return path
+
+    def save_best(self, state: Mapping[str, Any], iteration: int) -> Path:
+        """Writes ``checkpoint_best.pt``, in the place of an earlier one.
+
+        Args:
+            state: State as for :meth:`save`.
+            iteration: Next iteration to run.
+
+        Returns:
+            The path of the checkpoint.
+
+        Raises:
+            CheckpointError: The state holds an object that could not be loaded again.
+            WriteError: The disk is full or not writable; the earlier one is kept.
+        """
+        path = self.folder / BEST
+        self._write(state, iteration, path)
+        if self._on_save is not None:
+            self._on_save(path)
+        return path
+
+    def _write(self, state: Mapping[str, Any], iteration: int, path: Path) -> None:
+        full = {**state, "format_version": FORMAT_VERSION, "iteration": int(iteration)}
+        _require_plain(full, "state")
+        with atomic_write(path) as temporary:
+            _torch_save(full, temporary, path)
+
+    def path(self, iteration: int) -> Path:
+        """Returns the path of the checkpoint of an iteration."""
+        return self.folder / f"checkpoint_{iteration:08d}.pt"
 
     def latest(self) -> Path | None:
         """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -62,21 +64,28 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     return cast(nn.Module, synced.train(norm.training))
 
 
-def batch_norm_text(model: nn.Module, world_size: int, batch_size: int) -> str:
+def batch_norm_text(
+    model: nn.Module, world_size: int, batch_size: int, accumulate_steps: int = 1
+) -> str:
     """Describes over which images the model's batch norms take their statistics in training.
 
     Args:
         model: Network, after :func:`sync_batch_norm` if MODEL.SYNC_BN is set.
         world_size: Number of processes.
-        batch_size: Images per step over all processes.
+        batch_size: Images per forward pass over all processes.
+        accumulate_steps: Number of forward passes per step.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return "none: no layer takes statistics of a batch"
+    part = "a step"
+    if accumulate_steps > 1:
+        part = f"each of {accumulate_steps} passes of a step (SOLVER.ACCUMULATE_STEPS)"
     if world_size == 1:
-        return f"over the {batch_size} images of a step"
+        return f"over the {batch_size} images of {part}"
     if all(isinstance(m, (NaiveSyncBatchNorm, nn.SyncBatchNorm)) for m in norms):
-        return f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
+        text = f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
+        return text if accumulate_steps == 1 else f"{text} in {part}"
     images = f"{batch_size / world_size:g} images of each of {world_size} processes"
     return f"over the {images} (MODEL.SYNC_BN False); running statistics are those of rank 0"
 
@@ -91,6 +100,26 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     ids = [device] if device.type == "cuda" else None
     # Buffers are equal on all ranks already, by synchronised batch norm or BroadcastBuffersHook.
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+@contextmanager
+def gradients_of_this_rank(model: nn.Module, only: bool = True) -> Iterator[None]:
+    """Keeps DistributedDataParallel from averaging gradients in the ``with`` block.
+
+    Args:
+        model: Network, possibly compiled or wrapped in DistributedDataParallel.
+        only: Whether to do so; False changes nothing.
+    """
+    while only and not isinstance(model, DistributedDataParallel):
+        inner = model._modules.get("_orig_mod")  # of torch.compile
+        if inner is None:
+            break
+        model = inner
+    if only and isinstance(model, DistributedDataParallel):
+        with model.no_sync():
+            yield
+    else:
+        yield
 
 
 class BroadcastBuffersHook(HookBase):

@@ -20,6 +20,7 @@ _RUN_FILES = (
     "model_ema.safetensors",
     "metrics.json",
     "curves.png",
+    "profile_*.pt.trace.json",
     "log.txt",
     "config.yaml",
     "config_full.yaml",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,10 +26,13 @@ from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
-from fbnetv3.signals import stop_signals
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the length of the training so far and the scores."""
+
+
+STOPPED = "stopped by "
+"""How the message of a StoppedError begins."""
 
 
 class StoppedError(FBNetError):
@@ -58,6 +58,25 @@ class Every:
         done = trainer.iter + 1
         at_period = self._period > 0 and (done - self._offset) % self._period == 0
         return done == trainer.max_iter or at_period
+
+
+class ReadLossesHook(HookBase):
+    """Reads the losses from the device before they are needed, and before anything is saved.
+
+    It must be the first hook: it raises NonFiniteLossError for the first bad step since the last
+    read.
+
+    Args:
+        dues: Iterations after which the losses are needed.
+    """
+
+    def __init__(self, dues: list[Every]) -> None:
+        self._dues = dues
+
+    def after_step(self) -> None:
+        """Reads the losses if it is due."""
+        if any(due(self.trainer) for due in self._dues):
+            self.trainer.read_losses()
 
 
 class EMAHook(HookBase):
@@ -226,53 +245,28 @@ class CheckpointHook(HookBase):
         Raises:
             NonFiniteWeightError: A weight is infinite or NaN; earlier checkpoints are kept.
         """
-        for name, weight in unwrap(self.trainer.model).state_dict().items():
-            if not torch.isfinite(weight).all():
-                raise NonFiniteWeightError(
-                    f"{name} is not finite after iteration {self.trainer.iter}; no checkpoint was "
-                    "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
-                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
-                )
-        return self._checkpointer.save(self._state(), self.trainer.iter + 1)
+        state = self._state()
+        check_weights(self.trainer)
+        return self._checkpointer.save(state, self.trainer.iter + 1)
 
 
-class StopHook(HookBase):
-    """Stops with a checkpoint after the step in which SIGINT, SIGTERM or SIGHUP arrives.
+def check_weights(trainer: Any) -> None:
+    """Checks that all weights are finite, before a checkpoint is written.
 
-    A second signal stops at once. The hook is for trainings with one process only, since several
-    ranks would stop at different steps.
-
-    Args:
-        save: Function that saves a checkpoint and returns its path.
+    Raises:
+        NonFiniteWeightError: A weight is infinite or NaN.
     """
-
-    def __init__(self, save: Callable[[], Path]) -> None:
-        self._save = save
-        self._signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
-            raise KeyboardInterrupt
-        self._signal = number
-
-    def before_train(self) -> None:
-        """Installs the signal handlers; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in stop_signals():
-            self._before[number] = signal.signal(number, self._remember)
-
-    def after_step(self) -> None:
-        """Stops if a signal has arrived."""
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
-            raise StoppedError(f"stopped by {name}; saved {self._save()}; continue with --resume")
-
-    def after_train(self) -> None:
-        """Restores the signal handlers."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    weights = unwrap(trainer.model).state_dict()
+    if not weights:
+        return
+    are_finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
+    for name, is_finite in zip(weights, are_finite.tolist(), strict=True):
+        if not is_finite:
+            raise NonFiniteWeightError(
+                f"{name} is not finite after iteration {trainer.iter}; no checkpoint was "
+                "written, the earlier ones are kept: lower SOLVER.BASE_LR, or set "
+                "SOLVER.CLIP_GRADIENTS.ENABLED True, and continue with --resume"
+            )
 
 
 class ProgressHook(HookBase):
@@ -306,6 +300,8 @@ class ProgressHook(HookBase):
         loss = latest.get("total_loss", latest.get("loss", (float("nan"), 0)))[0]
         lr = self.trainer.optimizer.param_groups[0]["lr"]
         note = f"loss {loss:.3f}  lr {lr:.4g}"
+        if "images_per_second" in latest:
+            note += f"  {latest['images_per_second'][0]:.0f} images/s"
         self._progress.update(self._task, completed=self.trainer.iter + 1, note=note)
 
     def after_train(self) -> None:

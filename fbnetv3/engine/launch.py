@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.rendezvous import rendezvous
 
+from fbnetv3.engine.hooks import STOPPED, StoppedError
 from fbnetv3.engine.machines import (
     HEARTBEAT_TIMEOUT,
     MachineMonitor,
@@ -29,7 +31,7 @@ from fbnetv3.engine.machines import (
     report_end,
 )
 from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.signals import stop_signals_as_interrupt
+from fbnetv3.signals import stop_signals, stop_signals_as_interrupt
 
 _TIMEOUT = timedelta(minutes=30)
 _POLL_INTERVAL = 0.2  # seconds
@@ -88,15 +90,48 @@ def launch(
 
 def _spawn(rank_args: tuple[Any, ...], num_processes: int, monitor: MachineMonitor) -> None:
     """Starts the ranks of this machine, with the arguments of :func:`_worker`, and waits."""
-    with stop_signals_as_interrupt():
-        try:
+    try:
+        with stop_signals_as_interrupt():
             ranks = mp.spawn(_worker, rank_args, nprocs=num_processes, join=False)
-            _wait(ranks, monitor, first=rank_args[0])
-        finally:
-            monitor.leave()
+        with _StopSignals(ranks) as signals:
+            _wait(ranks, monitor, signals, first=rank_args[0])
+    finally:
+        monitor.leave()
 
 
-def _wait(ranks: mp.ProcessContext, monitor: MachineMonitor, first: int) -> None:
+class _StopSignals:
+    """Passes the first stop signal on to the ranks, which save and end; a second one interrupts.
+
+    Args:
+        ranks: The processes of this machine.
+    """
+
+    def __init__(self, ranks: mp.ProcessContext) -> None:
+        self._ranks = ranks
+        self.arrived = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self.arrived:
+            raise KeyboardInterrupt
+        self.arrived = True
+        for process in self._ranks.processes:
+            process.terminate()
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _wait(
+    ranks: mp.ProcessContext, monitor: MachineMonitor, signals: _StopSignals, first: int
+) -> None:
     """Waits for the ranks of this machine, and ends them if the training has ended elsewhere."""
     try:
         while not monitor.reason and not ranks.join(timeout=_POLL_INTERVAL):
@@ -108,15 +143,21 @@ def _wait(ranks: mp.ProcessContext, monitor: MachineMonitor, first: int) -> None
     except mp.ProcessExitedException as error:
         status = f"{error.exit_code}{f' ({error.signal_name})' if error.signal_name else ''}"
         failure = f"rank {first + error.error_index} stopped with exit status {status}"
+        if signals.arrived:
+            failure = monitor.interrupt_reason
         reason = monitor.report(failure)
+        if reason == monitor.interrupt_reason:
+            raise KeyboardInterrupt from None
     except mp.ProcessRaisedException as error:
         print(error, file=sys.stderr)
         reason = monitor.report(f"rank {first + error.error_index} failed (see the error above)")
     except KeyboardInterrupt:
-        monitor.report_interrupt()
+        monitor.report(monitor.interrupt_reason)
         raise
     finally:
         _terminate(ranks)
+    if reason.startswith(STOPPED):
+        raise StoppedError(reason)
     if reason:
         raise LaunchError(
             f"{reason}; the other ranks were stopped; continue from the last checkpoint with "
@@ -210,10 +251,8 @@ def _run_rank(
         _join(store, rank, world_size, gpu)
         main(*args)
         dist.barrier()
-    except FBNetError as error:
-        _say(f"error (rank {rank}): {error}")
-        _report_failure(store, rank, str(error))
-        _exit()
+    except (FBNetError, KeyboardInterrupt) as error:
+        _end_rank(store, rank, error, monitored=monitored)
     except Exception as error:
         if not is_lost_connection(error):
             # printed now, since the launcher may end this process before Python prints it
@@ -226,6 +265,25 @@ def _run_rank(
     dist.destroy_process_group()
     if monitored:
         _end_process(0)
+
+
+def _end_rank(
+    store: dist.Store, rank: int, error: FBNetError | KeyboardInterrupt, *, monitored: bool
+) -> NoReturn:
+    """Reports an error and ends this rank; a stop by a signal is the same error on all ranks."""
+    if isinstance(error, KeyboardInterrupt):
+        if not monitored:
+            raise error
+        _end_process(130)  # torch.multiprocessing would end it with status 0
+    if isinstance(error, StoppedError):
+        with suppress(RuntimeError):
+            report_end(store, str(error))
+        if rank == 0 and not monitored:
+            _say(f"error: {error}")
+    else:
+        _say(f"error (rank {rank}): {error}")
+        _report_failure(store, rank, str(error))
+    _exit()
 
 
 def _join(store: dist.Store, rank: int, world_size: int, gpu: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import hooks as detectron_hooks
@@ -16,7 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
+from fbnetv3.config.archs import is_detector
+from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
+from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
@@ -28,14 +32,19 @@ from fbnetv3.engine.hooks import (
     Every,
     OnEval,
     ProgressHook,
-    StopHook,
+    ReadLossesHook,
     WriterHook,
+    check_weights,
     disk_errors_as_write_errors,
 )
+from fbnetv3.engine.losses import READ_PERIOD
 from fbnetv3.engine.metrics import drop_from, recent_values
 from fbnetv3.engine.optim import build_optimizer
+from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.rng import capture_rng, restore_rng
 from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.speed import ProfileHook, SpeedHook, SpeedPrinter
+from fbnetv3.engine.stop import StopAgreement, StopHook
 from fbnetv3.engine.trainer import Trainer
 
 _log = logging.getLogger("fbnetv3")
@@ -51,12 +60,14 @@ class Training:
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights, too, if an average of them is kept.
+        profile: Number of steps to trace; 0 writes no trace.
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
         ema: Moving average of the weights; None where MODEL_EMA.ENABLED is False.
         epochs: Length of the training.
         start_iter: First step to run.
+        best: Best score so far; None without SOLVER.KEEP_BEST.
     """
 
     def __init__(
@@ -67,9 +78,11 @@ class Training:
         on_eval: OnEval | None,
         pictures: bool,
         raw_scores: bool,
+        profile: int = 0,
     ) -> None:
         self._experiment, self._checkpointer = experiment, checkpointer
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
+        self._profile = profile
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
@@ -82,6 +95,9 @@ class Training:
         )
         self.start_iter, self._offset = 0, 0
         self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
+        scores = experiment.task.score_names
+        self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)
+        self._stopped_at: int | None = None
         self._resumed: dict[str, Any] | None = None
         self._trainer: Trainer
 
@@ -93,7 +109,25 @@ class Training:
     @property
     def epochs_done(self) -> float:
         """Epochs of the schedule before the first step to run."""
-        return (self.start_iter - self._offset) / self._loader.iters_per_epoch
+        return self._epochs_of(self.start_iter)
+
+    @property
+    def has_steps_left(self) -> bool:
+        """Whether a step is left to run; none is after an early stop."""
+        return self.start_iter < self.max_iter and self._stopped_at is None
+
+    def best_scores(self) -> dict[str, float]:
+        """Returns the best score, its epoch and, after an early stop, the epoch of the end."""
+        best = self.best
+        if best is None or best.score is None:
+            return {}
+        result = {f"best/{best.metric}": best.score, "best/epoch": self._epochs_of(best.iteration)}
+        if self._stopped_at is not None:
+            result["stopped_early/epoch"] = self._epochs_of(self._stopped_at)
+        return result
+
+    def _epochs_of(self, iteration: float) -> float:
+        return (iteration - self._offset) / self._loader.iters_per_epoch
 
     def load(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint, with the learning rate, decays etc. of the current config.
@@ -115,6 +149,10 @@ class Training:
         self._load_ema(state["ema"])
         self.start_iter = state["iteration"]
         self._offset = self.start_iter - self._position(state)
+        if self.best is not None:
+            self.best.load_state(state.get("best"))
+            if self.best.is_over and self.start_iter < self.max_iter:
+                self._stopped_at = self.start_iter
         self._resumed = state
         restore_rng(state["rng"])
 
@@ -130,12 +168,14 @@ class Training:
     def _warn_of_other_epochs(self, state: dict[str, Any], epochs: float) -> None:
         _log.warning(
             "the checkpoint was written with %d steps per epoch, now there are %d (SOLVER."
-            "IMS_PER_BATCH was %d and is %d; or the training set has another size): training "
-            "continues after %.4g epochs",
+            "IMS_PER_BATCH was %d and is %d, SOLVER.ACCUMULATE_STEPS was %d and is %d; or the "
+            "training set has another size): training continues after %.4g epochs",
             state["data"]["iters_per_epoch"],
             self._loader.iters_per_epoch,
             state["recipe"]["batch_size"],
             self._recipe.batch_size,
+            state["recipe"].get("accumulate_steps", 1),
+            self._recipe.accumulate_steps,
             epochs,
         )
 
@@ -154,9 +194,16 @@ class Training:
             self.ema.load_state_dict({**state, **settings})
 
     def state(self) -> dict[str, Any]:
-        """Returns the state of a checkpoint; the Checkpointer adds the iteration."""
+        """Returns the state of a checkpoint; the Checkpointer adds the iteration.
+
+        Raises:
+            NonFiniteLossError: The loss of a step is infinite or NaN.
+        """
+        self._trainer.read_losses()
         experiment = self._experiment
+        best = {} if self.best is None else {"best": self.best.state()}
         return {
+            **best,
             "model": unwrap(experiment.model).state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -181,6 +228,8 @@ class Training:
         model = self._experiment.model.train()
         if self._distributed:
             model = parallel(model, self._context.device)
+        if self._cfg.MODEL.COMPILE and not is_detector(self._cfg):
+            model = CompiledNetwork(model)
         self._trainer = Trainer(
             model=model,
             optimizer=self.optimizer,
@@ -190,13 +239,29 @@ class Training:
             seed=self._cfg.SEED,
             rank=self._context.process.rank,
             clip_grad_norm=self._recipe.clip_grad_norm,
-            amp=self._recipe.amp,
+            amp_dtype=amp_dtype(self._recipe, self._context.device),
             device=self._context.device,
+            accumulate_steps=self._recipe.accumulate_steps,
+            read_period=self._read_period(),
         )
         if self._resumed is not None and self._resumed["scaler"]:
             self._trainer.scaler.load_state_dict(self._resumed["scaler"])
         self._trainer.register_hooks(self._hooks())
-        self._trainer.train(self.start_iter, self.max_iter)
+        try:
+            self._trainer.train(self.start_iter, self.max_iter)
+        except EarlyStop:
+            assert self.best is not None
+            self._stopped_at = self._trainer.iter + 1
+            if self._context.is_main:
+                text = "stopped early after %.4g epochs: %s has not improved since %.4g epochs"
+                end, best = map(self._epochs_of, (self._stopped_at, self.best.iteration))
+                _log.warning(text, end, self.best.metric, best)
+
+    def _read_period(self) -> int:
+        """Returns the number of steps between reads of the losses; on a CPU each step is read."""
+        if self._context.device.type != "cuda":
+            return 1
+        return min(self._cfg.SOLVER.LOG_PERIOD or READ_PERIOD, READ_PERIOD)
 
     def _scheduler(self) -> LRScheduler:
         per_epoch = self._loader.iters_per_epoch
@@ -213,8 +278,14 @@ class Training:
         cfg = self._cfg
         evaluating = self._every(cfg.TEST.EVAL_EPOCHS, cfg.TEST.EVAL_PERIOD)
         saving = self._every(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD)
-        hooks: list[detectron_hooks.HookBase] = [
+        dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
+        device, hooks = self._context.device, list[detectron_hooks.HookBase]()
+        if self._profile and self._context.is_main:
+            hooks.append(ProfileHook(self._profile, self._experiment.folder, device))
+        hooks += [
+            ReadLossesHook(dues),
             detectron_hooks.IterationTimer(),
+            SpeedHook(dues, self._recipe.step_batch, device),
             detectron_hooks.LRScheduler(),
         ]
         if self._distributed and not cfg.MODEL.SYNC_BN:
@@ -224,28 +295,45 @@ class Training:
         hooks.append(
             EvalHook(evaluating, self.ema, _log.info, self._report_epochs, self._raw_scores)
         )
-        return [*hooks, *self._main_hooks(evaluating, saving)] if self._context.is_main else hooks
+        return hooks + self._saving_hooks(dues, evaluating, saving)
 
-    def _main_hooks(self, evaluating: Every, saving: Every) -> list[detectron_hooks.HookBase]:
-        """Returns the hooks of rank 0, which show progress and write files."""
+    def _saving_hooks(
+        self, dues: list[Every], evaluating: Every, saving: Every
+    ) -> list[detectron_hooks.HookBase]:
+        """Returns the hooks that follow an evaluation; those of other ranks than 0 save nothing."""
+        hooks, is_main = list[detectron_hooks.HookBase](), self._context.is_main
+        checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
+        save = checkpoints.save if is_main else None
+        if self.best is not None:
+            hooks.append(BestHook(self.best, evaluating, self._save_best if is_main else None))
+        if is_main:
+            hooks += [*self._main_hooks(dues, evaluating), checkpoints]
+        agreement = StopAgreement(self._context.device) if self._distributed else None
+        hooks.append(StopHook(save, self._checkpointer.path, agreement))
+        if self.best is not None:
+            hooks.append(EarlyStopHook(self.best, evaluating, saving, save))
+        return hooks
+
+    def _save_best(self) -> Path:
+        state = self.state()
+        check_weights(self._trainer)
+        return self._checkpointer.save_best(state, self._trainer.iter + 1)
+
+    def _main_hooks(self, dues: list[Every], evaluating: Every) -> list[detectron_hooks.HookBase]:
+        """Returns the hooks of rank 0 that show progress and write files."""
         context, folder = self._context, self._experiment.folder
         hooks: list[detectron_hooks.HookBase] = []
         if context.shows_progress:
             hooks.append(ProgressHook(context.console))
-        writing = [Every(self._cfg.SOLVER.LOG_PERIOD), evaluating, saving]
         recent = {} if self._resumed is None else self._resumed.get("metrics", {})
-        hooks.append(WriterHook(self._writers(), writing, folder, recent))
+        hooks.append(WriterHook(self._writers(), dues, folder, recent))
         if self._pictures:
             hooks.append(CurvesHook(evaluating, folder))
-        checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
-        hooks.append(checkpoints)
-        if not self._distributed:
-            hooks.append(StopHook(checkpoints.save))
         return hooks
 
     def _report_epochs(self, iterations: float, scores: dict[str, float]) -> None:
         if self._on_eval is not None:
-            self._on_eval((iterations - self._offset) / self._loader.iters_per_epoch, scores)
+            self._on_eval(self._epochs_of(iterations), scores)
 
     def _every(self, epochs: float, iterations: int) -> Every:
         """Returns a condition with a period in epochs or, if that is 0, in iterations."""
@@ -261,7 +349,7 @@ class Training:
             if self._pictures:
                 writers.append(TensorboardXWriter(str(folder), purge_step=start))
         if not self._context.shows_progress:
-            writers.insert(0, CommonMetricPrinter(self.max_iter))
+            writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
         return writers
 
 

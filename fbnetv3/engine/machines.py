@@ -98,9 +98,10 @@ class MachineMonitor:
                 return call_with_timeout(lambda: report_end(self._store, reason), _LEAVE_TIMEOUT)
         return self._reason or reason
 
-    def report_interrupt(self) -> None:
-        """Ends the training on all machines because a signal ended it on this one."""
-        self.report(f"{self._name(self._rank)} was interrupted")
+    @property
+    def interrupt_reason(self) -> str:
+        """Why the training ends where a signal ended it on this machine."""
+        return f"{self._name(self._rank)} was interrupted"
 
     def leave(self) -> None:
         """Announces the end of this machine's heartbeats, so that it does not count as dead."""

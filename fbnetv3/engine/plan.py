@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fbnetv3.engine.distributed import batch_norm_text
 from fbnetv3.engine.experiment import Experiment
+from fbnetv3.engine.precision import precision_text
 from fbnetv3.engine.schedule import lr_table
 
 
@@ -22,11 +23,13 @@ def print_plan(experiment: Experiment, start_iter: int, epochs_done: float = 0.0
     table = Table(show_header=False, title="Training plan")
     context, recipe, loader = experiment.context, experiment.recipe, experiment.loader
     world_size = context.process.world_size
-    batch_norm = batch_norm_text(experiment.model, world_size, recipe.batch_size)
+    passes = recipe.batch_size, recipe.accumulate_steps
+    batch_norm = batch_norm_text(experiment.model, world_size, *passes)
     for name, value in (
         *experiment.plan,
         *lr_table(recipe, world_size, loader.iters_per_epoch, len(loader.dataset)),
         ("batch norm", batch_norm),
+        ("precision", precision_text(recipe, context.device)),
         ("more or fewer processes", "share the same batch; steps, lr and EMA decay do not change"),
         ("starts at step", f"{start_iter}, after {epochs_done:.4g} epochs"),
         ("device", f"{context.device}, {torch.get_num_threads()} thread(s) per process"),

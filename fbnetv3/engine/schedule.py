@@ -116,6 +116,7 @@ def lr_table(
         Rows (name, value) of the training plan.
     """
     per_process, reference = recipe.batch_size / world_size, recipe.reference_batch
+    passes = f" x {recipe.accumulate_steps} passes" if recipe.accumulate_steps > 1 else ""
     steps = round(recipe.epochs * iters_per_epoch)
     ema = f"{recipe.ema_decay:g} (averages over ~{1 / (1 - recipe.ema_decay):.0f} steps)"
     ema += ", with warm-up" if recipe.ema_warmup else ""
@@ -126,8 +127,8 @@ def lr_table(
         ("steps", f"{steps:,} ({recipe.epochs:g} epochs)"),
         ("optimizer", recipe.optimizer),
         ("lr in the recipe", f"{recipe.lr:g} per {recipe.reference_batch} images"),
-        ("batch", f"{recipe.batch_size} = {per_process:g} x {world_size} process(es)"),
-        ("peak lr", f"{recipe.scaled_lr:g} = {recipe.lr:g} x {recipe.batch_size} / {reference}"),
+        ("batch", f"{recipe.step_batch} = {per_process:g} x {world_size} process(es){passes}"),
+        ("peak lr", f"{recipe.scaled_lr:g} = {recipe.lr:g} x {recipe.step_batch} / {reference}"),
         ("lr at the first step", f"{recipe.scaled_lr * lr_factor(recipe, 0.0):g}"),
         ("lr warm-up", warmup),
         ("lr schedule", _schedule_text(recipe)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.data.seeding import mix_seed
+from fbnetv3.engine.compiling import backward_error
+from fbnetv3.engine.distributed import gradients_of_this_rank
+from fbnetv3.engine.losses import LossBuffer, StepLosses
 from fbnetv3.errors import FBNetError
 
 _STEP = 2  # keeps the draws of a step (dropout etc.) apart from those of the data
@@ -35,12 +38,17 @@ class HasLosses(Protocol):
         Args:
             model: Network in training mode, possibly wrapped in DistributedDataParallel.
             batch: Batch of the training loader.
-            iteration: Index of the step, from which random draws follow.
+            iteration: Index of the batch, from which random draws follow: that of the step, or of
+                the part of a step where gradients are accumulated.
         """
 
 
 class Task(HasLosses, Protocol):
     """The methods of a task that a training calls; classification and detection have them."""
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """Names of the scores of :meth:`evaluate`; without any box, a detector has none."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns scores of a model by name, over all ranks; its training mode does not change.
@@ -58,13 +66,16 @@ class Task(HasLosses, Protocol):
 
 
 class Trainer(TrainerBase):
-    """Runs steps: batch, losses, backward pass, gradient clipping, optimizer.
+    """Runs steps: batch, losses, backward passes, gradient clipping, optimizer.
 
     Before each step torch's random generators are seeded from (seed, iteration, rank): the draws of
     a step do not depend on earlier steps, nor on a kill and a resumption in between.
 
+    A step does not wait for a GPU. Its losses stay there until :meth:`read_losses`, which is called
+    after ``read_period`` steps and by hooks that need the losses.
+
     Args:
-        model: Network in training mode, possibly wrapped in DistributedDataParallel.
+        model: Network in training mode, possibly compiled or wrapped in DistributedDataParallel.
         optimizer: Optimizer over its parameters.
         scheduler: Learning rate schedule, stepped by detectron2's LRScheduler hook.
         batches: Endless batches, the first one for the first iteration to run.
@@ -72,8 +83,13 @@ class Trainer(TrainerBase):
         seed: Random seed of the steps' draws.
         rank: Rank of this process.
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
-        amp: Whether to scale the loss for 16-bit gradients; only on CUDA.
+        amp_dtype: Type of the mixed precision; for float16 on CUDA the loss is scaled. None for
+            float32.
         device: Device of the model.
+        accumulate_steps: Number of equal parts into which a batch is split. Their gradients are
+            averaged.
+        read_period: Number of steps after which the losses are read; 1 reads them in each step,
+            before the optimizer changes the weights.
     """
 
     def __init__(
@@ -87,8 +103,10 @@ class Trainer(TrainerBase):
         seed: int,
         rank: int = 0,
         clip_grad_norm: float = 0.0,
-        amp: bool = False,
+        amp_dtype: torch.dtype | None = None,
         device: torch.device,
+        accumulate_steps: int = 1,
+        read_period: int = 1,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
@@ -96,28 +114,70 @@ class Trainer(TrainerBase):
         self._batches, self._seed, self._rank = batches, seed, rank
         self._clip = clip_grad_norm
         self._device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
+        self._parts = accumulate_steps
+        self._buffer = LossBuffer(read_period)
+        scales = amp_dtype is torch.float16 and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
 
     def run_step(self) -> None:
-        """Runs one step; records its losses and the time it waited for data."""
+        """Runs one step; records its losses and the time it waited for data.
+
+        Raises:
+            NonFiniteLossError: The losses were read, and that of a step was infinite or NaN.
+        """
         start = time.perf_counter()
         batch = next(self._batches)
-        data_time = time.perf_counter() - start
-        self._seed_step()
-        losses = self._losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        self._record(losses, total, data_time)
+        self.storage.put_scalar("data_time", time.perf_counter() - start)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        losses = self._gradients(split_batch(batch, self._parts))
+        lr = self.optimizer.param_groups[0]["lr"]
+        self._buffer.add(self.iter, lr, losses, torch.stack(list(losses.values())).sum())
+        if self._buffer.is_full:
+            self.read_losses()
         if self._clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _losses(self, batch: Any) -> dict[str, Tensor]:
+    def read_losses(self) -> None:
+        """Waits for the device, and records the losses of the steps since the last call.
+
+        Raises:
+            NonFiniteLossError: The loss of a step is infinite or NaN; the error names the first
+                such step.
+        """
+        for step in self._buffer.read():
+            if not step.is_finite:
+                raise NonFiniteLossError(self._non_finite_text(step))
+            self.storage.iter = step.iteration
+            for name, value in step.values.items():
+                self.storage.put_scalar(name, value)
+        self.storage.iter = self.iter
+
+    def _gradients(self, parts: list[Any]) -> dict[str, Tensor]:
+        """Adds the gradients of the parts of a batch; returns the means of their losses."""
+        self._seed_step()
+        means: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            # Gradients are averaged over processes once, in the last backward pass.
+            with gradients_of_this_rank(self.model, index < len(parts) - 1):
+                losses = self._losses(part, self.iter * len(parts) + index)
+                if len(parts) > 1:
+                    losses = {name: loss / len(parts) for name, loss in losses.items()}
+                self._backward(torch.stack(list(losses.values())).sum())
+            for name, loss in losses.items():
+                loss = loss.detach()
+                means[name] = means[name] + loss if name in means else loss
+        return means
+
+    def _losses(self, batch: Any, number: int) -> dict[str, Tensor]:
+        """Returns the losses of part ``number``, counted from the start of the training."""
         try:
-            return self.task.losses(self.model, batch, self.iter)
+            return self.task.losses(self.model, batch, number)
+        except FloatingPointError:  # of detectron2; an earlier step may be the cause
+            self.read_losses()
+            raise
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -127,6 +187,15 @@ class Trainer(TrainerBase):
                 "process (SOLVER.IMS_PER_BATCH), or larger images (INPUT)"
             ) from error
 
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            self.scaler.scale(loss).backward()
+        except Exception as error:
+            reason = backward_error(error)
+            if reason is None:
+                raise
+            raise reason from error
+
     def _seed_step(self) -> None:
         seed = mix_seed(_STEP, self._seed, self.iter, self._rank)
         # torch.manual_seed would also queue a call for every unused CUDA device
@@ -134,22 +203,29 @@ class Trainer(TrainerBase):
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _record(self, losses: dict[str, Tensor], total: Tensor, data_time: float) -> None:
-        value = total.item()
-        if not torch.isfinite(total):
-            raise NonFiniteLossError(self._non_finite_text(losses))
-        for name, loss in losses.items():
-            self.storage.put_scalar(name, value if len(losses) == 1 else loss.item())
-        if len(losses) > 1:
-            self.storage.put_scalar("total_loss", value)
-        self.storage.put_scalar("data_time", data_time)
-
-    def _non_finite_text(self, losses: dict[str, Tensor]) -> str:
-        named = ", ".join(f"{name} = {loss.item():g}" for name, loss in losses.items())
-        lr = self.optimizer.param_groups[0]["lr"]
+    def _non_finite_text(self, step: StepLosses) -> str:
+        named = ", ".join(f"{name} = {loss:g}" for name, loss in step.values.items())
         return (
-            f"{named} at iteration {self.iter} (lr {lr:.4g}, batch {self.iter} of seed "
-            f"{self._seed}, rank {self._rank}); earlier checkpoints are kept: lower "
+            f"{named} at iteration {step.iteration} (lr {step.lr:.4g}, batch {step.iteration} of "
+            f"seed {self._seed}, rank {self._rank}); earlier checkpoints are kept: lower "
             "SOLVER.BASE_LR, raise SOLVER.WARMUP_EPOCHS or set SOLVER.CLIP_GRADIENTS.ENABLED True, "
             "and continue with --resume"
         )
+
+
+def split_batch(batch: Any, parts: int) -> list[Any]:
+    """Splits a batch into equal parts along its images.
+
+    Args:
+        batch: Tensor, list of images, or tuple or mapping of these.
+        parts: Number of parts, which divides the number of images.
+    """
+    if parts == 1:
+        return [batch]
+    if isinstance(batch, tuple):
+        return list(zip(*(split_batch(item, parts) for item in batch), strict=True))
+    if isinstance(batch, Mapping):
+        columns = [split_batch(item, parts) for item in batch.values()]
+        return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
+    size = len(batch) // parts
+    return [batch[start : start + size] for start in range(0, parts * size, size)]

@@ -25,7 +25,8 @@ def config(name: str, *pairs: str) -> CfgNode:
 @pytest.mark.parametrize(
     ("name", "pairs", "reason"),
     [
-        ("digits.yaml", ["SOLVER.STEPS", "(5,)"], "not read for a classifier"),
+        ("digits.yaml", ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
+        ("digits.yaml", ["SOLVER.GAMMA", "0.5"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
         ("digits.yaml", ["INPUT.MIN_SIZE_TEST", "64"], "not read for a classifier"),
         ("digits.yaml", ["INPUT.CROP.ENABLED", "True"], "not read for a classifier"),
         ("digits.yaml", ["MODEL.RETINANET.NUM_CLASSES", "7"], "not read for a classifier"),
@@ -48,8 +49,14 @@ def config(name: str, *pairs: str) -> CfgNode:
             ["MODEL_EMA.DECAY", "0.5", "MODEL_EMA.ENABLED", "False"],
             "read only with MODEL_EMA.ENABLED True",
         ),
+        ("digits.yaml", ["SOLVER.AMP.DTYPE", "bfloat16"], "read only with SOLVER.AMP.ENABLED True"),
         (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
         (BCCD, ["MODEL.BN_MOMENTUM", "0.2"], "not read for a detector"),
+        (BCCD, ["INPUT.CROP.TYPE", "absolute"], "read only with INPUT.CROP.ENABLED True"),
+        (BCCD, ["MODEL.RPN.NMS_THRESH", "0.5"], "not read for the meta-architecture RetinaNet"),
+        (BCCD, ["MODEL.ROI_BOX_HEAD.NUM_FC", "1"], "not read for the meta-architecture RetinaNet"),
+        (BCCD, ["MODEL.RESNETS.DEPTH", "18"], "not read for the backbone build_retinanet_fbnet"),
+        (BCCD, ["MODEL.COMPILE", "True"], "not read for a detector"),
         (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
         (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
         (BCCD, ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
@@ -80,6 +87,10 @@ def test_keys_without_effect(name: str, pairs: list[str], reason: str) -> None:
         (BCCD, ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
         (BCCD, ["INPUT.CROP.ENABLED", "True", "MODEL.PIXEL_MEAN", "[1.0, 1.0, 1.0]"]),
         (BCCD, ["SOLVER.MAX_ITER", "9", "SOLVER.WARMUP_ITERS", "3"]),
+        (BCCD, ["CUDNN_BENCHMARK", "True", "SOLVER.NESTEROV", "True"]),
+        ("digits.yaml", ["SOLVER.OPTIMIZER", "sgd", "SOLVER.NESTEROV", "False"]),
+        ("digits.yaml", ["SOLVER.WEIGHT_DECAY_BIAS", "0.1", "CUDNN_BENCHMARK", "True"]),
+        ("digits.yaml", ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
     ],
 )
 def test_keys_with_effect(name: str, pairs: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,7 +16,7 @@ from fbnetv3.config import (
     recipe_from_config,
     recipe_to_config,
 )
-from fbnetv3.recipe import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, Recipe
+from fbnetv3.recipe import AMP_DTYPES, AUGMENTATIONS, OPTIMIZERS, SCHEDULES, Recipe
 from fbnetv3.resources import find_config, list_configs
 from tests.config.helpers import error_of
 
@@ -71,12 +72,19 @@ RECIPES = st.builds(
     auto_augment=st.sampled_from(AUGMENTATIONS),
     clip_grad_norm=st.sampled_from([0.0, 0.5, 10.0]),
     amp=st.booleans(),
+    amp_dtype=st.sampled_from(AMP_DTYPES),
+    accumulate_steps=st.integers(1, 64),
+    weight_decay_bias=st.none() | st.floats(0, 1),
 )
 
 
 @settings(deadline=None, max_examples=40)
 @given(recipe=RECIPES)
 def test_recipes_survive_the_way_through_a_config(recipe: Recipe) -> None:
+    if recipe.schedule == "steps":
+        recipe = dataclasses.replace(recipe, steps=(2.5, 10.0))
+    if recipe.optimizer == "sgd":
+        recipe = dataclasses.replace(recipe, nesterov=recipe.ema)
     cfg = get_cfg()
     cfg.merge_from_list([x for pair in recipe_to_config(recipe).items() for x in pair])
     assert recipe_from_config(cfg) == recipe
@@ -112,3 +120,55 @@ def test_only_clipping_by_the_2_norm_is_allowed(change: list[Any]) -> None:
     clip = "SOLVER.CLIP_GRADIENTS"
     cfg.merge_from_list([f"{clip}.ENABLED", True, f"{clip}.{change[0]}", change[1]])
     assert clip in error_of(recipe_from_config, cfg)
+
+
+def recipe_of(*pairs: Any, iters_per_epoch: int | None = None) -> Recipe:
+    cfg = get_cfg()
+    cfg.merge_from_list(list(pairs))
+    return recipe_from_config(cfg, iters_per_epoch)
+
+
+STEPPED = ["SOLVER.LR_SCHEDULER_NAME", "steps"]
+
+
+def test_the_stepped_schedule_of_a_classifier() -> None:
+    recipe = recipe_of(*STEPPED, "SOLVER.STEPS", "(30, 60)", "SOLVER.GAMMA", 0.2)
+    assert (recipe.steps, recipe.decay) == ((30, 60), 0.2)
+    in_iterations = ["SOLVER.MAX_ITER", 70, "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.STEPS", "(21, 42)"]
+    assert recipe_of(*STEPPED, *in_iterations, iters_per_epoch=7).steps == (3, 6)
+    assert recipe_of("SOLVER.STEPS", "(30, 60)", "SOLVER.GAMMA", 0.2).steps == ()
+    assert recipe_of("SOLVER.GAMMA", 0.2).decay == 0.9875
+
+
+def test_steps_that_never_come_are_refused() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(STEPPED)  # detectron2's default is 30,000
+    assert "SOLVER.STEPS=(30000,) are not below SOLVER.MAX_EPOCHS=400" in error_of(
+        recipe_from_config, cfg
+    )
+
+
+def test_momentum_and_the_decay_of_biases_of_a_classifier() -> None:
+    assert recipe_of().nesterov is True
+    assert recipe_of().weight_decay_bias is None
+    assert recipe_of("SOLVER.NESTEROV", False).nesterov is False
+    assert recipe_of("SOLVER.NESTEROV", "True").nesterov is True
+    assert recipe_of("SOLVER.WEIGHT_DECAY_BIAS", 0.25).weight_decay_bias == 0.25
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.NESTEROV", 1),
+        ("SOLVER.NESTEROV", "maybe"),
+        ("SOLVER.WEIGHT_DECAY_BIAS", True),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "no"),
+        ("SOLVER.WEIGHT_DECAY_BIAS", -0.1),
+        ("SOLVER.ACCUMULATE_STEPS", 0),
+        ("SOLVER.AMP.DTYPE", "float64"),
+    ],
+)
+def test_values_that_are_refused(key: str, value: Any) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    assert f"{key}={value!r}" in error_of(recipe_from_config, cfg)

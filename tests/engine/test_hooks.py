@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,6 @@ from fbnetv3.engine.hooks import (
     Every,
     NonFiniteWeightError,
     ProgressHook,
-    StopHook,
-    StoppedError,
     WriterHook,
     evaluate_weights,
 )
@@ -192,37 +188,6 @@ def test_non_finite_weights_are_not_saved(tmp_path: Path, name: str) -> None:
     with pytest.raises(NonFiniteWeightError, match=name):
         run(At(3, spoil), hook)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_00000002.pt"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_after_the_step(
-    number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if number == signal.SIGHUP:  # the tests may run under nohup
-        outer = signal.signal(number, signal.SIG_DFL)
-        request.addfinalizer(lambda: signal.signal(number, outer))
-    before = signal.getsignal(number)
-    saved = []
-
-    def save() -> Path:
-        saved.append(True)
-        return tmp_path / "x"
-
-    with pytest.raises(StoppedError, match=f"stopped by {number.name}; saved .*x; .*--resume"):
-        run(At(2, lambda loop: os.kill(os.getpid(), number)), StopHook(save))
-    assert saved == [True]
-    assert signal.getsignal(number) == before
-
-
-def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
-    def twice(loop: Loop) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run(At(2, twice), StopHook(lambda: tmp_path))
-    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_the_progress_bar_ends_after_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""An estimate of the memory of a training step, from the cost of the network."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+
+from fbnetv3.arch import Cost
+from fbnetv3.engine.precision import amp_dtype
+from fbnetv3.recipe import Recipe
+
+_log = logging.getLogger("fbnetv3")
+
+SAVED_PER_ACTIVATION = 3
+"""Values that the backward pass keeps for each output element of a convolution.
+
+These are the output itself (for batch norm), the output of the norm (for the activation), and the
+output of the activation (for the next convolution). Measured with the networks of the zoo, the
+kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/test_memory.py.
+"""
+_OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1}
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The memory of a training step of one process, in bytes.
+
+    Working memory of the libraries, gradients of activations and other programs are not counted:
+    a step takes at least this much.
+
+    Attributes:
+        activations: What the forward pass keeps for the backward pass.
+        weights: Weights, their gradients, the optimizer's state, the average, 16-bit copies.
+        images: Images per forward pass.
+        side: Side of the images in pixels.
+    """
+
+    activations: int
+    weights: int
+    images: int
+    side: int
+
+    @property
+    def total(self) -> int:
+        """Sum of activations and weights."""
+        return self.activations + self.weights
+
+    def text(self) -> str:
+        """Returns the estimate as a row of the training plan."""
+        return (
+            f"at least {self.total / _GB:.2f} GB per process: activations of {self.images} images "
+            f"at {self.side} px {self.activations / _GB:.2f} GB, weights and optimizer "
+            f"{self.weights / _GB:.2f} GB"
+        )
+
+
+def estimate_memory(
+    cost: Cost, recipe: Recipe, side: int, device: torch.device, world_size: int = 1
+) -> MemoryEstimate:
+    """Estimates the memory of a training step.
+
+    Args:
+        cost: Cost of the network for one image of ``side`` pixels.
+        recipe: Training recipe.
+        side: Side of the images in pixels.
+        device: Device of the network.
+        world_size: Number of processes, which share the images.
+    """
+    images = math.ceil(recipe.batch_size / world_size)
+    is_16_bit = amp_dtype(recipe, device) is not None
+    pixels = 3 * side * side * 4
+    per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
+    tensors = 2 + _OPTIMIZER_STATES[recipe.optimizer] + recipe.ema  # weights and gradients: 2
+    weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
+    return MemoryEstimate(images * per_image, weights, images, side)
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Returns the memory of a GPU, or of this machine for the CPU, in bytes; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def warn_of_memory(estimate: MemoryEstimate, recipe: Recipe, device: torch.device) -> None:
+    """Warns before the first step if a training cannot fit the memory of its device."""
+    available = device_memory(device)
+    if available is None or estimate.total <= available:
+        return
+    remedy = "train a smaller network, or with smaller images"
+    room = available - estimate.weights
+    if room > estimate.activations / estimate.images:
+        passes = math.ceil(estimate.activations / room)
+        # a number of passes that divides the images of a process
+        while estimate.images % passes and passes < estimate.images:
+            passes += 1
+        remedy = (
+            f"use {passes} or more processes, or as many passes of fewer images "
+            f"(SOLVER.IMS_PER_BATCH {max(1, recipe.batch_size // passes)} and "
+            f"SOLVER.ACCUMULATE_STEPS {recipe.accumulate_steps * passes}), or smaller images"
+        )
+    _log.warning(
+        "a step does not fit into the memory of %s, %.1f GB: it takes %s; %s",
+        device,
+        available / _GB,
+        estimate.text(),
+        remedy,
+    )

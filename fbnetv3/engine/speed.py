@@ -1,0 +1,151 @@
+"""Images per second, peak memory and traces of a training."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventWriter, get_event_storage
+from torch import profiler
+
+from fbnetv3.engine.hooks import Every
+from fbnetv3.io import atomic_write
+
+_log = logging.getLogger("fbnetv3")
+SPEED, MEMORY = "images_per_second", "peak_memory_mb"
+"""Names in metrics.json."""
+_WARM_UP = 3  # steps before a trace, in which libraries choose algorithms and allocate memory
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Returns the largest memory of this process so far in bytes; None if it is not known.
+
+    Args:
+        device: A GPU, for the memory of PyTorch's tensors there, or the CPU, for the resident
+            memory of the process.
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+class SpeedHook(HookBase):
+    """Puts images per second over all processes, and the peak memory of this one, into the storage.
+
+    The time of a step includes the wait for its batch, and neither evaluations nor checkpoints. It
+    must come before the hooks that evaluate or save, and after the one that reads the losses: a
+    GPU is then done with the steps that count.
+
+    Args:
+        dues: Iterations after which to record.
+        images: Images per step over all processes.
+        device: Device of the network.
+    """
+
+    def __init__(self, dues: list[Every], images: int, device: torch.device) -> None:
+        self._dues, self._images, self._device = dues, images, device
+        self._start, self._seconds, self._steps = 0.0, 0.0, 0
+
+    def before_step(self) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Stops the clock, and records if it is due."""
+        self._seconds += time.perf_counter() - self._start
+        self._steps += 1
+        if not any(due(self.trainer) for due in self._dues):
+            return
+        speed = self._steps * self._images / max(self._seconds, 1e-9)
+        self._seconds, self._steps = 0.0, 0
+        storage = self.trainer.storage
+        storage.put_scalar(SPEED, round(speed, 2), smoothing_hint=False)
+        peak = peak_memory(self._device)
+        if peak is not None:
+            storage.put_scalar(MEMORY, round(peak / 2**20, 1), smoothing_hint=False)
+
+
+class SpeedPrinter(EventWriter):
+    """Logs images per second and peak memory in one line, as detectron2's printer logs losses."""
+
+    def write(self) -> None:
+        """Logs the values of the present iteration."""
+        storage = get_event_storage()
+        latest = {k: v for k, (v, i) in storage.latest().items() if i == storage.iter}
+        if SPEED in latest:
+            memory = f", peak memory {latest[MEMORY]:,.0f} MB" if MEMORY in latest else ""
+            _log.info("iter: %d  %.1f images/s%s", storage.iter, latest[SPEED], memory)
+
+
+class ProfileHook(HookBase):
+    """Writes a trace of some steps, which Perfetto, chrome://tracing and TensorBoard open.
+
+    The trace begins after three steps. It must be the first hook, so that the others are traced.
+
+    Args:
+        steps: Number of steps to trace; at least 1.
+        folder: Folder of ``profile_ITERATION.pt.trace.json``.
+        device: Device of the network.
+    """
+
+    def __init__(self, steps: int, folder: Path, device: torch.device) -> None:
+        self._steps, self._folder = steps, folder
+        activities = [profiler.ProfilerActivity.CPU]
+        if device.type == "cuda":
+            activities.append(profiler.ProfilerActivity.CUDA)
+        self._profile: Any = profiler.profile(activities=activities, record_shapes=True)
+        self._first = -1
+        self._is_running = False
+
+    def before_step(self) -> None:
+        """Writes the trace if its steps are done, or begins it if it is due."""
+        done = self.trainer.iter - self.trainer.start_iter - _WARM_UP
+        if self._is_running and done >= self._steps:
+            self._write()
+        if done == 0:
+            self._profile.start()
+            self._first, self._is_running = self.trainer.iter, True
+
+    def after_train(self) -> None:
+        """Writes the trace of a training that has ended before."""
+        if self._is_running:
+            self._write()
+        elif self._first < 0:
+            _log.warning("--profile: no trace, since the training had at most %d steps", _WARM_UP)
+
+    def _write(self) -> None:
+        self._profile.stop()
+        self._is_running = False
+        path = self._folder / f"profile_{self._first:08d}.pt.trace.json"
+        with atomic_write(path) as temporary:
+            self._profile.export_chrome_trace(str(temporary))
+        _log.info("wrote the trace of %d steps to %s", self.trainer.iter - self._first, path)
+
+
+@contextmanager
+def cudnn_benchmark(enabled: bool) -> Iterator[None]:
+    """Lets cuDNN choose the fastest algorithms by trying them (CUDNN_BENCHMARK) in the block.
+
+    Its choice may differ from run to run, and with it the rounding of results.
+
+    Args:
+        enabled: Whether cuDNN tries algorithms.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
