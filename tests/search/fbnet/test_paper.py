@@ -153,6 +153,7 @@ def test_costs_are_those_of_the_final_network(run: Path) -> None:
     report = report_run(run).read_text()
     line = "candidates train on 5 classes; their costs are those of networks with 10 classes"
     assert line in report
+    assert "num_classes: 10" in (run / "best_arch.yaml").read_text()
     parts = [float(part) for part in _numbers(comments, "params")]
     assert parts[0] > parts[1]  # the final network has the larger classifier
 
