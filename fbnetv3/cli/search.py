@@ -24,7 +24,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2    # resumes the search
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
-  %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
+  %(prog)s --evolve output/search/digits --macs 1e6 2e6 --params 1e5
   %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
 """

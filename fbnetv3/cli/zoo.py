@@ -63,7 +63,7 @@ def _scale_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the cost and the scores of finished trainings, by rising cost."
+    parser.description = "Print the costs and the scores of finished trainings."
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training"
     )
@@ -285,7 +285,7 @@ def _runs(arguments: argparse.Namespace) -> int:
             str(run.resolution),
             *("-" if top1 is None else f"{top1:.2f}" for top1 in (run.top1_ema, run.top1)),
         ]
-        for run in sorted(map(read_run, arguments.folders), key=lambda run: run.macs)
+        for run in map(read_run, arguments.folders)
     ]
     columns = ["run", "MACs", "params", "resolution", "top-1 EMA (%)", "top-1 (%)"]
     _print("trainings", columns, rows)

@@ -4,13 +4,14 @@
     python -m projects.paper.rehearsal FOLDER
 
 The commands are read from the page. Each runs as it is printed, except for what this file
-overrides: images have a quarter of the side, every number of multiply-adds is divided by 12, since
+overrides: images have an eighth of the side, every number of multiply-adds is divided by 40, since
 maps of odd sizes are rounded up, and trainings last two epochs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +29,13 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "paper.md"
 SPACE = ROOT / "fbnetv3" / "search" / "fbnet" / "spaces" / "fbnetv3_paper.yaml"
-SMALLER, FEWER = 4, 12
+SMALLER, FEWER = 8, 40
 """Divisors of the resolution and of every number of multiply-adds.
 
-A twelfth of the paper's budgets is as large a part of the space of small images as the budgets are
-of the paper's: 0.6 % of it have 400M to 450M multiply-adds, of the paper's 0.3 %.
+0.5 % of the space of small images has 400M / 40 to 450M / 40 multiply-adds. Of the paper's space,
+0.3 % has 400M to 450M.
 """
-CLASSES, TRAIN_IMAGES, VAL_IMAGES, SIDE = 6, 28, 8, 72
+CLASSES, TRAIN_IMAGES, VAL_IMAGES, SIDE = 6, 28, 8, 40
 _TRAINING = {
     "SOLVER.MAX_EPOCHS": 2.0,
     "SOLVER.WARMUP_EPOCHS": 0.25,
@@ -126,7 +128,7 @@ def make_imagenet(folder: Path, seed: int = 0) -> None:
             wnid = folder / part / f"n{label:08d}"
             wnid.mkdir(parents=True)
             for i in range(count):
-                is_second = ((across + random.integers(SIDE)) // (3 + 4 * label)) % 2
+                is_second = ((across + random.integers(SIDE)) // (2 + 2 * label)) % 2
                 pixels = colours[label][is_second][None].repeat(SIDE, 0)
                 noisy = pixels + random.normal(0, 20, pixels.shape)
                 image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
@@ -136,7 +138,7 @@ def make_imagenet(folder: Path, seed: int = 0) -> None:
 def rehearse(folder: Path) -> str:
     """Runs the commands of the page in a folder and returns what the last one prints.
 
-    Trainings that follow each other in the page run two at a time.
+    Commands of one block that do not depend on each other run two at a time.
 
     Args:
         folder: New or empty folder.
@@ -153,15 +155,19 @@ def rehearse(folder: Path) -> str:
     commands = [rehearsed(c, space) for c in commands_of(PAGE.read_text(encoding="utf-8"))]
     with ThreadPoolExecutor(2) as pool:
         while commands:
-            together = [c for c in commands if _is_training(c)] if _is_training(commands[0]) else []
-            group = together or commands[:1]
+            group = list(itertools.takewhile(partial(_is_like, commands[0]), commands))
             outputs = list(pool.map(lambda command: _run(command, folder), group))
             commands = commands[len(group) :]
     return outputs[-1]
 
 
-def _is_training(command: Sequence[str]) -> bool:
-    return "tools/train_net.py" in command and "--check-data" not in command
+def _is_like(first: Sequence[str], command: Sequence[str]) -> bool:
+    """Returns whether two commands are scalings, or trainings, which do not need each other."""
+    if command is first:
+        return True
+    is_training = all("--resume" in c for c in (first, command))
+    is_scaling = all("scale" in c for c in (first, command))
+    return is_training or is_scaling
 
 
 def _run(command: Sequence[str], folder: Path) -> str:

@@ -84,7 +84,6 @@ def test_a_scaled_config_trains_and_is_listed(
     [
         (["fbnetv3_b.yaml"], "give either macs, or at least one of width, depth and resolution"),
         (["fbnetv3_b.yaml", "--macs", "1e9", "--depth", "2"], "give either macs, or"),
-        (["fbnetv3_b.yaml", "--macs", "1e3"], "out of reach"),
         (["fbnetv3_b.yaml", "--macs", "-1"], "numbers > 0"),
         (["fbnetv3_b.yaml", "--width", "0"], "numbers > 0"),
         (["search/digits.yaml", "--width", "2"], "describes a search"),

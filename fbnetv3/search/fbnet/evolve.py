@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fbnetv3.errors import FBNetError
+from fbnetv3.search.errors import InfeasibleError, SearchError
 from fbnetv3.search.fbnet.config import SearchSetup, constraints_from_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
@@ -55,7 +56,7 @@ def evolve_winners(
             text = (
                 f"budget {', '.join(map(str, bounds))}" if bounds else "--evolve without a budget"
             )
-            raise FBNetError(f"{text}: {error}{_advice(setup, bounds, drop)}") from None
+            raise FBNetError(f"{text}: {error}{_advice(error, setup, bounds, drop)}") from None
         facts = _facts(search, best, complete, _bounds_text(setup, bounds, drop))
         winners.append(write_winner(setup, folder, winner_name(bounds), best.config, facts))
     return winners
@@ -76,13 +77,25 @@ def _facts(search: JointNAS, best: Candidate, complete: list[Trial], bounds: str
     ]
 
 
-def _advice(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
-    """Returns how to lift the constraints of the search that a budget's bounds are added to."""
-    bounded = {c.name for c in constraints_from_config(setup.cfg)} - {*drop}
-    shared = [bound.name for bound in bounds if bound.name in bounded]
-    if not shared:
+def _advice(
+    error: FBNetError, setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]
+) -> str:
+    """Returns how to lift the constraints of the search that make a budget hard to meet."""
+    own = {c.name: c for c in constraints_from_config(setup.cfg) if c.name not in drop}
+    shared = [bound for bound in bounds if bound.name in own]
+    is_infeasible = isinstance(error, InfeasibleError)
+    names = [b.name for b in shared if is_infeasible or not _is_compatible(own[b.name], b)]
+    if not names:
         return ""
-    return f" (--drop-constraint {' '.join(shared)} lifts the constraint of the search)"
+    return f" (--drop-constraint {' '.join(names)} lifts the constraint of the search)"
+
+
+def _is_compatible(constraint: Constraint, bound: Constraint) -> bool:
+    try:
+        constraint.tightened(bound)
+    except SearchError:
+        return False
+    return True
 
 
 def _nearest(search: JointNAS, candidate: Candidate, trials: list[Trial]) -> list[Trial]:

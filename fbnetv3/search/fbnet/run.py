@@ -320,7 +320,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             f"candidates are scored on DATASETS.TEST ({', '.join(cfg.DATASETS.TEST)}), so the "
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
-    lines += filter(None, [classes_line(cfg)])
+    lines += filter(None, [classes_line(cfg, search)])
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

@@ -64,7 +64,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
     ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
     stop = f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
-    classes = classes_line(cfg)
+    classes = classes_line(cfg, search)
     drawn = " at random" if node.HOLD_OUT_SAMPLING == "random" else ""
     test = (
         f"{node.HOLD_OUT} images held out{drawn}" if node.HOLD_OUT else ", ".join(cfg.DATASETS.TEST)
@@ -84,7 +84,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     }
 
 
-def classes_line(cfg: CfgNode) -> str:
+def classes_line(cfg: CfgNode, search: JointNAS) -> str:
     """Returns the classes that candidates train on, and those of the costs, as a line of text.
 
     The line is empty if candidates train on all classes, and costs are computed by these.
@@ -92,6 +92,8 @@ def classes_line(cfg: CfgNode) -> str:
     trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
     if not trained and not final:
         return ""
+    if not search.plan.pool.statistics:
+        return f"candidates train on {trained or 'all'} classes"
     costs = f"their costs are those of networks with {final or trained} classes"
     return f"candidates train on {trained or 'all'} classes; {costs}"
 

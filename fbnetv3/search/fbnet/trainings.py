@@ -9,7 +9,7 @@ from typing import Any
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
 from fbnetv3.io import atomic_write
 from fbnetv3.search.fbnet.config import SearchSetup
-from fbnetv3.search.fbnet.datasets import register_search_split
+from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
 
 
 def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
@@ -33,6 +33,8 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
 def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
     """Returns the config of a winner's training on all data, with the changes of SEARCH.FINAL.
 
+    The table of the architecture has the number of classes by which its costs were computed.
+
     Args:
         setup: Config and space of the search.
         config: Value by variable.
@@ -44,7 +46,7 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
         ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
     """
     arch_file = stem.with_name(f"{stem.name}_arch.yaml")
-    cfg = _candidate_config(setup, config, arch_file)
+    cfg = _candidate_config(setup, config, arch_file, num_classes_from_config(setup.cfg))
     if setup.space.has_architecture:
         cfg.MODEL.ARCH = arch_file.name
     cfg.OUTPUT_DIR = str(stem)
@@ -52,14 +54,16 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
     return cfg
 
 
-def _candidate_config(setup: SearchSetup, config: Mapping[str, Any], arch_file: Path) -> CfgNode:
+def _candidate_config(
+    setup: SearchSetup, config: Mapping[str, Any], arch_file: Path, num_classes: int = 1000
+) -> CfgNode:
     """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
     recipe = setup.space.recipe(config, recipe_from_config(setup.cfg))
     values = recipe_to_config(recipe)
     if setup.space.has_architecture:
-        arch = setup.space.arch(config)
+        arch = setup.space.arch(config, num_classes)
         with atomic_write(arch_file) as temporary:
             temporary.write_text(arch.to_yaml(), encoding="utf-8")
         values |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fbnetv3.arch import count_cost, get_arch
 from fbnetv3.data import build_dataset
+from fbnetv3.errors import FBNetError
 from fbnetv3.search import (
     Constraint,
     EvolutionSettings,
@@ -22,7 +24,7 @@ from fbnetv3.search import (
 pytest.importorskip("detectron2")
 
 from fbnetv3.resources import model_zoo_path
-from fbnetv3.search.fbnet import evolve_budgets, read_search_config, report_run, run_search
+from fbnetv3.search.fbnet import read_search_config, report_run, run_search
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
     default_values,
@@ -31,9 +33,12 @@ from fbnetv3.search.fbnet.config import (
     settings_from_config,
     values_affecting_scores,
 )
+from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.evolve import evolve_winners
 from fbnetv3.search.fbnet.keys import ADDED_KEYS, get_search_cfg
+from fbnetv3.search.fbnet.run import build_search
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 
@@ -153,6 +158,7 @@ def test_costs_are_those_of_the_final_network(run: Path) -> None:
     report = report_run(run).read_text()
     line = "candidates train on 5 classes; their costs are those of networks with 10 classes"
     assert line in report
+    assert "num_classes: 10" in (run / "best_arch.yaml").read_text()
     parts = [float(part) for part in _numbers(comments, "params")]
     assert parts[0] > parts[1]  # the final network has the larger classifier
 
@@ -162,8 +168,11 @@ def _numbers(text: str, name: str) -> list[str]:
 
 
 def test_winners_meet_the_budgets_and_the_constraints(run: Path) -> None:
+    folder = RunFolder(run)
+    setup = SearchSetup(read_run_config(folder))
+    evolve = partial(evolve_winners, setup, folder, build_search(setup, read_only=True))
     budgets = [parse_bounds("macs <= 8e5, params <= 3e5"), Constraint("macs", upper=7e5), ()]
-    pair, single, free = evolve_budgets(run, budgets).winners
+    pair, single, free = evolve(budgets)
     assert pair.path.name == "best_macs_0.8M_params_0.3M.yaml"
     assert "meets 500000 <= macs <= 1e+06 and macs <= 800000 and params <= 300000" in pair.facts
     assert single.path.name == "best_macs_0.7M.yaml"
@@ -171,10 +180,12 @@ def test_winners_meet_the_budgets_and_the_constraints(run: Path) -> None:
     for winner, upper in ((pair, 8e5), (single, 7e5), (free, 1e6)):
         assert 5e5 <= float(_numbers(winner.facts[0], "macs")[0]) <= upper
     below = [Constraint("macs", upper=4e5)]
-    with pytest.raises(Exception, match=r"\(--drop-constraint macs lifts the constraint"):
-        evolve_budgets(run, below)
-    (winner,) = evolve_budgets(run, below, drop=["macs"]).winners
+    with pytest.raises(FBNetError, match=r"\(--drop-constraint macs lifts the constraint"):
+        evolve(below)
+    (winner,) = evolve(below, drop=["macs"])
     assert "meets macs <= 400000" in winner.facts
+    with pytest.raises(FBNetError, match=r"no constraint on 'params' to drop; .*: macs$"):
+        evolve([Constraint("macs", upper=7e5)], drop=["params"])
 
 
 def test_b_has_the_published_parameters_with_its_final_classes() -> None:

@@ -258,7 +258,14 @@ def test_invalid_tables(change: dict, text: str) -> None:
 
 
 def test_an_unknown_space() -> None:
-    assert list_spaces() == ["autotrain", "fbnetv3", "nano", "photos"]
+    assert list_spaces() == [
+        "autotrain",
+        "autotrain_paper",
+        "fbnetv3",
+        "fbnetv3_paper",
+        "nano",
+        "photos",
+    ]
     with pytest.raises(SearchError, match="did you mean nano"):
         FBNetSpace.from_yaml("nan0")
 
