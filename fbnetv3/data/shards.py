@@ -88,7 +88,7 @@ def _problem(index: Any) -> str:
     """Returns what is wrong with an index; empty if nothing is."""
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         return f"it is not an index of format {FORMAT}"
-    lists = [index.get(name) for name in _LISTS]
+    lists: list[Any] = [index.get(name) for name in _LISTS]
     if not all(isinstance(values, list) for values in lists):
         return f"it lacks one of the lists {', '.join(_LISTS)}"
     classes, shards, files, targets, places = lists
