@@ -96,6 +96,8 @@ def _problem(index: Any) -> str:
         return f"it has {len(files)} files, {len(targets)} targets and {len(places)} places"
     if not all(isinstance(name, str) for name in (*classes, *shards, *files)):
         return "a name is not a text"
+    if len(set(classes)) != len(classes):
+        return "a class occurs twice"
     if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in shards):
         return "a shard is outside of the folder"
     if not all(_is_index(target, len(classes)) for target in targets):
