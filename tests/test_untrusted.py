@@ -41,6 +41,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml.load": ("plain_yaml.py",),
     "cloudpickle.loads": ("search/executors/worker.py",),  # sent by the main process
     "Image.open": ("data/decode.py",),
+    **dict.fromkeys(["decode_jpeg", "simplejpeg.decode_jpeg"], ("data/jpeg.py",)),
     "tar.extractall": ("cli/detectron2/install.py",),  # checked by sha256
 }
 # Function -> the argument that it must be called with.

@@ -19,6 +19,7 @@ from fbnetv3.arch import get_arch
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import arch_shapes
 from fbnetv3.config import get_cfg
+from fbnetv3.data.shards import INDEX, ShardSource
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search import Trial
 from fbnetv3.search.fbnet.run_folder import RunFolder
@@ -100,6 +101,11 @@ def _read_log(document: Any, folder: Path) -> None:
     BatchLog(folder).read()
 
 
+def _read_shards(document: Any, folder: Path) -> None:
+    (folder / INDEX).write_text(json.dumps(document))
+    ShardSource(folder)
+
+
 def _read_winners(document: Any, folder: Path) -> None:
     (folder / "winners.json").write_text(json.dumps(document))
     RunFolder(folder).winners()
@@ -144,6 +150,17 @@ DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
     "warm start": (
         _read_table,
         lambda: [_NAMES, *([*t["config"].values(), t["score"]] for t in _trials())],
+    ),
+    "shards": (
+        _read_shards,
+        lambda: {
+            "format": 1,
+            "classes": ["cat", "dog"],
+            "shards": ["shard-00000.tar"],
+            "files": ["cat/0.jpg", "dog/0.jpg"],
+            "targets": [0, 1],
+            "places": [[0, 512, 900], [0, 2048, 700]],
+        },
     ),
     "winners": (_read_winners, lambda: {"best": ["score 1", "macs 2"], "best_macs_1M": ["x"]}),
     "files": (_read_files, lambda: {"SEARCH.SPACE": "0" * 64, "MODEL.ARCH": "1" * 64}),

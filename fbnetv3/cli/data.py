@@ -54,6 +54,7 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _pack(arguments: argparse.Namespace) -> int:
     from fbnetv3.data import build_dataset
+    from fbnetv3.data.errors import plural
     from fbnetv3.data.pack import PackOptions, pack
 
     options = PackOptions(arguments.short_side, arguments.quality, arguments.shard_mb << 20)

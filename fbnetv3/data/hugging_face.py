@@ -111,8 +111,8 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
     except Exception as error:  # the package raises errors of many kinds, also of networks
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{address}: cannot open the data set ({reason}); {_FORM}") from error
-    columns = {key: options[key] for key in ("image", "label") if key in options}
-    return HuggingFaceDataset(opened, address, **columns)
+    image, label = options.get("image", ""), options.get("label", "")
+    return HuggingFaceDataset(opened, address, image=image, label=label)
 
 
 def parse_address(address: str) -> tuple[str, dict[str, str]]:

@@ -88,7 +88,7 @@ def _problem(index: Any) -> str:
     """Returns what is wrong with an index; empty if nothing is."""
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         return f"it is not an index of format {FORMAT}"
-    lists = [index.get(name) for name in _LISTS]
+    lists: list[Any] = [index.get(name) for name in _LISTS]
     if not all(isinstance(values, list) for values in lists):
         return f"it lacks one of the lists {', '.join(_LISTS)}"
     classes, shards, files, targets, places = lists
@@ -96,6 +96,8 @@ def _problem(index: Any) -> str:
         return f"it has {len(files)} files, {len(targets)} targets and {len(places)} places"
     if not all(isinstance(name, str) for name in (*classes, *shards, *files)):
         return "a name is not a text"
+    if len(set(classes)) != len(classes):
+        return "a class occurs twice"
     if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in shards):
         return "a shard is outside of the folder"
     if not all(_is_index(target, len(classes)) for target in targets):

@@ -28,7 +28,7 @@ def test_each_library_makes_batches_of_the_same_files(folder: str) -> None:
         batches = {name: step() for name, step in steps.items()}
         again = {name: step() for name, step in steps.items()}
         assert {name: step()[0].shape for name, step in steps.items()}  # a third epoch
-    assert inputs.TORCHVISION == next(iter(batches))  # the reference
+    assert next(iter(batches)) == inputs.TORCHVISION  # the reference
     assert ("timm" in batches) == (importlib.util.find_spec("timm") is not None)
     for name, (images, labels) in batches.items():
         is_uint8 = name in ("ours", "timm")
