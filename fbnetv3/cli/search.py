@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -23,6 +24,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2    # resumes the search
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
+  %(prog)s --config-file model_zoo/search/digits.yaml --retry-failed "out of memory"
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 4e6 --params 1e5
   %(prog)s --report output/search/digits                       # also while it runs
 """
@@ -56,6 +58,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--restore",
         metavar="LOG_DIR",
         help="with --config-file: continue a lost run from a copy of its log/ folder",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REASON",
+        nargs="?",
+        const="",
+        help="with --config-file: run failed trials again whose reason contains REASON, or all",
     )
     budgets = parser.add_argument_group("budgets for --evolve", "one winner for each value")
     for name, unit in _BUDGETS.items():
@@ -96,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(args.report, list(args.opts))
     if args.evolve:
         return _evolve(args.evolve, list(args.opts), budgets)
-    return _search(args.config_file, list(args.opts), args.restore)
+    return _search(args.config_file, list(args.opts), args.restore, args.retry_failed)
 
 
 def _check_arguments(
@@ -112,6 +121,13 @@ def _check_arguments(
         )
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR needs --config-file")
+    if args.retry_failed is not None and not args.config_file:
+        parser.error("--retry-failed needs --config-file: the search continues with these trials")
+    if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)*", args.retry_failed or ""):
+        parser.error(
+            f"--retry-failed takes {args.retry_failed} for a part of the reason; write keys and "
+            "their values before it"
+        )
 
 
 def _show_warnings(stream: TextIO | None) -> None:
@@ -129,7 +145,9 @@ def _show_warnings(stream: TextIO | None) -> None:
         logger.propagate = False
 
 
-def _search(config_file: str, opts: list[str], restore: str | None) -> int:
+def _search(
+    config_file: str, opts: list[str], restore: str | None, retry_failed: str | None
+) -> int:
     from fbnetv3.search.fbnet.commands import resume_command
     from fbnetv3.search.fbnet.config_file import read_search_config
     from fbnetv3.search.fbnet.run import run_search
@@ -138,7 +156,13 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
     cfg = read_search_config(config_file, opts)
     try:
         with stop_signals_as_interrupt():
-            run = run_search(cfg, cfg.OUTPUT_DIR, restore=restore, stream=sys.stdout)
+            run = run_search(
+                cfg,
+                cfg.OUTPUT_DIR,
+                restore=restore,
+                retry_failed=retry_failed,
+                stream=sys.stdout,
+            )
     except KeyboardInterrupt:
         folder = RunFolder(cfg.OUTPUT_DIR)
         if not folder.config.is_file():  # interrupted before the search started
@@ -161,6 +185,8 @@ def _print_run(run: SearchRun) -> None:
     result, best = run.result, run.result.best
     if result.cards:
         print(f"round {len(result.cards)}: {result.cards[-1]}")
+    if result.failures is not None:
+        print(f"failures: {result.failures}")
     stop = result.early_stop
     if stop is not None and stop.epoch is not None:
         print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")

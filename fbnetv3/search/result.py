@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.predictor import Predictor
@@ -50,6 +51,8 @@ class SearchResult:
         constraints: Constraints of the search. Candidates of a warm start may violate them; these
             are among the trials, but are never the best one or on the Pareto front.
         budgets: Budgets of the search.
+        failures: What the search has learned about failures for lack of memory or time; None: too
+            few of them.
     """
 
     trials: list[Trial]
@@ -59,6 +62,7 @@ class SearchResult:
     proxy_correlation: dict[str, float]
     constraints: tuple[Constraint, ...] = ()
     budgets: tuple[Constraint, ...] = ()
+    failures: FailureSummary | None = None
 
     @property
     def feasible(self) -> list[Trial]:

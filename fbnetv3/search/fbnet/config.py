@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
 from functools import cached_property
@@ -19,8 +20,15 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
-from fbnetv3.search.fbnet.keys import FILE_KEYS, PLACE_KEYS, RESUMABLE_KEYS, get_search_cfg
+from fbnetv3.search.fbnet.keys import (
+    AUTO_KEYS,
+    FILE_KEYS,
+    PLACE_KEYS,
+    RESUMABLE_KEYS,
+    get_search_cfg,
+)
 from fbnetv3.search.fbnet.mirror import is_uri
+from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
@@ -178,7 +186,8 @@ def executor_from_config(cfg: CfgNode) -> Executor:
     """Returns the executor that SEARCH.EXECUTOR names.
 
     SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
-    SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``.
+    SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``. The workers of ``local`` get
+    the GPUs of this machine in turn.
 
     Raises:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
@@ -194,12 +203,14 @@ def executor_from_config(cfg: CfgNode) -> Executor:
 
 def _local(cfg: CfgNode) -> Executor:
     node = cfg.SEARCH
-    if node.WORKERS:
-        return LocalWorkers(node.WORKERS, node.THREADS, node.TIMEOUT or None)
+    placement = placement_from_config(cfg)
+    if placement.workers:
+        timeout = node.TIMEOUT or None
+        return LocalWorkers(placement.workers, placement.threads, timeout, placement.devices)
     if node.TIMEOUT:
         raise SearchError(
             f"SEARCH.TIMEOUT={node.TIMEOUT:g} needs worker processes; set "
-            "SEARCH.WORKERS to 1 or more, or SEARCH.EXECUTOR to ray"
+            "SEARCH.WORKERS to auto, or to 1 or more, or SEARCH.EXECUTOR to ray"
         )
     return InProcess()
 
@@ -221,15 +232,28 @@ def _ray(cfg: CfgNode) -> Executor:
             f"SEARCH.RAY.GPUS={gpus:g} hides the GPUs that MODEL.DEVICE={cfg.MODEL.DEVICE} needs; "
             "set it above 0, or set MODEL.DEVICE to auto or cpu"
         )
+    threads = placement_from_config(cfg).threads
     return RayWorkers(
         node.RAY.WORKERS or None,
-        cpus=node.RAY.CPUS or node.THREADS,
+        cpus=node.RAY.CPUS or _cpus_of_candidate(cfg),
         gpus=gpus,
-        threads=node.THREADS,
+        threads=threads,
         timeout=node.TIMEOUT or None,
         address=node.RAY.ADDRESS,
         shared=_shared_folder(cfg),
     )
+
+
+def _cpus_of_candidate(cfg: CfgNode) -> int:
+    """Returns the threads and data-loader workers of a candidate.
+
+    On a private cluster they are at most the cores of this machine, so that one candidate fits.
+    """
+    placement = placement_from_config(cfg)
+    loaders = cfg.DATALOADER.NUM_WORKERS if placement.loaders is None else placement.loaders
+    is_private = not (cfg.SEARCH.RAY.ADDRESS or os.environ.get("RAY_ADDRESS"))
+    count: int = placement.threads + loaders
+    return min(count, placement.cores) if is_private else count
 
 
 _EXECUTORS = {"local": _local, "ray": _ray}
@@ -248,7 +272,10 @@ def _check_numbers(node: CfgNode) -> None:
         ("AHEAD", 0, math.inf),
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),
+        ("WORKERS_PER_GPU", 1, math.inf),
         ("THREADS", 1, math.inf),
+        ("LOADER_WORKERS", -1, math.inf),
+        ("STOP_AFTER_FAILURES", 0, math.inf),
         ("TIMEOUT", 0, math.inf),
         ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),
         ("CLASSES", 0, math.inf),
@@ -258,10 +285,14 @@ def _check_numbers(node: CfgNode) -> None:
         ("RAY.GPUS", -1, math.inf),
     ):
         value = get_value(node, key)
+        if key in AUTO_KEYS and value == AUTO:
+            continue
         if not low <= value <= high:
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
             if key == "BATCH_SIZE":
                 allowed += " (SEARCH.POOL_SIZE)"
+            if key in AUTO_KEYS:
+                allowed += f", or {AUTO}"
             raise SearchError(f"SEARCH.{key}={value!r} is out of range; allowed: {allowed}")
 
 

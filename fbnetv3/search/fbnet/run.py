@@ -29,6 +29,7 @@ from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
+from fbnetv3.search.fbnet.placement import placement_from_config, placement_lines
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import write_run_report
@@ -86,6 +87,7 @@ def run_search(
     folder: str | os.PathLike[str],
     *,
     restore: str | os.PathLike[str] | None = None,
+    retry_failed: str | None = None,
     stream: TextIO | None = None,
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
@@ -99,6 +101,8 @@ def run_search(
         folder: Folder of the run; replaces OUTPUT_DIR.
         restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
             the search starts from scratch, or continues what the folder holds.
+        retry_failed: Part of the reason of failures, as of :meth:`JointNAS.retry_failed`, whose
+            trials are put back before the search continues; empty: all failures. None: none.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
@@ -112,7 +116,7 @@ def run_search(
     with run_folder.locked():
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS)
         run_folder.check_files(file_hashes(setup.cfg))
-        search, result, is_complete = _run(setup, run_folder, restore, stream)
+        search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
         return SearchRun(
             result,
             write_best(setup, run_folder, result),
@@ -164,6 +168,7 @@ def _run(
     setup: SearchSetup,
     folder: RunFolder,
     restore: str | os.PathLike[str] | None,
+    retry_failed: str | None,
     stream: TextIO | None,
 ) -> tuple[JointNAS, SearchResult, bool]:
     """Returns the search, its result, and whether the search is done."""
@@ -175,15 +180,20 @@ def _run(
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)
-    executor = executor_from_config(cfg)
+    executor, placement = executor_from_config(cfg), placement_from_config(cfg)
     budget = TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search = build_search(setup, executor)
-    for line in _plan_lines(setup, search):
+    for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
         progress.say(line)
     if logged is not None:
         search.restore(logged)
+    if retry_failed is not None:
+        put_back = search.retry_failed(retry_failed)
+        trials = "trial is" if len(put_back) == 1 else "trials are"
+        progress.say(f"{len(put_back)} failed {trials} put back")
+    log.drop_outdated(search.earlier_failures)
     search.ask()
     finished = [t for t in search.trials if t.state != "running"]
     log.check(finished)
@@ -192,8 +202,9 @@ def _run(
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
+    evaluate = TrainEvaluator(SearchSetup(placement.applied_to(cfg)), candidates)
     with progress:
-        result = _run_within(budget, search, TrainEvaluator(setup, candidates), watch)
+        result = _run_within(budget, search, evaluate, watch)
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result, not budget.is_used_up
 
@@ -252,6 +263,7 @@ def build_search(
         study=cfg.SEARCH.STUDY,
         evaluator_config=evaluator_config(setup),
         read_only=read_only,
+        stop_after_failures=cfg.SEARCH.STOP_AFTER_FAILURES,
     )
 
 
