@@ -110,6 +110,13 @@ class JointNAS:
         """Copies of all trials that were proposed or replayed; empty before the first ask."""
         return [trial.copy() for batch in self._batches.all for trial in batch]
 
+    def finished_trials(self) -> list[Trial]:
+        """Returns copies of the trials in the storage, also of batches that are not replayed yet.
+
+        Batches after one with a trial that was put back are replayed when this one has finished.
+        """
+        return [trial.copy() for trial in self._batches.load()]
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings as plain values, as the storage keeps them.

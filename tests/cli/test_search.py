@@ -18,7 +18,13 @@ from fbnetv3.search.fbnet.run_folder import RunFolder
 
 @pytest.mark.parametrize(
     "argv",
-    [["--report", "x", "SEED", "1"], ["--report", "x", "--macs", "1e6"], ["--evolve", "x"]],
+    [
+        ["--report", "x", "SEED", "1"],
+        ["--report", "x", "--macs", "1e6"],
+        ["--report", "x", "--retry-failed"],
+        ["--evolve", "x"],
+        ["--config-file", "x", "--retry-failed", "SEARCH.WORKERS", "2"],
+    ],
 )
 def test_options_that_exclude_each_other(
     capsys: pytest.CaptureFixture[str], argv: list[str]

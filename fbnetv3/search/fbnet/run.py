@@ -195,7 +195,7 @@ def _run(
         progress.say(f"{len(put_back)} failed {trials} put back")
     log.drop_outdated(search.earlier_failures)
     search.ask()
-    finished = [t for t in search.trials if t.state != "running"]
+    finished = search.finished_trials()
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
