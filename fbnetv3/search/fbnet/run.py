@@ -92,17 +92,15 @@ def run_search(
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
 
-    KeyboardInterrupt ends the search. Finished trials are kept, and running trainings save a
-    checkpoint. The same call then resumes the search. So does a call after SEARCH.MAX_HOURS have
-    ended a search, which returns the best candidate until then.
+    KeyboardInterrupt ends it after running trainings have saved a checkpoint. The same call then
+    resumes it, as after SEARCH.MAX_HOURS.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
         restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
             the search starts from scratch, or continues what the folder holds.
-        retry_failed: Part of the reason of failures, as of :meth:`JointNAS.retry_failed`, whose
-            trials are put back before the search continues; empty: all failures. None: none.
+        retry_failed: Argument of :meth:`JointNAS.retry_failed`, called first; None: not called.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
@@ -180,19 +178,16 @@ def _run(
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)
-    executor, placement = executor_from_config(cfg), placement_from_config(cfg)
-    budget = TimeBudget(node.MAX_HOURS)
+    executor, budget = executor_from_config(cfg), TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
-    search = build_search(setup, executor)
+    search, placement = build_search(setup, executor), placement_from_config(cfg)
     for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
         progress.say(line)
     if logged is not None:
         search.restore(logged)
     if retry_failed is not None:
-        put_back = search.retry_failed(retry_failed)
-        trials = "trial is" if len(put_back) == 1 else "trials are"
-        progress.say(f"{len(put_back)} failed {trials} put back")
+        progress.say(_put_back(search, retry_failed))
     log.drop_outdated(search.earlier_failures)
     search.ask()
     finished = search.finished_trials()
@@ -207,6 +202,12 @@ def _run(
         result = _run_within(budget, search, evaluate, watch)
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result, not budget.is_used_up
+
+
+def _put_back(search: JointNAS, reason: str) -> str:
+    """Puts failed trials back, and returns a line about them."""
+    count = len(search.retry_failed(reason))
+    return f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
 
 
 def _run_within(
