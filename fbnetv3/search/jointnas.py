@@ -16,6 +16,7 @@ from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.failures import FailureLimit, has_reason
 from fbnetv3.search.history import History
+from fbnetv3.search.outcome import short
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult
 from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
@@ -218,6 +219,7 @@ class JointNAS:
         """Puts a failed trial back: it runs again, and keeps the reason of its failure.
 
         For the batches that were proposed since then, the trial has failed: none of them changes.
+        The next :meth:`ask` returns it, with all others that have no result.
 
         Args:
             trial: Trial of the search, such as one of :attr:`SearchResult.trials`.
@@ -225,6 +227,7 @@ class JointNAS:
         Raises:
             SearchError: The trial has not failed, or another process coordinates the study.
         """
+        (trial,) = as_items("retry: trial", [trial], Trial, "a trial of this search")
         self._batches.reopen({trial.number})
 
     def retry_failed(self, reason: str = "") -> list[Trial]:
@@ -240,6 +243,8 @@ class JointNAS:
         Raises:
             SearchError: Trials have failed, but none for this reason.
         """
+        if not isinstance(reason, str):
+            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a text")
         failed = [t for t in self._batches.load() if t.state == "failed"]
         chosen = [t for t in failed if has_reason(t.reason, reason)]
         if failed and not chosen:

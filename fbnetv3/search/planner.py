@@ -194,6 +194,8 @@ class Planner:
             if failures is not None:
                 pool = safe.select(pool)
                 share = min(share, len(pool))  # with others, which may fail, it is completed
+                if not share:
+                    continue
             candidates = Candidates(safe, self._encoding, pool, trained[:_ELITE])
             batch = next_batch(candidates, predictor, share, tried, random, pending, best)
             tried = tried | set(keys_of(batch.levels))

@@ -210,6 +210,11 @@ def test_failed_trials_are_chosen_by_their_reason(tmp_path: Path) -> None:
     search.run(evaluate)
     with pytest.raises(SearchError, match="failed for a reason like 'disk'; reasons of the 2 fail"):
         search.retry_failed("disk")
+    for odd in (None, 3):
+        with pytest.raises(SearchError, match="is not allowed"):
+            search.retry(odd)  # type: ignore[arg-type]
+        with pytest.raises(SearchError, match="is not allowed; give a text"):
+            search.retry_failed(odd)  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="trial 0 has not failed"):
         search.retry(search.trials[0])
     assert [t.number for t in search.retry_failed("out of memory")] == [1]

@@ -122,6 +122,15 @@ def test_where_all_others_are_tried_the_failing_candidates_are_proposed() -> Non
     assert len(search.trials) == 32
 
 
+def test_a_search_whose_whole_pool_is_predicted_to_fail_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FailureModel, "fails", lambda self, pool: np.ones(len(pool), dtype=bool))
+    failures, _ = _failures(MEMORY)
+    assert len(failures) == 3
+    assert failures[0] >= 5
+
+
 def test_a_stored_batch_that_an_earlier_version_proposed_is_continued() -> None:
     """Earlier versions did not predict failures: a batch that they began must be the same."""
     search = problem.search(batch_size=16, early_stop_threshold=None)
