@@ -63,12 +63,11 @@ class FailureLimit:
 
     def _text(self, what: str, failures: list[Finished]) -> str:
         last = failures[-1]
-        kind = f"{last.fault} on " if last.fault else ""
-        place = last.place or "this process"
+        where = f"{last.fault} on {last.place or 'this process'}: " if last.fault else ""
         reason = reason_text(last.reason or "no reason was given")[:300]
         return (
-            f"{len(failures)} candidates {what}; the last one, trial {last.trial.id}: {kind}{place}"
-            f": {reason}. {_HOW_TO_GO_ON}"
+            f"{len(failures)} candidates {what}; the last one, trial {last.trial.id}: {where}"
+            f"{reason}. {_HOW_TO_GO_ON}"
         )
 
 
