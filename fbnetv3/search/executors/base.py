@@ -11,7 +11,8 @@ To add an executor:
    ``_check_numbers`` in ``fbnet/config.py`` checks their ranges, and the help of SEARCH.EXECUTOR
    in ``fbnet/keys.py`` names the executor.
 4. Add a row to ``_EXECUTORS`` in ``tests/search/executors/test_contract.py``, which tests the
-   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes.
+   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes; add
+   a row to ``_EXECUTORS`` in ``test_faults.py`` beside it, too.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def placement_from_config(cfg: CfgNode) -> Placement:
     node, cores = cfg.SEARCH, len(os.sched_getaffinity(0))
     if node.EXECUTOR != "local":
         # the nodes of a cluster are not known here: a candidate has the CPUs that it reserves
-        threads, loaders = _divided(cfg, int(node.RAY.CPUS) or None)
+        has_gpu = node.RAY.GPUS > 0 or cfg.MODEL.DEVICE.startswith("cuda")
+        threads, loaders = _divided(cfg, int(node.RAY.CPUS) or None, has_gpu=has_gpu)
         return Placement(0, threads, loaders, (), cores)
     gpus = visible_gpus(cfg.MODEL.DEVICE)
     workers = node.WORKERS

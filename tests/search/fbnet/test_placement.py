@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fbnetv3.search import LocalWorkers, SearchError
+from fbnetv3.search import LocalWorkers, RayWorkers, SearchError
 
 pytest.importorskip("detectron2")
 
@@ -18,6 +18,8 @@ from fbnetv3.search.fbnet.config import SearchSetup, executor_from_config
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.placement import placement_from_config, placement_lines, visible_gpus
 from fbnetv3.search.fbnet.trainings import candidate_training
+
+_BOTH = {"THREADS": "auto", "LOADER_WORKERS": "auto"}
 
 
 @pytest.fixture
@@ -83,6 +85,8 @@ def test_gpus_are_those_that_this_process_may_use(
         (0, 1, {"WORKERS": 4, "THREADS": "auto", "LOADER_WORKERS": "auto"}, 4, 1, 0),
         (0, 8, {"EXECUTOR": "ray", "LOADER_WORKERS": "auto"}, 0, 1, None),
         (0, 8, {"EXECUTOR": "ray", "LOADER_WORKERS": "auto", "RAY.CPUS": 6.0}, 0, 1, 5),
+        (0, 8, {"EXECUTOR": "ray", "RAY.CPUS": 6.0, **_BOTH}, 0, 6, 0),
+        (0, 8, {"EXECUTOR": "ray", "RAY.CPUS": 6.0, "RAY.GPUS": 1.0, **_BOTH}, 0, 1, 5),
     ],
 )
 def test_cores_are_divided_among_the_workers(
@@ -195,3 +199,24 @@ def test_other_keys_do_not_take_auto() -> None:
 def test_numbers_out_of_range_are_refused(key: str, value: int, message: str) -> None:
     with pytest.raises(SearchError, match=message):
         executor_from_config(_cfg(f"SEARCH.{key}", value))
+
+
+@pytest.mark.parametrize(
+    ("opts", "cpus"),
+    [
+        ([], 3),  # one thread and two data-loader workers
+        (["SEARCH.LOADER_WORKERS", 5, "SEARCH.THREADS", 2], 7),
+        (["SEARCH.LOADER_WORKERS", 20], 8),  # a private cluster has the cores of this machine
+        (["SEARCH.LOADER_WORKERS", 20, "SEARCH.RAY.ADDRESS", "10.0.0.1:6379"], 21),
+        (["SEARCH.LOADER_WORKERS", 20, "SEARCH.RAY.CPUS", 2.0], 2),
+    ],
+)
+def test_a_candidate_on_ray_reserves_its_threads_and_data_loader_workers(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, opts: list[Any], cpus: float
+) -> None:
+    machine(0, 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(RayWorkers, "__init__", lambda self, *args, **kwargs: made.append(kwargs))
+    executor_from_config(_cfg("SEARCH.EXECUTOR", "ray", *opts))
+    assert made[0]["cpus"] == cpus
