@@ -72,6 +72,7 @@ class ClassificationTask:
         """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""
         images, labels = self._copy(batch)
         return [images if self._normalize is None else self._normalize(images), labels]
+
     @property
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores of :meth:`evaluate`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -24,6 +25,7 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.WORKERS 2    # resumes the search
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
+  %(prog)s --config-file model_zoo/search/digits.yaml --retry-failed "out of memory"
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 --params 1e5
   %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
@@ -58,6 +60,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--restore",
         metavar="LOG_DIR",
         help="with --config-file: continue a lost run from a copy of its log/ folder",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REASON",
+        nargs="?",
+        const="",
+        help="with --config-file: run failed trials again whose reason contains REASON, or all",
     )
     _budget_arguments(parser)
     parser.add_argument(
@@ -119,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(args.report, list(args.opts))
     if args.evolve:
         return _evolve(args)
-    return _search(args.config_file, list(args.opts), args.restore)
+    return _search(args.config_file, list(args.opts), args.restore, args.retry_failed)
 
 
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -133,6 +142,13 @@ def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) 
         )
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR needs --config-file")
+    if args.retry_failed is not None and not args.config_file:
+        parser.error("--retry-failed needs --config-file: the search continues with these trials")
+    if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)*", args.retry_failed or ""):
+        parser.error(
+            f"--retry-failed takes {args.retry_failed} for a part of the reason; write keys and "
+            "their values before it"
+        )
 
 
 def _show_warnings(stream: TextIO | None) -> None:
@@ -150,7 +166,9 @@ def _show_warnings(stream: TextIO | None) -> None:
         logger.propagate = False
 
 
-def _search(config_file: str, opts: list[str], restore: str | None) -> int:
+def _search(
+    config_file: str, opts: list[str], restore: str | None, retry_failed: str | None
+) -> int:
     from fbnetv3.search.fbnet.commands import resume_command
     from fbnetv3.search.fbnet.config_file import read_search_config
     from fbnetv3.search.fbnet.run import run_search
@@ -159,7 +177,13 @@ def _search(config_file: str, opts: list[str], restore: str | None) -> int:
     cfg = read_search_config(config_file, opts)
     try:
         with stop_signals_as_interrupt():
-            run = run_search(cfg, cfg.OUTPUT_DIR, restore=restore, stream=sys.stdout)
+            run = run_search(
+                cfg,
+                cfg.OUTPUT_DIR,
+                restore=restore,
+                retry_failed=retry_failed,
+                stream=sys.stdout,
+            )
     except KeyboardInterrupt:
         folder = RunFolder(cfg.OUTPUT_DIR)
         if not folder.config.is_file():  # interrupted before the search started
@@ -182,6 +206,8 @@ def _print_run(run: SearchRun) -> None:
     result, best = run.result, run.result.best
     if result.cards:
         print(f"round {len(result.cards)}: {result.cards[-1]}")
+    if result.failures is not None:
+        print(f"failures: {result.failures}")
     stop = result.early_stop
     if stop is not None and stop.epoch is not None:
         print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
@@ -201,7 +227,7 @@ def _print_winner(winner: Winner) -> None:
 
 def _evolve(args: argparse.Namespace) -> int:
     from fbnetv3.search import Constraint
-    from fbnetv3.search.fbnet.config import parse_bounds
+    from fbnetv3.search.fbnet.bounds import parse_bounds
     from fbnetv3.search.fbnet.run import evolve_budgets
 
     singles = [Constraint(name, upper=n) for name in _BUDGETS for n in getattr(args, name)]

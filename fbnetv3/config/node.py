@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fbnetv3.errors import did_you_mean
 
 # Attributes of the tree's root: keys with a value of a source, and those of bases left out
 _GIVEN, _STATED = "__given_keys__", "__stated_keys__"
+# Attribute of a node: its keys that take a whole number or the word auto
+_AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
 # Names in other programs -> key
 _ALIASES = {
     "LR": "BASE_LR",
@@ -62,7 +65,13 @@ class CfgNode(DetectronCfgNode):
         # copy and pickle would otherwise fill nodes by __setitem__, which fails if they are frozen
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
 
+    def allow_auto(self, *names: str) -> None:
+        """Lets keys of this node, whose values are whole numbers, take the word ``auto`` too."""
+        self.__dict__[_AUTO_KEYS] = {*self.__dict__.get(_AUTO_KEYS, ()), *names}
+
     def _checked(self, name: str, value: Any, key: str) -> Any:
+        if name in self.__dict__.get(_AUTO_KEYS, ()):
+            return _number_or_auto(value, key)
         if not isinstance(self[name], CfgNode):
             return _coerce(value, self[name], key)
         if not isinstance(value, CfgNode):
@@ -192,6 +201,15 @@ class CfgNode(DetectronCfgNode):
 
     def __str__(self) -> str:
         return self.dump()
+
+
+def _number_or_auto(value: Any, key: str) -> Any:
+    """Returns a whole number or ``auto``; raises a ConfigError that names the key otherwise."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value.strip()):
+        value = int(value)  # the key held a text before, so the new value was not decoded
+    if value != _AUTO and type(value) is not int:
+        raise ConfigError(f"{key} takes a whole number or {_AUTO}, not {value!r}")
+    return value
 
 
 # Types of the default -> other types that are converted to it

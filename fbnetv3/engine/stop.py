@@ -18,7 +18,7 @@ from fbnetv3.engine.hooks import STOPPED, StoppedError
 from fbnetv3.signals import stop_signals
 
 _ASK_INTERVAL = 1.0  # seconds between two questions to the other ranks
-_MOST_STEPS = 1000  # between two questions
+_MAX_STEPS = 1000  # between two questions
 
 
 class StopAgreement:
@@ -50,7 +50,7 @@ class StopAgreement:
         self._asked = iteration, now
         wait = 1
         if self._next is not None and seconds > 0:
-            wait = min(max(1, round(steps * _ASK_INTERVAL / seconds)), _MOST_STEPS)
+            wait = min(max(1, round(steps * _ASK_INTERVAL / seconds)), _MAX_STEPS)
         # The fewest steps of all ranks: the largest of the negative numbers
         question = torch.tensor([number, -wait], dtype=torch.int64, device=self._device)
         dist.all_reduce(question, dist.ReduceOp.MAX)

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fbnetv3.search.batches import Batches
 from fbnetv3.search.chance import check_above_chance
 from fbnetv3.search.checks import as_items, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
-from fbnetv3.search.history import History, check_stored
+from fbnetv3.search.failures import FailureLimit, has_reason
+from fbnetv3.search.history import History
+from fbnetv3.search.outcome import short
 from fbnetv3.search.planner import Plan, Planner
-from fbnetv3.search.records import Records
 from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
 from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
@@ -56,6 +58,9 @@ class JointNAS:
             plain values by name. The storage keeps it, and refuses a search with another one.
         read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
             SQLite file, which may be untrusted, is copied first, and its statistics are checked.
+        stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
+            they failed in a row for a cause outside of them (their device or data), or if they
+            were the first ones and all failed. They run again in the next run. 0: never.
         **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
             ``batch_size=16``.
 
@@ -76,6 +81,7 @@ class JointNAS:
         study: str = STUDY,
         evaluator_config: Mapping[str, Any] | None = None,
         read_only: bool = False,
+        stop_after_failures: int = 5,
         **changes: Any,
     ) -> None:
         check_arguments(space, settings, executor, evaluator_config)
@@ -90,11 +96,10 @@ class JointNAS:
         self._identity = settings.identify(space, costs.names, evaluator_config)
         self._store = open_store(storage, space, study, read_only)
         self._store.check_settings(self._description, self._identity)
-        self._records = Records(self._store)
-        self._checked_costs = costs if read_only else None
-        self._batches: list[list[Trial]] = []
-        self._running: dict[int, Trial] = {}
-        self._stored: list[Trial] | None = None
+        self._batches = Batches(
+            space, settings, self._planner, self._store, costs if read_only else None
+        )
+        self._stop_after = as_whole("stop_after_failures", stop_after_failures, low=0)
 
     @property
     def plan(self) -> Plan:
@@ -104,7 +109,14 @@ class JointNAS:
     @property
     def trials(self) -> list[Trial]:
         """Copies of all trials that were proposed or replayed; empty before the first ask."""
-        return [trial.copy() for batch in self._batches for trial in batch]
+        return [trial.copy() for batch in self._batches.all for trial in batch]
+
+    def finished_trials(self) -> list[Trial]:
+        """Returns copies of the trials in the storage, also of batches that are not replayed yet.
+
+        Batches after one with a trial that was put back are replayed when this one has finished.
+        """
+        return [trial.copy() for trial in self._batches.load()]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -122,7 +134,13 @@ class JointNAS:
     @property
     def order(self) -> dict[str, Any]:
         """The numbers of the trials that were running when each batch was proposed ahead."""
-        return self._records.order
+        return self._batches.records.order
+
+    @property
+    def earlier_failures(self) -> dict[int, list[str]]:
+        """Reasons of the failures after which trials were put back, by number of the trial."""
+        retries = self._batches.records.retries
+        return {number: retries.reasons(number) for number in retries.entries}
 
     def restore(self, logged: LoggedSearch) -> None:
         """Copies the finished trials of a log into the storage, before the first ask.
@@ -136,16 +154,16 @@ class JointNAS:
         """
         check_log(logged, self.space, self.settings, self._identity)
         self._store.acquire()
-        stored = check_agreement(logged, self._load())
+        stored = check_agreement(logged, self._batches.load())
         part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
         for name, value in part.order.items():
             self._store.set_attr(name, value)
         for batch, size in Counter(trial.batch for trial in part.trials).items():
-            self._records.set_size(batch, size)  # a log has whole batches
+            self._batches.records.set_size(batch, size)  # a log has whole batches
         for trial in part.trials:
             if trial.number not in stored:
                 self._store.add(trial)
-        self._stored = None
+        self._batches.forget()
 
     def ask(self) -> list[Trial]:
         """Returns copies of the trials that have no result yet; [] when the search is done.
@@ -157,21 +175,7 @@ class JointNAS:
         Raises:
             SearchError: Another process coordinates the study; the message names it.
         """
-        return [trial.copy() for trial in self._ask()]
-
-    def _ask(self) -> list[Trial]:
-        """Returns the trials that have no result yet, the search's own ones."""
-        self._store.acquire()
-        if not self._batches:
-            self._stored = self._load()  # another process may have added trials
-        while self._is_due() and self._propose():
-            pass
-        return list(self._running.values())
-
-    def _is_due(self) -> bool:
-        """Returns whether few enough trials are running to propose the next batch."""
-        is_coarse = len(self._batches) < self._settings.iterations
-        return len(self._running) <= (self._settings.ahead if is_coarse else 0)
+        return [trial.copy() for trial in self._batches.advance()]
 
     def tell(
         self,
@@ -199,7 +203,7 @@ class JointNAS:
                 f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
                 f"and {len(reasons)} reasons"
             )
-        own = [self._waiting(trial) for trial in trials]
+        own = [self._batches.waiting(trial) for trial in trials]
         twice = [key for key, count in Counter(t.id for t in own).items() if count > 1]
         if twice:
             raise SearchError(f"tell was given trial {twice[0]} twice; give each trial one result")
@@ -208,25 +212,48 @@ class JointNAS:
             for epoch, value in reports.items():
                 trial.report(epoch, value)
         for trial, given, score, reason in zip(own, trials, scores, reasons, strict=True):
-            self._finish(trial, score, reason)
+            self._batches.finish(trial, score, reason)
             given.finish(score, reason)  # for the caller to read
 
-    def _waiting(self, trial: Trial) -> Trial:
-        """Returns the search's own trial for a copy of it that waits for a result."""
-        own = self._running.get(trial.number)
-        if own is None or own.id != trial.id:
-            raise SearchError(
-                f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
-                "one already"
-            )
-        return own
+    def retry(self, trial: Trial) -> None:
+        """Puts a failed trial back: it runs again, and keeps the reason of its failure.
 
-    def _finish(self, trial: Trial, score: Any, reason: str | None) -> None:
-        """Decides a trial, which nothing changes from then on, and stores it."""
-        trial.on_report = None
-        trial.finish(score, reason)
-        self._store.add(trial)
-        del self._running[trial.number]
+        For the batches that were proposed since then, the trial has failed: none of them changes.
+        The next :meth:`ask` returns it, with all others that have no result.
+
+        Args:
+            trial: Trial of the search, such as one of :attr:`SearchResult.trials`.
+
+        Raises:
+            SearchError: The trial has not failed, or another process coordinates the study.
+        """
+        (trial,) = as_items("retry: trial", [trial], Trial, "a trial of this search")
+        self._batches.reopen({trial.number})
+
+    def retry_failed(self, reason: str = "") -> list[Trial]:
+        """Puts all failed trials with a certain reason back; see :meth:`retry`.
+
+        Args:
+            reason: Part of the reason, in upper or lower case, or a kind of failures: ``out of
+                memory``, ``out of time``. Empty: any reason.
+
+        Returns:
+            Copies of the trials as they were; [] if none has failed.
+
+        Raises:
+            SearchError: Trials have failed, but none for this reason.
+        """
+        if not isinstance(reason, str):
+            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a text")
+        failed = [t for t in self._batches.load() if t.state == "failed"]
+        chosen = [t for t in failed if has_reason(t.reason, reason)]
+        if failed and not chosen:
+            reasons = "; ".join(sorted({str(t.reason)[:80] for t in failed})[:5])
+            raise SearchError(
+                f"no trial failed for a reason like {reason!r}; reasons of the {len(failed)} "
+                f"failures: {reasons}"
+            )
+        return self._batches.reopen({t.number for t in chosen}) if chosen else []
 
     def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
         """Runs the search to its end: asks for trials, evaluates them and stores their results.
@@ -242,7 +269,8 @@ class JointNAS:
 
         Raises:
             SearchError: The first batch scores no better than chance, so that later batches could
-                not be chosen; or the storage or the executor cannot be used.
+                not be chosen; too many candidates fail in a row (``stop_after_failures``); or the
+                storage or the executor cannot be used.
         """
         check_functions(evaluate, callbacks)
         if not isinstance(self._executor, InProcess):
@@ -260,7 +288,8 @@ class JointNAS:
                 callback(self, Event(kind, trial.copy()))
 
         submitted: set[int] = set()
-        while trials := self._ask():
+        limit = FailureLimit(self._stop_after, has_scores=self._has_scores())
+        while trials := self._batches.advance():
             if trials[-1].number not in submitted:  # a new batch
                 self._check_above_chance(evaluate, trials)
             if not submitted:  # a search that is done already starts no workers
@@ -268,20 +297,35 @@ class JointNAS:
             for trial in trials:
                 if trial.number not in submitted:
                     submitted.add(trial.number)
+                    limit.submitted(trial.number)
                     trial.on_report = lambda epoch, score, t=trial: notify("report", t)
                     notify("start", trial)
                     self._executor.submit(trial)
             for finished in self._executor.wait():
-                trial = self._waiting(finished.trial)
-                self._finish(trial, finished.score, finished.reason)
+                trial = self._batches.waiting(finished.trial)
+                self._batches.finish(trial, finished.score, finished.reason)
+                limit.finished(finished)
                 notify("finish", trial)
+            self._stop_if(limit.problem())
+
+    def _has_scores(self) -> bool:
+        """Returns whether a trial of the storage has a score."""
+        return any(t.state == "complete" for t in self._batches.load())
+
+    def _stop_if(self, problem: tuple[str, set[int]] | None) -> None:
+        """Raises a SearchError if there is a problem; its trials run again in the next run."""
+        if problem is not None:
+            text, numbers = problem
+            self._batches.reopen(numbers)
+            raise SearchError(text)
 
     def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
         is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
-        if is_further and History.of(self._batches).finished:
-            trials = [*self._planner.warm_start, *(t for batch in self._batches for t in batch)]
-            check_above_chance(evaluate, self._batches[0], trials)
+        batches = self._batches.all
+        if is_further and History.of(batches).finished:
+            trials = [*self._planner.warm_start, *(t for batch in batches for t in batch)]
+            check_above_chance(evaluate, batches[0], trials)
 
     def close(self) -> None:
         """Lets another process coordinate the study, until the next :meth:`ask`."""
@@ -289,9 +333,9 @@ class JointNAS:
 
     def result(self) -> SearchResult:
         """Returns a snapshot of the results so far, including those of earlier processes."""
-        history = self._history()
+        history = self._batches.history()
         known, model = self._planner.known(history), self._planner.model(history)
-        cards = self._planner.cards(history, self._records.cards())
+        cards = self._planner.models.cards(history, self._batches.records.cards())
         return SearchResult(
             trials=[trial.copy() for trial in known.finished()],
             predictor=None if model is None else model.predictor,
@@ -301,6 +345,7 @@ class JointNAS:
             constraints=self._settings.constraints,
             budgets=self._settings.budgets,
             early_stop_over=self._settings.early_stop_over,
+            failures=self._planner.models.failure_summary(history, self._planner.plan.pool),
         )
 
     def evolve(
@@ -330,71 +375,5 @@ class JointNAS:
         if top_k is not None:
             top_k = as_whole("top_k", top_k, low=1)
         drop = as_items("drop", drop, str, "statistics")
-        evolved = self._planner.evolve(self._history(), constraints, top_k, drop)
+        evolved = self._planner.evolve(self._batches.history(), constraints, top_k, drop)
         return evolved_candidates(self.space, evolved)
-
-    def _history(self) -> History:
-        """Returns the batches so far; before the first ask, those of the storage."""
-        if self._batches:
-            return History.of(self._batches)
-        if self._stored is None:
-            self._stored = self._load()
-        return History.stored(self._stored, self._settings, self._records.sizes)
-
-    def _load(self) -> list[Trial]:
-        trials = self._store.load()
-        return check_stored(trials, self.space, self._settings, self._checked_costs)
-
-    def _propose(self) -> bool:
-        """Adds the next batch; returns False where the search is done."""
-        number = len(self._batches)
-        if number and not self._running:
-            history = History.of(self._batches)
-            cards = self._planner.cards(history, self._records.cards())
-            self._records.save(self._planner.known(history).early_stop, cards)
-        if number >= self._settings.batch_count():
-            return False
-        trials = self._replayed(number)
-        if trials is None:
-            trials = self._proposed(number)
-        self._records.set_size(number, len(trials))  # before any of them is stored
-        self._batches.append(trials)
-        # the batch is empty where the space is exhausted: stage 2 then has nothing new either
-        self._running |= {t.number: t for t in trials if t.state == "running"}
-        return True
-
-    def _replayed(self, number: int) -> list[Trial] | None:
-        """Returns a batch from the storage if it is finished; None if it is not."""
-        stored = self._stored or []
-        batch, size = [t for t in stored if t.batch == number], self._records.sizes.get(number)
-        if size is not None:
-            return batch if len(batch) == size else None
-        # In older storages, a later batch shows that it is finished.
-        is_finished = not self._settings.ahead and any(t.batch > number for t in stored)
-        return batch if is_finished else None
-
-    def _proposed(self, number: int) -> list[Trial]:
-        """Returns a new batch, with the results that the storage has of it."""
-        stage = "fine" if number == self._settings.iterations else "coarse"
-        trials = self._planner.propose(self._seen_by(number), self._settings.size_of(number), stage)
-        stored = {t.id: t for t in self._stored or [] if t.batch == number}
-        unknown = set(stored) - {t.id for t in trials}
-        if unknown:
-            raise SearchError(
-                f"batch {number} of the storage holds candidates that this program does not "
-                f"propose ({', '.join(sorted(unknown))}); it was written by another version or on "
-                "another machine: use an empty storage, and pass these trials as warm_start"
-            )
-        return [stored.get(t.id, t) for t in trials]
-
-    def _seen_by(self, number: int) -> History:
-        """Returns the history from which a batch is proposed, or was when it was stored.
-
-        With ``ahead`` some trials are still running then; the storage records which.
-        """
-        if not self._settings.ahead:
-            return History.of(self._batches)
-        hidden = self._records.running_at(number, self._running)
-        return History.of(
-            [[t.unfinished() if t.number in hidden else t for t in b] for b in self._batches]
-        )

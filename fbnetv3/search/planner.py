@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from fbnetv3.search.acquisition import coarse, fine
+from fbnetv3.search.acquisition.avoidance import (
+    FailureModel,
+    failing_last,
+    safe_part,
+)
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
 from fbnetv3.search.acquisition.candidates import Candidates
 from fbnetv3.search.acquisition.reserves import Reserves
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, Known, score_trials
+from fbnetv3.search.models import Model, Models
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
-from fbnetv3.search.predictors.networks import Floats
-from fbnetv3.search.predictors.predictor import fit_function
-from fbnetv3.search.predictors.report_card import ReportCard, make_card
-from fbnetv3.search.predictors.score_unit import ScorePredictor
-from fbnetv3.search.records import StoredCard
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -30,9 +31,8 @@ from fbnetv3.search.space.reach import Reach, measure_reach
 from fbnetv3.search.space.space import keys_of, unique_rows
 from fbnetv3.search.trial import Trial
 
-_FEWEST_LABELS = 5
 _ELITE = 32
-_COARSE, _FINE, _FIT = 21, 22, 23  # these separate the random streams of one seed
+_COARSE, _FINE = 21, 22  # these separate the random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,6 @@ class Plan:
     pretrained: Pretrained
 
 
-@dataclass(frozen=True)
-class Model:
-    """A fitted predictor and its report card."""
-
-    predictor: ScorePredictor
-    card: ReportCard
-
-
 class Planner:
     """Decides what a search does next. Its methods depend on their arguments alone.
 
@@ -68,6 +60,7 @@ class Planner:
 
     Attributes:
         warm_start: These trials with their statistics; some may violate the constraints.
+        models: The fitted predictors.
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints, or a budget.
@@ -97,7 +90,9 @@ class Planner:
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
         self._reserves = Reserves(self._pool, settings.seed)
-        self._models: dict[int, Model | None] = {}  # by number of batches
+        self.models = Models(
+            settings, self._encoding, self._priced, self.known, lambda: self.plan.pretrained
+        )
 
     @cached_property
     def plan(self) -> Plan:
@@ -117,69 +112,20 @@ class Planner:
         )
 
     def model(self, history: History) -> Model | None:
-        """Returns the predictor fitted on the leading finished batches.
+        """Returns the predictor fitted on the leading finished batches; see :class:`Models`."""
+        return self.models.model(history)
 
-        Later results are left out, so that the predictor does not depend on when it is asked for.
-
-        Returns:
-            The model; None where there are too few scores.
-        """
-        count = history.finished
-        if count not in self._models:
-            self._models[count] = self._fitted(history.head(count))
-        return self._models[count]
-
-    def cards(self, history: History, stored: Mapping[int, StoredCard]) -> dict[int, ReportCard]:
-        """Returns the report card of the predictor after each finished batch, by their number.
-
-        Args:
-            history: Trials so far.
-            stored: Cards of earlier processes by number of batches, which are not computed again.
-        """
-        cards = {}
-        for end in range(1, history.finished + 1):
-            head = history.head(end)
-            if end in stored and end not in self._models:
-                cards[end] = self._restored(stored[end], head)
-                continue
-            model = self.model(head)
-            if model is not None:
-                cards[end] = model.card
-        return cards
-
-    def _restored(self, stored: StoredCard, history: History) -> ReportCard:
-        """Returns a stored card with the true scores, which the trials have."""
-        known = self.known(history)
-        scores = [known.scores[t.number] for t in known.complete]
-        is_whole = len(stored.held_out) == len(scores)
-        return replace(
-            stored.card,
-            batch=_pairs_of_last_batch(history, known),
-            held_out=list(zip(stored.held_out, scores, strict=True)) if is_whole else [],
-        )
-
-    def _fitted(self, history: History) -> Model | None:
-        """Fits the predictor on every score of a history."""
-        known = self.known(history)
-        complete = known.complete
-        if len(complete) < _FEWEST_LABELS:
-            return None
-        features = self._encoding.encode(self._levels(complete))
-        labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
-        stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
-        fit = fit_function(self._settings.predictor)
-        seed = int(stream.integers(2**31))
-        predictor = ScorePredictor(fit, features, labels, self.plan.pretrained, seed)
-        last_batch = _pairs_of_last_batch(history, known)
-        return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))
-
-    def propose(self, history: History, count: int, stage: str) -> list[Trial]:
+    def propose(
+        self, history: History, count: int, stage: str, *, avoid_failures: bool = True
+    ) -> list[Trial]:
         """Returns the next batch of trials.
 
         Args:
             history: Trials so far, some of which may still run.
             count: Number of trials.
             stage: ``coarse`` or ``fine``.
+            avoid_failures: Whether candidates that are predicted to run out of memory or time are
+                proposed only where there are no others.
 
         Returns:
             Trials with new candidates; fewer than ``count`` where the space is exhausted. No
@@ -189,25 +135,35 @@ class Planner:
         if history.finished == len(history):
             model = self.model(history)
         else:
-            model = self._fitted(history)
+            model = self.models.fitted(history)
+        failures = self.models.failures(history) if avoid_failures else None
         if stage == "coarse":
-            chosen = self._coarse(history, known, model, count)
+            chosen = self._coarse(history, known, model, failures, count)
         elif known.complete:
-            chosen = self._finalists(history, known, model, count)
+            chosen = self._finalists(history, known, model, failures, count)
         else:
             return []
         return self._trials(chosen, history, known, model, stage)
 
-    def _coarse(self, history: History, known: Known, model: Model | None, count: int) -> Pool:
+    def _coarse(
+        self,
+        history: History,
+        known: Known,
+        model: Model | None,
+        failures: FailureModel | None,
+        count: int,
+    ) -> Pool:
         """Returns a batch of stage 1."""
         tried = self._tried(known)
         untried = self._pool.take(unique_rows(self._pool.levels, tried))
+        if failures is not None:
+            untried = untried.take(~failures.fails(untried))
         constraints = self._feasible.constraints
         statistic = constraints[0].name if constraints else None
         if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
-            chosen = self._by_budget(known, model.predictor.fitted, count, tried, random)
-            return self._completed(chosen, count, tried, model)
+            chosen = self._by_budget(known, model.predictor.fitted, failures, count, tried, random)
+            return self._completed(chosen, count, tried, self._score(model, failures))
         chosen = untried
         if len(untried) and model is None:
             chosen = untried.take(coarse.first_batch(untried, count, statistic))
@@ -215,12 +171,13 @@ class Planner:
             features = self._encoding.encode(untried.levels)
             scores = model.predictor.fitted.predict(features)
             chosen = untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
-        return self._completed(chosen, count, tried, model)
+        return self._completed(chosen, count, tried, self._score(model, failures))
 
     def _by_budget(
         self,
         known: Known,
         predictor: Probabilistic,
+        failures: FailureModel | None,
         count: int,
         tried: set[bytes],
         random: np.random.Generator,
@@ -236,8 +193,13 @@ class Planner:
                 means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
                 # where nothing was trained in this part, any score there is an improvement
                 best = float(means[mask].max() if mask.any() else means.min())
-            pool = self._pool_within(part, share)
-            candidates = Candidates(part, self._encoding, pool, trained[:_ELITE])
+            pool, safe = self._pool_within(part, share), safe_part(part, failures)
+            if failures is not None:
+                pool = safe.select(pool)
+                share = min(share, len(pool))  # with others, which may fail, it is completed
+                if not share:
+                    continue
+            candidates = Candidates(safe, self._encoding, pool, trained[:_ELITE])
             batch = next_batch(candidates, predictor, share, tried, random, pending, best)
             tried = tried | set(keys_of(batch.levels))
             pending = np.concatenate([pending, batch.levels])
@@ -261,7 +223,14 @@ class Planner:
         measure_reach(part, self._settings.seed)
         return part.sample(least, self._settings.seed)
 
-    def _finalists(self, history: History, known: Known, model: Model | None, count: int) -> Pool:
+    def _finalists(
+        self,
+        history: History,
+        known: Known,
+        model: Model | None,
+        failures: FailureModel | None,
+        count: int,
+    ) -> Pool:
         """Returns the best untried candidates of stage 2, with a share for each budget."""
         tried = taken = self._tried(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
@@ -270,26 +239,40 @@ class Planner:
             # A second, wider evolution keeps more candidates, if the first one keeps too few.
             for top_k in (None, self._settings.evolution.top + share):
                 if model is not None and len(finalists) < share:
-                    evolved = self.evolve(history, part.constraints, top_k).pool
+                    evolved = self._evolved(history, model, part, top_k, failures).pool
                     finalists = evolved.take(unique_rows(evolved.levels, taken)[:share])
-            score = self._score(model)
+            score = self._score(model, failures)
             finalists = self._reserves.complete(finalists, part, share, taken, score)
             taken = taken | set(keys_of(finalists.levels))
             chosen = chosen.joined(finalists)
-        return self._completed(chosen, count, tried, model)
+        return self._completed(chosen, count, tried, score)
 
-    def _completed(self, chosen: Pool, count: int, tried: set[bytes], model: Model | None) -> Pool:
+    def _completed(
+        self, chosen: Pool, count: int, tried: set[bytes], score: fine.ScoreFunction | None
+    ) -> Pool:
         """Adds candidates within any budget, where the share of a budget could not be filled."""
         for part in self._budgets or [self._feasible]:
-            chosen = self._reserves.complete(chosen, part, count, tried, self._score(model))
+            chosen = self._reserves.complete(chosen, part, count, tried, score)
         return chosen
 
-    def _score(self, model: Model | None) -> fine.ScoreFunction | None:
-        """Returns the predictor's function from levels to scores, in its own unit."""
+    def _score(
+        self, model: Model | None, failures: FailureModel | None = None
+    ) -> fine.ScoreFunction | None:
+        """Returns the function from levels to scores, in the predictor's own unit.
+
+        Scores of candidates that are predicted to fail are below all others.
+        """
         if model is None:
             return None
-        fitted = model.predictor.fitted
-        return lambda levels: fitted.predict(self._encoding.encode(levels))
+        fitted, price = model.predictor.fitted, self._feasible.price
+
+        def score(levels: Levels) -> np.ndarray:
+            scores = fitted.predict(self._encoding.encode(levels))
+            if failures is None or not len(levels):
+                return scores
+            return failing_last(scores, failures.fails(price(levels)))
+
+        return score
 
     def _trials(
         self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
@@ -342,12 +325,26 @@ class Planner:
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
+        return self._evolved(history, model, part, top_k)
+
+    def _evolved(
+        self,
+        history: History,
+        model: Model,
+        part: FeasibleSpace,
+        top_k: int | None,
+        failures: FailureModel | None = None,
+    ) -> fine.Evolved:
+        """Runs stage 2 in a part of the space, and returns its ``top_k`` candidates."""
         predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
             settings = replace(settings, top=top_k)  # never fewer: a generation needs breadth
+        generation = self._first_generation(self.known(history), part, settings)
+        if failures is not None and not (fails := failures.fails(generation)).all():
+            generation, part = generation.take(~fails), safe_part(part, failures)
         evolved = fine.evolve(
             part,
-            self._first_generation(self.known(history), part, settings),
+            generation,
             lambda levels: predictor.fitted.predict(self._encoding.encode(levels)),
             settings,
             np.random.default_rng([self._settings.seed, _FINE]),
@@ -369,6 +366,9 @@ class Planner:
         generation = best.joined(pool.take(random.permutation(len(pool))[:count]))
         return generation.take(unique_rows(generation.levels))
 
+    def _priced(self, trials: Sequence[Trial]) -> Pool:
+        return self._feasible.price(self._levels(trials))
+
     def _levels(self, trials: Sequence[Trial]) -> Levels:
         """Returns levels, (trials, variables); each config is converted once."""
         new = [t for t in trials if t.id not in self._rows]
@@ -380,12 +380,3 @@ class Planner:
 
     def _tried(self, known: Known) -> set[bytes]:
         return set(keys_of(self._levels(known.trials)))
-
-
-def _pairs_of_last_batch(history: History, known: Known) -> list[tuple[float, float]]:
-    """Returns the predicted and the true score of each trial of the last batch that has both."""
-    return [
-        (t.predicted, known.scores[t.number])
-        for t in (history.batches[-1] if len(history) else [])
-        if t.predicted is not None and t.number in known.scores
-    ]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
@@ -17,9 +19,12 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.storage.batch_log import RUNNING_AT
 from fbnetv3.search.storage.store import TrialStore
+from fbnetv3.search.trial import Trial
 
 _SIZE = "size_of_batch_"
 """Prefix of the keys of batch sizes; the number of the batch follows."""
+_RETRIES = "retries_of_trial_"
+"""Prefix of the keys of :class:`Retries`; the number of the trial follows."""
 _CARDS, _BATCHES, _HELD_OUT = "report_cards", "batches", "held_out_after_batch_"
 _MAX_HELD_OUT = 1000
 """Largest number of predictions that are kept: a text of MySQL has at most 64 kB."""
@@ -36,6 +41,49 @@ class StoredCard(NamedTuple):
 
     card: ReportCard
     held_out: list[float]
+
+
+@dataclass(frozen=True)
+class Retries:
+    """The trials that were put back after they had failed.
+
+    Attributes:
+        entries: For each time that a trial was put back, the number of batches that had been
+            proposed on its failure, and the reason of the failure; by number of the trial.
+    """
+
+    entries: Mapping[int, Sequence[tuple[int, str]]]
+
+    def reasons(self, number: int) -> list[str]:
+        """Returns the earlier reasons of a trial."""
+        return [reason for _, reason in self.entries.get(number, ())]
+
+    def reason_at(self, number: int, batch: int) -> str | None:
+        """Returns the reason for which a trial had failed when a batch was proposed.
+
+        Args:
+            number: Number of the trial.
+            batch: Number of the batch.
+
+        Returns:
+            The reason; None if the trial has not been put back since.
+        """
+        later = (reason for batches, reason in self.entries.get(number, ()) if batches > batch)
+        return next(later, None)
+
+    def current(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Returns stored trials without the results that no longer count.
+
+        Args:
+            trials: Trials, of one number the oldest result first.
+        """
+        kept: list[Trial] = []
+        passed: Counter[int] = Counter()
+        for trial in trials:
+            passed[trial.number] += 1
+            if passed[trial.number] > len(self.entries.get(trial.number, ())):
+                kept.append(trial)
+        return kept
 
 
 class Records:
@@ -86,6 +134,37 @@ class Records:
             )
         return set(recorded)
 
+    @property
+    def retries(self) -> Retries:
+        """The trials that were put back.
+
+        Raises:
+            SearchError: The storage has another value in its place.
+        """
+        entries: dict[int, list[tuple[int, str]]] = {}
+        for name, value in self._store.attrs().items():
+            if re.fullmatch(rf"{_RETRIES}\d+", name):
+                entries[int(name.removeprefix(_RETRIES))] = _retries(name, value)
+        return Retries(entries)
+
+    def add_retries(self, failed: Sequence[Trial], batches: int) -> None:
+        """Stores that failed trials are put back; report cards that rest on them are dropped.
+
+        Args:
+            failed: The failed trials; at least one.
+            batches: Number of batches that were proposed on their failures.
+        """
+        entries = self.retries.entries
+        for trial in failed:
+            earlier = [*entries.get(trial.number, ()), (batches, str(trial.reason))]
+            self._store.set_attr(f"{_RETRIES}{trial.number}", [list(entry) for entry in earlier])
+            rows = self._store.attrs().get(_CARDS)
+            if isinstance(rows, list):
+                kept = [
+                    r for r in rows if isinstance(r, dict) and r.get(_BATCHES, 0) <= trial.batch
+                ]
+                self._store.set_attr(_CARDS, kept)
+
     def save(self, early_stop: EarlyStop | None, cards: Mapping[int, ReportCard]) -> None:
         """Stores the early stop and the report cards, for later processes and other programs.
 
@@ -100,8 +179,7 @@ class Records:
                 self._store.set_attr(f"{_HELD_OUT}{count}", [pair[0] for pair in card.held_out])
         # A search that is replayed batch by batch keeps the cards of its later batches.
         merged = {count: stored.card for count, stored in self.cards().items()} | dict(cards)
-        summaries = [{**merged[count].summary(), _BATCHES: count} for count in sorted(merged)]
-        self._store.set_attr(_CARDS, summaries)
+        self._store.set_attr(_CARDS, _summaries(merged))
 
     def cards(self) -> dict[int, StoredCard]:
         """Returns the stored report cards by number of finished batches.
@@ -118,6 +196,28 @@ class Records:
                     held_out = []
                 cards[row[_BATCHES]] = StoredCard(card, held_out)
         return cards
+
+
+def _retries(name: str, value: Any) -> list[tuple[int, str]]:
+    """Returns the entries of one trial.
+
+    Raises:
+        SearchError: The value is not a list of pairs, so another program wrote it.
+    """
+    pairs = value if isinstance(value, list) else [value]
+    for pair in pairs:
+        is_pair = isinstance(pair, list) and [type(item) for item in pair] == [int, str]
+        if not is_pair:
+            raise SearchError(
+                f"the storage has {name}={str(value)[:60]}, which is no list of retries; use "
+                "another storage"
+            )
+    return [(batches, reason) for batches, reason in pairs]
+
+
+def _summaries(cards: Mapping[int, ReportCard]) -> list[dict[str, Any]]:
+    """Returns report cards, by the number of finished batches, as plain values."""
+    return [{**cards[count].summary(), _BATCHES: count} for count in sorted(cards)]
 
 
 def _card(row: Any) -> ReportCard | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import did_you_mean
+from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop
 from fbnetv3.search.acquisition.fine import Evolved
 from fbnetv3.search.errors import SearchError
@@ -64,6 +65,8 @@ class SearchResult:
         budgets: Budgets of the search.
         early_stop_over: Candidates whose ranking decides the early stop: ``all`` or
             ``better_half``.
+        failures: What the search has learned about failures for lack of memory or time; None: too
+            few of them.
     """
 
     trials: list[Trial]
@@ -74,6 +77,7 @@ class SearchResult:
     constraints: tuple[Constraint, ...] = ()
     budgets: tuple[Constraint, ...] = ()
     early_stop_over: str = BETTER_HALF
+    failures: FailureSummary | None = None
 
     @property
     def feasible(self) -> list[Trial]:

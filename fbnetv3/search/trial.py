@@ -32,6 +32,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "final_score": (*_NUMBER, _NONE),
     "reports": (dict,),
     "reason": (str, _NONE),
+    "earlier_reasons": (list,),
 }
 
 
@@ -57,6 +58,7 @@ class Trial:
         final_score: Score that the evaluation returned; None: no score.
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
+        earlier_reasons: Reasons of failures after which the trial was put back to run again.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -73,6 +75,7 @@ class Trial:
     final_score: float | None = None
     reports: dict[int, float] = field(default_factory=dict)
     reason: str | None = None
+    earlier_reasons: list[str] = field(default_factory=list)
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
@@ -111,6 +114,7 @@ class Trial:
             config=dict(self.config),
             statistics=dict(self.statistics),
             reports=dict(self.reports),
+            earlier_reasons=list(self.earlier_reasons),
             on_report=None,
         )
 
@@ -120,6 +124,10 @@ class Trial:
     def unfinished(self) -> Trial:
         """Returns a copy without the result."""
         return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
+
+    def failed(self, reason: str) -> Trial:
+        """Returns a copy that has failed for a reason, whatever became of this trial."""
+        return replace(self.unfinished(), state="failed", reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values."""
@@ -213,7 +221,10 @@ def to_plain(value: Any) -> Any:
 
 def trial_to_json(trial: Trial) -> str:
     """Returns a finished trial as JSON, its score the final one, which no other trial changes."""
-    return json.dumps({**trial.to_dict(), "score": trial.final_score})
+    values = {**trial.to_dict(), "score": trial.final_score}
+    if not trial.earlier_reasons:  # as in storages of earlier versions
+        del values["earlier_reasons"]
+    return json.dumps(values)
 
 
 def trial_from_json(text: Any, where: str = "storage") -> Trial:
@@ -271,6 +282,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         "reports": all(0 <= epoch < 2**31 for epoch in epochs)
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
+        "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),
     }
     return [key for key, is_right in checks.items() if not is_right]
 

@@ -23,6 +23,8 @@ from fbnetv3.search.fbnet.run_folder import RunFolder
         ["--report", "x", "--macs", "1e6"],
         ["--report", "x", "--budget", "macs <= 1e6"],
         ["--config-file", "x", "--drop-constraint", "macs"],
+        ["--report", "x", "--retry-failed"],
+        ["--config-file", "x", "--retry-failed", "SEARCH.WORKERS", "2"],
     ],
 )
 def test_options_that_exclude_each_other(

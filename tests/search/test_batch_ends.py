@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fbnetv3.search import Constraint, FloatRange, IntRange, JointNAS, SearchSpace, planner
+from fbnetv3.search import Constraint, FloatRange, IntRange, JointNAS, SearchSpace, models
 from tests.search import problem
 
 GRID = SearchSpace([IntRange("a", 0, 5), IntRange("b", 0, 4)])  # 30 candidates
@@ -144,13 +144,13 @@ def test_report_cards_of_earlier_rounds_are_not_computed_again(
     path, name = tmp_path / "s.db", "whole batches"
     first = _open(name, path).run(_score)
     fits: list[int] = []
-    fit_function = planner.fit_function
+    fit_function = models.fit_function
 
     def counting(name: str) -> Any:
         fits.append(1)
         return fit_function(name)
 
-    monkeypatch.setattr(planner, "fit_function", counting)
+    monkeypatch.setattr(models, "fit_function", counting)
     again = _open(name, path).run(_score)
     assert len(fits) == 1  # the predictor of the result
     assert [str(card) for card in again.cards] == [str(card) for card in first.cards]

@@ -195,7 +195,7 @@ def test_a_failure_affects_one_trial_and_has_a_reason() -> None:
 
 
 def test_a_search_without_scores_ends_with_the_reason() -> None:
-    result = problem.search().run(lambda trial: math.nan)
+    result = problem.search(stop_after_failures=0).run(lambda trial: math.nan)
     assert all(t.state == "failed" for t in result.trials)
     with pytest.raises(SearchError, match="none of 16 trials has a score: the score is nan"):
         _ = result.best

@@ -11,7 +11,8 @@ To add an executor:
    ``_check_numbers`` in ``fbnet/config.py`` checks their ranges, and the help of SEARCH.EXECUTOR
    in ``fbnet/keys.py`` names the executor.
 4. Add a row to ``_EXECUTORS`` in ``tests/search/executors/test_contract.py``, which tests the
-   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes.
+   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes; add
+   a row to ``_EXECUTORS`` in ``test_faults.py`` beside it, too.
 """
 
 from __future__ import annotations
@@ -130,23 +131,23 @@ class InProcess:
         trial = self._queue.popleft()
         finished = attempt(self._evaluate, trial)
         if finished.fault == MEMORY:
-            _release_memory()
+            gc.collect()
+            release_gpu_memory()
             finished = attempt(self._evaluate, trial)
             if finished.reason is not None:
                 finished = finished.with_note(SECOND_ATTEMPT)
-            _release_memory()
         return [finished]
 
     def close(self) -> None:
         self._queue.clear()
 
 
-def _release_memory() -> None:
-    """Releases the memory of a training that has ended, also that of GPUs."""
-    gc.collect()
-    torch = sys.modules.get("torch")  # an evaluation without torch uses no GPU of it
+def release_gpu_memory() -> None:
+    """Releases the GPU memory that PyTorch keeps of trainings which have ended, for others."""
+    torch = sys.modules.get("torch")  # a program without torch uses no GPU by it
     if torch is not None and torch.cuda.is_initialized():
-        with contextlib.suppress(RuntimeError):  # the device may have failed meanwhile
+        gc.collect()
+        with contextlib.suppress(RuntimeError):  # the device may have failed
             torch.cuda.empty_cache()
 
 

@@ -20,8 +20,8 @@ OUTSIDE = frozenset({DEVICE, DATA})
 NEEDS_NEW_PROCESS = frozenset({MEMORY, DEVICE})
 """Kinds after which a process is not used again.
 
-After an error, the CUDA context of a process is dead; after a lack of memory, its allocator may keep
-blocks of the failed training.
+After an error, the CUDA context of a process is dead; after a lack of memory, its allocator may
+keep blocks of the failed training.
 """
 
 # Names of exception types, as FBNetV3, PyTorch, Pillow and Python have them -> kind
@@ -42,7 +42,8 @@ _TEXTS = {
     r"\b(cuda|hip|cudnn|cublas|nccl) (driver )?error": DEVICE,
     r"(cudnn|cublas|cusolver|cusparse|cufft|curand)_status_": DEVICE,
     r"\bnccl\w*error|nccl communicator|nccl (operation|watchdog)": DEVICE,
-    r"device-side assert|illegal memory access|unspecified launch failure|misaligned address": DEVICE,
+    r"device-side assert|illegal memory access|misaligned address": DEVICE,
+    r"unspecified launch failure": DEVICE,
     r"no cuda-capable device|no nvidia driver|no (cuda|hip) gpus are available": DEVICE,
     r"cuda-capable device\(s\) is/are busy": DEVICE,
     r"\becc\b.*(error|uncorrect)|uncorrectable ecc|\bxid\b|fallen off the bus": DEVICE,
@@ -93,7 +94,7 @@ def failure_kind(reason: str | None) -> str | None:
 
 
 def ran_out_of_memory(cause_of_death: str) -> bool:
-    """Returns whether a worker's end, such as ``was ended by SIGKILL``, suggests a lack of memory."""
+    """Returns whether the end of a worker, such as ``was ended by SIGKILL``, suggests so."""
     return _KILLED in cause_of_death
 
 

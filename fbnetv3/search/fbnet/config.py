@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+import os
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,19 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
+from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.keys import (
     ADDED_KEYS,
+    AUTO_KEYS,
     FILE_KEYS,
     NON_SCORE_KEYS,
     RESUMABLE_KEYS,
     get_search_cfg,
 )
 from fbnetv3.search.fbnet.mirror import is_uri
+from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
-from fbnetv3.search.space.constraints import Constraint, merge_bounds
 
 
 def space_from_config(cfg: CfgNode) -> FBNetSpace:
@@ -89,77 +91,6 @@ def _setup_from_text(text: str) -> SearchSetup:
 
 HOLD_OUT_SAMPLINGS = ("stratified", "random")
 """Ways to draw the held-out images."""
-_NUMBER = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
-_CONSTRAINT_PATTERNS = (
-    (re.compile(rf"{_NUMBER} *<= *(\w+) *<= *{_NUMBER}"), ("lower", "name", "upper")),
-    (re.compile(rf"(\w+) *<= *{_NUMBER}"), ("name", "upper")),
-    (re.compile(rf"(\w+) *>= *{_NUMBER}"), ("name", "lower")),
-)
-
-
-def parse_constraint(text: str) -> Constraint:
-    """Reads ``4e8 <= macs <= 8e8``, ``macs <= 8e8`` or ``macs >= 4e8``.
-
-    Raises:
-        SearchError: The text has none of these forms.
-    """
-    for pattern, fields in _CONSTRAINT_PATTERNS:
-        match = pattern.fullmatch(str(text).strip())
-        if match is None:
-            continue
-        values = dict(zip(fields, match.groups(), strict=True))
-        name = values.pop("name")
-        try:
-            return Constraint(name, **{key: float(bound) for key, bound in values.items()})
-        except ValueError:  # The pattern also matches 1.2.3, which is no number.
-            break
-    raise SearchError(
-        f"cannot parse the constraint {text!r}; write 'macs <= 8e8', 'macs >= 4e8' or "
-        "'4e8 <= macs <= 8e8'"
-    )
-
-
-def parse_budget(text: str) -> Constraint:
-    """Reads the upper bound on the cost of a winner, such as ``macs <= 4e8``.
-
-    Raises:
-        SearchError: The text is not a constraint, or has no upper bound.
-    """
-    budget = parse_constraint(text)
-    if budget.upper is None:
-        raise SearchError(f"SEARCH.BUDGETS: {text!r} has no upper bound; write 'macs <= 4e8'")
-    return budget
-
-
-def parse_bounds(text: str) -> tuple[Constraint, ...]:
-    """Reads the bounds that one winner meets together: ``macs <= 4.5e8, latency_ms <= 5``.
-
-    Raises:
-        SearchError: A part is not a constraint, two bounds contradict or repeat each other, or none
-            of them is an upper bound.
-    """
-    bounds = merge_bounds(parse_constraint(part) for part in str(text).split(","))
-    if all(bound.upper is None for bound in bounds):
-        raise SearchError(f"budget {text!r} has no upper bound; write 'macs <= 4e8'")
-    return bounds
-
-
-def constraints_from_config(cfg: CfgNode) -> list[Constraint]:
-    """Returns SEARCH.CONSTRAINTS.
-
-    Raises:
-        SearchError: One of them cannot be parsed.
-    """
-    return [parse_constraint(text) for text in cfg.SEARCH.CONSTRAINTS]
-
-
-def budgets_from_config(cfg: CfgNode) -> list[Constraint]:
-    """Returns SEARCH.BUDGETS.
-
-    Raises:
-        SearchError: One of them cannot be parsed, or has no upper bound.
-    """
-    return [parse_budget(text) for text in cfg.SEARCH.BUDGETS]
 
 
 def settings_from_config(cfg: CfgNode) -> SearchSettings:
@@ -205,7 +136,8 @@ def executor_from_config(cfg: CfgNode) -> Executor:
     """Returns the executor that SEARCH.EXECUTOR names.
 
     SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
-    SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``.
+    SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``. The workers of ``local`` get
+    the GPUs of this machine in turn.
 
     Raises:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
@@ -221,12 +153,14 @@ def executor_from_config(cfg: CfgNode) -> Executor:
 
 def _local(cfg: CfgNode) -> Executor:
     node = cfg.SEARCH
-    if node.WORKERS:
-        return LocalWorkers(node.WORKERS, node.THREADS, node.TIMEOUT or None)
+    placement = placement_from_config(cfg)
+    if placement.workers:
+        timeout = node.TIMEOUT or None
+        return LocalWorkers(placement.workers, placement.threads, timeout, placement.devices)
     if node.TIMEOUT:
         raise SearchError(
             f"SEARCH.TIMEOUT={node.TIMEOUT:g} needs worker processes; set "
-            "SEARCH.WORKERS to 1 or more, or SEARCH.EXECUTOR to ray"
+            "SEARCH.WORKERS to auto, or to 1 or more, or SEARCH.EXECUTOR to ray"
         )
     return InProcess()
 
@@ -248,15 +182,28 @@ def _ray(cfg: CfgNode) -> Executor:
             f"SEARCH.RAY.GPUS={gpus:g} hides the GPUs that MODEL.DEVICE={cfg.MODEL.DEVICE} needs; "
             "set it above 0, or set MODEL.DEVICE to auto or cpu"
         )
+    threads = placement_from_config(cfg).threads
     return RayWorkers(
         node.RAY.WORKERS or None,
-        cpus=node.RAY.CPUS or node.THREADS,
+        cpus=node.RAY.CPUS or _cpus_of_candidate(cfg),
         gpus=gpus,
-        threads=node.THREADS,
+        threads=threads,
         timeout=node.TIMEOUT or None,
         address=node.RAY.ADDRESS,
         shared=_shared_folder(cfg),
     )
+
+
+def _cpus_of_candidate(cfg: CfgNode) -> int:
+    """Returns the threads and data-loader workers of a candidate.
+
+    On a private cluster they are at most the cores of this machine, so that one candidate fits.
+    """
+    placement = placement_from_config(cfg)
+    loaders = cfg.DATALOADER.NUM_WORKERS if placement.loaders is None else placement.loaders
+    is_private = not (cfg.SEARCH.RAY.ADDRESS or os.environ.get("RAY_ADDRESS"))
+    count: int = placement.threads + loaders
+    return min(count, placement.cores) if is_private else count
 
 
 _EXECUTORS = {"local": _local, "ray": _ray}
@@ -275,7 +222,10 @@ def _check_numbers(node: CfgNode) -> None:
         ("AHEAD", 0, math.inf),
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),
+        ("WORKERS_PER_GPU", 1, math.inf),
         ("THREADS", 1, math.inf),
+        ("LOADER_WORKERS", -1, math.inf),
+        ("STOP_AFTER_FAILURES", 0, math.inf),
         ("TIMEOUT", 0, math.inf),
         ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),  # of a threading.Timer
         ("CLASSES", 0, math.inf),
@@ -286,10 +236,14 @@ def _check_numbers(node: CfgNode) -> None:
         ("RAY.GPUS", -1, math.inf),
     ):
         value = get_value(node, key)
+        if key in AUTO_KEYS and value == AUTO:
+            continue
         if not low <= value <= high:
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low} or more"
             if key == "BATCH_SIZE":
                 allowed += " (SEARCH.POOL_SIZE)"
+            if key in AUTO_KEYS:
+                allowed += f", or {AUTO}"
             raise SearchError(f"SEARCH.{key}={value!r} is out of range; allowed: {allowed}")
 
 

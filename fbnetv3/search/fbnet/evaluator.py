@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from fbnetv3.config import CfgNode
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
+from fbnetv3.search.executors.base import release_gpu_memory
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import chance_top1
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
@@ -127,6 +128,8 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
             )
         except StoppedError as error:
             raise KeyboardInterrupt from error
+        finally:
+            release_gpu_memory()  # another worker may share the GPU
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

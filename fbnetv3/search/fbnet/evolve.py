@@ -8,7 +8,8 @@ import numpy as np
 
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import InfeasibleError, SearchError
-from fbnetv3.search.fbnet.config import SearchSetup, constraints_from_config
+from fbnetv3.search.fbnet.bounds import constraints_from_config
+from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
 from fbnetv3.search.jointnas import JointNAS

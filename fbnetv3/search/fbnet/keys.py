@@ -49,11 +49,23 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "STUDY": ("jointnas", "Name of the search in the storage, which may hold several."),
     "EXECUTOR": ("local", "Where candidates train: 'local' (this machine) or 'ray' (a cluster)."),
-    "WORKERS": (0, "Number of worker processes of 'local'; 0 trains in the main process."),
-    "THREADS": (1, "Number of CPU threads of each worker."),
+    "WORKERS": (
+        0,
+        "Worker processes of 'local'; 0: main process; auto: by the GPUs, or else by the cores.",
+    ),
+    "WORKERS_PER_GPU": (1, "Workers on each GPU, if WORKERS is auto; more for small candidates."),
+    "THREADS": (1, "CPU threads of each worker; auto: its cores less its data-loader workers."),
+    "LOADER_WORKERS": (
+        -1,
+        "Data-loader workers of a candidate; -1: DATALOADER.NUM_WORKERS; auto: by the cores.",
+    ),
     "TIMEOUT": (
         0.0,
         "Seconds after which the training of a candidate fails; needs workers; 0: no limit.",
+    ),
+    "STOP_AFTER_FAILURES": (
+        5,
+        "Failures in a row by device or data, or of the first candidates, that end a run; 0: none.",
     ),
     "MAX_HOURS": (
         0.0,
@@ -86,7 +98,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "Largest number of candidates that train at a time; 0: as many as the cluster holds.",
     ),
-    "RAY.CPUS": (0.0, "CPUs reserved for a candidate; 0: as many as THREADS."),
+    "RAY.CPUS": (0.0, "CPUs reserved for a candidate; 0: its threads and data-loader workers."),
     "RAY.GPUS": (
         -1.0,
         "GPUs reserved for a candidate (0.25: a quarter of one); -1: 1 unless on the CPU.",
@@ -114,7 +126,10 @@ RESUMABLE_KEYS = (
     "OUTPUT_DIR",
     "SEARCH.EXECUTOR",
     "SEARCH.WORKERS",
+    "SEARCH.WORKERS_PER_GPU",
     "SEARCH.THREADS",
+    "SEARCH.LOADER_WORKERS",
+    "SEARCH.STOP_AFTER_FAILURES",
     "SEARCH.TIMEOUT",
     "SEARCH.MAX_HOURS",
     "SEARCH.CANDIDATES",
@@ -125,6 +140,8 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
+AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
+"""Keys below SEARCH that take a whole number or ``auto``."""
 NON_SCORE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
@@ -169,5 +186,6 @@ def get_search_cfg() -> CfgNode:
             cfg.SEARCH[group] = CfgNode()
             cfg.SEARCH[group].set_new_allowed(True)
         (cfg.SEARCH[group] if group else cfg.SEARCH)[key] = value
+    cfg.SEARCH.allow_auto(*AUTO_KEYS)
     cfg.SEARCH.set_new_allowed(False)  # applies to the groups below, too
     return cfg

@@ -11,7 +11,7 @@ import numpy as np
 from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.ranges import check_numbers
-from fbnetv3.engine.process import runtime_context
+from fbnetv3.engine.process import RuntimeContext, device_from_config, runtime_context
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
@@ -63,12 +63,25 @@ def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder:
     for config in configs:
         try:
             training = candidate_training(setup, config, folder)
-            prepare_classifier(training, runtime_context(training))
+            prepare_classifier(training, _on_cpu(training))
         except FBNetError as error:
             reason = error
         else:
             return
     raise SearchError(f"candidates cannot be trained: {reason}") from reason
+
+
+def _on_cpu(cfg: CfgNode) -> RuntimeContext:
+    """Returns a context on the CPU: the searching process leaves the memory of GPUs to its workers.
+
+    Raises:
+        ConfigError: MODEL.DEVICE is not a device of this machine.
+    """
+    device_from_config(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return runtime_context(cfg)
 
 
 def _check_winner(setup: SearchSetup, config: dict[str, Any], folder: Path) -> None:

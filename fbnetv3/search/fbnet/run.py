@@ -30,6 +30,7 @@ from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
+from fbnetv3.search.fbnet.placement import placement_from_config, placement_lines
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
@@ -86,18 +87,20 @@ def run_search(
     folder: str | os.PathLike[str],
     *,
     restore: str | os.PathLike[str] | None = None,
+    retry_failed: str | None = None,
     stream: TextIO | None = None,
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
 
-    KeyboardInterrupt ends the search. Finished trials are kept, and running trainings save a
-    checkpoint. The same call then resumes the search. So does a call after SEARCH.MAX_HOURS have
-    ended a search, which returns the best candidate until then.
+    KeyboardInterrupt ends it after running trainings have saved a checkpoint. The same call then
+    resumes it, as after SEARCH.MAX_HOURS.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
-        restore: Copy of ``log/`` of a lost run, from which the search continues; None: no copy.
+        restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
+            the search starts from scratch, or continues what the folder holds.
+        retry_failed: Argument of :meth:`JointNAS.retry_failed`, called first; None: not called.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
@@ -113,7 +116,7 @@ def run_search(
         setup = SearchSetup(cfg)
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
         run_folder.check_files(file_hashes(setup.cfg))
-        search, result, is_complete = _run(setup, run_folder, restore, stream)
+        search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
         return SearchRun(
             result,
             write_best(setup, run_folder, result),
@@ -178,6 +181,7 @@ def _run(
     setup: SearchSetup,
     folder: RunFolder,
     restore: str | os.PathLike[str] | None,
+    retry_failed: str | None,
     stream: TextIO | None,
 ) -> tuple[JointNAS, SearchResult, bool]:
     """Returns the search, its result, and whether the search is done."""
@@ -189,27 +193,36 @@ def _run(
     logged = None if restore is None else _read_log(restore, scored_by)
 
     watch = RunWatch(progress, log, scored_by)
-    executor = executor_from_config(cfg)
-    budget = TimeBudget(node.MAX_HOURS)
+    executor, budget = executor_from_config(cfg), TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
-    search = build_search(setup, executor)
-    for line in _plan_lines(setup, search):
+    search, placement = build_search(setup, executor), placement_from_config(cfg)
+    for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
         progress.say(line)
     if logged is not None:
         search.restore(logged)
+    if retry_failed is not None:
+        progress.say(_put_back(search, retry_failed))
+    log.drop_outdated(search.earlier_failures)
     search.ask()
-    finished = [t for t in search.trials if t.state != "running"]
+    finished = search.finished_trials()
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
+    evaluate = TrainEvaluator(SearchSetup(placement.applied_to(cfg)), candidates)
     with progress:
-        result = _run_within(budget, search, TrainEvaluator(setup, candidates), watch)
+        result = _run_within(budget, search, evaluate, watch)
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result, not budget.is_used_up
+
+
+def _put_back(search: JointNAS, reason: str) -> str:
+    """Puts failed trials back, and returns a line about them."""
+    count = len(search.retry_failed(reason))
+    return f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
 
 
 def _run_within(
@@ -266,6 +279,7 @@ def build_search(
         study=cfg.SEARCH.STUDY,
         evaluator_config=evaluator_config(setup),
         read_only=read_only,
+        stop_after_failures=cfg.SEARCH.STOP_AFTER_FAILURES,
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fbnetv3.config import CfgNode
 from fbnetv3.engine.metrics import last_scores
+from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
-from fbnetv3.search.fbnet.config import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.predictors.predictor import fit_function

@@ -26,6 +26,9 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train_name,), (test_name,)
     cfg.OUTPUT_DIR = str(folder)
     cfg.SOLVER.KEEP_CHECKPOINTS = 1
+    loaders = setup.cfg.SEARCH.LOADER_WORKERS
+    if isinstance(loaders, int) and loaders >= 0:
+        cfg.DATALOADER.NUM_WORKERS = loaders
     cfg.freeze()
     return cfg
 

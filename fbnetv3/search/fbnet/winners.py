@@ -9,8 +9,9 @@ from typing import Any
 
 from fbnetv3.config import get_cfg
 from fbnetv3.config.changes import write_config
+from fbnetv3.search.fbnet.bounds import budgets_from_config
 from fbnetv3.search.fbnet.commands import train_command
-from fbnetv3.search.fbnet.config import SearchSetup, budgets_from_config
+from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.trainings import winner_config
 from fbnetv3.search.result import SearchResult

@@ -138,6 +138,8 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "complete": complete,
         "failed": failed,
         "reasons": Counter(t.reason or "no reason was given" for t in failed).most_common(),
+        "predicted_failures": result.failures and str(result.failures),
+        "put_back": sum(bool(t.earlier_reasons) for t in result.trials),
         "trials": result.trials,
         "statistics": statistics,
         "statistic": statistic,

@@ -194,6 +194,21 @@ class BatchLog:
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
 
+    def drop_outdated(self, retries: Mapping[int, Sequence[str]]) -> None:
+        """Removes the files of batches with failures that were put back since; see :meth:`write`.
+
+        Args:
+            retries: Reasons of the failures after which a trial was put back, by its number.
+
+        Raises:
+            SearchError: A file cannot be read.
+        """
+        for path in self._paths():
+            trials = _read(path).trials
+            if any(len(t.earlier_reasons) < len(retries.get(t.number, ())) for t in trials):
+                path.unlink()
+                self._written_order = None
+
     def check(self, trials: Sequence[Trial]) -> None:
         """Checks that the logged batches belong to a search.
 

@@ -17,10 +17,10 @@ from fbnetv3.search.space.space import IntRange, SearchSpace
 pytest.importorskip("detectron2")
 
 from fbnetv3.resources import model_zoo_path
+from fbnetv3.search.fbnet.bounds import parse_constraint
 from fbnetv3.search.fbnet.config import (
     executor_from_config,
     file_hashes,
-    parse_constraint,
     settings_from_config,
     space_from_config,
 )

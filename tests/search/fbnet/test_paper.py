@@ -25,11 +25,11 @@ pytest.importorskip("detectron2")
 
 from fbnetv3.resources import model_zoo_path
 from fbnetv3.search.fbnet import read_search_config, report_run, run_search
+from fbnetv3.search.fbnet.bounds import parse_bounds
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
     default_values,
     evaluator_config,
-    parse_bounds,
     settings_from_config,
     values_affecting_scores,
 )

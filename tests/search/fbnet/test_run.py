@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fbnetv3.search import Constraint, SearchError, Trial
 
@@ -122,3 +124,41 @@ def test_a_run_in_use_can_be_reported(run: tuple[Path, SearchRun]) -> None:
         assert report_run(run[0]) == run[1].report
         with pytest.raises(SearchError, match="is in use by"):
             evolve_budgets(run[0], [Constraint("macs", upper=1e6)])
+
+
+def test_a_broken_device_ends_a_run_and_failed_trials_are_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = read_search_config("search/digits.yaml", [*OPTS, "SEARCH.STOP_AFTER_FAILURES", 2])
+    reasons: dict[int, Exception] = {
+        1: ValueError("a bug"),
+        3: torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        4: torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    }
+    trained: list[int] = []
+
+    def score(evaluator: TrainEvaluator, trial: Trial) -> float:
+        trained.append(trial.number)
+        if trial.number in reasons:
+            raise reasons[trial.number]
+        return 10.0 + trial.number
+
+    monkeypatch.setattr(TrainEvaluator, "__call__", score)
+    folder = tmp_path / "run"
+    with pytest.raises(SearchError, match="2 candidates in a row failed for a cause outside"):
+        run_search(cfg, folder)
+    reasons = {1: reasons[1]}
+    assert len(run_search(cfg, folder).result.trials) == 6
+    assert trained == [0, 1, 2, 3, 4, 3, 4, 5]
+    reasons.clear()
+    output = io.StringIO()
+    again = run_search(cfg, folder, retry_failed="a bug", stream=output)
+    assert trained[8:] == [1]
+    assert "1 failed trial is put back" in output.getvalue()
+    assert [len(t.earlier_reasons) for t in again.result.trials] == [0, 1, 0, 1, 1, 0]
+    report = again.report.read_text()
+    assert "earlier: ValueError: a bug" in report
+    assert "3 of the trials failed before" in report
+    assert trained == trained[:9]
+    run_search(cfg, folder, restore=folder / "log")  # the log agrees with the storage
+    assert len(trained) == 9

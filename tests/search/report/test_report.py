@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from fbnetv3.search import Choice, IntRange, JointNAS, SearchSpace, Trial
+from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.report import About, Winner, write_report
 from fbnetv3.search.report.page import render
@@ -165,7 +167,7 @@ def test_no_trials_yet() -> None:
 
 
 def test_only_failed_trials() -> None:
-    search = problem.search(iterations=1, finalists=0)
+    search = problem.search(iterations=1, finalists=0, stop_after_failures=0)
     result = search.run(lambda trial: None)
     page = _page(search.space, result)
     assert len(page.rows) == 8
@@ -300,3 +302,13 @@ def test_a_browser_shows_and_sorts_the_table(
     assert seen["errors"] == []
     assert seen["fetched"] == []
     assert "CONSOLE" not in run.stderr
+
+
+def test_predicted_and_earlier_failures_are_stated() -> None:
+    search = problem.search(iterations=1, finalists=0)
+    result = search.run(lambda trial: problem.quality(trial.config))
+    result.trials[2].earlier_reasons = ["CUDA error <b>"]
+    page = _page(search.space, replace(result, failures=FailureSummary(7, 12, 0.25)))
+    assert "learned from 7 failures for lack of memory or time and 12 scores; 25% of" in page.text
+    assert "earlier: CUDA error &lt;b&gt;" in page.text
+    assert "1 of the trials failed before" in page.text

@@ -1,0 +1,140 @@
+"""Candidates that are predicted to fail for their size are proposed last.
+
+A logistic regression learns from the trials that ran out of memory or time, and from those with a
+score. With x the standardised features and ten times the standardised statistics of a candidate,
+which decide what a training needs, w the weights and y = 1 for a failure, it minimises
+
+    sum_i log(1 + exp(-s_i (w x_i + b))) + |w|^2 / 2,    s_i = 2 y_i - 1
+
+A candidate is predicted to fail if w x + b > 0, that is, with a probability above one half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.space.constraints import Columns, Mask
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.feasible import FeasibleSpace
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.pool import Pool
+
+MIN_TRIALS = 5
+"""Number of failures, and of scores, from which on failures are predicted."""
+_STATISTICS_WEIGHT = 10.0
+"""Factor of the standardised statistics, which lowers the penalty of their weights."""
+
+
+class FailureModel:
+    """Predicts which candidates run out of memory or time.
+
+    Args:
+        encoding: Encoding of the space.
+        pool: Trained candidates with their statistics.
+        failed: (candidates,) whether each of them failed.
+    """
+
+    def __init__(self, encoding: Encoding, pool: Pool, failed: Mask) -> None:
+        self._encoding = encoding
+        columns = self._columns(pool)
+        self._mean, self._std = columns.mean(0), columns.std(0)
+        self._std[self._std < 1e-9] = 1.0
+        self._std[encoding.width :] /= _STATISTICS_WEIGHT
+        self._weights = _fit((columns - self._mean) / self._std, failed)
+
+    def fails(self, pool: Pool) -> Mask:
+        """Returns which candidates are predicted to fail, (candidates,)."""
+        columns = (self._columns(pool) - self._mean) / self._std
+        return np.asarray(columns @ self._weights[:-1] + self._weights[-1] > 0)
+
+    def _columns(self, pool: Pool) -> Floats:
+        """Returns features and statistics, (candidates, width)."""
+        return np.column_stack([self._encoding.encode(pool.levels), *_logs(pool.statistics)])
+
+
+def _logs(statistics: Columns) -> list[Floats]:
+    """Returns the logarithm of each statistic, which is linear around 0 and may be negative."""
+    return [np.arcsinh(statistics[name]) for name in sorted(statistics)]
+
+
+def _fit(X: Floats, failed: Mask) -> Floats:
+    """Returns the weights and the intercept, (width + 1,)."""
+    sign = np.where(failed, 1.0, -1.0)
+
+    def loss(theta: Floats) -> tuple[float, Floats]:
+        margin = sign * (X @ theta[:-1] + theta[-1])
+        slope = -sign * expit(-margin)
+        value = np.logaddexp(0.0, -margin).sum() + np.square(theta[:-1]).sum() / 2
+        return float(value), np.append(X.T @ slope + theta[:-1], slope.sum())
+
+    solution: Floats = minimize(loss, np.zeros(X.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    return solution
+
+
+@dataclass(frozen=True)
+class FailureSummary:
+    """What a model of failures has learned.
+
+    Attributes:
+        failures: Number of trials that ran out of memory or time.
+        scores: Number of trials with a score.
+        pool_share: Share of the pool that is predicted to fail, in [0, 1].
+    """
+
+    failures: int
+    scores: int
+    pool_share: float
+
+    def __str__(self) -> str:
+        return (
+            f"learned from {self.failures} failures for lack of memory or time and {self.scores} "
+            f"scores; {self.pool_share:.0%} of the pool is predicted to fail, and proposed last"
+        )
+
+
+@dataclass(frozen=True)
+class SafeSpace(FeasibleSpace):
+    """The part of a feasible space whose candidates are not predicted to fail.
+
+    Attributes:
+        model: Model of the failures; None: no candidate is predicted to fail.
+    """
+
+    model: FailureModel | None = None
+
+    def meets(self, levels: Levels) -> Mask:
+        return self.holds(self.price(levels))
+
+    def holds(self, pool: Pool) -> Mask:
+        mask = super().holds(pool)
+        return mask if self.model is None else mask & ~self.model.fails(pool)
+
+
+def safe_part(part: FeasibleSpace, model: FailureModel | None) -> FeasibleSpace:
+    """Returns the part of a space without candidates that are predicted to fail.
+
+    Args:
+        part: Feasible space.
+        model: Model of the failures; None: the part itself.
+    """
+    return part if model is None else SafeSpace(part.costs, part.constraints, model)
+
+
+def failing_last(scores: Floats, fails: Mask) -> Floats:
+    """Returns scores for ordering: those of failing candidates are below all others.
+
+    Args:
+        scores: (candidates,) predicted scores.
+        fails: (candidates,) which candidates are predicted to fail.
+    """
+    if not fails.any():
+        return scores
+    ranks: npt.NDArray[np.int64] = np.empty(len(scores), dtype=np.int64)
+    ranks[np.lexsort((scores, ~fails))] = np.arange(len(scores))
+    return ranks.astype(np.float64)

@@ -1,0 +1,203 @@
+"""The batches of a search: proposed by its planner, or replayed from its storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.history import History, check_stored
+from fbnetv3.search.planner import Planner
+from fbnetv3.search.records import Records, Retries
+from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.storage.store import TrialStore
+from fbnetv3.search.trial import Trial
+
+
+class Batches:
+    """The batches that a search has proposed, and the trials of them that are running.
+
+    Batches that an earlier process has finished are read from the storage, one after the other.
+
+    Args:
+        space: Space of the search.
+        settings: Settings of the search.
+        planner: Planner of the search.
+        store: Storage of the search.
+        checked_costs: Statistics to compare those of stored trials with; None: they are not
+            compared.
+
+    Attributes:
+        all: Trials by batch, finished or not.
+        running: Trials without a result, by number.
+        records: What the storage keeps beside trials.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: SearchSettings,
+        planner: Planner,
+        store: TrialStore,
+        checked_costs: Costs | None,
+    ) -> None:
+        self._space, self._settings, self._planner = space, settings, planner
+        self._store, self._checked_costs = store, checked_costs
+        self.records = Records(store)
+        self.all: list[list[Trial]] = []
+        self.running: dict[int, Trial] = {}
+        self._stored: list[Trial] | None = None
+
+    def advance(self) -> list[Trial]:
+        """Proposes batches until enough trials are running; returns the running ones.
+
+        Raises:
+            SearchError: Another process coordinates the study; the message names it.
+        """
+        self._store.acquire()
+        if not self.all:
+            self._stored = self.load()  # another process may have added trials
+        while self._is_due() and self._propose():
+            pass
+        return list(self.running.values())
+
+    def waiting(self, trial: Trial) -> Trial:
+        """Returns the search's own trial for a copy of it that waits for a result.
+
+        Raises:
+            SearchError: The trial is not waiting for a result.
+        """
+        own = self.running.get(trial.number)
+        if own is None or own.id != trial.id:
+            raise SearchError(
+                f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
+                "one already"
+            )
+        return own
+
+    def finish(self, trial: Trial, score: Any, reason: str | None) -> None:
+        """Decides a trial, which nothing changes from then on, and stores it."""
+        trial.on_report = None
+        trial.finish(score, reason)
+        self._store.add(trial)
+        del self.running[trial.number]
+
+    def reopen(self, numbers: set[int]) -> list[Trial]:
+        """Puts failed trials back, so that they run again; they keep the reason of their failure.
+
+        The batches that were proposed since, and that have other results, stay as they are: for
+        them, the trials have failed.
+
+        Args:
+            numbers: Numbers of the trials.
+
+        Returns:
+            Copies of the trials as they were.
+
+        Raises:
+            SearchError: One of them has not failed.
+        """
+        self._store.acquire()
+        stored = {trial.number: trial for trial in self.load()}
+        for number in sorted(numbers):
+            if number not in stored or stored[number].state != "failed":
+                raise SearchError(f"trial {number} has not failed, so it cannot be put back")
+        kept = [trial.batch for number, trial in stored.items() if number not in numbers]
+        failed = [stored[number] for number in sorted(numbers)]
+        self.records.add_retries(failed, max(kept, default=-1) + 1)
+        self.all, self.running, self._stored = [], {}, None
+        return [trial.copy() for trial in failed]
+
+    def forget(self) -> None:
+        """Drops what was read from the storage, which has changed."""
+        self._stored = None
+
+    def history(self) -> History:
+        """Returns the batches so far; before the first batch, those of the storage."""
+        if self.all:
+            return History.of(self.all)
+        if self._stored is None:
+            self._stored = self.load()
+        return History.stored(self._stored, self._settings, self.records.sizes)
+
+    def load(self) -> list[Trial]:
+        """Returns the checked trials of the storage, without those that were put back."""
+        trials = self.records.retries.current(self._store.load())
+        return check_stored(trials, self._space, self._settings, self._checked_costs)
+
+    def _is_due(self) -> bool:
+        """Returns whether few enough trials are running to propose the next batch."""
+        is_coarse = len(self.all) < self._settings.iterations
+        return len(self.running) <= (self._settings.ahead if is_coarse else 0)
+
+    def _propose(self) -> bool:
+        """Adds the next batch; returns False where the search is done."""
+        number = len(self.all)
+        if number and not self.running:
+            history = History.of(self.all)
+            cards = self._planner.models.cards(history, self.records.cards())
+            self.records.save(self._planner.known(history).early_stop, cards)
+        if number >= self._settings.batch_count():
+            return False
+        trials = self._replayed(number)
+        if trials is None:
+            trials = self._proposed(number)
+        self.records.set_size(number, len(trials))  # before any of them is stored
+        self.all.append(trials)
+        # the batch is empty where the space is exhausted: stage 2 then has nothing new either
+        self.running |= {t.number: t for t in trials if t.state == "running"}
+        return True
+
+    def _replayed(self, number: int) -> list[Trial] | None:
+        """Returns a batch from the storage if it is finished; None if it is not."""
+        stored = self._stored or []
+        batch, size = [t for t in stored if t.batch == number], self.records.sizes.get(number)
+        if size is not None:
+            return batch if len(batch) == size else None
+        # In older storages, a later batch shows that it is finished.
+        is_finished = not self._settings.ahead and any(t.batch > number for t in stored)
+        return batch if is_finished else None
+
+    def _proposed(self, number: int) -> list[Trial]:
+        """Returns a new batch, with the results that the storage has of it."""
+        stored = {t.id: t for t in self._stored or [] if t.batch == number}
+        history, size = self._seen_by(number), self._settings.size_of(number)
+        stage = "fine" if number == self._settings.iterations else "coarse"
+        trials = self._planner.propose(history, size, stage)
+        unknown = set(stored) - {t.id for t in trials}
+        if unknown:  # earlier versions did not predict failures
+            trials = self._planner.propose(history, size, stage, avoid_failures=False)
+            unknown = set(stored) - {t.id for t in trials}
+        if unknown:
+            raise SearchError(
+                f"batch {number} of the storage holds candidates that this program does not "
+                f"propose ({', '.join(sorted(unknown))}); it was written by another version or on "
+                "another machine: use an empty storage, and pass these trials as warm_start"
+            )
+        retries = self.records.retries
+        for trial in trials:
+            trial.earlier_reasons = retries.reasons(trial.number)
+        return [stored.get(t.id, t) for t in trials]
+
+    def _seen_by(self, number: int) -> History:
+        """Returns the history from which a batch is proposed, or was when it was stored.
+
+        With ``ahead`` some trials are still running then; the storage records which. Trials that
+        were put back later had failed then.
+        """
+        hidden: set[int] = set()
+        if self._settings.ahead:
+            hidden = self.records.running_at(number, self.running)
+        retries = self.records.retries
+        return History.of(
+            [[_seen(trial, number, hidden, retries) for trial in batch] for batch in self.all]
+        )
+
+
+def _seen(trial: Trial, batch: int, hidden: set[int], retries: Retries) -> Trial:
+    """Returns a trial as it was when a batch was proposed."""
+    if trial.number in hidden:
+        return trial.unfinished()
+    reason = retries.reason_at(trial.number, batch)
+    return trial if reason is None else trial.failed(reason)

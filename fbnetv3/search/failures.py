@@ -1,0 +1,77 @@
+"""Ends a search whose candidates fail in a row, before more of them are spent."""
+
+from __future__ import annotations
+
+from fbnetv3.search.executors.base import Finished
+from fbnetv3.search.executors.device_faults import OUTSIDE, failure_kind
+from fbnetv3.search.outcome import reason_text
+
+_HOW_TO_GO_ON = (
+    "They do not count as failed: once the cause is removed, the same command runs them again; "
+    "stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0) never ends a search"
+)
+
+
+class FailureLimit:
+    """Counts failures of a running search, and decides when it ends.
+
+    A search ends after ``count`` results in a row whose cause is outside of the candidates: their
+    device or their data. It also ends when the first ``count`` candidates that were submitted have
+    all failed, for whatever reason, and no candidate of the search has a score. In the order of
+    submission, quick failures among slow trainings end no search.
+
+    Args:
+        count: Number of failures; 0: a search never ends.
+        has_scores: Whether a trial of the search has a score already.
+    """
+
+    def __init__(self, count: int, *, has_scores: bool) -> None:
+        self._count, self._has_scores = count, has_scores
+        self._first: set[int] = set()  # the first submitted trials, by number
+        self._failures: dict[int, Finished] = {}
+        self._outside: list[Finished] = []  # failures in a row with a cause outside
+
+    def submitted(self, number: int) -> None:
+        """Counts a trial that was submitted."""
+        if len(self._first) < self._count:
+            self._first.add(number)
+
+    def finished(self, result: Finished) -> None:
+        """Counts the result of a trial."""
+        if result.score is None:
+            self._failures[result.trial.number] = result
+        else:
+            self._has_scores = True
+        self._outside = [*self._outside, result] if result.fault in OUTSIDE else []
+
+    def problem(self) -> tuple[str, set[int]] | None:
+        """Returns why the search has to end; None if it goes on.
+
+        Returns:
+            The message, and the numbers of the trials whose failures do not count.
+        """
+        if not self._count:
+            return None
+        if len(self._outside) >= self._count:
+            numbers = {result.trial.number for result in self._outside}
+            return self._text("in a row failed for a cause outside of them", self._outside), numbers
+        is_first = len(self._first) == self._count and self._first <= set(self._failures)
+        if is_first and not self._has_scores:
+            failures = [self._failures[number] for number in sorted(self._failures)]
+            return self._text("were the first ones, and all failed", failures), set(self._failures)
+        return None
+
+    def _text(self, what: str, failures: list[Finished]) -> str:
+        last = failures[-1]
+        where = f"{last.fault} on {last.place or 'this process'}: " if last.fault else ""
+        reason = reason_text(last.reason or "no reason was given")[:300]
+        return (
+            f"{len(failures)} candidates {what}; the last one, trial {last.trial.id}: {where}"
+            f"{reason}. {_HOW_TO_GO_ON}"
+        )
+
+
+def has_reason(reason: str | None, part: str) -> bool:
+    """Returns whether a reason contains a text, in any case, or is a failure of that kind."""
+    text = part.strip().lower()
+    return text in (reason or "").lower() or text == failure_kind(reason)
