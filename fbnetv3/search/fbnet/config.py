@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
+from fbnetv3.config.keys import ADDED_KEYS
 from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.acquisition.fine import EvolutionSettings
@@ -301,6 +302,12 @@ def result_keys(cfg: CfgNode) -> dict[str, Any]:
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     kept = {key: value for key, value in values.items() if key not in RESUMABLE_KEYS}
+    defaults = get_cfg()
+    for key in ADDED_KEYS:  # so that the values of searches of version 0.1 stay the same
+        if kept.get(key) == get_value(defaults, key):
+            del kept[key]
+    if kept.get("SOLVER.NESTEROV", False) is None:
+        kept["SOLVER.NESTEROV"] = False
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
@@ -314,6 +321,8 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
         setup: Config and space of the search.
     """
     defaults = dict(iter_keys(parse_mapping(get_search_cfg().dump())))
+    if setup.cfg.SOLVER.NESTEROV is None:
+        defaults["SOLVER.NESTEROV"] = False
     values = {
         key: value
         for key, value in result_keys(setup.cfg).items()

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fbnetv3.arch.latency import LatencyTable
-from fbnetv3.config import CfgNode
+from fbnetv3.config import CfgNode, iter_keys
 from fbnetv3.config.changes import changes_yaml
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
 from fbnetv3.search.fbnet.config import (
@@ -110,7 +111,8 @@ def run_search(
     cfg.OUTPUT_DIR = os.fspath(folder)
     setup, run_folder = SearchSetup(cfg), RunFolder(folder)
     with run_folder.locked():
-        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS)
+        defaults = dict(iter_keys(parse_mapping(get_search_cfg().dump())))
+        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, defaults)
         run_folder.check_files(file_hashes(setup.cfg))
         search, result, is_complete = _run(setup, run_folder, restore, stream)
         return SearchRun(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import iter_keys
-from fbnetv3.config.changes import full_path
+from fbnetv3.config.changes import completed, full_path
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.checks import as_text
@@ -133,12 +133,18 @@ class RunFolder:
         with atomic_write(self.config) as temporary:
             temporary.write_text(text if short is None else short, encoding="utf-8")
 
-    def check_config(self, text: str, resumable_keys: Sequence[str]) -> None:
+    def check_config(
+        self,
+        text: str,
+        resumable_keys: Sequence[str],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Checks that a config agrees with that of the folder; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
+            defaults: Defaults by full key, of keys that an earlier version did not have.
 
         Raises:
             SearchError: The values of other keys differ, or the folder's cannot be read. The
@@ -152,6 +158,7 @@ class RunFolder:
             before = dict(iter_keys(parse_mapping(read_text(path, "config"))))
         except (YamlError, UnicodeDecodeError, OSError) as error:
             raise SearchError(f"cannot read {path}: {error}; give another OUTPUT_DIR") from error
+        before = completed(before, defaults or {})
         now = dict(iter_keys(parse_mapping(text)))
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
