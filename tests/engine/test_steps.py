@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fbnetv3.config import ConfigError
+from fbnetv3.engine.distributed import batch_norm_text
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.hooks import EMAHook, Every, ReadLossesHook
 from fbnetv3.engine.loop import _check_passes
@@ -240,6 +241,14 @@ def test_a_training_counts_optimizer_steps(tiny: Any, tmp_path: Any, capsys: Any
     plan = "".join(capsys.readouterr().err.split()).replace("│", "")
     assert "40=20x1process(es)x2passes" in plan
     assert "overthe20imagesofeachof2passesofastep(SOLVER.ACCUMULATE_STEPS)" in plan
+
+
+def test_the_plan_states_the_images_of_synchronised_batch_norm() -> None:
+    text = batch_norm_text(nn.SyncBatchNorm(3), 4, 20, accumulate_steps=3)
+    assert text == (
+        "over the 20 images of all 4 processes (MODEL.SYNC_BN True) in each of 3 passes of a step "
+        "(SOLVER.ACCUMULATE_STEPS)"
+    )
 
 
 def test_passes_that_ranks_cannot_share_are_refused() -> None:
