@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fbnetv3.config.keys import ADDED_KEYS
 from fbnetv3.config.node import CfgNode, get_value, iter_keys, same_value
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
 from fbnetv3.io import atomic_write
@@ -44,6 +46,22 @@ def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
         node[name] = _plain(changed[key])
     text = yaml.safe_dump(tree, sort_keys=True)
     return f"# What differs from the defaults; a file NAME{FULL_SUFFIX}.yaml has all keys.\n{text}"
+
+
+def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a whole tree by full key, which an earlier version may have written.
+
+    Keys that this version did not have get their defaults. SOLVER.NESTEROV was False in all such
+    trees, but classifiers did not read it, and detectors take None for False.
+
+    Args:
+        values: Values by full key.
+        defaults: Defaults by full key.
+    """
+    result = {**defaults, **values}
+    if ADDED_KEYS[0] not in values and values.get("SOLVER.NESTEROV") is False:
+        result["SOLVER.NESTEROV"] = None
+    return result
 
 
 def write_config(path: Path, cfg: CfgNode, defaults: CfgNode, comments: str = "") -> None:

@@ -188,6 +188,19 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
 }
 
+ADDED_KEYS = (
+    "DATALOADER.PERSISTENT_WORKERS",
+    "DATALOADER.PIN_MEMORY",
+    "DATALOADER.PREFETCH",
+    "MODEL.BN_MOMENTUM",
+    "MODEL.COMPILE",
+    "SOLVER.ACCUMULATE_STEPS",
+    "SOLVER.AMP.DTYPE",
+    "SOLVER.EARLY_STOP_PATIENCE",
+    "SOLVER.KEEP_BEST",
+)
+"""Keys that configs of version 0.1 do not have. With the defaults, a training is as it was."""
+
 # detectron2's keys with other defaults, which suit classifiers
 _CHANGED_DEFAULTS: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": "ImageClassifier",

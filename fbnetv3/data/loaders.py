@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -328,6 +330,23 @@ def _start_process_group(worker: int) -> None:
     # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
     # workers end only when the main process ends them.
     os.setpgid(0, 0)
+    _heed_sigterm_of_parent_alone()
+
+
+def _heed_sigterm_of_parent_alone() -> None:
+    # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
+    # main process then finishes its step, and needs the workers for it.
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _unchanged(item: Any) -> Any:

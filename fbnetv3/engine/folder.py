@@ -8,10 +8,12 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fbnetv3.config import CfgNode, ConfigError, get_cfg
-from fbnetv3.config.changes import write_config
+from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
+from fbnetv3.config.changes import completed, write_config
+from fbnetv3.config.node import same_value
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.io import WriteError, refuse_links_out
+from fbnetv3.plain_yaml import parse_mapping
 
 _log = logging.getLogger("fbnetv3")
 _RUN_FILES = (
@@ -100,6 +102,13 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
 
 
 def _differences(before: str, now: str) -> list[str]:
-    """Returns the lines of a config that are not in an earlier one."""
-    old, new = (set(text.splitlines()) for text in (before, now))
-    return sorted(line.strip() for line in new - old if "OUTPUT_DIR" not in line)
+    """Returns ``KEY: VALUE`` of each key of a config that differs from an earlier one."""
+    old, new, defaults = (
+        dict(iter_keys(parse_mapping(text))) for text in (before, now, get_cfg().dump())
+    )
+    old = completed(old, defaults)
+    return [
+        f"{key}: {value}"
+        for key, value in sorted(new.items())
+        if key != "OUTPUT_DIR" and (key not in old or not same_value(old[key], value))
+    ]

@@ -31,14 +31,6 @@ OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the length of the training so far and the scores."""
 
 
-STOPPED = "stopped by "
-"""How the message of a StoppedError begins."""
-
-
-class StoppedError(FBNetError):
-    """A signal stopped the training; a checkpoint was written."""
-
-
 class NonFiniteWeightError(FBNetError):
     """A weight became infinite or NaN."""
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.rendezvous import rendezvous
 
-from fbnetv3.engine.hooks import STOPPED, StoppedError
+from fbnetv3.engine.errors import STOPPED, StoppedError
 from fbnetv3.engine.machines import (
     HEARTBEAT_TIMEOUT,
     MachineMonitor,
@@ -100,7 +100,7 @@ def _spawn(rank_args: tuple[Any, ...], num_processes: int, monitor: MachineMonit
 
 
 class _StopSignals:
-    """Passes the first stop signal on to the ranks, which save and end; a second one interrupts.
+    """Passes the first stop signal on to the ranks, which save and end; a later Ctrl-C interrupts.
 
     Args:
         ranks: The processes of this machine.
@@ -118,8 +118,10 @@ class _StopSignals:
         return self
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self.arrived:
+        if self.arrived and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.arrived:  # batch systems may send a signal twice
+            return
         self.arrived = True
         for process in self._ranks.processes:
             process.terminate()
@@ -168,8 +170,9 @@ def _wait(
 def _terminate(ranks: mp.ProcessContext) -> None:
     for process in ranks.processes:
         process.terminate()
+    deadline = time.monotonic() + _TERMINATE_TIMEOUT
     for process in ranks.processes:
-        process.join(_TERMINATE_TIMEOUT)
+        process.join(max(0.0, deadline - time.monotonic()))
         process.kill()
 
 

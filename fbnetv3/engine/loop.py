@@ -46,6 +46,7 @@ from fbnetv3.engine.schedule import build_lr_scheduler
 from fbnetv3.engine.speed import ProfileHook, SpeedHook, SpeedPrinter
 from fbnetv3.engine.stop import StopAgreement, StopHook
 from fbnetv3.engine.trainer import Trainer
+from fbnetv3.recipe import Recipe
 
 _log = logging.getLogger("fbnetv3")
 
@@ -86,6 +87,7 @@ class Training:
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
+        _check_passes(self._recipe, self._context.process.world_size)
         if self._distributed and self._cfg.MODEL.SYNC_BN:
             experiment.model = sync_batch_norm(experiment.model, self._context.device)
         self.optimizer = build_optimizer(experiment.model, self._recipe)
@@ -351,6 +353,15 @@ class Training:
         if not self._context.shows_progress:
             writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
         return writers
+
+
+def _check_passes(recipe: Recipe, world_size: int) -> None:
+    """Checks that each process has as many images in each pass of a step."""
+    if recipe.batch_size % world_size:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH={recipe.batch_size} images per pass cannot be shared equally by "
+            f"{world_size} processes; use a multiple of {world_size}"
+        )
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
 
-from fbnetv3.engine.hooks import STOPPED, StoppedError
+from fbnetv3.engine.errors import STOPPED, StoppedError
 from fbnetv3.signals import stop_signals
 
 _ASK_INTERVAL = 1.0  # seconds between two questions to the other ranks

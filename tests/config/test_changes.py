@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fbnetv3.config import CfgNode, get_cfg
-from fbnetv3.config.changes import changes_yaml, write_config
+from fbnetv3.config import CfgNode, get_cfg, iter_keys
+from fbnetv3.config.changes import changes_yaml, completed, write_config
+from fbnetv3.config.keys import ADDED_KEYS
 from fbnetv3.config.ranges import check_length
 from fbnetv3.resources import find_config
 from tests.config.helpers import write
@@ -65,3 +66,12 @@ def test_lengths_and_values_survive(tmp_path: Path, pairs: list[str]) -> None:
     again.merge_from_file(write(tmp_path, changes_yaml(cfg, get_cfg())))
     check_length(again)
     assert plain(again) == plain(cfg)
+
+
+def test_trees_of_earlier_versions_have_the_defaults_of_new_keys() -> None:
+    defaults = dict(iter_keys(get_cfg()))
+    old = {key: value for key, value in defaults.items() if key not in ADDED_KEYS}
+    old["SOLVER.NESTEROV"] = False  # as version 0.1 wrote it
+    assert completed(old, defaults) == defaults
+    new = {**defaults, "SOLVER.NESTEROV": False, "MODEL.COMPILE": True}
+    assert completed(new, defaults) == new

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import subprocess
 from itertools import islice
 
 import numpy as np
@@ -232,3 +234,17 @@ def test_an_evaluation_after_an_interrupted_one_is_complete(noise, workers):
 def test_errors_of_values_out_of_range(noise, make, message):
     with pytest.raises(DataError, match=message):
         make(noise(20))
+
+
+def test_workers_heed_sigterm_of_their_parent_alone(noise):
+    """Batch systems send SIGTERM to all processes of a job, which then saves and ends."""
+    batches = _train(noise(50), num_workers=1).batches()
+    next(batches)
+    worker = multiprocessing.active_children()[-1]
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    for _ in range(10):
+        next(batches)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0

@@ -24,7 +24,7 @@ from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.datasets import open_datasets
 from fbnetv3.detection.detector import detector_from_file
 from fbnetv3.detection.prepare import prepare_detector
-from fbnetv3.engine.hooks import StoppedError
+from fbnetv3.engine.errors import StoppedError
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.engine.optim import build_optimizer as build_our_optimizer
 from fbnetv3.engine.process import runtime_context

@@ -15,9 +15,16 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fbnetv3.config import ConfigError
+from fbnetv3.engine.distributed import batch_norm_text
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.hooks import EMAHook, Every, ReadLossesHook
+from fbnetv3.engine.loop import _check_passes
+from fbnetv3.engine.precision import amp_dtype, precision_text
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer, split_batch
+from fbnetv3.recipe import Recipe
+from fbnetv3.training import train
+from tests.runs import last_state, rows_without_times
 
 BATCH = 12
 
@@ -212,3 +219,68 @@ def test_an_error_of_detectron2_about_infinite_boxes_names_the_bad_step() -> Non
         make(network(), Boxes((2,)), read_period=20).train(0, 5)
     with pytest.raises(FloatingPointError):
         make(network(), Boxes(), read_period=20).train(0, 5)
+
+
+# --- trainings ---
+
+
+def test_a_training_counts_optimizer_steps(tiny: Any, tmp_path: Any, capsys: Any) -> None:
+    """Schedule, average, records and checkpoints are those of the batch of all passes."""
+    rows, states = [], []
+    for name, passes in (("one", 1), ("two", 2)):
+        options = {"SOLVER__IMS_PER_BATCH": 40 // passes, "SOLVER__ACCUMULATE_STEPS": passes}
+        folder = tmp_path / name
+        cfg = tiny(OUTPUT_DIR=str(folder), SOLVER__MAX_EPOCHS=1.0, SOLVER__LOG_PERIOD=1, **options)
+        train(cfg, pictures=False)
+        rows.append(rows_without_times(folder))
+        states.append(last_state(folder))
+    one, two = ([(row["iteration"], row["lr"]) for row in records] for records in rows)
+    assert one == two
+    assert states[0]["iteration"] == states[1]["iteration"] == 3
+    assert states[0]["ema"]["num_updates"] == states[1]["ema"]["num_updates"]
+    plan = "".join(capsys.readouterr().err.split()).replace("│", "")
+    assert "40=20x1process(es)x2passes" in plan
+    assert "overthe20imagesofeachof2passesofastep(SOLVER.ACCUMULATE_STEPS)" in plan
+
+
+def test_the_plan_states_the_images_of_synchronised_batch_norm() -> None:
+    text = batch_norm_text(nn.SyncBatchNorm(3), 4, 20, accumulate_steps=3)
+    assert text == (
+        "over the 20 images of all 4 processes (MODEL.SYNC_BN True) in each of 3 passes of a step "
+        "(SOLVER.ACCUMULATE_STEPS)"
+    )
+
+
+def test_passes_that_ranks_cannot_share_are_refused() -> None:
+    _check_passes(Recipe(batch_size=12, accumulate_steps=2), 4)
+    with pytest.raises(ConfigError, match=r"SOLVER\.IMS_PER_BATCH=15 .* 2 processes"):
+        _check_passes(Recipe(batch_size=15, accumulate_steps=2), 2)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "device", "dtype", "says"),
+    [
+        (Recipe(), "cpu", None, "float32"),
+        (Recipe(amp=True), "cpu", None, "bfloat16 works on both"),
+        (Recipe(amp=True), "cuda", torch.float16, "float16 and float32 (SOLVER.AMP, scaled"),
+        (Recipe(amp=True, amp_dtype="bfloat16"), "cpu", torch.bfloat16, "bfloat16 and float32"),
+        (Recipe(amp=True, amp_dtype="bfloat16"), "cuda", torch.bfloat16, "bfloat16 and float32"),
+    ],
+)
+def test_precision(recipe: Recipe, device: str, dtype: Any, says: str) -> None:
+    assert amp_dtype(recipe, torch.device(device)) is dtype
+    assert says in precision_text(recipe, torch.device(device))
+
+
+def test_bfloat16_on_a_cpu(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    real = F.cross_entropy
+
+    def loss(logits: Tensor, *args: Any, **options: Any) -> Tensor:
+        seen.append(logits.dtype)
+        return real(logits, *args, **options)
+
+    monkeypatch.setattr(F, "cross_entropy", loss)
+    amp = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"}
+    train(tiny(SOLVER__MAX_EPOCHS=0.2, SOLVER__WARMUP_EPOCHS=0.0, **amp), pictures=False)
+    assert seen[0] is torch.bfloat16

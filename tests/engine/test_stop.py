@@ -16,7 +16,7 @@ from detectron2.engine import HookBase
 from detectron2.engine.train_loop import TrainerBase
 
 from fbnetv3.engine import stop
-from fbnetv3.engine.hooks import StoppedError
+from fbnetv3.engine.errors import StoppedError
 from fbnetv3.engine.stop import StopAgreement, StopHook
 from tests.processes import TORCHRUN, Command, Start, finish, wait_for_checkpoint
 from tests.runs import assert_same_run, last_iteration

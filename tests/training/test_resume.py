@@ -15,7 +15,7 @@ import torch
 
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.engine.checkpoint import CheckpointError
-from fbnetv3.engine.hooks import StoppedError
+from fbnetv3.engine.errors import StoppedError
 from fbnetv3.training import train
 from tests.runs import assert_same_run, assert_same_state, last_state, rows_without_times
 

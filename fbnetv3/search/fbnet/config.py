@@ -293,6 +293,8 @@ def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     }
     if cfg.SEARCH.FINAL_CLASSES == cfg.SEARCH.CLASSES:
         kept.pop("SEARCH.FINAL_CLASSES", None)
+    if kept.get("SOLVER.NESTEROV", False) is None:
+        kept["SOLVER.NESTEROV"] = False
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
@@ -312,6 +314,8 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
         setup: Config and space of the search.
     """
     defaults = default_values()
+    if setup.cfg.SOLVER.NESTEROV is None:
+        defaults["SOLVER.NESTEROV"] = False
     values = {
         key: value
         for key, value in values_affecting_scores(setup.cfg).items()

@@ -113,7 +113,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
     refuse_links_out(log.parent, (log.name,))
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
         # Imported here so that warnings at import go to the candidate's log, too.
-        from fbnetv3.engine.hooks import StoppedError
+        from fbnetv3.engine.errors import StoppedError
         from fbnetv3.training import train
 
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.config.keys import ADDED_KEYS as ADDED_TRAINING_KEYS
 
 KEYS: dict[str, tuple[Any, str]] = {
     "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, autotrain) or path of a yaml."),
@@ -145,8 +146,12 @@ AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
 NON_SCORE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.PERSISTENT_WORKERS",
+    "DATALOADER.PIN_MEMORY",
+    "DATALOADER.PREFETCH",
     "SOLVER.CHECKPOINT_EPOCHS",
     "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.KEEP_BEST",
     "SOLVER.KEEP_CHECKPOINTS",
     "SOLVER.LOG_PERIOD",
     "TEST.BATCH_SIZE",
@@ -154,7 +159,7 @@ NON_SCORE_KEYS = (
 )
 """Further keys that do not decide a score: where and how a training runs, and what it writes."""
 ADDED_KEYS = (
-    "MODEL.BN_MOMENTUM",
+    *ADDED_TRAINING_KEYS,
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import iter_keys
-from fbnetv3.config.changes import full_path
+from fbnetv3.config.changes import completed, full_path
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.plain_yaml import YamlError, parse_mapping
 from fbnetv3.search.checks import as_text
@@ -154,7 +154,7 @@ class RunFolder:
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
-            defaults: Value by key, of keys that the config of an earlier version lacks.
+            defaults: Defaults by full key, of keys that an earlier version did not have.
 
         Raises:
             SearchError: The values of other keys differ, or the folder's cannot be read. The
@@ -162,7 +162,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             return
-        before = {**(defaults or {}), **self.stored_config()}
+        before = completed(self.stored_config(), defaults or {})
         now = dict(iter_keys(parse_mapping(text)))
         differences = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

@@ -49,6 +49,15 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
         folder.check_config("A: {B: 9, C: 9}\nD: y\n", ["A.C"])
 
 
+def test_keys_that_an_earlier_version_did_not_have_get_their_defaults(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config("A: 1\nSOLVER: {NESTEROV: false}\n", {})
+    now = "A: 1\nNEW: 2\nSOLVER: {NESTEROV: null}\n"
+    folder.check_config(now, [], {"NEW": 2})
+    with pytest.raises(SearchError, match="NEW was 3, is 2"):
+        folder.check_config(now, [], {"NEW": 3})
+
+
 def test_a_changed_file_is_refused_with_its_key(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.check_files({"SEARCH.SPACE": "a" * 64})

@@ -1,0 +1,12 @@
+"""Errors of a training that launchers know, without torch or detectron2."""
+
+from __future__ import annotations
+
+from fbnetv3.errors import FBNetError
+
+STOPPED = "stopped by "
+"""How the message of a StoppedError begins."""
+
+
+class StoppedError(FBNetError):
+    """A signal stopped the training; a checkpoint was written."""
