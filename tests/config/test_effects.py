@@ -48,6 +48,11 @@ def config(name: str, *pairs: str) -> CfgNode:
             ["MODEL_EMA.DECAY", "0.5", "MODEL_EMA.ENABLED", "False"],
             "read only with MODEL_EMA.ENABLED True",
         ),
+        (
+            "digits.yaml",
+            ["DATALOADER.PREFETCH", "4", "DATALOADER.NUM_WORKERS", "0"],
+            "read only with DATALOADER.NUM_WORKERS above 0",
+        ),
         (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
         (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
         (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
@@ -79,6 +84,8 @@ def test_keys_without_effect(name: str, pairs: list[str], reason: str) -> None:
         (BCCD, ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
         (BCCD, ["INPUT.CROP.ENABLED", "True", "MODEL.PIXEL_MEAN", "[1.0, 1.0, 1.0]"]),
         (BCCD, ["SOLVER.MAX_ITER", "9", "SOLVER.WARMUP_ITERS", "3"]),
+        (BCCD, ["DATALOADER.PIN_MEMORY", "False", "DATALOADER.NUM_WORKERS", "1"]),
+        ("digits.yaml", ["DATALOADER.PREFETCH", "4", "DATALOADER.NUM_WORKERS", "1"]),
     ],
 )
 def test_keys_with_effect(name: str, pairs: list[str]) -> None:
