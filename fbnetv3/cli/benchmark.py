@@ -64,7 +64,9 @@ def _number(text: str) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
+    width, by, height = text.lower().partition("x")
+    if not by:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, not {text!r}")
     return _number(width), _number(height)
 
 

@@ -55,26 +55,24 @@ def build_model(
         name_or_arch: One of the following. Names may begin with ``zoo://``.
 
             - an architecture, its table as a dict, its name (``fbnetv3_a``) or its yaml file; with
-              ``pretrained``, the first weights of the zoo for this architecture are loaded
+              ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
             - a network of another library: ``torchvision/NAME``, ``timm/NAME``
-            - the name of a detector (``retinanet_fbnetv3_a0.bccd``), which is returned as a
-              :class:`fbnetv3.detection.detector.Detector`
+            - the name of a detector (``retinanet_fbnetv3_a0.bccd``)
         num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
             the architecture's own number of classes.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1); the rates of the
-            blocks grow linearly with depth.
+        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1); linear over depth.
 
     Returns:
-        A classifier in training mode and channels_last memory format, or a detector.
+        A classifier in training mode and channels_last memory format, or a
+        :class:`~fbnetv3.detection.detector.Detector`.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
-        RecordError: The zoo has no such weights, or a detector was given a number of classes or a
-            rate.
+        RecordError: The zoo has no such weights, or a detector was given classes or rates.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     name_or_arch = _plain_name(name_or_arch)

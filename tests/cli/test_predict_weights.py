@@ -22,7 +22,7 @@ Make = Callable[..., CfgNode]
 
 
 @pytest.fixture
-def run(tiny: Make, own_logging: None, tmp_path: Path) -> Path:
+def run(tiny: Make, tmp_path: Path) -> Path:
     """The folder of a short training of a classifier."""
     train_steps(tiny, 1, OUTPUT_DIR=str(tmp_path / "run"))
     return tmp_path / "run"

@@ -33,11 +33,6 @@ SOLVER: {IMS_PER_BATCH: 20, MAX_EPOCHS: 1, WARMUP_EPOCHS: 0}
 """
 
 
-@pytest.fixture(autouse=True)
-def restored_logging(own_logging: None) -> None:
-    """Restores the loggers and signal handlers that a training replaces."""
-
-
 class Shell:
     """Runs the command line on a tiny config; its run folder is ``out``."""
 

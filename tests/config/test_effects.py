@@ -50,6 +50,11 @@ def config(name: str, *pairs: str) -> CfgNode:
             "read only with MODEL_EMA.ENABLED True",
         ),
         ("digits.yaml", ["SOLVER.AMP.DTYPE", "bfloat16"], "read only with SOLVER.AMP.ENABLED True"),
+        (
+            "digits.yaml",
+            ["DATALOADER.PREFETCH", "4", "DATALOADER.NUM_WORKERS", "0"],
+            "read only with DATALOADER.NUM_WORKERS above 0",
+        ),
         (BCCD, ["INPUT.RESOLUTION", "64"], "not read for a detector"),
         (BCCD, ["MODEL.BN_MOMENTUM", "0.2"], "not read for a detector"),
         (BCCD, ["INPUT.CROP.TYPE", "absolute"], "read only with INPUT.CROP.ENABLED True"),
@@ -91,6 +96,8 @@ def test_keys_without_effect(name: str, pairs: list[str], reason: str) -> None:
         ("digits.yaml", ["SOLVER.OPTIMIZER", "sgd", "SOLVER.NESTEROV", "False"]),
         ("digits.yaml", ["SOLVER.WEIGHT_DECAY_BIAS", "0.1", "CUDNN_BENCHMARK", "True"]),
         ("digits.yaml", ["SOLVER.STEPS", "(5,)", "SOLVER.LR_SCHEDULER_NAME", "steps"]),
+        (BCCD, ["DATALOADER.PIN_MEMORY", "False", "DATALOADER.NUM_WORKERS", "1"]),
+        ("digits.yaml", ["DATALOADER.PREFETCH", "4", "DATALOADER.NUM_WORKERS", "1"]),
     ],
 )
 def test_keys_with_effect(name: str, pairs: list[str]) -> None:

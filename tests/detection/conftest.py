@@ -33,11 +33,6 @@ rows:
 """
 
 
-@pytest.fixture(autouse=True)
-def restored_logging(own_logging: None) -> None:
-    """Restores the loggers and signal handlers that a training replaces."""
-
-
 def coco_tree(images: int = 16) -> Tree:
     """Returns COCO JSON with a square (class 7) and a disc (class 3) per image.
 

@@ -1,15 +1,10 @@
-"""Restores loggers and signal handlers after every test."""
+"""The folder of a tiny training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def restored_logging(own_logging: None) -> None:
-    """Restores the loggers and signal handlers that a training replaces."""
 
 
 @pytest.fixture

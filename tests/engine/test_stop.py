@@ -97,9 +97,7 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def test_further_signals_are_ignored_where_ranks_agree(
-    one_rank: None, tmp_path: Path, own_logging: None
-) -> None:
+def test_further_signals_are_ignored_where_ranks_agree(one_rank: None, tmp_path: Path) -> None:
     sent = At((1, signal.SIGTERM), (1, signal.SIGTERM), (1, signal.SIGINT))
     hook = StopHook(None, lambda n: tmp_path / str(n), StopAgreement(torch.device("cpu")))
     with pytest.raises(StoppedError, match="SIGTERM"):

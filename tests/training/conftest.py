@@ -13,11 +13,6 @@ from fbnetv3.config import CfgNode
 from fbnetv3.training import train
 
 
-@pytest.fixture(autouse=True)
-def restored_logging(own_logging: None) -> None:
-    """Restores the loggers and signal handlers that a training replaces."""
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """The folder of the tiny training."""

@@ -98,8 +98,7 @@ def run_search(
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
-        restore: Copy of the folder ``log/`` of a lost run, from which the search continues. None:
-            the search starts from scratch, or continues what the folder holds.
+        restore: Copy of ``log/`` of a lost run, from which the search continues; None: no copy.
         retry_failed: Argument of :meth:`JointNAS.retry_failed`, called first; None: not called.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
@@ -117,13 +116,10 @@ def run_search(
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
         run_folder.check_files(file_hashes(setup.cfg))
         search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
-        return SearchRun(
-            result,
-            write_best(setup, run_folder, result),
-            tuple(write_budget_winners(setup, run_folder, result)),
-            write_run_report(setup.cfg, run_folder, search),
-            is_complete,
-        )
+        winner = write_best(setup, run_folder, result)
+        winners = tuple(write_budget_winners(setup, run_folder, result))
+        report = write_run_report(setup.cfg, run_folder, search)
+        return SearchRun(result, winner, winners, report, is_complete)
 
 
 def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
