@@ -142,6 +142,17 @@ def test_resume_and_overwrite_contradict(capsys: Any) -> None:
     assert "one of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(["--profile", "-1"], "1 or more"), (["--profile", "2", "--eval-only"], "leave out")],
+)
+def test_a_trace_is_of_steps_of_a_training(options: list[str], says: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--config-file", "digits.yaml", *options])
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err
+
+
 def test_the_default_folder_is_named_after_the_config(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
