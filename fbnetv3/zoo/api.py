@@ -57,18 +57,15 @@ def build_model(
             - an architecture, its table as a dict, its name (``fbnetv3_a``) or its yaml file; with
               ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
-            - a network of another library: ``torchvision/NAME``, ``timm/NAME``
-            - the name of a detector (``retinanet_fbnetv3_a0.bccd``)
-        num_classes: Number of logits, at least 1. None keeps the classifier of the weights, or
-            the architecture's own number of classes.
+            - a network of another library (``timm/NAME``), a detector's name (``NAME.TAG``)
+        num_classes: Number of logits, at least 1; None: that of the weights or the architecture.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
         drop_path_rate: Rate of stochastic depth of the last block, in [0, 1); linear over depth.
 
     Returns:
-        A classifier in training mode and channels_last memory format, or a
-        :class:`~fbnetv3.detection.detector.Detector`.
+        A classifier in training mode and channels_last memory format, or a detector.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
