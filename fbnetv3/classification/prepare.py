@@ -89,7 +89,7 @@ def _add_training(
 ) -> None:
     cfg, recipe, process = experiment.cfg, experiment.recipe, experiment.context.process
     experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
-    experiment.plan = plan
+    experiment.compiles, experiment.plan = cfg.MODEL.COMPILE, plan
 
 
 def _open_datasets(cfg: CfgNode, training: bool) -> tuple[ImageDataset | None, ImageDataset]:

@@ -65,6 +65,7 @@ class Experiment:
         reorder: Function that puts the rows of a state dict's classes into another order, see
             :func:`fbnetv3.weights.classes.class_order`.
         train_loader: Training batches of this process; None in an evaluation.
+        compiles: Whether torch.compile prepares the network for the steps of a training.
         plan: Rows (name, value) of the task at the top of the printed training plan.
     """
 
@@ -77,6 +78,7 @@ class Experiment:
     metadata: dict[str, str]
     reorder: Reorder
     train_loader: TrainLoader | None = None
+    compiles: bool = False
     plan: list[tuple[str, str]] = field(default_factory=list)
 
     @property

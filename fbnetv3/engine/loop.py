@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
-from fbnetv3.config.archs import is_detector
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.compiling import CompiledNetwork
@@ -230,7 +229,7 @@ class Training:
         model = self._experiment.model.train()
         if self._distributed:
             model = parallel(model, self._context.device)
-        if self._cfg.MODEL.COMPILE and not is_detector(self._cfg):
+        if self._experiment.compiles:
             model = CompiledNetwork(model)
         self._trainer = Trainer(
             model=model,

@@ -50,7 +50,7 @@ def placement_from_config(cfg: CfgNode) -> Placement:
     Args:
         cfg: Config of a search, whose numbers are in range.
     """
-    node, cores = cfg.SEARCH, len(os.sched_getaffinity(0))
+    node, cores = cfg.SEARCH, usable_cores()
     if node.EXECUTOR != "local":
         # the nodes of a cluster are not known here: a candidate has the CPUs that it reserves
         has_gpu = node.RAY.GPUS > 0 or cfg.MODEL.DEVICE.startswith("cuda")
@@ -63,6 +63,14 @@ def placement_from_config(cfg: CfgNode) -> Placement:
         workers = len(gpus) * node.WORKERS_PER_GPU if gpus else max(1, cores // least)
     threads, loaders = _divided(cfg, max(1, cores // max(1, workers)), has_gpu=bool(gpus))
     return Placement(workers, threads, loaders, gpus if workers else (), cores)
+
+
+def usable_cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1
 
 
 def _divided(cfg: CfgNode, share: int | None, *, has_gpu: bool = False) -> tuple[int, int | None]:

@@ -16,7 +16,12 @@ pytest.importorskip("detectron2")
 from fbnetv3.config import ConfigError
 from fbnetv3.search.fbnet.config import SearchSetup, executor_from_config
 from fbnetv3.search.fbnet.keys import get_search_cfg
-from fbnetv3.search.fbnet.placement import placement_from_config, placement_lines, visible_gpus
+from fbnetv3.search.fbnet.placement import (
+    placement_from_config,
+    placement_lines,
+    usable_cores,
+    visible_gpus,
+)
 from fbnetv3.search.fbnet.trainings import candidate_training
 
 _BOTH = {"THREADS": "auto", "LOADER_WORKERS": "auto"}
@@ -64,6 +69,14 @@ def test_gpus_are_those_that_this_process_may_use(
 ) -> None:
     machine(gpus, visible=visible)
     assert visible_gpus(device) == expected
+
+
+def test_cores_are_counted_where_the_system_has_no_affinity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert usable_cores() == 6
 
 
 @pytest.mark.parametrize(
