@@ -86,10 +86,10 @@ class Constraint:
 
 
 def merge_bounds(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
-    """Returns one constraint for each statistic, in the order in which they are first named.
+    """Returns one constraint for each statistic, in the order in which they first occur.
 
     Args:
-        constraints: Bounds, of which a lower and an upper one may be on the same statistic.
+        constraints: Bounds; the two bounds on a statistic may be in separate constraints.
 
     Raises:
         SearchError: A statistic has two lower or two upper bounds, or bounds that no value meets.
@@ -118,7 +118,7 @@ def cost_order(constraints: Iterable[Constraint], names: Iterable[str]) -> list[
 
     Args:
         constraints: Constraints and budgets of a search.
-        names: Names of its statistics, in the order of the statistics function.
+        names: Names of the search's statistics, in the order of the statistics function.
     """
     known = list(names)
     bounded = (c.name for c in constraints if c.name in known)
@@ -132,7 +132,7 @@ class Costs:
         space: Space of the candidates.
         function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
             ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
-            saves a dict per candidate. If None, there are none.
+            saves a dict per candidate. If None, there are no statistics.
 
     Attributes:
         space: Space of the candidates.
@@ -201,10 +201,10 @@ class Costs:
         return array
 
     def check(self, constraints: Sequence[Constraint]) -> None:
-        """Checks that each constraint names a statistic.
+        """Checks that each constraint is on a known statistic.
 
         Raises:
-            SearchError: A constraint names an unknown statistic; the message lists the known ones.
+            SearchError: A constraint is on an unknown statistic; the message lists the known ones.
         """
         for constraint in constraints:
             if not self.names:

@@ -1,4 +1,4 @@
-"""The feasible part of a search space, and quasi Monte-Carlo pools of it (paper, 3.1)."""
+"""The feasible part of a search space, and quasi-Monte Carlo samples from it (paper, 3.1)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 _BLOCK = 2**15
 """Number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
-"""Largest number of points that are drawn for a pool, even if it is not full then."""
+"""Largest number of points that are drawn for a pool, even if the pool is not full by then."""
 _ENUMERATE = 2**16
-"""Spaces up to this size are enumerated if the sequence does not fill the pool."""
+"""Spaces of at most this many level combinations are enumerated if one block fills no pool."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class FeasibleSpace:
         """Returns the same space under other constraints.
 
         Raises:
-            SearchError: A constraint names no statistic.
+            SearchError: A constraint is on an unknown statistic, or two bounds on a statistic
+                contradict or repeat each other.
         """
         self.costs.check(constraints)
         return FeasibleSpace(self.costs, tuple(constraints))
@@ -60,7 +61,7 @@ class FeasibleSpace:
         """Returns the part of this space that also meets further constraints.
 
         Raises:
-            SearchError: A constraint names no statistic, or contradicts another one.
+            SearchError: A constraint is on an unknown statistic, or contradicts another one.
         """
         self.costs.check(constraints)
         part = self
@@ -72,7 +73,7 @@ class FeasibleSpace:
         """Returns the same space without the constraints on the named statistics.
 
         Raises:
-            SearchError: There is no constraint on one of them.
+            SearchError: A named statistic has no constraint.
         """
         bounded = [c.name for c in self.constraints]
         for name in names:
@@ -98,7 +99,7 @@ class FeasibleSpace:
         )
 
     def price(self, levels: Levels) -> Pool:
-        """Returns candidates, feasible or not, with their statistics."""
+        """Computes the statistics of candidates, feasible or not."""
         return Pool(levels, self.costs(levels))
 
     def meets(self, levels: Levels) -> Mask:
@@ -122,11 +123,13 @@ class FeasibleSpace:
         """Draws distinct feasible candidates from a scrambled Sobol sequence.
 
         Args:
-            size: Number of candidates; fewer are returned if the space has fewer.
+            size: Number of candidates; fewer are returned if the space has fewer, or if fewer are
+                among the 2**22 points that are drawn at most.
             seed: Random seed of the scrambling.
 
         Returns:
-            The candidates in the order of the sequence: the first n are spread out for every n.
+            The candidates in the order of the sequence, so that the first n are spread out over
+            the space for every n.
         """
         is_small = math.prod(self.space.sizes.tolist()) <= _ENUMERATE
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
@@ -150,9 +153,9 @@ class FeasibleSpace:
         Candidates that the distributions of the variables make more probable tend to come first.
         """
         grid = self.space.grid()
-        random = np.random.default_rng([seed, 12])
+        random = np.random.default_rng([seed, 12])  # 12 separates the random streams of one seed
         if any(p.log_integers is not None for p in self.space.parameters):
-            # Drawn without replacement, by probability (Efraimidis and Spirakis, 2006).
+            # Weighted sampling without replacement (Efraimidis and Spirakis, 2006).
             order = np.argsort(random.exponential(size=len(grid)) / self.space.probabilities(grid))
             levels = self.space.canonical(grid[order])
         else:
@@ -168,6 +171,7 @@ def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
         seed: Random seed of the scrambling.
         block: Number of candidates in a block; a power of two.
     """
+    # 11 separates the random streams of one seed
     sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, 11]))
     while True:
         unit = sampler.random(block)  # (block, variables) in [0, 1)
@@ -175,5 +179,5 @@ def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
 
 
 def _power_of_two(n: int) -> int:
-    """Returns the smallest power of two that is at least ``n``, and at least 256."""
+    """Returns the smallest power of two that is at least ``n`` and at least 256."""
     return max(256, 1 << (n - 1).bit_length())

@@ -1,4 +1,4 @@
-"""Genetic operators on populations of levels, for both stages."""
+"""Genetic operators on populations of levels, for both stages of a search."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _is_ordered(space: SearchSpace) -> npt.NDArray[np.float64]:
 
 
 def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Draws each level from its variable's distribution without the present level."""
+    """Replaces each level by a draw from its variable's distribution without the present level."""
     others = np.maximum(space.sizes - 1, 1)
     quantiles = random.random(levels.shape)
     other = (levels + 1 + (quantiles * others).astype(np.int64)) % space.sizes
@@ -69,9 +69,9 @@ def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generato
 
 
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
-    """Draws each level near the present one, at least one level away, within the range.
+    """Replaces each level by a different one nearby, within the range of its variable.
 
-    Distances are shares of the variable's distribution.
+    Distances are drawn in quantiles of the variable's distribution, in which the range is 1.
     """
     low, high = np.log(_LOCAL_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))
@@ -80,7 +80,7 @@ def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator
     sign = np.where(random.random(levels.shape) < 0.5, -1, 1)
     step = np.where(step == 0, sign, step)
     last = space.sizes - 1
-    moved = np.clip(levels + step, 0, last)  # Clipped, because ends of a range are often optimal.
+    moved = np.clip(levels + step, 0, last)  # Clipped, because the ends are often optimal.
     near = np.where(moved == levels, np.clip(levels - step, 0, last), moved)
     for i, distribution in space.log_integers:
         near[:, i] = distribution.near_levels(levels[:, i], shift[:, i], sign[:, i] > 0)

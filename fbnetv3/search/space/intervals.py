@@ -1,4 +1,4 @@
-"""Values within a range of real numbers, whose width or ratio may exceed the largest float."""
+"""Positions in a range of numbers, also if its width or high / low exceeds the largest float."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def value_at(low: float, high: float, share: float, *, log: bool) -> float:
 
     Args:
         low: Lower end; above 0 with ``log``.
-        high: Upper end; above the lower one.
+        high: Upper end; above ``low``.
         share: Share of the range below the value, in [0, 1].
-        log: Whether it is the share of the range of logarithms.
+        log: Whether the share is measured on the logarithms of the values.
     """
     low, high = float(low), float(high)
     if log and math.isfinite(high / low):
@@ -35,4 +35,4 @@ def share_of(low: float, high: float, value: float, *, log: bool) -> float:
         return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
     if math.isfinite(high - low):
         return (value - low) / (high - low)
-    return (value / 2 - low / 2) / (high / 2 - low / 2)
+    return (value / 2 - low / 2) / (high / 2 - low / 2)  # halved, so that nothing overflows

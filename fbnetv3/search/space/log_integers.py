@@ -7,7 +7,8 @@ of 1. The probability of a value v is then close to proportional to 1 / v:
     P(v) = log((v + step / 2) / (v - step / 2)) / log(upper / lower)
 
 If the lowest value is below the step, half a step below it may be negative. The lower end is then
-(low + step / 2) exp(-step / low), which gives the lowest value its share of 1 / v, too.
+(low + step / 2) exp(-step / low), which makes the probability of the lowest value proportional to
+1 / v, too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class LogIntegers:
 
     Attributes:
         low: Smallest value; above 0.
-        step: Distance of neighbouring values.
+        step: Distance between neighbouring values; at least 1.
         size: Number of values; at least 2.
     """
 
@@ -44,24 +45,29 @@ class LogIntegers:
         return log_lower, math.log(low + half + float(self.size - 1) * self.step)
 
     def levels_at(self, quantiles: Floats) -> Levels:
-        """Returns the levels at quantiles, values in [0, 1)."""
+        """Returns the levels, (n,), at quantiles (n,) in [0, 1]."""
         lower, upper = self._log_ends
         values = np.exp(lower + quantiles * (upper - lower))
         levels = np.rint((values - self.low) / self.step).astype(np.int64)
         return np.clip(levels, 0, self.size - 1)
 
     def cumulative(self, levels: Levels) -> tuple[Floats, Floats]:
-        """Returns the probabilities of all levels below the given ones, and up to them."""
+        """Returns P(level < l) and P(level <= l) for each given level l, (n,) each."""
         lower, upper = self._log_ends
         edges = self.low + (np.stack([levels, levels + 1]) - 0.5) * self.step
         is_lowest = levels <= 0
-        edges[0] = np.where(is_lowest, 1.0, edges[0])  # its logarithm is not used
+        edges[0] = np.where(is_lowest, 1.0, edges[0])  # any number above 0
         shares = np.clip((np.log(edges) - lower) / (upper - lower), 0.0, 1.0)
         below = np.where(is_lowest, 0.0, shares[0])
         return below, np.where(levels >= self.size - 1, 1.0, shares[1])
 
     def other_levels(self, levels: Levels, quantiles: Floats) -> Levels:
-        """Returns levels at quantiles of the distribution without the given levels."""
+        """Returns levels other than the given ones, (n,).
+
+        Args:
+            levels: (n,) levels to leave out, one from each draw.
+            quantiles: (n,) quantiles of the distribution without that level, in [0, 1).
+        """
         below, up_to = self.cumulative(levels)
         left_out = up_to - below
         position = quantiles * (1.0 - left_out)
@@ -73,8 +79,8 @@ class LogIntegers:
 
         Args:
             levels: (n,) present levels.
-            shifts: (n,) distances, as shares of the distribution.
-            up: (n,) whether a level whose distance is too small to change it moves up.
+            shifts: (n,) signed distances in quantiles of the distribution.
+            up: (n,) whether a level moves up, not down, if its shift is too small to change it.
         """
         middle = np.mean(self.cumulative(levels), axis=0)
         moved = self.levels_at(np.clip(middle + shifts, 0.0, 1.0))

@@ -40,7 +40,7 @@ CONTINUOUS_LEVELS = 2**20 + 1
 """Number of levels of a range without a step. Neighbours still differ as float32 features."""
 _CONDITIONS = 'conditions such as When("depth", ">", 1)'
 _NO_VALUE = ("", "none", "null", "nan")
-"""Texts that stand for None, as Python, yaml and pandas write it."""
+"""Strings that stand for None in files that Python, yaml or pandas wrote, in lower case."""
 _LONGEST = 200
 """Largest number of characters of a description in a message."""
 
@@ -51,9 +51,9 @@ class Parameter(ABC):
     Attributes:
         name: Key of the variable in a config.
         part: ``architecture`` or ``recipe``. Statistics may depend only on variables of the
-            architecture, which are also those that the predictor's encoder embeds.
-        active_if: Conditions of which at least one must hold for the variable to be active. An
-            empty tuple: the variable is always active. An inactive variable has no effect.
+            architecture, and the predictor's encoder embeds only these variables.
+        active_if: Conditions of which at least one must hold for the variable to be active. If
+            empty, the variable is always active. An inactive variable has no effect.
     """
 
     name: str
@@ -99,8 +99,8 @@ class Parameter(ABC):
     def read(self, text: str) -> Any:
         """Parses a string, such as the cell of a csv file.
 
-        It is read by the type of the variable: ``1e-06`` and ``010`` are numbers for a range, and
-        ``no`` stays a string for a :class:`Choice` of strings.
+        The variable decides on the type: for a range, ``1e-06`` and ``010`` are numbers; for a
+        :class:`Choice` of strings, ``no`` is a string.
 
         Raises:
             SearchError: The string stands for no value of the variable, or for more than one.
@@ -121,7 +121,7 @@ class Parameter(ABC):
         return None
 
     def to_unit_interval(self, levels: Levels) -> Floats:
-        """Returns levels scaled to [0, 1]; with ``log``, logarithms of the values are scaled."""
+        """Returns levels scaled to [0, 1]; with ``log``, by the logarithms of their values."""
         return levels / max(1, self.size - 1)
 
     def _refuse(self, value: Any) -> SearchError:
@@ -156,7 +156,7 @@ class Choice(Parameter):
             raise SearchError(f"{self.name}: a value occurs twice in {short(list(self.values))}")
 
     def _plain(self, value: Any) -> Any:
-        """Returns a value as a plain one, which JSON represents exactly."""
+        """Returns a value as a plain Python value that JSON represents exactly."""
         plain = value.item() if isinstance(value, np.generic) else value
         if plain is not None and type(plain) not in (str, int, float, bool):
             raise SearchError(
@@ -168,7 +168,7 @@ class Choice(Parameter):
             )
         if type(plain) is int:
             as_whole(f"{self.name}: value", plain, -(2**63), 2**63 - 1)
-        if type(plain) is str and plain:  # '' is allowed, which as_text refuses
+        if type(plain) is str and plain:  # as_text refuses '', which is allowed here
             as_text(f"{self.name}: value", plain)
         return plain
 
@@ -192,8 +192,9 @@ class Choice(Parameter):
 
     def read(self, text: str) -> Any:
         matches = [value for value in self.values if _stands_for(text, value)]
-        not_none = [value for value in matches if value is not None] or matches  # "nan": a string
-        exact = [value for value in not_none if str(value) == text] or not_none  # "1": not 1.0
+        # A string has precedence over None ("nan"), then 1 over 1.0 ("1").
+        not_none = [value for value in matches if value is not None] or matches
+        exact = [value for value in not_none if str(value) == text] or not_none
         if len(exact) == 1:
             return exact[0]
         if not matches:
@@ -216,11 +217,10 @@ class IntRange(Parameter):
         high: Largest value, included; ``low`` plus a multiple of ``step``.
         step: Distance between neighbouring values; at least 1.
         log: Whether values are drawn log-uniformly, with probabilities proportional to 1 / value,
-            and features are proportional to the logarithm of the value. ``low`` must then be above
-            0.
+            and features are linear in the logarithm of the value. ``low`` must then be above 0.
 
     Raises:
-        SearchError: The range is empty, or a number is out of range.
+        SearchError: The range is empty, a number is out of range, or no step reaches ``high``.
     """
 
     name: str
@@ -268,7 +268,7 @@ class IntRange(Parameter):
         number = whole_from_text(text)
         real = real_from_text(text)
         if number is None and real is not None and real.is_integer():
-            number = int(real)  # pandas writes whole numbers as 3.0 if a cell is empty
+            number = int(real)  # pandas writes 3 as 3.0 if a cell of the column is empty
         if number is None:
             raise self._refuse(text)
         return self.value(self.level(number))
@@ -297,7 +297,8 @@ class FloatRange(Parameter):
             above 0, and ``step`` None.
 
     Raises:
-        SearchError: The range is empty, or a number is out of range.
+        SearchError: The range is empty, a number is out of range, no step reaches ``high``, or both
+            ``step`` and ``log`` are set.
     """
 
     name: str
@@ -352,7 +353,7 @@ class FloatRange(Parameter):
     def level(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise self._refuse(value)
-        # With log, 1e-9 of high may exceed low, so that the tolerance below low is relative to low.
+        # With log, 1e-9 * high may exceed low: the tolerance below low is a share of low instead.
         slack = 1e-9 * (self.low if self.log else max(abs(self.low), abs(self.high)))
         if not self.low - slack <= value <= self.high + max(slack, 1e-9 * abs(self.high)):
             raise self._refuse(value)

@@ -15,9 +15,11 @@ from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.pool import Pool
 
 MIN_ACCEPTANCE = 1e-3
-"""Smallest share of the space that must meet the constraints; else they count as infeasible."""
+"""Share of the space below which constraints count as infeasible."""
 _PROBE = 2**14
+"""Number of candidates from which shares of the space are estimated."""
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
+"""Survivors, children per survivor and generations of the evolution towards an extreme value."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
         seed: Random seed of the probe.
 
     Returns:
-        The range by the name of the statistic; {} without constraints.
+        The range of each constrained statistic, by name; {} without constraints.
 
     Raises:
-        SearchError: A constraint names no statistic.
-        InfeasibleError: Too few candidates meet the constraints. The message names the
+        SearchError: A constraint is on an unknown statistic.
+        InfeasibleError: Too few candidates meet the constraints. The message states the
             constraint, the range of its statistic, and the nearest bound that enough
             candidates meet.
     """
@@ -73,6 +75,7 @@ def _reach(feasible: FeasibleSpace, constraint: Constraint, probe: Pool, seed: i
 
 def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: int) -> float:
     """Returns the largest ``sign * statistic`` that a short evolution from the probe reaches."""
+    # 13 separates the random streams of one seed
     space, random = feasible.space, np.random.default_rng([seed, 13])
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     # Most statistics grow with every variable, so both ends of the space are good starts.
@@ -106,9 +109,9 @@ def _infeasible(
 
 
 def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64]) -> str:
-    """Returns the bound that needs the smallest change, such as ``upper=1.2e6``.
+    """Returns the smallest change of one bound that is enough, such as ``upper=1.2e6``.
 
-    The other bound stays as it is.
+    The opposite bound of the constraint stays as it is.
     """
     need = _enough(values)
     low = -np.inf if constraint.lower is None else constraint.lower
@@ -129,7 +132,7 @@ def _enough(probe: Sized) -> int:
 
 
 def _rounded(value: float, *, up: bool) -> str:
-    """Returns a bound with 6 digits, rounded outwards so that the value itself meets it."""
+    """Returns a value as a bound of 6 significant digits, rounded so that the value meets it."""
     text = f"{value:.6g}"
     is_inside = float(text) < value if up else float(text) > value
     return f"{value + abs(value) * (1e-5 if up else -1e-5):.6g}" if is_inside else text

@@ -1,9 +1,9 @@
-"""Scaling by powers of two, which is exact: it changes the exponents of numbers alone.
+"""Scaling by powers of two, which is exact: only the exponents of the numbers change.
 
-Scores and statistics may have any unit: probabilities of 1e-13 or counts of 1e160. Their squares
-underflow or overflow, and fixed tolerances fit one unit only. Values are therefore brought to a
-largest magnitude between 0.5 and 1 before they are compared with tolerances or squared. For values
-of ordinary magnitude this changes no bit of the results.
+Scores and statistics may have any unit: they may be probabilities of 1e-13 or counts of 1e160.
+Squares may overflow or underflow, and a fixed tolerance fits one unit only. Values are therefore
+scaled to a largest magnitude between 0.5 and 1 before they are squared or compared with a
+tolerance. For values of ordinary magnitude this changes no bit of the results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LARGEST = float(np.finfo(np.float64).max)
 def binary_exponent(*values: npt.ArrayLike) -> int:
     """Returns e such that the largest magnitude of finite values is in [2^(e-1), 2^e).
 
-    It is 0 if there are no values, or if all are 0.
+    e is 0 if there are no values, or if all values are 0.
     """
     largest = max((float(np.abs(v).max(initial=0.0)) for v in values), default=0.0)
     return int(np.frexp(largest)[1])
@@ -29,7 +29,7 @@ def scaled(values: npt.ArrayLike, exponent: int) -> Floats:
 
     Args:
         values: Finite values.
-        exponent: Power of two. Products beyond the largest float64 become the largest one.
+        exponent: Exponent of two. Larger products than the largest float64 are clipped to it.
     """
     with np.errstate(over="ignore", under="ignore"):
         products = np.ldexp(np.asarray(values, dtype=np.float64), exponent)

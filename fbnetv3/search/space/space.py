@@ -40,7 +40,7 @@ class SearchSpace:
     level. Candidates that differ only in inactive variables are one candidate with one id.
 
     Args:
-        parameters: Variables. The conditions of a variable may only name variables before it.
+        parameters: Variables. The conditions of a variable may refer only to earlier variables.
 
     Attributes:
         parameters: The variables.
@@ -50,8 +50,8 @@ class SearchSpace:
             probable.
 
     Raises:
-        SearchError: A name occurs twice, a condition does not name an earlier variable, or there
-            is only one candidate.
+        SearchError: A name occurs twice, a condition does not refer to an earlier variable or
+            refers to a continuous one, or there is only one candidate.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -75,7 +75,7 @@ class SearchSpace:
     def _rule(
         self, index: int, parameter: Parameter
     ) -> tuple[int, list[tuple[int, npt.NDArray[np.bool_]]]]:
-        """Returns (column, [(column of the earlier variable, whether each level meets it)])."""
+        """Returns (column, [(column of an earlier variable, whether each level meets it)])."""
         tables = []
         for when in parameter.active_if:
             parent = self._index.get(when.name)
@@ -131,7 +131,7 @@ class SearchSpace:
         return levels
 
     def probabilities(self, levels: Levels) -> npt.NDArray[np.float64]:
-        """Returns the probability of each candidate relative to others, (candidates,)."""
+        """Returns the probability of each candidate up to a common factor, (candidates,)."""
         weights = np.ones(len(levels))
         for i, distribution in self.log_integers:
             below, up_to = distribution.cumulative(levels[:, i])
@@ -139,7 +139,7 @@ class SearchSpace:
         return weights
 
     def grid(self) -> Levels:
-        """Returns all combinations of levels, (combinations, variables), the last one fastest."""
+        """Returns all combinations of levels, (combinations, variables), last variable fastest."""
         numbers = np.arange(math.prod(self.sizes.tolist()))
         columns = []
         for size in self.sizes[::-1].tolist():
@@ -190,6 +190,8 @@ class SearchSpace:
 
     def levels(self, configs: Sequence[Mapping[str, Any]]) -> Levels:
         """Returns the canonical levels of configs, (candidates, variables).
+
+        A variable with conditions may be missing from a config; it then has its first level.
 
         Raises:
             SearchError: A key is unknown or missing, or a value is not in the space.
@@ -242,7 +244,7 @@ def keys_of(levels: Levels) -> list[bytes]:
 
 
 def unique_rows(levels: Levels, without: Iterable[bytes] = ()) -> npt.NDArray[np.int64]:
-    """Returns the index of each distinct row at its first occurrence, in order.
+    """Returns the index of the first occurrence of each distinct row, ascending.
 
     Args:
         levels: (candidates, variables) canonical levels.
