@@ -1,1 +1,1 @@
-"""Predictors of a candidate's score: Gaussian process, networks, the paper's."""
+"""Predictors of a candidate's score: Gaussian process, networks, the paper's network."""

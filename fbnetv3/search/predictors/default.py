@@ -1,9 +1,9 @@
 """The default predictor: an ensemble of small networks and a Gaussian process.
 
-Both learn the normal scores of the labels, on which outliers have no leverage. Their predictions
-are averaged, because two families of models err differently. Thompson sampling takes functions from
-both. Expected improvement uses a second GP, which learns the labels themselves: normal scores
-flatten their peaks.
+Both models learn the normal scores of the labels, which outliers do not distort. Their predictions
+are averaged, because two families of models err differently. Thompson sampling uses functions of
+both models. Expected improvement uses a second Gaussian process (GP), which learns the labels
+themselves, because normal scores flatten the peaks of the labels.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from fbnetv3.search.predictors.warping import fit_warped_gp
 from fbnetv3.search.space.encoding import Features
 
 MAX_POINTS = 512
-"""Largest number of labels that the processes are fitted to."""
+"""Largest number of labels that the GPs are fitted to."""
 
 
 class DefaultPredictor:
     """Mean of an ensemble and a Gaussian process, weighted inversely to their squared errors.
 
-    The ensemble learns from all labels, the processes from at most MAX_POINTS of them.
+    The ensemble learns from all labels, the GPs from at most MAX_POINTS labels.
 
     Args:
         features: (n, width) features in [0, 1].
         labels: (n,) labels; higher is better.
         pretrained: Encoder of the architecture.
-        seed: Random seed of the ensemble and of the selection of labels for the processes.
+        seed: Random seed of the ensemble and of the selection of labels for the GPs.
 
     Attributes:
         ensemble: Ensemble that has learned the normal scores of the labels.
-        gp: Gaussian process of the labels themselves, for expected improvement.
+        gp: GP of the standardised labels, warped if that fits better (``warping.py``); for expected
+            improvement.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class DefaultPredictor:
     def cross_validated(self) -> Floats:
         """Returns a prediction of each label by models that have not seen it, (n,).
 
-        It is the weighted mean of the ensemble's out-of-bag prediction and the GP's
-        leave-one-out prediction. If a model has none for a label, the other one counts alone.
+        It is the weighted mean of the ensemble's out-of-bag prediction and the GP's leave-one-out
+        prediction, or the only one that exists; if neither exists, a label near the median.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]
@@ -104,7 +105,7 @@ class CombinedSamples:
     Args:
         ensemble: Functions sampled from the ensemble.
         gp: Functions sampled from the GP.
-        split: Number of the ensemble's functions.
+        split: Number of functions in ``ensemble``.
     """
 
     def __init__(self, ensemble: EnsembleSamples, gp: PathwiseSamples, split: int) -> None:
@@ -130,19 +131,20 @@ class CombinedSamples:
 
 
 def select_training_points(labels: Floats, seed: int) -> npt.NDArray[np.int64]:
-    """Returns the ascending indices of the labels that the processes are fitted to.
+    """Returns the ascending indices of the labels that the GPs are fitted to.
 
     Args:
         labels: (n,) labels; higher is better.
         seed: Random seed of the selection.
 
     Returns:
-        All indices if there are at most MAX_POINTS labels. Otherwise those of the MAX_POINTS / 2
-        best labels and of as many other labels, drawn at random.
+        All indices if there are at most MAX_POINTS labels. Otherwise the indices of the
+        MAX_POINTS / 2 best labels and of as many other labels, drawn at random.
     """
     if len(labels) <= MAX_POINTS:
         return np.arange(len(labels))
     order = np.argsort(-labels, kind="stable")
     half = MAX_POINTS // 2
+    # 31 separates the random streams of one seed
     others = np.random.default_rng([seed, 31]).permutation(order[half:])
     return np.sort(np.concatenate([order[:half], others[: MAX_POINTS - half]]))

@@ -21,7 +21,7 @@ _TRAIN_SHARE = 0.8
 _MIN_CANDIDATES = 10
 _HELD_OUT_PAIRS = 500
 _MIN_VARIATION = 1e-9
-"""Smallest standard deviation of a statistic, relative to its magnitude, that is learned."""
+"""Smallest standard deviation, relative to the magnitude, of a statistic that is learned."""
 
 
 @dataclass

@@ -21,8 +21,8 @@ _SPREAD = 0.5
 class Ensemble:
     """Networks with one hidden layer, each trained on its own bootstrap sample of the labels.
 
-    The hidden layer reads the features and an embedding of the architecture. The encoder of the
-    embedding is initialised from the pre-trained one in every member, and trained further.
+    The hidden layer reads the features and an embedding of the architecture. Every member trains
+    its own copy of the pre-trained encoder further.
 
     Args:
         x: (n, width) features.
@@ -31,7 +31,7 @@ class Ensemble:
         seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
 
     Attributes:
-        weights: (members, n) number of times that each label occurs in each bootstrap sample.
+        weights: (members, n) number of occurrences of each label in a member's bootstrap sample.
     """
 
     def __init__(self, x: Features, y: Floats, pretrained: Pretrained, seed: int) -> None:
@@ -65,7 +65,7 @@ class Ensemble:
                     break
 
     def _loss(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        """Returns the sum of the members' losses; no gradient crosses from one to another."""
+        """Returns the sum of the losses of the members, which share no parameters."""
         labels = y[index].expand(_MEMBERS, -1)
         losses = F.huber_loss(self._forward(x[index]), labels, reduction="none")
         return (losses * self.weights[:, index]).mean(1).sum()

@@ -107,7 +107,7 @@ class GaussianProcess:
 
 
 def as_tensor(values: Features | Floats) -> Tensor:
-    """Returns an array as a float64 tensor, without a copy where it has that type already."""
+    """Returns an array as a float64 tensor, without a copy if it is float64 already."""
     return torch.from_numpy(np.asarray(values, dtype=np.float64))
 
 
@@ -119,7 +119,7 @@ def scaled_distance(A: Tensor, B: Tensor) -> Tensor:
         B: (b, d) points divided by the lengthscales.
     """
     square = (A**2).sum(1)[:, None] + (B**2).sum(1)[None] - 2 * A @ B.T
-    # rounding leaves squares slightly below 0
+    # rounding may leave squares slightly below 0
     return math.sqrt(5) * (square.clamp_min(0) + 1e-12).sqrt()
 
 

@@ -7,8 +7,8 @@ In the notation of ``gp.py``, the estimate of theta maximises the log posterior
 
 The priors are independent and normal. The location of log lengthscales is log(sqrt(d)) plus a
 constant, because distances grow with sqrt(d) (Hvarfner et al., 2024, "Vanilla Bayesian Optimization
-Performs Great in High Dimensions"). Their prior has longer and more variable lengthscales. With few
-labels, it explains too much of the variation as noise. The priors here are:
+Performs Great in High Dimensions"). The prior of that paper favours longer and more variable
+lengthscales; with few labels, it explains too much of the variation as noise. The priors here are:
 
     log lengthscale ~ N(log(d) / 2 - 0.9, 1)
     log signal      ~ N(0, 1)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 _GRID = 2.0**-24
-"""Distance of standardised labels, far below the smallest noise that a GP assumes (1e-3)."""
+"""Unit to which standardised labels are rounded, far below a GP's least noise (deviation 1e-3)."""
 
 
 class BatchedLinear:
-    """Affine maps of several networks, applied side by side.
+    """One affine map for each of several networks, applied in one batched product.
 
     Args:
         members: Number of networks.
@@ -61,11 +61,11 @@ def minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tenso
 
 
 def standardise(values: Floats) -> tuple[Floats, float, float]:
-    """Scales values to mean 0 and standard deviation 1, up to 2^-24; equal values become 0.
+    """Scales values to mean 0 and standard deviation 1, rounded to 2^-24; equal values become 0.
 
     Args:
-        values: (n,) values. Their squares must neither overflow nor underflow, so values of any
-            magnitude go through :func:`~fbnetv3.search.space.scaling.to_unit` first.
+        values: (n,) values whose squares neither overflow nor underflow. Pass others through
+            :func:`~fbnetv3.search.space.scaling.to_unit` first.
 
     Returns:
         The scaled values, the subtracted mean, and the divisor: the standard deviation, or 1 for
@@ -73,5 +73,5 @@ def standardise(values: Floats) -> tuple[Floats, float, float]:
     """
     mean, std = float(values.mean()), float(values.std())
     scale = std if std > 1e-12 * float(np.abs(values).max()) else 1.0
-    # Rounded, so that rounding errors of a change of unit (percent or fraction) have no effect.
+    # Rounded, so that rounding errors of a change of unit (percent to fraction) have no effect.
     return np.rint((values - mean) / scale / _GRID) * _GRID, mean, scale

@@ -31,8 +31,8 @@ class NormalScores:
         """Returns the labels, (m,), of scores (m,).
 
         Between the labels' own scores the map is linear. Above the highest score it continues with
-        the mean slope of the upper half of the scores, and below the lowest score with that of the
-        lower half. If all labels are equal, every score has that label.
+        the mean slope of the upper half of the scores, and below the lowest score with the mean
+        slope of the lower half. If all labels are equal, every score has that label.
         """
         x, y = self._knots, self._labels
         quantiles = scores * self._unit
@@ -50,7 +50,7 @@ def _slope(x: Floats, y: Floats, end: int) -> float:
         end: Index of the end, 0 or -1.
 
     Returns:
-        The mean slope; of two points, their slope, and of a single point, 0.
+        The mean slope: for two points the slope between them, for a single point 0.
     """
     middle = len(x) // 2
     run = x[end] - x[middle] if len(x) > 2 else x[-1] - x[0]

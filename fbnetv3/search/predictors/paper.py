@@ -46,7 +46,7 @@ class PaperPredictor:
         self._hidden = BatchedLinear(1, width, _HIDDEN, generator)
         self._out = BatchedLinear(1, _HIDDEN, 1, generator)
         y, self._mean, std = standardise(labels)
-        self._std = std if y.any() else 0.0  # equal labels: the prediction is their value
+        self._std = std if y.any() else 0.0  # equal labels: predict their value
         self._train(torch.from_numpy(features), torch.from_numpy(y.astype(np.float32)), generator)
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
@@ -59,7 +59,7 @@ class PaperPredictor:
             for _ in range(epochs):
                 for index in minibatches(len(x), _BATCH, generator):
                     loss = F.huber_loss(self._forward(x[index]), y[index])
-                    # The frozen encoder gets gradients too, and the optimizer does not clear them.
+                    # optimizer.zero_grad() would leave out the gradients of the frozen encoder.
                     for parameter in everything:
                         parameter.grad = None
                     loss.backward()
@@ -78,9 +78,10 @@ class PaperPredictor:
         return np.asarray(y * self._std + self._mean)
 
     def cross_validated(self) -> Floats:
-        """Returns the predictions of a 5-fold cross-validation, (n,)."""
+        """Returns the predictions of a cross-validation in 5 folds, or in n if n < 5, (n,)."""
         n = len(self._labels)
         folds = min(_FOLDS, n)
+        # 41 separates the random streams of one seed
         fold = np.random.default_rng([self._seed, 41]).permutation(n) % folds
         predictions = np.full(n, np.nan)
         for i in range(folds):

@@ -5,12 +5,13 @@ posterior (Wilson et al., 2021, "Pathwise Conditioning of Gaussian Processes"):
 
     (f | y)(z) = f(z) + k(z, X) K^-1 (y - f(X) - epsilon),    epsilon ~ N(0, noise I)
 
-The prior sample is a sum of m random Fourier features (Rahimi and Recht, 2007):
+The prior sample is a sum of random Fourier features, m in number (Rahimi and Recht, 2007):
 
     f(z) = phi(z)^T w,    w ~ N(0, I)
     phi_j(z) = sqrt(2 signal / m) cos(omega_j^T z + b_j),    b_j ~ U(0, 2 pi)
 
-The spectral density of a Matern 5/2 kernel is a multivariate Student t of 5 degrees of freedom:
+The spectral density of a Matern 5/2 kernel is a multivariate Student t with 5 degrees of
+freedom:
 
     omega_j = g_j sqrt(5 / c_j) / lengthscales,    g_j ~ N(0, I),    c_j ~ chi^2(5)
 """
@@ -82,7 +83,7 @@ class PathwiseSamples:
         return amplitude * torch.cos(Z @ self._frequencies.T + self._phases)
 
     def __call__(self, x: Features | Floats) -> Floats:
-        """Returns the values of all functions, (m, count), at points (m, d)."""
+        """Returns the values of all functions, (points, count), at points (points, d)."""
         Z = as_tensor(x)
         with torch.no_grad():
             prior = self._fourier_features(Z) @ self._weights
@@ -90,11 +91,11 @@ class PathwiseSamples:
             return np.asarray((prior + update).numpy())
 
     def evaluate_each(self, x: Features | Floats, functions: npt.NDArray[np.int64]) -> Floats:
-        """Returns the value of one function at each point, (m,).
+        """Returns the value of one function at each point, (points,).
 
         Args:
-            x: (m, d) points.
-            functions: (m,) index of the function to evaluate at each point.
+            x: (points, d) points.
+            functions: (points,) index of the function to evaluate at each point.
         """
         Z, index = as_tensor(x), torch.from_numpy(functions)
         with torch.no_grad():

@@ -11,9 +11,9 @@ To add a predictor:
    predictor that makes no use of the pre-trained encoder.
 2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
 
-A predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
-``acquisition/batch.py``) gets its batches by expected improvement and Thompson sampling, any other
-by ``paper_batch`` in ``acquisition/coarse.py``.
+For a predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
+``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling; for any
+other predictor, by ``paper_batch`` in ``acquisition/coarse.py``.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class RandomPredictor:
 
     def predict(self, features: Features) -> Floats:
         """Returns random scores, (m,)."""
+        # 42 and 43 separate the random streams of one seed
         return np.random.default_rng([self._seed, self._count, 42]).random(len(features))
 
     def cross_validated(self) -> Floats:

@@ -16,9 +16,9 @@ from fbnetv3.search.space.scaling import binary_exponent, scaled
 _log = logging.getLogger(__name__)
 _SIGNIFICANCE = 0.05
 _MIN_VALUES = 3
-"""Smallest number of values that have a rank correlation."""
+"""Smallest number of values whose rank correlation is computed."""
 _MIN_TRIALS = 24
-"""Number of trials from which on a Kendall's tau of 0.3 is significant."""
+"""Smallest number of trials at which a Kendall's tau of 0.3 is significant."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _log_problem(card: ReportCard) -> None:
 
 
 def kendall(a: Floats, b: Floats) -> tuple[float, float]:
-    """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or constant ones."""
+    """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or if all are equal."""
     if len(a) < _MIN_VALUES or _are_equal(a) or _are_equal(b):
         return math.nan, math.nan
     test = kendalltau(a, b)

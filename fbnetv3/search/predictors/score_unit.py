@@ -1,9 +1,9 @@
-"""The unit in which predictors learn scores, and fitted predictors that take and return scores.
+"""The unit in which predictors learn scores, and the conversion of predictions back to scores.
 
 A search proposes the same candidates whether scores are accuracies in percent, fractions, or
-negative losses: predictors learn scores after a shift and a division by a power of two. Both are
-exact unless digits of the scores are lost, and the results do not depend on the shift or on the
-factor.
+negative losses: predictors learn scores after a shift and a division by a power of two. Both
+operations are exact unless digits of the scores are lost, and what predictors learn depends on
+neither the shift nor the factor.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _EQUAL = 2.0**-46
 
 @dataclass(frozen=True)
 class ScoreUnit:
-    """A map from scores to units: (score / 2^outer - center) / 2^inner.
+    """The map from scores to values to learn: (score / 2^outer - center) / 2^inner.
 
     Attributes:
         outer: Exponent of the scores' magnitude.
-        center: Median of the scores, divided by 2^outer.
+        center: Lower median of the scores, divided by 2^outer.
         inner: Exponent of the magnitude of the centred scores.
     """
 
@@ -38,11 +38,11 @@ class ScoreUnit:
 
     @classmethod
     def of(cls, scores: Floats) -> ScoreUnit:
-        """Returns the unit in which finite scores, (n,), have median 0 and magnitude 1/2 to 1."""
+        """Returns the unit in which finite scores, (n,), have median 0 and magnitudes below 1."""
         outer = binary_exponent(scores)
         shares = scaled(scores, -outer)
-        # An element, not a mean of two: the differences to it are exact if the scores have few
-        # digits, whatever is added to all scores.
+        # One of the scores, not a mean of two: if scores have few digits, differences from it are
+        # exact, whatever constant is added to all scores.
         center = float(np.sort(shares)[(len(shares) - 1) // 2])
         inner = 0 if np.ptp(shares) <= _EQUAL else binary_exponent(shares - center)
         return cls(outer, center, inner)
@@ -52,7 +52,7 @@ class ScoreUnit:
         return scaled(scaled(scores, -self.outer) - self.center, -self.inner)
 
     def to_scores(self, units: Floats) -> Floats:
-        """Returns the scores, (n,), of values in this unit, at most the largest float64."""
+        """Returns the scores, (n,), of values in this unit, clipped to the range of float64."""
         return scaled(scaled(units, self.inner) + self.center, self.outer)
 
 
@@ -68,7 +68,7 @@ class ScorePredictor:
 
     Attributes:
         unit: Unit in which the predictor has learned the scores.
-        fitted: Predictor of values in this unit.
+        fitted: Fitted predictor; its predictions are values in this unit.
     """
 
     def __init__(

@@ -5,14 +5,17 @@ others nearly equal. A warp repairs that, but it also bends smooth functions, an
 located less precisely. So both forms of the labels are fitted, and the one with the higher evidence
 is kept. With m the median of the labels and u the distance from it to the best label, the warp is
 
-    w(t) = t                                  where t >= m
-    w(t) = m - u log(1 + (m - t) / u)         where t < m
-    w'(t) = 1 / (1 + (m - t) / u)             where t < m, and 1 elsewhere
+    w(t) = t                                  if t >= m
+    w(t) = m - u log(1 + (m - t) / u)         if t < m
+    w'(t) = 1 / (1 + (m - t) / u)             if t < m, else 1
 
 The evidence of the labels t follows by the change of variables y = (w(t) - mean) / std (Snelson et
 al., 2004, "Warped Gaussian Processes"):
 
     log p(t) = log p(y) + sum_i log(w'(t_i) / std)
+
+The log posterior of the hyperparameters at its maximum (``hyperparameters.py``) stands in for
+log p(y).
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ _FARTHEST = 1e3
 def fit_warped_gp(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
     """Fits a GP to the labels or to the warped labels, whichever has the higher evidence.
 
-    If there are more than FIT_POINTS labels, the evidence of an evenly spaced part is compared.
+    If there are more than FIT_POINTS labels, the evidence of FIT_POINTS evenly spaced labels is
+    compared.
 
     Args:
         X: (n, d) features in [0, 1].
@@ -56,7 +60,7 @@ def fit_warped_gp(X: Floats, labels: Floats, init_from: Floats) -> GaussianProce
 
 
 def _fit(X: Floats, labels: Floats, slopes: Floats, init_from: Floats) -> tuple[float, MapEstimate]:
-    """Returns the evidence of the labels before the warp, up to a constant, and the fit."""
+    """Returns the log evidence of the labels before the warp, up to a constant, and the fit."""
     y, _, std = standardise(labels)
     estimate = find_map_estimate(X, y, init_from)
     return estimate.log_posterior + float(np.log(slopes / std).sum()), estimate
