@@ -1,12 +1,13 @@
-"""Candidates that are predicted to fail for their size are proposed last.
+"""Candidates that are predicted to run out of memory or time are proposed last.
 
-A logistic regression learns from the trials that ran out of memory or time, and from those with a
-score. With x the standardised features and ten times the standardised statistics of a candidate,
-which decide what a training needs, w the weights and y = 1 for a failure, it minimises
+A logistic regression learns from the trials that ran out of memory or time and from the trials with
+a score. x contains the standardised features of a candidate and ten times the standardised
+logarithms of its statistics, which decide what a training needs; w are the weights, b is the
+intercept, and y = 1 for a failure, else 0. The regression minimises
 
     sum_i log(1 + exp(-s_i (w x_i + b))) + |w|^2 / 2,    s_i = 2 y_i - 1
 
-A candidate is predicted to fail if w x + b > 0, that is, with a probability above one half.
+A candidate is predicted to fail if w x + b > 0: its probability of failure is above one half.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 
 MIN_TRIALS = 5
-"""Number of failures, and of scores, from which on failures are predicted."""
+"""Smallest number of failures, and of trials with a score, at which failures are predicted."""
 _STATISTICS_WEIGHT = 10.0
 """Factor of the standardised statistics, which lowers the penalty of their weights."""
 
@@ -37,14 +38,14 @@ class FailureModel:
     Args:
         encoding: Encoding of the space.
         pool: Trained candidates with their statistics.
-        failed: (candidates,) whether each of them failed.
+        failed: (candidates,) whether each candidate failed.
     """
 
     def __init__(self, encoding: Encoding, pool: Pool, failed: Mask) -> None:
         self._encoding = encoding
         columns = self._columns(pool)
         self._mean, self._std = columns.mean(0), columns.std(0)
-        self._std[self._std < 1e-9] = 1.0
+        self._std[self._std < 1e-9] = 1.0  # columns of equal values become 0
         self._std[encoding.width :] /= _STATISTICS_WEIGHT
         self._weights = _fit((columns - self._mean) / self._std, failed)
 
@@ -59,7 +60,7 @@ class FailureModel:
 
 
 def _logs(statistics: Columns) -> list[Floats]:
-    """Returns the logarithm of each statistic, which is linear around 0 and may be negative."""
+    """Returns the arcsinh of each statistic: like a logarithm, but also defined at 0 and below."""
     return [np.arcsinh(statistics[name]) for name in sorted(statistics)]
 
 
@@ -79,7 +80,7 @@ def _fit(X: Floats, failed: Mask) -> Floats:
 
 @dataclass(frozen=True)
 class FailureSummary:
-    """What a model of failures has learned.
+    """Numbers of trials behind a model of failures, and its effect on the pool.
 
     Attributes:
         failures: Number of trials that ran out of memory or time.
@@ -127,7 +128,9 @@ def safe_part(part: FeasibleSpace, model: FailureModel | None) -> FeasibleSpace:
 
 
 def failing_last(scores: Floats, fails: Mask) -> Floats:
-    """Returns scores for ordering: those of failing candidates are below all others.
+    """Returns scores for ordering, with candidates that are predicted to fail below all others.
+
+    If any candidate is predicted to fail, the returned scores are ranks from 0 (worst).
 
     Args:
         scores: (candidates,) predicted scores.

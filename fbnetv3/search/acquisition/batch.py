@@ -1,9 +1,9 @@
 """The next batch by a predictor with a posterior: expected improvement and Thompson sampling.
 
-Half of the batch maximises expected improvement and exploits the model. The other half are the
+Half of the batch maximises expected improvement and exploits the model. The second half are the
 optima of functions sampled from the predictor's posterior, so that the batch does not rely on a
-single model. Both halves are optimised with the genetic operators of stage 2. These start from the
-pool and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
+single model. Both halves are found with the genetic operators of stage 2, starting from the pool
+and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Probabilistic(Protocol):
     """A predictor with a posterior."""
 
     gp: GaussianProcess
-    """Process of the labels, for expected improvement."""
+    """Gaussian process (GP) of the labels, for expected improvement."""
 
     def sample(self, count: int, random: np.random.Generator) -> PosteriorSamples:
         """Samples ``count`` functions from the posterior."""
@@ -49,11 +49,11 @@ def next_batch(
     Args:
         candidates: Constrained space with a pool and the best candidates trained so far.
         predictor: Predictor fitted to all scores so far.
-        count: Number of candidates; fewer are returned if no others are left.
-        tried: Keys of candidates that may not be chosen.
+        count: Number of candidates; fewer are returned if too few are left.
+        tried: Keys of candidates that may not be chosen, as :func:`keys_of` returns them.
         random: Source of all random numbers.
-        pending: (m, variables) candidates in training. Their predicted scores stand in for their
-            scores. If None, there are none.
+        pending: (m, variables) candidates in training. Predictions stand in for their scores. If
+            None, there are none.
         best: Score to improve on, in the standardised unit of ``predictor.gp``. If None, the
             highest posterior mean of the GP at an observation.
     """

@@ -16,9 +16,9 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
 _NUM_STARTS = 2048
-"""Largest number of starts taken from the pool, and number of mutants of the elite drawn."""
+"""Largest number of starts from the pool, and number of mutants drawn from the elite."""
 _CROSSOVER_RATE = 0.5
-"""Probability that a variable of a child comes from its father."""
+"""Probability that a child is crossed; else it is a mutant of its mother."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Candidates:
     def mutation_rates(self, count: int, random: np.random.Generator) -> Floats:
         """Draws mutation rates, (count,).
 
-        They are log-uniform between 1 / number of variables, which changes one variable of a
-        candidate on average, and 0.5.
+        They are log-uniform between 1 / (number of variables), at which one variable of a candidate
+        changes on average, and 0.5.
         """
         least = 1 / len(self.space)
         return np.exp(random.uniform(np.log(least), np.log(max(least, 0.5)), count))

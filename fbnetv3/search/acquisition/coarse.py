@@ -21,7 +21,7 @@ _SHORTLIST_BATCHES = 8
 
 
 def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
-    """Returns a batch that is spread over the space. It needs no scores.
+    """Returns a batch that is spread over the space; no scores are needed.
 
     Args:
         pool: Candidates in the order of their quasi-Monte Carlo sequence.
@@ -74,11 +74,11 @@ def bins_of(values: Floats, count: int) -> Index:
 def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
     """Returns the indices of the best candidate of each bin, then the second best, and so on.
 
-    If bins are empty, the batch is completed from all other bins in turn.
+    If bins are empty, further candidates of the other bins complete the batch.
 
     Args:
         scores: (candidates,) scores; higher is better.
-        bins: (candidates,) bin of each candidate.
+        bins: (candidates,) index of each candidate's bin.
         count: Number of candidates to choose.
     """
     order = np.argsort(-scores, kind="stable")
@@ -93,7 +93,7 @@ def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
 def spread_out(features: Features, count: int, first: int = 0) -> Index:
     """Returns indices of candidates far apart (farthest-point sampling).
 
-    Each next candidate is the one farthest from its nearest already chosen candidate.
+    Each further candidate is the one whose nearest chosen candidate is farthest away.
 
     Args:
         features: (candidates, width) features.
@@ -101,7 +101,7 @@ def spread_out(features: Features, count: int, first: int = 0) -> Index:
         first: Index of the first chosen candidate.
     """
     chosen = [first]
-    # to the nearest chosen candidate; -1 for the chosen ones themselves
+    # to the nearest chosen candidate; -1 for candidates that are chosen themselves
     squared_distance = np.square(features - features[first]).sum(1)
     while len(chosen) < min(count, len(features)):
         squared_distance[chosen[-1]] = -1.0

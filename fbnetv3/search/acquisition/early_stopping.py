@@ -34,8 +34,8 @@ class EarlyStop:
         epochs: Epochs that all candidates reported, ascending.
         correlation: Spearman's rank correlation at each epoch, in [-1, 1].
         threshold: Smallest rank correlation at which the ranking counts as final.
-        epoch: First epoch at which the correlation reaches the threshold and from which it stays
-            there. None if that is the last epoch, so that nothing stops early.
+        epoch: First epoch from which on the correlation is never below the threshold. None if this
+            is the last epoch, so that nothing stops early.
     """
 
     epochs: list[int]
@@ -56,8 +56,8 @@ def find_early_stop(
         over: Candidates that are ranked, one of :data:`RANKED`.
 
     Returns:
-        The correlations and the epoch. None if there are too few candidates, if fewer than two
-        epochs were reported by all of them, or if all final scores are equal.
+        The correlations and the epoch. None if there are fewer than 3 candidates, if fewer than 2
+        epochs were reported by all candidates, or if all final scores are equal.
     """
     if len(reports) < _MIN_CANDIDATES:
         return None
@@ -65,7 +65,7 @@ def find_early_stop(
     epochs = sorted(set.intersection(*finite))
     if len(epochs) < 2:
         return None
-    scores = np.array([[report[e] for e in epochs] for report in reports])  # candidates, epochs
+    scores = np.array([[report[e] for e in epochs] for report in reports])  # (candidates, epochs)
     if _are_equal(scores[:, -1]):
         return None
     if over == BETTER_HALF:

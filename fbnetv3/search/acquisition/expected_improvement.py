@@ -1,4 +1,4 @@
-"""Batches of high expected improvement, one candidate after the other.
+"""Batches of high expected improvement (EI), chosen one candidate at a time.
 
 Notation:
 
@@ -12,9 +12,9 @@ Expected improvement underflows far below the incumbent; its logarithm does not 
 
     log EI = log h(z) + log std,    h(z) = phi(z) + z Phi(z)
 
-    log h(z) = log(phi(z) + z Phi(z))                                      where z > -1
-    log h(z) = log phi(z) + log(1 + z sqrt(pi / 2) erfcx(-z / sqrt(2)))    where -1e5 < z <= -1
-    log h(z) ~ log phi(z) - 2 log |z|                                      where z <= -1e5
+    log h(z) = log(phi(z) + z Phi(z))                                      if z > -1
+    log h(z) = log phi(z) + log(1 + z sqrt(pi / 2) erfcx(-z / sqrt(2)))    if -1e5 < z <= -1
+    log h(z) ~ log phi(z) - 2 log |z|                                      if z <= -1e5
 
 Each chosen candidate is added to the model with a fantasy label before the next one is chosen
 ("Kriging believer"; Ginsbourger et al., 2010).
@@ -44,7 +44,7 @@ _MAX_SEARCHES = 24
 """Largest number of genetic searches for a batch.
 
 In a batch of up to 24 candidates, each candidate is chosen by a search of its own. In a larger
-batch, a search chooses several candidates: most of its cost does not depend on their number.
+batch, each search chooses several candidates, which adds little to its cost.
 """
 _ISLANDS_PER_CANDIDATE = 6
 _MAX_ISLANDS = 18
@@ -52,8 +52,8 @@ _MAX_ISLANDS = 18
 _SHORTLIST = 256
 """Number of best candidates among which the islands start far apart.
 
-Most of the very best lie around the best candidate trained so far: all islands would climb the
-same peak.
+The very best candidates mostly lie around the best candidate trained so far: islands that started
+from them would all climb the same peak.
 """
 
 
@@ -93,7 +93,7 @@ def improvement_batch(
         candidates: Constrained space with a pool and the best candidates trained so far.
         gp: Gaussian process of the scores.
         count: Largest number of candidates to choose.
-        tried: Keys of candidates that may not be chosen.
+        tried: Keys of candidates that may not be chosen (see ``keys_of`` in ``space.py``).
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, which enter the model with fantasy labels.
             If None, there are none.
@@ -118,7 +118,7 @@ def improvement_batch(
 
 
 class _ImprovementSearch:
-    """Genetic searches for expected improvement; each starts from all candidates visited so far."""
+    """Genetic searches for expected improvement, each from the best candidates visited so far."""
 
     def __init__(
         self, candidates: Candidates, model: FantasyModel, best: float, starts: Levels
@@ -143,7 +143,7 @@ class _ImprovementSearch:
         Args:
             count: Largest number of candidates to choose.
             islands: Number of islands of the search.
-            taken: Keys of candidates that may not be chosen. The keys of the chosen ones are added.
+            taken: Keys of candidates that may not be chosen; this method adds those it chooses.
             random: Source of all random numbers.
         """
         population = self._evolved(islands, random)
@@ -155,7 +155,7 @@ class _ImprovementSearch:
                 break
             chosen.append(population.levels[index])
             taken.add(chosen[-1].tobytes())
-            # A fantasy can become the incumbent: else the whole batch would climb one peak.
+            # A fantasy can become the incumbent; otherwise the whole batch would climb one peak.
             self._best = max(self._best, self._model.add_cached(posterior, index))
             scores = self._log_improvement(posterior)
         return chosen

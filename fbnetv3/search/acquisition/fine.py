@@ -37,23 +37,23 @@ _MAX_DRAWS = 50
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """Settings of stage 2. The defaults are the paper's (A.2).
+    """Settings of stage 2. The defaults are the paper's (A.2), except for the last two.
 
     Attributes:
         best: Number of the best candidates trained so far in the first generation (p).
         random: Number of random candidates in the first generation (q).
         children: Number of children per candidate and generation.
         top: Number of candidates that survive a generation (K).
-        epsilon: The best score must grow by more than this in a generation to count as progress;
-            relative to the interquartile range of the scores in the first generation; at least 0.
-        patience: Number of generations in a row without progress that end the evolution.
+        epsilon: Growth of the best score that a generation must exceed to count as progress, as a
+            share of the interquartile range of the scores in the first generation; at least 0.
+        patience: Number of successive generations without progress after which evolution ends.
         max_generations: Largest number of generations after the first.
         crossover_fitness: Parent whose score sets the crossover rate: ``better_parent``
-            (Srinivas and Patnaik, eq. 3) or ``mother``. A father is drawn from all candidates, so
-            with ``mother`` the worse parents are crossed more often with the best ones.
-        redraw: Whether each candidate gets as many children as ``children`` says (Algorithm 1):
-            children that violate a constraint, or that exist already, are drawn again, up to 50
-            times. If not, they are dropped.
+            (Srinivas and Patnaik, eq. 3) or ``mother``, with which poor mothers are crossed often,
+            even with the best fathers (fathers are drawn from all candidates).
+        redraw: Whether children that violate a constraint, or that exist already, are drawn again,
+            until each candidate has ``children`` children (Algorithm 1) or after 50 draws. If
+            False, they are dropped.
 
     Raises:
         SearchError: A number is out of range.
@@ -88,9 +88,9 @@ class EvolutionSettings:
             )
 
     def describe(self) -> dict[str, Any]:
-        """Returns the settings as plain values, without later additions at their defaults.
+        """Returns the settings as plain values.
 
-        Storages of earlier versions lack these.
+        Settings that storages of earlier versions lack are left out if they have their defaults.
         """
         added = {"crossover_fitness": MOTHER, "redraw": False}
         return {k: v for k, v in vars(self).items() if k not in added or v != added[k]}
@@ -156,7 +156,7 @@ def _children(
     settings: EvolutionSettings,
     random: np.random.Generator,
 ) -> Pool:
-    """Returns feasible children that differ from each other and from their parents' generation."""
+    """Returns feasible children that differ from each other and from all of ``population``."""
     mothers = np.repeat(np.arange(len(population)), settings.children)
     seen, kept = keys_of(population.levels), population.take(np.zeros(0, dtype=np.int64))
     for _ in range(_MAX_DRAWS if settings.redraw else 1):
@@ -166,7 +166,7 @@ def _children(
         mask = feasible.holds(priced)
         born = priced.take(np.flatnonzero(mask))
         kept, seen = kept.joined(born), [*seen, *keys_of(born.levels)]
-        mothers = np.delete(mothers, new[mask])  # those that still lack a child
+        mothers = np.delete(mothers, new[mask])  # mothers that still lack a child
         if not len(mothers):
             break
     return kept
@@ -218,13 +218,13 @@ def adaptive_rates(scores: Floats, fitness: Floats, variables: int) -> tuple[Flo
         crossover = k1 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k3
         mutation  = k2 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k4
 
-    Srinivas and Patnaik take the score of the better parent as f of the crossover, and that of the
-    individual that mutates as f of the mutation. A child that was crossed has no score yet: its
-    mother's stands in for it.
+    In their paper, f is the score of the better parent for the crossover rate, and the score of the
+    mutating individual for the mutation rate. A crossed child has no score yet, so its mother's
+    score is used.
 
     Args:
         scores: (candidates,) scores of the generation.
-        fitness: (children,) score of each child's parent, f.
+        fitness: (children,) f of each child, the score of a parent.
         variables: Number of variables. The mutation rate is at least 1 / variables, so that copies
             of the best candidate change too.
     """
@@ -237,7 +237,7 @@ def adaptive_rates(scores: Floats, fitness: Floats, variables: int) -> tuple[Flo
 
 
 def _spread(scores: Floats) -> float:
-    """Returns the interquartile range, which single outliers do not change."""
+    """Returns the interquartile range of scores, which single outliers hardly change."""
     exponent = binary_exponent(scores)
     low, high = np.quantile(scaled(scores, -exponent), (0.25, 0.75))
     return float(scaled(high - low, exponent))
@@ -246,7 +246,7 @@ def _spread(scores: Floats) -> float:
 def best_candidates(
     pool: Pool, scores: Floats, count: int, statistics: Sequence[str]
 ) -> tuple[Pool, Floats]:
-    """Returns the candidates with the highest scores; of equal scores, the cheapest ones."""
+    """Returns the candidates with the highest scores; of equal scores, lower statistics first."""
     costs = [pool.statistics[name] for name in reversed(statistics)]
     order = np.lexsort([*costs, -scores])[:count]  # the last key counts most
     return pool.take(order), scores[order]

@@ -15,9 +15,9 @@ from fbnetv3.search.space.space import keys_of
 
 Index = npt.NDArray[np.int64]
 Score = Callable[[Levels, Index], Floats]
-"""Maps candidates, (n, variables), and the island of each, (n,), to their scores there, (n,)."""
+"""Maps candidates, (n, variables), and their islands, (n,), to scores by those islands, (n,)."""
 _CHILDREN = 2
-"""Children of each candidate in a generation."""
+"""Number of children of each candidate in a generation."""
 
 
 class Population(NamedTuple):

@@ -1,4 +1,4 @@
-"""Untried candidates that complete a batch for which its own method finds too few."""
+"""Untried candidates that complete a batch if the method that chooses it finds too few."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Score = Callable[[Levels], npt.NDArray[np.float64]]
 
 
 class Reserves:
-    """Candidates of the pool and, where these do not suffice, of larger samples.
+    """Candidates of the pool and, if the pool does not suffice, of larger samples.
 
     Args:
         pool: Pool of the search.
@@ -27,7 +27,7 @@ class Reserves:
 
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool, self._seed = pool, seed
-        # size asked for and sample, by the constraints of the part of the space
+        # requested size and sample of each part of the space, by its constraints
         self._samples: dict[tuple[Constraint, ...], tuple[int, Pool]] = {}
 
     def complete(
@@ -38,10 +38,10 @@ class Reserves:
         Args:
             batch: Candidates chosen so far.
             part: Part of the space from which candidates are added.
-            count: Number of candidates.
-            tried: Keys of candidates that may not be chosen.
+            count: Number of candidates in the completed batch.
+            tried: Keys of candidates that may not be chosen, as :func:`keys_of` returns them.
             score: Function from levels to predicted scores, by which the best candidates are added.
-                If None, they are added in the order of their sequence.
+                If None, they are added in the order in which they were sampled.
         """
         if len(batch) >= count:
             return batch
@@ -57,7 +57,7 @@ class Reserves:
         return batch
 
     def _pools(self, part: FeasibleSpace, size: int) -> Iterator[Pool]:
-        """Yields the pool's part, then at least ``size`` candidates or all that there are."""
+        """Yields the part of the pool, then a sample of the part: at least ``size``, or all."""
         yield part.select(self._pool)
         asked, sample = self._samples.get(part.constraints, (0, self._pool))
         is_exhausted = 0 < len(sample) < asked

@@ -18,9 +18,9 @@ _GENERATIONS = 8
 _MAX_SURVIVORS = 16
 _MIN_SURVIVORS = 4
 _TOTAL_SURVIVORS = 768
-"""Survivors per function: 768 divided by the number of functions, between 4 and 16."""
+"""Survivors per function: 768 divided by the number of functions, at least 4 and at most 16."""
 _MAX_DENSE_FUNCTIONS = 64
-"""Up to this number of functions, evaluating all of them at every candidate is cheaper."""
+"""Up to this number of functions, evaluating all at each candidate is faster than only its own."""
 
 
 class PosteriorSamples(Protocol):
@@ -49,7 +49,7 @@ def thompson_batch(
     Args:
         candidates: Constrained space with a pool and the best candidates trained so far.
         samples: Functions to maximise.
-        tried: Keys of candidates that may not be chosen.
+        tried: Keys of candidates that may not be chosen, as :func:`keys_of` returns them.
         random: Source of all random numbers.
 
     Returns:
@@ -85,7 +85,8 @@ def _best_of_each(
 ) -> Levels:
     """Returns one untried candidate per function.
 
-    It is each function's best untried evolved candidate; if there is none, its best untried start.
+    It is the best untried evolved candidate of the function; if there is none, the best untried
+    start.
 
     Args:
         population: Candidates of all functions after the search, one island per function.

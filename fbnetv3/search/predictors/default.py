@@ -76,7 +76,7 @@ class DefaultPredictor:
         """Returns a prediction of each label by models that have not seen it, (n,).
 
         It is the weighted mean of the ensemble's out-of-bag prediction and the GP's leave-one-out
-        prediction, or the only one that exists; if neither exists, a label near the median.
+        prediction. If only one exists, it is used alone; if neither does, a label near the median.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]

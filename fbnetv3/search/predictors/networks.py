@@ -12,7 +12,7 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 _GRID = 2.0**-24
-"""Unit to which standardised labels are rounded, far below a GP's least noise (deviation 1e-3)."""
+"""Unit to which standardised labels are rounded, far below the least noise of a GP (std 1e-3)."""
 
 
 class BatchedLinear:

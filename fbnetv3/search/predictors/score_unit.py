@@ -38,7 +38,7 @@ class ScoreUnit:
 
     @classmethod
     def of(cls, scores: Floats) -> ScoreUnit:
-        """Returns the unit in which finite scores, (n,), have median 0 and magnitudes below 1."""
+        """Returns the unit in which scores, (n,), have median 0 and largest magnitude 1/2 to 1."""
         outer = binary_exponent(scores)
         shares = scaled(scores, -outer)
         # One of the scores, not a mean of two: if scores have few digits, differences from it are
