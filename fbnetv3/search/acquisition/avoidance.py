@@ -46,7 +46,7 @@ class FailureModel:
         columns = self._columns(pool)
         self._mean, self._std = columns.mean(0), columns.std(0)
         self._std[self._std < 1e-9] = 1.0  # columns of equal values become 0
-        self._std[encoding.width :] /= _STATISTICS_WEIGHT
+        self._std[encoding.width :] /= _STATISTICS_WEIGHT  # columns of the statistics
         self._weights = _fit((columns - self._mean) / self._std, failed)
 
     def fails(self, pool: Pool) -> Mask:

@@ -61,7 +61,7 @@ def thompson_batch(
     count = values.shape[1]
     survivors = min(_MAX_SURVIVORS, max(_MIN_SURVIVORS, _TOTAL_SURVIVORS // count))
     top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # (survivors, functions)
-    functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)
+    functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)  # by function
 
     def score(levels: Levels, functions: Index) -> Floats:
         features = candidates.encode(levels)

@@ -63,7 +63,11 @@ class FantasyModel:
         return CachedPosterior(self, as_tensor(x))
 
     def add(self, x: Features | Floats) -> Floats:
-        """Adds fantasies at points (m, d), and returns their labels, (m,)."""
+        """Adds fantasies at points (m, d), and returns their labels, (m,).
+
+        Raises:
+            ArithmeticError: The covariance of the fantasies is not finite.
+        """
         Z = as_tensor(x)
         with torch.no_grad():
             mean, V = self.mean_and_V(Z)
@@ -78,6 +82,9 @@ class FantasyModel:
         Args:
             cached: Cached posterior of this model.
             index: Index of the point.
+
+        Raises:
+            ArithmeticError: The covariance of the fantasies is not finite.
         """
         point = slice(index, index + 1)
         cached.update()

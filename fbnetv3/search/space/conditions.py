@@ -52,7 +52,7 @@ class When:
         """
         try:
             return bool(_COMPARE[self.relation](value, self.value))
-        except (TypeError, ValueError) as error:  # comparing an array: ValueError
+        except (TypeError, ValueError) as error:  # arrays raise a ValueError
             raise SearchError(
                 f"When({self.name!r}, {self.relation!r}, {short(self.value)}): {value!r} cannot be "
                 f"compared with {short(self.value)}"

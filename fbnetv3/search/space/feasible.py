@@ -20,7 +20,7 @@ _BLOCK = 2**15
 _MAX_DRAWS = 2**22
 """Largest number of points that are drawn for a pool, even if the pool is not full by then."""
 _ENUMERATE = 2**16
-"""Spaces of at most this many level combinations are enumerated if one block fills no pool."""
+"""Spaces of at most this many level combinations are enumerated if one block is not enough."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class FeasibleSpace:
         """Draws distinct feasible candidates from a scrambled Sobol sequence.
 
         Args:
-            size: Number of candidates; fewer are returned if the space has fewer, or if fewer are
-                among the 2**22 points that are drawn at most.
+            size: Number of candidates; fewer are returned if the space has fewer, or if the
+                first 2**22 points of the sequence contain fewer.
             seed: Random seed of the scrambling.
 
         Returns:

@@ -71,7 +71,7 @@ def _other_levels(space: SearchSpace, levels: Levels, random: np.random.Generato
 def _near_levels(space: SearchSpace, levels: Levels, random: np.random.Generator) -> Levels:
     """Replaces each level by a different one nearby, within the range of its variable.
 
-    Distances are drawn in quantiles of the variable's distribution, in which the range is 1.
+    Distances are drawn as shares of the variable's distribution; the whole range is 1.
     """
     low, high = np.log(_LOCAL_WIDTHS)
     width = np.exp(random.uniform(low, high, levels.shape))

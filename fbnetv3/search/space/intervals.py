@@ -1,4 +1,4 @@
-"""Positions in a range of numbers, also if its width or high / low exceeds the largest float."""
+"""Positions in a range of numbers, even if its width or high / low exceeds the largest float."""
 
 from __future__ import annotations
 

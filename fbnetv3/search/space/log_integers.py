@@ -56,7 +56,7 @@ class LogIntegers:
         lower, upper = self._log_ends
         edges = self.low + (np.stack([levels, levels + 1]) - 0.5) * self.step
         is_lowest = levels <= 0
-        edges[0] = np.where(is_lowest, 1.0, edges[0])  # any number above 0
+        edges[0] = np.where(is_lowest, 1.0, edges[0])  # above 0; its logarithm is not used
         shares = np.clip((np.log(edges) - lower) / (upper - lower), 0.0, 1.0)
         below = np.where(is_lowest, 0.0, shares[0])
         return below, np.where(levels >= self.size - 1, 1.0, shares[1])

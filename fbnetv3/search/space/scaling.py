@@ -29,7 +29,7 @@ def scaled(values: npt.ArrayLike, exponent: int) -> Floats:
 
     Args:
         values: Finite values.
-        exponent: Exponent of two. Larger products than the largest float64 are clipped to it.
+        exponent: Exponent of two. Products beyond the largest float64 are clipped to it.
     """
     with np.errstate(over="ignore", under="ignore"):
         products = np.ldexp(np.asarray(values, dtype=np.float64), exponent)
