@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import qmc
@@ -55,7 +55,7 @@ class FeasibleSpace:
                 contradict or repeat each other.
         """
         self.costs.check(constraints)
-        return FeasibleSpace(self.costs, tuple(constraints))
+        return replace(self, constraints=tuple(constraints))
 
     def under_also(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
         """Returns the part of this space that also meets further constraints.
@@ -82,7 +82,7 @@ class FeasibleSpace:
                     f"there is no constraint on {name!r} to drop; the search has constraints on: "
                     f"{', '.join(bounded) or 'nothing'}"
                 )
-        return FeasibleSpace(self.costs, tuple(c for c in self.constraints if c.name not in names))
+        return replace(self, constraints=tuple(c for c in self.constraints if c.name not in names))
 
     def within(self, budget: Constraint) -> FeasibleSpace:
         """Returns the part of this space that also meets a budget.
@@ -92,11 +92,9 @@ class FeasibleSpace:
         """
         names = [c.name for c in self.constraints]
         if budget.name not in names:
-            return FeasibleSpace(self.costs, (*self.constraints, budget))
-        return FeasibleSpace(
-            self.costs,
-            tuple(c.tightened(budget) if c.name == budget.name else c for c in self.constraints),
-        )
+            return replace(self, constraints=(*self.constraints, budget))
+        tightened = (c.tightened(budget) if c.name == budget.name else c for c in self.constraints)
+        return replace(self, constraints=tuple(tightened))
 
     def price(self, levels: Levels) -> Pool:
         """Computes the statistics of candidates, feasible or not."""

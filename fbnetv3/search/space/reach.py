@@ -104,24 +104,28 @@ def _infeasible(
     return InfeasibleError(
         f"constraint {constraint}: {share}; {constraint.name} ranges from {measured.low:.6g} to "
         f"{measured.high:.6g}; the nearest bound that enough candidates meet is "
-        f"{_nearest_bound(constraint, values)}"
+        f"{_nearest_bound(constraint, values, _enough(values))}"
     )
 
 
-def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64]) -> str:
+def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64], need: int) -> str:
     """Returns the smallest change of one bound that is enough, such as ``upper=1.2e6``.
 
     The opposite bound of the constraint stays as it is.
+
+    Args:
+        constraint: Constraint that too few of the candidates meet.
+        values: (candidates,) statistic of the candidates; at least ``need``.
+        need: Number of candidates that must meet the constraint.
     """
-    need = _enough(values)
     low = -np.inf if constraint.lower is None else constraint.lower
     high = np.inf if constraint.upper is None else constraint.upper
     ordered = np.sort(values)
     above, below = ordered[ordered >= low], ordered[ordered <= high]
     options = []
-    if len(above) >= need:
+    if constraint.upper is not None and len(above) >= need:
         options.append((above[need - 1] - high, f"upper={_rounded(above[need - 1], up=True)}"))
-    if len(below) >= need:
+    if constraint.lower is not None and len(below) >= need:
         options.append((low - below[-need], f"lower={_rounded(below[-need], up=False)}"))
     return min(options)[1]
 
@@ -150,6 +154,7 @@ def _contradictory(
     if len(values) < _enough(probe):
         return InfeasibleError(f"{text}; drop or relax one")
     return InfeasibleError(
-        f"{text}; under the others, {hardest.name} ranges from {values.min():.6g} to "
-        f"{values.max():.6g}; set {_nearest_bound(hardest, values)}"
+        f"{text}; among the candidates that meet the others, {hardest.name} ranges from "
+        f"{values.min():.6g} to {values.max():.6g}; set its bound to "
+        f"{_nearest_bound(hardest, values, _enough(probe))}"
     )
