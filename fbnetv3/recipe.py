@@ -147,7 +147,7 @@ _CHOICES = {
     "auto_augment": AUGMENTATIONS,
     "amp_dtype": AMP_DTYPES,
 }
-# The bounds of _RANGES are inclusive: these two stand for < 1 and > 0.
+# The bounds of _RANGES are inclusive; _BELOW_ONE stands for < 1, and _POSITIVE for > 0.
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 _POSITIVE = math.ulp(0.0)
 _RANGES: dict[str, tuple[float, float, str]] = {

@@ -85,7 +85,7 @@ class LatencyTable:
     ) -> Floats:
         """Returns the latencies of many candidates in milliseconds.
 
-        The arguments are those of :func:`fbnetv3.arch.count_cost_arrays`.
+        The arguments are like those of :func:`fbnetv3.arch.count_cost_arrays`.
 
         Args:
             rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
@@ -145,7 +145,11 @@ class LatencyTable:
         return {kind: _Measured(blocks) for kind, blocks in by_kind.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as JSON with one block per line."""
+        """Writes the table as JSON with one block per line.
+
+        Raises:
+            WriteError: The file cannot be written.
+        """
         lines = (
             json.dumps(
                 vars(b.shape.kind)

@@ -122,7 +122,7 @@ def work(shape: Shape) -> Floats:
 
     Returns:
         An array of shape (features,) or (candidates, features), all >= 0. The first two
-        features are constants for the overhead of calling the block and its expansion.
+        features count calls, of the block and of its expansion (0 or 1), for their overhead.
     """
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)
@@ -132,7 +132,7 @@ def work(shape: Shape) -> Floats:
     pixels_in, pixels_out = size * size, out * out
     columns = (
         np.full(c_in.shape, 1e6),  # call of the block
-        expands * 1e6,  # call of the expansion
+        expands * 1e6,  # call of the expansion, if there is one
         residual * pixels_out * c_out,  # addition of the shortcut
         pixels_in * c_in,  # elements read
         expands * pixels_in * wide_in * wide_mid,  # multiply-adds of the expansion

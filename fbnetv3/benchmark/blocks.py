@@ -81,8 +81,8 @@ class TimedNetwork:
     def milliseconds(self) -> list[float]:
         """Returns the mean time of the fastest calls: of the network, then of each part.
 
-        The times of parts are those of the calls with the smallest totals. The hooks run between
-        parts, so that their own time is in none of these numbers.
+        The times of parts are means over the calls with the smallest totals. They exclude the time
+        of the hooks, which run between parts.
         """
         seconds = [float(np.mean(_fastest(self.whole_times)))]
         if self.parts:

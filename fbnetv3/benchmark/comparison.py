@@ -138,7 +138,7 @@ class _Bench:
         return with_ratios(self.model, measure, shape, "ms", times)
 
     def peak_memory(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Measurement]:
-        """Measures the memory of variants, each in a process of its own."""
+        """Measures the memory of variants, each in a separate process."""
         threads = self.settings.threads
         peaks = {
             name: [measures.peak_memory(kind, self.model, name, shape, threads)]

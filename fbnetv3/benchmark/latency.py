@@ -33,8 +33,8 @@ def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBl
     """Returns each block shape once, with its mean latency over the networks that contain it.
 
     Args:
-        networks: Architectures, each with its latencies in milliseconds: that of the whole network,
-            of each layer, and of the head.
+        networks: Architectures, each with latencies in milliseconds: of the whole network, of each
+            layer, and of the head.
     """
     times: dict[Shape, list[float]] = {}
     for arch, (total, *parts) in networks:

@@ -1,4 +1,4 @@
-"""Measuring time in alternating rounds, and memory in a process of its own."""
+"""Measuring time in alternating rounds, and memory in a separate process."""
 
 from __future__ import annotations
 

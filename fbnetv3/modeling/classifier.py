@@ -43,6 +43,9 @@ class FBNetClassifier(nn.Module):
         arch: Table that the network was built from.
         backbone: All stages, a :class:`FBNetBackbone`.
         head: Pooling and classifier, a :class:`ClassifierHead`. Its linear layer is ``head.fc``.
+
+    Raises:
+        ArchError: A rate is not in [0, 1).
     """
 
     def __init__(self, arch: Arch, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
@@ -149,7 +152,7 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
         The same model.
 
     Raises:
-        ArchError: The number of classes is not allowed.
+        ArchError: The model is an FBNetClassifier, and the number of classes is not allowed.
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)
