@@ -12,7 +12,7 @@ _OF_DATA = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(RuntimeError, MemoryError, AssertionError),
 )
-"""Errors that values of an unexpected type, size or range give in code that uses them."""
+"""Errors that values of an unexpected type, size or range cause in code that uses them."""
 
 
 class FBNetError(Exception):
@@ -28,15 +28,15 @@ class FBNetError(Exception):
 
 
 def one_line(text: str, limit: int = _LONGEST) -> str:
-    """Returns a text as one line that is safe to print.
+    """Returns a string as one line that is safe to print.
 
     Args:
-        text: Any text, which may quote untrusted names.
-        limit: Largest number of characters before escaping; the middle of a longer text is left
-            out.
+        text: Any string, which may quote untrusted names.
+        limit: Largest number of characters before escaping; the middle of a longer string is
+            left out.
 
     Returns:
-        The text with line breaks, control characters and the like as escape sequences.
+        The string with line breaks, control characters and the like as escape sequences.
     """
     if len(text) > limit:
         half = (limit - 5) // 2
@@ -50,15 +50,15 @@ def one_line(text: str, limit: int = _LONGEST) -> str:
 def data_errors(kind: type[FBNetError], what: str) -> Iterator[None]:
     """Turns errors that untrusted values cause in a block into an error of one line.
 
-    It is for values too varied to be checked one by one, and complements checks with better
-    messages; FBNetErrors pass unchanged.
+    Use it for values that are too varied to be checked one by one; explicit checks give better
+    messages. An FBNetError is raised unchanged.
 
     Args:
         kind: Class of the error.
         what: Description of the values and their file: the beginning of the message.
 
     Raises:
-        FBNetError: The block raised an error of the data.
+        FBNetError: The block raised an error that the values caused; its class is ``kind``.
     """
     try:
         yield
@@ -70,7 +70,7 @@ def data_errors(kind: type[FBNetError], what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Returns the first line of an exception's text, or its type's name where it has no text.
+    """Returns the first line of an exception's text, or its type's name if it has no text.
 
     Args:
         error: Any exception.

@@ -1,4 +1,4 @@
-"""Image files below a folder or in an archive: which names count, and which are passed over.
+"""Image files below a folder or in an archive: which names are images, and which are ignored.
 
 Data sets and ``fbnetv3-predict`` list files by these rules, so that both see the same images.
 """
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".gif")
 )
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
-# Files and folders that operating systems add to a user's own.
+# Files and folders that operating systems add to a user's folders and archives.
 _SYSTEM_NAMES = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 _MAX_SUFFIXES = 5
 
@@ -26,17 +26,17 @@ def is_image(name: str) -> bool:
 
 
 def is_passed_over(name: str) -> bool:
-    """Returns whether files and folders of this name are passed over.
+    """Returns whether files and folders with this name are ignored.
 
-    These are hidden ones, ``__MACOSX``, ``Thumbs.db`` and ``desktop.ini``, and the empty first
-    part of an absolute path.
+    These are names that begin with a dot, ``__MACOSX``, ``Thumbs.db`` and ``desktop.ini``, and the
+    empty first part of an absolute path.
     """
     return not name or name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files and folders below a root, without those that are passed over.
+    """The files and folders below a root, without those that are ignored.
 
     Attributes:
         files: Posix path of each file relative to the root, sorted.
@@ -58,7 +58,7 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """Lists the files below a folder, at any depth. Links are followed, but not in circles.
+    """Lists the files below a folder, at any depth. Links are followed, except in circles.
 
     Raises:
         OSError: A folder cannot be read.
@@ -84,7 +84,7 @@ def _entries(
             continue
         status = entry.stat()
         identity = (status.st_dev, status.st_ino)
-        if identity not in ancestors:  # otherwise a link to a folder that contains it
+        if identity not in ancestors:  # otherwise it is a link to a folder that contains it
             yield name, True
             yield from _entries(folder / entry.name, f"{name}/", ancestors | {identity})
 
@@ -94,7 +94,7 @@ def list_archive(names: Iterable[str]) -> Listing:
 
     Args:
         names: Names of the entries; those of folders end with a slash. Paths that lead out of the
-            archive are passed over.
+            archive are ignored.
     """
     files: set[str] = set()
     folders: set[str] = set()

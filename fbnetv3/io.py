@@ -21,22 +21,22 @@ MAX_BYTES = {
     "latency table": 2**26,
     "warm start": 2**26,
     "metrics": 2**28,
-    "log": 2**28,  # of a batch, packed and unpacked: about 30,000 trials
-    "index": 2**30,  # of shards: ImageNet has 2**26
+    "log": 2**28,  # one batch of a search, compressed or not: about 30,000 trials
+    "index": 2**30,  # the index of a sharded data set: 2**26 for ImageNet
     "annotations": 2**32,  # COCO 2017 has 2**29
     "storage": 2**32,  # a SQLite file that is copied: about a million trials
     "weights": 2**36,
     "archive": 2**44,
 }
-"""Largest size in bytes of untrusted files, by kind; images have theirs in ``data/decode.py``."""
+"""Largest size in bytes of untrusted files, by kind; for images see ``data/decode.py``."""
 
 
 class WriteError(FBNetError):
-    """A file cannot be written, for lack of permission, of space or of its folder."""
+    """A file cannot be written, because permission, disk space or its folder is missing."""
 
 
 def flush_to_disk(path: Path) -> None:
-    """Returns when the content of a file or folder is on its disk."""
+    """Waits until the content of a file or folder is on its disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -46,7 +46,7 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``, which replaces ``path`` on success.
+    """Yields a temporary path next to ``path``, which replaces ``path`` on success.
 
     A reader sees either the old content or the whole new one. A missing folder is created. If the
     body raises an error or the machine crashes, ``path`` keeps its old content. The temporary file
@@ -89,10 +89,11 @@ def open_regular(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Binar
         max_bytes: Largest allowed size in bytes.
 
     Raises:
-        OSError: The file cannot be read, is larger, or is a pipe or device, which may be endless.
+        OSError: The file cannot be read, is larger than ``max_bytes``, or is a pipe or device,
+            which may be endless.
     """
+    _check_regular(os.stat(path), path)  # first, since opening has side effects on some devices
     # In non-blocking mode, opening a pipe does not wait for its other end.
-    _check_regular(os.stat(path), path)  # before it is opened, which has an effect on some devices
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         _check_regular(status, path)
@@ -157,7 +158,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) -> None:
     """Checks that writing into a possibly untrusted folder cannot change files outside of it.
 
-    :func:`atomic_write` replaces a link, but files opened for appending and subfolders follow it.
+    :func:`atomic_write` replaces a link, but appending, or writing into a subfolder, follows it.
     Pipes and devices are refused too, since opening one may wait forever.
 
     Args:

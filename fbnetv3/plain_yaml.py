@@ -1,7 +1,7 @@
 """Reading of untrusted yaml: plain values of bounded size, without objects or code.
 
 All yaml files of the project are read here, with PyYAML's safe loader. Tags such as
-``!!python/object/apply:os.system`` give an error of one line. So do files of a few lines whose
+``!!python/object/apply:os.system`` give a one-line error. So do files of a few lines whose
 nested aliases (``a: &a [x, x]``, ``b: [*a, *a]``, ...) stand for more values than fit into memory.
 """
 
@@ -16,12 +16,13 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import MAX_BYTES
 
 MAX_VALUES = 1_000_000
+"""Largest number of values, counted again for each alias that repeats them."""
 _MAX_NODES = 20_000
-"""Largest number of values that are written out, since PyYAML reads some 10,000 per second."""
+"""Largest number of values, each counted once; PyYAML reads about 10,000 per second."""
 _MAX_LEVELS = 100
 _LONGEST_NUMBER = 100
-"""Largest number of characters of a number: PyYAML's time grows with the square of it."""
-_INT64 = range(-(2**63), 2**64)  # signed and unsigned, such as seeds
+"""Largest number of characters of a number: PyYAML's time grows with its square."""
+_INT64 = range(-(2**63), 2**64)  # signed, or unsigned such as seeds
 _TAG_PREFIX = "tag:yaml.org,2002:"
 # Errors of PyYAML, including those for values that do not fit their tag (!!bool 5, !!timestamp x)
 # and for too deeply nested values.
@@ -32,11 +33,11 @@ _BROKEN = (
 
 
 class YamlError(FBNetError):
-    """A text is not yaml, or holds more than plain values."""
+    """A string is not yaml, or contains more than plain values."""
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with an error for tags, and limits for the number of values."""
+    """PyYAML's safe loader, with errors for unknown tags and for too many values."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -64,7 +65,7 @@ class PlainLoader(yaml.SafeLoader):
         """Returns an integer in any of yaml's notations.
 
         Raises:
-            YamlError: It does not fit into 64 bits.
+            YamlError: The integer does not fit into 64 bits.
         """
         text = str(self.construct_scalar(node))
         value = self.construct_yaml_int(node) if len(text) <= _LONGEST_NUMBER else None
@@ -79,7 +80,7 @@ class PlainLoader(yaml.SafeLoader):
         """Returns a number with a decimal point.
 
         Raises:
-            YamlError: It has too many digits.
+            YamlError: The number has more than 100 characters.
         """
         text = str(self.construct_scalar(node))
         if len(text) > _LONGEST_NUMBER:
@@ -99,7 +100,7 @@ class PlainLoader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def refuse(self, node: yaml.Node) -> Any:
-        """Raises a YamlError for a node with a tag."""
+        """Raises a YamlError for a node whose tag has no constructor."""
         tag = str(node.tag).replace(_TAG_PREFIX, "!!")
         raise YamlError(
             f"line {node.start_mark.line + 1}: the tag {tag} stands for an object or for code and "
@@ -113,14 +114,15 @@ PlainLoader.add_constructor(f"{_TAG_PREFIX}float", PlainLoader.construct_number)
 
 
 def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
-    """Returns the plain values in a yaml text.
+    """Returns the plain values in a yaml string.
 
     Args:
-        text: Text of a single document.
+        text: A single yaml document.
         loader: Loader class, for further tags or checks.
 
     Raises:
-        YamlError: The text is not yaml, has tags other than yaml's own, or too many values.
+        YamlError: The string is not yaml, is too long, has tags other than yaml's own, or has too
+            many values.
     """
     if len(text) > MAX_BYTES["config"]:
         raise YamlError(f"{len(text)} characters; allowed: {MAX_BYTES['config']}")
@@ -136,7 +138,10 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
     Args:
         node: Node to count.
-        known: Counts of the nodes seen so far, by id; 0 for those that are being counted.
+        known: Counts of the nodes seen so far, by id; 0 for a node that is still being counted.
+
+    Raises:
+        YamlError: There are too many values, or one contains itself.
     """
     if known.get(id(node), 1) == 0:
         raise YamlError(f"line {node.start_mark.line + 1}: a value contains itself by an alias")
@@ -158,10 +163,10 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def parse_mapping(text: str) -> Mapping[str, Any]:
-    """Returns the mapping in a yaml text.
+    """Returns the mapping in a yaml string.
 
     Raises:
-        YamlError: The text is not valid for :func:`parse_yaml`, or does not hold a mapping.
+        YamlError: The string is not valid for :func:`parse_yaml`, or is not a mapping.
     """
     values = parse_yaml(text)
     if not isinstance(values, dict):

@@ -30,9 +30,9 @@ class Recipe:
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
         lr: Peak learning rate for ``reference_batch`` images per step; > 0.
         reference_batch: Images per optimizer step for which ``lr`` is given; the learning rate
-            grows linearly with the real number.
+            is scaled linearly with the actual number.
         batch_size: Images per forward and backward pass over all processes.
-        accumulate_steps: Number of such passes per optimizer step, whose gradients are averaged.
+        accumulate_steps: Forward and backward passes per optimizer step; gradients are averaged.
         epochs: Length of the whole schedule in epochs; may be fractional; > 0.
         schedule: ``exponential`` (times ``decay`` per epoch after the warm-up), ``cosine`` to 0,
             ``constant``, or ``steps`` (times ``decay`` at each of ``steps``).
@@ -42,23 +42,26 @@ class Recipe:
         warmup_factor: Learning rate at the start of the warm-up, as a share of ``lr``; in [0, 1].
         momentum: Momentum of the optimizer; in [0, 1).
         weight_decay: Weight decay of convolution and linear weights; in [0, 1].
-        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0); in [0,
-            1].
-        weight_decay_bias: Weight decay of the biases outside of norms; None for
+        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0);
+            in [0, 1].
+        weight_decay_bias: Weight decay of the biases outside of norms; in [0, 1]. None uses
             ``weight_decay_norm``.
         ema: Whether an exponential moving average (EMA) of the weights is kept.
         ema_decay: Decay of the EMA per step (paper: 0.99985 ImageNet, 0.999 CIFAR-10, 0.9998
             COCO); in [0, 1).
         ema_warmup: Whether the decay is at most (1 + t) / (10 + t) at step t, for short trainings.
         dropout: Dropout probability before the classifier, ``p`` of Table 7; in [0, 1).
-        drop_path: Stochastic depth of the last block, ``d`` of Table 7, linear over the depth; in
-            [0, 1).
+        drop_path: Rate of stochastic depth of the last block, ``d`` of Table 7; in [0, 1). The
+            rate grows linearly over the blocks, from 0 at the first.
         mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
         label_smoothing: Label smoothing of the loss; in [0, 1).
         auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
         amp: Whether to train in mixed precision, on devices that support it.
         amp_dtype: 16-bit type of the mixed precision: ``float16`` (on CUDA only) or ``bfloat16``.
+
+    Raises:
+        RecipeError: A value is out of its range.
     """
 
     optimizer: str = "rmsprop"
@@ -144,6 +147,7 @@ _CHOICES = {
     "auto_augment": AUGMENTATIONS,
     "amp_dtype": AMP_DTYPES,
 }
+# The bounds of _RANGES are inclusive; _BELOW_ONE stands for < 1, and _POSITIVE for > 0.
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 _POSITIVE = math.ulp(0.0)
 _RANGES: dict[str, tuple[float, float, str]] = {

@@ -28,7 +28,7 @@ def require(module: str, extra: str) -> ModuleType:
         The module.
 
     Raises:
-        MissingPackageError: The package is not installed; the message names the extra.
+        MissingPackageError: The package is not installed; the message contains the extra.
         BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
     return _imported(module, f"install it with: pip install 'fbnetv3[{extra}]'")
@@ -42,7 +42,7 @@ def require_detectron2() -> None:
         BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
     with warnings.catch_warnings():
-        # fvcore scripts two losses on import, which torch calls deprecated
+        # on import, fvcore calls torch.jit.script, which is deprecated, for two losses
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
         _imported(
             "detectron2.engine",
@@ -55,7 +55,7 @@ def _imported(module: str, how_to_install: str) -> ModuleType:
     try:
         importlib.import_module(package)
         return importlib.import_module(module)
-    except Exception as error:  # libraries raise errors of every kind where they do not fit
+    except Exception as error:  # incompatible libraries raise errors of every kind
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise MissingPackageError(f"{package} is not installed; {how_to_install}") from error
         raise BrokenPackageError(
@@ -66,7 +66,7 @@ def _imported(module: str, how_to_install: str) -> ModuleType:
 
 def _remedy(error: Exception, how_to_install: str) -> str:
     text = str(error).lower()
-    # of the dynamic linker, and of the operating system
+    # messages of the dynamic linker and of the operating system
     lacks_memory = "failed to map" in text or "cannot allocate memory" in text
     if isinstance(error, MemoryError) or lacks_memory:
         return "the memory is full: free some (or raise its limit) and try again"

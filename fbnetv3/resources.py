@@ -1,4 +1,4 @@
-"""The packaged configs: beside this file in a wheel, in ``model_zoo/`` in a source checkout."""
+"""The packaged configs: next to this file in a wheel, in ``model_zoo/`` in a source checkout."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
     Args:
         name: Path of an existing file, or name of a config in the model zoo, such as
-            ``fbnetv3_g.yaml`` or ``model_zoo/fbnetv3_g.yaml``. The latter two work in every
-            current directory, even if only the wheel is installed.
+            ``fbnetv3_g.yaml`` or ``model_zoo/fbnetv3_g.yaml``. Names work in every current
+            directory, even if only the wheel is installed.
 
     Raises:
         ConfigNotFoundError: There is no such file; the message lists similar names.

@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop: of a user, a batch system, and a terminal that closes."""
+"""The signals by which a user, a batch system or a closing terminal asks a process to stop."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from types import FrameType
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Returns SIGINT, SIGTERM, and SIGHUP and SIGUSR1 unless this process ignores them.
 
-    ``nohup`` ignores SIGHUP. Batch systems send SIGUSR1 as a warning before a time limit; without
-    a handler it ends the process.
+    ``nohup`` makes a process ignore SIGHUP. Batch systems send SIGUSR1 as a warning before a time
+    limit; without a handler it ends the process.
     """
-    others = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]  # Windows has none
+    others = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]  # missing on Windows
     heeded = [n for n in others if n is not None and signal.getsignal(n) is not signal.SIG_IGN]
     return (signal.SIGINT, signal.SIGTERM, *heeded)
 
 
 @contextmanager
 def stop_signals_as_interrupt() -> Iterator[None]:
-    """Raises KeyboardInterrupt in the ``with`` block on each of :func:`stop_signals`.
+    """Lets each of :func:`stop_signals` raise KeyboardInterrupt in the ``with`` block.
 
-    Outside of the main thread, which alone gets signals, it does nothing.
+    Outside of the main thread it does nothing, since only the main thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -39,5 +39,5 @@ def stop_signals_as_interrupt() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # None is a handler that was not set from Python
+            # None stands for a handler that was not set from Python
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

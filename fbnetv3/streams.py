@@ -1,7 +1,7 @@
 """Standard output and error that may be closed, or lead to a full disk or a dead terminal.
 
-Results go to standard output: a write that fails is an error. Logs and error messages go to
-standard error, and there are progress displays: a write of these that fails ends nothing.
+Results go to standard output: a failed write raises an error. Failed writes of logs and error
+messages, which go to standard error, and of progress displays (:func:`quiet`) are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class OutputError(FBNetError):
 
 
 class _Wrapper:
-    """A text stream; what is not overridden (isatty, encoding etc.) is that of the stream."""
+    """A text stream that forwards what it does not override (isatty, encoding etc.) to another."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class _Wrapper:
 
 
 class _CheckedStream(_Wrapper):
-    """A text stream whose first failed write, and each later one, raises an OutputError."""
+    """A text stream that raises an OutputError for the first failed write, and each later one."""
 
     def __init__(self, stream: TextIO, problem: str = "") -> None:
         super().__init__(stream)
@@ -60,7 +60,7 @@ class _CheckedStream(_Wrapper):
 
     def _failure(self, error: OSError) -> OutputError:
         self._problem = f"cannot write to standard output: {error.strerror or error}"
-        # Python flushes the stream again at exit, and would complain with another exit status.
+        # Python flushes the stream again at exit. If that failed, it would change the exit status.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
@@ -103,10 +103,13 @@ def guarded_streams() -> Iterator[None]:
 
 
 def _open_descriptors() -> None:
-    """Opens closed standard descriptors: the next file would get their number, and C's output."""
+    """Opens the null device for each closed standard descriptor.
+
+    Otherwise the next opened file would get this number, and C libraries would write into it.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # the lowest free number, which is this one
+            # os.open returns the lowest free number, which is this one
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

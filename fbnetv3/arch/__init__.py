@@ -1,4 +1,4 @@
-"""Architectures as tables: their rows, their cost, and variants of them; numpy only, no torch."""
+"""Architectures as tables: their rows, their cost, and variants of them; without torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Exact cost of a network, computed from its table, for one network or for many at once.
 
-A row of ``n`` layers costs ``first + (n - 1) * rest``, where ``first`` is the cost of its first
-layer and ``rest`` that of each repeat. No loop over repeats is needed, so ``n`` may be an array.
+A row of ``n`` layers costs ``first + (n - 1) * rest``: the cost of its first layer, and ``n - 1``
+times the cost of a repeat. No loop over repeats is needed, so ``n`` may be an array.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
 
     Args:
         arch: An architecture, the name of a known one, or the path of an architecture's yaml file.
-        resolution: Side of the square input in pixels. None takes the architecture's resolution.
+        resolution: Side of the square input in pixels. None uses the architecture's.
 
     Returns:
         The :class:`Cost`, in Python ints. Its ``macs`` (``macs_conv + macs_avgpool``) follows the
@@ -64,7 +64,7 @@ def count_cost_arrays(
             are shared by all candidates.
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
-        num_classes: Number of logits.
+        num_classes: Number of logits, an int or an array of shape (candidates,).
 
     Returns:
         The cost, in int64 arrays of shape (candidates,), or in ints if no argument is an array.
@@ -113,7 +113,7 @@ def _clean_rows(rows: Iterable[Block | Mapping[str, Any]]) -> Sequence[dict[str,
 
 
 def _row_cost(row: Row, size: Ints, number: int) -> tuple[Cost, Ints]:
-    """Returns the cost of a row and the side of its output."""
+    """Returns the cost of row ``number`` of a table, and the side of the row's output."""
     formula = get_op(row.first.op).cost
     cost, out = formula(row.first, size)
     if np.any(np.asarray(out) < 1):

@@ -1,4 +1,4 @@
-"""Expansion of a table row into layers. Values may be ints or arrays of candidates."""
+"""Expansion of a table row into layers. Values are ints, or arrays with one entry per candidate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str,
 
     Args:
         row: Flat mapping from key to value; None means that a key is not given.
-        known: Keys that the row may hold with the value None even if its op does not take them.
+        known: Keys that may be in the row with the value None even if its op does not accept them.
 
     Raises:
         ArchError: The op or a key is unknown, a key is missing, or a value is not allowed.
@@ -74,8 +74,8 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
     if op.pools and strided:
         raise ArchError("a pooling op has no stride", key="s", value=row["s"], allowed="1")
     if row.get("dw_padding") is not None and not strided:
-        # At stride 1 another padding would change the size of the feature map, and the identity
-        # shortcut would not fit.
+        # At stride 1, a padding other than k // 2 would change the size of the feature map, and the
+        # identity shortcut would not fit.
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
 
@@ -83,8 +83,8 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
 def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) -> Row:
     """Returns the layers of a checked row whose input has ``c_in`` channels.
 
-    The repeats have stride 1 and as many input as output channels. Keys that apply to the first
-    layer only have their default values in the repeats.
+    The repeats have stride 1 and as many input as output channels. In the repeats, keys with
+    ``first_only`` (see :class:`Key`) have their default values.
     """
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}

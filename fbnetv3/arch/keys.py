@@ -1,4 +1,4 @@
-"""The keys of a table row and the values they take. The same checks serve ints and arrays."""
+"""The keys of a table row and their allowed values. Ints and arrays pass the same checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATES = ("hsigmoid", "sigmoid")
 
 MAX_LAYERS = 10_000
 """Largest number of layers of a network, and of a row of its table."""
-_INT_KINDS, _NUMBER_KINDS = "iu", "iuf"  # of numpy's dtype.kind
+_INT_KINDS, _NUMBER_KINDS = "iu", "iuf"  # codes of numpy's dtype.kind
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Key:
     """Type, default and range of one key of a row.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str`` or ``ratio`` (a number in (0, 1], or ``"R/e"``
-            for such a number divided by the row's expansion).
+        kind: ``int``, ``float``, ``bool``, ``str`` or ``ratio`` (a number R in (0, 1], or a string
+            ``"R/e"``, which divides R by the row's expansion).
         default: Value of the key in a row that does not give it.
         required: Whether a row must give the key.
         minimum: Lower bound, inclusive for ``int`` and exclusive for ``float``.
-        maximum: Largest allowed value; larger ones would take all memory.
+        maximum: Upper bound, inclusive; the default keeps a row from exhausting the memory.
         odd: Whether the value must be odd.
         choices: Allowed strings; empty allows any.
         first_only: Whether the key applies to the first of the ``n`` layers only, like the stride.
@@ -111,7 +111,12 @@ def _is_ratio(value: Any) -> bool:
 
 
 def parse_ratio(value: float | str) -> tuple[float, bool]:
-    """Returns the number of a squeeze ratio, and whether it is divided by the expansion."""
+    """Returns the number of a squeeze ratio, and whether it is divided by the expansion.
+
+    Raises:
+        TypeError: The value is neither a number nor a string.
+        ValueError: The string is neither a number nor a number followed by ``/e``.
+    """
     if isinstance(value, bool):
         raise TypeError("a ratio is a number or a string")
     if isinstance(value, str):
@@ -124,25 +129,25 @@ COMMON_KEYS: Mapping[str, Key] = {
     "stage": Key("int", required=True),
     "c": Key("int", required=True, minimum=1),  # output channels
     "n": Key("int", default=1, minimum=1, maximum=MAX_LAYERS),  # number of layers of the row
-    "s": Key("int", default=1, minimum=1),  # stride of the first of them
+    "s": Key("int", default=1, minimum=1),  # stride of the row's first layer
 }
 
 # Predefined keys: an op that lists one of these names gets the type, default and range below.
 OP_KEYS: Mapping[str, Key] = {
     "k": Key("int", required=True, minimum=1, odd=True),  # side of the kernel, in pixels
-    "e": Key("float", required=True),  # expansion: hidden channels / input channels
+    "e": Key("float", required=True),  # expansion: middle channels / input channels
     "act": Key("str", default="hswish", choices=ACTIVATIONS),  # activation
-    "se": Key("str", choices=GATES),  # gate of squeeze-and-excitation; not given: no such block
-    "se_ratio": Key("ratio", default=0.25, needs="se"),  # its hidden / its input channels
+    "se": Key("str", choices=GATES),  # gate of squeeze-and-excitation; without it, there is none
+    "se_ratio": Key("ratio", default=0.25, needs="se"),  # squeezed / middle channels
     "dw_padding": Key("int", first_only=True),  # padding of the depthwise convolution, in pixels
-    "conv_bias": Key("bool", default=False),  # whether convolutions have a bias beside the norm's
+    "conv_bias": Key("bool", default=False),  # whether convolutions have a bias
     "pw_groups": Key("int", default=1, minimum=1),  # groups of the 1x1 convolution that expands
-    "pwl_groups": Key("int", default=1, minimum=1),  # groups of the one that projects
+    "pwl_groups": Key("int", default=1, minimum=1),  # groups of the 1x1 convolution that projects
 }
 
 
 def key_of_default(name: str, default: Any) -> Key:
-    """Returns a new key whose type is that of its default.
+    """Returns a new key that has the type of its default value.
 
     Integers may go down to 0, or to the default if it is negative; floats have no lower limit.
 

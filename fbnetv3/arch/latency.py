@@ -2,10 +2,10 @@
 
 The latency of a network is the sum over its blocks, which ``fbnetv3-benchmark --latency-table``
 measures inside running networks. A block of a measured shape has its measured latency. For a shape
-between measured ones the latency is a linear function of the block's work (multiply-adds and moved
-elements of each of its parts, see ``latency_shapes.work``), whose weights are fitted for each kind
-of block and are >= 0. Hence no block has a negative latency, and adding a block to a network never
-makes it faster.
+between measured ones, the latency is a linear function of the block's work (multiply-adds and moved
+elements of each of its parts, see ``latency_shapes.work``). The coefficients of this function are
+fitted for each kind of block and are >= 0. Hence no block has a negative latency, and adding a
+block to a network never makes it faster.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LatencyTable:
     ) -> Floats:
         """Returns the latencies of many candidates in milliseconds.
 
-        The arguments are those of :func:`fbnetv3.arch.count_cost_arrays`.
+        The arguments are like those of :func:`fbnetv3.arch.count_cost_arrays`.
 
         Args:
             rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
@@ -117,7 +117,7 @@ class LatencyTable:
     def _of_layer(self, layer: Layer, size: Ints) -> tuple[Any, Ints]:
         """Returns the latency of a layer and the side of its output.
 
-        Kernels and strides may be arrays: each combination is a kind of block of its own.
+        Kernel sizes and strides may be arrays: each combination is a separate kind of block.
         """
         total: Any = 0.0
         after: Ints = size
@@ -127,6 +127,7 @@ class LatencyTable:
         return total, after
 
     def _price(self, shape: Shape, mask: Any = True) -> Any:
+        """Returns the latency of a block in milliseconds; see :meth:`_Measured.price`."""
         kind = self._kinds.get(shape.kind)
         if kind is None:
             known = "; ".join(sorted({str(k) for k in self._kinds}))
@@ -144,7 +145,11 @@ class LatencyTable:
         return {kind: _Measured(blocks) for kind, blocks in by_kind.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as JSON with one block per line."""
+        """Writes the table as JSON with one block per line.
+
+        Raises:
+            WriteError: The file cannot be written.
+        """
         lines = (
             json.dumps(
                 vars(b.shape.kind)
@@ -224,7 +229,7 @@ def _kinds(layer: Layer) -> Iterator[tuple[int | None, int, Any]]:
 
 
 class _Measured:
-    """The measured shapes of one kind, and the fitted weights of its work."""
+    """The measured shapes of one kind of block, and the coefficients fitted to their work."""
 
     def __init__(self, blocks: Sequence[MeasuredBlock]) -> None:
         numbers = np.array([b.shape.numbers for b in blocks], dtype=np.int64)
@@ -239,7 +244,8 @@ class _Measured:
     def price(self, shape: Shape, mask: Any = True) -> Any:
         """Returns the latency in milliseconds, a number or an array of shape (candidates,).
 
-        The range is checked only for candidates inside ``mask``.
+        A measured shape has its measured latency, any other shape the fitted one. The check that
+        shapes are inside the measured range is limited to the candidates in ``mask``.
         """
         self._check(shape, mask)
         fitted = work(shape) @ self._weights
@@ -288,6 +294,6 @@ def _fit(features: Floats, ms: Floats) -> Floats:
 
     inverse = 1.0 / np.maximum(ms, 1e-6)
     scaled = features * inverse[:, None]
-    largest = np.maximum(scaled.max(0), 1e-12)
+    largest = np.maximum(scaled.max(0), 1e-12)  # scaling features to at most 1 helps nnls converge
     weights: Floats = nnls(scaled / largest, ms * inverse)[0] / largest
     return weights

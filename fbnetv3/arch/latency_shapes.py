@@ -1,4 +1,4 @@
-"""Kind, shape and work of a block, by which a latency table looks up its latency."""
+"""Kind, shape and work of blocks, from which ``latency.py`` predicts latencies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Shape:
         c_out: Output channels.
         squeezed: Channels inside the squeeze-and-excitation; 0 without one.
         size: Side of the input in pixels.
-        out: Side of the depthwise conv's output in pixels.
+        out: Side in pixels after the block's stride, and before its global pool if it has one.
     """
 
     kind: Kind
@@ -77,8 +77,9 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
     Args:
         layer: A layer, whose numbers may be arrays.
         size: Side of the layer's input in pixels.
-        kernel: Kernel size of the layer; one of them if the candidates have several.
-        stride: Stride of the layer; one of them if the candidates have several.
+        kernel: Kernel size, or None for an op without kernel. If the candidates have several, the
+            shape is that of the candidates with this one.
+        stride: Stride. If the candidates have several, the shape is that of those with this one.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)
@@ -107,7 +108,7 @@ def arch_shapes(arch: Arch) -> list[Shape]:
 
 
 def frame_shape(resolution: Ints) -> Shape:
-    """Returns the shape of everything between blocks, for an input of this side in pixels."""
+    """Returns the shape of everything between blocks, for an input with this side in pixels."""
     return Shape(Kind(FRAME), 3, 3, 3, 0, resolution, resolution)
 
 
@@ -120,8 +121,8 @@ def work(shape: Shape) -> Floats:
     """Returns the work of a block: multiply-adds, moved elements and weights, in millions.
 
     Returns:
-        An array of shape (features,) or (candidates, features), all >= 0. Two constant features
-        stand for the overhead of calling the block and its expansion.
+        An array of shape (features,) or (candidates, features), all >= 0. The first two
+        features count calls, of the block and of its expansion (0 or 1), for their overhead.
     """
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)
@@ -130,16 +131,16 @@ def work(shape: Shape) -> Floats:
     residual = (c_in == c_out) & (shape.kind.s == 1)
     pixels_in, pixels_out = size * size, out * out
     columns = (
-        np.full(c_in.shape, 1e6),
-        expands * 1e6,
-        residual * pixels_out * c_out,
-        pixels_in * c_in,
-        expands * pixels_in * wide_in * wide_mid,
-        expands * pixels_in * mid,
-        pixels_out * wide_mid,
-        pixels_out * wide_mid * wide_out,
-        pixels_out * c_out,
-        expands * c_in * mid + mid * c_out,
-        mid * squeezed,
+        np.full(c_in.shape, 1e6),  # call of the block
+        expands * 1e6,  # call of the expansion, if there is one
+        residual * pixels_out * c_out,  # addition of the shortcut
+        pixels_in * c_in,  # elements read
+        expands * pixels_in * wide_in * wide_mid,  # multiply-adds of the expansion
+        expands * pixels_in * mid,  # elements that the expansion writes
+        pixels_out * wide_mid,  # multiply-adds of the depthwise conv, except the factor k * k
+        pixels_out * wide_mid * wide_out,  # multiply-adds of the projection
+        pixels_out * c_out,  # elements written
+        expands * c_in * mid + mid * c_out,  # weights of the 1x1 convs
+        mid * squeezed,  # weights of the squeeze-and-excitation
     )
     return np.stack(np.broadcast_arrays(*columns), -1) / 1e6

@@ -1,4 +1,4 @@
-"""A single layer of a network; a table row of ``n`` repeats stands for ``n`` layers."""
+"""A single layer of a network; a table row with the key ``n`` describes ``n`` layers."""
 
 from __future__ import annotations
 

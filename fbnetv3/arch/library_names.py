@@ -54,8 +54,8 @@ def parse_library_name(text: str) -> LibraryName:
     """Returns the parts of the name of a library's network.
 
     Raises:
-        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is none of: a
-            bool, a number of magnitude at most 4096, a (nested) tuple of up to 64 of them.
+        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is not a
+            bool, a number of magnitude at most 4096, or a (nested) tuple of up to 64 of these.
     """
     library, _, rest = text.partition("/")
     name, _, query = rest.partition("?")

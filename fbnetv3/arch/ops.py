@@ -1,4 +1,4 @@
-"""The ops of a table row: the keys that each takes and its cost formula.
+"""The ops of a table row: the keys that each op accepts, and its cost formula.
 
 This file needs no torch; the module of an op is registered under the same name in
 ``fbnetv3.modeling``. A cost formula is plain arithmetic, so that it works for one layer and for a
@@ -98,7 +98,7 @@ class OpSpec:
 
     Attributes:
         name: Name of the op in tables.
-        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``.
+        keys: Keys that its rows accept besides ``stage``, ``c``, ``n`` and ``s``.
         cost: Cost formula.
         pools: Whether the output is 1 x 1 for every input, so that a stride has no meaning.
         is_conv: Whether a row is a plain convolution. With k = 1, such rows at the end of a network
@@ -116,7 +116,7 @@ OP_COSTS: dict[str, OpSpec] = {}
 
 
 def _declared(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
-    """Returns the keys of an op, declared by the names of known keys, Keys or defaults."""
+    """Returns the keys of an op from the argument ``keys`` of :func:`register_cost`."""
     given = dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys)
     for name in given:
         if name in COMMON_KEYS or name in ("op", "options"):
@@ -150,11 +150,11 @@ def register_cost(
 
     Args:
         name: Name of the op in tables.
-        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``: the names of known
+        keys: Keys that its rows accept besides ``stage``, ``c``, ``n`` and ``s``: names of known
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to a
             default value, or to a :class:`~fbnetv3.arch.keys.Key`.
         pools: Whether the output of the op is 1 x 1 for every input.
-        is_conv: Whether the op is a plain convolution, which a detector leaves out where it ends
+        is_conv: Whether the op is a plain convolution, which a detector leaves out if it ends
             the network with k = 1.
 
     Returns:
@@ -255,7 +255,7 @@ def head_cost(c: Ints, size: Ints, num_classes: Ints) -> Cost:
 
 @register_cost("conv", keys={"k": None, "act": None, "conv_bias": True}, is_conv=True)
 def conv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """Returns the cost of a convolution with bias and batch norm, and the side of its output."""
+    """Returns the cost of a convolution with batch norm, and the side of its output."""
     out = conv_size(size, layer.k, layer.s, layer.padding)
     bias = layer.options["conv_bias"]
     return conv_cost(layer.c_in, layer.c_out, out, k=layer.k, bias=bias, bn=True), out

@@ -38,7 +38,7 @@ def parse_family(text: str, *, file: str) -> list[Arch]:
     """Returns the architectures of a family file.
 
     Its keys are ``family``, ``source`` (origin of the numbers), ``defaults`` (values for rows
-    whose op takes the key), ``width_divisor`` and ``archs`` (a mapping from name to table).
+    whose op accepts the key), ``width_divisor`` and ``archs`` (a mapping from name to table).
 
     Raises:
         ArchError: The file is not valid. The message names architecture, row, key, value and the

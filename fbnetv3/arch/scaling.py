@@ -15,21 +15,21 @@ from fbnetv3.arch.ops import get_op
 from fbnetv3.arch.spec import Arch, Block
 
 # EfficientNet's coefficients of compound scaling: depth, width and resolution are multiplied by
-# ALPHA, BETA and GAMMA to the power of phi. An increase of phi by 1 doubles the MACs.
+# ALPHA, BETA and GAMMA to the power of phi. An increase of phi by 1 about doubles the MACs.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
-_MAX_PHI = 16.0
+_MAX_PHI = 16.0  # phi is searched between -_MAX_PHI and _MAX_PHI, to within _PHI_STEP
 _PHI_STEP = 1e-3
 # Largest factor by which a change of the resolution alone may change the MACs.
 _MAX_REFINEMENT = 1.5
 _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
-_MOST = 1e6  # of a factor
-_WIDTH_STEP = 8
+_MOST = 1e6  # largest allowed factor of width or depth
+_WIDTH_STEP = 8  # divisor of scaled channels if the architecture has no width_divisor
 _BASE_SIDE = 224  # resolution of the smallest networks of the family, FBNetV3-A0 and A
 
 LOW_RESOLUTION_SCALED = "low_resolution_scaled"
-"""Name in configs of :func:`low_resolution` at the side of :func:`low_resolution_side`."""
+"""Name in configs of the variant :func:`low_resolution` with :func:`low_resolution_side` pixels."""
 ALIGNED = "_aligned"
 """Suffix that :func:`aligned` adds to the name of an architecture."""
 
@@ -60,7 +60,7 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
 
     Args:
         arch: An architecture with at least two rows with stride > 1.
-        resolution: Side of the input in pixels. The paper's grows with the network; see
+        resolution: Side of the input in pixels. In the paper it grows with the network; see
             :func:`low_resolution_side`.
 
     Raises:
@@ -81,9 +81,9 @@ def low_resolution(arch: Arch, resolution: int = 32) -> Arch:
 def low_resolution_side(arch: Arch, base: int = 32) -> int:
     """Returns the side of a network's input for small images, in pixels (paper, section 4.3).
 
-    The base resolution is scaled up for larger networks by their own scaling ratio, which is their
-    resolution divided by that of the smallest one, 224 pixels. The side is rounded to an even
-    number; for ``base`` 32, FBNetV3-A has 32 pixels, E 38, F 38 and G 46.
+    It is ``base`` times the network's resolution for ImageNet, divided by the resolution of the
+    smallest network, 224 pixels. The side is at least ``base``, and rounded to an even number; for
+    ``base`` 32, FBNetV3-A has 32 pixels, E 38, F 38 and G 46.
 
     Args:
         arch: Architecture at its resolution for ImageNet.
@@ -96,7 +96,7 @@ VARIANTS: dict[str, Callable[[Arch, int], Arch]] = {
     "aligned": lambda arch, resolution: aligned(arch),
     "low_resolution": low_resolution,
 }
-"""Variants that configs and weight records name, as functions of (arch, side in pixels)."""
+"""Variants by their name in configs and weight records, as functions of (arch, side in pixels)."""
 
 
 def with_num_classes(arch: Arch, num_classes: int) -> Arch:
@@ -120,7 +120,7 @@ def scale(
         resolution: Side of the input in pixels; None keeps that of ``arch``.
 
     Raises:
-        ArchError: A factor is not positive and finite.
+        ArchError: A factor is not in (0, 1e6].
     """
     for key, value in (("width", width), ("depth", depth)):
         if not 0 < value <= _MOST:
@@ -186,7 +186,7 @@ def scale_to_macs(
 
 
 def _macs(arch: Arch) -> int:
-    """Returns the MACs of a network, or 0 where the resolution is too small."""
+    """Returns the MACs of a network, or 0 if the resolution is too small."""
     try:
         return count_cost(arch).macs
     except ArchError:
@@ -274,7 +274,7 @@ def _refined(arch: Arch, macs: float, step: int) -> Arch:
 
 
 def _macs_at(arch: Arch, sides: np.ndarray) -> np.ndarray:
-    """Returns the MACs at each resolution, 0 where the resolution is too small."""
+    """Returns the MACs at each resolution; 0 if the resolution is too small."""
     divisor, classes = arch.width_divisor, arch.num_classes
     try:
         cost = count_cost_arrays(arch.blocks, sides, width_divisor=divisor, num_classes=classes)

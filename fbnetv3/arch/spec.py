@@ -1,7 +1,6 @@
 """Architectures as values: an ``Arch`` is a table, a ``Block`` is one of its rows.
 
-Both are immutable and checked on construction, so that a network can be built from every ``Arch``
-and its cost can be counted.
+Both are immutable, and their ops, keys and values are checked on construction.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Block:
         e: Expansion: the layer has ``c_in * e`` middle channels, rounded.
         n: Number of layers. Only the first has the stride.
         s: Stride of the first layer.
-        act: Activation. None takes ``hswish`` if the op has an activation.
+        act: Activation. None means ``hswish`` if the op has an activation.
         se: Gate of the squeeze-and-excitation, ``hsigmoid`` or ``sigmoid``; None leaves it out.
         se_ratio: Squeezed channels as a fraction of the middle channels; ``"0.25/e"`` divides the
             fraction by the expansion.
@@ -41,7 +40,7 @@ class Block:
             of pairs.
 
     Raises:
-        ArchError: The op is unknown or does not take a key, or a value is not allowed.
+        ArchError: The op is unknown or does not accept a key, or a value is not allowed.
     """
 
     op: str
@@ -111,8 +110,8 @@ class Arch:
         name: Name of the network.
         resolution: Side of the square input in pixels.
         blocks: Rows of the table, in order.
-        width_divisor: Divisor to whose multiples the channels inside a block are rounded. None
-            rounds them down to integers.
+        width_divisor: Channel counts inside a block are rounded to multiples of this number.
+            None rounds them down to integers.
         num_classes: Number of logits.
 
     Raises:
@@ -151,7 +150,7 @@ class Arch:
                 "too many layers in all", key="n", value=count, allowed=f"at most {MAX_LAYERS}"
             )
         for row, layers in enumerate(self.rows()):
-            for layer in layers[:2]:  # all repeats are the same
+            for layer in layers[:2]:  # the first layer and one repeat; the other repeats are equal
                 _check_groups(layer, row)
 
     def _check_stages(self) -> None:
@@ -198,7 +197,7 @@ class Arch:
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Input pixels per output pixel of each stage; None from a stage with a global pool on."""
+        """Input pixels per output pixel along a side, by stage; None from a global pool on."""
         strides: list[int | None] = []
         total: int | None = 1
         for block in self.blocks:
@@ -224,8 +223,8 @@ class Arch:
 
         Args:
             table: Mapping with ``name``, ``resolution`` and ``rows``, and optionally
-                ``width_divisor``, ``num_classes`` and ``defaults`` (values for rows whose op takes
-                the key).
+                ``width_divisor``, ``num_classes`` and ``defaults`` (values for rows whose op
+                accepts the key).
             file: Name of the file in error messages.
 
         Raises:
@@ -255,7 +254,7 @@ class Arch:
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str | None = None) -> Arch:
-        """Returns the architecture that a yaml text describes.
+        """Returns the architecture that a yaml string describes.
 
         Args:
             text: Table of the architecture in yaml.

@@ -47,7 +47,7 @@ def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
-    """Returns a row with the defaults of the keys that its op takes and whose needs are met."""
+    """Returns a row with the defaults of keys that its op accepts and whose ``needs`` is set."""
     if not isinstance(row, Mapping):
         return row
     keys = get_op(row.get("op")).keys
@@ -63,7 +63,7 @@ def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Returns the rows of a table with its defaults filled in, and its other keys.
 
     Raises:
-        ArchError: The table has an unknown key or lacks a required one.
+        ArchError: A key is unknown or missing, or the defaults are not valid.
     """
     _check_table(table)
     defaults = _checked_defaults(table.get("defaults") or {})

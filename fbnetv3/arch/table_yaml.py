@@ -12,7 +12,7 @@ from fbnetv3.arch.errors import ArchError
 
 
 class _UniqueKeys(plain_yaml.PlainLoader):
-    """A yaml loader that raises an error for a key given twice, instead of taking the last."""
+    """A yaml loader that raises an error for a key given twice, instead of using its last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -27,7 +27,7 @@ class _UniqueKeys(plain_yaml.PlainLoader):
 
 
 def parse_yaml(text: str, *, file: str | None = None) -> Any:
-    """Returns the plain values in a yaml text.
+    """Returns the plain values in a yaml string.
 
     Args:
         text: Yaml text.

@@ -1,8 +1,8 @@
 """Latency of networks, as a whole and block by block, in alternating calls.
 
 Networks that do not fit into memory together are timed in groups. Reference networks are part of
-every group: where they are slower, the machine is slower, and the times of that group are divided
-by the slowdown.
+every group: if they are slower in one group, the machine was slower then, and all times of that
+group are divided by the slowdown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 _GROUP_PARAMS = 150e6
 _REFERENCES = 3  # networks that are part of every group
 _ROUND_SECONDS = 0.05  # faster networks are called several times in a round
-_FASTEST = 0.1  # share of the calls, the fastest ones, whose mean is the result
+_FASTEST = 0.1  # the result is the mean over this share of the calls, the fastest ones
 
 
 @dataclass
@@ -36,7 +36,7 @@ class TimedNetwork:
         arch: Architecture of the network.
         model: The deployed network.
         parts: Modules that are timed separately, in order of execution; may be empty.
-        whole_times: Seconds of each undisturbed call.
+        whole_times: Seconds of each call without timing of parts.
         part_times: Seconds of each call in which parts were timed: the total, then each part.
     """
 
@@ -47,7 +47,7 @@ class TimedNetwork:
     part_times: list[list[float]] = field(default_factory=list)
 
     def time_round(self, images: Tensor, clock: Clock) -> None:
-        """Times at least one call, and further ones until the round is long enough."""
+        """Times at least one call, and further ones until the round has lasted 0.05 s."""
         start = clock()
         self.time_call(images, clock)
         while clock() - start < _ROUND_SECONDS:
@@ -81,8 +81,8 @@ class TimedNetwork:
     def milliseconds(self) -> list[float]:
         """Returns the mean time of the fastest calls: of the network, then of each part.
 
-        The times of parts are those of the calls with the smallest totals. The hooks run between
-        parts, so that their own time is in none of these numbers.
+        The times of parts are means over the calls with the smallest totals. They exclude the time
+        of the hooks, which run between parts.
         """
         seconds = [float(np.mean(_fastest(self.whole_times)))]
         if self.parts:
@@ -121,7 +121,7 @@ def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> 
     """Times networks in turn; the order is reversed after each round.
 
     Args:
-        networks: Networks; their times are added to them.
+        networks: Networks to time; each stores its own times.
         rounds: Number of rounds, each of which times every network.
         clock: Function that returns seconds.
     """
@@ -129,7 +129,7 @@ def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> 
     order = list(networks)
     for network in order:
         network.time_call(images[network.arch.resolution], clock)
-        network.reset()  # the first call allocates memory
+        network.reset()  # the first call is slower, since it allocates memory
     for _ in range(rounds):
         for network in order:
             network.time_round(images[network.arch.resolution], clock)
@@ -182,7 +182,7 @@ def _geometric_mean(values: Iterable[float]) -> float:
 
 
 def _memory_groups(order: Sequence[int], archs: Sequence[Arch]) -> list[list[int]]:
-    """Splits an order of networks into groups that fit into memory."""
+    """Splits a sequence of indices of ``archs`` into groups whose networks fit into memory."""
     params = sum(int(count_cost(arch).params) for arch in archs)
     count = min(len(order), math.ceil(params / _GROUP_PARAMS))
     return [list(order[i::count]) for i in range(count)]

@@ -23,7 +23,7 @@ class Settings:
     Attributes:
         measures: Names of measures, in the order of the results: ``latency``, ``training``,
             ``memory``, ``ema``, ``loop`` (which needs detectron2), and ``data``.
-        resolution: Side of the images in pixels; None takes that of each network.
+        resolution: Side of the images in pixels; None uses each network's own.
         batch_sizes: Batch sizes whose latency is measured. The memory of inference is measured
             with the largest.
         train_batch: Number of images of a training step.
@@ -31,7 +31,7 @@ class Settings:
         threads: Number of threads that torch uses.
         compile: Whether to measure the compiled deployed form too.
         data: Name or path of the data set of the measure ``data``.
-        image_size: Width and height in pixels of the JPEG files that this measure makes of it.
+        image_size: Width and height in pixels of the JPEG files made from this data set.
     """
 
     measures: Sequence[str] = ("latency", "training", "memory", "ema")
@@ -58,7 +58,7 @@ class Measurement:
         variant: The form of the network, such as ``deploy``.
         value: Median over the rounds, in ``unit``.
         unit: ``ms``, ``MiB`` or ``images/s``.
-        ratio: Speed or size in units of the group's first variant; above 1 is better.
+        ratio: Improvement over the group's first variant as a factor: above 1 is faster or smaller.
         rounds: Value of each round.
     """
 
@@ -80,14 +80,14 @@ def compare(
 
     Args:
         models: Names of networks, such as ``fbnetv3_b`` or ``torchvision/resnet18``, or paths of
-            weights or of folders of runs.
-        settings: Measures and their sizes; None takes the defaults.
+            weights files or run folders.
+        settings: Measures and their sizes; None uses the defaults.
         progress: Progress display that the measurements are added to.
 
     Returns:
         One measurement for each variant, grouped by model, measure and batch size. The first of a
-        group is the reference of the ratios: timm's network if timm has it, otherwise this
-        project's.
+        group is the reference of the ratios: the bare loop for ``loop``, torchvision for ``data``,
+        and otherwise timm's network, or this project's if timm does not have it.
 
     Raises:
         FBNetError: A network is unknown, or a measurement cannot be made.
@@ -138,7 +138,7 @@ class _Bench:
         return with_ratios(self.model, measure, shape, "ms", times)
 
     def peak_memory(self, kind: str, shape: Shape, names: Sequence[str]) -> Iterator[Measurement]:
-        """Measures the memory of variants, each in a process of its own."""
+        """Measures the memory of variants, each in a separate process."""
         threads = self.settings.threads
         peaks = {
             name: [measures.peak_memory(kind, self.model, name, shape, threads)]

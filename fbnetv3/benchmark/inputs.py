@@ -1,9 +1,9 @@
-"""Images per second of one core: this project's training batches, torchvision's and timm's.
+"""Preparation of training batches on one core: by this project, torchvision and timm.
 
 Every variant reads the same JPEG files of the same size from a folder, and applies the augmentation
 of the paper: a random resized crop, a random flip and AutoAugment. Each prepares batches in this
-process, as a worker of a loader would do, up to where its batch goes to a GPU: this project's and
-timm's are uint8, torchvision's normalised float32.
+process, as a worker of a loader would do, up to the point at which they would be sent to a GPU:
+batches of ``ours`` and ``timm`` are uint8, the others normalised float32.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ TORCHVISION = "torchvision v2"
 NORMALIZED = "ours, normalised on the CPU"
 _MAX_IMAGES = 256
 _QUALITY = 95
-_FILL = [128, 128, 128]
+_FILL = [128, 128, 128]  # color of the areas that AutoAugment's geometric operations uncover
 
 
 @contextmanager
 def input_steps(name: str, size: tuple[int, int], shape: Shape) -> Iterator[dict[str, Step]]:
-    """Yields steps that each prepare a batch, by variant; timm's only where timm is installed.
+    """Yields steps that each prepare a batch, by variant; timm's only if timm is installed.
 
     Args:
-        name: Name or path of a data set, of which up to 256 images are written as JPEG files.
+        name: Name or path of a data set. Up to 256 of its images, or one batch if that is more, are
+            written as JPEG files.
         size: Width and height of these files in pixels.
         shape: Number of images of a batch, and their resolution.
 

@@ -1,7 +1,7 @@
 """Latency tables: the blocks of a search space, measured on this machine.
 
-Blocks are timed inside random networks of the space, so that caches hold their inputs and weights
-as in use. The rest of a network's time is the table's ``frame``. Networks are timed in the form of
+Blocks are timed inside random networks of the space, so that the state of the CPU's caches is as in
+real use. The rest of a network's time is the table's ``frame``. Networks are timed in the form of
 ``fbnetv3.deploy`` with batch size 1, uncompiled, since a compiled network has no separate blocks.
 With one thread the clock is CPU time, which excludes other processes. Further random networks,
 timed as a whole in the same rounds, validate the table's predictions.
@@ -33,8 +33,8 @@ def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBl
     """Returns each block shape once, with its mean latency over the networks that contain it.
 
     Args:
-        networks: Architectures, each with its latencies in milliseconds: that of the whole network,
-            of each layer, and of the head.
+        networks: Architectures, each with latencies in milliseconds: of the whole network, of each
+            layer, and of the head.
     """
     times: dict[Shape, list[float]] = {}
     for arch, (total, *parts) in networks:
@@ -54,6 +54,7 @@ def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> 
         seed: Random seed.
     """
     random = np.random.default_rng([seed, 31])
+    # 20 times as many draws, because many give the same architecture
     levels = random.integers(0, space.space.sizes, (20 * count, len(space.space)))
     configs = space.space.configs(space.space.canonical(levels))
     archs = (space.arch(config, num_classes) for config in configs)
@@ -70,7 +71,7 @@ def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
 def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
     """Returns the deepest architectures at the ends of all ranges of a space.
 
-    With them, every size of every block of the space lies between measured ones.
+    With them, every size of every block of the space lies between measured sizes.
 
     Args:
         space: Space of architectures.
@@ -78,6 +79,7 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
     """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
     archs = []
+    # Ordered parameters that others depend on are at their largest, so that all layers exist.
     for width_end in (0, 1):
         for choice_end in (0, 1):
             ends = [
@@ -90,7 +92,7 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 
 
 def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:
-    """Compares predicted latencies with measured ones of networks outside of the table.
+    """Compares predicted and measured latencies of networks that the table was not measured on.
 
     Args:
         predicted: Predicted latencies in milliseconds.

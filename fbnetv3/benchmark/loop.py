@@ -1,4 +1,4 @@
-"""The overhead of the training loop: the Trainer with a run's hooks against a bare PyTorch loop.
+"""The overhead of the training loop: the Trainer with a run's hooks compared with a bare loop.
 
 Needs detectron2.
 """
@@ -30,7 +30,7 @@ TRAINER = "Trainer and its hooks"
 
 _ITERS_PER_EPOCH = 1000
 _LOG_PERIOD = 20
-_LAST_ITERATION = 10**9
+_LAST_ITERATION = 10**9  # never reached
 # A small learning rate keeps the weights finite; the time of a step does not depend on it.
 _RECIPE = Recipe(optimizer="sgd", lr=1e-4, mixup=0.0, dropout=0.0, drop_path=0.0)
 

@@ -1,4 +1,4 @@
-"""The machine and software of a measurement, as written beside its numbers."""
+"""The machine and software of a measurement, as stored with its results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns the names of the processor (``cpu``) and the versions of ``python`` and ``torch``."""
+    """Returns the name of the processor (``cpu``) and the versions of ``python`` and ``torch``."""
     return {
         "cpu": _processor(),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Measuring time in alternating rounds, and memory in a process of its own."""
+"""Measuring time in alternating rounds, and memory in a separate process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def alternate(
         steps: Steps by name, already warmed up.
         rounds: Number of rounds. Each round times every step; the order is reversed after it.
         done: Function that is called after each round.
-        clock: Function that returns seconds; None takes those that pass.
+        clock: Function that returns seconds; None uses the wall clock.
 
     Returns:
         Seconds per call, one number for each round, by the names of the steps.
@@ -76,12 +76,12 @@ def _repeats(step: Step, clock: Clock) -> int:
 
 
 def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:
-    """Returns the MiB by which resident memory grows at its peak while a network works.
+    """Returns by how many MiB resident memory grows, at its peak, while a network runs.
 
     A new process builds the network and calls it with one image, or trains it with two. The
     result is the high-water mark of resident memory over two further calls, minus the resident
-    memory before them. Hence activations are included; weights, gradients and the optimizer's
-    state are not.
+    memory before them. Hence images and activations are included; weights, gradients and the
+    optimizer's state are not.
 
     Args:
         kind: ``inference`` or ``training``.
@@ -119,9 +119,9 @@ def _growth(kind: str, name: str, variant: str, shape: Shape, threads: int) -> f
 
 
 def _reset_peak() -> int:
-    """Resets the high-water mark to the resident memory where the system allows; returns it."""
+    """Sets the high-water mark to the current resident memory if possible; returns it in bytes."""
     with contextlib.suppress(OSError):
-        _CLEAR_REFS.write_text("5")
+        _CLEAR_REFS.write_text("5")  # 5 resets VmHWM, see proc(5)
     return _peak()
 
 

@@ -48,7 +48,7 @@ class Shape:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a name is the path of weights: a file, or the folder of a run."""
+    """Returns whether a name is the path of weights: a file, or the folder of a run."""
     path = Path(name)
     is_path = path.suffix in _SUFFIXES or (path.exists() and path.suffix not in (".yaml", ".yml"))
     return is_path and not is_library_name(name)
@@ -58,7 +58,7 @@ def check_name(name: str) -> None:
     """Checks that a name is not that of a detector.
 
     Raises:
-        BenchmarkError: It is; its inputs and losses are not those of a classifier.
+        BenchmarkError: The name is that of a detector, whose inputs and losses are different.
     """
     if is_detector_name(name):
         raise BenchmarkError(
@@ -83,7 +83,7 @@ def native_resolution(name: str) -> int:
 
 
 def has_timm(name: str) -> bool:
-    """Whether timm is installed and has a network with this name."""
+    """Returns whether timm is installed and has a network with this name."""
     if is_weights(name) or importlib.util.find_spec("timm") is None:
         return False
     import timm
@@ -107,7 +107,7 @@ def ema_variants(name: str) -> list[str]:
 
 
 def network(name: str, variant: str) -> nn.Module:
-    """Builds a variant with random weights, in training mode unless it is deployed."""
+    """Builds a variant, in training mode unless deployed; weights are random if not from a file."""
     torch.manual_seed(0)
     if variant in (TIMM, TIMM_CHANNELS_LAST):
         import timm

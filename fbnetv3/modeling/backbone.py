@@ -16,7 +16,7 @@ class FBNetBackbone(nn.Module):
     Args:
         arch: Table of the network.
         drop_path_rate: Probability that stochastic depth drops the residual branch of the last
-            layer in training. It grows linearly over depth, from 0 at the first layer.
+            layer in training. The probability grows linearly over the layers, from 0 at the first.
     """
 
     def __init__(self, arch: Arch, drop_path_rate: float = 0.0) -> None:

@@ -23,8 +23,8 @@ from torchvision.ops import StochasticDepth
 from fbnetv3.arch import Layer
 from fbnetv3.modeling.registry import register_module
 
-# Not in place, so that a network can be traced, and its intermediate outputs taken, whether or not
-# gradients are needed; deploy() sets them in place. hswish(x) = x * relu6(x + 3) / 6
+# Activations are not in place, so that a network can be traced and its intermediate outputs can be
+# kept; deploy() makes them in place. hswish(x) = x * relu6(x + 3) / 6
 ACTIVATIONS: dict[str, type[nn.Hardswish | nn.ReLU | nn.ReLU6 | nn.SiLU]] = {
     "hswish": nn.Hardswish,
     "relu": nn.ReLU,
@@ -107,7 +107,7 @@ def _drop(rate: float) -> nn.Module:
 
 
 def _expand(layer: Layer, groups: int = 1) -> nn.Module:
-    """Returns the 1x1 conv to the middle channels, or an identity if there are as many already."""
+    """Returns the 1x1 conv to the middle channels, or an identity if c_in already equals them."""
     if layer.mid == layer.c_in:
         return nn.Identity()
     bias = layer.options["conv_bias"]
@@ -116,7 +116,7 @@ def _expand(layer: Layer, groups: int = 1) -> nn.Module:
 
 @register_module("conv")
 class ConvBlock(ConvBN):
-    """Convolution with bias, batch norm and activation: (N, c_in, H, W) to (N, c_out, h, w)."""
+    """Convolution, batch norm and activation: (N, c_in, H, W) to (N, c_out, h, w)."""
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__(
@@ -135,7 +135,7 @@ class MBConv(nn.Module):
     """Inverted residual: (N, c_in, H, W) to (N, c_out, h, w).
 
     It consists of an expansion, a depthwise conv, an optional squeeze-and-excitation and a
-    projection, with an identity shortcut at stride 1 if ``c_in`` is ``c_out``.
+    projection, with an identity shortcut at stride 1 if ``c_in`` equals ``c_out``.
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
@@ -186,7 +186,7 @@ class Skip(nn.Module):
 
 
 class PointwiseAct(nn.Module):
-    """1x1 conv without batch norm and an activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
+    """1x1 conv and activation, without batch norm: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
 
     def __init__(self, c_in: int, c_out: int, bias: bool, act: str) -> None:
         super().__init__()

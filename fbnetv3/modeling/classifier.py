@@ -36,13 +36,16 @@ class FBNetClassifier(nn.Module):
     Args:
         arch: Table of the network. Its ``num_classes`` is the number of logits.
         drop_rate: Dropout rate before the linear layer, in [0, 1).
-        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
-            blocks grows linearly over depth.
+        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1). The rate grows
+            linearly over the blocks, from 0 at the first.
 
     Attributes:
         arch: Table that the network was built from.
         backbone: All stages, a :class:`FBNetBackbone`.
         head: Pooling and classifier, a :class:`ClassifierHead`. Its linear layer is ``head.fc``.
+
+    Raises:
+        ArchError: A rate is not in [0, 1).
     """
 
     def __init__(self, arch: Arch, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
@@ -61,7 +64,7 @@ class FBNetClassifier(nn.Module):
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Input pixels per output pixel of each stage; None from a stage with a global pool on."""
+        """Input pixels per output pixel along a side, by stage; None from a global pool on."""
         return self.backbone.stage_strides
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ def check_rate(key: str, value: float) -> None:
 
 
 def as_arch(value: object) -> Arch:
-    """Returns an architecture itself, or the one of a table that is a dict.
+    """Returns ``value`` if it is an architecture, or the architecture that a dict describes.
 
     Raises:
         ArchError: The value is neither, or the table is not valid.
@@ -112,15 +115,15 @@ def build_model(
     ``fbnetv3.build_model`` does the same and also loads weights of the zoo.
 
     Args:
-        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file,
-            or a network of another library, ``torchvision/NAME`` or ``timm/NAME`` (see
-            ``arch/library_names.py``).
-        num_classes: Number of logits, at least 1. None takes the number of the architecture, or
+        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``), the path of
+            its yaml file, or a network of another library, ``torchvision/NAME`` or ``timm/NAME``
+            (see ``arch/library_names.py``).
+        num_classes: Number of logits, at least 1. None uses the number of the architecture, or
             1000 for a network of another library.
         drop_rate: Dropout rate before the classifier, in [0, 1). It replaces the default rates of
             torchvision, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1). The rate of the other
-            blocks grows linearly over depth.
+        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1). The rate grows
+            linearly over the blocks, from 0 at the first.
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.
@@ -149,7 +152,7 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
         The same model.
 
     Raises:
-        ArchError: The number of classes is not allowed.
+        ArchError: The model is an FBNetClassifier, and the number of classes is not allowed.
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)

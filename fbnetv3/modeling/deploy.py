@@ -23,7 +23,7 @@ from fbnetv3.modeling.folding import fold_batch_norm
 from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
 
 # Input pixels per thread in one slice of a batch: 4 images of 248 px. On fbnetv3_b at 248 px,
-# slices of 2 to 8 images are within 10% of the best; 1 and 16 are 30% and 15% slower.
+# slices of 2 to 8 images are within 10% of the best; slices of 1 and 16 are 30% and 15% slower.
 SLICE_PIXELS = 1 << 18
 # Largest allowed |difference| between compiled and eager outputs, relative to the mean |output|.
 TOLERANCE = 1e-4
@@ -57,7 +57,7 @@ class DeployedModel(nn.Module):
         return "eager" if self._compiled is None else self._compiled.name
 
     def train(self, mode: bool = True) -> DeployedModel:
-        """Keeps evaluation mode; training mode is refused, as there are no batch norms left.
+        """Keeps evaluation mode; training is impossible, because batch norms are folded.
 
         Raises:
             DeployError: ``mode`` is True.
@@ -86,15 +86,16 @@ def _num_slices(images: Tensor) -> int:
     if images.device.type != "cpu":
         return 1
     limit = max(1, SLICE_PIXELS * torch.get_num_threads() // max(1, h * w))
-    return max(1, -(-n // limit))
+    return max(1, -(-n // limit))  # n / limit, rounded up
 
 
 class _Compiled:
-    """A model that is compiled at its first call; the output of each new shape is checked once.
+    """A model that is compiled at its first call, and compared with the eager model.
 
-    An output without numbers (an empty batch) or with numbers that are not finite (NaN in an image)
-    shows nothing about a runtime: the eager output is returned, and the next call checks. If a
-    runtime fails, the next one is tried, and after the last one the eager model is used.
+    The outputs for each new input shape are compared once. An eager output that is empty (an empty
+    batch) or not finite (NaN in an image) cannot be compared: it is returned, and the next call
+    with this shape is compared. If a runtime fails, the next one is tried, and after the last one
+    the eager model is used.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime]) -> None:
@@ -110,7 +111,7 @@ class _Compiled:
     def __call__(self, images: Tensor) -> Any:
         if self._run is not None and images.shape in self._checked:
             return self._run(images)
-        # If the model itself raises an error, it is raised here, as without compilation.
+        # An error of the model itself is raised here, as it would be without compilation.
         expected = self._model(images)
         if not _is_comparable(expected):
             return expected
@@ -142,9 +143,9 @@ class _Compiled:
 
 
 def _is_comparable(expected: Any) -> bool:
-    """Returns False for an eager output that no runtime's output can be compared with."""
+    """Returns False if an eager output is empty or not finite, so that comparing shows nothing."""
     if not isinstance(expected, Tensor):
-        return True  # which :func:`_difference` refuses
+        return True  # :func:`_difference` reports it as a problem
     return expected.numel() > 0 and bool(torch.isfinite(expected).all())
 
 
@@ -156,7 +157,7 @@ def _difference(output: Any, expected: Any) -> str:
         return f"its output has shape {tuple(output.shape)} instead of {tuple(expected.shape)}"
     values = expected.detach().double()
     worst, scale = (output.detach().double() - values).abs().max(), values.abs().mean()
-    # written so that a NaN in the output is a difference, and equal outputs of zeros are none
+    # With <=, a NaN in the output counts as a difference, and two outputs of zeros do not.
     return "" if worst <= TOLERANCE * scale else f"its output differs by {float(worst / scale):.1e}"
 
 
@@ -175,8 +176,8 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
             at the first call and takes seconds, or up to a minute with inductor. ONNX Runtime
             compiles again for each resolution, inductor for each resolution and batch size. The
             first output for a shape is compared with the uncompiled model. If no runtime is
-            available or it fails, a warning is logged and the uncompiled model runs. The number
-            of threads is that of torch at the first call.
+            available or all fail, a warning is logged and the uncompiled model runs. Runtimes use
+            as many threads as torch does when they compile.
 
     Returns:
         A :class:`DeployedModel` in eval mode on the model's device.
@@ -194,10 +195,10 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
 
 
 def set_in_place(model: nn.Module) -> None:
-    """Lets the activations of a network's own blocks overwrite their inputs, which saves memory.
+    """Lets the activations of this project's blocks overwrite their inputs, which saves memory.
 
     In these blocks the input of an activation is the output of a convolution or batch norm that
-    nothing else reads. The networks of other libraries choose for themselves.
+    nothing else reads. Networks of other libraries keep their setting.
 
     Args:
         model: Network that is used without gradients.
@@ -222,7 +223,7 @@ def _check(model: nn.Module) -> None:
     """Checks that a model can be folded without changing its outputs.
 
     Raises:
-        DeployError: It cannot; the message names the reason.
+        DeployError: It cannot be folded; the message gives the reason.
     """
     if not isinstance(model, nn.Module):
         raise DeployError(f"deploy takes an nn.Module, not {type(model).__name__}")

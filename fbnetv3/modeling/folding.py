@@ -46,7 +46,10 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 
 def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
-    """Returns the names (conv, bn) of each call ``bn(conv(...))`` in ``parent.forward``."""
+    """Returns the names (conv, bn) of modules that ``parent.forward`` calls as ``bn(conv(...))``.
+
+    Each is called exactly once. Their types are checked by :func:`_can_fold`.
+    """
     graph = _trace(parent) if any(isinstance(m, _BatchNorm) for m in parent.modules()) else None
     if graph is None:
         return []
@@ -76,6 +79,7 @@ def _only_input(node: fx.Node) -> Any:
 
 
 def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[int]) -> bool:
+    """Returns whether folding keeps outputs; ``owners`` counts the uses of modules by their id."""
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
     # A subclass of a convolution may compute something else.
     if type(conv) not in _CONVS or not isinstance(bn, _BatchNorm):
@@ -96,13 +100,14 @@ def _is_plain(bn: _BatchNorm) -> bool:
     if type(bn) is nn.BatchNorm2d:
         return True
     x = torch.linspace(-3, 3, 8 * bn.num_features).to(bn.running_mean)
+    # (8, C, 1, 1): each channel covers its own part of [-3, 3]
     x = x.reshape(bn.num_features, 8).T.reshape(8, bn.num_features, 1, 1)
     plain = nn.functional.batch_norm(
         x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps
     )
     try:
         output = bn(x)
-    except Exception:  # it takes another number of dimensions, or runs on a GPU only
+    except Exception:  # bn expects another number of dimensions, or a GPU
         return False
     return isinstance(output, Tensor) and torch.allclose(output, plain, rtol=1e-5, atol=1e-6)
 

@@ -14,7 +14,7 @@ from fbnetv3.arch.table import SCALARS
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.modeling import timm_models, torchvision_models
 
-_SIDE = 64  # side of the image that is used to find the second halving of the resolution
+_SIDE = 64  # side in pixels of the test image of _keep_resolution
 
 Build = Callable[[str, int, float, float, dict[str, Any]], nn.Module]
 _LIBRARIES: dict[str, Build] = {
@@ -33,7 +33,7 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
         drop_path_rate: Rate of stochastic depth in [0, 1); must be 0 if the network has none.
 
     Raises:
-        ArchError: The network is unknown, does not take an argument, or an argument is not
+        ArchError: The network is unknown or does not accept an argument, or a value is not
             allowed.
     """
     parsed = parse_library_name(text)
@@ -76,8 +76,8 @@ def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:
 def _keep_resolution(model: nn.Module, text: str) -> None:
     """Sets the second stride of 2 of a network to 1, like ``arch.low_resolution``.
 
-    The modules with this stride are all convolutions and poolings of stride 2 whose input has half
-    the side of the image: a single one, or the branches of one block.
+    This changes all convolutions and poolings of stride 2 whose input has the second largest side
+    among these modules, usually half the image: a single module, or the branches of one block.
 
     Raises:
         ArchError: The network has no such module, or cannot process small images.

@@ -27,6 +27,9 @@ def register_module(name: str) -> Callable[[ModuleClass], ModuleClass]:
     """Returns a decorator that registers the module class of an op, as described for ``MODULES``.
 
     The cost formula of the op is registered separately, by :func:`fbnetv3.arch.register_cost`.
+
+    Raises:
+        ArchError: Another module is registered for this op (raised by the decorator).
     """
 
     def register(cls: ModuleClass) -> ModuleClass:
@@ -51,11 +54,11 @@ def register_op(
         name: Name of the op in tables.
         cost: Function ``formula(layer, size) -> (Cost, output size)``, written in plain arithmetic
             so that it works for ints and arrays; see :func:`fbnetv3.arch.register_cost`.
-        keys: Keys that its rows take besides ``stage``, ``c``, ``n`` and ``s``: the names of known
+        keys: Keys that its rows accept besides ``stage``, ``c``, ``n`` and ``s``: names of known
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to
             the default value of a new key. The module reads new keys from ``layer.options``.
         pools: Whether the output of the op is 1 x 1 for every input.
-        is_conv: Whether the op is a plain convolution, which a detector leaves out where it ends
+        is_conv: Whether the op is a plain convolution, which a detector leaves out if it ends
             the network with k = 1.
 
     Returns:

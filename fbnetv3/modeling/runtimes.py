@@ -31,7 +31,7 @@ class Runtime:
         name: Name of the runtime, as in ``DeployedModel.runtime``.
         lacks: Function of the model that describes what is missing to use the runtime with it; an
             empty string if nothing is.
-        build: Function of the model and an example input that compiles the model.
+        build: Function of the model and an example input that returns the compiled model.
     """
 
     name: str
@@ -73,11 +73,11 @@ def _session(model: nn.Module, example: Tensor) -> Any:
 
 
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
-    """Returns the model in ONNX format, from the exporter that traces the model.
+    """Returns the model in ONNX format, from torch's older exporter, which traces the model.
 
-    The newer exporter takes half a minute for fbnetv3_b, this one a second.
+    It takes a second for fbnetv3_b, the newer exporter (``dynamo=True``) half a minute.
     """
-    buffer: Any = io.BytesIO()  # allowed by the documentation, but not by the type hints
+    buffer: Any = io.BytesIO()  # torch's documentation allows it, its type hints do not
     with warnings.catch_warnings():  # this exporter is deprecated
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -98,7 +98,7 @@ def _inductor_lacks(model: nn.Module) -> str:
 
 
 def _inductor(model: nn.Module, example: Tensor) -> Runner:
-    """Returns a runner that compiles the model for each shape, which sets the layout of weights."""
+    """Returns a runner that compiles for each input shape, which decides the layout of weights."""
     compiled = torch.compile(model, dynamic=False, options={"freezing": True})
 
     def run(images: Tensor) -> Any:

@@ -34,7 +34,7 @@ def build(
         arguments: Keyword arguments of timm.create_model, from the name after ``?``.
 
     Raises:
-        ArchError: timm is not installed, the name is unknown, or the network does not take an
+        ArchError: timm is not installed, the name is unknown, or the network does not accept an
             argument or rate.
     """
     timm = _timm(name)

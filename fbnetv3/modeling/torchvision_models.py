@@ -17,7 +17,8 @@ from fbnetv3.errors import did_you_mean
 _RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
 # Networks whose builders set the rate of stochastic depth themselves.
 _FIXED_DROP_PATH = ("swin", "maxvit")
-# Without these arguments forward would also return the logits of auxiliary classifiers.
+# Without aux_logits=False, forward would also return the logits of auxiliary classifiers. Without
+# init_weights=True, torchvision would warn that its default initialisation will change.
 _EXTRA = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
@@ -40,7 +41,7 @@ def build(
         arguments: Further arguments of torchvision's builder.
 
     Raises:
-        ArchError: The name is unknown, or the network does not take an argument or rate.
+        ArchError: The name is unknown, or the network does not accept an argument or rate.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -61,10 +62,10 @@ def build(
 
 
 def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, float]:
-    """Returns torchvision's arguments for those rates that the network takes.
+    """Returns torchvision's arguments for those rates that the network accepts.
 
     Raises:
-        ArchError: The network does not take a rate that is above 0.
+        ArchError: The network does not accept a rate that is above 0.
     """
     rates = {}
     for key, rate in given.items():
