@@ -50,7 +50,7 @@ def prepare_classifier(
         context: Process, device and console to run on.
         training: Whether to prepare a training; an evaluation needs weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights and data may differ in the names of their classes.
+        ignore_class_names: Whether equally many classes of weights and data may differ in name.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
@@ -173,7 +173,7 @@ def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[st
 
 
 def _batch_rule(recipe: Recipe) -> str:
-    """Describes how the batch scales the learning rate; detection/recipe.py has another rule."""
+    """Describes how the learning rate scales with the batch; detection/recipe.py differs."""
     k = recipe.step_batch / recipe.reference_batch
     ratio = f"batch {recipe.step_batch} / {recipe.reference_batch} = {k:g}"
     ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"

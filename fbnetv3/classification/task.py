@@ -16,7 +16,7 @@ from fbnetv3.data.device import DeviceCopy
 from fbnetv3.data.seeding import keyed_generator
 
 Batch = tuple[Tensor, Tensor]
-_MIXUP = 3  # keeps mixup's draws apart from those of order and augmentation
+_MIXUP = 3  # keeps mixup's draws apart from those of data/loaders.py
 
 
 class ClassificationTask:
@@ -87,7 +87,7 @@ class ClassificationTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns accuracies in percent and the mean loss over all ranks, by :attr:`score_names`.
+        """Returns the scores in :attr:`score_names` over all ranks; accuracies are in percent.
 
         Args:
             model: Network. It is put into evaluation mode for the call, and back into its

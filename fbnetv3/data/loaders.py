@@ -254,7 +254,7 @@ class _EvalBatches(_Batches):
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._batch_size)
+        return -(-len(self._indices) // self._batch_size)  # rounded up
 
     def keys(self, number: int) -> list[tuple[int, int]]:
         start = number * self._batch_size

@@ -38,6 +38,7 @@ class ShardSource(Source):
 
     Raises:
         DataError: The index is damaged, or of another format.
+        OSError: The index cannot be read.
     """
 
     def __init__(self, path: Path) -> None:

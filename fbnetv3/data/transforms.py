@@ -48,7 +48,7 @@ class Normalize:
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
     Raises:
-        DataError: Mean or std do not have three values, or a standard deviation is not positive.
+        DataError: Mean or std does not have three values, or a standard deviation is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -81,7 +81,7 @@ class ImageTransform(ABC):
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
     Raises:
-        DataError: Mean or std do not have three values, or a standard deviation is not positive.
+        DataError: Mean or std does not have three values, or a standard deviation is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -85,7 +85,7 @@ class Detector(nn.Module):
         common size, which may change the boxes slightly.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read, or a single image is given without a list.
         """
         inputs = [self._input(image) for image in as_images(images)]
         if not inputs:
@@ -112,7 +112,15 @@ class Detector(nn.Module):
         return {"image": tensor, "height": height, "width": width}
 
     def detect(self, image: ImageLike, threshold: float = 0.3) -> list[Detection]:
-        """Returns the objects with a score of at least ``threshold``, by descending score."""
+        """Returns the objects in an image, by descending score.
+
+        Args:
+            image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
+            threshold: Minimum score of the returned objects, in [0, 1].
+
+        Raises:
+            DataError: The image cannot be read.
+        """
         (output,) = self([image])
         columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
         return [
@@ -122,7 +130,15 @@ class Detector(nn.Module):
         ]
 
     def draw(self, image: ImageLike, detections: Sequence[Detection]) -> Image.Image:
-        """Returns a copy of an image with the boxes of detected objects."""
+        """Returns a copy of an image with the boxes of detected objects drawn into it.
+
+        Args:
+            image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
+            detections: Objects in this image, from :meth:`detect`.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
         index = {name: i for i, name in enumerate(self.classes)}
         # The boxes with the highest scores are drawn last, on top of the others.
         boxes = [

@@ -93,7 +93,7 @@ class ShortestEdge(ResizeShortestEdge):
 
     @classmethod
     def like(cls, augmentation: Augmentation) -> Augmentation:
-        """Returns a :class:`ShortestEdge` for detectron2's, and any other augmentation itself."""
+        """Returns this resize in place of detectron2's, and any other augmentation itself."""
         if type(augmentation) is not ResizeShortestEdge:
             return augmentation
         lengths, style = augmentation.short_edge_length, augmentation.sample_style
@@ -108,7 +108,7 @@ class ShortestEdge(ResizeShortestEdge):
 
 
 class ImageMapper(DatasetMapper):
-    """detectron2's mapper from a record to a model's input, with images of ``read_image``."""
+    """detectron2's mapper from a record to a model's input; ``read_image`` reads the images."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class _Dtype:
         self._dtype = self._dtype.newbyteorder(state[1])
 
     def read(self, data: bytes | str) -> npt.NDArray[Any]:
-        """Returns the numbers in this machine's byte order; ``data`` of Python 2 is a string."""
+        """Returns the numbers in this machine's byte order; Python 2 pickled bytes as strings."""
         numbers = np.frombuffer(_latin1(data), self._dtype)
         return numbers.astype(self._dtype.newbyteorder("="))
 

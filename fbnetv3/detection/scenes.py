@@ -110,6 +110,7 @@ def compose(
 
 
 def _background(generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Returns a smooth dark gradient with noise, (SIDE, SIDE, 3) values from 0 to 255."""
     corners = generator.uniform(0, 110, size=(4, 4, 3)).astype(np.uint8)
     smooth = Image.fromarray(corners).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     noise = generator.normal(0, 12, size=(SIDE, SIDE, 3))

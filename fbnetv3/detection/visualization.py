@@ -145,6 +145,7 @@ def _pair(
         for item in record["annotations"]
     ]
     predictions = []
+    # The boxes with the highest scores are drawn last, on top of the others.
     for result in sorted(results, key=lambda result: result["score"]):
         class_index = class_indices[result["category_id"]]
         caption = f"{dataset.classes[class_index]} {100 * result['score']:.0f}"
