@@ -56,7 +56,7 @@ def network_from_config(
             keeps the network's own value.
 
     Raises:
-        ConfigError: The network cannot be built; the message names the group MODEL.
+        ConfigError: The network cannot be built; the message begins with MODEL.
     """
     dropout, drop_path = recipe.dropout, recipe.drop_path
     with naming_keys("MODEL"):

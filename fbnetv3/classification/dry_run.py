@@ -38,7 +38,7 @@ def check_network(
         training: Whether to check the training mode; otherwise the evaluation mode.
 
     Raises:
-        ConfigError: The network fails on such a batch; the message names the keys to change.
+        ConfigError: The network fails on such a batch; the message contains the keys to change.
     """
     name = arch
     if isinstance(arch, Arch):

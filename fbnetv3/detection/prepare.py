@@ -44,7 +44,7 @@ def prepare_detector(
         training: Whether to prepare a training. An evaluation does not open the training set, and
             accepts only weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether equally many classes of weights and data may differ in name.
+        ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
