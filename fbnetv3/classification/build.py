@@ -52,11 +52,11 @@ def network_from_config(
         num_classes: Number of outputs.
         recipe: Recipe with the dropout and drop-path rates.
         device: Device of the network.
-        bn_momentum: Share of a batch in the running statistics of batch norms, in (0, 1]; 0 leaves
-            that of the network.
+        bn_momentum: Weight of a new batch in the running statistics of batch norms, in (0, 1]; 0
+            keeps the network's own value.
 
     Raises:
-        ConfigError: The network cannot be built; the message names the group MODEL.
+        ConfigError: The network cannot be built; the message begins with MODEL.
     """
     dropout, drop_path = recipe.dropout, recipe.drop_path
     with naming_keys("MODEL"):
@@ -74,10 +74,11 @@ def _one_name(names: tuple[str, ...], key: str) -> str:
 
 
 def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
-    """Opens DATASETS.TRAIN, of which DATA.TRAIN_LIMIT images are kept, and DATASETS.TEST.
+    """Opens DATASETS.TRAIN, reduced to DATA.TRAIN_LIMIT images unless that is 0, and TEST.
 
     Raises:
-        ConfigError: DATASETS.TRAIN or TEST does not name one data set, or TRAIN_LIMIT is too large.
+        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, or TRAIN_LIMIT is too
+            large.
         DataError: A data set cannot be opened, or the two have different classes.
     """
     train, test = _dataset(cfg, "TRAIN"), evaluation_set_from_config(cfg)
@@ -92,7 +93,7 @@ def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
     """Opens DATASETS.TEST.
 
     Raises:
-        ConfigError: DATASETS.TEST does not name one data set.
+        ConfigError: DATASETS.TEST does not hold exactly one name.
         DataError: The data set cannot be opened.
     """
     return _dataset(cfg, "TEST")
@@ -104,7 +105,7 @@ def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
 
 
 def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
-    """Returns a name for each output of the network.
+    """Returns the names of the classes of a data set, one for each output of the network.
 
     Raises:
         ConfigError: MODEL.NUM_CLASSES is neither 0 nor the number of classes of the data set.
@@ -121,7 +122,11 @@ def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
 def train_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
 ) -> TrainLoader:
-    """Returns the loader of this process's share of the training batches, in uint8."""
+    """Returns the loader of this process's share of the training batches, in uint8.
+
+    Raises:
+        ConfigError: A key of INPUT or SOLVER.IMS_PER_BATCH has a value that is not allowed.
+    """
     with naming_keys("INPUT"):
         transform = TrainTransform(
             resolution,
@@ -149,7 +154,12 @@ def train_loader_from_config(
 def eval_loader_from_config(
     cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
-    """Returns the loader of this process's share of the evaluation batches, in uint8."""
+    """Returns the loader of this process's share of the evaluation batches, in uint8.
+
+    Raises:
+        ConfigError: A key of INPUT has a value that is not allowed.
+        DataError: The data set has no images, or TEST.BATCH_SIZE is below 1.
+    """
     _check_resize(preprocessing["resolution"], preprocessing["resize"])
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)

@@ -1,6 +1,6 @@
 """A forward pass without data, which shows whether a network fits the images of a config.
 
-It runs before the training, on torch's meta device, where tensors have shapes and no values.
+It runs before the training or evaluation, on torch's meta device, where tensors have no values.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def check_network(
 
     Args:
         model: The network; it is not changed.
-        arch: Its architecture, or the name of a library's network.
+        arch: Architecture of the network, or the name of a library's network.
         num_classes: Expected number of logits.
         side: Side of the images in pixels.
         batch: Number of images over which batch norms compute their statistics.
         training: Whether to check the training mode; otherwise the evaluation mode.
 
     Raises:
-        ConfigError: The network fails on such a batch; the message names the keys to change.
+        ConfigError: The network fails on such a batch; the message contains the keys to change.
     """
     name = arch
     if isinstance(arch, Arch):
@@ -46,7 +46,7 @@ def check_network(
         with naming_keys("INPUT.RESOLUTION"):
             count_cost(arch, side)
         if batch > 1 and all(map(_is_built_in, arch.blocks)):
-            return  # batch norms have two values or more, and the sizes of all maps were counted
+            return  # all maps have been counted, and batch norms have 2 or more values per channel
     mode = model.training
     model.train(training)
     try:
@@ -74,7 +74,7 @@ def _output(model: nn.Module, shape: tuple[int, int, int, int]) -> Any:
     with torch.random.fork_rng():
         try:
             return functional_call(model, empty, (torch.empty(shape, device="meta"),))
-        except Exception:  # perhaps only an op that does not work without values
+        except Exception:  # perhaps an op that needs values: a real batch of 1 or 2 images decides
             device = next((tensor.device for tensor in model.parameters()), None)
             images = torch.zeros(min(shape[0], 2), *shape[1:], device=device)
             return copy.deepcopy(model)(images)

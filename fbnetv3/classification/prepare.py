@@ -48,12 +48,12 @@ def prepare_classifier(
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: Whether to prepare a training, not an evaluation of weights of the same classes.
+        training: Whether to prepare a training; an evaluation needs weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights fit data of other class names, if the number is equal.
+        ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 
     Raises:
-        FBNetError: A value of the config, the data or the weights do not fit each other.
+        FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
     """
     train_set, test_set = _open_datasets(cfg, training)
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
@@ -93,7 +93,7 @@ def _add_training(
 
 
 def _open_datasets(cfg: CfgNode, training: bool) -> tuple[ImageDataset | None, ImageDataset]:
-    """Returns the training set, None for an evaluation, and the evaluation set."""
+    """Returns the training set (None for an evaluation) and the evaluation set."""
     return datasets_from_config(cfg) if training else (None, evaluation_set_from_config(cfg))
 
 
@@ -112,7 +112,7 @@ def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
 
 
 def _steps_per_epoch(cfg: CfgNode, train_set: ImageDataset | None) -> int:
-    """Returns 1 where there is no training set: an evaluation needs no length in epochs."""
+    """Returns the optimizer steps per epoch; 1 if there is no training set."""
     step_batch = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS
     return 1 if train_set is None else max(1, len(train_set) // max(1, step_batch))
 
@@ -160,7 +160,7 @@ def _plan(
 
 
 def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
-    """Returns the row about an INPUT.RESOLUTION that is not the network's own; [] if it is."""
+    """Returns the plan's row about INPUT.RESOLUTION; [] if it is the network's own resolution."""
     own, side = own_resolution(cfg), cfg.INPUT.RESOLUTION
     if own is None or side in (0, own):
         return []
@@ -173,7 +173,7 @@ def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[st
 
 
 def _batch_rule(recipe: Recipe) -> str:
-    """Describes how the learning rate follows the batch; detectors have another rule."""
+    """Describes how the learning rate scales with the batch; detection/recipe.py differs."""
     k = recipe.step_batch / recipe.reference_batch
     ratio = f"batch {recipe.step_batch} / {recipe.reference_batch} = {k:g}"
     ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"
@@ -183,7 +183,7 @@ def _batch_rule(recipe: Recipe) -> str:
 def _metadata(
     arch: Arch | str, classes: list[str], recipe: Recipe, preprocessing: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Returns the texts that are exported with the weights."""
+    """Returns the metadata that are exported with the weights, as strings."""
     return {
         "arch": arch.to_yaml() if isinstance(arch, Arch) else arch,
         "classes": json.dumps(classes),

@@ -16,7 +16,7 @@ from fbnetv3.data.device import DeviceCopy
 from fbnetv3.data.seeding import keyed_generator
 
 Batch = tuple[Tensor, Tensor]
-_MIXUP = 3  # keeps mixup's draws apart from those of order and augmentation
+_MIXUP = 3  # keeps mixup's draws apart from those of data/loaders.py
 
 
 class ClassificationTask:
@@ -32,8 +32,8 @@ class ClassificationTask:
             every rank.
         amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
-        normalize: Function that makes the network's input of a batch of pixels (N, 3, H, W) on the
-            device; None if the loaders yield normalised images.
+        normalize: Function that converts a batch of uint8 pixels (N, 3, H, W) on the device to the
+            network's input; None if the loaders yield normalised images.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ClassificationTask:
         return (*(f"val/top{k}" for k in self._top_k), "val/loss")
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns an empty state: the task keeps nothing beside the model's tensors."""
+        """Returns an empty state: the task keeps nothing in addition to the model's tensors."""
         return {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
@@ -87,10 +87,11 @@ class ClassificationTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns ``val/top1`` and ``val/top5`` in percent and ``val/loss``, over all ranks.
+        """Returns the scores in :attr:`score_names` over all ranks; accuracies are in percent.
 
         Args:
-            model: Network; it is in evaluation mode during the call, and in its own mode after.
+            model: Network. It is put into evaluation mode for the call, and back into its
+                previous mode afterwards.
             weights: Kind of weights the model holds, ``raw`` or ``ema``; not used here.
         """
         was_training = model.training

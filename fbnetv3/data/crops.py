@@ -22,7 +22,13 @@ _TORCH_MODES = {
 
 
 class Fit:
-    """Resize of the shorter side and centre crop, rounded like torchvision's."""
+    """Resize of the shorter side and centre crop, rounded like torchvision's.
+
+    Args:
+        resolution: Side of the square crop in pixels.
+        resampling: Filter of the resize.
+        resize: Length of the shorter side before the crop in pixels; None uses ``resolution``.
+    """
 
     def __init__(
         self, resolution: int, resampling: Image.Resampling, resize: int | None = None
@@ -45,7 +51,7 @@ class Fit:
 
 
 class PaddedCrop(Fit):
-    """A crop at a random position of the image, padded by a black border of 1/8 of its side."""
+    """A random crop of the resized image, which is padded by black borders of 1/8 of its side."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = super().__call__(image)
@@ -67,13 +73,13 @@ class ResizedCrop:
         return part.resize(self.size, self.resampling)
 
     def of_jpeg(self, jpeg: JpegImage) -> Image.Image:
-        """Returns the crop of a JPEG file, with the box that the decoded image would have.
+        """Returns the crop of a JPEG file, with the box that would be drawn for the decoded image.
 
-        In an image of reduced size, the edges of the box are rounded outwards to its pixels, which
-        are not larger than those of the result.
+        If the file is decoded at a reduced size, the edges of the box are rounded outwards to whole
+        pixels of the reduced image. The box still has at least as many pixels as the result.
         """
         width, height = jpeg.size
-        # Of the tensor only the shape is read.
+        # Only the shape of the tensor is read, which holds a single value in memory.
         left, top, right, bottom = self._box(torch.empty(()).expand(3, height, width))
         divisor = largest_divisor((right - left, bottom - top), self.size)
         rows = slice(top // divisor, -(-bottom // divisor))
@@ -90,7 +96,7 @@ class ResizedCrop:
 def _resized(
     pixels: npt.NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling
 ) -> Image.Image:
-    """Returns pixels (H, W, 3) resized to (width, height), as by Pillow to within two levels.
+    """Resizes pixels (H, W, 3) to (width, height); values differ from Pillow's by at most 2 of 255.
 
     torch's kernel for 8-bit images with the channels last uses vector instructions of the CPU,
     which Pillow's does not.

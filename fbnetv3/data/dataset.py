@@ -17,7 +17,7 @@ from fbnetv3.data.jpeg import JpegImage, open_jpeg
 from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
-CACHE_BYTES = 256 << 20  # in each loader worker
+CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
 _RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
 
 
@@ -50,13 +50,17 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def image(self, i: int) -> Image.Image:
-        """Returns image ``i`` in RGB; the caller may modify it."""
+        """Returns image ``i`` in RGB; the caller may modify it.
+
+        Raises:
+            DataError: The file cannot be read or decoded.
+        """
 
     def undecoded(self, i: int) -> Image.Image | JpegImage:
-        """Returns image ``i`` for a transform that may need a part of its pixels only.
+        """Returns image ``i`` for a transform that may need only a part of its pixels.
 
         Returns:
-            A JPEG file whose pixels are not decoded yet, or else ``image(i)``.
+            A JPEG file whose pixels are decoded on request, or else ``image(i)``.
 
         Raises:
             DataError: The file cannot be read or decoded.
@@ -74,7 +78,7 @@ class ImageDataset(ABC):
     def content(self, i: int) -> tuple[str, bytes]:
         """Returns image ``i`` as a file: its suffix, such as ``.jpg``, and its content.
 
-        Images that are no files are encoded as PNG.
+        Images that do not come from files are encoded as PNG.
 
         Raises:
             DataError: The file cannot be read.
@@ -94,7 +98,8 @@ class ImageDataset(ABC):
 
         Args:
             n_images: Number of images, from 1 to ``len(self)``.
-            seed: Random seed of the selection. A larger number with the same seed adds images.
+            seed: Random seed of the selection. With the same seed, a larger subset contains every
+                smaller one.
 
         Raises:
             DataError: ``n_images`` is out of range.
@@ -108,10 +113,10 @@ class ImageDataset(ABC):
         """Returns a random split into (train, holdout).
 
         Args:
-            n_holdout: Number of images in the second part, from 1 to ``len(self) - 1``.
+            n_holdout: Number of held-out images, from 1 to ``len(self) - 1``.
             seed: Random seed of the selection.
-            stratified: Whether the second part has the same share of each class; otherwise, its
-                images are drawn from all images alike.
+            stratified: Whether each class has the same share of the held-out images as of all
+                images; otherwise, the held-out images are drawn uniformly from all images.
 
         Raises:
             DataError: ``n_holdout`` is out of range.
@@ -198,7 +203,7 @@ class FileDataset(ImageDataset):
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
-        self._is_jpeg: dict[int, bool] = {}  # of the images in the cache
+        self._is_jpeg: dict[int, bool] = {}  # whether a cached image came from a JPEG file
 
     def image(self, i: int) -> Image.Image:
         cached = self._cache.get(i)
@@ -252,8 +257,8 @@ class FileDataset(ImageDataset):
         self._cached_bytes += pixels.nbytes
 
     def __getstate__(self) -> dict[str, object]:
-        # Spawned loader workers get a pickled copy. It leaves out the cache to be small, and each
-        # worker fills its own.
+        # Spawned loader workers get a pickled copy. It is sent without the cache, which may be
+        # large; each worker fills its own.
         return self.__dict__ | {"_cache": {}, "_is_jpeg": {}, "_cached_bytes": 0}
 
 

@@ -2,7 +2,7 @@
 
 Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
 For any other data set, register a function that opens it under a name, in a program that calls
-``fbnetv3.train`` (the commands know built-in names and paths)::
+``fbnetv3.train`` (the commands know only built-in names and paths)::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:
@@ -66,10 +66,10 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
 
     Args:
         name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of a
-            folder with one subfolder per class, of a zip archive of such a folder, or of shards
-            (``fbnetv3-data pack``). A relative path is looked up below the folder in the
-            environment variable ``FBNETV3_DATA``, then in the current directory. Or a data set of
-            Hugging Face, ``hf://NAME?split=train``.
+            folder with one subfolder per class, of a zip archive of such a folder, or of a folder
+            that ``fbnetv3-data pack`` has written. A relative path is looked up below the folder in
+            the environment variable ``FBNETV3_DATA``, then in the current directory. An address
+            ``hf://NAME?split=train`` is a data set of Hugging Face (see data/hugging_face.py).
         skip_broken: Whether to decode all files first, and to leave out and log those that cannot
             be decoded.
 
@@ -102,7 +102,7 @@ def _from_hugging_face(address: str) -> ImageDataset:
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the first existing path: below FBNETV3_DATA, else as given; None if there is none."""
+    """Returns the path below FBNETV3_DATA or else as given; None if neither of the two exists."""
     return next((p for p in _candidates(path) if p.exists()), None)
 
 

@@ -24,8 +24,8 @@ ImageLike: TypeAlias = (
 # Several images, or a batch of them in one array (N, H, W, C) or tensor (N, C, H, W).
 Images: TypeAlias = Sequence[ImageLike] | npt.NDArray[Any] | torch.Tensor
 _SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, torch.Tensor)
-# The formats that Pillow may decode. It recognises them by content, not by name, and would run
-# Ghostscript for EPS.
+# The formats that Pillow may decode. Without this list it would recognise others by their content,
+# whatever the name of the file, and run Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = {
     "BMP": ".bmp",
@@ -35,7 +35,7 @@ _SUFFIXES = {
     "TIFF": ".tif",
     "WEBP": ".webp",
 }
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 30  # of an image file
 _ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 _REPLACE = "replace the file or leave it out"
 
@@ -71,7 +71,7 @@ def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Ima
 
 
 def shown_size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Returns (width, height) of an image file's content as it is shown.
+    """Returns (width, height), as it is shown, of the image in a file's content.
 
     Raises:
         DataError: The data are not an image, its header is damaged, or it is too large.
@@ -84,7 +84,7 @@ def file_suffix(data: bytes, name: str) -> str:
     """Returns the usual suffix of an image file's format, such as ``.jpg``, whatever its name.
 
     Raises:
-        DataError: The data are not an image, or its header is damaged.
+        DataError: The data are not an image, its header is damaged, or it is too large.
     """
     with open_image(io.BytesIO(data), name) as image:
         return _SUFFIXES.get(image.format or "", ".jpg")
@@ -103,6 +103,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
     Raises:
         OSError: The file cannot be read, has more than ``MAX_BYTES``, or is a pipe or device.
+        ValueError: The path contains a null character.
     """
     with open_regular(path, MAX_BYTES) as file:
         return file.read()
@@ -120,18 +121,20 @@ def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Ima
     La, RGBa                              divided by the opacity, which is dropped
     I;16, and 16-bit PNG and PGM          the high byte: 65535 is white
     I (32 bits)                           0 to 255; other values are refused
-    F                                     0 to 255; other values, NaN, and 0 to 1 are refused
-    animations, several pages             the first; of a Pillow image the current one
+    F                                     0 to 255; other values, NaN, and images scaled to
+                                          0 to 1 are refused
+    animations, several pages             the first frame; of a Pillow image, the current one
     array (H, W), (H, W, C)               C from 1 to 4: grey, grey and opacity, RGB, RGBA
     tensor (C, H, W), (H, W)              the same; a tensor on a GPU is copied
     values of arrays and tensors          bool; uint8; uint16: the high byte; other integers from
                                           0 to 255; floats from 0 to 1; other values are refused
-    more than ``sizes.MAX_PIXELS``        refused before it is decoded
+    above ``sizes.MAX_PIXELS`` pixels     refused before it is decoded
     ====================================  ========================================================
 
     Args:
-        source: Path or content of an image file, Pillow image, array, or tensor, RGB and not BGR.
-        name: Name of the image in error messages; the path by default.
+        source: Path or content of an image file, Pillow image, array or tensor. Channels are in
+            the order RGB, not BGR.
+        name: Name of the image in error messages; by default the path, or "image".
         advice: Advice at the end of messages about files.
 
     Returns:
@@ -148,7 +151,7 @@ def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Ima
 def _from_path(path: str | os.PathLike[str], name: str, advice: str) -> Image.Image:
     try:
         content = read_image_file(path)
-    except (OSError, ValueError) as error:  # ValueError: the path holds a null character
+    except (OSError, ValueError) as error:  # ValueError: the path contains a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {name}: {reason}; {advice}") from error
     return decode_rgb(content, name, advice)
@@ -175,7 +178,7 @@ def as_images(images: Images) -> list[ImageLike]:
     """Returns the images of a sequence, or of a batch (N, ...) in one tensor or array.
 
     Raises:
-        DataError: ``images`` is a single image, whose rows or channels would count as images.
+        DataError: ``images`` is a single image; its rows or channels would be taken for images.
     """
     if isinstance(images, _SINGLE) and getattr(images, "ndim", 0) != 4:
         raise DataError("one image is given where several are expected; pass a list of images")
@@ -183,7 +186,7 @@ def as_images(images: Images) -> list[ImageLike]:
 
 
 def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
-    """Returns the image of a file's content in RGB, upright; :func:`read_image` has the rules.
+    """Returns the image in ``data``, upright and in RGB, by the rules of :func:`read_image`.
 
     Args:
         data: Content of an image file of one of ``FORMATS``.
@@ -191,24 +194,24 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
         advice: Advice at the end of error messages.
 
     Raises:
-        DataError: The data are not an image, truncated or damaged, the image is too large, or its
-            values are refused.
+        DataError: The data are not an image, are truncated or damaged, or hold an image that is
+            too large or whose values are refused.
     """
     with data_errors(name, advice), open_image(io.BytesIO(data), name, advice) as image:
         rgb = to_rgb(image, name)
         if rgb is not image:
             return rgb
-        rgb = image.copy()  # without its file
+        rgb = image.copy()  # a copy does not refer to the file
         rgb.info = {}
         return rgb
 
 
 @contextmanager
 def data_errors(name: str, advice: str = _ADVICE) -> Iterator[None]:
-    """Raises the errors of decoders as a DataError that names the file."""
+    """Turns the errors of decoders into a DataError with the name of the file."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # even SyntaxError, on damaged files
+    except Exception as error:  # on damaged files, Pillow raises even SyntaxError
         raise DataError(f"{name}: cannot decode the image ({_reason(error)}); {advice}") from error

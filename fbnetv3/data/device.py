@@ -10,8 +10,8 @@ import torch
 class DeviceCopy:
     """A function that copies the tensors of a batch to a device.
 
-    On CUDA the copy runs in a stream of its own: from page-locked memory it takes place while the
-    device still computes the step before. The step that uses the tensors waits for it.
+    On CUDA the copy runs in a stream of its own. A batch in page-locked memory is copied while the
+    device computes the previous step. The step that uses the copy waits for it.
 
     Args:
         device: Device to copy to.
@@ -32,5 +32,5 @@ class DeviceCopy:
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         for tensor in copies:
-            tensor.record_stream(current)  # its memory is not used again before the step ends
+            tensor.record_stream(current)  # its memory is not reused before the step ends
         return copies

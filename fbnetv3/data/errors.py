@@ -23,7 +23,7 @@ def plural(count: int, noun: str, suffix: str = "s") -> str:
 
 
 def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10) -> str:
-    """Returns the number of classes and their counts, such as ``2 classes: lily 8, rose 9``.
+    """Returns the number of classes and the count of each, such as ``2 classes: lily 8, rose 9``.
 
     Args:
         classes: Names of the classes, which may repeat.
@@ -40,7 +40,7 @@ def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10)
 
 
 def all_problems(problems: Sequence[str], limit: int = 5) -> str:
-    """Returns the first ``limit`` problems on one line, after their number if there are several."""
+    """Returns the first ``limit`` problems on one line, after the number of all unless it is 1."""
     if len(problems) == 1:
         return problems[0]
     more = f" | and {len(problems) - limit} more" if len(problems) > limit else ""

@@ -1,8 +1,8 @@
-"""Data sets for image classification of Hugging Face's package ``datasets``.
+"""Data sets for image classification, opened by Hugging Face's package ``datasets``.
 
-In a config they are named ``hf://NAME?split=train``, where NAME is a data set of the hub, or a
-folder that ``save_to_disk`` has written. Further options are ``config``, and the columns ``image``
-and ``label``.
+A config refers to them by ``hf://NAME?split=train``, where NAME is a data set of the hub, or a
+folder that ``save_to_disk`` has written. Further options are ``config`` (name of a configuration),
+and ``image`` and ``label`` (names of columns).
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ class HuggingFaceDataset(FileDataset):
         dataset: Split of a data set (``datasets.Dataset``), with a column of images, and one of
             classes of the type ``ClassLabel``.
         name: Name of the data set in error messages and logs.
-        image: Column of the images; "" takes the only one of the type ``Image``.
-        label: Column of the classes; "" takes the only one of the type ``ClassLabel``.
+        image: Column of the images; "" stands for the only one of the type ``Image``.
+        label: Column of the classes; "" stands for the only one of the type ``ClassLabel``.
         cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
 
     Raises:
-        DataError: There is no such column, there are several, or an image has no class.
+        DataError: ``dataset`` is not a single split with rows, a column is missing or
+            ambiguous, or an image has no class.
         MissingPackageError: ``datasets`` is not installed.
     """
 
@@ -93,7 +94,7 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
 
     Args:
         address: Address of a split.
-        folder: Existing folder NAME that ``save_to_disk`` has written; None takes the hub.
+        folder: Existing folder NAME that ``save_to_disk`` has written; None stands for the hub.
 
     Raises:
         DataError: The address is malformed, or the split cannot be opened.
@@ -108,7 +109,7 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
         else:
             opened = datasets.load_from_disk(str(folder))
             opened = opened[split] if split and isinstance(opened, dict) else opened
-    except Exception as error:  # the package raises errors of many kinds, also of networks
+    except Exception as error:  # the package raises errors of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{address}: cannot open the data set ({reason}); {_FORM}") from error
     image, label = options.get("image", ""), options.get("label", "")
@@ -143,7 +144,7 @@ def _check_split(dataset: Any, name: str, datasets: Any) -> None:
 
 
 def _column(dataset: Any, name: str, kind: str, column: str, feature: Any) -> str:
-    """Returns the column of a kind, of the type ``feature``."""
+    """Returns ``column``, or the only column of the type ``feature`` if ``column`` is empty."""
     of_type = [key for key, value in dataset.features.items() if isinstance(value, feature)]
     if column in of_type:
         return column

@@ -1,10 +1,10 @@
 """JPEG files for training, decoded at the smallest size that a crop needs.
 
-An evaluation decodes whole files by :func:`fbnetv3.data.decode.read_image`. For a training, a file
-is opened here first: its size is known before its pixels are, and a crop that will be reduced to
-half its size or less takes its pixels from a smaller inverse transform (libjpeg's
-``scale_denom``, which Pillow calls draft mode). The rules are those of ``read_image``: the limits
-of sizes, the EXIF orientation, grey as RGB, and the messages of errors.
+An evaluation decodes whole files, as :func:`fbnetv3.data.decode.read_image` does. A training first
+reads the header only, which states the size. A crop that will be reduced to half its size or less
+is then decoded by a smaller inverse transform (libjpeg's ``scale_denom``, which Pillow calls draft
+mode). The rules of ``read_image`` apply here, too: limits of sizes, EXIF orientation, grey as RGB,
+and error messages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class JpegImage:
         name: Name of the file in error messages.
         size: Width and height in pixels, as the image is shown.
         whole: (H, W, 3) pixels of the whole image, if they are decoded already.
-        turn: EXIF orientation by which the decoded pixels are turned, 1 to 8.
+        turn: EXIF orientation, 1 to 8, that is applied to the decoded pixels.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class JpegImage:
         decoded = _decoded(data, stored, divisor)
         if decoded is not None and decoded.shape[1::-1] == stored:
             return _turned(decoded, self._turn)
-        # Pillow decodes the file after all, or explains what is wrong with it.
+        # Pillow may decode the file nevertheless; if not, its error says what is wrong with it.
         return _by_pillow(data, self.name, divisor)
 
 
@@ -88,7 +88,7 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
         name: Name of the file in error messages.
 
     Returns:
-        The image; None if the file is no JPEG file in colour or grey, so that ``read_image`` must
+        The image; None if the file is not a JPEG file of mode RGB or L, so that ``decode_rgb`` must
         decode it.
 
     Raises:
@@ -106,7 +106,7 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
 
 
 def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Returns the divisor of the smallest image in which a part is not smaller than its target.
+    """Returns the largest divisor (8, 4, 2 or 1) by which a part is not reduced below its target.
 
     Args:
         size: Width and height of the part in the whole image, in pixels.
@@ -119,9 +119,9 @@ def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
 def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
     """Returns pixels (height, width, 3) of a file; None if simplejpeg does not decode it.
 
-    simplejpeg writes libjpeg's rows of 3 bytes per pixel as they are; Pillow, with the same pixels,
-    spreads them to 4 bytes, which takes a third longer, and numpy would copy them once more. It
-    refuses damaged files of which Pillow decodes a part.
+    simplejpeg keeps libjpeg's 3 bytes per pixel. Pillow, with the same values, stores 4 bytes per
+    pixel, which takes a third longer, and numpy would copy them once more. simplejpeg refuses
+    damaged files of which Pillow decodes a part.
     """
     try:
         if divisor == 1:

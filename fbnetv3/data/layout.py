@@ -21,11 +21,11 @@ class ClassFolders:
 
     Attributes:
         prefix: Posix path of the folder that contains the class folders, relative to the root;
-            empty, or with a slash at its end.
+            it is empty or ends with a slash.
         classes: Names of the class folders, sorted.
         files: Posix path of each image relative to ``prefix``, sorted by class and name.
         targets: Index of each file's class in ``classes``.
-        notes: Descriptions of files and folders that a user may not expect to be left out.
+        notes: Warnings about what a user may not expect, such as files that are left out.
     """
 
     prefix: str
@@ -38,12 +38,12 @@ class ClassFolders:
 def find_classes(path: Path, listing: Listing) -> ClassFolders:
     """Returns the class folders of a listing.
 
-    The folders directly below the root are the classes. If a single folder contains all images of
-    class folders, at any depth, its subfolders are the classes instead.
+    The folders directly below the root are the classes. If all class folders are in one folder, at
+    any depth, the folders directly below that folder are the classes instead.
 
     Args:
         path: Path of the folder or archive, for messages.
-        listing: Its files and folders.
+        listing: Files and folders in it.
 
     Raises:
         DataError: There are no class folders, a class folder has no images, or the folders are
@@ -83,7 +83,7 @@ def _below(names: Iterable[str], prefix: str) -> list[str]:
 
 
 def _only_folder(names: Iterable[str]) -> str:
-    """Returns the single top-level folder with files; empty if there are more or none."""
+    """Returns the single top-level folder with files; "" if there are several or none."""
     only = ""
     for name in names:
         if "/" in name:
@@ -95,10 +95,11 @@ def _only_folder(names: Iterable[str]) -> str:
 
 
 def _wrapper(images: Sequence[str], files: Sequence[str]) -> str:
-    """Returns the path of the only folder with class folders, or an empty text for the root.
+    """Returns the path of the folder with the class folders, with a slash; "" for the root.
 
-    A chain of folders that are the only ones with files leads to the class folders. If it ends in
-    a single class, its first folder with images is the class.
+    The search descends while a single folder contains all files that are in folders. There is one
+    class, the first folder on the way with images directly in it, if the search ends without class
+    folders, or with fewer than half of the images in them.
     """
     prefix, class_prefix = "", None
     while folder := _only_folder(_below(files, prefix)):
@@ -142,7 +143,7 @@ def _check_images(
 
 
 def _but(others: Sequence[str]) -> str:
-    """Returns a text about the files that are not images, if any."""
+    """Returns the end of a message about files that are not images; "" if there are none."""
     if not others:
         return ""
     files = "is 1 other file" if len(others) == 1 else f"are {len(others)} other files"

@@ -29,12 +29,12 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 # the state of the random generators that it uses.
 LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
-_ORDER, _AUGMENT = 0, 1
+_ORDER, _AUGMENT = 0, 1  # first keys of seeds, which keep the two kinds of draws apart
 
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How a loader prepares its batches; none of these changes what is in them.
+    """How a loader prepares its batches; no option changes their content.
 
     Attributes:
         prefetch: Batches that each worker process prepares in advance, 1 or more.
@@ -83,12 +83,13 @@ class TrainLoader:
         rank: Rank of this process, which gets slice ``rank`` of each batch.
         world_size: Number of ranks.
         load_batch: Function that loads the batches, if they are not images and labels.
-        uint8: Whether images are yielded as pixels, uint8, which ``Normalize`` makes the network's
-            input of on its device. Otherwise the transform normalises them here.
-        options: Options of workers and memory; None takes the defaults.
+        uint8: Whether images are yielded as uint8 pixels, which ``Normalize`` converts to the
+            network's input on its device. Otherwise the transform normalises them in the loader.
+        options: Options of workers and memory; None uses the defaults.
 
     Raises:
-        DataError: The batch is larger than the data set, or not a multiple of ``world_size``.
+        DataError: The batch exceeds the data set, or is no multiple of ``world_size``; another
+            number is out of range; or ``transform`` does not fit the data set or ``uint8``.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class TrainLoader:
 
         Yields:
             Images (N, 3, H, W) in channels_last, float32 or (if the loader was made with ``uint8``)
-            uint8, and labels (N,), int64, where N is ``total_batch / world_size``.
+            uint8, and labels (N,), int64, where N is ``total_batch / world_size``; or the batches
+            of ``load_batch``.
 
         Raises:
             DataError: ``start_iter`` is negative, an image cannot be decoded, or a worker died.
@@ -134,8 +136,8 @@ class TrainLoader:
 class EvalLoader:
     """Batches that contain every image once, in order.
 
-    Rank r gets the images r, r + world_size, r + 2 world_size, ... No image is padded or repeated,
-    so ranks may differ by one image: scores must be summed over ranks.
+    Rank r gets the images r, r + world_size, r + 2 world_size, ... No image is repeated, so
+    the ranks' numbers of images may differ by one: scores must be summed over ranks, not averaged.
 
     Args:
         dataset: Data set to read.
@@ -146,13 +148,13 @@ class EvalLoader:
         rank: Rank of this process.
         world_size: Number of ranks.
         load_batch: Function that loads the batches, if they are not images and labels.
-        uint8: Whether images are yielded as pixels, uint8, which ``Normalize`` makes the network's
-            input of on its device. Otherwise the transform normalises them here.
-        options: Options of workers and memory; None takes the defaults.
+        uint8: Whether images are yielded as uint8 pixels, which ``Normalize`` converts to the
+            network's input on its device. Otherwise the transform normalises them in the loader.
+        options: Options of workers and memory; None uses the defaults.
 
     Raises:
-        DataError: There are no images, or the batch size, the rank or the number of workers is out
-            of range.
+        DataError: There are no images, the batch size, the rank or the number of workers is out of
+            range, or ``transform`` does not fit the data set or ``uint8``.
     """
 
     def __init__(
@@ -252,7 +254,7 @@ class _EvalBatches(_Batches):
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._batch_size)
+        return -(-len(self._indices) // self._batch_size)  # rounded up
 
     def keys(self, number: int) -> list[tuple[int, int]]:
         start = number * self._batch_size
@@ -335,7 +337,8 @@ def _start_process_group(worker: int) -> None:
 
 def _heed_sigterm_of_parent_alone() -> None:
     # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
-    # main process then finishes its step, and needs the workers for it.
+    # main process then finishes its step, and needs the workers for it. Hence a worker ends only on
+    # a SIGTERM that the main process sends.
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     parent = os.getppid()

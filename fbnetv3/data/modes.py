@@ -1,8 +1,7 @@
 """Rules by which images of any mode and arrays of any type become 8-bit RGB.
 
-Everything that opens images calls them through ``fbnetv3.data.decode.read_image``, whose docstring
-has the table of the rules. 16- and 32-bit values are converted in strips: a copy of a whole image
-in a wider type would take gigabytes.
+The docstring of ``fbnetv3.data.decode.read_image`` has a table of these rules. 16- and 32-bit
+values are converted in strips: a copy of a whole image in a wider type could take gigabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from PIL import Image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.sizes import check_size
 
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # EXIF tag
+# EXIF orientation -> operation that turns the image upright; 5 to 8 swap width and height.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,15 +32,15 @@ TURNS = {
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 # Formats whose grey images of mode I have 16 bits per pixel.
 _16_BIT_FORMATS = ("PNG", "PPM")
-_STRIP_PIXELS = 1 << 22
+_STRIP_PIXELS = 1 << 22  # pixels that are converted at a time
 _SAVE_AGAIN = "convert it to 8 or 16 bits"
 
 
 def orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation that an image still has to be turned by, from 1 to 8.
+    """Returns the EXIF orientation that has yet to be applied to an image, from 1 to 8.
 
-    A damaged or missing orientation counts as 1. So does that of a TIFF image: Pillow turns it
-    when it loads the pixels.
+    It is 1 (upright) if the metadata are damaged or lack an orientation, and for TIFF images, which
+    Pillow turns upright when it loads their pixels.
     """
     if image.format == "TIFF" or image.info.keys().isdisjoint(_METADATA):
         return 1
@@ -54,7 +54,7 @@ def orientation(image: Image.Image) -> int:
 def shown_size(image: Image.Image) -> tuple[int, int]:
     """Returns (width, height) of an image as it is shown, turned by its EXIF orientation."""
     if image.format == "TIFF":
-        image.load()  # whether the size is the turned one before depends on Pillow's version
+        image.load()  # until then, some versions of Pillow give the size of the unturned image
     width, height = image.size
     return (height, width) if orientation(image) >= 5 else (width, height)
 
@@ -101,7 +101,7 @@ def _converted(image: Image.Image, file_format: str | None, name: str) -> Image.
 
 
 def _in_strips(image: Image.Image, to_grey: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Returns the RGB image of the strips that ``to_grey`` converts to mode L."""
+    """Returns an image in RGB after converting it to mode L strip by strip with ``to_grey``."""
     rgb = Image.new("RGB", image.size)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -164,8 +164,9 @@ def from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     """Returns the RGB image of an array.
 
     Args:
-        array: (H, W) or (H, W, C) with 1 to 4 channels: grey, grey and opacity, RGB, RGBA. Of bool,
-            uint8, uint16 (65535 is white), other integers from 0 to 255, or floats from 0 to 1.
+        array: (H, W) or (H, W, C) with 1 to 4 channels: grey, grey and opacity, RGB, RGBA. The
+            type is bool, uint8, uint16 (65535 is white), another integer type with values from 0 to
+            255, or a floating-point type with values from 0 to 1.
         name: Name of the image in error messages.
 
     Raises:
@@ -178,7 +179,7 @@ def from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
         )
     height, width = array.shape[:2]
     check_size(width, height, name, "pass a smaller image")
-    if array.ndim == 3:  # without opacity
+    if array.ndim == 3:  # drop the opacity
         array = array[:, :, :3] if array.shape[2] > 2 else array[:, :, 0]
     pixels = np.empty(array.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // width)

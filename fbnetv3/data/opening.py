@@ -1,4 +1,4 @@
-"""The source of image files at a path, of whichever kind it is."""
+"""Opening of the image files at a path: shards, a folder or a zip archive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def open_source(path: Path) -> Source:
     """Returns the image files of shards, or of a folder or zip archive with one folder per class.
 
     Args:
-        path: Folder that ``fbnetv3-data pack`` has written, or folder or zip of class folders.
+        path: Folder that ``fbnetv3-data pack`` has written, or folder or archive of class folders.
 
     Raises:
-        DataError: The path is none of these, or its images are not in class folders.
+        DataError: The path is none of these or unreadable, or ``find_classes`` refuses its folders.
     """
     try:
         if (path / INDEX).is_file():

@@ -34,9 +34,9 @@ class PackOptions:
     """How images are packed.
 
     Attributes:
-        short_side: Length in pixels to which longer short sides are reduced; 0 keeps all files as
-            they are. Reduced images are turned upright and written as JPEG files.
-        quality: Quality of these files, from 1 to 100.
+        short_side: Largest short side in pixels. Larger images are reduced to it, turned
+            upright and written as JPEG files; 0 keeps all files as they are.
+        quality: Quality of the JPEG files of reduced images, from 1 to 100.
         shard_bytes: Size in bytes after which a new shard begins.
 
     Raises:
@@ -65,15 +65,15 @@ def pack(
 ) -> int:
     """Writes a data set as shards.
 
-    All is written into a hidden folder beside ``folder``, which gets its name at the end: there
-    are never shards without an index, nor half a data set. Images are put into the shards in an
-    order drawn from a fixed seed, for programs that read them one after the other.
+    Everything is written into a hidden folder next to ``folder``, which is renamed to ``folder`` at
+    the end, so that ``folder`` never holds a part of a data set. The images are shuffled with a
+    fixed seed, for programs that read the shards sequentially.
 
     Args:
         dataset: Data set to pack.
-        folder: Folder to make; it must not exist, or be empty.
-        options: Sizes and quality; None takes the defaults.
-        advance: Function that is called with the number of images that were written.
+        folder: Folder to create; it must not exist yet or must be empty.
+        options: Sizes and quality; None uses the defaults.
+        advance: Function that is called with the number of images written since its last call.
 
     Returns:
         The number of shards.
@@ -97,12 +97,12 @@ def pack(
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder, which gets the name of ``folder`` on success, and else is removed."""
+    """Yields a hidden folder, which is renamed to ``folder`` on success and removed otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield temporary
-        umask = os.umask(0)
+        umask = os.umask(0)  # the umask can be read only by setting it
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
         os.replace(temporary, folder)
@@ -174,7 +174,7 @@ class _Shards:
 def _contents(
     dataset: ImageDataset, order: Sequence[int], options: PackOptions
 ) -> Iterator[tuple[str, bytes]]:
-    """Yields suffix and content of each file in an order; they are reduced in threads."""
+    """Yields suffix and content of each file in ``order``; images are reduced in threads."""
 
     def content(i: int) -> tuple[str, bytes]:
         suffix, data = dataset.content(i)
@@ -189,7 +189,7 @@ def _contents(
 
 
 def _reduced(data: bytes, name: str, options: PackOptions) -> bytes | None:
-    """Returns a JPEG file of reduced size; None if the image is not larger."""
+    """Returns the content of a reduced JPEG file; None if the image needs no reduction."""
     width, height = shown_size_of(data, name)
     if min(width, height) <= options.short_side:
         return None

@@ -26,7 +26,7 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
         # The j-th of the n images of a class is placed at (j + 1/2) / n of the whole order.
         position[members] = (random.permutation(len(members)) + 0.5) / len(members)
     ties = random.permutation(len(classes))
-    order: list[int] = np.lexsort((ties, position)).tolist()
+    order: list[int] = np.lexsort((ties, position)).tolist()  # by position first
     return order
 
 

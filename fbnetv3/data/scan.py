@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def check_all(
     problem_of: Callable[[T], str | None], items: Sequence[T], name: str
 ) -> list[str | None]:
-    """Returns the problem of each item, or None, computed in threads under a progress bar.
+    """Returns the problem of each item, or None, computed in threads, with a progress bar.
 
     Args:
         problem_of: Function that describes the problem of an item, or returns None.
@@ -61,7 +61,7 @@ def refuse_broken(dataset: ImageDataset) -> None:
     """Checks that every image can be decoded.
 
     Raises:
-        DataError: Images cannot be decoded; the message has their number and the first of them.
+        DataError: Images cannot be decoded; the message has their number and the first errors.
     """
     broken = find_broken(dataset)
     if broken:

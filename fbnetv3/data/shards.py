@@ -8,9 +8,9 @@ the file ``shards.json``::
      "files": ["cat/1.jpg", ...], "targets": [0, ...],
      "places": [[0, 512, 8731], ...]}
 
-``places`` has shard, offset and size in bytes of each image file. The images have the order of the
-data set that was packed, whatever their order in the shards. Programs that stream WebDatasets read
-the tar files and need no index.
+``places`` has the index of the shard, the offset in bytes and the size in bytes of each image file.
+The images in the index have the order of the packed data set, whatever their order in the shards.
+Programs that stream WebDatasets read the tar files and need no index.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class ShardSource(Source):
 
     Raises:
         DataError: The index is damaged, or of another format.
+        OSError: The index cannot be read.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The guard for the sizes of images: their number of pixels, and their elongation.
 
-A resize that keeps the aspect ratio of a line of 1 x 20,000 pixels either makes a side of 0 pixels
-or takes gigabytes. Each resize takes its size from a function of this module.
+A resize that keeps the aspect ratio of a line of 1 x 20,000 pixels makes either a side of 0 pixels
+or an image of gigabytes. The functions of this module prevent both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fbnetv3.data.errors import DataError
 
 # This is also Pillow's own limit, but a program may have switched that off.
 MAX_PIXELS = 178_956_970
-# Largest ratio of long to short side of an image that is enlarged to a short side.
+# Largest ratio of the long to the short side of an image that is resized by its short side.
 MAX_ASPECT = 64
 
 
@@ -26,7 +26,7 @@ def check_size(width: int, height: int, name: str, advice: str) -> None:
         advice: Advice at the end of error messages.
 
     Raises:
-        DataError: The image has no pixel, or more than ``MAX_PIXELS``.
+        DataError: The image has no pixels, or more than ``MAX_PIXELS``.
     """
     if not 1 <= width * height <= MAX_PIXELS:
         raise DataError(

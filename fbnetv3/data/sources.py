@@ -27,7 +27,7 @@ class Source(ABC):
     Attributes:
         path: Path of the folder or archive.
         classes: Names of the classes, in the order of their indices.
-        files: Posix path of each file relative to its class folders.
+        files: Name of each file within the folder or archive, such as ``cat/1.jpg``.
         targets: Index of each file's class in ``classes``.
     """
 
@@ -58,7 +58,7 @@ class ClassFolderSource(Source):
 
         Args:
             path: Path of the folder or archive.
-            listing: Its files and folders.
+            listing: Files and folders in it.
 
         Raises:
             DataError: There are no class folders, a class folder has no images, or the folders are
@@ -75,7 +75,7 @@ class ClassFolderSource(Source):
 
 
 class FolderSource(ClassFolderSource):
-    """Image files in a folder with class folders, at any depth."""
+    """Image files in the class folders of a folder (see data/layout.py)."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, list_folder(path))
@@ -107,7 +107,7 @@ class ZipSource(ClassFolderSource):
         archive = self._open()
         try:
             info = archive.getinfo(self._prefix + self.files[i])
-            if stat.S_ISLNK(info.external_attr >> 16):
+            if stat.S_ISLNK(info.external_attr >> 16):  # the upper half is the Unix mode
                 raise zipfile.BadZipFile("it is a symbolic link")
             if info.file_size > MAX_BYTES:
                 raise zipfile.BadZipFile(f"{info.file_size} bytes when extracted")
@@ -120,7 +120,7 @@ class ZipSource(ClassFolderSource):
             ) from error
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns the handle of this process; a forked handle would share its file position."""
+        """Returns this process's handle; a forked one would share its parent's file position."""
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 self._archive = _open_zip(self.path)

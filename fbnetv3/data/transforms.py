@@ -1,7 +1,8 @@
 """Transforms of images to normalised tensors, for training and evaluation.
 
-They work on Pillow images, which is faster than on tensors (measured on one thread). All random
-numbers are drawn from torch's global CPU generator, which the loaders seed for each image.
+They work on Pillow images, which is faster than on tensors (measured on one thread), except for the
+resize of a random part of a JPEG file (see data/crops.py). All random numbers are drawn from the
+global CPU generator of torch, which the loaders seed for each image.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ _POLICIES = {
     "imagenet": v2.AutoAugmentPolicy.IMAGENET,
     "cifar10": v2.AutoAugmentPolicy.CIFAR10,
 }
-# The published policies were learned with grey pixels outside of moved images.
+# The published policies were learned with grey pixels in the areas that a shift or turn uncovers.
 _AUGMENT_FILL = [128, 128, 128]
 
 
 class Normalize:
-    """Normalisation of batches of pixels on the device that they are on, in float32.
+    """Normalisation of batches of pixels in float32, on the device that holds the batch.
 
     Args:
         mean: RGB mean of pixels scaled to [0, 1].
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
     Raises:
-        DataError: Mean or std do not have three values, or a standard deviation is not positive.
+        DataError: Mean or std does not have three values, or a standard deviation is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -57,14 +58,14 @@ class Normalize:
         self._scale = 1 / (torch.tensor(std, dtype=torch.float32) * 255)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns normalised float32 (..., 3, H, W), in channels_last.
+        """Returns the normalised pixels, float32 (..., 3, H, W) in channels_last.
 
         Args:
             pixels: uint8 (..., 3, H, W), in channels_last.
         """
         if self._shift.device != pixels.device:
             self._shift, self._scale = self._shift.to(pixels.device), self._scale.to(pixels.device)
-        # With the channels last, which is their order in memory
+        # In the shape (..., H, W, 3), which is the order in memory; the copy is changed in place.
         values = pixels.movedim(-3, -1).to(torch.float32, copy=True)
         return values.sub_(self._shift).mul_(self._scale).movedim(-1, -3)
 
@@ -72,14 +73,15 @@ class Normalize:
 class ImageTransform(ABC):
     """A transform in two steps, so that a loader can normalise a whole batch at once.
 
-    It takes images of any kind and mode, which ``fbnetv3.data.read_image`` converts to RGB.
+    The steps are :meth:`pixels` and :meth:`normalize`. Images may be of any kind and mode;
+    ``fbnetv3.data.read_image`` converts them to RGB.
 
     Args:
         mean: RGB mean of pixels scaled to [0, 1].
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
     Raises:
-        DataError: Mean or std do not have three values, or a standard deviation is not positive.
+        DataError: Mean or std does not have three values, or a standard deviation is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -87,14 +89,14 @@ class ImageTransform(ABC):
 
     @abstractmethod
     def image(self, image: Image.Image) -> Image.Image:
-        """Returns the transformed image, from RGB to RGB, in its final size."""
+        """Transforms an image in RGB to one in RGB of the final size."""
 
     def pixels(self, image: ImageLike | JpegImage) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, 3) of the transformed image."""
         return np.array(self.image(_whole(image)))
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Returns normalised float32 (..., 3, H, W), in channels_last, of pixels (..., H, W, 3)."""
+        """Normalises pixels (..., H, W, 3) to float32 (..., 3, H, W) in channels_last."""
         return self._normalize(torch.as_tensor(pixels).movedim(-1, -3))
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
@@ -113,7 +115,7 @@ class TrainTransform(ImageTransform):
             3:4 to 4:3), as for ImageNet. ``padded`` resizes the image and shifts it by up to
             ``resolution // 8`` pixels, as for CIFAR-10. ``none`` resizes the shorter side and
             crops the centre.
-        flip: Whether to mirror half of the images.
+        flip: Whether to mirror each image with probability 1/2.
         auto_augment: Policy of AutoAugment: ``none``, ``imagenet`` or ``cifar10``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
 
@@ -166,8 +168,8 @@ class EvalTransform(ImageTransform):
 
     Args:
         resolution: Side of the output in pixels.
-        resize: Length of the shorter side before the crop in pixels, at least ``resolution``. None
-            takes ``resolution``. An image of this size is not resampled.
+        resize: Length of the shorter side before the crop in pixels, at least ``resolution``; None
+            uses ``resolution``. An image that has this length already is not resampled.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
         mean: RGB mean of pixels scaled to [0, 1].
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
@@ -217,7 +219,7 @@ def _check_resolution(resolution: int) -> None:
 
 
 def default_resize(resolution: int) -> int:
-    """Returns the shorter side before the crop, for weights whose record does not state it.
+    """Returns the default length in pixels of the shorter side before the crop of an evaluation.
 
     The published model zoo resizes to 256 for a crop of 224. Other resolutions have the same
     ratio, rounded up to a multiple of 8.

@@ -29,7 +29,7 @@ _STRIDES = (4, 8, 16, 32)
 def trunk(arch: Arch) -> Arch:
     """Returns the architecture without the stage that belongs to the classifier.
 
-    This is the last stage, if it consists of pooling rows or 1 x 1 convolutions.
+    This is the last stage, if it consists only of pooling and 1 x 1 convolutions.
     """
     last = [block for block in arch.blocks if block.stage == arch.blocks[-1].stage]
     if all(map(_belongs_to_classifier, last)) and last[0].stage > 0:
@@ -45,12 +45,13 @@ def _belongs_to_classifier(block: Block) -> bool:
 class FBNetBottomUp(Backbone):
     """The stages of an FBNet as the bottom-up part of a detector.
 
-    The feature maps are named by log2 of their stride, as in the paper on feature pyramids: ``c2``
+    Feature maps are numbered by log2 of their stride, as in the paper on feature pyramids: ``c2``
     (stride 4) to ``c5`` (stride 32). Of several stages with the same stride, the last one is used.
 
     Args:
-        arch: An aligned architecture, whose maps differ in size by a factor of exactly 2.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1).
+        arch: An aligned architecture (see arch/scaling.py): its feature maps differ in size by a
+            factor of exactly 2.
+        drop_path_rate: Probability that stochastic depth drops the last block, in [0, 1).
         norm: ``BN``, or ``FrozenBN`` for batch norms with the constant statistics of the loaded
             weights.
         freeze_at: Exponent of the largest frozen stride: all stages up to stride
@@ -69,7 +70,7 @@ class FBNetBottomUp(Backbone):
         body = FBNetBackbone(self.arch, drop_path_rate)
         init_weights(body)
         self.stages = body.stages
-        strides = [stride or 0 for stride in body.stage_strides]
+        strides = [stride or 0 for stride in body.stage_strides]  # None follows a global pool
         self._stage_of = {f"c{int(math.log2(s))}": i for i, s in enumerate(strides) if s >= 4}
         self._out_features = list(self._stage_of)
         self._out_feature_strides = {f: strides[i] for f, i in self._stage_of.items()}
@@ -174,7 +175,7 @@ def build_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
-    """Returns an FBNet with a feature pyramid p3 to p7, for RetinaNet; p6 follows from c5."""
+    """Returns an FBNet with a feature pyramid p3 to p7, for RetinaNet; p6 is computed from c5."""
     bottom_up = bottom_up_from_config(cfg)
     channels = bottom_up.output_shape()["c5"].channels
     return _with_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, "c5"))

@@ -26,8 +26,8 @@ def build_detector(
         The detector in training mode, and the config with the number of classes filled in.
 
     Raises:
-        ConfigError: The meta-architecture or the backbone is unknown, or MODEL.NUM_CLASSES is not
-            the number of classes (nor are RETINANET.NUM_CLASSES or ROI_HEADS.NUM_CLASSES).
+        ConfigError: The meta-architecture or the backbone is unknown, a NUM_CLASSES (of MODEL,
+            RETINANET or ROI_HEADS) is not the number of classes, or other keys do not fit.
     """
     _check_num_classes(cfg, len(classes))
     _check_pixels(cfg)
@@ -70,7 +70,7 @@ def _check_pixels(cfg: CfgNode) -> None:
 
 
 def _check_num_classes(cfg: CfgNode, num_classes: int) -> None:
-    """Checks the three keys of the number of classes; detectron2's defaults do not count."""
+    """Checks the three keys for the number of classes; unchanged defaults are accepted."""
     defaults = get_cfg()
     for key in ("MODEL.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"):
         value = get_value(cfg, key)
@@ -87,8 +87,8 @@ def warm_up_focal_loss(device: torch.device) -> None:
 
     TorchScript runs the first call of a function unoptimised, and later calls with other formulas,
     whose gradients are rounded differently. Without this call the first step of each process would
-    be rounded differently, and a run that was killed and resumed would not have the same bits as an
-    undisturbed one.
+    be rounded differently, and a run that was killed and resumed would not be bitwise equal to an
+    uninterrupted one.
 
     Args:
         device: Device of the training; TorchScript optimises for the device of the first call.

@@ -18,7 +18,7 @@ def reorder_detector(tensors: Mapping[str, Tensor], order: Sequence[int]) -> dic
 
     Args:
         tensors: Tensors of a RetinaNet or an R-CNN of detectron2 by name.
-        order: Place among the rows of each class of the result.
+        order: For each class of the result, its index in the order of classes of ``tensors``.
     """
     return {key: _reordered(key, value, order) for key, value in tensors.items()}
 
@@ -31,6 +31,6 @@ def _reordered(key: str, value: Tensor, order: Sequence[int]) -> Tensor:
         return reorder_rows(value, order, rows // classes) if rows % classes == 0 else value
     if ".cls_score." in key and rows == classes + 1:  # the last row is that of the background
         return torch.cat([reorder_rows(value[:-1], order), value[-1:]])
-    if ".bbox_pred." in key and rows == 4 * classes:  # otherwise all classes share their boxes
+    if ".bbox_pred." in key and rows == 4 * classes:  # otherwise class-agnostic
         return reorder_rows(value, order)
     return value

@@ -1,4 +1,4 @@
-"""COCO annotations, read and checked, as the records that detectron2's mapper takes."""
+"""COCO annotations, read and checked, as the records that detectron2's mapper accepts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from fbnetv3.data.errors import DataError, all_problems, class_counts, plural, some
 from fbnetv3.io import read_file
 
-_MAX_PIXELS = 1 << 31
-_LARGEST = 1e150  # whose square is a float
+_MAX_PIXELS = 1 << 31  # limit of a width or height
+_LARGEST = 1e150  # limit of other numbers, so that the product of two is a finite float
 _XYWH = 1  # detectron2's BoxMode.XYWH_ABS
 
 
@@ -108,7 +108,7 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
         image_root: Folder that ``file_name`` is relative to. Paths that lead out of it are refused.
 
     Raises:
-        DataError: The file cannot be read, or an entry is wrong; the message names file and id.
+        DataError: The file cannot be read, or an entry is wrong; the message contains file and id.
     """
     tree = _read_json(name, json_file)
     where = f"{name}: {json_file}"
@@ -226,7 +226,7 @@ def _images(tree: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def _is_name(file_name: str) -> bool:
-    """Returns whether a text can be the name of a file."""
+    """Returns whether a string can be the name of a file."""
     try:
         return b"\0" not in os.fsencode(file_name)
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -313,7 +313,7 @@ def _annotation(
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) < _LARGEST  # False for NaN, too; a large int has no float
+    return abs(value) < _LARGEST  # also False for NaN, and for integers beyond the range of floats
 
 
 def _box(box: Any, where: str, record: Mapping[str, Any]) -> list[float]:

@@ -60,14 +60,15 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
     """Opens a data set.
 
     Args:
-        name: Name in DATASETS.COCO, of a built-in data set, or of a data set in detectron2's
-            catalog that has COCO annotations, such as ``coco_2017_train``. detectron2 expects its
-            files below the folder in the environment variable DETECTRON2_DATASETS.
+        name: Name in DATASETS.COCO, name of a built-in data set, or name of a data set with COCO
+            annotations in detectron2's catalog, such as ``coco_2017_train``, whose files detectron2
+            expects below the folder in the environment variable DETECTRON2_DATASETS.
         cfg: Config with the key DATASETS.COCO.
 
     Raises:
         ConfigError: DATASETS.COCO is malformed.
         DataError: The name is unknown, or the data set is missing or invalid.
+        WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     from_config = _datasets_coco(cfg)
     if name in from_config:
@@ -87,7 +88,7 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
 
 
 def _datasets_coco(cfg: CfgNode) -> dict[str, tuple[Path, Path]]:
-    """Returns annotation file and image folder by the names in DATASETS.COCO."""
+    """Returns the annotation file and image folder of each name in DATASETS.COCO."""
     datasets: dict[str, tuple[Path, Path]] = {}
     for entry in cfg.DATASETS.COCO:
         is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
@@ -139,7 +140,7 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     set. A box that is marked as a crowd does not count as a box.
 
     Raises:
-        ConfigError: DATASETS.TRAIN or TEST does not name one data set.
+        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name.
         DataError: A data set cannot be opened, the two have different classes, or no training image
             has a box.
     """
@@ -163,7 +164,7 @@ def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
     """Opens and checks DATASETS.TEST; warns if it has no box to score.
 
     Raises:
-        ConfigError: DATASETS.TEST does not name one data set.
+        ConfigError: DATASETS.TEST does not hold exactly one name.
         DataError: The data set cannot be opened.
     """
     dataset = _open_dataset(cfg, "TEST")

@@ -49,7 +49,7 @@ class Detection:
 class Detector(nn.Module):
     """A detector with its preprocessing and the names of its classes.
 
-    Inputs are images of any kind, mode and size that ``fbnetv3.data.read_image`` takes, as paths,
+    Inputs are images of any kind, mode and size that ``fbnetv3.data.read_image`` accepts: paths,
     Pillow images, arrays or tensors; the detector resizes and normalises them. The output for an
     image with N objects is a mapping like that of torchvision's detectors: ``boxes`` (N, 4) with
     left, top, right and bottom in pixels of the input image, ``scores`` (N,) in [0, 1] in
@@ -79,13 +79,13 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Images) -> list[dict[str, Tensor]]:
-        """Returns the boxes, scores and labels of each image, as described for the class.
+        """Returns boxes, scores and labels of each image, as the docstring of the class describes.
 
-        A single image gives the same boxes as evaluation does. Several images are padded to a
-        common size, which may change them slightly.
+        A single image gives the same boxes as in an evaluation. Several images are padded to a
+        common size, which may change the boxes slightly.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read, or a single image is given without a list.
         """
         inputs = [self._input(image) for image in as_images(images)]
         if not inputs:
@@ -112,7 +112,15 @@ class Detector(nn.Module):
         return {"image": tensor, "height": height, "width": width}
 
     def detect(self, image: ImageLike, threshold: float = 0.3) -> list[Detection]:
-        """Returns the objects of an image with at least this score, in descending order."""
+        """Returns the objects in an image, by descending score.
+
+        Args:
+            image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
+            threshold: Minimum score of the returned objects, in [0, 1].
+
+        Raises:
+            DataError: The image cannot be read.
+        """
         (output,) = self([image])
         columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
         return [
@@ -122,7 +130,15 @@ class Detector(nn.Module):
         ]
 
     def draw(self, image: ImageLike, detections: Sequence[Detection]) -> Image.Image:
-        """Returns a copy of an image with the boxes of detected objects."""
+        """Returns a copy of an image with the boxes of detected objects drawn into it.
+
+        Args:
+            image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
+            detections: Objects in this image, from :meth:`detect`.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
         index = {name: i for i, name in enumerate(self.classes)}
         # The boxes with the highest scores are drawn last, on top of the others.
         boxes = [
@@ -147,7 +163,7 @@ def config_from_metadata(
         WeightsFileError: The metadata lack one of these groups, or the classes.
     """
     config = metadata.get("config")
-    if isinstance(config, str):  # of a checkpoint, in which groups with default values may lack
+    if isinstance(config, str):  # a checkpoint's yaml, which may lack groups with default values
         parsed = parse_yaml(config)
         config = {**_EMPTY_GROUPS, **parsed} if isinstance(parsed, Mapping) else None
     groups = {key: config.get(key) for key in _CONFIG_GROUPS} if isinstance(config, Mapping) else {}
@@ -164,8 +180,8 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
     """Returns the detector in the files of a training, such as ``model_ema.safetensors``.
 
     Args:
-        path: Exported weights, checkpoint or folder of a run: files that hold the config and the
-            names of classes beside the weights.
+        path: Exported weights, checkpoint or folder of a run: files that hold the config and
+            the names of the classes in addition to the weights.
         pretrained: Whether to load its weights. Otherwise they are freshly initialised.
 
     Raises:

@@ -58,9 +58,10 @@ def evaluate_boxes(
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
+    # A score is -1 if the data have no such box.
     stats = zip(SCORES, evaluator.stats[: len(SCORES)], strict=True)
     overall = {name: 100 * float(value) for name, value in stats if value >= 0}
-    # Axes: IoU thresholds, recalls, classes, areas (0: all), numbers of detections (-1: 100).
+    # Axes: IoU thresholds, recalls, classes, areas (0: all), limits of detections (-1: 100).
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     names = [category["name"] for category in _sorted_categories(ground_truth)]
     per_class = {name: _class_ap(precision[:, :, k]) for k, name in enumerate(names)}
@@ -83,7 +84,7 @@ def _evaluator(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], 
 
 
 def _sorted_categories(ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the categories by id, with names of which none repeats: ``cell (7)``."""
+    """Returns the categories, sorted by id; repeated names get their id, as in ``cell (7)``."""
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
     names = distinct_names([category["name"] for category in categories], ids)
@@ -91,7 +92,7 @@ def _sorted_categories(ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _class_ap(precision: np.ndarray) -> tuple[float, float] | None:
-    """Returns (AP, AP50) in percent for precisions by IoU and recall; None without any box."""
+    """Returns (AP, AP50) in percent for precisions (IoUs, recalls); None if there is no box."""
     if (precision <= -1).all():
         return None
     return 100 * float(precision.mean()), 100 * float(precision[0].mean())

@@ -40,7 +40,8 @@ def check_images(dataset: CocoDataset, *, decode: bool, skip_broken: bool) -> Co
         The data set without the broken images.
 
     Raises:
-        DataError: An image is missing, broken or of another size; the message names file and id.
+        DataError: An image (if ``skip_broken``, every image) is missing, broken or of another size;
+            the message contains its file and id.
     """
     problems = check_all(partial(_problem, decode=decode), dataset.records, dataset.name)
     broken = [problem for problem in problems if problem]
@@ -92,7 +93,7 @@ class ShortestEdge(ResizeShortestEdge):
 
     @classmethod
     def like(cls, augmentation: Augmentation) -> Augmentation:
-        """Returns an augmentation itself, or this one in place of detectron2's."""
+        """Returns this resize in place of detectron2's, and any other augmentation itself."""
         if type(augmentation) is not ResizeShortestEdge:
             return augmentation
         lengths, style = augmentation.short_edge_length, augmentation.sample_style
@@ -107,11 +108,11 @@ class ShortestEdge(ResizeShortestEdge):
 
 
 class ImageMapper(DatasetMapper):
-    """detectron2's mapper of a record to an input, with this project's reader of images."""
+    """detectron2's mapper from a record to a model's input; ``read_image`` reads the images."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Returns detectron2's arguments, with a resize that takes elongated images."""
+        """Returns detectron2's arguments, with a resize that accepts elongated images."""
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = [ShortestEdge.like(a) for a in arguments["augmentations"]]
         return arguments

@@ -42,9 +42,9 @@ def prepare_detector(
         cfg: Config of a detector.
         context: Process, device and console to run on.
         training: Whether to prepare a training. An evaluation does not open the training set, and
-            takes only weights of the data's classes.
+            accepts only weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights fit data of other class names, if the number is equal.
+        ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
@@ -130,7 +130,7 @@ def _plan(
 
 
 def detector_metadata(cfg: CfgNode, classes: list[str], recipe: Recipe) -> dict[str, str]:
-    """Returns the texts that are exported with a detector's weights, to rebuild the detector.
+    """Returns the metadata that are exported with a detector's weights, to rebuild the detector.
 
     Args:
         cfg: Config with the number of classes filled in, as :func:`build_detector` returns it.

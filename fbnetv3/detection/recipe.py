@@ -4,8 +4,8 @@ Configs state learning rate, iterations, warm-up and EMA decay for a batch of
 SOLVER.REFERENCE_BATCH images (16 in detectron2's configs). For a batch k times as large, where k is
 below 1 on small machines, they are scaled:
 
-- The learning rate is multiplied by k (the linear rule, by which the paper, A.3, scales with the
-  number of machines).
+- The learning rate is multiplied by k (the linear rule, which the paper, A.3, applies to the number
+  of machines).
 - MAX_ITER, WARMUP_ITERS and STEPS are divided by k, so that training sees the same number of
   images.
 - EMA decay is raised to the power of k, so that it averages over the same number of images.
@@ -22,7 +22,7 @@ from fbnetv3.recipe import Recipe
 
 
 def step_batch(cfg: CfgNode) -> int:
-    """Returns the images per optimizer step over all processes."""
+    """Returns the number of images per optimizer step over all processes."""
     return int(cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS)
 
 

@@ -33,17 +33,17 @@ class _Dtype:
             raise pickle.UnpicklingError(f"it holds an array of {name[:20]!r} instead of numbers")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Sets the byte order; size and flags are those of the name, not of the file."""
+        """Sets the byte order; size and flags follow from the name, whatever the file says."""
         self._dtype = self._dtype.newbyteorder(state[1])
 
     def read(self, data: bytes | str) -> npt.NDArray[Any]:
-        """Returns numbers in the byte order of this machine; Python 2 pickled bytes as strings."""
+        """Returns the numbers in this machine's byte order; Python 2 pickled bytes as strings."""
         numbers = np.frombuffer(_latin1(data), self._dtype)
         return numbers.astype(self._dtype.newbyteorder("="))
 
 
 class _Array:
-    """A restricted replacement of an array in a pickle; numpy's own would trust the file."""
+    """A restricted replacement of an array in a pickle; numpy's array would trust the file."""
 
     value: npt.NDArray[Any] | None = None
 
@@ -85,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
         """Returns the replacement of a function that makes arrays.
 
         Raises:
-            UnpicklingError: The function is another one.
+            UnpicklingError: The function is not one of ``_REPLACEMENTS``.
         """
         if (module, name) not in _REPLACEMENTS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is never loaded")
@@ -107,7 +107,7 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # unpicklers raise errors of any kind on damaged files
         reason = " ".join(str(error).split())[:120]
         raise WeightsFileError(f"cannot read weights {path}: {reason}") from error
-    for _ in range(2):  # not in an endless loop, since a dictionary may contain itself
+    for _ in range(2):  # two levels at most, since a dictionary may contain itself
         if isinstance(saved, Mapping) and (inner := saved.get("model", saved.get("blobs"))):
             saved = inner
     if not isinstance(saved, Mapping):

@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits with COCO annotations, a detection data set without download.
+"""Scenes of handwritten digits with COCO annotations, a data set that needs no download.
 
 Digits of scikit-learn's data set are enlarged, tinted and placed on noisy backgrounds. Training
 scenes contain digits of the training split only, test scenes those of the test split.
@@ -24,13 +24,13 @@ _SIZES = (24, 48)  # range of the side of a digit in pixels
 _NUM_TRIES = (
     6,
     16,
-)  # range of digits drawn for a scene; one that would overlap another is left out
+)  # range of the number of digits to place in a scene; a digit that would overlap is left out
 _INK = 64  # grey value above which a pixel belongs to the digit
 _VERSION = 1
 
 
 def scenes_folder(cache: Path) -> Path:
-    """Returns the folder of the scenes in a cache folder; each version has its own."""
+    """Returns the folder of the scenes in a cache folder; each version of them has its own."""
     return cache / f"digits_scenes_v{_VERSION}"
 
 
@@ -110,6 +110,7 @@ def compose(
 
 
 def _background(generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Returns a smooth dark gradient with noise, (SIDE, SIDE, 3) values from 0 to 255."""
     corners = generator.uniform(0, 110, size=(4, 4, 3)).astype(np.uint8)
     smooth = Image.fromarray(corners).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     noise = generator.normal(0, 12, size=(SIDE, SIDE, 3))

@@ -20,8 +20,8 @@ from fbnetv3.engine.ema import unwrap
 from fbnetv3.requires import require
 
 Batch = list[dict[str, Any]]
-# RetinaNet divides its losses by a running count of positive anchors. It is a plain attribute that
-# no state dict holds, and it differs from rank to rank.
+# RetinaNet divides its losses by a moving average of the number of positive anchors. It is a
+# plain attribute, which is not in the state dict and differs from rank to rank.
 _NORMALIZER = "loss_normalizer"
 
 
@@ -29,7 +29,7 @@ class DetectionTask:
     """Losses of a detector of detectron2, and COCO's average precision (AP) of its boxes.
 
     Each evaluation writes ``predictions_raw.png`` or ``predictions_ema.png``, which shows the first
-    images with their true boxes beside the predicted ones, and ``ap_per_class.txt``.
+    images with their true boxes next to the predicted ones, and ``ap_per_class.txt``.
 
     Args:
         dataset: Evaluation set.
@@ -58,7 +58,7 @@ class DetectionTask:
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp_dtype = amp_dtype
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
-        self._normalizers: list[float] = []  # the running counts of all ranks
+        self._normalizers: list[float] = []  # the averages of all ranks
 
     def _autocast(self) -> torch.autocast:
         enabled = self._amp_dtype is not None
@@ -75,15 +75,15 @@ class DetectionTask:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """Names of the scores of :meth:`evaluate`, of which those of sizes without boxes lack."""
+        """Names of the scores of :meth:`evaluate`, which omits scores of sizes without boxes."""
         return tuple(f"bbox/{name}" for name in SCORES)
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns RetinaNet's running counts of positive anchors, one per rank."""
+        """Returns RetinaNet's moving averages of the number of positive anchors, one per rank."""
         return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Restores this rank's count, or the mean of all if the number of ranks has changed."""
+        """Restores this rank's average, or the mean of all if the number of ranks has changed."""
         saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return

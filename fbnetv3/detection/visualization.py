@@ -1,4 +1,4 @@
-"""Images with drawn boxes, and sheets of predictions beside the ground truth."""
+"""Images with drawn boxes, and sheets of predictions next to the ground truth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fbnetv3.io import atomic_write
 _HUE_STEP = 0.618034
 _NUM_IMAGES = 8
 _WIDTH, _MAX_HEIGHT = 320, 640  # pixels of an image on a sheet
-# Font and lines grow with the long side up to this length in pixels: for the long side of a thin
-# image they would take gigabytes.
+# Font size and line width are proportional to the long side up to this length in pixels. In
+# proportion to a longer side, such as that of a thin image, they could take gigabytes.
 _MAX_DRAWN = 9000
 _GAP = 6  # pixels between images on a sheet
 _THRESHOLD = 0.3
@@ -51,7 +51,7 @@ def draw_boxes(image: ImageLike, boxes: Iterable[LabelledBox]) -> Image.Image:
     """Returns an RGB copy of an image with boxes and their captions drawn into it.
 
     Args:
-        image: Image of any kind that ``fbnetv3.data.read_image`` takes.
+        image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
         boxes: Boxes in pixels of the image as it is shown.
 
     Raises:
@@ -145,6 +145,7 @@ def _pair(
         for item in record["annotations"]
     ]
     predictions = []
+    # The boxes with the highest scores are drawn last, on top of the others.
     for result in sorted(results, key=lambda result: result["score"]):
         class_index = class_indices[result["category_id"]]
         caption = f"{dataset.classes[class_index]} {100 * result['score']:.0f}"

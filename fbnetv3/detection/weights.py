@@ -40,9 +40,9 @@ class DetectorLoadSummary:
         loaded: Names of the model's tensors that were loaded from the file.
         fresh: Names of the model's tensors that keep their random initialisation.
         unused: Names of tensors in the file that the detector does not have.
-        other_classes: How the classes of a detector's weights differ from those of the data, so
-            that the layers that depend on them are fresh; empty if they are the same.
-        reordered: Whether the rows of these layers were put into another order of classes.
+        other_classes: How the classes of a detector's weights differ from those of the data; empty
+            if they are the same. If they differ, the layers that depend on them are fresh.
+        reordered: Whether the rows of these layers were put into the data's order of classes.
     """
 
     source: str
@@ -78,16 +78,16 @@ def load_detector_weights(
 ) -> DetectorLoadSummary:
     """Loads MODEL.WEIGHTS into a detector, and returns a summary of the loaded tensors.
 
-    The weights may be those of a detector. If its classes differ, the layers that depend on them
-    are freshly initialised; if they have the same names in another order, their rows are reordered.
-    Otherwise they must be those of a classifier, which are loaded into the bottom-up part: of
-    MODEL.ARCH in any known layout, or of a ResNet.
+    The weights may be those of a detector. If its classes differ from those of the data, the layers
+    that depend on the classes are freshly initialised; if only their order differs, the rows of
+    these layers are reordered. The weights of a classifier, MODEL.ARCH in any known layout (see
+    weights/converters.py) or a ResNet, are loaded into the bottom-up part.
 
     Args:
         model: Detector to load into.
         uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a path.
         cfg: Config that the detector was built from.
-        classes: Class names of the data; None compares the number of classes alone.
+        classes: Class names of the data; None compares only the number of classes.
         training: Whether the detector is trained afterwards. Otherwise the weights must be those of
             a detector with the same classes.
 
@@ -197,8 +197,8 @@ def _load_detector(
 def _fbnet_tensors(tensors: dict[str, Tensor], uri: str, cfg: CfgNode) -> dict[str, Tensor]:
     """Returns the weights of an FBNet under the names of its backbone.
 
-    They are loaded into the whole classifier, because this detects their layout and checks that
-    they are complete.
+    They are first loaded into a whole classifier, which detects their layout and checks that they
+    are complete.
     """
     with torch.random.fork_rng(devices=[]):  # the classifier's random weights are not used
         classifier = FBNetClassifier(table_from_config(cfg))
