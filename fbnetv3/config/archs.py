@@ -17,7 +17,7 @@ from fbnetv3.arch.scaling import (
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.errors import FBNetError, did_you_mean
 
-_LOW_RESOLUTION = 32  # pixels, of the variant low_resolution unless INPUT.RESOLUTION is set
+_LOW_RESOLUTION = 32  # side in pixels of the variant low_resolution, unless INPUT.RESOLUTION is set
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
 
 
 def own_resolution(cfg: CfgNode) -> int | None:
-    """Returns the resolution of the network without INPUT.RESOLUTION, in pixels.
+    """Returns the network's own resolution in pixels, whatever INPUT.RESOLUTION is.
 
     Returns:
         The side of the input; None for networks of other libraries, which have none of their own.

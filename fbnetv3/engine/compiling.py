@@ -36,7 +36,8 @@ class CompiledNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self._orig_mod = model
-        # The bound method only: as a submodule, the compiled form would list all tensors twice.
+        # Empty once the compiler has failed. It holds a bound method, since the compiled form as a
+        # submodule would list all tensors twice.
         self._call: list[Callable[..., Any]] = []
         self._has_run = False
         try:

@@ -210,7 +210,7 @@ def _connect(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
         )
 
     try:
-        # in a thread, so that Ctrl-C can end the wait
+        # in a thread, so that Ctrl-C can end the wait; the store's own timeout comes first
         return call_with_timeout(store, 2 * _TIMEOUT.total_seconds())
     except RuntimeError as error:
         raise LaunchError(

@@ -94,7 +94,7 @@ class Training:
         self.epochs = (
             self._recipe.epochs if stop_after is None else min(stop_after, self._recipe.epochs)
         )
-        self.start_iter, self._offset = 0, 0
+        self.start_iter, self._offset = 0, 0  # offset: see build_lr_scheduler
         self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
         scores = experiment.task.score_names
         self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)

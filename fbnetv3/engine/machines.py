@@ -42,6 +42,7 @@ def report_end(store: dist.Store, reason: str) -> str:
     Returns:
         The reason that was recorded first.
     """
+    # the expected value "" also matches a key that does not exist
     return bytes(store.compare_set(_REASON, "", reason)).decode()
 
 
@@ -135,6 +136,7 @@ class MachineMonitor:
 
     def _watch(self, other: int) -> None:
         beats, since = self._others[other]
+        # add(key, 0) reads a counter; get would wait for one that does not exist yet
         now, beats_now = time.monotonic(), self._store.add(_beats_key(other), 0)
         if self._store.check([_left_key(other)]):
             del self._others[other]
