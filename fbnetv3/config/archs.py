@@ -1,4 +1,4 @@
-"""The network that a config names, and the resolution of its input."""
+"""The network that a config describes, and the resolution of its input."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def naming_keys(keys: str) -> Iterator[None]:
 
 
 def is_detector(cfg: CfgNode) -> bool:
-    """Returns whether MODEL.META_ARCHITECTURE names a detector and not ``ImageClassifier``."""
+    """Returns whether MODEL.META_ARCHITECTURE is a detector, not ``ImageClassifier``."""
     return bool(cfg.MODEL.META_ARCHITECTURE != "ImageClassifier")
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the architecture, or the name of a network of a library, such as ``timm/resnet18``.
+    """Returns the architecture, or the name of another library's network, ``timm/resnet18``.
 
-    MODEL.ARCH names it or is the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
+    MODEL.ARCH is its name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
     it, and INPUT.RESOLUTION, if set, becomes its resolution.
 
     Raises:

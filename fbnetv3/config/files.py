@@ -1,4 +1,4 @@
-"""Reading config files: yaml of plain values, merged over the files that ``_BASE_`` names."""
+"""Reading config files: yaml of plain values, merged over the files that ``_BASE_`` lists."""
 
 from __future__ import annotations
 

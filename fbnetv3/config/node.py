@@ -79,7 +79,7 @@ class CfgNode(DetectronCfgNode):
         return value
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merges a yaml file, after the files that its ``_BASE_`` names.
+        """Merges a yaml file, after the files that its ``_BASE_`` lists.
 
         Args:
             cfg_filename: Path of the file.
@@ -204,7 +204,7 @@ class CfgNode(DetectronCfgNode):
 
 
 def _number_or_auto(value: Any, key: str) -> Any:
-    """Returns a whole number or ``auto``; raises a ConfigError that names the key otherwise."""
+    """Returns a whole number or ``auto``; for other values, raises a ConfigError with the key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value.strip()):
         value = int(value)  # the key had a string before, so the new value was not decoded
     if value != _AUTO and type(value) is not int:
@@ -217,7 +217,7 @@ _LIKE: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,), list: (tup
 
 
 def _coerce(value: Any, default: Any, key: str) -> Any:
-    """Returns ``value`` in the type of ``default``, or raises a ConfigError that names the key."""
+    """Returns ``value`` in the type of ``default``, or raises a ConfigError with the key."""
     kind = type(default)
     if default is None:
         return value

@@ -21,7 +21,7 @@ EXCLUSIVE_KEYS: Mapping[str, str] = {
 
 
 def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of one file, with epochs set to 0 where only iterations above 0 are given.
+    """Returns the values of one file, with epochs set to 0 if only iterations above 0 are given.
 
     Args:
         values: Nested mapping of keys to values; it is not changed.

@@ -203,7 +203,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
         classes: Class names of the data.
 
     Raises:
-        ConfigError: The checkpoint was trained on other classes, or on another order of them.
+        ConfigError: The checkpoint was trained on other classes, or on these in another order.
         CheckpointError: The checkpoint is of another network.
     """
     if list(state["classes"]) != list(classes):

@@ -24,7 +24,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Summary(Protocol):
-    """A summary of loaded weights; its text is one line."""
+    """A summary of loaded weights; ``str`` of it is one line."""
 
     @property
     def other_classes(self) -> str:

@@ -134,7 +134,7 @@ def evaluate_weights(
         raw: Whether to score the raw weights, too, if there is an average. Without an average they
             are always scored.
     """
-    # Without the parallel wrapper, whose forward waits for the other ranks: ranks may have
+    # Without the parallel wrapper, whose forward waits for the other ranks, since ranks may have
     # different numbers of batches.
     model = unwrap(model)
     scores = dict(task.evaluate(model)) if raw or ema is None else {}

@@ -245,10 +245,11 @@ def _run_rank(
     *,
     monitored: bool,
 ) -> None:
-    """Runs ``main``; an error that a user can act on is printed as one line that names the rank.
+    """Runs ``main``; an error that a user can act on is printed as one line with the rank.
 
-    If a launcher of this module ``monitored`` it, a rank that only lost the connection to another
-    rank waits: the launcher learns which rank died and why, and ends this one before it prints.
+    If a launcher of this module monitors it (``monitored``), a rank that only lost the connection
+    to another rank waits: the launcher learns which one died and why, and ends this rank before it
+    prints anything.
     """
     try:
         _join(store, rank, world_size, gpu)

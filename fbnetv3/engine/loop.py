@@ -271,7 +271,7 @@ class Training:
             self.optimizer, self._recipe, per_epoch, last, offset=self._offset
         )
         if self._resumed is not None:
-            # of the current config, in the place of the checkpoint's
+            # of the current config, in place of the checkpoint's
             present = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
             scheduler.load_state_dict({**self._resumed["scheduler"], **present})
         return scheduler

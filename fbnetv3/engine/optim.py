@@ -1,4 +1,4 @@
-"""Optimizers: RMSProp in TensorFlow's form, and SGD; norms and biases have their own decay."""
+"""Optimizers: RMSProp in TensorFlow's form, and SGD; norms and biases can have other decays."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _MAX_STEPS = 1000  # largest number of steps between two exchanges
 
 
 class StopAgreement:
-    """Lets all ranks stop after the same step, whichever of them a signal has reached.
+    """Lets all ranks stop after the same step, whichever rank a signal has reached.
 
     About once a second, after the same step, the ranks exchange the signals that have reached
     them. In each exchange they also agree on the number of steps until the next one.

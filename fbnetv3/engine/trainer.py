@@ -48,10 +48,10 @@ class Task(HasLosses, Protocol):
 
     @property
     def score_names(self) -> Sequence[str]:
-        """Names of the scores of :meth:`evaluate`; a detector lacks those of absent box sizes."""
+        """Names of the scores of :meth:`evaluate`, which may lack some (those of small boxes)."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns scores of a model by name, over all ranks; its training mode does not change.
+        """Returns scores of a model by name, over all ranks; its training mode is kept.
 
         Args:
             model: Network without a parallel wrapper.
