@@ -58,7 +58,7 @@ def prepare_task(cfg: CfgNode) -> Prepare:
 def check_datasets(cfg: CfgNode, *, training: bool = True) -> None:
     """Opens the data sets of a config, without reading their images.
 
-    Commands call it before they start processes, each of which would find a missing data set.
+    Commands call it before they start processes, each of which would report a missing data set.
 
     Args:
         cfg: Config of a classifier or a detector.
@@ -102,17 +102,17 @@ def train(
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
-        raw_scores: Whether to score the raw weights too, where averaged ones are kept.
+        raw_scores: Whether to score the raw weights, too, if an average of them is kept.
         ignore_class_names: Whether to keep the classifier of MODEL.WEIGHTS, or to continue from a
             checkpoint, if only the names of the classes differ from those of the data. Otherwise
-            the classifier is initialised anew with a warning, and resuming is refused.
-        profile: Number of steps of which OUTPUT_DIR gets a trace.
+            the classifier is re-initialised with a warning, and resuming is refused.
+        profile: Number of steps to trace, in a file in OUTPUT_DIR; 0 writes no trace.
 
     Returns:
-        The last scores, such as ``val/top1``, and the best; empty on ranks other than 0.
+        The last scores, such as ``val/top1``, and ``best/...``; empty on ranks other than 0.
 
     Raises:
-        FBNetError: The config or data are invalid, a loss is not finite, or a signal stopped it.
+        FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
     """
     check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
@@ -198,8 +198,8 @@ def evaluate(
     Args:
         cfg: Config of a classifier or a detector.
         weights: Address or file of the weights; "" means those of the run in OUTPUT_DIR. None means
-            MODEL.WEIGHTS, unless the run in OUTPUT_DIR started from these: then its own weights are
-            scored.
+            the same if MODEL.WEIGHTS is empty or is what that run started from, and otherwise
+            MODEL.WEIGHTS.
         ignore_class_names: Whether the weights may have other class names than the data, if the
             number of classes is the same. By default they must have the same names; their order may
             differ.

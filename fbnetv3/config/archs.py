@@ -1,4 +1,4 @@
-"""The network that a config names, and the resolution of its input."""
+"""The network that a config describes, and the resolution of its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fbnetv3.arch.scaling import (
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.errors import FBNetError, did_you_mean
 
-_LOW_RESOLUTION = 32  # pixels, of the variant low_resolution unless INPUT.RESOLUTION is set
+_LOW_RESOLUTION = 32  # side in pixels of the variant low_resolution, unless INPUT.RESOLUTION is set
 
 
 @contextmanager
@@ -39,14 +39,14 @@ def naming_keys(keys: str) -> Iterator[None]:
 
 
 def is_detector(cfg: CfgNode) -> bool:
-    """Returns whether MODEL.META_ARCHITECTURE names a detector and not ``ImageClassifier``."""
+    """Returns whether MODEL.META_ARCHITECTURE is a detector, not ``ImageClassifier``."""
     return bool(cfg.MODEL.META_ARCHITECTURE != "ImageClassifier")
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the architecture, or the name of a network of a library, such as ``timm/resnet18``.
+    """Returns the architecture, or the name of another library's network, ``timm/resnet18``.
 
-    MODEL.ARCH names it or is the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
+    MODEL.ARCH is its name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
     it, and INPUT.RESOLUTION, if set, becomes its resolution.
 
     Raises:
@@ -60,7 +60,7 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
 
 
 def own_resolution(cfg: CfgNode) -> int | None:
-    """Returns the resolution of the network without INPUT.RESOLUTION, in pixels.
+    """Returns the network's own resolution in pixels, whatever INPUT.RESOLUTION is.
 
     Returns:
         The side of the input; None for networks of other libraries, which have none of their own.

@@ -1,8 +1,8 @@
 """Arithmetic in a yaml file, evaluated without running code.
 
 detectron2's RetinaNet configs give their anchors as ``!!python/object/apply:eval``, which yaml's
-unsafe loader would pass to Python's ``eval``. This evaluator knows numbers, lists, the operators
-+ - * / // % ** and list comprehensions, up to a bounded number of steps, and nothing else.
+unsafe loader would pass to Python's ``eval``. This evaluator only knows numbers, lists, the
+operators + - * / // % ** and list comprehensions, and takes a bounded number of steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.USub: operator.neg,
 }
 _MAX_MAGNITUDE = 2.0**64
-_MAX_CHARACTERS = 1_000  # characters; very long expressions can crash Python's parser
+_MAX_CHARACTERS = 1_000  # very long expressions can crash Python's parser
 _MAX_STEPS = 10_000  # nested comprehensions could otherwise exhaust the memory
 
 

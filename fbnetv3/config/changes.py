@@ -14,14 +14,15 @@ from fbnetv3.config.precedence import EXCLUSIVE_KEYS
 from fbnetv3.io import atomic_write
 
 FULL_SUFFIX = "_full"
-"""End of the name of the file with the whole tree: ``config_full.yaml`` beside ``config.yaml``."""
+"""Suffix of the name of the file with all keys: ``config_full.yaml`` next to ``config.yaml``."""
 
 
 def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
     """Returns the keys of a config that differ from the defaults, as yaml to be merged over them.
 
-    Of a length or period in epochs and the same in iterations, the iterations are left out where
-    the epochs are above 0. Where they are 0, both are written, even if they are the defaults.
+    A length or period may be given in epochs or in iterations, see config/precedence.py. If the
+    epochs are above 0, the iterations are left out. If the epochs are 0 and differ from their
+    default, both are written, even if the iterations have their default.
 
     Args:
         cfg: The config.
@@ -49,13 +50,14 @@ def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
 
 
 def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a whole tree by full key, which an earlier version may have written.
+    """Returns all values of a config, by full key, although an earlier version wrote fewer.
 
-    Keys that this version did not have get their defaults. SOLVER.NESTEROV was False in all such
-    trees, but classifiers did not read it, and detectors take None for False.
+    Keys that the earlier version did not have get their defaults. SOLVER.NESTEROV False becomes
+    None: it was version 0.1's default, which classifiers did not read, and which for detectors
+    means the same as None.
 
     Args:
-        values: Values by full key.
+        values: Values by full key, of a tree that this or an earlier version wrote.
         defaults: Defaults by full key.
     """
     result = {**defaults, **values}
@@ -83,10 +85,10 @@ def write_config(path: Path, cfg: CfgNode, defaults: CfgNode, comments: str = ""
 
 
 def full_path(path: Path) -> Path:
-    """Returns the path of the whole tree beside a short config."""
+    """Returns the path of the whole tree, ``NAME_full.yaml``, of a short file ``NAME.yaml``."""
     return path.with_name(f"{path.stem}{FULL_SUFFIX}{path.suffix}")
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value with lists in the place of tuples, which yaml does not know."""
+    """Returns a value with lists in place of tuples, which yaml does not have."""
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -29,7 +29,7 @@ _ONLY_TWO_STAGES = (
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
-# Keys that both tasks read, for those that are not declared by this package
+# Keys that both tasks read; used only for keys that are not in KEYS
 _COMMON = (
     *("VERSION", "SEED", "CUDNN_BENCHMARK", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
     *("DATALOADER.NUM_WORKERS", "MODEL.META_ARCHITECTURE", "MODEL.DEVICE", "MODEL.WEIGHTS"),
@@ -87,6 +87,7 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
     "SOLVER.NESTEROV": (lambda cfg: bool(cfg.SOLVER.OPTIMIZER == "sgd"), "SOLVER.OPTIMIZER sgd"),
     "MODEL_EMA.DECAY": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
     "MODEL_EMA.WARMUP": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
+    # all keys of the group but ENABLED
     "INPUT.CROP.[!E]*": (lambda cfg: bool(cfg.INPUT.CROP.ENABLED), "INPUT.CROP.ENABLED True"),
     "SOLVER.AMP.DTYPE": (lambda cfg: bool(cfg.SOLVER.AMP.ENABLED), "SOLVER.AMP.ENABLED True"),
     "SOLVER.CLIP_GRADIENTS.*": (
@@ -100,7 +101,7 @@ def unread_keys(cfg: CfgNode) -> dict[str, str]:
     """Returns the given keys that have no effect in the training of a config, with the reason.
 
     A key counts as given if a file or a command line has it, with another value than the default.
-    The keys of a file's bases do not count: bases are shared by configs that differ.
+    Keys that only a file's ``_BASE_`` gives do not count, since different configs share it.
 
     Args:
         cfg: Config of a classifier or a detector.

@@ -1,4 +1,4 @@
-"""Reading config files: yaml of plain values, merged over the files that ``_BASE_`` names."""
+"""Reading config files: yaml of plain values, merged over the files that ``_BASE_`` lists."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def load_yaml(
 
     Args:
         path: The file.
-        seen: Files whose ``_BASE_`` led to it.
-        own: Mapping that gets the file's own values, without those of its bases; None if they
-            are not needed.
+        seen: Files whose ``_BASE_`` led to this file, which may not be among them.
+        own: Mapping that is filled with the file's own values, without those of its bases; None if
+            they are not needed.
 
     Raises:
-        ConfigError: A file cannot be read, is not yaml of plain values, has another VERSION, or is
-            its own ``_BASE_``, directly or by way of other files.
+        ConfigError: A file cannot be read, is not yaml of plain values, has a VERSION other than
+            2, or is its own ``_BASE_``, directly or by way of other files.
     """
     if path.resolve() in seen:
         raise ConfigError(f"{path} is its own _BASE_, directly or by way of other files")
@@ -67,19 +67,20 @@ def load_yaml(
 
 
 def check_place(key: str, value: str, path: Path, where: str | None) -> None:
-    """Checks that a config file, which is untrusted, names no distant place to write to.
+    """Checks that a config file, which is untrusted, refers to no distant place.
 
-    Only the command line may name a place that is neither below the folder of the config file nor
-    below the current folder, or a network address.
+    Only the command line may give a network address, or a place that is neither below the folder
+    of the config file nor below the current folder.
 
     Args:
         key: Key of the config.
         value: Its value in the file.
         path: The config file.
-        where: Folder or file that the value means, "" for the current folder; None for an address.
+        where: Folder or file that the value means, "" for the current folder; None for a network
+            address.
 
     Raises:
-        ConfigError: The file may not name this place.
+        ConfigError: The value is such a place.
     """
     allowed = (Path.cwd().resolve(), path.resolve().parent)
     if where is not None and any(Path(where).resolve().is_relative_to(x) for x in allowed):
@@ -98,7 +99,7 @@ def check_output_dir(output_dir: str, path: Path) -> None:
 
 
 def _find_arch(values: dict[str, Any], folder: Path) -> None:
-    """Reads MODEL.ARCH relative to the folder of the config if a yaml of that name is there."""
+    """Makes MODEL.ARCH an absolute path if it is a yaml file relative to the config's folder."""
     model = values.get("MODEL")
     if not isinstance(model, dict):
         return

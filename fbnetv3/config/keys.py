@@ -199,7 +199,7 @@ ADDED_KEYS = (
     "SOLVER.EARLY_STOP_PATIENCE",
     "SOLVER.KEEP_BEST",
 )
-"""Keys that configs of version 0.1 do not have. With the defaults, a training is as it was."""
+"""Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""
 
 # detectron2's keys with other defaults, which suit classifiers
 _CHANGED_DEFAULTS: dict[str, Any] = {
@@ -230,7 +230,8 @@ def get_cfg() -> CfgNode:
             node = node[part]
         node[key] = copy.deepcopy(value)
     cfg.set_new_allowed(False)
-    # None: True for classifiers, False for detectors; detectron2's False would not be told apart
+    # None: True for classifiers, False for detectors. detectron2's default, False, would look like
+    # a False that the user gave. CfgNode refuses a change of type, but dict's method does not.
     dict.__setitem__(cfg.SOLVER, "NESTEROV", None)
     cfg.merge_from_list([x for pair in _CHANGED_DEFAULTS.items() for x in pair])
     cfg.forget_given_keys()

@@ -14,9 +14,9 @@ from fbnetv3.config.files import load_yaml
 from fbnetv3.config.precedence import pairs_with_epochs_off
 from fbnetv3.errors import did_you_mean
 
-# Attributes of the tree's root: keys with a value of a source, and those of bases left out
+# Attributes of the tree's root: keys that any source gives, and those not of a base alone
 _GIVEN, _STATED = "__given_keys__", "__stated_keys__"
-# Attribute of a node: its keys that take a whole number or the word auto
+# Attribute of a node: its keys whose value is a whole number or the word auto
 _AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
 # Names in other programs -> key
 _ALIASES = {
@@ -66,7 +66,7 @@ class CfgNode(DetectronCfgNode):
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
 
     def allow_auto(self, *names: str) -> None:
-        """Lets keys of this node, whose values are whole numbers, take the word ``auto`` too."""
+        """Lets keys of this node have the value ``auto`` or a whole number."""
         self.__dict__[_AUTO_KEYS] = {*self.__dict__.get(_AUTO_KEYS, ()), *names}
 
     def _checked(self, name: str, value: Any, key: str) -> Any:
@@ -79,11 +79,11 @@ class CfgNode(DetectronCfgNode):
         return value
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merges a yaml file, after the files that its ``_BASE_`` names.
+        """Merges a yaml file, after the files that its ``_BASE_`` lists.
 
         Args:
             cfg_filename: Path of the file.
-            allow_unsafe: Must be False; the argument is there for detectron2.
+            allow_unsafe: Must be False; the argument exists because detectron2's method has it.
 
         Raises:
             ConfigError: The file is missing or not yaml, or has unknown keys or values of a wrong
@@ -105,7 +105,7 @@ class CfgNode(DetectronCfgNode):
 
         Args:
             filename: Path of the file.
-            allow_unsafe: Must be False; the argument is there for detectron2.
+            allow_unsafe: Must be False; the argument exists because detectron2's method has it.
 
         Raises:
             ConfigError: The file cannot be read, or ``allow_unsafe`` is True.
@@ -133,7 +133,7 @@ class CfgNode(DetectronCfgNode):
     def given_keys(self, bases: bool = True) -> frozenset[str]:
         """Returns the full keys that files and lists have given, whatever their values.
 
-        Of a tree that was merged as a whole, they are the keys whose values it changed.
+        A tree merged by :meth:`merge_from_other_cfg` gives the keys whose values it changed.
 
         Args:
             bases: Whether to count keys that only a file's ``_BASE_`` gives.
@@ -195,7 +195,7 @@ class CfgNode(DetectronCfgNode):
             raise ConfigError(
                 f"an integer does not fit into 64 bits: {str(value)[:40]}...; write a smaller one"
             )
-        # the 2024 or [a] of OUTPUT_DIR is a name, and neither a number nor a list
+        # OUTPUT_DIR 2024 or [a] is a name, and neither a number nor a list
         is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
 
@@ -204,9 +204,9 @@ class CfgNode(DetectronCfgNode):
 
 
 def _number_or_auto(value: Any, key: str) -> Any:
-    """Returns a whole number or ``auto``; raises a ConfigError that names the key otherwise."""
+    """Returns a whole number or ``auto``; for other values, raises a ConfigError with the key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value.strip()):
-        value = int(value)  # the key held a text before, so the new value was not decoded
+        value = int(value)  # the key had a string before, so the new value was not decoded
     if value != _AUTO and type(value) is not int:
         raise ConfigError(f"{key} takes a whole number or {_AUTO}, not {value!r}")
     return value
@@ -217,7 +217,7 @@ _LIKE: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,), list: (tup
 
 
 def _coerce(value: Any, default: Any, key: str) -> Any:
-    """Returns ``value`` in the type of ``default``, or raises a ConfigError that names the key."""
+    """Returns ``value`` in the type of ``default``, or raises a ConfigError with the key."""
     kind = type(default)
     if default is None:
         return value
@@ -236,7 +236,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
 
 
 def _has_numbers_like(value: Any, default: Any) -> bool:
-    """Returns False for a list with something else than numbers, if the default is of numbers."""
+    """Returns whether a list has only numbers, if its default is a list of numbers; else True."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))
@@ -288,7 +288,7 @@ def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Returns whether two values are equal, where yaml turns tuples within lists into lists."""
+    """Returns whether two values are equal; tuples equal lists, since yaml writes them as lists."""
     return bool(_plain(one) == _plain(other))
 
 

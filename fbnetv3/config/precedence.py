@@ -1,8 +1,8 @@
 """Keys that exclude each other: a length or period in epochs, or the same in iterations.
 
-A loop reads the iterations only where the epochs are 0. A source of values (the defaults, a base, a
-file, the command line) that gives the iterations alone therefore sets the epochs to 0, because it
-overrides earlier sources, which may have given epochs.
+A training reads the iterations only if the epochs are 0. A source of values (a base, a file, the
+command line) that gives the iterations alone therefore also sets the epochs to 0, so that it
+overrides epochs from earlier sources.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXCLUSIVE_KEYS: Mapping[str, str] = {
 
 
 def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of one file, with epochs set to 0 where only iterations above 0 are given.
+    """Returns the values of one file, with epochs set to 0 if only iterations above 0 are given.
 
     Args:
         values: Nested mapping of keys to values; it is not changed.
@@ -38,7 +38,7 @@ def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def pairs_with_epochs_off(pairs: Sequence[Any]) -> list[Any]:
-    """Returns the KEY, VALUE, ... of a command line, as :func:`with_epochs_off` does for a file.
+    """Does for the KEY, VALUE, ... of a command line what :func:`with_epochs_off` does for a file.
 
     Raises:
         ConfigError: A length or period is given in epochs and in iterations.
@@ -61,5 +61,5 @@ def pairs_with_epochs_off(pairs: Sequence[Any]) -> list[Any]:
 def _is_above_zero(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and float(value) > 0
-    except (TypeError, ValueError):  # of another type, which merging refuses
+    except (TypeError, ValueError):  # of a wrong type, which merging refuses later
         return False

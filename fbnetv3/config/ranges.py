@@ -29,7 +29,7 @@ def check_numbers(cfg: CfgNode) -> None:
     """Checks the numbers of the training loop and the evaluation: periods, workers, seed etc.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of its range, or :func:`check_supported` fails.
     """
     for key, (low, high) in _RANGES.items():
         value = get_value(cfg, key)
@@ -40,7 +40,7 @@ def check_numbers(cfg: CfgNode) -> None:
 
 
 def check_supported(cfg: CfgNode) -> None:
-    """Refuses what detectron2 would do with a key, and this package does not.
+    """Refuses a value of a detectron2 key that this package does not support.
 
     Raises:
         ConfigError: TEST.PRECISE_BN.ENABLED is True.

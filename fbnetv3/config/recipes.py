@@ -47,8 +47,8 @@ def recipe_from_config(
 
     Args:
         cfg: Config of a training.
-        iters_per_epoch: Steps per epoch; only needed where SOLVER.MAX_EPOCHS is 0, so that the
-            length is SOLVER.MAX_ITER, and SOLVER.STEPS are iterations.
+        iters_per_epoch: Steps per epoch; only needed if SOLVER.MAX_EPOCHS is 0: SOLVER.MAX_ITER is
+            then the length, and SOLVER.STEPS are iterations.
         overrides: Fields of the recipe to set to other values than the config's.
 
     Raises:
@@ -82,7 +82,7 @@ def recipe_from_config(
 
 
 def nesterov_from_config(cfg: CfgNode, *, default: bool) -> bool:
-    """Returns SOLVER.NESTEROV, or the default of a task where it is None.
+    """Returns SOLVER.NESTEROV, or the task's default if it is None.
 
     Raises:
         ConfigError: The value is neither True, False nor None.
@@ -92,7 +92,7 @@ def nesterov_from_config(cfg: CfgNode, *, default: bool) -> bool:
 
 
 def _check_type(cfg: CfgNode, key: str, types: tuple[type, ...], allowed: str) -> None:
-    """Checks a key whose default is None, so that the tree accepts every value."""
+    """Checks a key for which the tree accepts every value, because its default is None."""
     value = get_value(cfg, key)
     is_flag = isinstance(value, bool) and bool not in types
     if value is not None and (is_flag or not isinstance(value, types)):
@@ -100,7 +100,7 @@ def _check_type(cfg: CfgNode, key: str, types: tuple[type, ...], allowed: str) -
 
 
 def _stepped_schedule(cfg: CfgNode, epochs: float, iters_per_epoch: int | None) -> dict[str, Any]:
-    """Returns the fields of the schedule ``steps``, in epochs; for others there are no steps."""
+    """Returns the fields of the schedule ``steps``, in epochs; other schedules have no steps."""
     if cfg.SOLVER.LR_SCHEDULER_NAME != "steps":
         return {"steps": ()}
     unit = 1 if cfg.SOLVER.MAX_EPOCHS > 0 or not iters_per_epoch else iters_per_epoch
@@ -124,7 +124,7 @@ def _in_config_keys(message: str) -> str:
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe.
 
-    Keys that the training of a classifier by this recipe does not read are left out.
+    SOLVER.NESTEROV, WEIGHT_DECAY_BIAS, and STEPS or GAMMA are left out if they do not apply.
     """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
     if recipe.optimizer != "sgd":

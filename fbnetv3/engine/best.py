@@ -20,22 +20,22 @@ _log = logging.getLogger("fbnetv3")
 
 
 class EarlyStop(FBNetError):
-    """Ends the loop over steps. The training has ended well, so that no caller sees this error."""
+    """Ends the loop over steps; ``Training.run`` (engine/loop.py) catches it: it is no failure."""
 
 
 class BestScore:
-    """The best score so far, which checkpoints keep.
+    """The best score so far, which checkpoints store.
 
     Args:
-        metric: Name of the score, such as ``val/top1_ema``. Of a loss the lowest value is the best,
-            of other scores the highest.
+        metric: Name of the score, such as ``val/top1_ema``. The lowest value is the best if the
+            name contains "loss", otherwise the highest.
         patience: Number of evaluations in a row without a better score after which the training
             ends; 0 never ends it.
 
     Attributes:
-        score: Best score; None before the first evaluation.
-        iteration: Number of steps after which it was reached. Of equal scores the first one counts.
-        waited: Evaluations since then.
+        score: Best score; None before the first finite one.
+        iteration: Number of steps after which ``score`` was first reached.
+        waited: Number of evaluations since then.
     """
 
     def __init__(self, metric: str, patience: int = 0) -> None:
@@ -46,11 +46,11 @@ class BestScore:
 
     @property
     def is_over(self) -> bool:
-        """Whether the training ends, for lack of a better score."""
+        """Whether the patience is used up, so that the training should end."""
         return 0 < self._patience <= self.waited
 
     def improves(self, score: float, iteration: int) -> bool:
-        """Takes the score of an evaluation; returns whether it is the best so far.
+        """Records the score of an evaluation, and returns whether it is the best so far.
 
         Args:
             score: The score; one that is not finite is no improvement.
@@ -76,7 +76,7 @@ class BestScore:
         }
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Restores the values; those of another metric, and of runs without any, are left out."""
+        """Restores values of :meth:`state`; ignores None and the values of another metric."""
         if state is None or state["metric"] != self.metric:
             return
         self.score, self.iteration = state["score"], int(state["iteration"])
@@ -86,16 +86,17 @@ class BestScore:
 def best_score_from_config(
     cfg: CfgNode, scores: Sequence[str], has_average: bool, has_raw: bool
 ) -> BestScore | None:
-    """Returns the score that SOLVER.KEEP_BEST and EARLY_STOP_PATIENCE follow; None without these.
+    """Returns the best score to keep (SOLVER.KEEP_BEST, EARLY_STOP_PATIENCE), or None without one.
 
     Args:
         cfg: Config of a training.
         scores: Names of the scores of the task.
-        has_average: Whether averaged weights are scored, whose names end in ``_ema``.
+        has_average: Whether averaged weights are scored; their scores' names end in ``_ema``.
         has_raw: Whether raw weights are scored.
 
     Raises:
-        ConfigError: SOLVER.KEEP_BEST is no score of the training, or is missing for a patience.
+        ConfigError: SOLVER.KEEP_BEST is not a score of the training, or is empty although
+            SOLVER.EARLY_STOP_PATIENCE is set.
     """
     metric, patience = cfg.SOLVER.KEEP_BEST, cfg.SOLVER.EARLY_STOP_PATIENCE
     if not metric:
@@ -118,8 +119,7 @@ def best_score_from_config(
 class BestHook(HookBase):
     """Saves ``checkpoint_best.pt`` after an evaluation with the best score so far.
 
-    It must come after the evaluation and before the hook that saves the newest checkpoints, which
-    hold the best score so far.
+    It must come after EvalHook, and before CheckpointHook, whose checkpoints store the best score.
 
     Args:
         best: Best score so far.
@@ -143,7 +143,7 @@ class BestHook(HookBase):
 
 
 class EarlyStopHook(HookBase):
-    """Ends the training after an evaluation that leaves no patience, with a checkpoint.
+    """Ends the training, with a checkpoint, after the evaluation that uses up the patience.
 
     It must be the last hook.
 
@@ -174,7 +174,7 @@ class EarlyStopHook(HookBase):
 
 
 def _of_rank_0(score: float) -> float:
-    """Returns the score of rank 0, so that all ranks decide alike, whatever the rounding."""
+    """Returns the score of rank 0, so that all ranks decide alike despite rounding differences."""
     if not dist.is_initialized():
         return score
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(FBNetError):
-    """A checkpoint is missing, damaged, unsafe, of another program, network or format version."""
+    """A checkpoint is missing, damaged, unsafe, or of another program, network or version."""
 
 
 class Checkpointer:
@@ -61,10 +61,11 @@ class Checkpointer:
     - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
     - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
     - ``data``: seed, steps per epoch, and offset, the iteration at which the schedule would have
-      started with these steps per epoch; the order of images follows from seed and iteration
+      started if all its epochs had had this number of steps; the order of images follows from seed
+      and iteration
     - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
-    - ``classes``: class names; ``task``: plain values of the task, beside the model's tensors
+    - ``classes``: class names; ``task``: what ``Task.state`` returns, see engine/trainer.py
     - ``best``: the best score so far, only with SOLVER.KEEP_BEST
 
     Args:
@@ -110,7 +111,7 @@ class Checkpointer:
         return path
 
     def save_best(self, state: Mapping[str, Any], iteration: int) -> Path:
-        """Writes ``checkpoint_best.pt``, in the place of an earlier one.
+        """Writes ``checkpoint_best.pt``, replacing an earlier one.
 
         Args:
             state: State as for :meth:`save`.
@@ -202,7 +203,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
         classes: Class names of the data.
 
     Raises:
-        ConfigError: The checkpoint was trained on other classes.
+        ConfigError: The checkpoint was trained on other classes, or on these in another order.
         CheckpointError: The checkpoint is of another network.
     """
     if list(state["classes"]) != list(classes):
@@ -250,8 +251,8 @@ def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
 def _damage(path: Path) -> str | None:
     """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact.
 
-    Readers of zip files raise errors of every kind on damaged headers. The checksums cover the
-    content, and torch.load reads the headers; mapped into memory, it does not read the content.
+    The checksums cover the content, and torch.load checks the headers (``mmap=True``: without
+    reading the content again). Both can raise errors of any type on damaged headers.
     """
     if path.exists() and not path.is_file():
         return "cannot be read (not a regular file)"
@@ -282,7 +283,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
     try:
         with temporary.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # of torch, with the OSError of the failed write as its context
+    except RuntimeError as error:  # torch's own; its context is the OSError of the write
         cause = error.__context__
         if isinstance(cause, OSError):
             raise cause from None
@@ -318,11 +319,11 @@ def export_weights(
         state_dict: Tensors by name, such as ``ModelEMA.model_state_dict()``; tied weights are
             written once per name.
         path: The ``.safetensors`` file to write.
-        metadata: Texts to store with the weights (arch yaml, classes, normalisation, recipe);
+        metadata: Strings to store with the weights (arch yaml, classes, normalisation, recipe);
             ``format`` and ``format_version`` are added.
 
     Raises:
-        CheckpointError: A value of the metadata is not a text.
+        CheckpointError: A value of the metadata is not a string.
         WriteError: The file cannot be written.
     """
     for key, value in metadata.items():

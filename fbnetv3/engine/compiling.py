@@ -1,4 +1,4 @@
-"""MODEL.COMPILE: the training step's network in the form of torch.compile, or eager."""
+"""MODEL.COMPILE: training steps run the network compiled by torch.compile, or else eagerly."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class CompileError(FBNetError):
 class CompiledNetwork(nn.Module):
     """Calls the compiled form of a network, or the network itself once its compiler has failed.
 
-    The tensors are those of the network, which :func:`fbnetv3.engine.ema.unwrap` returns: state
-    dicts and averages of the unwrapped network have its own names.
+    Its tensors are the network's. Take state dicts and averages of the unwrapped network
+    (:func:`fbnetv3.engine.ema.unwrap`), so that the names of the tensors have no prefix.
 
     Args:
         model: Network, possibly wrapped in DistributedDataParallel.
-        compile_model: Function that compiles it; the compiler runs in the first calls.
+        compile_model: Function that returns the compiled form, which starts the compiler when it
+            is first called.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class CompiledNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self._orig_mod = model
-        # Not as a submodule: its tensors would be listed twice.
+        # Empty once the compiler has failed. It holds a bound method, since the compiled form as a
+        # submodule would list all tensors twice.
         self._call: list[Callable[..., Any]] = []
         self._has_run = False
         try:
@@ -49,10 +51,10 @@ class CompiledNetwork(nn.Module):
         return bool(self._call)
 
     def forward(self, *args: Any) -> Any:
-        """Returns the network's output; a call whose compiler fails is repeated without it."""
+        """Returns the network's output; if the compiler fails, the call is repeated without it."""
         if not self._call:
             return self._orig_mod(*args)
-        # A compiler that fails halfway may have changed statistics and drawn random numbers.
+        # A call that fails halfway may have changed running statistics and drawn random numbers.
         before = None if self._has_run else _State(self._orig_mod)
         try:
             output = self._call[0](*args)
@@ -93,7 +95,7 @@ class _State:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the text of an error on one line; its first line may only name the backend."""
+    """Returns an error's text on one line; its first line may be only ``backend=... raised:``."""
     lines = [line for line in str(error).splitlines() if line][:2]
     return " ".join(lines if lines and lines[0].endswith(":") else lines[:1])[:300]
 
@@ -109,7 +111,7 @@ def is_compiler_error(error: BaseException) -> bool:
 
 
 def backward_error(error: Exception) -> CompileError | None:
-    """Returns the error to raise where a compiler failed in a backward pass; else None."""
+    """Returns the error to raise if the compiler failed in a backward pass; otherwise None."""
     if not is_compiler_error(error):
         return None
     return CompileError(

@@ -13,7 +13,7 @@ from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 
 _log = logging.getLogger("fbnetv3")
 
-# Score -> label of its axis; the first one in the metrics is drawn
+# Score -> label of its axis; the first of these scores that the metrics contain is drawn
 _SCORES = {"val/top1": "top-1 (%)", "bbox/AP": "box AP"}
 
 
@@ -40,11 +40,14 @@ def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: st
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
-    """Plots a metrics file as a PNG.
+    """Plots a metrics file as a PNG; without matplotlib, only logs a warning, once.
 
     Args:
         metrics: The ``metrics.json`` of a run.
         picture: The PNG file to write.
+
+    Raises:
+        FBNetError: The metrics cannot be read, or the PNG cannot be written.
     """
     try:
         # Matplotlib's object interface: pyplot has global state and may open a window.

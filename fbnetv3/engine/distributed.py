@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class _SyncBatchNorm(NaiveSyncBatchNorm):
-    """detectron2's synchronised batch norm, which counts batches as torch's does.
+    """detectron2's synchronised batch norm, which also counts batches, as torch's batch norm does.
 
-    Checkpoints hold this count.
+    The count, ``num_batches_tracked``, is part of checkpoints.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class _SyncBatchNorm(NaiveSyncBatchNorm):
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replaces batch norm by one that takes its statistics over all processes (paper, A.3).
+    """Replaces batch norm by one that computes its statistics over all processes (paper, A.3).
 
     On CUDA the replacement is torch's SyncBatchNorm. On other devices it is detectron2's, which
     works with gloo; its running variance is biased (divided by N, not N - 1).
@@ -57,7 +57,7 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     synced._buffers.update(norm._buffers)
     if not norm.affine:
         # RetinaNet's heads share one scale and shift outside of their norms. detectron2's forward
-        # needs a scale and a shift; they are plain attributes, so that no checkpoint holds them.
+        # needs both in the norm, too: 1 and 0 as plain attributes, which checkpoints leave out.
         del synced._parameters["weight"], synced._parameters["bias"]
         shift = torch.zeros_like(synced.running_mean)
         synced.__dict__.update(weight=torch.ones_like(shift), bias=shift)
@@ -67,7 +67,7 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
 def batch_norm_text(
     model: nn.Module, world_size: int, batch_size: int, accumulate_steps: int = 1
 ) -> str:
-    """Describes over which images the model's batch norms take their statistics in training.
+    """Describes over which images the model's batch norms compute their statistics in training.
 
     Args:
         model: Network, after :func:`sync_batch_norm` if MODEL.SYNC_BN is set.
@@ -108,10 +108,10 @@ def gradients_of_this_rank(model: nn.Module, only: bool = True) -> Iterator[None
 
     Args:
         model: Network, possibly compiled or wrapped in DistributedDataParallel.
-        only: Whether to do so; False changes nothing.
+        only: Whether to keep gradients from being averaged; False changes nothing.
     """
     while only and not isinstance(model, DistributedDataParallel):
-        inner = model._modules.get("_orig_mod")  # of torch.compile
+        inner = model._modules.get("_orig_mod")  # of torch.compile and of CompiledNetwork
         if inner is None:
             break
         model = inner
@@ -123,9 +123,10 @@ def gradients_of_this_rank(model: nn.Module, only: bool = True) -> Iterator[None
 
 
 class BroadcastBuffersHook(HookBase):
-    """Copies the buffers of rank 0 to every rank after each step.
+    """Copies the float buffers of rank 0 to every rank after each step.
 
-    Without synchronised batch norm, ranks would otherwise score and average different models.
+    Without synchronised batch norm, each rank has its own running statistics: the ranks would
+    otherwise score and average different models.
     """
 
     @torch.no_grad()

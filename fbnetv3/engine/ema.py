@@ -55,8 +55,8 @@ class _Plan:
 
     Attributes:
         model: The model.
-        registries: The dicts of parameters, buffers and children of each module, with the values
-            they had.
+        registries: Pairs (dict, its values when the plan was made), for each module's dicts of
+            parameters, buffers and children.
         tensors: Tensors by name; a tied tensor is listed under its first name only.
         kinds: dtype, device and strides of each of ``tensors``.
         averaged: Pairs (averages, tensors of the model), updated together; the tensors of a pair
@@ -176,7 +176,7 @@ class ModelEMA:
             self._swapped = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns decay, warmup, num_updates, and the averages by name, which are not copied."""
+        """Returns decay, warmup, num_updates, and the averages themselves (not copies) by name."""
         tensors = {name: self._shadow[first] for name, first in self._first.items()}
         settings = {"decay": self.decay, "warmup": self.warmup, "num_updates": self.num_updates}
         return {**settings, "tensors": tensors}
@@ -189,8 +189,8 @@ class ModelEMA:
             state: State as :meth:`state_dict` returns it.
 
         Raises:
-            EMAError: A key or tensor is missing, unexpected or of another shape; the average is
-                unchanged then.
+            EMAError: A key or tensor is missing, unexpected or of another shape, or the average
+                is swapped into a model. The average is then unchanged.
         """
         self._require_not_swapped("load_state_dict")
         _require_same_names("EMA state", {"decay", "warmup", "num_updates", "tensors"}, state)

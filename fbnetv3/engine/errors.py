@@ -1,4 +1,4 @@
-"""Errors of a training that launchers know, without torch or detectron2."""
+"""Errors of a training that launchers handle; this module needs neither torch nor detectron2."""
 
 from __future__ import annotations
 

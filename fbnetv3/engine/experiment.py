@@ -24,7 +24,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Summary(Protocol):
-    """A summary of loaded weights; its text is one line."""
+    """A summary of loaded weights; ``str`` of it is one line."""
 
     @property
     def other_classes(self) -> str:
@@ -32,11 +32,11 @@ class Summary(Protocol):
 
     @property
     def reordered(self) -> bool:
-        """Whether rows were put into the data's order of classes."""
+        """Whether the classifier's rows were put into the data's order of classes."""
 
 
 def log_summary(summary: Summary) -> None:
-    """Logs what was loaded, and warns if the classifier is new because the classes differ."""
+    """Logs what was loaded; warns if the weights have other classes, or another order of them."""
     _log.info("%s", summary)
     if summary.other_classes:
         _log.warning(
@@ -61,11 +61,11 @@ class Experiment:
         classes: Class names, one per output of the network.
         model: The network, on the device, in the channels-last memory format.
         task: Losses of a batch, and scores of a model on DATASETS.TEST.
-        metadata: Texts that are exported with the weights; a model can be rebuilt from them.
-        reorder: Function that puts the rows of a state dict's classes into another order, see
-            :func:`fbnetv3.weights.classes.class_order`.
+        metadata: Strings that are exported with the weights; a model can be rebuilt from them.
+        reorder: Function that returns a state dict with the classifier's rows in another order,
+            which :func:`fbnetv3.weights.classes.class_order` returns.
         train_loader: Training batches of this process; None in an evaluation.
-        compiles: Whether torch.compile prepares the network for the steps of a training.
+        compiles: Whether the steps of a training run the network compiled by torch.compile.
         plan: Rows (name, value) of the task at the top of the printed training plan.
     """
 

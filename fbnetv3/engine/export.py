@@ -15,7 +15,7 @@ def export_model(experiment: Experiment, ema: ModelEMA | None) -> None:
 
     Args:
         experiment: The finished training.
-        ema: Moving average of its weights.
+        ema: Moving average of its weights; None if there is none.
 
     Raises:
         WriteError: The disk is full or the folder cannot be written to.

@@ -67,6 +67,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
     Raises:
         ConfigError: The folder holds a run, and ``resume`` is False.
+        CheckpointError: The checkpoint cannot be loaded.
     """
     latest = checkpointer.latest()
     if latest is None:
@@ -102,7 +103,7 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
 
 
 def _differences(before: str, now: str) -> list[str]:
-    """Returns ``KEY: VALUE`` of each key of a config that differs from an earlier one."""
+    """Returns ``KEY: VALUE`` of each key whose value differs between two configs in yaml."""
     old, new, defaults = (
         dict(iter_keys(parse_mapping(text))) for text in (before, now, get_cfg().dump())
     )

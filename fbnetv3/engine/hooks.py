@@ -28,7 +28,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
 
 OnEval = Callable[[float, dict[str, float]], None]
-"""Called after each evaluation with the length of the training so far and the scores."""
+"""Called after each evaluation with the iterations or epochs so far, and the scores by name."""
 
 
 class NonFiniteWeightError(FBNetError):
@@ -39,7 +39,7 @@ class Every:
     """A condition that holds after every ``period``-th iteration and after the last one.
 
     Args:
-        period: Number of iterations; 0 holds after the last iteration only.
+        period: Number of iterations; 0: the condition holds after the last iteration only.
         offset: Iteration from which the periods are counted; may be negative.
     """
 
@@ -55,8 +55,8 @@ class Every:
 class ReadLossesHook(HookBase):
     """Reads the losses from the device before they are needed, and before anything is saved.
 
-    It must be the first hook: it raises NonFiniteLossError for the first bad step since the last
-    read.
+    It must come before all hooks that use the losses or save, since it raises NonFiniteLossError
+    if a step since the last read had a loss that is not finite.
 
     Args:
         dues: Iterations after which the losses are needed.
@@ -94,7 +94,7 @@ class EvalHook(HookBase):
     Args:
         due: Iterations after which to evaluate.
         ema: Moving average of the weights, if one is kept.
-        log: Function called with a line of text for each evaluation.
+        log: Function called with a line of text after each evaluation.
         on_eval: Function called with the number of iterations so far and the scores.
         raw: Whether to score the raw weights, too, if there is an average. Without an average they
             are always scored.
@@ -134,7 +134,7 @@ def evaluate_weights(
         raw: Whether to score the raw weights, too, if there is an average. Without an average they
             are always scored.
     """
-    # Without the parallel wrapper, whose forward waits for the other ranks: ranks may have
+    # Without the parallel wrapper, whose forward waits for the other ranks, since ranks may have
     # different numbers of batches.
     model = unwrap(model)
     scores = dict(task.evaluate(model)) if raw or ema is None else {}

@@ -37,7 +37,7 @@ _TIMEOUT = timedelta(minutes=30)
 _POLL_INTERVAL = 0.2  # seconds
 _TERMINATE_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL of a rank
 # Seconds that a rank waits before it exits because another one died. torchrun looks every 0.1 s and
-# reports the rank that it sees exit first as the root cause: the dead rank must be that one.
+# reports the rank that it sees exit first as the root cause, which must be the dead rank.
 _LOST_CONNECTION_DELAY = 1.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -58,8 +58,8 @@ def launch(
 ) -> None:
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
-    If torchrun has started this process, the options are ignored and ``main`` is called here only;
-    call :func:`end_rank` at the end.
+    If torchrun has started this process, ``main`` is called in this process only, and the options
+    other than ``use_cuda`` are ignored; call :func:`end_rank` at the end.
 
     Args:
         main: Function to call; processes import it by name.
@@ -68,10 +68,10 @@ def launch(
         num_machines: Number of machines that train together.
         machine_rank: Rank of this machine, 0 to ``num_machines - 1``.
         dist_url: Address of machine 0, ``tcp://HOST:PORT``; ``auto`` on a single machine.
-        use_cuda: Whether each process has a GPU and communicates by nccl, not by gloo.
+        use_cuda: Whether each process has a GPU and communicates by nccl instead of gloo.
 
     Raises:
-        LaunchError: The options contradict each other, or a process failed.
+        FBNetError: The options contradict each other, or a process failed or was stopped.
     """
     if all(name in os.environ for name in _TORCHRUN):
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -138,7 +138,7 @@ def _wait(
     try:
         while not monitor.reason and not ranks.join(timeout=_POLL_INTERVAL):
             pass
-        # The ranks have ended well. Machine 0 stays until the others have left: it hosts the store.
+        # The ranks have ended well. Machine 0 hosts the store: it waits for the other machines.
         while not monitor.reason and not monitor.others_have_left:
             time.sleep(_POLL_INTERVAL)
         reason = monitor.reason
@@ -210,7 +210,7 @@ def _connect(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
         )
 
     try:
-        # in a thread, so that Ctrl-C can end the wait
+        # in a thread, so that Ctrl-C can end the wait; the store's own timeout comes first
         return call_with_timeout(store, 2 * _TIMEOUT.total_seconds())
     except RuntimeError as error:
         raise LaunchError(
@@ -245,10 +245,11 @@ def _run_rank(
     *,
     monitored: bool,
 ) -> None:
-    """Runs ``main``; an error that a user can act on is printed as one line that names the rank.
+    """Runs ``main``; an error that a user can act on is printed as one line with the rank.
 
-    A rank that only lost the connection to another one prints nothing if a launcher monitors it:
-    the launcher learns which rank died and why, and ends this process.
+    If a launcher of this module monitors it (``monitored``), a rank that only lost the connection
+    to another rank waits: the launcher learns which one died and why, and ends this rank before it
+    prints anything.
     """
     try:
         _join(store, rank, world_size, gpu)
@@ -273,7 +274,7 @@ def _run_rank(
 def _end_rank(
     store: dist.Store, rank: int, error: FBNetError | KeyboardInterrupt, *, monitored: bool
 ) -> NoReturn:
-    """Reports an error and ends this rank; a stop by a signal is the same error on all ranks."""
+    """Reports an error and ends this rank; a StoppedError, raised on all ranks, is printed once."""
     if isinstance(error, KeyboardInterrupt):
         if not monitored:
             raise error
@@ -307,7 +308,7 @@ def _join(store: dist.Store, rank: int, world_size: int, gpu: int | None) -> Non
 def gpu_of_rank(local_rank: int) -> torch.device:
     """Returns the GPU of a process.
 
-    This is ``cuda:LOCAL_RANK``, or ``cuda:0`` where the process sees a single GPU, as under
+    This is ``cuda:LOCAL_RANK``, or ``cuda:0`` if the process sees a single GPU, as under
     schedulers that bind one GPU to each task.
 
     Args:
@@ -361,9 +362,9 @@ def _exit() -> NoReturn:
 def _end_process(status: int) -> NoReturn:
     """Ends this process at once, after its children and with all output written.
 
-    Threads of torch and gloo may still be in C++ code. When Python finalizes, it ends each that
-    asks for its lock; C++ then ends the process with "terminate called without an active exception"
-    and SIGABRT, a failure of a training that has finished.
+    With ``sys.exit``, a training that has finished could still fail: threads of torch and gloo may
+    be in C++ code, and Python ends those that ask for the GIL while it finalizes. C++ then aborts
+    the process ("terminate called without an active exception", SIGABRT).
     """
     # torch's handler raises an error when a data worker ends
     if threading.current_thread() is threading.main_thread():
@@ -379,10 +380,13 @@ def _end_process(status: int) -> NoReturn:
 
 
 def end_rank(status: int) -> None:
-    """Ends this process if torchrun started it as one of several, with all output written.
+    """Ends this process if torchrun started it, with all output written; otherwise returns.
 
-    Otherwise it returns. Commands call it last: a rank that ends in the usual way can fail although
-    its training has finished, see :func:`_end_process`.
+    Commands call it last: a rank that ends in the usual way can fail although its training has
+    finished, see :func:`_end_process`.
+
+    Args:
+        status: Exit status of the process.
     """
     if dist.is_available() and all(name in os.environ for name in _TORCHRUN):
         _end_process(status)

@@ -35,7 +35,7 @@ def setup_logging(folder: Path | None, rank: int) -> None:
     """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
 
     Args:
-        folder: Folder of the run, in which rank 0 writes ``log.txt``; None writes no file.
+        folder: Folder of the run, in which rank 0 writes ``log.txt``; None: no file.
         rank: Rank of this process; ranks other than 0 log warnings only.
 
     Raises:
@@ -74,10 +74,10 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
 
 
 def _is_no_handled_error(record: logging.LogRecord) -> bool:
-    """Drops the records in which detectron2's loop logs an exception with its traceback.
+    """Returns False for tracebacks, logged by detectron2's loop, of errors that are handled.
 
-    Errors that a user can act on are printed in one line elsewhere, and so is a lost connection to
-    another rank.
+    Errors that a user can act on, and lost connections to other ranks, are printed in one line
+    elsewhere.
     """
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not (isinstance(error, FBNetError) or is_lost_connection(error))

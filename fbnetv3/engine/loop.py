@@ -64,8 +64,8 @@ class Training:
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
-        ema: Moving average of the weights; None where MODEL_EMA.ENABLED is False.
-        epochs: Length of the training.
+        ema: Moving average of the weights; None if MODEL_EMA.ENABLED is False.
+        epochs: Length of the training in epochs.
         start_iter: First step to run.
         best: Best score so far; None without SOLVER.KEEP_BEST.
     """
@@ -94,7 +94,7 @@ class Training:
         self.epochs = (
             self._recipe.epochs if stop_after is None else min(stop_after, self._recipe.epochs)
         )
-        self.start_iter, self._offset = 0, 0
+        self.start_iter, self._offset = 0, 0  # offset: see build_lr_scheduler
         self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
         scores = experiment.task.score_names
         self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)
@@ -104,7 +104,7 @@ class Training:
 
     @property
     def max_iter(self) -> int:
-        """Step to stop before."""
+        """Index of the step before which the training ends."""
         return self._length + self._offset
 
     @property
@@ -114,7 +114,7 @@ class Training:
 
     @property
     def has_steps_left(self) -> bool:
-        """Whether a step is left to run; none is after an early stop."""
+        """Whether a step is left to run; False after an early stop."""
         return self.start_iter < self.max_iter and self._stopped_at is None
 
     def best_scores(self) -> dict[str, float]:
@@ -133,7 +133,7 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint, with the learning rate, decays etc. of the current config.
 
-        Steps are counted on from the checkpoint's number. If an epoch has another number of steps
+        Step numbers continue from the checkpoint's. If an epoch has another number of steps
         than before (another batch size or data set), the position in the schedule is kept in
         epochs, rounded down to a whole step: at most one batch is repeated, and none is left out.
 
@@ -271,6 +271,7 @@ class Training:
             self.optimizer, self._recipe, per_epoch, last, offset=self._offset
         )
         if self._resumed is not None:
+            # of the current config, in place of the checkpoint's
             present = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
             scheduler.load_state_dict({**self._resumed["scheduler"], **present})
         return scheduler
@@ -301,7 +302,7 @@ class Training:
     def _saving_hooks(
         self, dues: list[Every], evaluating: Every, saving: Every
     ) -> list[detectron_hooks.HookBase]:
-        """Returns the hooks that follow an evaluation; those of other ranks than 0 save nothing."""
+        """Returns the hooks that follow an evaluation; those of ranks other than 0 save nothing."""
         hooks, is_main = list[detectron_hooks.HookBase](), self._context.is_main
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
         save = checkpoints.save if is_main else None
@@ -355,7 +356,7 @@ class Training:
 
 
 def _check_passes(recipe: Recipe, world_size: int) -> None:
-    """Checks that each process has as many images in each pass of a step."""
+    """Checks that the images of a pass can be shared equally by all processes."""
     if recipe.batch_size % world_size:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH={recipe.batch_size} images per pass cannot be shared equally by "

@@ -21,7 +21,7 @@ class StepLosses:
     Attributes:
         iteration: Index of the step.
         lr: Learning rate of the step.
-        values: Losses by name, and their sum as ``total_loss`` where there are several.
+        values: Losses by name, and their sum as ``total_loss`` if there are several.
         total: Sum of the losses, which is minimised.
     """
 

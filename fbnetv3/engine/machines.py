@@ -1,14 +1,15 @@
 """Heartbeats between the machines of a training, and the reason why it ended.
 
-The process that starts the ranks of its machine (the launcher) counts heartbeats in a store on
-machine 0, and watches that of the others. When a rank or a machine dies, the launchers of all
-machines end their ranks within seconds and print the same reason, which names what died.
+The launcher of each machine, the process that starts its ranks, counts heartbeats in a store on
+machine 0. Machine 0 watches the heartbeats of the others, which watch whether the store answers.
+When a rank or a machine dies, all launchers end their ranks within seconds and print the same
+reason, which says what died.
 
 torchrun's elastic agent does not replace this. Measured with its c10d rendezvous (torch 2.14, gloo,
 two nodes of one rank each): after SIGKILL of a node, the other one ended within 10 s, but with the
-traceback of its own rank and without the name of the node that was gone. After SIGSTOP, which looks
-to the other node like a host without power or network, it still waited in a collective call 90 s
-later. Here each case ends within some 10 s, and the message names the machine.
+traceback of its own rank and without the name of the dead node. After SIGSTOP of a node, which to
+the other one looks like a loss of power or network, that one still waited in a collective call 90 s
+later. Here both cases end within about 10 s, and the message names the machine.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def report_end(store: dist.Store, reason: str) -> str:
     Returns:
         The reason that was recorded first.
     """
+    # the expected value "" also matches a key that does not exist
     return bytes(store.compare_set(_REASON, "", reason)).decode()
 
 
@@ -81,11 +83,11 @@ class MachineMonitor:
 
     @property
     def others_have_left(self) -> bool:
-        """Whether no other machine needs this one any more."""
+        """Whether no other machine needs this one any more; they only ever need machine 0."""
         return not self._others
 
     def report(self, reason: str) -> str:
-        """Ends the training on all machines.
+        """Reports why the training ends, which ends it on all machines.
 
         Args:
             reason: One line that names a rank.
@@ -100,7 +102,7 @@ class MachineMonitor:
 
     @property
     def interrupt_reason(self) -> str:
-        """Why the training ends where a signal ended it on this machine."""
+        """The reason to report if a signal ended the training on this machine."""
         return f"{self._name(self._rank)} was interrupted"
 
     def leave(self) -> None:
@@ -134,6 +136,7 @@ class MachineMonitor:
 
     def _watch(self, other: int) -> None:
         beats, since = self._others[other]
+        # add(key, 0) reads a counter; get would wait for one that does not exist yet
         now, beats_now = time.monotonic(), self._store.add(_beats_key(other), 0)
         if self._store.check([_left_key(other)]):
             del self._others[other]
@@ -156,7 +159,7 @@ class MachineMonitor:
 def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
     """Calls a function in a thread, and returns what it returns.
 
-    Calls of a store whose machine is silent never return, and no signal interrupts them. The
+    Calls to a store whose machine is silent never return, and no signal interrupts them. The
     thread of such a call is abandoned; it does not keep the process alive.
 
     Args:

@@ -36,7 +36,7 @@ class MemoryEstimate:
     Attributes:
         activations: What the forward pass keeps for the backward pass.
         weights: Weights, their gradients, the optimizer's state, the average, 16-bit copies.
-        images: Images per forward pass.
+        images: Images per forward pass of the process.
         side: Side of the images in pixels.
     """
 
@@ -73,9 +73,9 @@ def estimate_memory(
     """
     images = math.ceil(recipe.batch_size / world_size)
     is_16_bit = amp_dtype(recipe, device) is not None
-    pixels = 3 * side * side * 4
+    pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    tensors = 2 + _OPTIMIZER_STATES[recipe.optimizer] + recipe.ema  # weights and gradients: 2
+    tensors = 2 + _OPTIMIZER_STATES[recipe.optimizer] + recipe.ema  # 2: weights and gradients
     weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
     return MemoryEstimate(images * per_image, weights, images, side)
 

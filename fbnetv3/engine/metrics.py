@@ -20,10 +20,10 @@ _TIMES = ("time", "data_time")  # seconds, which differ from run to run
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics file: the iteration, an int, and numbers by name.
+    """Returns the rows of a metrics file: ``iteration``, an int, and other numbers by name.
 
-    Lines that are not such a row, such as one that a kill cut short, are skipped, and so are values
-    that are not numbers.
+    Lines that are not such rows (a kill may cut one short) and values that are not numbers are
+    skipped.
 
     Raises:
         FBNetError: The file cannot be read, or is a pipe or device.
@@ -50,7 +50,7 @@ def _is_iteration(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # an int of 400 digits is json, but no float
+    # json allows an int of 400 digits, which is too large for a float
     return type(value) is float or (type(value) is int and abs(value) < _MAX_ITERATION)
 
 
@@ -73,13 +73,13 @@ def last_scores(path: Path) -> dict[str, float]:
 
 
 def recent_values(storage: EventStorage) -> dict[str, list[list[float]]]:
-    """Returns what the medians of the next rows of metrics.json depend on, for a checkpoint.
+    """Returns the values for the medians in the next rows of metrics.json, for a checkpoint.
 
     Args:
         storage: Event storage of a training.
 
     Returns:
-        The last values of each smoothed number as [value, iteration], by name, without times.
+        The last pairs [value, iteration] of each smoothed number, by name, except for times.
     """
     return {
         name: [[float(value), int(iteration)] for value, iteration in history.values()[-_WINDOW:]]

@@ -1,4 +1,4 @@
-"""Optimizers: RMSProp in TensorFlow's form, and SGD, with no decay on norms and biases."""
+"""Optimizers: RMSProp in TensorFlow's form, and SGD; norms and biases can have other decays."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
     The first group has the weights of convolutions and linear layers. The second one has all
     tensors of at most one dimension: the norm weights and biases of every network of the zoo and
-    of torchvision. If the recipe has a separate decay for biases, as detectron2's recipes do, a
-    third group has those tensors of the second one that are outside of torch's norm layers. As in
-    detectron2, the third group includes the scale and shift that RetinaNet's heads share
+    of torchvision. If the recipe has a separate decay for biases, as detectron2's recipes do, the
+    tensors of the second group that are outside of torch's norm layers form a third group instead.
+    As in detectron2, it includes the scale and shift that RetinaNet's heads share
     (CycleBatchNormList).
 
     Args:
@@ -175,7 +175,7 @@ _BUILDERS: dict[str, Callable[[list[dict[str, Any]], Recipe], Optimizer]] = {
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Returns the recipe's optimizer over ``model``, at the peak lr for the real batch.
+    """Returns the recipe's optimizer over ``model``, with ``recipe.scaled_lr``, the peak lr.
 
     The paper names RMSProp and SGD but gives no momentum, alpha or eps. Both use the recipe's
     momentum (0.9 by default); alpha and eps are the defaults of :class:`RMSpropTF`. SGD uses

@@ -35,5 +35,5 @@ def print_plan(experiment: Experiment, start_iter: int, epochs_done: float = 0.0
         ("device", f"{context.device}, {torch.get_num_threads()} thread(s) per process"),
         ("folder", str(experiment.folder)),
     ):
-        table.add_row(name, escape(value))  # names of classes may have brackets
+        table.add_row(name, escape(value))  # class names may have brackets, rich's markup
     context.console.print(table)

@@ -46,18 +46,18 @@ class RuntimeContext:
 
     @property
     def shows_progress(self) -> bool:
-        """Returns whether progress bars are shown: on rank 0, where its output is a terminal."""
+        """Returns whether progress bars are shown: on rank 0, if its output is a terminal."""
         return self.is_main and self.console.is_terminal
 
 
 def runtime_context(cfg: CfgNode) -> RuntimeContext:
     """Returns the process, the device that MODEL.DEVICE asks for, and the console.
 
-    A CUDA device becomes PyTorch's current one, which libraries use where none is named.
+    A CUDA device becomes PyTorch's current one, which libraries use by default.
 
     Raises:
-        ConfigError: MODEL.DEVICE is not a device of this machine, or names one GPU for several
-            processes.
+        ConfigError: MODEL.DEVICE is not a device of this machine, or is one GPU (``cuda:N``)
+            although several processes train together.
     """
     process = this_process()
     device = device_from_config(cfg)
@@ -85,10 +85,10 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
 
 
 def device_from_config(cfg: CfgNode) -> torch.device:
-    """Returns the device MODEL.DEVICE; ``auto`` is CUDA where it is available, else the CPU.
+    """Returns the device MODEL.DEVICE; ``auto`` is CUDA if it is available, else the CPU.
 
-    The index of ``cuda`` is left open, and no CUDA context is created: a launcher asks for the kind
-    of device before it starts a process for each GPU.
+    The index of ``cuda`` is left open, and no CUDA context is created, because launchers call this
+    before they start a process for each GPU.
 
     Raises:
         ConfigError: MODEL.DEVICE is not a device of this machine.

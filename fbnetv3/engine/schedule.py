@@ -1,4 +1,4 @@
-"""The learning rate as a function of the position in training, and a torch scheduler of it."""
+"""The learning rate as a function of the position in training, and its torch scheduler."""
 
 from __future__ import annotations
 

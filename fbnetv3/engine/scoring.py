@@ -36,11 +36,12 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 
     Args:
         cfg: Config of the evaluation.
-        weights: Address or file; "" means the run in OUTPUT_DIR, None the run in OUTPUT_DIR if it
-            started from MODEL.WEIGHTS, and otherwise MODEL.WEIGHTS.
+        weights: Address or file; "" means the run in OUTPUT_DIR. None means the same if
+            MODEL.WEIGHTS is empty or is what that run started from, and otherwise MODEL.WEIGHTS.
 
     Raises:
         ConfigError: There are no weights to score.
+        CheckpointError: The newest checkpoint of the run cannot be loaded.
     """
     configured, folder = str(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR)
     is_own = weights == "" or not configured or configured == _initial_weights(folder)
@@ -79,7 +80,7 @@ def state_in_data_order(
     Args:
         state: State of a checkpoint.
         experiment: Experiment whose network the state is for.
-        ignore_class_names: Whether the classes may have other names, if their number is the same.
+        ignore_class_names: Whether the classes may have other names if their number is the same.
 
     Raises:
         LoadError: The checkpoint was trained on other classes.

@@ -38,15 +38,16 @@ def peak_memory(device: torch.device) -> float | None:
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
 class SpeedHook(HookBase):
     """Puts images per second over all processes, and the peak memory of this one, into the storage.
 
-    The time of a step includes the wait for its batch, and neither evaluations nor checkpoints. It
-    must come before the hooks that evaluate or save, and after the one that reads the losses: a
-    GPU is then done with the steps that count.
+    The time of a step includes the wait for its batch, but neither evaluations nor checkpoints. The
+    hook must come before those that evaluate or save, and after ReadLossesHook, which waits until
+    the GPU has finished the steps.
 
     Args:
         dues: Iterations after which to record.
@@ -92,7 +93,7 @@ class SpeedPrinter(EventWriter):
 class ProfileHook(HookBase):
     """Writes a trace of some steps, which Perfetto, chrome://tracing and TensorBoard open.
 
-    The trace begins after three steps. It must be the first hook, so that the others are traced.
+    The trace begins after three steps. This must be the first hook, so that the others are traced.
 
     Args:
         steps: Number of steps to trace; at least 1.
@@ -119,7 +120,7 @@ class ProfileHook(HookBase):
             self._first, self._is_running = self.trainer.iter, True
 
     def after_train(self) -> None:
-        """Writes the trace of a training that has ended before."""
+        """Writes a trace that is still running at the end; warns if none has begun."""
         if self._is_running:
             self._write()
         elif self._first < 0:

@@ -17,15 +17,15 @@ from detectron2.engine import HookBase
 from fbnetv3.engine.errors import STOPPED, StoppedError
 from fbnetv3.signals import stop_signals
 
-_ASK_INTERVAL = 1.0  # seconds between two questions to the other ranks
-_MAX_STEPS = 1000  # between two questions
+_ASK_INTERVAL = 1.0  # seconds between two exchanges of a StopAgreement
+_MAX_STEPS = 1000  # largest number of steps between two exchanges
 
 
 class StopAgreement:
-    """Lets all ranks stop after the same step, whichever of them a signal has reached.
+    """Lets all ranks stop after the same step, whichever rank a signal has reached.
 
-    The ranks exchange one number about once a second, after the same step on all of them: each
-    exchange also agrees on the number of steps until the next one.
+    About once a second, after the same step, the ranks exchange the signals that have reached
+    them. In each exchange they also agree on the number of steps until the next one.
 
     Args:
         device: Device on which the process group communicates.
@@ -51,7 +51,7 @@ class StopAgreement:
         wait = 1
         if self._next is not None and seconds > 0:
             wait = min(max(1, round(steps * _ASK_INTERVAL / seconds)), _MAX_STEPS)
-        # The fewest steps of all ranks: the largest of the negative numbers
+        # The maximum over the ranks of -wait gives the smallest wait.
         question = torch.tensor([number, -wait], dtype=torch.int64, device=self._device)
         dist.all_reduce(question, dist.ReduceOp.MAX)
         stop, fewest = question.tolist()
@@ -62,8 +62,9 @@ class StopAgreement:
 class StopHook(HookBase):
     """Stops with a checkpoint after the step in which one of :func:`stop_signals` arrives.
 
-    In a training of one process, a second signal stops at once. In one of several, further signals
-    are ignored: batch systems send them to all processes, and launchers pass them on.
+    In a training of one process, a second signal stops at once. In a training of several processes,
+    further signals are ignored: batch systems send them to all processes, and launchers pass them
+    on.
 
     Args:
         save: Function that saves a checkpoint and returns its path; None on ranks other than 0.
@@ -101,7 +102,7 @@ class StopHook(HookBase):
         """Stops if a signal has arrived.
 
         Raises:
-            StoppedError: A signal has arrived, at whichever rank; the checkpoint is written.
+            StoppedError: A signal has arrived at any of the ranks; the checkpoint is written.
         """
         iteration, number = self.trainer.iter, self._signal
         if self._agreement is not None:
@@ -112,7 +113,7 @@ class StopHook(HookBase):
         if self._save is not None:
             self._save()
         if self._agreement is not None:
-            dist.barrier()  # a rank that ends makes its launcher end the others
+            dist.barrier()  # until rank 0 has saved: the end of one rank ends the others
         path = self._path(iteration + 1)
         name = signal.Signals(number).name
         raise StoppedError(f"{STOPPED}{name}; saved {path}; continue with --resume")

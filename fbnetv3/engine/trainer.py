@@ -18,7 +18,7 @@ from fbnetv3.engine.distributed import gradients_of_this_rank
 from fbnetv3.engine.losses import LossBuffer, StepLosses
 from fbnetv3.errors import FBNetError
 
-_STEP = 2  # keeps the draws of a step (dropout etc.) apart from those of the data
+_STEP = 2  # first key of mix_seed: steps (dropout etc.) draw other numbers than data/loaders.py
 
 
 class NonFiniteLossError(FBNetError):
@@ -38,8 +38,8 @@ class HasLosses(Protocol):
         Args:
             model: Network in training mode, possibly wrapped in DistributedDataParallel.
             batch: Batch of the training loader.
-            iteration: Index of the batch, from which random draws follow: that of the step, or of
-                the part of a step where gradients are accumulated.
+            iteration: Number that seeds random draws: the index of the step or, if gradients are
+                accumulated, of the part of a step, counted from the start of the training.
         """
 
 
@@ -48,10 +48,10 @@ class Task(HasLosses, Protocol):
 
     @property
     def score_names(self) -> Sequence[str]:
-        """Names of the scores of :meth:`evaluate`; without any box, a detector has none."""
+        """Names of the scores of :meth:`evaluate`, which may lack some (those of small boxes)."""
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
-        """Returns scores of a model by name, over all ranks; its training mode does not change.
+        """Returns scores of a model by name, over all ranks; its training mode is kept.
 
         Args:
             model: Network without a parallel wrapper.
@@ -59,7 +59,7 @@ class Task(HasLosses, Protocol):
         """
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns the plain values that a checkpoint keeps beside the model's tensors."""
+        """Returns the plain values that a checkpoint keeps in addition to the model's tensors."""
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
         """Restores the values that :meth:`state` returned."""
@@ -71,20 +71,20 @@ class Trainer(TrainerBase):
     Before each step torch's random generators are seeded from (seed, iteration, rank): the draws of
     a step do not depend on earlier steps, nor on a kill and a resumption in between.
 
-    A step does not wait for a GPU. Its losses stay there until :meth:`read_losses`, which is called
-    after ``read_period`` steps and by hooks that need the losses.
+    A step does not wait for a GPU. Its losses stay on the GPU until :meth:`read_losses`, which is
+    called after ``read_period`` steps and by hooks that need the losses.
 
     Args:
         model: Network in training mode, possibly compiled or wrapped in DistributedDataParallel.
-        optimizer: Optimizer over its parameters.
+        optimizer: Optimizer over the network's parameters.
         scheduler: Learning rate schedule, stepped by detectron2's LRScheduler hook.
         batches: Endless batches, the first one for the first iteration to run.
         task: Task that computes the losses; the hooks need the whole :class:`Task`.
         seed: Random seed of the steps' draws.
         rank: Rank of this process.
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
-        amp_dtype: Type of the mixed precision; for float16 on CUDA the loss is scaled. None for
-            float32.
+        amp_dtype: 16-bit type of the task's autocast, None for float32; for float16 on CUDA, the
+            loss is scaled.
         device: Device of the model.
         accumulate_steps: Number of equal parts into which a batch is split. Their gradients are
             averaged.
@@ -123,7 +123,7 @@ class Trainer(TrainerBase):
         """Runs one step; records its losses and the time it waited for data.
 
         Raises:
-            NonFiniteLossError: The losses were read, and that of a step was infinite or NaN.
+            NonFiniteLossError: The losses were read, and the loss of a step is infinite or NaN.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -175,7 +175,7 @@ class Trainer(TrainerBase):
         """Returns the losses of part ``number``, counted from the start of the training."""
         try:
             return self.task.losses(self.model, batch, number)
-        except FloatingPointError:  # of detectron2; an earlier step may be the cause
+        except FloatingPointError:  # of detectron2; an earlier step's loss may be the cause
             self.read_losses()
             raise
         except ValueError as error:
