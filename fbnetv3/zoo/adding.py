@@ -88,10 +88,13 @@ def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: A
     Args:
         path: The ``.safetensors`` file that training exported.
         half: Whether to store tensors of two or more axes in 16 bits; see :func:`half_precision`.
-        fields: Further fields of the record; see :func:`make_entry`, which may raise errors.
+        fields: Further fields of the record; see :func:`make_entry`.
 
     Returns:
         The entry as yaml, to be put under ``weights:`` in ``own.yaml``.
+
+    Raises:
+        FBNetError: As in :func:`make_entry`, or the file cannot be copied.
     """
     entry = make_entry(path, **fields)
     content = half_precision(path) if half else Path(path).read_bytes()

@@ -62,7 +62,7 @@ def build_model(
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Stochastic-depth rate, in [0, 1); rises from 0 to it at the last block.
+        drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
 
     Returns:
         A classifier in training mode and channels_last memory format, or a detector.
