@@ -30,7 +30,7 @@ class FailureLimit:
         self._count, self._has_scores = count, has_scores
         self._first: set[int] = set()  # the first submitted trials, by number
         self._failures: dict[int, Finished] = {}
-        self._outside: list[Finished] = []  # the latest results, if all failed from outside
+        self._outside: list[Finished] = []  # latest results, while all have an outside cause
 
     def submitted(self, number: int) -> None:
         """Counts a trial that was submitted."""
@@ -73,7 +73,7 @@ class FailureLimit:
 
 
 def has_reason(reason: str | None, part: str) -> bool:
-    """Returns whether a failure's reason contains a part, ignoring case, or the part is its kind.
+    """Returns whether a reason contains ``part``, ignoring case, or is of the kind ``part``.
 
     The kinds are in ``executors/device_faults.py``.
     """

@@ -172,7 +172,7 @@ class _Earlier:
         self._batch = trial.batch
 
     def problem(self, trial: Trial, key: str, settings: SearchSettings) -> str:
-        """Returns why a search with these settings cannot have written a trial after these.
+        """Returns why a search with these settings cannot have written this trial next.
 
         Args:
             trial: The trial with the next larger number.
@@ -247,7 +247,7 @@ def score_trials(
 
 
 def _score_at(trial: Trial, epoch: int | None) -> float:
-    """Returns a complete trial's score at an epoch; its final score without a finite one there."""
+    """Returns a trial's score at an epoch, or its final score if it has no finite one there."""
     final = math.nan if trial.final_score is None else trial.final_score
     early = final if epoch is None else trial.reports.get(epoch, final)
     return early if math.isfinite(early) else final

@@ -216,7 +216,7 @@ class Planner:
                 yield part, share
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part of the space, or ``least`` new ones."""
+        """Returns the pool's candidates in a part; a new sample if fewer than ``least``."""
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool

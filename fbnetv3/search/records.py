@@ -75,7 +75,7 @@ class Retries:
         """Returns stored trials without the results that no longer count.
 
         Args:
-            trials: Trials; several results of one number are in the order of their storing.
+            trials: Trials; those of one number are in the order in which they were stored.
         """
         kept: list[Trial] = []
         passed: Counter[int] = Counter()
@@ -126,7 +126,7 @@ class Records:
         recorded = self._store.attrs().get(name)
         if recorded is None:
             recorded = sorted(running)
-            self._store.set_attr(name, recorded)  # stored first: now the batch is repeatable
+            self._store.set_attr(name, recorded)  # stored before the batch, to make it repeatable
         if not isinstance(recorded, list) or not all(type(number) is int for number in recorded):
             raise SearchError(
                 f"the storage has {name}={str(recorded)[:60]}, which is no list of trials; use "
