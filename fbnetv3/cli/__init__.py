@@ -12,11 +12,11 @@ from fbnetv3.streams import guarded_streams
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a command; an error that the user can act on becomes one line on standard error.
 
+    Closed or full standard output is such an error, too, even if the command itself succeeded.
+
     Args:
         main: Function of the command, from arguments to the exit status.
-        argv: Command-line arguments; None takes those of the process.
-
-    Standard output that is closed or full is such an error, also where all else went well.
+        argv: Command-line arguments; None: those of the process.
 
     Returns:
         The exit status: that of ``main``, 2 after an error, 130 after Ctrl-C.
@@ -36,7 +36,7 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
 
 
 def _flushed(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Calls a command's function; its output is written out when this returns."""
+    """Calls a command's function and flushes standard output, also before a SystemExit."""
     try:
         status = main(argv)
     except SystemExit:  # after --help, or a wrong option

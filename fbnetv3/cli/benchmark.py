@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from fbnetv3.benchmark.comparison import Measurement
 
 MEASURES = ("latency", "training", "memory", "ema")
-# Not measured by default: the first needs detectron2, and compares no other library; the second
-# needs a data set
+# Not measured by default: loop needs detectron2 and compares no other library; data needs a data
+# set
 ON_REQUEST = ("loop", "data")
 IMAGES_PER_SECOND = "images/s"
 LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
-_WIDTH = 120  # columns, where the output is not a terminal
+_WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
 Compare the speed and memory of networks on this machine: each network as built,
@@ -71,7 +71,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _number_from_2(text: str) -> int:
-    if text == "1":  # a rank correlation takes two
+    if text == "1":  # a rank correlation needs two networks
         raise argparse.ArgumentTypeError(f"must be an integer from 2 to {_LARGEST_NUMBER}, not '1'")
     return _number(text)
 

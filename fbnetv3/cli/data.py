@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from fbnetv3.cli import run_main
 
-# fbnetv3.data imports torch, which is imported where it is needed: --help prints at once.
+# fbnetv3.data imports torch, so it is imported only by the command: --help prints at once.
 _EXAMPLES = """\
 examples:
   %(prog)s imagenet/train shards/train --short-side 292

@@ -97,7 +97,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             images += _images_of_folder(path) if path.is_dir() else [path]
         except FileNotFoundError:
             raise PredictError(f"no such image or folder: {path}") from None
-        except (OSError, ValueError) as error:  # ValueError: a null character
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
             reason = getattr(error, "strerror", None) or str(error)
             raise PredictError(f"cannot read {path}: {reason}; check the path") from error
     return images
@@ -119,7 +119,7 @@ def _images_of_folder(folder: Path) -> list[Path]:
 
 
 def find_weights(path: Path) -> Path:
-    """Returns a file of weights itself, or that of a run: exported, or its newest checkpoint.
+    """Returns the path itself if it is a file, or the weights of the run if it is a run's folder.
 
     Raises:
         FBNetError: The path does not exist, or the folder has no weights.
@@ -130,7 +130,7 @@ def find_weights(path: Path) -> Path:
 
 
 def load_classifier(arguments: argparse.Namespace) -> Classifier:
-    """Builds the classifier that the command line names."""
+    """Builds the classifier that the command line asks for."""
     from fbnetv3.zoo.classifier import from_file, from_zoo
 
     if arguments.weights is not None:
@@ -161,7 +161,7 @@ def classify(
         as_json: Whether to yield one JSON object per image instead.
 
     Raises:
-        DataError: Files cannot be read as images; raised after all others.
+        DataError: Files cannot be read as images; raised after the lines of all readable images.
     """
 
     def lines(number: int, image: Image.Image) -> Iterator[str]:
@@ -180,7 +180,7 @@ def classify(
 def _lines_of_all(
     images: Sequence[Path], lines: Callable[[int, Image.Image], Iterator[str]]
 ) -> Iterator[str]:
-    """Yields the lines of each image that can be read, and raises one error about the others."""
+    """Yields the lines of each readable image, then raises one error about the other images."""
     from fbnetv3.data import DataError, read_image
     from fbnetv3.data.errors import all_problems
 
@@ -197,7 +197,7 @@ def _lines_of_all(
 
 
 def load_detector(arguments: argparse.Namespace) -> Detector | None:
-    """Builds the detector that the command line names; None if it names a classifier."""
+    """Builds the detector that the command line asks for; None if it asks for a classifier."""
     from fbnetv3.weights.detector_records import is_detector_name
     from fbnetv3.weights.load import read_weights
 
@@ -236,10 +236,10 @@ def detect(
         threshold: Minimum score of the boxes, in [0, 1].
         folder: Folder for the images with boxes.
         as_json: Whether to yield one JSON object per image instead. A box is [x0, y0, x1, y1] in
-            pixels of the upright image.
+            pixels of the image after its EXIF orientation was applied.
 
     Raises:
-        DataError: Files cannot be read as images; raised after all others.
+        DataError: Files cannot be read as images; raised after the lines of all readable images.
         WriteError: The folder cannot be written.
     """
 

@@ -36,9 +36,9 @@ _BUDGETS = {
     "activations": "activations",
     "latency_ms": "milliseconds, if the run has a SEARCH.LATENCY_TABLE",
 }
-"""Unit of each statistic that ``--evolve`` takes budgets for, by name."""
+"""Unit of each statistic for which ``--evolve`` accepts budgets, by name."""
 _LOCATION = "SEARCH.STORAGE"
-"""The only key that ``--evolve`` and ``--report`` take: they read all others from the run."""
+"""The only key that ``--evolve`` and ``--report`` accept; the run's config has all others."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        argv: Command-line arguments; None takes those of the process.
+        argv: Command-line arguments; None: those of the process.
 
     Returns:
         The exit status.
@@ -155,8 +155,8 @@ def _show_warnings(stream: TextIO | None) -> None:
     """Prints the search's own warnings; logs of trainings go to the candidates' folders.
 
     Args:
-        stream: Stream to print to. None prints nothing, for reports, which show warnings
-            themselves.
+        stream: Stream to print to; None: nothing is printed, as for a report, which contains the
+            warnings.
     """
     logger = logging.getLogger("fbnetv3.search")
     if not logger.handlers:

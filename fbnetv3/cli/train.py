@@ -114,10 +114,10 @@ def _read_config(
     Args:
         config_file: Path or packaged name of the file.
         opts: Keys and values that override those of the file.
-        output_dir: OUTPUT_DIR, in a process whose parent has checked it; None reads it from the
-            config. A config file may only name folders that ``check_output_dir`` allows.
-        in_run: Whether the config.yaml in the folder of a run stands for this folder, even if it
-            was moved, or if another folder is the current one.
+        output_dir: OUTPUT_DIR, if the parent process has checked it; None: OUTPUT_DIR is read from
+            ``opts`` or from the file, where ``check_output_dir`` must allow it.
+        in_run: Whether OUTPUT_DIR becomes the folder of the file if a run is in that folder. A run
+            is then found even if its folder was moved or the current folder is another one.
     """
     from fbnetv3.config import ConfigError, get_cfg
     from fbnetv3.config.files import check_output_dir, load_yaml
@@ -177,7 +177,11 @@ def _mode(args: argparse.Namespace) -> str:
 
 
 def _weights_to_score(opts: list[str], folder: Path) -> str | None:
-    """Returns MODEL.WEIGHTS of the command line; "" for those of the run in a folder, if any."""
+    """Returns the argument ``weights`` of ``evaluate``; see ``fbnetv3.training``.
+
+    It is MODEL.WEIGHTS of the command line, else "" (the run's own weights) if the folder has a
+    run, else None.
+    """
     from fbnetv3.engine.scoring import holds_run
 
     given = dict(zip(opts[::2], opts[1::2], strict=True))
@@ -192,8 +196,8 @@ def _run_process(
     ignore_class_names: bool,
     profile: int,
 ) -> None:
-    """Trains or evaluates in one of the processes, in a mode that :func:`_mode` returned."""
-    require_detectron2()  # in a new process, without the warnings of its dependencies
+    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`."""
+    require_detectron2()  # first import in a new process; hides warnings of dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
@@ -211,7 +215,7 @@ def _run_process(
         resume = mode == "resume"
         scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)
     if rank == 0:
-        with guarded_streams():  # those of this process
+        with guarded_streams():  # a launched process has streams of its own
             print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))
             sys.stdout.flush()
 

@@ -16,7 +16,7 @@ from fbnetv3.io import atomic_write
 
 # Each command imports the modules that it needs, because fbnetv3.zoo imports torch, and --help
 # should print at once.
-_WIDTH = 160  # columns, where the output is not a terminal
+_WIDTH = 160  # columns, if the output is not a terminal
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

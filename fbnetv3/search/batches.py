@@ -16,7 +16,7 @@ from fbnetv3.search.trial import Trial
 
 
 class Batches:
-    """The batches that a search has proposed, and the trials of them that are running.
+    """The batches that a search has proposed, and their running trials.
 
     Batches that an earlier process has finished are read from the storage, one after the other.
 
@@ -31,7 +31,7 @@ class Batches:
     Attributes:
         all: Trials by batch, finished or not.
         running: Trials without a result, by number.
-        records: What the storage keeps beside trials.
+        records: Sizes of batches, retries and report cards in the storage; see ``records.py``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Batches:
         return list(self.running.values())
 
     def waiting(self, trial: Trial) -> Trial:
-        """Returns the search's own trial for a copy of it that waits for a result.
+        """Returns the search's own trial of which ``trial`` is a copy.
 
         Raises:
             SearchError: The trial is not waiting for a result.
@@ -77,7 +77,7 @@ class Batches:
         return own
 
     def finish(self, trial: Trial, score: Any, reason: str | None) -> None:
-        """Decides a trial, which nothing changes from then on, and stores it."""
+        """Stores a trial with its final result and removes it from the running ones."""
         trial.on_report = None
         trial.finish(score, reason)
         self._store.add(trial)
@@ -86,8 +86,8 @@ class Batches:
     def reopen(self, numbers: set[int]) -> list[Trial]:
         """Puts failed trials back, so that they run again; they keep the reason of their failure.
 
-        The batches that were proposed since, and that have other results, stay as they are: for
-        them, the trials have failed.
+        Batches that were proposed since and have results of other trials stay as they are: for
+        them, the trials count as failed.
 
         Args:
             numbers: Numbers of the trials.
@@ -96,7 +96,7 @@ class Batches:
             Copies of the trials as they were.
 
         Raises:
-            SearchError: One of them has not failed.
+            SearchError: One of the trials has not failed.
         """
         self._store.acquire()
         stored = {trial.number: trial for trial in self.load()}
@@ -132,7 +132,7 @@ class Batches:
         return len(self.running) <= (self._settings.ahead if is_coarse else 0)
 
     def _propose(self) -> bool:
-        """Adds the next batch; returns False where the search is done."""
+        """Adds the next batch; returns False if the search is done."""
         number = len(self.all)
         if number and not self.running:
             history = History.of(self.all)
@@ -143,9 +143,9 @@ class Batches:
         trials = self._replayed(number)
         if trials is None:
             trials = self._proposed(number)
-        self.records.set_size(number, len(trials))  # before any of them is stored
+        self.records.set_size(number, len(trials))  # before any of its trials is stored
         self.all.append(trials)
-        # the batch is empty where the space is exhausted: stage 2 then has nothing new either
+        # the batch is empty if the space is exhausted: then stage 2 has no new candidates either
         self.running |= {t.number: t for t in trials if t.state == "running"}
         return True
 
@@ -155,18 +155,18 @@ class Batches:
         batch, size = [t for t in stored if t.batch == number], self.records.sizes.get(number)
         if size is not None:
             return batch if len(batch) == size else None
-        # In older storages, a later batch shows that it is finished.
+        # Older storages have no sizes: there, a batch is finished if a later one has trials.
         is_finished = not self._settings.ahead and any(t.batch > number for t in stored)
         return batch if is_finished else None
 
     def _proposed(self, number: int) -> list[Trial]:
-        """Returns a new batch, with the results that the storage has of it."""
+        """Proposes a batch, and returns it with the results that the storage already has."""
         stored = {t.id: t for t in self._stored or [] if t.batch == number}
         history, size = self._seen_by(number), self._settings.size_of(number)
         stage = "fine" if number == self._settings.iterations else "coarse"
         trials = self._planner.propose(history, size, stage)
         unknown = set(stored) - {t.id for t in trials}
-        if unknown:  # earlier versions did not predict failures
+        if unknown:  # perhaps from an earlier version, which did not predict failures
             trials = self._planner.propose(history, size, stage, avoid_failures=False)
             unknown = set(stored) - {t.id for t in trials}
         if unknown:
@@ -181,10 +181,10 @@ class Batches:
         return [stored.get(t.id, t) for t in trials]
 
     def _seen_by(self, number: int) -> History:
-        """Returns the history from which a batch is proposed, or was when it was stored.
+        """Returns the history from which a batch is proposed, or was proposed by another process.
 
-        With ``ahead`` some trials are still running then; the storage records which. Trials that
-        were put back later had failed then.
+        With ``ahead``, some trials were still running at that time; the storage records which.
+        Trials that were put back later count as failed.
         """
         hidden: set[int] = set()
         if self._settings.ahead:

@@ -11,13 +11,13 @@ from fbnetv3.search.trial import Trial
 
 _ADVICE = "train candidates longer, or with a higher learning rate"
 _MIN_TRIALS = 4
-"""Smallest number of scores in the first batch by which a search is ended."""
+"""Smallest number of scores in the first batch for a search to be ended."""
 
 
 def check_above_chance(
     evaluate: Evaluate, first_batch: Sequence[Trial], trials: Sequence[Trial]
 ) -> None:
-    """Checks that a candidate scores above chance, if the score of chance is known.
+    """Checks that at least one candidate scores above chance, if the score of chance is known.
 
     Args:
         evaluate: Function that scored the trials. Its attribute ``chance_score`` is the highest
@@ -27,7 +27,8 @@ def check_above_chance(
         trials: All trials, those of a warm start included.
 
     Raises:
-        SearchError: No trial scores above chance, at least four of the first batch among them.
+        SearchError: At least four trials of the first batch have a score, but no trial scores above
+            chance.
     """
     chance = getattr(evaluate, "chance_score", None)
     if isinstance(chance, bool) or not isinstance(chance, int | float) or math.isnan(chance):

@@ -1,7 +1,7 @@
 """Checks of arguments: their type, finiteness and range, with one-line errors.
 
-Numbers of numpy are accepted where Python's are, and become plain ones: settings are stored as
-JSON, and sent to workers.
+NumPy's numbers are accepted like Python's and converted to them, since settings are stored as JSON
+and sent to workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,300}")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAGS = {"true": True, "false": False}
 MAX_EXACT_INT = 2**53
-"""Largest absolute value of a whole number: beyond it, floats skip numbers."""
+"""Largest absolute value up to which a float represents every whole number."""
 
 
 def as_whole(
@@ -31,7 +31,7 @@ def as_whole(
 
     Args:
         name: Name of the argument, for the message.
-        value: Value to check: an int or an integer of numpy, but no boolean.
+        value: Value to check: an int or a NumPy integer, but not a boolean.
         low: Smallest allowed value; None: unbounded.
         high: Largest allowed value; None: unbounded.
 
@@ -63,7 +63,7 @@ def as_real(
 
     Args:
         name: Name of the argument, for the message.
-        value: Value to check: a number of Python or numpy, or a tensor of shape ().
+        value: Value to check: a number of Python or NumPy, or a tensor of shape (); not a boolean.
         low: Smallest allowed value.
         high: Largest allowed value.
         above: Number that the value must exceed; None: no such bound.
@@ -96,7 +96,7 @@ def as_flag(name: str, value: Any) -> bool:
     """Returns a boolean.
 
     Raises:
-        SearchError: The value is not a boolean of Python or numpy.
+        SearchError: The value is not a boolean of Python or NumPy.
     """
     if not isinstance(value, bool | np.bool_):
         raise _refusal(name, value, "True or False")
@@ -104,10 +104,10 @@ def as_flag(name: str, value: Any) -> bool:
 
 
 def as_text(name: str, value: Any) -> str:
-    """Returns a text that is not empty.
+    """Returns a string that is not empty.
 
     Raises:
-        SearchError: The value is not such a text, or cannot be stored as UTF-8.
+        SearchError: The value is not such a string, or cannot be stored as UTF-8.
     """
     if not isinstance(value, str) or not value:
         raise _refusal(name, value, "a non-empty string")
@@ -119,10 +119,10 @@ def as_text(name: str, value: Any) -> str:
 
 
 def as_name(name: str, value: Any) -> str:
-    """Returns a text that is not empty and has no control characters, such as line breaks.
+    """Returns a string that is not empty and has no control characters, such as line breaks.
 
     Raises:
-        SearchError: The value is not such a text.
+        SearchError: The value is not such a string.
     """
     if not as_text(name, value).isprintable():
         raise _refusal(name, value, "text on one line, without control characters")
@@ -130,7 +130,7 @@ def as_name(name: str, value: Any) -> str:
 
 
 def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
-    """Returns the items of a collection, all of one type, as a tuple.
+    """Returns the items of an ordered collection, all of one type, as a tuple.
 
     Args:
         name: Name of the argument, for the message.
@@ -139,7 +139,8 @@ def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
         of: Description of the items, such as ``constraints such as Constraint('macs', upper=1e9)``.
 
     Raises:
-        SearchError: The value is not iterable, or an item has another type.
+        SearchError: The value is not iterable, is a string, bytes, a set or a mapping, or an item
+            has another type.
     """
     has_no_order = isinstance(value, set | frozenset | Mapping)
     if isinstance(value, str | bytes) or has_no_order or not isinstance(value, Iterable):
@@ -164,19 +165,19 @@ def as_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:
 
 
 def whole_from_text(text: str) -> int | None:
-    """Returns the whole number that a text spells in decimal digits; None if it spells none."""
+    """Returns the whole number in a string of decimal digits; None if it is not a number."""
     return int(text) if _WHOLE.fullmatch(text.strip()) else None
 
 
 def real_from_text(text: str) -> float | None:
-    """Returns the finite number that a text spells, such as ``1e-06``; None if it spells none."""
+    """Returns the finite number in a string, such as ``1e-06``; None if it is not a number."""
     stripped = text.strip()
     number = float(stripped) if _REAL.fullmatch(stripped) else math.nan
     return number if math.isfinite(number) else None
 
 
 def flag_from_text(text: str) -> bool | None:
-    """Returns the boolean that a text spells: ``true`` or ``false``; None if it spells none."""
+    """Returns the boolean in a string, ``true`` or ``false``; None if it is not one."""
     return _FLAGS.get(text.strip().lower())
 
 

@@ -1,4 +1,4 @@
-"""Ends a search whose candidates fail in a row, before more of them are spent."""
+"""Ends a search whose candidates keep failing, before more of them are trained."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class FailureLimit:
 
     A search ends after ``count`` results in a row whose cause is outside of the candidates: their
     device or their data. It also ends when the first ``count`` candidates that were submitted have
-    all failed, for whatever reason, and no candidate of the search has a score. In the order of
-    submission, quick failures among slow trainings end no search.
+    all failed, for whatever reason, and no candidate of the search has a score. They are the first
+    by submission, not by completion, so that a few quick failures do not end a search whose slower
+    trainings still run.
 
     Args:
         count: Number of failures; 0: a search never ends.
@@ -29,7 +30,7 @@ class FailureLimit:
         self._count, self._has_scores = count, has_scores
         self._first: set[int] = set()  # the first submitted trials, by number
         self._failures: dict[int, Finished] = {}
-        self._outside: list[Finished] = []  # failures in a row with a cause outside
+        self._outside: list[Finished] = []  # latest results, while all have an outside cause
 
     def submitted(self, number: int) -> None:
         """Counts a trial that was submitted."""
@@ -45,7 +46,7 @@ class FailureLimit:
         self._outside = [*self._outside, result] if result.fault in OUTSIDE else []
 
     def problem(self) -> tuple[str, set[int]] | None:
-        """Returns why the search has to end; None if it goes on.
+        """Returns why the search has to end; None if it continues.
 
         Returns:
             The message, and the numbers of the trials whose failures do not count.
@@ -72,6 +73,9 @@ class FailureLimit:
 
 
 def has_reason(reason: str | None, part: str) -> bool:
-    """Returns whether a reason contains a text, in any case, or is a failure of that kind."""
+    """Returns whether a reason contains ``part``, ignoring case, or is of the kind ``part``.
+
+    The kinds are in ``executors/device_faults.py``.
+    """
     text = part.strip().lower()
     return text in (reason or "").lower() or text == failure_kind(reason)

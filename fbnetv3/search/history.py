@@ -30,7 +30,7 @@ class History:
 
     @classmethod
     def of(cls, batches: Sequence[Sequence[Trial]]) -> History:
-        """Returns the history of complete batches, whose trials may still run."""
+        """Returns the history of batches with all of their trials, some of which may still run."""
         unfinished = (
             i for i, batch in enumerate(batches) if any(t.state == "running" for t in batch)
         )
@@ -43,8 +43,8 @@ class History:
         """Returns the history of the finished trials that a storage holds.
 
         Args:
-            trials: Finished trials, by number.
-            settings: Settings of the search, which say how large a batch is at most.
+            trials: Finished trials, in the order of their numbers.
+            settings: Settings of the search, which limit the size of a batch.
             sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
                 a batch that is smaller than in the settings then counts as unfinished, unless
                 it has a successor.
@@ -77,10 +77,10 @@ class Known:
 
     Attributes:
         trials: All trials, those of a warm start first.
-        scores: Score by trial number, of complete trials: at the epoch of the early stop where
-            there is one, else at the end of training.
-        early_stop: The epoch after which trials stop, and the rank correlations behind it; None
-            where it is not known.
+        scores: Score by trial number, of complete trials: at the epoch of the early stop if there
+            is one, else at the end of training.
+        early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
+            it is not known.
     """
 
     trials: list[Trial]
@@ -108,7 +108,7 @@ class Known:
         return [t for t in self.trials if t.state == "running"]
 
     def finished(self) -> list[Trial]:
-        """Returns copies of the trials with a result, their ``score`` that of :attr:`scores`."""
+        """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`."""
         return [
             replace(t, score=self.scores.get(t.number)) for t in self.trials if t.state != "running"
         ]
@@ -123,7 +123,7 @@ def check_stored(
     """Returns the finished trials of a storage, which may be untrusted, after checking them.
 
     Args:
-        trials: Trials, by number.
+        trials: Trials, in the order of their numbers.
         space: Space of the search.
         settings: Settings of the search.
         costs: Statistics of the search, to compare those of the trials with; None: they are not
@@ -156,7 +156,7 @@ def check_stored(
 
 
 class _Earlier:
-    """The stored trials before one that is checked."""
+    """The stored trials that come before the one that is being checked."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
@@ -172,10 +172,10 @@ class _Earlier:
         self._batch = trial.batch
 
     def problem(self, trial: Trial, key: str, settings: SearchSettings) -> str:
-        """Returns why no search with these settings wrote a trial after the earlier ones.
+        """Returns why a search with these settings cannot have written this trial next.
 
         Args:
-            trial: The next trial, by number.
+            trial: The trial with the next larger number.
             key: Id of the config of the trial.
             settings: Settings of the search.
 
@@ -205,7 +205,7 @@ def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:
         computed: Value of each statistic, (trials,), by name.
 
     Raises:
-        SearchError: A statistic is missing, unknown, or another one.
+        SearchError: A statistic is missing, unknown, or has another value.
     """
     for row, trial in enumerate(trials):
         expected = {name: float(values[row]) for name, values in computed.items()}
@@ -247,7 +247,7 @@ def score_trials(
 
 
 def _score_at(trial: Trial, epoch: int | None) -> float:
-    """Returns the score of a complete trial at an epoch; its final one without a finite report."""
+    """Returns a trial's score at an epoch, or its final score if it has no finite one there."""
     final = math.nan if trial.final_score is None else trial.final_score
     early = final if epoch is None else trial.reports.get(epoch, final)
     return early if math.isfinite(early) else final

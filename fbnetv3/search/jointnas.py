@@ -51,11 +51,11 @@ class JointNAS:
         warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
             csv with a column for each variable and one named ``score``.
         executor: Executor of the evaluations; None: they run in this process.
-        storage: Optuna URL of the database, as text or as a URL of SQLAlchemy, from which an
+        storage: Optuna URL of the database, a string or a URL of SQLAlchemy, from which an
             interrupted search continues; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
-        evaluator_config: What decides the scores besides the candidate, such as ``{"epochs": 5}``:
-            plain values by name. The storage keeps it, and refuses a search with another one.
+        evaluator_config: Settings that affect the scores besides the candidate, as plain values by
+            name, such as ``{"epochs": 5}``. The storage keeps them and refuses other ones.
         read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
             SQLite file, which may be untrusted, is copied first, and its statistics are checked.
         stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
@@ -103,7 +103,7 @@ class JointNAS:
 
     @property
     def plan(self) -> Plan:
-        """The pool, the reach of the constraints and the pre-trained encoder."""
+        """The pool, the ranges of the constrained statistics and the pre-trained encoder."""
         return self._planner.plan
 
     @property
@@ -112,9 +112,9 @@ class JointNAS:
         return [trial.copy() for batch in self._batches.all for trial in batch]
 
     def finished_trials(self) -> list[Trial]:
-        """Returns copies of the trials in the storage, also of batches that are not replayed yet.
+        """Returns copies of the trials in the storage, including batches that are not replayed yet.
 
-        Batches after one with a trial that was put back are replayed when this one has finished.
+        If a trial was put back, the batches after its own are replayed only once it has finished.
         """
         return [trial.copy() for trial in self._batches.load()]
 
@@ -170,7 +170,7 @@ class JointNAS:
 
         They belong to one batch, or to several with ``ahead``. What is done to a copy has no effect
         on the search, except for the reports that :meth:`tell` reads from it. From the first call
-        on this process coordinates the study, until it ends or calls :meth:`close`.
+        on, this process coordinates the study until the process ends or calls :meth:`close`.
 
         Raises:
             SearchError: Another process coordinates the study; the message names it.
@@ -188,7 +188,7 @@ class JointNAS:
         Args:
             trials: Trials that :meth:`ask` returned, with their reports.
             scores: One score per trial; None, NaN or infinity if it failed.
-            reasons: One reason of failure per trial, None where there is a score.
+            reasons: One reason of failure per trial, None if it has a score.
 
         Raises:
             SearchError: The lengths differ, or a trial is not waiting for a result or occurs twice.
@@ -218,8 +218,8 @@ class JointNAS:
     def retry(self, trial: Trial) -> None:
         """Puts a failed trial back: it runs again, and keeps the reason of its failure.
 
-        For the batches that were proposed since then, the trial has failed: none of them changes.
-        The next :meth:`ask` returns it, with all others that have no result.
+        Batches that were proposed since its failure do not change: for them, it counts as failed.
+        The next :meth:`ask` returns it, with all other trials that have no result.
 
         Args:
             trial: Trial of the search, such as one of :attr:`SearchResult.trials`.
@@ -234,8 +234,8 @@ class JointNAS:
         """Puts all failed trials with a certain reason back; see :meth:`retry`.
 
         Args:
-            reason: Part of the reason, in upper or lower case, or a kind of failures: ``out of
-                memory``, ``out of time``. Empty: any reason.
+            reason: Part of the reason, in upper or lower case, or a kind of failure: ``out of
+                memory`` or ``out of time``. Empty: any reason.
 
         Returns:
             Copies of the trials as they were; [] if none has failed.
@@ -363,11 +363,11 @@ class JointNAS:
             drop: Statistics whose constraint of the search need not hold.
 
         Returns:
-            Candidates, by falling predicted score. Of equal predictions, the cheapest is first.
+            Candidates, best predicted score first; among equal ones, the cheapest first.
 
         Raises:
             SearchError: There are too few scores to predict from, a constraint contradicts another
-                one, or there is none to drop.
+                one, or a statistic to drop has no constraint.
             InfeasibleError: Too few candidates meet the constraints.
         """
         if constraints is not None:

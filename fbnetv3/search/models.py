@@ -39,8 +39,8 @@ class Models:
     Args:
         settings: Settings of the search.
         encoding: Encoding of its candidates.
-        priced: Function from trials to their candidates with statistics.
-        known: Function from a history to the scores that count.
+        priced: Function that returns the candidates of trials, with their statistics.
+        known: Function from a history to its trials and the scores by which they are compared.
         pretrained: Function that returns the pre-trained encoder.
     """
 
@@ -62,7 +62,7 @@ class Models:
         Later results are left out, so that the predictor does not depend on when it is asked for.
 
         Returns:
-            The model; None where there are too few scores.
+            The model; None if there are too few scores.
         """
         head = history.head(history.finished)
         key = _model_key(head)
@@ -71,11 +71,14 @@ class Models:
         return self._models[key]
 
     def cards(self, history: History, stored: Mapping[int, StoredCard]) -> dict[int, ReportCard]:
-        """Returns the report card of the predictor after each finished batch, by their number.
+        """Returns the report card of the predictor after each finished batch.
 
         Args:
             history: Trials so far.
-            stored: Cards of earlier processes by number of batches, which are not computed again.
+            stored: Cards of earlier processes, which are not computed again, by number of batches.
+
+        Returns:
+            The cards by the number of batches that had finished.
         """
         cards = {}
         for end in range(1, history.finished + 1):
@@ -89,7 +92,7 @@ class Models:
         return cards
 
     def _restored(self, stored: StoredCard, history: History) -> ReportCard:
-        """Returns a stored card with the true scores, which the trials have."""
+        """Returns a stored card, completed with the true scores of the trials in a history."""
         known = self._known(history)
         scores = [known.scores[t.number] for t in known.complete]
         is_whole = len(stored.held_out) == len(scores)
@@ -121,7 +124,7 @@ class Models:
             history: Trials so far.
 
         Returns:
-            The model; None where there are too few failures, or too few scores.
+            The model; None if there are too few failures or too few scores.
         """
         failed, complete = _by_outcome(history)
         if min(len(failed), len(complete)) < MIN_TRIALS:
@@ -130,7 +133,7 @@ class Models:
         return FailureModel(self._encoding, pool, np.arange(len(pool)) < len(failed))
 
     def failure_summary(self, history: History, pool: Pool) -> FailureSummary | None:
-        """Returns what the model of failures predicts; None where there is none.
+        """Returns what the model of failures predicts; None if there is no such model.
 
         Args:
             history: Trials so far.
@@ -155,7 +158,7 @@ _ModelKey = tuple[int, frozenset[int]]
 def _model_key(history: History) -> _ModelKey:
     """Returns what a model depends on: the number of batches, and the trials with a score.
 
-    Trials that were put back have a score for some batches only.
+    A trial that was put back has no score in the histories that earlier batches were proposed from.
     """
     scored = (trial.number for trial in history.trials if trial.state == "complete")
     return len(history), frozenset(scored)

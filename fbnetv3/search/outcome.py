@@ -7,18 +7,18 @@ from typing import Any
 
 from fbnetv3.errors import one_line
 
-_LONGEST, _LONGEST_VALUE = 500, 80
+_LONGEST, _LONGEST_VALUE = 500, 80  # characters of a reason, and of a value in a message
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 
 
 def score_of(value: Any) -> tuple[float | None, str | None]:
     """Returns (score, None) for a finite number, and (None, reason of the failure) otherwise.
 
-    Both are plain, so that a worker can send them. Numbers of numpy and tensors with one element
-    are scores too.
+    Both are plain Python values, so that a worker can send them. NumPy's numbers and tensors with
+    one element are accepted as scores.
 
     Args:
-        value: What an evaluation returned.
+        value: Return value of an evaluation.
     """
     if value is None:
         return None, "no score was returned"
@@ -54,7 +54,7 @@ def short(value: Any) -> str:
 
 
 def reason_text(text: Any) -> str:
-    """Returns a text on one line of at most 500 characters, which every storage can hold.
+    """Returns one line of at most 500 characters, which every storage can hold.
 
     White space is collapsed. Lone surrogates, as in names of files that are not UTF-8, and control
     characters are escaped.

@@ -31,7 +31,7 @@ from fbnetv3.search.space.reach import Reach, measure_reach
 from fbnetv3.search.space.space import keys_of, unique_rows
 from fbnetv3.search.trial import Trial
 
-_ELITE = 32
+_ELITE = 32  # best candidates trained so far whose mutants join the candidates of a batch
 _COARSE, _FINE = 21, 22  # these separate the random streams of one seed
 
 
@@ -59,7 +59,7 @@ class Planner:
         warm_start: Complete trials of an earlier search.
 
     Attributes:
-        warm_start: These trials with their statistics; some may violate the constraints.
+        warm_start: Trials of the argument, with their statistics; some may violate the constraints.
         models: The fitted predictors.
 
     Raises:
@@ -96,7 +96,7 @@ class Planner:
 
     @cached_property
     def plan(self) -> Plan:
-        """The pool, the reach of the constraints and the pre-trained encoder."""
+        """The pool, the ranges of the constrained statistics and the pre-trained encoder."""
         columns = self._encoding.columns_of("architecture")
         pretrained = Pretrained(columns)
         if self._settings.pretrain:
@@ -125,11 +125,11 @@ class Planner:
             count: Number of trials.
             stage: ``coarse`` or ``fine``.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
-                proposed only where there are no others.
+                proposed only if there are no others.
 
         Returns:
-            Trials with new candidates; fewer than ``count`` where the space is exhausted. No
-            finalists where no trial has a score.
+            Trials with new candidates; fewer than ``count`` if the space is exhausted. [] in the
+            stage ``fine`` if no trial has a score.
         """
         known = self.known(history)
         if history.finished == len(history):
@@ -182,7 +182,7 @@ class Planner:
         tried: set[bytes],
         random: np.random.Generator,
     ) -> Pool:
-        """Returns a batch with a share for each budget, which counts earlier shares as running."""
+        """Returns a batch with a share for each budget; earlier shares count as running trials."""
         pending, ranked = self._levels(known.running), self._levels(known.ranked)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         for part, share in self._shares(count):
@@ -191,12 +191,12 @@ class Planner:
                 mask = part.meets(ranked)
                 trained = ranked[mask]
                 means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
-                # where nothing was trained in this part, any score there is an improvement
+                # if no candidate of this part has a score, the lowest mean is the one to improve on
                 best = float(means[mask].max() if mask.any() else means.min())
             pool, safe = self._pool_within(part, share), safe_part(part, failures)
             if failures is not None:
                 pool = safe.select(pool)
-                share = min(share, len(pool))  # with others, which may fail, it is completed
+                share = min(share, len(pool))  # _completed adds others, even if they may fail
                 if not share:
                     continue
             candidates = Candidates(safe, self._encoding, pool, trained[:_ELITE])
@@ -216,7 +216,7 @@ class Planner:
                 yield part, share
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part of the space, or a new pool of ``least``."""
+        """Returns the pool's candidates in a part; a new sample if fewer than ``least``."""
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool
@@ -250,7 +250,7 @@ class Planner:
     def _completed(
         self, chosen: Pool, count: int, tried: set[bytes], score: fine.ScoreFunction | None
     ) -> Pool:
-        """Adds candidates within any budget, where the share of a budget could not be filled."""
+        """Completes a batch with candidates within any budget, if a share could not be filled."""
         for part in self._budgets or [self._feasible]:
             chosen = self._reserves.complete(chosen, part, count, tried, score)
         return chosen
@@ -314,11 +314,11 @@ class Planner:
             constraints: Bounds on the candidates, in addition to those of the search; None: no
                 further bounds.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
-            drop: Statistics whose constraint of the search is not to be met.
+            drop: Statistics whose constraint of the search need not be met.
 
         Raises:
-            SearchError: There are too few scores to predict from, or a constraint contradicts
-                another one.
+            SearchError: There are too few scores to predict from, a constraint contradicts another
+                one, or a statistic to drop has no constraint.
             InfeasibleError: Too few candidates meet the constraints.
         """
         part = self._feasible.without(drop).under_also(constraints or ())
@@ -370,7 +370,7 @@ class Planner:
         return self._feasible.price(self._levels(trials))
 
     def _levels(self, trials: Sequence[Trial]) -> Levels:
-        """Returns levels, (trials, variables); each config is converted once."""
+        """Returns the trials' levels, (trials, variables); each config is converted only once."""
         new = [t for t in trials if t.id not in self._rows]
         if new:
             levels = self._space.levels([t.config for t in new])

@@ -1,8 +1,8 @@
-"""What a search keeps in its storage beside its trials.
+"""What a search keeps in its storage besides its trials.
 
 For each batch these are its size, which says whether all of its trials are stored, and with
 ``ahead`` the numbers of the trials that were running when it was proposed. The early stop and the
-report cards are kept, too: computing them again would take a fit of the predictor per batch.
+report cards are kept, too: computing them again would require a fit of the predictor per batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RETRIES = "retries_of_trial_"
 """Prefix of the keys of :class:`Retries`; the number of the trial follows."""
 _CARDS, _BATCHES, _HELD_OUT = "report_cards", "batches", "held_out_after_batch_"
 _MAX_HELD_OUT = 1000
-"""Largest number of predictions that are kept: a text of MySQL has at most 64 kB."""
+"""Largest number of predictions that are kept: a TEXT column of MySQL holds at most 64 kB."""
 
 
 class StoredCard(NamedTuple):
@@ -35,8 +35,8 @@ class StoredCard(NamedTuple):
 
     Attributes:
         card: The summary numbers.
-        held_out: Cross-validated prediction of each trial that the predictor was fitted to, by
-            number of the trial; [] if they were too many to be kept.
+        held_out: Cross-validated prediction of each trial that the predictor was fitted to, in the
+            order of the trials' numbers; [] if they were too many to be kept.
     """
 
     card: ReportCard
@@ -48,8 +48,8 @@ class Retries:
     """The trials that were put back after they had failed.
 
     Attributes:
-        entries: For each time that a trial was put back, the number of batches that had been
-            proposed on its failure, and the reason of the failure; by number of the trial.
+        entries: By number of the trial, a pair for each time that it was put back: the number of
+            leading batches for which its failure counts, and the reason of the failure.
     """
 
     entries: Mapping[int, Sequence[tuple[int, str]]]
@@ -75,7 +75,7 @@ class Retries:
         """Returns stored trials without the results that no longer count.
 
         Args:
-            trials: Trials, of one number the oldest result first.
+            trials: Trials; those of one number are in the order in which they were stored.
         """
         kept: list[Trial] = []
         passed: Counter[int] = Counter()
@@ -126,7 +126,7 @@ class Records:
         recorded = self._store.attrs().get(name)
         if recorded is None:
             recorded = sorted(running)
-            self._store.set_attr(name, recorded)  # before the batch, which it makes repeatable
+            self._store.set_attr(name, recorded)  # stored before the batch, to make it repeatable
         if not isinstance(recorded, list) or not all(type(number) is int for number in recorded):
             raise SearchError(
                 f"the storage has {name}={str(recorded)[:60]}, which is no list of trials; use "
@@ -139,7 +139,7 @@ class Records:
         """The trials that were put back.
 
         Raises:
-            SearchError: The storage has another value in its place.
+            SearchError: A stored value is not a list of pairs, so another program wrote it.
         """
         entries: dict[int, list[tuple[int, str]]] = {}
         for name, value in self._store.attrs().items():
@@ -148,11 +148,11 @@ class Records:
         return Retries(entries)
 
     def add_retries(self, failed: Sequence[Trial], batches: int) -> None:
-        """Stores that failed trials are put back; report cards that rest on them are dropped.
+        """Stores that failed trials are put back, and drops the report cards of later predictors.
 
         Args:
             failed: The failed trials; at least one.
-            batches: Number of batches that were proposed on their failures.
+            batches: Number of leading batches for which the failures count.
         """
         entries = self.retries.entries
         for trial in failed:

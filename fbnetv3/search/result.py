@@ -26,7 +26,7 @@ class Candidate:
     """A candidate of stage 2 that has not been trained.
 
     Attributes:
-        id: Hash of the candidate, as of a Trial.
+        id: Hash of the candidate, as in :class:`Trial`.
         config: Value of each variable.
         predicted: Predicted score.
         statistics: Value of each statistic, by name.
@@ -54,7 +54,7 @@ class SearchResult:
 
     Attributes:
         trials: Trials with a result, by number, those of a warm start first. Their ``score`` is
-            the one that counted at the time.
+            the one by which they were compared at that time.
         predictor: Predictor fitted on the scores of all finished batches; None: too few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop; None: not known.
         cards: Report card of the predictor after each batch.
@@ -108,9 +108,9 @@ class SearchResult:
     def best_of(self, trials: Sequence[Trial]) -> Trial | None:
         """Returns the trial with the highest score; None if there are no trials.
 
-        Of equal scores, the cheapest trial is the best: the one with the lowest statistics in the
-        order of :func:`~fbnetv3.search.space.constraints.cost_order`. Of equal costs, it is the
-        earliest one.
+        Among equal scores, the cheapest trial is the best: the one with the lowest statistics in
+        the order of :func:`~fbnetv3.search.space.constraints.cost_order`. Among equal costs, it is
+        the earliest one.
 
         Args:
             trials: Complete trials of the search.

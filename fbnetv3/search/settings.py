@@ -23,7 +23,7 @@ _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
 _LONGEST = 300
-"""Largest number of characters by which a variable is kept in a storage, beside its hash."""
+"""Largest number of characters of a variable that a storage keeps, in addition to its hash."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SearchSettings:
         return self.iterations + (self.finalists > 0)
 
     def size_of(self, batch: int) -> int:
-        """Returns the number of trials of a batch; the finalists are the one after stage 1."""
+        """Returns the number of trials of a batch; the batch after stage 1 has the finalists."""
         return self.finalists if batch == self.iterations else self.batch_size
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class SearchSettings:
         Args:
             space: Space of the search.
             statistics: Names of the statistics.
-            evaluator_config: What decides the scores besides the candidate; None: not known.
+            evaluator_config: Settings that affect the scores besides the candidate; None: unknown.
 
         Raises:
             SearchError: ``evaluator_config`` holds values that are not plain.
@@ -193,7 +193,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns values as JSON gives them back.
 
     Raises:
-        SearchError: A value is none that JSON can represent.
+        SearchError: JSON cannot represent a value.
     """
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
@@ -206,9 +206,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _exact(value: Any) -> str:
-    """Returns the type and the fields of a dataclass that differ from their defaults.
+    """Returns the type of a dataclass and its fields that differ from their defaults, as a string.
 
-    Long texts are cut; a hash of the whole text follows.
+    A long result is cut, and a hash of the whole follows.
     """
     fields = [
         f"{f.name}={getattr(value, f.name)!r}"

@@ -86,7 +86,7 @@ class Trial:
             score: Score; NaN and infinity are allowed, and have no effect on early stopping.
 
         Raises:
-            SearchError: The epoch is not a whole number, or the score is not a number.
+            SearchError: The epoch is not a whole number >= 0, or the score has another type.
         """
         epoch = as_whole("report: epoch", epoch, low=0)
         score = as_real("report: score", score, finite=False)
@@ -126,7 +126,7 @@ class Trial:
         return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
 
     def failed(self, reason: str) -> Trial:
-        """Returns a copy that has failed for a reason, whatever became of this trial."""
+        """Returns a copy that has failed for a reason, whatever the state of this trial."""
         return replace(self.unfinished(), state="failed", reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,9 +144,9 @@ class Trial:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the settings of two searches differ; returns "" where they are equal.
+    """Describes how the settings of two searches differ; returns "" if they are equal.
 
-    Nested settings are named by their full key, such as ``evaluator.SOLVER.MAX_EPOCHS``.
+    Nested settings are listed by their full key, such as ``evaluator.SOLVER.MAX_EPOCHS``.
     """
     old, new = _flat(before), _flat(now)
     keys = sorted(k for k in {*new, *old} if old.get(k, _UNSET) != new.get(k, _UNSET))
@@ -154,7 +154,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the parts that two identities both have differ; "" where they are equal.
+    """Describes how the parts that are in both identities differ; returns "" if they are equal.
 
     Args:
         before: Identity as :meth:`SearchSettings.identify` returned it; {} from earlier versions.
@@ -220,7 +220,7 @@ def to_plain(value: Any) -> Any:
 
 
 def trial_to_json(trial: Trial) -> str:
-    """Returns a finished trial as JSON, its score the final one, which no other trial changes."""
+    """Returns a finished trial as JSON, with its final score, which no other trial affects."""
     values = {**trial.to_dict(), "score": trial.final_score}
     if not trial.earlier_reasons:  # as in storages of earlier versions
         del values["earlier_reasons"]
@@ -236,7 +236,7 @@ def trial_from_json(text: Any, where: str = "storage") -> Trial:
 
     Raises:
         SearchError: The text is not a finished trial. A running one is refused, since it would be
-            trained in the folder that its id names.
+            trained in a folder whose name is its untrusted id.
     """
     try:
         if len(text) > _MAX_CHARACTERS:

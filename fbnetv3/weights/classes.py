@@ -1,7 +1,7 @@
-"""Class names as a part of weights: comparing them with those of the data, and reordering rows.
+"""The class names of weights: comparing them with the data's, and reordering classifier rows.
 
-The rows of a classifier have the order of the classes that it was trained on. Weights fit data
-whose classes have the same names: :func:`class_order` then says where the row of each class is.
+A classifier has one row per class, in the order of the data that it was trained on. Weights fit
+data whose classes have the same names; :func:`class_order` finds the row of each of its classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fbnetv3.data.errors import some
 
-_SHOWN = 10  # names of a list that a message shows
+_SHOWN = 10  # largest number of names that a message lists
 
 
 def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -21,7 +21,7 @@ def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
 
     Args:
         metadata: Metadata of a file of weights, or the state of a checkpoint. Checkpoints of other
-            programs may have other things than names under ``classes``, which are not used.
+            programs may have something else under ``classes``, which is ignored.
     """
     saved = metadata.get("classes")
     if not isinstance(saved, (list, tuple)) or not saved:
@@ -31,15 +31,15 @@ def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def class_order(saved: Sequence[str], data: Sequence[str]) -> list[int] | None:
-    """Returns the place of each class of the data among the classes of weights.
+    """Returns the row in the weights of each class of the data.
 
     Args:
         saved: Class names of the weights, in the order of their rows.
         data: Class names of the data.
 
     Returns:
-        A list with ``saved[order[i]] == data[i]``; None if the names are not the same set. Names
-        that repeat have no unique place, so they must have the same order.
+        A list with ``saved[order[i]] == data[i]``; None if the sets of names differ. If
+        names repeat, both lists must be equal, since a repeated name has no unique row.
     """
     if list(saved) == list(data):
         return list(range(len(data)))
@@ -68,12 +68,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def distinct_names(names: Sequence[str], suffixes: Iterable[object]) -> list[str]:
-    """Returns names of which none repeats, for the rows of a table.
+    """Returns class names made unique, for the rows of a table.
 
     Args:
-        names: Names of classes, of which some may be equal.
-        suffixes: Something that differs from class to class, such as the category id, one for each
-            name; it is put behind the names that repeat: ``cell (7)``.
+        names: Class names, some of which may be equal.
+        suffixes: A distinct value for each name, such as the category id. It is appended to the
+            names that repeat: ``cell (7)``.
     """
     pairs = list(zip(names, suffixes, strict=True))
     repeated = {name for name in names if list(names).count(name) > 1}
@@ -84,10 +84,10 @@ def reorder_rows(tensor: Tensor, order: Sequence[int], groups: int = 1) -> Tenso
     """Returns a tensor whose rows have another order of classes.
 
     Args:
-        tensor: Weight or bias of a layer, (groups * classes * n, ...) or (classes, ...). Within a
-            group the rows of a class follow one another.
-        order: Place in ``tensor`` of each class of the result.
-        groups: Number of groups with all classes each, such as the anchors of a RetinaNet.
+        tensor: Weight or bias of a layer, (groups * classes * n, ...). Within a group, the n rows
+            of a class follow one another; n is 1 in a classifier.
+        order: Index in ``tensor`` of each class of the result.
+        groups: Number of groups that each have all classes, such as the anchors of a RetinaNet.
     """
     split = tensor.unflatten(0, (groups, len(order), -1))
     return split[:, list(order)].reshape(tensor.shape)
@@ -100,7 +100,7 @@ def reorder_classifier(
 
     Args:
         tensors: Tensors by name.
-        order: Place among the rows of each class of the result.
+        order: Index in ``tensors`` of each class of the result.
         heads: Names of the layers that compute the logits, such as ``head.fc``.
     """
     return {

@@ -14,9 +14,9 @@ from fbnetv3.weights.classes import reorder_rows
 from fbnetv3.weights.errors import LoadError
 from fbnetv3.weights.layouts import published_names, timm_names
 
-_SHOWN = 3
-_PUBLISHED_MARK = "backbone.stages.xif"
-_COUNTER = "num_batches_tracked"  # no output depends on it
+_SHOWN = 3  # largest number of names that a message lists
+_PUBLISHED_MARK = "backbone.stages.xif"  # see published_names in layouts.py
+_COUNTER = "num_batches_tracked"  # of batch norms; no output depends on it
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class LoadSummary:
     Attributes:
         layout: Layout of the weights: ``"fbnetv3"``, ``"fbnet"``, ``"timm"`` or ``"plain"``.
         loaded: Number of tensors taken from the weights.
-        derived: Names of the model's tensors that the layout does not have; they are set to zero,
-            which gives the same outputs.
+        derived: Names of the model's tensors that the weights lack and that are set to zero, which
+            does not change the outputs.
         skipped: Names of the classifier's tensors, if they were not loaded because the classes
             differ.
         source: File or address of the weights.
-        other_classes: How the classes of the weights differ from the model's; empty if the
-            classifier was loaded.
+        other_classes: Description of how the classes of the weights differ from the model's; empty
+            if the classifier was loaded.
         reordered: Whether the rows of the classifier were put into another order of classes.
     """
 
@@ -64,7 +64,7 @@ def detect_layout(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> s
     """Returns the layout of a state dict: ``fbnet``, ``timm``, ``fbnetv3`` or ``plain``.
 
     Args:
-        model: Model to load into. One that is no FBNet has the layout ``plain``.
+        model: Model to load into. If it is no FBNet, the layout is ``plain``.
         state_dict: Tensors by name.
     """
     if not isinstance(getattr(model, "arch", None), Arch):
@@ -82,9 +82,9 @@ def classifier_of(model: nn.Module) -> str:
 
 
 def heads_of(model: nn.Module) -> set[str]:
-    """Returns the names of the layers with a row for each class.
+    """Returns the names of the layers that compute logits, with one row per class.
 
-    There is one, except in distilled networks of timm, which average the logits of two.
+    There is one, except in distilled networks of timm: they have two and average their logits.
     """
     get_classifier = getattr(model, "get_classifier", None)
     layers = get_classifier() if callable(get_classifier) else None
@@ -102,7 +102,7 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
-    # tensors of the classifier that do not fit: number of classes in the weights and in the model
+    # tensors of the classifier that are not loaded: classes in the weights and in the model
     head: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -119,7 +119,7 @@ def _source_names(
 
 
 def _is_zero_in_layout(key: str, layout: str) -> bool:
-    # timm's stem has no bias, which is the same function as a bias of zero
+    # timm's stem has no bias, which is equivalent to a bias of zero
     stem_bias = layout == "timm" and key == "backbone.stages.0.0.conv.bias"
     return stem_bias or key.endswith(_COUNTER)
 
@@ -225,16 +225,16 @@ def load_state_dict(
     order: Sequence[int] | None = None,
     source: str = "state dict",
 ) -> LoadSummary:
-    """Loads weights in any known layout into a model; if one does not fit, none is loaded.
+    """Loads weights in any known layout into a model; if one tensor does not fit, none is loaded.
 
     Args:
-        model: Network of ``build_model``, or any other module. For the latter, the tensors must
-            have the module's own names.
+        model: Network of ``build_model``, or any other module, if the tensors have that module's
+            own names.
         state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
         allow_new_head: Whether to keep the model's classifier if its number of classes differs.
         new_head: Whether to keep the model's classifier in any case.
-        order: Place of each class of the model among the rows of the weights' classifier; None if
-            the order is the same.
+        order: Row in the weights' classifier of each class of the model; None if the order is the
+            same.
         source: File or address of the weights, for the summary and error messages.
 
     Returns:

@@ -24,7 +24,7 @@ class DetectorRecord:
 
     Attributes:
         name: ``NAME.TAG``, such as ``retinanet_fbnetv3_a0.bccd``.
-        path: Path of the file, relative to ``fbnetv3.model_zoo/weights``.
+        path: Path of the file, relative to ``model_zoo/weights``.
         sha256: Hash of the file, 64 hexadecimal digits.
         dataset: Data set of the metrics.
         metrics: ``AP`` and ``AP50``, in percent.

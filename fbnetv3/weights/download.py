@@ -1,6 +1,6 @@
-"""Fetching weights into the cache, or from the package, with every file checked on every use.
+"""Fetching weights from the package, or by download into a cache; every use checks the file.
 
-The cache is the folder that the environment variable ``FBNETV3_CACHE`` names, by default
+The cache is the folder in the environment variable ``FBNETV3_CACHE``, by default
 ``~/.cache/fbnetv3``. Beside each file lies ``FILE.sha256`` (readable by ``sha256sum -c``) with the
 hash that the record states, or the hash of the first download if the record states none. A file is
 downloaded to a temporary name, checked, and renamed only when it is complete.
@@ -129,8 +129,9 @@ def fetch(record: WeightRecord, *, timeout: float = TIMEOUT) -> Path:
 def _locked(path: Path) -> Iterator[None]:
     """Lets one process at a time work on ``path``, and leaves no lock file behind.
 
-    A process that waits for a lock file which is then removed may run beside one that creates a
-    new lock file. That costs a second download; the final rename keeps it harmless.
+    If the lock file is removed while a second process waits for it, a third process may create a
+    new one and run at the same time as the second. That costs one more download, but no file is
+    damaged, because a finished file is put in place by an atomic rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = Path(f"{path}.lock")

@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
-    """Reads tensors and metadata from a .safetensors, .pth or .pt file with any name.
+    """Reads tensors and metadata from a file of safetensors or ``torch.save``, whatever its name.
 
     Args:
         path: File with a state dict, or with a dict that contains one, such as the checkpoints of
@@ -106,7 +106,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
 
     Returns:
         The tensors by name, on the CPU, and the metadata: that of the safetensors file, or the
-        other entries of the dict. Its entry ``"weights"`` is the key of the tensors, if any.
+        other entries of the dict. The metadata's entry ``"weights"`` is the key under which the
+        dict had the tensors; it is absent if the file is a plain state dict.
 
     Raises:
         WeightsFileError: The file is missing or damaged, contains no weights, or is a pickle with
@@ -125,7 +126,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         return _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
     except WeightsFileError:
         raise
-    except Exception as error:  # unpicklers raise any exception on a file that is no pickle
+    except Exception as error:  # on a file that is no pickle, unpickling may raise anything
         raise WeightsFileError(f"cannot read weights {path}: {_reason(error)}") from error
 
 

@@ -1,7 +1,8 @@
-"""Tensor names in the files of other projects, by this project's names.
+"""Maps this project's tensor names to those in the files of other projects.
 
 This project's names follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``,
-``.se.{reduce,expand}`` and ``head.fc``. Each function maps them one to one to another project's.
+``.se.{reduce,expand}`` and ``head.fc``, with stage S and block I. ``pw`` is the expansion, ``dw``
+the depthwise convolution and ``pwl`` the projection. The mappings are one to one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _STAGES = "backbone.stages."
 _HEAD = "head.fc."
 _PUBLISHED_SE = {"reduce": "se.0.conv", "expand": "se.1"}
 _TIMM_SE = {"reduce": "conv_reduce", "expand": "conv_expand"}
-# Modules of a block with and without an expansion, to timm's. timm numbers batch norms in order.
+# timm's names of a block's modules, with and without an expansion; timm numbers the batch norms.
 _TIMM_FULL = {
     "pw.conv": "conv_pw",
     "pw.bn": "bn1",
@@ -105,6 +106,7 @@ def _timm(
     module, _, last = rest.rpartition(".")
     if place == places[0]:
         return f"{_TIMM_STEM[module]}.{last}"
+    # The last layer pools. timm counts its first conv as a block; the second one is conv_head.
     if place == places[-1] and module == "pwl.conv":
         return f"conv_head.{last}"
     block = "blocks.{}.{}".format(*block_of[place])

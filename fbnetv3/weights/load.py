@@ -1,4 +1,4 @@
-"""Loading weights of the zoo or from a file into a model."""
+"""Loading weights from the zoo or a file into a model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Weights:
 
 
 def read_weights(uri: str | os.PathLike[str]) -> Weights:
-    """Reads weights of the zoo, downloaded on first use, or from a file.
+    """Reads weights from the zoo, which are downloaded on first use, or from a file.
 
     Args:
         uri: ``zoo://NAME[.TAG]`` of a classifier or a detector, or the path of a file or run folder
@@ -69,7 +69,7 @@ def read_weights(uri: str | os.PathLike[str]) -> Weights:
         return Weights(tensors, class_names(metadata), uri, metadata)
     record = find_record(name)
     tensors, metadata = read_tensors(fetch(record))
-    # Folders of ImageNet have the names of WordNet's ids: only the number can be compared.
+    # ImageNet's class folders are named by WordNet ids: only the number of classes is comparable.
     classes = None if record.classes == IMAGENET_CLASSES else record.classes
     return Weights(tensors, classes, uri, metadata)
 
@@ -81,12 +81,11 @@ def compare_classes(
 
     Args:
         weights: The weights.
-        classes: Class names of the data; None compares nothing.
+        classes: Class names of the data; None: nothing is compared.
 
     Returns:
-        The order of the data's classes among those of the weights (:func:`class_order`), None if
-        it is not known or there is none, and the difference of the classes, "" if they are the
-        same or not known.
+        ``(order, difference)``: the result of :func:`class_order`, None if names are not known or
+        differ; and how the classes differ, "" if they do not differ or are not known.
     """
     if classes is None or weights.classes is None:
         return None, ""
@@ -117,7 +116,7 @@ def load_weights(
     allow_new_head: bool = False,
     classes: Sequence[str] | None = None,
 ) -> LoadSummary:
-    """Loads weights of the zoo or from a file into a model, strictly.
+    """Loads weights from the zoo or a file into a model, strictly.
 
     Args:
         model: Model whose tensors are replaced.
@@ -125,8 +124,8 @@ def load_weights(
             run folder. From a checkpoint with averaged (EMA) weights, these are loaded.
         allow_new_head: Whether to keep the model's classifier if its classes differ.
         classes: Class names of the model's outputs. If the weights have the same names in another
-            order, the rows of the classifier are reordered. None compares the number alone, as for
-            weights without names.
+            order, the rows of the classifier are reordered. None: only the number of classes is
+            compared, as for weights without names.
 
     Returns:
         A summary of the loaded, derived and skipped tensors; ``str(summary)`` is one line.

@@ -25,7 +25,7 @@ LAYOUTS = ("fbnet", "timm", "fbnetv3", "plain")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 METRIC_SOURCES = ("measured", "quoted")
 IMAGENET_CLASSES = ("imagenet",)  # stands for the names of ImageNet's classes
-# in the order in which weights are searched for a name without a tag
+# in the order in which find_record searches for a name without a tag
 RECORD_FILES = ("fbnet_published.yaml", "timm.yaml", "own.yaml")
 
 
@@ -52,13 +52,14 @@ class WeightRecord:
         name: Name of an architecture.
         tag: Name of the weights, such as ``"fb_in1k"``.
         layout: Layout of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
-        resolution: Side of the network's input in pixels, a centre crop.
+        resolution: Side in pixels of the centre crop that is the network's input.
         resize: Shorter side of the image in pixels before the crop.
         licence: Licence of the weights.
         url: Address of the file; None for a packaged file.
-        path: Path of a packaged file, relative to ``fbnetv3.model_zoo/weights``; None for a file
-            with a ``url``.
-        sha256: Hash of the file; None if it is unknown. The first download then pins it.
+        path: Path of a packaged file, relative to ``model_zoo/weights``; None for a file with a
+            ``url``.
+        sha256: Hash of the file, 64 hexadecimal digits; None if it is not known in advance. The
+            hash of the first download is then pinned (see download.py).
         size: Size of the file in bytes; None if it is unknown.
         variant: Variant of the architecture, None, ``"aligned"`` or ``"low_resolution"``.
         width: Factor of the architecture's channels.
@@ -67,11 +68,13 @@ class WeightRecord:
         mean: Mean of each channel, for images in 0..1.
         std: Standard deviation of each channel, for images in 0..1.
         num_classes: Number of classes of the classifier.
-        classes: Names of the classes; ``("imagenet",)`` stands for those of ImageNet.
-        dataset: Name of the data set of the metrics.
+        classes: Names of the classes; ``("imagenet",)`` stands for those of ImageNet. None:
+            unknown.
+        dataset: Name of the data set of the metrics; None: unknown.
         metrics: Accuracies by name, such as ``{"top1": Metric(79.6, "quoted")}``.
         macs_m: Quoted multiply-adds in millions; None if none are quoted.
-        conv_weights_m: Quoted elements of 4-d weights in millions; None if none are quoted.
+        conv_weights_m: Quoted number of elements of all conv weights (4-d tensors) in millions;
+            None if none is quoted.
         note: Further remarks.
         origin: Source of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
     """
@@ -204,7 +207,7 @@ def _read(filename: str) -> list[WeightRecord]:
 
 @functools.cache
 def all_records() -> tuple[WeightRecord, ...]:
-    """Returns all records, in the order in which weights are searched for a name without a tag."""
+    """Returns all records, in the order in which :func:`find_record` searches them."""
     return tuple(record for filename in RECORD_FILES for record in _read(filename))
 
 

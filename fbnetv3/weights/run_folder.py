@@ -20,6 +20,7 @@ def weights_in(folder: Path) -> Path:
         WeightsFileError: The folder has neither.
     """
     exported = [folder / name for name in EXPORTED if (folder / name).is_file()]
+    # Sorting by length puts checkpoint_best.pt before all numbers, which have 8 digits or more.
     checkpoints = sorted(folder.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path))
     if not exported and not checkpoints:
         raise WeightsFileError(

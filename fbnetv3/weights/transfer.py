@@ -19,7 +19,7 @@ ATTEMPTS = 3
 WAIT = 1.0  # seconds before the second attempt; twice as many before the third
 PATIENCE = 5.0  # seconds before a progress bar appears
 _CHUNK = 1 << 16
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (429, 500, 502, 503, 504)  # HTTP status codes after which another attempt may succeed
 _BROKEN = (
     requests.exceptions.ConnectionError,
     requests.exceptions.Timeout,

@@ -1,4 +1,4 @@
-"""Tensors in the objects that training programs save: under which key, and with which prefixes."""
+"""Finds the tensors in the objects that training programs save, and removes name prefixes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 
-# Averaged weights -> the weights that they are averages of: this project, torchvision, timm, and
-# others
+# Key of averaged weights -> key of the raw weights, in files of this project, torchvision, timm
+# and others
 _AVERAGES = {
     "ema": "model",
     "model_ema": "model",
@@ -35,16 +35,16 @@ _PREFIXES = ("module.", "model.")
 # Modules that torch.compile, FSDP and activation checkpointing insert, around any part of a network
 _WRAPPER_MODULES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_AVERAGE_COUNT = "n_averaged"  # counter of AveragedModel beside the tensors
+_AVERAGE_COUNT = "n_averaged"  # counter that AveragedModel keeps among its tensors
 
 
 def unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
     """Returns the tensors of a saved object and the rest of its dict; None without tensors.
 
-    Averaged weights are preferred to the raw ones. They get the dtypes of the raw ones, and only
-    those of their tensors that the raw ones have, too, since averages may include buffers that are
-    not saved. Prefixes of wrappers are removed from the names. The entry ``"weights"`` of the rest
-    is the key of the tensors, if any.
+    Averaged weights are preferred to the raw ones. If the raw ones are saved, too, the averages are
+    converted to their dtypes, and averages of other tensors are dropped: they may be of buffers
+    that are not saved. Prefixes of wrappers are removed from the names. In the rest, the entry
+    ``"weights"`` is the key under which the tensors were found; a plain state dict has none.
 
     Args:
         saved: State dict, or a dict that contains one under one of ``WRAPPERS``.
@@ -74,8 +74,8 @@ def _is_tensors(value: object) -> bool:
 def _match_model(model: object, averages: Tensors) -> Tensors:
     """Returns averages with the names and dtypes of the saved model, if there is one.
 
-    Statistics of batch norms that were not averaged are those of the model. If other tensors are
-    missing, the averages are returned as they are, so that loading them names what is missing.
+    Batch-norm statistics that were not averaged are taken from the model. If averages of other
+    tensors are missing, the averages are returned unchanged, so that loading reports these tensors.
     """
     if not isinstance(model, Mapping) or not _is_tensors(model):
         return averages
@@ -86,10 +86,10 @@ def _match_model(model: object, averages: Tensors) -> Tensors:
 
 
 def without_prefixes(tensors: Tensors) -> Tensors:
-    """Removes the names of wrappers from those of tensors, in any nesting.
+    """Removes the names of wrapper modules from tensor names, however they are nested.
 
     Args:
-        tensors: Tensors by name. ``module.`` and ``model.`` are removed where all names begin with
+        tensors: Tensors by name. ``module.`` and ``model.`` are removed if all names begin with
             them, the names of torch's own wrappers everywhere. The counter of an AveragedModel is
             removed, too.
     """

@@ -32,7 +32,8 @@ def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
             depth, dataset, metrics, note. None leaves a field out.
 
     Raises:
-        RecordError: The file contains no classes, or it belongs to another architecture.
+        RecordError: The file is not a .safetensors file with class names, or it belongs to another
+            architecture.
         WeightsFileError: The file cannot be read.
     """
     _, metadata = read_tensors(path)
@@ -66,10 +67,10 @@ def _check_arch(record: WeightRecord, saved: Arch | str, path: str | os.PathLike
 
 
 def half_precision(path: str | os.PathLike[str]) -> bytes:
-    """Returns an exported file's content with weights of two and more axes in 16 bits.
+    """Returns the bytes of an exported file with tensors of two or more axes as 16-bit floats.
 
     Vectors (biases, batch norm) keep their precision: they are small, and running variances can
-    exceed the range of 16 bits. Loading converts the weights back.
+    exceed the range of 16 bits. Loading converts the tensors back.
 
     Args:
         path: The ``.safetensors`` file.
@@ -86,11 +87,14 @@ def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: A
 
     Args:
         path: The ``.safetensors`` file that training exported.
-        half: Whether to store weights of two and more axes in 16 bits (:func:`half_precision`).
-        fields: Further fields of the record (:func:`make_entry`).
+        half: Whether to store tensors of two or more axes in 16 bits; see :func:`half_precision`.
+        fields: Further fields of the record; see :func:`make_entry`.
 
     Returns:
         The entry as yaml, to be put under ``weights:`` in ``own.yaml``.
+
+    Raises:
+        FBNetError: As in :func:`make_entry`, or the file cannot be copied.
     """
     entry = make_entry(path, **fields)
     content = half_precision(path) if half else Path(path).read_bytes()

@@ -57,12 +57,12 @@ def build_model(
             - an architecture, its table as a dict, its name (``fbnetv3_a``) or its yaml file; with
               ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
-            - a network of another library (``timm/NAME``), a detector's name (``NAME.TAG``)
-        num_classes: Number of logits, at least 1; None: that of the weights or the architecture.
+            - the name of another library's network (``timm/NAME``) or of a detector (``NAME.TAG``)
+        num_classes: Number of logits, at least 1; None: as in the weights or the architecture.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
-        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1); linear over depth.
+        drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
 
     Returns:
         A classifier in training mode and channels_last memory format, or a detector.
@@ -129,14 +129,14 @@ def _check_detector_arguments(
 def get(
     name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Builds a model of the zoo by name, with the arguments of detectron2's ``model_zoo.get``.
+    """Builds a model of the zoo by name; ``pretrained`` is second, as in detectron2's zoo.
 
-    It calls :func:`build_model`, whose second argument is the number of classes, as in timm.
+    It calls :func:`build_model`, whose second argument is the number of classes.
 
     Args:
         name: Name of an architecture or a detector, or ``NAME.TAG`` of weights.
         pretrained: Whether to load weights of the zoo.
-        num_classes: Number of logits; None keeps the classifier of the weights.
+        num_classes: Number of logits; None: as in :func:`build_model`.
         kwargs: ``drop_rate`` and ``drop_path_rate`` of :func:`build_model`.
     """
     return build_model(name, num_classes, pretrained, **kwargs)
@@ -146,10 +146,10 @@ def transform(name: str) -> EvalTransform:
     """Returns the evaluation preprocessing of a model: resize, centre crop, normalise.
 
     Args:
-        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. An architecture without
-            weights takes its own resolution, ``default_resize``, bilinear interpolation, and
-            ImageNet's mean and standard deviation. A network of another library takes the same with
-            a resolution of 224 pixels.
+        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. For an architecture
+            without weights, it is the architecture's resolution, ``default_resize``, bilinear
+            interpolation, and ImageNet's mean and standard deviation; for a network of another
+            library, the same with a resolution of 224 pixels.
 
     Raises:
         RecordError: There are no such weights, or the name is that of a detector.

@@ -23,9 +23,9 @@ from fbnetv3.weights.records import find_record, is_weights_name
 from fbnetv3.zoo import api
 from fbnetv3.zoo.metadata import check_metadata
 
-# the classifier's bias in this project's, the published, timm's and torchvision's layout
+# name of the classifier's bias in this project, the published files, timm and torchvision
 _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
-# keys of the preprocessing in a file's metadata, and the same in a config's section INPUT
+# key of the preprocessing in a file's metadata -> key in section INPUT of a config
 _CONFIG_KEYS = {
     "resolution": "RESOLUTION",
     "resize": "RESIZE",
@@ -56,7 +56,7 @@ class Classifier:
         """Returns the probabilities of the classes, (images, classes), on the CPU.
 
         Args:
-            images: Images of any kind that ``fbnetv3.data.read_image`` takes, or a batch of them
+            images: Images of any kind that ``fbnetv3.data.read_image`` accepts, or a batch of them
                 in one array (N, H, W, C) or tensor (N, C, H, W).
 
         Raises:
@@ -106,8 +106,8 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     Args:
         path: File that training wrote, whose metadata contains the architecture, the classes and
             the preprocessing, the folder of a run, or any file in a known layout.
-        model: Name of the architecture, for a file that does not contain it. ``NAME.TAG`` also
-            takes the preprocessing of these weights.
+        model: Name of the architecture (``NAME`` or ``NAME.TAG``), for a file that does not contain
+            it. The preprocessing of this model is used if the file does not contain one.
 
     Raises:
         WeightsFileError: The file is damaged, or its architecture is not known.
@@ -138,7 +138,7 @@ def arch_of(
 
     Args:
         metadata: Metadata of the file.
-        model: Name of an architecture, ``NAME.TAG`` or a library's network; None takes the
+        model: Name of an architecture, ``NAME.TAG`` or a library's network; None: the
             architecture in the metadata.
         path: Path of the file, for error messages.
 
@@ -190,8 +190,8 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
         metadata: Metadata of a weights file.
 
     Returns:
-        Those of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std`` that the file
-        defines. Values of 0 in a config follow from the architecture and are left out.
+        Values of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std``, as far as the
+        file defines them. A 0 in a config means that the architecture decides; it is left out.
     """
     config = metadata.get("config")
     tree = parse_yaml(config) if isinstance(config, str) else config

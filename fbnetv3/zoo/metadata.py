@@ -67,7 +67,7 @@ def check_metadata(metadata: Mapping[str, Any], path: str | os.PathLike[str]) ->
     for key, (is_allowed, allowed) in _ALLOWED.items():
         values = {key: metadata.get(key), f"INPUT.{key.upper()}": (section or {}).get(key.upper())}
         for name, value in values.items():
-            # an empty value and a 0 of a config follow from the architecture
+            # if a value is empty, or 0 in a config, the architecture decides
             if value is not None and not _is_empty(value) and not is_allowed(value):
                 raise _error(name, value, allowed, path)
 

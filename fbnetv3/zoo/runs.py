@@ -25,8 +25,8 @@ class TrainedRun:
         macs: Multiply-adds.
         params: Parameters.
         num_classes: Number of classes.
-        top1: Top-1 accuracy of the last weights, in percent; None: not measured.
-        top1_ema: That of the averaged weights; None: not measured.
+        top1: Top-1 accuracy of the raw weights, in percent; None: not measured.
+        top1_ema: Top-1 accuracy of the averaged (EMA) weights, in percent; None: not measured.
     """
 
     name: str

@@ -24,7 +24,7 @@ class ScaledConfig:
     Attributes:
         path: Path of the config.
         arch: The scaled architecture.
-        cost: Its cost.
+        cost: Cost of the scaled network.
         base_cost: Cost of the network that it was scaled from.
     """
 
@@ -44,7 +44,7 @@ def scale_config(
     output: str | os.PathLike[str] | None = None,
     opts: Sequence[Any] = (),
 ) -> ScaledConfig:
-    """Writes the config of a scaled network, which trains as it is.
+    """Writes the config of a scaled network, which can be trained without further changes.
 
     The recipe stays the same. INPUT.RESOLUTION becomes that of the scaled network, and INPUT.RESIZE
     keeps its ratio to it. The network's table is written beside the config, as ``NAME_arch.yaml``.
@@ -52,17 +52,17 @@ def scale_config(
     Args:
         config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
         macs: Target of compound scaling in multiply-adds, which is met within 3%; None: the
-            factors below are used.
+            three arguments below are used.
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
-        output: Path of the new config; None: ``CONFIG_343M.yaml``, by its multiply-adds, beside
-            ``config``, or in the current folder for a config of the package.
+        output: Path of the new config; None: ``CONFIG_343M.yaml``, with its multiply-adds in the
+            name, next to ``config``, or in the current folder for a config of the package.
         opts: Further keys to change: KEY, VALUE, ...
 
     Raises:
-        FBNetError: The config is not that of a classifier with an FBNet, both ``macs`` and a factor
-            are given or neither, or a value is not allowed or out of reach.
+        FBNetError: The config is not that of a classifier with an FBNet, ``macs`` is given
+            together with another size, no size is given, or a value is not allowed or out of reach.
     """
     path = find_config(config)
     cfg = _classifier_config(path, opts)

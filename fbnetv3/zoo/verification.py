@@ -1,4 +1,4 @@
-"""Verifying records of weights: costs, files and, where a data set is installed, accuracies."""
+"""Verifying records of weights: costs, files and, if the data set is installed, accuracies."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
 
     Args:
         pattern: Shell-style pattern of ``NAME.TAG``.
-        data: Data set for the accuracies, a registered name or a path. None takes the data set of
-            each record.
+        data: Data set for the accuracies, a registered name or a path. None: the data set of each
+            record.
 
     Raises:
         RecordError: The pattern matches no weights.
@@ -211,6 +211,7 @@ def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float
         DataError: The data set is not installed, or has other classes.
     """
     dataset = build_dataset(data)
+    # Without comparable names (see read_weights in weights/load.py), the data's order is assumed.
     is_imagenet = record.classes == IMAGENET_CLASSES
     saved = dataset.classes if record.classes is None or is_imagenet else record.classes
     order = class_order(saved, dataset.classes)

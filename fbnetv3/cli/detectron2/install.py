@@ -55,7 +55,7 @@ class Installed(NamedTuple):
 
     Attributes:
         path: Folder of its Python files.
-        version: Version in its metadata; None where it has no metadata.
+        version: Version in its metadata; None if it has no metadata.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Installed(NamedTuple):
 
     @property
     def is_patched(self) -> bool:
-        """Whether this installer made it, in any version."""
+        """Whether any version of this installer made the installation."""
         return (self.version or "").startswith(f"{SDIST_VERSION}+fbnetv3.")
 
 
@@ -155,6 +155,9 @@ def download(folder: Path) -> Path:
 
     Returns:
         The path of the archive.
+
+    Raises:
+        InstallError: pip failed, or the archive is missing or has another sha256.
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{SDIST}=={SDIST_VERSION} --hash=sha256:{SDIST_SHA256}\n", "utf-8")
@@ -225,8 +228,11 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
     Returns:
         The path of the wheel.
+
+    Raises:
+        InstallError: pip failed.
     """
-    # It would compile the extension, and setuptools runs it even beside a pyproject.toml.
+    # setup.py would compile the extension; setuptools runs it even if there is a pyproject.toml.
     (source / "setup.py").unlink(missing_ok=True)
     # The archive's files are readable by their owner alone, and pip keeps their modes.
     for path in (source, *source.rglob("*")):
@@ -242,13 +248,16 @@ def install_wheel(wheel: Path, target: Path | None) -> None:
     Args:
         wheel: Path of the wheel.
         target: Folder to install into; None installs into the running environment.
+
+    Raises:
+        InstallError: pip failed.
     """
     options = ["--no-deps", "--no-index"]
     if target is not None:
         options += ["--upgrade", "--target", str(target)]
     where = target or "this environment"
     run_pip(["install", *options, str(wheel)], f"cannot install detectron2 into {where}")
-    if target is not None:  # there, pip leaves the metadata of other versions
+    if target is not None:  # with --target, pip keeps the metadata of other versions
         for info in target.glob("detectron2-*.dist-info"):
             if info.name != f"detectron2-{VERSION}.dist-info":
                 shutil.rmtree(info)
@@ -261,8 +270,8 @@ def install_from_index(target: Path | None = None) -> None:
         target: Folder to install into; None installs into the running environment.
 
     Raises:
-        InstallError: A step failed. An older installation is unchanged unless pip itself failed
-            while it replaced it.
+        InstallError: A step failed. An older installation is unchanged unless pip failed while
+            replacing it.
     """
     check_build_requirements()
     try:
