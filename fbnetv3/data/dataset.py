@@ -203,7 +203,8 @@ class FileDataset(ImageDataset):
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
-        self._is_jpeg: dict[int, bool] = {}  # whether a cached image came from a JPEG file
+        # EXIF orientation of cached images from JPEG files; None of those from other files
+        self._turns: dict[int, int | None] = {}
 
     def image(self, i: int) -> Image.Image:
         cached = self._cache.get(i)
@@ -212,7 +213,8 @@ class FileDataset(ImageDataset):
         data, name = self._source.read(i), self.file_name(i)
         image = decode_rgb(data, name)
         if self._has_room(image.size):
-            self._keep(i, np.asarray(image), open_jpeg(data, name) is not None)
+            jpeg = open_jpeg(data, name)
+            self._keep(i, np.asarray(image), None if jpeg is None else jpeg.turn)
         return image
 
     def undecoded(self, i: int) -> Image.Image | JpegImage:
@@ -220,17 +222,19 @@ class FileDataset(ImageDataset):
         cached = self._cache.get(i)
         if cached is not None:
             # What a transform makes of an image must not depend on whether it is in the cache.
-            is_jpeg, size = self._is_jpeg[i], (cached.shape[1], cached.shape[0])
-            return JpegImage(read, name, size, cached) if is_jpeg else Image.fromarray(cached)
+            turn, size = self._turns[i], (cached.shape[1], cached.shape[0])
+            if turn is None:
+                return Image.fromarray(cached)
+            return JpegImage(read, name, size, whole=cached, turn=turn)
         data = read()
         jpeg = open_jpeg(data, name)
         if jpeg is None:
             image = decode_rgb(data, name)
             if self._has_room(image.size):
-                self._keep(i, np.asarray(image), False)
+                self._keep(i, np.asarray(image), None)
             return image
         if self._has_room(jpeg.size):
-            self._keep(i, jpeg.pixels(), True)
+            self._keep(i, jpeg.pixels(), jpeg.turn)
             return self.undecoded(i)
         return jpeg
 
@@ -252,14 +256,14 @@ class FileDataset(ImageDataset):
         expected = size * len(self) if not self._cache else self._cached_bytes + size
         return expected <= self._cache_bytes
 
-    def _keep(self, i: int, pixels: npt.NDArray[np.uint8], is_jpeg: bool) -> None:
-        self._cache[i], self._is_jpeg[i] = pixels, is_jpeg
+    def _keep(self, i: int, pixels: npt.NDArray[np.uint8], turn: int | None) -> None:
+        self._cache[i], self._turns[i] = pixels, turn
         self._cached_bytes += pixels.nbytes
 
     def __getstate__(self) -> dict[str, object]:
         # Spawned loader workers get a pickled copy. It is sent without the cache, which may be
         # large; each worker fills its own.
-        return self.__dict__ | {"_cache": {}, "_is_jpeg": {}, "_cached_bytes": 0}
+        return self.__dict__ | {"_cache": {}, "_turns": {}, "_cached_bytes": 0}
 
 
 class Subset(ImageDataset):

@@ -36,6 +36,11 @@ class JpegImage:
         size: Width and height in pixels, as the image is shown.
         whole: (H, W, 3) pixels of the whole image, if they are decoded already.
         turn: EXIF orientation, 1 to 8, that is applied to the decoded pixels.
+
+    Attributes:
+        name: Name of the file in error messages.
+        size: Width and height in pixels, as the image is shown.
+        turn: EXIF orientation, 1 to 8.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class JpegImage:
         turn: int = 1,
     ) -> None:
         self.name, self.size = name, size
-        self._read, self._turn, self._whole = read, turn, whole
+        self.turn, self._read, self._whole = turn, read, whole
 
     def image(self) -> Image.Image:
         """Returns the whole image as ``read_image`` does.
@@ -72,10 +77,10 @@ class JpegImage:
             return self._whole
         data = self._read()
         width, height = (-(-side // divisor) for side in self.size)
-        stored = (height, width) if self._turn >= 5 else (width, height)
+        stored = (height, width) if self.turn >= 5 else (width, height)
         decoded = _decoded(data, stored, divisor)
         if decoded is not None and decoded.shape[1::-1] == stored:
-            return _turned(decoded, self._turn)
+            return _turned(decoded, self.turn)
         # Pillow may decode the file nevertheless; if not, its error says what is wrong with it.
         return _by_pillow(data, self.name, divisor)
 

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from fbnetv3.data import DataError, TrainTransform, read_image
+from fbnetv3.data.dataset import FileDataset
 from fbnetv3.data.jpeg import JpegImage, largest_divisor, open_jpeg
+from fbnetv3.data.opening import open_source
 
 
 def _picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -58,6 +60,21 @@ def test_a_reduced_image_is_that_of_pillows_draft_mode(divisor, turn):
     jpeg = _opened(data)
     assert np.array_equal(jpeg.pixels(divisor), np.asarray(expected))
     assert expected.size == tuple(-(-side // divisor) for side in jpeg.size)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("height", [48, 64])
+def test_a_cached_image_is_reduced_as_one_that_is_not(turn, height, tmp_path):
+    """Square images, whose size does not show that they were not turned, too."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_bytes(_file(_picture(64, height), turn))
+    source = open_source(tmp_path)
+    plain, cached = FileDataset("x", source, 0), FileDataset("x", source, 1 << 20)
+    cached.image(0)
+    for divisor in (1, 2, 4):
+        for _ in range(2):
+            pixels = [dataset.undecoded(0).pixels(divisor) for dataset in (plain, cached)]
+            assert np.array_equal(*pixels)
 
 
 @pytest.mark.parametrize(
