@@ -30,7 +30,7 @@ def parse_constraint(text: str) -> Constraint:
         name = values.pop("name")
         try:
             return Constraint(name, **{key: float(bound) for key, bound in values.items()})
-        except ValueError:  # The pattern also matches 1.2.3, which is no number.
+        except ValueError:  # The pattern also matches 1.2.3, which is not a number.
             break
     raise SearchError(
         f"cannot parse the constraint {text!r}; write 'macs <= 8e8', 'macs >= 4e8' or "

@@ -49,7 +49,7 @@ class RunFolder:
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         database = self.path.resolve() / "search.db"
-        as_text("OUTPUT_DIR", str(database.parent))  # config and log are UTF-8, and name the folder
+        as_text("OUTPUT_DIR", str(database.parent))  # written to config and log
         self.storage = sqlite_url(database)
 
     def require(self) -> None:
@@ -122,8 +122,9 @@ class RunFolder:
         Args:
             text: The config as yaml.
             files: Sha256 of each file that the config names, by key.
-            short: What the config changes, as yaml. It becomes ``config.yaml``, and ``text``
-                ``config_full.yaml``. None: ``text`` becomes ``config.yaml``.
+            short: The values that differ from the defaults, as yaml. If given, it is written to
+                ``config.yaml``, and ``text`` to ``config_full.yaml``. If None, ``text`` is written
+                to ``config.yaml``.
         """
         with atomic_write(self._files) as temporary:
             temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
@@ -139,7 +140,7 @@ class RunFolder:
         Raises:
             SearchError: The config cannot be read.
         """
-        full = full_path(self.config)  # which folders of version 0.1 do not have
+        full = full_path(self.config)  # missing in folders of version 0.1
         path = full if full.is_file() else self.config
         try:
             return dict(iter_keys(parse_mapping(read_text(path, "config"))))
@@ -149,16 +150,17 @@ class RunFolder:
     def check_config(
         self, text: str, resumable_keys: Sequence[str], defaults: Mapping[str, Any] | None = None
     ) -> None:
-        """Checks that a config agrees with that of the folder; a new folder accepts every config.
+        """Checks that a config agrees with the folder's; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
-            defaults: Defaults by full key, of keys that an earlier version did not have.
+            defaults: Default by full key, for keys that the folder's config lacks because an
+                earlier version wrote it.
 
         Raises:
-            SearchError: The values of other keys differ, or the folder's cannot be read. The
-                message names the keys.
+            SearchError: The values of other keys differ, which the message names; or the folder's
+                config cannot be read.
         """
         if not self.config.is_file():
             return
@@ -198,7 +200,11 @@ class RunFolder:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a json file, or {} if the file does not exist."""
+    """Returns the object in a json file, or {} if the file does not exist.
+
+    Raises:
+        SearchError: The file cannot be read, or does not contain an object.
+    """
     if not path.exists():
         return {}
     try:
