@@ -1,4 +1,4 @@
-"""Measures what pre-training the encoder contributes on the trials of a run."""
+"""Measures on the trials of a run how much the encoder's pre-training improves predictions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def compare_pretraining(
 
 
 def _trial_counts(complete: Sequence[Trial]) -> list[int]:
-    """Returns the number of trials after each batch; at most 6 of these, evenly spaced."""
+    """Returns the numbers of complete trials after each batch that are 5 or more.
+
+    Of more than 6 such numbers, 6 at even distances are returned.
+    """
     batches = {t.batch for t in complete}
     counts = sorted({sum(t.batch <= batch for t in complete) for batch in batches})
     counts = [count for count in counts if count >= _MIN_TRIALS]
