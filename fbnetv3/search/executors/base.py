@@ -2,8 +2,8 @@
 
 To add an executor:
 
-1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` takes an instance
-   of it without any registration.
+1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` accepts an
+   instance without any registration.
 2. For ``fbnetv3-search``, write a function that makes an instance from the config, and add it to
    ``_EXECUTORS`` in ``fbnet/config.py``. Its key there is then a value of SEARCH.EXECUTOR.
 3. Declare the config keys that the function reads in ``fbnet/keys.py``. There, list the keys that

@@ -35,7 +35,7 @@ from fbnetv3.search.settings import SearchSettings
 
 
 def space_from_config(cfg: CfgNode) -> FBNetSpace:
-    """Returns the space that SEARCH.SPACE names, with the variables of SEARCH.FIX fixed.
+    """Returns the space of SEARCH.SPACE, with the variables of SEARCH.FIX fixed.
 
     Raises:
         SearchError: The space or a fixed variable is invalid.
@@ -133,7 +133,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
 
 
 def executor_from_config(cfg: CfgNode) -> Executor:
-    """Returns the executor that SEARCH.EXECUTOR names.
+    """Returns the executor that SEARCH.EXECUTOR selects.
 
     SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
     SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``. The workers of ``local`` get
@@ -266,7 +266,7 @@ def _check_storage(url: str) -> None:
 
 
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
-    """Returns the sha256 of each file that affects the results, by the key that names the file.
+    """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
     Raises:
         SearchError: A file cannot be read.

@@ -71,7 +71,7 @@ class RunFolder:
         """Returns the facts about each winner, as lines of text, by the name of its yaml.
 
         Raises:
-            SearchError: ``winners.json`` is damaged, or has a name that leads out of the folder.
+            SearchError: ``winners.json`` is damaged, or has a name that is not allowed.
         """
         winners = _read_json(self._winners)
         for name, facts in winners.items():
@@ -121,7 +121,7 @@ class RunFolder:
 
         Args:
             text: The config as yaml.
-            files: Sha256 of each file that the config names, by key.
+            files: Sha256 of each file that the config refers to, by key.
             short: The values that differ from the defaults, as yaml. If given, it is written to
                 ``config.yaml``, and ``text`` to ``config_full.yaml``. If None, ``text`` is written
                 to ``config.yaml``.
@@ -178,10 +178,10 @@ class RunFolder:
             )
 
     def check_files(self, files: Mapping[str, str]) -> None:
-        """Checks that the files that the config names have not changed since the search started.
+        """Checks that the files that the config refers to are the same as when the search started.
 
         Args:
-            files: Sha256 of each file that the config names, by key.
+            files: Sha256 of each file that the config refers to, by key.
 
         Raises:
             SearchError: A file has changed; the message names its key.

@@ -57,8 +57,8 @@ class FBNetSpace:
     """A space of (architecture, recipe) pairs.
 
     Args:
-        table: Content of the space's yaml. Without ``rows`` only the recipe is searched, for an
-            architecture that the search's config names.
+        table: Content of the space's yaml. Without ``rows``, only the recipe is searched, for the
+            architecture of the search's config.
         fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
             fixed.
 

@@ -199,8 +199,8 @@ class BatchLog:
         """Removes files with failed trials that are evaluated again, for :meth:`write` to replace.
 
         Args:
-            retries: By number of a trial, the reasons of those of its failures after which it was
-                put back to be evaluated again.
+            retries: For the number of each trial that was put back to be evaluated again, the
+                reasons of the failures before.
 
         Raises:
             SearchError: A file cannot be read.

@@ -81,7 +81,7 @@ def without_password(url: str) -> str:
         parsed = make_url(url)
     except ArgumentError:  # not a URL, so there is no password in it
         return url
-    # A URL without a password stays as it is: rendering would escape characters of file names.
+    # A URL without a password is not changed: rendering would escape characters of file names.
     return parsed.render_as_string(hide_password=True) if parsed.password else url
 
 
@@ -107,7 +107,7 @@ def open_storage(url: str) -> RDBStorage:
     Optuna's tables are created if the database lacks them.
 
     Raises:
-        SearchError: The URL is that of a SQLite file that no search of this project can have
+        SearchError: The URL refers to a SQLite file that no search of this project can have
             written; see ``guard.py``.
     """
     from optuna.storages import RDBStorage

@@ -35,7 +35,7 @@ class TrialStore(Protocol):
         """Stores a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        """Checks the settings and the identity of a search against those of the study.
+        """Checks that a search has the settings and the identity of the study.
 
         A study without settings gets both when it is acquired. A study of an earlier version has no
         identity, so that only its settings are checked.
