@@ -78,7 +78,7 @@ def find_fault(error: BaseException) -> Fault | None:
 
 
 def failure_kind(reason: str | None) -> str | None:
-    """Returns whether a trial failed by MEMORY or by TIME; None for all other failures.
+    """Returns MEMORY or TIME if a trial failed for this reason; None for all other failures.
 
     Failures of these kinds depend on the size of a candidate, so that a model can predict them.
 

@@ -19,7 +19,7 @@ def allow_children() -> None:
     """
     mp.current_process().daemon = False
     # The kernel ends the children however this process ends. Orphans would also keep the pipe to
-    # the searching process open, which recognises the end of a worker by the pipe's closing.
+    # the searching process open, but its closing is how that process notices a worker's end.
     link = _ParentLink()
     os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
 

@@ -83,9 +83,9 @@ def compare_pretraining(
 
 
 def _trial_counts(complete: Sequence[Trial]) -> list[int]:
-    """Returns the numbers of complete trials after each batch that are 5 or more.
+    """Returns how many trials were complete after each batch, if at least 5.
 
-    Of more than 6 such numbers, 6 at even distances are returned.
+    At most 6 counts are returned, evenly spaced.
     """
     batches = {t.batch for t in complete}
     counts = sorted({sum(t.batch <= batch for t in complete) for batch in batches})

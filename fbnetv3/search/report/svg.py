@@ -21,7 +21,7 @@ def short(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= max(size, 1e4) * 0.99995:  # rounded to four digits, it is as large
+        if abs(value) >= max(size, 1e4) * 0.99995:  # as large when rounded to four digits
             return f"{value / size:.4g}{letter}"
     return f"{value:.4g}"
 
