@@ -2,17 +2,17 @@
 
 To add an executor:
 
-1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` takes an instance
-   of it without any registration.
+1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` accepts an
+   instance without any registration.
 2. For ``fbnetv3-search``, write a function that makes an instance from the config, and add it to
    ``_EXECUTORS`` in ``fbnet/config.py``. Its key there is then a value of SEARCH.EXECUTOR.
-3. Declare the config keys that the function reads in ``fbnet/keys.py``, and list those that may
-   change when a search is resumed in ``RESUMABLE_KEYS``.
-   ``_check_numbers`` in ``fbnet/config.py`` checks their ranges, and the help of SEARCH.EXECUTOR
-   in ``fbnet/keys.py`` names the executor.
-4. Add a row to ``_EXECUTORS`` in ``tests/search/executors/test_contract.py``, which tests the
-   contract that all executors keep, and one to ``_WORKERS`` there if it uses worker processes; add
-   a row to ``_EXECUTORS`` in ``test_faults.py`` beside it, too.
+3. Declare the config keys that the function reads in ``fbnet/keys.py``. There, list the keys that
+   may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's name to the
+   help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
+   ``fbnet/config.py``.
+4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_contract.py``, which
+   tests what all executors must do, and in ``test_faults.py``. If it uses worker processes, also
+   add it to ``_WORKERS`` in ``test_contract.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fbnetv3.search.outcome import reason_text, score_of, short
 from fbnetv3.search.trial import Trial
 
 Evaluate = Callable[[Trial], Any]
-"""Function from a trial to its score, which any number may be; see :func:`attempt`."""
+"""Function from a trial to its score, a number of any type; see :func:`attempt`."""
 GRACE_PERIOD_S = 30.0
 """Seconds that a worker gets to save a checkpoint before it is killed."""
 SECOND_ATTEMPT = "this was the second attempt"
@@ -74,10 +74,10 @@ class Executor(Protocol):
     (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
     result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
 
-    After a lack of memory, the trial is evaluated once more, alone on its device. Executors with
-    worker processes do so after a device error or the death of a worker, too, and replace the
-    worker. A second failure counts, and says by its ``fault`` whether its cause is outside of the
-    candidate.
+    A trial that ran out of memory is evaluated once more, alone on its device. Executors with
+    worker processes also evaluate a trial once more after a device error or the death of its
+    worker, and replace the worker. If the second attempt fails too, the trial fails;
+    :attr:`Finished.fault` then tells whether the cause is outside of the candidate.
     """
 
     def start(self, evaluate: Evaluate) -> None:
@@ -110,8 +110,8 @@ class Executor(Protocol):
 class InProcess:
     """Evaluates one trial after the other in this process.
 
-    After a lack of memory, unused memory is released and the trial is evaluated once more. After a
-    device error, this process cannot use the device any more: the failure counts at once.
+    If a trial runs out of memory, unused memory is released and the trial is evaluated once more.
+    After a device error, this process can no longer use the device, so the trial fails at once.
     """
 
     def __init__(self) -> None:
@@ -143,8 +143,8 @@ class InProcess:
 
 
 def release_gpu_memory() -> None:
-    """Releases the GPU memory that PyTorch keeps of trainings which have ended, for others."""
-    torch = sys.modules.get("torch")  # a program without torch uses no GPU by it
+    """Releases GPU memory that PyTorch has cached, so that other processes can use it."""
+    torch = sys.modules.get("torch")  # None: torch was not imported, so that it holds no memory
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()
         with contextlib.suppress(RuntimeError):  # the device may have failed
@@ -154,11 +154,11 @@ def release_gpu_memory() -> None:
 def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
     """Evaluates a copy of a trial, in this process or in a worker.
 
-    An exception fails the trial and becomes the reason of the failure, and so does a returned value
-    that is not a finite number. Reports of the copy reach the trial until the evaluation ends.
+    The trial fails if the evaluation raises an exception or returns a value that is not a finite
+    number. Reports of the copy are passed on to the trial until the evaluation ends.
 
     Raises:
-        StorageUnavailableError: The exception is a disk fault, for which the trial must not fail.
+        StorageUnavailableError: The exception is a disk fault, because of which no trial may fail.
     """
     own = trial.copy()
     own.on_report = trial.report
@@ -180,7 +180,7 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
 
 
 def _reason_of(error: BaseException, fault: Fault | None) -> str:
-    """Returns the reason of a failure, which shows the fault even if another error followed."""
+    """Returns the reason of a failure; it mentions the fault even if another error followed."""
     reason = describe(error)
     if fault is None:
         return reason
@@ -261,7 +261,11 @@ class TimeLimit:
         return self.seconds_left([start]) == 0.0
 
     def seconds_left(self, starts: Iterable[float]) -> float | None:
-        """Returns the seconds until the first of several attempts is overdue; None: no limit."""
+        """Returns the seconds until the first of several attempts is overdue; None: no limit.
+
+        Args:
+            starts: Times at which the attempts began (monotonic clock).
+        """
         if self._seconds is None:
             return None
         now = time.monotonic()

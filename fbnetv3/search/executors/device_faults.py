@@ -1,7 +1,7 @@
 """Errors whose cause is outside of a candidate: memory, devices and data.
 
-An error is classified by tables of exception types and of texts, since PyTorch, cuDNN, cuBLAS, NCCL
-and drivers report the same fault in many ways, and since this layer imports none of them.
+An error is classified by tables of exception types and of message patterns, since PyTorch, cuDNN,
+cuBLAS, NCCL and drivers report the same fault in many ways, and this module imports none of them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import NamedTuple
 MEMORY, DEVICE, DATA = "out of memory", "device error", "data error"
 """Kinds of faults. Only MEMORY depends on the candidate, which may be too large."""
 TIME = "out of time"
-"""Kind of a failure that is no fault: the candidate took longer than its time limit."""
+"""Kind of a failure that is not a fault: the candidate took longer than its time limit."""
 OUTSIDE = frozenset({DEVICE, DATA})
 """Kinds of faults that say nothing about the candidate."""
 NEEDS_NEW_PROCESS = frozenset({MEMORY, DEVICE})
 """Kinds after which a process is not used again.
 
-After an error, the CUDA context of a process is dead; after a lack of memory, its allocator may
-keep blocks of the failed training.
+After a device error, the CUDA context of the process is unusable. After memory ran out, the
+allocator may keep blocks of the failed training.
 """
 
-# Names of exception types, as FBNetV3, PyTorch, Pillow and Python have them -> kind
+# Name of an exception type of FBNetV3, PyTorch, Pillow or Python -> kind
 _MEMORY_TYPES = frozenset({"OutOfMemoryError", "MemoryError"})
 _TYPES = {
     "AcceleratorError": DEVICE,
@@ -33,7 +33,7 @@ _TYPES = {
     "FileNotFoundError": DATA,
     "ConnectionError": DATA,
 }
-# Texts of RuntimeErrors, in lower case -> kind; the first one that matches counts
+# Pattern in the message of a RuntimeError, in lower case -> kind; the first match counts
 _TEXTS = {
     r"out of memory": MEMORY,
     r"(cudnn|cublas|cusolver|cusparse|cufft|curand)_(status_)?alloc_failed": MEMORY,
@@ -49,7 +49,7 @@ _TEXTS = {
     r"\becc\b.*(error|uncorrect)|uncorrectable ecc|\bxid\b|fallen off the bus": DEVICE,
 }
 _PATTERNS = [(re.compile(text), kind) for text, kind in _TEXTS.items()]
-# Texts of stored reasons -> kind. The kernel ends a process by SIGKILL when memory runs out.
+# Texts in stored reasons of failures. The kernel ends a process by SIGKILL when memory runs out.
 _KILLED = "was ended by SIGKILL"
 _OVERDUE = re.compile(r"took longer than [\d.e+-]+ s\b")
 
@@ -70,20 +70,20 @@ def find_fault(error: BaseException) -> Fault | None:
     """Returns the fault behind an error; None if there is none.
 
     Args:
-        error: Exception that ended an evaluation. Its causes and contexts are examined too: of
-            several faults, the first one counts, since the others follow from it.
+        error: Exception that ended an evaluation. Its causes and contexts are examined too. Of
+            several faults, the one raised first counts, since the others follow from it.
     """
     faults = [Fault(kind, cause) for cause in _chain(error) if (kind := _kind(cause)) is not None]
     return faults[-1] if faults else None
 
 
 def failure_kind(reason: str | None) -> str | None:
-    """Returns the kind of a failed trial, MEMORY or TIME, from its reason; None for all others.
+    """Returns MEMORY or TIME if a trial failed for this reason; None for all other failures.
 
-    These two follow from the size of a candidate, so that a model can learn to predict them.
+    Failures of these kinds depend on the size of a candidate, so that a model can predict them.
 
     Args:
-        reason: Reason of a failure, as trials keep it; None: no failure.
+        reason: Reason of the failure, as stored in the trial; None: no failure.
     """
     if reason is None:
         return None
@@ -94,7 +94,11 @@ def failure_kind(reason: str | None) -> str | None:
 
 
 def ran_out_of_memory(cause_of_death: str) -> bool:
-    """Returns whether the end of a worker, such as ``was ended by SIGKILL``, suggests so."""
+    """Returns whether a worker probably ended because memory ran out.
+
+    Args:
+        cause_of_death: How it ended, such as ``was ended by SIGKILL``; see ``Worker``.
+    """
     return _KILLED in cause_of_death
 
 
@@ -120,7 +124,7 @@ def _text(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error, its cause or else its context, and so on."""
+    """Yields an error, its cause (or its context if it has no cause), and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:

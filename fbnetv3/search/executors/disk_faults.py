@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from fbnetv3.io import WriteError
 from fbnetv3.search.errors import StorageUnavailableError
 
-# The disk is full, read-only, forbidden, broken or gone. ENOENT is left out, because the evaluation
-# itself may have asked for a missing file.
+# The disk is full, read-only, not accessible, broken or gone. ENOENT is left out, because the
+# evaluation itself may have asked for a missing file.
 _ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,

@@ -23,17 +23,18 @@ from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 4
-"""Number of workers that may be killed in a row before one is ready."""
+"""Number of workers killed in a row, before any is ready, after which the executor gives up."""
 _POLL_S = 60.0
-"""Seconds after which the executor looks whether a starting worker is late."""
+"""Longest wait in seconds before the executor checks whether a starting worker is late."""
 
 
 class LocalWorkers:
     """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    When a worker dies or its device fails, another worker evaluates its trial, on another device
-    where there is one. When memory runs out, the trial is evaluated alone on its device: the other
-    workers of the device get nothing until it has ended. The trial fails if that fails too.
+    When a worker dies or its device fails, another worker evaluates its trial once more; if the
+    device failed and there are others, on another device. When memory runs out, the trial is
+    evaluated once more, alone on its device: until it has ended, the other workers of the device
+    get no trials. The trial fails if its second attempt fails too.
 
     Args:
         count: Number of workers, at least 1.
@@ -42,12 +43,12 @@ class LocalWorkers:
         timeout: Seconds that one attempt of a trial may take, above 0. A trial that takes longer
             fails, and its worker is killed. If None, there is no limit.
         devices: Values of CUDA_VISIBLE_DEVICES, such as ``["0", "1"]``, which are given to the
-            workers in turn: worker i gets number i modulo their number, and so does a worker that
-            replaces it. If empty, all workers see the GPUs of this process.
+            workers in turn: worker i, and any worker that replaces it, gets
+            ``devices[i % len(devices)]``. If empty, all workers see the GPUs of this process.
 
     Raises:
         SearchError: ``count`` or ``threads`` is below 1, ``timeout`` is not positive, or a device
-            is not a text.
+            is not a string.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class LocalWorkers:
     def start(self, evaluate: Evaluate) -> None:
         """Pickles the evaluation function.
 
-        If it differs from the last one, the old workers are stopped.
+        If it differs from the previous one, the old workers are stopped.
 
         Raises:
-            SearchError: The function cannot be pickled, or the script has no main guard.
+            SearchError: The function cannot be pickled, or the script has no main guard (see
+                :func:`~fbnetv3.search.executors.worker.refuse_start_at_import`).
         """
         refuse_start_at_import()
         payload = pickled(evaluate)
@@ -109,7 +111,7 @@ class LocalWorkers:
                 self._give_trial(worker)
 
     def _new_worker(self) -> Worker:
-        """Starts a worker in a free place, on a device that no waiting trial avoids if possible."""
+        """Starts a worker in a free slot; if possible, on a device that no waiting trial avoids."""
         taken = {worker.slot for worker in self._workers}
         free = [slot for slot in range(self._count) if slot not in taken]
         slot = min(free, key=lambda i: self._queue.is_avoided(self._device(i)))
@@ -150,7 +152,7 @@ class LocalWorkers:
         return [replace(item, place=worker.place) for item in finished]
 
     def _retry(self, failed: Finished, worker: Worker) -> list[Finished]:
-        """Queues a trial again whose worker is gone, or fails it."""
+        """Queues a trial again after its worker has ended, or returns it as failed."""
         finished = self._queue.retry(replace(failed, place=worker.place), worker.device)
         if not finished:
             _log.warning(
@@ -162,7 +164,11 @@ class LocalWorkers:
         return finished
 
     def _receive_ready(self, worker: Worker) -> list[Finished]:
-        """Reads the first message of a worker; a worker that cannot start fails no trial."""
+        """Reads the first message of a worker; returns [], since no trial has finished.
+
+        Raises:
+            SearchError: The worker cannot start, and further ones are unlikely to.
+        """
         try:
             worker.receive_ready()
             self._failed_starts = 0
@@ -178,7 +184,7 @@ class LocalWorkers:
         return []
 
     def _reap(self, worker: Worker) -> list[Finished]:
-        """Removes a dead worker and queues its trial again, or fails it."""
+        """Removes a dead worker; queues its trial again, or returns it as failed."""
         assert worker.trial is not None
         self._workers.remove(worker)
         cause = worker.cause_of_death()
@@ -186,7 +192,11 @@ class LocalWorkers:
         return self._retry(Finished(worker.trial, None, f"its worker {cause}", fault), worker)
 
     def _end_overdue(self) -> list[Finished]:
-        """Kills the workers whose trials take too long; these trials fail."""
+        """Kills the workers whose trials take too long, and returns these trials as failed.
+
+        Raises:
+            SearchError: A worker was not ready in time.
+        """
         for worker in self._workers:
             if worker.is_late():
                 raise SearchError(

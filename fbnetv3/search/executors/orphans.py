@@ -14,23 +14,24 @@ _PR_SET_PDEATHSIG = 1
 def allow_children() -> None:
     """Lets this worker start processes, such as data loaders, which end with the worker.
 
-    For the searching process, the worker remains daemonic: multiprocessing ends it at exit.
+    Daemonic processes may not start others, so the worker clears its own flag. In the searching
+    process, the flag stays set, so that multiprocessing ends the worker at exit.
     """
     mp.current_process().daemon = False
-    # The kernel ends the children however this process ends. Orphans would also keep the pipes
-    # open; the searching process recognises the end of a worker by their closing.
+    # The kernel ends the children however this process ends. Orphans would also keep the pipe to
+    # the searching process open, but its closing is how that process notices a worker's end.
     link = _ParentLink()
     os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
 
 
 class _ParentLink:
-    """Ends a forked process with its parent, also where the parent ends right after the fork."""
+    """Ends a forked process with its parent, even if the parent ends right after the fork."""
 
     def __init__(self) -> None:
         self._parent = os.getpid()
 
     def remember_parent(self) -> None:
-        """Notes the process that is about to fork."""
+        """Stores the id of the process that is about to fork."""
         self._parent = os.getpid()
 
     def end_with_parent(self) -> None:

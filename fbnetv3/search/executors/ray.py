@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 10
 """Number of workers that may fail in a row before one starts.
 
-The workers that were idle or starting on a lost node are allowed on top of this.
+In addition, as many failures are allowed as there are other workers, because a lost node takes all
+its idle and starting workers with it.
 """
 
 
@@ -37,9 +38,9 @@ class RayWorkers:
 
     Each worker process has an actor on its node, which reserves resources and forwards messages.
     When a worker dies, alone or with its node, or its device fails, another worker evaluates its
-    trial. When memory runs out, the trial is evaluated alone on its device: no other worker of this
-    search gets a trial there until it has ended. The trial fails if that fails too. Nodes that join
-    the cluster during a search get workers.
+    trial once more. When memory runs out, the trial is evaluated once more, alone on its device: no
+    other worker of this search gets a trial there until it has ended. The trial fails if its second
+    attempt fails too. Nodes that join the cluster during a search get workers.
 
     Args:
         count: Largest number of workers. If None, as many as the cluster has room for.
@@ -87,7 +88,7 @@ class RayWorkers:
     def start(self, evaluate: Evaluate) -> None:
         """Connects to the cluster and pickles the evaluation function.
 
-        If the function differs from the last one, the old workers are stopped.
+        If the function differs from the previous one, the old workers are stopped.
 
         Raises:
             SearchError: The function cannot be pickled, or the cluster cannot be reached or cannot
@@ -161,7 +162,7 @@ class RayWorkers:
         """Waits for a worker's answer, at most for the grace period.
 
         Returns:
-            The worker that has answered; [] if none has.
+            A list with the worker that has answered; [] if none has.
         """
         pending = {h.answer: h for h in self._handles if h.answer is not None}
         seconds_left = self._limit.seconds_left(h.trial_start for h in self._running())
@@ -173,7 +174,7 @@ class RayWorkers:
         return [pending[answer] for answer in answers]
 
     def _receive(self, handle: WorkerHandle) -> list[Finished]:
-        """Handles a worker's answer; returns the trial that has finished, or []."""
+        """Handles a worker's answer; returns a list with the trial if it has finished, else []."""
         ray = self._cluster.ray
         try:
             kind, *content = ray.get(handle.answer)
@@ -223,7 +224,7 @@ class RayWorkers:
         return self._retry(finished, handle)
 
     def _retry(self, failed: Finished, handle: WorkerHandle) -> list[Finished]:
-        """Queues a trial again whose worker is gone, or fails it."""
+        """Queues a trial again after its worker has ended, or returns it as failed."""
         finished = self._queue.retry(failed, handle.device)
         if not finished:
             _log.warning(
@@ -239,7 +240,11 @@ class RayWorkers:
         raise StorageUnavailableError(f"node {handle.address}: {reason}")
 
     def _reap(self, handle: WorkerHandle, reason: str) -> list[Finished]:
-        """Removes a dead worker and queues its trial again, or fails it."""
+        """Removes a dead worker; queues its trial again, or returns it as failed.
+
+        Raises:
+            SearchError: Too many workers in a row could not start.
+        """
         self._remove(handle)
         if handle.trial is not None and handle.has_started:
             fault = MEMORY if ran_out_of_memory(reason) else None
@@ -248,7 +253,7 @@ class RayWorkers:
         if handle.trial is not None:  # The worker died before it received the trial.
             self._queue.put_back(handle.trial)
         self._failed_starts += 1
-        # With a node, all workers that were idle or starting on it are lost at once.
+        # A lost node takes all its idle and starting workers with it at once.
         if self._failed_starts > _MAX_FAILED_STARTS + len(self._handles):
             raise SearchError(
                 f"the Ray cluster cannot start workers: {self._failed_starts} attempts "
@@ -270,7 +275,7 @@ class RayWorkers:
     }
 
     def _end_overdue(self) -> list[Finished]:
-        """Kills the workers whose trials take too long; these trials fail."""
+        """Kills the workers whose trials take too long, and returns these trials as failed."""
         overdue = [h for h in self._running() if self._limit.is_over(h.trial_start)]
         finished = []
         for handle in overdue:
@@ -311,8 +316,8 @@ class WorkerHandle:
         gpus: GPUs that Ray has given to the actor, by their numbers on the node.
         is_ready: Whether the actor has been placed on a node.
         trial: Trial that the worker was given; None while it is idle.
-        has_started: Whether the worker process has the trial, after its imports.
-        trial_start: Time at which it was known to have the trial, by the monotonic clock.
+        has_started: Whether the worker process is ready and has received the trial.
+        trial_start: Time at which ``has_started`` became true, by the monotonic clock.
         answer: Ray's reference to the pending answer of the actor; None while the worker is idle.
     """
 
@@ -327,7 +332,7 @@ class WorkerHandle:
 
     @property
     def device(self) -> tuple[str, ...]:
-        """What the workers of one device share: node and GPUs."""
+        """Node id and GPUs, which are equal for workers on the same device."""
         return (self.node, *self.gpus)
 
     @property

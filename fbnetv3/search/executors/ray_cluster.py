@@ -64,7 +64,7 @@ class Cluster:
             self._init()
             self._owns_connection = True
         total = self.ray.cluster_resources()
-        # Where nothing is requested, a worker gets one whole unit if the cluster has one.
+        # If no number is requested, a worker gets one whole CPU or GPU if the cluster has one.
         default = {name: min(1.0, total.get(name, 0.0) // 1) for name in self._requested}
         self._per_worker = {k: default[k] if v is None else v for k, v in self._requested.items()}
         problem = self.resource_problem()
@@ -94,9 +94,9 @@ class Cluster:
             ) from error
 
     def resource_problem(self) -> str:
-        """Returns a message that says why no node has room for a worker; empty if a node has.
+        """Returns why no node is large enough for a worker, as a message; empty if one is.
 
-        On a cluster with an autoscaler, a node with the resources may still join.
+        On a cluster with an autoscaler, a node that is large enough may still join.
         """
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if any(all(n.get(k, 0.0) >= v for k, v in self._per_worker.items()) for n in nodes):

@@ -20,7 +20,7 @@ class NodeContext:
     """Working directory, environment and shared folder of the search process.
 
     Attributes:
-        folder: Working directory; configs name files relative to it.
+        folder: Working directory, to which the paths in configs are relative.
         environment: Environment variables of the workers.
         marker: File in the shared folder by which a node recognises that folder; None if
             evaluations write no files.
@@ -130,7 +130,8 @@ class WorkerActor:
     def next_message(self) -> tuple[Any, ...]:
         """Blocks until the worker's next message, and returns it.
 
-        It is a report, the result, or ``('died', cause)`` if the process has ended.
+        It is a report, the outcome of the trial (``result`` or ``storage_unavailable``), or
+        ``('died', cause)`` if the process has ended.
         """
         worker = self._worker
         assert worker is not None

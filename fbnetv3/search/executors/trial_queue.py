@@ -1,4 +1,4 @@
-"""Submitted trials that wait for a worker, and which device may take which of them."""
+"""The queue of submitted trials, which decides on which devices a trial may be evaluated."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from fbnetv3.search.trial import Trial
 class TrialQueue:
     """Submitted trials that wait for a worker.
 
-    A trial whose worker died, or whose device failed, is queued once more. If memory was short, it
-    is then evaluated alone on a device: the other workers of that device get nothing until it has
-    ended. If the device failed, another device evaluates it where there is one.
+    A trial that ran out of memory, or whose worker died or device failed, is queued once more. If
+    memory ran out, the trial is then evaluated alone on a device: the other workers of that device
+    get no trials until it has ended. If the device failed, another device, if there is one,
+    evaluates the trial.
     """
 
     def __init__(self) -> None:
         self._trials: deque[Trial] = deque()
         self._retried: set[int] = set()
         self._alone: set[int] = set()  # trials that must be alone on their device, by number
-        self._reserved: dict[int, Hashable] = {}  # device that such a trial waits for
+        self._reserved: dict[int, Hashable] = {}  # device that a trial in _alone waits for
         self._avoided: dict[int, Hashable] = {}  # device that failed, by number of the trial
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from fbnetv3.search.executors.orphans import allow_children, die_with_parent
 from fbnetv3.search.trial import Trial
 
 START_LIMIT_S = 600.0
-"""Seconds in which a worker process must become ready."""
+"""Seconds within which a worker process must become ready."""
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 """Environment variable that lists the GPUs of a process."""
 _NAME = "fbnetv3-search-worker"
@@ -36,21 +36,21 @@ class Worker:
     """A process on this machine that evaluates one trial at a time.
 
     Its first message is ``ready`` or ``not_ready``. A trial is only given to a worker that is
-    ready, so that the start of the process and its imports are no part of an evaluation.
+    ready, so that the start of the process and its imports do not count as part of an evaluation.
 
     Args:
         payload: Evaluation function, pickled by cloudpickle.
         threads: Value of OMP_NUM_THREADS in the process.
         folder: Working directory of the process.
         device: Value of CUDA_VISIBLE_DEVICES in the process, such as ``3``; empty hides all GPUs.
-            None: that of this process.
-        slot: Place among the workers of an executor, which a worker that replaces this one takes.
+            None: the same as in this process.
+        slot: Index of the worker in its executor, from 0; a replacement gets a free index.
 
     Attributes:
         connection: This end of the pipe to the process.
         process: The process.
-        device: Value of CUDA_VISIBLE_DEVICES in the process; None: that of this process.
-        slot: Place among the workers of an executor.
+        device: Value of CUDA_VISIBLE_DEVICES in the process; None: the same as in this process.
+        slot: Index of the worker in its executor, from 0.
         is_ready: Whether the process can evaluate trials.
         trial: Trial that the process evaluates; None while it is idle.
         trial_start: Time at which the process was given the trial, by the monotonic clock.
@@ -96,7 +96,8 @@ class Worker:
 
         Raises:
             WorkerStartError: The process has ended before it was ready.
-            SearchError: The evaluation function cannot be restored in the process.
+            SearchError: The evaluation function cannot be restored in the process, or the user's
+                script has no main guard.
         """
         try:
             kind, reason = self.connection.recv()
@@ -110,10 +111,11 @@ class Worker:
         self.is_ready = True
 
     def wait_ready(self) -> None:
-        """Blocks until the process is ready; the errors are those of :meth:`receive_ready`.
+        """Blocks until the process is ready.
 
         Raises:
-            WorkerStartError: The process is not ready after ten minutes.
+            WorkerStartError: The process has ended, or is not ready after ten minutes.
+            SearchError: See :meth:`receive_ready`.
         """
         if not self.connection.poll(START_LIMIT_S):
             self.kill()
@@ -189,11 +191,11 @@ def _visible_devices(device: str | None) -> Iterator[None]:
 
 
 class WorkerStartError(Exception):
-    """A worker process has ended before it could evaluate anything.
+    """A worker process has ended before it was ready, or was not ready in time.
 
     Args:
         reason: Cause, as a predicate such as ``was ended by SIGKILL``.
-        can_retry: Whether another process may start, as after a lack of memory.
+        can_retry: Whether another process may succeed, for example because memory is free again.
     """
 
     def __init__(self, reason: str, *, can_retry: bool) -> None:
@@ -204,11 +206,12 @@ class WorkerStartError(Exception):
 def refuse_start_at_import() -> None:
     """Ends a worker that would start workers itself, because its script has no main guard.
 
-    A new process imports the script of the process that started it. Where a search stands outside
-    of a main guard, it would begin in the worker.
+    A new process imports the script of the process that started it. If the script starts a search
+    outside of ``if __name__ == "__main__":``, the worker would start that search again.
 
     Raises:
-        SearchError: Another new process is importing the script, such as one of a pool.
+        SearchError: This process is importing the script, and is not a worker of a search but, for
+            example, a process of the user's own pool.
     """
     process = mp.current_process()
     if not getattr(process, "_inheriting", False):  # multiprocessing's own sign of this state

@@ -30,7 +30,7 @@ def parse_constraint(text: str) -> Constraint:
         name = values.pop("name")
         try:
             return Constraint(name, **{key: float(bound) for key, bound in values.items()})
-        except ValueError:  # The pattern also matches 1.2.3, which is no number.
+        except ValueError:  # The pattern also matches 1.2.3, which is not a number.
             break
     raise SearchError(
         f"cannot parse the constraint {text!r}; write 'macs <= 8e8', 'macs >= 4e8' or "
@@ -54,8 +54,8 @@ def parse_bounds(text: str) -> tuple[Constraint, ...]:
     """Reads the bounds that one winner meets together: ``macs <= 4.5e8, latency_ms <= 5``.
 
     Raises:
-        SearchError: A part is not a constraint, two bounds contradict or repeat each other, or none
-            of them is an upper bound.
+        SearchError: A part is not a constraint, two bounds contradict or repeat each other, or
+            there is no upper bound.
     """
     bounds = merge_bounds(parse_constraint(part) for part in str(text).split(","))
     if all(bound.upper is None for bound in bounds):
@@ -67,7 +67,7 @@ def constraints_from_config(cfg: CfgNode) -> list[Constraint]:
     """Returns SEARCH.CONSTRAINTS.
 
     Raises:
-        SearchError: One of them cannot be parsed.
+        SearchError: A constraint cannot be parsed.
     """
     return [parse_constraint(text) for text in cfg.SEARCH.CONSTRAINTS]
 
@@ -76,6 +76,6 @@ def budgets_from_config(cfg: CfgNode) -> list[Constraint]:
     """Returns SEARCH.BUDGETS.
 
     Raises:
-        SearchError: One of them cannot be parsed, or has no upper bound.
+        SearchError: A budget cannot be parsed, or has no upper bound.
     """
     return [parse_budget(text) for text in cfg.SEARCH.BUDGETS]

@@ -15,8 +15,8 @@ def command_line(tool: str, *arguments: str) -> str:
     """Returns a command line of this project, quoted for a shell.
 
     Args:
-        tool: ``search`` or ``train``. The command calls its console script if this process is a
-            console script, otherwise its file in ``tools/``.
+        tool: ``search`` or ``train``. The command calls the tool's console script if a console
+            script started this process, otherwise the tool's file in ``tools/``.
         arguments: Arguments of the command.
     """
     if Path(sys.argv[0]).name.startswith("fbnetv3-"):
@@ -52,9 +52,10 @@ def train_command(path: Path) -> str:
 
 
 def _given_options(cfg: CfgNode, *keys: str) -> list[str]:
-    """Returns KEY, VALUE, ... of the locations that are not empty.
+    """Returns KEY, VALUE, ... for those of the given keys whose values are not empty.
 
-    They are repeated on the command line, because a config file may not be allowed to name them.
+    The command line repeats these locations, because some are refused in a config file; see
+    ``config_file.py``.
     """
     values = {
         "SEARCH.STORAGE": cfg.SEARCH.STORAGE,

@@ -35,7 +35,7 @@ from fbnetv3.search.settings import SearchSettings
 
 
 def space_from_config(cfg: CfgNode) -> FBNetSpace:
-    """Returns the space that SEARCH.SPACE names, with the variables of SEARCH.FIX fixed.
+    """Returns the space of SEARCH.SPACE, with the variables of SEARCH.FIX fixed.
 
     Raises:
         SearchError: The space or a fixed variable is invalid.
@@ -133,7 +133,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
 
 
 def executor_from_config(cfg: CfgNode) -> Executor:
-    """Returns the executor that SEARCH.EXECUTOR names.
+    """Returns the executor that SEARCH.EXECUTOR selects.
 
     SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
     SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``. The workers of ``local`` get
@@ -227,7 +227,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("LOADER_WORKERS", -1, math.inf),
         ("STOP_AFTER_FAILURES", 0, math.inf),
         ("TIMEOUT", 0, math.inf),
-        ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),  # of a threading.Timer
+        ("MAX_HOURS", 0, threading.TIMEOUT_MAX / 3600),  # limit of threading.Timer
         ("CLASSES", 0, math.inf),
         ("FINAL_CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
@@ -266,7 +266,11 @@ def _check_storage(url: str) -> None:
 
 
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
-    """Returns the sha256 of each file that affects the results, by the key that names the file."""
+    """Returns the sha256 of each file that affects the results, by the key that contains its path.
+
+    Raises:
+        SearchError: A file cannot be read.
+    """
     paths = {key: Path(get_value(cfg, key)) for key in FILE_KEYS}
     try:
         return {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
@@ -278,10 +282,10 @@ def file_hashes(cfg: CfgNode) -> dict[str, str]:
 def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     """Returns the config values and file hashes that a search's scores depend on, by key.
 
-    All keys of the config count except RESUMABLE_KEYS, and ADDED_KEYS at their defaults. The values
-    are plain Python objects, and nested keys are flattened to dotted names such as
-    ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES does not count if it equals SEARCH.CLASSES, by which
-    earlier versions computed the costs.
+    All keys of the config are included, except RESUMABLE_KEYS and those of ADDED_KEYS that have
+    their default (see ``keys.py``). The values are plain Python objects, and nested keys are
+    flattened to dotted names such as ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES is left out if it
+    equals SEARCH.CLASSES, the number of classes for which earlier versions computed the costs.
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     defaults = default_values()
@@ -294,7 +298,7 @@ def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     if cfg.SEARCH.FINAL_CLASSES == cfg.SEARCH.CLASSES:
         kept.pop("SEARCH.FINAL_CLASSES", None)
     if kept.get("SOLVER.NESTEROV", False) is None:
-        kept["SOLVER.NESTEROV"] = False
+        kept["SOLVER.NESTEROV"] = False  # the value that earlier versions stored for the default
     return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
 
 
@@ -304,10 +308,10 @@ def default_values() -> dict[str, Any]:
 
 
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
-    """Returns what decides a candidate's score besides the candidate itself, by key.
+    """Returns what a candidate's score depends on besides the candidate itself, by key.
 
-    These are the keys of the training and of the data that differ from their defaults, and the
-    sha256 of the files of the space and of the architecture. Where and when the search runs is left
+    It contains the keys of the training and of the data that differ from their defaults, and the
+    sha256 of the space's table and of the architecture file. Where and when the search runs is left
     out.
 
     Args:
@@ -323,7 +327,7 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
         if key not in NON_SCORE_KEYS and value != defaults.get(key)
     }
     if "sha256 of MODEL.ARCH" in values or setup.space.has_architecture:
-        values.pop("MODEL.ARCH", None)  # its hash, or that of the space, is in values already
+        values.pop("MODEL.ARCH", None)  # the hash of the file or of the space stands for it
     return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
 
 
@@ -333,7 +337,7 @@ _SCORE_KEYS = (
     "SEARCH.HOLD_OUT",
     "SEARCH.HOLD_OUT_SAMPLING",
 )
-"""Keys of the group SEARCH that decide what a score or a statistic is."""
+"""Keys of the group SEARCH on which a score or a statistic depends."""
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read_search_config(config_file: str, opts: Sequence[Any] = ()) -> CfgNode:
             file's folder and the current folder, are accepted here but not in the file.
 
     Raises:
-        FBNetError: The file cannot be read, a key or value is invalid, or the file names a
+        FBNetError: The file cannot be read, a key or value is invalid, or the file contains a
             location that is accepted only as an override.
     """
     return _read(config_file, list(opts), unused=())
@@ -41,15 +41,15 @@ def read_run_config(folder: RunFolder, opts: Sequence[Any] = ()) -> CfgNode:
         opts: Overrides of locations, such as SEARCH.STORAGE, URL.
 
     Raises:
-        FBNetError: The folder holds no run, its config is invalid or names a location that is
-            accepted only as an override, or a file that the config names has changed since the
+        FBNetError: The folder holds no run, its config is invalid or contains a location that is
+            accepted only as an override, or a file that the config refers to has changed since the
             search started.
     """
     folder.require()
     unused = ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS", "OUTPUT_DIR")
     cfg = _read(str(folder.config), list(opts), unused)
     cfg.defrost()
-    cfg.OUTPUT_DIR = str(folder.path)  # not as an override, whose text would be parsed
+    cfg.OUTPUT_DIR = str(folder.path)  # not in opts, which are parsed as literals
     cfg.freeze()
     folder.check_files(file_hashes(cfg))
     return cfg
@@ -67,15 +67,15 @@ def _read(config_file: str, opts: list[Any], unused: Collection[str]) -> CfgNode
 
 
 def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
-    """Checks the locations that a config file names to write or to connect to.
+    """Checks the locations in a config file that the search writes or connects to.
 
     Args:
         cfg: Config as the file has it, without overrides.
         path: Path of the file.
-        exempt: Keys without a check, because they are overridden or not used.
+        exempt: Keys that are not checked, because they are overridden or not used.
 
     Raises:
-        FBNetError: The file names a location that is accepted only as an override.
+        FBNetError: The file contains a location that is accepted only as an override.
     """
     node = cfg.SEARCH
     if "OUTPUT_DIR" not in exempt:

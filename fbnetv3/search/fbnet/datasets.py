@@ -11,7 +11,7 @@ from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_da
 from fbnetv3.search.errors import SearchError
 
 _STANDARD_ERRORS = 3
-"""Standard errors above which an accuracy is not due to chance."""
+"""Number of standard errors above chance from which an accuracy is not due to chance."""
 
 
 def open_training_set(cfg: CfgNode) -> ImageDataset:
@@ -25,10 +25,10 @@ def open_training_set(cfg: CfgNode) -> ImageDataset:
 
 
 def num_classes_from_config(cfg: CfgNode) -> int:
-    """Returns the number of classes by which the costs of candidates are computed.
+    """Returns the number of classes for which the costs of candidates are computed.
 
-    It is that of the final networks, SEARCH.FINAL_CLASSES, where it is known. Runs of earlier
-    versions, which lack the key, are computed by the number of classes of the candidates.
+    This is SEARCH.FINAL_CLASSES, the number of classes of the final networks, unless it is 0. For
+    runs of earlier versions, which lack this key, it is the number of classes of the candidates.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.
@@ -38,10 +38,11 @@ def num_classes_from_config(cfg: CfgNode) -> int:
 
 
 def final_classes(cfg: CfgNode) -> int:
-    """Returns SEARCH.FINAL_CLASSES, or the number of classes of DATASETS.TRAIN where it is 0.
+    """Returns SEARCH.FINAL_CLASSES, or the number of classes of DATASETS.TRAIN if it is 0.
 
     Returns:
-        The number; 0 where candidates train on all classes, so that there is no difference.
+        The number of classes. 0 if both SEARCH.FINAL_CLASSES and SEARCH.CLASSES are 0: candidates
+        and final networks then have the same classes.
 
     Raises:
         FBNetError: The training set cannot be opened.
@@ -80,8 +81,8 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
 def chance_top1(cfg: CfgNode) -> float:
     """Returns the highest top-1 accuracy, in percent, that a candidate reaches without learning.
 
-    It is that of a candidate that always predicts the most frequent class, or guesses, plus three
-    standard errors of an accuracy on that many images.
+    This is the accuracy of always predicting the most frequent class or of guessing, whichever is
+    higher, plus three standard errors of an accuracy on the images that score candidates.
 
     Raises:
         FBNetError: The data set on which candidates are scored cannot be opened.
@@ -93,7 +94,11 @@ def chance_top1(cfg: CfgNode) -> float:
 
 
 def _dataset_names(cfg: CfgNode) -> tuple[str, str]:
-    """Returns the names in DATASETS.TRAIN and TEST, which must be one each."""
+    """Returns the name in DATASETS.TRAIN and the name in DATASETS.TEST.
+
+    Raises:
+        SearchError: One of the keys does not contain exactly one name.
+    """
     for part in ("TRAIN", "TEST"):
         names = list(cfg.DATASETS[part])
         if len(names) != 1:

@@ -56,6 +56,9 @@ class TrainEvaluator:
 
         Args:
             trial: Candidate to train; each epoch's score is reported to it.
+
+        Raises:
+            StorageUnavailableError: The URI of the candidates' folders cannot be read.
         """
         if not is_uri(self.folder):
             return self._score(trial, Path(self.folder) / trial.id, _keep_nothing)
@@ -99,7 +102,8 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
     """
     result, scores = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
     if scores is None:
-        # A training resumed from its checkpoint would not report the epochs before the checkpoint.
+        # Scores before the checkpoint are lost, and a resumed training would not report them again:
+        # the training starts from scratch.
         _remove(folder, _CHECKPOINTS)
     reports = {int(epoch): score for epoch, score in (scores or {}).items()}
     if not result or not reports or result.get("max_epochs", -1) != trial.max_epochs:
@@ -133,7 +137,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the content of a json file: {} if it does not exist, None if it is truncated."""
+    """Returns the object in a json file: {} if there is no file, None if it cannot be read."""
     if not path.exists():
         return {}
     try:

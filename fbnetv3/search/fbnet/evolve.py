@@ -22,7 +22,7 @@ _NEIGHBOURS = 3
 
 
 Budget = Constraint | Sequence[Constraint]
-"""Bounds that one winner meets: a single one, several at once, or none beside the search's own."""
+"""Bounds that one winner meets in addition to the search's constraints: one, several or none."""
 
 
 def evolve_winners(
@@ -39,13 +39,13 @@ def evolve_winners(
     Args:
         setup: Config and space of the search.
         folder: Folder of the run.
-        search: The search, on the storage of the run.
-        budgets: Budgets, one winner each.
-        drop: Statistics whose constraint of the search winners need not meet.
+        search: The search, opened on the storage of the run.
+        budgets: Budgets; each gives one winner.
+        drop: Statistics whose constraint in SEARCH.CONSTRAINTS does not apply to the winners.
 
     Raises:
         FBNetError: There are too few scores to fit a predictor, a statistic is unknown, no
-            candidate of the space meets a budget, or there is no constraint to drop.
+            candidate of the space meets a budget, or a statistic to drop has no constraint.
     """
     complete = [t for t in search.result().trials if t.state == "complete"]
     winners = []
@@ -64,7 +64,7 @@ def evolve_winners(
 
 
 def _bounds_text(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
-    """Returns the bounds of a winner and the constraints of the search that it meets."""
+    """Returns the constraints of the search and the bounds that a winner meets, as text."""
     kept = [c for c in constraints_from_config(setup.cfg) if c.name not in drop]
     return " and ".join(map(str, [*kept, *bounds])) or "no constraints"
 
@@ -81,7 +81,7 @@ def _facts(search: JointNAS, best: Candidate, complete: list[Trial], bounds: str
 def _advice(
     error: FBNetError, setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]
 ) -> str:
-    """Returns how to lift the constraints of the search that make a budget hard to meet."""
+    """Returns the option that lifts the search's constraints that conflict with a budget, or ""."""
     own = {c.name: c for c in constraints_from_config(setup.cfg) if c.name not in drop}
     shared = [bound for bound in bounds if bound.name in own]
     is_infeasible = isinstance(error, InfeasibleError)

@@ -1,4 +1,4 @@
-"""The keys of a search's config: the group SEARCH beside the keys of a training."""
+"""The keys of a search's config: the keys of a training, and the group SEARCH."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ RESUMABLE_KEYS = (
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
-"""Keys below SEARCH that take a whole number or ``auto``."""
+"""Keys below SEARCH that accept a whole number or ``auto``."""
 NON_SCORE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
@@ -157,7 +157,7 @@ NON_SCORE_KEYS = (
     "TEST.BATCH_SIZE",
     "VERSION",
 )
-"""Further keys that do not decide a score: where and how a training runs, and what it writes."""
+"""Further keys that do not affect a score: where and how a training runs, and what it writes."""
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.EARLY_STOP_OVER",
@@ -166,10 +166,10 @@ ADDED_KEYS = (
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",
 )
-"""Keys that decide results and that earlier versions lack.
+"""Keys that affect results and that earlier versions lack.
 
-At their defaults they are left out of what a log and the candidates' folder are identified by, so
-that those of earlier versions still fit.
+A log and a candidates' folder are identified by config values. Keys listed here are left out of
+these if they have their default, so that logs and folders of earlier versions still match.
 """
 FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
 """Keys that may name a file whose content affects the results.
@@ -179,7 +179,7 @@ SEARCH.WARM_START is not one of them: the storage keeps the scores that are read
 
 
 def get_search_cfg() -> CfgNode:
-    """Returns the default config of a search: that of a training, and the group SEARCH."""
+    """Returns the default config of a search: all keys of a training, and the group SEARCH."""
     cfg = get_cfg()
     cfg.set_new_allowed(True)
     cfg.SEARCH = CfgNode()

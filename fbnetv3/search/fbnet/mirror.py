@@ -15,9 +15,10 @@ from fbnetv3.search.errors import StorageUnavailableError
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT, _RESULT = "checkpoint_", "result.json"
-"""Files that are uploaded last, so that a file at the URI never refers to a missing one.
+"""Prefix of checkpoints and name of the result, which are uploaded last.
 
-Checkpoints follow the scores of their epochs, and the result follows all other files.
+Checkpoints follow the scores of their epochs, and the result follows all other files, so that a
+file at the URI never refers to a missing one.
 """
 
 
@@ -33,7 +34,7 @@ class Mirror:
         uri: URI that fsspec supports, such as ``s3://bucket/run`` or ``file:///path``.
 
     Raises:
-        StorageUnavailableError: The kind of URI is unknown, or its driver is not installed.
+        StorageUnavailableError: The URI's scheme is unknown, or its driver is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -65,7 +66,7 @@ class Mirror:
 
     @contextmanager
     def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:
-        """Yields the path of a temporary copy of a candidate's folder, and the :class:`Copy`.
+        """Yields the path of a temporary copy of a candidate's folder, and its :class:`Copy`.
 
         Args:
             name: Name of the candidate.

@@ -10,7 +10,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.search.executors.worker import VISIBLE_DEVICES
 
 AUTO = "auto"
-"""Value of a number of workers or threads that follows from the machine."""
+"""Config value for a number of workers or threads that is chosen by this machine's hardware."""
 _MAX_LOADERS = 16
 """Largest number of data-loader workers of a candidate that is chosen automatically."""
 
@@ -52,7 +52,7 @@ def placement_from_config(cfg: CfgNode) -> Placement:
     """
     node, cores = cfg.SEARCH, usable_cores()
     if node.EXECUTOR != "local":
-        # the nodes of a cluster are not known here: a candidate has the CPUs that it reserves
+        # The cores of a cluster's nodes are unknown: divide the CPUs that a candidate reserves.
         has_gpu = node.RAY.GPUS > 0 or cfg.MODEL.DEVICE.startswith("cuda")
         threads, loaders = _divided(cfg, int(node.RAY.CPUS) or None, has_gpu=has_gpu)
         return Placement(0, threads, loaders, (), cores)
@@ -79,7 +79,7 @@ def _divided(cfg: CfgNode, share: int | None, *, has_gpu: bool = False) -> tuple
     Args:
         cfg: Config of a search.
         share: Number of cores of a worker; None: not known.
-        has_gpu: Whether the worker has a GPU, so that the cores load images.
+        has_gpu: Whether the worker has a GPU, so that its cores are free to load images.
 
     Returns:
         The threads, and the data-loader workers; None: DATALOADER.NUM_WORKERS.
@@ -101,8 +101,8 @@ def _divided(cfg: CfgNode, share: int | None, *, has_gpu: bool = False) -> tuple
 def visible_gpus(device: str) -> tuple[str, ...]:
     """Returns the values of CUDA_VISIBLE_DEVICES that select one GPU each.
 
-    They are taken from the list that this process has itself, which may hold UUIDs and names of MIG
-    devices. No CUDA context is created.
+    They come from this process's own CUDA_VISIBLE_DEVICES if it is set, and may be UUIDs or names
+    of MIG devices. No CUDA context is created.
 
     Args:
         device: MODEL.DEVICE; () is returned for ``cpu``, and for a device with a number, such as
@@ -115,11 +115,11 @@ def visible_gpus(device: str) -> tuple[str, ...]:
     count = torch.cuda.device_count()
     given = os.environ.get(VISIBLE_DEVICES)
     names = map(str, range(count)) if given is None else (part.strip() for part in given.split(","))
-    return tuple(names)[:count]  # a list ends for CUDA where it names no device
+    return tuple(names)[:count]  # CUDA ignores entries after an invalid one
 
 
 def placement_lines(cfg: CfgNode, placement: Placement) -> list[str]:
-    """Returns the lines of the plan about a placement: who runs where, and what is wasted.
+    """Returns lines of text about a placement: who runs where, and what is idle or overloaded.
 
     Args:
         cfg: Config of the search.

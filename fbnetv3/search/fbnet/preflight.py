@@ -1,4 +1,4 @@
-"""Checks before the first training for errors that would make every candidate or winner fail."""
+"""Finds errors that would make every candidate or winner fail, before the first training."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ def check_trainings(setup: SearchSetup) -> None:
         setup: Config and space of the search.
 
     Raises:
-        FBNetError: The data are missing or fewer than the config asks for, neither the smallest
-            nor the largest candidate can be built, or SEARCH.FINAL makes an invalid config.
+        FBNetError: The data are missing, or have fewer classes or images than the config asks for;
+            neither the smallest nor the largest candidate can be built; or SEARCH.FINAL makes an
+            invalid config.
     """
     check_numbers(setup.cfg)
     _check_data(setup.cfg)
     space = setup.space.space
+    # The first and the last level of every variable.
     levels = space.canonical(np.stack([space.sizes * 0, space.sizes - 1]))
     smallest, largest = space.configs(levels)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +42,11 @@ def check_trainings(setup: SearchSetup) -> None:
 
 
 def _check_data(cfg: CfgNode) -> None:
-    """Checks that the training set has as many classes and images as the search needs."""
+    """Checks that the training set has as many classes and images as the search needs.
+
+    Raises:
+        FBNetError: It has fewer, or it cannot be opened.
+    """
     train, classes, held = open_training_set(cfg), cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
     source, available = train.name, len(train.classes)
     if classes > available:

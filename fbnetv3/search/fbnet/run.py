@@ -54,7 +54,7 @@ class SearchRun:
         best: The trained candidate with the highest score.
         budgets: The trained candidate with the highest score within each of SEARCH.BUDGETS.
         report: Path of the html report.
-        is_complete: Whether the search is done; False if SEARCH.MAX_HOURS has ended it before.
+        is_complete: Whether the search is done; False if SEARCH.MAX_HOURS ended it early.
     """
 
     result: SearchResult
@@ -92,8 +92,8 @@ def run_search(
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
 
-    KeyboardInterrupt ends it after running trainings have saved a checkpoint. The same call then
-    resumes it, as after SEARCH.MAX_HOURS.
+    KeyboardInterrupt, or the end of SEARCH.MAX_HOURS, ends the search after running trainings have
+    saved a checkpoint. The same call then resumes it.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
@@ -123,7 +123,10 @@ def run_search(
 
 
 def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
-    """Returns SEARCH.FINAL_CLASSES, by default as the folder has it, or that of the data."""
+    """Returns SEARCH.FINAL_CLASSES or, if it is 0, the value in the folder's config.
+
+    For a new folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
+    """
     if cfg.SEARCH.FINAL_CLASSES or not folder.config.is_file():
         return final_classes(cfg)
     return int(folder.stored_config().get("SEARCH.FINAL_CLASSES", 0))
@@ -143,7 +146,7 @@ def evolve_budgets(
         folder: Folder of the run, finished or interrupted.
         budgets: Upper bounds, one winner each; several bounds at once are given as a sequence.
         opts: Overrides of locations in the run's config: KEY, VALUE, ...
-        drop: Statistics whose constraint of the search winners need not meet.
+        drop: Statistics whose constraint in SEARCH.CONSTRAINTS does not apply to the winners.
 
     Raises:
         FBNetError: The folder holds no run or is in use, there are too few scores to fit a
@@ -216,7 +219,7 @@ def _run(
 
 
 def _put_back(search: JointNAS, reason: str) -> str:
-    """Puts failed trials back, and returns a line about them."""
+    """Makes the search evaluate failed trials again, and returns a line about them."""
     count = len(search.retry_failed(reason))
     return f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
 
@@ -249,7 +252,7 @@ def _run_within(
 def build_search(
     setup: SearchSetup, executor: Executor | None = None, *, read_only: bool = False
 ) -> JointNAS:
-    """Returns the search that a config describes, on the storage of its folder.
+    """Returns the search that a config describes, on SEARCH.STORAGE or its folder's database.
 
     Args:
         setup: Config and space of the search.
@@ -280,7 +283,11 @@ def build_search(
 
 
 def _open_search(setup: SearchSetup) -> JointNAS:
-    """Returns the search of a run; writes nothing to a storage that does not hold the search."""
+    """Returns the search of a run, for reading only.
+
+    Raises:
+        FBNetError: The storage cannot be read, or does not hold the search.
+    """
     require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
     return build_search(setup, read_only=True)
 
@@ -292,8 +299,8 @@ def _storage(cfg: CfgNode) -> str:
 def _candidates_folder(cfg: CfgNode, folder: RunFolder, scored_by: dict[str, Any]) -> str:
     """Returns the folder or URI of the candidates; a URI is checked to be writable.
 
-    Several searches may use the same SEARCH.CANDIDATES. Their candidates can have the same ids and
-    different scores, so each search has a folder in it, named by a hash of its config.
+    Several searches may use the same SEARCH.CANDIDATES. Their candidates can have the same ids but
+    different scores, so each search has its own subfolder, named by a hash of its config.
     """
     place = str(folder.candidates)
     if cfg.SEARCH.CANDIDATES:
@@ -308,8 +315,8 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
     """Returns the log of a lost run.
 
     Raises:
-        SearchError: The folder holds no log, or the log of a search with another config. The
-            message then names the keys that differ.
+        SearchError: The folder holds no log, or the log of a search with another config; in that
+            case, the message names the keys that differ.
     """
     logged = BatchLog(folder).read()
     different = differences(logged.config, scored_by)
@@ -322,7 +329,7 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
 
 
 def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
-    """Returns the size of the space, the reach of the constraints and the encoder's quality."""
+    """Returns lines about the space's size, the constraints' ranges and the encoder's quality."""
     plan, cfg = search.plan, setup.cfg
     lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
     if not cfg.SEARCH.HOLD_OUT:

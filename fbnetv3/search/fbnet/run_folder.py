@@ -49,7 +49,7 @@ class RunFolder:
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         database = self.path.resolve() / "search.db"
-        as_text("OUTPUT_DIR", str(database.parent))  # config and log are UTF-8, and name the folder
+        as_text("OUTPUT_DIR", str(database.parent))  # written to config and log
         self.storage = sqlite_url(database)
 
     def require(self) -> None:
@@ -71,7 +71,7 @@ class RunFolder:
         """Returns the facts about each winner, as lines of text, by the name of its yaml.
 
         Raises:
-            SearchError: ``winners.json`` is damaged, or has a name that leads out of the folder.
+            SearchError: ``winners.json`` is damaged, or has a name that is not allowed.
         """
         winners = _read_json(self._winners)
         for name, facts in winners.items():
@@ -121,9 +121,10 @@ class RunFolder:
 
         Args:
             text: The config as yaml.
-            files: Sha256 of each file that the config names, by key.
-            short: What the config changes, as yaml. It becomes ``config.yaml``, and ``text``
-                ``config_full.yaml``. None: ``text`` becomes ``config.yaml``.
+            files: Sha256 of each file that the config refers to, by key.
+            short: The values that differ from the defaults, as yaml. If given, it is written to
+                ``config.yaml``, and ``text`` to ``config_full.yaml``. If None, ``text`` is written
+                to ``config.yaml``.
         """
         with atomic_write(self._files) as temporary:
             temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
@@ -139,7 +140,7 @@ class RunFolder:
         Raises:
             SearchError: The config cannot be read.
         """
-        full = full_path(self.config)  # which folders of version 0.1 do not have
+        full = full_path(self.config)  # missing in folders of version 0.1
         path = full if full.is_file() else self.config
         try:
             return dict(iter_keys(parse_mapping(read_text(path, "config"))))
@@ -149,16 +150,17 @@ class RunFolder:
     def check_config(
         self, text: str, resumable_keys: Sequence[str], defaults: Mapping[str, Any] | None = None
     ) -> None:
-        """Checks that a config agrees with that of the folder; a new folder accepts every config.
+        """Checks that a config agrees with the folder's; a new folder accepts every config.
 
         Args:
             text: The config as yaml.
             resumable_keys: Full keys whose values may differ.
-            defaults: Defaults by full key, of keys that an earlier version did not have.
+            defaults: Default by full key, for keys that the folder's config lacks because an
+                earlier version wrote it.
 
         Raises:
-            SearchError: The values of other keys differ, or the folder's cannot be read. The
-                message names the keys.
+            SearchError: The values of other keys differ, which the message names; or the folder's
+                config cannot be read.
         """
         if not self.config.is_file():
             return
@@ -176,10 +178,10 @@ class RunFolder:
             )
 
     def check_files(self, files: Mapping[str, str]) -> None:
-        """Checks that the files that the config names have not changed since the search started.
+        """Checks that the files that the config refers to are the same as when the search started.
 
         Args:
-            files: Sha256 of each file that the config names, by key.
+            files: Sha256 of each file that the config refers to, by key.
 
         Raises:
             SearchError: A file has changed; the message names its key.
@@ -198,7 +200,11 @@ class RunFolder:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a json file, or {} if the file does not exist."""
+    """Returns the object in a json file, or {} if the file does not exist.
+
+    Raises:
+        SearchError: The file cannot be read, or does not contain an object.
+    """
     if not path.exists():
         return {}
     try:

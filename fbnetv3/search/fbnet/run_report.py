@@ -27,7 +27,7 @@ def write_run_report(cfg: CfgNode, folder: RunFolder, search: JointNAS) -> Path:
     Args:
         cfg: Config of the search.
         folder: Folder of the run.
-        search: The search, on the storage of the run.
+        search: The search, opened on the storage of the run.
 
     Returns:
         The path of the report.
@@ -85,9 +85,9 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 
 
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
-    """Returns the classes that candidates train on, and those of the costs, as a line of text.
+    """Returns a line about the classes that candidates train on and those of the final networks.
 
-    The line is empty if candidates train on all classes, and costs are computed by these.
+    The line is empty if both are all classes of the data.
     """
     trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
     if not trained and not final:
@@ -115,7 +115,7 @@ def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str
 
 
 def _rounded_up(value: float) -> float:
-    """Returns a number rounded up to two digits; one that is not above 0 stays as it is."""
+    """Returns a number rounded up to two digits; 0 and negative numbers are not changed."""
     if value <= 0:
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)

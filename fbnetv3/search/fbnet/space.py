@@ -1,11 +1,11 @@
 """FBNet search spaces: a table like the paper's Table 1, read from a yaml, as search variables.
 
-The kernel ``k`` and the expansion ``e`` of a row become two variables: one for its first layer
-and one for its other layers, which matters only if the row has more than one layer. Ranges with
-the same ``tie`` are one variable.
+A range for the kernel ``k`` or the expansion ``e`` of a row becomes two variables: one for the
+row's first layer, and one for its other layers, which matters only if the row has more than one
+layer. Ranges with the same ``tie`` share one variable.
 
-The paper counts 10^17 architectures: one kernel per row, one expansion in the last row deeper than
-one layer, fixed resolution. This space varies all three: 10^20.5.
+The paper counts 10^17 architectures, with one kernel per row, one expansion in the last row of
+several layers, and a fixed resolution. The space ``fbnetv3`` varies all three, which gives 10^20.5.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class FBNetSpace:
     """A space of (architecture, recipe) pairs.
 
     Args:
-        table: Content of the space's yaml. Without ``rows`` only the recipe is searched, for an
-            architecture that the search's config names.
+        table: Content of the space's yaml. Without ``rows``, only the recipe is searched, for the
+            architecture of the search's config.
         fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
             fixed.
 
     Attributes:
         name: Name of the space.
         resolution: Image side in pixels, or the :class:`Ref` of the variable that holds it.
-        digest: Hash of the table, its name and note left out.
-        space: The variables, as the search engine takes them.
+        digest: Sha256 of the table without its name and note.
+        space: The variables, in the form that :class:`~fbnetv3.search.jointnas.JointNAS` accepts.
 
     Raises:
         SearchError: The table has an unknown key, or a value or range that is invalid.
@@ -144,7 +144,7 @@ class FBNetSpace:
                     raise SearchError(f"the space's {key}={setting!r}: {error}") from None
 
     def _check_values(self) -> None:
-        """Checks that all values of the architecture's variables can be priced."""
+        """Checks that costs can be computed for all values of the architecture's variables."""
         for row in self._rows:
             for part in ({**row.first, "n": row.n}, row.rest):
                 if isinstance(part.get("op"), Ref):
@@ -164,6 +164,7 @@ class FBNetSpace:
             check_row_values(None, sides, {"resolution": RESOLUTION})
 
     def _check_rows(self) -> None:
+        """Checks the architecture with all variables at their first level, then at their last."""
         for levels in (self.space.sizes * 0, self.space.sizes - 1) if self._rows else ():
             try:
                 count_cost(self.arch(self.space.configs(levels[None])[0]))
@@ -242,6 +243,9 @@ class FBNetSpace:
 
         Returns:
             The function. None if only the recipe is searched: all candidates then cost the same.
+
+        Raises:
+            SearchError: ``num_classes`` is not a whole number above 0.
         """
         if not self._rows:
             return None
@@ -255,8 +259,8 @@ class FBNetSpace:
 
         Args:
             columns: Array of values by variable, each of shape (candidates,).
-            extra: Number of layers to add to each row of the space, a scalar or of shape
-                (candidates,).
+            extra: Number of layers to add to each row of the space: a scalar, or an array of shape
+                (candidates,). See :meth:`FBNetStatistics.of_columns`.
         """
         rows = []
         for row in self._rows:
@@ -272,7 +276,7 @@ class FBNetStatistics:
 
     Args:
         space: Space of the candidates.
-        width_divisor: Divisor that channel counts are rounded to.
+        width_divisor: Channel counts are rounded to its multiples. None: they are not rounded.
         num_classes: Number of outputs of the classifier.
         latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
     """
@@ -324,7 +328,7 @@ class FBNetStatistics:
 
 
 def _canonical(values: Any) -> str:
-    """Returns a table as text, the same for the same values."""
+    """Returns a table as text that does not depend on the order of keys."""
     return json.dumps(values, sort_keys=True, default=str)
 
 

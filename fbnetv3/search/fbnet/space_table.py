@@ -23,7 +23,7 @@ from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, 
 
 _MAX_ROWS = 500
 _MAX_CHOICES = 1_000
-"""Largest number of choices of a variable, as each has a feature of its own for the predictor."""
+"""Largest number of choices of a variable: each is one feature of the predictor's input."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Row:
     n: Any
 
     def with_constants(self, parameters: Mapping[str, Parameter]) -> Row:
-        """Returns the row with the values of variables that have only one.
+        """Returns the row with each variable that has a single value replaced by that value.
 
-        Pricing takes arrays of numbers only, so an activation must be a value.
+        Costs are computed on arrays of numbers, so that fields such as ``act`` must be plain.
         """
 
         def constant(value: Any) -> Any:
@@ -81,7 +81,7 @@ class TableReader:
     Each mapping becomes a variable. Mappings with the same ``tie`` share one variable.
 
     Attributes:
-        parameters: Variable by name, ordered such that conditions refer to earlier variables.
+        parameters: Variable by name, ordered so that conditions refer to earlier variables only.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class TableReader:
         return {key: self._field(key, value) for key, value in values.items()}
 
     def _field(self, key: str, value: Any) -> Any:
-        """Returns a value of the recipe, read by the type of its field."""
+        """Returns a value of the recipe, converted to the type of its field."""
         if not isinstance(value, dict):
             return recipe_value(key, value)
         typed = dict(value)
@@ -162,7 +162,7 @@ class TableReader:
             typed["choices"] = [recipe_value(key, choice) for choice in value["choices"]]
         if "range" in value:
             check_recipe_range(key)
-        # [0, 1] of a real number is all that lies between, [0, 1, 1] its two ends
+        # For a real number, the range [0, 1] is continuous, and [0, 1, 1] has the values 0 and 1.
         if is_real_field(key) and isinstance(value.get("range"), list) and len(value["range"]) == 2:
             typed["range"] = [float(b) if type(b) is int else b for b in value["range"]]
         return self.value(key, typed, "recipe")
@@ -174,8 +174,8 @@ class TableReader:
             name: Name of the variable, unless the mapping has a ``tie``.
             value: Value from the table.
             part: ``architecture`` or ``recipe``.
-            active_if: Conditions of which at least one must hold for the variable to matter. (): it
-                always matters.
+            active_if: Conditions of which at least one must hold for the variable to matter. If
+                empty, it always matters.
 
         Raises:
             SearchError: The range is invalid, or differs from another range with the same ``tie``.
@@ -197,21 +197,21 @@ class TableReader:
             # A tied variable matters if one of its rows uses it. A row without a condition always
             # uses it.
             merged = (*known.active_if, *active_if) if known.active_if and active_if else ()
-            del self.parameters[name]  # re-inserted after every depth that its conditions name
+            del self.parameters[name]  # re-inserted after the variables of its conditions
             self.parameters[name] = _with_conditions(known, merged)
         return Ref(name)
 
     def fix(self, fixed: Mapping[str, Any]) -> None:
         """Reduces variables to one value each.
 
-        An architecture variable must take a value of its range. A recipe variable may take any
-        value: dropout, for example, can be fixed at 0 although its range starts above 0.
+        An architecture variable must be fixed to a value of its range. A recipe variable may be
+        fixed to any value: dropout, for example, to 0 although its range starts above 0.
 
         Args:
             fixed: Mapping from variable to its fixed value.
 
         Raises:
-            SearchError: A variable does not exist, or does not have the value.
+            SearchError: A variable does not exist, or cannot have the value.
         """
         for name, value in fixed.items():
             if name not in self.parameters:
@@ -225,7 +225,7 @@ class TableReader:
 
 
 def _letters(number: int) -> str:
-    """Returns a, b, ... z, za, zb, ... for 0, 1, ..."""
+    """Returns a, b, ..., y, za, zb, ... for 0, 1, ..., in alphabetical order."""
     return "z" * (number // 25) + "abcdefghijklmnopqrstuvwxyz"[number % 25]
 
 
@@ -238,7 +238,7 @@ def _unconditional(parameter: Parameter) -> Parameter:
 
 
 def _is_split(value: Any) -> bool:
-    """Whether a value is ``{first: ..., rest: ...}``."""
+    """Returns whether a value is ``{first: ...}`` or ``{first: ..., rest: ...}``."""
     return isinstance(value, dict) and "first" in value and set(value) <= {"first", "rest"}
 
 
@@ -278,7 +278,10 @@ def _make_parameter(
 
 
 def _number(bound: Any) -> Any:
-    """Returns the number that a text spells, such as 1e-6, a text in YAML 1.1; else the value."""
+    """Returns the number that a string contains; any other value is returned unchanged.
+
+    For example, YAML 1.1 reads ``1e-6`` as a string.
+    """
     if not isinstance(bound, str):
         return bound
     whole, real = whole_from_text(bound), real_from_text(bound)

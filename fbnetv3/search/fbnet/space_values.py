@@ -1,4 +1,4 @@
-"""Values of a space's table, read and checked by the type of what they are for."""
+"""Converts and checks the values of a space's table by the type of the field that they set."""
 
 from __future__ import annotations
 
@@ -26,23 +26,31 @@ _ALLOWED = {
     "str": "a text",
 }
 _SHARED = ("str", "bool", "ratio")
-"""Kinds of keys that all candidates have in common: pricing takes arrays of numbers only."""
+"""Kinds of keys (see ``Key.kind``) that have the same value in all candidates.
+
+Costs are computed for all candidates at once, on arrays of numbers.
+"""
 _MAX_LEVELS = 4096
+"""Largest number of values of a range that are all checked."""
 RESOLUTION = Key("int", minimum=1)
 
 
 class SpaceLoader(PlainLoader):
     """Reads the scalars of a space as YAML 1.2 does.
 
-    Only decimal numbers, true, false and null are other than texts: ``1e-6`` and ``010`` are
-    numbers, while ``1:30``, ``no``, ``on`` and dates are texts, which are then read by the type of
-    what they are for.
+    Only decimal numbers such as ``1e-6`` and ``010``, true, false and null are converted. Anything
+    else, such as ``1:30``, ``no``, ``on`` or a date, stays a string, which is later converted to
+    the type of its field.
     """
 
     yaml_implicit_resolvers: dict[Any, Any] = {}
 
     def decimal(self, node: Any) -> int:
-        """Returns a whole number in decimal digits, which may begin with zeros."""
+        """Returns a whole number from decimal digits, which may begin with zeros.
+
+        Raises:
+            ValueError: The number has too many digits.
+        """
         number = whole_from_text(str(self.construct_scalar(node)))
         if number is None:
             raise ValueError(f"line {node.start_mark.line + 1}: a number with too many digits")
@@ -73,14 +81,14 @@ def is_real_field(name: str) -> bool:
 
 
 def recipe_value(name: str, value: Any) -> Any:
-    """Returns the value of a recipe's field, read by the field's type if it is a text.
+    """Returns the value of a recipe's field; a string is converted to the field's type.
 
     Args:
         name: Field of a recipe.
         value: Plain value from the table.
 
     Raises:
-        SearchError: The value has another type.
+        SearchError: The value does not have the field's type.
     """
     kind = _KINDS[name]
     if kind not in _ALLOWED or value is None:
@@ -122,10 +130,10 @@ def _flag(text: str) -> bool | None:
 
 
 def fixed_value(parameter: Parameter, value: Any) -> Any:
-    """Returns the value to which a variable is fixed, read by its type if it is a text.
+    """Returns the value to which a variable is fixed; for a range, a string becomes a number.
 
     Raises:
-        SearchError: The text is no number although the variable has a range.
+        SearchError: The variable has a range, and the value is not a number.
     """
     is_range = isinstance(parameter, IntRange | FloatRange)
     if is_range and isinstance(value, str):
@@ -142,12 +150,13 @@ def fixed_value(parameter: Parameter, value: Any) -> Any:
 def check_row_values(
     op: Any, values: Mapping[str, Parameter], prices: Mapping[str, Key] | None = None
 ) -> None:
-    """Checks that every value of a row's variables can be priced.
+    """Checks that costs can be computed for every value of a row's variables.
 
     Args:
-        op: Operator of the row.
-        values: Variable by the key of the row whose value it is.
-        prices: Keys of the row; None: those of the operator.
+        op: Name of the row's operator.
+        values: Variable by the key of the row that it sets.
+        prices: Key by name, whose allowed values are checked. None: the keys of the operator and
+            those that all operators have.
 
     Raises:
         SearchError: A variable has a value that is not allowed for its key.
@@ -157,7 +166,7 @@ def check_row_values(
     for name, parameter in values.items():
         key = keys.get(name)
         if key is None:
-            continue  # an unknown key, which the first architecture shows
+            continue  # an unknown key: building an architecture reports it
         if key.kind in _SHARED and parameter.size > 1:
             raise SearchError(
                 f"{parameter.name} cannot vary: {name} is the same for all candidates, since their "
@@ -172,7 +181,7 @@ def check_row_values(
 
 
 def values_of(parameter: Parameter) -> Iterable[Any]:
-    """Returns all values of a variable, or both ends of a long range."""
+    """Returns all values of a variable; of a long range, the first two values and the last."""
     is_long = parameter.is_ordered and parameter.size > _MAX_LEVELS
     levels = (0, 1, parameter.size - 1) if is_long else range(parameter.size)
     return [parameter.value(level) for level in levels]

@@ -19,13 +19,13 @@ class TimeBudget:
     checkpoint, and the block ends with KeyboardInterrupt.
 
     Args:
-        hours: Hours from the construction on; 0: no limit.
+        hours: Hours, counted from the construction of the object; 0: no limit.
 
     Attributes:
-        is_used_up: Whether the time has ended the block.
+        is_used_up: Whether the time ran out and ended the block.
 
     Raises:
-        SearchError: There is a limit, but this is not the main thread, which alone gets signals.
+        SearchError: There is a limit, but this is not the main thread: only it handles signals.
     """
 
     def __init__(self, hours: float) -> None:
@@ -66,5 +66,5 @@ class TimeBudget:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._is_active or not self.is_used_up:  # else the time was over just after the end
+        if self._is_active or not self.is_used_up:  # False: time ran out as the block ended
             raise KeyboardInterrupt

@@ -36,14 +36,14 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
 def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
     """Returns the config of a winner's training on all data, with the changes of SEARCH.FINAL.
 
-    The table of the architecture has the number of classes by which its costs were computed.
+    The architecture is written with the number of classes for which its costs were computed.
 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
         stem: Path of the winner's config without suffix. The architecture is written to
-            ``STEM_arch.yaml``. The config refers to it by a relative path, so that the folder can
-            be moved.
+            ``STEM_arch.yaml``. The config refers to this file by a relative path, so that the
+            folder can be moved.
 
     Raises:
         ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
@@ -82,9 +82,9 @@ def _candidate_config(
 
 
 def _resize(cfg: CfgNode, resolution: int) -> int:
-    """Returns INPUT.RESIZE for a resolution, at the config's ratio of INPUT.RESIZE to RESOLUTION.
+    """Returns INPUT.RESIZE for a resolution, in the config's ratio to INPUT.RESOLUTION.
 
-    It is 0 if one of the two is 0.
+    Returns 0 if INPUT.RESIZE or INPUT.RESOLUTION is 0 in the config.
     """
     if not (cfg.INPUT.RESIZE and cfg.INPUT.RESOLUTION):
         return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class RunWatch:
     """Callback of ``JointNAS.run`` that shows progress and logs finished batches.
 
-    Before each batch it shows the predictor's report card.
+    Before each batch it shows the predictor's report card, if there is one.
 
     Args:
         progress: Display of the events.
@@ -43,7 +43,7 @@ class RunWatch:
             self.keep(search)
 
     def keep(self, search: JointNAS) -> None:
-        """Writes the finished batches that the log lacks."""
+        """Writes the finished batches that the log lacks to the log."""
         self._log.write(
             search.trials, search.settings, search.order, self._scored_by, search.identity
         )

@@ -71,7 +71,10 @@ def write_winner(
 
 
 def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
-    """Returns the costs with the classes that candidates train on, where costs have other ones."""
+    """Returns a line with the costs for SEARCH.CLASSES classes.
+
+    Returns [] if the stored costs are for that number of classes, or there are no costs.
+    """
     classes, final = setup.cfg.SEARCH.CLASSES, setup.cfg.SEARCH.FINAL_CLASSES
     statistics = setup.space.statistics(classes) if classes and final else None
     if statistics is None or classes == final:

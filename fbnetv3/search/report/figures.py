@@ -20,6 +20,7 @@ _LOG_AXIS_RATIO = 20.0
 """Ratio of largest to smallest value above which a statistic gets a logarithmic axis."""
 COARSE, FINE, FRONT = ("coarse", "stage 1"), ("fine", "stage 2"), ("front", "Pareto front")
 DIAGONAL = ("aid", "prediction = score")
+"""Entries of legends, as in :attr:`Figure.legend`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def rank_by_epoch(stop: EarlyStop, *, in_use: bool) -> Figure:
 
     Args:
         stop: The correlation by epoch.
-        in_use: Whether the search stops candidates early by it.
+        in_use: Whether the search uses it to stop candidates early.
     """
     values = ", ".join(f"{e}: {c:.2f}" for e, c in zip(stop.epochs, stop.correlation, strict=True))
     chart = Chart(
@@ -172,7 +173,7 @@ def score_by_prediction(
 
 
 def cross_validated(card: ReportCard, score: str) -> Figure | None:
-    """Draws scores against the cross-validated predictions of a predictor; None if it has none.
+    """Draws scores against a predictor's cross-validated predictions; None if there are none.
 
     Args:
         card: Report card of the predictor.
@@ -200,7 +201,7 @@ def pretraining(rows: Sequence[Comparison]) -> Figure:
     """Draws Kendall's tau of predictors with and without a pre-trained encoder.
 
     Args:
-        rows: Comparisons, by ascending number of trials.
+        rows: Comparisons by ascending number of trials; at least one.
     """
     counts = [float(row.trials) for row in rows]
     pretrained, plain = [row.pretrained for row in rows], [row.plain for row in rows]
@@ -248,7 +249,7 @@ def _by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
 def _diagonal_chart(
     name: str, xs: list[float], ys: list[float], x_label: str, y_label: str
 ) -> Chart:
-    """Returns a chart with two equal axes and their diagonal."""
+    """Returns a chart whose axes have the same range, with their diagonal."""
     x = Axis.around(x_label, [*xs, *ys])
     chart = Chart(f"{name}: {len(xs)} trials", x, Axis(y_label, x.low, x.high), height=380)
     chart.line([x.low, x.high], [x.low, x.high], "aid")

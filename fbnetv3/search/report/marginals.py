@@ -1,4 +1,4 @@
-"""Scores by the value of each variable, ordered by how much each variable explains."""
+"""Charts of the scores by the value of a variable, for each variable."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MIN_TRIALS = 5
 _BINS = 6
 _SIGNIFICANCE = 0.05
 _PERMUTATIONS, _MAX_PERMUTED = 999, 200
-"""Number of permutations of a test, and largest number of scores that are permuted."""
+"""Permutations of a test, and largest number of scores for which a permutation test is used."""
 _SIZE = {"width": 300, "height": 210}
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """The chart of a variable, and how much the variable explains.
+    """The chart of a variable, and how much of the scores' variance the variable explains.
 
     Attributes:
         figure: Scores by value.
@@ -104,7 +104,7 @@ def _grouped(
 
 
 def _effect(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], share: float) -> str:
-    """Describes the effect of a variable on the scores, where it is not due to chance."""
+    """Returns the effect of a variable on the scores as text, or that there is none."""
     if scores.min() == scores.max():
         return "all scores are equal"
     if not _p_value(scores, groups) < _SIGNIFICANCE:
@@ -115,8 +115,8 @@ def _effect(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], shar
 def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
     """Returns the p-value of the Kruskal-Wallis test of equal scores in all groups.
 
-    For few scores the statistic is compared with that of permutations, since its chi-squared
-    distribution is that of many.
+    For up to 200 scores, it is estimated from random permutations of the scores, since the
+    statistic has a chi-squared distribution only if there are many scores.
     """
     labels, sizes = np.unique(groups, return_counts=True)
     if len(labels) < 2:
@@ -124,9 +124,11 @@ def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> 
     if len(scores) > _MAX_PERMUTED:
         return float(kruskal(*(scores[groups == g] for g in labels)).pvalue)
     ranks, random = rankdata(scores), np.random.default_rng(0)
+    # The first row holds the ranks as observed.
     drawn = np.stack([ranks, *(random.permutation(ranks) for _ in range(_PERMUTATIONS))])
-    sums = drawn @ (groups[:, None] == labels)  # (permutations, groups)
-    statistics = (sums**2 / sizes).sum(1)
+    sums = drawn @ (groups[:, None] == labels)  # (1 + permutations, groups)
+    statistics = (sums**2 / sizes).sum(1)  # the test's H, up to an affine map
+    # The factor counts statistics that differ by rounding errors only as equal.
     return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
 
 

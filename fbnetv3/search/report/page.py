@@ -34,8 +34,8 @@ class Winner:
 
     Attributes:
         name: Name of the winner, such as ``best``.
-        facts: Lines about it: its score, its cost and the like.
-        command: Command that trains it.
+        facts: Lines about the winner: its score, its cost and the like.
+        command: Command that trains the winner.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class About:
-    """Content of a report beside the search's result.
+    """Content of a report in addition to the search's result.
 
     Attributes:
         title: Title of the page.
@@ -55,7 +55,7 @@ class About:
             alphabetical order.
         budgets: Budgets of that statistic, which the table of the best candidates must list.
         resume: Command that resumes the search; empty leaves it out.
-        commands: Further commands, by what they do.
+        commands: Further commands, by a description of their effect.
         winners: Candidates that were written as configs.
         pretraining: Predictors compared with and without pre-training; see
             :func:`~fbnetv3.search.report.pretraining.compare_pretraining`.
@@ -175,7 +175,7 @@ def _figures(
 
 
 def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
-    """Returns the rank correlation by epoch, and whether the search stops candidates by it."""
+    """Returns the rank correlation by epoch, and whether the search uses it to stop candidates."""
     if result.early_stop is not None:
         return result.early_stop, True
     reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
@@ -187,7 +187,7 @@ def _best_by_budget(
 ) -> list[tuple[float, Trial]]:
     """Returns the best feasible trial within each budget: the given ones, and round values between.
 
-    A round value is left out if its best trial is that of the budget before.
+    A round value is left out if its best trial is also the best of the next smaller budget.
     """
     trials = [t for t in result.feasible if statistic in t.statistics]
     if statistic is None or not trials:

@@ -1,4 +1,4 @@
-"""Measures what pre-training the encoder contributes on the trials of a run."""
+"""Measures on the trials of a run how much the encoder's pre-training improves predictions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def compare_pretraining(
 
 
 def _trial_counts(complete: Sequence[Trial]) -> list[int]:
-    """Returns the number of trials after each batch; at most 6 of these, evenly spaced."""
+    """Returns how many trials were complete after each batch, if at least 5.
+
+    At most 6 counts are returned, evenly spaced.
+    """
     batches = {t.batch for t in complete}
     counts = sorted({sum(t.batch <= batch for t in complete) for batch in batches})
     counts = [count for count in counts if count >= _MIN_TRIALS]

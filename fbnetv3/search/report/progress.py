@@ -1,4 +1,4 @@
-"""Shows a search while it runs: with a progress bar on terminals, else with a line per trial."""
+"""Shows a search while it runs: one line per trial and, on terminals, a progress bar."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ class SearchProgress:
         self._bar.update(self._task, completed=self._finished)
 
     def rescore(self, trials: list[Trial]) -> None:
-        """Takes over the scores that count now, which early stopping takes from an earlier epoch.
+        """Updates the best score: early stopping compares candidates by scores of an earlier epoch.
 
         Args:
-            trials: Trials of ``JointNAS.result()``; those of a warm start are left out.
+            trials: Trials of ``JointNAS.result()``; those of a warm start are ignored.
         """
         self._best = max([_LOWEST, *_scores([t for t in trials if t.batch >= 0])])
 
@@ -125,7 +125,7 @@ class SearchProgress:
         )
 
     def _pace(self) -> str:
-        """Returns the seconds per trial of this process, and the time that the others need."""
+        """Returns this process's seconds per trial, and the time that the remaining trials need."""
         seconds = (time.monotonic() - self._start) / (self._finished - self._earlier)
         left = seconds * max(0, self._total - self._finished)
         return f"  {seconds:.3g} s per trial" + (f", {duration(left)} left" if left else "")

@@ -17,11 +17,11 @@ _TICKS = 6
 
 
 def short(value: float) -> str:
-    """Returns a number with four digits, and with k, M or G from 10,000 on."""
+    """Returns a number with four significant digits, and with k, M or G from 10,000 on."""
     if not math.isfinite(value):
         return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= max(size, 1e4) * 0.99995:
+        if abs(value) >= max(size, 1e4) * 0.99995:  # as large when rounded to four digits
             return f"{value / size:.4g}{letter}"
     return f"{value:.4g}"
 
@@ -41,7 +41,7 @@ class Axis:
         low: Lower end.
         high: Upper end, above ``low``.
         log: Whether the axis is logarithmic, which needs ``low > 0``.
-        names: Names of the positions 0, 1, ...; () for a numeric axis.
+        names: Labels of the positions 0, 1, ...; empty for a numeric axis.
         numbers: Function that formats the numbers at ticks.
     """
 
@@ -54,13 +54,13 @@ class Axis:
 
     @classmethod
     def around(cls, label: str, values: Numbers, *, log: bool = False, pad: float = 0.05) -> Axis:
-        """Returns an axis that holds all finite values, with some room at both ends.
+        """Returns an axis that includes all finite values, with some margin at both ends.
 
         Args:
             label: Name of the quantity, with its unit.
-            values: Values to hold; a logarithmic axis ignores those that are not positive.
+            values: Values to include; a logarithmic axis ignores those that are not positive.
             log: Whether the axis is logarithmic.
-            pad: Room at each end, as a share of the range.
+            pad: Margin at each end, as a share of the range.
         """
         valid = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
         low, high = (min(valid), max(valid)) if valid else (1.0, 2.0)
@@ -72,7 +72,7 @@ class Axis:
 
     @classmethod
     def of_names(cls, label: str, names: Sequence[str]) -> Axis:
-        """Returns an axis with names at the positions 0, 1, ..."""
+        """Returns an axis with one label at each of the positions 0, 1, ..."""
         return cls(label, -0.5, len(names) - 0.5, names=tuple(names))
 
     def share(self, value: float) -> float:
@@ -82,7 +82,11 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = _TICKS) -> list[tuple[float, str]]:
-        """Returns about ``count`` round values between the ends, each with its text."""
+        """Returns about ``count`` round values between the ends, or all positions with a label.
+
+        Returns:
+            Pairs of a value and its text.
+        """
         if self.names:
             return [(float(i), name) for i, name in enumerate(self.names)]
         values = self._log_values(count) if self.log else self._linear_values(count)
@@ -100,7 +104,7 @@ class Axis:
             values = [f * 10.0**d for d in decades for f in factors]
             inside = [v for v in values if self.low <= v <= self.high]
             if len(inside) >= 3:
-                return inside[:: -(-len(inside) // count)]
+                return inside[:: -(-len(inside) // count)]  # step rounded up: at most count
         return self._linear_values(count)
 
 
@@ -146,9 +150,10 @@ class Chart:
             xs: Horizontal coordinates.
             ys: Vertical coordinates.
             kind: CSS class of the points.
-            tooltips: Text for each point; None draws smaller points without.
+            tooltips: Text for each point. If None, the points are smaller and have no tooltips.
         """
         if tooltips is None:
+            # A line of length 0 with round ends (see style.css) is a dot.
             path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in self._points(xs, ys))
             self._marks.append(f'<path class="dots {kind}" d="{path}"/>')
             return

@@ -1,4 +1,4 @@
-"""A log of finished batches as small compressed files, which suffice to continue a search."""
+"""A log of finished batches in small compressed files, from which a search can be continued."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fbnetv3.search.trial import (
 
 _FORMAT = 1
 _ORDER = "notes"
-"""Key of the order in which batches were proposed, in the first line of a file."""
+"""Key, in the first line of a file, of :attr:`LoggedSearch.order`."""
 _MAX_BYTES = MAX_BYTES["log"]
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
 _NAME = re.compile(r"batch_(\d{3,9})\.jsonl\.gz")
@@ -38,13 +38,13 @@ class LoggedSearch(NamedTuple):
 
     Attributes:
         settings: Settings of the search, as :attr:`JointNAS.settings` returns them.
-        order: Numbers of the trials that were running when batch N was proposed, by the key
-            ``running_at_batch_N``, as :attr:`JointNAS.order` returns them. {} if every batch was
-            proposed after all earlier ones had finished.
+        order: For each batch N, under the key ``running_at_batch_N``, the numbers of the trials
+            that were running when the batch was proposed; see :attr:`JointNAS.order`. {} if every
+            batch was proposed after all earlier ones had finished.
         trials: Finished trials, by number.
         config: Config values that the scores depend on, by key; {} if the search has no config.
-        identity: What decides the scores, as :attr:`JointNAS.identity` returns it; {} in logs of
-            earlier versions.
+        identity: Values on which the scores depend, as :attr:`JointNAS.identity` returns them; {}
+            in logs of earlier versions.
     """
 
     settings: dict[str, Any]
@@ -55,20 +55,20 @@ class LoggedSearch(NamedTuple):
 
 
 def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
-    """Returns the part of a log whose batches can be proposed again, if SEARCH.AHEAD is above 0.
+    """Returns the part of a log whose batches can be proposed again, for SEARCH.AHEAD above 0.
 
-    The log only has batches that are finished. A batch may have been proposed from results of an
+    The log has finished batches only. With AHEAD, a batch may have been proposed from results of an
     unfinished batch, which the log lacks. Such a batch and all later ones are left out.
 
     Args:
-        logged: Content of the log.
-        batch_size: Batch size of stage 1.
+        logged: Content of the log; its ``order`` is not empty.
+        batch_size: Number of trials of a batch in stage 1.
     """
     known, order = {t.number for t in logged.trials}, {}
     for batch in range(1, len(logged.order) + 1):
         key = f"{RUNNING_AT}{batch}"
-        # Trials before this batch. In an exhausted space, earlier batches may be smaller than
-        # batch_size, so the number of the batch's first trial is used if it is known.
+        # All trials with lower numbers than the batch's were proposed before it. Its first number
+        # is below batch * batch_size if the space ran out of candidates for earlier batches.
         numbers = [t.number for t in logged.trials if t.batch == batch]
         proposed_before = range(min(numbers, default=batch * batch_size))
         finished_before = set(proposed_before) - set(logged.order.get(key, ()))
@@ -90,7 +90,7 @@ def check_agreement(logged: LoggedSearch, stored: Sequence[Trial]) -> set[int]:
         The numbers of the stored trials.
 
     Raises:
-        SearchError: A trial is in both, with another candidate or another result.
+        SearchError: A trial is in both, but with different candidates or results.
     """
     texts = {trial.number: trial_to_json(trial) for trial in stored}
     for trial in logged.trials:
@@ -114,10 +114,10 @@ def check_log(
         logged: Content of the log.
         space: Space of the search.
         settings: Settings of the search.
-        identity: What decides the scores of the search.
+        identity: Values on which the scores of the search depend.
 
     Raises:
-        SearchError: The log is that of another search, or a trial was edited.
+        SearchError: The log belongs to another search, or one of its trials was edited.
     """
     parts = [
         differences(logged.settings, settings),
@@ -139,9 +139,9 @@ def check_log(
 class BatchLog:
     """A folder with one file per finished batch, for a backup on another machine.
 
-    Each file is written once and has some hundred bytes per trial. It contains no time of day, so
-    that the same batch always gives the same file. Of the order of batches, a file holds the keys
-    that earlier files lack.
+    Each file is written once and has a few hundred bytes per trial. It contains no time of day, so
+    that the same batch always gives the same file. Each key of :attr:`LoggedSearch.order` is only
+    in the first file that is written after the key was added.
 
     Args:
         path: Path of the folder.
@@ -166,10 +166,11 @@ class BatchLog:
             settings: Settings of the search; see :class:`LoggedSearch`.
             order: Order of the batches; see :class:`LoggedSearch`.
             config: Config values that the scores depend on; None for a search without a config.
-            identity: What decides the scores; None leaves it out. See :class:`LoggedSearch`.
+            identity: Values on which the scores depend, see :class:`LoggedSearch`; None: left out.
 
         Raises:
             WriteError: The folder cannot be written.
+            SearchError: A file of the log cannot be read.
         """
         batches: dict[int, list[Trial]] = {}
         for trial in trials:
@@ -186,7 +187,7 @@ class BatchLog:
             written.update(order)
 
     def _order_keys(self) -> set[str]:
-        """Returns the keys of the order that the files hold."""
+        """Returns the keys of :attr:`LoggedSearch.order` that are in one of the files."""
         if self._written_order is None:
             self._written_order = {key for path in self._paths() for key in _read(path).order}
         return self._written_order
@@ -195,10 +196,11 @@ class BatchLog:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
 
     def drop_outdated(self, retries: Mapping[int, Sequence[str]]) -> None:
-        """Removes the files of batches with failures that were put back since; see :meth:`write`.
+        """Removes files with failed trials that are evaluated again, for :meth:`write` to replace.
 
         Args:
-            retries: Reasons of the failures after which a trial was put back, by its number.
+            retries: For the number of each trial that was put back to be evaluated again, the
+                reasons of the failures before.
 
         Raises:
             SearchError: A file cannot be read.
@@ -216,7 +218,7 @@ class BatchLog:
             trials: Finished trials in the storage of the search.
 
         Raises:
-            SearchError: A file holds trials that the storage lacks, or cannot be read.
+            SearchError: A file has a trial that the storage lacks or differs in, or cannot be read.
         """
         known = {t.number: trial_to_json(t) for t in trials}
         for path in self._paths():
@@ -298,7 +300,7 @@ def _unpack(path: Path) -> bytes:
 
 
 def _check_head(head: Mapping[str, Any]) -> None:
-    """Raises ValueError or KeyError if the first line of a file is not one of this format."""
+    """Raises ValueError or KeyError if the first line of a file does not have this format."""
     if head["format"] != _FORMAT:
         raise ValueError(f"its format is {head['format']!r}, but this program reads {_FORMAT}")
     parts = [head["config"], head["settings"], head[_ORDER], head.get("identity", {})]

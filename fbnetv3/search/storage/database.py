@@ -1,4 +1,4 @@
-"""Opens the database behind an Optuna URL, and checks it before it is opened."""
+"""Checks and opens the database behind an Optuna URL."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 _MEMORY = ":memory:"
 _NEW_S = 30.0
-"""Age in seconds up to which another process may still be creating the tables of a file."""
+"""Seconds after a file changed in which another process may still be creating its tables."""
 
 
 def with_driver(url: str) -> URL:
-    """Returns a parsed URL, with psycopg as the driver of a PostgreSQL URL that names none.
+    """Returns a parsed URL; psycopg becomes the driver of a PostgreSQL URL without a driver.
 
     The extra ``postgres`` installs psycopg. SQLAlchemy's own default differs between its versions.
     """
@@ -45,20 +45,20 @@ def with_driver(url: str) -> URL:
 
 
 def sqlite_url(path: str | os.PathLike[str]) -> str:
-    """Returns the URL of a SQLite file, whatever characters its path has.
+    """Returns the URL of a SQLite file; special characters of its path are escaped.
 
     Raises:
-        SearchError: SQLAlchemy cannot express the path.
+        SearchError: A URL cannot express the path; see :func:`url_text`.
     """
     return url_text(URL.create("sqlite", database=os.fspath(path)))
 
 
 def url_text(url: str | URL) -> str:
-    """Returns a URL as text, from which :func:`sqlalchemy.engine.make_url` gives the same URL.
+    """Returns a URL as a string that :func:`sqlalchemy.engine.make_url` parses to the same URL.
 
     Raises:
-        SearchError: The URL is neither text nor a URL of SQLAlchemy, or text cannot express it:
-            before SQLAlchemy 2.1, the name of a database cannot have a question mark.
+        SearchError: The URL is empty or of another type, or a string cannot express it: before
+            SQLAlchemy 2.1, the name of a database cannot contain a question mark.
     """
     if isinstance(url, str) and url:
         return url
@@ -81,7 +81,7 @@ def without_password(url: str) -> str:
         parsed = make_url(url)
     except ArgumentError:  # not a URL, so there is no password in it
         return url
-    # A URL without a password stays as it is: rendering would escape characters of file names.
+    # A URL without a password is not changed: rendering would escape characters of file names.
     return parsed.render_as_string(hide_password=True) if parsed.password else url
 
 
@@ -89,8 +89,8 @@ def sqlite_file(url: str) -> str | None:
     """Returns the file of a plain SQLite URL.
 
     Returns:
-        The path. "" for a database in memory, or a text that is not a URL. None for any other
-        database, and for a SQLite URL with a query, because a query may name another file.
+        The path. "" for a database in memory, or a string that is not a URL. None for any other
+        database, and for a SQLite URL with a query or host, which may refer to another file.
     """
     try:
         parsed = make_url(url)
@@ -107,7 +107,8 @@ def open_storage(url: str) -> RDBStorage:
     Optuna's tables are created if the database lacks them.
 
     Raises:
-        SearchError: It is a SQLite file that no search of this project writes.
+        SearchError: The URL refers to a SQLite file that no search of this project can have
+            written; see ``guard.py``.
     """
     from optuna.storages import RDBStorage
 
@@ -131,10 +132,10 @@ def _engine_arguments(url: str) -> dict[str, Any]:
 
 @contextmanager
 def snapshot(url: str) -> Iterator[str]:
-    """Yields the URL of a private copy of a SQLite file; the same URL for any other storage.
+    """Yields the URL of a private copy of a SQLite file, or the given URL for any other storage.
 
     Raises:
-        SearchError: The file cannot be read, or no search of this project writes such a file.
+        SearchError: The file cannot be read, or no search of this project can have written it.
     """
     path = sqlite_path(with_driver(url))
     if path is None or not path.exists():
@@ -170,9 +171,9 @@ def require_study(url: str, study: str) -> None:
 
 
 def is_new_database(url: str) -> bool:
-    """Returns whether a database may just be created, perhaps by another process at this time.
+    """Returns whether a database is missing, or another process may be creating it right now.
 
-    A SQLite file is judged by its age alone: opening it may not be safe.
+    A SQLite file is judged by its age alone, because opening it may not be safe.
     """
     path = _sqlite_path(url)
     if path is None:
@@ -186,7 +187,7 @@ def is_new_database(url: str) -> bool:
 
 
 def is_missing(url: str) -> bool:
-    """Returns whether there is no SQLite file at a path, or it is empty; False for a server."""
+    """Returns whether the SQLite file of a URL is missing or empty; False for a server."""
     path = _sqlite_path(url)
     try:
         return path is not None and (not path.exists() or not path.stat().st_size)
@@ -195,11 +196,11 @@ def is_missing(url: str) -> bool:
 
 
 def _sqlite_path(url: str) -> Path | None:
-    """Returns the file of a SQLite URL, "." if it is in memory; None for a server."""
+    """Returns the file of a SQLite URL; "." if it has none or is invalid, None for a server."""
     try:
         parsed = with_driver(url)
         is_file = parsed.get_backend_name() == "sqlite"
-    except Exception:  # what is wrong with the URL shows when it is opened
+    except Exception:  # opening the URL will report the error
         return Path("")
     return Path(parsed.database or "") if is_file else None
 
@@ -208,11 +209,12 @@ def _may_have_studies(url: str) -> bool:
     """Returns whether a server has Optuna's tables, or cannot be read."""
     try:
         return _has_study(url, None)
-    except Exception:  # drivers may raise anything; what is wrong shows when it is opened
+    except Exception:  # drivers may raise anything; opening the database will report it
         return True
 
 
 def _has_study(url: str, study: str | None) -> bool:
+    """Returns whether a database has a study; None: whether it has Optuna's tables."""
     parsed = with_driver(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         return False  # Connecting would create the file.

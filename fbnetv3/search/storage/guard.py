@@ -1,10 +1,11 @@
 """Checks of untrusted SQLite files before and after they are opened.
 
-SQLite trusts the files beside a database. A journal left by a crash is rolled back into the
-database, and the file that it names as its super-journal is deleted: any file that the user may
-delete. Views, triggers and expressions of a schema run when a table is read or written. The
-searches of this project write plain tables and journals without such a name, so everything else is
-refused here. A search killed in the middle of a commit leaves a plain journal, which is accepted.
+SQLite trusts the files next to a database. It rolls a journal left by a crash back into the
+database. If the journal contains the name of a super-journal, SQLite deletes the file of that name,
+which may be any file that the user may delete. Views, triggers and expressions of a schema run when
+a table is read or written. The searches of this project write plain tables, and journals without
+such a name, so everything else is refused here. A search killed in the middle of a commit leaves a
+plain journal, which is accepted.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from fbnetv3.search.errors import SearchError
 TIMEOUT_S = 120.0
 """Seconds to wait for a file that another program has locked."""
 _STATEMENT_S = 120.0
-"""Seconds that a statement may take, as a damaged file can stand for endless rows."""
+"""Seconds that a statement may take, since a damaged file can yield endless rows."""
 _STEPS = 100_000
-"""Steps of SQLite's virtual machine between two looks at the clock."""
+"""Steps of SQLite's virtual machine between two checks of the time limit."""
 _SQLITE_DONE = 101
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _TABLES = frozenset(
@@ -119,7 +120,7 @@ def check_sqlite(path: Path) -> None:
         path: Path of the file.
 
     Raises:
-        SearchError: The file or one beside it is none that a search of this project writes.
+        SearchError: No search of this project can have written the file or one next to it.
     """
     path = path.resolve()
     size = _check_files(path)
@@ -133,14 +134,14 @@ def private_copy(path: Path) -> Iterator[Path]:
     """Yields a checked copy of a SQLite file, which is deleted afterwards.
 
     The file may be in use by a running search. A journal of a search that was killed is rolled back
-    in the copy; the file itself and those beside it stay as they are.
+    in the copy; the file itself and those next to it are not changed.
 
     Args:
         path: Path of the file.
 
     Raises:
-        SearchError: The file cannot be read, or it or one beside it is none that a search of this
-            project writes.
+        SearchError: The file cannot be read or is too large, or no search of this project can have
+            written it or a file next to it.
     """
     path = path.resolve()
     with tempfile.TemporaryDirectory(prefix="fbnetv3-") as folder:
@@ -163,10 +164,10 @@ def private_copy(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Turns errors of SQLite and of the file system into a SearchError that names the file."""
+    """Turns errors of SQLite and of the file system into a SearchError with the file's path."""
     try:
         yield
-    # ValueError: a message of SQLite quotes a damaged schema that is not UTF-8
+    # ValueError: SQLite's message quotes a damaged schema that is not valid UTF-8.
     except (sqlite3.Error, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise SearchError(f"cannot read storage {path}: {reason}; {_ADVICE}") from error
@@ -182,13 +183,15 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _check_files(path: Path) -> int:
-    """Checks a database and the files beside it by their names, kinds and ends.
+    """Checks a database and the files next to it, without opening the database.
+
+    Their names and kinds are checked, and the end of the journal.
 
     Returns:
         The size of the database in bytes; 0 if it does not exist.
 
     Raises:
-        SearchError: A file is none that a search of this project writes.
+        SearchError: No search of this project can have written one of the files.
     """
     size = _regular_size(path)
     for suffix in ("-wal", "-shm"):
@@ -215,10 +218,10 @@ def _regular_size(path: Path, own: bool = False) -> int:
 
     Args:
         path: Path of the file.
-        own: Whether a link to the file, also a hard one, is refused.
+        own: Whether a file with further hard links is refused too.
 
     Raises:
-        SearchError: It is a link, a folder, a pipe or a device.
+        SearchError: It is a symbolic link, a folder, a pipe or a device, or has refused hard links.
     """
     try:
         status = os.lstat(path)
@@ -232,9 +235,13 @@ def _regular_size(path: Path, own: bool = False) -> int:
 
 
 def _names_super_journal(journal: Path) -> bool:
-    """Returns whether SQLite would take the end of a journal for the name of another file.
+    """Returns whether SQLite would read the name of another file from the end of a journal.
 
     The end is the name, its length (4 bytes), its checksum (4 bytes) and a magic number (8 bytes).
+    Only the magic number is checked.
+
+    Raises:
+        SearchError: The journal cannot be read.
     """
     try:
         with open_regular(journal, MAX_BYTES["storage"]) as file:
@@ -248,13 +255,14 @@ def _names_super_journal(journal: Path) -> bool:
 
 
 def _refuse_wal(path: Path) -> None:
-    """Refuses a file in WAL mode, beside which even a reader would create files.
+    """Refuses a file in WAL mode, since even reading it would create files next to it.
 
     Raises:
         SearchError: The file is in WAL mode.
         OSError: The file cannot be read.
     """
     with open_regular(path, MAX_BYTES["storage"]) as file:
+        # Bytes 18 and 19 are the versions for writing and reading: 1 for a journal, 2 for WAL.
         if file.read(20)[18:] not in (b"", b"\1\1"):
             raise _wal_error(path)
 
@@ -273,7 +281,7 @@ def _back_up(path: Path, copy: Path) -> None:
 
 
 def _copy_with_journal(path: Path, copy: Path) -> None:
-    """Copies a database and the journal that a killed process left beside it."""
+    """Copies a database and the journal that a killed process left next to it."""
     copy.unlink(missing_ok=True)
     for source, target in ((path, copy), (_journal(path), _journal(copy))):
         with open_regular(source, MAX_BYTES["storage"]) as file, target.open("xb") as out:
@@ -286,8 +294,9 @@ def _check_content(connection: sqlite3.Connection, path: Path) -> None:
     """Checks the schema of an open database, then its pages.
 
     Raises:
-        SearchError: The schema has more than plain tables of Optuna, or a page is damaged.
-        sqlite3.Error: The file is not a database.
+        SearchError: The schema has more than plain tables and indexes of Optuna, or the file is in
+            WAL mode.
+        sqlite3.Error: The file is not a database, or a page is damaged.
     """
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master")
     for kind, name, sql in rows:
@@ -304,8 +313,8 @@ def _check_content(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_plain(kind: Any, name: Any, sql: Any) -> bool:
-    """Returns whether an entry of a schema is a table of Optuna, or an index of its columns."""
-    if sql is None:  # the index of a key
+    """Returns whether an entry of a schema is a plain table of Optuna, or an index of columns."""
+    if sql is None:  # the index that SQLite itself makes for a key
         return bool(kind == "index")
     if not isinstance(name, str) or not isinstance(sql, str):
         return False

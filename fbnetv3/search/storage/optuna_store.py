@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     import optuna
 
 _SETTINGS, _IDENTITY, _PREFIX = "settings", "identity", "note."
-"""User attributes of a study: the keys of settings and identity, and the prefix of all others."""
+"""Names of a study's user attributes: settings, identity, and the prefix of all others."""
 
 _CREATIONS, _PAUSE_S = 20, 0.25
-"""Number of attempts to create a study in a new database, and seconds between them."""
+"""Number of attempts to create a study in a new database, and seconds between two attempts."""
 
 
 class OptunaStore:
-    """Trials as one study of an Optuna storage, which optuna-dashboard can show.
+    """Stores the trials as a study of an Optuna storage, which optuna-dashboard can show.
 
     Args:
         url: URL of the storage, such as ``sqlite:///search.db`` or
@@ -50,7 +50,7 @@ class OptunaStore:
         name: Name of the storage in messages; None: its URL.
 
     Raises:
-        SearchError: The storage cannot be opened.
+        SearchError: The storage cannot be opened, or a search cannot use its study.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class OptunaStore:
 
     @contextmanager
     def _database(self, action: str) -> Iterator[None]:
-        """Turns an error of the database into a SearchError with a message of one line.
+        """Turns an error of the database into a SearchError with a message on one line.
 
         Args:
             action: Description of the block for the message, such as ``read the trials``.
@@ -162,7 +162,7 @@ class OptunaStore:
     def description(self) -> tuple[Any, Any] | None:
         """Returns the settings and the identity of the search; None if it has not started.
 
-        The identity is {} for a search of an earlier version, which kept none.
+        The identity is {} for a search of an earlier version, which stored none.
         """
         attributes = self._user_attrs()
         if attributes.get(_SETTINGS) is None:
@@ -187,9 +187,9 @@ class OptunaStore:
 def _open_study(url: str, study: str) -> optuna.Study:
     """Returns a study of a storage, which is created if the storage lacks it.
 
-    Where two processes create the tables of a new database, or the study, at the same time, the
-    second one's attempt fails half-way. It is repeated, and :meth:`OptunaStore.acquire` then says
-    which process coordinates the study.
+    If two processes create the tables of a new database, or the study, at the same time, one of the
+    two attempts fails half-way and is repeated. :meth:`OptunaStore.acquire` then decides which
+    process coordinates the study.
     """
     import optuna
 
@@ -213,7 +213,7 @@ def _check_study(study: optuna.Study, storage: str, name: str) -> None:
     """Checks that a study has one objective, which is maximised.
 
     Raises:
-        SearchError: Another program has made a study of this name that a search cannot use.
+        SearchError: The study was made by another program, and a search cannot use it.
     """
     directions = [direction.name.lower() for direction in study.directions]
     if directions != ["maximize"]:
@@ -225,17 +225,17 @@ def _check_study(study: optuna.Study, storage: str, name: str) -> None:
 
 
 def _distribution(parameter: Any) -> optuna.distributions.BaseDistribution:
-    """Returns Optuna's distribution of a parameter."""
+    """Returns Optuna's distribution for a parameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, IntRange):
         step = 1 if parameter.log else parameter.step
         return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
     if isinstance(parameter, FloatRange):
-        # Without the step, because Optuna warns about each value that rounding moves off the grid.
+        # The step is left out: Optuna warns about each value that rounding moves off the grid.
         is_log = parameter.log and parameter.size == CONTINUOUS_LEVELS
         return FloatDistribution(parameter.low, parameter.high, log=is_log)
-    # As text, because Optuna considers the choices 1 and True equal.
+    # Choices are stored as strings, because Optuna considers 1 and True equal.
     return CategoricalDistribution([_text(parameter.value(i)) for i in range(parameter.size)])
 
 

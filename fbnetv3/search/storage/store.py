@@ -29,27 +29,28 @@ class TrialStore(Protocol):
         """Lets another process coordinate the study."""
 
     def load(self) -> list[Trial]:
-        """Returns the finished trials, by number."""
+        """Returns the finished trials, sorted by number."""
 
     def add(self, trial: Trial) -> None:
         """Stores a finished trial."""
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        """Checks the settings and the identity of a search against those of the study.
+        """Checks that a search has the settings and the identity of the study.
 
-        A study that has no settings yet gets both when it is acquired. A study of an earlier
-        version has no identity, and is checked by its settings alone.
+        A study without settings gets both when it is acquired. A study of an earlier version has no
+        identity, so that only its settings are checked.
 
         Args:
             settings: Settings, as :meth:`SearchSettings.describe` returns them.
-            identity: What decides the scores, as :meth:`SearchSettings.identify` returns it.
+            identity: Values on which the scores depend, as :meth:`SearchSettings.identify` returns
+                them.
 
         Raises:
             SearchError: The settings or identities differ; the message names their keys.
         """
 
     def set_attr(self, name: str, value: Any) -> None:
-        """Stores an attribute of the study, and replaces an earlier value of it.
+        """Stores an attribute of the study; replaces its earlier value, if any.
 
         Args:
             name: Name of the attribute.
@@ -66,8 +67,8 @@ class MemoryStore:
     Args:
         trials: Finished trials.
         attrs: Attributes of the study, by name.
-        description: Settings and identity that :meth:`check_settings` compares with; None: any are
-            accepted.
+        description: Settings and identity that :meth:`check_settings` requires. If None, it accepts
+            any.
     """
 
     def __init__(
@@ -113,8 +114,8 @@ def open_store(
         url: URL of the storage.
         space: Space of the candidates.
         study: Name of the study.
-        read_only: Whether to return a copy in memory of what the storage holds, which is read from
-            a private copy if it is a SQLite file, as the file may be untrusted.
+        read_only: Whether to return a copy of the storage's content in memory. A SQLite file, which
+            may be untrusted, is then read from a private copy.
 
     Raises:
         SearchError: The storage cannot be opened.

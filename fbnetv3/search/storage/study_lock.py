@@ -1,7 +1,7 @@
 """Locks that let only one process coordinate a study.
 
 Two coordinators would propose the same candidates and train them twice. The operating system or the
-database server holds the locks, so that they end with their owner, even if it is killed.
+database server manages the locks, so that a lock ends with its owner, even if the owner is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _RETRY_S, _PAUSE_S = 60.0, 0.5
 """Seconds for which an unreachable server is retried, and seconds between two attempts."""
 _NAME_BYTES = 63
-"""Maximum length of PostgreSQL's application_name."""
+"""Maximum length of PostgreSQL's application_name, in bytes."""
 _ADVICE = "wait for it to end, or choose another storage or study"
 
 
@@ -53,8 +53,8 @@ class StudyLock(Protocol):
 def study_lock(url: str, study: str) -> StudyLock:
     """Returns the lock of a study in an Optuna storage, without acquiring it.
 
-    For SQLite, a file beside the database locks all studies in it. For PostgreSQL, each study has
-    an advisory lock in the database. Other databases have no locks.
+    For SQLite, a lock file next to the database locks all its studies. For PostgreSQL, each study
+    has an advisory lock in the database. Other databases have no locks.
 
     Args:
         url: URL of the storage.
@@ -81,7 +81,7 @@ class _NoLock:
 
 
 class FileLock:
-    """A locked file that names its owner; the file stays when the lock is released.
+    """A locked file with the name of its owner; releasing the lock does not delete the file.
 
     Args:
         path: Path of the file.
@@ -110,7 +110,7 @@ class FileLock:
             ) from error
 
     def _owner(self) -> str:
-        """Returns the name of the owner, which writes it right after it has locked the file."""
+        """Returns the name that the owner writes right after locking the file; waits a second."""
         for _ in range(20):
             owner = self._path.read_text(encoding="utf-8", errors="replace").strip()
             if owner:
@@ -123,7 +123,7 @@ class FileLock:
 
 
 class LockHolders:
-    """A lock of this process, and the searches in this process that hold it."""
+    """A lock of this process, and the searches in this process that share it."""
 
     def __init__(self, lock: StudyLock) -> None:
         self.lock = lock
@@ -190,8 +190,8 @@ class PostgresLock:
     """An advisory lock of a database session; the server frees it when the connection ends.
 
     The application_name of the session is the owner's name and a random token. The token
-    distinguishes this lock from that of a process with the same pid and host name. If the owner's
-    machine becomes unreachable, the server notices within two minutes.
+    distinguishes this owner from another process with the same pid and host name, such as one in a
+    container. If the owner's machine becomes unreachable, the server notices within two minutes.
 
     Args:
         url: URL of the database.
@@ -205,6 +205,7 @@ class PostgresLock:
         self._url, self._study = url, study
         self._engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         digest = hashlib.blake2b(f"fbnetv3 {study}".encode(), digest_size=8).digest()
+        # PostgreSQL identifies the lock by two signed 32-bit numbers.
         self._key = dict(zip(("a", "b"), struct.unpack(">ii", digest), strict=True))
         self._connection: Connection | None = None
         self._token = secrets.token_hex(4)
@@ -253,6 +254,7 @@ class PostgresLock:
         Raises:
             SearchError: A session of another process holds the lock.
         """
+        # A space and the token need 9 bytes.
         name = f"{process_name()[: _NAME_BYTES - 9]} {self._token}"
         for key, value in {"application_name": name, **self._KEEPALIVE}.items():
             connection.execute(
@@ -263,7 +265,7 @@ class PostgresLock:
             self._connection = connection
             return
         owner, session = self._owner(connection)
-        if owner == name:  # For example, the network failed and the server has not noticed.
+        if owner == name:  # for example, after a network failure that the server has not noticed
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
             return
         where = self._url.render_as_string(hide_password=True)

@@ -24,7 +24,7 @@ def read_warm_start(space: SearchSpace, source: WarmStart) -> list[Trial]:
     """Returns complete trials of batch -1, one per candidate.
 
     If a candidate has several scores, the last one counts. Failed trials are left out. The cells of
-    a csv are read by the type of their variable, see :meth:`Parameter.read`.
+    a csv file are converted to the type of their variable; see :meth:`Parameter.read`.
 
     Args:
         space: Space that contains the configs.
@@ -32,7 +32,8 @@ def read_warm_start(space: SearchSpace, source: WarmStart) -> list[Trial]:
             variable and a column ``score``.
 
     Raises:
-        SearchError: A config is outside the space, a score is not a number, or a column is missing.
+        SearchError: A config is outside the space, a score is not a finite number, or a csv file
+            cannot be read or has missing, unknown or duplicate columns.
     """
     if isinstance(source, str | os.PathLike):
         pairs = _read_csv(space, Path(source))
@@ -87,7 +88,7 @@ def _pair(item: Any) -> tuple[Mapping[str, Any], float]:
 
 def _read_csv(space: SearchSpace, path: Path) -> list[tuple[Mapping[str, Any], float]]:
     try:
-        # utf-8-sig: spreadsheets write a byte-order mark before the first name
+        # utf-8-sig: spreadsheet programs write a byte-order mark before the first name.
         text = read_file(path, "warm start").decode("utf-8-sig")
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [name.strip() for name in next(rows, [])]
@@ -121,7 +122,7 @@ def _check_header(space: SearchSpace, header: list[str], path: Path) -> None:
 def _read_row(
     space: SearchSpace, header: list[str], row: list[str], where: str
 ) -> tuple[Mapping[str, Any], float]:
-    """Returns config and score of a row; empty cells of inactive variables are left out."""
+    """Returns config and score of a row. Empty cells, as of inactive variables, are left out."""
     if len(row) > len(header):
         raise SearchError(
             f"warm start: {where} has more cells than the header has columns; correct it"
