@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -38,6 +39,16 @@ def stop_signals_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            # None stands for a handler that was not set from Python
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        restore_handlers(before)
+
+
+def restore_handlers(before: Mapping[Any, Any]) -> None:
+    """Sets signal handlers back.
+
+    Args:
+        before: What ``signal.signal`` returned when the handlers were replaced, by signal. None
+            stands for a handler that was not set from Python, which cannot be set again: the
+            signal gets its default action.
+    """
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

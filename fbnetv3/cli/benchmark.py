@@ -71,9 +71,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _number_from_2(text: str) -> int:
-    if text == "1":  # a rank correlation needs two networks
+    number = _number(text)
+    if number == 1:  # a rank correlation needs two networks
         raise argparse.ArgumentTypeError(f"must be an integer from 2 to {_LARGEST_NUMBER}, not '1'")
-    return _number(text)
+    return number
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

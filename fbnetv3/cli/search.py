@@ -144,10 +144,10 @@ def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) 
         parser.error("--restore LOG_DIR needs --config-file")
     if args.retry_failed is not None and not args.config_file:
         parser.error("--retry-failed needs --config-file: the search continues with these trials")
-    if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)*", args.retry_failed or ""):
+    if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR", args.retry_failed or ""):
         parser.error(
-            f"--retry-failed takes {args.retry_failed} for a part of the reason; write keys and "
-            "their values before it"
+            f"--retry-failed {args.retry_failed}: REASON looks like a config key; write keys and "
+            "their values before --retry-failed"
         )
 
 

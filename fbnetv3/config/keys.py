@@ -30,7 +30,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.DEPTH": (1.0, "factor by which the number of blocks in each stage is multiplied"),
     "MODEL.NUM_CLASSES": (
         0,
-        "number of classes, which must be that of the data set; 0: that number",
+        "number of classes, which must equal the data set's; 0: taken from the data set",
     ),
     "MODEL.DROP_RATE": (
         0.0,
@@ -50,8 +50,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.BN_MOMENTUM": (
         0.0,
         (
-            "share of a batch in batch norm's running statistics, as PyTorch counts momentum: the "
-            "paper's 0.9 (A.3) is 0.1; 0: the network's own, which is 0.1 for FBNets"
+            "batch norm's momentum as PyTorch defines it, the weight of the newest batch in the "
+            "running statistics (the paper's 0.9, A.3, is 0.1); 0: the network's own, 0.1 in FBNets"
         ),
     ),
     "MODEL.SYNC_BN": (
@@ -61,8 +61,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "MODEL.COMPILE": (
         False,
         (
-            "train the network in the form of torch.compile; where its compiler is missing or "
-            "fails, the training goes on without it"
+            "train the network compiled by torch.compile; if the compiler is missing or fails, the "
+            "training goes on without it"
         ),
     ),
     "MODEL_EMA.ENABLED": (
@@ -86,7 +86,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         (
             "images per step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH / "
             "REFERENCE_BATCH. Detectors also scale iterations and EMA decay; for them, 0 turns all "
-            "scaling off, that of the learning rate too"
+            "scaling off, including that of the learning rate"
         ),
     ),
     "SOLVER.ACCUMULATE_STEPS": (
@@ -122,7 +122,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.KEEP_BEST": (
         "",
         (
-            "score whose best checkpoint is kept as checkpoint_best.pt beside the newest ones: "
+            "score whose best checkpoint is kept as checkpoint_best.pt in addition to the newest: "
             "val/top1_ema, bbox/AP_ema or another score in metrics.json; '': none"
         ),
     ),
@@ -151,7 +151,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: no mixup"),
     "INPUT.MEAN": (list(imagenet.MEAN), "RGB mean of pixels in 0..1, subtracted from images"),
-    "INPUT.STD": (list(imagenet.STD), "RGB standard deviation of pixels in 0..1, images' divisor"),
+    "INPUT.STD": (
+        list(imagenet.STD),
+        "RGB standard deviation of pixels in 0..1, which divides images",
+    ),
     "DATASETS.COCO": (
         [],
         (

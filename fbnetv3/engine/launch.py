@@ -31,7 +31,7 @@ from fbnetv3.engine.machines import (
     report_end,
 )
 from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.signals import stop_signals, stop_signals_as_interrupt
+from fbnetv3.signals import restore_handlers, stop_signals, stop_signals_as_interrupt
 
 _TIMEOUT = timedelta(minutes=30)
 _POLL_INTERVAL = 0.2  # seconds
@@ -127,8 +127,7 @@ class _StopSignals:
             process.terminate()
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore_handlers(self._before)
 
 
 def _wait(

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 
 from fbnetv3.engine.errors import STOPPED, StoppedError
-from fbnetv3.signals import stop_signals
+from fbnetv3.signals import restore_handlers, stop_signals
 
 _ASK_INTERVAL = 1.0  # seconds between two exchanges of a StopAgreement
 _MAX_STEPS = 1000  # largest number of steps between two exchanges
@@ -122,5 +122,4 @@ class StopHook(HookBase):
         """Restores the signal handlers, unless the ranks of a training are about to end."""
         if self._stops and self._agreement is not None:
             return  # the launcher may pass the signal on just now
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore_handlers(self._before)

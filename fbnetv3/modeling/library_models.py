@@ -55,7 +55,12 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    """Replaces the last linear layer or 1x1 conv (SqueezeNet) of a model by a new one, in place."""
+    """Replaces the last linear layer or 1x1 conv (SqueezeNet) of a model by a new one, in place.
+
+    Raises:
+        ArchError: The number of classes is not a whole number from 1 on.
+    """
+    num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     named = dict(model.named_modules())
     kinds = (nn.Linear, nn.Conv2d)
     path, old = [(n, m) for n, m in named.items() if isinstance(m, kinds)][-1]

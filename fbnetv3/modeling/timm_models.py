@@ -68,7 +68,7 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
                 key=key,
                 value=arguments[key],
                 allowed="keyword arguments of the model's class in timm, except "
-                f" {', '.join(_RESERVED)}",
+                f"{', '.join(_RESERVED)}",
             )
 
 

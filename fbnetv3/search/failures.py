@@ -55,11 +55,13 @@ class FailureLimit:
             return None
         if len(self._outside) >= self._count:
             numbers = {result.trial.number for result in self._outside}
-            return self._text("in a row failed for a cause outside of them", self._outside), numbers
+            return self._text(
+                "in a row failed because of their device or data", self._outside
+            ), numbers
         is_first = len(self._first) == self._count and self._first <= set(self._failures)
         if is_first and not self._has_scores:
             failures = [self._failures[number] for number in sorted(self._failures)]
-            return self._text("were the first ones, and all failed", failures), set(self._failures)
+            return self._text("failed, the first ones of the search", failures), set(self._failures)
         return None
 
     def _text(self, what: str, failures: list[Finished]) -> str:

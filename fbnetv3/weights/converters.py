@@ -193,8 +193,13 @@ def _other_number(plan: _Plan) -> str:
     return f"the weights have {in_weights} classes, the model has {in_model}"
 
 
-def _fit_head(plan: _Plan, heads: set[str], order: Sequence[int] | None, new_head: bool) -> None:
-    """Leaves out the tensors of the classifier, or puts their rows into another order."""
+def _fit_head(plan: _Plan, heads: set[str], order: Sequence[int] | None, new_head: bool) -> bool:
+    """Leaves out the tensors of the classifier, or puts their rows into another order.
+
+    Returns:
+        Whether rows have another place than before.
+    """
+    reordered = False
     for key in [key for key in plan.tensors if key.rpartition(".")[0] in heads]:
         rows = len(plan.tensors[key])
         if new_head:
@@ -202,6 +207,8 @@ def _fit_head(plan: _Plan, heads: set[str], order: Sequence[int] | None, new_hea
             del plan.tensors[key]
         elif order is not None and rows == len(order):
             plan.tensors[key] = reorder_rows(plan.tensors[key], order)
+            reordered = list(order) != sorted(order)
+    return reordered
 
 
 def _warn_about_paddings(model: nn.Module, layout: str) -> None:
@@ -248,10 +255,9 @@ def load_state_dict(
     _check_fit(plan, model, layout, source)
     if not allow_new_head:
         _check_classes(plan, source)
-    _fit_head(plan, heads_of(model), order, new_head)
+    reordered = _fit_head(plan, heads_of(model), order, new_head)
     _warn_about_paddings(model, layout)
     model.load_state_dict(plan.tensors, strict=not plan.head)
-    reordered = order is not None and list(order) != sorted(order)
     return _summary(plan, layout, source, reordered)
 
 

@@ -106,8 +106,8 @@ class Transfer:
 
     def _note(self, response: requests.Response, start: int) -> None:
         """Keeps the file's size and version from a response whose content begins at ``start``."""
-        length = response.headers.get("Content-Length")
-        self._total = start + int(length) if length else None
+        length = response.headers.get("Content-Length", "").strip()
+        self._total = start + int(length) if length.isdecimal() else None
         etag = response.headers.get("ETag", "")
         is_strong = etag and not etag.startswith("W/")
         self._validator = etag if is_strong else response.headers.get("Last-Modified")

@@ -62,7 +62,7 @@ def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
             f"{exported[0]} does not hold the table of an FBNet classifier; give the OUTPUT_DIR of "
             "a training with one"
         )
-    side = int(metadata.get("resolution", arch.resolution))
+    side = int(metadata.get("resolution") or arch.resolution)
     cost, scores = count_cost(arch.replace(num_classes=len(classes)), side), _scores(folder)
     return TrainedRun(folder.name, side, cost.macs, cost.params, len(classes), *scores)
 

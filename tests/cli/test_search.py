@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli import search
+from fbnetv3.cli import run_main, search
 from tests.cli.search_command import SMALL, error_line
 
 pytest.importorskip("detectron2")
@@ -122,3 +122,12 @@ def test_a_changed_file_is_refused_with_its_key(
     for command in (argv, ["--report", str(run)], ["--evolve", str(run), "--macs", "1e6"]):
         error = error_line(capsys, command)
         assert "the content of a file has changed since the search started: SEARCH.SPACE" in error
+
+
+@pytest.mark.parametrize("reason", ["out of memory", "CUDA", "SIGKILL"])
+def test_a_reason_is_no_key(
+    reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--config-file", str(tmp_path / "x.yaml"), "--retry-failed", reason]
+    assert run_main(search.main, argv) == 2
+    assert "x.yaml" in capsys.readouterr().err

@@ -142,3 +142,10 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ArchError, match=r"pip install 'fbnetv3\[timm\]'"):
         build_model("timm/resnet18", 10)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "3"])
+def test_a_new_classifier_needs_a_class(number: Any) -> None:
+    model = build_model("torchvision/squeezenet1_1", num_classes=3)
+    with pytest.raises(ArchError, match="num_classes"):
+        reset_classifier(model, number)

@@ -78,7 +78,7 @@ def test_a_broken_device_ends_the_search_which_resumes_as_if_nothing_had_happene
 
 def test_the_same_search_object_continues_after_it_was_ended() -> None:
     search, undisturbed = _search(), _search()
-    with pytest.raises(SearchError, match="in a row failed for a cause outside of them"):
+    with pytest.raises(SearchError, match="in a row failed because of their device or data"):
         search.run(_failing(_DEVICE_ERROR, lambda number: number >= 4))
     search.run(_score)
     undisturbed.run(_score)
@@ -110,7 +110,7 @@ def test_a_search_whose_first_candidates_all_fail_ends_then(tmp_path: Path) -> N
         evaluated.append(trial.number)
         raise KeyError("typo")
 
-    with pytest.raises(SearchError, match="5 candidates were the first ones, and all failed; the"):
+    with pytest.raises(SearchError, match="5 candidates failed, the first ones of the search; the"):
         _search(tmp_path).run(evaluate)
     assert evaluated == [0, 1, 2, 3, 4]
     assert _search(tmp_path).run(_score).best.state == "complete"

@@ -105,10 +105,10 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
         # Scores before the checkpoint are lost, and a resumed training would not report them again:
         # the training starts from scratch.
         _remove(folder, _CHECKPOINTS)
-    reports = {int(epoch): score for epoch, score in (scores or {}).items()}
+    reports = {int(epoch): score for epoch, score in (scores or {}).items() if epoch.isdecimal()}
     if not result or not reports or result.get("max_epochs", -1) != trial.max_epochs:
         return None, reports
-    return float(result["score"]), reports
+    return result.get("score"), reports
 
 
 def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import InfeasibleError, SearchError
-from fbnetv3.search.fbnet.bounds import constraints_from_config
+from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
@@ -59,8 +59,15 @@ def evolve_winners(
             )
             raise FBNetError(f"{text}: {error}{_advice(error, setup, bounds, drop)}") from None
         facts = _facts(search, best, complete, _bounds_text(setup, bounds, drop))
-        winners.append(write_winner(setup, folder, winner_name(bounds), best.config, facts))
+        winners.append(write_winner(setup, folder, _name(setup, bounds), best.config, facts))
     return winners
+
+
+def _name(setup: SearchSetup, bounds: Sequence[Constraint]) -> str:
+    """Returns the name of a winner, apart from those that the search itself writes."""
+    name = winner_name(bounds)
+    is_taken = name in {winner_name([budget]) for budget in budgets_from_config(setup.cfg)}
+    return f"{name}_evolved" if is_taken else name
 
 
 def _bounds_text(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:

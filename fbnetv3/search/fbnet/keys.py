@@ -36,12 +36,12 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "EARLY_STOP_OVER": (
         "better_half",
-        "Trials of batch 1 whose ranking counts for it: 'better_half', or 'all' as in the paper.",
+        "Trials of batch 1 that EARLY_STOP correlates: 'better_half', or 'all' as in the paper.",
     ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "AHEAD": (
         0,
-        "Trials that may still run when a batch is proposed; 0: reproducible from the seed.",
+        "Unfinished trials allowed when a batch is proposed; 0: reproducible from the seed.",
     ),
     "WARM_START": ("", "Csv of an earlier search: one column per variable, and 'score'."),
     "STORAGE": (
@@ -66,7 +66,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "STOP_AFTER_FAILURES": (
         5,
-        "Failures in a row by device or data, or of the first candidates, that end a run; 0: none.",
+        "Errors of devices or data in a row, or failed first trials, that end a run; 0: never.",
     ),
     "MAX_HOURS": (
         0.0,
@@ -87,7 +87,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "HOLD_OUT_SAMPLING": (
         "stratified",
-        "How they are drawn: 'stratified', the same share of each class, or 'random' (the paper).",
+        "How held-out images are drawn: 'stratified' (equal shares of classes), 'random' (paper).",
     ),
     "KEEP_WEIGHTS": (False, "Keep the weights of every candidate in addition to its scores."),
     "FINAL": ([], "KEY VALUE pairs changed in the winners' configs, such as a longer schedule."),

@@ -115,6 +115,18 @@ def test_a_damaged_file_is_ignored(
     assert f"{path} is damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("scores.json", '{"x": 1.0}'), ("result.json", '{"max_epochs": null}'), ("result.json", "[]")],
+)
+def test_other_content_than_scores_trains_again(
+    tmp_path: Path, finished: Path, expected: Outcome, name: str, content: str
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    next(tmp_path.glob(f"*/{name}")).write_text(content)
+    assert _run(InProcess(), _candidate(tmp_path)) == expected
+
+
 def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Outcome) -> None:
     evaluate, trial = _candidate(tmp_path)
 
