@@ -54,7 +54,7 @@ def write_case(
     plain = recipe_to_config(base)
     keys = recipe_to_config(run.space.recipe(dict(recipe), base))
     # the other keys, such as those of the schedule, come from final.yaml
-    keys = {key: value for key, value in keys.items() if value != plain[key]}
+    keys = {key: value for key, value in keys.items() if value != plain.get(key)}
     keys["MODEL.ARCH"] = f"{name}_arch.yaml"
     write_config(folder / f"{name}.yaml", "../final.yaml", keys)
     with atomic_write(folder / f"{name}_arch.yaml") as temporary:

@@ -13,17 +13,20 @@ trained with the next, so that an interrupted run yields a complete table with f
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fbnetv3.io import atomic_write
+from fbnetv3.recipe import Recipe
 from projects.search_quality import joint_table, micro_training
 from projects.search_quality.joint_table import LOSS_UNIT
 from projects.search_quality.micro_training import Score
@@ -79,13 +82,20 @@ def _in_units(loss: float) -> int:
     return largest if not loss < largest * LOSS_UNIT else round(loss / LOSS_UNIT)
 
 
+def _changes(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a recipe changes, so that a new field with a default changes no fingerprint."""
+    default = dataclasses.asdict(Recipe())
+    values = dataclasses.asdict(recipe)
+    return {key: value for key, value in values.items() if value != default[key]}
+
+
 def _fingerprint() -> str:
     parts = [
         (joint_table.FOLDER / "space.yaml").read_text(),
         inspect.getsource(micro_training),
         inspect.getsource(joint_table.joint_space),
         inspect.getsource(joint_table.recipe_of),
-        repr((joint_table.BASE, joint_table.RMSPROP_FACTOR)),
+        repr((_changes(joint_table.BASE), joint_table.RMSPROP_FACTOR)),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "name of two lines": (lambda: FloatRange("a\nb", 0, 1), "on one line"),
     "Choice of lists": (lambda: Choice("c", [[1], [2]]), "not a string, number, boolean or None"),
     "Choice of nothing": (lambda: Choice("c", []), "at least one value"),
-    "Choice of a huge int": (lambda: Choice("c", [10**5000, 1]), "c: a value"),
+    "Choice of a huge int": (lambda: Choice("c", [10**5000, 1]), "c: value"),
     "Choice that is not UTF-8": (lambda: Choice("c", ["a\udcff", "b"]), "UTF-8"),
     "Choice of equal numbers of numpy": (lambda: Choice("c", [np.int64(1), 1]), "occurs twice"),
     "name": (lambda: FloatRange(3, 0, 1), "name of a variable=3"),

@@ -145,7 +145,7 @@ def test_a_broken_device_ends_a_run_and_failed_trials_are_put_back(
 
     monkeypatch.setattr(TrainEvaluator, "__call__", score)
     folder = tmp_path / "run"
-    with pytest.raises(SearchError, match="2 candidates in a row failed for a cause outside"):
+    with pytest.raises(SearchError, match="2 candidates in a row failed because of their device"):
         run_search(cfg, folder)
     reasons = {1: reasons[1]}
     assert len(run_search(cfg, folder).result.trials) == 6
