@@ -63,7 +63,7 @@ paper-rehearsal: install ## run the commands of docs/paper.md on a made-up Image
 	rm -rf output/paper_rehearsal
 	$(BIN)/python -m projects.paper.rehearsal output/paper_rehearsal
 
-test: dev ## fast tests, under 10 minutes on 2 cores
+test: dev ## fast tests, some 20 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 # TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes); for releases,
@@ -91,7 +91,7 @@ test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some packages with the oldest 
 	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" $(OLDEST_TESTS)
 
 # Three at once, because many of these tests wait for processes that end or do not answer.
-test-slow: dev ## kills, wheel, long comparisons, under 20 minutes
+test-slow: dev ## kills, wheel, long comparisons, some 30 minutes
 	$(BIN)/python -m pytest -n 3 -m slow --timeout 1800
 
 KILLS ?= 500
