@@ -24,6 +24,7 @@ PACKAGE = ROOT / "fbnetv3"
 # The order of layers: each may import those before it. A dot separates package and layer.
 LAYERS = (
     "errors",
+    "registry",
     "io",
     "image_files",
     "plain_yaml",
@@ -72,12 +73,14 @@ LAYERS = (
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = (
-    *("errors", "io", "plain_yaml", "resources", "version", "requires", "signals", "streams"),
+    *("errors", "registry", "io", "plain_yaml", "resources", "version", "requires"),
+    *("signals", "streams"),
     "search",
 )
 # Packages that a layer never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
+    "registry": ("torch", "numpy"),
     "io": ("torch",),
     "image_files": ("torch", "numpy", "PIL"),
     "plain_yaml": ("torch",),

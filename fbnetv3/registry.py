@@ -1,0 +1,104 @@
+"""Registries: what configs and commands know by name, and the decorators that add to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from fbnetv3.errors import FBNetError, did_you_mean
+
+T = TypeVar("T")
+Registered = TypeVar("Registered", bound=Any)
+
+
+class RegistryError(FBNetError):
+    """A name is registered already, or is unknown."""
+
+
+class Registry(Generic[T]):
+    """Objects of one kind by name, such as the functions that build optimizers.
+
+    Example::
+
+        OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", declared=("sgd",))
+
+        @OPTIMIZERS.register("sgd")
+        def sgd(params, recipe): ...
+
+    Args:
+        kind: What an entry is, as messages name it: "optimizer", "data set".
+        declared: Names that are known before the module that registers them is imported, so that
+            a layer without torch can check a name. Each is registered once later.
+        error: Class of the errors, a RegistryError by default.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        declared: Iterable[str] = (),
+        error: type[FBNetError] = RegistryError,
+    ) -> None:
+        self.kind = kind
+        self._declared = tuple(declared)
+        self._entries: dict[str, T] = {}
+        self._error = error
+
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """Returns a decorator that adds what it decorates under a name, and returns it unchanged.
+
+        Args:
+            name: Name in configs and on the command line; a non-empty string without spaces.
+
+        Raises:
+            FBNetError: The name is not allowed (raised here), or is registered already (raised by
+                the decorator, with the place of the first registration).
+        """
+        if not isinstance(name, str) or not name or any(c.isspace() for c in name):
+            raise self._error(
+                f"{self.kind} name {name!r} is not allowed; give a string without spaces"
+            )
+
+        def add(entry: Registered) -> Registered:
+            if name in self._entries:
+                place = _place(self._entries[name])
+                raise self._error(
+                    f"{self.kind} {name!r} is already registered{place}; choose another name"
+                )
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def get(self, name: str) -> T:
+        """Returns the entry of a name.
+
+        Raises:
+            FBNetError: No entry has this name; the message lists the names.
+        """
+        if name not in self._entries:
+            known = self.names()
+            raise self._error(
+                f"{self.kind} {name!r} is unknown; allowed: {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Returns the known names: the declared ones, then the registered ones in their order."""
+        return list(dict.fromkeys((*self._declared, *self._entries)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared or name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+
+def _place(entry: Any) -> str:
+    """Returns " in FILE, line N" for what has source code, else ""."""
+    try:
+        file, line = inspect.getsourcefile(entry), inspect.getsourcelines(entry)[1]
+    except (TypeError, OSError):
+        return ""
+    return f" in {file}, line {line}"

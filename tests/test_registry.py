@@ -1,0 +1,56 @@
+"""Registries: one decorator, names checked, the place of a name that is taken."""
+
+import pytest
+
+from fbnetv3.errors import FBNetError
+from fbnetv3.registry import Registry
+
+
+def test_registers_and_returns_what_is_decorated():
+    registry = Registry("shape")
+
+    @registry.register("square")
+    def square():
+        return 4
+
+    assert square() == 4
+    assert registry.get("square") is square
+    assert registry.names() == ["square"]
+    assert "square" in registry
+
+
+def test_declared_names_are_known_before_and_registered_once():
+    registry = Registry("shape", declared=("square", "circle"))
+    assert "circle" in registry
+    registry.register("circle")(print)
+    registry.register("star")(len)
+    assert list(registry) == ["square", "circle", "star"]
+    with pytest.raises(FBNetError, match="shape 'circle' is already registered"):
+        registry.register("circle")(print)
+
+
+def test_a_taken_name_names_the_first_place():
+    registry = Registry("shape")
+    registry.register("square")(test_registers_and_returns_what_is_decorated)
+    with pytest.raises(FBNetError, match=r"already registered in .*test_registry.py, line \d+; "):
+        registry.register("square")(print)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a\n", 3, None])
+def test_names_that_are_not_allowed(name):
+    with pytest.raises(FBNetError, match=r"shape name .* is not allowed"):
+        Registry("shape").register(name)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    registry = Registry("shape", declared=("square", "circle"))
+    with pytest.raises(FBNetError, match="'sqare' is unknown; allowed: square, circle; did you"):
+        registry.get("sqare")
+
+
+def test_the_class_of_errors_can_be_chosen():
+    class ShapeError(FBNetError):
+        pass
+
+    with pytest.raises(ShapeError):
+        Registry("shape", error=ShapeError).get("square")
