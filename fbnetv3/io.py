@@ -56,10 +56,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: File to write.
 
     Raises:
-        WriteError: The folder or file cannot be written, or the disk is full.
+        WriteError: The folder or file cannot be written, or the disk is full. Errors of the body
+            that concern another file, or a connection, are raised as they are.
     """
     target = Path(path)
     temporary: Path | None = None
+    is_foreign = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -69,11 +71,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            is_foreign = _concerns_another(error, temporary)
+            raise
         flush_to_disk(temporary)
         os.replace(temporary, target)
         flush_to_disk(target.parent)
     except OSError as error:
+        if is_foreign:
+            raise
         raise _write_error(target, error) from error
     finally:
         if temporary is not None:
@@ -202,6 +210,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise _write_error(target, error) from error
+
+
+def _concerns_another(error: OSError, path: Path) -> bool:
+    """Returns whether an error says that its cause is another file than ``path``, or no file."""
+    if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
+        return True  # requests and urllib raise OSErrors without a number
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return bool(names) and all(Path(os.fsdecode(name)) != path for name in names)
 
 
 def _write_error(target: Path, error: OSError) -> WriteError:

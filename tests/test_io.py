@@ -175,3 +175,26 @@ def test_check_writable_reports_what_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/proc/no/such")):
         with pytest.raises(WriteError, match=f"cannot write {path}: "):
             check_writable(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", "another"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        OSError("an error of requests"),
+    ],
+)
+def test_errors_of_the_body_about_other_things_stay_as_they_are(error, tmp_path):
+    with pytest.raises(type(error)) as caught, atomic_write(tmp_path / "x"):
+        raise error
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_in_the_body_is_an_error_of_the_target(tmp_path):
+    with (
+        pytest.raises(WriteError, match=r"cannot write .*x: No space"),
+        atomic_write(tmp_path / "x"),
+    ):
+        raise OSError(28, "No space left on device")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from fbnetv3.data.jpeg import JpegImage, largest_divisor
+from fbnetv3.data.seeding import uniform
 from fbnetv3.data.sizes import without_ends
 
+Pixels = npt.NDArray[np.uint8]
 _CROP_AREA = (0.08, 1.0)  # fractions of the image area
+_ASPECT = (3 / 4, 4 / 3)  # width / height
+_LOG_ASPECT = tuple(torch.log(torch.tensor(_ASPECT)).tolist())  # in float32
+_ATTEMPTS = 10
 # Filters that torch has for 8-bit images
 _TORCH_MODES = {
     Image.Resampling.BILINEAR: "bilinear",
@@ -43,7 +49,7 @@ class Fit:
         cropped: Image.Image = F.center_crop(resized, [self.resolution])
         return cropped
 
-    def of_jpeg(self, jpeg: JpegImage) -> Image.Image:
+    def of_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
         """Returns the crop of a JPEG file."""
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
@@ -66,36 +72,53 @@ class ResizedCrop:
 
     def __init__(self, resolution: int, resampling: Image.Resampling) -> None:
         self.size, self.resampling = (resolution, resolution), resampling
-        self._draw = v2.RandomResizedCrop(resolution, scale=_CROP_AREA)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        part = image.crop(self._box(image))
+        part = image.crop(draw_box(image.size))
         return part.resize(self.size, self.resampling)
 
-    def of_jpeg(self, jpeg: JpegImage) -> Image.Image:
+    def of_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
         """Returns the crop of a JPEG file, with the box that would be drawn for the decoded image.
 
         If the file is decoded at a reduced size, the edges of the box are rounded outwards to whole
         pixels of the reduced image. The box still has at least as many pixels as the result.
         """
-        width, height = jpeg.size
-        # Only the shape of the tensor is read, which holds a single value in memory.
-        left, top, right, bottom = self._box(torch.empty(()).expand(3, height, width))
+        left, top, right, bottom = draw_box(jpeg.size)
         divisor = largest_divisor((right - left, bottom - top), self.size)
         rows = slice(top // divisor, -(-bottom // divisor))
         columns = slice(left // divisor, -(-right // divisor))
-        part = jpeg.pixels(divisor)[rows, columns]
+        part = jpeg.pixels(divisor, bottom)[rows, columns]
         return _resized(part, self.size, self.resampling)
 
-    def _box(self, image: Image.Image | torch.Tensor) -> tuple[int, int, int, int]:
-        box = self._draw.make_params([image])
-        left, top = box["left"], box["top"]
-        return left, top, left + box["width"], top + box["height"]
+
+def draw_box(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Draws a random part of an image, as ``torchvision.transforms.v2.RandomResizedCrop`` does.
+
+    Args:
+        size: Width and height of the image in pixels.
+
+    Returns:
+        Left, top, right and bottom edge in pixels.
+    """
+    width, height = size
+    for _ in range(_ATTEMPTS):
+        area = width * height * uniform(*_CROP_AREA)
+        aspect = torch.exp(torch.empty(1).uniform_(*_LOG_ASPECT)).item()
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(torch.randint(height - h + 1, ()))
+            left = int(torch.randint(width - w + 1, ()))
+            return left, top, left + w, top + h
+    # the largest central part with an allowed aspect ratio
+    w = min(width, round(height * _ASPECT[1]))
+    h = min(height, round(width / _ASPECT[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
 def _resized(
-    pixels: npt.NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling
-) -> Image.Image:
+    pixels: Pixels, size: tuple[int, int], resampling: Image.Resampling
+) -> Pixels | Image.Image:
     """Resizes pixels (H, W, 3) to (width, height); values differ from Pillow's by at most 2 of 255.
 
     torch's kernel for 8-bit images with the channels last uses vector instructions of the CPU,
@@ -107,4 +130,4 @@ def _resized(
     # (1, 3, H, W), with strides that torch recognises as channels_last
     images = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
     result = interpolate(images, size[::-1], mode=mode, antialias=True)
-    return Image.fromarray(result[0].permute(1, 2, 0).numpy())
+    return result[0].permute(1, 2, 0).numpy()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fbnetv3.data.dataset import FileDataset, ImageDataset
 from fbnetv3.data.digits import load_digits_split
-from fbnetv3.data.errors import DataError
+from fbnetv3.data.errors import DataError, MissingDataError
 from fbnetv3.data.hugging_face import PREFIX, open_hugging_face, parse_address
 from fbnetv3.data.opening import open_source
 from fbnetv3.data.scan import without_broken
@@ -87,7 +87,7 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
 def _from_path(path: str) -> ImageDataset:
     existing = find_data(path)
     if existing is None:
-        raise DataError(
+        raise MissingDataError(
             f"data set {path!r} is neither a registered name nor an existing path "
             f"({_format_candidates(path)}); put a folder with one subfolder per class, or a zip "
             f"archive of it, at one of these paths{_root_hint()}, or use one of: "
@@ -129,7 +129,7 @@ def _open_builtin(name: str, relative_path: str, download: str) -> ImageDataset:
         if existing is not None:
             return FileDataset(name, open_source(existing))
     place = _candidates(relative_path)[0].absolute()
-    raise DataError(
+    raise MissingDataError(
         f"data set {name} is missing: download {download} and put the images at "
         f"{place}/CLASS/NAME.jpg, or a zip archive of the class folders at {place}.zip"
         f"{_root_hint()}"

@@ -36,12 +36,12 @@ _SUFFIXES = {
     "WEBP": ".webp",
 }
 MAX_BYTES = 1 << 30  # of an image file
-_ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
+ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
 _REPLACE = "replace the file or leave it out"
 
 
 @contextmanager
-def open_image(file: BinaryIO, name: str, advice: str = _ADVICE) -> Iterator[Image.Image]:
+def open_image(file: BinaryIO, name: str, advice: str = ADVICE) -> Iterator[Image.Image]:
     """Yields an image whose header has been read. All image files are opened here.
 
     Args:
@@ -185,7 +185,7 @@ def as_images(images: Images) -> list[ImageLike]:
     return list(images)
 
 
-def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
+def decode_rgb(data: bytes, name: str, advice: str = ADVICE) -> Image.Image:
     """Returns the image in ``data``, upright and in RGB, by the rules of :func:`read_image`.
 
     Args:
@@ -207,7 +207,7 @@ def decode_rgb(data: bytes, name: str, advice: str = _ADVICE) -> Image.Image:
 
 
 @contextmanager
-def data_errors(name: str, advice: str = _ADVICE) -> Iterator[None]:
+def data_errors(name: str, advice: str = ADVICE) -> Iterator[None]:
     """Turns the errors of decoders into a DataError with the name of the file."""
     try:
         yield

@@ -11,6 +11,10 @@ class DataError(FBNetError):
     """A data set is missing or malformed, or does not fit the request."""
 
 
+class MissingDataError(DataError):
+    """A data set is not installed: nothing is at any of the places where it may be."""
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
     """Returns the first ``limit`` names, joined by commas, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

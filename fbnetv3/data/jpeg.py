@@ -1,10 +1,10 @@
 """JPEG files for training, decoded at the smallest size that a crop needs.
 
 An evaluation decodes whole files, as :func:`fbnetv3.data.decode.read_image` does. A training first
-reads the header only, which states the size. A crop that will be reduced to half its size or less
-is then decoded by a smaller inverse transform (libjpeg's ``scale_denom``, which Pillow calls draft
-mode). The rules of ``read_image`` apply here, too: limits of sizes, EXIF orientation, grey as RGB,
-and error messages.
+reads the header only, which states the size. Rows below the crop are not decoded. A crop that will
+be reduced to half its size or less is decoded by a smaller inverse transform (libjpeg's
+``scale_denom``, which Pillow calls draft mode). The rules of ``read_image`` apply here, too: limits
+of sizes, EXIF orientation, grey as RGB, and error messages.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from simplejpeg import decode_jpeg
+from simplejpeg import decode_jpeg, decode_jpeg_header
 
-from fbnetv3.data.decode import data_errors, decode_rgb, open_image
+from fbnetv3.data.decode import ADVICE, data_errors, decode_rgb, open_image
 from fbnetv3.data.modes import TURNS, orientation, to_rgb
+from fbnetv3.data.sizes import check_size
 
 Pixels = npt.NDArray[np.uint8]
 _DIVISORS = (8, 4, 2)  # reductions that libjpeg decodes with fast inverse transforms
 _MAGIC = b"\xff\xd8\xff"
 # Modes that libjpeg decodes to RGB itself; the others (CMYK) need Pillow's conversions.
 _MODES = ("RGB", "L")
+_COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the same
+# Files that may have an EXIF orientation (in EXIF or XMP) or several pictures need Pillow.
+_SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
+_END = b"\xff\xd9"
+_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
+# Rows below a part that its colours depend on: libjpeg smooths colours that are stored at half the
+# height, or a quarter of it.
+_MARGIN = 8
 
 
 class JpegImage:
@@ -64,11 +73,13 @@ class JpegImage:
             return Image.fromarray(self._whole)
         return decode_rgb(self._read(), self.name)
 
-    def pixels(self, divisor: int = 1) -> Pixels:
+    def pixels(self, divisor: int = 1, bottom: int = 0) -> Pixels:
         """Returns the pixels (H, W, 3) of the image, which the caller must not change.
 
         Args:
             divisor: 1, 2, 4 or 8; width and height are divided by it and rounded up.
+            bottom: Number of rows of the whole image that are needed, from the top; 0 stands for
+                all. The array may end below them.
 
         Raises:
             DataError: The file is damaged.
@@ -77,6 +88,10 @@ class JpegImage:
             return self._whole
         data = self._read()
         width, height = (-(-side // divisor) for side in self.size)
+        if bottom and self.turn == 1:
+            top = _decoded_top(data, self.size, bottom, divisor)
+            if top is not None and top.shape[1] == width and top.shape[0] * divisor >= bottom:
+                return top
         stored = (height, width) if self.turn >= 5 else (width, height)
         decoded = _decoded(data, stored, divisor)
         if decoded is not None and decoded.shape[1::-1] == stored:
@@ -101,6 +116,10 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
     """
     if not data.startswith(_MAGIC):
         return None
+    size = _plain_size(data)
+    if size is not None:
+        check_size(*size, name, ADVICE)
+        return JpegImage(lambda: data, name, size)
     with open_image(io.BytesIO(data), name) as image:
         if image.format != "JPEG" or image.mode not in _MODES:
             return None
@@ -108,6 +127,21 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
         width, height = image.size
         size = (height, width) if turn >= 5 else (width, height)
     return JpegImage(lambda: data, name, size, turn=turn)
+
+
+def _plain_size(data: bytes) -> tuple[int, int] | None:
+    """Returns width and height of a file of mode RGB or L that is not turned.
+
+    This takes a tenth of Pillow's time. None stands for a file that Pillow must look at.
+    """
+    _, end = _header(data)
+    if any(data.find(mark, 0, end) >= 0 for mark in _SPECIAL):
+        return None
+    try:
+        height, width, color_space, _ = decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (width, height) if color_space in _COLOR_SPACES else None
 
 
 def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
@@ -134,6 +168,49 @@ def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
         return decode_jpeg(data, "RGB", min_width=size[0], min_height=size[1], min_factor=divisor)
     except ValueError:
         return None
+
+
+def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) -> Pixels | None:
+    """Returns the upper rows of the pixels, at least down to ``bottom``, without decoding the rest.
+
+    The values are those of the whole image: the header is given a smaller height, which ends the
+    decoding early, and then libjpeg skips what is left of the file.
+
+    Returns:
+        The pixels; None if the file must be decoded as a whole, to save time or to see its damage.
+    """
+    rows = bottom + _MARGIN * divisor
+    # libjpeg would fill what a truncated file lacks, and call it a warning like the skipped rest.
+    if rows >= size[1] or not data.endswith(_END):
+        return None
+    place, _ = _header(data)
+    if not place:
+        return None
+    shorter = b"".join((data[:place], rows.to_bytes(2, "big"), data[place + 2 :]))
+    try:
+        if divisor == 1:
+            return decode_jpeg(shorter, "RGB", strict=False)
+        width, height = -(-size[0] // divisor), -(-rows // divisor)
+        return decode_jpeg(
+            shorter, "RGB", min_width=width, min_height=height, min_factor=divisor, strict=False
+        )
+    except ValueError:
+        return None
+
+
+def _header(data: bytes) -> tuple[int, int]:
+    """Returns the offset of the height in the frame's header, or 0; and the end of all headers."""
+    at, height = 2, 0
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xDA:  # pixels follow
+            return height, at
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD9:  # padding, or without a length
+            break
+        if marker in _FRAMES:
+            height = at + 5
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, len(data)
 
 
 def _turned(pixels: Pixels, turn: int) -> Pixels:

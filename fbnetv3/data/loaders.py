@@ -5,29 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from fbnetv3.data.dataset import ImageDataset
 from fbnetv3.data.errors import DataError
-from fbnetv3.data.seeding import keyed_generator, mix_seed, preserved_rng
-from fbnetv3.data.transforms import ImageTransform
+from fbnetv3.data.image_batches import LoadBatch, SizedNamed, Transform, image_loader
+from fbnetv3.data.seeding import keyed_generator, mix_seed
 from fbnetv3.errors import FBNetError
-
-T = TypeVar("T")
-Transform = Callable[[Image.Image], torch.Tensor]
-Batch = tuple[torch.Tensor, torch.Tensor]
-# A function that maps a list of (image index, seed) pairs to a batch of any kind. It must restore
-# the state of the random generators that it uses.
-LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
 _ORDER, _AUGMENT = 0, 1  # first keys of seeds, which keep the two kinds of draws apart
 
@@ -53,15 +42,6 @@ class LoaderOptions:
     def __post_init__(self) -> None:
         if self.prefetch < 1:
             raise DataError(f"the batches to prefetch are {self.prefetch}; allowed: 1 or more")
-
-
-class SizedNamed(Protocol):
-    """A data set of any kind: its number of images, and its name in error messages."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __len__(self) -> int: ...
 
 
 class TrainLoader:
@@ -111,7 +91,7 @@ class TrainLoader:
         self.dataset = dataset
         self.iters_per_epoch = len(dataset) // total_batch
         self._num_workers, self._options = num_workers, options or LoaderOptions()
-        load = load_batch or _image_loader(dataset, transform, uint8)
+        load = load_batch or image_loader(dataset, transform, uint8)
         self._batches = _TrainBatches(len(dataset), load, total_batch, seed, rank, world_size)
 
     def batches(self, start_iter: int = 0) -> Iterator[Any]:
@@ -177,7 +157,7 @@ class EvalLoader:
             raise DataError(f"the batch size is {batch_size}; allowed: 1 or more")
         self.dataset = dataset
         self.num_images = len(range(rank, len(dataset), world_size))
-        load = load_batch or _image_loader(dataset, transform, uint8)
+        load = load_batch or image_loader(dataset, transform, uint8)
         self._batches = _EvalBatches(len(dataset), load, batch_size, rank, world_size)
         numbers = range(len(self._batches))
         self._loader = _data_loader(self._batches, numbers, num_workers, options or LoaderOptions())
@@ -270,44 +250,6 @@ class _EndlessSampler:
 
     def __iter__(self) -> Iterator[int]:
         return count(self._start)
-
-
-def _image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool) -> LoadBatch:
-    if transform is None or not isinstance(dataset, ImageDataset):
-        raise DataError(
-            f"{dataset.name}: pass a transform for an ImageDataset, or load_batch for other data"
-        )
-    if uint8 and not isinstance(transform, ImageTransform):
-        raise DataError(f"{dataset.name}: batches of uint8 need an ImageTransform")
-    return partial(_load_batch, dataset, transform, uint8)
-
-
-def _load_batch(
-    dataset: ImageDataset, transform: Transform, uint8: bool, keys: Sequence[tuple[int, int]]
-) -> Batch:
-    labels = torch.tensor([dataset.targets[i] for i, _ in keys], dtype=torch.int64)
-    if isinstance(transform, ImageTransform):
-        pixels = np.stack(list(_transformed(dataset.undecoded, transform.pixels, keys)))
-        if uint8:
-            return torch.from_numpy(pixels).movedim(-1, -3), labels
-        return transform.normalize(pixels), labels
-    images = torch.stack(list(_transformed(lambda i: dataset.load(i)[0], transform, keys)))
-    return images.contiguous(memory_format=torch.channels_last), labels
-
-
-def _transformed(
-    load: Callable[[int], Any], transform: Callable[[Any], T], keys: Sequence[tuple[int, int]]
-) -> Iterator[T]:
-    with preserved_rng() as generator:
-        for index, seed in keys:
-            try:
-                image = load(index)
-                generator.manual_seed(seed)
-                yield transform(image)
-            except DataError as error:
-                raise DataError(
-                    f"{error}; fbnetv3-train --check-data names all such files"
-                ) from error
 
 
 def _data_loader(

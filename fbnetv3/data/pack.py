@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from fbnetv3.data.dataset import ImageDataset
 from fbnetv3.data.decode import decode_rgb, shown_size_of
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.shards import FORMAT, INDEX
-from fbnetv3.io import WriteError, atomic_write, flush_to_disk
+from fbnetv3.io import WriteError, atomic_write, flush_to_disk, read_text
 
+Place = tuple[int, int, int]  # index of the shard, offset and size of an image file in bytes
+_FINGERPRINT = "fingerprint"
 _ORDER_SEED = 0
 _HEADER = 512  # bytes of a tar member before its content
 _CHUNK = 256  # images in memory at a time
@@ -65,9 +68,11 @@ def pack(
 ) -> int:
     """Writes a data set as shards.
 
-    Everything is written into a hidden folder next to ``folder``, which is renamed to ``folder`` at
-    the end, so that ``folder`` never holds a part of a data set. The images are shuffled with a
-    fixed seed, for programs that read the shards sequentially.
+    Everything is written into the hidden folder ``.NAME.partial`` next to ``folder``, which is
+    renamed to ``folder`` at the end, so that ``folder`` never holds a part of a data set. After a
+    kill or an error, the complete shards in the hidden folder are kept, and the next call goes on
+    behind them and ends with the same bytes. The images are shuffled with a fixed seed, for
+    programs that read the shards sequentially.
 
     Args:
         dataset: Data set to pack.
@@ -79,15 +84,16 @@ def pack(
         The number of shards.
 
     Raises:
-        DataError: The folder is not empty, or an image cannot be read.
+        DataError: The folder is not empty, another process writes it, an image cannot be read, or
+            the hidden folder is left from other images or options.
         WriteError: The disk is full, or the folder cannot be written.
     """
     options = options or PackOptions()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; choose a new folder, or delete it first")
     try:
-        with _new_folder(folder) as temporary:
-            return _write(dataset, temporary, options, advance)
+        with _partial_folder(folder, _fingerprint(dataset, options)) as partial:
+            return _write(dataset, partial, options, advance)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WriteError(
@@ -96,18 +102,59 @@ def pack(
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder, which is renamed to ``folder`` on success and removed otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+def _partial_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
+    """Yields the hidden folder, which is renamed to ``folder`` on success.
+
+    It is removed on an error if it has no complete shard.
+    """
+    partial = folder.parent / f".{folder.name}.partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    with _locked(partial):
+        _check_fingerprint(partial, fingerprint)
+        try:
+            yield partial
+            (partial / _FINGERPRINT).unlink()
+            os.replace(partial, folder)
+        finally:
+            if partial.exists() and not (partial / _record_name(0)).exists():
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which ends with this process."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        umask = os.umask(0)  # the umask can be read only by setting it
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
-        os.replace(temporary, folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"another process is writing {folder}; wait until it has ended"
+            ) from None
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _fingerprint(dataset: ImageDataset, options: PackOptions) -> str:
+    """Returns a hash of all that decides which bytes are written, but the content of the images."""
+    names = [dataset.short_name(i) for i in range(len(dataset))]
+    values = [dataset.name, dataset.classes, dataset.targets, names, asdict(options)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _check_fingerprint(partial: Path, fingerprint: str) -> None:
+    file = partial / _FINGERPRINT
+    if not file.exists():
+        for left in partial.iterdir():  # of a call that was killed at its beginning
+            left.unlink()
+        with atomic_write(file) as temporary:
+            temporary.write_text(fingerprint, encoding="ascii")
+    elif read_text(file, "index") != fingerprint:
+        raise DataError(
+            f"{partial} is left from packing other images, or with other options; repeat that "
+            "command to go on with it, or delete the folder"
+        )
 
 
 def _write(
@@ -115,36 +162,55 @@ def _write(
 ) -> int:
     # Unlike numpy's Generator, RandomState has the same streams in every version of numpy.
     order = np.random.RandomState(_ORDER_SEED).permutation(len(dataset)).tolist()
-    places: list[tuple[int, int, int]] = [(0, 0, 0)] * len(dataset)
     shards = _Shards(folder, options.shard_bytes)
+    places = shards.restore()
+    advance(len(places))
+    rest = order[len(places) :]
     try:
-        for i, (suffix, data) in zip(order, _contents(dataset, order, options), strict=True):
-            places[i] = shards.add(f"{i:08}", suffix, data, dataset.targets[i])
+        for i, (suffix, data) in zip(rest, _contents(dataset, rest, options), strict=True):
+            places.append(shards.add(f"{i:08}", suffix, data, dataset.targets[i]))
             advance(1)
-    finally:
         shards.close()
+    finally:
+        shards.abandon()
+    by_image = dict(zip(order, places, strict=True))
     index = {
         "format": FORMAT,
         "classes": dataset.classes,
         "shards": shards.names,
         "files": [dataset.short_name(i) for i in range(len(dataset))],
         "targets": dataset.targets,
-        "places": places,
+        "places": [by_image[i] for i in range(len(dataset))],
     }
     with atomic_write(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(index), encoding="utf-8")
+    for number in reversed(range(len(shards.names))):
+        (folder / _record_name(number)).unlink()
     return len(shards.names)
 
 
+def _record_name(number: int) -> str:
+    return f"shard-{number:05}.json"
+
+
 class _Shards:
-    """Writes tar files one after the other."""
+    """Writes tar files one after the other, and a record of the places in each complete one."""
 
     def __init__(self, folder: Path, shard_bytes: int) -> None:
         self.names: list[str] = []
         self._folder, self._shard_bytes = folder, shard_bytes
         self._tar: tarfile.TarFile | None = None
+        self._places: list[Place] = []  # in the current tar file
 
-    def add(self, key: str, suffix: str, data: bytes, target: int) -> tuple[int, int, int]:
+    def restore(self) -> list[Place]:
+        """Goes on behind the complete shards in the folder; returns the places in them."""
+        places: list[Place] = []
+        while (record := self._folder / _record_name(len(self.names))).exists():
+            places += [tuple(place) for place in json.loads(read_text(record, "index"))]
+            self.names.append(f"shard-{len(self.names):05}.tar")
+        return places
+
+    def add(self, key: str, suffix: str, data: bytes, target: int) -> Place:
         """Writes an image and its class; returns shard, offset and size of the image."""
         if self._tar is None or self._tar.offset >= self._shard_bytes:
             self.close()
@@ -155,7 +221,8 @@ class _Shards:
         offset = self._tar.offset + _HEADER
         self._member(f"{key}{suffix}", data)
         self._member(f"{key}.cls", str(target).encode())
-        return len(self.names) - 1, offset, len(data)
+        self._places.append((len(self.names) - 1, offset, len(data)))
+        return self._places[-1]
 
     def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # without time and owner: the same images make the same bytes
@@ -164,11 +231,20 @@ class _Shards:
         self._tar.addfile(info, io.BytesIO(data))
 
     def close(self) -> None:
-        """Ends the current tar file, if there is one."""
-        if self._tar is not None:
-            tar, self._tar = self._tar, None
-            tar.close()
-            flush_to_disk(self._folder / self.names[-1])
+        """Completes the current tar file, if there is one, and records its places."""
+        if self._tar is None:
+            return
+        tar, self._tar = self._tar, None
+        tar.close()
+        flush_to_disk(self._folder / self.names[-1])
+        with atomic_write(self._folder / _record_name(len(self.names) - 1)) as temporary:
+            temporary.write_text(json.dumps(self._places), encoding="ascii")
+        self._places = []
+
+    def abandon(self) -> None:
+        """Closes the current tar file, if there is one, without completing it."""
+        if self._tar is not None and self._tar.fileobj is not None:
+            self._tar.fileobj.close()
 
 
 def _contents(

@@ -26,6 +26,11 @@ def keyed_generator(*keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix_seed(*keys))
 
 
+def uniform(low: float = 0.0, high: float = 1.0) -> float:
+    """Returns a float32 number drawn uniformly from [low, high) by torch's global generator."""
+    return torch.empty(()).uniform_(low, high).item()
+
+
 @contextmanager
 def preserved_rng() -> Iterator[torch.Generator]:
     """Yields torch's global CPU generator, and restores its state when the context is left."""

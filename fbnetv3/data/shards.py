@@ -16,6 +16,10 @@ Programs that stream WebDatasets read the tar files and need no index.
 from __future__ import annotations
 
 import json
+import os
+import threading
+from collections import OrderedDict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,46 @@ from fbnetv3.io import open_regular, read_text
 
 INDEX = "shards.json"
 FORMAT = 1
+_MAX_OPEN = 128  # files per process, of the 1,024 that Linux usually allows
 _LISTS = ("classes", "shards", "files", "targets", "places")
+
+
+class _OpenFiles:
+    """The files that this process read last, kept open; several threads may read."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Path, tuple[int, ExitStack]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        """Returns up to ``size`` bytes of a regular file.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        with self._lock:
+            if path not in self._files:
+                if len(self._files) >= _MAX_OPEN:
+                    self._files.popitem(last=False)[1][1].close()
+                with ExitStack() as stack:
+                    file = stack.enter_context(open_regular(path, LIMITS["archive"]))
+                    self._files[path] = file.fileno(), stack.pop_all()
+            self._files.move_to_end(path)
+            # Unlike seek and read, this leaves no position, which forked processes would share.
+            return os.pread(self._files[path][0], size, offset)
+
+    def close(self) -> None:
+        """Closes all files."""
+        with self._lock:
+            for _, stack in self._files.values():
+                stack.close()
+            self._files.clear()
+
+    def __reduce__(self) -> tuple[type[_OpenFiles], tuple[()]]:
+        return _OpenFiles, ()  # copies in other processes open the files themselves
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class ShardSource(Source):
@@ -46,14 +89,13 @@ class ShardSource(Source):
         super().__init__(path, index["classes"], index["files"], index["targets"])
         self._shards: list[str] = index["shards"]
         self._places: list[tuple[int, int, int]] = [tuple(place) for place in index["places"]]
+        self._open_files = _OpenFiles()
 
     def read(self, i: int) -> bytes:
         shard, offset, size = self._places[i]
         path = self.path / self._shards[shard]
         try:
-            with open_regular(path, LIMITS["archive"]) as file:
-                file.seek(offset)
-                data = file.read(size)
+            data = self._open_files.read(path, offset, size)
         except OSError as error:
             raise DataError(
                 f"{path}: cannot read the shard ({error.strerror or error}); restore it, or pack "

@@ -1,7 +1,7 @@
 """Transforms of images to normalised tensors, for training and evaluation.
 
-They work on Pillow images, which is faster than on tensors (measured on one thread), except for the
-resize of a random part of a JPEG file (see data/crops.py). All random numbers are drawn from the
+They work on Pillow images and, for the random parts of JPEG files (see data/crops.py) and for some
+operations of AutoAugment, on arrays, whichever is faster. All random numbers are drawn from the
 global CPU generator of torch, which the loaders seed for each image.
 """
 
@@ -16,28 +16,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from fbnetv3 import imagenet
+from fbnetv3.data.autoaugment import AutoAugment
 from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.jpeg import JpegImage
+from fbnetv3.data.policies import CIFAR10, IMAGENET
+from fbnetv3.data.seeding import uniform
 
+Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
-Step = Callable[[Image.Image], Image.Image]
+Step = Callable[[Pixels | Image.Image], Pixels | Image.Image]
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_POLICIES = {
-    "imagenet": v2.AutoAugmentPolicy.IMAGENET,
-    "cifar10": v2.AutoAugmentPolicy.CIFAR10,
-}
+_POLICIES = {"imagenet": IMAGENET, "cifar10": CIFAR10}
 # The published policies were learned with grey pixels in the areas that a shift or turn uncovers.
-_AUGMENT_FILL = [128, 128, 128]
+_AUGMENT_FILL = [128.0, 128.0, 128.0]
 
 
 class Normalize:
@@ -97,7 +97,8 @@ class ImageTransform(ABC):
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Normalises pixels (..., H, W, 3) to float32 (..., 3, H, W) in channels_last."""
-        return self._normalize(torch.as_tensor(pixels).movedim(-1, -3))
+        values = pixels if pixels.flags.writeable else pixels.copy()  # torch warns otherwise
+        return self._normalize(torch.from_numpy(values).movedim(-1, -3))
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """Returns the transformed and normalised image, float32 (3, H, W)."""
@@ -143,10 +144,10 @@ class TrainTransform(ImageTransform):
         if flip:
             self._steps.append(_flip_half)
         if policy is not None:
-            self._steps.append(v2.AutoAugment(policy, fill=_AUGMENT_FILL))
+            self._steps.append(AutoAugment(policy, _AUGMENT_FILL))
 
     def image(self, image: Image.Image) -> Image.Image:
-        return self._augmented(self._crop(image))
+        return Image.fromarray(self._augmented(self._crop(image)))
 
     def pixels(self, image: ImageLike | JpegImage) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, 3) of the transformed image.
@@ -154,13 +155,13 @@ class TrainTransform(ImageTransform):
         The crop of a JPEG file is drawn before the file is decoded, see :mod:`fbnetv3.data.jpeg`.
         """
         if isinstance(image, JpegImage):
-            return np.asarray(self._augmented(self._crop.of_jpeg(image)))
-        return super().pixels(image)
+            return self._augmented(self._crop.of_jpeg(image))
+        return self._augmented(self._crop(read_image(image)))
 
-    def _augmented(self, image: Image.Image) -> Image.Image:
+    def _augmented(self, image: Pixels | Image.Image) -> Pixels:
         for step in self._steps:
             image = step(image)
-        return image
+        return np.asarray(image)
 
 
 class EvalTransform(ImageTransform):
@@ -201,10 +202,12 @@ def _whole(image: ImageLike | JpegImage) -> Image.Image:
     return image.image() if isinstance(image, JpegImage) else read_image(image)
 
 
-def _flip_half(image: Image.Image) -> Image.Image:
-    if float(torch.rand(())) < 0.5:
+def _flip_half(image: Pixels | Image.Image) -> Pixels | Image.Image:
+    if uniform() >= 0.5:
+        return image
+    if isinstance(image, Image.Image):
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image
+    return torch.from_numpy(image).flip(1).numpy()  # numpy takes ten times as long
 
 
 def _choice(key: str, value: str, allowed: dict[str, T]) -> T:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fbnetv3.data.errors import DataError, all_problems, class_counts, plural, some
+from fbnetv3.data.errors import (
+    DataError,
+    MissingDataError,
+    all_problems,
+    class_counts,
+    plural,
+    some,
+)
 from fbnetv3.io import read_file
 
 _MAX_PIXELS = 1 << 31  # limit of a width or height
@@ -133,7 +140,8 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
         tree = json.loads(content)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"{name}: cannot read {path}: {reason}; check the path") from error
+        error_type = MissingDataError if isinstance(error, FileNotFoundError) else DataError
+        raise error_type(f"{name}: cannot read {path}: {reason}; check the path") from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(

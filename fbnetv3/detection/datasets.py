@@ -24,7 +24,7 @@ from typing import Any
 
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data.datasets import DATA_ROOT_ENV
-from fbnetv3.data.errors import DataError, some
+from fbnetv3.data.errors import DataError, MissingDataError, some
 from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.evaluation import count_scored_boxes
 from fbnetv3.detection.images import check_images
@@ -114,7 +114,7 @@ def _located(path: str) -> Path:
 def _under_data_root(name: str, path: str) -> Path:
     root = os.environ.get(DATA_ROOT_ENV)
     if not root:
-        raise DataError(f"{name}: set {DATA_ROOT_ENV} to the folder that contains {path}")
+        raise MissingDataError(f"{name}: set {DATA_ROOT_ENV} to the folder that contains {path}")
     return Path(root, path)
 
 

@@ -22,7 +22,7 @@ from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.weights.errors import RecordError
 
 LAYOUTS = ("fbnet", "timm", "fbnetv3", "plain")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 METRIC_SOURCES = ("measured", "quoted")
 IMAGENET_CLASSES = ("imagenet",)  # stands for the names of ImageNet's classes
 # in the order in which find_record searches for a name without a tag

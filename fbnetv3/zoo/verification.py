@@ -15,6 +15,7 @@ import torch
 
 from fbnetv3.arch import count_cost
 from fbnetv3.data import DataError, EvalLoader, build_dataset
+from fbnetv3.data.errors import MissingDataError
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.classes import class_order, other_classes
 from fbnetv3.weights.detector_records import DetectorRecord, checked_file, detector_records
@@ -137,7 +138,7 @@ def _installed_dataset(record: WeightRecord, data: str | None) -> str | None:
         return None
     try:
         build_dataset(name)
-    except DataError:
+    except MissingDataError:
         if data is not None:
             raise
         return None
@@ -157,7 +158,7 @@ def _detector_ap(record: DetectorRecord, data: str | None) -> tuple[str, str]:
     try:
         with TemporaryDirectory() as folder:
             ap = measure_ap(checked_file(record), name, Path(folder))["AP"]
-    except DataError:
+    except MissingDataError:
         if data is not None:
             raise
         return SKIPPED, f"data set {name} is not installed (FBNETV3_DATA)"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import signal
 import tarfile
 
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 import torch
 
 from fbnetv3.data import DataError, TrainLoader, TrainTransform, build_dataset
+from fbnetv3.data import pack as pack_module
+from fbnetv3.data import shards as shards_module
 from fbnetv3.data.pack import PackOptions, pack
 from fbnetv3.data.shards import INDEX
 from fbnetv3.io import WriteError
@@ -181,6 +186,103 @@ def test_a_cut_or_missing_shard_names_the_file(packed, tmp_path):
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DataError, match=r"shard-00000\.tar: the shard ends before the image cat"):
         [shards.content(i) for i in range(9)]
+    reopened = build_dataset(str(tmp_path / "shards"))  # the first one keeps its file open
     path.unlink()
     with pytest.raises(DataError, match=r"shard-00000\.tar: cannot read the shard"):
-        shards.content(0)
+        reopened.content(0)
+
+
+def _pack_until_killed(source, folder, options):
+    """Packs in a child process, which is killed at its sixth image."""
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        return
+    try:
+        dataset, calls = build_dataset(str(source)), []
+        content = dataset.content
+        dataset.content = lambda i: (
+            calls.append(i)
+            or (len(calls) == 6 and os.kill(os.getpid(), signal.SIGKILL))
+            or content(i)
+        )
+        pack_module._CHUNK = 1
+        pack(dataset, folder, options)
+    finally:
+        os._exit(1)
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_killed_packing_goes_on_and_ends_with_the_same_bytes(tree, files, tmp_path, monkeypatch):
+    source, options = tree(files), PackOptions(shard_bytes=2000)
+    dataset = build_dataset(str(source))
+    pack(dataset, tmp_path / "whole", options)
+    _pack_until_killed(source, tmp_path / "out", options)
+    partial = tmp_path / ".out.partial"
+    complete = len(list(partial.glob("shard-*.json")))
+    assert complete >= 1
+    read, content = [], dataset.content
+    monkeypatch.setattr(dataset, "content", lambda i: read.append(i) or content(i))
+    pack(dataset, tmp_path / "out", options)
+    assert 0 < len(read) < len(files)
+    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
+    assert not partial.exists()
+
+
+def test_a_packing_of_other_images_or_options_does_not_go_on(tree, files, tmp_path, monkeypatch):
+    dataset, options = build_dataset(str(tree(files))), PackOptions(shard_bytes=1)
+    content, calls = dataset.content, []
+
+    def stopped(i):
+        calls.append(i)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return content(i)
+
+    monkeypatch.setattr(dataset, "content", stopped)
+    monkeypatch.setattr("fbnetv3.data.pack._CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        pack(dataset, tmp_path / "out", options)
+    with pytest.raises(DataError, match=r"\.out\.partial is left from packing other images"):
+        pack(dataset, tmp_path / "out", PackOptions(shard_bytes=2))
+    with pytest.raises(DataError, match=r"\.out\.partial is left from packing other images"):
+        pack(dataset.subset(6), tmp_path / "out", options)
+    assert pack(dataset, tmp_path / "out", options) == len(files)
+
+
+def test_two_processes_do_not_pack_into_the_same_folder(tree, files, tmp_path):
+    dataset = build_dataset(str(tree(files)))
+    content, problems = dataset.content, []
+
+    def nested(i):
+        try:
+            pack(build_dataset(dataset.name), tmp_path / "out")
+        except DataError as error:
+            problems.append(str(error))
+        return content(i)
+
+    dataset.content = nested
+    pack(dataset, tmp_path / "out")
+    assert len(problems) == len(files)
+    assert "another process is writing" in problems[0]
+
+
+def test_shards_stay_open_up_to_a_number_of_files(packed, monkeypatch):
+    monkeypatch.setattr("fbnetv3.data.shards._MAX_OPEN", 3)
+    dataset, shards, _ = packed(shard_bytes=1)
+    opened = []
+    opener = shards_module.open_regular
+    monkeypatch.setattr(
+        shards_module, "open_regular", lambda path, size: opened.append(path) or opener(path, size)
+    )
+    for _ in range(2):
+        for i in (0, 1, 2):
+            assert shards.content(i) == dataset.content(i)
+    assert len(opened) == 3
+    for i in range(len(dataset)):
+        assert shards.content(i) == dataset.content(i)
+    assert len(shards._source._open_files._files) == 3
+    assert pickle.loads(pickle.dumps(shards)).content(0) == dataset.content(0)

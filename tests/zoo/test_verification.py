@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from fbnetv3 import zoo
+from fbnetv3.data.errors import DataError, MissingDataError
 from fbnetv3.errors import FBNetError
 from fbnetv3.modeling import build_model
 from fbnetv3.weights import records
@@ -161,3 +162,29 @@ def test_other_class_names_are_refused(two_classes: Path, make_record: Make) -> 
     record = make_record(num_classes=2, classes=("cat", "bird"))
     with pytest.raises(FBNetError, match=r"\(2: cat, bird\), but the data has \(2: cat, dog\)"):
         verification.measure_top1(record, str(two_classes))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MissingDataError("data set x is missing"), "skipped"),
+        (DataError("no images in class folders"), "failed"),
+    ],
+)
+def test_only_a_missing_data_set_is_skipped(
+    site: Any,
+    weights: bytes,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    error: DataError,
+    status: str,
+) -> None:
+    def opened(name: str) -> None:
+        raise error
+
+    site.body = weights
+    record = make_record(dataset="x", metrics={"top1": Metric(50.0, "quoted")})
+    _use(monkeypatch, record)
+    zoo.fetch(record)
+    monkeypatch.setattr(verification, "build_dataset", opened)
+    assert _status(verify())["accuracy"] == status
