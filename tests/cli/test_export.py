@@ -23,7 +23,10 @@ def test_it_prints_a_table_of_the_files(tmp_path: Path, capsys: pytest.CaptureFi
     ("arguments", "message"),
     [
         (["--model", "fbnetv3_a0.cifar10", "--format", "onx"], "format 'onx' is unknown; allowed"),
-        (["--model", "fbnetv3_a0.cifar01", "--format", "onnx"], "did you mean"),
+        (
+            ["--model", "fbnetv3_a0.cifar01", "--format", "onnx"],
+            "no weights 'fbnetv3_a0.cifar01'; there are",
+        ),
         (["--weights", "no/such.pt", "--format", "onnx"], "cannot read weights no/such.pt"),
         (["--model", "fbnetv3_a0.cifar10", "--format", "onnx-int8"], "--calibration"),
         (
