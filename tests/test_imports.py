@@ -45,6 +45,7 @@ LAYERS = (
     "detection",
     "training",
     "zoo",
+    "export",
     "search.errors",
     "search.outcome",
     "search.checks",

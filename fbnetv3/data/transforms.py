@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -175,6 +175,9 @@ class EvalTransform(ImageTransform):
         mean: RGB mean of pixels scaled to [0, 1].
         std: RGB standard deviation > 0 of pixels scaled to [0, 1].
 
+    Attributes:
+        rule: The arguments by name, for files that describe the preprocessing.
+
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
     """
@@ -193,6 +196,13 @@ class EvalTransform(ImageTransform):
             raise DataError(f"resize is {resize}; allowed: {resolution} (the resolution) or more")
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
         self._fit = Fit(resolution, resampling, resize)
+        self.rule: dict[str, Any] = {
+            "resolution": resolution,
+            "resize": self._fit.resize,
+            "interpolation": interpolation,
+            "mean": list(mean),
+            "std": list(std),
+        }
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._fit(image)

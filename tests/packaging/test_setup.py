@@ -30,7 +30,9 @@ SETUPTOOLS: dict[str, Any] = PROJECT["tool"]["setuptools"]
 # import name -> name on the package index, where they differ
 DISTRIBUTION = {
     "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
     "faster_coco_eval": "faster-coco-eval",
+    "litert_torch": "litert-torch",
     "patch_ng": "patch-ng",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

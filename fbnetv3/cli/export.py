@@ -1,0 +1,149 @@
+"""``fbnetv3-export``: writes a classifier as files of other runtimes, and checks each file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from fbnetv3.cli import run_main
+from fbnetv3.errors import FBNetError
+from fbnetv3.weights.run_folder import weights_in
+
+# torch is imported where it is needed: --help and a mistyped option are answered at once
+if TYPE_CHECKING:
+    from fbnetv3.export.run import Exported, ExportOptions
+    from fbnetv3.zoo.classifier import Classifier
+
+_DESCRIPTION = """\
+Write a classifier in the formats of other runtimes. Each file takes RGB pixels, N x 3 x H x W, and
+returns logits; mean and standard deviation are applied inside. Each file is run in its own runtime
+and compared with PyTorch before the command ends.
+"""
+_EPILOG = """\
+formats: onnx, onnx-int8 (needs --calibration), pt2, torchscript, openvino, executorch, litert,
+coreml (written anywhere, run on macOS only)
+
+examples:
+  %(prog)s --model fbnetv3_a0.cifar10 --format onnx pt2 --output exported
+  %(prog)s --weights output/flowers --format onnx-int8 --calibration flowers/train \\
+      --data flowers/val --output exported
+"""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="fbnetv3-export",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
+    weights = (
+        "checkpoint, exported weights, or the folder of a finished run; add --model if they do not "
+        "name their architecture"
+    )
+    add("--weights", type=Path, metavar="FILE", help=weights)
+    add("--format", nargs="+", required=True, metavar="FORMAT", help="formats, listed below")
+    add(
+        "--output",
+        type=Path,
+        default=Path("output/exported"),
+        metavar="DIR",
+        help="folder of the files (default: output/exported)",
+    )
+    add("--name", help="begin of the files' names (default: the name of the model or the run)")
+    pixels = "pixels that the files take: float32 in 0..1, or uint8 in 0..255 (default: float)"
+    add("--input", choices=("float", "uint8"), default="float", help=pixels)
+    calibration = "training set from which the ranges of onnx-int8 are measured: a name or a path"
+    add("--calibration", metavar="DATASET", help=calibration)
+    images = "number of its images (default: 512)"
+    add("--calibration-images", type=int, default=512, metavar="N", help=images)
+    add("--seed", type=int, default=0, metavar="N", help="seed of these images (default: 0)")
+    add("--data", metavar="DATASET", help="data set on which each file is scored (top-1)")
+    arguments = parser.parse_args(argv)
+    if arguments.model is None and arguments.weights is None:
+        parser.error("one of --model NAME[.TAG] and --weights FILE is required")
+    return arguments
+
+
+def _options(arguments: argparse.Namespace) -> ExportOptions:
+    from fbnetv3.data import build_dataset
+    from fbnetv3.export.run import ExportOptions
+
+    calibration, data = (
+        None if name is None else build_dataset(name)
+        for name in (arguments.calibration, arguments.data)
+    )
+    return ExportOptions(
+        arguments.input, calibration, arguments.calibration_images, data, arguments.seed
+    )
+
+
+def _classifier(arguments: argparse.Namespace) -> tuple[Classifier, str]:
+    """Returns the classifier, and the default name of its files."""
+    from fbnetv3.zoo.classifier import from_file, from_zoo
+
+    if arguments.weights is None:
+        classifier = from_zoo(arguments.model)
+        return classifier, classifier.source
+    path: Path = arguments.weights
+    if not path.exists():
+        raise FBNetError(f"cannot read weights {path}: there is no such file; check the path")
+    stem = path.resolve().name if path.is_dir() else path.stem
+    return from_file(weights_in(path) if path.is_dir() else path, arguments.model), stem
+
+
+def _row(exported: Exported) -> tuple[str, ...]:
+    def text(value: float | None, form: str) -> str:
+        return "not run here" if value is None else format(value, form)
+
+    top1 = "" if exported.top1 is None else f"{exported.top1:.2f}"
+    return (
+        exported.format,
+        str(exported.path),
+        f"{exported.megabytes:.2f}",
+        text(exported.difference, ".2g"),
+        text(exported.milliseconds, ".2f"),
+        top1,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports, prints a table of the files, and returns the exit status, 0.
+
+    Raises:
+        FBNetError: The classifier, a format or the data cannot be used, or a file does not compute
+            what PyTorch computes.
+    """
+    arguments = parse(argv)
+    from fbnetv3.export.run import check_formats, export_classifier
+
+    options = _options(arguments)
+    formats = check_formats(arguments.format, options)
+    classifier, name = _classifier(arguments)
+    table = Table("format", "file", "MB", "difference", "ms", "top-1", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    folder, name = arguments.output, arguments.name or name
+    for exported in export_classifier(classifier, formats, folder, name, options):
+        print(f"{exported.path}: checked", file=sys.stderr, flush=True)
+        table.add_row(*_row(exported))
+    Console(width=200, soft_wrap=True).print(table)
+    return 0
+
+
+def cli() -> None:
+    """Entry point of the console script."""
+    sys.exit(run_main(main))
+
+
+if __name__ == "__main__":
+    cli()

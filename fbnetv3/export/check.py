@@ -1,0 +1,138 @@
+"""Checks of exported files in their own runtimes: outputs, accuracy, time, size."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fbnetv3.data import ImageDataset
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.job import Pixels, Run
+from fbnetv3.export.network import ExportNetwork
+from fbnetv3.weights.classes import class_order, other_classes
+from fbnetv3.zoo.classifier import Classifier
+
+TOLERANCE = 1e-3
+"""Largest difference from torch's logits in float32, as a share of their mean magnitude."""
+MIN_AGREEMENT = 0.9
+"""Smallest share of calibration images with the same class, for files with 8-bit integers."""
+_BATCH, _TIMED, _MAX_SECONDS = 64, 20, 5.0
+
+
+def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool = False) -> float:
+    """Returns the largest absolute difference between the logits of a file and of torch.
+
+    Args:
+        run: Function that runs the file.
+        network: What the file was written from.
+        images: Pixels (N, 3, H, W) to compare on, as the network takes them.
+        quantized: Whether the file computes with 8-bit integers.
+
+    Raises:
+        ExportError: The logits have another shape, are not finite, or differ by more than
+            ``TOLERANCE``; for 8-bit integers, fewer than ``MIN_AGREEMENT`` classes are the same.
+    """
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    logits = run(images)
+    if logits.shape != expected.shape:
+        raise _mismatch(f"logits of shape {logits.shape} instead of {expected.shape}")
+    difference = float(np.abs(logits - expected).max())
+    limit = TOLERANCE * float(np.abs(expected).mean())
+    if quantized:
+        agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+        if not agreement >= MIN_AGREEMENT or not np.isfinite(difference):
+            raise _mismatch(
+                f"the same class on {100 * agreement:.0f}% of the calibration images (allowed: "
+                f"{100 * MIN_AGREEMENT:.0f}% or more), and logits that differ by {difference:.3g}",
+            )
+    elif not difference <= limit:  # True for NaN, too
+        raise _mismatch(f"logits that differ by {difference:.3g} (allowed: {limit:.3g})")
+    return difference
+
+
+def _mismatch(text: str) -> ExportError:
+    return ExportError(
+        f"its runtime computes {text}; the file was removed; use another format, or another "
+        "version of the exporter"
+    )
+
+
+def time_image(run: Run, image: Pixels) -> float:
+    """Returns the median time of one image in milliseconds, after two calls to warm up."""
+    times = []
+    for i in range(_TIMED + 2):
+        start = time.perf_counter()
+        run(image)
+        times.append(time.perf_counter() - start)
+        if i > 1 and sum(times) > _MAX_SECONDS:
+            break
+    return 1000 * median(times[2:] or times)
+
+
+def score(run: Run, classifier: Classifier, network: ExportNetwork, data: ImageDataset) -> float:
+    """Returns the top-1 accuracy of a file on a data set, in percent.
+
+    Raises:
+        ExportError: The classes of the data are not those of the classifier.
+    """
+    order = class_order(classifier.classes, data.classes)
+    if order is None:
+        raise ExportError(
+            f"{data.name}: {other_classes(classifier.classes, data.classes)}; give --data with the "
+            "classes of the weights"
+        )
+    correct, start = 0, 0
+    for pixels in pixel_batches(classifier, network, data):
+        predicted = run(pixels)[:, order].argmax(1)
+        labels = np.asarray(data.targets[start : start + len(pixels)])
+        correct += int((predicted == labels).sum())
+        start += len(pixels)
+    return 100 * correct / len(data)
+
+
+def pixel_batches(
+    classifier: Classifier, network: ExportNetwork, data: ImageDataset
+) -> Iterator[Pixels]:
+    """Yields the preprocessed images of a data set in batches, as the network takes them."""
+    for start in range(0, len(data), _BATCH):
+        indices = range(start, min(start + _BATCH, len(data)))
+        images: list[npt.NDArray[np.uint8]] = [
+            classifier.transform.pixels(data.image(i)) for i in indices
+        ]
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        yield network.as_input(pixels).numpy()
+
+
+def files_of(path: Path) -> list[Path]:
+    """Returns a file and the files that belong to it: weights or metadata beside it."""
+    beside = (path, path.with_name(f"{path.name}.json"))
+    return [
+        file
+        for file in (*beside, *((path.with_suffix(".bin"),) if path.suffix == ".xml" else ()))
+        if file.exists()
+    ]
+
+
+def remove(path: Path) -> None:
+    """Removes an exported file with the files that belong to it."""
+    for file in files_of(path):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def megabytes(path: Path) -> float:
+    """Returns the size of an exported file with the files that belong to it, in 10^6 bytes."""
+    files = [
+        inner
+        for file in files_of(path)
+        for inner in (file.rglob("*") if file.is_dir() else (file,))
+        if inner.is_file()
+    ]
+    return sum(file.stat().st_size for file in files) / 1e6

@@ -1,0 +1,36 @@
+"""Core ML packages for Apple devices. coremltools writes them anywhere; only macOS runs them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+
+from fbnetv3.export.job import INPUT, OUTPUT, Job
+from fbnetv3.export.job import lacks as lacks_packages
+
+
+def lacks() -> str:
+    """Returns what is missing; "" if nothing is."""
+    return lacks_packages("coremltools", extra="coreml")
+
+
+def write(job: Job, path: Path) -> None:
+    """Writes a package (a folder) for one image, with float32 computation."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of untested versions
+    import coremltools
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(job.network, job.example[:1], check_trace=False)
+        package = coremltools.convert(
+            traced,
+            inputs=[coremltools.TensorType(name=INPUT, shape=tuple(job.example[:1].shape))],
+            outputs=[coremltools.TensorType(name=OUTPUT)],
+            compute_precision=coremltools.precision.FLOAT32,
+            minimum_deployment_target=coremltools.target.iOS16,
+        )
+    package.user_defined_metadata.update(job.metadata)
+    package.save(str(path))

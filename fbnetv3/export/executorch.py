@@ -1,0 +1,65 @@
+"""ExecuTorch programs for phones and boards, computed by XNNPACK; one image at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fbnetv3.export.job import Job, Pixels, Run
+from fbnetv3.export.job import lacks as lacks_packages
+
+
+def lacks() -> str:
+    """Returns what is missing; "" if nothing is."""
+    return lacks_packages("executorch", extra="executorch")
+
+
+def write(job: Job, path: Path) -> None:
+    """Writes a program for one image; the metadata go to a .json file beside it."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.export(job.network, (job.example[:1],))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    path.write_bytes(lowered.to_executorch().buffer)
+    write_beside(job, path)
+
+
+def write_beside(job: Job, path: Path) -> None:
+    """Writes the metadata of a file to ``FILE.json``, for formats that have no place for them."""
+    text = json.dumps(dict(job.metadata), indent=1)
+    path.with_name(f"{path.name}.json").write_text(text, encoding="utf-8")
+
+
+def load(path: Path) -> Run:
+    """Returns the function that runs a program in ExecuTorch's Python runtime."""
+    with _quiet():
+        from executorch.runtime import Runtime
+
+        method = Runtime.get().load_program(path).load_method("forward")
+
+    def run(pixels: Pixels) -> npt.NDArray[np.float32]:
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        return np.concatenate([method.execute([image[None]])[0].numpy() for image in images])
+
+    return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the runtime's C++ code writes to standard error about the processor."""
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

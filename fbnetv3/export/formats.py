@@ -1,0 +1,82 @@
+"""The formats of exported files: for each a function that writes it and one that runs it.
+
+To add a format, write the three functions of a :class:`Format` in a file of this folder, and list
+it in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv3.errors import did_you_mean
+from fbnetv3.export import coreml, executorch, int8, litert, onnx, openvino, torch_files
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.job import Job, Run
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files.
+
+    Attributes:
+        name: Name on the command line.
+        suffix: End of the file's name, after the model's name.
+        write: Function that writes the network of a job to a file.
+        load: Function from a file to the function that runs it in its own runtime. None: the
+            runtime does not exist on this system.
+        lacks: Function that says what is missing to write and run it; "" if nothing is.
+        any_batch: Whether a file takes batches of any size. Otherwise it takes single images.
+        quantized: Whether the file computes with 8-bit integers, whose outputs differ.
+    """
+
+    name: str
+    suffix: str
+    write: Callable[[Job, Path], None]
+    load: Callable[[Path], Run] | None
+    lacks: Callable[[], str]
+    any_batch: bool = True
+    quantized: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        Format("onnx", ".onnx", onnx.write, onnx.load, onnx.lacks),
+        Format("onnx-int8", ".int8.onnx", int8.write, onnx.load, int8.lacks, quantized=True),
+        Format("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, torch_files.lacks),
+        Format(
+            "torchscript",
+            ".torchscript.pt",
+            torch_files.write_torchscript,
+            torch_files.load_torchscript,
+            torch_files.lacks,
+        ),
+        Format("openvino", ".xml", openvino.write, openvino.load, openvino.lacks),
+        Format(
+            "executorch",
+            ".pte",
+            executorch.write,
+            executorch.load,
+            executorch.lacks,
+            any_batch=False,
+        ),
+        Format("litert", ".tflite", litert.write, litert.load, litert.lacks, any_batch=False),
+        Format("coreml", ".mlpackage", coreml.write, None, coreml.lacks, any_batch=False),
+    )
+}
+
+
+def get_format(name: str) -> Format:
+    """Returns a format by name.
+
+    Raises:
+        ExportError: The name is unknown.
+    """
+    if name not in FORMATS:
+        allowed = ", ".join(FORMATS)
+        raise ExportError(
+            f"format {name!r} is unknown; allowed: {allowed}{did_you_mean(name, FORMATS)}"
+        )
+    return FORMATS[name]

@@ -1,0 +1,70 @@
+"""ONNX files, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
+from fbnetv3.export.job import lacks as lacks_packages
+
+OPSET = 17
+"""Version of the operators; ONNX Runtime 1.12, OpenVINO 2023 and later read it."""
+
+
+def lacks() -> str:
+    """Returns what is missing; "" if nothing is."""
+    return lacks_packages("onnx", "onnxruntime", extra="export")
+
+
+def write(job: Job, path: Path) -> None:
+    """Writes an ONNX file whose batch size is free, with the metadata as its properties."""
+    import onnx
+
+    with warnings.catch_warnings():  # this exporter is deprecated
+        warnings.simplefilter("ignore")
+        # The exporter by tracing takes seconds, the one through torch.export a minute.
+        torch.onnx.export(
+            job.network,
+            (job.example,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "n"}, OUTPUT: {0: "n"}},
+        )
+    model = onnx.load(str(path))
+    add_metadata(model, job.metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
+    """Replaces the properties of an ``onnx.ModelProto`` by metadata."""
+    del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name = "fbnetv3"
+
+
+def load(path: Path) -> Run:
+    """Returns the function that runs a file in ONNX Runtime, with torch's number of threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(pixels: Pixels) -> npt.NDArray[np.float32]:
+        (logits,) = session.run([OUTPUT], {INPUT: pixels})
+        return np.asarray(logits)
+
+    return run

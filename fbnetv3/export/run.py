@@ -1,0 +1,179 @@
+"""Exports a classifier to files, runs each file in its own runtime, and compares the outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from fbnetv3.data import ImageDataset
+from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.export.check import compare, megabytes, pixel_batches, remove, score, time_image
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.formats import Format, get_format
+from fbnetv3.export.job import Job, Pixels
+from fbnetv3.export.metadata import export_metadata
+from fbnetv3.export.network import ExportNetwork
+from fbnetv3.io import WriteError
+from fbnetv3.zoo.classifier import Classifier
+
+_CHECKED = 64  # images that files are compared on: of the calibration, or random pixels
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked.
+
+    Attributes:
+        format: Name of the format.
+        path: The file, or the folder of a package.
+        megabytes: Its size, with the files that belong to it, in units of 10^6 bytes.
+        difference: Largest absolute difference of a logit from torch's. None: the runtime does
+            not exist on this system, and nothing was compared.
+        milliseconds: Median time of one image on ``torch.get_num_threads()`` threads, or None.
+        top1: Accuracy in percent on the data set that was given, or None.
+    """
+
+    format: str
+    path: Path
+    megabytes: float
+    difference: float | None = None
+    milliseconds: float | None = None
+    top1: float | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a classifier is exported.
+
+    Attributes:
+        input_type: ``float`` for pixels in [0, 1], ``uint8`` for pixels in [0, 255].
+        calibration: Data set from which the ranges of 8-bit integers are measured.
+        calibration_images: Number of its images, drawn by ``seed``.
+        data: Data set on which each file is scored.
+        seed: Seed of the drawn images.
+    """
+
+    input_type: str = "float"
+    calibration: ImageDataset | None = None
+    calibration_images: int = 512
+    data: ImageDataset | None = None
+    seed: int = 0
+
+
+def check_formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
+    """Returns the formats, if everything that they need is there.
+
+    Raises:
+        ExportError: A name is unknown, a package is missing, or there are no calibration images.
+    """
+    formats = [get_format(name) for name in dict.fromkeys(names)]
+    for format in formats:
+        missing = format.lacks()
+        if missing:
+            raise ExportError(f"format {format.name} cannot be written: {missing}")
+        if format.quantized and options.calibration is None:
+            raise ExportError(
+                f"format {format.name} needs images of the training set to measure ranges on; "
+                "name a data set with --calibration"
+            )
+    return formats
+
+
+def export_classifier(
+    classifier: Classifier,
+    formats: Sequence[Format],
+    folder: Path,
+    name: str,
+    options: ExportOptions,
+) -> Iterator[Exported]:
+    """Writes a classifier in each format, and yields each file once it was compared with torch.
+
+    Args:
+        classifier: Classifier to export.
+        formats: Formats, from :func:`check_formats`.
+        folder: Folder of the files, which is created.
+        name: Begin of the files' names.
+        options: Input, calibration and data.
+
+    Raises:
+        ExportError: A file cannot be written, or computes other outputs; it is removed.
+        WriteError: The folder cannot be written.
+    """
+    job = _job(classifier, options)
+    images = job.calibration
+    if images is None:
+        shape = job.example.shape[-1], _CHECKED, options.seed + 1
+        images = job.network.example(*shape).numpy()
+    for format in formats:
+        path = _write(format, job, folder, name)
+        try:
+            yield _measure(format, path, job, images[:_CHECKED], classifier, options)
+        except ExportError as error:
+            remove(path)
+            raise ExportError(f"format {format.name}: {error}") from error
+
+
+def _job(classifier: Classifier, options: ExportOptions) -> Job:
+    """Returns the network with its calibration images and metadata."""
+    rule = classifier.transform.rule
+    network = ExportNetwork(classifier.model, rule["mean"], rule["std"], options.input_type)
+    calibration = None
+    if options.calibration is not None:
+        data = options.calibration
+        sample = data.subset(min(options.calibration_images, len(data)), options.seed)
+        calibration = np.concatenate(list(pixel_batches(classifier, network, sample)))
+    example = network.example(rule["resolution"], seed=options.seed)
+    return Job(network, example, export_metadata(classifier, options.input_type), calibration)
+
+
+def _write(format: Format, job: Job, folder: Path, name: str) -> Path:
+    """Writes a file in a temporary folder, and moves it and what belongs to it to its place."""
+    path = folder / f"{name}{format.suffix}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
+            _call(format, job, Path(temporary) / path.name)
+            remove(path)
+            for file in Path(temporary).iterdir():
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _call(format: Format, job: Job, path: Path) -> None:
+    try:
+        format.write(job, path)
+    except (FBNetError, OSError):
+        raise
+    except Exception as error:  # exporters raise errors of every kind
+        raise ExportError(
+            f"format {format.name}: the exporter cannot write this network "
+            f"({type(error).__name__}: {first_line(error)}); choose another format"
+        ) from error
+
+
+def _measure(
+    format: Format,
+    path: Path,
+    job: Job,
+    images: Pixels,
+    classifier: Classifier,
+    options: ExportOptions,
+) -> Exported:
+    """Runs a file in its runtime; compares, times and scores it."""
+    if format.load is None:
+        return Exported(format.name, path, megabytes(path))
+    run = format.load(path)
+    difference = compare(run, job.network, images, quantized=format.quantized)
+    top1 = None
+    if options.data is not None:
+        top1 = score(run, classifier, job.network, options.data)
+    return Exported(
+        format.name, path, megabytes(path), difference, time_image(run, images[:1]), top1
+    )

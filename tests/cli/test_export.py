@@ -1,0 +1,45 @@
+"""``fbnetv3-export``: its table, and errors of one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fbnetv3.cli import run_main
+from fbnetv3.cli.export import main
+
+
+def test_it_prints_a_table_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "fbnetv3_a0.cifar10", "--output", str(tmp_path), "--name", "net"]
+    assert main([*arguments, "--format", "onnx", "onnx"]) == 0
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split() == ["format", "file", "MB", "difference", "ms", "top-1"]
+    assert row.split()[:2] == ["onnx", str(tmp_path / "net.onnx")]
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "fbnetv3_a0.cifar10", "--format", "onx"], "format 'onx' is unknown; allowed"),
+        (
+            ["--model", "fbnetv3_a0.cifar01", "--format", "onnx"],
+            "no weights 'fbnetv3_a0.cifar01'; there are",
+        ),
+        (["--weights", "no/such.pt", "--format", "onnx"], "cannot read weights no/such.pt"),
+        (["--model", "fbnetv3_a0.cifar10", "--format", "onnx-int8"], "--calibration"),
+        (
+            ["--model", "fbnetv3_a0.cifar10", "--format", "onnx", "--data", "no/such/data"],
+            "'no/such/data' is neither a registered name nor an existing path",
+        ),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(main, [*arguments, "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
