@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from fbnetv3.errors import FBNetError, did_you_mean
+from fbnetv3.registries import LOSSES, OPTIMIZERS, SCHEDULES
 
-OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
-SCHEDULES = ("exponential", "cosine", "constant", "steps")
 AUGMENTATIONS = ("none", "imagenet", "cifar10", "randaugment", "trivialaugment")
 AMP_DTYPES = ("float16", "bfloat16")
 
@@ -26,8 +25,8 @@ class Recipe:
     """How a network is trained; the defaults are the paper's ImageNet recipe (Table 7, A.3).
 
     Attributes:
-        optimizer: ``rmsprop`` (as TensorFlow computes it), ``sgd``, ``adamw``, ``lion`` or
-            ``muon``.
+        optimizer: ``rmsprop`` (as TensorFlow computes it), ``sgd``, ``adamw``, ``lion``,
+            ``muon``, or a registered name.
         nesterov: Whether the momentum of ``sgd`` and ``muon`` is Nesterov's.
         lr: Peak learning rate for ``reference_batch`` images per step; > 0.
         reference_batch: Images per optimizer step for which ``lr`` is given; the learning rate
@@ -36,7 +35,7 @@ class Recipe:
         accumulate_steps: Forward and backward passes per optimizer step; gradients are averaged.
         epochs: Length of the whole schedule in epochs; may be fractional; > 0.
         schedule: ``exponential`` (times ``decay`` per epoch after the warm-up), ``cosine`` to 0,
-            ``constant``, or ``steps`` (times ``decay`` at each of ``steps``).
+            ``constant``, ``steps`` (times ``decay`` at each of ``steps``), or a registered name.
         decay: Factor of the exponential and of the stepped schedule; in (0, 1].
         steps: Epochs of the stepped schedule, counted from the start; increasing.
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
@@ -64,6 +63,8 @@ class Recipe:
             rate grows linearly over the blocks, from 0 at the first.
         mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
         label_smoothing: Label smoothing of the loss; in [0, 1).
+        loss: Loss of a classifier: ``cross_entropy``, ``binary_cross_entropy``, or a registered
+            name. Images with several labels always have binary cross-entropy instead of the first.
         class_weights: Weight in the loss of each class, in the order of the classes; >= 0. Empty
             weights all classes equally.
         class_balance: Power p of additional weights ``n_c ** -p``, where n_c is the number of
@@ -120,6 +121,7 @@ class Recipe:
     class_balance: float = 0.0
     balanced_sampling: float = 0.0
     repeated_augment: int = 1
+    loss: str = "cross_entropy"
     auto_augment: str = "imagenet"
     randaugment_ops: int = 2
     randaugment_magnitude: int = 9
@@ -194,9 +196,10 @@ def _check_class_weights(weights: tuple[Any, ...]) -> None:
 
 
 _OPTIONAL = ("weight_decay_bias",)
-_CHOICES = {
+_CHOICES: dict[str, Iterable[str]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "loss": LOSSES,
     "auto_augment": AUGMENTATIONS,
     "amp_dtype": AMP_DTYPES,
 }

@@ -25,6 +25,7 @@ PACKAGE = ROOT / "fbnetv3"
 LAYERS = (
     "errors",
     "registry",
+    "registries",
     "io",
     "image_files",
     "plain_yaml",
@@ -73,7 +74,7 @@ LAYERS = (
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = (
-    *("errors", "registry", "io", "plain_yaml", "resources", "version", "requires"),
+    *("errors", "registry", "registries", "io", "plain_yaml", "resources", "version", "requires"),
     *("signals", "streams"),
     "search",
 )
@@ -81,6 +82,7 @@ SEARCH_MAY = (
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
     "registry": ("torch", "numpy"),
+    "registries": ("torch", "numpy"),
     "io": ("torch",),
     "image_files": ("torch", "numpy", "PIL"),
     "plain_yaml": ("torch",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fbnetv3.classification.class_weights import class_weights
@@ -74,10 +75,6 @@ def training_parts(
     if train_set is None:
         return {}
     classes, process = train_set.classes, context.process
-    distillation = None
-    if cfg.MODEL.TEACHER:
-        teacher = teacher_from_config(cfg, classes, side, context.device, ignore_class_names)
-        distillation = Distillation(teacher, recipe.distill_alpha, recipe.distill_temperature)
     return {
         "augment": BatchAugment(
             len(classes),
@@ -89,9 +86,24 @@ def training_parts(
             process.rank,
             process.world_size,
         ),
+        "loss": recipe.loss,
         "class_weights": class_weights(recipe, class_counts_of(train_set)),
-        "distillation": distillation,
+        "distillation": _distillation(cfg, context, recipe, classes, side, ignore_class_names),
     }
+
+
+def _distillation(
+    cfg: CfgNode,
+    context: RuntimeContext,
+    recipe: Recipe,
+    classes: Sequence[str],
+    side: int,
+    ignore_class_names: bool,
+) -> Distillation | None:
+    if not cfg.MODEL.TEACHER:
+        return None
+    teacher = teacher_from_config(cfg, classes, side, context.device, ignore_class_names)
+    return Distillation(teacher, recipe.distill_alpha, recipe.distill_temperature)
 
 
 def recipe_rows(cfg: CfgNode, recipe: Recipe) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fbnetv3.classification.losses import WEIGHTED
 from fbnetv3.config import ConfigError
 from fbnetv3.recipe import Recipe
 
@@ -23,7 +24,8 @@ def class_weights(recipe: Recipe, counts: Sequence[int]) -> Tensor | None:
         counts: Number of training images n_c of each class.
 
     Raises:
-        ConfigError: SOLVER.CLASS_WEIGHTS does not have one number for each class.
+        ConfigError: SOLVER.CLASS_WEIGHTS does not have one number for each class, or the loss has
+            no weights.
     """
     given, power = recipe.class_weights, recipe.class_balance
     if given and len(given) != len(counts):
@@ -33,6 +35,11 @@ def class_weights(recipe: Recipe, counts: Sequence[int]) -> Tensor | None:
         )
     if not given and not power:
         return None
+    if recipe.loss not in WEIGHTED:
+        raise ConfigError(
+            f"SOLVER.LOSS {recipe.loss} has no weights of classes; allowed with CLASS_WEIGHTS and "
+            f"CLASS_BALANCE: {', '.join(WEIGHTED)}"
+        )
     images = torch.tensor(list(counts), dtype=torch.float64)
     weights = images.clamp(min=1) ** -power
     weights *= images.sum().clamp(min=1) / (weights * images).sum().clamp(min=1e-300)

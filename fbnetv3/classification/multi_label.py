@@ -21,16 +21,12 @@ class MultiLabelTask(ClassificationTask):
     """
 
     several_labels = True
+    default_loss = "binary_cross_entropy"
 
     @property
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores of :meth:`evaluate`."""
         return ("val/mAP", "val/loss")
-
-    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean over images and classes; weights multiply the terms of their class."""
-        weights = self._class_weights
-        return F.binary_cross_entropy_with_logits(logits, targets, weights)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:

@@ -11,10 +11,12 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fbnetv3.classification import losses as _losses  # noqa: F401 - registers the built-in losses
 from fbnetv3.classification.distillation import Distillation
 from fbnetv3.data import EvalLoader
 from fbnetv3.data.batch_augment import BatchAugment
 from fbnetv3.data.device import DeviceCopy
+from fbnetv3.registries import LOSSES
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,6 +32,7 @@ class ClassificationTask:
         device: Device of the network.
         augment: Augmentation of training batches, and their soft targets; None only converts
             labels to targets.
+        loss: Registered name of the loss, see ``LOSSES`` in registries.py.
         class_weights: Weight of each class in the loss, (num_classes,); None weights all equally.
             The mean over a batch is that over its images, whatever their weights.
         distillation: Teacher, and its share of the loss; None has no teacher.
@@ -40,6 +43,7 @@ class ClassificationTask:
     """
 
     several_labels = False
+    default_loss = "cross_entropy"
 
     def __init__(
         self,
@@ -48,12 +52,14 @@ class ClassificationTask:
         eval_loader: EvalLoader,
         device: torch.device,
         augment: BatchAugment | None = None,
+        loss: str = "cross_entropy",
         class_weights: Tensor | None = None,
         distillation: Distillation | None = None,
         amp_dtype: torch.dtype | None = None,
         progress: bool = False,
         normalize: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._loss = LOSSES.get(self.default_loss if loss == "cross_entropy" else loss)
         self._augment = augment or BatchAugment(num_classes)
         self._class_weights = None if class_weights is None else class_weights.to(device)
         self._distillation = distillation
@@ -79,8 +85,10 @@ class ClassificationTask:
             return self._distillation.losses(loss, logits, images, self.several_labels)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean cross-entropy of logits and soft targets, both (N, classes)."""
-        return F.cross_entropy(logits, targets, self._class_weights)
+        """Returns the loss of the labels for logits and soft targets, both (N, classes)."""
+        if self._class_weights is None:
+            return torch.as_tensor(self._loss(logits, targets))
+        return torch.as_tensor(self._loss(logits, targets, self._class_weights))
 
     def _on_device(self, batch: Batch) -> list[Tensor]:
         """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""

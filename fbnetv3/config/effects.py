@@ -11,13 +11,14 @@ from fbnetv3.config.node import CfgNode, get_value, same_value
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
 from fbnetv3.config.recipes import BETA2_OPTIMIZERS, NESTEROV_OPTIMIZERS, RECIPE_KEYS
 
+_BUILT_IN_OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
 Condition = Callable[[CfgNode], bool]
 
 # Keys of this package that only detectors, only classifiers, or only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
     *("MODEL.BN_MOMENTUM", "MODEL.COMPILE", "MODEL.DROP_RATE"),
-    *("SOLVER.LABEL_SMOOTHING", "DATA.TRAIN_LIMIT"),
+    *("SOLVER.LABEL_SMOOTHING", "SOLVER.LOSS", "DATA.TRAIN_LIMIT"),
     *("INPUT.RESOLUTION", "INPUT.RESIZE", "INPUT.INTERPOLATION", "INPUT.TRAIN_*"),
     *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD", "INPUT.CUTMIX"),
     *("INPUT.RANDAUGMENT_*", "INPUT.RANDOM_ERASING", "INPUT.REPEATED_AUGMENT"),
@@ -68,8 +69,9 @@ def _is_zero(key: str) -> Condition:
 
 
 def _with_optimizer(names: tuple[str, ...]) -> tuple[Condition, str]:
+    others = {*_BUILT_IN_OPTIMIZERS} - {*names}  # a registered optimizer may read any key
     words = f"SOLVER.OPTIMIZER {' or '.join(names)}"
-    return lambda cfg: bool(cfg.SOLVER.OPTIMIZER in names), words
+    return lambda cfg: cfg.SOLVER.OPTIMIZER not in others, words
 
 
 # Pattern of keys -> condition under which they are read, and the condition in words

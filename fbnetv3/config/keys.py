@@ -94,8 +94,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.OPTIMIZER": (
         "rmsprop",
         (
-            "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3), 'sgd', 'adamw', 'lion' or "
-            "'muon' (the last two are timm's)"
+            "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3), 'sgd', 'adamw', 'lion', "
+            "'muon' (the last two are timm's), or a registered name"
         ),
     ),
     "SOLVER.BETA2": (
@@ -161,6 +161,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.DISTILL_TEMPERATURE": (
         1.0,
         "temperature by which the logits of network and teacher are divided in the distillation",
+    ),
+    "SOLVER.LOSS": (
+        "cross_entropy",
+        "loss of a classifier: 'cross_entropy', 'binary_cross_entropy', or a registered name",
     ),
     "SOLVER.CHECKPOINT_EPOCHS": (
         1.0,
@@ -291,6 +295,7 @@ ADDED_KEYS = (
     "SOLVER.HEAD_LR_FACTOR",
     "SOLVER.KEEP_BEST",
     "SOLVER.LAYER_DECAY",
+    "SOLVER.LOSS",
 )
 """Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""
 

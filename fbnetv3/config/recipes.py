@@ -41,6 +41,7 @@ RECIPE_KEYS = {
     "class_balance": "SOLVER.CLASS_BALANCE",
     "balanced_sampling": "DATALOADER.BALANCED_SAMPLING",
     "repeated_augment": "INPUT.REPEATED_AUGMENT",
+    "loss": "SOLVER.LOSS",
     "auto_augment": "INPUT.AUTO_AUGMENT",
     "randaugment_ops": "INPUT.RANDAUGMENT_OPS",
     "randaugment_magnitude": "INPUT.RANDAUGMENT_MAGNITUDE",
@@ -54,7 +55,7 @@ RECIPE_KEYS = {
 """Field of Recipe -> config key. The decay of the schedule ``steps`` is SOLVER.GAMMA."""
 NESTEROV_OPTIMIZERS = ("sgd", "muon")
 BETA2_OPTIMIZERS = ("adamw", "lion", "muon")
-"""Optimizers that read SOLVER.NESTEROV, and those that read SOLVER.BETA2."""
+"""Built-in optimizers that read SOLVER.NESTEROV, and those that read SOLVER.BETA2."""
 
 
 def recipe_from_config(

@@ -70,7 +70,8 @@ class TrainLoader:
     """An endless sequence of shuffled and augmented batches.
 
     In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the images
-    that do not fill a batch are dropped. The augmentation of an image is drawn with (seed, e, index of the image).
+    that do not fill a batch are dropped. The augmentation of an image is drawn with (seed, e,
+    index of the image).
     Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do not
     depend on ``world_size``. All random numbers come from torch's global CPU generator, whose
     state is restored after each batch; a transform must not use ``random`` or numpy.

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from fbnetv3.engine.layer_rates import lr_factors
 from fbnetv3.errors import FBNetError
 from fbnetv3.recipe import Recipe
+from fbnetv3.registries import OPTIMIZERS
 from fbnetv3.requires import require
 from fbnetv3.weights.converters import heads_of
 
@@ -201,46 +202,42 @@ def _betas(recipe: Recipe, usual: float) -> tuple[float, float]:
     return recipe.momentum, recipe.beta2 or usual
 
 
-def _rmsprop(groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe) -> Optimizer:
+@OPTIMIZERS.register("rmsprop")
+def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     return RMSpropTF(groups, recipe.scaled_lr, momentum=recipe.momentum)
 
 
-def _sgd(groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe) -> Optimizer:
+@OPTIMIZERS.register("sgd")
+def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     # torch does not allow Nesterov without momentum
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
 
 
-def _adamw(groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe) -> Optimizer:
+@OPTIMIZERS.register("adamw")
+def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     return torch.optim.AdamW(groups, recipe.scaled_lr, _betas(recipe, 0.999))
 
 
-def _lion(groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe) -> Optimizer:
+@OPTIMIZERS.register("lion")
+def _lion(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     optimizer: Optimizer = require("timm.optim", "timm").Lion(
         groups, recipe.scaled_lr, _betas(recipe, 0.99)
     )
     return optimizer
 
 
-def _muon(groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe) -> Optimizer:
+@OPTIMIZERS.register("muon")
+def _muon(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     # torch.optim.Muon takes matrices only; timm's flattens convolutions and has AdamW for the rest
     optimizer: Optimizer = require("timm.optim", "timm").Muon(
-        _without_muon(groups, model),
+        groups,
         recipe.scaled_lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         betas=_betas(recipe, 0.95),
     )
     return optimizer
-
-
-_BUILDERS: dict[str, Callable[[list[dict[str, Any]], nn.Module, Recipe], Optimizer]] = {
-    "rmsprop": _rmsprop,
-    "sgd": _sgd,
-    "adamw": _adamw,
-    "lion": _lion,
-    "muon": _muon,
-}
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -262,4 +259,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         MissingPackageError: The optimizer needs timm, which is not installed.
     """
     groups = _with_rates(parameter_groups(model, recipe), model, recipe)
-    return _BUILDERS[recipe.optimizer](groups, model, recipe)
+    if recipe.optimizer == "muon":
+        groups = _without_muon(groups, model)
+    optimizer: Optimizer = OPTIMIZERS.get(recipe.optimizer)(groups, recipe)
+    return optimizer
