@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.requires import require_detectron2
@@ -146,28 +146,35 @@ def _read_config(
 
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config.archs import is_detector
+    from fbnetv3.data.contact_sheet import save_sheet
     from fbnetv3.engine.logs import setup_logging
 
     setup_logging(None, 0)
-    for summary in _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg):
-        print(f"{printable(summary)}: valid")
-    return 0
+    checked = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
+    for part, (summary, faults, picture) in zip(("train", "test"), checked, strict=True):
+        print(f"{printable(summary)}: {'invalid' if faults else 'valid'}")
+        for fault in faults:
+            print(f"fault: {printable(fault)}")
+        if cfg.OUTPUT_DIR:
+            path = Path(cfg.OUTPUT_DIR) / f"samples_{part}.png"
+            save_sheet(picture, path)
+            print(f"samples: {path}")
+    return 1 if any(faults for _, faults, _ in checked) else 0
 
 
-def _checked_detection(cfg: CfgNode) -> list[str]:
+def _checked_detection(cfg: CfgNode) -> list[tuple[str, list[str], Any]]:
     from fbnetv3.detection.datasets import open_datasets
+    from fbnetv3.detection.formats.check import picture_of
 
-    return [dataset.summary() for dataset in open_datasets(cfg)]
+    return [(dataset.summary(), [], picture_of(dataset)) for dataset in open_datasets(cfg)]
 
 
-def _checked_classification(cfg: CfgNode) -> list[str]:
+def _checked_classification(cfg: CfgNode) -> list[tuple[str, list[str], Any]]:
     from fbnetv3.classification.build import datasets_from_config
-    from fbnetv3.data import refuse_broken
+    from fbnetv3.detection.formats.check import check_images
 
-    datasets = datasets_from_config(cfg)
-    for dataset in datasets:
-        refuse_broken(dataset)
-    return [dataset.summary() for dataset in datasets]
+    checked = [check_images(dataset) for dataset in datasets_from_config(cfg)]
+    return [(result.summary, result.faults, result.picture) for result in checked]
 
 
 def _mode(args: argparse.Namespace) -> str:

@@ -93,7 +93,10 @@ class ImageDataset(ABC):
 
     def summary(self) -> str:
         """Returns the name, the number of images, and the number of images of each class."""
-        counts = np.bincount(self.targets, minlength=len(self.classes)).tolist()
+        counts = [0] * len(self.classes)
+        for target in self.targets:
+            for label in target if self.is_multi_label else (target,):
+                counts[label] += 1
         images = plural(len(self), "image")
         return f"{self.name}: {images}, {class_counts(self.classes, counts)}"
 
@@ -109,7 +112,7 @@ class ImageDataset(ABC):
             DataError: ``n_images`` is out of range.
         """
         _check_range(self, f"cannot take a subset of {n_images} images", n_images, len(self))
-        return Subset(self, sorted(stratified_order(self.targets, seed)[:n_images]))
+        return Subset(self, sorted(stratified_order(self._strata(), seed)[:n_images]))
 
     def split(
         self, n_holdout: int, seed: int = 0, *, stratified: bool = True
@@ -127,7 +130,7 @@ class ImageDataset(ABC):
         """
         _check_range(self, f"cannot hold out {n_holdout} images", n_holdout, len(self) - 1)
         if stratified:
-            order = stratified_order(self.targets, seed)
+            order = stratified_order(self._strata(), seed)
         else:
             order = np.random.default_rng([seed, _RANDOM_SPLIT]).permutation(len(self)).tolist()
         return Subset(self, sorted(order[n_holdout:])), Subset(self, sorted(order[:n_holdout]))
@@ -142,11 +145,20 @@ class ImageDataset(ABC):
         Raises:
             DataError: ``n_classes`` is out of range.
         """
+        if self.is_multi_label:
+            raise DataError(f"{self.name}: images have several labels; classes are not selected")
         _check_range(self, f"cannot select {n_classes} classes", n_classes, len(self.classes))
         chosen = random_classes(len(self.classes), n_classes, seed)
         relabel = {old: new for new, old in enumerate(chosen)}
         indices = [i for i, target in enumerate(self.targets) if target in relabel]
         return Subset(self, indices, [self.classes[c] for c in chosen], relabel)
+
+    def _strata(self) -> list[int]:
+        """Returns the class of each image; sets of several classes are numbered in their order."""
+        if not self.is_multi_label:
+            return self.targets
+        numbers = {labels: i for i, labels in enumerate(sorted(set(self.targets)))}
+        return [numbers[labels] for labels in self.targets]
 
     def __repr__(self) -> str:
         return f"{self.name}: {len(self)} images of {len(self.classes)} classes"
@@ -203,6 +215,7 @@ class FileDataset(ImageDataset):
 
     def __init__(self, name: str, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(name, source.classes, source.targets)
+        self.is_multi_label = source.is_multi_label
         self._source = source
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0

@@ -79,7 +79,8 @@ def _names(parameter: str) -> Iterator[str]:
 
 
 def _unmatched(pattern: str, model: nn.Module, names: Sequence[str]) -> str:
-    parts = [f"{child}" for child, module in model.named_children() if any(module.parameters())]
+    children = model.named_children()
+    parts = [name for name, module in children if next(module.parameters(), None) is not None]
     return (
         f"MODEL.FREEZE: {pattern!r} matches no parameter of the network, whose parts are "
         f"{some(parts)}{did_you_mean(pattern, names)}"

@@ -41,9 +41,10 @@ def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Returns the number of the layer of each parameter, counted from the input.
 
-    The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0, and
-    what follows them is one layer with the classifier. A block of norms alone belongs to the
-    preceding layer. The feature pyramid and heads of a detector are its last layer.
+    The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0. What
+    follows them is a layer, such as a last norm, and the classifier is the last layer. A block of
+    norms alone belongs to the preceding layer. The feature pyramid and heads of a detector are its
+    last layer.
 
     Args:
         model: Classifier, or detector with a network at ``backbone.bottom_up``.
@@ -66,9 +67,12 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
         numbers[name] = number
     first = [name for name in trunk if name not in blocks]
     after = _after_last_block(trunk, blocks)
+    neck = {name for name in after if not name.startswith(heads)}
     for name in parameters:
-        if name in after or name not in numbers:
+        if name in neck:
             numbers[name] = number + 1
+        elif name in after or name not in numbers:
+            numbers[name] = number + 1 + bool(neck)
         elif name in first:
             numbers[name] = 0
     return {name: numbers[name] for name in parameters}
