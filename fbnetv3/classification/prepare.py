@@ -68,6 +68,7 @@ def prepare_classifier(
     parts = training_parts(cfg, context, recipe, train_set, side, ignore_class_names)
     task = task_from_config(cfg, context, recipe, test_set, loader, parts)
     metadata = _metadata(arch, classes, recipe, preprocessing)
+    metadata |= {"several_labels": "true"} if test_set.is_multi_label else {}
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:

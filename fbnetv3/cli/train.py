@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,34 +147,41 @@ def _read_config(
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config.archs import is_detector
     from fbnetv3.data.contact_sheet import save_sheet
+    from fbnetv3.data.errors import DataError, all_problems
     from fbnetv3.engine.logs import setup_logging
 
     setup_logging(None, 0)
-    checked = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
-    for part, (summary, faults, picture) in zip(("train", "test"), checked, strict=True):
-        print(f"{printable(summary)}: {'invalid' if faults else 'valid'}")
-        for fault in faults:
+    checks = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
+    for part, (summary, broken, picture) in zip(("train", "test"), checks, strict=True):
+        for fault in broken:
             print(f"fault: {printable(fault)}")
+        if broken:
+            raise DataError(f"{summary}: {all_problems(broken)}")
+        print(f"{printable(summary)}: valid")
         if cfg.OUTPUT_DIR:
             path = Path(cfg.OUTPUT_DIR) / f"samples_{part}.png"
             save_sheet(picture, path)
             print(f"samples: {path}")
-    return 1 if any(faults for _, faults, _ in checked) else 0
+    return 0
 
 
-def _checked_detection(cfg: CfgNode) -> list[tuple[str, list[str], Any]]:
+def _checked_detection(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.detection.datasets import open_datasets
     from fbnetv3.detection.formats.check import picture_of
 
-    return [(dataset.summary(), [], picture_of(dataset)) for dataset in open_datasets(cfg)]
+    for dataset in open_datasets(cfg):
+        yield dataset.summary(), (), picture_of(dataset)
 
 
-def _checked_classification(cfg: CfgNode) -> list[tuple[str, list[str], Any]]:
+def _checked_classification(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.classification.build import datasets_from_config
     from fbnetv3.detection.formats.check import check_images
 
-    checked = [check_images(dataset) for dataset in datasets_from_config(cfg)]
-    return [(result.summary, result.faults, result.picture) for result in checked]
+    for dataset in datasets_from_config(cfg):
+        checked = check_images(dataset)
+        number = f"{len(checked.broken)} of {len(dataset)} images are broken"
+        summary = f"{dataset.name}: {number}" if checked.broken else dataset.summary()
+        yield summary, checked.broken, checked.picture
 
 
 def _mode(args: argparse.Namespace) -> str:

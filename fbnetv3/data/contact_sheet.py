@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -57,7 +57,7 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
         sheet.save(temporary, "PNG")
 
 
-def samples_by_class(targets: Sequence[Sequence[int]], count: int) -> list[int]:
+def samples_by_class(targets: Sequence[Collection[int]], count: int) -> list[int]:
     """Returns the indices of ``count`` images, in turns one of each class.
 
     Args:

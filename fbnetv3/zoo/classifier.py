@@ -36,12 +36,15 @@ class Classifier:
         transform: Preprocessing from an image to a tensor (3, H, W).
         classes: Names of the classes, in the order of the logits.
         source: File or zoo name of the weights.
+        several_labels: Whether an image may have several classes, each with a probability of its
+            own.
     """
 
     model: nn.Module
     transform: EvalTransform
     classes: tuple[str, ...]
     source: str
+    several_labels: bool = False
 
     @torch.inference_mode()
     def scores(self, images: Images) -> torch.Tensor:
@@ -59,7 +62,8 @@ class Classifier:
         if not tensors:
             return torch.zeros(0, len(self.classes))
         batch = torch.stack(tensors).to(device, memory_format=torch.channels_last)
-        return self.model(batch).float().softmax(1).cpu()
+        logits = self.model(batch).float()
+        return (logits.sigmoid() if self.several_labels else logits.softmax(1)).cpu()
 
     def top(self, image: ImageLike, k: int = 5) -> list[tuple[str, float]]:
         """Returns the most probable classes of an image.
@@ -120,7 +124,9 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     saved = metadata.get("classes")
     names = tuple(map(str, saved)) if saved else None
     classes = _class_names(names, num_classes, os.fspath(path))
-    return Classifier(network, _transform(metadata, arch, model), classes, os.fspath(path))
+    several = metadata.get("several_labels") is True
+    transform = _transform(metadata, arch, model)
+    return Classifier(network, transform, classes, os.fspath(path), several)
 
 
 def _num_classes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -139,6 +139,16 @@ class BoxSet:
             raise DataError(f"{self.path}: no {what} with annotations{first}")
         return self
 
+    def with_sorted_classes(self) -> BoxSet:
+        """Returns the set with its classes in alphabetical order, that of every other split."""
+        names = sorted(self.classes)
+        order = {old: names.index(name) for old, name in enumerate(self.classes)}
+        images = [
+            replace(image, boxes=[replace(b, label=order[b.label]) for b in image.boxes])
+            for image in self.images
+        ]
+        return BoxSet(self.path, self.root, names, images, self.faults)
+
     def counts(self) -> list[int]:
         """Returns the number of boxes of each class."""
         counts = [0] * len(self.classes)
@@ -155,7 +165,7 @@ class BoxSet:
 
     def to_coco(self) -> dict[str, Any]:
         """Returns the set as COCO JSON; boxes are clipped to their images."""
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for number, image in enumerate(self.images, 1):
             for box in image.boxes:
                 left, top = max(0.0, box.left), max(0.0, box.top)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from fbnetv3.data import ImageDataset, build_dataset, find_broken, read_image
-from fbnetv3.data.contact_sheet import contact_sheet, samples_by_class
+from fbnetv3.data.contact_sheet import LabelledBox, contact_sheet, samples_by_class
 from fbnetv3.data.datasets import find_data
 from fbnetv3.data.errors import DataError, class_counts, plural
 from fbnetv3.data.labels import class_counts_of
@@ -28,11 +29,13 @@ class Checked:
         summary: Name, number of images, and number of images or boxes of each class.
         faults: One line for each fault.
         picture: Samples with their classes and boxes.
+        broken: Faults of images that cannot be decoded.
     """
 
     summary: str
     faults: list[str]
     picture: Image.Image
+    broken: tuple[str, ...] = ()
 
 
 def check_data(name: str, images: Path | None = None, split: str = "train") -> Checked:
@@ -54,7 +57,8 @@ def check_data(name: str, images: Path | None = None, split: str = "train") -> C
 
 def check_boxes(boxes: BoxSet) -> Checked:
     """Decodes all images of a set of boxes, and draws samples."""
-    faults, shown = list(boxes.faults), list[tuple[Image.Image, str, list[tuple[float, ...]]]]()
+    faults = list(boxes.faults)
+    shown: list[tuple[Image.Image, str, Sequence[LabelledBox]]] = []
     chosen = samples_by_class([{b.label for b in i.boxes} for i in boxes.images], SAMPLES)
     for number, image in enumerate(boxes.images):
         try:
@@ -66,14 +70,14 @@ def check_boxes(boxes: BoxSet) -> Checked:
             edges = [(b.left, b.top, b.right, b.bottom, b.label) for b in image.boxes]
             names = sorted({boxes.classes[b.label] for b in image.boxes})
             shown.append((pixels, ", ".join(names), edges))
-    return Checked(boxes.summary(), faults, contact_sheet(shown))  # type: ignore[arg-type]
+    return Checked(boxes.summary(), faults, contact_sheet(shown))
 
 
 def picture_of(dataset: CocoDataset) -> Image.Image:
     """Returns samples of a detection data set that was checked when it was opened."""
     labels = [{item["category_id"] for item in r["annotations"]} for r in dataset.records]
     tiles = []
-    for index in samples_by_class(labels, SAMPLES):  # type: ignore[arg-type]
+    for index in samples_by_class(labels, SAMPLES):
         record, boxes = dataset.records[index], []
         for item in record["annotations"]:
             x, y, width, height = item["bbox"]
@@ -99,4 +103,4 @@ def check_images(dataset: ImageDataset) -> Checked:
     faults = [*broken.values()]
     if len(dataset.classes) < 2:
         faults.append(f"{dataset.name}: there is one class only, so that nothing can be learned")
-    return Checked(summary, faults, contact_sheet(tiles))
+    return Checked(summary, faults, contact_sheet(tiles), tuple(broken.values()))

@@ -46,7 +46,7 @@ def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
         if size is not None:
             boxes = [_box(result, path, number, row, names, size) for number, row in lines]
             result.add(where, name, None, [box for box in boxes if box])
-    return result.checked()
+    return result.checked().with_sorted_classes()
 
 
 def _rows(path: Path) -> list[Mapping[str, str]]:

@@ -46,7 +46,7 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
             _add(result, file, parse_xml(file), by_stem)
         except DataError as error:
             result.fault(str(error))
-    return result.checked()
+    return result.checked().with_sorted_classes()
 
 
 def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
