@@ -67,8 +67,7 @@ def prepare_classifier(
     loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
     parts = training_parts(cfg, context, recipe, train_set, side, ignore_class_names)
     task = task_from_config(cfg, context, recipe, test_set, loader, parts)
-    metadata = _metadata(arch, classes, recipe, preprocessing)
-    metadata |= {"several_labels": "true"} if test_set.is_multi_label else {}
+    metadata = _metadata(arch, classes, recipe, preprocessing, test_set.is_multi_label)
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
@@ -162,10 +161,15 @@ def _batch_rule(recipe: Recipe) -> str:
 
 
 def _metadata(
-    arch: Arch | str, classes: list[str], recipe: Recipe, preprocessing: Mapping[str, Any]
+    arch: Arch | str,
+    classes: list[str],
+    recipe: Recipe,
+    preprocessing: Mapping[str, Any],
+    several_labels: bool,
 ) -> dict[str, str]:
     """Returns the metadata that are exported with the weights, as strings."""
     return {
+        **({"several_labels": "true"} if several_labels else {}),
         "arch": arch.to_yaml() if isinstance(arch, Arch) else arch,
         "classes": json.dumps(classes),
         "recipe": json.dumps(recipe.to_dict()),

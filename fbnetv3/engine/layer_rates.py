@@ -42,8 +42,8 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Returns the number of the layer of each parameter, counted from the input.
 
     The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0. What
-    follows them is a layer, such as a last norm, and the classifier is the last layer. A block of
-    norms alone belongs to the preceding layer. The feature pyramid and heads of a detector are its
+    follows them is a layer, and the classifier is the last one. Norms alone, such as the last norm
+    of a vision transformer, belong to the preceding layer. The feature pyramid and heads of a detector are its
     last layer.
 
     Args:
@@ -68,11 +68,12 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     first = [name for name in trunk if name not in blocks]
     after = _after_last_block(trunk, blocks)
     neck = {name for name in after if not name.startswith(heads)}
+    has_layer = int(any(parameters[name].ndim > 1 for name in neck))
     for name in parameters:
         if name in neck:
-            numbers[name] = number + 1
+            numbers[name] = number + has_layer
         elif name in after or name not in numbers:
-            numbers[name] = number + 1 + bool(neck)
+            numbers[name] = number + has_layer + 1
         elif name in first:
             numbers[name] = 0
     return {name: numbers[name] for name in parameters}
