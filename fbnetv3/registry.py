@@ -32,6 +32,10 @@ class Registry(Generic[T]):
             a layer without torch can check a name. Each is registered once later, by a module of
             this package.
         error: Class of the errors, a RegistryError by default.
+
+    Attributes:
+        kind: What an entry is.
+        registrations: Number of registrations so far.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Registry(Generic[T]):
         self._declared = tuple(declared)
         self._entries: dict[str, T] = {}
         self._error = error
+        self.registrations = 0
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
         """Returns a decorator that adds what it decorates under a name, and returns it unchanged.
@@ -70,6 +75,7 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} is already registered{place}; choose another name"
                 )
             self._entries[name] = entry
+            self.registrations += 1
             return entry
 
         return add
