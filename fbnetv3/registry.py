@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -103,6 +104,34 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the arguments of ``NAME?KEY=VALUE&...``.
+
+    Values are bools, numbers, tuples of these, or words.
+
+    Raises:
+        RegistryError: An argument does not have this form.
+    """
+    name, _, query = str(text).partition("?")
+    return name, dict(_argument(text, pair) for pair in query.split("&") if pair)
+
+
+def _argument(text: str, pair: str) -> tuple[str, Any]:
+    key, _, value = pair.partition("=")
+    if key.isidentifier() and value.isidentifier() and value not in ("True", "False", "None"):
+        return key, value
+    try:
+        argument = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        argument = None
+    if not key.isidentifier() or not isinstance(argument, (bool, int, float, tuple)):
+        raise RegistryError(
+            f"{text}: {pair!r} is not allowed; write KEY=VALUE with a number, True, False, a tuple "
+            "of numbers, or a word"
+        )
+    return key, argument
 
 
 def _is_of_package(entry: Any) -> bool:

@@ -46,6 +46,7 @@ LAYERS = (
     "classification",
     "detection",
     "training",
+    "own_training",
     "zoo",
     "search.errors",
     "search.outcome",

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,11 +166,12 @@ def _checked_detection(cfg: CfgNode) -> list[str]:
 
 def _checked_classification(cfg: CfgNode) -> list[str]:
     from fbnetv3.classification.build import datasets_from_config
-    from fbnetv3.data import refuse_broken
+    from fbnetv3.data import ImageDataset, refuse_broken
 
     datasets = datasets_from_config(cfg)
     for dataset in datasets:
-        refuse_broken(dataset)
+        if isinstance(dataset, ImageDataset):
+            refuse_broken(dataset)
     return [dataset.summary() for dataset in datasets]
 
 
@@ -218,7 +219,9 @@ def _run_process(
     setup_logging(None if mode == "eval_only" else folder, rank)
     if mode == "eval_only":
         weights = _weights_to_score(opts, folder)
-        scores = evaluate(cfg, weights=weights, ignore_class_names=ignore_class_names)
+        scores: Mapping[str, float] = evaluate(
+            cfg, weights=weights, ignore_class_names=ignore_class_names
+        )
     else:
         resume = mode == "resume"
         scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)

@@ -184,6 +184,18 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "number of training images to use, with the same share of each class; 0: all",
     ),
+    "INPUT.TRANSFORMS": (
+        [],
+        "registered transforms of training images after all others, such as 'blur?radius=2'",
+    ),
+    "HOOKS": ([], "registered hooks of the training loop, see docs/extending.md"),
+    "WRITERS": (
+        ["tensorboard"],
+        (
+            "where numbers of a training go besides metrics.json: 'tensorboard', 'csv', 'mlflow', "
+            "'wandb', or registered names"
+        ),
+    ),
     "TEST.EVAL_EPOCHS": (1.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD iterations"),
     "TEST.BATCH_SIZE": (128, "images per step of an evaluation in each process"),
     "TEST.COCO_EVALUATOR": (
@@ -196,6 +208,8 @@ ADDED_KEYS = (
     "DATALOADER.PERSISTENT_WORKERS",
     "DATALOADER.PIN_MEMORY",
     "DATALOADER.PREFETCH",
+    "HOOKS",
+    "INPUT.TRANSFORMS",
     "MODEL.BN_MOMENTUM",
     "MODEL.COMPILE",
     "SOLVER.ACCUMULATE_STEPS",
@@ -203,6 +217,7 @@ ADDED_KEYS = (
     "SOLVER.EARLY_STOP_PATIENCE",
     "SOLVER.KEEP_BEST",
     "SOLVER.LOSS",
+    "WRITERS",
 )
 """Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""
 

@@ -303,6 +303,7 @@ def _transformed(
     with preserved_rng() as generator:
         for index, seed in keys:
             try:
+                generator.manual_seed(seed)  # for data sets that draw random numbers themselves
                 image = load(index)
                 generator.manual_seed(seed)
                 yield transform(image)

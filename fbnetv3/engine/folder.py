@@ -22,6 +22,8 @@ _RUN_FILES = (
     "model.safetensors",
     "model_ema.safetensors",
     "metrics.json",
+    "metrics.csv",
+    "writers.json",
     "curves.png",
     "profile_*.pt.trace.json",
     "log.txt",

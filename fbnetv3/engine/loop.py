@@ -11,12 +11,18 @@ from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
     JSONWriter,
-    TensorboardXWriter,
 )
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
+from fbnetv3.engine.additions import (
+    Additions,
+    added_hooks,
+    added_writers,
+    hook_states,
+    load_hook_states,
+)
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.compiling import CompiledNetwork
@@ -61,6 +67,7 @@ class Training:
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights, too, if an average of them is kept.
         profile: Number of steps to trace; 0 writes no trace.
+        additions: Hooks and writers besides those that the config names.
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
@@ -79,10 +86,11 @@ class Training:
         pictures: bool,
         raw_scores: bool,
         profile: int = 0,
+        additions: Additions | None = None,
     ) -> None:
         self._experiment, self._checkpointer = experiment, checkpointer
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
-        self._profile = profile
+        self._profile, self._additions = profile, additions or Additions()
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
@@ -98,6 +106,7 @@ class Training:
         self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
         scores = experiment.task.score_names
         self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)
+        self._added_hooks = added_hooks(self._cfg, self._additions)
         self._stopped_at: int | None = None
         self._resumed: dict[str, Any] | None = None
         self._trainer: Trainer
@@ -154,6 +163,7 @@ class Training:
             self.best.load_state(state.get("best"))
             if self.best.is_over and self.start_iter < self.max_iter:
                 self._stopped_at = self.start_iter
+        load_hook_states(self._added_hooks, state.get("hooks", []))
         self._resumed = state
         restore_rng(state["rng"])
 
@@ -203,8 +213,10 @@ class Training:
         self._trainer.read_losses()
         experiment = self._experiment
         best = {} if self.best is None else {"best": self.best.state()}
+        added = {"hooks": hook_states(self._added_hooks)} if self._added_hooks else {}
         return {
             **best,
+            **added,
             "model": unwrap(experiment.model).state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -297,7 +309,7 @@ class Training:
         hooks.append(
             EvalHook(evaluating, self.ema, _log.info, self._report_epochs, self._raw_scores)
         )
-        return hooks + self._saving_hooks(dues, evaluating, saving)
+        return hooks + self._added_hooks + self._saving_hooks(dues, evaluating, saving)
 
     def _saving_hooks(
         self, dues: list[Every], evaluating: Every, saving: Every
@@ -348,8 +360,9 @@ class Training:
         drop_from(folder / "metrics.json", start)
         with disk_errors_as_write_errors(folder):
             writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
-            if self._pictures:
-                writers.append(TensorboardXWriter(str(folder), purge_step=start))
+            writers += added_writers(
+                self._cfg, self._additions, folder, start, pictures=self._pictures
+            )
         if not self._context.shows_progress:
             writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
         return writers

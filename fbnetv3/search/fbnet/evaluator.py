@@ -81,7 +81,8 @@ class TrainEvaluator:
             _write_json(folder / "scores.json", reports)
             trial.report(epoch, scores[key])
 
-        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep())
+        search = str(self.setup.cfg.OUTPUT_DIR)
+        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep(), search)
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
         keeps_weights = self.setup.cfg.SEARCH.KEEP_WEIGHTS
@@ -111,12 +112,15 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
     return result.get("score"), reports
 
 
-def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any) -> None:
+def _train(
+    cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any, search: str
+) -> None:
     """Trains with output redirected to a log; a stop by signal raises KeyboardInterrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
     refuse_links_out(log.parent, (log.name,))
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
         # Imported here so that warnings at import go to the candidate's log, too.
+        from fbnetv3.engine.additions import Additions
         from fbnetv3.engine.errors import StoppedError
         from fbnetv3.training import train
 
@@ -129,6 +133,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
                 on_save=on_save,
                 pictures=False,
                 raw_scores=False,
+                additions=Additions(search=search),
             )
         except StoppedError as error:
             raise KeyboardInterrupt from error
