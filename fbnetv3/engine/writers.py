@@ -126,6 +126,10 @@ class StorageWriter(EventWriter):
         for iteration in sorted(rows):
             self._call(lambda i=iteration: self._writer.log(rows[i], i))
 
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """Hands numbers to the writer directly."""
+        self._call(lambda: self._writer.log(values, iteration))
+
     def close(self) -> None:
         """Closes the writer."""
         self._call(self._writer.close)
