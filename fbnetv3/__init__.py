@@ -38,7 +38,7 @@ _MODULE_OF = {
     **dict.fromkeys(_REGISTRATIONS, "fbnetv3.registries"),
     "Recipe": "fbnetv3.recipe",
     "get_cfg": "fbnetv3.config",
-    "train": "fbnetv3.training",
+    "train": "fbnetv3.own_training",
     "evaluate": "fbnetv3.training",
 }
 _SUBPACKAGES = (
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from fbnetv3.config import get_cfg
     from fbnetv3.modeling import register_op
     from fbnetv3.modeling.deploy import deploy
+    from fbnetv3.own_training import train
     from fbnetv3.recipe import Recipe
     from fbnetv3.registries import (
         register_dataset,
@@ -108,7 +109,7 @@ if TYPE_CHECKING:
         register_transform,
         register_writer,
     )
-    from fbnetv3.training import evaluate, train
+    from fbnetv3.training import evaluate
     from fbnetv3.zoo import build_model, list_models
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -32,6 +33,10 @@ class Registry(Generic[T]):
             a layer without torch can check a name. Each is registered once later, by a module of
             this package.
         error: Class of the errors, a RegistryError by default.
+
+    Attributes:
+        kind: What an entry is.
+        registrations: Number of registrations so far.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Registry(Generic[T]):
         self._declared = tuple(declared)
         self._entries: dict[str, T] = {}
         self._error = error
+        self.registrations = 0
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
         """Returns a decorator that adds what it decorates under a name, and returns it unchanged.
@@ -70,6 +76,7 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} is already registered{place}; choose another name"
                 )
             self._entries[name] = entry
+            self.registrations += 1
             return entry
 
         return add
@@ -97,6 +104,34 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the arguments of ``NAME?KEY=VALUE&...``.
+
+    Values are bools, numbers, tuples of these, or words.
+
+    Raises:
+        RegistryError: An argument does not have this form.
+    """
+    name, _, query = str(text).partition("?")
+    return name, dict(_argument(text, pair) for pair in query.split("&") if pair)
+
+
+def _argument(text: str, pair: str) -> tuple[str, Any]:
+    key, _, value = pair.partition("=")
+    if key.isidentifier() and value.isidentifier() and value not in ("True", "False", "None"):
+        return key, value
+    try:
+        argument = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        argument = None
+    if not key.isidentifier() or not isinstance(argument, (bool, int, float, tuple)):
+        raise RegistryError(
+            f"{text}: {pair!r} is not allowed; write KEY=VALUE with a number, True, False, a tuple "
+            "of numbers, or a word"
+        )
+    return key, argument
 
 
 def _is_of_package(entry: Any) -> bool:

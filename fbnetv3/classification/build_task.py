@@ -8,8 +8,9 @@ from typing import Any
 from fbnetv3.classification.class_weights import class_weights
 from fbnetv3.classification.distillation import Distillation, teacher_from_config
 from fbnetv3.classification.multi_label import MultiLabelTask
+from fbnetv3.classification.own import AnyDataset
 from fbnetv3.classification.task import ClassificationTask
-from fbnetv3.config import CfgNode
+from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data import EvalLoader, ImageDataset, Normalize
 from fbnetv3.data.batch_augment import BatchAugment
 from fbnetv3.data.labels import class_counts_of
@@ -22,7 +23,7 @@ def task_from_config(
     cfg: CfgNode,
     context: RuntimeContext,
     recipe: Recipe,
-    test_set: ImageDataset,
+    test_set: AnyDataset,
     eval_loader: EvalLoader,
     training: dict[str, Any],
 ) -> ClassificationTask:
@@ -39,7 +40,7 @@ def task_from_config(
     Raises:
         ConfigError: The class weights or the teacher do not fit the data.
     """
-    kind = MultiLabelTask if test_set.is_multi_label else ClassificationTask
+    kind = MultiLabelTask if has_several_labels(test_set) else ClassificationTask
     return kind(
         num_classes=len(test_set.classes),
         eval_loader=eval_loader,
@@ -55,7 +56,7 @@ def training_parts(
     cfg: CfgNode,
     context: RuntimeContext,
     recipe: Recipe,
-    train_set: ImageDataset | None,
+    train_set: AnyDataset | None,
     side: int,
     ignore_class_names: bool = False,
 ) -> dict[str, Any]:
@@ -87,9 +88,26 @@ def training_parts(
             process.world_size,
         ),
         "loss": recipe.loss,
-        "class_weights": class_weights(recipe, class_counts_of(train_set)),
+        "class_weights": class_weights(recipe, _counts(recipe, train_set)),
         "distillation": _distillation(cfg, context, recipe, classes, side, ignore_class_names),
     }
+
+
+def has_several_labels(dataset: AnyDataset) -> bool:
+    """Returns whether the images of a data set have several labels; those of a stream have one."""
+    return isinstance(dataset, ImageDataset) and dataset.is_multi_label
+
+
+def _counts(recipe: Recipe, train_set: AnyDataset) -> list[int]:
+    """Returns the number of images of each class, or 1 for each if it is not needed."""
+    if not recipe.class_balance:
+        return [1] * len(train_set.classes)
+    if not isinstance(train_set, ImageDataset):
+        raise ConfigError(
+            "SOLVER.CLASS_BALANCE counts the images of each class, which a stream does not know; "
+            "allowed for streams: 0, with SOLVER.CLASS_WEIGHTS in its place"
+        )
+    return class_counts_of(train_set)
 
 
 def _distillation(

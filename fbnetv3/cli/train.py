@@ -6,14 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import printable, run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.streams import guarded_streams
+from fbnetv3.user_code import UserCode
 
 if TYPE_CHECKING:
     from fbnetv3.config import CfgNode
@@ -39,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train or evaluate the image classifier or object detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     config = "yaml file, or its name in model_zoo/"
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     _check_options(parser, args)
     require_detectron2()
+    import_code(args)
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
     from fbnetv3.training import check_datasets
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run_process,
         (
             *(args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode),
-            *(args.ignore_class_names, args.profile),
+            *(args.ignore_class_names, args.profile, UserCode()),
         ),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
@@ -175,9 +179,14 @@ def _checked_detection(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]
 
 def _checked_classification(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.classification.build import datasets_from_config
+    from fbnetv3.data import ImageDataset
+    from fbnetv3.data.contact_sheet import contact_sheet
     from fbnetv3.detection.formats.check import check_images
 
     for dataset in datasets_from_config(cfg):
+        if not isinstance(dataset, ImageDataset):  # a stream, which is read once
+            yield dataset.summary(), (), contact_sheet([])
+            continue
         checked = check_images(dataset)
         number = f"{len(checked.broken)} of {len(dataset)} images are broken"
         summary = f"{dataset.name}: {number}" if checked.broken else dataset.summary()
@@ -209,8 +218,12 @@ def _run_process(
     mode: str,
     ignore_class_names: bool,
     profile: int,
+    code: UserCode,
 ) -> None:
-    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`."""
+    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`.
+
+    ``code`` was imported when this process unpickled it.
+    """
     require_detectron2()  # first import in a new process; hides warnings of dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
@@ -224,7 +237,9 @@ def _run_process(
     setup_logging(None if mode == "eval_only" else folder, rank)
     if mode == "eval_only":
         weights = _weights_to_score(opts, folder)
-        scores = evaluate(cfg, weights=weights, ignore_class_names=ignore_class_names)
+        scores: Mapping[str, float] = evaluate(
+            cfg, weights=weights, ignore_class_names=ignore_class_names
+        )
     else:
         resume = mode == "resume"
         scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)

@@ -262,6 +262,18 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "number of training images to use, with the same share of each class; 0: all",
     ),
+    "INPUT.TRANSFORMS": (
+        [],
+        "registered transforms of training images after all others, such as 'blur?radius=2'",
+    ),
+    "HOOKS": ([], "registered hooks of the training loop, see docs/extending.md"),
+    "WRITERS": (
+        ["tensorboard"],
+        (
+            "where numbers of a training go besides metrics.json: 'tensorboard', 'csv', 'mlflow', "
+            "'wandb', or registered names"
+        ),
+    ),
     "TEST.EVAL_EPOCHS": (1.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD iterations"),
     "TEST.BATCH_SIZE": (128, "images per step of an evaluation in each process"),
     "TEST.COCO_EVALUATOR": (
@@ -275,11 +287,13 @@ ADDED_KEYS = (
     "DATALOADER.PERSISTENT_WORKERS",
     "DATALOADER.PIN_MEMORY",
     "DATALOADER.PREFETCH",
+    "HOOKS",
     "INPUT.CUTMIX",
     "INPUT.RANDAUGMENT_MAGNITUDE",
     "INPUT.RANDAUGMENT_OPS",
     "INPUT.RANDOM_ERASING",
     "INPUT.REPEATED_AUGMENT",
+    "INPUT.TRANSFORMS",
     "MODEL.BN_MOMENTUM",
     "MODEL.COMPILE",
     "MODEL.FREEZE",
@@ -296,6 +310,7 @@ ADDED_KEYS = (
     "SOLVER.KEEP_BEST",
     "SOLVER.LAYER_DECAY",
     "SOLVER.LOSS",
+    "WRITERS",
 )
 """Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""
 

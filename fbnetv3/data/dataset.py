@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch.utils.data import Dataset
 
 from fbnetv3.data.decode import decode_rgb, file_suffix
 from fbnetv3.data.errors import DataError, class_counts, plural, some
@@ -22,8 +23,11 @@ CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
 _RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
 
 
-class ImageDataset(ABC):
-    """A data set of images that have one class each, or several.
+class ImageDataset(Dataset[tuple[Any, int]], ABC):
+    """A data set of images that have one class each, or several: a map-style torch Dataset.
+
+    ``dataset[i]`` is a pair of a Pillow image in RGB and the index of its class; use
+    :meth:`transformed` for a DataLoader, which needs tensors.
 
     Attributes:
         name: Name of the data set in error messages and logs, as the user gave it.
@@ -43,6 +47,21 @@ class ImageDataset(ABC):
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        """Returns image ``i``, which may be negative, and the index of its class."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"{self.name} has {len(self)} images; there is no image {i}")
+        return self.load(range(len(self))[i])
+
+    def transformed(self, transform: Callable[[Image.Image], Any]) -> TransformedDataset:
+        """Returns a torch Dataset of ``transform(image)`` and the index of the class.
+
+        Args:
+            transform: Function of a Pillow image in RGB, such as a torchvision transform, or
+                ``fbnetv3.data.EvalTransform(32)``.
+        """
+        return TransformedDataset(self, transform)
 
     def load(self, i: int) -> tuple[Image.Image, int]:
         """Returns image ``i`` in RGB, and its target.
@@ -162,6 +181,26 @@ class ImageDataset(ABC):
 
     def __repr__(self) -> str:
         return f"{self.name}: {len(self)} images of {len(self.classes)} classes"
+
+
+class TransformedDataset(Dataset[tuple[Any, int]]):
+    """The items of an :class:`ImageDataset` with transformed images.
+
+    Attributes:
+        classes: Names of the classes.
+        targets: Index of the class of each image.
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: Callable[[Image.Image], Any]) -> None:
+        self.classes, self.targets = dataset.classes, dataset.targets
+        self._dataset, self._transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        image, target = self._dataset[i]
+        return self._transform(image), target
 
 
 class ArrayDataset(ImageDataset):
@@ -331,7 +370,14 @@ def _check_range(dataset: ImageDataset, problem: str, value: int, maximum: int) 
         raise DataError(f"{dataset.name}: {problem}; allowed: 1 to {maximum}")
 
 
-def check_same_classes(train: ImageDataset, val: ImageDataset) -> None:
+class HasClasses(Protocol):
+    """A data set of any kind: its name in messages, and the names of its classes."""
+
+    name: str
+    classes: list[str]
+
+
+def check_same_classes(train: HasClasses, val: HasClasses) -> None:
     """Checks that two data sets have the same classes in the same order.
 
     Raises:

@@ -2,7 +2,8 @@
 
 Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
 For any other data set, register a function that opens it under a name, in a program that calls
-``fbnetv3.train`` (the commands know only built-in names and paths)::
+``fbnetv3.train``, or in a file that ``--import`` names. It may return any torch Dataset of pairs
+(image, label), see ``own.py``::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:
@@ -24,6 +25,7 @@ from fbnetv3.data.digits import load_digits_split
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.hugging_face import PREFIX, open_hugging_face, parse_address
 from fbnetv3.data.opening import open_source
+from fbnetv3.data.own import as_image_dataset
 from fbnetv3.data.scan import without_broken
 from fbnetv3.errors import did_you_mean
 from fbnetv3.registries import DATASETS, register_dataset
@@ -54,8 +56,13 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
     factory = DATASETS.get(name_or_path) if name_or_path in DATASETS else None
     if factory is None and name_or_path.startswith(PREFIX):
         dataset: ImageDataset = _from_hugging_face(name_or_path)
+    elif factory is None:
+        dataset = _from_path(name_or_path)
     else:
-        dataset = factory() if factory is not None else _from_path(name_or_path)
+        made = as_image_dataset(factory(), name_or_path)
+        if not isinstance(made, ImageDataset):
+            raise DataError(f"data set {name_or_path} is a stream; pass it to fbnetv3.train")
+        dataset = made
     return without_broken(dataset) if skip_broken else dataset
 
 

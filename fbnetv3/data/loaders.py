@@ -23,6 +23,7 @@ from fbnetv3.data.order import EpochOrder
 from fbnetv3.data.seeding import mix_seed, preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 from fbnetv3.errors import FBNetError
+from fbnetv3.user_code import UserCode
 
 T = TypeVar("T")
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -206,6 +207,7 @@ class _Batches(Dataset[Any]):
     """Batches by number. Errors are returned, because DataLoader rewrites those that are raised."""
 
     def __init__(self, load: LoadBatch) -> None:
+        self._code = UserCode()  # pickled first: a worker imports the classes of the rest
         self._load = load
 
     def keys(self, number: int) -> list[tuple[int, int]]:
@@ -307,6 +309,7 @@ def _transformed(
     with preserved_rng() as generator:
         for index, seed in keys:
             try:
+                generator.manual_seed(seed)  # for data sets that draw random numbers themselves
                 image = load(index)
                 generator.manual_seed(seed)
                 yield transform(image)
@@ -338,10 +341,10 @@ def _start_process_group(worker: int) -> None:
     # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
     # workers end only when the main process ends them.
     os.setpgid(0, 0)
-    _heed_sigterm_of_parent_alone()
+    _ignore_sigterm_unless_from_parent()
 
 
-def _heed_sigterm_of_parent_alone() -> None:
+def _ignore_sigterm_unless_from_parent() -> None:
     # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
     # main process then finishes its step, and needs the workers for it. Hence a worker ends only on
     # a SIGTERM that the main process sends.

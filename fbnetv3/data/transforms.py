@@ -24,6 +24,9 @@ from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.jpeg import JpegImage
+from fbnetv3.errors import first_line
+from fbnetv3.registries import TRANSFORMS
+from fbnetv3.registry import RegistryError, parse_call
 
 T = TypeVar("T")
 Step = Callable[[Image.Image], Image.Image]
@@ -121,6 +124,8 @@ class TrainTransform(ImageTransform):
             ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
         randaugment: Operations per image and magnitude of ``randaugment``.
+        registered: Registered transforms to apply last, such as ``blur?radius=2``; see
+            ``TRANSFORMS`` in registries.py.
 
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
@@ -136,6 +141,7 @@ class TrainTransform(ImageTransform):
         auto_augment: str = "none",
         interpolation: str = "bilinear",
         randaugment: tuple[int, int] = (2, 9),
+        registered: Sequence[str] = (),
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
@@ -151,6 +157,7 @@ class TrainTransform(ImageTransform):
             self._steps.append(v2.AutoAugment(policy, fill=_AUGMENT_FILL))
         elif auto_augment in AUGMENTATIONS:
             self._steps.append(augmentation(auto_augment, _AUGMENT_FILL, *randaugment))
+        self._steps += [_RegisteredStep(text) for text in registered]
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._augmented(self._crop(image))
@@ -202,6 +209,39 @@ class EvalTransform(ImageTransform):
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._fit(image)
+
+
+class _RegisteredStep:
+    """A registered transform, whose results are checked.
+
+    Args:
+        text: Name and arguments, such as ``blur?radius=2``.
+
+    Raises:
+        DataError: The name is unknown, or its function does not accept the arguments.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        try:
+            name, arguments = parse_call(text)
+            self._transform = TRANSFORMS.get(name)(**arguments)
+        except RegistryError as error:
+            raise DataError(f"TRANSFORMS: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"transform {text} cannot be made ({first_line(error)})") from error
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        result = self._transform(image)
+        if not isinstance(result, Image.Image) or result.size != image.size:
+            made = f"a {type(result).__name__}"
+            if isinstance(result, Image.Image):
+                made = f"an image of {result.width} x {result.height} pixels"
+            raise DataError(
+                f"transform {self._text} returned {made}; allowed: a Pillow image of "
+                f"{image.width} x {image.height} pixels"
+            )
+        return result if result.mode == "RGB" else result.convert("RGB")
 
 
 def _whole(image: ImageLike | JpegImage) -> Image.Image:

@@ -43,8 +43,8 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
 
     The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0. What
     follows them is a layer, and the classifier is the last one. Norms alone, such as the last norm
-    of a vision transformer, belong to the preceding layer. The feature pyramid and heads of a detector are its
-    last layer.
+    of a vision transformer, belong to the preceding layer. The feature pyramid and heads of a
+    detector are its last layer.
 
     Args:
         model: Classifier, or detector with a network at ``backbone.bottom_up``.

@@ -100,7 +100,7 @@ def test_damaged_parquet_is_refused(folder: Path) -> None:
 def test_a_training_on_several_labels(
     material: Path, tiny: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
-    """Each digit has its parity and whether it is above 4; two labels at once are scored as scikit-learn does."""
+    """Each digit has its parity and whether it is above 4; both are scored."""
     for part in ("train", "test"):
         rows = ["path,labels"]
         for path in sorted((material / part).glob("*/*.png")):

@@ -33,6 +33,7 @@ from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.user_code import UserCode
 
 
 def space_from_config(cfg: CfgNode) -> FBNetSpace:
@@ -49,8 +50,8 @@ def space_from_config(cfg: CfgNode) -> FBNetSpace:
 class SearchSetup:
     """A search's config together with its space, which is built once per process.
 
-    It is pickled as config text: each worker rebuilds the space once, and equal searches give equal
-    pickles.
+    It is pickled as config text and imported code: each worker rebuilds the space once, and equal
+    searches give equal pickles.
 
     Args:
         cfg: Config of a search; it is copied, and the copy is frozen.
@@ -83,10 +84,11 @@ class SearchSetup:
         return cfg
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _setup_from_text, (self.cfg.dump(),)
+        # UserCode comes first: unpickling it registers the names that the config may contain
+        return _setup_from_text, (UserCode(), self.cfg.dump())
 
 
-def _setup_from_text(text: str) -> SearchSetup:
+def _setup_from_text(code: UserCode, text: str) -> SearchSetup:
     cfg = get_search_cfg()
     cfg.merge_from_other_cfg(parse_mapping(text))
     return SearchSetup(cfg)
