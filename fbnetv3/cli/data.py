@@ -109,10 +109,12 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    from fbnetv3.data.datasets import find_data
     from fbnetv3.data.errors import DataError, plural
     from fbnetv3.detection.formats.opening import open_boxes, write_coco
 
-    boxes = open_boxes(arguments.source, arguments.images, arguments.split)
+    source = find_data(str(arguments.source)) or arguments.source
+    boxes = open_boxes(source, arguments.images, arguments.split)
     _print_faults(boxes.faults)
     if boxes.faults and not arguments.skip_broken:
         raise DataError(
