@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "convert",
             help="write boxes of Pascal VOC, YOLO or Open Images as a COCO json",
             description="Write the boxes of a data set as the COCO json that detectors train on.",
+            parents=[import_option()],
         )
     )
     _check_arguments(
@@ -50,6 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "check",
             help="decode all images and check all labels of a data set of any kind",
             description="Print the images or boxes of each class, and one line for each fault.",
+            parents=[import_option()],
         )
     )
     return parser.parse_args(argv)
