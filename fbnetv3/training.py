@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from fbnetv3.classification.own import OwnParts
 from fbnetv3.classification.prepare import prepare_classifier
-from fbnetv3.config import CfgNode
+from fbnetv3.config import CfgNode, ConfigError, get_cfg
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.effects import unread_keys
 from fbnetv3.config.ranges import check_numbers, check_training
 from fbnetv3.data import build_dataset
+from fbnetv3.engine.additions import Additions, check_names
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
@@ -24,6 +27,7 @@ from fbnetv3.engine.loop import Training
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.engine.plan import print_plan
 from fbnetv3.engine.process import RuntimeContext, runtime_context
+from fbnetv3.engine.result import TrainingResult
 from fbnetv3.engine.scoring import state_in_data_order, weights_to_score
 from fbnetv3.engine.speed import cudnn_benchmark
 
@@ -90,57 +94,75 @@ def train(
     raw_scores: bool = True,
     ignore_class_names: bool = False,
     profile: int = 0,
-) -> dict[str, float]:
+    own: OwnParts | None = None,
+    additions: Additions | None = None,
+) -> TrainingResult:
     """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
-    OUTPUT_DIR gets config.yaml, metrics.json, events, curves.png, checkpoints and exported weights.
+    The result has the last scores, such as ``val/top1``, and ``best/...`` (on rank 0).
 
     Args:
         cfg: Config of a classifier or a detector.
         resume: Whether to continue from the last checkpoint, if there is one.
-        stop_after: Number of epochs of the schedule to train; None trains all of them.
+        stop_after: Number of epochs of the schedule to train; None: all.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
-        raw_scores: Whether to score the raw weights, too, if an average of them is kept.
-        ignore_class_names: Whether to keep the classifier of MODEL.WEIGHTS, or to continue from a
-            checkpoint, if only the names of the classes differ from those of the data. Otherwise
-            the classifier is re-initialised with a warning, and resuming is refused.
-        profile: Number of steps to trace, in a file in OUTPUT_DIR; 0 writes no trace.
-
-    Returns:
-        The last scores, such as ``val/top1``, and ``best/...``; empty on ranks other than 0.
+        raw_scores: Whether to score the raw weights even if an average of them is kept.
+        ignore_class_names: Whether to keep the classifier of weights if only the names of the
+            classes differ; otherwise it is re-initialised with a warning, and resuming is refused.
+        profile: Number of steps to trace; 0 writes no trace.
+        own: Network and data sets in place of those of the config; see ``fbnetv3.train``.
+        additions: Hooks and writers in addition to those of the config.
 
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
     """
     check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
-    experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names)
-    options = stop_after, on_eval, pictures, raw_scores, profile
+    experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names, own or OwnParts())
+    options = stop_after, on_eval, pictures, raw_scores, profile, additions
     return _run(experiment, Training(experiment, checkpointer, *options), state)
 
 
 def _prepare(
-    cfg: CfgNode, checkpointer: Checkpointer, resume: bool, ignore_class_names: bool
+    cfg: CfgNode,
+    checkpointer: Checkpointer,
+    resume: bool,
+    ignore_class_names: bool,
+    own: OwnParts,
 ) -> tuple[Experiment, dict[str, Any] | None]:
     """Returns the experiment of a training, and the checkpoint's state when resuming."""
+    check_names(cfg)
     context = runtime_context(cfg)
     if context.is_main:
-        _warn_of_config(cfg)
+        _warn_of_config(cfg, own)
     state = state_to_resume(checkpointer, resume)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
-    experiment = prepare_task(cfg)(
-        cfg, context, weights=weights, ignore_class_names=ignore_class_names
-    )
+    prepare = _prepare_own(cfg, own) if own else prepare_task(cfg)
+    experiment = prepare(cfg, context, weights=weights, ignore_class_names=ignore_class_names)
     if state is not None and ignore_class_names:
         state = state_in_data_order(state, experiment, ignore_class_names)
     return experiment, state
 
 
+def _prepare_own(cfg: CfgNode, own: OwnParts) -> Prepare:
+    """Returns the function that prepares a classifier with a caller's network or data sets.
+
+    Raises:
+        ConfigError: The config is that of a detector.
+    """
+    if is_detector(cfg):
+        raise ConfigError(
+            "model, train_set and test_set are for classifiers, and MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE}; for a detector, register them with detectron2"
+        )
+    return partial(prepare_classifier, own=own)
+
+
 def _run(
     experiment: Experiment, training: Training, state: dict[str, Any] | None
-) -> dict[str, float]:
+) -> TrainingResult:
     """Runs a training, from a checkpoint's state if there is one, and exports its weights."""
     if state is not None:
         training.load(state)
@@ -153,10 +175,12 @@ def _run(
             training.run()
     elif is_main:
         _log.warning("nothing is left to train: %s", _end_text(training))
-    if not is_main:
-        return {}
-    export_model(experiment, training.ema)
-    return last_scores(experiment.folder / "metrics.json") | training.best_scores()
+    name = "model.safetensors" if training.ema is None else "model_ema.safetensors"
+    folder, scores = experiment.folder, dict[str, float]()
+    if is_main:
+        export_model(experiment, training.ema)
+        scores = last_scores(folder / "metrics.json") | training.best_scores()
+    return TrainingResult(scores, folder / name, folder)
 
 
 def _end_text(training: Training) -> str:
@@ -172,16 +196,16 @@ def _end_text(training: Training) -> str:
     )
 
 
-def _warn_of_config(cfg: CfgNode) -> None:
+def _warn_of_config(cfg: CfgNode, own: OwnParts) -> None:
     """Warns of keys without effect, and of scores on images that the network is trained on."""
-    unread = unread_keys(cfg)
+    unread = unread_keys(cfg) | own.unread_keys(cfg, get_cfg())
     if unread:
         keys = ", ".join(f"{key} ({reason})" for key, reason in unread.items())
         _log.warning("keys of the config without effect: %s", keys)
     train_sets, test_sets = (
         {os.path.normpath(name) for name in cfg.DATASETS[part]} for part in ("TRAIN", "TEST")
     )
-    both = train_sets & test_sets
+    both = train_sets & test_sets if own.train_set is own.test_set else set()
     if both:
         _log.warning(
             "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are those of images that the "

@@ -14,7 +14,11 @@ import pytest
 
 from tests.processes import Start
 
-pytest_plugins = ["tests.fixtures.training", "tests.fixtures.zoo"]
+pytest_plugins = [
+    "tests.fixtures.registrations",
+    "tests.fixtures.training",
+    "tests.fixtures.zoo",
+]
 ROOT = Path(__file__).resolve().parents[1]
 
 # Threads of several processes on few cores wait for each other. Set before torch or numpy is

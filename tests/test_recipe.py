@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,11 +16,11 @@ from fbnetv3.recipe import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, Recipe, RecipeE
 
 recipes = st.builds(
     Recipe,
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
     lr=st.floats(1e-6, 10.0),
     batch_size=st.integers(1, 4096),
     epochs=st.floats(5.0, 500.0),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(list(SCHEDULES)),
     warmup_epochs=st.floats(0.0, 5.0),
     ema=st.booleans(),
     ema_decay=st.floats(0.0, 0.99999),
@@ -95,6 +97,19 @@ def test_a_key_unlike_any_other_gets_no_suggestion() -> None:
         ("mixup", -0.1),
         ("label_smoothing", 1.0),
         ("clip_grad_norm", -1.0),
+        ("beta2", 1.0),
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.1),
+        ("head_lr_factor", 0.0),
+        ("class_balance", 1.5),
+        ("balanced_sampling", -0.5),
+        ("repeated_augment", 0),
+        ("randaugment_ops", 0),
+        ("randaugment_magnitude", 31),
+        ("cutmix", -0.1),
+        ("random_erasing", 1.5),
+        ("distill_alpha", 1.5),
+        ("distill_temperature", 0.0),
     ],
 )
 def test_values_out_of_range(key: str, wrong: float) -> None:
@@ -113,6 +128,12 @@ def test_choices(key: str, allowed: tuple[str, ...]) -> None:
         assert getattr(Recipe.from_dict({key: value}), key) == value
     with pytest.raises(RecipeError, match=f"{key}='adam'.*allowed: {', '.join(allowed)}"):
         Recipe.from_dict({key: "adam"})
+
+
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.0, 0.0), (1.0, math.inf), ("a",), (True,)])
+def test_class_weights_that_are_refused(weights: Any) -> None:
+    with pytest.raises(RecipeError, match=r"class_weights=.*allowed: a number >= 0 for each"):
+        Recipe(class_weights=weights)
 
 
 def test_bounds_are_allowed() -> None:

@@ -30,8 +30,9 @@ from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.storage.warm_start import read_warm_start
 from fbnetv3.search.trial import trial_from_json
 from fbnetv3.weights.files import decode_metadata
-from fbnetv3.zoo.classifier import preprocessing_of
-from fbnetv3.zoo.metadata import check_metadata
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import preprocessing_of
+from tests.label_documents import LABEL_DOCUMENTS
 from tests.mutations import assert_refused_or_read, mutations
 from tests.search import problem
 
@@ -177,6 +178,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
             "config": {"INPUT": {"RESOLUTION": 32, "MEAN": [0.5] * 3}},
         },
     ),
+    **LABEL_DOCUMENTS,
     "latency table": (_read_latency, _latency_document),
     "architecture": (_read_arch, lambda: get_arch("fbnetv3_nano_a").to_dict()),
     "space": (_read_space, lambda: _space("nano")),

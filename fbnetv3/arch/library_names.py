@@ -1,8 +1,9 @@
-"""Names of networks of other libraries: ``LIBRARY/NAME?KEY=VALUE&...``.
+"""Names of networks that have no architecture table: ``LIBRARY/NAME?KEY=VALUE&...``.
 
-LIBRARY is ``torchvision`` or ``timm``. NAME may be followed by arguments of the library's builder
-(numbers, or tuples of numbers), and by ``low_resolution=True`` for the paper's variant for small
-images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole string is the
+LIBRARY is ``torchvision`` or ``timm``. A network that ``fbnetv3.register_network`` has registered
+has such a name, too, with any LIBRARY or none. NAME may be followed by arguments of the network's
+builder (numbers, or tuples of numbers), and by ``low_resolution=True`` for the paper's variant for
+small images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole string is the
 name of the network in configs, checkpoints and exported weights.
 """
 
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3.arch.errors import ArchError
+from fbnetv3.registries import NETWORKS
 
 LIBRARIES = ("torchvision", "timm")
+REGISTERED = ""
+"""Value of :attr:`LibraryName.library` for a registered network."""
 LOW_RESOLUTION_KEY = "low_resolution"
 DEFAULT_RESOLUTION = 224
 """Side of the input in pixels if a config does not set it."""
@@ -33,8 +37,8 @@ class LibraryName:
     """The parts of a name ``LIBRARY/NAME?KEY=VALUE&...``.
 
     Attributes:
-        library: ``torchvision`` or ``timm``.
-        name: Name of the network in its library.
+        library: ``torchvision``, ``timm``, or :data:`REGISTERED`.
+        name: Name of the network in its library, or its registered name.
         arguments: Arguments of the library's builder.
         low_resolution: Whether the network is the variant for small images.
     """
@@ -46,8 +50,12 @@ class LibraryName:
 
 
 def is_library_name(name: object) -> bool:
-    """Returns whether a name begins with ``torchvision/`` or ``timm/``."""
-    return isinstance(name, str) and name.partition("/")[0] in LIBRARIES and "/" in name
+    """Returns whether a name begins with ``torchvision/`` or ``timm/``, or is a registered one."""
+    if not isinstance(name, str):
+        return False
+    return name.partition("?")[0] in NETWORKS or (
+        name.partition("/")[0] in LIBRARIES and "/" in name
+    )
 
 
 def parse_library_name(text: str) -> LibraryName:
@@ -57,8 +65,10 @@ def parse_library_name(text: str) -> LibraryName:
         ArchError: An argument is not of the form ``KEY=VALUE``, or its value is not a
             bool, a number of magnitude at most 4096, or a (nested) tuple of up to 64 of these.
     """
-    library, _, rest = text.partition("/")
-    name, _, query = rest.partition("?")
+    name, _, query = text.partition("?")
+    library = REGISTERED
+    if name not in NETWORKS:
+        library, _, name = name.partition("/")
     arguments = dict(_argument(text, pair) for pair in query.split("&") if pair)
     low_resolution = arguments.pop(LOW_RESOLUTION_KEY, False)
     if not isinstance(low_resolution, bool):

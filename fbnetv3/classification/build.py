@@ -8,17 +8,21 @@ import torch
 from torch import nn
 
 from fbnetv3.arch import Arch
+from fbnetv3.classification.own import AnyDataset, OwnParts, placed
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.config.archs import naming_keys, resolution_from_config
 from fbnetv3.data import (
     EvalLoader,
     EvalTransform,
     ImageDataset,
+    ImageStream,
     TrainLoader,
     TrainTransform,
     build_dataset,
     check_same_classes,
 )
+from fbnetv3.data.order import EpochOrder
+from fbnetv3.data.streams import StreamEvalLoader, StreamTrainLoader
 from fbnetv3.data.transforms import default_resize
 from fbnetv3.engine.loading import loader_options_from_config
 from fbnetv3.engine.process import Process
@@ -61,10 +65,7 @@ def network_from_config(
     dropout, drop_path = recipe.dropout, recipe.drop_path
     with naming_keys("MODEL"):
         model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
-    for module in model.modules() if bn_momentum else ():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = bn_momentum
-    return model.to(device).to(memory_format=torch.channels_last)
+    return placed(model, device, bn_momentum)
 
 
 def _one_name(names: tuple[str, ...], key: str) -> str:
@@ -73,17 +74,27 @@ def _one_name(names: tuple[str, ...], key: str) -> str:
     return str(names[0])
 
 
-def datasets_from_config(cfg: CfgNode) -> tuple[ImageDataset, ImageDataset]:
+def datasets_from_config(
+    cfg: CfgNode, own: OwnParts | None = None
+) -> tuple[AnyDataset, AnyDataset]:
     """Opens DATASETS.TRAIN, reduced to DATA.TRAIN_LIMIT images unless that is 0, and TEST.
+
+    Args:
+        cfg: Config of a classifier.
+        own: Data sets in place of those that the config names.
 
     Raises:
         ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, or TRAIN_LIMIT is too
             large.
         DataError: A data set cannot be opened, or the two have different classes.
     """
-    train, test = _dataset(cfg, "TRAIN"), evaluation_set_from_config(cfg)
+    train, test = (own or OwnParts()).datasets(cfg)
+    train = _dataset(cfg, "TRAIN") if train is None else train
+    test = evaluation_set_from_config(cfg) if test is None else test
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
+        if isinstance(train, ImageStream):
+            raise ConfigError("DATA.TRAIN_LIMIT needs random access; give the stream that length")
         with naming_keys("DATA.TRAIN_LIMIT"):
             train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
     return train, test
@@ -104,7 +115,7 @@ def _dataset(cfg: CfgNode, part: str) -> ImageDataset:
     return build_dataset(name, skip_broken=cfg.DATA.SKIP_BROKEN)
 
 
-def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
+def class_names_from_config(cfg: CfgNode, dataset: AnyDataset) -> list[str]:
     """Returns the names of the classes of a data set, one for each output of the network.
 
     Raises:
@@ -120,15 +131,64 @@ def class_names_from_config(cfg: CfgNode, dataset: ImageDataset) -> list[str]:
 
 
 def train_loader_from_config(
-    cfg: CfgNode, dataset: ImageDataset, recipe: Recipe, resolution: int, process: Process
+    cfg: CfgNode, dataset: AnyDataset, recipe: Recipe, resolution: int, process: Process
 ) -> TrainLoader:
     """Returns the loader of this process's share of the training batches, in uint8.
 
     Raises:
         ConfigError: A key of INPUT or SOLVER.IMS_PER_BATCH has a value that is not allowed.
     """
+    transform = _train_transform(cfg, recipe, resolution)
+    rank, world_size = process.rank, process.world_size
+    with naming_keys("SOLVER.IMS_PER_BATCH"):
+        if isinstance(dataset, ImageStream):
+            _refuse_order(recipe)
+            batch = recipe.step_batch
+            return StreamTrainLoader(
+                dataset,
+                transform,
+                total_batch=batch,
+                seed=cfg.SEED,
+                rank=rank,
+                world_size=world_size,
+            )
+        return TrainLoader(
+            dataset,
+            transform,
+            total_batch=recipe.step_batch,
+            seed=cfg.SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=rank,
+            world_size=world_size,
+            uint8=True,
+            options=loader_options_from_config(cfg),
+            order=_order(cfg, dataset, recipe),
+        )
+
+
+def _refuse_order(recipe: Recipe) -> None:
+    if recipe.balanced_sampling or recipe.repeated_augment > 1:
+        raise ConfigError(
+            "DATALOADER.BALANCED_SAMPLING and INPUT.REPEATED_AUGMENT choose images by number, "
+            "which a stream has not; allowed for streams: 0 and 1"
+        )
+
+
+def _order(cfg: CfgNode, dataset: ImageDataset, recipe: Recipe) -> EpochOrder:
+    targets = dataset.targets if recipe.balanced_sampling else ()
+    with naming_keys("DATALOADER.BALANCED_SAMPLING"):
+        return EpochOrder(
+            len(dataset),
+            cfg.SEED,
+            targets=targets,
+            balance=recipe.balanced_sampling,
+            repeats=recipe.repeated_augment,
+        )
+
+
+def _train_transform(cfg: CfgNode, recipe: Recipe, resolution: int) -> TrainTransform:
     with naming_keys("INPUT"):
-        transform = TrainTransform(
+        return TrainTransform(
             resolution,
             mean=cfg.INPUT.MEAN,
             std=cfg.INPUT.STD,
@@ -136,23 +196,13 @@ def train_loader_from_config(
             flip=cfg.INPUT.TRAIN_FLIP,
             auto_augment=recipe.auto_augment,
             interpolation=cfg.INPUT.INTERPOLATION,
-        )
-    with naming_keys("SOLVER.IMS_PER_BATCH"):
-        return TrainLoader(
-            dataset,
-            transform,
-            total_batch=recipe.step_batch,
-            seed=cfg.SEED,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            rank=process.rank,
-            world_size=process.world_size,
-            uint8=True,
-            options=loader_options_from_config(cfg),
+            randaugment=(recipe.randaugment_ops, recipe.randaugment_magnitude),
+            registered=cfg.INPUT.TRANSFORMS,
         )
 
 
 def eval_loader_from_config(
-    cfg: CfgNode, dataset: ImageDataset, preprocessing: dict[str, Any], process: Process
+    cfg: CfgNode, dataset: AnyDataset, preprocessing: dict[str, Any], process: Process
 ) -> EvalLoader:
     """Returns the loader of this process's share of the evaluation batches, in uint8.
 
@@ -163,13 +213,22 @@ def eval_loader_from_config(
     _check_resize(preprocessing["resolution"], preprocessing["resize"])
     with naming_keys("INPUT"):
         transform = EvalTransform(**preprocessing)
+    rank, world_size = process.rank, process.world_size
+    if isinstance(dataset, ImageStream):
+        return StreamEvalLoader(
+            dataset,
+            transform,
+            batch_size=cfg.TEST.BATCH_SIZE,
+            rank=rank,
+            world_size=world_size,
+        )
     return EvalLoader(
         dataset,
         transform,
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        rank=process.rank,
-        world_size=process.world_size,
+        rank=rank,
+        world_size=world_size,
         uint8=True,
         options=loader_options_from_config(cfg),
     )

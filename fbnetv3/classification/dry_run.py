@@ -57,8 +57,9 @@ def check_network(
         model.train(mode)
     if not isinstance(output, Tensor) or output.shape[1:] != (num_classes,):
         kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        key = "model" if str(name).startswith("module:") else "MODEL.ARCH"
         raise ConfigError(
-            f"MODEL.ARCH {name} returns {kind} for a batch of images; a classifier must return one "
+            f"{key} {name} returns {kind} for a batch of images; a classifier must return one "
             f"tensor (batch, {num_classes}): choose another network, or other arguments in its name"
         )
 

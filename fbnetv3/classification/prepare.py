@@ -19,14 +19,18 @@ from fbnetv3.classification.build import (
     preprocessing_from_config,
     train_loader_from_config,
 )
+from fbnetv3.classification.build_task import (
+    has_several_labels,
+    recipe_rows,
+    task_from_config,
+    training_parts,
+)
 from fbnetv3.classification.dry_run import check_network
-from fbnetv3.classification.task import ClassificationTask
+from fbnetv3.classification.own import AnyDataset, OwnParts, placed
 from fbnetv3.config import CfgNode, recipe_from_config
-from fbnetv3.config.archs import arch_from_config, naming_keys, own_resolution
-from fbnetv3.data import EvalLoader, ImageDataset, Normalize
+from fbnetv3.config.archs import naming_keys, own_resolution
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.memory import estimate_memory, warn_of_memory
-from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -42,6 +46,7 @@ def prepare_classifier(
     training: bool = True,
     weights: str = "",
     ignore_class_names: bool = False,
+    own: OwnParts | None = None,
 ) -> Experiment:
     """Opens the data sets and builds the network that a config describes.
 
@@ -50,51 +55,62 @@ def prepare_classifier(
         context: Process, device and console to run on.
         training: Whether to prepare a training; an evaluation needs weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights are accepted if only the names of their classes differ.
+        ignore_class_names: Whether only the names of the classes of weights may differ.
+        own: Network and data sets in place of those of the config.
 
     Raises:
-        FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
+        FBNetError: A value is not allowed, or the data or the weights do not fit the config.
     """
-    train_set, test_set = _open_datasets(cfg, training)
+    train_set, test_set = _open_datasets(cfg, training, own := own or OwnParts())
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
-    arch = arch_from_config(cfg)
-    preprocessing = preprocessing_from_config(cfg, arch)
+    preprocessing = preprocessing_from_config(cfg, arch := own.network_name(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
-    if training:
-        seed_all(cfg.SEED)  # the initial weights are drawn next
-    model = _network(cfg, arch, len(classes), recipe, context)
+    model = _network(cfg, arch, len(classes), recipe, context, own.model, training)
     batch = _norm_batch(cfg, recipe, context.process) if training else 1
     check_network(model, arch, len(classes), side, batch, training=training)
     _load(model, weights, training, None if ignore_class_names else classes)
     loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
-    task = _task(cfg, context, recipe, len(classes), loader)
-    metadata = _metadata(arch, classes, recipe, preprocessing)
+    parts = training_parts(cfg, context, recipe, train_set, side, ignore_class_names)
+    task = task_from_config(cfg, context, recipe, test_set, loader, parts)
+    metadata = _metadata(arch, classes, recipe, preprocessing, has_several_labels(test_set))
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
-        network = _plan(arch, model, len(classes), side, experiment) + _resolution_row(cfg)
-        _add_training(experiment, train_set, side, network + _data_rows(train_set, test_set))
+        _add_training(experiment, train_set, side, _plan(arch, side, experiment))
+        experiment.plan += _data_rows(train_set, test_set)
     return experiment
 
 
 def _network(
-    cfg: CfgNode, arch: Arch | str, num_classes: int, recipe: Recipe, context: RuntimeContext
+    cfg: CfgNode,
+    arch: Arch | str,
+    num_classes: int,
+    recipe: Recipe,
+    context: RuntimeContext,
+    model: nn.Module | None,
+    training: bool,
 ) -> nn.Module:
     momentum = cfg.MODEL.BN_MOMENTUM
+    if training:
+        seed_all(cfg.SEED)  # the initial weights are drawn next
+    if model is not None:
+        return placed(model, context.device, momentum)
     return network_from_config(arch, num_classes, recipe, context.device, momentum)
 
 
 def _add_training(
-    experiment: Experiment, train_set: ImageDataset, side: int, plan: list[tuple[str, str]]
+    experiment: Experiment, train_set: AnyDataset, side: int, plan: list[tuple[str, str]]
 ) -> None:
     cfg, recipe, process = experiment.cfg, experiment.recipe, experiment.context.process
     experiment.train_loader = train_loader_from_config(cfg, train_set, recipe, side, process)
     experiment.compiles, experiment.plan = cfg.MODEL.COMPILE, plan
 
 
-def _open_datasets(cfg: CfgNode, training: bool) -> tuple[ImageDataset | None, ImageDataset]:
+def _open_datasets(
+    cfg: CfgNode, training: bool, own: OwnParts
+) -> tuple[AnyDataset | None, AnyDataset]:
     """Returns the training set (None for an evaluation) and the evaluation set."""
-    return datasets_from_config(cfg) if training else (None, evaluation_set_from_config(cfg))
+    return datasets_from_config(cfg, own) if training else (None, evaluation_set_from_config(cfg))
 
 
 def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:
@@ -111,37 +127,15 @@ def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
     return max(1, recipe.batch_size // processes)
 
 
-def _steps_per_epoch(cfg: CfgNode, train_set: ImageDataset | None) -> int:
+def _steps_per_epoch(cfg: CfgNode, train_set: AnyDataset | None) -> int:
     """Returns the optimizer steps per epoch; 1 if there is no training set."""
     step_batch = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS
     return 1 if train_set is None else max(1, len(train_set) // max(1, step_batch))
 
 
-def _task(
-    cfg: CfgNode,
-    context: RuntimeContext,
-    recipe: Recipe,
-    num_classes: int,
-    eval_loader: EvalLoader,
-) -> ClassificationTask:
-    return ClassificationTask(
-        num_classes=num_classes,
-        eval_loader=eval_loader,
-        device=context.device,
-        mixup=recipe.mixup,
-        label_smoothing=recipe.label_smoothing,
-        seed=cfg.SEED,
-        amp_dtype=amp_dtype(recipe, context.device),
-        progress=context.shows_progress,
-        normalize=Normalize(cfg.INPUT.MEAN, cfg.INPUT.STD),
-    )
-
-
-def _plan(
-    arch: Arch | str, model: nn.Module, num_classes: int, side: int, experiment: Experiment
-) -> list[tuple[str, str]]:
+def _plan(arch: Arch | str, side: int, experiment: Experiment) -> list[tuple[str, str]]:
     """Returns the classifier's rows of the printed training plan; warns of too little memory."""
-    recipe, context = experiment.recipe, experiment.context
+    recipe, context, num_classes = experiment.recipe, experiment.context, len(experiment.classes)
     memory = "not estimated for networks of libraries"
     if isinstance(arch, Arch):
         cost = count_cost(arch.replace(num_classes=num_classes), side)
@@ -153,10 +147,12 @@ def _plan(
         if context.is_main:
             warn_of_memory(estimate, recipe, context.device)
     else:
-        params = sum(p.numel() for p in model.parameters())
+        params = sum(p.numel() for p in experiment.model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
-    rule = _batch_rule(recipe)
-    return [("network", network), ("memory", memory), ("scaling with the batch", rule)]
+    rows = [("network", network), ("memory", memory)]
+    rows.append(("scaling with the batch", _batch_rule(recipe)))
+    rows += _resolution_row(experiment.cfg) if isinstance(arch, Arch) else []
+    return rows + recipe_rows(experiment.cfg, recipe)
 
 
 def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
@@ -168,7 +164,7 @@ def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
     return [("resolution", text)]
 
 
-def _data_rows(train_set: ImageDataset, test_set: ImageDataset) -> list[tuple[str, str]]:
+def _data_rows(train_set: AnyDataset, test_set: AnyDataset) -> list[tuple[str, str]]:
     return [("training set", train_set.summary()), ("validation set", test_set.summary())]
 
 
@@ -181,10 +177,15 @@ def _batch_rule(recipe: Recipe) -> str:
 
 
 def _metadata(
-    arch: Arch | str, classes: list[str], recipe: Recipe, preprocessing: Mapping[str, Any]
+    arch: Arch | str,
+    classes: list[str],
+    recipe: Recipe,
+    preprocessing: Mapping[str, Any],
+    several_labels: bool,
 ) -> dict[str, str]:
     """Returns the metadata that are exported with the weights, as strings."""
     return {
+        **({"several_labels": "true"} if several_labels else {}),
         "arch": arch.to_yaml() if isinstance(arch, Arch) else arch,
         "classes": json.dumps(classes),
         "recipe": json.dumps(recipe.to_dict()),

@@ -6,14 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import printable, run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.streams import guarded_streams
+from fbnetv3.user_code import UserCode
 
 if TYPE_CHECKING:
     from fbnetv3.config import CfgNode
@@ -39,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train or evaluate the image classifier or object detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     config = "yaml file, or its name in model_zoo/"
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     _check_options(parser, args)
     require_detectron2()
+    import_code(args)
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
     from fbnetv3.training import check_datasets
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run_process,
         (
             *(args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode),
-            *(args.ignore_class_names, args.profile),
+            *(args.ignore_class_names, args.profile, UserCode()),
         ),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
@@ -146,28 +150,47 @@ def _read_config(
 
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config.archs import is_detector
+    from fbnetv3.data.contact_sheet import save_sheet
+    from fbnetv3.data.errors import DataError, all_problems
     from fbnetv3.engine.logs import setup_logging
 
     setup_logging(None, 0)
-    for summary in _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg):
+    checks = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
+    for part, (summary, broken, picture) in zip(("train", "test"), checks, strict=True):
+        for fault in broken:
+            print(f"fault: {printable(fault)}")
+        if broken:
+            raise DataError(f"{summary}: {all_problems(broken)}")
         print(f"{printable(summary)}: valid")
+        if cfg.OUTPUT_DIR:
+            path = Path(cfg.OUTPUT_DIR) / f"samples_{part}.png"
+            save_sheet(picture, path)
+            print(f"samples: {path}")
     return 0
 
 
-def _checked_detection(cfg: CfgNode) -> list[str]:
+def _checked_detection(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.detection.datasets import open_datasets
+    from fbnetv3.detection.formats.check import picture_of
 
-    return [dataset.summary() for dataset in open_datasets(cfg)]
+    for dataset in open_datasets(cfg):
+        yield dataset.summary(), (), picture_of(dataset)
 
 
-def _checked_classification(cfg: CfgNode) -> list[str]:
+def _checked_classification(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.classification.build import datasets_from_config
-    from fbnetv3.data import refuse_broken
+    from fbnetv3.data import ImageDataset
+    from fbnetv3.data.contact_sheet import contact_sheet
+    from fbnetv3.detection.formats.check import check_images
 
-    datasets = datasets_from_config(cfg)
-    for dataset in datasets:
-        refuse_broken(dataset)
-    return [dataset.summary() for dataset in datasets]
+    for dataset in datasets_from_config(cfg):
+        if not isinstance(dataset, ImageDataset):  # a stream, which is read once
+            yield dataset.summary(), (), contact_sheet([])
+            continue
+        checked = check_images(dataset)
+        number = f"{len(checked.broken)} of {len(dataset)} images are broken"
+        summary = f"{dataset.name}: {number}" if checked.broken else dataset.summary()
+        yield summary, checked.broken, checked.picture
 
 
 def _mode(args: argparse.Namespace) -> str:
@@ -195,8 +218,12 @@ def _run_process(
     mode: str,
     ignore_class_names: bool,
     profile: int,
+    code: UserCode,
 ) -> None:
-    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`."""
+    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`.
+
+    ``code`` was imported when this process unpickled it.
+    """
     require_detectron2()  # first import in a new process; hides warnings of dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
@@ -210,7 +237,9 @@ def _run_process(
     setup_logging(None if mode == "eval_only" else folder, rank)
     if mode == "eval_only":
         weights = _weights_to_score(opts, folder)
-        scores = evaluate(cfg, weights=weights, ignore_class_names=ignore_class_names)
+        scores: Mapping[str, float] = evaluate(
+            cfg, weights=weights, ignore_class_names=ignore_class_names
+        )
     else:
         resume = mode == "resume"
         scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)

@@ -9,8 +9,10 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.hugging_face import HuggingFaceDataset
 from fbnetv3.data.loaders import EvalLoader, LoaderOptions, TrainLoader
 from fbnetv3.data.mixup import Mixup
+from fbnetv3.data.own import MapDataset, as_image_dataset
 from fbnetv3.data.scan import find_broken, refuse_broken, without_broken
 from fbnetv3.data.seeding import keyed_generator, mix_seed
+from fbnetv3.data.streams import ImageStream
 from fbnetv3.data.transforms import EvalTransform, ImageTransform, Normalize, TrainTransform
 
 __all__ = [
@@ -22,13 +24,16 @@ __all__ = [
     "HuggingFaceDataset",
     "ImageDataset",
     "ImageLike",
+    "ImageStream",
     "ImageTransform",
     "LoaderOptions",
+    "MapDataset",
     "Mixup",
     "Normalize",
     "Subset",
     "TrainLoader",
     "TrainTransform",
+    "as_image_dataset",
     "build_dataset",
     "check_same_classes",
     "find_broken",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch.utils.data import Dataset
 
 from fbnetv3.data.decode import decode_rgb, file_suffix
 from fbnetv3.data.errors import DataError, class_counts, plural, some
@@ -21,24 +23,45 @@ CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
 _RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
 
 
-class ImageDataset(ABC):
-    """A data set of images that have one class each.
+class ImageDataset(Dataset[tuple[Any, int]], ABC):
+    """A data set of images that have one class each, or several: a map-style torch Dataset.
+
+    ``dataset[i]`` is a pair of a Pillow image in RGB and the index of its class; use
+    :meth:`transformed` for a DataLoader, which needs tensors.
 
     Attributes:
         name: Name of the data set in error messages and logs, as the user gave it.
         classes: Names of the classes. A target is an index into this list.
-        targets: Target of each image.
+        targets: Target of each image; a tuple of targets in a data set with several per image.
+        is_multi_label: Whether images have several targets, or none.
         broken: Files that were left out because they cannot be decoded.
     """
 
-    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int]) -> None:
+    is_multi_label = False
+
+    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[Any]) -> None:
         self.name = name
         self.classes = list(classes)
-        self.targets = list(targets)
+        self.targets: list[Any] = list(targets)
         self.broken: list[str] = []
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        """Returns image ``i``, which may be negative, and the index of its class."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"{self.name} has {len(self)} images; there is no image {i}")
+        return self.load(range(len(self))[i])
+
+    def transformed(self, transform: Callable[[Image.Image], Any]) -> TransformedDataset:
+        """Returns a torch Dataset of ``transform(image)`` and the index of the class.
+
+        Args:
+            transform: Function of a Pillow image in RGB, such as a torchvision transform, or
+                ``fbnetv3.data.EvalTransform(32)``.
+        """
+        return TransformedDataset(self, transform)
 
     def load(self, i: int) -> tuple[Image.Image, int]:
         """Returns image ``i`` in RGB, and its target.
@@ -89,7 +112,10 @@ class ImageDataset(ABC):
 
     def summary(self) -> str:
         """Returns the name, the number of images, and the number of images of each class."""
-        counts = np.bincount(self.targets, minlength=len(self.classes)).tolist()
+        counts = [0] * len(self.classes)
+        for target in self.targets:
+            for label in target if self.is_multi_label else (target,):
+                counts[label] += 1
         images = plural(len(self), "image")
         return f"{self.name}: {images}, {class_counts(self.classes, counts)}"
 
@@ -105,7 +131,7 @@ class ImageDataset(ABC):
             DataError: ``n_images`` is out of range.
         """
         _check_range(self, f"cannot take a subset of {n_images} images", n_images, len(self))
-        return Subset(self, sorted(stratified_order(self.targets, seed)[:n_images]))
+        return Subset(self, sorted(stratified_order(self._strata(), seed)[:n_images]))
 
     def split(
         self, n_holdout: int, seed: int = 0, *, stratified: bool = True
@@ -123,7 +149,7 @@ class ImageDataset(ABC):
         """
         _check_range(self, f"cannot hold out {n_holdout} images", n_holdout, len(self) - 1)
         if stratified:
-            order = stratified_order(self.targets, seed)
+            order = stratified_order(self._strata(), seed)
         else:
             order = np.random.default_rng([seed, _RANDOM_SPLIT]).permutation(len(self)).tolist()
         return Subset(self, sorted(order[n_holdout:])), Subset(self, sorted(order[:n_holdout]))
@@ -138,14 +164,43 @@ class ImageDataset(ABC):
         Raises:
             DataError: ``n_classes`` is out of range.
         """
+        if self.is_multi_label:
+            raise DataError(f"{self.name}: images have several labels; classes are not selected")
         _check_range(self, f"cannot select {n_classes} classes", n_classes, len(self.classes))
         chosen = random_classes(len(self.classes), n_classes, seed)
         relabel = {old: new for new, old in enumerate(chosen)}
         indices = [i for i, target in enumerate(self.targets) if target in relabel]
         return Subset(self, indices, [self.classes[c] for c in chosen], relabel)
 
+    def _strata(self) -> list[int]:
+        """Returns the class of each image; sets of several classes are numbered in their order."""
+        if not self.is_multi_label:
+            return self.targets
+        numbers = {labels: i for i, labels in enumerate(sorted(set(self.targets)))}
+        return [numbers[labels] for labels in self.targets]
+
     def __repr__(self) -> str:
         return f"{self.name}: {len(self)} images of {len(self.classes)} classes"
+
+
+class TransformedDataset(Dataset[tuple[Any, int]]):
+    """The items of an :class:`ImageDataset` with transformed images.
+
+    Attributes:
+        classes: Names of the classes.
+        targets: Index of the class of each image.
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: Callable[[Image.Image], Any]) -> None:
+        self.classes, self.targets = dataset.classes, dataset.targets
+        self._dataset, self._transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        image, target = self._dataset[i]
+        return self._transform(image), target
 
 
 class ArrayDataset(ImageDataset):
@@ -199,6 +254,7 @@ class FileDataset(ImageDataset):
 
     def __init__(self, name: str, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(name, source.classes, source.targets)
+        self.is_multi_label = source.is_multi_label
         self._source = source
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
@@ -288,6 +344,7 @@ class Subset(ImageDataset):
         if relabel is not None:
             targets = [relabel[t] for t in targets]
         super().__init__(dataset.name, dataset.classes if classes is None else classes, targets)
+        self.is_multi_label = dataset.is_multi_label
         self.broken = list(dataset.broken)
         self.indices = [int(i) for i in indices]
         self._parent = dataset
@@ -313,7 +370,14 @@ def _check_range(dataset: ImageDataset, problem: str, value: int, maximum: int) 
         raise DataError(f"{dataset.name}: {problem}; allowed: 1 to {maximum}")
 
 
-def check_same_classes(train: ImageDataset, val: ImageDataset) -> None:
+class HasClasses(Protocol):
+    """A data set of any kind: its name in messages, and the names of its classes."""
+
+    name: str
+    classes: list[str]
+
+
+def check_same_classes(train: HasClasses, val: HasClasses) -> None:
     """Checks that two data sets have the same classes in the same order.
 
     Raises:

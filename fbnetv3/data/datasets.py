@@ -2,7 +2,8 @@
 
 Image files in one folder per class need no code: configs and ``build_dataset`` accept their path.
 For any other data set, register a function that opens it under a name, in a program that calls
-``fbnetv3.train`` (the commands know only built-in names and paths)::
+``fbnetv3.train``, or in a file that ``--import`` names. It may return any torch Dataset of pairs
+(image, label), see ``own.py``::
 
     @register_dataset("squares_train")
     def squares() -> ImageDataset:
@@ -16,7 +17,6 @@ A built-in data set of image files below ``FBNETV3_DATA`` is an entry of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,40 +25,17 @@ from fbnetv3.data.digits import load_digits_split
 from fbnetv3.data.errors import DataError, MissingDataError
 from fbnetv3.data.hugging_face import PREFIX, open_hugging_face, parse_address
 from fbnetv3.data.opening import open_source
+from fbnetv3.data.own import as_image_dataset
 from fbnetv3.data.scan import without_broken
 from fbnetv3.errors import did_you_mean
+from fbnetv3.registries import DATASETS, register_dataset
 
 DATA_ROOT_ENV = "FBNETV3_DATA"
-Factory = Callable[[], ImageDataset]
-
-_FACTORIES: dict[str, Factory] = {}
-
-
-def register_dataset(name: str) -> Callable[[Factory], Factory]:
-    """Returns a decorator that registers a function which opens a data set.
-
-    The function takes no arguments and returns an :class:`ImageDataset`. It runs only when the data
-    set is opened, and may then raise a DataError if files are missing.
-
-    Args:
-        name: Name of the data set in configs and in ``build_dataset``.
-
-    Raises:
-        DataError: The name is taken.
-    """
-
-    def add(factory: Factory) -> Factory:
-        if name in _FACTORIES:
-            raise DataError(f"data set {name!r} is already registered; choose another name")
-        _FACTORIES[name] = factory
-        return factory
-
-    return add
 
 
 def list_datasets() -> list[str]:
     """Returns the names of the registered data sets, sorted."""
-    return sorted(_FACTORIES)
+    return sorted(DATASETS)
 
 
 def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDataset:
@@ -76,11 +53,16 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
     Raises:
         DataError: The data set is missing or malformed; the message says where it is expected.
     """
-    factory = _FACTORIES.get(name_or_path)
+    factory = DATASETS.get(name_or_path) if name_or_path in DATASETS else None
     if factory is None and name_or_path.startswith(PREFIX):
         dataset: ImageDataset = _from_hugging_face(name_or_path)
+    elif factory is None:
+        dataset = _from_path(name_or_path)
     else:
-        dataset = factory() if factory is not None else _from_path(name_or_path)
+        made = as_image_dataset(factory(), name_or_path)
+        if not isinstance(made, ImageDataset):
+            raise DataError(f"data set {name_or_path} is a stream; pass it to fbnetv3.train")
+        dataset = made
     return without_broken(dataset) if skip_broken else dataset
 
 
@@ -91,7 +73,7 @@ def _from_path(path: str) -> ImageDataset:
             f"data set {path!r} is neither a registered name nor an existing path "
             f"({_format_candidates(path)}); put a folder with one subfolder per class, or a zip "
             f"archive of it, at one of these paths{_root_hint()}, or use one of: "
-            f"{', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
+            f"{', '.join(list_datasets())}{did_you_mean(path, DATASETS)}"
         )
     return FileDataset(path, open_source(existing))
 

@@ -15,6 +15,7 @@ from torch.utils.data import get_worker_info
 
 from fbnetv3.data.dataset import ImageDataset
 from fbnetv3.data.errors import DataError
+from fbnetv3.data.labels import label_tensor
 from fbnetv3.data.seeding import preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 
@@ -59,7 +60,7 @@ def image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool) 
 def _load_batch(
     dataset: ImageDataset, transform: Transform, uint8: bool, keys: Sequence[tuple[int, int]]
 ) -> Batch:
-    labels = torch.tensor([dataset.targets[i] for i, _ in keys], dtype=torch.int64)
+    labels = label_tensor(dataset, [i for i, _ in keys])
     if isinstance(transform, ImageTransform):
         pixels = _stacked(_transformed(dataset.undecoded, transform.pixels, keys), len(keys))
         if uint8:
@@ -105,6 +106,7 @@ def _transformed(
     with preserved_rng() as generator:
         for index, seed in keys:
             try:
+                generator.manual_seed(seed)  # for data sets that draw random numbers themselves
                 image = load(index)
                 generator.manual_seed(seed)
                 yield transform(image)

@@ -60,6 +60,7 @@ def find_classes(path: Path, listing: Listing) -> ClassFolders:
     place = Path(path, prefix)
     _refuse_splits(path, prefix, classes, names)
     _check_images(place, classes, owners, others)
+    _refuse_mixed_levels(place, classes, names)
     index = {name: i for i, name in enumerate(classes)}
     pairs = sorted((index[_top(name)], name) for name in names)
     notes = (
@@ -122,6 +123,19 @@ def _refuse_splits(path: Path, prefix: str, classes: Sequence[str], names: Seque
         paths = ", ".join(f"{prefix}{split}" for split in splits)
         one = "an archive of one of them" if path.is_file() else "one of them"
         raise DataError(f"{path}: contains splits instead of classes; give {one}: {paths}")
+
+
+def _refuse_mixed_levels(place: Path, classes: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses a single class that has images of its own and also several subfolders with images."""
+    inner = sorted({name.split("/")[1] for name in names if name.count("/") > 1})
+    if len(classes) == 1 and len(inner) > 1:
+        only = place / classes[0]
+        loose = sum(name.count("/") == 1 for name in names)
+        raise DataError(
+            f"{place}: {classes[0]} is the only folder, with {loose} images of its own and "
+            f"subfolders that look like classes: {some(inner)}; move the images into class folders "
+            f"and give {only}, or delete them"
+        )
 
 
 def _check_images(

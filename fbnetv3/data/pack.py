@@ -84,11 +84,13 @@ def pack(
         The number of shards.
 
     Raises:
-        DataError: The folder is not empty, another process writes it, an image cannot be read, or
-            the hidden folder is left from other images or options.
+        DataError: The folder is not empty, another process writes it, an image cannot be read or
+            has several labels, or the hidden folder is left from other images or options.
         WriteError: The disk is full, or the folder cannot be written.
     """
     options = options or PackOptions()
+    if dataset.is_multi_label:
+        raise DataError(f"{dataset.name} has several labels per image, which shards do not hold")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; choose a new folder, or delete it first")
     try:

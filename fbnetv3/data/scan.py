@@ -94,7 +94,8 @@ def without_broken(dataset: ImageDataset) -> ImageDataset:
 
 
 def _check_all_classes_left(dataset: ImageDataset) -> None:
-    left = set(dataset.targets)
+    several = dataset.is_multi_label
+    left = {c for target in dataset.targets for c in (target if several else (target,))}
     lost = [c for i, c in enumerate(dataset.classes) if i not in left]
     if lost:
         raise DataError(

@@ -28,11 +28,14 @@ class Source(ABC):
         path: Path of the folder or archive.
         classes: Names of the classes, in the order of their indices.
         files: Name of each file within the folder or archive, such as ``cat/1.jpg``.
-        targets: Index of each file's class in ``classes``.
+        targets: Index of each file's class in ``classes``, or a tuple of several.
+        is_multi_label: Whether the targets are tuples.
     """
 
+    is_multi_label = False
+
     def __init__(
-        self, path: Path, classes: Sequence[str], files: Sequence[str], targets: Sequence[int]
+        self, path: Path, classes: Sequence[str], files: Sequence[str], targets: Sequence[Any]
     ) -> None:
         self.path = path
         self.classes, self.files, self.targets = list(classes), list(files), list(targets)

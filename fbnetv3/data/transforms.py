@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 
 from fbnetv3 import imagenet
+from fbnetv3.data.augment import AUGMENTATIONS, augmentation
 from fbnetv3.data.autoaugment import AutoAugment
 from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
 from fbnetv3.data.decode import ImageLike, read_image
@@ -25,6 +27,9 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.jpeg import JpegImage
 from fbnetv3.data.policies import CIFAR10, IMAGENET
 from fbnetv3.data.seeding import uniform
+from fbnetv3.errors import first_line
+from fbnetv3.registries import TRANSFORMS
+from fbnetv3.registry import RegistryError, parse_call
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -117,8 +122,12 @@ class TrainTransform(ImageTransform):
             ``resolution // 8`` pixels, as for CIFAR-10. ``none`` resizes the shorter side and
             crops the centre.
         flip: Whether to mirror each image with probability 1/2.
-        auto_augment: Policy of AutoAugment: ``none``, ``imagenet`` or ``cifar10``.
+        auto_augment: ``none``, AutoAugment's policy ``imagenet`` or ``cifar10``, ``randaugment`` or
+            ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
+        randaugment: Operations per image and magnitude of ``randaugment``.
+        registered: Registered transforms to apply last, such as ``blur?radius=2``; see
+            ``TRANSFORMS`` in registries.py.
 
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
@@ -133,11 +142,14 @@ class TrainTransform(ImageTransform):
         flip: bool = True,
         auto_augment: str = "none",
         interpolation: str = "bilinear",
+        randaugment: tuple[int, int] = (2, 9),
+        registered: Sequence[str] = (),
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
         crops = {"resized": ResizedCrop, "padded": PaddedCrop, "none": Fit}
-        policy = _choice("auto_augment", auto_augment, {"none": None, **_POLICIES})
+        policies = {"none": None, **_POLICIES, **dict.fromkeys(AUGMENTATIONS)}
+        policy = _choice("auto_augment", auto_augment, policies)
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
         self._crop: Fit | ResizedCrop = _choice("crop", crop, crops)(resolution, resampling)
         self._steps: list[Step] = []
@@ -145,6 +157,10 @@ class TrainTransform(ImageTransform):
             self._steps.append(_flip_half)
         if policy is not None:
             self._steps.append(AutoAugment(policy, _AUGMENT_FILL))
+        elif auto_augment in AUGMENTATIONS:
+            step = augmentation(auto_augment, _AUGMENT_FILL, *randaugment)
+            self._steps.append(partial(_on_pillow, step))
+        self._steps += [partial(_on_pillow, _RegisteredStep(text)) for text in registered]
 
     def image(self, image: Image.Image) -> Image.Image:
         return Image.fromarray(self._augmented(self._crop(image)))
@@ -206,6 +222,46 @@ class EvalTransform(ImageTransform):
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._fit(image)
+
+
+def _on_pillow(
+    step: Callable[[Image.Image], Image.Image], image: Pixels | Image.Image
+) -> Image.Image:
+    """Applies a step that takes Pillow images; torchvision's would pass an array on unchanged."""
+    return step(image if isinstance(image, Image.Image) else Image.fromarray(image))
+
+
+class _RegisteredStep:
+    """A registered transform, whose results are checked.
+
+    Args:
+        text: Name and arguments, such as ``blur?radius=2``.
+
+    Raises:
+        DataError: The name is unknown, or its function does not accept the arguments.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        try:
+            name, arguments = parse_call(text)
+            self._transform = TRANSFORMS.get(name)(**arguments)
+        except RegistryError as error:
+            raise DataError(f"TRANSFORMS: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"transform {text} cannot be made ({first_line(error)})") from error
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        result = self._transform(image)
+        if not isinstance(result, Image.Image) or result.size != image.size:
+            made = f"a {type(result).__name__}"
+            if isinstance(result, Image.Image):
+                made = f"an image of {result.width} x {result.height} pixels"
+            raise DataError(
+                f"transform {self._text} returned {made}; allowed: a Pillow image of "
+                f"{image.width} x {image.height} pixels"
+            )
+        return result if result.mode == "RGB" else result.convert("RGB")
 
 
 def _whole(image: ImageLike | JpegImage) -> Image.Image:

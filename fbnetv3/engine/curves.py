@@ -14,7 +14,7 @@ from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 _log = logging.getLogger("fbnetv3")
 
 # Score -> label of its axis; the first of these scores that the metrics contain is drawn
-_SCORES = {"val/top1": "top-1 (%)", "bbox/AP": "box AP"}
+_SCORES = {"val/top1": "top-1 (%)", "val/mAP": "mAP (%)", "bbox/AP": "box AP"}
 
 
 @functools.cache

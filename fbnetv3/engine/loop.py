@@ -11,18 +11,25 @@ from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
     JSONWriter,
-    TensorboardXWriter,
 )
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
+from fbnetv3.engine.additions import (
+    Additions,
+    added_hooks,
+    added_writers,
+    hook_states,
+    load_hook_states,
+)
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
+from fbnetv3.engine.freezing import FrozenNormsHook, freeze
 from fbnetv3.engine.hooks import (
     CheckpointHook,
     CurvesHook,
@@ -61,6 +68,7 @@ class Training:
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights, too, if an average of them is kept.
         profile: Number of steps to trace; 0 writes no trace.
+        additions: Hooks and writers besides those that the config names.
 
     Attributes:
         optimizer: Optimizer over the network's parameters.
@@ -79,16 +87,18 @@ class Training:
         pictures: bool,
         raw_scores: bool,
         profile: int = 0,
+        additions: Additions | None = None,
     ) -> None:
         self._experiment, self._checkpointer = experiment, checkpointer
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
-        self._profile = profile
+        self._profile, self._additions = profile, additions or Additions()
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
         _check_passes(self._recipe, self._context.process.world_size)
         if self._distributed and self._cfg.MODEL.SYNC_BN:
             experiment.model = sync_batch_norm(experiment.model, self._context.device)
+        self._frozen_norms = freeze(experiment.model, self._recipe.freeze)
         self.optimizer = build_optimizer(experiment.model, self._recipe)
         self.ema = self._new_ema() if self._recipe.ema else None
         self.epochs = (
@@ -98,6 +108,7 @@ class Training:
         self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
         scores = experiment.task.score_names
         self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)
+        self._added_hooks = added_hooks(self._cfg, self._additions)
         self._stopped_at: int | None = None
         self._resumed: dict[str, Any] | None = None
         self._trainer: Trainer
@@ -154,6 +165,7 @@ class Training:
             self.best.load_state(state.get("best"))
             if self.best.is_over and self.start_iter < self.max_iter:
                 self._stopped_at = self.start_iter
+        load_hook_states(self._added_hooks, state.get("hooks", []))
         self._resumed = state
         restore_rng(state["rng"])
 
@@ -203,8 +215,10 @@ class Training:
         self._trainer.read_losses()
         experiment = self._experiment
         best = {} if self.best is None else {"best": self.best.state()}
+        added = {"hooks": hook_states(self._added_hooks)} if self._added_hooks else {}
         return {
             **best,
+            **added,
             "model": unwrap(experiment.model).state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -282,6 +296,7 @@ class Training:
         saving = self._every(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD)
         dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
         device, hooks = self._context.device, list[detectron_hooks.HookBase]()
+        hooks += [FrozenNormsHook(self._frozen_norms)] if self._frozen_norms else []
         if self._profile and self._context.is_main:
             hooks.append(ProfileHook(self._profile, self._experiment.folder, device))
         hooks += [
@@ -297,7 +312,7 @@ class Training:
         hooks.append(
             EvalHook(evaluating, self.ema, _log.info, self._report_epochs, self._raw_scores)
         )
-        return hooks + self._saving_hooks(dues, evaluating, saving)
+        return hooks + self._added_hooks + self._saving_hooks(dues, evaluating, saving)
 
     def _saving_hooks(
         self, dues: list[Every], evaluating: Every, saving: Every
@@ -348,8 +363,9 @@ class Training:
         drop_from(folder / "metrics.json", start)
         with disk_errors_as_write_errors(folder):
             writers: list[EventWriter] = [JSONWriter(str(folder / "metrics.json"))]
-            if self._pictures:
-                writers.append(TensorboardXWriter(str(folder), purge_step=start))
+            writers += added_writers(
+                self._cfg, self._additions, folder, start, pictures=self._pictures
+            )
         if not self._context.shows_progress:
             writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
         return writers
@@ -373,6 +389,12 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> N
             "back, or start from the weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
         )
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise ConfigError(
+            "the checkpoint has other groups of parameters: set MODEL.FREEZE, SOLVER.LAYER_DECAY, "
+            "HEAD_LR_FACTOR and WEIGHT_DECAY_BIAS back, or use MODEL.WEIGHTS in another OUTPUT_DIR"
+        ) from error
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         group.update(setting, initial_lr=setting["lr"])  # the schedule multiplies initial_lr

@@ -22,7 +22,8 @@ These are the output itself (for batch norm), the output of the norm (for the ac
 output of the activation (for the next convolution). Measured with the networks of the zoo, the
 kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/test_memory.py.
 """
-_OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1}
+_OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1, "adamw": 2, "lion": 1, "muon": 1}
+_MOST_STATES = 2  # of registered optimizers, such as Adam
 _GB = 1e9
 
 
@@ -75,7 +76,9 @@ def estimate_memory(
     is_16_bit = amp_dtype(recipe, device) is not None
     pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    tensors = 2 + _OPTIMIZER_STATES[recipe.optimizer] + recipe.ema  # 2: weights and gradients
+    tensors = (
+        2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
+    )  # 2: weights and gradients
     weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
     return MemoryEstimate(images * per_image, weights, images, side)
 

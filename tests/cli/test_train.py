@@ -85,7 +85,13 @@ def test_train_evaluate_resume_overwrite(shell: Shell) -> None:
 def test_the_data_sets_of_a_classifier_are_checked(shell: Shell) -> None:
     status, stdout, _ = shell("--check-data")
     assert status == 0
-    assert [line.split(":")[0] for line in stdout.splitlines()] == ["digits_train", "digits_test"]
+    words = [line.split(":")[0] for line in stdout.splitlines()]
+    assert words == ["digits_train", "samples", "digits_test", "samples"]
+    pictures = sorted(shell.out.iterdir())
+    assert [path.name for path in pictures] == ["samples_test.png", "samples_train.png"]
+    for path in pictures:
+        path.unlink()
+    shell.out.rmdir()
     for number in range(3):
         path = shell.folder / "set" / "[/a]" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

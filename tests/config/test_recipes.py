@@ -50,12 +50,12 @@ def test_the_papers_recipe_is_in_the_configs() -> None:
 share = st.floats(0, 0.99)
 RECIPES = st.builds(
     Recipe,
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
     lr=st.floats(1e-9, 1e3),
     reference_batch=st.integers(1, 4096),
     batch_size=st.integers(1, 4096),
     epochs=st.floats(11, 1000),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(list(SCHEDULES)),
     decay=st.floats(0.1, 1),
     warmup_epochs=st.floats(0, 10),
     warmup_factor=st.floats(0, 1),
@@ -75,6 +75,20 @@ RECIPES = st.builds(
     amp_dtype=st.sampled_from(AMP_DTYPES),
     accumulate_steps=st.integers(1, 64),
     weight_decay_bias=st.none() | st.floats(0, 1),
+    beta2=share,
+    layer_decay=st.floats(0.1, 1),
+    head_lr_factor=st.floats(0.1, 100),
+    freeze=st.sampled_from(["", "stem", "stem, stages.[01].*"]),
+    class_weights=st.lists(st.floats(0.5, 2), max_size=3).map(tuple),
+    class_balance=st.floats(0, 1),
+    balanced_sampling=st.floats(0, 1),
+    repeated_augment=st.integers(1, 4),
+    randaugment_ops=st.integers(1, 10),
+    randaugment_magnitude=st.integers(0, 30),
+    cutmix=st.floats(0, 2),
+    random_erasing=st.floats(0, 1),
+    distill_alpha=st.floats(0, 1),
+    distill_temperature=st.floats(0.5, 10),
 )
 
 
@@ -83,7 +97,7 @@ RECIPES = st.builds(
 def test_recipes_survive_the_way_through_a_config(recipe: Recipe) -> None:
     if recipe.schedule == "steps":
         recipe = dataclasses.replace(recipe, steps=(2.5, 10.0))
-    if recipe.optimizer == "sgd":
+    if recipe.optimizer in ("sgd", "muon"):
         recipe = dataclasses.replace(recipe, nesterov=recipe.ema)
     cfg = get_cfg()
     cfg.merge_from_list([x for pair in recipe_to_config(recipe).items() for x in pair])

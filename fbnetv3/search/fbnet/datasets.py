@@ -109,7 +109,13 @@ def _dataset_names(cfg: CfgNode) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)
 def _dataset(name: str) -> ImageDataset:
     """Opens a data set once per process, so that candidates share its decoded pixels."""
-    return build_dataset(name)
+    dataset = build_dataset(name)
+    if dataset.is_multi_label:
+        raise SearchError(
+            f"DATASETS {name}: its images have several labels, but a search compares top-1 "
+            "accuracies; give a data set with one class per image"
+        )
+    return dataset
 
 
 @functools.lru_cache(maxsize=4)

@@ -13,12 +13,15 @@ from typing import Any, ClassVar
 
 from fbnetv3.config import CfgNode
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
+from fbnetv3.registries import EVALUATORS
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import release_gpu_memory
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import chance_top1
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.trainings import candidate_training
 from fbnetv3.search.trial import Trial
+from fbnetv3.user_code import CallableWithUserCode
 
 _log = logging.getLogger(__name__)
 _CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
@@ -81,13 +84,43 @@ class TrainEvaluator:
             _write_json(folder / "scores.json", reports)
             trial.report(epoch, scores[key])
 
-        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep())
+        search = str(self.setup.cfg.OUTPUT_DIR)
+        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep(), search)
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
         keeps_weights = self.setup.cfg.SEARCH.KEEP_WEIGHTS
         _remove(folder, _CHECKPOINTS, *(() if keeps_weights else (_WEIGHTS,)))
         keep()
         return score
+
+
+@EVALUATORS.register("train")
+def _trains(setup: SearchSetup, folder: str) -> TrainEvaluator:
+    return TrainEvaluator(setup, folder)
+
+
+def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], float]:
+    """Returns the evaluator that SEARCH.EVALUATOR names.
+
+    Args:
+        setup: Config and space of the search.
+        folder: Parent of the candidates' folders: a path, or a URI.
+
+    Raises:
+        SearchError: The name is unknown, or its function returns no function.
+    """
+    name = setup.cfg.SEARCH.EVALUATOR
+    if name not in EVALUATORS:
+        allowed = ", ".join(EVALUATORS)
+        raise SearchError(f"SEARCH.EVALUATOR={name!r} is unknown; allowed: {allowed}")
+    evaluate = EVALUATORS.get(name)(setup, folder)
+    if not callable(evaluate):
+        raise SearchError(
+            f"SEARCH.EVALUATOR={name}: made a {type(evaluate).__name__}; allowed: a function of a "
+            "trial that returns its score"
+        )
+    # the package's own evaluator holds a SearchSetup, which carries the imported code itself
+    return evaluate if isinstance(evaluate, TrainEvaluator) else CallableWithUserCode(evaluate)
 
 
 def _keep_nothing() -> None:
@@ -111,12 +144,15 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
     return result.get("score"), reports
 
 
-def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any) -> None:
+def _train(
+    cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any, search: str
+) -> None:
     """Trains with output redirected to a log; a stop by signal raises KeyboardInterrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
     refuse_links_out(log.parent, (log.name,))
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
         # Imported here so that warnings at import go to the candidate's log, too.
+        from fbnetv3.engine.additions import Additions
         from fbnetv3.engine.errors import StoppedError
         from fbnetv3.training import train
 
@@ -129,6 +165,7 @@ def _train(cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_sav
                 on_save=on_save,
                 pictures=False,
                 raw_scores=False,
+                additions=Additions(search=search),
             )
         except StoppedError as error:
             raise KeyboardInterrupt from error

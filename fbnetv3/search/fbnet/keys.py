@@ -8,7 +8,10 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.keys import ADDED_KEYS as ADDED_TRAINING_KEYS
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, autotrain) or path of a yaml."),
+    "SPACE": (
+        "fbnetv3",
+        "Packaged space (fbnetv3, nano, autotrain), path of a yaml, or a registered name.",
+    ),
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
@@ -49,7 +52,11 @@ KEYS: dict[str, tuple[Any, str]] = {
         "Optuna storage URL such as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR.",
     ),
     "STUDY": ("jointnas", "Name of the search in the storage, which may hold several."),
-    "EXECUTOR": ("local", "Where candidates train: 'local' (this machine) or 'ray' (a cluster)."),
+    "EXECUTOR": (
+        "local",
+        "Where candidates train: 'local' (this machine), 'ray' (a cluster), or a registered name.",
+    ),
+    "EVALUATOR": ("train", "What scores a candidate: 'train', or a registered name."),
     "WORKERS": (
         0,
         "Worker processes of 'local'; 0: main process; auto: by the GPUs, or else by the cores.",
@@ -139,6 +146,7 @@ RESUMABLE_KEYS = (
     "SEARCH.RAY.CPUS",
     "SEARCH.RAY.GPUS",
     "SEARCH.KEEP_WEIGHTS",
+    "WRITERS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
@@ -156,11 +164,13 @@ NON_SCORE_KEYS = (
     "SOLVER.LOG_PERIOD",
     "TEST.BATCH_SIZE",
     "VERSION",
+    "WRITERS",
 )
 """Further keys that do not affect a score: where and how a training runs, and what it writes."""
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.EARLY_STOP_OVER",
+    "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,7 +27,7 @@ from fbnetv3.search.fbnet.config import (
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import final_classes, num_classes_from_config
-from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
@@ -34,6 +35,8 @@ from fbnetv3.search.fbnet.placement import placement_from_config, placement_line
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
+from fbnetv3.search.fbnet.search_writers import SearchWriters
+from fbnetv3.search.fbnet.statistics import with_registered
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
@@ -115,6 +118,7 @@ def run_search(
         setup = SearchSetup(cfg)
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
         run_folder.check_files(file_hashes(setup.cfg))
+        run_folder.check_code()
         search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
         winner = write_best(setup, run_folder, result)
         winners = tuple(write_budget_winners(setup, run_folder, result))
@@ -211,9 +215,9 @@ def _run(
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
-    evaluate = TrainEvaluator(SearchSetup(placement.applied_to(cfg)), candidates)
-    with progress:
-        result = _run_within(budget, search, evaluate, watch)
+    evaluate = evaluator_from_config(SearchSetup(placement.applied_to(cfg)), candidates)
+    with progress, closing(SearchWriters(cfg, len(finished))) as writers:
+        result = _run_within(budget, search, evaluate, [watch, writers])
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result, not budget.is_used_up
 
@@ -225,7 +229,7 @@ def _put_back(search: JointNAS, reason: str) -> str:
 
 
 def _run_within(
-    budget: TimeBudget, search: JointNAS, evaluate: TrainEvaluator, watch: RunWatch
+    budget: TimeBudget, search: JointNAS, evaluate: Any, callbacks: Sequence[Any]
 ) -> SearchResult:
     """Runs a search until it is done or its time is used up, and returns the result.
 
@@ -234,17 +238,16 @@ def _run_within(
     """
     try:
         with budget:
-            return search.run(evaluate, callbacks=[watch])
+            return search.run(evaluate, callbacks=callbacks)
     except KeyboardInterrupt:
         if not budget.is_used_up:
             raise
     result = search.result()
     if not any(t.state == "complete" for t in result.trials):
-        hours = evaluate.setup.cfg.SEARCH.MAX_HOURS
         raise SearchError(
-            f"SEARCH.MAX_HOURS={hours:g} is over, and no candidate has finished its training; the "
-            "same command continues the search: give it more hours, or shorten the trainings "
-            "(SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT)"
+            f"SEARCH.MAX_HOURS={budget.hours:g} is over, and no candidate has finished its "
+            "training; the same command continues the search: give it more hours, or shorten the "
+            "trainings (SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT)"
         )
     return result
 
@@ -262,15 +265,18 @@ def build_search(
     Raises:
         FBNetError: A value of the config is invalid, or the storage holds another search.
     """
-    cfg, space = setup.cfg, setup.space
-    statistics = None
+    cfg, space, settings = setup.cfg, setup.space, settings_from_config(setup.cfg)
+    statistics: Any = None
     if space.has_architecture:
         table = cfg.SEARCH.LATENCY_TABLE
         latency = LatencyTable.load(table) if table else None
-        statistics = space.statistics(num_classes_from_config(cfg), latency)
+        classes = num_classes_from_config(cfg)
+        statistics = space.statistics(classes, latency)
+        names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
+        statistics = statistics and with_registered(statistics, space, names, classes)
     return JointNAS(
         space.space,
-        settings_from_config(cfg),
+        settings,
         statistics=statistics,
         warm_start=cfg.SEARCH.WARM_START or None,
         executor=executor,

@@ -31,6 +31,7 @@ from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.checks import as_text, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.space_conditions import is_active
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, SpaceLoader, check_row_values
 from fbnetv3.search.outcome import short
@@ -212,13 +213,18 @@ class FBNetSpace:
     def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
         """Returns the recipe of a candidate.
 
-        With SGD, a searched learning rate is multiplied by the space's ``sgd_lr_factor`` (Table 1).
+        A field whose variable does not matter, by its ``when``, keeps the value of ``base``. With
+        SGD, a searched learning rate is multiplied by the space's ``sgd_lr_factor`` (Table 1).
 
         Args:
             config: Value by variable.
             base: Recipe with the values of the fields that the space does not set.
         """
-        values = {key: resolve(value, config) for key, value in self._recipe.items()}
+        values = {
+            key: resolve(value, config)
+            for key, value in self._recipe.items()
+            if not isinstance(value, Ref) or is_active(value.name, self.space, config)
+        }
         recipe = dataclasses.replace(base, **values)
         if "lr" in values and recipe.optimizer == "sgd":
             return dataclasses.replace(recipe, lr=recipe.lr * self._sgd_factor)

@@ -11,6 +11,7 @@ from fbnetv3.arch.keys import COMMON_KEYS
 from fbnetv3.errors import did_you_mean
 from fbnetv3.search.checks import real_from_text, whole_from_text
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.space_conditions import read_conditions
 from fbnetv3.search.fbnet.space_values import (
     check_recipe_range,
     check_row_values,
@@ -185,6 +186,8 @@ class TableReader:
         name = value.get("tie", name)
         if not isinstance(name, str) or not name:
             raise SearchError(f"tie {short(name)} is not the name of a variable")
+        if "when" in value:
+            active_if = read_conditions(name, value["when"], self.parameters, active_if)
         parameter = _make_parameter(name, value, part, active_if)
         known = self.parameters.get(name)
         if known is None:
@@ -246,11 +249,12 @@ def _make_parameter(
     name: str, value: dict[str, Any], part: str, active_if: tuple[When, ...]
 ) -> Parameter:
     """Returns the variable of ``{choices: [...]}`` or ``{range: [low, high, step], log: bool}``."""
-    unknown = set(value) - {"choices", "range", "log", "tie"}
+    unknown = set(value) - {"choices", "range", "log", "tie", "when"}
     if unknown or ("choices" in value) == ("range" in value):
         raise SearchError(
             f"{name}: {value} does not describe a variable; write {{choices: [3, 5]}} or "
-            "{range: [low, high, step]}, optionally with log: true or tie: NAME"
+            "{range: [low, high, step]}, optionally with log: true, tie: NAME or when: {NAME: "
+            "VALUE}"
         )
     if "choices" in value:
         if "log" in value:

@@ -22,6 +22,7 @@ class TimeBudget:
         hours: Hours, counted from the construction of the object; 0: no limit.
 
     Attributes:
+        hours: The number of hours.
         is_used_up: Whether the time ran out and ended the block.
 
     Raises:
@@ -29,6 +30,7 @@ class TimeBudget:
     """
 
     def __init__(self, hours: float) -> None:
+        self.hours = hours
         self._end = time.monotonic() + 3600 * hours if hours else None
         if hours and threading.current_thread() is not threading.main_thread():
             raise SearchError(

@@ -1,0 +1,187 @@
+"""A user's data sets of any class as data sets of this project."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset
+from torch.utils.data import Subset as TorchSubset
+
+from fbnetv3.data.dataset import ImageDataset
+from fbnetv3.data.errors import DataError
+from fbnetv3.data.hugging_face import HuggingFaceDataset
+from fbnetv3.data.items import as_rgb, check_label, pair_of, whole_label
+from fbnetv3.data.streams import ImageStream
+from fbnetv3.errors import FBNetError, first_line
+
+_LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
+
+
+class MapDataset(ImageDataset):
+    """A map-style data set of (image, label) pairs, such as torchvision's.
+
+    An image is anything that ``fbnetv3.data.read_image`` reads: a Pillow image, or a tensor
+    (C, H, W) of uint8, or of floats from 0 to 1. A pair may also be a mapping with the keys
+    ``image`` and ``label``. Before an item is read, the generators of torch, ``random`` and numpy
+    are seeded from the seed, the epoch and the index, so that random transforms in the data set
+    are reproducible.
+
+    The labels are taken from the attribute ``targets`` or ``labels`` if it has one whole number
+    per image, and otherwise by reading every item once.
+
+    Args:
+        dataset: Object with ``__len__`` and ``__getitem__``.
+        name: Name in error messages.
+        classes: Names of the classes. None: the attribute ``classes``, or else the numbers from 0
+            to the largest label.
+        num_classes: Number of classes without names; 0: from the labels.
+
+    Raises:
+        DataError: There is no length, no item, or no image; or a label is not a whole number from
+            0 to the number of classes less 1.
+    """
+
+    def __init__(
+        self, dataset: Any, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
+    ) -> None:
+        length = _length(dataset, name)
+        if not hasattr(dataset, "__getitem__"):
+            raise DataError(
+                f"{name}: a {type(dataset).__name__} has no __getitem__; allowed: a map-style "
+                "Dataset, or fbnetv3.data.ImageStream(iterable, length=..., classes=...)"
+            )
+        if not length:
+            raise DataError(f"{name} is empty; allowed: one image or more")
+        self._dataset, self._name = dataset, name
+        read_image_of(dataset, 0, name)
+        labels = labels_of(dataset)
+        if labels is None:
+            labels = [pair_of(_item(dataset, i, name), f"{name}[{i}]")[1] for i in range(length)]
+        targets = [whole_label(label, f"{name}[{i}]") for i, label in enumerate(labels)]
+        names = class_names(dataset, classes, num_classes or max(targets) + 1)
+        for i, target in enumerate(targets):
+            check_label(target, len(names), f"{name}[{i}]")
+        super().__init__(name, names, targets)
+
+    def image(self, i: int) -> Image.Image:
+        return read_image_of(self._dataset, i, self._name)
+
+    def file_name(self, i: int) -> str:
+        return f"{self._name}[{i}]"
+
+
+def as_image_dataset(
+    dataset: Any, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
+) -> ImageDataset | ImageStream:
+    """Returns a user's data set as one of this project.
+
+    Args:
+        dataset: A data set of this project, a map-style torch Dataset (see :class:`MapDataset`), a
+            Hugging Face ``datasets.Dataset``, or an :class:`ImageStream`.
+        name: Name in error messages.
+        classes: Names of the classes, if the data set has none; None: numbers.
+        num_classes: Number of classes, if there are no names; 0: from the labels.
+
+    Raises:
+        DataError: The data set is of no such kind, or an item or label is not allowed.
+    """
+    if isinstance(dataset, (ImageDataset, ImageStream)):
+        return dataset
+    hugging_face = sys.modules.get("datasets")
+    if hugging_face is not None and isinstance(dataset, (hugging_face.Dataset, dict)):
+        return HuggingFaceDataset(dataset, name)
+    return MapDataset(dataset, name, classes, num_classes)
+
+
+def named_classes(dataset: Any) -> list[str] | None:
+    """Returns the names of the classes that a data set has itself; None if it has none."""
+    if isinstance(dataset, TorchSubset):
+        return named_classes(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return named_classes(dataset.datasets[0])
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, Iterable) and not isinstance(classes, (str, Mapping)):
+        return [str(name) for name in classes] or None
+    return None
+
+
+def class_names(dataset: Any, classes: Sequence[str] | None, count: int) -> list[str]:
+    """Returns the given names of classes, or those of the data set, or numbers."""
+    names = list(classes) if classes is not None else named_classes(dataset)
+    return names or [str(number) for number in range(count)]
+
+
+def labels_of(dataset: Any) -> list[Any] | None:
+    """Returns the labels that a data set lists in an attribute; None if it lists none.
+
+    They are not used if the data set changes them on reading (``target_transform``).
+    """
+    if isinstance(dataset, TorchSubset):
+        labels = labels_of(dataset.dataset)
+        return None if labels is None else [labels[int(i)] for i in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [labels_of(part) for part in dataset.datasets]
+        return None if None in parts else [label for part in parts for label in part or ()]
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for key in _LABEL_ATTRIBUTES:
+        values = getattr(dataset, key, None)
+        if isinstance(values, (np.ndarray, torch.Tensor)):
+            values = values.tolist()
+        if isinstance(values, (list, tuple)) and len(values) == len(dataset):
+            return list(values)
+    return None
+
+
+def read_image_of(dataset: Any, i: int, name: str) -> Image.Image:
+    """Returns image ``i`` of a map-style data set in RGB.
+
+    Raises:
+        DataError: The item is no pair, or its first part is no image.
+    """
+    where = f"{name}[{i}]"
+    return as_rgb(pair_of(_item(dataset, i, name), where)[0], where)
+
+
+def _item(dataset: Any, i: int, name: str) -> Any:
+    with reproducible():
+        try:
+            return dataset[i]
+        except FBNetError:
+            raise
+        except Exception as error:  # of a user's code
+            problem = f"{type(error).__name__}: {first_line(error)}"
+            raise DataError(f"{name}[{i}] cannot be read ({problem})") from error
+
+
+def _length(dataset: Any, name: str) -> int:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"{name}: a {type(dataset).__name__} has no length (__len__); allowed: a map-style "
+            "Dataset, or fbnetv3.data.ImageStream(iterable, length=..., classes=...)"
+        ) from error
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Seeds ``random`` and numpy from torch's generator for a block, and restores all three."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 - transforms of users draw from it
+    state = random.getstate(), torch.default_generator.get_state()
+    seed = int(torch.randint(2**31, ()))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.default_generator.set_state(state[1])

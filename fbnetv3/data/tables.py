@@ -1,0 +1,151 @@
+"""Labelled image files that a CSV or Parquet file lists: ``path,label`` or ``path,labels``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fbnetv3.data.decode import read_image_file
+from fbnetv3.data.errors import DataError, all_problems, some
+from fbnetv3.data.sources import Source
+from fbnetv3.io import open_regular, read_text
+from fbnetv3.requires import require
+
+TABLES = (".csv", ".parquet")
+SEPARATOR = "|"
+_MAX_ROWS = 2**26
+_MAX_CLASSES = 100_000
+_Row = tuple[str, Any]
+
+
+class TableSource(Source):
+    """Image files with the labels that a table gives them.
+
+    The column ``label`` has one class for each image, ``labels`` several, separated by ``|`` (in
+    Parquet also a list); an empty text is an image without any. Paths are relative to the table's
+    folder and must not lead out of it. The classes are sorted by name, or are the lines of
+    ``classes.txt`` in that folder, if there is one.
+
+    Args:
+        path: CSV with a header, or Parquet file.
+
+    Raises:
+        DataError: The table cannot be read, lacks a column, or has a row that is wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        rows, several = _read(path)
+        if not rows:
+            raise DataError(f"{path}: the table has no rows; give each image a row path,label")
+        labels = [_labels(value) if several else (str(value).strip(),) for _, value in rows]
+        classes = _classes(path, labels)
+        problems = list(_problems(rows, labels, several, set(classes)))
+        if problems:
+            raise DataError(f"{path}: {all_problems(problems)}; correct or remove the rows")
+        index = {name: number for number, name in enumerate(classes)}
+        numbered = [tuple(sorted({index[name] for name in names})) for names in labels]
+        targets: list[Any] = list(numbered) if several else [numbers[0] for numbers in numbered]
+        super().__init__(path, classes, [name for name, _ in rows], targets)
+        self.is_multi_label = several
+
+    def read(self, i: int) -> bytes:
+        try:
+            return read_image_file(self.path.parent / self.files[i])
+        except OSError as error:
+            raise DataError(
+                f"{self.file_name(i)}: cannot read the file ({error.strerror or error}); "
+                "restore it, or set DATA.SKIP_BROKEN True"
+            ) from error
+
+    def file_name(self, i: int) -> str:
+        return f"{self.path.parent}/{self.files[i]}"
+
+
+def _read(path: Path) -> tuple[list[_Row], bool]:
+    """Returns the path and label of each row, and whether there are several labels per image."""
+    columns = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+    several = "labels" in columns
+    if "path" not in columns or several == ("label" in columns):
+        raise DataError(
+            f"{path}: the columns are {some(list(columns))}; allowed: path and label (one class "
+            f"per image), or path and labels (several, separated by {SEPARATOR!r})"
+        )
+    label = columns["labels" if several else "label"]
+    return [(str(p).strip(), v) for p, v in zip(columns["path"], label, strict=True)], several
+
+
+def _csv(path: Path) -> Mapping[str, Sequence[Any]]:
+    try:
+        text = read_text(path, "annotations").removeprefix("\ufeff")
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}: row {number} has {len(row)} columns, but the header has {len(header)}; "
+                "put values with commas in quotes"
+            )
+    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+
+
+def _parquet(path: Path) -> Mapping[str, Sequence[Any]]:
+    parquet = require("pyarrow.parquet", "huggingface")
+    with open_regular(path, 2**32) as file:
+        try:
+            table = parquet.ParquetFile(file)
+            if table.metadata.num_rows > _MAX_ROWS:
+                raise DataError(f"{path}: {table.metadata.num_rows} rows; allowed: {_MAX_ROWS}")
+            names = [n for n in table.schema_arrow.names if n in ("path", "label", "labels")]
+            columns: Mapping[str, Sequence[Any]] = table.read(columns=names).to_pydict()
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow raises errors of several kinds on damaged files
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
+    return columns
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else str(value or "").split(SEPARATOR)
+    return tuple(str(name).strip() for name in names if str(name).strip())
+
+
+def _classes(path: Path, labels: Sequence[tuple[str, ...]]) -> list[str]:
+    file = path.parent / "classes.txt"
+    names = sorted({name for row in labels for name in row})
+    if file.is_file():
+        listed = [line.strip() for line in read_text(file, "record").splitlines() if line.strip()]
+        if len(set(listed)) != len(listed):
+            raise DataError(f"{file}: a class is listed twice; give each a line")
+        names = listed
+    if len(names) > _MAX_CLASSES:
+        raise DataError(f"{path}: {len(names)} classes; allowed: at most {_MAX_CLASSES}")
+    return names
+
+
+def _problems(
+    rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], several: bool, known: set[str]
+) -> list[str]:
+    """Returns what is wrong with the rows; the header is row 1."""
+    problems, earlier = [], dict[str, int]()
+    for number, ((name, value), names) in enumerate(zip(rows, labels, strict=True), 2):
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
+            problems.append(
+                f"row {number}: path {name[:80]!r} is not a relative path with '/' below the "
+                "folder of the table"
+            )
+        elif name in earlier:
+            problems.append(f"row {number}: {name} was in row {earlier[name]} already")
+        elif not several and (value is None or not names[0]):
+            problems.append(f"row {number}: {name} has no label")
+        elif not known.issuperset(names):
+            unknown = [label for label in names if label not in known]
+            problems.append(f"row {number}: {some(unknown)} is not in classes.txt")
+        earlier.setdefault(name, number)
+    return problems

@@ -1,0 +1,93 @@
+"""Annotations of Open Images: a CSV with one box per line, in shares of the image."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from fbnetv3.data.errors import DataError
+from fbnetv3.detection.formats.boxes import Box, BoxSet
+from fbnetv3.image_files import is_image, list_folder
+from fbnetv3.io import read_text
+
+COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
+_DESCRIPTIONS = "class-descriptions*.csv"
+
+
+def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
+    """Reads a CSV with the columns of Open Images.
+
+    ``IsGroupOf`` 1 makes a box a crowd. The names of the classes are those of
+    ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, if there is one.
+
+    Args:
+        path: The CSV.
+        images: Folder of the images; None: ``images`` beside the file, or the folder of the file.
+
+    Raises:
+        DataError: The file cannot be read, or lacks a column.
+    """
+    beside = path.parent / "images"
+    root = images or (beside if beside.is_dir() else path.parent)
+    result, names = BoxSet(path, root), _class_names(path)
+    by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
+    rows: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
+    for number, row in enumerate(_rows(path), 2):
+        rows.setdefault(row["ImageID"] or "", []).append((number, row))
+    for image, lines in rows.items():
+        where = f"{path}, line {lines[0][0]}"
+        name = by_stem.get(image) or by_stem.get(Path(image).stem)
+        if name is None:
+            result.fault(f"{where}: image {image[:80]!r} is not in {root}")
+            continue
+        size = result.size_of(where, name)
+        if size is not None:
+            boxes = [_box(result, path, number, row, names, size) for number, row in lines]
+            result.add(where, name, None, [box for box in boxes if box])
+    return result.checked().with_sorted_classes()
+
+
+def _rows(path: Path) -> list[Mapping[str, str]]:
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path, "annotations")))
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path}: lacks the columns {', '.join(missing)} of Open Images")
+        return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _class_names(path: Path) -> dict[str, str]:
+    for file in sorted(path.parent.glob(_DESCRIPTIONS)):
+        try:
+            rows = csv.reader(io.StringIO(read_text(file, "record")))
+            return {row[0]: row[1] for row in rows if len(row) > 1}
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{file}: cannot be read as CSV: {error}") from error
+    return {}
+
+
+def _box(
+    result: BoxSet,
+    path: Path,
+    number: int,
+    row: Mapping[str, str],
+    names: Mapping[str, str],
+    size: tuple[int, int],
+) -> Box | None:
+    label = (row["LabelName"] or "").strip()
+    try:
+        left, right, top, bottom = (float(row[key]) for key in COLUMNS[2:])
+    except (TypeError, ValueError):
+        result.fault(f"{path}, line {number}: XMin, XMax, YMin and YMax are not numbers")
+        return None
+    if not label or not all(-0.01 <= edge <= 1.01 for edge in (left, right, top, bottom)):
+        result.fault(f"{path}, line {number}: no LabelName, or edges that are not from 0 to 1")
+        return None
+    width, height = size
+    crowd = row.get("IsGroupOf") == "1"
+    index = result.label(names.get(label, label))
+    return Box(index, left * width, top * height, right * width, bottom * height, crowd)

@@ -1,0 +1,98 @@
+"""Boxes at a path, in the format that the path shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fbnetv3.data.errors import DataError
+from fbnetv3.detection.coco import read_coco
+from fbnetv3.detection.formats.boxes import Box, BoxSet
+from fbnetv3.detection.formats.open_images import COLUMNS, read_open_images
+from fbnetv3.detection.formats.voc import read_voc
+from fbnetv3.detection.formats.yolo import read_yolo
+from fbnetv3.io import atomic_write, open_regular
+
+_YAMLS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+FORMATS = (
+    "a COCO json, a folder or ImageSets/Main/*.txt of Pascal VOC, the yaml of YOLO, or a CSV of "
+    "Open Images"
+)
+
+
+def format_of(path: Path) -> str:
+    """Returns the format of the boxes at a path: coco, voc, yolo, open_images, or "" for none."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return "coco"
+    if suffix in (".yaml", ".yml"):
+        return "yolo"
+    if suffix == ".txt":
+        return "voc"
+    if suffix == ".csv":
+        with open_regular(path, 2**32) as file:
+            header = file.readline(2**16).decode("utf-8", "replace")
+        return "open_images" if all(name in header for name in COLUMNS) else ""
+    if not path.is_dir():
+        return ""
+    if any((path / name).is_file() for name in _YAMLS):
+        return "yolo"
+    folder = path / "Annotations"
+    is_voc = any(next(f.glob("*.xml"), None) for f in (folder, path) if f.is_dir())
+    return "voc" if is_voc else ""
+
+
+def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> BoxSet:
+    """Reads the boxes at a path.
+
+    Args:
+        path: File or folder in one of ``FORMATS``.
+        images: Folder of the images; None: where the format has them (COCO: ``images`` beside the
+            json or its folder, or the folder of the json).
+        split: Split of a yaml of YOLO.
+
+    Raises:
+        DataError: The path is missing, or none of these.
+    """
+    try:
+        kind = format_of(path)
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        if kind == "coco":
+            return _from_coco(path, images)
+        if kind == "yolo":
+            names = [path / name for name in _YAMLS] if path.is_dir() else [path]
+            return read_yolo(next(name for name in names if name.is_file()), split)
+        if kind in ("voc", "open_images"):
+            return (read_voc if kind == "voc" else read_open_images)(path, images)
+    except (OSError, IndexError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}); allowed: {FORMATS}") from error
+    raise DataError(f"{path}: no boxes in a format that is known; allowed: {FORMATS}")
+
+
+def _from_coco(path: Path, images: Path | None) -> BoxSet:
+    beside = (path.parent / "images", path.parent.parent / "images", path.parent)
+    root = images or next(folder for folder in beside if folder.is_dir())
+    dataset = read_coco(path.name, path, root)
+    result = BoxSet(path, root, list(dataset.classes))
+    for record in dataset.records:
+        boxes = []
+        for item in record["annotations"]:
+            x, y, width, height = item["bbox"]
+            crowd = bool(item["iscrowd"])
+            boxes.append(Box(item["category_id"], x, y, x + width, y + height, crowd))
+        file = Path(record["file_name"]).relative_to(root).as_posix()
+        size = (record["width"], record["height"])
+        result.add(f"{path}, image {record['image_id']}", file, size, boxes)
+    return result.checked()
+
+
+def write_coco(boxes: BoxSet, path: Path) -> None:
+    """Writes a set as COCO JSON.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(boxes.to_coco()), encoding="utf-8")

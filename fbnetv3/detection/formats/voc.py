@@ -1,0 +1,83 @@
+"""Annotations of Pascal VOC: one XML file per image, and lists of the images of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fbnetv3.data.errors import DataError
+from fbnetv3.detection.formats.boxes import Box, BoxSet
+from fbnetv3.detection.formats.xml import parse_xml
+from fbnetv3.image_files import is_image, list_folder
+from fbnetv3.io import read_text
+
+_FOLDERS = ("JPEGImages", "images", "")
+
+
+def read_voc(path: Path, images: Path | None = None) -> BoxSet:
+    """Reads the annotations of a folder, or of the images that a list of a split names.
+
+    Coordinates count pixels from 1, as VOC's do: a box from 1 to 10 is ten pixels wide.
+    ``difficult`` objects are crowds.
+
+    Args:
+        path: Folder with XML files, such as ``VOC2007`` or its ``Annotations``; or a list such as
+            ``VOC2007/ImageSets/Main/train.txt``.
+        images: Folder of the images; None: ``JPEGImages`` or ``images`` beside the annotations, or
+            the folder of the annotations.
+
+    Raises:
+        DataError: There are no annotations.
+    """
+    top = path.parents[2] if path.suffix == ".txt" else path
+    found = top / "Annotations" if (top / "Annotations").is_dir() else top
+    files = [found / name for name in list_folder(found).files if name.lower().endswith(".xml")]
+    if path.suffix == ".txt":
+        stems = {line.split()[0] for line in read_text(path, "record").splitlines() if line.split()}
+        files = [file for file in files if file.stem in stems]
+    if not files:
+        raise DataError(f"{path}: there are no XML files of Pascal VOC in {found}")
+    base = found.parent if found.name == "Annotations" else found
+    root = images or next(base / name for name in _FOLDERS if (base / name).is_dir())
+    result = BoxSet(path, root)
+    by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
+    for file in sorted(files):
+        try:
+            _add(result, file, parse_xml(file), by_stem)
+        except DataError as error:
+            result.fault(str(error))
+    return result.checked().with_sorted_classes()
+
+
+def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
+    name = (tree.findtext("filename") or "").strip()
+    # Many tools write a name without suffix, or that of another format: the stem decides.
+    image = name if name in by_stem.values() else by_stem.get(Path(name).stem or file.stem)
+    image = image or by_stem.get(file.stem)
+    if image is None:
+        result.fault(f"{file}: image {name[:80]!r} is not in {result.root}")
+        return
+    boxes = []
+    for number, item in enumerate(tree.iter("object"), 1):
+        label = " ".join((item.findtext("name") or "").split())
+        edges = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            left, top, right, bottom = (float(edge) for edge in edges if edge is not None)
+        except ValueError:
+            result.fault(f"{file}: object {number} has no bndbox of four numbers")
+            continue
+        if not label:
+            result.fault(f"{file}: object {number} has no name")
+            continue
+        crowd = (item.findtext("difficult") or "").strip() == "1"
+        boxes.append(Box(result.label(label), left - 1, top - 1, right, bottom, crowd))
+    result.add(str(file), image, _size(tree), boxes)
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+    """Returns (width, height) as stated; None if it is missing or 0, as some tools write it."""
+    try:
+        width, height = (int(tree.findtext(f"size/{key}") or 0) for key in ("width", "height"))
+    except ValueError:
+        return None
+    return (width, height) if width > 0 and height > 0 else None

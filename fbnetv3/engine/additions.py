@@ -1,0 +1,161 @@
+"""Hooks and writers that a user adds to a training, by name in a config or as objects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventWriter
+
+from fbnetv3.config import CfgNode, ConfigError, iter_keys
+from fbnetv3.engine.writers import StorageWriter, Writer, WriterRun
+from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.plain_yaml import parse_mapping
+from fbnetv3.registries import HOOKS, WRITERS
+from fbnetv3.registry import Registry, RegistryError
+
+_log = logging.getLogger("fbnetv3")
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What a caller adds to the hooks and writers that the config names.
+
+    Attributes:
+        hooks: detectron2's hooks; they run on all ranks, after evaluations and before checkpoints.
+        writers: Objects with the methods of :class:`Writer`, or detectron2's event writers; they
+            run on rank 0.
+        search: Folder of the search that the training is a trial of; "" if it is none.
+    """
+
+    hooks: Sequence[HookBase] = ()
+    writers: Sequence[Writer | EventWriter] = ()
+    search: str = ""
+
+    def __post_init__(self) -> None:
+        for hook in self.hooks:
+            _check_hook(hook, "hooks")
+        for writer in self.writers:
+            if not isinstance(writer, (Writer, EventWriter)):
+                raise ConfigError(
+                    f"writers: a {type(writer).__name__} is no writer; allowed: an object with the "
+                    "methods log(values, iteration) and close(), or detectron2's EventWriter"
+                )
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Checks that the names in HOOKS and WRITERS are registered.
+
+    Raises:
+        ConfigError: A name is unknown; the message lists the known ones.
+    """
+    for key, registry in _REGISTRIES.items():
+        for name in cfg[key]:
+            try:
+                registry.get(name)
+            except RegistryError as error:
+                raise ConfigError(f"{key}: {error}") from error
+
+
+_REGISTRIES: Mapping[str, Registry[Any]] = {"HOOKS": HOOKS, "WRITERS": WRITERS}
+
+
+def added_hooks(cfg: CfgNode, additions: Additions) -> list[HookBase]:
+    """Returns the hooks of HOOKS, then those of the caller.
+
+    Raises:
+        ConfigError: A registered function returns no hook.
+    """
+    hooks = []
+    for name in cfg.HOOKS:
+        hook = HOOKS.get(name)(cfg)
+        _check_hook(hook, f"HOOKS: {name}")
+        hooks.append(hook)
+    return [*hooks, *additions.hooks]
+
+
+def _check_hook(hook: object, where: str) -> None:
+    if not isinstance(hook, HookBase):
+        raise ConfigError(
+            f"{where}: a {type(hook).__name__} is no hook; allowed: an object of a class that "
+            "derives from detectron2.engine.HookBase"
+        )
+
+
+def hook_states(hooks: Sequence[HookBase]) -> list[Any]:
+    """Returns what the ``state_dict`` of each hook keeps in checkpoints."""
+    return [hook.state_dict() for hook in hooks]
+
+
+def load_hook_states(hooks: Sequence[HookBase], states: Sequence[Any]) -> None:
+    """Restores hooks with a method ``load_state_dict``; warns if there were other hooks."""
+    if len(hooks) != len(states):
+        _log.warning(
+            "the checkpoint was written with %d hooks of the user, now there are %d: none gets the "
+            "state that it had",
+            *(len(states), len(hooks)),
+        )
+        return
+    for hook, state in zip(hooks, states, strict=True):
+        if state and hasattr(hook, "load_state_dict"):
+            hook.load_state_dict(state)
+
+
+def added_writers(
+    cfg: CfgNode, additions: Additions, folder: Path, start_iter: int, *, pictures: bool
+) -> list[EventWriter]:
+    """Returns the writers of WRITERS, then those of the caller.
+
+    Args:
+        cfg: Config of the training.
+        additions: What the caller adds.
+        folder: Folder of the run.
+        start_iter: First iteration that is recorded.
+        pictures: Whether event files of TensorBoard are written; trials of a search write none.
+
+    Raises:
+        FBNetError: A writer cannot start.
+    """
+    run = WriterRun(folder, plain_config(cfg), start_iter, additions.search)
+    names = [name for name in cfg.WRITERS if pictures or name != "tensorboard"]
+    return [
+        *(as_event_writer(make_writer(name, run), name) for name in names),
+        *(as_event_writer(writer, type(writer).__name__) for writer in additions.writers),
+    ]
+
+
+def plain_config(cfg: CfgNode) -> dict[str, Any]:
+    """Returns the plain value of each key of a config."""
+    return dict(iter_keys(parse_mapping(cfg.dump())))
+
+
+def make_writer(name: str, run: WriterRun) -> Any:
+    """Returns a registered writer of a run.
+
+    Raises:
+        FBNetError: It cannot start, for example because its server does not answer.
+    """
+    try:
+        writer = WRITERS.get(name)(run)
+    except (FBNetError, OSError, MemoryError):
+        raise
+    except Exception as error:  # of a tracking library, of any kind
+        raise ConfigError(
+            f"WRITERS: {name} cannot start ({type(error).__name__}: {first_line(error)}); correct "
+            "its settings, or leave it out"
+        ) from error
+    if not isinstance(writer, (Writer, EventWriter)):
+        raise ConfigError(
+            f"WRITERS: {name} made a {type(writer).__name__}; allowed: an object with the methods "
+            "log(values, iteration) and close()"
+        )
+    return writer
+
+
+def as_event_writer(writer: Any, name: str) -> EventWriter:
+    """Returns detectron2's form of a writer."""
+    return writer if isinstance(writer, EventWriter) else StorageWriter(writer, name)
