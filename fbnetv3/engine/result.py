@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingResult(Mapping[str, float]):
-    """The result of a training; as a mapping, it has the scores by name.
+class TrainingResult(dict[str, float]):
+    """The result of a training: the scores by name, with the files of the run.
 
-    Attributes:
+    Args:
         scores: Last scores, such as ``val/top1``, and ``best/...``; empty on ranks other than 0.
         weights: File of the exported weights: of their average if there is one, else the raw ones.
         folder: Folder of the run, OUTPUT_DIR.
     """
 
-    scores: dict[str, float]
-    weights: Path
-    folder: Path
+    def __init__(self, scores: Mapping[str, float], weights: Path, folder: Path) -> None:
+        super().__init__(scores)
+        self.weights, self.folder = weights, folder
 
-    def __getitem__(self, name: str) -> float:
-        return self.scores[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores by name, as a plain dict."""
+        return dict(self)
