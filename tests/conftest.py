@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing.context
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Threads of several processes on few cores wait for each other. Set before torch or numpy is
 # imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,22 +76,61 @@ def training_kills(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a command in a process group of its own, which is killed after the test."""
-    started: list[subprocess.Popen[str]] = []
 
     def begin(command: list[str], **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+            env={**_ENVIRONMENT, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        started.append(process)
-        return process
 
-    yield begin
+    yield from _started(begin)
+
+
+@pytest.fixture
+def fork(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a command as ``start`` does, without its imports; see ``tests/forked.py``."""
+    from tests.forked import ForkedCommand
+
+    def begin(command: list[str], **environment: str) -> ForkedCommand:
+        output = tmp_path_factory.mktemp("output")
+        return ForkedCommand(command, tmp_path, {**_ENVIRONMENT, **environment}, output)
+
+    yield from _started(begin)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local workers of the test are forked, as commands are by ``fork``."""
+    from tests.forked import forked_context
+
+    contexts = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
+    monkeypatch.setitem(contexts, "spawn", forked_context())
+
+
+@pytest.fixture(scope="session")
+def shared_executors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Executors by kind and number of workers; see ``tests/search/executors/shared.py``."""
+    from tests.search.executors.shared import SharedExecutors
+
+    executors = SharedExecutors(tmp_path_factory.mktemp("evaluations"))
+    yield executors
+    executors.close()
+
+
+def _started(begin: Callable[..., Any]) -> Iterator[Start]:
+    """Returns a function that starts processes, which are killed in the end with their groups."""
+    started = []
+
+    def begin_and_note(command: list[str], **environment: str) -> Any:
+        started.append(begin(command, **environment))
+        return started[-1]
+
+    yield begin_and_note
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

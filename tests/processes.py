@@ -55,16 +55,20 @@ def two_machines(
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """Returns the pids of the ranks that a launch or torchrun started, in the order of ranks."""
+    """Returns the pids of the ranks that a launch or torchrun started, in the order of ranks.
+
+    They are in the process group of a launch, and children of torchrun.
+    """
     pids = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and int(entry.name) != process.pid:
             try:
                 command = (entry / "cmdline").read_text()
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if parent == process.pid and ("spawn_main" in command or "train_net" in command):
+            parent, group = int(fields[1]), int(fields[2])
+            if process.pid in (parent, group) and "resource_tracker" not in command:
                 pids.append(int(entry.name))
     return sorted(pids)
 

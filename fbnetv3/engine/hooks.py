@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from fbnetv3.io import WriteError
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the iterations or epochs so far, and the scores by name."""
+_CURVES_PERIOD = 10.0  # seconds between drawings of the curves
 
 
 class NonFiniteWeightError(FBNetError):
@@ -302,17 +304,38 @@ class ProgressHook(HookBase):
 
 
 class CurvesHook(HookBase):
-    """Draws ``curves.png`` from ``metrics.json``.
+    """Draws ``curves.png`` from ``metrics.json``, at most every ten seconds, and at the end.
+
+    Drawing takes half a second, which is longer than an epoch of a tiny training.
 
     Args:
-        due: Iterations after which to draw.
+        due: Iterations after which the metrics may hold something new to draw.
         folder: The folder of both files.
     """
 
     def __init__(self, due: Every, folder: Path) -> None:
         self._due, self._folder = due, folder
+        self._last = 0.0
+        self._is_stale = False
+
+    def before_train(self) -> None:
+        """Starts the first ten seconds."""
+        self._last = time.monotonic()
 
     def after_step(self) -> None:
-        """Draws if it is due."""
+        """Draws if it is due, and the last drawing is old or this is the last step."""
         if self._due(self.trainer):
-            plot_curves(self._folder / "metrics.json", self._folder / "curves.png")
+            self._is_stale = True
+            is_last = self.trainer.iter + 1 == self.trainer.max_iter
+            if is_last or time.monotonic() - self._last >= _CURVES_PERIOD:
+                self._draw()
+
+    def after_train(self) -> None:
+        """Draws what is missing where the training ends before its last step."""
+        if self._is_stale:
+            with suppress(FBNetError):  # the error that ends the training is the one to report
+                self._draw()
+
+    def _draw(self) -> None:
+        self._is_stale, self._last = False, time.monotonic()
+        plot_curves(self._folder / "metrics.json", self._folder / "curves.png")

@@ -102,14 +102,14 @@ def test_the_plan_describes_batch_norm(norm: nn.Module, processes: int, says: st
     [("flag", "cpu"), ("torchrun", "cpu"), ("flag", "cuda"), ("torchrun", "cuda")],
 )
 def test_two_processes_train_as_one(
-    command: Command, start: Start, tmp_path: Path, how: str, device: str
+    command: Command, start: Start, fork: Start, tmp_path: Path, how: str, device: str
 ) -> None:
     """By gloo on CPUs, by nccl on GPUs."""
     if device == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip(f"needs two GPUs; PyTorch sees {torch.cuda.device_count()}")
     one, two = tmp_path / "one", tmp_path / "two"
     options = {**PLAIN, "MODEL__DEVICE": device}
-    first, _ = finish(start(command(OUTPUT_DIR=str(one), **options)))
+    first, _ = finish(fork(command(OUTPUT_DIR=str(one), **options)))
     if how == "flag":
         line = command("--num-processes", "2", OUTPUT_DIR=str(two), **options)
     else:
@@ -127,7 +127,7 @@ def test_two_processes_train_as_one(
     assert _files(two) == _files(one)
     assert len(list(two.glob("events*"))) == 1
     # one process scores the weights that two trained exactly as the two did
-    alone = json.loads(finish(start(command("--eval-only", OUTPUT_DIR=str(two), **options)))[0])
+    alone = json.loads(finish(fork(command("--eval-only", OUTPUT_DIR=str(two), **options)))[0])
     assert alone["val/top1"] == together["val/top1"]
     assert alone["val/top1_ema"] == together["val/top1_ema"]
 
@@ -149,15 +149,15 @@ def _assert_close(name: str, one: torch.Tensor, two: torch.Tensor) -> None:
 
 @pytest.mark.slow
 def test_without_sync_bn_ranks_end_with_equal_norms(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, fork: Start, tmp_path: Path
 ) -> None:
     """All ranks score one model, whose weights differ from those of a single process."""
     out, one = tmp_path / "out", tmp_path / "one"
     changes = {**PLAIN, "MODEL__SYNC_BN": False, "OUTPUT_DIR": str(out)}
-    stdout, _ = finish(start(command("--num-processes", "2", **changes)))
-    alone, _ = finish(start(command("--eval-only", **changes)))
+    stdout, _ = finish(fork(command("--num-processes", "2", **changes)))
+    alone, _ = finish(fork(command("--eval-only", **changes)))
     assert json.loads(stdout) == pytest.approx(json.loads(alone), abs=2e-4)
-    finish(start(command(**{**PLAIN, "OUTPUT_DIR": str(one)})))
+    finish(fork(command(**{**PLAIN, "OUTPUT_DIR": str(one)})))
     name = "backbone.stages.0.0.conv.weight"
     with pytest.raises(AssertionError):  # otherwise the comparison with one process proves nothing
         _assert_close(name, last_state(one)["model"][name], last_state(out)["model"][name])
@@ -166,11 +166,11 @@ def test_without_sync_bn_ranks_end_with_equal_norms(
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_others(
-    command: Command, start: Start, tmp_path: Path, rank: int
+    command: Command, fork: Start, tmp_path: Path, rank: int
 ) -> None:
     out = tmp_path / "out"
     line = command("--num-processes", "2", **{**PLAIN, "SOLVER__MAX_EPOCHS": 1000.0})
-    process = start(line)
+    process = fork(line)
     wait_for_checkpoint(out, process)
     children = ranks_of(process)
     kill_rank(process, rank)
@@ -185,11 +185,11 @@ def test_a_killed_rank_ends_the_others(
 
 @pytest.mark.slow
 def test_torchrun_names_a_killed_rank_and_goes_on(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, start: Start, fork: Start, tmp_path: Path
 ) -> None:
     long = {"SOLVER__MAX_EPOCHS": 20.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0, "TEST__EVAL_EPOCHS": 5.0}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(command(launcher=TORCHRUN, OUTPUT_DIR=str(whole), **long)))
+    finish(fork(command("--num-processes", "2", OUTPUT_DIR=str(whole), **long)))
     process = start(command(launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long))
     wait_for_checkpoint(broken, process)
     kill_rank(process, 1)
@@ -205,7 +205,7 @@ def test_torchrun_names_a_killed_rank_and_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["flag", "torchrun"])
 def test_bad_data_on_one_rank_ends_the_others(
-    command: Command, start: Start, material: Path, tmp_path: Path, how: str
+    command: Command, start: Start, fork: Start, material: Path, tmp_path: Path, how: str
 ) -> None:
     root = tmp_path / "broken"
     shutil.copytree(material / "train", root)
@@ -213,7 +213,7 @@ def test_bad_data_on_one_rank_ends_the_others(
     path.write_bytes(path.read_bytes()[:50])
     changes = {**PLAIN, "DATASETS__TRAIN": str(root), "SOLVER__MAX_EPOCHS": 5.0}
     if how == "flag":
-        process = start(command("--num-processes", "2", **changes))
+        process = fork(command("--num-processes", "2", **changes))
         _, stderr = finish(process, 2)
         assert "error: rank" in stderr.strip().splitlines()[-1]
     else:
@@ -223,14 +223,17 @@ def test_bad_data_on_one_rank_ends_the_others(
 
 
 @pytest.mark.slow
-def test_overwriting_and_resuming_with_two(command: Command, start: Start, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    finish(start(command(launcher=TORCHRUN, **PLAIN)))
-    _, stderr = finish(start(command("--num-processes", "2", **PLAIN)), 2)
+def test_overwriting_and_resuming_with_two(
+    command: Command, start: Start, fork: Start, tmp_path: Path
+) -> None:
+    out, two = tmp_path / "out", ("--num-processes", "2")
+    finish(fork(command(*two, **PLAIN)))
+    _, stderr = finish(fork(command(*two, **PLAIN)), 2)
     assert "--overwrite" in stderr
-    for flag, epochs in (("--overwrite", 1.0), ("--resume", 2.0)):
-        finish(start(command(flag, launcher=TORCHRUN, **{**PLAIN, "SOLVER__MAX_EPOCHS": epochs})))
-        assert last_state(out)["iteration"] == 6 * epochs
+    finish(start(command("--overwrite", launcher=TORCHRUN, **PLAIN)))
+    assert last_state(out)["iteration"] == 6
+    finish(fork(command("--resume", *two, **{**PLAIN, "SOLVER__MAX_EPOCHS": 2.0})))
+    assert last_state(out)["iteration"] == 12
 
 
 def _alive(pid: int) -> bool:

@@ -40,15 +40,21 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_at_random_iterations_change_nothing(
-    command: Command, start: Start, tmp_path: Path, workers: int, training_kills: int
+    command: Command,
+    start: Start,
+    fork: Start,
+    tmp_path: Path,
+    workers: int,
+    training_kills: int,
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     epochs = 7.0 * (training_kills + 1)  # of 6 steps, more than are drawn until the last kill
     changes = {**LONG, "SOLVER__MAX_EPOCHS": epochs, "DATALOADER__NUM_WORKERS": workers}
-    finish(start(command(OUTPUT_DIR=str(undisturbed), **changes)))
+    begin = start if workers else fork  # data workers of a fork may outlive its training
+    finish(begin(command(OUTPUT_DIR=str(undisturbed), **changes)))
 
     def resume() -> subprocess.Popen[str]:
-        return start(command("--resume", OUTPUT_DIR=str(killed), **changes))
+        return begin(command("--resume", OUTPUT_DIR=str(killed), **changes))
 
     iterations = train_with_kills(resume, killed, training_kills, most_steps=28)
     assert len(set(iterations)) > 1, "the kills came too early"
@@ -58,10 +64,10 @@ def test_kills_at_random_iterations_change_nothing(
 
 @pytest.mark.slow
 def test_a_changed_system_clock_changes_nothing(
-    command: Command, start: Start, tmp_path: Path, moved_clock: dict[str, str]
+    command: Command, start: Start, fork: Start, tmp_path: Path, moved_clock: dict[str, str]
 ) -> None:
     undisturbed, moved = tmp_path / "undisturbed", tmp_path / "moved"
-    finish(start(command(OUTPUT_DIR=str(undisturbed), **LONG)))
+    finish(fork(command(OUTPUT_DIR=str(undisturbed), **LONG)))
     (tmp_path / "clock").write_text("+400d")
     process = start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock)
     wait_for(moved, "checkpoint_*14.pt", process)
@@ -77,10 +83,11 @@ def test_a_changed_system_clock_changes_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "name"), [(0, "SIGTERM"), (2, "SIGINT")])
 def test_a_signal_to_all_saves_and_stops(
-    command: Command, start: Start, tmp_path: Path, workers: int, name: str
+    command: Command, start: Start, fork: Start, tmp_path: Path, workers: int, name: str
 ) -> None:
     out = tmp_path / "out"
-    process = start(
+    begin = start if workers else fork
+    process = begin(
         command(**{**LONG, "SOLVER__MAX_EPOCHS": 1000.0, "DATALOADER__NUM_WORKERS": workers})
     )
     wait_for(out, "checkpoint_*", process)
@@ -95,9 +102,9 @@ def test_a_signal_to_all_saves_and_stops(
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line(command: Command, start: Start, full_disk: Path) -> None:
+def test_a_full_disk_is_one_line(command: Command, fork: Start, full_disk: Path) -> None:
     keep = {"SOLVER__KEEP_CHECKPOINTS": 50, "SOLVER__LOG_PERIOD": 1}
-    process = start(command(OUTPUT_DIR=str(full_disk / "out"), **{**LONG, **keep}))
+    process = fork(command(OUTPUT_DIR=str(full_disk / "out"), **{**LONG, **keep}))
     _, stderr = finish(process, 2)
     assert "No space left" in last_line(stderr)
     assert last_line(stderr).startswith("error: ")

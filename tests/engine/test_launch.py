@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,27 +77,24 @@ def test_ranks_communicate(tmp_path: Path) -> None:
     assert [(tmp_path / f"rank{i}").read_text() for i in (0, 1)] == ["3.0", "3.0"]
 
 
-@pytest.fixture
-def machines(tmp_path: Path, start: Start) -> Callable[..., list[subprocess.Popen[str]]]:
-    """Returns a function that starts ``main`` on two machines, simulated by two launches."""
-
-    def begin(body: str, arguments: str = "()") -> list[subprocess.Popen[str]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-        call = f"launch(main, {arguments}, num_machines=2, machine_rank=int(sys.argv[1]), "
-        call += f"dist_url={url!r})"
-        main = f"if __name__ == '__main__':\n    sys.exit(run_main(lambda _: {call} or 0))\n"
-        path = tmp_path / "job.py"
-        path.write_text(f"{HEADER}\n{body}\n\n{main}")
-        return [start([sys.executable, str(path), str(rank)]) for rank in (0, 1)]
-
-    return begin
+def start_machines(
+    folder: Path, start: Start, body: str, arguments: str = "()"
+) -> list[subprocess.Popen[str]]:
+    """Starts ``main`` on two machines, simulated by two launches."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    call = f"launch(main, {arguments}, num_machines=2, machine_rank=int(sys.argv[1]), "
+    call += f"dist_url={url!r})"
+    main = f"if __name__ == '__main__':\n    sys.exit(run_main(lambda _: {call} or 0))\n"
+    path = folder / "job.py"
+    path.write_text(f"{HEADER}\n{body}\n\n{main}")
+    return [start([sys.executable, str(path), str(rank)]) for rank in (0, 1)]
 
 
 @pytest.mark.slow
-def test_machines_communicate(tmp_path: Path, machines: Callable[..., Any]) -> None:
-    for job in machines(SUM, f"({str(tmp_path)!r},)"):
+def test_machines_communicate(tmp_path: Path, start: Start) -> None:
+    for job in start_machines(tmp_path, start, SUM, f"({str(tmp_path)!r},)"):
         finish(job)
     assert (tmp_path / "rank1").read_text() == "3.0"
 
@@ -132,10 +128,10 @@ def wait_for(path: Path) -> None:
     ],
 )
 def test_both_machines_print_why_a_rank_failed(
-    tmp_path: Path, machines: Callable[..., Any], rank: int, error: str, reason: str
+    tmp_path: Path, fork: Start, rank: int, error: str, reason: str
 ) -> None:
     body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
-    jobs = machines(body, f"({str(tmp_path)!r},)")
+    jobs = start_machines(tmp_path, fork, body, f"({str(tmp_path)!r},)")
     for number, job in enumerate(jobs):
         allowed = "a bug" in error and number == rank
         stderr = finish(job, 2, traceback=allowed)[1]
@@ -159,13 +155,13 @@ def test_both_machines_print_why_a_rank_failed(
 )
 def test_the_other_machine_names_what_died(
     tmp_path: Path,
-    machines: Callable[..., Any],
+    fork: Start,
     number: int,
     what: str,
     name: str,
     reason: str,
 ) -> None:
-    jobs = machines(WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)")
+    jobs = start_machines(tmp_path, fork, WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)")
     for rank in (0, 1):
         wait_for(tmp_path / f"met{rank}")
     rank = int((tmp_path / f"pid{number}").read_text())

@@ -24,13 +24,13 @@ LONG: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_machine_ends_the_other_and_both_resume(
-    command: Command, start: Start, tmp_path: Path, killed: int
+    command: Command, fork: Start, tmp_path: Path, killed: int
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    first, _ = two_machines(command, start, OUTPUT_DIR=str(whole), **LONG)
+    first, _ = two_machines(command, fork, OUTPUT_DIR=str(whole), **LONG)
     undisturbed = json.loads(finish(first)[0])
 
-    processes = two_machines(command, start, OUTPUT_DIR=str(broken), **LONG)
+    processes = two_machines(command, fork, OUTPUT_DIR=str(broken), **LONG)
     wait_for_checkpoint(broken, processes[0])
     os.killpg(processes[killed].pid, signal.SIGKILL)
     begun = time.monotonic()
@@ -40,6 +40,6 @@ def test_a_killed_machine_ends_the_other_and_both_resume(
     assert last.startswith(f"error: machine {killed} (rank {killed}) does not answer any more; ")
     assert "--resume" in last
 
-    first, _ = two_machines(command, start, "--resume", OUTPUT_DIR=str(broken), **LONG)
+    first, _ = two_machines(command, fork, "--resume", OUTPUT_DIR=str(broken), **LONG)
     assert json.loads(finish(first)[0]) == undisturbed
     assert_same_run(whole, broken)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.search import InProcess, LocalWorkers, Trial
+from tests.forked import PRELOADED
 from tests.search import problem
 
 StartSearch = Callable[[Path, int], BaseProcess]
@@ -32,7 +33,7 @@ def start_search(folder: Path, workers: int) -> BaseProcess:
         workers: Number of worker processes; 0 to evaluate in the process of the search.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(PRELOADED)
     os.environ[_SERVER] = "1"
     try:
         process = context.Process(target=_search, args=(folder, workers))

@@ -29,20 +29,26 @@ from tests.search.executors.running import (
 
 Make = Callable[..., Any]
 _WORKERS = {"local": LocalWorkers, "ray": ray_workers}
-_EXECUTORS: dict[str, Callable[[], Executor]] = {
-    "in process": InProcess,
-    "1 worker": lambda: LocalWorkers(1),
-    "2 workers": lambda: LocalWorkers(2),
-    "ray, 1 worker": lambda: ray_workers(1),
-    "ray, 2 workers": lambda: ray_workers(2),
+_SHARED: dict[str, tuple[str, int]] = {
+    "1 worker": ("local", 1),
+    "2 workers": ("local", 2),
+    "ray, 1 worker": ("ray", 1),
+    "ray, 2 workers": ("ray", 2),
 }
 
 
-@pytest.fixture(params=list(_EXECUTORS))
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    executor = _EXECUTORS[request.param]()
-    yield executor
-    executor.close()
+@pytest.fixture(params=["in process", *_SHARED])
+def executor(request: pytest.FixtureRequest, shared_executors: Any) -> Executor:
+    """An executor of each kind, whose workers may have served other tests."""
+    if request.param == "in process":
+        return InProcess()
+    return shared_executors(*_SHARED[request.param])
+
+
+@pytest.fixture(params=list(_WORKERS))
+def shared(request: pytest.FixtureRequest, shared_executors: Any) -> Callable[[int], Executor]:
+    """Returns an executor with so many workers, which may have served other tests."""
+    return functools.partial(shared_executors, request.param)
 
 
 @pytest.fixture(params=list(_WORKERS))
@@ -151,8 +157,8 @@ def test_a_timeout_that_is_not_positive_is_refused(make: Make, timeout: float) -
         make(1, timeout=timeout)
 
 
-def test_workers_are_kept_between_batches(make: Make) -> None:
-    workers = make(2)
+def test_workers_are_kept_between_batches(shared: Callable[[int], Executor]) -> None:
+    workers = shared(2)
 
     def evaluate(trial: Trial) -> float:
         time.sleep(0.05)
@@ -163,7 +169,9 @@ def test_workers_are_kept_between_batches(make: Make) -> None:
     assert os.getpid() not in pids
 
 
-def test_a_trial_is_retried_after_one_death_of_its_worker(make: Make, tmp_path: Path) -> None:
+def test_a_trial_is_retried_after_one_death_of_its_worker(
+    shared: Callable[[int], Executor], tmp_path: Path
+) -> None:
     def evaluate(trial: Trial) -> float:
         mark = tmp_path / f"{trial.number}"
         if trial.number == 1 and not mark.exists():
@@ -173,19 +181,19 @@ def test_a_trial_is_retried_after_one_death_of_its_worker(make: Make, tmp_path: 
             os.kill(os.getpid(), signal.SIGKILL)
         return 1.0
 
-    results = _by_number(evaluate_all(make(1), evaluate, make_trials(4)))
+    results = _by_number(evaluate_all(shared(1), evaluate, make_trials(4)))
     assert results[1] == (1.0, None)
     assert results[2] == (None, "its worker was ended by SIGKILL; this was the second attempt")
     assert results[0] == results[3] == (1.0, None)
 
 
-def test_workers_may_start_data_loader_processes(make: Make) -> None:
+def test_workers_may_start_data_loader_processes(shared: Callable[[int], Executor]) -> None:
     def evaluate(trial: Trial) -> float:
         from torch.utils.data import DataLoader
 
         return float(sum(int(batch) for batch in DataLoader(range(4), num_workers=1)))  # type: ignore[arg-type]
 
-    results = _by_number(evaluate_all(make(1), evaluate, make_trials(2)))
+    results = _by_number(evaluate_all(shared(1), evaluate, make_trials(2)))
     assert results == {0: (6.0, None), 1: (6.0, None)}
 
 
@@ -265,8 +273,8 @@ def test_an_interrupt_lets_workers_save(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["in process", "2 workers", "ray, 2 workers"])
-def test_a_search_costs_little_beside_its_trainings(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["in process", "local", "ray"])
+def test_a_search_costs_little_beside_its_trainings(kind: str, tmp_path: Path) -> None:
     """Proposals, predictors, storage and workers cost under 5% of trainings of 10 seconds.
 
     CPU seconds of the searching process are compared, since other programs may be running.
@@ -276,7 +284,7 @@ def test_a_search_costs_little_beside_its_trainings(name: str, tmp_path: Path) -
         time.sleep(0.02)
         return problem.evaluate(trial)
 
-    executor = _EXECUTORS[name]()
+    executor = _WORKERS[kind](2) if kind in _WORKERS else InProcess()
     changes = {"batch_size": 16, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
     start = time.process_time()
     url = f"sqlite:///{tmp_path / 'search.db'}"

@@ -76,11 +76,10 @@ def expected(finished: Path) -> Outcome:
 
 @pytest.mark.parametrize("kind", list(_WORKERS))
 def test_a_training_in_a_worker_uses_data_loader_workers(
-    kind: str, tmp_path: Path, expected: Outcome
+    kind: str, tmp_path: Path, expected: Outcome, shared_executors: Any
 ) -> None:
-    workers = _WORKERS[kind]()
+    workers = shared_executors(kind, 1)
     outcome = _run(workers, _candidate(tmp_path, "DATALOADER.NUM_WORKERS", 1))
-    workers.close()
     assert outcome == expected
 
 
@@ -154,7 +153,7 @@ def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Out
     ],
 )
 def test_no_candidate_fails_by_a_full_or_read_only_disk(
-    small_disk: Path, expected: Outcome, kind: str, fault: str
+    small_disk: Path, expected: Outcome, forked_workers: None, kind: str, fault: str
 ) -> None:
     """Once the disk is repaired, the same candidate gets the same scores."""
     executor = InProcess() if kind == "in process" else _WORKERS[kind]()
