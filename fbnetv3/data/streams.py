@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from fbnetv3.data.errors import DataError, plural
+from fbnetv3.data.image_batches import Batch
 from fbnetv3.data.items import as_rgb, check_label, pair_of, whole_label
-from fbnetv3.data.loaders import Batch, EvalLoader, TrainLoader
+from fbnetv3.data.loaders import EvalLoader, TrainLoader
 from fbnetv3.data.seeding import mix_seed, preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 
