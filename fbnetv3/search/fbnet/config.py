@@ -20,6 +20,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
+from fbnetv3.search.fbnet.candidate_space import CandidateSpace
 from fbnetv3.search.fbnet.keys import (
     ADDED_KEYS,
     AUTO_KEYS,
@@ -34,7 +35,7 @@ from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
 
 
-def space_from_config(cfg: CfgNode) -> FBNetSpace:
+def space_from_config(cfg: CfgNode) -> CandidateSpace:
     """Returns the space of SEARCH.SPACE, with the variables of SEARCH.FIX fixed.
 
     Raises:
@@ -61,7 +62,7 @@ class SearchSetup:
         self.cfg.freeze()
 
     @cached_property
-    def space(self) -> FBNetSpace:
+    def space(self) -> CandidateSpace:
         """The space of the candidates.
 
         Raises:

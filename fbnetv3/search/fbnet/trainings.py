@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
-from fbnetv3.io import atomic_write
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
 
@@ -50,7 +49,7 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
     """
     arch_file = stem.with_name(f"{stem.name}_arch.yaml")
     cfg = _candidate_config(setup, config, arch_file, num_classes_from_config(setup.cfg))
-    if setup.space.has_architecture:
+    if str(cfg.MODEL.ARCH) == str(arch_file.resolve()):
         cfg.MODEL.ARCH = arch_file.name
     cfg.OUTPUT_DIR = str(stem)
     cfg.merge_from_list(list(setup.cfg.SEARCH.FINAL))
@@ -60,23 +59,14 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
 def _candidate_config(
     setup: SearchSetup, config: Mapping[str, Any], arch_file: Path, num_classes: int = 1000
 ) -> CfgNode:
-    """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
+    """Returns the search's config with a candidate's recipe and network, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
     recipe = setup.space.recipe(config, recipe_from_config(setup.cfg))
     values = recipe_to_config(recipe)
-    if setup.space.has_architecture:
-        arch = setup.space.arch(config, num_classes)
-        with atomic_write(arch_file) as temporary:
-            temporary.write_text(arch.to_yaml(), encoding="utf-8")
-        values |= {
-            "MODEL.ARCH": str(arch_file.resolve()),
-            "MODEL.ARCH_VARIANT": "",
-            "MODEL.WIDTH": 1.0,
-            "MODEL.DEPTH": 1.0,
-            "INPUT.RESOLUTION": arch.resolution,
-            "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
-        }
+    values |= setup.space.network_keys(config, num_classes, arch_file)
+    if "INPUT.RESOLUTION" in values:
+        values["INPUT.RESIZE"] = _resize(setup.cfg, values["INPUT.RESOLUTION"])
     cfg.merge_from_list([item for pair in values.items() for item in pair])
     return cfg
 
