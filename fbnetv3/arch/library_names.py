@@ -1,9 +1,10 @@
-"""Names of networks of other libraries: ``LIBRARY/NAME?KEY=VALUE&...``.
+"""Names of networks that have no architecture table: ``LIBRARY/NAME?KEY=VALUE&...``.
 
-LIBRARY is ``torchvision`` or ``timm``. NAME may be followed by arguments of the library's builder
-(numbers, true or false, words, or lists of these), and by ``low_resolution=True`` for the paper's
-variant for small images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole
-string is the name of the network in configs, checkpoints and exported weights.
+LIBRARY is ``torchvision`` or ``timm``. A network that ``fbnetv3.register_network`` has registered
+has such a name, too, with any LIBRARY or none. NAME may be followed by arguments of the network's
+builder (numbers, true or false, words, or lists of these), and by ``low_resolution=True`` for the
+paper's variant for small images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The
+whole string is the name of the network in configs, checkpoints and exported weights.
 
 :func:`parse_query` and :func:`format_name` serve every network whose name may carry arguments.
 """
@@ -17,8 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3.arch.errors import ArchError
+from fbnetv3.registries import NETWORKS
 
 LIBRARIES = ("torchvision", "timm")
+REGISTERED = ""
+"""Value of :attr:`LibraryName.library` for a registered network."""
 LOW_RESOLUTION_KEY = "low_resolution"
 DEFAULT_RESOLUTION = 224
 """Side of the input in pixels if a config does not set it."""
@@ -40,8 +44,8 @@ class LibraryName:
     """The parts of a name ``LIBRARY/NAME?KEY=VALUE&...``.
 
     Attributes:
-        library: ``torchvision`` or ``timm``.
-        name: Name of the network in its library.
+        library: ``torchvision``, ``timm``, or :data:`REGISTERED`.
+        name: Name of the network in its library, or its registered name.
         arguments: Arguments of the library's builder.
         low_resolution: Whether the network is the variant for small images.
     """
@@ -53,8 +57,12 @@ class LibraryName:
 
 
 def is_library_name(name: object) -> bool:
-    """Returns whether a name begins with ``torchvision/`` or ``timm/``."""
-    return isinstance(name, str) and name.partition("/")[0] in LIBRARIES and "/" in name
+    """Returns whether a name begins with ``torchvision/`` or ``timm/``, or is a registered one."""
+    if not isinstance(name, str):
+        return False
+    return name.partition("?")[0] in NETWORKS or (
+        name.partition("/")[0] in LIBRARIES and "/" in name
+    )
 
 
 def parse_library_name(text: str) -> LibraryName:
@@ -64,8 +72,10 @@ def parse_library_name(text: str) -> LibraryName:
         ArchError: An argument is not of the form ``KEY=VALUE``, is given twice, or its value is not
             allowed (see :func:`parse_query`).
     """
-    library, _, rest = text.partition("/")
-    name = rest.partition("?")[0]
+    name = text.partition("?")[0]
+    library = REGISTERED
+    if name not in NETWORKS:
+        library, _, name = name.partition("/")
     arguments = parse_query(text)
     low_resolution = arguments.pop(LOW_RESOLUTION_KEY, False)
     if not isinstance(low_resolution, bool):
