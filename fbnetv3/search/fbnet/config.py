@@ -231,6 +231,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("CLASSES", 0, math.inf),
         ("FINAL_CLASSES", 0, math.inf),
         ("HOLD_OUT", 0, math.inf),
+        ("ASPECT_RATIO", 1, 100),
         ("RAY.WORKERS", 0, math.inf),
         ("RAY.CPUS", 0, math.inf),
         ("RAY.GPUS", -1, math.inf),

@@ -31,6 +31,7 @@ from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.checks import as_text, as_whole
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.detector_fields import check_detector, read_detector
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, SpaceLoader, check_row_values
 from fbnetv3.search.outcome import short
@@ -47,6 +48,7 @@ _KEYS = (
     "defaults",
     "rows",
     "recipe",
+    "detector",
     _SGD,
 )
 LATENCY = "latency_ms"
@@ -65,6 +67,8 @@ class FBNetSpace:
     Attributes:
         name: Name of the space.
         resolution: Image side in pixels, or the :class:`Ref` of the variable that holds it.
+        sets_resolution: Whether the table gives the resolution.
+        detector: Values of the group ``detector`` by field, each plain or a :class:`Ref`.
         digest: Sha256 of the table without its name and note.
         space: The variables, in the form that :class:`~fbnetv3.search.jointnas.JointNAS` accepts.
 
@@ -91,10 +95,13 @@ class FBNetSpace:
         self.resolution = reader.value("resolution", table.get("resolution", 224), "architecture")
         fields = [field.name for field in dataclasses.fields(Recipe)]
         self._recipe = reader.recipe(table.get("recipe") or {}, fields)
+        self.sets_resolution = "resolution" in table
+        self.detector = read_detector(reader, table)
         reader.fix(fixed or {})
         self.space = SearchSpace(reader.parameters.values())
         self._rows = [row.with_constants(reader.parameters) for row in rows]
         self._check_recipe()
+        check_detector(self.detector, reader.parameters)
         self._check_values()
         self._check_rows()
 
@@ -134,6 +141,11 @@ class FBNetSpace:
     def has_architecture(self) -> bool:
         """Whether the architecture is searched too, and not only the recipe."""
         return bool(self._rows)
+
+    @property
+    def recipe_fields(self) -> Mapping[str, Any]:
+        """Values of the recipe by field, each plain or a :class:`Ref`."""
+        return dict(self._recipe)
 
     def _check_recipe(self) -> None:
         for key, value in self._recipe.items():

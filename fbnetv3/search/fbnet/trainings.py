@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
+from fbnetv3.config.archs import is_detector
 from fbnetv3.io import atomic_write
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
@@ -26,6 +27,8 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train_name,), (test_name,)
     cfg.OUTPUT_DIR = str(folder)
     cfg.SOLVER.KEEP_CHECKPOINTS = 1
+    if is_detector(cfg) and setup.cfg.SEARCH.HOLD_OUT:
+        cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders
@@ -63,20 +66,27 @@ def _candidate_config(
     """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
-    recipe = setup.space.recipe(config, recipe_from_config(setup.cfg))
-    values = recipe_to_config(recipe)
+    if is_detector(cfg):
+        from fbnetv3.search.fbnet.detectors import detector_values  # late, as in datasets.py
+
+        values = detector_values(setup.cfg, setup.space, config)
+    else:
+        values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
     if setup.space.has_architecture:
         arch = setup.space.arch(config, num_classes)
         with atomic_write(arch_file) as temporary:
             temporary.write_text(arch.to_yaml(), encoding="utf-8")
         values |= {
             "MODEL.ARCH": str(arch_file.resolve()),
-            "MODEL.ARCH_VARIANT": "",
+            "MODEL.ARCH_VARIANT": cfg.MODEL.ARCH_VARIANT if is_detector(cfg) else "",
             "MODEL.WIDTH": 1.0,
             "MODEL.DEPTH": 1.0,
-            "INPUT.RESOLUTION": arch.resolution,
-            "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
         }
+        if not is_detector(cfg):
+            values |= {
+                "INPUT.RESOLUTION": arch.resolution,
+                "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
+            }
     cfg.merge_from_list([item for pair in values.items() for item in pair])
     return cfg
 
