@@ -89,6 +89,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         "stratified",
         "How held-out images are drawn: 'stratified' (equal shares of classes), 'random' (paper).",
     ),
+    "ASPECT_RATIO": (
+        1.0,
+        "Detectors: longer / shorter side of the image for which costs are counted; 1.0: a square.",
+    ),
     "KEEP_WEIGHTS": (False, "Keep the weights of every candidate in addition to its scores."),
     "FINAL": ([], "KEY VALUE pairs changed in the winners' configs, such as a longer schedule."),
     "RAY.ADDRESS": (
@@ -163,6 +167,7 @@ ADDED_KEYS = (
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",
+    "SEARCH.ASPECT_RATIO",
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",
 )

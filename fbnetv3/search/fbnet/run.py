@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.config import CfgNode
 from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
@@ -25,7 +24,7 @@ from fbnetv3.search.fbnet.config import (
     values_affecting_scores,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
-from fbnetv3.search.fbnet.datasets import final_classes, num_classes_from_config
+from fbnetv3.search.fbnet.datasets import final_classes
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
@@ -34,6 +33,7 @@ from fbnetv3.search.fbnet.placement import placement_from_config, placement_line
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
+from fbnetv3.search.fbnet.tasks import keep_costs, refusal_lines, statistics_of
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
@@ -209,6 +209,7 @@ def _run(
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
+    keep_costs(setup, folder.costs)
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
@@ -263,16 +264,11 @@ def build_search(
     Raises:
         FBNetError: A value of the config is invalid, or the storage holds another search.
     """
-    cfg, space = setup.cfg, setup.space
-    statistics = None
-    if space.has_architecture:
-        table = cfg.SEARCH.LATENCY_TABLE
-        latency = LatencyTable.load(table) if table else None
-        statistics = space.statistics(num_classes_from_config(cfg), latency)
+    cfg = setup.cfg
     return JointNAS(
-        space.space,
+        setup.space.space,
         settings_from_config(cfg),
-        statistics=statistics,
+        statistics=statistics_of(setup),
         warm_start=cfg.SEARCH.WARM_START or None,
         executor=executor,
         storage=_storage(cfg),
@@ -339,6 +335,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
     lines += filter(None, [classes_line(cfg, search)])
+    lines += refusal_lines(setup)
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

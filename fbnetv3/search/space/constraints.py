@@ -132,11 +132,15 @@ class Costs:
         space: Space of the candidates.
         function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
             ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
-            saves a dict per candidate. If None, there are no statistics.
+            saves a dict per candidate. If it has an attribute ``may_refuse`` that is true, NaN
+            means that there is no such candidate. If it has an attribute ``is_slow`` that is true,
+            the statistics of few candidates are computed. If None, there are no statistics.
 
     Attributes:
         space: Space of the candidates.
         names: Names of the statistics, sorted.
+        may_refuse: Whether statistics may be NaN: candidates that are not in the space.
+        is_slow: Whether the statistics of a candidate take long.
 
     Raises:
         SearchError: The function returns an empty mapping, a statistic of the wrong shape, or a
@@ -145,6 +149,8 @@ class Costs:
 
     def __init__(self, space: SearchSpace, function: StatisticsFn | None) -> None:
         self.space, self._function = space, function
+        self.may_refuse = bool(getattr(function, "may_refuse", False))
+        self.is_slow = bool(getattr(function, "is_slow", False))
         self.names: tuple[str, ...] = ()
         if function is not None:
             as_callable("statistics", function, "from a list of configs to {name: values}")
@@ -192,7 +198,8 @@ class Costs:
                 f"statistic {name!r} has shape {array.shape} for {len(levels)} candidates; it "
                 "must have one number per candidate"
             )
-        bad = np.flatnonzero(~np.isfinite(array))
+        is_bad = np.isinf(array) if self.may_refuse else ~np.isfinite(array)
+        bad = np.flatnonzero(is_bad)
         if bad.size:
             config = self.space.configs(levels[bad[:1]])[0]
             raise SearchError(

@@ -102,7 +102,7 @@ class FeasibleSpace:
 
     def meets(self, levels: Levels) -> Mask:
         """Returns which candidates meet the constraints, (candidates,)."""
-        if not self.constraints:
+        if not self.constraints and not self.costs.may_refuse:
             return np.ones(len(levels), dtype=bool)
         return self.holds(self.price(levels))
 
@@ -111,8 +111,11 @@ class FeasibleSpace:
         return pool.take(self.holds(pool))
 
     def holds(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool meet the constraints, (candidates,)."""
+        """Returns which candidates of a pool exist and meet the constraints, (candidates,)."""
         mask = np.ones(len(pool), dtype=bool)
+        if self.costs.may_refuse:
+            for values in pool.statistics.values():
+                mask &= ~np.isnan(values)
         for constraint in self.constraints:
             mask &= constraint.holds(pool.statistics[constraint.name])
         return mask

@@ -20,6 +20,8 @@ _PROBE = 2**14
 """Number of candidates from which shares of the space are estimated."""
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
 """Survivors, children per survivor and generations of the evolution towards an extreme value."""
+_SLOW_PROBE, _SLOW_CLIMBERS, _SLOW_GENERATIONS = 2**8, 8, 8
+"""The same for statistics that take long."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
     feasible.costs.check(constraints)
     if not constraints:
         return {}
-    probe = feasible.price(next(sobol_levels(feasible.space, seed, _PROBE)))
+    size = _SLOW_PROBE if feasible.costs.is_slow else _PROBE
+    probe = feasible.price(next(sobol_levels(feasible.space, seed, size)))
     reach = {c.name: _reach(feasible, c, probe, seed) for c in constraints}
     for constraint in constraints:
         if reach[constraint.name].acceptance < MIN_ACCEPTANCE:
@@ -79,18 +82,20 @@ def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: i
     space, random = feasible.space, np.random.default_rng([seed, 13])
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     # Most statistics grow with every variable, so both ends of the space are good starts.
-    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
-    for _ in range(_GENERATIONS):
+    slow = feasible.costs.is_slow
+    climbers = _SLOW_CLIMBERS if slow else _CLIMBERS
+    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign, climbers)
+    for _ in range(_SLOW_GENERATIONS if slow else _GENERATIONS):
         parents = np.repeat(best.levels, _CHILDREN, axis=0)
         children = mutate(space, parents, 2.0 / len(space), random)
-        best = _highest(best.joined(feasible.price(children)), name, sign)
+        best = _highest(best.joined(feasible.price(children)), name, sign, climbers)
     return float(sign * best.statistics[name][0])
 
 
-def _highest(pool: Pool, name: str, sign: float) -> Pool:
-    """Returns the candidates with the highest ``sign * statistic``, best first."""
+def _highest(pool: Pool, name: str, sign: float, count: int) -> Pool:
+    """Returns the candidates with the highest ``sign * statistic``, best first; NaN comes last."""
     order = np.argsort(-sign * pool.statistics[name], kind="stable")
-    return pool.take(order[:_CLIMBERS])
+    return pool.take(order[:count])
 
 
 def _infeasible(
