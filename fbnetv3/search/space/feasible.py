@@ -19,6 +19,8 @@ _BLOCK = 2**15
 """Number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
 """Largest number of points that are drawn for a pool, even if the pool is not full by then."""
+_MAX_KNOWN_DRAWS = 2**16
+"""The same if the candidates have known architectures, most of which meet the constraints."""
 _ENUMERATE = 2**16
 """Spaces of at most this many level combinations are enumerated if one block is not enough."""
 
@@ -120,12 +122,26 @@ class FeasibleSpace:
             mask &= constraint.holds(pool.statistics[constraint.name])
         return mask
 
+    def draws(self, seed: int, block: int) -> Iterator[Levels]:
+        """Yields blocks of candidates, feasible or not, from an endless scrambled Sobol sequence.
+
+        If the costs know some architectures only, the candidates have these in turn.
+
+        Args:
+            seed: Random seed of the scrambling.
+            block: Number of candidates in a block; a power of two.
+        """
+        known, first = self.costs.known, 0
+        for levels in sobol_levels(self.space, seed, block):
+            yield levels if known is None else known.given_to(levels, first)
+            first += len(levels)
+
     def sample(self, size: int, seed: int) -> Pool:
         """Draws distinct feasible candidates from a scrambled Sobol sequence.
 
         Args:
             size: Number of candidates; fewer are returned if the space has fewer, or if the
-                first 2**22 points of the sequence contain fewer.
+                first 2**22 points of the sequence (2**16 with known architectures) contain fewer.
             seed: Random seed of the scrambling.
 
         Returns:
@@ -136,12 +152,13 @@ class FeasibleSpace:
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
         seen: set[bytes] = set()
         drawn = 0
-        for levels in sobol_levels(self.space, seed, min(_BLOCK, _power_of_two(size))):
+        for levels in self.draws(seed, min(_BLOCK, _power_of_two(size))):
             block = self.select(self.price(levels))
             block = block.take(unique_rows(block.levels, seen))
             seen.update(keys_of(block.levels))
             sampled, drawn = sampled.joined(block), drawn + len(levels)
-            if len(sampled) >= size or drawn >= _MAX_DRAWS:
+            limit = _MAX_DRAWS if self.costs.known is None else _MAX_KNOWN_DRAWS
+            if len(sampled) >= size or drawn >= limit:
                 break
             if is_small:
                 sampled = sampled.joined(self._unseen(seen, seed))

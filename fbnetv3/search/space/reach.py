@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fbnetv3.search.errors import InfeasibleError
 from fbnetv3.search.space.constraints import Constraint
-from fbnetv3.search.space.feasible import FeasibleSpace, sobol_levels
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.pool import Pool
 
@@ -20,8 +20,8 @@ _PROBE = 2**14
 """Number of candidates from which shares of the space are estimated."""
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
 """Survivors, children per survivor and generations of the evolution towards an extreme value."""
-_SLOW_PROBE, _SLOW_CLIMBERS, _SLOW_GENERATIONS = 2**8, 8, 8
-"""The same for statistics that take long."""
+_SLOW_PROBE = 2**7
+"""Number of candidates in the probe of statistics that take long; there is no evolution then."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
     if not constraints:
         return {}
     size = _SLOW_PROBE if feasible.costs.is_slow else _PROBE
-    probe = feasible.price(next(sobol_levels(feasible.space, seed, size)))
+    probe = feasible.price(next(feasible.draws(seed, size)))
     reach = {c.name: _reach(feasible, c, probe, seed) for c in constraints}
     for constraint in constraints:
         if reach[constraint.name].acceptance < MIN_ACCEPTANCE:
@@ -82,20 +82,18 @@ def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: i
     space, random = feasible.space, np.random.default_rng([seed, 13])
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     # Most statistics grow with every variable, so both ends of the space are good starts.
-    slow = feasible.costs.is_slow
-    climbers = _SLOW_CLIMBERS if slow else _CLIMBERS
-    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign, climbers)
-    for _ in range(_SLOW_GENERATIONS if slow else _GENERATIONS):
+    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
+    for _ in range(0 if feasible.costs.is_slow else _GENERATIONS):
         parents = np.repeat(best.levels, _CHILDREN, axis=0)
         children = mutate(space, parents, 2.0 / len(space), random)
-        best = _highest(best.joined(feasible.price(children)), name, sign, climbers)
+        best = _highest(best.joined(feasible.price(children)), name, sign)
     return float(sign * best.statistics[name][0])
 
 
-def _highest(pool: Pool, name: str, sign: float, count: int) -> Pool:
+def _highest(pool: Pool, name: str, sign: float) -> Pool:
     """Returns the candidates with the highest ``sign * statistic``, best first; NaN comes last."""
     order = np.argsort(-sign * pool.statistics[name], kind="stable")
-    return pool.take(order[:count])
+    return pool.take(order[:_CLIMBERS])
 
 
 def _infeasible(
