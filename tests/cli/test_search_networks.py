@@ -40,9 +40,9 @@ SMALL = [
     "--config-file",
     "model_zoo/search/digits.yaml",
     *("SEARCH.SPACE", "searched_space", "SEARCH.FIX", "[]", "SEARCH.POOL_SIZE", "64"),
-    *("SEARCH.CONSTRAINTS", "['macs <= 3e4']", "SEARCH.BATCH_SIZE", "4"),
-    *("SEARCH.ITERATIONS", "2", "SEARCH.FINALISTS", "1", "SEARCH.WORKERS", "0"),
-    *("SOLVER.MAX_EPOCHS", "2.0", "DATA.TRAIN_LIMIT", "256"),
+    *("SEARCH.CONSTRAINTS", "['macs <= 3e4']", "SEARCH.BATCH_SIZE", "6"),
+    *("SEARCH.ITERATIONS", "1", "SEARCH.FINALISTS", "1", "SEARCH.WORKERS", "0"),
+    *("SOLVER.MAX_EPOCHS", "1.0", "DATA.TRAIN_LIMIT", "256"),
     *("SEARCH.FINAL", "['SOLVER.MAX_EPOCHS', 1.0]"),
 ]
 
@@ -59,15 +59,15 @@ def test_a_users_network_is_searched_and_trained(
     assert "of the network searched/net" in out
     assert "networks cannot be built and are not proposed, such as searched/net?" in out
     scores = [json.loads(p.read_text()) for p in run.glob("candidates/*/result.json")]
-    assert len(scores) == 9
+    assert len(scores) == 7
     assert not list(run.glob("candidates/*/arch.yaml"))
     costs = json.loads((run / "costs.json").read_text())["costs"]
     assert len(costs) == 24
     assert run_command(search) == 0  # resumes, and has nothing left to train
-    assert "resuming after 9 finished trials" in capsys.readouterr().out
+    assert "resuming after 7 finished trials" in capsys.readouterr().out
     assert run_command(["--import", str(code), "--evolve", str(run), "--macs", "2e4"]) == 0
     assert run_command(["--import", str(code), "--report", str(run)]) == 0
-    assert "searched/net" in (run / "report.html").read_text()
+    assert "groups" in (run / "report.html").read_text()
     for name in ("best", "best_macs_0.02M"):
         winner = yaml.safe_load((run / f"{name}.yaml").read_text())
         arch = winner["MODEL"]["ARCH"]

@@ -197,8 +197,7 @@ def _run(
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
-    for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
-        progress.say(line)
+    progress.say("\n".join([*_plan_lines(setup, search), *placement_lines(cfg, placement)]))
     if logged is not None:
         search.restore(logged)
     if retry_failed is not None:

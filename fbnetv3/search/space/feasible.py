@@ -19,10 +19,12 @@ _BLOCK = 2**15
 """Number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
 """Largest number of points that are drawn for a pool, even if the pool is not full by then."""
-_MAX_KNOWN_DRAWS = 2**16
-"""The same if the candidates have known architectures, most of which meet the constraints."""
 _ENUMERATE = 2**16
 """Spaces of at most this many level combinations are enumerated if one block is not enough."""
+_SLOW_BLOCK, _SLOW_ENUMERATE = 2**7, 2**9
+"""The same for statistics that take long."""
+_KNOWN_MAX_DRAWS, _SLOW_DRAWS = 2**16, 16
+"""Limit of draws with known architectures, and, with others, draws per candidate of the pool."""
 
 
 @dataclass(frozen=True)
@@ -141,29 +143,39 @@ class FeasibleSpace:
 
         Args:
             size: Number of candidates; fewer are returned if the space has fewer, or if the
-                first 2**22 points of the sequence (2**16 with known architectures) contain fewer.
+                first 2**22 points of the sequence contain fewer. If statistics take long, these
+                are 16 points per candidate, or 2**16 points with known architectures.
             seed: Random seed of the scrambling.
 
         Returns:
             The candidates in the order of the sequence, so that the first n are spread out over
             the space for every n.
         """
-        is_small = math.prod(self.space.sizes.tolist()) <= _ENUMERATE
+        slow = self.costs.is_slow
+        limit = _SLOW_ENUMERATE if slow else _ENUMERATE
+        is_small = math.prod(self.space.sizes.tolist()) <= limit
+        block_size = _SLOW_BLOCK if slow else min(_BLOCK, _power_of_two(size))
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
         seen: set[bytes] = set()
         drawn = 0
-        for levels in self.draws(seed, min(_BLOCK, _power_of_two(size))):
+        for levels in self.draws(seed, block_size):
             block = self.select(self.price(levels))
             block = block.take(unique_rows(block.levels, seen))
             seen.update(keys_of(block.levels))
             sampled, drawn = sampled.joined(block), drawn + len(levels)
-            limit = _MAX_DRAWS if self.costs.known is None else _MAX_KNOWN_DRAWS
-            if len(sampled) >= size or drawn >= limit:
+            if len(sampled) >= size or drawn >= self._max_draws(size):
                 break
             if is_small:
                 sampled = sampled.joined(self._unseen(seen, seed))
                 break
         return sampled.take(np.arange(min(size, len(sampled))))
+
+    def _max_draws(self, size: int) -> int:
+        """Returns the largest number of points that are drawn for a sample."""
+        if not self.costs.is_slow:
+            return _MAX_DRAWS
+        is_counted = self.costs.known is not None
+        return _KNOWN_MAX_DRAWS if is_counted else _SLOW_DRAWS * max(size, _SLOW_BLOCK)
 
     def _unseen(self, seen: set[bytes], seed: int) -> Pool:
         """Enumerates the feasible candidates that are not in ``seen``, in random order.
