@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_LONGEST = 4_000
+_MAX_CHARACTERS = 4_000
 """Largest number of characters of a message; the value that it quotes may be longer."""
 _OF_DATA = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
@@ -27,7 +27,7 @@ class FBNetError(Exception):
         return one_line(super().__str__())
 
 
-def one_line(text: str, limit: int = _LONGEST) -> str:
+def one_line(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Returns a string as one line that is safe to print.
 
     Args:

@@ -20,7 +20,7 @@ MAX_VALUES = 1_000_000
 _MAX_NODES = 20_000
 """Largest number of values, each counted once; PyYAML reads about 10,000 per second."""
 _MAX_LEVELS = 100
-_LONGEST_NUMBER = 100
+_MAX_DIGITS = 100
 """Largest number of characters of a number: PyYAML's time grows with its square."""
 _INT64 = range(-(2**63), 2**64)  # signed, or unsigned such as seeds
 _TAG_PREFIX = "tag:yaml.org,2002:"
@@ -68,11 +68,11 @@ class PlainLoader(yaml.SafeLoader):
             YamlError: The integer does not fit into 64 bits.
         """
         text = str(self.construct_scalar(node))
-        value = self.construct_yaml_int(node) if len(text) <= _LONGEST_NUMBER else None
+        value = self.construct_yaml_int(node) if len(text) <= _MAX_DIGITS else None
         if value is None or value not in _INT64:
             raise YamlError(
                 f"line {node.start_mark.line + 1}: the integer {text[:30]}... ({len(text)} "
-                "characters) does not fit into 64 bits; write a smaller one, or a text in quotes"
+                "characters) does not fit into 64 bits; write a smaller one, or a string in quotes"
             )
         return int(value)
 
@@ -83,10 +83,10 @@ class PlainLoader(yaml.SafeLoader):
             YamlError: The number has more than 100 characters.
         """
         text = str(self.construct_scalar(node))
-        if len(text) > _LONGEST_NUMBER:
+        if len(text) > _MAX_DIGITS:
             raise YamlError(
                 f"line {node.start_mark.line + 1}: the number {text[:30]}... has {len(text)} "
-                f"characters; allowed: {_LONGEST_NUMBER}"
+                f"characters; allowed: {_MAX_DIGITS}"
             )
         return float(self.construct_yaml_float(node))
 

@@ -115,7 +115,7 @@ class OpSpec:
 OP_COSTS: dict[str, OpSpec] = {}
 
 
-def _declared(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
+def _keys_by_name(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, Key]:
     """Returns the keys of an op from the argument ``keys`` of :func:`register_cost`."""
     given = dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys)
     for name in given:
@@ -167,7 +167,7 @@ def register_cost(
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)
-    declared = _declared(keys)
+    declared = _keys_by_name(keys)
 
     def register(formula: CostFormula) -> CostFormula:
         OP_COSTS[name] = OpSpec(name, declared, formula, pools, is_conv)

@@ -24,7 +24,7 @@ _PHI_STEP = 1e-3
 _MAX_REFINEMENT = 1.5
 _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
-_MOST = 1e6  # largest allowed factor of width or depth
+_MAX_FACTOR = 1e6  # largest allowed factor of width or depth
 _WIDTH_STEP = 8  # divisor of scaled channels if the architecture has no width_divisor
 _BASE_SIDE = 224  # resolution of the smallest networks of the family, FBNetV3-A0 and A
 
@@ -123,8 +123,8 @@ def scale(
         ArchError: A factor is not in (0, 1e6].
     """
     for key, value in (("width", width), ("depth", depth)):
-        if not 0 < value <= _MOST:
-            allowed = f"numbers > 0, at most {_MOST:g}"
+        if not 0 < value <= _MAX_FACTOR:
+            allowed = f"numbers > 0, at most {_MAX_FACTOR:g}"
             raise ArchError("not allowed", key=key, value=value, allowed=allowed)
     last = len(arch.blocks) - 1
     blocks = tuple(

@@ -229,7 +229,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
         value = [value]
     if type(value) in (kind, *_LIKE.get(kind, ())) and _has_numbers_like(value, default):
         return kind(value)
-    name = {"int": "an integer", "str": "a text", "bool": "True or False"}.get(
+    name = {"int": "an integer", "str": "a string", "bool": "True or False"}.get(
         kind.__name__, f"a {kind.__name__}"
     )
     raise ConfigError(f"{key} takes {name} such as {default!r}, not {value!r}")

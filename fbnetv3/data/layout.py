@@ -130,19 +130,20 @@ def _check_images(
     suffixes = ", ".join(sorted(s[1:] for s in IMAGE_SUFFIXES))
     if not with_images:
         raise DataError(
-            f"{place}: no images in class folders; {_LAYOUT} (suffixes: {suffixes}){_but(others)}"
+            f"{place}: no images in class folders; {_LAYOUT} (suffixes: {suffixes})"
+            f"{_others(others)}"
         )
     empty = [c for c in classes if c not in with_images]
     if empty:
         inside = [name for name in others if _top(name) in set(empty) and "/" in name]
         more = f"; suffixes of images: {suffixes}" if inside else ""
         raise DataError(
-            f"{place}: class folder without images: {some(empty)}{_but(inside)}; add images or "
+            f"{place}: class folder without images: {some(empty)}{_others(inside)}; add images or "
             f"delete the folder{more}"
         )
 
 
-def _but(others: Sequence[str]) -> str:
+def _others(others: Sequence[str]) -> str:
     """Returns the end of a message about files that are not images; "" if there are none."""
     if not others:
         return ""

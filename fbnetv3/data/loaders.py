@@ -340,10 +340,10 @@ def _start_process_group(worker: int) -> None:
     # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
     # workers end only when the main process ends them.
     os.setpgid(0, 0)
-    _heed_sigterm_of_parent_alone()
+    _ignore_sigterm_unless_from_parent()
 
 
-def _heed_sigterm_of_parent_alone() -> None:
+def _ignore_sigterm_unless_from_parent() -> None:
     # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
     # main process then finishes its step, and needs the workers for it. Hence a worker ends only on
     # a SIGTERM that the main process sends.

@@ -96,7 +96,7 @@ def _problem(index: Any) -> str:
     if not len(files) == len(targets) == len(places) > 0:
         return f"it has {len(files)} files, {len(targets)} targets and {len(places)} places"
     if not all(isinstance(name, str) for name in (*classes, *shards, *files)):
-        return "a name is not a text"
+        return "a name is not a string"
     if len(set(classes)) != len(classes):
         return "a class occurs twice"
     if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in shards):

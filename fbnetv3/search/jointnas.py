@@ -244,7 +244,7 @@ class JointNAS:
             SearchError: Trials have failed, but none for this reason.
         """
         if not isinstance(reason, str):
-            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a text")
+            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a string")
         failed = [t for t in self._batches.load() if t.state == "failed"]
         chosen = [t for t in failed if has_reason(t.reason, reason)]
         if failed and not chosen:

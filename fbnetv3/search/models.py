@@ -39,7 +39,7 @@ class Models:
     Args:
         settings: Settings of the search.
         encoding: Encoding of its candidates.
-        priced: Function that returns the candidates of trials, with their statistics.
+        with_statistics: Function that returns the candidates of trials, with their statistics.
         known: Function from a history to its trials and the scores by which they are compared.
         pretrained: Function that returns the pre-trained encoder.
     """
@@ -48,12 +48,12 @@ class Models:
         self,
         settings: SearchSettings,
         encoding: Encoding,
-        priced: Callable[[Sequence[Trial]], Pool],
+        with_statistics: Callable[[Sequence[Trial]], Pool],
         known: Callable[[History], Known],
         pretrained: Callable[[], Pretrained],
     ) -> None:
         self._settings, self._encoding = settings, encoding
-        self._priced, self._known, self._pretrained = priced, known, pretrained
+        self._with_statistics, self._known, self._pretrained = with_statistics, known, pretrained
         self._models: dict[_ModelKey, Model | None] = {}
 
     def model(self, history: History) -> Model | None:
@@ -108,7 +108,7 @@ class Models:
         complete = known.complete
         if len(complete) < _FEWEST_LABELS:
             return None
-        features = self._encoding.encode(self._priced(complete).levels)
+        features = self._encoding.encode(self._with_statistics(complete).levels)
         labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
         stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
         fit = fit_function(self._settings.predictor)
@@ -129,7 +129,7 @@ class Models:
         failed, complete = _by_outcome(history)
         if min(len(failed), len(complete)) < MIN_TRIALS:
             return None
-        pool = self._priced([*failed, *complete])
+        pool = self._with_statistics([*failed, *complete])
         return FailureModel(self._encoding, pool, np.arange(len(pool)) < len(failed))
 
     def failure_summary(self, history: History, pool: Pool) -> FailureSummary | None:

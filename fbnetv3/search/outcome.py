@@ -7,7 +7,7 @@ from typing import Any
 
 from fbnetv3.errors import one_line
 
-_LONGEST, _LONGEST_VALUE = 500, 80  # characters of a reason, and of a value in a message
+_MAX_REASON, _MAX_VALUE = 500, 80  # characters of a reason, and of a value in a message
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 
 
@@ -50,7 +50,7 @@ def short(value: Any) -> str:
         text = reason_text(repr(value))
     except Exception:  # repr() of a foreign object may raise anything
         text = f"a {type(value).__name__}"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
 
 
 def reason_text(text: Any) -> str:
@@ -59,4 +59,4 @@ def reason_text(text: Any) -> str:
     White space is collapsed. Lone surrogates, as in names of files that are not UTF-8, and control
     characters are escaped.
     """
-    return one_line(" ".join(str(text).split()), _LONGEST)
+    return one_line(" ".join(str(text).split()), _MAX_REASON)

@@ -74,7 +74,7 @@ class Planner:
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
         self._rows: dict[str, Levels] = {}  # levels by trial id
         feasible.costs.check(feasible.constraints)
-        warm = feasible.price(self._levels(warm_start))
+        warm = feasible.with_statistics(self._levels(warm_start))
         self.warm_start = [
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
         ]
@@ -95,7 +95,11 @@ class Planner:
             )
         self._reserves = Reserves(self._pool, settings.seed)
         self.models = Models(
-            settings, self._encoding, self._priced, self.known, lambda: self.plan.pretrained
+            settings,
+            self._encoding,
+            self._with_statistics,
+            self.known,
+            lambda: self.plan.pretrained,
         )
 
     @cached_property
@@ -192,7 +196,7 @@ class Planner:
         for part, share in self._shares(count):
             trained, best = ranked, None
             if self._budgets or not self._warm_start_is_feasible:
-                mask = part.meets(ranked)
+                mask = part.are_feasible(ranked)
                 trained = ranked[mask]
                 means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
                 # if no candidate of this part has a score, the lowest mean is the one to improve on
@@ -268,13 +272,13 @@ class Planner:
         """
         if model is None:
             return None
-        fitted, price = model.predictor.fitted, self._feasible.price
+        fitted, feasible = model.predictor.fitted, self._feasible
 
         def score(levels: Levels) -> np.ndarray:
             scores = fitted.predict(self._encoding.encode(levels))
             if failures is None or not len(levels):
                 return scores
-            return failing_last(scores, failures.fails(price(levels)))
+            return failing_last(scores, failures.fails(feasible.with_statistics(levels)))
 
         return score
 
@@ -325,7 +329,7 @@ class Planner:
                 one, or a statistic to drop has no constraint.
             InfeasibleError: Too few candidates meet the constraints.
         """
-        part = self._feasible.without(drop).under_also(constraints or ())
+        part = self._feasible.without(drop).with_added_constraints(constraints or ())
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
@@ -362,7 +366,7 @@ class Planner:
         self, known: Known, part: FeasibleSpace, settings: fine.EvolutionSettings
     ) -> Pool:
         """Returns the p best candidates trained so far and q random ones."""
-        trained = part.select(part.price(self._levels(known.ranked)))
+        trained = part.select(part.with_statistics(self._levels(known.ranked)))
         best = trained.take(np.arange(min(settings.best, len(trained))))
         count = settings.random + settings.best - len(best)
         pool = self._pool_within(part, count)
@@ -370,8 +374,8 @@ class Planner:
         generation = best.joined(pool.take(random.permutation(len(pool))[:count]))
         return generation.take(unique_rows(generation.levels))
 
-    def _priced(self, trials: Sequence[Trial]) -> Pool:
-        return self._feasible.price(self._levels(trials))
+    def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
+        return self._feasible.with_statistics(self._levels(trials))
 
     def _levels(self, trials: Sequence[Trial]) -> Levels:
         """Returns the trials' levels, (trials, variables); each config is converted only once."""

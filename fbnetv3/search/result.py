@@ -147,8 +147,8 @@ class SearchResult:
                 f"{', '.join(sorted(names)) or 'none'}{did_you_mean(statistic, names)}"
             )
         front: list[Trial] = []
-        priced = [t for t in self.feasible if statistic in t.statistics]
-        for trial in sorted(priced, key=lambda t: (t.statistics[statistic], -_score(t))):
+        measured = [t for t in self.feasible if statistic in t.statistics]
+        for trial in sorted(measured, key=lambda t: (t.statistics[statistic], -_score(t))):
             if not front or _score(trial) > _score(front[-1]):
                 front.append(trial)
         return front
@@ -157,7 +157,7 @@ class SearchResult:
 def _meets(trial: Trial, budget: Constraint) -> bool:
     if budget.name not in trial.statistics:
         return False
-    return bool(budget.holds(np.array([trial.statistics[budget.name]]))[0])
+    return bool(budget.is_met_by(np.array([trial.statistics[budget.name]]))[0])
 
 
 def _score(trial: Trial) -> float:

@@ -22,7 +22,7 @@ from fbnetv3.search.trial import Trial
 _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
-_LONGEST = 300
+_MAX_CHARACTERS = 300
 """Largest number of characters of a variable that a storage keeps, in addition to its hash."""
 
 
@@ -217,7 +217,11 @@ def _exact(value: Any) -> str:
         if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
     ]
     text = f"{type(value).__name__}({', '.join(fields)})"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... sha256 {hash_of(text)[:16]}"
+    return (
+        text
+        if len(text) <= _MAX_CHARACTERS
+        else f"{text[:_MAX_CHARACTERS]}... sha256 {hash_of(text)[:16]}"
+    )
 
 
 def check_arguments(

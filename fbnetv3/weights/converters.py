@@ -186,7 +186,7 @@ def _check_classes(plan: _Plan, source: str) -> None:
         )
 
 
-def _other_number(plan: _Plan) -> str:
+def _other_num_classes(plan: _Plan) -> str:
     in_weights, in_model = next(iter(plan.head.values()), (0, 0))
     if in_weights == in_model:
         return ""
@@ -268,6 +268,6 @@ def _summary(plan: _Plan, layout: str, source: str, reordered: bool) -> LoadSumm
         derived=tuple(plan.derived),
         skipped=tuple(plan.head),
         source=source,
-        other_classes=_other_number(plan),
+        other_classes=_other_num_classes(plan),
         reordered=reordered,
     )

@@ -67,7 +67,7 @@ class Problem:
     def allowed(self, levels: Levels) -> npt.NDArray[np.bool_]:
         """Returns a mask of the candidates that satisfy the constraints."""
         costs = Costs(self.space, self.statistics)
-        return FeasibleSpace(costs, tuple(self.constraints)).meets(levels)
+        return FeasibleSpace(costs, tuple(self.constraints)).are_feasible(levels)
 
     def fixed(self, part: str) -> SearchSpace:
         """Returns the space with the variables of a part fixed at their usual values.
@@ -306,7 +306,7 @@ def find_reference(problem: Problem) -> tuple[float, float]:
     tops = [
         evolve(
             feasible,
-            feasible.price(sample[i * 400 : (i + 1) * 400]),
+            feasible.with_statistics(sample[i * 400 : (i + 1) * 400]),
             score,
             settings,
             np.random.default_rng([99, i]),

@@ -150,7 +150,7 @@ def _change(path, **changes):
         ({"format": 2}, "it is not an index of format 1"),
         ({"files": None}, "it lacks one of the lists"),
         ({"files": ["a"]}, "it has 1 files, 9 targets and 9 places"),
-        ({"classes": [1, 2, 3]}, "a name is not a text"),
+        ({"classes": [1, 2, 3]}, "a name is not a string"),
         ({"classes": ["a", "a", "b"]}, "a class occurs twice"),
         ({"shards": ["../../etc/passwd"]}, "a shard is outside of the folder"),
         ({"targets": [3] * 9}, "a target is not a number from 0 to 2"),

@@ -213,7 +213,7 @@ def test_failed_trials_are_chosen_by_their_reason(tmp_path: Path) -> None:
     for odd in (None, 3):
         with pytest.raises(SearchError, match="is not allowed"):
             search.retry(odd)  # type: ignore[arg-type]
-        with pytest.raises(SearchError, match="is not allowed; give a text"):
+        with pytest.raises(SearchError, match="is not allowed; give a string"):
             search.retry_failed(odd)  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="trial 0 has not failed"):
         search.retry(search.trials[0])

@@ -109,11 +109,11 @@ class SafeSpace(FeasibleSpace):
 
     model: FailureModel | None = None
 
-    def meets(self, levels: Levels) -> Mask:
-        return self.holds(self.price(levels))
+    def are_feasible(self, levels: Levels) -> Mask:
+        return self.mask(self.with_statistics(levels))
 
-    def holds(self, pool: Pool) -> Mask:
-        mask = super().holds(pool)
+    def mask(self, pool: Pool) -> Mask:
+        mask = super().mask(pool)
         return mask if self.model is None else mask & ~self.model.fails(pool)
 
 

@@ -48,11 +48,11 @@ class Candidates:
 
     def feasible(self, levels: Levels) -> Mask:
         """Returns which candidates meet the constraints, (candidates,)."""
-        return self.feasible_space.meets(levels)
+        return self.feasible_space.are_feasible(levels)
 
     def with_statistics(self, levels: Levels) -> Pool:
         """Returns candidates with their statistics."""
-        return self.feasible_space.price(levels)
+        return self.feasible_space.with_statistics(levels)
 
     def starts(self, random: np.random.Generator) -> Levels:
         """Draws distinct feasible candidates: a part of the pool, and mutants of the elite."""

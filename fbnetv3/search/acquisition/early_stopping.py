@@ -72,10 +72,10 @@ def find_early_stop(
         scores = scores[np.argsort(-scores[:, -1], kind="stable")]
         scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
-    settled = len(epochs) - 1
-    while settled > 0 and correlation[settled - 1] >= threshold:
-        settled -= 1
-    epoch = epochs[settled] if settled < len(epochs) - 1 else None
+    earliest = len(epochs) - 1
+    while earliest > 0 and correlation[earliest - 1] >= threshold:
+        earliest -= 1
+    epoch = epochs[earliest] if earliest < len(epochs) - 1 else None
     return EarlyStop(epochs, correlation, threshold, epoch)
 
 

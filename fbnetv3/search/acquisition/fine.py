@@ -162,9 +162,9 @@ def _children(
     for _ in range(_MAX_DRAWS if settings.redraw else 1):
         levels = _offspring(feasible, population, scores, mothers, settings, random)
         new = unique_rows(levels, seen)
-        priced = feasible.price(levels[new])
-        mask = feasible.holds(priced)
-        born = priced.take(np.flatnonzero(mask))
+        children = feasible.with_statistics(levels[new])
+        mask = feasible.mask(children)
+        born = children.take(np.flatnonzero(mask))
         kept, seen = kept.joined(born), [*seen, *keys_of(born.levels)]
         mothers = np.delete(mothers, new[mask])  # mothers that still lack a child
         if not len(mothers):

@@ -23,7 +23,7 @@ _ALLOWED = {
     "float": "a number",
     "int": "a whole number",
     "bool": "true or false",
-    "str": "a text",
+    "str": "a string",
 }
 _SHARED = ("str", "bool", "ratio")
 """Kinds of keys (see ``Key.kind``) that have the same value in all candidates.

@@ -20,6 +20,7 @@ from fbnetv3.search.predictors.pathwise import PathwiseSamples, draw_matheron_pa
 from fbnetv3.search.predictors.warping import fit_warped_gp
 from fbnetv3.search.space.encoding import Features
 
+_SUBSET_STREAM = 31  # separates the random streams of one seed
 MAX_POINTS = 512
 """Largest number of labels that the GPs are fitted to."""
 
@@ -145,6 +146,5 @@ def select_training_points(labels: Floats, seed: int) -> npt.NDArray[np.int64]:
         return np.arange(len(labels))
     order = np.argsort(-labels, kind="stable")
     half = MAX_POINTS // 2
-    # 31 separates the random streams of one seed
-    others = np.random.default_rng([seed, 31]).permutation(order[half:])
+    others = np.random.default_rng([seed, _SUBSET_STREAM]).permutation(order[half:])
     return np.sort(np.concatenate([order[:half], others[: MAX_POINTS - half]]))

@@ -15,6 +15,7 @@ _HIDDEN, _BATCH = 32, 16
 _HEAD_EPOCHS, _HEAD_LR = 50, 1e-2
 _ALL_EPOCHS, _ALL_LR = 50, 1e-3
 _FOLDS = 5
+_FOLD_STREAM = 41  # separates the random streams of one seed
 
 
 class PaperPredictor:
@@ -81,8 +82,7 @@ class PaperPredictor:
         """Returns the predictions of a cross-validation in 5 folds, or in n if n < 5, (n,)."""
         n = len(self._labels)
         folds = min(_FOLDS, n)
-        # 41 separates the random streams of one seed
-        fold = np.random.default_rng([self._seed, 41]).permutation(n) % folds
+        fold = np.random.default_rng([self._seed, _FOLD_STREAM]).permutation(n) % folds
         predictions = np.full(n, np.nan)
         for i in range(folds):
             train, test = fold != i, fold == i

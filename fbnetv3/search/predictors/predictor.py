@@ -31,6 +31,8 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.predictors.paper import PaperPredictor
 from fbnetv3.search.space.encoding import Features
 
+_PREDICT_STREAM, _VALIDATE_STREAM = 42, 43  # separate the random streams of one seed
+
 
 class Predictor(Protocol):
     """A fitted predictor. Its predictions have the unit of the labels that it was fitted to."""
@@ -66,12 +68,15 @@ class RandomPredictor:
 
     def predict(self, features: Features) -> Floats:
         """Returns random scores, (m,)."""
-        # 42 and 43 separate the random streams of one seed
-        return np.random.default_rng([self._seed, self._count, 42]).random(len(features))
+        return np.random.default_rng([self._seed, self._count, _PREDICT_STREAM]).random(
+            len(features)
+        )
 
     def cross_validated(self) -> Floats:
         """Returns random scores, (n,)."""
-        return np.random.default_rng([self._seed, self._count, 43]).random(self._count)
+        return np.random.default_rng([self._seed, self._count, _VALIDATE_STREAM]).random(
+            self._count
+        )
 
 
 PREDICTORS: dict[str, Fit] = {

@@ -57,7 +57,7 @@ class Constraint:
                 f"constraint on {self.name}: lower={self.lower:g} is above upper={self.upper:g}"
             )
 
-    def holds(self, values: npt.NDArray[np.float64]) -> Mask:
+    def is_met_by(self, values: npt.NDArray[np.float64]) -> Mask:
         """Returns which values are within the bounds."""
         mask = np.ones(len(values), dtype=bool)
         if self.lower is not None:

@@ -15,6 +15,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
+_SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the random streams of one seed
 _BLOCK = 2**15
 """Number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
@@ -51,7 +52,7 @@ class FeasibleSpace:
         """The search space without its constraints."""
         return self.costs.space
 
-    def under(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
+    def with_constraints(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
         """Returns the same space under other constraints.
 
         Raises:
@@ -61,7 +62,7 @@ class FeasibleSpace:
         self.costs.check(constraints)
         return replace(self, constraints=tuple(constraints))
 
-    def under_also(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
+    def with_added_constraints(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
         """Returns the part of this space that also meets further constraints.
 
         Raises:
@@ -100,28 +101,28 @@ class FeasibleSpace:
         tightened = (c.tightened(budget) if c.name == budget.name else c for c in self.constraints)
         return replace(self, constraints=tuple(tightened))
 
-    def price(self, levels: Levels) -> Pool:
+    def with_statistics(self, levels: Levels) -> Pool:
         """Computes the statistics of candidates, feasible or not."""
         return Pool(levels, self.costs(levels))
 
-    def meets(self, levels: Levels) -> Mask:
+    def are_feasible(self, levels: Levels) -> Mask:
         """Returns which candidates meet the constraints, (candidates,)."""
         if not self.constraints and not self.costs.may_refuse:
             return np.ones(len(levels), dtype=bool)
-        return self.holds(self.price(levels))
+        return self.mask(self.with_statistics(levels))
 
     def select(self, pool: Pool) -> Pool:
         """Returns the candidates of a pool that meet the constraints."""
-        return pool.take(self.holds(pool))
+        return pool.take(self.mask(pool))
 
-    def holds(self, pool: Pool) -> Mask:
+    def mask(self, pool: Pool) -> Mask:
         """Returns which candidates of a pool exist and meet the constraints, (candidates,)."""
         mask = np.ones(len(pool), dtype=bool)
         if self.costs.may_refuse:
             for values in pool.statistics.values():
                 mask &= ~np.isnan(values)
         for constraint in self.constraints:
-            mask &= constraint.holds(pool.statistics[constraint.name])
+            mask &= constraint.is_met_by(pool.statistics[constraint.name])
         return mask
 
     def draws(self, seed: int, block: int) -> Iterator[Levels]:
@@ -155,11 +156,11 @@ class FeasibleSpace:
         limit = _SLOW_ENUMERATE if slow else _ENUMERATE
         is_small = math.prod(self.space.sizes.tolist()) <= limit
         block_size = _SLOW_BLOCK if slow else min(_BLOCK, _power_of_two(size))
-        sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
+        sampled = self.with_statistics(np.zeros((0, len(self.space)), dtype=np.int64))
         seen: set[bytes] = set()
         drawn = 0
         for levels in self.draws(seed, block_size):
-            block = self.select(self.price(levels))
+            block = self.select(self.with_statistics(levels))
             block = block.take(unique_rows(block.levels, seen))
             seen.update(keys_of(block.levels))
             sampled, drawn = sampled.joined(block), drawn + len(levels)
@@ -183,14 +184,14 @@ class FeasibleSpace:
         Candidates that the distributions of the variables make more probable tend to come first.
         """
         grid = self.space.grid()
-        random = np.random.default_rng([seed, 12])  # 12 separates the random streams of one seed
+        random = np.random.default_rng([seed, _SAMPLE_STREAM])
         if any(p.log_integers is not None for p in self.space.parameters):
             # Weighted sampling without replacement (Efraimidis and Spirakis, 2006).
             order = np.argsort(random.exponential(size=len(grid)) / self.space.probabilities(grid))
             levels = self.space.canonical(grid[order])
         else:
             levels = self.space.canonical(random.permutation(grid))
-        return self.select(self.price(levels[unique_rows(levels, seen)]))
+        return self.select(self.with_statistics(levels[unique_rows(levels, seen)]))
 
 
 def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
@@ -201,8 +202,7 @@ def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
         seed: Random seed of the scrambling.
         block: Number of candidates in a block; a power of two.
     """
-    # 11 separates the random streams of one seed
-    sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, 11]))
+    sampler = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng([seed, _SOBOL_STREAM]))
     while True:
         unit = sampler.random(block)  # (block, variables) in [0, 1)
         yield space.canonical(space.levels_at(unit))

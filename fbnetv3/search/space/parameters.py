@@ -41,7 +41,7 @@ CONTINUOUS_LEVELS = 2**20 + 1
 _CONDITIONS = 'conditions such as When("depth", ">", 1)'
 _NO_VALUE = ("", "none", "null", "nan")
 """Strings that stand for None in files that Python, yaml or pandas wrote, in lower case."""
-_LONGEST = 200
+_MAX_CHARACTERS = 200
 """Largest number of characters of a description in a message."""
 
 
@@ -126,7 +126,7 @@ class Parameter(ABC):
 
     def _refuse(self, value: Any) -> SearchError:
         allowed = self.describe()
-        allowed = allowed if len(allowed) <= _LONGEST else f"{allowed[:_LONGEST]}..."
+        allowed = allowed if len(allowed) <= _MAX_CHARACTERS else f"{allowed[:_MAX_CHARACTERS]}..."
         return SearchError(f"{self.name}={short(value)} is not in the space; allowed: {allowed}")
 
 

@@ -16,6 +16,7 @@ from fbnetv3.search.space.pool import Pool
 
 MIN_ACCEPTANCE = 1e-3
 """Share of the space below which constraints count as infeasible."""
+_REACH_STREAM = 13  # separates the random streams of one seed
 _PROBE = 2**14
 """Number of candidates from which shares of the space are estimated."""
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
@@ -60,7 +61,7 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
     if not constraints:
         return {}
     size = _SLOW_PROBE if feasible.costs.is_slow else _PROBE
-    probe = feasible.price(next(feasible.draws(seed, size)))
+    probe = feasible.with_statistics(next(feasible.draws(seed, size)))
     reach = {c.name: _reach(feasible, c, probe, seed) for c in constraints}
     for constraint in constraints:
         if reach[constraint.name].acceptance < MIN_ACCEPTANCE:
@@ -72,21 +73,20 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
 
 def _reach(feasible: FeasibleSpace, constraint: Constraint, probe: Pool, seed: int) -> Reach:
     ends = [_climb(feasible, constraint.name, sign, probe, seed) for sign in (-1.0, 1.0)]
-    acceptance = constraint.holds(probe.statistics[constraint.name]).mean()
+    acceptance = constraint.is_met_by(probe.statistics[constraint.name]).mean()
     return Reach(-ends[0], ends[1], float(acceptance))
 
 
 def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: int) -> float:
     """Returns the largest ``sign * statistic`` that a short evolution from the probe reaches."""
-    # 13 separates the random streams of one seed
-    space, random = feasible.space, np.random.default_rng([seed, 13])
+    space, random = feasible.space, np.random.default_rng([seed, _REACH_STREAM])
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     # Most statistics grow with every variable, so both ends of the space are good starts.
-    best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
+    best = _highest(probe.joined(feasible.with_statistics(space.canonical(ends))), name, sign)
     for _ in range(0 if feasible.costs.is_slow else _GENERATIONS):
         parents = np.repeat(best.levels, _CHILDREN, axis=0)
         children = mutate(space, parents, 2.0 / len(space), random)
-        best = _highest(best.joined(feasible.price(children)), name, sign)
+        best = _highest(best.joined(feasible.with_statistics(children)), name, sign)
     return float(sign * best.statistics[name][0])
 
 
@@ -151,7 +151,7 @@ def _contradictory(
     """Returns the error for constraints that can be met one by one, but hardly ever together."""
     constraints = feasible.constraints
     hardest = min(constraints, key=lambda c: reach[c.name].acceptance)
-    others = feasible.under([c for c in constraints if c is not hardest])
+    others = feasible.with_constraints([c for c in constraints if c is not hardest])
     values = others.select(probe).statistics[hardest.name]
     text = f"constraints {' and '.join(map(str, constraints))} cannot be met together"
     if len(values) < _enough(probe):

@@ -42,9 +42,9 @@ def test_a_space_without_statistics_is_learned_from_its_variables() -> None:
     feasible = FeasibleSpace(Costs(SearchSpace([FloatRange("x", 0.0, 1.0)]), None))
     x = np.arange(0, 1000, 50)
     levels = feasible.space.levels([{"x": float(v) / 1000} for v in x])
-    model = FailureModel(Encoding(feasible.space), feasible.price(levels), x > 500)
+    model = FailureModel(Encoding(feasible.space), feasible.with_statistics(levels), x > 500)
     new = feasible.space.levels([{"x": 0.2}, {"x": 0.8}])
-    assert model.fails(feasible.price(new)).tolist() == [False, True]
+    assert model.fails(feasible.with_statistics(new)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9, 1e200])
@@ -60,8 +60,10 @@ def test_statistics_of_any_magnitude(unit: float) -> None:
 def test_the_safe_part_of_a_space_has_no_candidate_that_is_predicted_to_fail() -> None:
     part, model = _space(), _model(64)
     safe, levels = safe_part(part, model), part.sample(500, 3).levels
-    pool = part.price(levels)
-    np.testing.assert_array_equal(safe.meets(levels), part.meets(levels) & ~model.fails(pool))
+    pool = part.with_statistics(levels)
+    np.testing.assert_array_equal(
+        safe.are_feasible(levels), part.are_feasible(levels) & ~model.fails(pool)
+    )
     assert not model.fails(safe.select(pool)).any()
     assert safe_part(part, None) is part
 

@@ -25,7 +25,7 @@ FEASIBLE = FeasibleSpace(Costs(SPACE, problem.statistics))
 
 
 def _pool(size: int = 100, upper: float = problem.UPPER) -> Pool:
-    return FEASIBLE.under([Constraint("macs", upper=upper)]).sample(size, seed=2)
+    return FEASIBLE.with_constraints([Constraint("macs", upper=upper)]).sample(size, seed=2)
 
 
 def _quality(levels: np.ndarray) -> np.ndarray:
@@ -142,11 +142,11 @@ def test_the_rule_of_the_crossover_rate_changes_an_evolution() -> None:
 
 @pytest.mark.parametrize("redraw", [False, True])
 def test_infeasible_children_are_redrawn(redraw: bool) -> None:
-    feasible, sizes = FEASIBLE.under([Constraint("macs", 100.0, 200.0)]), []
+    feasible, sizes = FEASIBLE.with_constraints([Constraint("macs", 100.0, 200.0)]), []
 
     def score(levels: np.ndarray) -> np.ndarray:
         sizes.append(len(levels))
-        assert feasible.meets(levels).all()
+        assert feasible.are_feasible(levels).all()
         return _quality(levels)
 
     first = feasible.sample(20, seed=2)
@@ -159,7 +159,7 @@ def test_infeasible_children_are_redrawn(redraw: bool) -> None:
 def test_redrawing_ends_where_the_space_has_no_further_candidate() -> None:
     space = SearchSpace([IntRange("x", 0, 4)])
     feasible = FeasibleSpace(Costs(space, None))
-    first = feasible.price(np.array([[0], [1]]))
+    first = feasible.with_statistics(np.array([[0], [1]]))
     settings = EvolutionSettings(redraw=True, max_generations=1)
     evolved = evolve(feasible, first, lambda x: x[:, 0] * 1.0, settings, np.random.default_rng(0))
     assert sorted(evolved.pool.levels[:, 0].tolist()) == [0, 1, 2, 3, 4]
@@ -213,14 +213,14 @@ def test_crossover_takes_each_variable_from_a_parent() -> None:
 
 @pytest.mark.parametrize("upper", [200.0, 600.0])
 def test_evolution_only_gains_and_keeps_the_constraint(upper: float) -> None:
-    feasible = FEASIBLE.under([Constraint("macs", upper=upper)])
+    feasible = FEASIBLE.with_constraints([Constraint("macs", upper=upper)])
     settings = EvolutionSettings(patience=5)
     first = _pool(100, upper)
     evolved = evolve(feasible, first, _quality, settings, np.random.default_rng(0))
     assert evolved.history == sorted(evolved.history)
     assert evolved.history[0] == _quality(first.levels).max()
     assert evolved.scores[0] == evolved.history[-1] == _quality(evolved.pool.levels).max()
-    assert feasible.meets(evolved.pool.levels).all()
+    assert feasible.are_feasible(evolved.pool.levels).all()
     assert len(unique_rows(evolved.pool.levels)) == len(evolved.pool) == settings.top
     # the optimum is log(upper) / 2, up to a step of the widths
     assert evolved.scores[0] > np.log(upper) / 2 - 0.1

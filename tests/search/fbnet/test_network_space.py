@@ -135,7 +135,7 @@ def test_networks_that_cannot_be_built_are_not_proposed(bounds: tuple[Constraint
     assert {1, None} == set(groups)
     assert all(np.isfinite(values).all() for values in pool.statistics.values())
     levels = space.space.levels([_config(groups=3), _config()])
-    assert feasible.meets(levels).tolist() == [False, True]
+    assert feasible.are_feasible(levels).tolist() == [False, True]
 
 
 def test_a_search_proposes_and_evolves_networks_only() -> None:

@@ -81,8 +81,8 @@ def test_samples_have_known_architectures(slow: Slow) -> None:
     assert {c["depth"] for c in SPACE.configs(within.sample(20, seed=0).levels)} == {2}
     assert measure_reach(within, 0)["macs"].acceptance == 0.5
     others = SPACE.levels([{"depth": 9, "width": 4, "lr": 0.1, "optimizer": "sgd"}])
-    assert not limited.meets(others).any()
-    assert np.isnan(limited.price(others).statistics["macs"]).all()
+    assert not limited.are_feasible(others).any()
+    assert np.isnan(limited.with_statistics(others).statistics["macs"]).all()
 
 
 def test_only_refused_candidates_may_have_no_statistics(slow: Slow) -> None:

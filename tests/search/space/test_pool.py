@@ -26,7 +26,7 @@ def test_a_pool_is_full_distinct_and_feasible(lower: float | None, upper: float 
     pool = _feasible(constraint).sample(1000, seed=1)
     assert len(pool) == len(unique_rows(pool.levels)) == 1000
     macs = problem.statistics(problem.space().configs(pool.levels))["macs"]
-    assert constraint.holds(macs).all()
+    assert constraint.is_met_by(macs).all()
     assert (pool.statistics["macs"] == macs).all()
 
 
@@ -106,9 +106,9 @@ def test_candidates_meet_all_constraints_or_are_dropped() -> None:
     statistics = problem.statistics(problem.space().configs(levels))
     mask = (statistics["macs"] >= 200) & (statistics["params"] <= 20)
     assert 0 < mask.sum() < 200
-    assert (feasible.meets(levels) == mask).all()
-    assert (feasible.select(feasible.price(levels)).levels == levels[mask]).all()
-    assert _feasible().meets(levels).all()
+    assert (feasible.are_feasible(levels) == mask).all()
+    assert (feasible.select(feasible.with_statistics(levels)).levels == levels[mask]).all()
+    assert _feasible().are_feasible(levels).all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,10 @@ def test_candidates_meet_all_constraints_or_are_dropped() -> None:
     [
         (lambda: Constraint("macs", 5, 2), "lower=5 is above upper=2"),
         (lambda: Constraint("macs", upper=float("nan")), "not a finite number"),
-        (lambda: _feasible().under([Constraint("mcas", upper=1)]), "'mcas'.*did you mean macs"),
+        (
+            lambda: _feasible().with_constraints([Constraint("mcas", upper=1)]),
+            "'mcas'.*did you mean macs",
+        ),
     ],
 )
 def test_wrong_constraints(make: Any, text: str) -> None:
