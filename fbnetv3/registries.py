@@ -53,7 +53,7 @@ WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", 
 """``make(run: WriterRun) -> Writer``, see engine/writers.py; WRITERS"""
 
 SPACES: Registry[Factory] = Registry("space")
-"""``make() -> table of a space, as its yaml has it``; SEARCH.SPACE"""
+"""``make() -> table of a space, as its yaml has it, or TableSpace``; SEARCH.SPACE"""
 
 STATISTICS: Registry[Factory] = Registry(
     "statistic", declared=("macs", "params", "activations", "latency_ms")

@@ -80,6 +80,26 @@ def count_cost_arrays(
         >>> count_cost_arrays(rows, np.array([224, 248])).params
         array([17944, 18864])
     """
+    total, c_in, size = count_rows(rows, resolution, width_divisor)
+    return _broadcast(total + head_cost(c_in, size, num_classes))
+
+
+def count_rows(
+    rows: Iterable[Block | Mapping[str, Any]], resolution: Ints, width_divisor: int | None = 8
+) -> tuple[Cost, Ints, Ints]:
+    """Returns the cost of the rows of a table alone, without a classifier.
+
+    Args:
+        rows: Rows of the table, as for :func:`count_cost_arrays`.
+        resolution: Side of the input in pixels, an int or an array of shape (candidates,).
+        width_divisor: Divisor of channel counts, as in :class:`Arch`.
+
+    Returns:
+        The cost, and the channels and the side of the last row's output.
+
+    Raises:
+        ArchError: A row is not valid, or a resolution is too small.
+    """
     size = _RESOLUTION_KEY.clean("resolution", resolution)
     c_in: Ints = 3
     total = Cost()
@@ -88,7 +108,7 @@ def count_cost_arrays(
         cost, size = _row_cost(expanded, size, number)
         total += cost
         c_in = row["c"]
-    return _broadcast(total + head_cost(c_in, size, num_classes))
+    return total, c_in, size
 
 
 def _broadcast(cost: Cost) -> Cost:

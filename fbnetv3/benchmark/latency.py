@@ -121,7 +121,7 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
         The space, and the number of classes of its networks.
 
     Raises:
-        BenchmarkError: The space has only one architecture.
+        BenchmarkError: The space has only one architecture, or its networks are not FBNets.
     """
     require_detectron2()
     from fbnetv3.search.fbnet.config import space_from_config
@@ -131,6 +131,11 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
     cfg = get_search_cfg()
     cfg.merge_from_file(str(find_config(config_file)))
     space = space_from_config(cfg)
+    if not isinstance(space, FBNetSpace):
+        raise BenchmarkError(
+            f"{config_file}: the networks of the space are not FBNets, so there are no blocks to "
+            "measure; give a config whose SEARCH.SPACE has rows"
+        )
     if not space.has_architecture:
         raise BenchmarkError(
             f"{config_file}: the space {space.name} has one architecture only, so there is no "

@@ -14,8 +14,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
-from fbnetv3.arch import Arch, Block
-from fbnetv3.arch.ops import get_op
+from fbnetv3.arch import Arch
+from fbnetv3.arch.retinanet_cost import trunk
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.config.archs import arch_from_config
@@ -24,22 +24,6 @@ from fbnetv3.modeling.init import init_weights
 
 NORMS = ("BN", "FrozenBN")
 _STRIDES = (4, 8, 16, 32)
-
-
-def trunk(arch: Arch) -> Arch:
-    """Returns the architecture without the stage that belongs to the classifier.
-
-    This is the last stage, if it consists only of pooling and 1 x 1 convolutions.
-    """
-    last = [block for block in arch.blocks if block.stage == arch.blocks[-1].stage]
-    if all(map(_belongs_to_classifier, last)) and last[0].stage > 0:
-        return arch.replace(blocks=arch.blocks[: -len(last)])
-    return arch
-
-
-def _belongs_to_classifier(block: Block) -> bool:
-    op = get_op(block.op)
-    return op.pools or (op.is_conv and block.k == 1)
 
 
 class FBNetBottomUp(Backbone):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.evaluation import count_scored_boxes
 from fbnetv3.detection.images import check_images
 from fbnetv3.detection.scenes import COUNTS, make_scenes, scenes_folder
+from fbnetv3.detection.split import split_images
 from fbnetv3.errors import did_you_mean
+from fbnetv3.registry import Registry
 from fbnetv3.weights.download import cache_dir
 
 _log = logging.getLogger("fbnetv3")
@@ -45,6 +48,10 @@ _UNDER_DATA_ROOT = {
     ),
     "coco_subset_val": ("coco_subset/annotations/instances_val.json", "coco_subset/images"),
 }
+DETECTION_DATASETS: Registry[Callable[[CfgNode], CocoDataset]] = Registry(
+    "detection data set", error=DataError
+)
+"""Functions that open a data set for a config, by its name."""
 _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 
@@ -53,7 +60,7 @@ def list_detection_datasets() -> list[str]:
 
     detectron2's catalog has further data sets, such as ``coco_2017_train``.
     """
-    return sorted([*_SCENES, *_UNDER_DATA_ROOT])
+    return sorted([*DETECTION_DATASETS, *_SCENES, *_UNDER_DATA_ROOT])
 
 
 def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
@@ -71,6 +78,8 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
         WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     from_config = _datasets_coco(cfg)
+    if name in DETECTION_DATASETS:
+        return DETECTION_DATASETS.get(name)(cfg)
     if name in from_config:
         return read_coco(name, *from_config[name])
     if name in _SCENES:
@@ -150,6 +159,16 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
             f"{train_set.name} has the classes {some(train_set.classes)}, {test_set.name} has "
             f"{some(test_set.classes)}; DATASETS.TRAIN and TEST must have the same classes"
         )
+    return images_to_train_on(train_set, cfg), test_set
+
+
+def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
+    """Returns the part of a training set that a config trains on.
+
+    Raises:
+        ConfigError: DATA.TRAIN_LIMIT is too large.
+        DataError: No image has a box.
+    """
     with_boxes = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
     if not with_boxes:
         raise DataError(
@@ -157,7 +176,15 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
         )
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         train_set = train_set.replace_records(with_boxes)
-    return train_set, test_set
+    limit = cfg.DATA.TRAIN_LIMIT
+    if not 0 <= limit <= len(train_set):
+        raise ConfigError(
+            f"DATA.TRAIN_LIMIT={limit} is out of range: {train_set.name} has {len(train_set)} "
+            f"images to train on; allowed: 1 to {len(train_set)}, or 0 for all"
+        )
+    if limit in (0, len(train_set)):
+        return train_set
+    return split_images(train_set, limit, cfg.SEED)[1]
 
 
 def open_evaluation_set(cfg: CfgNode) -> CocoDataset:

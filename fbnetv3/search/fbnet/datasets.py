@@ -7,6 +7,7 @@ import math
 from collections import Counter
 
 from fbnetv3.config import CfgNode
+from fbnetv3.config.archs import is_detector
 from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
 from fbnetv3.search.errors import SearchError
 
@@ -21,7 +22,7 @@ def open_training_set(cfg: CfgNode) -> ImageDataset:
         FBNetError: DATASETS.TRAIN or TEST does not name exactly one data set, or the training set
             cannot be opened.
     """
-    return _dataset(_dataset_names(cfg)[0])
+    return _dataset(dataset_names(cfg)[0])
 
 
 def num_classes_from_config(cfg: CfgNode) -> int:
@@ -34,22 +35,31 @@ def num_classes_from_config(cfg: CfgNode) -> int:
         FBNetError: The number depends on the training set, which cannot be opened.
     """
     number = cfg.SEARCH.FINAL_CLASSES or cfg.SEARCH.CLASSES or cfg.MODEL.NUM_CLASSES
-    return int(number) or len(open_training_set(cfg).classes)
+    return int(number) or _training_classes(cfg)
+
+
+def _training_classes(cfg: CfgNode) -> int:
+    """Returns the number of classes of DATASETS.TRAIN."""
+    if not is_detector(cfg):
+        return len(open_training_set(cfg).classes)
+    from fbnetv3.search.fbnet.detectors import num_detector_classes  # as in register_search_split
+
+    return num_detector_classes(cfg, dataset_names(cfg)[0])
 
 
 def final_classes(cfg: CfgNode) -> int:
     """Returns SEARCH.FINAL_CLASSES, or the number of classes of DATASETS.TRAIN if it is 0.
 
     Returns:
-        The number of classes. 0 if both SEARCH.FINAL_CLASSES and SEARCH.CLASSES are 0: candidates
-        and final networks then have the same classes.
+        The number of classes. 0 if both SEARCH.FINAL_CLASSES and SEARCH.CLASSES are 0: the
+        classifiers that are searched and the final ones then have the same classes.
 
     Raises:
         FBNetError: The training set cannot be opened.
     """
-    if cfg.SEARCH.FINAL_CLASSES or not cfg.SEARCH.CLASSES:
+    if cfg.SEARCH.FINAL_CLASSES or not (cfg.SEARCH.CLASSES or is_detector(cfg)):
         return int(cfg.SEARCH.FINAL_CLASSES)
-    return len(open_training_set(cfg).classes)
+    return _training_classes(cfg)
 
 
 def register_search_split(cfg: CfgNode) -> tuple[str, str]:
@@ -62,7 +72,12 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
     Raises:
         SearchError: DATASETS.TRAIN or TEST does not name exactly one data set.
     """
-    train, test = _dataset_names(cfg)
+    train, test = dataset_names(cfg)
+    if is_detector(cfg):
+        # Imported late: a search over classifiers needs neither detectors nor COCO's evaluation.
+        from fbnetv3.search.fbnet.detectors import register_detector_split
+
+        return register_detector_split(cfg, train, test)
     classes, held = cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
     if not classes and not held:
         return train, test
@@ -76,6 +91,22 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
             make = functools.partial(_part, source, classes, held, cfg.SEED, stratified, part)
             register_dataset(name)(make)
     return names
+
+
+def chance_score(cfg: CfgNode) -> float:
+    """Returns the highest score, in percent, that a candidate reaches without learning.
+
+    This is a top-1 accuracy (:func:`chance_top1`), or a detector's AP
+    (:func:`~fbnetv3.search.fbnet.detectors.chance_ap`).
+
+    Raises:
+        FBNetError: A data set cannot be opened.
+    """
+    if not is_detector(cfg):
+        return chance_top1(cfg)
+    from fbnetv3.search.fbnet.detectors import chance_ap  # as in register_search_split
+
+    return chance_ap(cfg, *dataset_names(cfg))
 
 
 def chance_top1(cfg: CfgNode) -> float:
@@ -93,7 +124,7 @@ def chance_top1(cfg: CfgNode) -> float:
     return 100 * (rate + _STANDARD_ERRORS * math.sqrt(rate * (1 - rate) / images))
 
 
-def _dataset_names(cfg: CfgNode) -> tuple[str, str]:
+def dataset_names(cfg: CfgNode) -> tuple[str, str]:
     """Returns the name in DATASETS.TRAIN and the name in DATASETS.TEST.
 
     Raises:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from fbnetv3.config import CfgNode
+from fbnetv3.config.archs import is_detector
 from fbnetv3.io import atomic_write, read_text, refuse_links_out
 from fbnetv3.registries import EVALUATORS
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import release_gpu_memory
 from fbnetv3.search.fbnet.config import SearchSetup
-from fbnetv3.search.fbnet.datasets import chance_top1
+from fbnetv3.search.fbnet.datasets import chance_score
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.trainings import candidate_training
 from fbnetv3.search.trial import Trial
@@ -29,7 +30,7 @@ _CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
 
 @dataclass(frozen=True)
 class TrainEvaluator:
-    """Trains a candidate and returns its top-1 accuracy in percent.
+    """Trains a candidate and returns its score in percent: top-1 accuracy, or a detector's AP.
 
     Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
     the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
@@ -43,16 +44,24 @@ class TrainEvaluator:
     setup: SearchSetup
     folder: str
 
-    chance_advice: ClassVar[str] = (
-        "train candidates for longer (SOLVER.MAX_EPOCHS), with a higher learning rate "
-        "(SOLVER.BASE_LR, or its range in SEARCH.SPACE) or on fewer classes (SEARCH.CLASSES), in a "
-        "new OUTPUT_DIR"
-    )
+    @property
+    def chance_advice(self) -> str:
+        """What to change if no candidate scores above :attr:`chance_score`."""
+        fewer = " or on fewer classes (SEARCH.CLASSES)"
+        return (
+            "train candidates for longer (SOLVER.MAX_EPOCHS), with a higher learning rate "
+            f"(SOLVER.BASE_LR, or its range in SEARCH.SPACE){'' if self._is_detector else fewer}, "
+            "in a new OUTPUT_DIR"
+        )
+
+    @property
+    def _is_detector(self) -> bool:
+        return is_detector(self.setup.cfg)
 
     @cached_property
     def chance_score(self) -> float:
         """The highest score that a candidate reaches without learning; see JointNAS.run."""
-        return chance_top1(self.setup.cfg)
+        return chance_score(self.setup.cfg)
 
     def __call__(self, trial: Trial) -> float:
         """Trains and scores a trial, or returns the score of a training that has finished.
@@ -76,16 +85,18 @@ class TrainEvaluator:
         if finished is not None:
             return finished
         cfg = candidate_training(self.setup, trial.config, folder)
-        key = "val/top1_ema" if cfg.MODEL_EMA.ENABLED else "val/top1"
+        key = ("bbox/AP" if self._is_detector else "val/top1") + "_ema" * cfg.MODEL_EMA.ENABLED
+        steps = _steps_per_epoch(cfg)
 
         def on_eval(epochs: float, scores: dict[str, float]) -> None:
-            epoch = round(epochs)
-            reports[epoch] = scores[key]
+            step = round(epochs * steps)
+            reports[step] = scores[key]
             _write_json(folder / "scores.json", reports)
-            trial.report(epoch, scores[key])
+            trial.report(step, scores[key])
 
+        stop_after = None if trial.max_epochs is None else trial.max_epochs / steps
         search = str(self.setup.cfg.OUTPUT_DIR)
-        _train(cfg, folder / "log.txt", trial.max_epochs, on_eval, lambda path: keep(), search)
+        _train(cfg, folder / "log.txt", stop_after, on_eval, lambda path: keep(), search)
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
         keeps_weights = self.setup.cfg.SEARCH.KEEP_WEIGHTS
@@ -123,6 +134,18 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
     return evaluate if isinstance(evaluate, TrainEvaluator) else CallableWithUserCode(evaluate)
 
 
+def _steps_per_epoch(cfg: CfgNode) -> int:
+    """Returns the unit in which a training's scores are told apart, as a number per epoch.
+
+    It is 1 unless a detector is scored every so many iterations, or every fraction of an epoch.
+    """
+    if not is_detector(cfg):
+        return 1
+    from fbnetv3.search.fbnet.detectors import counts_iterations, iterations_per_epoch
+
+    return iterations_per_epoch(cfg) if counts_iterations(cfg) else 1
+
+
 def _keep_nothing() -> None:
     """Does nothing: the files of a local folder need no copy."""
 
@@ -145,7 +168,7 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
 
 
 def _train(
-    cfg: CfgNode, log: Path, max_epochs: int | None, on_eval: Any, on_save: Any, search: str
+    cfg: CfgNode, log: Path, max_epochs: float | None, on_eval: Any, on_save: Any, search: str
 ) -> None:
     """Trains with output redirected to a log; a stop by signal raises KeyboardInterrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)

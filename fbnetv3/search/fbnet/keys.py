@@ -8,10 +8,7 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.keys import ADDED_KEYS as ADDED_TRAINING_KEYS
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "SPACE": (
-        "fbnetv3",
-        "Packaged space (fbnetv3, nano, autotrain), path of a yaml, or a registered name.",
-    ),
+    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, timm_vit), registered name, or yaml."),
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
@@ -96,6 +93,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         "stratified",
         "How held-out images are drawn: 'stratified' (equal shares of classes), 'random' (paper).",
     ),
+    "ASPECT_RATIO": (
+        1.0,
+        "Detectors: longer / shorter side of the image for which costs are counted; 1.0: a square.",
+    ),
     "KEEP_WEIGHTS": (False, "Keep the weights of every candidate in addition to its scores."),
     "FINAL": ([], "KEY VALUE pairs changed in the winners' configs, such as a longer schedule."),
     "RAY.ADDRESS": (
@@ -173,6 +174,7 @@ ADDED_KEYS = (
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",
+    "SEARCH.ASPECT_RATIO",
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",
 )

@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, recipe_from_config
+from fbnetv3.config.archs import is_detector
 from fbnetv3.config.ranges import check_numbers
 from fbnetv3.engine.process import RuntimeContext, device_from_config, runtime_context
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
-from fbnetv3.search.fbnet.datasets import open_training_set
+from fbnetv3.search.fbnet.datasets import dataset_names, open_training_set
+from fbnetv3.search.fbnet.tasks import check_task
 from fbnetv3.search.fbnet.trainings import candidate_training, winner_config
+from fbnetv3.training import prepare_task
 
 
 def check_trainings(setup: SearchSetup) -> None:
@@ -31,14 +31,12 @@ def check_trainings(setup: SearchSetup) -> None:
             invalid config.
     """
     check_numbers(setup.cfg)
+    check_task(setup)
     _check_data(setup.cfg)
-    space = setup.space.space
-    # The first and the last level of every variable.
-    levels = space.canonical(np.stack([space.sizes * 0, space.sizes - 1]))
-    smallest, largest = space.configs(levels)
+    probes = setup.space.probes()
     with tempfile.TemporaryDirectory() as folder:
-        _check_candidates(setup, [smallest, largest], Path(folder))
-        _check_winner(setup, smallest, Path(folder))
+        _check_candidates(setup, probes, Path(folder))
+        _check_winner(setup, probes[0], Path(folder))
 
 
 def _check_data(cfg: CfgNode) -> None:
@@ -47,6 +45,11 @@ def _check_data(cfg: CfgNode) -> None:
     Raises:
         FBNetError: It has fewer, or it cannot be opened.
     """
+    if is_detector(cfg):
+        from fbnetv3.search.fbnet.detectors import check_detector_data  # late, as in datasets.py
+
+        check_detector_data(cfg, *dataset_names(cfg))
+        return
     train, classes, held = open_training_set(cfg), cfg.SEARCH.CLASSES, cfg.SEARCH.HOLD_OUT
     source, available = train.name, len(train.classes)
     if classes > available:
@@ -69,7 +72,7 @@ def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder:
     for config in configs:
         try:
             training = candidate_training(setup, config, folder)
-            prepare_classifier(training, _on_cpu(training))
+            prepare_task(training)(training, _on_cpu(training))
         except FBNetError as error:
             reason = error
         else:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.config import CfgNode
 from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
@@ -26,7 +25,7 @@ from fbnetv3.search.fbnet.config import (
     values_affecting_scores,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
-from fbnetv3.search.fbnet.datasets import final_classes, num_classes_from_config
+from fbnetv3.search.fbnet.datasets import final_classes
 from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
@@ -36,7 +35,7 @@ from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
 from fbnetv3.search.fbnet.search_writers import SearchWriters
-from fbnetv3.search.fbnet.statistics import with_registered
+from fbnetv3.search.fbnet.tasks import keep_costs, refusal_lines, statistics_of
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
@@ -200,8 +199,7 @@ def _run(
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
-    for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
-        progress.say(line)
+    progress.say("\n".join([*_plan_lines(setup, search), *placement_lines(cfg, placement)]))
     if logged is not None:
         search.restore(logged)
     if retry_failed is not None:
@@ -212,6 +210,7 @@ def _run(
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
+    keep_costs(setup, folder.costs)
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
@@ -265,19 +264,11 @@ def build_search(
     Raises:
         FBNetError: A value of the config is invalid, or the storage holds another search.
     """
-    cfg, space, settings = setup.cfg, setup.space, settings_from_config(setup.cfg)
-    statistics: Any = None
-    if space.has_architecture:
-        table = cfg.SEARCH.LATENCY_TABLE
-        latency = LatencyTable.load(table) if table else None
-        classes = num_classes_from_config(cfg)
-        statistics = space.statistics(classes, latency)
-        names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
-        statistics = statistics and with_registered(statistics, space, names, classes)
+    cfg = setup.cfg
     return JointNAS(
-        space.space,
-        settings,
-        statistics=statistics,
+        setup.space.space,
+        settings_from_config(cfg),
+        statistics=statistics_of(setup),
         warm_start=cfg.SEARCH.WARM_START or None,
         executor=executor,
         storage=_storage(cfg),
@@ -344,6 +335,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
     lines += filter(None, [classes_line(cfg, search)])
+    lines += refusal_lines(setup)
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

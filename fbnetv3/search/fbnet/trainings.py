@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
-from fbnetv3.io import atomic_write
+from fbnetv3.config.archs import is_detector
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
+from fbnetv3.search.fbnet.tasks import space_of_detectors
+
+_CLASSIFIER_KEYS = ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION")
+"""Keys of a candidate's network that a detector does not take from the space."""
 
 
 def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
@@ -26,6 +30,8 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train_name,), (test_name,)
     cfg.OUTPUT_DIR = str(folder)
     cfg.SOLVER.KEEP_CHECKPOINTS = 1
+    if is_detector(cfg) and setup.cfg.SEARCH.HOLD_OUT:
+        cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders
@@ -50,7 +56,7 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
     """
     arch_file = stem.with_name(f"{stem.name}_arch.yaml")
     cfg = _candidate_config(setup, config, arch_file, num_classes_from_config(setup.cfg))
-    if setup.space.has_architecture:
+    if str(cfg.MODEL.ARCH) == str(arch_file.resolve()):
         cfg.MODEL.ARCH = arch_file.name
     cfg.OUTPUT_DIR = str(stem)
     cfg.merge_from_list(list(setup.cfg.SEARCH.FINAL))
@@ -60,23 +66,21 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
 def _candidate_config(
     setup: SearchSetup, config: Mapping[str, Any], arch_file: Path, num_classes: int = 1000
 ) -> CfgNode:
-    """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
+    """Returns the search's config with a candidate's recipe and network, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
-    recipe = setup.space.recipe(config, recipe_from_config(setup.cfg))
-    values = recipe_to_config(recipe)
-    if setup.space.has_architecture:
-        arch = setup.space.arch(config, num_classes)
-        with atomic_write(arch_file) as temporary:
-            temporary.write_text(arch.to_yaml(), encoding="utf-8")
-        values |= {
-            "MODEL.ARCH": str(arch_file.resolve()),
-            "MODEL.ARCH_VARIANT": "",
-            "MODEL.WIDTH": 1.0,
-            "MODEL.DEPTH": 1.0,
-            "INPUT.RESOLUTION": arch.resolution,
-            "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
-        }
+    if is_detector(cfg):
+        from fbnetv3.search.fbnet.detectors import detector_values  # late, as in datasets.py
+
+        values = detector_values(setup.cfg, space_of_detectors(setup), config)
+    else:
+        values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
+    network = setup.space.network_keys(config, num_classes, arch_file)
+    if is_detector(cfg):  # keeps its variant, and has no side of a square image
+        network = {k: v for k, v in network.items() if k not in _CLASSIFIER_KEYS}
+    elif "INPUT.RESOLUTION" in network:
+        network["INPUT.RESIZE"] = _resize(setup.cfg, network["INPUT.RESOLUTION"])
+    values |= network
     cfg.merge_from_list([item for pair in values.items() for item in pair])
     return cfg
 

@@ -1,0 +1,220 @@
+"""Costs of the detectors of a space: backbone, feature pyramid and head at the test resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.arch import Arch
+from fbnetv3.arch.ops import Cost
+from fbnetv3.arch.retinanet_cost import (
+    RetinaNetParts,
+    count_trunk,
+    head_cost,
+    input_size,
+    neck_cost,
+    trunk,
+)
+from fbnetv3.config import CfgNode
+from fbnetv3.config.archs import arch_from_config
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.detector_fields import FIELDS
+from fbnetv3.search.fbnet.space import STATISTICS, FBNetSpace
+from fbnetv3.search.fbnet.space_table import Ref, resolve
+
+_STRIDES = (8, 16, 32)
+_META, _BACKBONE = "RetinaNet", "build_retinanet_fbnet_fpn_backbone"
+
+
+def has_known_costs(cfg: CfgNode) -> bool:
+    """Returns whether the detector of a config is a RetinaNet on an FBNet, which can be priced."""
+    model = cfg.MODEL
+    return bool(model.META_ARCHITECTURE == _META and model.BACKBONE.NAME == _BACKBONE)
+
+
+def detector_statistics(
+    space: FBNetSpace, cfg: CfgNode, num_classes: int, aspect_ratio: float
+) -> DetectorStatistics | None:
+    """Returns the function that computes the costs of a space's detectors.
+
+    Args:
+        space: Space of the candidates.
+        cfg: Config of the final trainings, which the candidates' values complete.
+        num_classes: Number of classes of the data.
+        aspect_ratio: Longer side of an image divided by its shorter side.
+
+    Returns:
+        The function; None if all candidates have the same architecture.
+
+    Raises:
+        SearchError: The architecture is searched, but its costs are unknown.
+    """
+    parts = ("fpn_channels", "head_convs")
+    varies = space.has_architecture or space.sets_resolution
+    if not varies and not any(isinstance(space.detector.get(name), Ref) for name in parts):
+        return None
+    if not has_known_costs(cfg):
+        raise SearchError(
+            "the space searches the architecture of a detector, whose costs are known for "
+            f"{_META} on {_BACKBONE} only; MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE}, MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: "
+            "change these keys, or search the recipe alone"
+        )
+    _check_features(cfg)
+    return DetectorStatistics(space, cfg, num_classes, aspect_ratio)
+
+
+def _check_features(cfg: CfgNode) -> None:
+    """Raises a SearchError if pyramid or head have other levels than P3 to P7."""
+    for key, value, allowed in (
+        ("MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, ["c3", "c4", "c5"]),
+        (
+            "MODEL.RETINANET.IN_FEATURES",
+            cfg.MODEL.RETINANET.IN_FEATURES,
+            [f"p{level}" for level in range(3, 8)],
+        ),
+    ):
+        if list(value) != allowed:
+            raise SearchError(f"{key} is {list(value)}; allowed in a search: {allowed}")
+
+
+class DetectorStatistics:
+    """Computes MACs, parameters and activations of whole populations of RetinaNets at once.
+
+    Args:
+        space: Space of the candidates. Without rows, all have the backbone of the config.
+        cfg: Config of the final trainings: the values that the space does not set.
+        num_classes: Number of classes of the data.
+        aspect_ratio: Longer side of an image divided by its shorter side.
+    """
+
+    def __init__(
+        self, space: FBNetSpace, cfg: CfgNode, num_classes: int, aspect_ratio: float
+    ) -> None:
+        self._space, self._cfg, self._classes = space, cfg, num_classes
+        self._aspect_ratio = aspect_ratio
+        arch = space.arch(_first(space)) if space.has_architecture else arch_from_config(cfg)
+        assert isinstance(arch, Arch)
+        self._arch, self._divisor = trunk(arch), arch.width_divisor
+        kept = {block.stage for block in self._arch.blocks}
+        self._dropped = {block.stage for block in arch.blocks} - kept
+        anchors = cfg.MODEL.ANCHOR_GENERATOR
+        self._anchors = len(anchors.SIZES[0]) * len(anchors.ASPECT_RATIOS[0])
+
+    def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Returns each statistic of a list of configs as an array of shape (candidates,)."""
+        return self.of_columns(_columns(configs))
+
+    def of_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns each statistic of the candidates as an array of shape (candidates,).
+
+        Args:
+            columns: Array of values by variable, each of shape (candidates,).
+        """
+        size = len(next(iter(columns.values())))
+        parts = self.costs(columns)
+        totals = {name: sum(getattr(cost, name) for cost in parts.values()) for name in STATISTICS}
+        return {name: np.broadcast_to(value, size) for name, value in totals.items()}
+
+    def of_parts(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the MACs of a candidate's backbone, neck and head."""
+        costs = self.costs(_columns([config]))
+        return {name: int(np.max(cost.macs)) for name, cost in costs.items()}
+
+    def costs(self, columns: Mapping[str, np.ndarray]) -> dict[str, Cost]:
+        """Returns the costs of ``backbone``, ``neck`` and ``head``, in ints or arrays."""
+        size, parts = self.input_size(columns), self.parts(columns)
+        return {
+            "backbone": self._backbone(columns, size),
+            "neck": neck_cost(self.widths(columns), size, parts),
+            "head": head_cost(size, parts),
+        }
+
+    def _backbone(self, columns: Mapping[str, np.ndarray], size: tuple[Any, Any]) -> Cost:
+        """Returns the cost of the backbone, by cost(n) = 2 cost(n + 1) - cost(n + 2) layers.
+
+        ``count_rows`` cannot express a row whose ``rest`` is empty (n = 1), but the cost is linear
+        in the number of layers; see ``FBNetStatistics.of_columns``.
+        """
+        one, two = (count_trunk(self.rows(columns, n), size, self._divisor) for n in (1, 2))
+        return one * 2 + two * -1
+
+    def rows(self, columns: Mapping[str, np.ndarray], extra: int) -> list[dict[str, Any]]:
+        """Returns the rows of the backbone, with ``extra`` more layers each."""
+        if not self._space.has_architecture:
+            return [block.row() for block in self._arch.blocks]  # the same cost for any `extra`
+        rows = self._space.rows_of(columns, extra)
+        return [row for row in rows if row["stage"] not in self._dropped]
+
+    def widths(self, columns: Mapping[str, np.ndarray]) -> list[Any]:
+        """Returns the channels of the feature maps of strides 8, 16 and 32."""
+        stride, width_of = 1, {}
+        for row in self.rows(columns, 0):
+            stride *= row.get("s", 1)
+            width_of[stride] = row["c"]
+        return [width_of[s] for s in _STRIDES]
+
+    def parts(self, columns: Mapping[str, np.ndarray]) -> RetinaNetParts:
+        """Returns width, depth, norms, anchors and classes of pyramid and head."""
+        model = self._cfg.MODEL
+        return RetinaNetParts(
+            channels=self._field("fpn_channels", columns, model.FPN.OUT_CHANNELS),
+            convs=self._field("head_convs", columns, model.RETINANET.NUM_CONVS),
+            anchors=self._anchors,
+            classes=self._classes,
+            fpn_norm=model.FPN.NORM,
+            head_norm=model.RETINANET.NORM,
+        )
+
+    def input_size(self, columns: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
+        """Returns height and width of the input in pixels, each an int or (candidates,)."""
+        side, largest = self._cfg.INPUT.MIN_SIZE_TEST, self._cfg.INPUT.MAX_SIZE_TEST
+        if self._space.sets_resolution:
+            given = resolve(self._space.resolution, columns)
+            side, largest = given, np.round(np.asarray(given) * largest / side)
+        return input_size(side, self._aspect_ratio, largest)
+
+    def _field(self, name: str, columns: Mapping[str, np.ndarray], default: int) -> Any:
+        return resolve(self._space.detector.get(name, default), columns)
+
+
+def _first(space: FBNetSpace) -> dict[str, Any]:
+    """Returns the candidate with the first level of every variable."""
+    return space.space.configs(space.space.canonical((space.space.sizes * 0)[None]))[0]
+
+
+def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    names = configs[0] if configs else ()
+    return {name: np.array([config[name] for config in configs]) for name in names}
+
+
+def final_training(setup_cfg: CfgNode, training: CfgNode) -> CfgNode:
+    """Returns the training config with the changes of SEARCH.FINAL.
+
+    Raises:
+        ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
+    """
+    cfg: CfgNode = training.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(setup_cfg.SEARCH.FINAL))
+    cfg.freeze()
+    return cfg
+
+
+def check_final(space: FBNetSpace, final: Sequence[Any]) -> None:
+    """Checks that SEARCH.FINAL changes nothing that the space searches in a detector.
+
+    Raises:
+        SearchError: It does; the message names the key.
+    """
+    searched = {FIELDS[name].key: f"detector {name}" for name in space.detector}
+    if space.sets_resolution:
+        searched["INPUT.MIN_SIZE_TEST"] = "resolution"
+    for key in final[::2]:
+        if key in searched:
+            raise SearchError(
+                f"SEARCH.FINAL sets {key}, which the space's {searched[key]} sets; remove one of "
+                "the two"
+            )

@@ -1,0 +1,138 @@
+"""The task of a search: whether its space fits the classifier or the detector of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.arch.latency import LatencyTable
+from fbnetv3.config.archs import is_detector
+from fbnetv3.config.effects import unread_reason
+from fbnetv3.config.recipes import RECIPE_KEYS
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
+from fbnetv3.search.fbnet.datasets import num_classes_from_config
+from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
+from fbnetv3.search.fbnet.network_space import NetworkSpace
+from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.space import FBNetSpace, FBNetStatistics
+from fbnetv3.search.fbnet.space_table import Ref
+from fbnetv3.search.fbnet.statistics import with_registered
+from fbnetv3.search.space.constraints import StatisticsFn
+
+
+def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
+    """Returns the function that computes the costs of a search's candidates.
+
+    Returns:
+        The function; None if all candidates have the same architecture.
+
+    Raises:
+        FBNetError: The costs are unknown, or the number of classes depends on a data set that
+            cannot be opened.
+    """
+    cfg, space = setup.cfg, setup.space
+    table = cfg.SEARCH.LATENCY_TABLE
+    if is_detector(cfg):
+        space = space_of_detectors(setup)
+        final = final_training(cfg, setup.training)
+        classes, ratio = num_classes_from_config(cfg), cfg.SEARCH.ASPECT_RATIO
+        return detector_statistics(space, final, classes, ratio)
+    if not space.has_architecture:
+        return None
+    latency = LatencyTable.load(table) if table else None
+    num_classes = num_classes_from_config(cfg)
+    if isinstance(space, NetworkSpace):
+        space.costs(num_classes).read_file(RunFolder(cfg.OUTPUT_DIR).costs)
+    statistics = space.statistics(num_classes, latency)
+    if isinstance(statistics, FBNetStatistics) and isinstance(space, FBNetSpace):
+        settings = settings_from_config(cfg)
+        names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
+        return with_registered(statistics, space, names, num_classes)
+    return statistics
+
+
+def keep_costs(setup: SearchSetup, path: Path) -> None:
+    """Writes the costs of networks that are counted one by one to a file, now and from now on.
+
+    Args:
+        setup: Config and space of the search.
+        path: Path of the file.
+    """
+    if isinstance(setup.space, NetworkSpace):
+        setup.space.costs(num_classes_from_config(setup.cfg)).keep_in(path)
+
+
+def refusal_lines(setup: SearchSetup) -> list[str]:
+    """Returns lines about networks that cannot be built, for the plan that a search prints."""
+    if not isinstance(setup.space, NetworkSpace):
+        return []
+    return setup.space.costs(num_classes_from_config(setup.cfg)).refusal_lines()
+
+
+def space_of_detectors(setup: SearchSetup) -> FBNetSpace:
+    """Returns the space of a search over detectors.
+
+    Raises:
+        SearchError: Its networks are not FBNets.
+    """
+    if not isinstance(setup.space, FBNetSpace):
+        raise SearchError(
+            f"the space {setup.space.name} has networks of classifiers only; a detector needs a "
+            "space with rows, or with a recipe alone"
+        )
+    return setup.space
+
+
+def check_task(setup: SearchSetup) -> None:
+    """Checks that a space sets only what the trainings of its search read.
+
+    Raises:
+        SearchError: It sets something else; the message names it.
+    """
+    cfg, space = setup.cfg, setup.space
+    if not is_detector(cfg):
+        if space.detector:
+            raise SearchError(
+                f"the space {space.name} has the group detector, but MODEL.META_ARCHITECTURE is "
+                "ImageClassifier; remove the group, or give the config of a detector"
+            )
+        return
+    check_final(space_of_detectors(setup), list(cfg.SEARCH.FINAL))
+    for field in space.recipe_fields:
+        reason = unread_reason(cfg, RECIPE_KEYS.get(field, ""))
+        if reason.startswith("not read"):
+            raise SearchError(
+                f"the space's recipe sets {field}, which is {reason}; remove it from SEARCH.SPACE"
+            )
+    _check_length(setup)
+
+
+def _check_length(setup: SearchSetup) -> None:
+    """Checks a space that searches the length of the trainings.
+
+    Raises:
+        SearchError: Both epochs and iterations are set, early stopping would compare trainings of
+            different lengths, or the schedule has steps, which do not follow the length.
+    """
+    cfg, space = setup.cfg, setup.space
+    fields: Mapping[str, Any] = {**space.recipe_fields, **space.detector}
+    if "epochs" in fields and "iterations" in fields:
+        raise SearchError(
+            "the space sets both epochs and iterations, of which one is the length of a training; "
+            "remove one of the two"
+        )
+    searched = [n for n in ("epochs", "iterations") if isinstance(fields.get(n), Ref)]
+    if not searched:
+        return
+    if cfg.SEARCH.EARLY_STOP:
+        raise SearchError(
+            f"the space searches {searched[0]}, but SEARCH.EARLY_STOP={cfg.SEARCH.EARLY_STOP:g} "
+            "compares trainings after the same number of them; set it to 0"
+        )
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "steps" and "schedule" not in fields:
+        raise SearchError(
+            f"the space searches {searched[0]}, but SOLVER.STEPS do not follow the length of a "
+            "training; set SOLVER.LR_SCHEDULER_NAME to cosine"
+        )
