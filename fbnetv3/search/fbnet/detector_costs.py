@@ -58,8 +58,9 @@ def detector_statistics(
     if not has_known_costs(cfg):
         raise SearchError(
             "the space searches the architecture of a detector, whose costs are known for "
-            f"{_META} on {_BACKBONE} only; MODEL.META_ARCHITECTURE is "
-            f"{cfg.MODEL.META_ARCHITECTURE}, MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: change these keys, or search the recipe alone"
+            f"{_META} on {_BACKBONE} only, not for {cfg.MODEL.META_ARCHITECTURE} on "
+            f"{cfg.MODEL.BACKBONE.NAME}: change MODEL.META_ARCHITECTURE or MODEL.BACKBONE.NAME, or "
+            "search the recipe alone"
         )
     _check_features(cfg)
     return DetectorStatistics(space, cfg, num_classes, aspect_ratio)
