@@ -9,6 +9,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+_REGISTRATIONS = (
+    "register_dataset",
+    "register_evaluator",
+    "register_executor",
+    "register_hook",
+    "register_loss",
+    "register_network",
+    "register_optimizer",
+    "register_schedule",
+    "register_space",
+    "register_statistic",
+    "register_transform",
+    "register_writer",
+)
 _MODULE_OF = {
     "Arch": "fbnetv3.arch",
     "Block": "fbnetv3.arch",
@@ -21,6 +35,7 @@ _MODULE_OF = {
     "register_op": "fbnetv3.modeling",
     "list_models": "fbnetv3.zoo",
     "package_version": "fbnetv3.version",
+    **dict.fromkeys(_REGISTRATIONS, "fbnetv3.registries"),
     "Recipe": "fbnetv3.recipe",
     "get_cfg": "fbnetv3.config",
     "train": "fbnetv3.training",
@@ -56,7 +71,19 @@ __all__ = [
     "get_cfg",
     "list_archs",
     "list_models",
+    "register_dataset",
+    "register_evaluator",
+    "register_executor",
+    "register_hook",
+    "register_loss",
+    "register_network",
     "register_op",
+    "register_optimizer",
+    "register_schedule",
+    "register_space",
+    "register_statistic",
+    "register_transform",
+    "register_writer",
     "train",
 ]
 
@@ -67,6 +94,20 @@ if TYPE_CHECKING:
     from fbnetv3.modeling import register_op
     from fbnetv3.modeling.deploy import deploy
     from fbnetv3.recipe import Recipe
+    from fbnetv3.registries import (
+        register_dataset,
+        register_evaluator,
+        register_executor,
+        register_hook,
+        register_loss,
+        register_network,
+        register_optimizer,
+        register_schedule,
+        register_space,
+        register_statistic,
+        register_transform,
+        register_writer,
+    )
     from fbnetv3.training import evaluate, train
     from fbnetv3.zoo import build_model, list_models
 

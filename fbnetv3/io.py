@@ -17,6 +17,7 @@ from fbnetv3.errors import FBNetError
 
 MAX_BYTES = {
     "config": 2**20,  # all yaml: configs, architectures and spaces
+    "code": 2**24,  # files of --import
     "record": 2**24,  # the small json files of a run
     "latency table": 2**26,
     "warm start": 2**26,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from fbnetv3.errors import FBNetError, did_you_mean
+from fbnetv3.registries import LOSSES, OPTIMIZERS, SCHEDULES
 
-OPTIMIZERS = ("rmsprop", "sgd")
-SCHEDULES = ("exponential", "cosine", "constant", "steps")
 AUGMENTATIONS = ("none", "imagenet", "cifar10")
 AMP_DTYPES = ("float16", "bfloat16")
 
@@ -26,7 +25,7 @@ class Recipe:
     """How a network is trained; the defaults are the paper's ImageNet recipe (Table 7, A.3).
 
     Attributes:
-        optimizer: ``rmsprop`` (as TensorFlow computes it) or ``sgd``.
+        optimizer: ``rmsprop`` (as TensorFlow computes it), ``sgd``, or a registered name.
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
         lr: Peak learning rate for ``reference_batch`` images per step; > 0.
         reference_batch: Images per optimizer step for which ``lr`` is given; the learning rate
@@ -35,7 +34,7 @@ class Recipe:
         accumulate_steps: Forward and backward passes per optimizer step; gradients are averaged.
         epochs: Length of the whole schedule in epochs; may be fractional; > 0.
         schedule: ``exponential`` (times ``decay`` per epoch after the warm-up), ``cosine`` to 0,
-            ``constant``, or ``steps`` (times ``decay`` at each of ``steps``).
+            ``constant``, ``steps`` (times ``decay`` at each of ``steps``), or a registered name.
         decay: Factor of the exponential and of the stepped schedule; in (0, 1].
         steps: Epochs of the stepped schedule, counted from the start; increasing.
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
@@ -55,6 +54,7 @@ class Recipe:
             rate grows linearly over the blocks, from 0 at the first.
         mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
         label_smoothing: Label smoothing of the loss; in [0, 1).
+        loss: Loss of a classifier: ``cross_entropy``, or a registered name.
         auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
         amp: Whether to train in mixed precision, on devices that support it.
@@ -87,6 +87,7 @@ class Recipe:
     drop_path: float = 0.09
     mixup: float = 0.19
     label_smoothing: float = 0.1
+    loss: str = "cross_entropy"
     auto_augment: str = "imagenet"
     clip_grad_norm: float = 0.0
     amp: bool = False
@@ -141,9 +142,10 @@ class Recipe:
 
 
 _OPTIONAL = ("weight_decay_bias",)
-_CHOICES = {
+_CHOICES: dict[str, Iterable[str]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "loss": LOSSES,
     "auto_augment": AUGMENTATIONS,
     "amp_dtype": AMP_DTYPES,
 }

@@ -29,8 +29,13 @@ class Registry(Generic[T]):
     Args:
         kind: What an entry is, as messages name it: "optimizer", "data set".
         declared: Names that are known before the module that registers them is imported, so that
-            a layer without torch can check a name. Each is registered once later.
+            a layer without torch can check a name. Each is registered once later, by a module of
+            this package.
         error: Class of the errors, a RegistryError by default.
+
+    Attributes:
+        kind: What an entry is.
+        registrations: Number of registrations so far.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Registry(Generic[T]):
         self._declared = tuple(declared)
         self._entries: dict[str, T] = {}
         self._error = error
+        self.registrations = 0
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
         """Returns a decorator that adds what it decorates under a name, and returns it unchanged.
@@ -52,7 +58,8 @@ class Registry(Generic[T]):
 
         Raises:
             FBNetError: The name is not allowed (raised here), or is registered already (raised by
-                the decorator, with the place of the first registration).
+                the decorator, with the place of the first registration). A definition that is
+                run again, as a cell of a notebook, replaces the earlier one.
         """
         if not isinstance(name, str) or not name or any(c.isspace() for c in name):
             raise self._error(
@@ -60,12 +67,15 @@ class Registry(Generic[T]):
             )
 
         def add(entry: Registered) -> Registered:
-            if name in self._entries:
+            if name in self._declared and not _is_of_package(entry):
+                raise self._error(f"{self.kind} {name!r} is built in; choose another name")
+            if name in self._entries and not _is_same_definition(entry, self._entries[name]):
                 place = _place(self._entries[name])
                 raise self._error(
                     f"{self.kind} {name!r} is already registered{place}; choose another name"
                 )
             self._entries[name] = entry
+            self.registrations += 1
             return entry
 
         return add
@@ -93,6 +103,19 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+
+def _is_of_package(entry: Any) -> bool:
+    return str(getattr(entry, "__module__", "")).startswith("fbnetv3.")
+
+
+def _is_same_definition(entry: Any, other: Any) -> bool:
+    """Returns whether two classes or functions were made by the same definition, run twice."""
+    names = [
+        (getattr(e, "__module__", None), getattr(e, "__qualname__", None)) for e in (entry, other)
+    ]
+    is_named = None not in names[0] and "<lambda>" not in str(names[0][1])
+    return entry is not other and names[0] == names[1] and is_named
 
 
 def _place(entry: Any) -> str:

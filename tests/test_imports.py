@@ -25,6 +25,7 @@ PACKAGE = ROOT / "fbnetv3"
 LAYERS = (
     "errors",
     "registry",
+    "registries",
     "io",
     "image_files",
     "plain_yaml",
@@ -34,6 +35,7 @@ LAYERS = (
     "requires",
     "signals",
     "streams",
+    "user_code",
     "recipe",
     "arch",
     "data",
@@ -73,7 +75,7 @@ LAYERS = (
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = (
-    *("errors", "registry", "io", "plain_yaml", "resources", "version", "requires"),
+    *("errors", "registry", "registries", "io", "plain_yaml", "resources", "version", "requires"),
     *("signals", "streams"),
     "search",
 )
@@ -81,11 +83,13 @@ SEARCH_MAY = (
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
     "registry": ("torch", "numpy"),
+    "registries": ("torch", "numpy"),
     "io": ("torch",),
     "image_files": ("torch", "numpy", "PIL"),
     "plain_yaml": ("torch",),
     "resources": ("torch",),
     "signals": ("torch", "numpy"),
+    "user_code": ("torch", "numpy"),
     "streams": ("torch", "numpy"),
     "recipe": ("torch", "torchvision", "detectron2"),
     "arch": ("torch", "torchvision", "timm", "detectron2"),

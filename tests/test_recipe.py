@@ -14,11 +14,11 @@ from fbnetv3.recipe import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, Recipe, RecipeE
 
 recipes = st.builds(
     Recipe,
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
     lr=st.floats(1e-6, 10.0),
     batch_size=st.integers(1, 4096),
     epochs=st.floats(5.0, 500.0),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(list(SCHEDULES)),
     warmup_epochs=st.floats(0.0, 5.0),
     ema=st.booleans(),
     ema_decay=st.floats(0.0, 0.99999),

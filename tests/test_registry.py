@@ -2,7 +2,7 @@
 
 import pytest
 
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line, one_line
 from fbnetv3.registry import Registry
 
 
@@ -22,11 +22,29 @@ def test_registers_and_returns_what_is_decorated():
 def test_declared_names_are_known_before_and_registered_once():
     registry = Registry("shape", declared=("square", "circle"))
     assert "circle" in registry
-    registry.register("circle")(print)
+    registry.register("circle")(one_line)
     registry.register("star")(len)
     assert list(registry) == ["square", "circle", "star"]
-    with pytest.raises(FBNetError, match="shape 'circle' is already registered"):
-        registry.register("circle")(print)
+    with pytest.raises(FBNetError, match=r"shape 'circle' is already registered in .*errors\.py"):
+        registry.register("circle")(first_line)
+    with pytest.raises(FBNetError, match="shape 'square' is built in; choose another name"):
+        registry.register("square")(print)
+
+
+def test_a_definition_that_runs_again_replaces_the_earlier_one():
+    registry = Registry("shape")
+
+    def define():
+        @registry.register("square")
+        def square():
+            return 4
+
+        return square
+
+    first, second = define(), define()
+    assert registry.get("square") is second is not first
+    with pytest.raises(FBNetError, match="already registered"):
+        registry.register("square")(second)
 
 
 def test_a_taken_name_names_the_first_place():

@@ -1,30 +1,41 @@
-"""Names of networks of other libraries: ``LIBRARY/NAME?KEY=VALUE&...``.
+"""Names of networks that have no architecture table: ``LIBRARY/NAME?KEY=VALUE&...``.
 
-LIBRARY is ``torchvision`` or ``timm``. NAME may be followed by arguments of the library's builder
-(numbers, or tuples of numbers), and by ``low_resolution=True`` for the paper's variant for small
-images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The whole string is the
-name of the network in configs, checkpoints and exported weights.
+LIBRARY is ``torchvision`` or ``timm``. A network that ``fbnetv3.register_network`` has registered
+has such a name, too, with any LIBRARY or none. NAME may be followed by arguments of the network's
+builder (numbers, true or false, words, or lists of these), and by ``low_resolution=True`` for the
+paper's variant for small images: ``timm/resnet18?channels=(16,32,64,128)&low_resolution=True``. The
+whole string is the name of the network in configs, checkpoints and exported weights.
+
+:func:`parse_query` and :func:`format_name` serve every network whose name may carry arguments.
 """
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3.arch.errors import ArchError
+from fbnetv3.registries import NETWORKS
 
 LIBRARIES = ("torchvision", "timm")
+REGISTERED = ""
+"""Value of :attr:`LibraryName.library` for a registered network."""
 LOW_RESOLUTION_KEY = "low_resolution"
 DEFAULT_RESOLUTION = 224
 """Side of the input in pixels if a config does not set it."""
 
-# A name may come from an untrusted weights file, so its arguments cannot be strings, or numbers
-# large enough to exhaust the memory.
+# A name may come from an untrusted weights file. So its words have no characters of paths and
+# addresses, and its numbers are not large enough to exhaust the memory.
 _MAX_NUMBER, _MAX_LENGTH = 4096, 64
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_FLAGS = {"true": True, "false": False}
+_NO_WORDS = ("true", "false", "none", "null", "nan", "inf", "infinity")  # in lower case
 _ALLOWED = (
-    f"a bool, a number of magnitude at most {_MAX_NUMBER}, or a (nested) tuple of up to "
-    f"{_MAX_LENGTH} of them"
+    f"a bool, a number of magnitude at most {_MAX_NUMBER}, a word of letters, digits, _ and -, or "
+    f"a (nested) list of up to {_MAX_LENGTH} of them"
 )
 
 
@@ -33,8 +44,8 @@ class LibraryName:
     """The parts of a name ``LIBRARY/NAME?KEY=VALUE&...``.
 
     Attributes:
-        library: ``torchvision`` or ``timm``.
-        name: Name of the network in its library.
+        library: ``torchvision``, ``timm``, or :data:`REGISTERED`.
+        name: Name of the network in its library, or its registered name.
         arguments: Arguments of the library's builder.
         low_resolution: Whether the network is the variant for small images.
     """
@@ -46,20 +57,26 @@ class LibraryName:
 
 
 def is_library_name(name: object) -> bool:
-    """Returns whether a name begins with ``torchvision/`` or ``timm/``."""
-    return isinstance(name, str) and name.partition("/")[0] in LIBRARIES and "/" in name
+    """Returns whether a name begins with ``torchvision/`` or ``timm/``, or is a registered one."""
+    if not isinstance(name, str):
+        return False
+    return name.partition("?")[0] in NETWORKS or (
+        name.partition("/")[0] in LIBRARIES and "/" in name
+    )
 
 
 def parse_library_name(text: str) -> LibraryName:
     """Returns the parts of the name of a library's network.
 
     Raises:
-        ArchError: An argument is not of the form ``KEY=VALUE``, or its value is not a
-            bool, a number of magnitude at most 4096, or a (nested) tuple of up to 64 of these.
+        ArchError: An argument is not of the form ``KEY=VALUE``, is given twice, or its value is not
+            allowed (see :func:`parse_query`).
     """
-    library, _, rest = text.partition("/")
-    name, _, query = rest.partition("?")
-    arguments = dict(_argument(text, pair) for pair in query.split("&") if pair)
+    name = text.partition("?")[0]
+    library = REGISTERED
+    if name not in NETWORKS:
+        library, _, name = name.partition("/")
+    arguments = parse_query(text)
     low_resolution = arguments.pop(LOW_RESOLUTION_KEY, False)
     if not isinstance(low_resolution, bool):
         raise ArchError(
@@ -79,21 +96,93 @@ def with_low_resolution(text: str) -> str:
     return f"{text}{'&' if '?' in text else '?'}{LOW_RESOLUTION_KEY}=True"
 
 
-def _argument(text: str, pair: str) -> tuple[str, Any]:
-    key, equals, value = pair.partition("=")
-    if not (equals and key.isidentifier()):
-        problem = "arguments must have the form KEY=VALUE"
-        raise ArchError(problem, arch=text, key="name", value=pair)
-    try:
-        argument = ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        argument = None
-    if not _is_numbers(argument):
-        raise ArchError("not allowed", arch=text, key=key, value=value, allowed=_ALLOWED)
-    return key, argument
+def parse_query(text: str) -> dict[str, Any]:
+    """Returns the arguments after the ``?`` of a network's name; {} if there are none.
+
+    ``2`` is an int, ``0.5`` and ``1e-5`` are floats, ``true`` and ``False`` bools, ``[1, 2]`` and
+    ``(1, 2)`` tuples. Anything else is a word, with or without quotes, such as ``gelu``.
+
+    Args:
+        text: Name of a network, ``NAME?KEY=VALUE&KEY=VALUE``.
+
+    Raises:
+        ArchError: An argument is not of the form ``KEY=VALUE``, is given twice, or its value is not
+            a bool, a number of magnitude at most 4096, a word, or a (nested) list of up to 64 of
+            these.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in text.partition("?")[2].split("&"):
+        if not pair:
+            continue
+        key, equals, value = pair.partition("=")
+        if not (equals and key.isidentifier()):
+            problem = "arguments must have the form KEY=VALUE"
+            raise ArchError(problem, arch=text, key="name", value=pair)
+        if key in arguments:
+            raise ArchError("given twice", arch=text, key=key, value=value, allowed="one value")
+        arguments[key] = _value(text, key, value)
+    return arguments
 
 
-def _is_numbers(value: object) -> bool:
+def format_name(base: str, arguments: Mapping[str, Any]) -> str:
+    """Returns the name of a network with arguments, which :func:`parse_query` reads back.
+
+    Args:
+        base: Name without arguments, such as ``timm/resnet18``.
+        arguments: Value by argument; the order is kept.
+
+    Raises:
+        ArchError: A value cannot be part of a name.
+    """
+    for key, value in arguments.items():
+        if not _is_plain(value):
+            raise ArchError("not allowed", arch=base, key=key, value=value, allowed=_ALLOWED)
+    query = "&".join(f"{key}={_text(value)}" for key, value in arguments.items())
+    return f"{base}?{query}" if query else base
+
+
+def _text(value: Any) -> str:
+    """Returns a value as text without spaces."""
     if isinstance(value, (tuple, list)):
-        return 0 < len(value) <= _MAX_LENGTH and all(_is_numbers(v) for v in value)
+        return f"[{','.join(map(_text, value))}]"
+    return str(value)
+
+
+def _value(text: str, key: str, value: str) -> Any:
+    plain: Any = value
+    if value.lower() in _FLAGS:
+        plain = _FLAGS[value.lower()]
+    elif not _WORD.fullmatch(value):
+        # Python would join the words of ['a' 'b'].
+        is_joined = re.search(r"['\"\w]\s+['\"\w]|''|\"\"", value) is not None
+        try:
+            plain = _with_tuples(ast.literal_eval("" if is_joined else _quoted(value)))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            plain = None
+    if not _is_plain(plain):
+        raise ArchError("not allowed", arch=text, key=key, value=value, allowed=_ALLOWED)
+    return plain
+
+
+def _quoted(value: str) -> str:
+    """Returns a list with its words in quotes; True, False and any other text as they are."""
+    if value[:1] not in ("[", "("):
+        return value
+
+    def quote(match: re.Match[str]) -> str:
+        word = match[0]
+        return str(_FLAGS[word.lower()]) if word.lower() in _FLAGS else f"'{word}'"
+
+    return re.sub(r"(?<![\w.+'\"-])[A-Za-z][A-Za-z0-9_-]*(?!['\"\w])", quote, value)
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (tuple, list)):
+        return 0 < len(value) <= _MAX_LENGTH and all(_is_plain(v) for v in value)
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None and value.lower() not in _NO_WORDS
     return isinstance(value, (bool, int, float)) and abs(value) <= _MAX_NUMBER

@@ -130,6 +130,7 @@ def _task(
         device=context.device,
         mixup=recipe.mixup,
         label_smoothing=recipe.label_smoothing,
+        loss=recipe.loss,
         seed=cfg.SEED,
         amp_dtype=amp_dtype(recipe, context.device),
         progress=context.shows_progress,

@@ -11,9 +11,11 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fbnetv3.classification import losses as _losses  # noqa: F401 - registers the built-in losses
 from fbnetv3.data import EvalLoader, Mixup
 from fbnetv3.data.device import DeviceCopy
 from fbnetv3.data.seeding import keyed_generator
+from fbnetv3.registries import LOSSES
 
 Batch = tuple[Tensor, Tensor]
 _MIXUP = 3  # keeps mixup's draws apart from those of data/loaders.py
@@ -28,6 +30,7 @@ class ClassificationTask:
         device: Device of the network.
         mixup: Alpha of mixup's Beta distribution; 0 turns mixup off.
         label_smoothing: Label smoothing; in [0, 1).
+        loss: Registered name of the loss, see ``LOSSES`` in registries.py.
         seed: Random seed of mixup, whose draws follow from (seed, iteration) and are the same on
             every rank.
         amp_dtype: 16-bit type of autocast; None for float32.
@@ -44,11 +47,13 @@ class ClassificationTask:
         device: torch.device,
         mixup: float = 0.0,
         label_smoothing: float = 0.0,
+        loss: str = "cross_entropy",
         seed: int = 0,
         amp_dtype: torch.dtype | None = None,
         progress: bool = False,
         normalize: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._loss = LOSSES.get(loss)
         self._mixup = Mixup(mixup, num_classes, label_smoothing)
         self._loader, self._device, self._seed = eval_loader, device, seed
         self._amp_dtype = amp_dtype
@@ -66,7 +71,7 @@ class ClassificationTask:
         generator = keyed_generator(_MIXUP, self._seed, iteration)
         images, targets = self._mixup(images, labels, generator)
         with self._autocast():
-            return {"loss": F.cross_entropy(model(images), targets)}
+            return {"loss": self._loss(model(images), targets)}
 
     def _on_device(self, batch: Batch) -> list[Tensor]:
         """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""

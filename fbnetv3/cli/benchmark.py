@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.cli import run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
@@ -88,6 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     rounds = "rounds of measurement; more are more accurate (default: 10)"
@@ -257,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status, 0.
     """
     arguments = parse(argv)
+    import_code(arguments)
     for path in (arguments.json, arguments.latency_table):
         if path is not None:
             check_writable(path)

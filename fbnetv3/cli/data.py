@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.imports import import_code, import_option
 
 # fbnetv3.data imports torch, so it is imported only by the command: --help prints at once.
 _EXAMPLES = """\
@@ -33,6 +34,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             description="Write a data set as tar shards of the WebDataset layout with an index. "
             "DATASETS.TRAIN and DATASETS.TEST take the new folder in place of the original.",
             epilog=_EXAMPLES,
+            parents=[import_option()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
@@ -71,6 +73,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status, 0."""
     arguments = parse(argv)
+    import_code(arguments)
     return _COMMANDS[arguments.command](arguments)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.errors import FBNetError, first_line, one_line
 from fbnetv3.image_files import IMAGE_SUFFIXES, count_suffixes, list_folder
 from fbnetv3.io import atomic_write
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder of images")
@@ -275,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         FBNetError: The images or weights cannot be used, or some of the images cannot be read.
     """
     arguments = parse(argv)
+    import_code(arguments)
     images = find_images(arguments.images)
     if arguments.weights is not None:
         arguments.weights = find_weights(arguments.weights)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.search.fbnet import require_packages
 from fbnetv3.signals import stop_signals_as_interrupt
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         "command resumes an interrupted search.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--config-file", help="path of a yaml, or the name of one in model_zoo/")
@@ -123,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_arguments(parser, args)
     require_detectron2()
     require_packages()
+    import_code(args)
     _show_warnings(None if args.report else sys.stderr)
     if args.report:
         return _report(args.report, list(args.opts))

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3.cli import printable, run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.streams import guarded_streams
+from fbnetv3.user_code import UserCode
 
 if TYPE_CHECKING:
     from fbnetv3.config import CfgNode
@@ -39,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train or evaluate the image classifier or object detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     config = "yaml file, or its name in model_zoo/"
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     _check_options(parser, args)
     require_detectron2()
+    import_code(args)
     from fbnetv3.engine.launch import launch
     from fbnetv3.engine.process import device_from_config
     from fbnetv3.training import check_datasets
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run_process,
         (
             *(args.config_file, list(args.opts), cfg.OUTPUT_DIR, mode),
-            *(args.ignore_class_names, args.profile),
+            *(args.ignore_class_names, args.profile, UserCode()),
         ),
         num_processes=args.num_processes,
         num_machines=args.num_machines,
@@ -195,8 +199,12 @@ def _run_process(
     mode: str,
     ignore_class_names: bool,
     profile: int,
+    code: UserCode,
 ) -> None:
-    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`."""
+    """Trains or evaluates in one of the launched processes, in a mode of :func:`_mode`.
+
+    ``code`` was imported when this process unpickled it.
+    """
     require_detectron2()  # first import in a new process; hides warnings of dependencies
     from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging

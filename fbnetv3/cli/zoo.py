@@ -6,12 +6,14 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.io import atomic_write
 
 # Each command imports the modules that it needs, because fbnetv3.zoo imports torch, and --help
@@ -25,17 +27,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="fbnetv3-zoo", description="List, scale, verify, download and add models and weights."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _list_arguments(commands.add_parser("list", help="list models, or weights with --pretrained"))
+    add = partial(commands.add_parser, parents=[import_option()])
+    _list_arguments(add("list", help="list models, or weights with --pretrained"))
     _verify_arguments(
-        commands.add_parser(
-            "verify", help="check costs of models, and hashes and accuracies of weights"
-        )
+        add("verify", help="check costs of models, and hashes and accuracies of weights")
     )
-    _table_arguments(commands.add_parser("table", help="write MODEL_ZOO.md"))
-    _download_arguments(commands.add_parser("download", help="download weights into the cache"))
-    _add_arguments(commands.add_parser("add", help="add exported weights to the package"))
-    _scale_arguments(commands.add_parser("scale", help="write the config of a scaled network"))
-    _runs_arguments(commands.add_parser("runs", help="table of the networks of trainings"))
+    _table_arguments(add("table", help="write MODEL_ZOO.md"))
+    _download_arguments(add("download", help="download weights into the cache"))
+    _add_arguments(add("add", help="add exported weights to the package"))
+    _scale_arguments(add("scale", help="write the config of a scaled network"))
+    _runs_arguments(add("runs", help="table of the networks of trainings"))
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot mix KEY VALUE pairs of a subcommand with its options
     if rest and (arguments.command != "scale" or any(item.startswith("--") for item in rest)):
@@ -295,6 +296,7 @@ def _runs(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status, 1 if a check failed."""
     arguments = parse(argv)
+    import_code(arguments)
     return _COMMANDS[arguments.command](arguments)
 
 

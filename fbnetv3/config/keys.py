@@ -79,7 +79,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "SOLVER.OPTIMIZER": (
         "rmsprop",
-        "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3) or 'sgd'",
+        "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3), 'sgd', or a registered name",
     ),
     "SOLVER.REFERENCE_BATCH": (
         256,
@@ -114,6 +114,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),
     "SOLVER.WARMUP_EPOCHS": (5.0, "epochs of linear lr warm-up, which are part of MAX_EPOCHS"),
     "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing of the loss; in [0, 1)"),
+    "SOLVER.LOSS": ("cross_entropy", "loss of a classifier: 'cross_entropy', or a registered name"),
     "SOLVER.CHECKPOINT_EPOCHS": (
         1.0,
         "epochs between checkpoints; 0: SOLVER.CHECKPOINT_PERIOD iterations",
@@ -181,7 +182,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),
     "DATA.TRAIN_LIMIT": (
         0,
-        "number of training images to use, with the same share of each class; 0: all",
+        "number of training images to use, with about the same share of each class; 0: all",
     ),
     "TEST.EVAL_EPOCHS": (1.0, "epochs between evaluations; 0: TEST.EVAL_PERIOD iterations"),
     "TEST.BATCH_SIZE": (128, "images per step of an evaluation in each process"),
@@ -201,6 +202,7 @@ ADDED_KEYS = (
     "SOLVER.AMP.DTYPE",
     "SOLVER.EARLY_STOP_PATIENCE",
     "SOLVER.KEEP_BEST",
+    "SOLVER.LOSS",
 )
 """Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""
 

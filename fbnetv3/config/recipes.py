@@ -33,6 +33,7 @@ RECIPE_KEYS = {
     "drop_path": "MODEL.DROP_PATH_RATE",
     "mixup": "INPUT.MIXUP",
     "label_smoothing": "SOLVER.LABEL_SMOOTHING",
+    "loss": "SOLVER.LOSS",
     "auto_augment": "INPUT.AUTO_AUGMENT",
     "amp": "SOLVER.AMP.ENABLED",
     "amp_dtype": "SOLVER.AMP.DTYPE",

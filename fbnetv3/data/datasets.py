@@ -16,7 +16,6 @@ A built-in data set of image files below ``FBNETV3_DATA`` is an entry of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,38 +26,14 @@ from fbnetv3.data.hugging_face import PREFIX, open_hugging_face, parse_address
 from fbnetv3.data.opening import open_source
 from fbnetv3.data.scan import without_broken
 from fbnetv3.errors import did_you_mean
+from fbnetv3.registries import DATASETS, register_dataset
 
 DATA_ROOT_ENV = "FBNETV3_DATA"
-Factory = Callable[[], ImageDataset]
-
-_FACTORIES: dict[str, Factory] = {}
-
-
-def register_dataset(name: str) -> Callable[[Factory], Factory]:
-    """Returns a decorator that registers a function which opens a data set.
-
-    The function takes no arguments and returns an :class:`ImageDataset`. It runs only when the data
-    set is opened, and may then raise a DataError if files are missing.
-
-    Args:
-        name: Name of the data set in configs and in ``build_dataset``.
-
-    Raises:
-        DataError: The name is taken.
-    """
-
-    def add(factory: Factory) -> Factory:
-        if name in _FACTORIES:
-            raise DataError(f"data set {name!r} is already registered; choose another name")
-        _FACTORIES[name] = factory
-        return factory
-
-    return add
 
 
 def list_datasets() -> list[str]:
     """Returns the names of the registered data sets, sorted."""
-    return sorted(_FACTORIES)
+    return sorted(DATASETS)
 
 
 def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDataset:
@@ -76,7 +51,7 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
     Raises:
         DataError: The data set is missing or malformed; the message says where it is expected.
     """
-    factory = _FACTORIES.get(name_or_path)
+    factory = DATASETS.get(name_or_path) if name_or_path in DATASETS else None
     if factory is None and name_or_path.startswith(PREFIX):
         dataset: ImageDataset = _from_hugging_face(name_or_path)
     else:
@@ -91,7 +66,7 @@ def _from_path(path: str) -> ImageDataset:
             f"data set {path!r} is neither a registered name nor an existing path "
             f"({_format_candidates(path)}); put a folder with one subfolder per class, or a zip "
             f"archive of it, at one of these paths{_root_hint()}, or use one of: "
-            f"{', '.join(list_datasets())}{did_you_mean(path, _FACTORIES)}"
+            f"{', '.join(list_datasets())}{did_you_mean(path, DATASETS)}"
         )
     return FileDataset(path, open_source(existing))
 

@@ -21,6 +21,7 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.seeding import keyed_generator, mix_seed, preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 from fbnetv3.errors import FBNetError
+from fbnetv3.user_code import UserCode
 
 T = TypeVar("T")
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -198,6 +199,7 @@ class _Batches(Dataset[Any]):
     """Batches by number. Errors are returned, because DataLoader rewrites those that are raised."""
 
     def __init__(self, load: LoadBatch) -> None:
+        self._code = UserCode()  # pickled first: a worker imports the classes of the rest
         self._load = load
 
     def keys(self, number: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from fbnetv3.config.node import same_value
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.io import WriteError, refuse_links_out
 from fbnetv3.plain_yaml import parse_mapping
+from fbnetv3.user_code import record_user_code, user_code_changes
 
 _log = logging.getLogger("fbnetv3")
 _RUN_FILES = (
@@ -26,6 +27,7 @@ _RUN_FILES = (
     "log.txt",
     "config.yaml",
     "config_full.yaml",
+    "imports.json",
     "events.out.tfevents.*",
 )
 # Temporary files of atomic_write, which a killed process leaves behind
@@ -83,7 +85,9 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
-    """Writes config.yaml and config_full.yaml, and logs how a resumed run's config has changed.
+    """Writes config.yaml, config_full.yaml and imports.json, the config and the imported code.
+
+    Logs how config and code of a resumed run have changed.
 
     Args:
         folder: OUTPUT_DIR of the run.
@@ -99,7 +103,11 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):
             _log.warning("the config differs from that of the resumed run: %s", line)
+    changes = "" if state is None else user_code_changes(folder)
+    if changes:
+        _log.warning("the imported code differs from that of the resumed run: %s", changes)
     write_config(folder / "config.yaml", cfg, get_cfg())
+    record_user_code(folder)
 
 
 def _differences(before: str, now: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from fbnetv3.errors import FBNetError
 from fbnetv3.recipe import Recipe
+from fbnetv3.registries import OPTIMIZERS
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -158,20 +159,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return [*groups, {"params": others, "weight_decay": recipe.weight_decay_bias}]
 
 
+@OPTIMIZERS.register("rmsprop")
 def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     return RMSpropTF(groups, recipe.scaled_lr, momentum=recipe.momentum)
 
 
+@OPTIMIZERS.register("sgd")
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     # torch does not allow Nesterov without momentum
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
-
-
-_BUILDERS: dict[str, Callable[[list[dict[str, Any]], Recipe], Optimizer]] = {
-    "rmsprop": _rmsprop,
-    "sgd": _sgd,
-}
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -188,4 +185,5 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     Raises:
         OptimError: The model has no parameter to train.
     """
-    return _BUILDERS[recipe.optimizer](parameter_groups(model, recipe), recipe)
+    optimizer: Optimizer = OPTIMIZERS.get(recipe.optimizer)(parameter_groups(model, recipe), recipe)
+    return optimizer

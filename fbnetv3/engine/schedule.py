@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fbnetv3.recipe import Recipe
+from fbnetv3.registries import SCHEDULES
 
 # 2.3 - 0.3 is 1.9999999999999998 in floating point, and must count as 2 whole epochs
 _ROUNDING = 1e-9
 
 
+@SCHEDULES.register("exponential")
 def _exponential(recipe: Recipe, since_warmup: float) -> float:
     return recipe.decay ** math.floor(since_warmup + _ROUNDING)
 
 
+@SCHEDULES.register("cosine")
 def _cosine(recipe: Recipe, since_warmup: float) -> float:
     length = recipe.epochs - recipe.warmup_epochs
     progress = min(since_warmup / length, 1.0) if length > 0 else 1.0
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+@SCHEDULES.register("constant")
 def _constant(recipe: Recipe, since_warmup: float) -> float:
     return 1.0
 
 
+@SCHEDULES.register("steps")
 def _steps(recipe: Recipe, since_warmup: float) -> float:
     epoch = since_warmup + recipe.warmup_epochs
     return recipe.decay ** sum(step <= epoch + _ROUNDING for step in recipe.steps)
-
-
-_SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
-    "exponential": _exponential,
-    "cosine": _cosine,
-    "constant": _constant,
-    "steps": _steps,
-}
 
 
 def lr_factor(recipe: Recipe, epoch: float) -> float:
@@ -64,7 +60,7 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
     if epoch < recipe.warmup_epochs:
         share = epoch / recipe.warmup_epochs
         return recipe.warmup_factor + (1.0 - recipe.warmup_factor) * share
-    return _SCHEDULES[recipe.schedule](recipe, epoch - recipe.warmup_epochs)
+    return float(SCHEDULES.get(recipe.schedule)(recipe, epoch - recipe.warmup_epochs))
 
 
 def build_lr_scheduler(

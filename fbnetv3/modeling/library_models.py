@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from fbnetv3.arch import ArchError
-from fbnetv3.arch.library_names import LOW_RESOLUTION_KEY, parse_library_name
+from fbnetv3.arch.library_names import LOW_RESOLUTION_KEY, REGISTERED, parse_library_name
 from fbnetv3.arch.table import SCALARS
 from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.modeling import timm_models, torchvision_models
+from fbnetv3.modeling import registered_models, timm_models, torchvision_models
 
 _SIDE = 64  # side in pixels of the test image of _keep_resolution
 
 Build = Callable[[str, int, float, float, dict[str, Any]], nn.Module]
 _LIBRARIES: dict[str, Build] = {
+    REGISTERED: registered_models.build,
     "torchvision": torchvision_models.build,
     "timm": timm_models.build,
 }
@@ -47,7 +48,8 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
     except (FBNetError, MemoryError):
         raise
     except Exception as error:  # builders raise errors of any kind about their arguments
-        problem = f"{parsed.library} cannot build this network ({first_line(error)})"
+        library = parsed.library or "its registered function"
+        problem = f"{library} cannot build this network ({first_line(error)})"
         _refuse(problem, "name", text, "other arguments in the name, or none")
     if parsed.low_resolution:
         _keep_resolution(model, text)

@@ -5,15 +5,34 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
 from fbnetv3.arch import ArchError
 from fbnetv3.errors import did_you_mean
+from fbnetv3.modeling.keywords import constructor_keywords
 from fbnetv3.requires import MissingPackageError, require
 
 # Arguments of timm.create_model that a name such as timm/resnet18?drop_rate=0.1 must not set
-# (arch/library_names.py): those that build_model sets itself, and those for downloads and export.
-_RESERVED = ("num_classes", "drop_rate", "drop_path_rate", "pretrained", "scriptable", "exportable")
+# (arch/library_names.py): those that build_model sets itself, those that read files or download,
+# and those for export.
+_RESERVED = (
+    "num_classes",
+    "drop_rate",
+    "drop_path_rate",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "pretrained_filter_fn",
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+    "device",
+    "dtype",
+)
 _REJECTED_ARGUMENT = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
@@ -51,7 +70,8 @@ def build(
             raise
         key = match[1]
         problem = f"timm/{name} has no such {'rate' if key in rates else 'argument'}"
-        allowed = "0" if key in rates else "keyword arguments of the model's class in timm"
+        allowed = "0" if key in rates else ", ".join(_allowed(timm, name, exclude=key))
+        problem += "" if key in rates else did_you_mean(key, _allowed(timm, name, exclude=key))
         raise ArchError(problem, key=key, value=given[key], allowed=allowed) from error
     return model
 
@@ -70,6 +90,20 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
                 allowed="keyword arguments of the model's class in timm, except "
                 f"{', '.join(_RESERVED)}",
             )
+
+
+def _allowed(timm: Any, name: str, exclude: str) -> list[str]:
+    """Returns the arguments that the name of a network may set, by the class of the network.
+
+    Args:
+        timm: The package.
+        name: Name of the network in timm.
+        exclude: An argument that timm sets itself, if the class has it.
+    """
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    keywords = constructor_keywords(type(network))
+    return sorted(set(keywords) - {*_RESERVED, exclude})
 
 
 def _timm(name: str) -> Any:

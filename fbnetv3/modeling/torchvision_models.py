@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from fbnetv3.errors import did_you_mean
 _RATES = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"}
 # Networks whose builders set the rate of stochastic depth themselves.
 _FIXED_DROP_PATH = ("swin", "maxvit")
+_SET_BY_BUILDER = re.compile(r"multiple values for (?:keyword )?argument '(\w+)'")
 # Without aux_logits=False, forward would also return the logits of auxiliary classifiers. Without
 # init_weights=True, torchvision would warn that its default initialisation will change.
 _EXTRA = {
@@ -50,15 +52,28 @@ def build(
         raise ArchError(problem, key="name", value=name, allowed=allowed)
     takes = _parameters(name)
     for key in set(arguments) - takes | set(arguments) & {"num_classes", *_RATES.values()}:
-        raise ArchError(
-            f"torchvision/{name}: this argument cannot be set in the name of a network",
-            key=key,
-            value=arguments[key],
-            allowed=", ".join(sorted(takes - {"num_classes", *_RATES.values()})),
-        )
+        raise _refusal(name, key, arguments[key], takes)
     rates = _rates(name, takes, {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate})
     given = _EXTRA.get(name, {}) | rates | arguments
-    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **given)
+    try:
+        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **given)
+    except TypeError as error:
+        match = _SET_BY_BUILDER.search(str(error))
+        if match is None or match[1] not in arguments:
+            raise
+        raise _refusal(name, match[1], arguments[match[1]], takes) from error
+
+
+def _refusal(name: str, key: str, value: object, takes: set[str]) -> ArchError:
+    """Returns the error about an argument that the name of a network cannot set."""
+    names = sorted(takes - {"num_classes", *_RATES.values(), key})
+    return ArchError(
+        f"torchvision/{name}: this argument cannot be set in the name of a network"
+        f"{did_you_mean(key, names)}",
+        key=key,
+        value=value,
+        allowed=", ".join(names),
+    )
 
 
 def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, float]:

@@ -50,12 +50,12 @@ def test_the_papers_recipe_is_in_the_configs() -> None:
 share = st.floats(0, 0.99)
 RECIPES = st.builds(
     Recipe,
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
     lr=st.floats(1e-9, 1e3),
     reference_batch=st.integers(1, 4096),
     batch_size=st.integers(1, 4096),
     epochs=st.floats(11, 1000),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(list(SCHEDULES)),
     decay=st.floats(0.1, 1),
     warmup_epochs=st.floats(0, 10),
     warmup_factor=st.floats(0, 1),

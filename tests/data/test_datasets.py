@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from fbnetv3.data import DataError, build_dataset, datasets, list_datasets, register_dataset
+from fbnetv3.data import DataError, build_dataset, list_datasets, register_dataset
+from fbnetv3.errors import FBNetError
+from fbnetv3.registries import DATASETS
 
 
 @pytest.fixture
@@ -110,9 +112,9 @@ def test_a_missing_data_set_is_read_from_the_place_that_the_error_names(
 
 
 def test_registering_a_data_set(noise, monkeypatch):
-    monkeypatch.setattr(datasets, "_FACTORIES", dict(datasets._FACTORIES))
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     register_dataset("custom")(lambda: noise(12))
     assert len(build_dataset("custom")) == 12
     assert "custom" in list_datasets()
-    with pytest.raises(DataError, match="'custom' is already registered"):
+    with pytest.raises(FBNetError, match="'custom' is already registered"):
         register_dataset("custom")(lambda: noise(12))

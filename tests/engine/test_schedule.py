@@ -17,7 +17,7 @@ SHORT = {"epochs": 10.0, "warmup_epochs": 2.0}
 
 recipes = st.builds(
     Recipe,
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(list(SCHEDULES)),
     epochs=st.floats(5.0, 400.0),
     warmup_epochs=st.floats(0.0, 5.0),
     warmup_factor=st.floats(0.0, 1.0),
@@ -92,7 +92,7 @@ def run_scheduler(recipe: Recipe, steps: int, iters_per_epoch: int) -> list[floa
     return used
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_every_iteration_has_the_lr_of_its_position(schedule: str) -> None:
     recipe = Recipe(schedule=schedule, batch_size=128, **SHORT)
     used = run_scheduler(recipe, 70, 7)

@@ -13,7 +13,13 @@ from fvcore.nn import FlopCountAnalysis
 
 from fbnetv3 import build_model
 from fbnetv3.arch import ArchError
-from fbnetv3.arch.library_names import is_library_name, parse_library_name, with_low_resolution
+from fbnetv3.arch.library_names import (
+    format_name,
+    is_library_name,
+    parse_library_name,
+    parse_query,
+    with_low_resolution,
+)
 from fbnetv3.modeling import reset_classifier
 
 THIN = "timm/resnet18?channels=(16,32,64,128)"
@@ -34,6 +40,50 @@ def test_names() -> None:
     assert not any(map(is_library_name, ("timm", "fbnetv3_a", "timm2/x", "a/timm/x", 3)))
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("1e-5", 1e-5),
+        ("-2", -2),
+        ("true", True),
+        ("False", False),
+        ("gelu", "gelu"),
+        ("'gelu'", "gelu"),
+        ("[1,2]", (1, 2)),
+        ("(1, 2)", (1, 2)),
+        ("[[1,2],(3,4)]", ((1, 2), (3, 4))),
+        ("[relu,true,1e1]", ("relu", True, 10.0)),
+    ],
+)
+def test_arguments_are_typed_plain_values(text: str, value: Any) -> None:
+    parsed = parse_query(f"timm/resnet18?key={text}")["key"]
+    assert parsed == value
+    assert type(parsed) is type(value)
+    written = format_name("timm/resnet18", {"key": value, "other": 1})
+    assert parse_query(written) == {"key": value, "other": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "None", "nan", "inf", "../x", "a.pth", "http://x", "[]", "{}", "1+1", "9999"),
+        *("[a b]", "['a' 'b']", "x" * 65, "[" * 200, "lambda: 0"),
+    ],
+)
+def test_other_values_are_refused(text: str) -> None:
+    with pytest.raises(ArchError, match=r"key: .*allowed: a bool"):
+        parse_query(f"timm/resnet18?key={text}")
+
+
+def test_an_argument_is_given_once() -> None:
+    with pytest.raises(ArchError, match="given twice"):
+        parse_query("timm/resnet18?depth=1&depth=2")
+    with pytest.raises(ArchError, match=r"file: .a\.pth.: not allowed"):
+        format_name("timm/resnet18", {"file": "a.pth"})
+
+
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenetv3_small_050"])
 def test_timm(name: str) -> None:
     """The network and its random weights are those of timm.create_model."""
@@ -50,6 +100,9 @@ def test_timm(name: str) -> None:
 def test_arguments() -> None:
     model = build_model(THIN, num_classes=10)
     assert model.fc.in_features == 128
+    wordy = build_model("timm/resnet18?layers=[1,1,1,1]&act_layer=gelu", num_classes=10)
+    assert [len(s) for s in (wordy.layer1, wordy.layer4)] == [1, 1]
+    assert type(wordy.act1).__name__ == "GELU"
     small = build_model("torchvision/mobilenet_v2?width_mult=0.25", num_classes=10)
     reference = torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25)
     assert {k: v.shape for k, v in small.state_dict().items()} == {
@@ -108,7 +161,16 @@ def test_low_resolution_draws_no_random_numbers_and_keeps_statistics() -> None:
         ("timm/hf-hub:user/model", "unknown timm model"),
         ("timm/resnet18?chanels=3", "chanels: 3"),
         ("timm/efficientnet_b0?channel_multiplier=0.5", "no such argument"),  # set by the builder
+        ("timm/resnet18?chanels=3", "did you mean channels"),
+        ("timm/resnet18?chanels=3", "block_args, block_reduce_first, cardinality, channels"),
+        ("timm/levit_128s?embeddim=3", "did you mean embed_dim"),  # of the base class
         ("timm/resnet18?pretrained=True", "pretrained: True"),
+        ("timm/resnet18?checkpoint_path=x", "checkpoint_path: 'x'"),
+        ("timm/resnet18?pretrained_cfg=x", "pretrained_cfg: 'x'"),
+        ("timm/resnet18?device=cuda", "device: 'cuda'"),
+        ("torchvision/resnet18?layers=[1,1,1,1]", "layers: (1, 1, 1, 1)"),  # set by the builder
+        ("torchvision/resnet18?group=2", "did you mean groups"),
+        ("torchvision/resnet18?weights=DEFAULT", "weights: 'DEFAULT'"),
         ("timm/resnet18?checkpoint_path='x.pth'", "a number of magnitude at most"),
         ("timm/resnet18?channels", "KEY=VALUE"),
         ("timm/resnet18?channels=__import__('os')", "a number of magnitude at most"),

@@ -96,9 +96,13 @@ def test_a_named_record_gives_its_preprocessing(tmp_path: Path) -> None:
     assert classifier.transform(_image()).shape == (3, 256, 256)
 
 
-def test_torchvision_networks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision/resnet18", "timm/resnet18?layers=[1,1,1,1]&channels=[8,8,8,8]&act_layer=gelu"],
+)
+def test_networks_of_libraries(tmp_path: Path, name: str) -> None:
     path = tmp_path / "w.safetensors"
-    save_file(_tensors("torchvision/resnet18"), path, {"arch": "torchvision/resnet18"})
+    save_file(_tensors(name), path, {"arch": name})
     assert from_file(path).classes == ("class 0", "class 1", "class 2")
 
 

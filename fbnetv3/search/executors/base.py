@@ -4,8 +4,9 @@ To add an executor:
 
 1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` accepts an
    instance without any registration.
-2. For ``fbnetv3-search``, write a function that makes an instance from the config, and add it to
-   ``_EXECUTORS`` in ``fbnet/config.py``. Its key there is then a value of SEARCH.EXECUTOR.
+2. For ``fbnetv3-search``, write a function that makes an instance from the config, and register it
+   with ``@EXECUTORS.register(NAME)`` in ``fbnet/config.py``. NAME is declared in ``registries.py``
+   and is then a value of SEARCH.EXECUTOR. Outside of the package: ``fbnetv3.register_executor``.
 3. Declare the config keys that the function reads in ``fbnet/keys.py``. There, list the keys that
    may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's name to the
    help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fbnetv3.config import CfgNode
+from fbnetv3.user_code import imported_names
 
 _SCRIPTS = {"search": "tools/jointnas_search.py", "train": "tools/train_net.py"}
 
@@ -17,8 +18,10 @@ def command_line(tool: str, *arguments: str) -> str:
     Args:
         tool: ``search`` or ``train``. The command calls the tool's console script if a console
             script started this process, otherwise the tool's file in ``tools/``.
-        arguments: Arguments of the command.
+        arguments: Arguments of the command. ``--import`` of this process is added.
     """
+    imports = [item for name in imported_names() for item in ("--import", name)]
+    arguments = (*imports, *arguments)
     if Path(sys.argv[0]).name.startswith("fbnetv3-"):
         return shlex.join([f"fbnetv3-{tool}", *arguments])
     return shlex.join(["python", _SCRIPTS[tool], *arguments])

@@ -15,11 +15,13 @@ from sqlalchemy.exc import ArgumentError
 from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
 from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
+from fbnetv3.registries import EXECUTORS, SPACES
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
+from fbnetv3.search.fbnet.candidate_space import CandidateSpace
 from fbnetv3.search.fbnet.keys import (
     ADDED_KEYS,
     AUTO_KEYS,
@@ -32,22 +34,25 @@ from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.user_code import UserCode
 
 
-def space_from_config(cfg: CfgNode) -> FBNetSpace:
+def space_from_config(cfg: CfgNode) -> CandidateSpace:
     """Returns the space of SEARCH.SPACE, with the variables of SEARCH.FIX fixed.
 
     Raises:
         SearchError: The space or a fixed variable is invalid.
     """
+    if cfg.SEARCH.SPACE in SPACES:
+        return FBNetSpace(SPACES.get(cfg.SEARCH.SPACE)(), fixed_variables(cfg))
     return FBNetSpace.from_yaml(cfg.SEARCH.SPACE, fixed_variables(cfg))
 
 
 class SearchSetup:
     """A search's config together with its space, which is built once per process.
 
-    It is pickled as config text: each worker rebuilds the space once, and equal searches give equal
-    pickles.
+    It is pickled as config text and imported code: each worker rebuilds the space once, and equal
+    searches give equal pickles.
 
     Args:
         cfg: Config of a search; it is copied, and the copy is frozen.
@@ -61,7 +66,7 @@ class SearchSetup:
         self.cfg.freeze()
 
     @cached_property
-    def space(self) -> FBNetSpace:
+    def space(self) -> CandidateSpace:
         """The space of the candidates.
 
         Raises:
@@ -80,10 +85,11 @@ class SearchSetup:
         return cfg
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _setup_from_text, (self.cfg.dump(),)
+        # UserCode comes first: unpickling it registers the names that the config may contain
+        return _setup_from_text, (UserCode(), self.cfg.dump())
 
 
-def _setup_from_text(text: str) -> SearchSetup:
+def _setup_from_text(code: UserCode, text: str) -> SearchSetup:
     cfg = get_search_cfg()
     cfg.merge_from_other_cfg(parse_mapping(text))
     return SearchSetup(cfg)
@@ -143,14 +149,15 @@ def executor_from_config(cfg: CfgNode) -> Executor:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
     """
     _check_numbers(cfg.SEARCH)
-    make = _EXECUTORS.get(cfg.SEARCH.EXECUTOR)
-    if make is None:
+    if cfg.SEARCH.EXECUTOR not in EXECUTORS:
         raise SearchError(
-            f"SEARCH.EXECUTOR={cfg.SEARCH.EXECUTOR!r} is unknown; allowed: {', '.join(_EXECUTORS)}"
+            f"SEARCH.EXECUTOR={cfg.SEARCH.EXECUTOR!r} is unknown; allowed: {', '.join(EXECUTORS)}"
         )
-    return make(cfg)
+    executor: Executor = EXECUTORS.get(cfg.SEARCH.EXECUTOR)(cfg)
+    return executor
 
 
+@EXECUTORS.register("local")
 def _local(cfg: CfgNode) -> Executor:
     node = cfg.SEARCH
     placement = placement_from_config(cfg)
@@ -171,6 +178,7 @@ def _shared_folder(cfg: CfgNode) -> str | None:
     return None if is_uri(place) else place
 
 
+@EXECUTORS.register("ray")
 def _ray(cfg: CfgNode) -> Executor:
     from fbnetv3.search.executors.ray import RayWorkers
 
@@ -206,8 +214,6 @@ def _cpus_of_candidate(cfg: CfgNode) -> int:
     return min(count, placement.cores) if is_private else count
 
 
-_EXECUTORS = {"local": _local, "ray": _ray}
-"""Function that makes an executor from the config, by the value of SEARCH.EXECUTOR."""
 _GPUS = {"cpu": 0.0, "cuda": 1.0}
 """GPUs reserved for each candidate, by MODEL.DEVICE, if SEARCH.RAY.GPUS is -1."""
 

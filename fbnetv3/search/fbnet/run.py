@@ -115,6 +115,7 @@ def run_search(
         setup = SearchSetup(cfg)
         run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
         run_folder.check_files(file_hashes(setup.cfg))
+        run_folder.check_code()
         search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
         winner = write_best(setup, run_folder, result)
         winners = tuple(write_budget_winners(setup, run_folder, result))

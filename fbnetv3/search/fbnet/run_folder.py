@@ -18,6 +18,7 @@ from fbnetv3.search.checks import as_text
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.storage.database import sqlite_url
 from fbnetv3.search.storage.study_lock import FileLock
+from fbnetv3.user_code import RECORD, record_user_code, user_code_changes
 
 _WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
@@ -119,6 +120,8 @@ class RunFolder:
     def write_config(self, text: str, files: Mapping[str, str], short: str | None = None) -> None:
         """Writes ``config.yaml``, which from then on identifies the folder's search.
 
+        The hashes of the imported code are written, too.
+
         Args:
             text: The config as yaml.
             files: Sha256 of each file that the config refers to, by key.
@@ -128,6 +131,7 @@ class RunFolder:
         """
         with atomic_write(self._files) as temporary:
             temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
+        record_user_code(self.path)
         if short is not None:
             with atomic_write(full_path(self.config)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -196,6 +200,20 @@ class RunFolder:
             raise SearchError(
                 f"{self.path}: the content of a file has changed since the search started: "
                 f"{'; '.join(differences)}; restore the file, or give another OUTPUT_DIR"
+            )
+
+    def check_code(self) -> None:
+        """Checks that the imported code is the same as when the search started.
+
+        Raises:
+            SearchError: Code has changed, or is not imported now.
+            UserCodeError: The record of the imported code is damaged.
+        """
+        changes = user_code_changes(self.path)
+        if changes:
+            raise SearchError(
+                f"{self.path}: the imported code is not that of the search: {changes}; restore it, "
+                f"give another OUTPUT_DIR, or remove {RECORD} there if results do not depend on it"
             )
 
 

@@ -25,19 +25,18 @@ from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
-from fbnetv3.errors import data_errors, did_you_mean
-from fbnetv3.io import read_text
-from fbnetv3.plain_yaml import YamlError, parse_yaml
+from fbnetv3.errors import did_you_mean
+from fbnetv3.io import atomic_write
 from fbnetv3.recipe import Recipe, RecipeError
-from fbnetv3.search.checks import as_text, as_whole
+from fbnetv3.search.checks import as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.detector_fields import check_detector, read_detector
+from fbnetv3.search.fbnet.space_file import list_spaces, naming_file, read_space_table
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
-from fbnetv3.search.fbnet.space_values import RESOLUTION, SpaceLoader, check_row_values
+from fbnetv3.search.fbnet.space_values import RESOLUTION, check_row_values
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import SearchSpace
 
-_FOLDER = Path(__file__).with_name("spaces")
 _SGD = "sgd_lr_factor"
 _KEYS = (
     "name",
@@ -51,6 +50,7 @@ _KEYS = (
     "detector",
     _SGD,
 )
+__all__ = ["LATENCY", "STATISTICS", "FBNetSpace", "FBNetStatistics", "list_spaces"]
 LATENCY = "latency_ms"
 STATISTICS = ("macs", "params", "activations")
 
@@ -117,25 +117,9 @@ class FBNetSpace:
         Raises:
             SearchError: The file cannot be read, or does not describe a space.
         """
-        as_text("the name of a space", name)
-        path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
-        try:
-            table = parse_yaml(read_text(path, "config"), SpaceLoader)
-        except OSError as error:
-            known = list_spaces()
-            raise SearchError(
-                f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or "
-                f"one of {', '.join(known)}{did_you_mean(name, known)}"
-            ) from error
-        except (YamlError, UnicodeDecodeError) as error:
-            raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error
-        if not isinstance(table, dict):
-            raise SearchError(f"space {path} does not consist of KEY: VALUE pairs")
-        try:
-            with data_errors(SearchError, "a value of the space"):
-                return cls(table, fixed)
-        except SearchError as error:
-            raise SearchError(f"{path}: {error}") from None
+        path, table = read_space_table(name)
+        with naming_file(path):
+            return cls(table, fixed)
 
     @property
     def has_architecture(self) -> bool:
@@ -220,6 +204,29 @@ class FBNetSpace:
             width_divisor=self._divisor,
             num_classes=num_classes,
         )
+
+    def network_keys(
+        self, config: Mapping[str, Any], num_classes: int, arch_file: Path
+    ) -> dict[str, Any]:
+        """Returns the config keys of a candidate's network; {} if only the recipe is searched.
+
+        Args:
+            config: Value by variable.
+            num_classes: Number of outputs of the classifier.
+            arch_file: Path of the yaml to which the architecture is written.
+        """
+        if not self.has_architecture:
+            return {}
+        arch = self.arch(config, num_classes)
+        with atomic_write(arch_file) as temporary:
+            temporary.write_text(arch.to_yaml(), encoding="utf-8")
+        return {
+            "MODEL.ARCH": str(arch_file.resolve()),
+            "MODEL.ARCH_VARIANT": "",
+            "MODEL.WIDTH": 1.0,
+            "MODEL.DEPTH": 1.0,
+            "INPUT.RESOLUTION": arch.resolution,
+        }
 
     def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
         """Returns the recipe of a candidate.
@@ -349,8 +356,3 @@ def _positive(table: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise SearchError(f"space: {key}={value!r} is not allowed; allowed: a number > 0")
     return float(value)
-
-
-def list_spaces() -> list[str]:
-    """Returns the names of the packaged spaces."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))

@@ -13,16 +13,30 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.detector_costs import (
-    DetectorStatistics,
     check_final,
     detector_statistics,
     final_training,
 )
-from fbnetv3.search.fbnet.space import FBNetStatistics
+from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
+from fbnetv3.search.space.constraints import StatisticsFn
 
 
-def statistics_of(setup: SearchSetup) -> FBNetStatistics | DetectorStatistics | None:
+def detector_space(setup: SearchSetup) -> FBNetSpace:
+    """Returns the space of a search over detectors.
+
+    Raises:
+        SearchError: The space is not one of FBNets.
+    """
+    if not isinstance(setup.space, FBNetSpace):
+        raise SearchError(
+            f"SEARCH.SPACE={setup.cfg.SEARCH.SPACE} is not a space of FBNets, as a detector needs; "
+            "give one such as retinanet_small"
+        )
+    return setup.space
+
+
+def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     """Returns the function that computes the costs of a search's candidates.
 
     Returns:
@@ -32,16 +46,39 @@ def statistics_of(setup: SearchSetup) -> FBNetStatistics | DetectorStatistics | 
         FBNetError: The costs are unknown, or the number of classes depends on a data set that
             cannot be opened.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
-    if is_detector(cfg):
-        final = final_training(cfg, setup.training)
-        classes, ratio = num_classes_from_config(cfg), cfg.SEARCH.ASPECT_RATIO
-        return detector_statistics(space, final, classes, ratio)
-    if not space.has_architecture:
-        return None
-    latency = LatencyTable.load(table) if table else None
-    return space.statistics(num_classes_from_config(cfg), latency)
+    if not is_detector(cfg):
+        if not setup.space.has_architecture:
+            return None
+        latency = LatencyTable.load(table) if table else None
+        return setup.space.statistics(num_classes_from_config(cfg), latency)
+    return detector_statistics(
+        detector_space(setup),
+        final_training(cfg, setup.training),
+        num_classes_from_config(cfg),
+        cfg.SEARCH.ASPECT_RATIO,
+        _detector_table(table, cfg.SEARCH.ASPECT_RATIO) if table else None,
+    )
+
+
+def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
+    """Reads the latency table of detectors.
+
+    Raises:
+        ArchError: The file cannot be read, or is not a latency table.
+        SearchError: It was measured for classifiers, or with images of another aspect ratio.
+    """
+    table = LatencyTable.load(path)
+    measured = table.about.get("aspect_ratio")
+    if measured != aspect_ratio:
+        kind = "a classifier" if measured is None else f"images of aspect ratio {measured:g}"
+        raise SearchError(
+            f"SEARCH.LATENCY_TABLE={path} was measured for {kind}, but SEARCH.ASPECT_RATIO of this "
+            f"search over detectors is {aspect_ratio:g}; measure one: python tools/benchmark.py "
+            "--latency-table FILE --config-file CONFIG"
+        )
+    return table
 
 
 def check_task(setup: SearchSetup) -> None:
@@ -50,14 +87,16 @@ def check_task(setup: SearchSetup) -> None:
     Raises:
         SearchError: It sets something else; the message names it.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg = setup.cfg
     if not is_detector(cfg):
-        if space.detector:
+        if getattr(setup.space, "detector", None):
             raise SearchError(
-                f"the space {space.name} has the group detector, but MODEL.META_ARCHITECTURE is "
-                "ImageClassifier; remove the group, or give the config of a detector"
+                f"the space {cfg.SEARCH.SPACE} has the group detector, but "
+                "MODEL.META_ARCHITECTURE is ImageClassifier; remove the group, or give the config "
+                "of a detector"
             )
         return
+    space = detector_space(setup)
     check_final(space, list(cfg.SEARCH.FINAL))
     for field in space.recipe_fields:
         reason = unread_reason(cfg, RECIPE_KEYS.get(field, ""))
@@ -75,7 +114,7 @@ def _check_length(setup: SearchSetup) -> None:
         SearchError: Both epochs and iterations are set, early stopping would compare trainings of
             different lengths, or the schedule has steps, which do not follow the length.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg, space = setup.cfg, detector_space(setup)
     fields: Mapping[str, Any] = {**space.recipe_fields, **space.detector}
     if "epochs" in fields and "iterations" in fields:
         raise SearchError(

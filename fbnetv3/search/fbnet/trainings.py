@@ -8,9 +8,9 @@ from typing import Any
 
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
 from fbnetv3.config.archs import is_detector
-from fbnetv3.io import atomic_write
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
+from fbnetv3.search.fbnet.tasks import detector_space
 
 
 def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
@@ -53,7 +53,7 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
     """
     arch_file = stem.with_name(f"{stem.name}_arch.yaml")
     cfg = _candidate_config(setup, config, arch_file, num_classes_from_config(setup.cfg))
-    if setup.space.has_architecture:
+    if str(cfg.MODEL.ARCH) == str(arch_file.resolve()):
         cfg.MODEL.ARCH = arch_file.name
     cfg.OUTPUT_DIR = str(stem)
     cfg.merge_from_list(list(setup.cfg.SEARCH.FINAL))
@@ -63,30 +63,20 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
 def _candidate_config(
     setup: SearchSetup, config: Mapping[str, Any], arch_file: Path, num_classes: int = 1000
 ) -> CfgNode:
-    """Returns the search's config with a candidate's recipe and architecture, without SEARCH."""
+    """Returns the search's config with a candidate's recipe and network, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
+    values = setup.space.network_keys(config, num_classes, arch_file)
     if is_detector(cfg):
         from fbnetv3.search.fbnet.detectors import detector_values  # late, as in datasets.py
 
-        values = detector_values(setup.cfg, setup.space, config)
+        for key in ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION"):  # of classifiers
+            values.pop(key, None)
+        values |= detector_values(setup.cfg, detector_space(setup), config)
     else:
-        values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
-    if setup.space.has_architecture:
-        arch = setup.space.arch(config, num_classes)
-        with atomic_write(arch_file) as temporary:
-            temporary.write_text(arch.to_yaml(), encoding="utf-8")
-        values |= {
-            "MODEL.ARCH": str(arch_file.resolve()),
-            "MODEL.ARCH_VARIANT": cfg.MODEL.ARCH_VARIANT if is_detector(cfg) else "",
-            "MODEL.WIDTH": 1.0,
-            "MODEL.DEPTH": 1.0,
-        }
-        if not is_detector(cfg):
-            values |= {
-                "INPUT.RESOLUTION": arch.resolution,
-                "INPUT.RESIZE": _resize(setup.cfg, arch.resolution),
-            }
+        values |= recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
+    if "INPUT.RESOLUTION" in values:
+        values["INPUT.RESIZE"] = _resize(setup.cfg, values["INPUT.RESOLUTION"])
     cfg.merge_from_list([item for pair in values.items() for item in pair])
     return cfg
 

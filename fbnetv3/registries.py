@@ -1,0 +1,78 @@
+"""The registries of everything that configs know by name, except ops and architectures.
+
+Each kind has one registry, and one decorator ``register_...``, which ``fbnetv3`` exports. The
+built-in entries are registered where they are implemented; the names of those whose modules need
+torch are declared here, so that configs can be checked without torch. An entry is called as the
+docstring of its registry says. Ops are registered by ``fbnetv3.register_op`` in modeling/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fbnetv3.registry import Registry
+
+Factory = Callable[..., Any]
+
+DATASETS: Registry[Factory] = Registry("data set")
+"""``open() -> ImageDataset or map-style torch Dataset of (image, label)``; DATASETS.TRAIN, TEST"""
+
+TRANSFORMS: Registry[Factory] = Registry("transform")
+"""``make(**arguments) -> function(PIL image) -> PIL image``; INPUT.TRANSFORMS
+
+Random numbers come from torch's generator, which the loaders seed for each image.
+"""
+
+NETWORKS: Registry[Factory] = Registry("network")
+"""``make(num_classes, **arguments) -> nn.Module``, images (N, 3, H, W) to logits; MODEL.ARCH"""
+
+OPTIMIZERS: Registry[Factory] = Registry("optimizer", declared=("rmsprop", "sgd"))
+"""``make(groups, recipe) -> torch Optimizer``, with ``recipe.scaled_lr``; SOLVER.OPTIMIZER
+
+The groups are dicts with ``params`` and ``weight_decay``.
+"""
+
+SCHEDULES: Registry[Factory] = Registry(
+    "schedule", declared=("exponential", "cosine", "constant", "steps")
+)
+"""``factor(recipe, epochs since warm-up) -> share of the peak lr``; SOLVER.LR_SCHEDULER_NAME"""
+
+LOSSES: Registry[Factory] = Registry("loss", declared=("cross_entropy",))
+"""``loss(logits (N, C), targets (N, C)) -> scalar tensor``; SOLVER.LOSS
+
+Targets are probabilities of classes, after mixup and label smoothing.
+"""
+
+HOOKS: Registry[Factory] = Registry("hook")
+"""``make(cfg) -> detectron2 HookBase``; HOOKS"""
+
+WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", "mlflow", "wandb"))
+"""``make(run: WriterRun) -> Writer``, see engine/writers.py; WRITERS"""
+
+SPACES: Registry[Factory] = Registry("space")
+"""``make() -> table of a space, as its yaml has it``; SEARCH.SPACE"""
+
+STATISTICS: Registry[Factory] = Registry(
+    "statistic", declared=("macs", "params", "activations", "latency_ms")
+)
+"""``cost(arch: Arch) -> number``, which constraints and budgets may bound; SEARCH.CONSTRAINTS"""
+
+EVALUATORS: Registry[Factory] = Registry("evaluator", declared=("train",))
+"""``make(setup: SearchSetup, folder) -> function(trial: Trial) -> score``; SEARCH.EVALUATOR"""
+
+EXECUTORS: Registry[Factory] = Registry("executor", declared=("local", "ray"))
+"""``make(cfg) -> Executor``; SEARCH.EXECUTOR"""
+
+register_transform = TRANSFORMS.register
+register_network = NETWORKS.register
+register_optimizer = OPTIMIZERS.register
+register_schedule = SCHEDULES.register
+register_loss = LOSSES.register
+register_hook = HOOKS.register
+register_writer = WRITERS.register
+register_space = SPACES.register
+register_statistic = STATISTICS.register
+register_evaluator = EVALUATORS.register
+register_executor = EXECUTORS.register
+register_dataset = DATASETS.register

@@ -1,0 +1,62 @@
+"""The yaml files of search spaces: those of the package, and those of users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.errors import data_errors, did_you_mean
+from fbnetv3.io import read_text
+from fbnetv3.plain_yaml import YamlError, parse_yaml
+from fbnetv3.search.checks import as_text
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fbnet.space_values import SpaceLoader
+
+_FOLDER = Path(__file__).with_name("spaces")
+
+
+def list_spaces() -> list[str]:
+    """Returns the names of the packaged spaces."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
+    """Returns the path and the content of a space's yaml.
+
+    Args:
+        name: One of :func:`list_spaces`, or the path of a yaml.
+
+    Raises:
+        SearchError: The file cannot be read, or is not a mapping of plain values.
+    """
+    as_text("the name of a space", name)
+    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"
+    try:
+        table = parse_yaml(read_text(path, "config"), SpaceLoader)
+    except OSError as error:
+        known = list_spaces()
+        raise SearchError(
+            f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or "
+            f"one of {', '.join(known)}{did_you_mean(name, known)}"
+        ) from error
+    except (YamlError, UnicodeDecodeError) as error:
+        raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error
+    if not isinstance(table, dict):
+        raise SearchError(f"space {path} does not consist of KEY: VALUE pairs")
+    return path, table
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Lets the errors about a space's table begin with the path of its file.
+
+    Raises:
+        SearchError: The block raised one, or an error that values of an unexpected type cause.
+    """
+    try:
+        with data_errors(SearchError, "a value of the space"):
+            yield
+    except SearchError as error:
+        raise SearchError(f"{path}: {error}") from None

@@ -1,0 +1,290 @@
+"""Import of a user's Python code, which registers what configs then know by name.
+
+The command line names modules and files (``--import``); a config never does, since it may be
+untrusted. Processes that a command starts import the same code: it travels as the first part of
+what they are sent, so that it is there before objects of its classes are unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fbnetv3 import registries
+from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.io import atomic_write, read_file, read_text
+from fbnetv3.registry import Registry
+
+_log = logging.getLogger("fbnetv3")
+RECORD = "imports.json"
+"""Name of the file of a run's folder that lists the imported code."""
+_PREFIX = "fbnetv3_import_"
+# Further tables of names, by the modules that hold them; they are read only if they are loaded.
+_TABLES = (
+    ("fbnetv3.modeling.registry", "MODULES"),
+    ("fbnetv3.arch.ops", "OP_COSTS"),
+    ("fbnetv3.arch.registry", "_REGISTERED"),
+)
+
+
+class UserCodeError(FBNetError):
+    """A module or file of --import cannot be imported."""
+
+
+@dataclass(frozen=True)
+class UserModule:
+    """A module or file that was imported for what it registers.
+
+    Attributes:
+        name: Name of the module, or absolute path of the file.
+        sha256: Hash of the source; "" for a module without a source file.
+        source: Source of a file, which other processes run; None for a module, which other
+            processes import by its name.
+    """
+
+    name: str
+    sha256: str
+    source: bytes | None = None
+
+    @property
+    def label(self) -> str:
+        """Name that does not depend on the folder of the file."""
+        return self.name if self.source is None else Path(self.name).name
+
+    def load(self) -> None:
+        """Imports the module, or runs the file, unless this process has done so before.
+
+        Raises:
+            UserCodeError: The code raises an error; the message names its file and line.
+        """
+        if _LOADED.get(self.name) == self:
+            return
+        if self.source is None:
+            _guarded(self.name, lambda: importlib.import_module(self.name))
+        else:
+            _guarded(self.name, lambda: _run(self.name, self.source or b""))
+        _LOADED[self.name] = self
+
+
+_LOADED: dict[str, UserModule] = {}
+
+
+class UserCode:
+    """The code that this process has imported; unpickling it imports the code again."""
+
+    def __init__(self, modules: Iterable[UserModule] | None = None) -> None:
+        self.modules = tuple(_LOADED.values() if modules is None else modules)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, (self.modules,)
+
+    def __bool__(self) -> bool:
+        return bool(self.modules)
+
+
+def _loaded(modules: tuple[UserModule, ...]) -> UserCode:
+    for module in modules:
+        module.load()
+    return UserCode(modules)
+
+
+class CallableWithUserCode:
+    """A function together with the code that its process imports first.
+
+    Args:
+        function: Function of a user's class, or one that looks up registered names.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.code = UserCode()  # pickled first
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("code", "function") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.function, name)
+
+
+def import_user_code(names: Iterable[str]) -> list[UserModule]:
+    """Imports modules and files; warns of those that register nothing.
+
+    Args:
+        names: Names of modules such as ``mypackage.networks``, and paths of files ``FILE.py``. The
+            folder of a file is appended to ``sys.path``.
+
+    Raises:
+        UserCodeError: There is no such module or file, or it raises an error.
+    """
+    modules = []
+    for name in names:
+        module = _find(name)
+        is_new, before = _LOADED.get(module.name) != module, _registrations()
+        module.load()
+        if is_new and _registrations() == before:
+            _log.warning(
+                "--import %s registers nothing; decorate what configs should know with "
+                "fbnetv3.register_network and the like (docs/extending.md)",
+                name,
+            )
+        modules.append(module)
+    return modules
+
+
+def imported_names() -> list[str]:
+    """Returns the modules and paths that this process has imported, as ``--import`` takes them."""
+    return list(_LOADED)
+
+
+def _find(name: str) -> UserModule:
+    """Returns the module or file of a name, unloaded."""
+    if not name.endswith(".py"):
+        return UserModule(name, _source_hash(name))
+    path = Path(name).expanduser().resolve()
+    try:
+        source = read_file(path, "code")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserCodeError(
+            f"--import {name}: cannot read {path} ({reason}); give the path of a file, or the "
+            "name of a module"
+        ) from error
+    folder = str(path.parent)
+    if folder not in sys.path:  # at the end: a file there must not hide another package
+        sys.path.append(folder)
+    return UserModule(str(path), hashlib.sha256(source).hexdigest(), source)
+
+
+def _source_hash(name: str) -> str:
+    """Returns the hash of a module's source; "" if it has none.
+
+    Raises:
+        UserCodeError: There is no such module.
+    """
+
+    def find() -> Any:
+        return importlib.util.find_spec(name)
+
+    spec = _guarded(name, find) if all(p.isidentifier() for p in name.split(".")) else None
+    if spec is None:
+        hint = f"; did you mean {name}.py?" if Path(f"{name}.py").is_file() else ""
+        raise UserCodeError(
+            f"--import {name}: there is no such module; give a path that ends in .py, or a module "
+            f"that Python finds (PYTHONPATH){hint}"
+        )
+    origin = Path(spec.origin or "")
+    if origin.suffix != ".py" or not origin.is_file():
+        return ""
+    return hashlib.sha256(read_file(origin, "code")).hexdigest()
+
+
+class _Loader(importlib.abc.SourceLoader):
+    """Runs a source that is already read, without writing bytecode."""
+
+    def __init__(self, path: str, source: bytes) -> None:
+        self._path, self._source = path, source
+
+    def get_filename(self, fullname: str) -> str:
+        return self._path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self._source
+
+
+def _run(path: str, source: bytes) -> ModuleType:
+    """Runs a file as a module, whose name depends on its path only."""
+    digest = hashlib.sha256(path.encode()).hexdigest()[:8]
+    name = f"{_PREFIX}{Path(path).stem}_{digest}"
+    loader = _Loader(path, source)
+    spec = importlib.util.spec_from_loader(name, loader, origin=path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # before it runs: dataclasses and pickle look it up
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        raise
+    return module
+
+
+def _guarded(name: str, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise UserCodeError(f"--import {name}: {place}: SyntaxError: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if f.filename == name]
+        others = [f for f in frames if not f.filename.startswith("<") and f.filename != __file__]
+        frame = (own or others or frames)[-1]
+        place = f"{frame.filename}, line {frame.lineno}"
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise UserCodeError(f"--import {name}: {place}: {problem}") from error
+
+
+def _registrations() -> list[int]:
+    """Returns numbers that change with each registration."""
+    kinds = [value for value in vars(registries).values() if isinstance(value, Registry)]
+    tables = [
+        getattr(sys.modules[module], table)
+        for module, table in _TABLES
+        if module in sys.modules and hasattr(sys.modules[module], table)
+    ]
+    return [*(kind.registrations for kind in kinds), *map(len, tables)]
+
+
+def record_user_code(folder: Path) -> None:
+    """Writes ``imports.json``: label and sha256 of the imported code; removes it if there is none.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    path, code = folder / RECORD, UserCode()
+    if not code:
+        path.unlink(missing_ok=True)
+        return
+    values = {module.label: module.sha256 for module in code.modules}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def user_code_changes(folder: Path) -> str:
+    """Returns how the imported code differs from that of the run in a folder; "" if it does not.
+
+    Raises:
+        UserCodeError: ``imports.json`` is damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return ""
+    try:
+        before = json.loads(read_text(path, "record"))
+        items = {str(label): str(digest) for label, digest in before.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserCodeError(f"{path} is damaged ({first_line(error)}); remove it") from error
+    now = {module.label: module.sha256 for module in UserCode().modules}
+    parts = []
+    for label, digest in items.items():
+        if label not in now:
+            parts.append(f"{label} is not imported now: add --import {label}")
+        elif now[label] != digest:
+            parts.append(f"{label} has changed (sha256 {digest[:12]} before, {now[label][:12]})")
+    return "; ".join(parts)
