@@ -83,7 +83,7 @@ $(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
 	rm -rf $(OLDEST)
 	$(BIN)/python -m venv $(OLDEST)
 	$(OLDEST_PIP) install --requirement constraints-oldest.txt setuptools wheel \
-		hypothesis pytest pytest-timeout pytest-xdist timm==1.0.9
+		hypothesis pytest pytest-timeout pytest-xdist timm==1.0.22
 	$(OLDEST)/bin/python tools/install_detectron2.py
 	@touch $@
 

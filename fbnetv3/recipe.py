@@ -12,7 +12,7 @@ from typing import Any
 from fbnetv3.errors import FBNetError, did_you_mean
 from fbnetv3.registries import LOSSES, OPTIMIZERS, SCHEDULES
 
-AUGMENTATIONS = ("none", "imagenet", "cifar10")
+AUGMENTATIONS = ("none", "imagenet", "cifar10", "randaugment", "trivialaugment")
 AMP_DTYPES = ("float16", "bfloat16")
 
 
@@ -25,8 +25,9 @@ class Recipe:
     """How a network is trained; the defaults are the paper's ImageNet recipe (Table 7, A.3).
 
     Attributes:
-        optimizer: ``rmsprop`` (as TensorFlow computes it), ``sgd``, or a registered name.
-        nesterov: Whether the momentum of ``sgd`` is Nesterov's.
+        optimizer: ``rmsprop`` (as TensorFlow computes it), ``sgd``, ``adamw``, ``lion``,
+            ``muon``, or a registered name.
+        nesterov: Whether the momentum of ``sgd`` and ``muon`` is Nesterov's.
         lr: Peak learning rate for ``reference_batch`` images per step; > 0.
         reference_batch: Images per optimizer step for which ``lr`` is given; the learning rate
             is scaled linearly with the actual number.
@@ -39,7 +40,15 @@ class Recipe:
         steps: Epochs of the stepped schedule, counted from the start; increasing.
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
         warmup_factor: Learning rate at the start of the warm-up, as a share of ``lr``; in [0, 1].
-        momentum: Momentum of the optimizer; in [0, 1).
+        momentum: Momentum of the optimizer, the first beta of ``adamw`` and ``lion``; in [0, 1).
+        beta2: Second beta of ``adamw`` (usually 0.999), ``lion`` (0.99) and the AdamW part of
+            ``muon`` (0.95); in [0, 1). 0 uses the usual value.
+        layer_decay: Factor of the learning rate from each block to the one before it, for the
+            fine-tuning of pretrained networks; in (0, 1].
+        head_lr_factor: Factor of the learning rate of the classifier, or of all that follows a
+            detector's backbone; > 0.
+        freeze: Patterns of names, separated by commas, of modules and parameters that are not
+            trained, such as ``stem,stages.0``.
         weight_decay: Weight decay of convolution and linear weights; in [0, 1].
         weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0);
             in [0, 1].
@@ -54,8 +63,25 @@ class Recipe:
             rate grows linearly over the blocks, from 0 at the first.
         mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
         label_smoothing: Label smoothing of the loss; in [0, 1).
-        loss: Loss of a classifier: ``cross_entropy``, or a registered name.
-        auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies).
+        loss: Loss of a classifier: ``cross_entropy``, ``binary_cross_entropy``, or a registered
+            name. Images with several labels always have binary cross-entropy instead of the first.
+        class_weights: Weight in the loss of each class, in the order of the classes; >= 0. Empty
+            weights all classes equally.
+        class_balance: Power p of additional weights ``n_c ** -p``, where n_c is the number of
+            training images of a class and the mean over images is 1; in [0, 1].
+        balanced_sampling: Power p with which an epoch draws ``n_c ** (1 - p)`` images of a class
+            (up to a factor), from 0 (each image once) to 1 (equally many of each class).
+        repeated_augment: Number of differently augmented copies of an image in a batch; an epoch
+            then shows that many times fewer images. >= 1.
+        auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies),
+            ``randaugment`` or ``trivialaugment``.
+        randaugment_ops: Operations of RandAugment per image; 1 to 10.
+        randaugment_magnitude: Strength of RandAugment's operations; 0 to 30.
+        cutmix: Alpha of CutMix's Beta distribution; 0 turns CutMix off. With mixup, too, each
+            batch draws one of the two with equal probability.
+        random_erasing: Probability with which a rectangle of an image is erased; in [0, 1].
+        distill_alpha: Share of the distillation in the loss, if there is a teacher; in [0, 1].
+        distill_temperature: Temperature of the distillation; > 0.
         clip_grad_norm: Largest norm of the gradients; 0 does not clip.
         amp: Whether to train in mixed precision, on devices that support it.
         amp_dtype: 16-bit type of the mixed precision: ``float16`` (on CUDA only) or ``bfloat16``.
@@ -77,6 +103,10 @@ class Recipe:
     warmup_epochs: float = 5.0
     warmup_factor: float = 0.1
     momentum: float = 0.9
+    beta2: float = 0.0
+    layer_decay: float = 1.0
+    head_lr_factor: float = 1.0
+    freeze: str = ""
     weight_decay: float = 7e-6
     weight_decay_norm: float = 0.0
     weight_decay_bias: float | None = None
@@ -87,14 +117,25 @@ class Recipe:
     drop_path: float = 0.09
     mixup: float = 0.19
     label_smoothing: float = 0.1
+    class_weights: tuple[float, ...] = ()
+    class_balance: float = 0.0
+    balanced_sampling: float = 0.0
+    repeated_augment: int = 1
     loss: str = "cross_entropy"
     auto_augment: str = "imagenet"
+    randaugment_ops: int = 2
+    randaugment_magnitude: int = 9
+    cutmix: float = 0.0
+    random_erasing: float = 0.0
+    distill_alpha: float = 0.5
+    distill_temperature: float = 1.0
     clip_grad_norm: float = 0.0
     amp: bool = False
     amp_dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        for key in ("steps", "class_weights"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
         for key, allowed in _CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise RecipeError(
@@ -108,6 +149,7 @@ class Recipe:
                 raise RecipeError(f"recipe {key}={value!r} is out of range; allowed: {text}")
         if any(a >= b for a, b in pairwise((0.0, *self.steps))):
             raise RecipeError(f"recipe steps={self.steps!r} must be above 0 and increasing")
+        _check_class_weights(self.class_weights)
         if self.warmup_epochs > self.epochs:
             raise RecipeError(
                 f"recipe warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
@@ -141,6 +183,18 @@ class Recipe:
         return cls(**values)
 
 
+def _check_class_weights(weights: tuple[Any, ...]) -> None:
+    is_valid = all(
+        isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < math.inf
+        for w in weights
+    )
+    if not is_valid or (weights and not any(weights)):
+        raise RecipeError(
+            f"recipe class_weights={weights!r} is not allowed; allowed: a number >= 0 for each "
+            "class, at least one of them above 0"
+        )
+
+
 _OPTIONAL = ("weight_decay_bias",)
 _CHOICES: dict[str, Iterable[str]] = {
     "optimizer": OPTIMIZERS,
@@ -162,6 +216,18 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "warmup_epochs": (0.0, math.inf, ">= 0"),
     "warmup_factor": (0.0, 1.0, "in [0, 1]"),
     "momentum": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "beta2": (0.0, _BELOW_ONE, "in [0, 1)"),
+    "layer_decay": (_POSITIVE, 1.0, "in (0, 1]"),
+    "head_lr_factor": (_POSITIVE, math.inf, "> 0"),
+    "class_balance": (0.0, 1.0, "in [0, 1]"),
+    "balanced_sampling": (0.0, 1.0, "in [0, 1]"),
+    "repeated_augment": (1, math.inf, ">= 1"),
+    "randaugment_ops": (1, 10, "1 to 10"),
+    "randaugment_magnitude": (0, 30, "0 to 30"),
+    "cutmix": (0.0, math.inf, ">= 0"),
+    "random_erasing": (0.0, 1.0, "in [0, 1]"),
+    "distill_alpha": (0.0, 1.0, "in [0, 1]"),
+    "distill_temperature": (_POSITIVE, math.inf, "> 0"),
     "weight_decay": (0.0, 1.0, "in [0, 1]"),
     "weight_decay_norm": (0.0, 1.0, "in [0, 1]"),
     "weight_decay_bias": (0.0, 1.0, "in [0, 1]"),

@@ -27,10 +27,12 @@ Random numbers come from torch's generator, which the loaders seed for each imag
 NETWORKS: Registry[Factory] = Registry("network")
 """``make(num_classes, **arguments) -> nn.Module``, images (N, 3, H, W) to logits; MODEL.ARCH"""
 
-OPTIMIZERS: Registry[Factory] = Registry("optimizer", declared=("rmsprop", "sgd"))
+OPTIMIZERS: Registry[Factory] = Registry(
+    "optimizer", declared=("rmsprop", "sgd", "adamw", "lion", "muon")
+)
 """``make(groups, recipe) -> torch Optimizer``, with ``recipe.scaled_lr``; SOLVER.OPTIMIZER
 
-The groups are dicts with ``params`` and ``weight_decay``.
+The groups are dicts with ``params`` and ``weight_decay``, and ``lr`` where it is not the peak.
 """
 
 SCHEDULES: Registry[Factory] = Registry(
@@ -38,7 +40,7 @@ SCHEDULES: Registry[Factory] = Registry(
 )
 """``factor(recipe, epochs since warm-up) -> share of the peak lr``; SOLVER.LR_SCHEDULER_NAME"""
 
-LOSSES: Registry[Factory] = Registry("loss", declared=("cross_entropy",))
+LOSSES: Registry[Factory] = Registry("loss", declared=("cross_entropy", "binary_cross_entropy"))
 """``loss(logits (N, C), targets (N, C)) -> scalar tensor``; SOLVER.LOSS
 
 Targets are probabilities of classes, after mixup and label smoothing.
@@ -51,7 +53,7 @@ WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", 
 """``make(run: WriterRun) -> Writer``, see engine/writers.py; WRITERS"""
 
 SPACES: Registry[Factory] = Registry("space")
-"""``make() -> table of a space, as its yaml has it``; SEARCH.SPACE"""
+"""``make() -> table of a space, as its yaml has it, or TableSpace``; SEARCH.SPACE"""
 
 STATISTICS: Registry[Factory] = Registry(
     "statistic", declared=("macs", "params", "activations", "latency_ms")

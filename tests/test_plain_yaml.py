@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.plain_yaml import MAX_VALUES, YamlError, parse_mapping, parse_yaml
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
-from fbnetv3.zoo.classifier import preprocessing_of
+from fbnetv3.weights.networks import preprocessing_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TAGS = [

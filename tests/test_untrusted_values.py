@@ -30,8 +30,8 @@ from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.storage.warm_start import read_warm_start
 from fbnetv3.search.trial import trial_from_json
 from fbnetv3.weights.files import decode_metadata
-from fbnetv3.zoo.classifier import preprocessing_of
-from fbnetv3.zoo.metadata import check_metadata
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import preprocessing_of
 from tests.mutations import assert_refused_or_read, mutations
 from tests.search import problem
 

@@ -16,8 +16,8 @@ from fbnetv3.arch.scaling import low_resolution, with_num_classes
 from fbnetv3.modeling import build_model
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import decode_metadata
+from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.zoo.classifier import from_file
-from fbnetv3.zoo.metadata import check_metadata
 from tests.mutations import ODD, assert_refused_or_read, mutations
 
 ARCH = with_num_classes(low_resolution(get_arch("fbnetv3_nano_a"), 32), 3)

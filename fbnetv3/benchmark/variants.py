@@ -22,8 +22,9 @@ from fbnetv3.modeling import deploy
 from fbnetv3.modeling.deploy import DeployedModel
 from fbnetv3.weights.detector_records import is_detector_name
 from fbnetv3.weights.load import read_weights
+from fbnetv3.weights.networks import arch_of, preprocessing_of
 from fbnetv3.weights.records import find_record, is_weights_name
-from fbnetv3.zoo.classifier import arch_of, from_file, preprocessing_of
+from fbnetv3.zoo.classifier import from_file
 
 TIMM = "timm"
 TIMM_CHANNELS_LAST = "timm, channels_last"

@@ -19,6 +19,7 @@ from fbnetv3.data import (
     build_dataset,
     check_same_classes,
 )
+from fbnetv3.data.order import EpochOrder
 from fbnetv3.data.transforms import default_resize
 from fbnetv3.engine.loading import loader_options_from_config
 from fbnetv3.engine.process import Process
@@ -136,6 +137,15 @@ def train_loader_from_config(
             flip=cfg.INPUT.TRAIN_FLIP,
             auto_augment=recipe.auto_augment,
             interpolation=cfg.INPUT.INTERPOLATION,
+            randaugment=(recipe.randaugment_ops, recipe.randaugment_magnitude),
+        )
+    with naming_keys("DATALOADER.BALANCED_SAMPLING"):
+        order = EpochOrder(
+            len(dataset),
+            cfg.SEED,
+            targets=dataset.targets,
+            balance=recipe.balanced_sampling,
+            repeats=recipe.repeated_augment,
         )
     with naming_keys("SOLVER.IMS_PER_BATCH"):
         return TrainLoader(
@@ -148,6 +158,7 @@ def train_loader_from_config(
             world_size=process.world_size,
             uint8=True,
             options=loader_options_from_config(cfg),
+            order=order,
         )
 
 

@@ -19,14 +19,13 @@ from fbnetv3.classification.build import (
     preprocessing_from_config,
     train_loader_from_config,
 )
+from fbnetv3.classification.build_task import recipe_rows, task_from_config, training_parts
 from fbnetv3.classification.dry_run import check_network
-from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import arch_from_config, naming_keys, own_resolution
-from fbnetv3.data import EvalLoader, ImageDataset, Normalize
+from fbnetv3.data import ImageDataset
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.memory import estimate_memory, warn_of_memory
-from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
@@ -57,8 +56,7 @@ def prepare_classifier(
     """
     train_set, test_set = _open_datasets(cfg, training)
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
-    arch = arch_from_config(cfg)
-    preprocessing = preprocessing_from_config(cfg, arch)
+    preprocessing = preprocessing_from_config(cfg, arch := arch_from_config(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
     if training:
         seed_all(cfg.SEED)  # the initial weights are drawn next
@@ -67,7 +65,8 @@ def prepare_classifier(
     check_network(model, arch, len(classes), side, batch, training=training)
     _load(model, weights, training, None if ignore_class_names else classes)
     loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
-    task = _task(cfg, context, recipe, len(classes), loader)
+    parts = training_parts(cfg, context, recipe, train_set, side, ignore_class_names)
+    task = task_from_config(cfg, context, recipe, test_set, loader, parts)
     metadata = _metadata(arch, classes, recipe, preprocessing)
     reorder = partial(reorder_classifier, heads=heads_of(model))
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
@@ -117,27 +116,6 @@ def _steps_per_epoch(cfg: CfgNode, train_set: ImageDataset | None) -> int:
     return 1 if train_set is None else max(1, len(train_set) // max(1, step_batch))
 
 
-def _task(
-    cfg: CfgNode,
-    context: RuntimeContext,
-    recipe: Recipe,
-    num_classes: int,
-    eval_loader: EvalLoader,
-) -> ClassificationTask:
-    return ClassificationTask(
-        num_classes=num_classes,
-        eval_loader=eval_loader,
-        device=context.device,
-        mixup=recipe.mixup,
-        label_smoothing=recipe.label_smoothing,
-        loss=recipe.loss,
-        seed=cfg.SEED,
-        amp_dtype=amp_dtype(recipe, context.device),
-        progress=context.shows_progress,
-        normalize=Normalize(cfg.INPUT.MEAN, cfg.INPUT.STD),
-    )
-
-
 def _plan(
     arch: Arch | str, model: nn.Module, num_classes: int, side: int, experiment: Experiment
 ) -> list[tuple[str, str]]:
@@ -157,7 +135,8 @@ def _plan(
         params = sum(p.numel() for p in model.parameters())
         network = f"{arch} at {side} px: {params / 1e6:.2f}M params"
     rule = _batch_rule(recipe)
-    return [("network", network), ("memory", memory), ("scaling with the batch", rule)]
+    rows = [("network", network), ("memory", memory), ("scaling with the batch", rule)]
+    return rows + recipe_rows(experiment.cfg, recipe)
 
 
 def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:

@@ -12,32 +12,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.classification import losses as _losses  # noqa: F401 - registers the built-in losses
-from fbnetv3.data import EvalLoader, Mixup
+from fbnetv3.classification.distillation import Distillation
+from fbnetv3.data import EvalLoader
+from fbnetv3.data.batch_augment import BatchAugment
 from fbnetv3.data.device import DeviceCopy
-from fbnetv3.data.seeding import keyed_generator
 from fbnetv3.registries import LOSSES
 
 Batch = tuple[Tensor, Tensor]
-_MIXUP = 3  # keeps mixup's draws apart from those of data/loaders.py
 
 
 class ClassificationTask:
     """Cross-entropy with soft targets as the loss, top-1 and top-5 accuracy as scores.
 
+    ``MultiLabelTask`` is the one of images with several labels.
+
     Args:
         num_classes: Number of outputs of the network; with 5 or fewer there is no top-5 score.
         eval_loader: Evaluation batches of this rank.
         device: Device of the network.
-        mixup: Alpha of mixup's Beta distribution; 0 turns mixup off.
-        label_smoothing: Label smoothing; in [0, 1).
+        augment: Augmentation of training batches, and their soft targets; None only converts
+            labels to targets.
         loss: Registered name of the loss, see ``LOSSES`` in registries.py.
-        seed: Random seed of mixup, whose draws follow from (seed, iteration) and are the same on
-            every rank.
+        class_weights: Weight of each class in the loss, (num_classes,); None weights all equally.
+            The mean over a batch is that over its images, whatever their weights.
+        distillation: Teacher, and its share of the loss; None has no teacher.
         amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
         normalize: Function that converts a batch of uint8 pixels (N, 3, H, W) on the device to the
             network's input; None if the loaders yield normalised images.
     """
+
+    several_labels = False
+    default_loss = "cross_entropy"
 
     def __init__(
         self,
@@ -45,17 +51,19 @@ class ClassificationTask:
         num_classes: int,
         eval_loader: EvalLoader,
         device: torch.device,
-        mixup: float = 0.0,
-        label_smoothing: float = 0.0,
+        augment: BatchAugment | None = None,
         loss: str = "cross_entropy",
-        seed: int = 0,
+        class_weights: Tensor | None = None,
+        distillation: Distillation | None = None,
         amp_dtype: torch.dtype | None = None,
         progress: bool = False,
         normalize: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._loss = LOSSES.get(loss)
-        self._mixup = Mixup(mixup, num_classes, label_smoothing)
-        self._loader, self._device, self._seed = eval_loader, device, seed
+        self._loss = LOSSES.get(self.default_loss if loss == "cross_entropy" else loss)
+        self._augment = augment or BatchAugment(num_classes)
+        self._class_weights = None if class_weights is None else class_weights.to(device)
+        self._distillation = distillation
+        self._loader, self._device = eval_loader, device
         self._amp_dtype = amp_dtype
         self._progress = progress
         self._copy, self._normalize = DeviceCopy(device), normalize
@@ -66,12 +74,21 @@ class ClassificationTask:
         return torch.autocast(self._device.type, dtype=self._amp_dtype, enabled=enabled)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the loss of a batch."""
+        """Returns the loss of a batch, or with a teacher that of the labels and the teacher's."""
         images, labels = self._on_device(batch)
-        generator = keyed_generator(_MIXUP, self._seed, iteration)
-        images, targets = self._mixup(images, labels, generator)
+        images, targets = self._augment(images, labels, iteration)
         with self._autocast():
-            return {"loss": self._loss(model(images), targets)}
+            logits = model(images)
+            loss = self.criterion(logits, targets)
+            if self._distillation is None:
+                return {"loss": loss}
+            return self._distillation.losses(loss, logits, images, self.several_labels)
+
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the loss of the labels for logits and soft targets, both (N, classes)."""
+        if self._class_weights is None:
+            return torch.as_tensor(self._loss(logits, targets))
+        return torch.as_tensor(self._loss(logits, targets, self._class_weights))
 
     def _on_device(self, batch: Batch) -> list[Tensor]:
         """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""

@@ -9,8 +9,9 @@ from fbnetv3.config.archs import is_detector
 from fbnetv3.config.keys import KEYS, get_cfg
 from fbnetv3.config.node import CfgNode, get_value, same_value
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
-from fbnetv3.config.recipes import RECIPE_KEYS
+from fbnetv3.config.recipes import BETA2_OPTIMIZERS, NESTEROV_OPTIMIZERS, RECIPE_KEYS
 
+_BUILT_IN_OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
 Condition = Callable[[CfgNode], bool]
 
 # Keys of this package that only detectors, only classifiers, or only FBNets read
@@ -19,7 +20,9 @@ _ONLY_CLASSIFIERS = (
     *("MODEL.BN_MOMENTUM", "MODEL.COMPILE", "MODEL.DROP_RATE"),
     *("SOLVER.LABEL_SMOOTHING", "SOLVER.LOSS"),
     *("INPUT.RESOLUTION", "INPUT.RESIZE", "INPUT.INTERPOLATION", "INPUT.TRAIN_*"),
-    *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD"),
+    *("INPUT.AUTO_AUGMENT", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD", "INPUT.CUTMIX"),
+    *("INPUT.RANDAUGMENT_*", "INPUT.RANDOM_ERASING", "INPUT.REPEATED_AUGMENT"),
+    *("MODEL.TEACHER", "SOLVER.CLASS_*", "SOLVER.DISTILL_*", "DATALOADER.BALANCED_SAMPLING"),
 )
 _ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
 # Keys that detectron2 reads for two-stage detectors and segmentation, and for its ResNets
@@ -65,6 +68,12 @@ def _is_zero(key: str) -> Condition:
     return lambda cfg: bool(get_value(cfg, key) == 0)
 
 
+def _with_optimizer(names: tuple[str, ...]) -> tuple[Condition, str]:
+    others = {*_BUILT_IN_OPTIMIZERS} - {*names}  # a registered optimizer may read any key
+    words = f"SOLVER.OPTIMIZER {' or '.join(names)}"
+    return lambda cfg: cfg.SOLVER.OPTIMIZER not in others, words
+
+
 # Pattern of keys -> condition under which they are read, and the condition in words
 _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
     **{
@@ -84,7 +93,13 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
     ),
     "DATALOADER.PREFETCH": (_has_workers, "DATALOADER.NUM_WORKERS above 0"),
     "DATALOADER.PERSISTENT_WORKERS": (_has_workers, "DATALOADER.NUM_WORKERS above 0"),
-    "SOLVER.NESTEROV": (lambda cfg: bool(cfg.SOLVER.OPTIMIZER == "sgd"), "SOLVER.OPTIMIZER sgd"),
+    "SOLVER.NESTEROV": _with_optimizer(NESTEROV_OPTIMIZERS),
+    "SOLVER.BETA2": _with_optimizer(BETA2_OPTIMIZERS),
+    "SOLVER.DISTILL_*": (lambda cfg: bool(cfg.MODEL.TEACHER), "MODEL.TEACHER"),
+    "INPUT.RANDAUGMENT_*": (
+        lambda cfg: bool(cfg.INPUT.AUTO_AUGMENT == "randaugment"),
+        "INPUT.AUTO_AUGMENT randaugment",
+    ),
     "MODEL_EMA.DECAY": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
     "MODEL_EMA.WARMUP": (lambda cfg: bool(cfg.MODEL_EMA.ENABLED), "MODEL_EMA.ENABLED True"),
     # all keys of the group but ENABLED

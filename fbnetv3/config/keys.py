@@ -58,6 +58,20 @@ KEYS: dict[str, tuple[Any, str]] = {
         True,
         "compute batch norm statistics over all processes instead of in each (paper A.3)",
     ),
+    "MODEL.FREEZE": (
+        "",
+        (
+            "patterns, separated by commas, of modules or parameters that are not trained: "
+            "'stem,stages.[01].*'; batch norms in them keep their running statistics"
+        ),
+    ),
+    "MODEL.TEACHER": (
+        "",
+        (
+            "classifier from which this one is distilled, zoo://NAME or a file that a training "
+            "exported; '': none"
+        ),
+    ),
     "MODEL.COMPILE": (
         False,
         (
@@ -79,7 +93,25 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "SOLVER.OPTIMIZER": (
         "rmsprop",
-        "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3), 'sgd', or a registered name",
+        (
+            "'rmsprop' (as in TensorFlow, with alpha 0.9 and eps 1e-3), 'sgd', 'adamw', 'lion', "
+            "'muon' (the last two are timm's), or a registered name"
+        ),
+    ),
+    "SOLVER.BETA2": (
+        0.0,
+        (
+            "second beta of adamw, lion and muon, whose first one is MOMENTUM; 0: the usual value, "
+            "0.999, 0.99 and 0.95"
+        ),
+    ),
+    "SOLVER.LAYER_DECAY": (
+        1.0,
+        "lr factor from each block of the network to the one before it; 1: the same lr for all",
+    ),
+    "SOLVER.HEAD_LR_FACTOR": (
+        1.0,
+        "lr factor of the classifier, or of all that follows the backbone of a detector",
     ),
     "SOLVER.REFERENCE_BATCH": (
         256,
@@ -114,7 +146,26 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),
     "SOLVER.WARMUP_EPOCHS": (5.0, "epochs of linear lr warm-up, which are part of MAX_EPOCHS"),
     "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing of the loss; in [0, 1)"),
-    "SOLVER.LOSS": ("cross_entropy", "loss of a classifier: 'cross_entropy', or a registered name"),
+    "SOLVER.CLASS_WEIGHTS": ([], "weight of each class in the loss, in their order; []: equal"),
+    "SOLVER.CLASS_BALANCE": (
+        0.0,
+        (
+            "power p of further weights 1 / images of the class ** p, with mean 1 over the images: "
+            "0: none, 1: all classes together weigh the same"
+        ),
+    ),
+    "SOLVER.DISTILL_ALPHA": (
+        0.5,
+        "share of the distillation in the loss with MODEL.TEACHER; the rest is that of the labels",
+    ),
+    "SOLVER.DISTILL_TEMPERATURE": (
+        1.0,
+        "temperature by which the logits of network and teacher are divided in the distillation",
+    ),
+    "SOLVER.LOSS": (
+        "cross_entropy",
+        "loss of a classifier: 'cross_entropy', 'binary_cross_entropy', or a registered name",
+    ),
     "SOLVER.CHECKPOINT_EPOCHS": (
         1.0,
         "epochs between checkpoints; 0: SOLVER.CHECKPOINT_PERIOD iterations",
@@ -148,9 +199,29 @@ KEYS: dict[str, tuple[Any, str]] = {
     "INPUT.TRAIN_FLIP": (True, "flip training images horizontally at random"),
     "INPUT.AUTO_AUGMENT": (
         "none",
-        "AutoAugment's policy for training images: 'none', 'imagenet' or 'cifar10'",
+        (
+            "augmentation of training images: 'none', AutoAugment's policy 'imagenet' or "
+            "'cifar10', 'randaugment' or 'trivialaugment'"
+        ),
+    ),
+    "INPUT.RANDAUGMENT_OPS": (2, "operations of randaugment per image, 1 to 10"),
+    "INPUT.RANDAUGMENT_MAGNITUDE": (9, "strength of the operations of randaugment, 0 to 30"),
+    "INPUT.RANDOM_ERASING": (
+        0.0,
+        "probability with which a rectangle of a training image is erased",
+    ),
+    "INPUT.REPEATED_AUGMENT": (
+        1,
+        (
+            "copies of an image in a batch, each augmented differently; an epoch has that many "
+            "times fewer images, and as many steps"
+        ),
     ),
     "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: no mixup"),
+    "INPUT.CUTMIX": (
+        0.0,
+        "alpha of CutMix's Beta distribution; 0: none. With MIXUP each batch draws one of the two",
+    ),
     "INPUT.MEAN": (list(imagenet.MEAN), "RGB mean of pixels in 0..1, subtracted from images"),
     "INPUT.STD": (
         list(imagenet.STD),
@@ -161,6 +232,13 @@ KEYS: dict[str, tuple[Any, str]] = {
         (
             "your own detection data sets, [[name, json, image folder], ...]; paths may be "
             "relative to the folder FBNETV3_DATA"
+        ),
+    ),
+    "DATALOADER.BALANCED_SAMPLING": (
+        0.0,
+        (
+            "power p: an epoch draws images of a class in proportion to their number ** (1 - p); "
+            "0: each image once, 1: equally many of each class"
         ),
     ),
     "DATALOADER.PREFETCH": (2, "batches that each loader worker prepares in advance"),
@@ -193,15 +271,30 @@ KEYS: dict[str, tuple[Any, str]] = {
 }
 
 ADDED_KEYS = (
+    "DATALOADER.BALANCED_SAMPLING",
     "DATALOADER.PERSISTENT_WORKERS",
     "DATALOADER.PIN_MEMORY",
     "DATALOADER.PREFETCH",
+    "INPUT.CUTMIX",
+    "INPUT.RANDAUGMENT_MAGNITUDE",
+    "INPUT.RANDAUGMENT_OPS",
+    "INPUT.RANDOM_ERASING",
+    "INPUT.REPEATED_AUGMENT",
     "MODEL.BN_MOMENTUM",
     "MODEL.COMPILE",
+    "MODEL.FREEZE",
+    "MODEL.TEACHER",
     "SOLVER.ACCUMULATE_STEPS",
     "SOLVER.AMP.DTYPE",
+    "SOLVER.BETA2",
+    "SOLVER.CLASS_BALANCE",
+    "SOLVER.CLASS_WEIGHTS",
+    "SOLVER.DISTILL_ALPHA",
+    "SOLVER.DISTILL_TEMPERATURE",
     "SOLVER.EARLY_STOP_PATIENCE",
+    "SOLVER.HEAD_LR_FACTOR",
     "SOLVER.KEEP_BEST",
+    "SOLVER.LAYER_DECAY",
     "SOLVER.LOSS",
 )
 """Keys that version 0.1 did not have. With their defaults, trainings are as in version 0.1."""

@@ -23,6 +23,10 @@ RECIPE_KEYS = {
     "warmup_epochs": "SOLVER.WARMUP_EPOCHS",
     "warmup_factor": "SOLVER.WARMUP_FACTOR",
     "momentum": "SOLVER.MOMENTUM",
+    "beta2": "SOLVER.BETA2",
+    "layer_decay": "SOLVER.LAYER_DECAY",
+    "head_lr_factor": "SOLVER.HEAD_LR_FACTOR",
+    "freeze": "MODEL.FREEZE",
     "weight_decay": "SOLVER.WEIGHT_DECAY",
     "weight_decay_norm": "SOLVER.WEIGHT_DECAY_NORM",
     "weight_decay_bias": "SOLVER.WEIGHT_DECAY_BIAS",
@@ -33,12 +37,25 @@ RECIPE_KEYS = {
     "drop_path": "MODEL.DROP_PATH_RATE",
     "mixup": "INPUT.MIXUP",
     "label_smoothing": "SOLVER.LABEL_SMOOTHING",
+    "class_weights": "SOLVER.CLASS_WEIGHTS",
+    "class_balance": "SOLVER.CLASS_BALANCE",
+    "balanced_sampling": "DATALOADER.BALANCED_SAMPLING",
+    "repeated_augment": "INPUT.REPEATED_AUGMENT",
     "loss": "SOLVER.LOSS",
     "auto_augment": "INPUT.AUTO_AUGMENT",
+    "randaugment_ops": "INPUT.RANDAUGMENT_OPS",
+    "randaugment_magnitude": "INPUT.RANDAUGMENT_MAGNITUDE",
+    "cutmix": "INPUT.CUTMIX",
+    "random_erasing": "INPUT.RANDOM_ERASING",
+    "distill_alpha": "SOLVER.DISTILL_ALPHA",
+    "distill_temperature": "SOLVER.DISTILL_TEMPERATURE",
     "amp": "SOLVER.AMP.ENABLED",
     "amp_dtype": "SOLVER.AMP.DTYPE",
 }
 """Field of Recipe -> config key. The decay of the schedule ``steps`` is SOLVER.GAMMA."""
+NESTEROV_OPTIMIZERS = ("sgd", "muon")
+BETA2_OPTIMIZERS = ("adamw", "lion", "muon")
+"""Built-in optimizers that read SOLVER.NESTEROV, and those that read SOLVER.BETA2."""
 
 
 def recipe_from_config(
@@ -128,7 +145,7 @@ def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     SOLVER.NESTEROV, WEIGHT_DECAY_BIAS, and STEPS or GAMMA are left out if they do not apply.
     """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
-    if recipe.optimizer != "sgd":
+    if recipe.optimizer not in NESTEROV_OPTIMIZERS:
         del values["SOLVER.NESTEROV"]
     if recipe.weight_decay_bias is None:
         del values["SOLVER.WEIGHT_DECAY_BIAS"]

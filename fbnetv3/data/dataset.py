@@ -6,6 +6,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +23,22 @@ _RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
 
 
 class ImageDataset(ABC):
-    """A data set of images that have one class each.
+    """A data set of images that have one class each, or several.
 
     Attributes:
         name: Name of the data set in error messages and logs, as the user gave it.
         classes: Names of the classes. A target is an index into this list.
-        targets: Target of each image.
+        targets: Target of each image; a tuple of targets in a data set with several per image.
+        is_multi_label: Whether images have several targets, or none.
         broken: Files that were left out because they cannot be decoded.
     """
 
-    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int]) -> None:
+    is_multi_label = False
+
+    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[Any]) -> None:
         self.name = name
         self.classes = list(classes)
-        self.targets = list(targets)
+        self.targets: list[Any] = list(targets)
         self.broken: list[str] = []
 
     def __len__(self) -> int:
@@ -288,6 +292,7 @@ class Subset(ImageDataset):
         if relabel is not None:
             targets = [relabel[t] for t in targets]
         super().__init__(dataset.name, dataset.classes if classes is None else classes, targets)
+        self.is_multi_label = dataset.is_multi_label
         self.broken = list(dataset.broken)
         self.indices = [int(i) for i in indices]
         self._parent = dataset

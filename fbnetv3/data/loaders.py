@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fbnetv3.data.dataset import ImageDataset
 from fbnetv3.data.errors import DataError
-from fbnetv3.data.seeding import keyed_generator, mix_seed, preserved_rng
+from fbnetv3.data.labels import label_tensor
+from fbnetv3.data.order import EpochOrder
+from fbnetv3.data.seeding import mix_seed, preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 from fbnetv3.errors import FBNetError
 from fbnetv3.user_code import UserCode
@@ -30,7 +32,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 # the state of the random generators that it uses.
 LoadBatch = Callable[[Sequence[tuple[int, int]]], Any]
 
-_ORDER, _AUGMENT = 0, 1  # first keys of seeds, which keep the two kinds of draws apart
+_AUGMENT = 1  # first key of seeds, which keeps these draws apart from those of data/order.py
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class SizedNamed(Protocol):
 class TrainLoader:
     """An endless sequence of shuffled and augmented batches.
 
-    In epoch e the images come in an order drawn with (seed, e), and the images that do not fill a
-    batch are dropped. The augmentation of an image is drawn with (seed, e, index of the image).
+    In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the images
+    that do not fill a batch are dropped. The augmentation of an image is drawn with (seed, e,
+    index of the image).
     Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do not
     depend on ``world_size``. All random numbers come from torch's global CPU generator, whose
     state is restored after each batch; a transform must not use ``random`` or numpy.
@@ -87,6 +90,7 @@ class TrainLoader:
         uint8: Whether images are yielded as uint8 pixels, which ``Normalize`` converts to the
             network's input on its device. Otherwise the transform normalises them in the loader.
         options: Options of workers and memory; None uses the defaults.
+        order: Order of the images in each epoch; None shows each image once.
 
     Raises:
         DataError: The batch exceeds the data set, or is no multiple of ``world_size``; another
@@ -106,6 +110,7 @@ class TrainLoader:
         load_batch: LoadBatch | None = None,
         uint8: bool = False,
         options: LoaderOptions | None = None,
+        order: EpochOrder | None = None,
     ) -> None:
         _check_ranks(rank, world_size, num_workers)
         _check_batch(dataset, total_batch, world_size)
@@ -113,7 +118,10 @@ class TrainLoader:
         self.iters_per_epoch = len(dataset) // total_batch
         self._num_workers, self._options = num_workers, options or LoaderOptions()
         load = load_batch or _image_loader(dataset, transform, uint8)
-        self._batches = _TrainBatches(len(dataset), load, total_batch, seed, rank, world_size)
+        order = order or EpochOrder(len(dataset), seed)
+        self._batches = _TrainBatches(
+            len(dataset), load, order, total_batch, seed, rank, world_size
+        )
 
     def batches(self, start_iter: int = 0) -> Iterator[Any]:
         """Yields the batches from number ``start_iter`` on, without end.
@@ -218,6 +226,7 @@ class _TrainBatches(_Batches):
         self,
         size: int,
         load: LoadBatch,
+        order: EpochOrder,
         total_batch: int,
         seed: int,
         rank: int,
@@ -227,19 +236,16 @@ class _TrainBatches(_Batches):
         self._size, self._total, self._seed = size, total_batch, seed
         local = total_batch // world_size
         self._slice = slice(rank * local, (rank + 1) * local)
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order = order
 
     def keys(self, number: int) -> list[tuple[int, int]]:
         epoch, step = divmod(number, self._size // self._total)
-        batch = self._epoch_order(epoch)[step * self._total : (step + 1) * self._total]
-        return [(i, mix_seed(_AUGMENT, self._seed, epoch, i)) for i in batch[self._slice]]
-
-    def _epoch_order(self, epoch: int) -> list[int]:
-        if self._order[0] != epoch:
-            generator = keyed_generator(_ORDER, self._seed, epoch)
-            order = torch.randperm(self._size, generator=generator)
-            self._order = (epoch, order.tolist())
-        return self._order[1]
+        batch = self._order.of_epoch(epoch)[step * self._total : (step + 1) * self._total]
+        # The first copy of an image has the draws of trainings without copies.
+        return [
+            (i, mix_seed(_AUGMENT, self._seed, epoch, i, *((copy,) if copy else ())))
+            for i, copy in batch[self._slice]
+        ]
 
 
 class _EvalBatches(_Batches):
@@ -287,7 +293,7 @@ def _image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool)
 def _load_batch(
     dataset: ImageDataset, transform: Transform, uint8: bool, keys: Sequence[tuple[int, int]]
 ) -> Batch:
-    labels = torch.tensor([dataset.targets[i] for i, _ in keys], dtype=torch.int64)
+    labels = label_tensor(dataset, [i for i, _ in keys])
     if isinstance(transform, ImageTransform):
         pixels = np.stack(list(_transformed(dataset.undecoded, transform.pixels, keys)))
         if uint8:

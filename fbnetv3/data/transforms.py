@@ -19,6 +19,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fbnetv3 import imagenet
+from fbnetv3.data.augment import AUGMENTATIONS, augmentation
 from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
@@ -116,8 +117,10 @@ class TrainTransform(ImageTransform):
             ``resolution // 8`` pixels, as for CIFAR-10. ``none`` resizes the shorter side and
             crops the centre.
         flip: Whether to mirror each image with probability 1/2.
-        auto_augment: Policy of AutoAugment: ``none``, ``imagenet`` or ``cifar10``.
+        auto_augment: ``none``, AutoAugment's policy ``imagenet`` or ``cifar10``, ``randaugment`` or
+            ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
+        randaugment: Operations per image and magnitude of ``randaugment``.
 
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
@@ -132,11 +135,13 @@ class TrainTransform(ImageTransform):
         flip: bool = True,
         auto_augment: str = "none",
         interpolation: str = "bilinear",
+        randaugment: tuple[int, int] = (2, 9),
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
         crops = {"resized": ResizedCrop, "padded": PaddedCrop, "none": Fit}
-        policy = _choice("auto_augment", auto_augment, {"none": None, **_POLICIES})
+        policies = {"none": None, **_POLICIES, **dict.fromkeys(AUGMENTATIONS)}
+        policy = _choice("auto_augment", auto_augment, policies)
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
         self._crop: Fit | ResizedCrop = _choice("crop", crop, crops)(resolution, resampling)
         self._steps: list[Step] = []
@@ -144,6 +149,8 @@ class TrainTransform(ImageTransform):
             self._steps.append(_flip_half)
         if policy is not None:
             self._steps.append(v2.AutoAugment(policy, fill=_AUGMENT_FILL))
+        elif auto_augment in AUGMENTATIONS:
+            self._steps.append(augmentation(auto_augment, _AUGMENT_FILL, *randaugment))
 
     def image(self, image: Image.Image) -> Image.Image:
         return self._augmented(self._crop(image))

@@ -23,6 +23,7 @@ from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
+from fbnetv3.engine.freezing import FrozenNormsHook, freeze
 from fbnetv3.engine.hooks import (
     CheckpointHook,
     CurvesHook,
@@ -89,6 +90,7 @@ class Training:
         _check_passes(self._recipe, self._context.process.world_size)
         if self._distributed and self._cfg.MODEL.SYNC_BN:
             experiment.model = sync_batch_norm(experiment.model, self._context.device)
+        self._frozen_norms = freeze(experiment.model, self._recipe.freeze)
         self.optimizer = build_optimizer(experiment.model, self._recipe)
         self.ema = self._new_ema() if self._recipe.ema else None
         self.epochs = (
@@ -282,6 +284,8 @@ class Training:
         saving = self._every(cfg.SOLVER.CHECKPOINT_EPOCHS, cfg.SOLVER.CHECKPOINT_PERIOD)
         dues = [Every(cfg.SOLVER.LOG_PERIOD), evaluating, saving]
         device, hooks = self._context.device, list[detectron_hooks.HookBase]()
+        if self._frozen_norms:
+            hooks.append(FrozenNormsHook(self._frozen_norms))
         if self._profile and self._context.is_main:
             hooks.append(ProfileHook(self._profile, self._experiment.folder, device))
         hooks += [
@@ -373,6 +377,13 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> N
             "back, or start from the weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
         )
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise ConfigError(
+            "the checkpoint's optimizer has other groups of parameters: set MODEL.FREEZE, "
+            "SOLVER.LAYER_DECAY, HEAD_LR_FACTOR and WEIGHT_DECAY_BIAS back, or start from the "
+            "weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
+        ) from error
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         group.update(setting, initial_lr=setting["lr"])  # the schedule multiplies initial_lr

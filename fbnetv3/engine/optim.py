@@ -1,4 +1,7 @@
-"""Optimizers: RMSProp in TensorFlow's form, and SGD; norms and biases can have other decays."""
+"""Optimizers: RMSProp in TensorFlow's form, torch's and timm's, over groups of parameters.
+
+Norms and biases can have other weight decays, and layers other learning rates.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
+from fbnetv3.engine.layer_rates import lr_factors
 from fbnetv3.errors import FBNetError
 from fbnetv3.recipe import Recipe
 from fbnetv3.registries import OPTIMIZERS
+from fbnetv3.requires import require
+from fbnetv3.weights.converters import heads_of
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -159,6 +165,43 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return [*groups, {"params": others, "weight_decay": recipe.weight_decay_bias}]
 
 
+def _with_rates(
+    groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Splits groups by the factor of the learning rate; the highest one comes first.
+
+    The groups are unchanged if the recipe has the same learning rate for all parameters.
+    """
+    if recipe.layer_decay == 1 and recipe.head_lr_factor == 1:
+        return groups
+    by_name = lr_factors(model, recipe)
+    factor = {id(p): by_name[name] for name, p in model.named_parameters()}
+    split = []
+    for value in sorted(set(factor.values()), reverse=True):
+        for group in groups:
+            params = [p for p in group["params"] if factor[id(p)] == value]
+            if params:
+                split.append({**group, "params": params, "lr": recipe.scaled_lr * value})
+    return split
+
+
+def _without_muon(groups: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    """Splits off the weights of the classifier, which Muon leaves to AdamW."""
+    names = tuple(f"{name}." for name in heads_of(model))
+    heads = {id(p) for name, p in model.named_parameters() if name.startswith(names)}
+    split = []
+    for group in groups:
+        for is_head in (False, True):
+            params = [p for p in group["params"] if (id(p) in heads) is is_head]
+            if params:
+                split.append({**group, "params": params, "use_fallback": is_head})
+    return split
+
+
+def _betas(recipe: Recipe, usual: float) -> tuple[float, float]:
+    return recipe.momentum, recipe.beta2 or usual
+
+
 @OPTIMIZERS.register("rmsprop")
 def _rmsprop(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     return RMSpropTF(groups, recipe.scaled_lr, momentum=recipe.momentum)
@@ -171,19 +214,52 @@ def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     return torch.optim.SGD(groups, recipe.scaled_lr, recipe.momentum, nesterov=nesterov)
 
 
+@OPTIMIZERS.register("adamw")
+def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    return torch.optim.AdamW(groups, recipe.scaled_lr, _betas(recipe, 0.999))
+
+
+@OPTIMIZERS.register("lion")
+def _lion(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    optimizer: Optimizer = require("timm.optim", "timm").Lion(
+        groups, recipe.scaled_lr, _betas(recipe, 0.99)
+    )
+    return optimizer
+
+
+@OPTIMIZERS.register("muon")
+def _muon(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    # torch.optim.Muon takes matrices only; timm's flattens convolutions and has AdamW for the rest
+    optimizer: Optimizer = require("timm.optim", "timm").Muon(
+        groups,
+        recipe.scaled_lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        betas=_betas(recipe, 0.95),
+    )
+    return optimizer
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """Returns the recipe's optimizer over ``model``, with ``recipe.scaled_lr``, the peak lr.
 
     The paper names RMSProp and SGD but gives no momentum, alpha or eps. Both use the recipe's
     momentum (0.9 by default); alpha and eps are the defaults of :class:`RMSpropTF`. SGD uses
-    Nesterov's momentum unless the recipe switches it off.
+    Nesterov's momentum unless the recipe switches it off. AdamW is torch's; Lion and Muon are
+    timm's. Their weight decay is decoupled: a step subtracts ``lr * weight_decay * w``. Muon
+    updates the weights of convolutions and linear layers, and AdamW the classifier, norms and
+    biases, with the same learning rate.
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.
-        recipe: Recipe with the optimizer, lr, momentum and weight decays.
+        recipe: Recipe with the optimizer, lr, momentum, weight decays and factors of the lr.
 
     Raises:
         OptimError: The model has no parameter to train.
+        MissingPackageError: The optimizer needs timm, which is not installed.
     """
-    optimizer: Optimizer = OPTIMIZERS.get(recipe.optimizer)(parameter_groups(model, recipe), recipe)
+    groups = _with_rates(parameter_groups(model, recipe), model, recipe)
+    if recipe.optimizer == "muon":
+        groups = _without_muon(groups, model)
+    optimizer: Optimizer = OPTIMIZERS.get(recipe.optimizer)(groups, recipe)
     return optimizer

@@ -29,6 +29,12 @@ _LAYERS = (_aten.convolution, _aten._convolution, _aten.mm, _aten.addmm)
 """Operations whose outputs are activations: those of convolutions and linear layers."""
 _POOLS = (_aten.mean, _aten._adaptive_avg_pool2d, _aten.avg_pool2d)
 """Average pools, and means over positions; each input element is one multiply-add."""
+_ELEMENTWISE = {
+    f"aten::{name}_"
+    for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform")
+} | {"aten::zero_", "aten::relu_", "aten::trunc_normal_", "aten::silu_", "aten::hardswish_"}
+"""Operations that change values only, of which there are none: skipping them saves half the time,
+most of which initialisations take."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class _Counter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func._schema.name in _ELEMENTWISE:
+            return args[0]
         output = func(*args, **kwargs)
         operation = func._overloadpacket
         if operation in flop_registry:
@@ -125,7 +133,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _on_meta(name: str, num_classes: int) -> nn.Module:
     """Returns a network without values; built with values if it needs them to be built."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Counter():
             model = build_model(name, num_classes)
     except FBNetError:
         model = build_model(name, num_classes)

@@ -79,11 +79,15 @@ class Planner:
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
         ]
         self._warm_start_is_feasible = len(feasible.select(warm)) == len(warm)
-        self._budgets = [feasible.within(budget) for budget in settings.budgets]
-        for budget in self._budgets:
-            measure_reach(budget, settings.seed)
+        for budget in settings.budgets:
+            measure_reach(feasible.within(budget), settings.seed)
         self._reach = measure_reach(feasible, settings.seed)
         self._pool = feasible.sample(settings.pool_size, settings.seed)
+        if feasible.costs.is_slow and len(self._pool):
+            counted = np.concatenate([self._pool.levels, warm.levels])
+            feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
+            self._feasible = feasible
+        self._budgets = [feasible.within(budget) for budget in settings.budgets]
         if len(self._pool) < settings.batch_size:
             raise SearchError(
                 f"batch_size={settings.batch_size} is larger than the pool: the space has only "

@@ -16,10 +16,10 @@ from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.weights.download import package_dir
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import arch_of, preprocessing_of
 from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.weights.safetensors_header import sorted_header
-from fbnetv3.zoo.classifier import arch_of, preprocessing_of
-from fbnetv3.zoo.metadata import check_metadata
 
 
 def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:

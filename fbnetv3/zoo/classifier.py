@@ -11,28 +11,20 @@ import torch
 from torch import nn
 
 from fbnetv3 import imagenet, modeling
-from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch import Arch
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
 from fbnetv3.data.decode import ImageLike, Images, as_images
 from fbnetv3.data.transforms import EvalTransform, default_resize
-from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.load import read_weights
-from fbnetv3.weights.records import find_record, is_weights_name
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import arch_of, preprocessing_of
+from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
-from fbnetv3.zoo.metadata import check_metadata
 
 # name of the classifier's bias in this project, the published files, timm and torchvision
 _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
-# key of the preprocessing in a file's metadata -> key in section INPUT of a config
-_CONFIG_KEYS = {
-    "resolution": "RESOLUTION",
-    "resize": "RESIZE",
-    "interpolation": "INTERPOLATION",
-    "mean": "MEAN",
-    "std": "STD",
-}
 
 
 @dataclass(frozen=True)
@@ -131,39 +123,6 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     return Classifier(network, _transform(metadata, arch, model), classes, os.fspath(path))
 
 
-def arch_of(
-    metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
-) -> Arch | str:
-    """Returns the architecture of a weights file, or the name of another library's network.
-
-    Args:
-        metadata: Metadata of the file.
-        model: Name of an architecture, ``NAME.TAG`` or a library's network; None: the
-            architecture in the metadata.
-        path: Path of the file, for error messages.
-
-    Raises:
-        WeightsFileError: ``model`` is None, and the metadata has no architecture.
-    """
-    if model is not None:
-        if is_library_name(model):
-            return model
-        return find_record(model).arch() if is_weights_name(model) else get_arch(model)
-    saved = metadata.get("arch")
-    if isinstance(saved, Mapping):
-        return Arch.from_dict(saved, file=os.fspath(path))
-    if not isinstance(saved, str):
-        raise WeightsFileError(f"{path} does not contain its architecture; name it with --model")
-    if "\n" in saved.strip() or saved.lstrip().startswith("{"):
-        return Arch.from_yaml(saved, file=os.fspath(path))
-    if saved.endswith((".yaml", ".yml")):  # an untrusted file must not name a file to open
-        raise WeightsFileError(
-            f"{path} names the file {saved[:80]!r} as its architecture, which is not read; "
-            "name the architecture with --model"
-        )
-    return saved
-
-
 def _num_classes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> int:
     for key in _HEAD_BIASES:
         if key in tensors:
@@ -181,24 +140,6 @@ def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tupl
             "file that training exported"
         )
     return names
-
-
-def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the preprocessing in a file's metadata, or in the config that it contains.
-
-    Args:
-        metadata: Metadata of a weights file.
-
-    Returns:
-        Values of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std``, as far as the
-        file defines them. A 0 in a config means that the architecture decides; it is left out.
-    """
-    config = metadata.get("config")
-    tree = parse_yaml(config) if isinstance(config, str) else config
-    section = tree.get("INPUT", {}) if isinstance(tree, Mapping) else {}
-    configured = {key: section.get(name) for key, name in _CONFIG_KEYS.items()}
-    saved = {key: metadata.get(key) for key in _CONFIG_KEYS}
-    return {key: saved[key] or configured[key] for key in saved if saved[key] or configured[key]}
 
 
 def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None) -> EvalTransform:

@@ -10,9 +10,9 @@ from fbnetv3.arch import Arch, count_cost
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import arch_of
 from fbnetv3.weights.run_folder import EXPORTED
-from fbnetv3.zoo.classifier import arch_of
-from fbnetv3.zoo.metadata import check_metadata
 
 
 @dataclass(frozen=True)

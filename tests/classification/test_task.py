@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.classification.task import ClassificationTask
+from fbnetv3.data.batch_augment import BatchAugment
 
 
 class Images:
@@ -42,8 +43,14 @@ class Shifted(nn.Module):
 
 
 def task(loader: Any = None, classes: int = 10, **changes: Any) -> ClassificationTask:
+    names = ("mixup", "label_smoothing", "seed")
+    augment = BatchAugment(classes, **{k: changes.pop(k) for k in names if k in changes})
     return ClassificationTask(
-        num_classes=classes, eval_loader=loader, device=torch.device("cpu"), **changes
+        num_classes=classes,
+        eval_loader=loader,
+        device=torch.device("cpu"),
+        augment=augment,
+        **changes,
     )
 
 

@@ -12,16 +12,16 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from fbnetv3.arch.library_names import DEFAULT_RESOLUTION
 from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
 from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.registries import EXECUTORS, SPACES
+from fbnetv3.registries import EXECUTORS
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
-from fbnetv3.search.fbnet.candidate_space import CandidateSpace
 from fbnetv3.search.fbnet.keys import (
     ADDED_KEYS,
     AUTO_KEYS,
@@ -32,20 +32,21 @@ from fbnetv3.search.fbnet.keys import (
 )
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
-from fbnetv3.search.fbnet.space import LATENCY, FBNetSpace
+from fbnetv3.search.fbnet.space import LATENCY
+from fbnetv3.search.fbnet.space_kinds import open_space
+from fbnetv3.search.fbnet.table_space import TableSpace
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.user_code import UserCode
 
 
-def space_from_config(cfg: CfgNode) -> CandidateSpace:
+def space_from_config(cfg: CfgNode) -> TableSpace:
     """Returns the space of SEARCH.SPACE, with the variables of SEARCH.FIX fixed.
 
     Raises:
         SearchError: The space or a fixed variable is invalid.
     """
-    if cfg.SEARCH.SPACE in SPACES:
-        return FBNetSpace(SPACES.get(cfg.SEARCH.SPACE)(), fixed_variables(cfg))
-    return FBNetSpace.from_yaml(cfg.SEARCH.SPACE, fixed_variables(cfg))
+    side = cfg.INPUT.RESOLUTION or DEFAULT_RESOLUTION
+    return open_space(cfg.SEARCH.SPACE, fixed_variables(cfg), cfg.MODEL.ARCH, side)
 
 
 class SearchSetup:
@@ -66,7 +67,7 @@ class SearchSetup:
         self.cfg.freeze()
 
     @cached_property
-    def space(self) -> CandidateSpace:
+    def space(self) -> TableSpace:
         """The space of the candidates.
 
         Raises:

@@ -8,7 +8,7 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.keys import ADDED_KEYS as ADDED_TRAINING_KEYS
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, autotrain) or path of a yaml."),
+    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, timm_vit), registered name, or yaml."),
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],

@@ -33,7 +33,7 @@ from fbnetv3.search.fbnet.placement import placement_from_config, placement_line
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
-from fbnetv3.search.fbnet.tasks import statistics_of
+from fbnetv3.search.fbnet.tasks import keep_costs, refusal_lines, statistics_of
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
@@ -197,8 +197,7 @@ def _run(
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
-    for line in [*_plan_lines(setup, search), *placement_lines(cfg, placement)]:
-        progress.say(line)
+    progress.say("\n".join([*_plan_lines(setup, search), *placement_lines(cfg, placement)]))
     if logged is not None:
         search.restore(logged)
     if retry_failed is not None:
@@ -209,6 +208,7 @@ def _run(
     log.check(finished)
     # Written after all checks: a rejected config would make the corrected one look like a change.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
+    keep_costs(setup, folder.costs)
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
@@ -334,6 +334,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
     lines += filter(None, [classes_line(cfg, search)])
+    lines += refusal_lines(setup)
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

@@ -35,6 +35,7 @@ class RunFolder:
         candidates: Path of the folder that holds a folder for each candidate.
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
+        costs: Path of the json file with the costs of networks that are counted one by one.
         storage: URL of the search's own database.
 
     Raises:
@@ -47,6 +48,7 @@ class RunFolder:
         self.candidates = self.path / "candidates"
         self.report = self.path / "report.html"
         self.log = self.path / "log"
+        self.costs = self.path / "costs.json"
         self._files = self.path / "files.json"
         self._winners = self.path / "winners.json"
         database = self.path.resolve() / "search.db"

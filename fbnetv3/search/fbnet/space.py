@@ -10,10 +10,6 @@ several layers, and a fixed resolution. The space ``fbnetv3`` varies all three, 
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,38 +21,21 @@ from fbnetv3.arch.cost import count_cost_arrays
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
-from fbnetv3.errors import did_you_mean
 from fbnetv3.io import atomic_write
-from fbnetv3.recipe import Recipe, RecipeError
 from fbnetv3.search.checks import as_whole
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.detector_fields import check_detector, read_detector
 from fbnetv3.search.fbnet.space_file import list_spaces, naming_file, read_space_table
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, check_row_values
-from fbnetv3.search.outcome import short
-from fbnetv3.search.space.space import SearchSpace
+from fbnetv3.search.fbnet.table_space import TableSpace, positive
 
-_SGD = "sgd_lr_factor"
-_KEYS = (
-    "name",
-    "note",
-    "width_divisor",
-    "width",
-    "resolution",
-    "defaults",
-    "rows",
-    "recipe",
-    "detector",
-    _SGD,
-)
 __all__ = ["LATENCY", "STATISTICS", "FBNetSpace", "FBNetStatistics", "list_spaces"]
 LATENCY = "latency_ms"
 STATISTICS = ("macs", "params", "activations")
 
 
-class FBNetSpace:
-    """A space of (architecture, recipe) pairs.
+class FBNetSpace(TableSpace):
+    """A space of (FBNet, recipe) pairs.
 
     Args:
         table: Content of the space's yaml. Without ``rows``, only the recipe is searched, for the
@@ -65,43 +44,26 @@ class FBNetSpace:
             fixed.
 
     Attributes:
-        name: Name of the space.
         resolution: Image side in pixels, or the :class:`Ref` of the variable that holds it.
         sets_resolution: Whether the table gives the resolution.
-        detector: Values of the group ``detector`` by field, each plain or a :class:`Ref`.
-        digest: Sha256 of the table without its name and note.
-        space: The variables, in the form that :class:`~fbnetv3.search.jointnas.JointNAS` accepts.
 
     Raises:
         SearchError: The table has an unknown key, or a value or range that is invalid.
     """
 
-    def __init__(self, table: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> None:
-        if not isinstance(table, Mapping):
-            raise SearchError(f"space: {short(table)} does not consist of KEY: VALUE pairs")
-        for key in table:
-            if key not in _KEYS:
-                raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), _KEYS)}")
-        content = {k: v for k, v in table.items() if k not in ("name", "note")}
-        self.digest = hashlib.sha256(_canonical(content).encode()).hexdigest()
-        self.name = str(table.get("name", "space"))
-        self._note = str(table.get("note", ""))
+    KEYS = ("width_divisor", "width", "resolution", "defaults", "rows", "detector")
+
+    def _read_network(self, reader: TableReader, table: Mapping[str, Any]) -> None:
         divisor = table.get("width_divisor", 8)
         is_set = divisor is not None  # null: channels are not rounded
         self._divisor = as_whole("space: width_divisor", divisor, low=1) if is_set else None
-        self._width, self._sgd_factor = (_positive(table, key) for key in ("width", _SGD))
-        reader = TableReader()
-        rows = reader.rows(table)
+        self._width = positive(table, "width")
+        self._rows = reader.rows(table)
         self.resolution = reader.value("resolution", table.get("resolution", 224), "architecture")
-        fields = [field.name for field in dataclasses.fields(Recipe)]
-        self._recipe = reader.recipe(table.get("recipe") or {}, fields)
         self.sets_resolution = "resolution" in table
-        self.detector = read_detector(reader, table)
-        reader.fix(fixed or {})
-        self.space = SearchSpace(reader.parameters.values())
-        self._rows = [row.with_constants(reader.parameters) for row in rows]
-        self._check_recipe()
-        check_detector(self.detector, reader.parameters)
+
+    def _check_network(self, reader: TableReader) -> None:
+        self._rows = [row.with_constants(reader.parameters) for row in self._rows]
         self._check_values()
         self._check_rows()
 
@@ -125,19 +87,6 @@ class FBNetSpace:
     def has_architecture(self) -> bool:
         """Whether the architecture is searched too, and not only the recipe."""
         return bool(self._rows)
-
-    @property
-    def recipe_fields(self) -> Mapping[str, Any]:
-        """Values of the recipe by field, each plain or a :class:`Ref`."""
-        return dict(self._recipe)
-
-    def _check_recipe(self) -> None:
-        for key, value in self._recipe.items():
-            for setting in self._extremes(value):
-                try:
-                    Recipe(**{"warmup_epochs": 0.0, key: setting})
-                except (RecipeError, TypeError) as error:
-                    raise SearchError(f"the space's {key}={setting!r}: {error}") from None
 
     def _check_values(self) -> None:
         """Checks that costs can be computed for all values of the architecture's variables."""
@@ -168,21 +117,6 @@ class FBNetSpace:
                 raise SearchError(
                     f"the rows of the space do not describe an architecture: {error}"
                 ) from None
-
-    def _extremes(self, value: Any) -> list[Any]:
-        """Returns all values of a choice, both ends of a range, or the fixed value itself."""
-        if not isinstance(value, Ref):
-            return [value]
-        parameter = self.space[value.name]
-        levels = (0, parameter.size - 1) if parameter.is_ordered else range(parameter.size)
-        return [parameter.value(level) for level in levels]
-
-    def size_lines(self) -> list[str]:
-        """Returns the number of candidates as a line of text, and the table's note if any."""
-        powers = [f"10^{self.space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
-        sizes = f"{powers[0]} architectures x {powers[1]} recipes"
-        lines = [f"space {self.name}: {len(self.space)} variables, {sizes}"]
-        return [*lines, self._note] if self._note else lines
 
     def arch(self, config: Mapping[str, Any], num_classes: int = 1000) -> Arch:
         """Returns the architecture of a candidate.
@@ -227,21 +161,6 @@ class FBNetSpace:
             "MODEL.DEPTH": 1.0,
             "INPUT.RESOLUTION": arch.resolution,
         }
-
-    def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
-        """Returns the recipe of a candidate.
-
-        With SGD, a searched learning rate is multiplied by the space's ``sgd_lr_factor`` (Table 1).
-
-        Args:
-            config: Value by variable.
-            base: Recipe with the values of the fields that the space does not set.
-        """
-        values = {key: resolve(value, config) for key, value in self._recipe.items()}
-        recipe = dataclasses.replace(base, **values)
-        if "lr" in values and recipe.optimizer == "sgd":
-            return dataclasses.replace(recipe, lr=recipe.lr * self._sgd_factor)
-        return recipe
 
     def _fields(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields of a layer: references are resolved, channels scaled by the width."""
@@ -344,15 +263,3 @@ class FBNetStatistics:
     def _network(self, columns: Mapping[str, np.ndarray], extra: Any) -> tuple[Any, Any]:
         rows = self._space.rows_of(columns, extra)
         return rows, resolve(self._space.resolution, columns)
-
-
-def _canonical(values: Any) -> str:
-    """Returns a table as text that does not depend on the order of keys."""
-    return json.dumps(values, sort_keys=True, default=str)
-
-
-def _positive(table: Mapping[str, Any], key: str) -> float:
-    value = table.get(key, 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise SearchError(f"space: {key}={value!r} is not allowed; allowed: a number > 0")
-    return float(value)

@@ -49,8 +49,8 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 @contextmanager
-def naming_file(path: Path) -> Iterator[None]:
-    """Lets the errors about a space's table begin with the path of its file.
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Lets the errors about a space's table begin with the path of its file, or its name.
 
     Raises:
         SearchError: The block raised one, or an error that values of an unexpected type cause.

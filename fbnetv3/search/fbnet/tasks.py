@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fbnetv3.arch.latency import LatencyTable
@@ -12,28 +13,12 @@ from fbnetv3.config.recipes import RECIPE_KEYS
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
-from fbnetv3.search.fbnet.detector_costs import (
-    check_final,
-    detector_statistics,
-    final_training,
-)
+from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
+from fbnetv3.search.fbnet.network_space import NetworkSpace
+from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.space.constraints import StatisticsFn
-
-
-def detector_space(setup: SearchSetup) -> FBNetSpace:
-    """Returns the space of a search over detectors.
-
-    Raises:
-        SearchError: The space is not one of FBNets.
-    """
-    if not isinstance(setup.space, FBNetSpace):
-        raise SearchError(
-            f"SEARCH.SPACE={setup.cfg.SEARCH.SPACE} is not a space of FBNets, as a detector needs; "
-            "give one such as retinanet_small"
-        )
-    return setup.space
 
 
 def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
@@ -48,18 +33,22 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     """
     cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
-    if not is_detector(cfg):
-        if not setup.space.has_architecture:
-            return None
-        latency = LatencyTable.load(table) if table else None
-        return setup.space.statistics(num_classes_from_config(cfg), latency)
-    return detector_statistics(
-        detector_space(setup),
-        final_training(cfg, setup.training),
-        num_classes_from_config(cfg),
-        cfg.SEARCH.ASPECT_RATIO,
-        _detector_table(table, cfg.SEARCH.ASPECT_RATIO) if table else None,
-    )
+    if is_detector(cfg):
+        return detector_statistics(
+            space_of_detectors(setup),
+            final_training(cfg, setup.training),
+            num_classes_from_config(cfg),
+            cfg.SEARCH.ASPECT_RATIO,
+            _detector_table(table, cfg.SEARCH.ASPECT_RATIO) if table else None,
+        )
+    space = setup.space
+    if not space.has_architecture:
+        return None
+    latency = LatencyTable.load(table) if table else None
+    num_classes = num_classes_from_config(cfg)
+    if isinstance(space, NetworkSpace):
+        space.costs(num_classes).read_file(RunFolder(cfg.OUTPUT_DIR).costs)
+    return space.statistics(num_classes, latency)
 
 
 def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
@@ -81,6 +70,38 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
     return table
 
 
+def keep_costs(setup: SearchSetup, path: Path) -> None:
+    """Writes the costs of networks that are counted one by one to a file, now and from now on.
+
+    Args:
+        setup: Config and space of the search.
+        path: Path of the file.
+    """
+    if isinstance(setup.space, NetworkSpace):
+        setup.space.costs(num_classes_from_config(setup.cfg)).keep_in(path)
+
+
+def refusal_lines(setup: SearchSetup) -> list[str]:
+    """Returns lines about networks that cannot be built, for the plan that a search prints."""
+    if not isinstance(setup.space, NetworkSpace):
+        return []
+    return setup.space.costs(num_classes_from_config(setup.cfg)).refusal_lines()
+
+
+def space_of_detectors(setup: SearchSetup) -> FBNetSpace:
+    """Returns the space of a search over detectors.
+
+    Raises:
+        SearchError: Its networks are not FBNets.
+    """
+    if not isinstance(setup.space, FBNetSpace):
+        raise SearchError(
+            f"the space {setup.space.name} has networks of classifiers only; a detector needs a "
+            "space with rows, or with a recipe alone"
+        )
+    return setup.space
+
+
 def check_task(setup: SearchSetup) -> None:
     """Checks that a space sets only what the trainings of its search read.
 
@@ -96,7 +117,7 @@ def check_task(setup: SearchSetup) -> None:
                 "of a detector"
             )
         return
-    space = detector_space(setup)
+    space = space_of_detectors(setup)
     check_final(space, list(cfg.SEARCH.FINAL))
     for field in space.recipe_fields:
         reason = unread_reason(cfg, RECIPE_KEYS.get(field, ""))
@@ -114,7 +135,7 @@ def _check_length(setup: SearchSetup) -> None:
         SearchError: Both epochs and iterations are set, early stopping would compare trainings of
             different lengths, or the schedule has steps, which do not follow the length.
     """
-    cfg, space = setup.cfg, detector_space(setup)
+    cfg, space = setup.cfg, space_of_detectors(setup)
     fields: Mapping[str, Any] = {**space.recipe_fields, **space.detector}
     if "epochs" in fields and "iterations" in fields:
         raise SearchError(

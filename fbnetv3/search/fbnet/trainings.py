@@ -10,7 +10,10 @@ from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
 from fbnetv3.config.archs import is_detector
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
-from fbnetv3.search.fbnet.tasks import detector_space
+from fbnetv3.search.fbnet.tasks import space_of_detectors
+
+_CLASSIFIER_KEYS = ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION")
+"""Keys of a candidate's network that a detector does not take from the space."""
 
 
 def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
@@ -66,17 +69,18 @@ def _candidate_config(
     """Returns the search's config with a candidate's recipe and network, without SEARCH."""
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
-    values = setup.space.network_keys(config, num_classes, arch_file)
     if is_detector(cfg):
         from fbnetv3.search.fbnet.detectors import detector_values  # late, as in datasets.py
 
-        for key in ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION"):  # of classifiers
-            values.pop(key, None)
-        values |= detector_values(setup.cfg, detector_space(setup), config)
+        values = detector_values(setup.cfg, space_of_detectors(setup), config)
     else:
-        values |= recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
-    if "INPUT.RESOLUTION" in values:
-        values["INPUT.RESIZE"] = _resize(setup.cfg, values["INPUT.RESOLUTION"])
+        values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
+    network = setup.space.network_keys(config, num_classes, arch_file)
+    if is_detector(cfg):  # keeps its variant, and has no side of a square image
+        network = {k: v for k, v in network.items() if k not in _CLASSIFIER_KEYS}
+    elif "INPUT.RESOLUTION" in network:
+        network["INPUT.RESIZE"] = _resize(setup.cfg, network["INPUT.RESOLUTION"])
+    values |= network
     cfg.merge_from_list([item for pair in values.items() for item in pair])
     return cfg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from fbnetv3.errors import did_you_mean
 from fbnetv3.search.checks import as_callable, as_name, as_real
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
+from fbnetv3.search.space.known import KnownArchitectures
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.space import SearchSpace
 
@@ -132,11 +134,17 @@ class Costs:
         space: Space of the candidates.
         function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
             ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
-            saves a dict per candidate. If None, there are no statistics.
+            saves a dict per candidate. If it has an attribute ``may_refuse`` that is true, NaN
+            means that there is no such candidate. If it has an attribute ``is_slow`` that is true,
+            a search computes the statistics of its pool's architectures only, and its candidates
+            have these architectures. If None, there are no statistics.
 
     Attributes:
         space: Space of the candidates.
         names: Names of the statistics, sorted.
+        may_refuse: Whether statistics may be NaN: candidates that are not in the space.
+        is_slow: Whether the statistics of a candidate take long.
+        known: The only architectures whose candidates are in the space; None: all are.
 
     Raises:
         SearchError: The function returns an empty mapping, a statistic of the wrong shape, or a
@@ -145,6 +153,9 @@ class Costs:
 
     def __init__(self, space: SearchSpace, function: StatisticsFn | None) -> None:
         self.space, self._function = space, function
+        self.may_refuse = bool(getattr(function, "may_refuse", False))
+        self.is_slow = bool(getattr(function, "is_slow", False))
+        self.known: KnownArchitectures | None = None
         self.names: tuple[str, ...] = ()
         if function is not None:
             as_callable("statistics", function, "from a list of configs to {name: values}")
@@ -156,8 +167,31 @@ class Costs:
                     "{name: values}"
                 )
 
+    def limited_to(self, levels: Levels) -> Costs:
+        """Returns the costs of the candidates that have the architectures of some levels.
+
+        The statistics of all others are NaN.
+        """
+        limited = copy.copy(self)
+        limited.known, limited.may_refuse = KnownArchitectures(self.space, levels), True
+        return limited
+
     def __call__(self, levels: Levels) -> Columns:
         """Returns the statistics of canonical levels, {name: (candidates,)}.
+
+        Raises:
+            SearchError: The shape of a statistic is not (candidates,), or a value is not finite.
+        """
+        if self.known is None:
+            return self._computed(levels)
+        mask = self.known.has(levels)
+        columns = {name: np.full(len(levels), np.nan) for name in self.names}
+        for name, values in self._computed(levels[mask]).items():
+            columns[name][mask] = values
+        return columns
+
+    def _computed(self, levels: Levels) -> Columns:
+        """Returns the statistics of canonical levels, all by the function.
 
         Raises:
             SearchError: The shape of a statistic is not (candidates,), or a value is not finite.
@@ -192,7 +226,8 @@ class Costs:
                 f"statistic {name!r} has shape {array.shape} for {len(levels)} candidates; it "
                 "must have one number per candidate"
             )
-        bad = np.flatnonzero(~np.isfinite(array))
+        is_bad = np.isinf(array) if self.may_refuse else ~np.isfinite(array)
+        bad = np.flatnonzero(is_bad)
         if bad.size:
             config = self.space.configs(levels[bad[:1]])[0]
             raise SearchError(

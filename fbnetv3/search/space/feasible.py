@@ -21,6 +21,10 @@ _MAX_DRAWS = 2**22
 """Largest number of points that are drawn for a pool, even if the pool is not full by then."""
 _ENUMERATE = 2**16
 """Spaces of at most this many level combinations are enumerated if one block is not enough."""
+_SLOW_BLOCK, _SLOW_ENUMERATE = 2**7, 2**9
+"""The same for statistics that take long."""
+_KNOWN_MAX_DRAWS, _SLOW_DRAWS = 2**16, 16
+"""Limit of draws with known architectures, and, with others, draws per candidate of the pool."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class FeasibleSpace:
 
     def meets(self, levels: Levels) -> Mask:
         """Returns which candidates meet the constraints, (candidates,)."""
-        if not self.constraints:
+        if not self.constraints and not self.costs.may_refuse:
             return np.ones(len(levels), dtype=bool)
         return self.holds(self.price(levels))
 
@@ -111,39 +115,67 @@ class FeasibleSpace:
         return pool.take(self.holds(pool))
 
     def holds(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool meet the constraints, (candidates,)."""
+        """Returns which candidates of a pool exist and meet the constraints, (candidates,)."""
         mask = np.ones(len(pool), dtype=bool)
+        if self.costs.may_refuse:
+            for values in pool.statistics.values():
+                mask &= ~np.isnan(values)
         for constraint in self.constraints:
             mask &= constraint.holds(pool.statistics[constraint.name])
         return mask
+
+    def draws(self, seed: int, block: int) -> Iterator[Levels]:
+        """Yields blocks of candidates, feasible or not, from an endless scrambled Sobol sequence.
+
+        If the costs know some architectures only, the candidates have these in turn.
+
+        Args:
+            seed: Random seed of the scrambling.
+            block: Number of candidates in a block; a power of two.
+        """
+        known, first = self.costs.known, 0
+        for levels in sobol_levels(self.space, seed, block):
+            yield levels if known is None else known.given_to(levels, first)
+            first += len(levels)
 
     def sample(self, size: int, seed: int) -> Pool:
         """Draws distinct feasible candidates from a scrambled Sobol sequence.
 
         Args:
             size: Number of candidates; fewer are returned if the space has fewer, or if the
-                first 2**22 points of the sequence contain fewer.
+                first 2**22 points of the sequence contain fewer. If statistics take long, these
+                are 16 points per candidate, or 2**16 points with known architectures.
             seed: Random seed of the scrambling.
 
         Returns:
             The candidates in the order of the sequence, so that the first n are spread out over
             the space for every n.
         """
-        is_small = math.prod(self.space.sizes.tolist()) <= _ENUMERATE
+        slow = self.costs.is_slow
+        limit = _SLOW_ENUMERATE if slow else _ENUMERATE
+        is_small = math.prod(self.space.sizes.tolist()) <= limit
+        block_size = _SLOW_BLOCK if slow else min(_BLOCK, _power_of_two(size))
         sampled = self.price(np.zeros((0, len(self.space)), dtype=np.int64))
         seen: set[bytes] = set()
         drawn = 0
-        for levels in sobol_levels(self.space, seed, min(_BLOCK, _power_of_two(size))):
+        for levels in self.draws(seed, block_size):
             block = self.select(self.price(levels))
             block = block.take(unique_rows(block.levels, seen))
             seen.update(keys_of(block.levels))
             sampled, drawn = sampled.joined(block), drawn + len(levels)
-            if len(sampled) >= size or drawn >= _MAX_DRAWS:
+            if len(sampled) >= size or drawn >= self._max_draws(size):
                 break
             if is_small:
                 sampled = sampled.joined(self._unseen(seen, seed))
                 break
         return sampled.take(np.arange(min(size, len(sampled))))
+
+    def _max_draws(self, size: int) -> int:
+        """Returns the largest number of points that are drawn for a sample."""
+        if not self.costs.is_slow:
+            return _MAX_DRAWS
+        is_counted = self.costs.known is not None
+        return _KNOWN_MAX_DRAWS if is_counted else _SLOW_DRAWS * max(size, _SLOW_BLOCK)
 
     def _unseen(self, seen: set[bytes], seed: int) -> Pool:
         """Enumerates the feasible candidates that are not in ``seen``, in random order.

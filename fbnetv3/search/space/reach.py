@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fbnetv3.search.errors import InfeasibleError
 from fbnetv3.search.space.constraints import Constraint
-from fbnetv3.search.space.feasible import FeasibleSpace, sobol_levels
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.pool import Pool
 
@@ -20,6 +20,8 @@ _PROBE = 2**14
 """Number of candidates from which shares of the space are estimated."""
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
 """Survivors, children per survivor and generations of the evolution towards an extreme value."""
+_SLOW_PROBE = 2**7
+"""Number of candidates in the probe of statistics that take long; there is no evolution then."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
     feasible.costs.check(constraints)
     if not constraints:
         return {}
-    probe = feasible.price(next(sobol_levels(feasible.space, seed, _PROBE)))
+    size = _SLOW_PROBE if feasible.costs.is_slow else _PROBE
+    probe = feasible.price(next(feasible.draws(seed, size)))
     reach = {c.name: _reach(feasible, c, probe, seed) for c in constraints}
     for constraint in constraints:
         if reach[constraint.name].acceptance < MIN_ACCEPTANCE:
@@ -80,7 +83,7 @@ def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: i
     ends = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     # Most statistics grow with every variable, so both ends of the space are good starts.
     best = _highest(probe.joined(feasible.price(space.canonical(ends))), name, sign)
-    for _ in range(_GENERATIONS):
+    for _ in range(0 if feasible.costs.is_slow else _GENERATIONS):
         parents = np.repeat(best.levels, _CHILDREN, axis=0)
         children = mutate(space, parents, 2.0 / len(space), random)
         best = _highest(best.joined(feasible.price(children)), name, sign)
@@ -88,7 +91,7 @@ def _climb(feasible: FeasibleSpace, name: str, sign: float, probe: Pool, seed: i
 
 
 def _highest(pool: Pool, name: str, sign: float) -> Pool:
-    """Returns the candidates with the highest ``sign * statistic``, best first."""
+    """Returns the candidates with the highest ``sign * statistic``, best first; NaN comes last."""
     order = np.argsort(-sign * pool.statistics[name], kind="stable")
     return pool.take(order[:_CLIMBERS])
 

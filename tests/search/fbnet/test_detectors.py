@@ -26,7 +26,7 @@ from fbnetv3.search.fbnet.detectors import (
     iterations_per_epoch,
 )
 from fbnetv3.search.fbnet.keys import get_search_cfg
-from fbnetv3.search.fbnet.tasks import check_task, detector_space, statistics_of
+from fbnetv3.search.fbnet.tasks import check_task, space_of_detectors, statistics_of
 
 _DIGITS = ["DATASETS.TRAIN", ("digits_scenes_train",), "DATASETS.TEST", ("digits_scenes_test",)]
 
@@ -91,7 +91,7 @@ def test_only_what_the_space_sets_is_changed(tmp_path: Path) -> None:
         recipe: {lr: 0.02, optimizer: sgd, weight_decay: 1e-3, clip_grad_norm: 5}
     """
     setup = _setup(*_space_opts(tmp_path, text), "SOLVER.MAX_EPOCHS", 0.0, "SOLVER.MAX_ITER", 9000)
-    values = detector_values(setup.cfg, detector_space(setup), {"resolution": 64})
+    values = detector_values(setup.cfg, space_of_detectors(setup), {"resolution": 64})
     sizes = values.pop("MODEL.ANCHOR_GENERATOR.SIZES")
     assert [level[0] for level in sizes] == [3.7645, 9.412, 18.8235, 37.647, 75.294]
     assert values == {
@@ -111,7 +111,7 @@ def test_only_what_the_space_sets_is_changed(tmp_path: Path) -> None:
 
 def test_iterations_replace_the_epochs_of_the_config(tmp_path: Path) -> None:
     setup = _setup(*_space_opts(tmp_path, "detector: {iterations: {range: [100, 400, 100]}}"))
-    values = detector_values(setup.cfg, detector_space(setup), {"iterations": 300})
+    values = detector_values(setup.cfg, space_of_detectors(setup), {"iterations": 300})
     assert values == {"SOLVER.MAX_ITER": 300, "SOLVER.MAX_EPOCHS": 0.0}
 
 

@@ -1,0 +1,120 @@
+"""The task of a classifier, built from a config: loss, augmentation of batches, and teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fbnetv3.classification.class_weights import class_weights
+from fbnetv3.classification.distillation import Distillation, teacher_from_config
+from fbnetv3.classification.multi_label import MultiLabelTask
+from fbnetv3.classification.task import ClassificationTask
+from fbnetv3.config import CfgNode
+from fbnetv3.data import EvalLoader, ImageDataset, Normalize
+from fbnetv3.data.batch_augment import BatchAugment
+from fbnetv3.data.labels import class_counts_of
+from fbnetv3.engine.precision import amp_dtype
+from fbnetv3.engine.process import RuntimeContext
+from fbnetv3.recipe import Recipe
+
+
+def task_from_config(
+    cfg: CfgNode,
+    context: RuntimeContext,
+    recipe: Recipe,
+    test_set: ImageDataset,
+    eval_loader: EvalLoader,
+    training: dict[str, Any],
+) -> ClassificationTask:
+    """Returns the task of single or several labels per image.
+
+    Args:
+        cfg: Config of a classifier.
+        context: Process, device and console to run on.
+        recipe: Training recipe.
+        test_set: Evaluation set.
+        eval_loader: Evaluation batches of this process.
+        training: What :func:`training_parts` returned.
+
+    Raises:
+        ConfigError: The class weights or the teacher do not fit the data.
+    """
+    kind = MultiLabelTask if test_set.is_multi_label else ClassificationTask
+    return kind(
+        num_classes=len(test_set.classes),
+        eval_loader=eval_loader,
+        device=context.device,
+        amp_dtype=amp_dtype(recipe, context.device),
+        progress=context.shows_progress,
+        normalize=Normalize(cfg.INPUT.MEAN, cfg.INPUT.STD),
+        **training,
+    )
+
+
+def training_parts(
+    cfg: CfgNode,
+    context: RuntimeContext,
+    recipe: Recipe,
+    train_set: ImageDataset | None,
+    side: int,
+    ignore_class_names: bool = False,
+) -> dict[str, Any]:
+    """Returns the arguments of a task that only a training needs.
+
+    Args:
+        cfg: Config of a classifier.
+        context: Process, device and console to run on.
+        recipe: Training recipe.
+        train_set: Training set; None in an evaluation, for which the result is empty.
+        side: Side of the images in pixels.
+        ignore_class_names: Whether a teacher may have other names of classes.
+
+    Raises:
+        ConfigError: The class weights or the teacher do not fit the data.
+    """
+    if train_set is None:
+        return {}
+    classes, process = train_set.classes, context.process
+    return {
+        "augment": BatchAugment(
+            len(classes),
+            recipe.mixup,
+            recipe.cutmix,
+            recipe.label_smoothing,
+            recipe.random_erasing,
+            cfg.SEED,
+            process.rank,
+            process.world_size,
+        ),
+        "loss": recipe.loss,
+        "class_weights": class_weights(recipe, class_counts_of(train_set)),
+        "distillation": _distillation(cfg, context, recipe, classes, side, ignore_class_names),
+    }
+
+
+def _distillation(
+    cfg: CfgNode,
+    context: RuntimeContext,
+    recipe: Recipe,
+    classes: Sequence[str],
+    side: int,
+    ignore_class_names: bool,
+) -> Distillation | None:
+    if not cfg.MODEL.TEACHER:
+        return None
+    teacher = teacher_from_config(cfg, classes, side, context.device, ignore_class_names)
+    return Distillation(teacher, recipe.distill_alpha, recipe.distill_temperature)
+
+
+def recipe_rows(cfg: CfgNode, recipe: Recipe) -> list[tuple[str, str]]:
+    """Returns the rows of the printed training plan about parts that most trainings lack."""
+    rows = {
+        "teacher": cfg.MODEL.TEACHER
+        and f"{cfg.MODEL.TEACHER}: {recipe.distill_alpha:g} of the loss, temperature "
+        f"{recipe.distill_temperature:g}",
+        "frozen": recipe.freeze,
+        "class weights": (recipe.class_weights or recipe.class_balance)
+        and f"given: {len(recipe.class_weights)}, balance {recipe.class_balance:g}",
+        "sampling": recipe.balanced_sampling and f"balanced by {recipe.balanced_sampling:g}",
+    }
+    return [(name, str(text)) for name, text in rows.items() if text]

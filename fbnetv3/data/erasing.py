@@ -1,0 +1,60 @@
+"""Random erasing (Zhong et al., 2020) of normalised batches, on their device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_AREA = (0.02, 0.33)  # fractions of the image
+_ASPECT = (0.3, 3.3)  # height / width
+_ATTEMPTS = 10
+
+
+def erasing_boxes(
+    count: int, height: int, width: int, probability: float, generator: torch.Generator
+) -> Tensor:
+    """Returns a rectangle for each of ``count`` images, as rows (top, left, bottom, right).
+
+    Areas are uniform in 2% to 33% of the image, the logarithms of aspect ratios in 0.3 to 3.3, as
+    in torchvision. A rectangle that does not fit is drawn again, up to ten times. The rows of
+    images that are not erased are zero.
+
+    Args:
+        count: Number of images.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        probability: Probability with which an image is erased.
+        generator: CPU generator; the number of draws depends on ``count`` alone.
+    """
+    chosen = torch.rand(count, generator=generator, dtype=torch.float64) < probability
+    draws = torch.rand(4, count, _ATTEMPTS, generator=generator, dtype=torch.float64)
+    area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * draws[0])
+    low, high = math.log(_ASPECT[0]), math.log(_ASPECT[1])
+    aspect = torch.exp(low + (high - low) * draws[1])
+    tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (tall < height) & (wide < width)
+    first = fits.double().argmax(1, keepdim=True)  # the first attempt that fits
+    tall, wide = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
+    top = (draws[2].gather(1, first)[:, 0] * (height - tall + 1)).floor()
+    left = (draws[3].gather(1, first)[:, 0] * (width - wide + 1)).floor()
+    boxes = torch.stack([top, left, top + tall, left + wide], 1)
+    return (boxes * (chosen & fits.any(1))[:, None]).long()
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Returns images whose pixels in the rectangles are 0: the mean colour, once normalised.
+
+    Args:
+        images: (N, 3, H, W) normalised images.
+        boxes: (N, 4) rectangles as of :func:`erasing_boxes`, on any device.
+    """
+    device = images.device
+    rows = torch.arange(images.shape[-2], device=device)[None, :]
+    columns = torch.arange(images.shape[-1], device=device)[None, :]
+    top, left, bottom, right = (edge[:, None] for edge in boxes.to(device).unbind(1))
+    in_rows = (rows >= top) & (rows < bottom)
+    in_columns = (columns >= left) & (columns < right)
+    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return images.masked_fill(inside, 0.0)

@@ -1,0 +1,80 @@
+"""Learning rates of the parts of a network, as factors of the recipe's: head, and layer decay.
+
+With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 1, and each layer
+before it ``layer_decay`` times the factor of the next one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from fbnetv3.recipe import Recipe
+from fbnetv3.weights.converters import heads_of
+
+# The shortest beginning of a parameter's name that ends in the number of a block, such as
+# backbone.stages.1.0, layer1.0, blocks.3 or encoder.layers.encoder_layer_0
+_BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*)\.")
+_DETECTOR_TRUNK = "backbone.bottom_up."
+
+
+def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
+    """Returns the factor of the learning rate of each parameter, by the parameter's name.
+
+    Args:
+        model: Classifier or detector.
+        recipe: Recipe with ``layer_decay`` and ``head_lr_factor``.
+    """
+    layers = layer_numbers(model)
+    last = max(layers.values(), default=0)
+    heads = tuple(f"{name}." for name in heads_of(model))
+    is_detector = any(name.startswith("backbone.bottom_up.") for name in layers)
+    factors = {}
+    for name, layer in layers.items():
+        is_head = not name.startswith("backbone.") if is_detector else name.startswith(heads)
+        head = recipe.head_lr_factor if is_head else 1.0
+        factors[name] = head * recipe.layer_decay ** (last - layer)
+    return factors
+
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Returns the number of the layer of each parameter, counted from the input.
+
+    The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0, and
+    what follows them is one layer with the classifier. A block of norms alone belongs to the
+    preceding layer. The feature pyramid and heads of a detector are its last layer.
+
+    Args:
+        model: Classifier, or detector with a network at ``backbone.bottom_up``.
+    """
+    parameters = dict(model.named_parameters())
+    is_detector = any(name.startswith(_DETECTOR_TRUNK) for name in parameters)
+    trunk = [name for name in parameters if not is_detector or name.startswith(_DETECTOR_TRUNK)]
+    heads = tuple(f"{name}." for name in heads_of(model))
+    blocks = {
+        name: match[1]
+        for name in trunk
+        if (match := _BLOCK.match(name)) and (is_detector or not name.startswith(heads))
+    }
+    weighty = {block for name, block in blocks.items() if parameters[name].ndim > 1}
+    numbers, number, current = dict[str, int](), 0, ""
+    for name in trunk:
+        block = blocks.get(name)
+        if block in weighty and block != current:
+            number, current = number + 1, str(block)
+        numbers[name] = number
+    first = [name for name in trunk if name not in blocks]
+    after = _after_last_block(trunk, blocks)
+    for name in parameters:
+        if name in after or name not in numbers:
+            numbers[name] = number + 1
+        elif name in first:
+            numbers[name] = 0
+    return {name: numbers[name] for name in parameters}
+
+
+def _after_last_block(trunk: list[str], blocks: dict[str, str]) -> set[str]:
+    """Returns the parameters that follow the last numbered block."""
+    last = max((i for i, name in enumerate(trunk) if name in blocks), default=-1)
+    return set(trunk[last + 1 :])

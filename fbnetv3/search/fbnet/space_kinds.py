@@ -1,0 +1,38 @@
+"""Opens the space of a config: its networks are FBNets, or those of a library or a user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fbnetv3.registries import SPACES
+from fbnetv3.search.fbnet.network_space import NetworkSpace
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.fbnet.space_file import naming_file, read_space_table
+from fbnetv3.search.fbnet.table_space import TableSpace
+
+
+def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> TableSpace:
+    """Returns a space by its name.
+
+    Args:
+        name: Name of a packaged or registered space, or path of a yaml.
+        fixed: Mapping from variable to its fixed value; see SEARCH.FIX.
+        network: MODEL.ARCH of the config, for a space of arguments that names no network.
+        side: Side of the images in pixels, unless the space sets it.
+
+    Raises:
+        SearchError: The space cannot be read, or is invalid.
+    """
+    path: str | Path = f"space {name}"
+    if name in SPACES:
+        table = SPACES.get(name)()
+        if isinstance(table, TableSpace):
+            return table
+    else:
+        path, table = read_space_table(name)
+    with naming_file(path):
+        if isinstance(table, Mapping) and ("network" in table or "arguments" in table):
+            return NetworkSpace(table, fixed, network=network, side=side)
+        return FBNetSpace(table, fixed)

@@ -1,0 +1,73 @@
+"""The network and the preprocessing that the metadata of weights describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from fbnetv3.arch import Arch, get_arch
+from fbnetv3.arch.library_names import is_library_name
+from fbnetv3.plain_yaml import parse_yaml
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.records import find_record, is_weights_name
+
+# key of the preprocessing in a file's metadata -> key in section INPUT of a config
+_CONFIG_KEYS = {
+    "resolution": "RESOLUTION",
+    "resize": "RESIZE",
+    "interpolation": "INTERPOLATION",
+    "mean": "MEAN",
+    "std": "STD",
+}
+
+
+def arch_of(
+    metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
+) -> Arch | str:
+    """Returns the architecture of a weights file, or the name of another library's network.
+
+    Args:
+        metadata: Metadata of the file.
+        model: Name of an architecture, ``NAME.TAG`` or a library's network; None: the
+            architecture in the metadata.
+        path: Path of the file, for error messages.
+
+    Raises:
+        WeightsFileError: ``model`` is None, and the metadata has no architecture.
+    """
+    if model is not None:
+        if is_library_name(model):
+            return model
+        return find_record(model).arch() if is_weights_name(model) else get_arch(model)
+    saved = metadata.get("arch")
+    if isinstance(saved, Mapping):
+        return Arch.from_dict(saved, file=os.fspath(path))
+    if not isinstance(saved, str):
+        raise WeightsFileError(f"{path} does not contain its architecture; name it with --model")
+    if "\n" in saved.strip() or saved.lstrip().startswith("{"):
+        return Arch.from_yaml(saved, file=os.fspath(path))
+    if saved.endswith((".yaml", ".yml")):  # an untrusted file must not name a file to open
+        raise WeightsFileError(
+            f"{path} names the file {saved[:80]!r} as its architecture, which is not read; "
+            "name the architecture with --model"
+        )
+    return saved
+
+
+def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the preprocessing in a file's metadata, or in the config that it contains.
+
+    Args:
+        metadata: Metadata of a weights file.
+
+    Returns:
+        Values of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std``, as far as the
+        file defines them. A 0 in a config means that the architecture decides; it is left out.
+    """
+    config = metadata.get("config")
+    tree = parse_yaml(config) if isinstance(config, str) else config
+    section = tree.get("INPUT", {}) if isinstance(tree, Mapping) else {}
+    configured = {key: section.get(name) for key, name in _CONFIG_KEYS.items()}
+    saved = {key: metadata.get(key) for key in _CONFIG_KEYS}
+    return {key: saved[key] or configured[key] for key in saved if saved[key] or configured[key]}
