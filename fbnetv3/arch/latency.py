@@ -35,6 +35,8 @@ from fbnetv3.arch.latency_shapes import (
     work,
 )
 from fbnetv3.arch.layer import Ints, Layer
+from fbnetv3.arch.retinanet_cost import RetinaNetParts
+from fbnetv3.arch.retinanet_latency import head_shapes, neck_shapes
 from fbnetv3.arch.spec import Arch
 from fbnetv3.io import atomic_write, read_text
 
@@ -73,7 +75,15 @@ class LatencyTable:
         Raises:
             ArchError: A block is of a kind that was not measured, or outside the measured range.
         """
-        return float(sum(float(self._price(shape)) for shape in arch_shapes(arch)))
+        return self.of_shapes(arch_shapes(arch))
+
+    def of_shapes(self, shapes: Iterable[Shape]) -> float:
+        """Returns the latency of all parts of a network in milliseconds.
+
+        Raises:
+            ArchError: A part is of a kind that was not measured, or outside the measured range.
+        """
+        return float(sum(float(self._price(shape)) for shape in shapes))
 
     def of_rows(
         self,
@@ -97,6 +107,40 @@ class LatencyTable:
         Raises:
             ArchError: A block is of a kind that was not measured, or outside the measured range.
         """
+        total, c_in, size = self._of_layers(rows, resolution, width_divisor)
+        return np.asarray(total + self._price(head_shape(c_in, size, num_classes)))
+
+    def of_detectors(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        height: Ints,
+        widths: Sequence[Ints],
+        parts: RetinaNetParts,
+        width_divisor: int | None = 8,
+    ) -> Floats:
+        """Returns the latencies of many RetinaNets in milliseconds.
+
+        Args:
+            rows: Rows of the backbones, as for :meth:`of_rows`.
+            height: Height of the input in pixels, an int or an array of shape (candidates,).
+            widths: Channels of the feature maps of strides 8, 16 and 32.
+            parts: Width, depth, norms, anchors and classes of necks and heads.
+            width_divisor: Divisor of channel counts, as in :class:`Arch`.
+
+        Raises:
+            ArchError: A part is of a kind that was not measured, or outside the measured range.
+        """
+        total, _, _ = self._of_layers(rows, height, width_divisor)
+        for shape in neck_shapes(height, widths, parts):
+            total = total + self._price(shape)
+        for shape, mask in head_shapes(height, parts):
+            total = total + np.where(mask, self._price(shape, mask), 0.0)
+        return np.asarray(total)
+
+    def _of_layers(
+        self, rows: Iterable[Mapping[str, Any]], resolution: Ints, width_divisor: int | None
+    ) -> tuple[Any, Ints, Ints]:
+        """Returns the latency of frame and layers, and the last layer's channels and side."""
         size: Ints = resolution
         total: Any = self._price(frame_shape(size))
         c_in: Ints = 3
@@ -112,7 +156,7 @@ class LatencyTable:
                 rest, _ = self._of_layer(row.rest, after)
                 total = total + first + rest * (n - 1)
             c_in, size = row.first.c_out, after
-        return np.asarray(total + self._price(head_shape(c_in, size, num_classes)))
+        return total, c_in, size
 
     def _of_layer(self, layer: Layer, size: Ints) -> tuple[Any, Ints]:
         """Returns the latency of a layer and the side of its output.

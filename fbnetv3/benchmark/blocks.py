@@ -36,6 +36,7 @@ class TimedNetwork:
         arch: Architecture of the network.
         model: The deployed network.
         parts: Modules that are timed separately, in order of execution; may be empty.
+        size: Height and width of the images in pixels; None: a square of the network's resolution.
         whole_times: Seconds of each call without timing of parts.
         part_times: Seconds of each call in which parts were timed: the total, then each part.
     """
@@ -43,8 +44,14 @@ class TimedNetwork:
     arch: Arch
     model: nn.Module
     parts: list[nn.Module]
+    size: tuple[int, int] | None = None
     whole_times: list[float] = field(default_factory=list)
     part_times: list[list[float]] = field(default_factory=list)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.size or (self.arch.resolution, self.arch.resolution)
 
     def time_round(self, images: Tensor, clock: Clock) -> None:
         """Times at least one call, and further ones until the round has lasted 0.05 s."""
@@ -125,23 +132,24 @@ def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> 
         rounds: Number of rounds, each of which times every network.
         clock: Function that returns seconds.
     """
-    images = {size: torch.randn(1, 3, size, size) for size in {n.arch.resolution for n in networks}}
+    images = {size: torch.randn(1, 3, *size) for size in {n.image_size for n in networks}}
     order = list(networks)
     for network in order:
-        network.time_call(images[network.arch.resolution], clock)
+        network.time_call(images[network.image_size], clock)
         network.reset()  # the first call is slower, since it allocates memory
     for _ in range(rounds):
         for network in order:
-            network.time_round(images[network.arch.resolution], clock)
+            network.time_round(images[network.image_size], clock)
         order.reverse()
 
 
 def measure_networks(
-    archs: Sequence[Arch],
-    checks: Sequence[Arch],
+    archs: Sequence[Any],
+    checks: Sequence[Any],
     rounds: int,
     clock: Clock,
     advance: Callable[[], None],
+    build: Callable[..., TimedNetwork],
 ) -> tuple[list[list[float]], list[float]]:
     """Measures the latency of networks, with images of batch size 1.
 
@@ -151,6 +159,7 @@ def measure_networks(
         rounds: Number of rounds.
         clock: Function that returns seconds.
         advance: Function that is called after each network.
+        build: :func:`build_timed_network`, or the like for designs with an attribute ``arch``.
 
     Returns:
         Milliseconds of each of ``archs`` (the network, then each of its layers and its head), and
@@ -158,12 +167,12 @@ def measure_networks(
     """
     tasks = [(arch, True) for arch in archs] + [(arch, False) for arch in checks]
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
-    references = [build_timed_network(arch, by_part=False) for arch in archs[-_REFERENCES:]]
-    groups = _memory_groups(order, [arch for arch, _ in tasks])
+    references = [build(arch, by_part=False) for arch in archs[-_REFERENCES:]]
+    groups = _memory_groups(order, [getattr(design, "arch", design) for design, _ in tasks])
     times: dict[int, list[float]] = {}
     speeds: list[float] = []
     for group in groups:
-        networks = [build_timed_network(tasks[i][0], by_part=tasks[i][1]) for i in group]
+        networks = [build(tasks[i][0], by_part=tasks[i][1]) for i in group]
         time_rounds([*references, *networks], rounds, clock)
         speeds.append(_geometric_mean(network.milliseconds()[0] for network in references))
         for i, network in zip(group, networks, strict=True):

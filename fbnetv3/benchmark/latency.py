@@ -10,8 +10,8 @@ timed as a whole in the same rounds, validate the table's predictions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import Progress
@@ -20,13 +20,16 @@ from scipy.stats import spearmanr
 from fbnetv3.arch import Arch
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import Shape, arch_shapes
-from fbnetv3.benchmark.blocks import measure_networks
+from fbnetv3.benchmark.blocks import TimedNetwork, build_timed_network, measure_networks
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.benchmark.machine import describe_machine
 from fbnetv3.benchmark.variants import torch_threads
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet.space import FBNetSpace
+
+if TYPE_CHECKING:
+    from fbnetv3.search.fbnet.config import SearchSetup
 
 
 def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBlock]:
@@ -36,10 +39,20 @@ def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBl
         networks: Architectures, each with latencies in milliseconds: of the whole network, of each
             layer, and of the head.
     """
+    return mean_shapes([(arch_shapes(arch), times) for arch, times in networks])
+
+
+def mean_shapes(networks: Sequence[tuple[Sequence[Shape], list[float]]]) -> list[MeasuredBlock]:
+    """Returns each shape once, with its mean latency over the networks that contain it.
+
+    Args:
+        networks: Shapes of each network, the frame first, with latencies in milliseconds: of the
+            whole network, and of each of its parts.
+    """
     times: dict[Shape, list[float]] = {}
-    for arch, (total, *parts) in networks:
+    for shapes, (total, *parts) in networks:
         frame = max(0.0, total - sum(parts))
-        for shape, ms in zip(arch_shapes(arch), [frame, *parts], strict=True):
+        for shape, ms in zip(shapes, [frame, *parts], strict=True):
             times.setdefault(shape, []).append(ms)
     return [MeasuredBlock(shape, float(np.mean(ms))) for shape, ms in times.items()]
 
@@ -53,12 +66,15 @@ def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> 
         num_classes: Number of classes of the networks.
         seed: Random seed.
     """
-    random = np.random.default_rng([seed, 31])
-    # 20 times as many draws, because many give the same architecture
-    levels = random.integers(0, space.space.sizes, (20 * count, len(space.space)))
-    configs = space.space.configs(space.space.canonical(levels))
-    archs = (space.arch(config, num_classes) for config in configs)
+    archs = (space.arch(config, num_classes) for config in random_configs(space, count, seed))
     return _first_distinct(archs, count)
+
+
+def random_configs(space: FBNetSpace, count: int, seed: int) -> list[dict[str, Any]]:
+    """Returns 20 times as many random candidates as are needed, many with equal architectures."""
+    random = np.random.default_rng([seed, 31])
+    levels = random.integers(0, space.space.sizes, (20 * count, len(space.space)))
+    return space.space.configs(space.space.canonical(levels))
 
 
 def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
@@ -77,8 +93,14 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
         space: Space of architectures.
         num_classes: Number of classes of the networks.
     """
+    archs = [space.arch(config, num_classes) for config in corner_configs(space)]
+    return _first_distinct(iter(archs), len(archs))
+
+
+def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
+    """Returns the deepest candidates at the ends of all ranges of a space."""
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
-    archs = []
+    configs = []
     # Ordered parameters that others depend on are at their largest, so that all layers exist.
     for width_end in (0, 1):
         for choice_end in (0, 1):
@@ -87,8 +109,8 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
                 for p in space.space.parameters
             ]
             levels = space.space.canonical(np.array(ends)[None] * (space.space.sizes - 1))
-            archs.append(space.arch(space.space.configs(levels)[0], num_classes))
-    return _first_distinct(iter(archs), len(archs))
+            configs += space.space.configs(levels)
+    return configs
 
 
 def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:
@@ -123,14 +145,21 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
     Raises:
         BenchmarkError: The space has only one architecture, or its networks are not FBNets.
     """
+    _, space, num_classes = _read_search(config_file)
+    return space, num_classes
+
+
+def _read_search(config_file: str) -> tuple[SearchSetup, FBNetSpace, int]:
+    """Returns a search, its space and the number of classes; see :func:`read_space`."""
     require_detectron2()
-    from fbnetv3.search.fbnet.config import space_from_config
+    from fbnetv3.search.fbnet.config import SearchSetup
     from fbnetv3.search.fbnet.datasets import num_classes_from_config
     from fbnetv3.search.fbnet.keys import get_search_cfg
 
     cfg = get_search_cfg()
     cfg.merge_from_file(str(find_config(config_file)))
-    space = space_from_config(cfg)
+    setup = SearchSetup(cfg)
+    space = setup.space
     if not isinstance(space, FBNetSpace):
         raise BenchmarkError(
             f"{config_file}: the networks of the space are not FBNets, so there are no blocks to "
@@ -141,7 +170,7 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
             f"{config_file}: the space {space.name} has one architecture only, so there is no "
             "latency table to measure"
         )
-    return space, num_classes_from_config(cfg)
+    return setup, space, num_classes_from_config(setup.cfg)
 
 
 def measure_latency_table(
@@ -171,39 +200,74 @@ def measure_latency_table(
     Raises:
         FBNetError: The config cannot be used, or its space has only one architecture.
     """
-    space, num_classes = read_space(config_file)
-    sample = sample_archs(space, networks + check_networks, num_classes, seed)
-    checks = sample[:check_networks]
-    archs = [*corner_archs(space, num_classes), *sample[check_networks:]]
-    settings = {"networks": len(archs), "rounds": rounds, "seed": seed}
-    names = {"space": space.name, "config": config_file, "classes": num_classes}
-    blocks, check_ms = _measure(archs, checks, rounds, threads, progress)
-    predicted = [LatencyTable(blocks).of_arch(arch) for arch in checks]
+    sample, corners, build, about = _networks(config_file, networks + check_networks, seed)
+    checks, designs = sample[:check_networks], [*corners, *sample[check_networks:]]
+    blocks, check_ms = _measure(designs, checks, rounds, threads, progress, build)
+    predicted = [LatencyTable(blocks).of_shapes(_shapes(design)) for design in checks]
+    about |= {"networks": len(designs), "rounds": rounds, "seed": seed}
     check = compare_predictions(predicted, check_ms)
-    return LatencyTable(blocks, {**_conditions(threads), **names, **settings, "check": check})
+    return LatencyTable(blocks, {**_conditions(threads), **about, "check": check})
+
+
+def _networks(
+    config_file: str, count: int, seed: int
+) -> tuple[list[Any], list[Any], Callable[..., TimedNetwork], dict[str, Any]]:
+    """Returns random networks of a search, those at the ends of its ranges, and more.
+
+    Returns:
+        Up to ``count`` random networks, those at the ends, the function that builds them, and
+        entries of the table's ``about``.
+    """
+    setup, space, num_classes = _read_search(config_file)
+    about = {"space": space.name, "config": config_file, "classes": num_classes}
+    if setup.cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        sample = sample_archs(space, count, num_classes, seed)
+        about["form"] = "fbnetv3.deploy, eager, float32"
+        return sample, corner_archs(space, num_classes), build_timed_network, about
+    from fbnetv3.benchmark.detectors import build_timed_detector  # a classifier needs none of it
+
+    about["form"] = "RetinaNet without decoding of boxes, eager, float32"
+    about["aspect_ratio"] = setup.cfg.SEARCH.ASPECT_RATIO
+    return *_designs(setup, space, count, seed), build_timed_detector, about
+
+
+def _shapes(design: Any) -> list[Shape]:
+    """Returns the shapes of an architecture, or of a detector's design."""
+    return arch_shapes(design) if isinstance(design, Arch) else design.shapes
+
+
+def _designs(setup: Any, space: FBNetSpace, count: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """Returns random detectors of a space, and those at the ends of its ranges."""
+    from fbnetv3.benchmark.detectors import distinct_designs, with_all_depths
+    from fbnetv3.search.fbnet.tasks import statistics_of
+
+    statistics: Any = statistics_of(setup)
+    corners = with_all_depths(space, corner_configs(space))
+    sample = distinct_designs(statistics, random_configs(space, count, seed), count)
+    return sample, distinct_designs(statistics, corners, len(corners))
 
 
 def _measure(
-    archs: Sequence[Arch],
-    checks: Sequence[Arch],
+    archs: Sequence[Any],
+    checks: Sequence[Any],
     rounds: int,
     threads: int,
     progress: Progress | None,
+    build: Callable[..., TimedNetwork],
 ) -> tuple[list[MeasuredBlock], list[float]]:
     display = progress or Progress(disable=True)
     task = display.add_task("networks", total=len(archs) + len(checks))
     clock = time.thread_time if threads == 1 else time.perf_counter
     with torch_threads(threads):
         arch_ms, check_ms = measure_networks(
-            archs, checks, rounds, clock, lambda: display.advance(task)
+            archs, checks, rounds, clock, lambda: display.advance(task), build
         )
-    return mean_blocks(list(zip(archs, arch_ms, strict=True))), check_ms
+    return mean_shapes(list(zip(map(_shapes, archs), arch_ms, strict=True))), check_ms
 
 
 def _conditions(threads: int) -> dict[str, Any]:
     return {
         **describe_machine(),
-        "form": "fbnetv3.deploy, eager, float32",
         "batch": 1,
         "threads": threads,
         "clock": "CPU time" if threads == 1 else "wall time",

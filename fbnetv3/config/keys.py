@@ -260,7 +260,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),
     "DATA.TRAIN_LIMIT": (
         0,
-        "number of training images to use, with the same share of each class; 0: all",
+        "number of training images to use, with about the same share of each class; 0: all",
     ),
     "INPUT.TRANSFORMS": (
         [],

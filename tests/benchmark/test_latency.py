@@ -147,10 +147,9 @@ def test_a_slowdown_between_groups_is_divided_out(
         done.append(1)
 
     done: list[int] = []
-    monkeypatch.setattr(blocks, "build_timed_network", timed)
     monkeypatch.setattr(blocks, "_memory_groups", groups)
     archs = [get_arch("fbnetv3_a0").replace(resolution=32)] * 6
-    apart, whole = blocks.measure_networks(archs, archs[:4], 2, lambda: now[0], advance)
+    apart, whole = blocks.measure_networks(archs, archs[:4], 2, lambda: now[0], advance, timed)
     assert [row[0] for row in apart] == pytest.approx([3000.0] * 6)
     assert whole == pytest.approx([3000.0] * 4)
 

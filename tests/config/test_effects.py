@@ -72,7 +72,7 @@ def config(name: str, *pairs: str) -> CfgNode:
         (BCCD, ["MODEL.RESNETS.DEPTH", "18"], "not read for the backbone build_retinanet_fbnet"),
         (BCCD, ["MODEL.COMPILE", "True"], "not read for a detector"),
         (BCCD, ["INPUT.MIXUP", "0.5"], "not read for a detector"),
-        (BCCD, ["DATA.TRAIN_LIMIT", "5"], "not read for a detector"),
+        (BCCD, ["SOLVER.LABEL_SMOOTHING", "0.2"], "not read for a detector"),
         (BCCD, ["SOLVER.STEPS", "(5,)"], "read only with SOLVER.LR_SCHEDULER_NAME steps"),
         (BCCD, ["SOLVER.WARMUP_ITERS", "5"], "read only with SOLVER.MAX_EPOCHS 0"),
         (BCCD, ["SOLVER.BIAS_LR_FACTOR", "2.0"], "not read for a detector"),

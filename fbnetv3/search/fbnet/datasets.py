@@ -124,6 +124,16 @@ def chance_top1(cfg: CfgNode) -> float:
     return 100 * (rate + _STANDARD_ERRORS * math.sqrt(rate * (1 - rate) / images))
 
 
+def counts_iterations(cfg: CfgNode) -> bool:
+    """Returns whether the scores of a training are told apart by iterations, not by epochs.
+
+    This is so for detectors with evaluations every TEST.EVAL_PERIOD iterations, or every fraction
+    of an epoch.
+    """
+    epochs = cfg.TEST.EVAL_EPOCHS
+    return is_detector(cfg) and not (epochs > 0 and float(epochs).is_integer())
+
+
 def dataset_names(cfg: CfgNode) -> tuple[str, str]:
     """Returns the name in DATASETS.TRAIN and the name in DATASETS.TEST.
 

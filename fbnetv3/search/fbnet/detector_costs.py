@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3.arch import Arch
+from fbnetv3.arch import Arch, Block
+from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.ops import Cost
 from fbnetv3.arch.retinanet_cost import (
     RetinaNetParts,
@@ -21,7 +22,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.detector_fields import FIELDS
-from fbnetv3.search.fbnet.space import STATISTICS, FBNetSpace
+from fbnetv3.search.fbnet.space import LATENCY, STATISTICS, FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref, resolve
 
 _STRIDES = (8, 16, 32)
@@ -35,7 +36,11 @@ def has_known_costs(cfg: CfgNode) -> bool:
 
 
 def detector_statistics(
-    space: FBNetSpace, cfg: CfgNode, num_classes: int, aspect_ratio: float
+    space: FBNetSpace,
+    cfg: CfgNode,
+    num_classes: int,
+    aspect_ratio: float,
+    latency: LatencyTable | None = None,
 ) -> DetectorStatistics | None:
     """Returns the function that computes the costs of a space's detectors.
 
@@ -44,6 +49,7 @@ def detector_statistics(
         cfg: Config of the final trainings, which the candidates' values complete.
         num_classes: Number of classes of the data.
         aspect_ratio: Longer side of an image divided by its shorter side.
+        latency: Measured latencies for the statistic ``latency_ms``. If None, it is left out.
 
     Returns:
         The function; None if all candidates have the same architecture.
@@ -58,12 +64,12 @@ def detector_statistics(
     if not has_known_costs(cfg):
         raise SearchError(
             "the space searches the architecture of a detector, whose costs are known for "
-            f"{_META} on {_BACKBONE} only; MODEL.META_ARCHITECTURE is "
-            f"{cfg.MODEL.META_ARCHITECTURE}, MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: "
-            "change these keys, or search the recipe alone"
+            f"{_META} on {_BACKBONE} only, not for {cfg.MODEL.META_ARCHITECTURE} on "
+            f"{cfg.MODEL.BACKBONE.NAME}: change MODEL.META_ARCHITECTURE or MODEL.BACKBONE.NAME, or "
+            "search the recipe alone"
         )
     _check_features(cfg)
-    return DetectorStatistics(space, cfg, num_classes, aspect_ratio)
+    return DetectorStatistics(space, cfg, num_classes, aspect_ratio, latency)
 
 
 def _check_features(cfg: CfgNode) -> None:
@@ -88,13 +94,19 @@ class DetectorStatistics:
         cfg: Config of the final trainings: the values that the space does not set.
         num_classes: Number of classes of the data.
         aspect_ratio: Longer side of an image divided by its shorter side.
+        latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
     """
 
     def __init__(
-        self, space: FBNetSpace, cfg: CfgNode, num_classes: int, aspect_ratio: float
+        self,
+        space: FBNetSpace,
+        cfg: CfgNode,
+        num_classes: int,
+        aspect_ratio: float,
+        latency: LatencyTable | None = None,
     ) -> None:
         self._space, self._cfg, self._classes = space, cfg, num_classes
-        self._aspect_ratio = aspect_ratio
+        self._aspect_ratio, self._latency = aspect_ratio, latency
         arch = space.arch(_first(space)) if space.has_architecture else arch_from_config(cfg)
         assert isinstance(arch, Arch)
         self._arch, self._divisor = trunk(arch), arch.width_divisor
@@ -116,12 +128,30 @@ class DetectorStatistics:
         size = len(next(iter(columns.values())))
         parts = self.costs(columns)
         totals = {name: sum(getattr(cost, name) for cost in parts.values()) for name in STATISTICS}
+        if self._latency is not None:
+            totals[LATENCY] = self._latency.of_detectors(
+                self.rows(columns, 0),
+                self.input_size(columns)[0],
+                self.widths(columns),
+                self.parts(columns),
+                self._divisor,
+            )
         return {name: np.broadcast_to(value, size) for name, value in totals.items()}
 
     def of_parts(self, config: Mapping[str, Any]) -> dict[str, int]:
         """Returns the MACs of a candidate's backbone, neck and head."""
         costs = self.costs(_columns([config]))
         return {name: int(np.max(cost.macs)) for name, cost in costs.items()}
+
+    def design(
+        self, config: Mapping[str, Any]
+    ) -> tuple[Arch, tuple[int, ...], RetinaNetParts, tuple[int, int]]:
+        """Returns a candidate's backbone, its channels c3 to c5, neck and head, and input size."""
+        columns: dict[str, Any] = dict(config)
+        arch = trunk(self._space.arch(config)) if self._space.has_architecture else self._arch
+        height, width = self.input_size(columns)
+        widths = tuple(block.c for block in _last_blocks(arch))
+        return arch, widths, self.parts(columns), (int(height), int(width))
 
     def costs(self, columns: Mapping[str, np.ndarray]) -> dict[str, Cost]:
         """Returns the costs of ``backbone``, ``neck`` and ``head``, in ints or arrays."""
@@ -183,6 +213,15 @@ class DetectorStatistics:
 def _first(space: FBNetSpace) -> dict[str, Any]:
     """Returns the candidate with the first level of every variable."""
     return space.space.configs(space.space.canonical((space.space.sizes * 0)[None]))[0]
+
+
+def _last_blocks(arch: Arch) -> list[Block]:
+    """Returns the last block of each of the strides 8, 16 and 32."""
+    stride, last = 1, {}
+    for block in arch.blocks:
+        stride *= block.s
+        last[stride] = block
+    return [last[s] for s in _STRIDES]
 
 
 def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

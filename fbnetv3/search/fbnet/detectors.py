@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.config import CfgNode, recipe_from_config, recipe_to_config
-from fbnetv3.config.archs import is_detector
 from fbnetv3.config.recipes import RECIPE_KEYS
 from fbnetv3.data.datasets import DATA_ROOT_ENV
 from fbnetv3.detection.coco import CocoDataset
@@ -147,16 +146,6 @@ def iterations_per_epoch(cfg: CfgNode) -> int:
     """
     train_set = build_detection_dataset(cfg.DATASETS.TRAIN[0], cfg)
     return max(1, len(images_to_train_on(train_set, cfg)) // step_batch(cfg))
-
-
-def counts_iterations(cfg: CfgNode) -> bool:
-    """Returns whether the scores of a training are told apart by iterations, not by epochs.
-
-    This is so for detectors with evaluations every TEST.EVAL_PERIOD iterations, or every fraction
-    of an epoch.
-    """
-    epochs = cfg.TEST.EVAL_EPOCHS
-    return is_detector(cfg) and not (epochs > 0 and float(epochs).is_integer())
 
 
 def chance_ap(cfg: CfgNode, train: str, test: str) -> float:

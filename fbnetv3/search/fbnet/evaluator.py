@@ -18,7 +18,7 @@ from fbnetv3.registries import EVALUATORS
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import release_gpu_memory
 from fbnetv3.search.fbnet.config import SearchSetup
-from fbnetv3.search.fbnet.datasets import chance_score
+from fbnetv3.search.fbnet.datasets import chance_score, counts_iterations
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.trainings import candidate_training
 from fbnetv3.search.trial import Trial
@@ -139,11 +139,11 @@ def _steps_per_epoch(cfg: CfgNode) -> int:
 
     It is 1 unless a detector is scored every so many iterations, or every fraction of an epoch.
     """
-    if not is_detector(cfg):
+    if not counts_iterations(cfg):
         return 1
-    from fbnetv3.search.fbnet.detectors import counts_iterations, iterations_per_epoch
+    from fbnetv3.search.fbnet.detectors import iterations_per_epoch  # late, as in datasets.py
 
-    return iterations_per_epoch(cfg) if counts_iterations(cfg) else 1
+    return iterations_per_epoch(cfg)
 
 
 def _keep_nothing() -> None:

@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 
 from fbnetv3.config import CfgNode
+from fbnetv3.config.archs import is_detector
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
+from fbnetv3.search.fbnet.datasets import counts_iterations
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.predictors.predictor import fit_function
@@ -18,7 +20,12 @@ from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.storage.database import sqlite_url
 
-_SCORE = "top-1 (%)"
+_SCORES = {False: "top-1 (%)", True: "box AP (%)"}
+"""Name of the score, by whether detectors are searched."""
+
+
+_TRAINED = ("val/top1", "val/top1_ema", "bbox/AP", "bbox/AP_ema")
+"""Scores of a winner's own training that a report shows."""
 
 
 def write_run_report(cfg: CfgNode, folder: RunFolder, search: JointNAS) -> Path:
@@ -46,7 +53,8 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
     fit = fit_function(cfg.SEARCH.PREDICTOR)
     return About(
         title=f"Search {folder.path.resolve().name}",
-        score=_SCORE,
+        score=_SCORES[is_detector(cfg)],
+        unit="iteration" if counts_iterations(cfg) else "epoch",
         facts=_facts(cfg, search),
         statistic=statistic,
         budgets=tuple(c.upper for c in bounds if c.name == statistic and c.upper is not None),
@@ -76,12 +84,18 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
         **({"classes": classes} if classes else {}),
         "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
-        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists; {cfg.SOLVER.MAX_EPOCHS:g} "
-        "epochs each",
+        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists; {_length(cfg)} each",
         "early stopping": stop,
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
     }
+
+
+def _length(cfg: CfgNode) -> str:
+    """Returns the length of a candidate's training, unless the space sets it."""
+    if cfg.SOLVER.MAX_EPOCHS > 0:
+        return f"{cfg.SOLVER.MAX_EPOCHS:g} epochs"
+    return f"{cfg.SOLVER.MAX_ITER} iterations (for a batch of {cfg.SOLVER.REFERENCE_BATCH})"
 
 
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
@@ -90,7 +104,7 @@ def classes_line(cfg: CfgNode, search: JointNAS) -> str:
     The line is empty if both are all classes of the data.
     """
     trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
-    if not trained and not final:
+    if not trained and (not final or is_detector(cfg)):
         return ""
     if not search.plan.pool.statistics:
         return f"candidates train on {trained or 'all'} classes"
@@ -131,8 +145,8 @@ def _trained_score(metrics: Path) -> list[str]:
     """Returns the scores of a winner's own training as a line of text; [] if it has none."""
     last = last_scores(metrics)
     parts = [
-        f"{key.removeprefix('val/')} {last[key]:.4g}"
+        f"{key.rpartition('/')[2]} {last[key]:.4g}"
         for key in last
-        if key in ("val/top1", "val/top1_ema") and isinstance(last[key], float)
+        if key in _TRAINED and isinstance(last[key], float)
     ]
     return [f"trained: {', '.join(parts)}"] if parts else []

@@ -32,13 +32,17 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
         FBNetError: The costs are unknown, or the number of classes depends on a data set that
             cannot be opened.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
     if is_detector(cfg):
-        space = space_of_detectors(setup)
-        final = final_training(cfg, setup.training)
-        classes, ratio = num_classes_from_config(cfg), cfg.SEARCH.ASPECT_RATIO
-        return detector_statistics(space, final, classes, ratio)
+        return detector_statistics(
+            space_of_detectors(setup),
+            final_training(cfg, setup.training),
+            num_classes_from_config(cfg),
+            cfg.SEARCH.ASPECT_RATIO,
+            _detector_table(table, cfg.SEARCH.ASPECT_RATIO) if table else None,
+        )
+    space = setup.space
     if not space.has_architecture:
         return None
     latency = LatencyTable.load(table) if table else None
@@ -51,6 +55,25 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
         names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
         return with_registered(statistics, space, names, num_classes)
     return statistics
+
+
+def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
+    """Reads the latency table of detectors.
+
+    Raises:
+        ArchError: The file cannot be read, or is not a latency table.
+        SearchError: It was measured for classifiers, or with images of another aspect ratio.
+    """
+    table = LatencyTable.load(path)
+    measured = table.about.get("aspect_ratio")
+    if measured != aspect_ratio:
+        kind = "a classifier" if measured is None else f"images of aspect ratio {measured:g}"
+        raise SearchError(
+            f"SEARCH.LATENCY_TABLE={path} was measured for {kind}, but SEARCH.ASPECT_RATIO of this "
+            f"search over detectors is {aspect_ratio:g}; measure one: python tools/benchmark.py "
+            "--latency-table FILE --config-file CONFIG"
+        )
+    return table
 
 
 def keep_costs(setup: SearchSetup, path: Path) -> None:
@@ -91,15 +114,17 @@ def check_task(setup: SearchSetup) -> None:
     Raises:
         SearchError: It sets something else; the message names it.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg = setup.cfg
     if not is_detector(cfg):
-        if space.detector:
+        if getattr(setup.space, "detector", None):
             raise SearchError(
-                f"the space {space.name} has the group detector, but MODEL.META_ARCHITECTURE is "
-                "ImageClassifier; remove the group, or give the config of a detector"
+                f"the space {cfg.SEARCH.SPACE} has the group detector, but "
+                "MODEL.META_ARCHITECTURE is ImageClassifier; remove the group, or give the config "
+                "of a detector"
             )
         return
-    check_final(space_of_detectors(setup), list(cfg.SEARCH.FINAL))
+    space = space_of_detectors(setup)
+    check_final(space, list(cfg.SEARCH.FINAL))
     for field in space.recipe_fields:
         reason = unread_reason(cfg, RECIPE_KEYS.get(field, ""))
         if reason.startswith("not read"):
@@ -116,7 +141,7 @@ def _check_length(setup: SearchSetup) -> None:
         SearchError: Both epochs and iterations are set, early stopping would compare trainings of
             different lengths, or the schedule has steps, which do not follow the length.
     """
-    cfg, space = setup.cfg, setup.space
+    cfg, space = setup.cfg, space_of_detectors(setup)
     fields: Mapping[str, Any] = {**space.recipe_fields, **space.detector}
     if "epochs" in fields and "iterations" in fields:
         raise SearchError(

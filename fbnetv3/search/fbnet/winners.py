@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import get_cfg
+from fbnetv3.config.archs import is_detector
 from fbnetv3.config.changes import write_config
 from fbnetv3.search.fbnet.bounds import budgets_from_config
 from fbnetv3.search.fbnet.commands import train_command
 from fbnetv3.search.fbnet.config import SearchSetup
+from fbnetv3.search.fbnet.detector_costs import DetectorStatistics
 from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.tasks import statistics_of
 from fbnetv3.search.fbnet.trainings import winner_config
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.constraints import Constraint
@@ -62,7 +65,7 @@ def write_winner(
         config: Value by variable.
         facts: Lines about the candidate; they become comments at the top of the file.
     """
-    facts = [*facts, *_trained_cost(setup, config)]
+    facts = [*facts, *_trained_cost(setup, config), *_cost_of_parts(setup, config)]
     cfg = winner_config(setup, config, folder.path / name)
     path = folder.path / f"{name}.yaml"
     write_config(path, cfg, get_cfg(), comments="".join(f"# {line}\n" for line in facts))
@@ -82,6 +85,16 @@ def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
     costs = {name: float(values[0]) for name, values in statistics([config]).items()}
     text = cost_text(costs).removeprefix(", ")
     return [f"costs with {final} classes; with the {classes} classes of the search: {text}"]
+
+
+def _cost_of_parts(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
+    """Returns a line with the MACs of a detector's parts and the size of its input; else []."""
+    statistics = statistics_of(setup) if is_detector(setup.cfg) else None
+    if not isinstance(statistics, DetectorStatistics):
+        return []
+    parts = ", ".join(f"{name} {macs:.4g}" for name, macs in statistics.of_parts(config).items())
+    height, width = statistics.design(config)[3]
+    return [f"macs of {parts}, for an image padded to {height} x {width} pixels"]
 
 
 def write_best(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> Winner:

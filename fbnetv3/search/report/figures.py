@@ -103,17 +103,18 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
     return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 
 
-def rank_by_epoch(stop: EarlyStop, *, in_use: bool) -> Figure:
+def rank_by_epoch(stop: EarlyStop, *, in_use: bool, unit: str = "epoch") -> Figure:
     """Draws the rank correlation of each epoch's scores with the final ones (paper, Fig. 3).
 
     Args:
         stop: The correlation by epoch.
         in_use: Whether the search uses it to stop candidates early.
+        unit: ``epoch`` or ``iteration``.
     """
     values = ", ".join(f"{e}: {c:.2f}" for e, c in zip(stop.epochs, stop.correlation, strict=True))
     chart = Chart(
-        f"rank correlation of the scores at an epoch with the final scores: {values}",
-        Axis.around("epoch", [0, *stop.epochs]),
+        f"rank correlation of the scores at an {unit} with the final scores: {values}",
+        Axis.around(unit, [0, *stop.epochs]),
         Axis.around("Spearman's rank correlation", [0, 1, *stop.correlation]),
     )
     legend = [("best", "first batch")]
@@ -124,24 +125,24 @@ def rank_by_epoch(stop: EarlyStop, *, in_use: bool) -> Figure:
         chart.vertical(stop.epoch, "front")
         legend.append(("front", "later candidates stop here"))
     chart.line(stop.epochs, stop.correlation, "best")
-    tooltips = [f"epoch {e}: {c:.3f}" for e, c in zip(stop.epochs, stop.correlation, strict=True)]
+    tooltips = [f"{unit} {e}: {c:.3f}" for e, c in zip(stop.epochs, stop.correlation, strict=True)]
     chart.dots(stop.epochs, stop.correlation, "coarse", tooltips)
-    caption = _early_stop_caption(stop, in_use)
-    return Figure("Rank correlation by epoch", chart.svg(), caption, tuple(legend))
+    caption = _early_stop_caption(stop, in_use, unit)
+    return Figure(f"Rank correlation by {unit}", chart.svg(), caption, tuple(legend))
 
 
-def _early_stop_caption(stop: EarlyStop, in_use: bool) -> str:
+def _early_stop_caption(stop: EarlyStop, in_use: bool, unit: str) -> str:
     if not in_use:
         return "Early stopping is off: every candidate is trained in full."
     if stop.epoch is None:
         return (
-            f"The correlation does not stay at {stop.threshold:g} or more before the last epoch: "
-            "every candidate is trained in full."
+            f"The correlation does not stay at {stop.threshold:g} or more before the last "
+            f"{unit}: every candidate is trained in full."
         )
     return (
-        f"From epoch {stop.epoch} on, the correlation stays at {stop.threshold:g} or more. "
-        f"Candidates after the first batch train for {stop.epoch} of {stop.epochs[-1]} epochs, and "
-        "all candidates are compared at that epoch."
+        f"From {unit} {stop.epoch} on, the correlation stays at {stop.threshold:g} or more. "
+        f"Candidates after the first batch train for {stop.epoch} of {stop.epochs[-1]} "
+        f"{unit}s, and all candidates are compared at that {unit}."
     )
 
 

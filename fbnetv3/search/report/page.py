@@ -50,6 +50,7 @@ class About:
     Attributes:
         title: Title of the page.
         score: Name of the score, with its unit.
+        unit: What the scores of a training are told apart by: ``epoch`` or ``iteration``.
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
             alphabetical order.
@@ -63,6 +64,7 @@ class About:
 
     title: str = "Search"
     score: str = "score"
+    unit: str = "epoch"
     facts: Mapping[str, str] = field(default_factory=dict)
     statistic: str | None = None
     budgets: tuple[float, ...] = ()
@@ -168,7 +170,7 @@ def _figures(
         charts.append(figures.cross_validated(result.cards[-1], about.score))
     stop, in_use = _early_stop(result)
     if stop is not None:
-        charts.append(figures.rank_by_epoch(stop, in_use=in_use))
+        charts.append(figures.rank_by_epoch(stop, in_use=in_use, unit=about.unit))
     if about.pretraining:
         charts.append(figures.pretraining(about.pretraining))
     return [chart for chart in charts if chart is not None]

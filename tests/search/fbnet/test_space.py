@@ -265,6 +265,10 @@ def test_an_unknown_space() -> None:
         "fbnetv3_paper",
         "nano",
         "photos",
+        "retinanet",
+        "retinanet_small",
+        "timm_resnet",
+        "timm_vit",
     ]
     with pytest.raises(SearchError, match="did you mean nano"):
         FBNetSpace.from_yaml("nan0")
