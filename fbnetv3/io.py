@@ -68,10 +68,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(fd)
         temporary = Path(name)
-        # mkstemp makes files that only their owner can read; set the permissions of other files.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        _set_default_permissions(temporary)
         try:
             yield temporary
         except OSError as error:
@@ -87,6 +84,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _set_default_permissions(path: Path) -> None:
+    """Gives a file the permissions of other new files; mkstemp lets only its owner read it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 @contextmanager

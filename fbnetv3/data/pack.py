@@ -71,8 +71,8 @@ def pack(
     Everything is written into the hidden folder ``.NAME.partial`` next to ``folder``, which is
     renamed to ``folder`` at the end, so that ``folder`` never holds a part of a data set. After a
     kill or an error, the complete shards in the hidden folder are kept, and the next call goes on
-    behind them and ends with the same bytes. The images are shuffled with a fixed seed, for
-    programs that read the shards sequentially.
+    behind them and ends with the same bytes. Images are shuffled by a fixed seed, for programs that
+    read shards sequentially.
 
     Args:
         dataset: Data set to pack.
@@ -84,8 +84,8 @@ def pack(
         The number of shards.
 
     Raises:
-        DataError: The folder is not empty, another process writes it, an image cannot be read or
-            has several labels, or the hidden folder is left from other images or options.
+        DataError: The folder is not empty or is being written, an image cannot be read or has
+            several labels, or the hidden folder is left from other images or options.
         WriteError: The disk is full, or the folder cannot be written.
     """
     options = options or PackOptions()
@@ -97,10 +97,8 @@ def pack(
         with _partial_folder(folder, _fingerprint(dataset, options)) as partial:
             return _write(dataset, partial, options, advance)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(
-            f"cannot write {folder}: {reason}; free space or choose a writable folder"
-        ) from error
+        text = f"cannot write {folder}: {error.strerror or error}"
+        raise WriteError(f"{text}; free space or choose a writable folder") from error
 
 
 @contextmanager
