@@ -16,7 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
 from fbnetv3.engine.layer_rates import lr_factors
-from fbnetv3.errors import FBNetError
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.recipe import Recipe
 from fbnetv3.registries import OPTIMIZERS
 from fbnetv3.requires import require
@@ -261,5 +261,25 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     groups = _with_rates(parameter_groups(model, recipe), model, recipe)
     if recipe.optimizer == "muon":
         groups = _without_muon(groups, model)
-    optimizer: Optimizer = OPTIMIZERS.get(recipe.optimizer)(groups, recipe)
+    return _call_factory(groups, recipe)
+
+
+def _call_factory(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    """Calls the function that is registered for the recipe's optimizer, which may be a user's.
+
+    Raises:
+        OptimError: The function does not accept the values, lacks one, or returns no optimizer.
+    """
+    name = recipe.optimizer
+    try:
+        optimizer = OPTIMIZERS.get(name)(groups, recipe)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise OptimError(
+            f"optimizer {name} cannot be made ({type(error).__name__}: {first_line(error)}); its "
+            "function gets groups of parameters and a Recipe, whose fields are the keys that it "
+            "can read"
+        ) from error
+    if not isinstance(optimizer, Optimizer):
+        kind = type(optimizer).__name__
+        raise OptimError(f"optimizer {name}: its function made a {kind}, not a torch Optimizer")
     return optimizer

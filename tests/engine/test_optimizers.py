@@ -12,8 +12,9 @@ from torch import nn
 from fbnetv3.config import ConfigError
 from fbnetv3.engine.freezing import FrozenNormsHook, freeze
 from fbnetv3.engine.layer_rates import lr_factors
-from fbnetv3.engine.optim import build_optimizer
+from fbnetv3.engine.optim import OptimError, build_optimizer
 from fbnetv3.recipe import Recipe
+from fbnetv3.registries import OPTIMIZERS
 from tests.engine.test_optim import make_net, train
 
 timm_optim = pytest.importorskip("timm.optim")
@@ -83,3 +84,29 @@ def test_frozen_parts_keep_weights_and_statistics() -> None:
 def test_a_pattern_without_a_match_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"MODEL\.FREEZE: 'stem' matches no parameter.*0, 1, 4"):
         freeze(make_net(), "0,stem")
+
+
+def _needs_a_key(groups, recipe):
+    return torch.optim.SGD(groups, recipe.learning_rate)
+
+
+def _refuses_a_value(groups, recipe):
+    return torch.optim.SGD(groups, lr=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (_needs_a_key, "cannot be made .AttributeError: .*'learning_rate'"),
+        (_refuses_a_value, "cannot be made .ValueError: Invalid learning rate"),
+        (lambda groups: None, "cannot be made .TypeError"),
+        (lambda groups, recipe: recipe, "its function made a Recipe, not a torch Optimizer"),
+    ],
+)
+def test_a_registered_optimizer_that_cannot_be_made_gives_one_line(
+    factory: Any, message: str
+) -> None:
+    name = f"broken_{len(OPTIMIZERS.names())}"
+    OPTIMIZERS.register(name)(factory)
+    with pytest.raises(OptimError, match=f"^optimizer {name}.*{message}"):
+        build_optimizer(make_net(), Recipe(optimizer=name))
