@@ -81,16 +81,7 @@ def _arch_at_own_resolution(cfg: CfgNode) -> Arch | str:
             f"{did_you_mean(variant, variants)}"
         )
     if is_library_name(name):
-        if (
-            variant in ("aligned", LOW_RESOLUTION_SCALED)
-            or cfg.MODEL.WIDTH != 1
-            or cfg.MODEL.DEPTH != 1
-        ):
-            raise ConfigError(
-                f"MODEL.WIDTH, MODEL.DEPTH and MODEL.ARCH_VARIANT {variant or 'aligned'} cannot "
-                f"modify {name}, a "
-                "network of another library; leave them at their defaults"
-            )
+        _refuse_modifications(cfg)
         with naming_keys("MODEL.ARCH"):
             return with_low_resolution(name) if variant else str(name)
     with naming_keys("MODEL.ARCH"):
@@ -110,3 +101,20 @@ def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
     if cfg.INPUT.RESOLUTION:
         return int(cfg.INPUT.RESOLUTION)
     return arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
+
+
+def _refuse_modifications(cfg: CfgNode) -> None:
+    """Checks that no key modifies a network that is not an FBNet.
+
+    Raises:
+        ConfigError: A key does; the message names those that do, with their values.
+    """
+    model = cfg.MODEL
+    keys = {"WIDTH": model.WIDTH != 1, "DEPTH": model.DEPTH != 1}
+    keys["ARCH_VARIANT"] = model.ARCH_VARIANT in ("aligned", LOW_RESOLUTION_SCALED)
+    given = [f"MODEL.{key} {model[key]}" for key, is_given in keys.items() if is_given]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} cannot modify {model.ARCH}, which is not an FBNet; leave out "
+            "these keys, or choose an FBNet in MODEL.ARCH"
+        )
