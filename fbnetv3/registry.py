@@ -1,4 +1,9 @@
-"""Registries: what configs and commands know by name, and the decorators that add to it."""
+"""The class :class:`Registry`: objects of one kind by the names that configs give them.
+
+The registries themselves (optimizers, data sets, networks, losses, executors, ...) are in
+``fbnetv3/registries.py``. Ops have tables of their own, in ``arch/ops.py`` (costs) and
+``modeling/registry.py`` (modules), and so have architectures, in ``arch/registry.py``.
+"""
 
 from __future__ import annotations
 

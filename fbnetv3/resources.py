@@ -39,7 +39,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
     Args:
         name: Path of an existing file, or name of a config in the model zoo, such as
-            ``fbnetv3_g.yaml`` or ``model_zoo/fbnetv3_g.yaml``. Names work in every current
+            ``fbnetv3_g.yaml`` or ``model_zoo/fbnetv3_g.yaml``. Names work from any working
             directory, even if only the wheel is installed.
 
     Raises:
@@ -52,7 +52,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     packaged = model_zoo_path().joinpath(*parts)
     if packaged.is_file():
         return packaged
-    close = did_you_mean(Path(*parts).as_posix(), list_configs())
+    hint = did_you_mean(Path(*parts).as_posix(), list_configs())
     raise ConfigNotFoundError(
-        f"config {os.fspath(name)!r} is neither a file nor in {model_zoo_path()}{close}"
+        f"config {os.fspath(name)!r} is neither a file nor in {model_zoo_path()}{hint}"
     )

@@ -26,12 +26,13 @@ class Row:
     n: Ints
 
 
-def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str, Any]:
+def clean_row(row: Mapping[str, Any], *, may_be_none: Iterable[str] = ()) -> dict[str, Any]:
     """Returns a row with the defaults of its op filled in, after checking it.
 
     Args:
         row: Flat mapping from key to value; None means that a key is not given.
-        known: Keys that may be in the row with the value None even if its op does not accept them.
+        may_be_none: Keys that may be in the row with the value None even if its op does not accept
+            them.
 
     Raises:
         ArchError: The op or a key is unknown, a key is missing, or a value is not allowed.
@@ -40,7 +41,7 @@ def clean_row(row: Mapping[str, Any], *, known: Iterable[str] = ()) -> dict[str,
     keys = {**COMMON_KEYS, **op.keys}
     given = {key: value for key, value in row.items() if value is not None and key != "op"}
     for key in row:
-        if key != "op" and key not in keys and (key in given or key not in known):
+        if key != "op" and key not in keys and (key in given or key not in may_be_none):
             raise _unknown_key(op, key, row[key], keys)
     clean: dict[str, Any] = {"op": op.name}
     for name, kind in keys.items():

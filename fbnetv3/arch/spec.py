@@ -56,14 +56,14 @@ class Block:
     options: Any = ()
 
     def __post_init__(self) -> None:
-        for name, value in _split(clean_row(self.row(), known=_FIELDS)).items():
+        for name, value in _block_arguments(clean_row(self.row(), may_be_none=_ROW_ORDER)).items():
             object.__setattr__(self, name, value)
 
     def row(self) -> dict[str, Any]:
-        """Returns the row as a flat mapping, with the defaults of the op filled in."""
-        row = {f: getattr(self, f) for f in _FIELD_ORDER if getattr(self, f) is not None}
+        """Returns the row as a flat mapping; after construction, with the op's defaults."""
+        row = {f: getattr(self, f) for f in _ROW_ORDER if getattr(self, f) is not None}
         options = dict(self.options)
-        clash = next((key for key in options if key in (*_FIELD_ORDER, "options")), None)
+        clash = next((key for key in options if key in (*_ROW_ORDER, "options")), None)
         if clash is not None:
             raise ArchError("this key is a field, not an option", key=clash, value=options[clash])
         return row | options
@@ -71,8 +71,8 @@ class Block:
     def to_dict(self) -> dict[str, Any]:
         """Returns the row as a flat mapping, without options that have their default value."""
         keys = get_op(self.op).keys
-        plain = {key for key, value in self.options if value == keys[key].default}
-        return {key: value for key, value in self.row().items() if key not in plain}
+        at_default = {key for key, value in self.options if value == keys[key].default}
+        return {key: value for key, value in self.row().items() if key not in at_default}
 
     @classmethod
     def from_dict(cls, row: Any) -> Block:
@@ -84,21 +84,21 @@ class Block:
         if not isinstance(row, Mapping):
             allowed = "a mapping such as {stage: 0, op: conv, k: 3, c: 16, s: 2}"
             raise ArchError("a row must be a mapping", key="row", value=row, allowed=allowed)
-        return cls(**_split(clean_row(row, known=_FIELDS)))
+        return cls(**_block_arguments(clean_row(row, may_be_none=_ROW_ORDER)))
 
     def replace(self, **changes: Any) -> Block:
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(Block) if f.name != "options")
-_FIELD_ORDER = ("stage", "op", "k", "e", "c", "n", "s", "act", "se", "se_ratio")
+# The fields of a Block but for its options, in the order of a row in yaml
+_ROW_ORDER = ("stage", "op", "k", "e", "c", "n", "s", "act", "se", "se_ratio")
 
 
-def _split(row: Mapping[str, Any]) -> dict[str, Any]:
+def _block_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of :class:`Block` for a flat row."""
-    fields = {key: value for key, value in row.items() if key in _FIELDS}
-    options = {key: value for key, value in row.items() if key not in _FIELDS}
+    fields = {key: value for key, value in row.items() if key in _ROW_ORDER}
+    options = {key: value for key, value in row.items() if key not in _ROW_ORDER}
     return fields | {"options": tuple(sorted(options.items()))}
 
 
@@ -147,9 +147,9 @@ class Arch:
         count = sum(block.n for block in self.blocks)
         if count > MAX_LAYERS:
             raise ArchError(
-                "too many layers in all", key="n", value=count, allowed=f"at most {MAX_LAYERS}"
+                "too many layers", key="n", value=count, allowed=f"at most {MAX_LAYERS}"
             )
-        for row, layers in enumerate(self.rows()):
+        for row, layers in enumerate(self.layers_by_row()):
             for layer in layers[:2]:  # the first layer and one repeat; the other repeats are equal
                 _check_groups(layer, row)
 
@@ -169,17 +169,17 @@ class Arch:
                 )
             previous = block.stage
 
-    def rows(self) -> Iterator[tuple[Layer, ...]]:
+    def layers_by_row(self) -> Iterator[tuple[Layer, ...]]:
         """Yields the layers of each row, in order."""
-        c_in, seen = 3, dict.fromkeys(range(len(self.blocks)), 0)
+        c_in, layers_in_stage = 3, dict.fromkeys(range(len(self.blocks)), 0)
         for block in self.blocks:
             row = expand_row(block.row(), c_in, self.width_divisor)
-            start = seen[block.stage]
+            start = layers_in_stage[block.stage]
             yield tuple(
                 dataclasses.replace(row.rest if i else row.first, index=start + i)
                 for i in range(block.n)
             )
-            seen[block.stage] = start + block.n
+            layers_in_stage[block.stage] = start + block.n
             c_in = block.c
 
     def layers(self) -> tuple[Layer, ...]:
@@ -188,7 +188,7 @@ class Arch:
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
-        return tuple(layer for row in self.rows() for layer in row)
+        return tuple(layer for row in self.layers_by_row() for layer in row)
 
     @property
     def stage_channels(self) -> list[int]:
@@ -197,15 +197,17 @@ class Arch:
 
     @property
     def stage_strides(self) -> list[int | None]:
-        """Input pixels per output pixel along a side, by stage; None from a global pool on."""
+        """Total stride (reduction) of each stage; None from the first global pool on."""
         strides: list[int | None] = []
         total: int | None = 1
         for block in self.blocks:
             total = None if total is None or get_op(block.op).pools else total * block.s
+            # Appends the stride of a new stage, or replaces that after an earlier row of the stage.
             strides[block.stage :] = [total]
         return strides
 
     def _stage_ends(self) -> list[Block]:
+        # The last row of each stage: later rows replace earlier ones with the same key.
         return list({block.stage: block for block in self.blocks}.values())
 
     def replace(self, **changes: Any) -> Arch:
@@ -268,8 +270,8 @@ class Arch:
 
 def _check_groups(layer: Layer, row: int) -> None:
     """Checks that the groups of 1x1 convs divide their channels."""
-    sides = {"pw_groups": (layer.c_in, layer.mid), "pwl_groups": (layer.mid, layer.c_out)}
-    for key, channels in sides.items():
+    channels_of = {"pw_groups": (layer.c_in, layer.mid), "pwl_groups": (layer.mid, layer.c_out)}
+    for key, channels in channels_of.items():
         groups = layer.options.get(key, 1)
         if channels[0] % groups or channels[1] % groups:
             raise ArchError(

@@ -1,4 +1,4 @@
-"""Latency of networks, as a whole and block by block, in alternating calls.
+"""Latency of networks, as a whole and layer by layer, in alternating calls.
 
 Networks that do not fit into memory together are timed in groups. Reference networks are part of
 every group: if they are slower in one group, the machine was slower then, and all times of that
@@ -21,11 +21,13 @@ from fbnetv3.arch import Arch, count_cost
 from fbnetv3.modeling import build_model, deploy
 
 Clock = Callable[[], float]
-# Parameters in memory at a time. Larger groups mean less drift of the machine between networks.
+# Parameters of the networks of a group, which are in memory together and timed in turn: the speed
+# of the machine changes from group to group, so that groups should be few and large.
 _GROUP_PARAMS = 150e6
-_REFERENCES = 3  # networks that are part of every group
+# Networks that are part of every group: the last ones, since callers list extreme ones first
+_REFERENCES = 3
 _ROUND_SECONDS = 0.05  # faster networks are called several times in a round
-_FASTEST = 0.1  # the result is the mean over this share of the calls, the fastest ones
+_FASTEST_SHARE = 0.1  # the result is the mean over this share of the calls, the fastest ones
 
 
 @dataclass
@@ -35,18 +37,19 @@ class TimedNetwork:
     Attributes:
         arch: Architecture of the network.
         model: The deployed network.
-        parts: Modules that are timed separately, in order of execution; may be empty.
+        layers: Modules that are timed separately, in order of execution: blocks, convs of a
+            detector's neck, the head; may be empty.
         size: Height and width of the images in pixels; None: a square of the network's resolution.
-        whole_times: Seconds of each call without timing of parts.
-        part_times: Seconds of each call in which parts were timed: the total, then each part.
+        whole_times: Seconds of each call without timing of layers.
+        layer_times: Seconds of each call in which layers were timed: the total, then each layer.
     """
 
     arch: Arch
     model: nn.Module
-    parts: list[nn.Module]
+    layers: list[nn.Module]
     size: tuple[int, int] | None = None
     whole_times: list[float] = field(default_factory=list)
-    part_times: list[list[float]] = field(default_factory=list)
+    layer_times: list[list[float]] = field(default_factory=list)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -54,30 +57,30 @@ class TimedNetwork:
         return self.size or (self.arch.resolution, self.arch.resolution)
 
     def time_round(self, images: Tensor, clock: Clock) -> None:
-        """Times at least one call, and further ones until the round has lasted 0.05 s."""
+        """Times one call or more, until the round has lasted ``_ROUND_SECONDS``."""
         start = clock()
         self.time_call(images, clock)
         while clock() - start < _ROUND_SECONDS:
             self.time_call(images, clock)
 
     def time_call(self, images: Tensor, clock: Clock) -> None:
-        """Times one call as a whole and, if there are parts, another one part by part."""
+        """Times one call as a whole and, if there are layers, another one layer by layer."""
         self.whole_times.append(self._seconds(images, clock))
-        if not self.parts:
+        if not self.layers:
             return
-        marks: list[list[float]] = [[] for _ in self.parts]
+        marks: list[list[float]] = [[] for _ in self.layers]
         with contextlib.ExitStack() as hooks:
-            for part, part_marks in zip(self.parts, marks, strict=True):
-                hook = _ClockHook(part_marks, clock)
-                hooks.enter_context(part.register_forward_pre_hook(hook))
-                hooks.enter_context(part.register_forward_hook(hook))
+            for layer, layer_marks in zip(self.layers, marks, strict=True):
+                hook = _ClockHook(layer_marks, clock)
+                hooks.enter_context(layer.register_forward_pre_hook(hook))
+                hooks.enter_context(layer.register_forward_hook(hook))
             total = self._seconds(images, clock)
-        self.part_times.append([total, *(end - begin for begin, end in marks)])
+        self.layer_times.append([total, *(end - begin for begin, end in marks)])
 
     def reset(self) -> None:
         """Discards the times measured so far."""
         self.whole_times.clear()
-        self.part_times.clear()
+        self.layer_times.clear()
 
     def _seconds(self, images: Tensor, clock: Clock) -> float:
         with torch.inference_mode():
@@ -86,14 +89,14 @@ class TimedNetwork:
             return clock() - start
 
     def milliseconds(self) -> list[float]:
-        """Returns the mean time of the fastest calls: of the network, then of each part.
+        """Returns the mean time of the fastest calls: of the network, then of each layer.
 
-        The times of parts are means over the calls with the smallest totals. They exclude the time
-        of the hooks, which run between parts.
+        The times of layers are means over the calls with the smallest totals. They exclude the time
+        of the hooks, which run between layers.
         """
         seconds = [float(np.mean(_fastest(self.whole_times)))]
-        if self.parts:
-            seconds += np.mean(_fastest(self.part_times), axis=0).tolist()[1:]
+        if self.layers:
+            seconds += np.mean(_fastest(self.layer_times), axis=0).tolist()[1:]
         return [1e3 * value for value in seconds]
 
 
@@ -108,20 +111,20 @@ class _ClockHook:
 
 
 def _fastest(calls: list[Any]) -> list[Any]:
-    return sorted(calls)[: math.ceil(_FASTEST * len(calls))]
+    return sorted(calls)[: math.ceil(_FASTEST_SHARE * len(calls))]
 
 
-def build_timed_network(arch: Arch, *, by_part: bool) -> TimedNetwork:
+def build_timed_network(arch: Arch, *, by_layer: bool) -> TimedNetwork:
     """Builds a deployed network with random weights.
 
     Args:
         arch: Architecture of the network.
-        by_part: Whether to time each block and the head separately, too.
+        by_layer: Whether to time each layer and the head separately, too.
     """
     torch.manual_seed(0)
     model: Any = deploy(build_model(arch, arch.num_classes))
-    blocks = [block for stage in model.model.backbone.stages for block in stage]
-    return TimedNetwork(arch, model, [*blocks, model.model.head] if by_part else [])
+    layers = [layer for stage in model.model.backbone.stages for layer in stage]
+    return TimedNetwork(arch, model, [*layers, model.model.head] if by_layer else [])
 
 
 def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> None:
@@ -145,43 +148,43 @@ def time_rounds(networks: Sequence[TimedNetwork], rounds: int, clock: Clock) -> 
 
 def measure_networks(
     archs: Sequence[Any],
-    checks: Sequence[Any],
+    validation_archs: Sequence[Any],
     rounds: int,
     clock: Clock,
-    advance: Callable[[], None],
+    on_network_done: Callable[[], None],
     build: Callable[..., TimedNetwork],
 ) -> tuple[list[list[float]], list[float]]:
     """Measures the latency of networks, with images of batch size 1.
 
     Args:
-        archs: Architectures whose blocks are measured too.
-        checks: Architectures that are measured as a whole only.
+        archs: Architectures whose layers are measured too.
+        validation_archs: Architectures that are measured as a whole only.
         rounds: Number of rounds.
         clock: Function that returns seconds.
-        advance: Function that is called after each network.
+        on_network_done: Function that is called after each network.
         build: :func:`build_timed_network`, or the like for designs with an attribute ``arch``.
 
     Returns:
         Milliseconds of each of ``archs`` (the network, then each of its layers and its head), and
-        milliseconds of each of ``checks``.
+        milliseconds of each of ``validation_archs``.
     """
-    tasks = [(arch, True) for arch in archs] + [(arch, False) for arch in checks]
-    order = np.random.default_rng(0).permutation(len(tasks)).tolist()
-    references = [build(arch, by_part=False) for arch in archs[-_REFERENCES:]]
-    groups = _memory_groups(order, [getattr(design, "arch", design) for design, _ in tasks])
+    jobs = [(arch, True) for arch in archs] + [(arch, False) for arch in validation_archs]
+    order = np.random.default_rng(0).permutation(len(jobs)).tolist()
+    references = [build(arch, by_layer=False) for arch in archs[-_REFERENCES:]]
+    groups = _memory_groups(order, [getattr(design, "arch", design) for design, _ in jobs])
     times: dict[int, list[float]] = {}
-    speeds: list[float] = []
+    reference_ms: list[float] = []
     for group in groups:
-        networks = [build(tasks[i][0], by_part=tasks[i][1]) for i in group]
+        networks = [build(jobs[i][0], by_layer=jobs[i][1]) for i in group]
         time_rounds([*references, *networks], rounds, clock)
-        speeds.append(_geometric_mean(network.milliseconds()[0] for network in references))
+        reference_ms.append(_geometric_mean(network.milliseconds()[0] for network in references))
         for i, network in zip(group, networks, strict=True):
             times[i] = network.milliseconds()
-            advance()
-    for group, speed in zip(groups, speeds, strict=True):
+            on_network_done()
+    for group, group_ms in zip(groups, reference_ms, strict=True):
         for i in group:
-            times[i] = [ms * float(np.median(speeds)) / speed for ms in times[i]]
-    rows = [times[i] for i in range(len(tasks))]
+            times[i] = [ms * float(np.median(reference_ms)) / group_ms for ms in times[i]]
+    rows = [times[i] for i in range(len(jobs))]
     return rows[: len(archs)], [row[0] for row in rows[len(archs) :]]
 
 

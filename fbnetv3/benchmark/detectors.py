@@ -1,4 +1,4 @@
-"""Random RetinaNets of a search space, built and timed part by part for a latency table.
+"""Random RetinaNets of a search space, built and timed layer by layer for a latency table.
 
 What is timed is the network: backbone, feature pyramid and head, in evaluation mode, for one image
 of the final resolution. Boxes are not decoded, since the time of that depends on the image.
@@ -48,7 +48,7 @@ class DetectorDesign:
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shapes of the parts in the order in which they run, after that of the frame."""
+        """The shapes of the layers in the order in which they run, after that of the frame."""
         return detector_shapes(self.arch, self.size[0], self.widths, self.parts)
 
 
@@ -103,7 +103,7 @@ class _Network(nn.Module):
         features = self.backbone(images)
         return self.head([features[level] for level in _LEVELS])
 
-    def timed_parts(self) -> list[nn.Module]:
+    def timed_layers(self) -> list[nn.Module]:
         """Returns the modules of :attr:`DetectorDesign.shapes`, without the frame."""
         fpn = self.backbone
         neck = [getattr(fpn, f"fpn_{kind}{i}") for i in (5, 4, 3) for kind in ("lateral", "output")]
@@ -111,14 +111,14 @@ class _Network(nn.Module):
         return [*blocks, *neck, fpn.top_block.p6, fpn.top_block.p7, self.head]
 
 
-def build_timed_detector(design: DetectorDesign, *, by_part: bool) -> TimedNetwork:
+def build_timed_detector(design: DetectorDesign, *, by_layer: bool) -> TimedNetwork:
     """Builds a RetinaNet with random weights, in evaluation mode.
 
     Args:
         design: The RetinaNet.
-        by_part: Whether to time each part separately, too.
+        by_layer: Whether to time each layer separately, too.
     """
     torch.manual_seed(0)
     model = _Network(design).eval().to(memory_format=torch.channels_last)
-    parts: Sequence[nn.Module] = model.timed_parts() if by_part else []
-    return TimedNetwork(design.arch, model, list(parts), design.size)
+    layers: Sequence[nn.Module] = model.timed_layers() if by_layer else []
+    return TimedNetwork(design.arch, model, list(layers), design.size)

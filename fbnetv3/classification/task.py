@@ -15,7 +15,7 @@ from fbnetv3.classification import losses as _losses  # noqa: F401 - registers t
 from fbnetv3.classification.distillation import Distillation
 from fbnetv3.data import EvalLoader
 from fbnetv3.data.batch_augment import BatchAugment
-from fbnetv3.data.device import DeviceCopy
+from fbnetv3.data.device import BatchToDevice
 from fbnetv3.registries import LOSSES
 
 Batch = tuple[Tensor, Tensor]
@@ -66,7 +66,7 @@ class ClassificationTask:
         self._loader, self._device = eval_loader, device
         self._amp_dtype = amp_dtype
         self._progress = progress
-        self._copy, self._normalize = DeviceCopy(device), normalize
+        self._copy, self._normalize = BatchToDevice(device), normalize
         self._top_k = (1, 5) if num_classes > 5 else (1,)
 
     def _autocast(self) -> torch.autocast:

@@ -31,14 +31,14 @@ examples:
   %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
 """
-_BUDGETS = {
+_BUDGET_UNITS = {
     "macs": "multiply-adds",
     "params": "parameters",
     "activations": "activations",
     "latency_ms": "milliseconds, if the run has a SEARCH.LATENCY_TABLE",
 }
 """Unit of each statistic for which ``--evolve`` accepts budgets, by name."""
-_LOCATION = "SEARCH.STORAGE"
+_STORAGE_KEY = "SEARCH.STORAGE"
 """The only key that ``--evolve`` and ``--report`` accept; the run's config has all others."""
 
 
@@ -68,14 +68,15 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="REASON",
         nargs="?",
         const="",
-        help="with --config-file: run failed trials again whose reason contains REASON, or all",
+        help="with --config-file: rerun failed trials whose reason contains REASON; without "
+        "REASON, all of them",
     )
     _budget_arguments(parser)
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help=f"override keys of the config; --evolve and --report take {_LOCATION} URL only",
+        help=f"override keys of the config; --evolve and --report take {_STORAGE_KEY} URL only",
     )
     return parser
 
@@ -83,10 +84,10 @@ def make_parser() -> argparse.ArgumentParser:
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:
     budgets = parser.add_argument_group(
         "budgets for --evolve",
-        "one winner for each, which meets the constraints of the run, too; without a budget, one "
-        "winner that meets these alone",
+        "Finds one winner per budget, which also meets the run's constraints.\n"
+        "Without a budget, finds one that meets the run's constraints.",
     )
-    for name, unit in _BUDGETS.items():
+    for name, unit in _BUDGET_UNITS.items():
         budgets.add_argument(
             _flag(name), nargs="+", type=float, default=[], metavar="N", help=f"at most N {unit}"
         )
@@ -102,7 +103,7 @@ def _budget_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="statistic whose constraint of the run need not be met",
+        help="ignore the run's constraint on this statistic",
     )
 
 
@@ -135,18 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    for name in () if args.evolve else ("budget", "drop_constraint", *_BUDGETS):
+    for name in () if args.evolve else ("budget", "drop_constraint", *_BUDGET_UNITS):
         if getattr(args, name):
             parser.error(f"{_flag(name)} needs --evolve RUN_DIR")
-    if (args.evolve or args.report) and not set(args.opts[::2]) <= {_LOCATION}:
+    if (args.evolve or args.report) and not set(args.opts[::2]) <= {_STORAGE_KEY}:
         parser.error(
             "--evolve and --report take the config of their run; the only key that they accept is "
-            f"{_LOCATION}"
+            f"{_STORAGE_KEY}"
         )
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR needs --config-file")
     if args.retry_failed is not None and not args.config_file:
-        parser.error("--retry-failed needs --config-file: the search continues with these trials")
+        parser.error("--retry-failed resumes a search, so it needs --config-file")
     if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR", args.retry_failed or ""):
         parser.error(
             f"--retry-failed {args.retry_failed}: REASON looks like a config key; write keys and "
@@ -197,8 +198,8 @@ def _search(
     _print_run(run)
     if not run.is_complete:
         print(
-            f"SEARCH.MAX_HOURS={cfg.SEARCH.MAX_HOURS:g} is over; the search is not done. Resume "
-            f"with:\n  {resume_command(RunFolder(cfg.OUTPUT_DIR).path, cfg)}"
+            f"stopped after SEARCH.MAX_HOURS={cfg.SEARCH.MAX_HOURS:g}; the search is incomplete. "
+            f"Resume with:\n  {resume_command(RunFolder(cfg.OUTPUT_DIR).path, cfg)}"
         )
     return 0
 
@@ -207,13 +208,15 @@ def _print_run(run: SearchRun) -> None:
     from fbnetv3.search.fbnet.winners import cost_text
 
     result, best = run.result, run.result.best
-    if result.cards:
-        print(f"round {len(result.cards)}: {result.cards[-1]}")
+    if result.report_cards:
+        print(f"round {len(result.report_cards)}: {result.report_cards[-1]}")
     if result.failures is not None:
         print(f"failures: {result.failures}")
     stop = result.early_stop
     if stop is not None and stop.epoch is not None:
-        print(f"early stop: after epoch {stop.epoch} (rank correlation >= {stop.threshold})")
+        print(
+            f"trainings stop early, after epoch {stop.epoch} (rank correlation >= {stop.threshold})"
+        )
     for budget in run.budgets:
         if budget.winner is None:
             print(f"{budget.budget}: no trained candidate meets this budget")
@@ -233,8 +236,9 @@ def _evolve(args: argparse.Namespace) -> int:
     from fbnetv3.search.fbnet.bounds import parse_bounds
     from fbnetv3.search.fbnet.run import evolve_budgets
 
-    singles = [Constraint(name, upper=n) for name in _BUDGETS for n in getattr(args, name)]
+    singles = [Constraint(name, upper=n) for name in _BUDGET_UNITS for n in getattr(args, name)]
     budgets: list[Budget] = [*singles, *map(parse_bounds, args.budget)]
+    # () has no bounds of its own, so that its winner meets the run's constraints only
     run = evolve_budgets(args.evolve, budgets or [()], list(args.opts), args.drop_constraint)
     for winner in run.winners:
         _print_winner(winner)

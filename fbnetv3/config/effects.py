@@ -17,46 +17,76 @@ Condition = Callable[[CfgNode], bool]
 # Keys of this package that only detectors, only classifiers, or only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
-    *("MODEL.BN_MOMENTUM", "MODEL.COMPILE", "MODEL.DROP_RATE"),
-    *("SOLVER.LABEL_SMOOTHING", "SOLVER.LOSS"),
-    *("INPUT.RESOLUTION", "INPUT.RESIZE", "INPUT.INTERPOLATION", "INPUT.TRAIN_*"),
-    *("INPUT.AUTO_AUGMENT", "INPUT.TRANSFORMS", "INPUT.MIXUP", "INPUT.MEAN", "INPUT.STD"),
-    *("INPUT.CUTMIX", "INPUT.RANDAUGMENT_*", "INPUT.RANDOM_ERASING", "INPUT.REPEATED_AUGMENT"),
-    *("MODEL.TEACHER", "SOLVER.CLASS_*", "SOLVER.DISTILL_*", "DATALOADER.BALANCED_SAMPLING"),
+    "MODEL.BN_MOMENTUM",
+    "MODEL.COMPILE",
+    "MODEL.DROP_RATE",
+    "SOLVER.LABEL_SMOOTHING",
+    "SOLVER.LOSS",
+    "INPUT.RESOLUTION",
+    "INPUT.RESIZE",
+    "INPUT.INTERPOLATION",
+    "INPUT.TRAIN_*",
+    "INPUT.AUTO_AUGMENT",
+    "INPUT.TRANSFORMS",
+    "INPUT.MIXUP",
+    "INPUT.MEAN",
+    "INPUT.STD",
+    "INPUT.CUTMIX",
+    "INPUT.RANDAUGMENT_*",
+    "INPUT.RANDOM_ERASING",
+    "INPUT.REPEATED_AUGMENT",
+    "MODEL.TEACHER",
+    "SOLVER.CLASS_*",
+    "SOLVER.DISTILL_*",
+    "DATALOADER.BALANCED_SAMPLING",
 )
 _ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
 # Keys that detectron2 reads for two-stage detectors and segmentation, and for its ResNets
 _ONLY_TWO_STAGES = (
-    *("MODEL.PROPOSAL_GENERATOR.*", "MODEL.RPN.*", "MODEL.ROI_*", "MODEL.ANCHOR_GENERATOR.ANGLES"),
-    *("MODEL.SEM_SEG_HEAD.*", "MODEL.PANOPTIC_FPN.*"),
+    "MODEL.PROPOSAL_GENERATOR.*",
+    "MODEL.RPN.*",
+    "MODEL.ROI_*",
+    "MODEL.ANCHOR_GENERATOR.ANGLES",
+    "MODEL.SEM_SEG_HEAD.*",
+    "MODEL.PANOPTIC_FPN.*",
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
-# Keys that both tasks read; used only for keys that are not in KEYS
-_COMMON = (
-    *("VERSION", "SEED", "CUDNN_BENCHMARK", "OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST"),
-    *("DATALOADER.NUM_WORKERS", "MODEL.META_ARCHITECTURE", "MODEL.DEVICE", "MODEL.WEIGHTS"),
-    *(
-        "SOLVER.GAMMA",
-        "SOLVER.CLIP_GRADIENTS.*",
-        "SOLVER.MAX_ITER",
-        "SOLVER.CHECKPOINT_PERIOD",
-        "TEST.EVAL_PERIOD",
-    ),
+# detectron2's own keys that both tasks read (the lists above cover this package's, ``KEYS``)
+_DETECTRON2_COMMON_KEYS = (
+    "VERSION",
+    "SEED",
+    "CUDNN_BENCHMARK",
+    "OUTPUT_DIR",
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    "DATALOADER.NUM_WORKERS",
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "SOLVER.GAMMA",
+    "SOLVER.CLIP_GRADIENTS.*",
+    "SOLVER.MAX_ITER",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
     *RECIPE_KEYS.values(),
 )
-# Further keys of detectron2 that detectors read
-_DETECTRON = (
-    *("MODEL.*", "INPUT.*", "VIS_PERIOD", "TEST.DETECTIONS_PER_IMAGE"),
-    *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "SOLVER.WARMUP_ITERS"),
+# Further keys of detectron2, which only detectors read
+_DETECTRON2_DETECTOR_KEYS = (
+    "MODEL.*",
+    "INPUT.*",
+    "VIS_PERIOD",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "SOLVER.WARMUP_ITERS",
 )
 
 
-def _in_epochs(cfg: CfgNode) -> bool:
+def _counts_epochs(cfg: CfgNode) -> bool:
     return bool(cfg.SOLVER.MAX_EPOCHS > 0)
 
 
-def _has_steps(cfg: CfgNode) -> bool:
+def _uses_step_schedule(cfg: CfgNode) -> bool:
     return bool(cfg.SOLVER.LR_SCHEDULER_NAME == "steps")
 
 
@@ -80,15 +110,16 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
         iterations: (_is_zero(epochs), f"{epochs} 0")
         for epochs, iterations in EXCLUSIVE_KEYS.items()
     },
-    "SOLVER.STEPS": (_has_steps, "SOLVER.LR_SCHEDULER_NAME steps"),
-    "SOLVER.GAMMA": (_has_steps, "SOLVER.LR_SCHEDULER_NAME steps"),
+    "SOLVER.STEPS": (_uses_step_schedule, "SOLVER.LR_SCHEDULER_NAME steps"),
+    "SOLVER.GAMMA": (_uses_step_schedule, "SOLVER.LR_SCHEDULER_NAME steps"),
     "SOLVER.EPOCH_DECAY": (
         lambda cfg: bool(cfg.SOLVER.LR_SCHEDULER_NAME == "exponential"),
         "SOLVER.LR_SCHEDULER_NAME exponential",
     ),
-    "SOLVER.WARMUP_ITERS": (lambda cfg: not _in_epochs(cfg), "SOLVER.MAX_EPOCHS 0"),
+    "SOLVER.WARMUP_ITERS": (lambda cfg: not _counts_epochs(cfg), "SOLVER.MAX_EPOCHS 0"),
+    # A classifier warms up by epochs even if SOLVER.MAX_ITER sets the length of its training.
     "SOLVER.WARMUP_EPOCHS": (
-        lambda cfg: _in_epochs(cfg) or not is_detector(cfg),
+        lambda cfg: _counts_epochs(cfg) or not is_detector(cfg),
         "SOLVER.MAX_EPOCHS above 0",
     ),
     "DATALOADER.PREFETCH": (_has_workers, "DATALOADER.NUM_WORKERS above 0"),
@@ -115,8 +146,8 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
 def unread_keys(cfg: CfgNode) -> dict[str, str]:
     """Returns the given keys that have no effect in the training of a config, with the reason.
 
-    A key counts as given if a file or a command line has it, with another value than the default.
-    Keys that only a file's ``_BASE_`` gives do not count, since different configs share it.
+    A key counts as given if a config file or the command line gives it a value other than the
+    default. Keys that come only from a ``_BASE_`` file do not count, since other configs share it.
 
     Args:
         cfg: Config of a classifier or a detector.
@@ -139,9 +170,9 @@ def unread_reason(cfg: CfgNode, key: str) -> str:
         cfg: Config of a classifier or a detector.
         key: Full key, such as ``SOLVER.STEPS``.
     """
-    is_read, task = _is_read_by_task(cfg, key)
+    is_read, reader = _is_read_by_task(cfg, key)
     if not is_read:
-        return f"not read for {task}"
+        return f"not read for {reader}"
     for pattern, (condition, words) in _CONDITIONS.items():
         if fnmatch.fnmatchcase(key, pattern) and not condition(cfg):
             return f"read only with {words}"
@@ -149,9 +180,18 @@ def unread_reason(cfg: CfgNode, key: str) -> str:
 
 
 def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
+    """Returns whether the task of a config, its backbone and its meta-architecture read a key.
+
+    Returns:
+        Whether they read it, and the reader in words: the task, such as ``a classifier``, or the
+        part that does not read the key, such as ``the backbone build_fbnet_backbone``.
+    """
     if not is_detector(cfg):
-        allowed = not _matches(key, _ONLY_DETECTORS) if key in KEYS else _matches(key, _COMMON)
-        return allowed, "a classifier"
+        if key in KEYS:
+            is_read = not _matches(key, _ONLY_DETECTORS)
+        else:
+            is_read = _matches(key, _DETECTRON2_COMMON_KEYS)
+        return is_read, "a classifier"
     if _matches(key, _ONLY_FBNETS) and "fbnet" not in cfg.MODEL.BACKBONE.NAME:
         return False, f"the backbone {cfg.MODEL.BACKBONE.NAME}"
     if _matches(key, _ONLY_RESNETS) and "resnet" not in cfg.MODEL.BACKBONE.NAME:
@@ -160,7 +200,7 @@ def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
         return False, f"the meta-architecture {cfg.MODEL.META_ARCHITECTURE}"
     if key in KEYS:
         return not _matches(key, _ONLY_CLASSIFIERS), "a detector"
-    return _matches(key, (*_COMMON, *_DETECTRON)), "a detector"
+    return _matches(key, (*_DETECTRON2_COMMON_KEYS, *_DETECTRON2_DETECTOR_KEYS)), "a detector"
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

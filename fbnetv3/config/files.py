@@ -11,7 +11,7 @@ import yaml
 
 from fbnetv3.config.arithmetic import evaluate
 from fbnetv3.config.errors import ConfigError
-from fbnetv3.config.precedence import with_epochs_off
+from fbnetv3.config.precedence import let_iterations_override_epochs
 from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import PlainLoader, YamlError, parse_yaml
 
@@ -21,13 +21,13 @@ _SUFFIXES = (".yaml", ".yml")
 class _Loader(PlainLoader):
     """Reads plain values, and the arithmetic that detectron2's RetinaNet configs have in a tag."""
 
-    def computed(self, node: yaml.SequenceNode) -> Any:
+    def construct_arithmetic(self, node: yaml.SequenceNode) -> Any:
         """Evaluates ``!!python/object/apply:eval ["[2 * x for x in [1, 2]]"]``."""
         (text,) = self.construct_sequence(node)
         return evaluate(str(text))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.computed)
+_Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.construct_arithmetic)
 
 
 def load_yaml(
@@ -37,7 +37,7 @@ def load_yaml(
 
     Args:
         path: The file.
-        seen: Files whose ``_BASE_`` led to this file, which may not be among them.
+        seen: Files that include this one through ``_BASE_``, to detect cycles.
         own: Mapping that is filled with the file's own values, without those of its bases; None if
             they are not needed.
 
@@ -58,34 +58,35 @@ def load_yaml(
     merged: dict[str, Any] = {}
     for base in _base_names(values.pop("_BASE_", []), path):
         _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
-    _find_arch(values, path.parent)
+    _make_arch_path_absolute(values, path.parent)
     if own is not None:
         own.update(values)
-    _merge_dict(merged, with_epochs_off(values))
+    _merge_dict(merged, let_iterations_override_epochs(values))
     _check_version(merged, path)
     return merged
 
 
-def check_place(key: str, value: str, path: Path, where: str | None) -> None:
-    """Checks that a config file, which is untrusted, refers to no distant place.
+def check_is_local(key: str, value: str, path: Path, local_path: str | None) -> None:
+    """Checks that a path in a config file is below the config's folder or the working directory.
 
-    Only the command line may give a network address, or a place that is neither below the folder
-    of the config file nor below the current folder.
+    Config files are untrusted. Only the command line may give other paths, or network addresses.
 
     Args:
         key: Key of the config.
         value: Its value in the file.
         path: The config file.
-        where: Folder or file that the value means, "" for the current folder; None for a network
-            address.
+        local_path: The file or folder that the value refers to, absolute or relative to the working
+            directory; "" for the working directory itself, None for a network address.
 
     Raises:
-        ConfigError: The value is such a place.
+        ConfigError: The path is elsewhere, or the value is a network address.
     """
     allowed = (Path.cwd().resolve(), path.resolve().parent)
-    if where is not None and any(Path(where).resolve().is_relative_to(x) for x in allowed):
+    if local_path is not None and any(
+        Path(local_path).resolve().is_relative_to(x) for x in allowed
+    ):
         return
-    if where is None:
+    if local_path is None:
         why = "is a network address, which a config file may not name"
     else:
         why = "is neither below the current folder nor below the folder of the config file"
@@ -94,11 +95,11 @@ def check_place(key: str, value: str, path: Path, where: str | None) -> None:
 
 
 def check_output_dir(output_dir: str, path: Path) -> None:
-    """Checks that the OUTPUT_DIR of a config file is near the file; see :func:`check_place`."""
-    check_place("OUTPUT_DIR", output_dir, path, output_dir)
+    """Checks that the OUTPUT_DIR in a config file passes :func:`check_is_local`."""
+    check_is_local("OUTPUT_DIR", output_dir, path, output_dir)
 
 
-def _find_arch(values: dict[str, Any], folder: Path) -> None:
+def _make_arch_path_absolute(values: dict[str, Any], folder: Path) -> None:
     """Makes MODEL.ARCH an absolute path if it is a yaml file relative to the config's folder."""
     model = values.get("MODEL")
     if not isinstance(model, dict):
@@ -125,8 +126,8 @@ def _check_version(values: Mapping[str, Any], path: Path) -> None:
     version = values.get("VERSION", 2)
     if version != 2:
         raise ConfigError(
-            f"{path} has config VERSION {version}; this program reads 2 (detectron2's second "
-            "format, in which keys were renamed); write the keys of get_cfg() and VERSION: 2"
+            f"{path} has VERSION {version}; only VERSION 2 is supported; rename the keys to those "
+            "of get_cfg() and set VERSION: 2"
         )
 
 

@@ -248,7 +248,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "DATALOADER.PIN_MEMORY": (
         True,
-        "put batches for a CUDA device into page-locked memory, and copy them while it computes",
+        "put batches for a CUDA device into pinned memory, and copy them while it computes",
     ),
     "DATA.CHECK_IMAGES": (
         True,

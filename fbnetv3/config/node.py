@@ -11,12 +11,13 @@ from detectron2.config import CfgNode as DetectronCfgNode
 
 from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.files import load_yaml
-from fbnetv3.config.precedence import pairs_with_epochs_off
+from fbnetv3.config.precedence import let_iterations_override_epochs_in_list
 from fbnetv3.errors import did_you_mean
 
-# Attributes of the tree's root: keys that any source gives, and those not of a base alone
-_GIVEN, _STATED = "__given_keys__", "__stated_keys__"
-# Attribute of a node: its keys whose value is a whole number or the word auto
+# Attributes of the tree's root. Sources of keys are files, lists of pairs and other trees.
+_GIVEN_KEYS = "__given_keys__"  # keys set by any source
+_GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # keys set by anything other than a _BASE_ file
+# Attribute of a node: its keys whose value is an integer or the word auto
 _AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
 # Names in other programs -> key
 _ALIASES = {
@@ -56,7 +57,7 @@ class CfgNode(DetectronCfgNode):
                 f"the config is frozen: cannot set {name} to {value!r}; clone and defrost it first"
             )
         if name in self:
-            value = self._checked(name, value, name)
+            value = self._checked_value(name, value, name)
         elif not self.is_new_allowed():
             raise ConfigError(f"unknown config key {name}{_nearest_key(self, (), name)}")
         super().__setitem__(name, value)
@@ -66,10 +67,10 @@ class CfgNode(DetectronCfgNode):
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
 
     def allow_auto(self, *names: str) -> None:
-        """Lets keys of this node have the value ``auto`` or a whole number."""
+        """Lets keys of this node have the value ``auto`` or an integer."""
         self.__dict__[_AUTO_KEYS] = {*self.__dict__.get(_AUTO_KEYS, ()), *names}
 
-    def _checked(self, name: str, value: Any, key: str) -> Any:
+    def _checked_value(self, name: str, value: Any, key: str) -> Any:
         if name in self.__dict__.get(_AUTO_KEYS, ()):
             return _number_or_auto(value, key)
         if not isinstance(self[name], CfgNode):
@@ -96,8 +97,8 @@ class CfgNode(DetectronCfgNode):
             self._merge(values, ())
         except ConfigError as error:
             raise ConfigError(f"{cfg_filename}: {error}") from None
-        self._note((key for key, _ in iter_keys(values)), _GIVEN)
-        self._note(key for key, _ in iter_keys(own))
+        self._record_given((key for key, _ in iter_keys(values)), from_base=True)
+        self._record_given((key for key, _ in iter_keys(own)), from_base=False)
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
@@ -128,7 +129,8 @@ class CfgNode(DetectronCfgNode):
         """Merges another tree of keys and values, or a part of one."""
         before = dict(iter_keys(self))
         self._merge(cfg_other, ())
-        self._note(key for key, value in iter_keys(self) if before.get(key) != value)
+        changed = (key for key, value in iter_keys(self) if before.get(key) != value)
+        self._record_given(changed, from_base=False)
 
     def given_keys(self, bases: bool = True) -> frozenset[str]:
         """Returns the full keys that files and lists have given, whatever their values.
@@ -138,34 +140,42 @@ class CfgNode(DetectronCfgNode):
         Args:
             bases: Whether to count keys that only a file's ``_BASE_`` gives.
         """
-        return frozenset(self.__dict__.get(_GIVEN if bases else _STATED, ()))
+        return frozenset(self.__dict__.get(_GIVEN_KEYS if bases else _GIVEN_OUTSIDE_BASES, ()))
 
     def forget_given_keys(self) -> None:
         """Makes the present values the defaults: no key counts as given any more."""
-        self.__dict__[_GIVEN] = set()
-        self.__dict__[_STATED] = set()
+        self.__dict__[_GIVEN_KEYS] = set()
+        self.__dict__[_GIVEN_OUTSIDE_BASES] = set()
 
-    def _note(self, keys: Iterable[str], *names: str) -> None:
-        for key in keys:
-            for name in names or (_GIVEN, _STATED):
-                self.__dict__.setdefault(name, set()).add(key)
+    def _record_given(self, keys: Iterable[str], *, from_base: bool) -> None:
+        """Records full keys as given.
+
+        Args:
+            keys: The keys.
+            from_base: Whether they may come from a ``_BASE_`` file alone.
+        """
+        given = set(keys)
+        for name in (_GIVEN_KEYS,) if from_base else (_GIVEN_KEYS, _GIVEN_OUTSIDE_BASES):
+            self.__dict__.setdefault(name, set()).update(given)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals.
 
         Raises:
-            ConfigError: A key is unknown or has no value, a value is of a wrong type, or a length
-                is given in epochs and in iterations.
+            ConfigError: A key is unknown or has no value, a value is of a wrong type, or the same
+                setting is given both in epochs and in iterations.
         """
         if len(cfg_list) % 2:
             raise ConfigError(f"the config key {cfg_list[-1]!r} has no value; give KEY VALUE pairs")
-        pairs = pairs_with_epochs_off(cfg_list) if "SOLVER" in self else list(cfg_list)
+        pairs = list(cfg_list)
+        if "SOLVER" in self:  # the root of the tree, not a part of it
+            pairs = let_iterations_override_epochs_in_list(pairs)
         for key, value in zip(pairs[0::2], pairs[1::2], strict=True):
             nested: Any = value
             for part in reversed(str(key).split(".")):
                 nested = {part: nested}
             self._merge(nested, ())
-        self._note(map(str, cfg_list[0::2]))
+        self._record_given(map(str, cfg_list[0::2]), from_base=False)
 
     def _merge(self, values: Mapping[str, Any], path: tuple[str, ...]) -> None:
         for key, value in values.items():
@@ -184,18 +194,19 @@ class CfgNode(DetectronCfgNode):
             if isinstance(self[key], CfgNode) and isinstance(value, Mapping):
                 self[key]._merge(value, (*path, key))
             else:
-                self[key] = self._checked(key, value, full_key)
+                self[key] = self._checked_value(key, value, full_key)
 
     def _decoded(self, value: Any, default: Any) -> Any:
         try:
             decoded = self._decode_cfg_value(value)
         except (MemoryError, RecursionError):  # Python's parser fails on deeply nested brackets
             raise ConfigError(f"a value is nested too deeply: {str(value)[:40]}...") from None
-        if not _fits(decoded):
+        if not _fits_64_bits(decoded):
             raise ConfigError(
                 f"an integer does not fit into 64 bits: {str(value)[:40]}...; write a smaller one"
             )
-        # OUTPUT_DIR 2024 or [a] is a name, and neither a number nor a list
+        # A key whose present value is a string keeps text such as 2024 or [a], a folder's name in
+        # OUTPUT_DIR, although it reads as a number or a list.
         is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
 
@@ -204,16 +215,17 @@ class CfgNode(DetectronCfgNode):
 
 
 def _number_or_auto(value: Any, key: str) -> Any:
-    """Returns a whole number or ``auto``; for other values, raises a ConfigError with the key."""
+    """Returns an integer or ``auto``; for other values, raises a ConfigError with the key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value.strip()):
-        value = int(value)  # the key had a string before, so the new value was not decoded
+        # A key whose present value is the string auto leaves text as it is; see _decoded().
+        value = int(value)
     if value != _AUTO and type(value) is not int:
-        raise ConfigError(f"{key} takes a whole number or {_AUTO}, not {value!r}")
+        raise ConfigError(f"{key} takes an integer or {_AUTO}, not {value!r}")
     return value
 
 
-# Types of the default -> other types that are converted to it
-_LIKE: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,), list: (tuple,)}
+# Type of a default -> other types that are converted to it
+_CONVERTIBLE_FROM: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,), list: (tuple,)}
 
 
 def _coerce(value: Any, default: Any, key: str) -> Any:
@@ -227,7 +239,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
         return str(value)
     if kind in (tuple, list) and isinstance(value, str):
         value = [value]
-    if type(value) in (kind, *_LIKE.get(kind, ())) and _has_numbers_like(value, default):
+    if type(value) in (kind, *_CONVERTIBLE_FROM.get(kind, ())) and _items_match(value, default):
         return kind(value)
     name = {"int": "an integer", "str": "a string", "bool": "True or False"}.get(
         kind.__name__, f"a {kind.__name__}"
@@ -235,19 +247,19 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
     raise ConfigError(f"{key} takes {name} such as {default!r}, not {value!r}")
 
 
-def _has_numbers_like(value: Any, default: Any) -> bool:
-    """Returns whether a list has only numbers, if its default is a list of numbers; else True."""
+def _items_match(value: Any, default: Any) -> bool:
+    """Returns False for a list with other items than numbers if its default has numbers alone."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))
 
 
-def _fits(value: Any) -> bool:
+def _fits_64_bits(value: Any) -> bool:
     """Returns whether all integers of a value fit into 64 bits, as tensors and json expect."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(_fits, value))
+        return all(map(_fits_64_bits, value))
     if isinstance(value, Mapping):
-        return all(map(_fits, value)) and all(map(_fits, value.values()))
+        return all(map(_fits_64_bits, value)) and all(map(_fits_64_bits, value.values()))
     return not isinstance(value, int) or -(2**63) <= value < 2**64
 
 

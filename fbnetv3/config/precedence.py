@@ -20,7 +20,7 @@ EXCLUSIVE_KEYS: Mapping[str, str] = {
 """Key in epochs, which is read if it is above 0 -> key in iterations."""
 
 
-def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
+def let_iterations_override_epochs(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of one file, with epochs set to 0 if only iterations above 0 are given.
 
     Args:
@@ -37,8 +37,8 @@ def with_epochs_off(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def pairs_with_epochs_off(pairs: Sequence[Any]) -> list[Any]:
-    """Does for the KEY, VALUE, ... of a command line what :func:`with_epochs_off` does for a file.
+def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
+    """Does for ``[KEY, VALUE, ...]`` what :func:`let_iterations_override_epochs` does for a file.
 
     Raises:
         ConfigError: A length or period is given in epochs and in iterations.

@@ -1,4 +1,7 @@
-"""Data sets, transforms and loaders for image classification."""
+"""Data sets, transforms and loaders for image classification.
+
+To add a data set, see ``datasets.py``; ``digits.py`` is an example of one in a file of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crops of training and evaluation, of decoded images and of JPEG files."""
+"""Crops for training and evaluation, taken from decoded images or from JPEG files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fbnetv3.data.jpeg import JpegImage, largest_divisor
 from fbnetv3.data.seeding import uniform
-from fbnetv3.data.sizes import without_ends
+from fbnetv3.data.sizes import limit_aspect_ratio
 
 Pixels = npt.NDArray[np.uint8]
 _CROP_AREA = (0.08, 1.0)  # fractions of the image area
@@ -27,8 +27,8 @@ _TORCH_MODES = {
 }
 
 
-class Fit:
-    """Resize of the shorter side and centre crop, rounded like torchvision's.
+class ResizeCenterCrop:
+    """Resize of the shorter side and centre crop, with torchvision's rounding of sizes and offsets.
 
     Args:
         resolution: Side of the square crop in pixels.
@@ -45,18 +45,18 @@ class Fit:
     def __call__(self, image: Image.Image) -> Image.Image:
         if image.size == (self.resize, self.resize) == (self.resolution, self.resolution):
             return image
-        resized = F.resize(without_ends(image), [self.resize], interpolation=self.resampling)
+        resized = F.resize(limit_aspect_ratio(image), [self.resize], interpolation=self.resampling)
         cropped: Image.Image = F.center_crop(resized, [self.resolution])
         return cropped
 
-    def of_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Returns the crop of a JPEG file."""
+    def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
+        """Crops a JPEG file, decoded at the smallest sufficient size."""
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
         return self(Image.fromarray(jpeg.pixels(divisor)))
 
 
-class PaddedCrop(Fit):
+class RandomPaddedCrop(ResizeCenterCrop):
     """A random crop of the resized image, which is padded by black borders of 1/8 of its side."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -67,23 +67,23 @@ class PaddedCrop(Fit):
         return image.crop((x, y, x + side, y + side))
 
 
-class ResizedCrop:
+class RandomResizedCrop:
     """A random part of the image, resized to a square (the crop of Inception)."""
 
     def __init__(self, resolution: int, resampling: Image.Resampling) -> None:
         self.size, self.resampling = (resolution, resolution), resampling
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        part = image.crop(draw_box(image.size))
+        part = image.crop(random_resized_crop_box(image.size))
         return part.resize(self.size, self.resampling)
 
-    def of_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Returns the crop of a JPEG file, with the box that would be drawn for the decoded image.
+    def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
+        """Crops a JPEG file, with the box that would be drawn for the decoded image.
 
         If the file is decoded at a reduced size, the edges of the box are rounded outwards to whole
-        pixels of the reduced image. The box still has at least as many pixels as the result.
+        pixels of the reduced image. The crop still has at least as many pixels as the result.
         """
-        left, top, right, bottom = draw_box(jpeg.size)
+        left, top, right, bottom = random_resized_crop_box(jpeg.size)
         divisor = largest_divisor((right - left, bottom - top), self.size)
         rows = slice(top // divisor, -(-bottom // divisor))
         columns = slice(left // divisor, -(-right // divisor))
@@ -91,7 +91,7 @@ class ResizedCrop:
         return _resized(part, self.size, self.resampling)
 
 
-def draw_box(size: tuple[int, int]) -> tuple[int, int, int, int]:
+def random_resized_crop_box(size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Draws a random part of an image, as ``torchvision.transforms.v2.RandomResizedCrop`` does.
 
     Args:

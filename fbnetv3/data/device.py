@@ -1,4 +1,4 @@
-"""Copies of batches from the CPU to the device that trains."""
+"""Copies batches from the CPU to the training device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 
-class DeviceCopy:
+class BatchToDevice:
     """A function that copies the tensors of a batch to a device.
 
-    On CUDA the copy runs in a stream of its own. A batch in page-locked memory is copied while the
+    On CUDA the copy runs in a stream of its own. A batch in pinned memory is copied while the
     device computes the previous step. The step that uses the copy waits for it.
 
     Args:

@@ -30,7 +30,7 @@ class LoaderOptions:
     Attributes:
         prefetch: Batches that each worker process prepares in advance, 1 or more.
         persistent: Whether the workers of an evaluation stay alive between passes.
-        pin_memory: Whether batches are put into page-locked memory, from which they are copied to
+        pin_memory: Whether batches are put into pinned memory, from which they are copied to
             a CUDA device while it computes.
 
     Raises:

@@ -35,8 +35,8 @@ def check_size(width: int, height: int, name: str, advice: str) -> None:
         )
 
 
-def without_ends(image: Image.Image) -> Image.Image:
-    """Returns the middle of an image with an aspect ratio above ``MAX_ASPECT``.
+def limit_aspect_ratio(image: Image.Image) -> Image.Image:
+    """Returns an image, cut to its middle if its aspect ratio is above ``MAX_ASPECT``.
 
     The centre crop after a resize of the short side would drop the ends anyway.
     """

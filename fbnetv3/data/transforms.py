@@ -21,7 +21,7 @@ from PIL import Image
 from fbnetv3 import imagenet
 from fbnetv3.data.augment import AUGMENTATIONS, augmentation
 from fbnetv3.data.autoaugment import AutoAugment
-from fbnetv3.data.crops import Fit, PaddedCrop, ResizedCrop
+from fbnetv3.data.crops import RandomPaddedCrop, RandomResizedCrop, ResizeCenterCrop
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.jpeg import JpegImage
@@ -147,11 +147,13 @@ class TrainTransform(ImageTransform):
     ) -> None:
         super().__init__(mean, std)
         _check_resolution(resolution)
-        crops = {"resized": ResizedCrop, "padded": PaddedCrop, "none": Fit}
+        crops = {"resized": RandomResizedCrop, "padded": RandomPaddedCrop, "none": ResizeCenterCrop}
         policies = {"none": None, **_POLICIES, **dict.fromkeys(AUGMENTATIONS)}
         policy = _choice("auto_augment", auto_augment, policies)
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
-        self._crop: Fit | ResizedCrop = _choice("crop", crop, crops)(resolution, resampling)
+        self._crop: ResizeCenterCrop | RandomResizedCrop = _choice("crop", crop, crops)(
+            resolution, resampling
+        )
         self._steps: list[Step] = []
         if flip:
             self._steps.append(_flip_half)
@@ -171,7 +173,7 @@ class TrainTransform(ImageTransform):
         The crop of a JPEG file is drawn before the file is decoded, see :mod:`fbnetv3.data.jpeg`.
         """
         if isinstance(image, JpegImage):
-            return self._augmented(self._crop.of_jpeg(image))
+            return self._augmented(self._crop.crop_jpeg(image))
         return self._augmented(self._crop(read_image(image)))
 
     def _augmented(self, image: Pixels | Image.Image) -> Pixels:
@@ -211,17 +213,17 @@ class EvalTransform(ImageTransform):
         if resize is not None and resize < resolution:
             raise DataError(f"resize is {resize}; allowed: {resolution} (the resolution) or more")
         resampling = _choice("interpolation", interpolation, _RESAMPLING)
-        self._fit = Fit(resolution, resampling, resize)
+        self._crop = ResizeCenterCrop(resolution, resampling, resize)
         self.rule: dict[str, Any] = {
             "resolution": resolution,
-            "resize": self._fit.resize,
+            "resize": self._crop.resize,
             "interpolation": interpolation,
             "mean": list(mean),
             "std": list(std),
         }
 
     def image(self, image: Image.Image) -> Image.Image:
-        return self._fit(image)
+        return self._crop(image)
 
 
 def _on_pillow(

@@ -10,7 +10,7 @@ from fbnetv3.engine.process import device_from_config
 def loader_options_from_config(cfg: CfgNode) -> LoaderOptions:
     """Returns how loaders prepare their batches for MODEL.DEVICE; see the keys DATALOADER.*.
 
-    Batches are put into page-locked memory only for a CUDA device: only to such a device are
+    Batches are put into pinned memory only for a CUDA device: only to such a device are
     copies from it faster.
 
     Raises:

@@ -340,7 +340,7 @@ class JointNAS:
             trials=[trial.copy() for trial in known.finished()],
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
-            cards=list(cards.values()),
+            report_cards=list(cards.values()),
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
             constraints=self._settings.constraints,
             budgets=self._settings.budgets,

@@ -57,7 +57,7 @@ class SearchResult:
             the one by which they were compared at that time.
         predictor: Predictor fitted on the scores of all finished batches; None: too few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop; None: not known.
-        cards: Report card of the predictor after each batch.
+        report_cards: Report card of the predictor after each batch.
         proxy_correlation: Correlation of the pre-trained encoder's predictions with each
             statistic, on held-out candidates, by name.
         constraints: Constraints of the search. Candidates of a warm start may violate them; these
@@ -72,7 +72,7 @@ class SearchResult:
     trials: list[Trial]
     predictor: Predictor | None
     early_stop: EarlyStop | None
-    cards: list[ReportCard]
+    report_cards: list[ReportCard]
     proxy_correlation: dict[str, float]
     constraints: tuple[Constraint, ...] = ()
     budgets: tuple[Constraint, ...] = ()

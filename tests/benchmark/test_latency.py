@@ -28,17 +28,17 @@ class _Slow(nn.Module):
         return x
 
 
-def _timed(now: list[float], *seconds: list[float], by_part: bool) -> TimedNetwork:
-    parts = [_Slow(now, part_seconds) for part_seconds in seconds]
-    model = nn.Sequential(*parts, _Slow(now, [0.5] * 99))
-    return TimedNetwork(get_arch("fbnetv3_a0"), model, list(parts) if by_part else [])
+def _timed(now: list[float], *seconds: list[float], by_layer: bool) -> TimedNetwork:
+    layers = [_Slow(now, layer_seconds) for layer_seconds in seconds]
+    model = nn.Sequential(*layers, _Slow(now, [0.5] * 99))
+    return TimedNetwork(get_arch("fbnetv3_a0"), model, list(layers) if by_layer else [])
 
 
-def test_parts_are_those_of_the_fastest_call() -> None:
+def test_layer_times_are_those_of_the_fastest_call() -> None:
     now = [0.0]
-    # every other call is timed by parts; the third of those is the fastest, not in its first part
+    # every other call is timed by layer; the third of those is the fastest, not in its first layer
     first, second = [0.0, 5.0, 0.0, 2.0, 0.0, 3.0], [9.0, 5.0, 1.0, 6.0, 8.0, 1.0]
-    network = _timed(now, first, second, by_part=True)
+    network = _timed(now, first, second, by_layer=True)
     for _ in range(3):
         network.time_call(torch.zeros(1), lambda: now[0])
     assert network.milliseconds() == [1500.0, 3000.0, 1000.0]
@@ -46,7 +46,7 @@ def test_parts_are_those_of_the_fastest_call() -> None:
 
 def test_a_network_is_left_without_hooks() -> None:
     now = [0.0]
-    network = _timed(now, [1.0] * 9, by_part=True)
+    network = _timed(now, [1.0] * 9, by_layer=True)
     network.time_call(torch.zeros(1), lambda: now[0])
     hooks = [m._forward_hooks or m._forward_pre_hooks for m in network.model.modules()]
     assert not any(hooks)
@@ -136,7 +136,7 @@ def test_a_slowdown_between_groups_is_divided_out(
             now[0] += slowness[0]
             return x
 
-    def timed(arch: Arch, *, by_part: bool) -> TimedNetwork:
+    def timed(arch: Arch, *, by_layer: bool) -> TimedNetwork:
         return TimedNetwork(arch, Network(), [])
 
     def groups(order: list[int], archs: list[Arch]) -> list[list[int]]:

@@ -18,7 +18,7 @@ from fbnetv3.data import (
     TrainTransform,
 )
 from fbnetv3.data import loaders as loaders_module
-from fbnetv3.data.device import DeviceCopy
+from fbnetv3.data.device import BatchToDevice
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 
@@ -118,7 +118,7 @@ def test_copies_to_cuda_run_beside_the_step_before(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: _Stream(log, "copies"))
     monkeypatch.setattr(torch.cuda, "stream", entered)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: _Stream(log, "step"))
-    DeviceCopy(torch.device("cuda:1"))([_Tensor(log)])
+    BatchToDevice(torch.device("cuda:1"))([_Tensor(log)])
     assert log == [
         "enter copies",
         "copy to cuda:1, non_blocking True",
@@ -130,4 +130,4 @@ def test_copies_to_cuda_run_beside_the_step_before(monkeypatch):
 
 def test_a_cpu_needs_no_copies():
     tensor = torch.zeros(2)
-    assert DeviceCopy(torch.device("cpu"))([tensor])[0] is tensor
+    assert BatchToDevice(torch.device("cpu"))([tensor])[0] is tensor

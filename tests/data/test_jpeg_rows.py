@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fbnetv3.data import DataError, TrainTransform, jpeg
-from fbnetv3.data.crops import draw_box
+from fbnetv3.data.crops import random_resized_crop_box
 from fbnetv3.data.sizes import MAX_PIXELS
 
 
@@ -60,7 +60,7 @@ def test_a_crop_decodes_no_more_rows_than_it_needs(decoded_rows):
     transform = TrainTransform(64)
     for seed in range(20):
         torch.manual_seed(seed)
-        bottom = draw_box(image.size)[3]
+        bottom = random_resized_crop_box(image.size)[3]
         torch.manual_seed(seed)
         transform.pixels(image)
         assert decoded_rows[-1] <= bottom + 16
@@ -117,5 +117,5 @@ def test_boxes_are_torchvisions(size):
         left, top, width, height = (box[key] for key in ("left", "top", "width", "height"))
         after = torch.rand(())
         torch.manual_seed(seed)
-        assert draw_box(size) == (left, top, left + width, top + height)
+        assert random_resized_crop_box(size) == (left, top, left + width, top + height)
         assert torch.rand(()) == after

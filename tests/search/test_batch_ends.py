@@ -99,7 +99,7 @@ def _open(name: str, path: Path) -> JointNAS:
 
 def _outcome(search: JointNAS) -> tuple[Any, ...]:
     result = search.result()
-    cards = [(c.trials, repr(c.kendall), repr(c.rmse), c.batch) for c in result.cards]
+    cards = [(c.trials, repr(c.kendall), repr(c.rmse), c.batch) for c in result.report_cards]
     return problem.summary(result), cards, search.evolve(top_k=3), result.best.id
 
 
@@ -153,5 +153,5 @@ def test_report_cards_of_earlier_rounds_are_not_computed_again(
     monkeypatch.setattr(models, "fit_function", counting)
     again = _open(name, path).run(_score)
     assert len(fits) == 1  # the predictor of the result
-    assert [str(card) for card in again.cards] == [str(card) for card in first.cards]
-    assert again.cards[-1].held_out == first.cards[-1].held_out
+    assert [str(card) for card in again.report_cards] == [str(card) for card in first.report_cards]
+    assert again.report_cards[-1].held_out == first.report_cards[-1].held_out

@@ -57,7 +57,7 @@ def test_a_warm_start_outside_the_constraints_teaches_and_is_not_returned(
 ) -> None:
     search = _search(warm_start=OUTSIDE, **changes)
     result = search.run(lambda trial: float(trial.config["x"]))
-    assert result.cards[-1].trials == len(result.trials)  # all of them were learned
+    assert result.report_cards[-1].trials == len(result.trials)  # all of them were learned
     costs = [t.statistics["macs"] for t in result.trials[:6]]
     assert costs == pytest.approx([config["x"] for config, _ in OUTSIDE], rel=1e-5)
     limit = CHEAP.upper or 0.0

@@ -175,9 +175,13 @@ def test_a_trial_that_is_put_back_keeps_its_reason_and_changes_no_stored_batch(
     assert trial.state == "complete"
     assert trial.earlier_reasons == [failed.reason]
     assert [t.id for t in result.trials] == [t.id for t in first.trials]
-    assert [c.trials for c in result.cards][-1] == [c.trials for c in first.cards][-1] + 1
+    assert [c.trials for c in result.report_cards][-1] == [c.trials for c in first.report_cards][
+        -1
+    ] + 1
     reopened = _search(tmp_path, **settings).result()
-    assert [str(card) for card in reopened.cards] == [str(card) for card in result.cards]
+    assert [str(card) for card in reopened.report_cards] == [
+        str(card) for card in result.report_cards
+    ]
 
 
 def test_a_batch_that_was_cut_off_is_proposed_as_before_after_a_retry(tmp_path: Path) -> None:

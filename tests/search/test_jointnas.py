@@ -209,9 +209,9 @@ def test_scores_that_are_noise_are_logged_as_a_warning(caplog: pytest.LogCapture
 
 def test_report_cards_compare_predictions_with_scores() -> None:
     result = problem.search().run(lambda t: problem.quality(t.config))
-    assert [card.trials for card in result.cards] == [8, 16, 19]
-    assert [len(card.batch) for card in result.cards] == [0, 8, 3]
-    for predicted, score in result.cards[1].batch:
+    assert [card.trials for card in result.report_cards] == [8, 16, 19]
+    assert [len(card.batch) for card in result.report_cards] == [0, 8, 3]
+    for predicted, score in result.report_cards[1].batch:
         trial = next(t for t in result.trials if t.predicted == predicted)
         assert trial.score == score
 

@@ -1,1 +1,4 @@
-"""Executors evaluate trials in this process, in local worker processes or on a Ray cluster."""
+"""Executors evaluate trials in this process, in local worker processes or on a Ray cluster.
+
+To add one, see ``base.py``.
+"""

@@ -2,8 +2,8 @@
 
 To add an executor:
 
-1. Write a class with the methods of :class:`Executor`. ``JointNAS(executor=...)`` accepts an
-   instance without any registration.
+1. In a file of this folder, write a class with the methods of :class:`Executor`, and export it in
+   ``search/__init__.py``. ``JointNAS(executor=...)`` accepts an instance without any registration.
 2. For ``fbnetv3-search``, write a function that makes an instance from the config, and register it
    with ``@EXECUTORS.register(NAME)`` in ``fbnet/config.py``. NAME is declared in ``registries.py``
    and is then a value of SEARCH.EXECUTOR. Outside of the package: ``fbnetv3.register_executor``.
@@ -11,9 +11,9 @@ To add an executor:
    may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's name to the
    help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
    ``fbnet/config.py``.
-4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_contract.py``, which
-   tests what all executors must do, and in ``test_faults.py``. If it uses worker processes, also
-   add it to ``_WORKERS`` in ``test_contract.py``.
+4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_faults.py``. If it
+   has worker processes, also add it to ``_WORKERS`` and ``_SHARED`` in ``test_contract.py``, which
+   tests what all executors must do, and to ``SharedExecutors`` in ``shared.py``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode
-from fbnetv3.config.files import check_output_dir, check_place
+from fbnetv3.config.files import check_is_local, check_output_dir
 from fbnetv3.io import refuse_links_out
 from fbnetv3.resources import find_config
 from fbnetv3.search.fbnet.config import file_hashes
@@ -82,14 +82,14 @@ def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
         check_output_dir(cfg.OUTPUT_DIR, path)
     if "SEARCH.STORAGE" not in exempt:
         file = sqlite_file(node.STORAGE)
-        check_place("SEARCH.STORAGE", without_password(node.STORAGE), path, file)
+        check_is_local("SEARCH.STORAGE", without_password(node.STORAGE), path, file)
         if file:
             database = Path(file)
             patterns = (f"{database.name}*", f".{database.name}.lock")
             refuse_links_out(database.parent, patterns)
     if "SEARCH.CANDIDATES" not in exempt:
         place = None if is_uri(node.CANDIDATES) else node.CANDIDATES
-        check_place("SEARCH.CANDIDATES", node.CANDIDATES, path, place)
+        check_is_local("SEARCH.CANDIDATES", node.CANDIDATES, path, place)
     if "SEARCH.RAY.ADDRESS" not in exempt:
         address = node.RAY.ADDRESS
-        check_place("SEARCH.RAY.ADDRESS", address, path, None if address else "")
+        check_is_local("SEARCH.RAY.ADDRESS", address, path, None if address else "")

@@ -151,7 +151,7 @@ RESUMABLE_KEYS = (
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
-"""Keys below SEARCH that accept a whole number or ``auto``."""
+"""Keys below SEARCH that accept an integer or ``auto``."""
 NON_SCORE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",

@@ -35,8 +35,8 @@ class RunWatch:
             self._batches.add(batch)
             result = search.result()
             self._progress.rescore(result.trials)
-            if result.cards:
-                self._progress.say(f"round {len(result.cards)}: {result.cards[-1]}")
+            if result.report_cards:
+                self._progress.say(f"round {len(result.report_cards)}: {result.report_cards[-1]}")
         self._progress.show(event)
         self._running[batch] += {"start": 1, "finish": -1}.get(event.kind, 0)
         if event.kind == "finish" and not self._running[batch]:

@@ -1,1 +1,4 @@
-"""Predictors of a candidate's score: Gaussian process, networks, the paper's network."""
+"""Predictors: surrogate models of a candidate's score, unlike detectron2's ``DefaultPredictor``.
+
+To add one, see ``predictor.py``.
+"""

@@ -6,10 +6,13 @@ has to beat. Each round of a search fits a new predictor to all labels so far.
 
 To add a predictor:
 
-1. Write a class with the methods of :class:`Predictor` and the constructor
-   ``(features, labels, pretrained, seed)``. The argument ``pretrained`` must be accepted, even by a
-   predictor that makes no use of the pre-trained encoder.
-2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR.
+1. In a file of this folder, write a class with the methods of :class:`Predictor`. It is fitted by
+   its constructor ``(features, labels, pretrained, seed)``. The argument ``pretrained`` must be
+   accepted, even by a predictor that makes no use of the pre-trained encoder.
+2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR, and
+   ``tests/search/predictors/test_predictor.py`` tests it.
+3. Add the name to the help of SEARCH.PREDICTOR (``search/fbnet/keys.py``) and of
+   ``SearchSettings.predictor`` (``search/settings.py``).
 
 For a predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
 ``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling; for any

@@ -146,7 +146,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "statistics": statistics,
         "statistic": statistic,
         "best_by_budget": _best_by_budget(result, statistic, about.budgets),
-        "cards": result.cards,
+        "report_cards": result.report_cards,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
         "parts": _parts(space, complete, about.score),
@@ -166,8 +166,8 @@ def _figures(
     if statistic is not None and any(statistic in t.statistics for t in result.feasible):
         charts.append(figures.score_by_cost(result, statistic, about.score))
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
-    if result.cards:
-        charts.append(figures.cross_validated(result.cards[-1], about.score))
+    if result.report_cards:
+        charts.append(figures.cross_validated(result.report_cards[-1], about.score))
     stop, in_use = _early_stop(result)
     if stop is not None:
         charts.append(figures.rank_by_epoch(stop, in_use=in_use, unit=about.unit))

@@ -190,7 +190,7 @@ def test_numbers_and_the_word_auto_replace_each_other() -> None:
 
 @pytest.mark.parametrize("value", ["many", "1.5", 2.0, True, "['auto']", ""])
 def test_other_values_than_numbers_and_auto_are_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="WORKERS takes a whole number or auto, not"):
+    with pytest.raises(ConfigError, match="WORKERS takes an integer or auto, not"):
         _cfg("SEARCH.WORKERS", value)
 
 

@@ -219,7 +219,7 @@ def test_a_report_of_many_trials_stays_small(
     search, result = searched
     copies = (result.trials * 106)[:2000]
     trials = [Trial(**{**t.to_dict(), "number": i}) for i, t in enumerate(copies)]
-    many = SearchResult(trials, None, result.early_stop, result.cards, {})
+    many = SearchResult(trials, None, result.early_stop, result.report_cards, {})
     path = tmp_path / "report.html"
     write_report(path, search.space, many, About(statistic="macs"))
     assert path.stat().st_size < 4e6
@@ -232,7 +232,7 @@ def test_the_report_of_a_storage_needs_no_proposals(tmp_path: Path) -> None:
     again = problem.search(storage=url).result()
     assert problem.summary(again) == problem.summary(result)
     assert again.early_stop == result.early_stop
-    assert again.cards == result.cards
+    assert again.report_cards == result.report_cards
 
 
 def test_a_storage_in_the_middle_of_a_batch(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_storage_in_the_middle_of_a_batch(tmp_path: Path) -> None:
     search.tell(second[:3], [problem.evaluate(t) for t in second[:3]])
     again = problem.search(storage=url).result()
     assert problem.summary(again) == problem.summary(search.result())
-    assert [c.trials for c in again.cards] == [8]
+    assert [c.trials for c in again.report_cards] == [8]
     before = problem.search(storage=url)
     before.result()
     assert [t.id for t in before.ask()] == [t.id for t in second[3:]]
