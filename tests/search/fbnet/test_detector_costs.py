@@ -148,16 +148,16 @@ def test_latencies_of_many_detectors_are_the_sums_of_their_parts(tmp_path: Path)
     assert len({design.parts.convs for design in designs}) > 1
 
 
-def test_the_timed_parts_of_a_detector_are_those_of_its_shapes() -> None:
+def test_the_timed_layers_of_a_detector_are_those_of_its_shapes() -> None:
     statistics = _statistics(_setup())
     space = _setup().space.space
     configs = space.configs(space.canonical(space.sizes[None] // 2))
     (design,) = distinct_designs(statistics, configs, 1)
     network = build_timed_detector(design, by_layer=True)
-    assert len(network.parts) == len(design.shapes) - 1  # the frame is the rest of the time
+    assert len(network.layers) == len(design.shapes) - 1  # the frame is the rest of the time
     network.time_call(torch.zeros(1, 3, *network.image_size), lambda: 0.0)
     assert len(network.layer_times[0]) == len(design.shapes)
-    convs = [part for part in network.parts if isinstance(part, nn.Conv2d)][-8:]
+    convs = [layer for layer in network.layers if isinstance(layer, nn.Conv2d)][-8:]
     shapes = design.shapes[-9:-1]
     assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0]) for c in convs] == [
         (s.c_in, s.c_out, s.kind.k, s.kind.s) for s in shapes
