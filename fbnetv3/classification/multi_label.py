@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +66,9 @@ def mean_average_precision(
     Returns:
         A number in [0, 1]; 0 if no image has a class.
     """
+    # Imported late: it imports pandas, which takes a second.
+    from sklearn.metrics import average_precision_score
+
     values = [
         average_precision_score(truth[:, c], scores[:, c])
         for c in range(truth.shape[1])

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,12 @@ def test_wandb_records_trials_of_a_group_offline(tmp_path, secrets) -> None:
     writer = WRITERS.get("wandb")(run)
     writer.log({"val/top1": 12.5}, 3)
     writer.close()
-    files = {path.parts[-4]: path.read_bytes() for path in tmp_path.rglob("run-*.wandb")}
+    deadline = time.monotonic() + 60  # W&B's own process writes the files, perhaps a little later
+    while True:
+        files = {path.parts[-4]: path.read_bytes() for path in tmp_path.rglob("run-*.wandb")}
+        if b"val/top1" in files.get("0a1b", b"") or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     assert set(files) == {tmp_path.name, "0a1b"}
     assert b"val/top1" in files["0a1b"]
     assert all(run.group.encode() in content for content in files.values())
