@@ -15,11 +15,8 @@ OLDEST := .venv-oldest
 # what `make test-oldest` runs: the layers that call torch, numpy, scipy and Optuna directly
 OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predictors \
 	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py
-# with .venv's torch it leaves out what only torch can break, and searches whose steps other tests take
-OLDEST_SKIPPED := --ignore tests/modeling/test_tracing.py --ignore tests/modeling/test_library_models.py \
-	--ignore tests/search/test_jointnas.py \
-	--ignore tests/search/acquisition/test_avoidance.py --ignore tests/search/storage/test_batch_log.py \
-	-k "not postgres and not server"
+# with .venv's torch it leaves out what only torch can break
+OLDEST_SKIPPED := --ignore tests/modeling/test_tracing.py --ignore tests/modeling/test_library_models.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo paper-rehearsal test test-oldest test-slow soak lint format wheel clean distclean
