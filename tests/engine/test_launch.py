@@ -128,10 +128,10 @@ def wait_for(path: Path) -> None:
     ],
 )
 def test_both_machines_print_why_a_rank_failed(
-    tmp_path: Path, fork: Start, rank: int, error: str, reason: str
+    tmp_path: Path, start: Start, rank: int, error: str, reason: str
 ) -> None:
     body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
-    jobs = start_machines(tmp_path, fork, body, f"({str(tmp_path)!r},)")
+    jobs = start_machines(tmp_path, start, body, f"({str(tmp_path)!r},)")
     for number, job in enumerate(jobs):
         allowed = "a bug" in error and number == rank
         stderr = finish(job, 2, traceback=allowed)[1]
@@ -155,13 +155,15 @@ def test_both_machines_print_why_a_rank_failed(
 )
 def test_the_other_machine_names_what_died(
     tmp_path: Path,
-    fork: Start,
+    start: Start,
     number: int,
     what: str,
     name: str,
     reason: str,
 ) -> None:
-    jobs = start_machines(tmp_path, fork, WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)")
+    jobs = start_machines(
+        tmp_path, start, WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)"
+    )
     for rank in (0, 1):
         wait_for(tmp_path / f"met{rank}")
     rank = int((tmp_path / f"pid{number}").read_text())
