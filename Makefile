@@ -95,7 +95,7 @@ test-oldest: $(OLDEST)/.$(TORCH) ## fast tests of some packages with the oldest 
 
 # Three at once, because many of these tests wait for processes that end or do not answer.
 test-slow: dev ## kills, wheel, long comparisons, some 30 minutes
-	$(BIN)/python -m pytest -n 3 $(XDIST) -m slow --timeout 1800
+	$(BIN)/python -m pytest -n 3 $(XDIST) -m slow --timeout 900
 
 KILLS ?= 500
 TRAINING_KILLS ?= 50
