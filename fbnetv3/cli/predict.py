@@ -118,7 +118,7 @@ def _output_arguments(parser: argparse.ArgumentParser) -> None:
         f"{_PICTURES}; for boxes, none with --output)"
     )
     add("--pictures", type=Path, metavar="DIR", help=pictures)
-    explain = "write class-activation pictures (Grad-CAM) of the --top-k classes of a classifier"
+    explain = "write class-activation pictures (LayerCAM) of the --top-k classes of a classifier"
     add("--explain", action="store_true", help=explain)
     lines = "print one JSON object per image and line, with its classes or boxes"
     add("--json", action="store_true", help=lines)

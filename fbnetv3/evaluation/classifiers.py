@@ -111,9 +111,10 @@ def _write_classes(
     more: dict[str, npt.NDArray[np.float64]] | None = None,
 ) -> list[str]:
     more = more or {}
-    columns = [scores.counts, scores.precision, scores.recall, scores.f1, *more.values()]
+    shares = [scores.precision, scores.recall, scores.f1, *more.values()]
     names = ["class", "images", "precision", "recall", "f1", *more]
-    rows = zip(classes, *(column.tolist() for column in columns), strict=True)
+    percents = [(100 * share).tolist() for share in shares]
+    rows = zip(classes, scores.counts.tolist(), *percents, strict=True)
     write_table(folder / "per_class.csv", names, rows)
     return ["per_class.csv"]
 

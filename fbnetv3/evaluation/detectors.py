@@ -215,7 +215,8 @@ def mistakes_by_image(
 def _write_curves(
     folder: Path, curves: dict[str, npt.NDArray[np.float64]], recalls: npt.NDArray[np.float64]
 ) -> None:
-    rows = zip(recalls.tolist(), *(curve.tolist() for curve in curves.values()), strict=True)
+    percents = [(100 * values).tolist() for values in (recalls, *curves.values())]
+    rows = zip(*percents, strict=True)
     write_table(folder / "precision_recall.csv", ["recall", *curves], rows)
     draw_precision_recall(curves, recalls, folder / "precision_recall.png")
 

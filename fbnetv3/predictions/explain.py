@@ -1,7 +1,9 @@
-"""Class-activation pictures: where in an image a classifier sees a class (Grad-CAM).
+"""Class-activation pictures: where in an image a classifier sees a class.
 
-The maps are those of pytorch-grad-cam (Selvaraju et al., 2017): the channels of a feature map,
-weighted by the mean gradient of the class's logit, without negative values.
+The maps are those of LayerCAM (Jiang et al., 2021) in pytorch-grad-cam: the sum over the channels
+of a feature map, each value weighted by the positive part of the gradient of the class's logit.
+Unlike Grad-CAM, it does not need the very last feature map, which has 2 x 2 values for an image of
+32 pixels.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 MODULE, EXTRA = "pytorch_grad_cam", "explain"
 _PANEL, _TEXT, _GAP = 224, 18, 6  # pixels
+_MIN_SIDE = 7
+"""Smallest side of the feature map, which is that of ImageNet's classifiers at 224 pixels."""
 
 
 class Explainer:
@@ -32,7 +36,7 @@ class Explainer:
         classifier: Classifier on its device.
 
     Attributes:
-        layer: Name of the layer whose feature map is weighted: the last one before the pooling.
+        layer: Name of the layer whose feature map is weighted, see :func:`last_feature_map`.
 
     Raises:
         MissingPackageError: pytorch-grad-cam is not installed.
@@ -47,7 +51,7 @@ class Explainer:
         self._classifier = classifier
         self.layer = last_feature_map(classifier)
         module = classifier.model.get_submodule(self.layer)
-        self._cam: Any = library.GradCAM(model=classifier.model, target_layers=[module])
+        self._cam: Any = library.LayerCAM(model=classifier.model, target_layers=[module])
 
     def maps(self, pixels: Pixels, classes: Sequence[str]) -> Map:
         """Returns the map of each class, (classes, H, W): from 0 to 1, its largest value.
@@ -85,11 +89,27 @@ def _network_input(classifier: Classifier, pixels: Pixels) -> Tensor:
 
 
 def last_feature_map(classifier: Classifier) -> str:
-    """Returns the name of the last layer with a feature map (N, C, H, W), H = W > 1.
+    """Returns the name of the last layer with a feature map (N, C, H, W) of 7 x 7 or more.
+
+    For images below 28 pixels, a quarter of their side is enough.
 
     Raises:
         PredictError: There is none, or tokens or features in another layout follow it.
     """
+    smallest = min(_MIN_SIDE, max(2, int(classifier.transform.rule["resolution"]) // 4))
+    for name, shape in reversed(_outputs(classifier)):
+        if len(shape) > 2 and (len(shape) != 4 or shape[2] != shape[3]):
+            break  # tokens, or channels last
+        if len(shape) == 4 and shape[2] >= smallest:
+            return name
+    raise PredictError(
+        f"{classifier.source}: the network has no feature map of a convolution before its "
+        "classifier, as --explain needs; use a convolutional network"
+    )
+
+
+def _outputs(classifier: Classifier) -> list[tuple[str, tuple[int, ...]]]:
+    """Returns the layers of a network with the shapes of their outputs, in order."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
 
     def record(name: str) -> Any:
@@ -108,16 +128,7 @@ def last_feature_map(classifier: Classifier) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    for name, shape in reversed(shapes):
-        if len(shape) <= 2 or shape[2:] == (1, 1):
-            continue  # pooled
-        if len(shape) == 4 and shape[2] == shape[3]:
-            return name
-        break
-    raise PredictError(
-        f"{classifier.source}: the network has no feature map of a convolution before its "
-        "classifier, as --explain needs; use a convolutional network"
-    )
+    return shapes
 
 
 def _row(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
