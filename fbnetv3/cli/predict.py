@@ -214,11 +214,21 @@ def _print_prediction(
             print(one_line(line), flush=True)
 
 
-def _with_progress(predictions: Iterator[Prediction], total: int) -> Iterator[Prediction]:
-    """Yields predictions, with a progress bar on standard error if that is a terminal."""
+def _with_progress(
+    predictions: Iterator[Prediction], total: int, prints: bool
+) -> Iterator[Prediction]:
+    """Yields predictions, with a progress bar on standard error if that is a terminal.
+
+    Args:
+        predictions: Predictions.
+        total: Their number.
+        prints: Whether they are printed; on a terminal, there is no bar between their lines.
+    """
     console = Console(stderr=True)
-    shown = console.is_terminal and total > 1
-    with Progress(console=console, transient=True, disable=not shown) as progress:
+    shown = console.is_terminal and total > 1 and not (prints and sys.stdout.isatty())
+    # rich would send what is printed to the console of the bar, which is standard error
+    options = {"transient": True, "disable": not shown, "redirect_stdout": False}
+    with Progress(console=console, **options) as progress:
         yield from progress.track(predictions, total=total, description="predicting")
 
 
@@ -243,7 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise PredictError("--annotations is for detectors; leave it out for a classifier")
     unreadable = 0
     predictions = predict(network, images, _options(arguments, ids))
-    for prediction in _with_progress(predictions, len(images)):
+    prints = arguments.json or arguments.output is None
+    for prediction in _with_progress(predictions, len(images), prints):
         _print_prediction(prediction, arguments, is_detector)
         unreadable += bool(prediction.problem)
     if arguments.output is not None:

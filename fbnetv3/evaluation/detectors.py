@@ -21,7 +21,7 @@ from fbnetv3.evaluation.errors import EvaluationError
 from fbnetv3.evaluation.figures import draw_precision_recall
 from fbnetv3.evaluation.tables import write_scores, write_table
 from fbnetv3.predictions.batches import DETECTOR_BATCH, in_threads, memory_errors
-from fbnetv3.weights.classes import class_order, other_classes
+from fbnetv3.weights.classes import class_order, distinct_names, other_classes
 
 if TYPE_CHECKING:  # detectron2 is optional
     from fbnetv3.detection.coco import CocoDataset
@@ -174,7 +174,9 @@ def precision_curves(
         return {}, np.zeros(0)
     # axes: IoU thresholds, recalls, classes, areas, limits of detections (-1: 100)
     precision = evaluator.eval["precision"][0, :, :, 0, -1]
-    names = {category["id"]: category["name"] for category in truth["categories"]}
+    ids = [category["id"] for category in truth["categories"]]
+    distinct = distinct_names([category["name"] for category in truth["categories"]], ids)
+    names = dict(zip(ids, distinct, strict=True))
     curves = {
         names[number]: precision[:, k]
         for k, number in enumerate(evaluator.params.catIds)
