@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,13 @@ examples:
 """
 
 
-def _at_least(minimum: int) -> type:
+def _at_least(minimum: int) -> Callable[[str], int]:
     def parse_number(text: str) -> int:
         if not text.isdecimal() or int(text) < minimum:
             raise argparse.ArgumentTypeError(f"must be an integer >= {minimum}, not {text!r}")
         return int(text)
 
-    return parse_number  # type: ignore[return-value]
+    return parse_number
 
 
 def _share(text: str) -> float:

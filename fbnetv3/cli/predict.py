@@ -227,8 +227,8 @@ def _with_progress(
     console = Console(stderr=True)
     shown = console.is_terminal and total > 1 and not (prints and sys.stdout.isatty())
     # rich would send what is printed to the console of the bar, which is standard error
-    options = {"transient": True, "disable": not shown, "redirect_stdout": False}
-    with Progress(console=console, **options) as progress:
+    bar = Progress(console=console, transient=True, disable=not shown, redirect_stdout=False)
+    with bar as progress:
         yield from progress.track(predictions, total=total, description="predicting")
 
 

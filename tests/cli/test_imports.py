@@ -40,8 +40,8 @@ def code(tmp_path: Path, registrations: None, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_zoo(code: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(zoo.main, ["list", "test_imported*"]) == 0
-    assert "test_imported_arch" not in capsys.readouterr().out
+    assert run_main(zoo.main, ["list", "test_imported*"]) == 2
+    assert "test_imported*" in capsys.readouterr().err
     assert run_main(zoo.main, ["list", "test_imported*", *code]) == 0
     assert "test_imported_arch" in capsys.readouterr().out
 
