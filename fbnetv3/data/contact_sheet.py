@@ -11,10 +11,10 @@ from fbnetv3.io import atomic_write
 
 TILE = 192
 """Side in pixels of the square into which each image is fitted."""
-_TEXT = 14
+_TEXT_HEIGHT = 14  # pixels below each image
 _COLUMNS = 6
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
-_MAX_TEXT = 30
+_MAX_CHARACTERS = 30
 
 # (left, top, right, bottom) in pixels of the image, and the index of the class
 LabelledBox = tuple[float, float, float, float, int]
@@ -30,10 +30,10 @@ def contact_sheet(
     """
     columns = max(1, min(_COLUMNS, len(tiles)))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * TILE, max(1, rows) * (TILE + _TEXT)), "white")
+    sheet = Image.new("RGB", (columns * TILE, max(1, rows) * (TILE + _TEXT_HEIGHT)), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (image, text, boxes) in enumerate(tiles):
-        left, top = number % columns * TILE, number // columns * (TILE + _TEXT)
+        left, top = number % columns * TILE, number // columns * (TILE + _TEXT_HEIGHT)
         scale = (TILE - 4) / max(image.size)
         size = [max(1, round(side * scale)) for side in image.size]
         sheet.paste(image.resize((size[0], size[1])), (left + 2, top + 2))
@@ -42,7 +42,7 @@ def contact_sheet(
             corners = [left + 2 + x0, top + 2 + y0, left + 2 + x1, top + 2 + y1]
             draw.rectangle(corners, outline=_COLOURS[label % len(_COLOURS)], width=2)
         # Pillow's built-in font has the characters of Latin-1
-        shown = text.encode("latin-1", "replace").decode("latin-1")[:_MAX_TEXT]
+        shown = text.encode("latin-1", "replace").decode("latin-1")[:_MAX_CHARACTERS]
         draw.text((left + 2, top + TILE), shown, fill="black")
     return sheet
 
