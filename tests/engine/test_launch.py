@@ -93,8 +93,8 @@ def start_machines(
 
 
 @pytest.mark.slow
-def test_machines_communicate(tmp_path: Path, start: Start) -> None:
-    for job in start_machines(tmp_path, start, SUM, f"({str(tmp_path)!r},)"):
+def test_machines_communicate(tmp_path: Path, fork: Start) -> None:
+    for job in start_machines(tmp_path, fork, SUM, f"({str(tmp_path)!r},)"):
         finish(job)
     assert (tmp_path / "rank1").read_text() == "3.0"
 
@@ -128,10 +128,10 @@ def wait_for(path: Path) -> None:
     ],
 )
 def test_both_machines_print_why_a_rank_failed(
-    tmp_path: Path, start: Start, rank: int, error: str, reason: str
+    tmp_path: Path, fork: Start, rank: int, error: str, reason: str
 ) -> None:
     body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
-    jobs = start_machines(tmp_path, start, body, f"({str(tmp_path)!r},)")
+    jobs = start_machines(tmp_path, fork, body, f"({str(tmp_path)!r},)")
     for number, job in enumerate(jobs):
         allowed = "a bug" in error and number == rank
         stderr = finish(job, 2, traceback=allowed)[1]
@@ -156,14 +156,15 @@ def test_both_machines_print_why_a_rank_failed(
 def test_the_other_machine_names_what_died(
     tmp_path: Path,
     start: Start,
+    fork: Start,
     number: int,
     what: str,
     name: str,
     reason: str,
 ) -> None:
-    jobs = start_machines(
-        tmp_path, start, WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)"
-    )
+    begin = start if what == "all" else fork
+    body = WAITING.replace("FAILING", "-1")
+    jobs = start_machines(tmp_path, begin, body, f"({str(tmp_path)!r},)")
     for rank in (0, 1):
         wait_for(tmp_path / f"met{rank}")
     rank = int((tmp_path / f"pid{number}").read_text())
@@ -232,7 +233,7 @@ def test_a_failing_rank_ends_the_others(tmp_path: Path, reason: str, says: str) 
     ],
 )
 def test_a_lost_rank_is_reported_in_one_line(
-    tmp_path: Path, ending: str, status: int, reason: str
+    tmp_path: Path, fork: Start, ending: str, status: int, reason: str
 ) -> None:
     """Under torchrun no launcher of this package monitors the ranks."""
     with socket.socket() as probe:
@@ -242,14 +243,9 @@ def test_a_lost_rank_is_reported_in_one_line(
     path = tmp_path / "job.py"
     path.write_text(f"{HEADER}{body}\nif __name__ == '__main__':\n    launch(main)\n")
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    jobs = []
-    for rank in ("0", "1"):
-        names = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": str(ROOT)}
-        jobs.append(
-            subprocess.Popen(
-                [sys.executable, str(path)], env=names, stderr=subprocess.PIPE, text=True
-            )
-        )
+    jobs = [
+        fork([sys.executable, str(path)], **common, RANK=rank, LOCAL_RANK=rank) for rank in "01"
+    ]
     errors = [job.communicate(timeout=90)[1] for job in jobs]
     assert jobs[1].returncode == status
     assert jobs[0].returncode == 2, errors[0]
