@@ -171,7 +171,7 @@ def test_two_processes_save_when_they_are_stopped(
     """SIGTERM to the launch, to all processes as batch systems send it, and under torchrun."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     long = {
-        "SOLVER__MAX_EPOCHS": 40.0, "SOLVER__CHECKPOINT_EPOCHS": 4.0, "TEST__EVAL_EPOCHS": 20.0,
+        "SOLVER__MAX_EPOCHS": 24.0, "SOLVER__CHECKPOINT_EPOCHS": 2.0, "TEST__EVAL_EPOCHS": 12.0,
     }  # fmt: skip
     flags = ("--num-processes", "2")
     finish(fork(command(*flags, OUTPUT_DIR=str(whole), **long)))
@@ -199,6 +199,6 @@ def test_two_processes_save_when_they_are_stopped(
         (line,) = [text for text in stderr.splitlines() if text.startswith("error")]
         path = stopped / f"checkpoint_{last_iteration(stopped):08d}.pt"
         assert line == f"error: stopped by SIGTERM; saved {path}; continue with --resume"
-        assert before < last_iteration(stopped) < 240
+        assert before < last_iteration(stopped) < 144
     finish(fork(command("--resume", *flags, OUTPUT_DIR=str(stopped), **long)))
     assert_same_run(whole, stopped)
