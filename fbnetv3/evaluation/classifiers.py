@@ -67,7 +67,7 @@ def report_classes(
     matrix = confusion(outcomes.targets, predicted, len(classes))
     by_class = class_scores(outcomes.targets, predicted, len(classes))
     calibration = calibration_of(confidence, predicted == outcomes.targets, bins)
-    scores = {
+    scores: dict[str, Any] = {
         "images": len(outcomes.losses),
         **accuracies(outcomes.probabilities, outcomes.targets),
         "loss": float(outcomes.losses.mean()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.job import Job, Pixels
 
@@ -30,4 +28,4 @@ def calibration_batches(job: Job, name: str, size: int = BATCH) -> list[Pixels]:
             f"{name} measures ranges on images of the training set, and got {number}; allowed: "
             f"{MIN_IMAGES} or more; name a data set with --calibration"
         )
-    return [np.ascontiguousarray(pixels[i : i + size]) for i in range(0, len(pixels), size)]
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]

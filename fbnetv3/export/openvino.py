@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def _converted(job: Job) -> Any:
     import openvino
 
     shape = openvino.PartialShape([-1, *job.example.shape[1:]])
-    model = openvino.convert_model(job.network, example_input=job.example, input=[shape])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it calls torch.jit.trace
+        model = openvino.convert_model(job.network, example_input=job.example, input=[shape])
     model.inputs[0].tensor.set_names({INPUT})
     model.outputs[0].tensor.set_names({OUTPUT})
     return model

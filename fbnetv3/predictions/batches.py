@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # detectron2 is optional
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 8
 """Default numbers of images that are run together."""
 _MAX_THREADS = 16
-Item, Value = TypeVar("Item"), TypeVar("Value")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)

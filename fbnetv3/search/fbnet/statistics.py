@@ -97,6 +97,7 @@ def with_registered(
     registered = sorted({n for n in names if n in STATISTICS and n not in _OF_SPACE})
     if not registered:
         return statistics
+    network: Callable[[Mapping[str, Any]], Any]
     if isinstance(space, NetworkSpace):
         network = functools.partial(space.named_network, num_classes=num_classes)
     else:
