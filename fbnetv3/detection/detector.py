@@ -59,7 +59,7 @@ class Detector(nn.Module):
     Args:
         model: A detector of detectron2.
         cfg: Config of the detector, of which INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are
-            used.
+            used; they become ``short_edge``, ``max_size`` and ``is_bgr``.
         classes: Names of the classes.
         source: Origin of the weights.
 
@@ -74,8 +74,10 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.classes, self.source = model, tuple(classes), source
-        self._resize = ShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        self._is_bgr = cfg.INPUT.FORMAT == "BGR"
+        self.short_edge: int = cfg.INPUT.MIN_SIZE_TEST
+        self.max_size: int = cfg.INPUT.MAX_SIZE_TEST
+        self._resize = ShortestEdge(self.short_edge, self.max_size)
+        self.is_bgr = cfg.INPUT.FORMAT == "BGR"
 
     @torch.inference_mode()
     def forward(self, images: Images) -> list[dict[str, Tensor]]:
@@ -104,12 +106,22 @@ class Detector(nn.Module):
 
     def _input(self, image: ImageLike) -> dict[str, Any]:
         """Returns the input of a detectron2 model for an image."""
-        pixels = np.asarray(read_image(image))
-        height, width = pixels.shape[:2]
-        pixels = pixels[:, :, ::-1] if self._is_bgr else pixels
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        opened = read_image(image)
+        width, height = opened.size
+        resized = self.resized(opened)
+        resized = resized[:, :, ::-1] if self.is_bgr else resized
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
+
+    def resized(self, image: ImageLike) -> np.ndarray:
+        """Returns an image as RGB pixels (H, W, 3) of 8 bits, in the size that the network takes.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        pixels = np.asarray(read_image(image))
+        resized: np.ndarray = self._resize.get_transform(pixels).apply_image(pixels)
+        return resized
 
     def detect(self, image: ImageLike, threshold: float = 0.3) -> list[Detection]:
         """Returns the objects in an image, by descending score.
