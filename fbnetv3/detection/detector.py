@@ -22,6 +22,7 @@ from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
 from fbnetv3.errors import data_errors
+from fbnetv3.modeling.deploy import Deployable, DeployError, folded_copy
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.load import read_weights
@@ -46,7 +47,7 @@ class Detection:
     box: tuple[float, float, float, float]
 
 
-class Detector(nn.Module):
+class Detector(Deployable):
     """A detector with its preprocessing and the names of its classes.
 
     Inputs are images of any kind, mode and size that ``fbnetv3.data.read_image`` accepts: paths,
@@ -74,6 +75,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.classes, self.source = model, tuple(classes), source
+        self._cfg = cfg
         self.short_edge: int = cfg.INPUT.MIN_SIZE_TEST
         self.max_size: int = cfg.INPUT.MAX_SIZE_TEST
         self._resize = ShortestEdge(self.short_edge, self.max_size)
@@ -141,6 +143,19 @@ class Detector(nn.Module):
             if score >= threshold
         ]
 
+    def inference_form(self, *, compile: bool) -> DeployedDetector:
+        """Returns a detector of the same boxes with folded batch norms, for :func:`deploy`.
+
+        Raises:
+            DeployError: ``compile`` is True, or the network cannot be converted.
+        """
+        if compile:
+            raise DeployError(
+                "a detector cannot be compiled; leave out compile=True, or write a file for ONNX "
+                "Runtime with fbnetv3-export --format onnx"
+            )
+        return DeployedDetector(folded_copy(self.model), self._cfg, self.classes, self.source)
+
     def draw(self, image: ImageLike, detections: Sequence[Detection]) -> Image.Image:
         """Returns a copy of an image with the boxes of detected objects drawn into it.
 
@@ -158,6 +173,29 @@ class Detector(nn.Module):
             for d in sorted(detections, key=lambda detection: detection.score)
         ]
         return draw_boxes(image, boxes)
+
+
+class DeployedDetector(Detector):
+    """The inference form of a detector, from ``deploy(detector)``; it cannot be trained."""
+
+    def train(self, mode: bool = True) -> DeployedDetector:
+        """Keeps evaluation mode.
+
+        Raises:
+            DeployError: ``mode`` is True.
+        """
+        if mode:
+            raise DeployError("a deployed detector cannot be trained; train the original one")
+        super().train(False)
+        return self
+
+    def inference_form(self, *, compile: bool) -> DeployedDetector:
+        """Refuses to deploy twice.
+
+        Raises:
+            DeployError: Always.
+        """
+        raise DeployError("the detector is already deployed; use it as it is")
 
 
 def config_from_metadata(

@@ -17,6 +17,10 @@ from fbnetv3.export.errors import ExportError
 from fbnetv3.export.int8 import MIN_IMAGES, has_vnni
 from fbnetv3.export.job import INPUT, Pixels
 
+_SMOOTH = ("HardSigmoid", "HardSwish", "Sigmoid")  # of hswish and swish
+# parts of the names of nodes, which are those of modules
+_BACKBONE, _LAST_LAYERS = "/bottom_up/", ("/cls_score", "/bbox_pred")
+
 
 def write(job: DetectorJob, path: Path) -> None:
     """Writes an ONNX file whose height and width are free, with the metadata as its properties."""
@@ -57,7 +61,9 @@ def write_int8(job: DetectorJob, path: Path) -> None:
     """Writes an ONNX file whose convolutions compute with 8-bit integers.
 
     The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
-    their outputs to 8 bits costs average precision, and they take little of the time.
+    their outputs to 8 bits costs average precision, and they take little of the time. So does a
+    backbone whose activations are not ReLU: ONNX Runtime computes hswish and swish in float32
+    only, and converting to and fro takes longer than 8-bit integers save.
 
     Raises:
         ExportError: There are too few calibration images.
@@ -103,9 +109,17 @@ def _quantize(plain: Path, shaped: Path, path: Path, calibration: Sequence[Pixel
 
 
 def _float_nodes(model: Any) -> list[str]:
-    """Returns the names of the convolutions that compute scores and boxes."""
-    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    return [name for name in names if "/cls_score" in name or "/bbox_pred" in name]
+    """Returns the names of the convolutions that stay in float32."""
+    nodes = model.graph.node
+    smooth = {name for node in nodes if node.op_type in _SMOOTH for name in node.input}
+    backbone = [node for node in nodes if node.op_type == "Conv" and _BACKBONE in node.name]
+    is_smooth = any(name in smooth for node in backbone for name in node.output)
+    kept = (*_LAST_LAYERS, _BACKBONE) if is_smooth else _LAST_LAYERS
+    return [
+        node.name
+        for node in nodes
+        if node.op_type == "Conv" and any(part in node.name for part in kept)
+    ]
 
 
 class _Reader:
