@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from fbnetv3.export import onnx as onnx_files
+from fbnetv3.export.calibration import MIN_IMAGES
 from fbnetv3.export.detectors.job import OUTPUTS, Boxes, DetectorJob, RunDetector
 from fbnetv3.export.errors import ExportError
-from fbnetv3.export.int8 import MIN_IMAGES, has_vnni
+from fbnetv3.export.int8 import has_vnni
 from fbnetv3.export.job import INPUT, Pixels
 
 _SMOOTH = ("HardSigmoid", "HardSwish", "Sigmoid")  # of hswish and swish
