@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,30 +12,30 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.cli import run_main
+from fbnetv3.cli.benchmark_tables import format_table, result_table, table_report
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
-    from fbnetv3.arch.latency import LatencyTable
     from fbnetv3.benchmark.comparison import Measurement
+    from fbnetv3.benchmark.formats import FormTime
 
 MEASURES = ("latency", "training", "memory", "ema")
 # Not measured by default: loop needs detectron2 and compares no other library; data needs a data
 # set
 ON_REQUEST = ("loop", "data")
-IMAGES_PER_SECOND = "images/s"
-LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
 _WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
 Compare the speed and memory of networks on this machine: each network as built,
 its deployed form, and timm's network of the same name if timm is installed.
 All variants are measured in alternating rounds; a result is the median.
+
+With --formats, time PyTorch and exported files of each network side by side.
 
 With --latency-table and --config-file, measure the blocks of a search space
 instead, as a table for the search's latency constraints.
@@ -47,6 +45,7 @@ examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
   %(prog)s --models output/flowers --measures latency
   %(prog)s --measures data --train-batch 64
+  %(prog)s --formats eager compiled onnxruntime onnxruntime-int8 --models fbnetv3_a0
   %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
 """
 
@@ -109,7 +108,6 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--models",
         nargs="+",
-        default=["fbnetv3_b"],
         metavar="NAME",
         help="networks of the zoo, torchvision/NAME, timm/NAME, or weights of your own: a file or "
         "the folder of a run (default: fbnetv3_b)",
@@ -133,6 +131,14 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     size = "size of the JPEG files that are made of it (default: 500x375)"
     add("--image-size", type=_size, default=(500, 375), metavar="WxH", help=size)
     add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
+    add(
+        "--formats",
+        nargs="*",
+        metavar="FORM",
+        help="time these forms of the networks instead: eager, deploy, compiled, onnxruntime, "
+        "onnxruntime-int8, openvino, executorch, litert, timm (default: all but litert)",
+    )
+    add("networks", nargs="*", metavar="MODEL", help="the same as --models")
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
 
@@ -149,30 +155,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=_number, default=1, metavar="N", help=seed)
 
 
-def _result_table(measurements: Sequence[Measurement], threads: int) -> Table:
-    plural = "s" if threads > 1 else ""
-    title = f"{threads} thread{plural}; ratio: speed or size, relative to the group's first variant"
-    table = Table("model", "measure", "batch", "variant", title=title)
-    for column in ("median", "best", "ratio"):
-        table.add_column(column, justify="right")
-    group = None
-    for item in measurements:
-        if group not in (None, (item.model, item.measure, item.batch)):
-            table.add_section()
-        group = (item.model, item.measure, item.batch)
-        table.add_row(
-            f"{item.model} @{item.resolution}",
-            item.measure,
-            "" if item.batch is None else str(item.batch),
-            item.variant,
-            f"{item.value:.1f} {item.unit}",
-            f"{(max if item.unit == IMAGES_PER_SECOND else min)(item.rounds):.1f}",
-            f"{item.ratio:.2f}x",
-        )
-    return table
-
-
-def _write_json(path: Path, threads: int, measurements: Sequence[Measurement]) -> None:
+def _write_json(path: Path, threads: int, measurements: Sequence[Measurement | FormTime]) -> None:
     from fbnetv3.benchmark.machine import describe_machine
 
     rows = [asdict(measurement) for measurement in measurements]
@@ -202,11 +185,38 @@ def _compare(arguments: argparse.Namespace) -> None:
         image_size=arguments.image_size,
     )
     with _progress() as progress:
-        measurements = compare(arguments.models, settings, progress)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    console.print(_result_table(measurements, arguments.threads))
+        measurements = compare(_models(arguments), settings, progress)
+    _console().print(result_table(measurements, arguments.threads))
     if arguments.json is not None:
         _write_json(arguments.json, arguments.threads, measurements)
+
+
+def _models(arguments: argparse.Namespace) -> list[str]:
+    return [*(arguments.models or []), *arguments.networks] or ["fbnetv3_b"]
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+def _compare_formats(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.formats import DEFAULT_FORMS, FormatSettings, compare_formats, split
+
+    forms, networks = split(arguments.formats)
+    arguments.networks += networks
+    settings = FormatSettings(
+        forms or DEFAULT_FORMS,
+        arguments.resolution,
+        arguments.batch_sizes,
+        arguments.rounds,
+        arguments.threads,
+    )
+    with _progress() as progress:
+        result = compare_formats(_models(arguments), settings, progress)
+    _console().print(format_table(result.times, arguments.threads))
+    print(*result.notes, sep="\n", end="\n" if result.notes else "")
+    if arguments.json is not None:
+        _write_json(arguments.json, arguments.threads, result.times)
 
 
 def _measure_table(arguments: argparse.Namespace) -> None:
@@ -223,33 +233,7 @@ def _measure_table(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     table.save(arguments.latency_table)
-    print(*_table_report(table, arguments.latency_table), sep="\n")
-
-
-def _table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
-    """Describes a new latency table: its content, its check, and how to search with it."""
-    about, check = table.about, table.about["check"]
-    measured, error = check["measured_ms"], check["mean_absolute_error"]
-    correlation = check["rank_correlation"]
-    content = (
-        f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
-        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
-    )
-    quality = (
-        f"check on {check['networks']} further random networks, {min(measured):.3g} to "
-        f"{max(measured):.3g} ms: mean absolute error {error:.1%}, "
-        f"rank correlation {correlation:.3f}"
-    )
-    lines = [content, quality]
-    if not error <= LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
-        lines.append(
-            f"warning: the error should be at most {LARGEST_ERROR:.0%} and the correlation at "
-            f"least {SMALLEST_CORRELATION}: measure again while the machine is idle, with more "
-            "--rounds or --networks"
-        )
-    bound = f"latency_ms <= {float(statistics.median(measured)):.3g}"
-    lines.append(f"search with it: SEARCH.LATENCY_TABLE {path} SEARCH.CONSTRAINTS '[\"{bound}\"]'")
-    return lines
+    print(*table_report(table, arguments.latency_table), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,6 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_writable(path)
     if arguments.latency_table is not None:
         _measure_table(arguments)
+    elif arguments.formats is not None:
+        _compare_formats(arguments)
     else:
         _compare(arguments)
     return 0

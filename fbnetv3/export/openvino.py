@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ def write(job: Job, path: Path) -> None:
     import openvino
 
     shape = openvino.PartialShape([-1, *job.example.shape[1:]])
-    model = openvino.convert_model(job.network, example_input=job.example, input=[shape])
+    with warnings.catch_warnings():  # it calls torch.jit.trace, which is deprecated
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(job.network, example_input=job.example, input=[shape])
     model.inputs[0].tensor.set_names({INPUT})
     model.outputs[0].tensor.set_names({OUTPUT})
     for key, value in job.metadata.items():
