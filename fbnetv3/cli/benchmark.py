@@ -8,14 +8,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.cli import run_main
-from fbnetv3.cli.benchmark_tables import format_table, result_table, table_report
+from fbnetv3.cli.benchmark_tables import (
+    check_same_runtime,
+    format_table,
+    result_table,
+    table_report,
+)
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.io import atomic_write, check_writable
 
@@ -28,6 +33,7 @@ MEASURES = ("latency", "training", "memory", "ema")
 # Not measured by default: loop needs detectron2 and compares no other library; data needs a data
 # set
 ON_REQUEST = ("loop", "data")
+TORCH = "torch"
 _WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
@@ -38,7 +44,8 @@ All variants are measured in alternating rounds; a result is the median.
 With --formats, time PyTorch and exported files of each network side by side.
 
 With --latency-table and --config-file, measure the blocks of a search space
-instead, as a table for the search's latency constraints.
+instead, as a table for the search's latency constraints. --export-blocks writes
+them as files, to be measured on another device.
 """
 _EPILOG = """\
 examples:
@@ -47,6 +54,9 @@ examples:
   %(prog)s --measures data --train-batch 64
   %(prog)s --formats eager compiled onnxruntime onnxruntime-int8 --models fbnetv3_a0
   %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
+  %(prog)s --latency-table int8.json --config-file search.yaml --runtime onnxruntime-int8
+  %(prog)s --export-blocks blocks --config-file search.yaml
+  %(prog)s --latency-table blocks/blocks.csv --runtime 'ONNX Runtime 1.22, Pixel 8'
 """
 
 
@@ -98,9 +108,28 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_comparison_options(parser)
     _add_table_options(parser)
     arguments = parser.parse_args(argv)
-    if bool(arguments.latency_table) != bool(arguments.config_file):
-        parser.error("--latency-table FILE and --config-file CONFIG must be given together")
+    _check_table_options(parser, arguments)
     return arguments
+
+
+def _check_table_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses options of latency tables that do not fit together."""
+    table, config, folder = arguments.latency_table, arguments.config_file, arguments.export_blocks
+    if table is not None and table.suffix == ".csv":
+        if config or folder:
+            parser.error(f"--latency-table {table} reads a csv, which needs --runtime TEXT only")
+        if not arguments.runtime:
+            parser.error(
+                f"--latency-table {table} needs --runtime TEXT, which says what measured it: "
+                "runtime, version and device"
+            )
+    elif folder is not None:
+        if table is not None or not config:
+            parser.error("--export-blocks DIR needs --config-file CONFIG, and no --latency-table")
+    elif bool(table) != bool(config):
+        parser.error("--latency-table FILE and --config-file CONFIG must be given together")
+    elif arguments.runtime and table is None:
+        parser.error("--runtime NAME needs --latency-table FILE and --config-file CONFIG")
 
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
@@ -138,17 +167,26 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         help="time these forms of the networks instead: eager, deploy, compiled, onnxruntime, "
         "onnxruntime-int8, openvino, executorch, litert, timm (default: all but litert)",
     )
-    add("networks", nargs="*", metavar="MODEL", help="the same as --models")
+    add("more_models", nargs="*", metavar="MODEL", help="the same as --models")
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("latency table of a search space").add_argument
-    add("--latency-table", type=Path, metavar="FILE", help="JSON file to write")
+    table = "JSON file to write; or a filled blocks.csv, whose table is written beside it"
+    add("--latency-table", type=Path, metavar="FILE", help=table)
     config = "config of a search, such as those in model_zoo/search/"
     add("--config-file", metavar="CONFIG", help=config)
-    networks = "random networks whose blocks are measured (default: 100)"
-    add("--networks", type=_number, default=100, metavar="N", help=networks)
+    add(
+        "--runtime",
+        metavar="NAME",
+        help="runtime of the measurement: torch (deployed, eager), onnxruntime, onnxruntime-int8, "
+        "openvino, executorch, litert (default: torch); for a csv: text that says what measured it",
+    )
+    folder = "write the blocks as files for another device, with a blocks.csv to fill (name,ms)"
+    add("--export-blocks", type=Path, metavar="DIR", help=folder)
+    networks = "random networks whose blocks are measured (default: 100; 24 if they are files)"
+    add("--networks", type=_number, metavar="N", help=networks)
     check = "random networks to validate the table on, at least 2 (default: 30)"
     add("--check", type=_number_from_2, default=30, metavar="N", help=check)
     seed = "random seed of the networks (default: 1)"
@@ -192,7 +230,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> list[str]:
-    return [*(arguments.models or []), *arguments.networks] or ["fbnetv3_b"]
+    return [*(arguments.models or []), *arguments.more_models] or ["fbnetv3_b"]
 
 
 def _console() -> Console:
@@ -203,7 +241,7 @@ def _compare_formats(arguments: argparse.Namespace) -> None:
     from fbnetv3.benchmark.formats import DEFAULT_FORMS, FormatSettings, compare_formats, split
 
     forms, networks = split(arguments.formats)
-    arguments.networks += networks
+    arguments.more_models += networks
     settings = FormatSettings(
         forms or DEFAULT_FORMS,
         arguments.resolution,
@@ -220,20 +258,55 @@ def _compare_formats(arguments: argparse.Namespace) -> None:
 
 
 def _measure_table(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import NETWORKS, measure_runtime_table
     from fbnetv3.benchmark.latency import measure_latency_table
 
+    path, runtime = arguments.latency_table, arguments.runtime or TORCH
+    check_same_runtime(path, runtime)
     with _progress() as progress:
-        table = measure_latency_table(
+        options: dict[str, Any] = {
+            "check_networks": arguments.check,
+            "rounds": arguments.rounds,
+            "threads": arguments.threads,
+            "seed": arguments.seed,
+            "progress": progress,
+        }
+        config, count = arguments.config_file, arguments.networks
+        if runtime == TORCH:
+            table = measure_latency_table(config, networks=count or 100, **options)
+        else:
+            table = measure_runtime_table(config, runtime, networks=count or NETWORKS, **options)
+    table.save(path)
+    print(*table_report(table, path), sep="\n")
+
+
+def _read_blocks(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import read_blocks
+
+    path: Path = arguments.latency_table.with_name("latency_table.json")
+    check_same_runtime(path, arguments.runtime)
+    table = read_blocks(arguments.latency_table, arguments.runtime)
+    table.save(path)
+    print(*table_report(table, path), sep="\n")
+
+
+def _export_blocks(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import NETWORKS, export_blocks
+
+    folder: Path = arguments.export_blocks
+    with _progress() as progress:
+        count = export_blocks(
+            folder,
             arguments.config_file,
-            networks=arguments.networks,
+            runtime=arguments.runtime,
+            networks=arguments.networks or NETWORKS,
             check_networks=arguments.check,
-            rounds=arguments.rounds,
-            threads=arguments.threads,
             seed=arguments.seed,
             progress=progress,
         )
-    table.save(arguments.latency_table)
-    print(*table_report(table, arguments.latency_table), sep="\n")
+    csv = folder / "blocks.csv"
+    print(f"{folder}: {count} files to measure, batch 1; fill {csv} (name,ms), then:")
+    print(f"  python tools/benchmark.py --latency-table {csv} --runtime 'RUNTIME, DEVICE'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,10 +317,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     import_code(arguments)
-    for path in (arguments.json, arguments.latency_table):
+    table = arguments.latency_table
+    is_csv = table is not None and table.suffix == ".csv"
+    for path in (arguments.json, None if is_csv else table):
         if path is not None:
             check_writable(path)
-    if arguments.latency_table is not None:
+    if arguments.export_blocks is not None:
+        _export_blocks(arguments)
+    elif is_csv:
+        _read_blocks(arguments)
+    elif table is not None:
         _measure_table(arguments)
     elif arguments.formats is not None:
         _compare_formats(arguments)

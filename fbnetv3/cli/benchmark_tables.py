@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+from fbnetv3.benchmark.errors import BenchmarkError
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
@@ -71,6 +74,26 @@ def format_table(times: Sequence[FormTime], threads: int) -> Table:
     return table
 
 
+def check_same_runtime(path: Path, runtime: str) -> None:
+    """Refuses to replace the latency table of another runtime.
+
+    Raises:
+        BenchmarkError: The file is the table of another runtime.
+    """
+    from fbnetv3.arch.errors import ArchError
+    from fbnetv3.arch.latency import LatencyTable
+
+    try:
+        table = LatencyTable.load(path)
+    except ArchError:
+        return  # there is no table that could be lost
+    if table.about.get("runtime", "torch") != runtime:
+        raise BenchmarkError(
+            f"{path} is a latency table of {table.runtime}, not of {runtime}; give another FILE, "
+            "or remove it"
+        )
+
+
 def table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
     """Describes a new latency table: its content, its check, and how to search with it."""
     about, check = table.about, table.about["check"]
@@ -78,7 +101,9 @@ def table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
     correlation = check["rank_correlation"]
     content = (
         f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
-        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
+        f"{about['space']}; {table.runtime}, {about['form']}, batch 1, "
+        + (f"threads {about['threads']}, " if "threads" in about else "")
+        + about["cpu"]
     )
     quality = (
         f"check on {check['networks']} further random networks, {min(measured):.3g} to "
