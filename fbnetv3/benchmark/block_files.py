@@ -126,8 +126,8 @@ def _write_new_blocks(
     formats: Sequence[Format],
 ) -> None:
     """Writes the blocks of a network whose shapes are new, and adds them to ``blocks``."""
-    stages: Any = model.backbone.stages
-    modules = [*(block for stage in stages for block in stage), model.head]
+    backbone: Any = model.backbone
+    modules = [*(block for stage in backbone.stages for block in stage), model.head]
     sizes: list[tuple[torch.Size, torch.Size]] = []
     hooks = [
         module.register_forward_hook(lambda _, args, out: sizes.append((args[0].shape, out.shape)))
