@@ -72,10 +72,16 @@ def write_beside(job: Job, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
-    """Returns the function that runs a program in ExecuTorch's Python runtime."""
+    """Returns the function that runs a program in ExecuTorch, with torch's number of threads."""
     with _quiet():
+        from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
 
+        # By default there is a thread for each processor of the machine, also where a process may
+        # use few of them. The pool is that of all programs of the process.
+        threads = torch.get_num_threads()
+        if portable_lib._threadpool_get_thread_count() != threads:
+            portable_lib._unsafe_reset_threadpool(threads)
         method = Runtime.get().load_program(path).load_method("forward")
 
     def run(pixels: Pixels) -> npt.NDArray[np.float32]:

@@ -60,8 +60,8 @@ def _converted(job: Job) -> Any:
     import openvino
 
     shape = openvino.PartialShape([-1, *job.example.shape[1:]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it calls torch.jit.trace
+    with warnings.catch_warnings():  # it calls torch.jit.trace, which is deprecated
+        warnings.simplefilter("ignore")
         model = openvino.convert_model(job.network, example_input=job.example, input=[shape])
     model.inputs[0].tensor.set_names({INPUT})
     model.outputs[0].tensor.set_names({OUTPUT})

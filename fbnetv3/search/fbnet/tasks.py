@@ -87,6 +87,15 @@ def keep_costs(setup: SearchSetup, path: Path) -> None:
         setup.space.costs(num_classes_from_config(setup.cfg)).keep_in(path)
 
 
+def latency_lines(setup: SearchSetup) -> list[str]:
+    """Returns a line that says what the latency table was measured on, for the plan of a search."""
+    path = setup.cfg.SEARCH.LATENCY_TABLE
+    if not path:
+        return []
+    table = LatencyTable.load(path)
+    return [f"latency_ms: blocks in {table.runtime} on {table.about.get('cpu', 'a CPU')} ({path})"]
+
+
 def refusal_lines(setup: SearchSetup) -> list[str]:
     """Returns lines about networks that cannot be built, for the plan that a search prints."""
     if not isinstance(setup.space, NetworkSpace):
