@@ -177,7 +177,7 @@ class Detector(Deployable):
         ]
 
     def inference_form(self, *, compile: bool) -> DeployedDetector:
-        """Returns a detector of the same boxes with folded batch norms, for :func:`deploy`.
+        """Returns a detector of the same boxes, whose backbone has no batch norms left.
 
         Raises:
             DeployError: ``compile`` is True, or the network cannot be converted.

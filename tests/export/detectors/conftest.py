@@ -19,7 +19,7 @@ from tests.modeling.networks import with_random_statistics
 CLASSES = ["square", "disc"]
 
 
-def make_detector(folder: Path, bias: float = -1.5, **changes: object) -> Detector:
+def make_detector(folder: Path, bias: float = -8, **changes: object) -> Detector:
     """Returns a detector; ``bias`` is the logit of all scores before weights are applied."""
     (folder / "tiny.yaml").write_text(ARCH)
     cfg = get_cfg()
@@ -30,6 +30,7 @@ def make_detector(folder: Path, bias: float = -1.5, **changes: object) -> Detect
         "MODEL.RETINANET.NUM_CONVS": 1,
         "INPUT.MIN_SIZE_TEST": 80,
         "INPUT.MAX_SIZE_TEST": 160,
+        "TEST.DETECTIONS_PER_IMAGE": 30,
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
     cfg.merge_from_list([item for pair in values.items() for item in pair])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,13 +44,10 @@ def export(detector: Detector, folder: Path, *names: str, **options: Any) -> lis
     return list(export_detector(detector, chosen, folder, "net", DetectorOptions(**options)))
 
 
-def closest(actual: Boxes, expected: dict[str, torch.Tensor]) -> list[int]:
-    """Returns the index of the file's object for each one of torch; equal scores may be swapped."""
-    distances = np.abs(actual.boxes[None] - expected["boxes"].numpy()[:, None]).max(2)
-    distances[actual.classes[None] != expected["labels"].numpy()[:, None]] = np.inf
-    order: list[int] = distances.argmin(1).tolist()
-    assert sorted(order) == list(range(len(actual.scores)))
-    return order
+def closest(boxes: np.ndarray, others: np.ndarray) -> list[int]:
+    """Returns for each of the others the index of the box with the closest sides."""
+    distances = np.abs(boxes[None] - others[:, None]).max(2)
+    return [int(i) for i in distances.argmin(1)]
 
 
 def check_file(
@@ -60,15 +58,21 @@ def check_file(
     for picture in pictures:
         (expected,) = detector([picture])
         assert len(expected["boxes"]) > 10
-        actual = run(picture)
-        assert (np.diff(actual.scores) <= 0).all()
-        order = closest(actual, expected)
-        boxes, scores, classes = (values[order] for values in actual)
-        np.testing.assert_allclose(boxes, expected["boxes"].numpy(), atol=0.01)
+        boxes, scores, classes = run(picture)
         np.testing.assert_allclose(scores, expected["scores"].numpy(), atol=1e-4)
-        assert classes.tolist() == expected["labels"].tolist()
+        # rounding may swap objects with nearly the same score
+        order = closest(boxes, expected["boxes"].numpy())
+        assert sorted(order) == list(range(len(scores)))
+        np.testing.assert_allclose(boxes[order], expected["boxes"].numpy(), atol=0.01)
+        np.testing.assert_allclose(scores[order], expected["scores"].numpy(), atol=1e-4)
+        assert classes[order].tolist() == expected["labels"].tolist()
     assert exported.box_difference < 0.01
     assert exported.milliseconds > 0
+
+
+@pytest.fixture(scope="module")
+def network(detector: Detector) -> DetectorNetwork:
+    return DetectorNetwork(detector)
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +149,22 @@ def set_value(name: str, value: object) -> Callable[[DetectorNetwork], None]:
         set_value("strides", (9, 16, 32, 64, 128)),
         set_value("box_weights", (1.0, 1.0, 1.0, 1.2)),
         set_value("nms_threshold", 0.3),
-        set_value("score_threshold", 0.2),
+        set_value("score_threshold", 0.55),
         set_value("max_detections", 5),
         set_value("candidates", 3),
         set_value("divisor", 64),
     ],
 )
 def test_a_wrong_network_is_caught(
-    mutate: Callable[[DetectorNetwork], None], detector: Detector, pictures: Pictures
+    mutate: Callable[[DetectorNetwork], None],
+    network: DetectorNetwork,
+    detector: Detector,
+    pictures: Pictures,
 ) -> None:
-    wrong = DetectorNetwork(detector)
+    wrong = copy.deepcopy(network)
     mutate(wrong)
     with pytest.raises(ExportError):
-        compare(eager(wrong, detector), detector, DetectorNetwork(detector), pictures)
+        compare(eager(wrong, detector), detector, network, pictures)
 
 
 def test_a_wrong_file_is_removed(
@@ -185,7 +192,7 @@ def test_onnx_runtime_alone_reads_preprocessing_and_classes(onnx_file: ExportedD
     assert (source.name, source.shape) == ("images", [1, 3, "height", "width"])
     assert [output.name for output in session.get_outputs()] == ["boxes", "scores", "classes"]
     keys = ("classes", "short_edge", "max_size", "max_detections", "score_threshold")
-    assert [json.loads(about[k]) for k in keys] == [["square", "disc"], 80, 160, 100, 0.05]
+    assert [json.loads(about[k]) for k in keys] == [["square", "disc"], 80, 160, 30, 0.05]
     assert len(about["weights_sha256"]) == 64
 
 
@@ -214,8 +221,10 @@ def repeated(found: Boxes) -> Boxes:
     return Boxes(*(np.concatenate([values[:1], values]) for values in found))
 
 
-def test_comparison_of_objects(detector: Detector, pictures: Pictures) -> None:
-    network, same = DetectorNetwork(detector), in_torch(detector)
+def test_comparison_of_objects(
+    network: DetectorNetwork, detector: Detector, pictures: Pictures
+) -> None:
+    same = in_torch(detector)
     assert compare(same, detector, network, pictures).box == 0
     compare(moved(same, swap_first_two), detector, network, pictures)  # order follows the scores
     near = moved(same, lambda f: Boxes(f.boxes + np.float32(0.05), f.scores, f.classes))
