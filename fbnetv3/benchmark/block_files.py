@@ -24,8 +24,8 @@ from fbnetv3.arch import Arch
 from fbnetv3.arch.latency import block_from_row, block_row
 from fbnetv3.arch.latency_shapes import FRAME, Shape, arch_shapes
 from fbnetv3.benchmark.errors import BenchmarkError
+from fbnetv3.export.calibration import MIN_IMAGES
 from fbnetv3.export.formats import Format
-from fbnetv3.export.int8 import MIN_IMAGES
 from fbnetv3.export.job import Job
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.io import atomic_write, read_text

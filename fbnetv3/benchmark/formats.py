@@ -22,8 +22,8 @@ from fbnetv3.benchmark import measures, variants
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.benchmark.variants import Inference, Shape, Step
 from fbnetv3.errors import FBNetError, did_you_mean, first_line
+from fbnetv3.export.calibration import MIN_IMAGES
 from fbnetv3.export.check import compare
-from fbnetv3.export.int8 import MIN_IMAGES
 from fbnetv3.export.job import Job, Run
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.export.runtimes import RUNTIMES, FileRuntime

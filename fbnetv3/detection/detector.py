@@ -122,6 +122,39 @@ class Detector(nn.Module):
             DataError: The image cannot be read.
         """
         (output,) = self([image])
+        return self._detections(output, threshold)
+
+    def detect_all(self, images: Images, threshold: float = 0.3) -> list[list[Detection]]:
+        """Returns the objects in each of several images, by descending score.
+
+        Images of the same size are run as one batch. So none is padded for another one, and the
+        boxes are those of :meth:`detect`, up to the rounding of sums.
+
+        Args:
+            images: Images of any kind that ``fbnetv3.data.read_image`` accepts.
+            threshold: Minimum score of the returned objects, in [0, 1].
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        return [self._detections(output, threshold) for output in self.outputs_of_all(images)]
+
+    def outputs_of_all(self, images: Images) -> list[dict[str, Tensor]]:
+        """Returns the outputs of :meth:`forward`; images of the same size are run as one batch.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        loaded = [read_image(image) for image in as_images(images)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(loaded):
+            groups.setdefault(image.size, []).append(number)
+        outputs: dict[int, dict[str, Tensor]] = {}
+        for numbers in groups.values():
+            outputs |= zip(numbers, self([loaded[i] for i in numbers]), strict=True)
+        return [outputs[number] for number in range(len(loaded))]
+
+    def _detections(self, output: Mapping[str, Tensor], threshold: float) -> list[Detection]:
         columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
         return [
             Detection(self.classes[label], score, (box[0], box[1], box[2], box[3]))

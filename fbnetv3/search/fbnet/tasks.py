@@ -16,7 +16,7 @@ from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.space import FBNetSpace, FBNetStatistics
+from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
 from fbnetv3.search.space.constraints import StatisticsFn
@@ -50,7 +50,7 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     if isinstance(space, NetworkSpace):
         space.costs(num_classes).read_file(RunFolder(cfg.OUTPUT_DIR).costs)
     statistics = space.statistics(num_classes, latency)
-    if isinstance(statistics, FBNetStatistics) and isinstance(space, FBNetSpace):
+    if statistics is not None and isinstance(space, FBNetSpace | NetworkSpace):
         settings = settings_from_config(cfg)
         names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
         return with_registered(statistics, space, names, num_classes)
