@@ -164,7 +164,7 @@ class FBNetSpace(TableSpace):
         if isinstance(row.get("op"), Ref) and np.ndim(fields["op"]) == 0:
             fields = with_accepted_keys(fields)
         # Either all ops of a row pool or none does.
-        if self._width != 1.0 and not get_op(np.ravel(fields.get("op"))[0]).pools:
+        if self._width != 1.0 and not get_op(np.ravel(np.asarray(fields.get("op")))[0]).pools:
             fields["c"] = round_channels(fields["c"] * self._width, self._divisor)
         return fields
 

@@ -59,7 +59,7 @@ class Row:
             fields = {key: constant(value) for key, value in part.items()}
             is_fixed = isinstance(part.get("op"), Ref) and not isinstance(fields["op"], Ref)
             parts.append(with_accepted_keys(fields) if is_fixed else fields)
-        return Row(*parts, self.n)
+        return Row(parts[0], parts[1], self.n)
 
 
 @dataclass(frozen=True)
