@@ -6,10 +6,16 @@ Data sets and ``fbnetv3-predict`` list files by these rules, so that both see th
 from __future__ import annotations
 
 import os
+import stat
+import threading
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from fbnetv3 import io
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".gif")
@@ -119,3 +125,60 @@ def count_suffixes(names: Iterable[str]) -> str:
     listed = [f"{suffix} {count}" for suffix, count in counts.most_common(_MAX_SUFFIXES)]
     more = [f"{len(counts) - _MAX_SUFFIXES} more suffixes"] if len(counts) > _MAX_SUFFIXES else []
     return ", ".join(listed + more)
+
+
+class ImageArchive:
+    """A zip archive of images, which is read in place, without extracting it to disk.
+
+    Each process opens the archive itself, and several threads may read from one instance.
+
+    Args:
+        path: Path of the archive, which is opened on first use.
+        max_bytes: Largest size in bytes of an extracted file.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = 1 << 30) -> None:
+        self.path, self._max_bytes = path, max_bytes
+        self._archive: zipfile.ZipFile | None = None
+        self._pid = -1
+        self._lock = threading.Lock()
+
+    def listing(self) -> Listing:
+        """Returns the files in the archive.
+
+        Raises:
+            OSError: The archive cannot be read, or is a pipe or device.
+            BadZipFile, EOFError, ValueError, NotImplementedError: It is not a zip, or damaged.
+        """
+        return list_archive(entry.filename for entry in self._open().infolist())
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of a file.
+
+        Raises:
+            Exception: The file cannot be read; zipfile raises errors of several kinds, such as
+                RuntimeError for an encrypted file. Links and files that are too large are refused.
+        """
+        archive = self._open()
+        info = archive.getinfo(name)
+        if stat.S_ISLNK(info.external_attr >> 16):  # the upper half is the Unix mode
+            raise zipfile.BadZipFile("it is a symbolic link")
+        if info.file_size > self._max_bytes:
+            raise zipfile.BadZipFile(f"{info.file_size} bytes when extracted")
+        return archive.read(info)
+
+    def _open(self) -> zipfile.ZipFile:
+        """Returns this process's handle; a forked one would share its parent's file position."""
+        with self._lock:
+            if self._archive is None or self._pid != os.getpid():
+                with io.open_regular(self.path, io.MAX_BYTES["archive"]):
+                    pass  # a pipe or device raises an OSError
+                self._archive = zipfile.ZipFile(self.path)
+                self._pid = os.getpid()
+            return self._archive
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_archive", "_pid", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _archive=None, _pid=-1, _lock=threading.Lock())

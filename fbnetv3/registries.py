@@ -58,7 +58,7 @@ SPACES: Registry[Factory] = Registry("space")
 STATISTICS: Registry[Factory] = Registry(
     "statistic", declared=("macs", "params", "activations", "latency_ms")
 )
-"""``cost(arch: Arch) -> number``, which constraints and budgets may bound; SEARCH.CONSTRAINTS"""
+"""``cost(network: Arch | NamedNetwork) -> number``, to be bounded by SEARCH.CONSTRAINTS, BUDGETS"""
 
 EVALUATORS: Registry[Factory] = Registry("evaluator", declared=("train",))
 """``make(setup: SearchSetup, folder) -> function(trial: Trial) -> score``; SEARCH.EVALUATOR"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import warnings
 from types import ModuleType
 
@@ -32,6 +33,24 @@ def require(module: str, extra: str) -> ModuleType:
         BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
     return _imported(module, f"install it with: pip install 'fbnetv3[{extra}]'")
+
+
+def require_installed(package: str, extra: str) -> None:
+    """Checks that an optional package is installed, without importing it.
+
+    Commands call it before they import torch and read data.
+
+    Args:
+        package: Name of a top-level package.
+        extra: Extra of fbnetv3 that installs it.
+
+    Raises:
+        MissingPackageError: The package is not installed; the message contains the extra.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f"{package} is not installed; install it with: pip install 'fbnetv3[{extra}]'"
+        )
 
 
 def require_detectron2() -> None:

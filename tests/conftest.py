@@ -18,6 +18,7 @@ from tests.processes import Start
 
 pytest_plugins = [
     "tests.fixtures.registrations",
+    "tests.fixtures.searches",
     "tests.fixtures.training",
     "tests.fixtures.zoo",
 ]
@@ -32,7 +33,7 @@ _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what `make soak` sets."""
     parser.addoption(
-        "--kills", type=int, default=20, help="SIGKILLs that a search is to outlive (20)"
+        "--kills", type=int, default=8, help="SIGKILLs that a search is to outlive (8)"
     )
     parser.addoption(
         "--training-kills",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ def last_state(folder: Path) -> dict[str, Any]:
 def last_iteration(folder: Path) -> int:
     """Returns the iteration of the newest checkpoint by its name, 0 where there is none."""
     return max((int(p.stem.split("_")[1]) for p in folder.glob("checkpoint_*.pt")), default=0)
+
+
+def wait_for_steps(folder: Path, before: int, process: Any) -> None:
+    """Waits until a resumed training has written another checkpoint than that of an iteration."""
+    deadline = time.monotonic() + 300
+    while last_iteration(folder) == before:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:

@@ -48,6 +48,8 @@ LAYERS = (
     "training",
     "own_training",
     "zoo",
+    "predictions",
+    "evaluation",
     "export",
     "search.errors",
     "search.outcome",
@@ -310,7 +312,18 @@ def test_arch_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "tool", ["train", "search", "predict", "zoo", "data", "benchmark", "demo", "detectron2.install"]
+    "tool",
+    [
+        "train",
+        "search",
+        "predict",
+        "evaluate",
+        "zoo",
+        "data",
+        "benchmark",
+        "demo",
+        "detectron2.install",
+    ],
 )
 def test_help_loads_no_torch(tool: str) -> None:
     code = (

@@ -18,6 +18,8 @@ import yaml
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import arch_shapes
+from fbnetv3.benchmark.block_files import Part, write_manifest
+from fbnetv3.benchmark.block_times import read_blocks
 from fbnetv3.config import get_cfg
 from fbnetv3.data.shards import INDEX, ShardSource
 from fbnetv3.engine.metrics import last_scores
@@ -143,6 +145,29 @@ def _latency_document() -> dict[str, Any]:
     return document
 
 
+def _blocks_document() -> dict[str, Any]:
+    """Returns the description of a folder of blocks: one network to fit, and one to check."""
+    arch = get_arch("fbnetv3_nano_a")
+    shapes = list(dict.fromkeys(arch_shapes(arch)[1:]))
+    used = tuple(shapes.index(shape) for shape in arch_shapes(arch)[1:])
+    parts = [Part(f"b{i}", (1,), 100, shape) for i, shape in enumerate(shapes)]
+    parts += [Part("n", (1,), 100, None, used), Part("c", (1,), 100, is_check=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(Path(folder), parts, {"n": arch, "c": arch}, {"space": "nano"})
+        document: dict[str, Any] = json.loads((Path(folder) / "blocks.json").read_text())
+    return document
+
+
+def _read_blocks(document: Any, folder: Path) -> None:
+    (folder / "blocks.json").write_text(json.dumps(document))
+    names = [*(f"b{i}" for i in range(99)), "n", "c"]
+    rows = document.get("parts") if isinstance(document, dict) else None
+    known = str(rows)
+    lines = [f"{name},1.5" for name in names if f"'name': '{name}'" in known]
+    (folder / "blocks.csv").write_text("\n".join(["name,ms", *lines]))
+    read_blocks(folder / "blocks.csv", "phone")
+
+
 _LOG_HEAD = {"format": 1, "config": {"SEED": 1}, "settings": {"seed": 0}, "notes": {}}
 _NAMES = [*problem.space().names, "score"]
 DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
@@ -180,6 +205,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
     ),
     **LABEL_DOCUMENTS,
     "latency table": (_read_latency, _latency_document),
+    "blocks": (_read_blocks, _blocks_document),
     "architecture": (_read_arch, lambda: get_arch("fbnetv3_nano_a").to_dict()),
     "space": (_read_space, lambda: _space("nano")),
     "recipe space": (_read_space, lambda: _space("autotrain")),

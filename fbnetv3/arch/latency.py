@@ -69,6 +69,14 @@ class LatencyTable:
     blocks: Sequence[MeasuredBlock]
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def runtime(self) -> str:
+        """Runtime of the measurement and its version, such as ``onnxruntime-int8 1.32.0``."""
+        name, version = (self.about.get(key, "") for key in ("runtime", "runtime_version"))
+        return (
+            f"{name or 'torch'} {version or ('' if name else self.about.get('torch', ''))}".strip()
+        )
+
     def of_arch(self, arch: Arch) -> float:
         """Returns the latency of a network in milliseconds.
 
@@ -200,14 +208,7 @@ class LatencyTable:
         Raises:
             WriteError: The file cannot be written.
         """
-        lines = (
-            json.dumps(
-                vars(b.shape.kind)
-                | dict(zip(NUMBERS, b.shape.numbers, strict=True))
-                | {"out": b.shape.out, "ms": round(b.ms, 6)}
-            )
-            for b in self.blocks
-        )
+        lines = (json.dumps(block_row(b.shape) | {"ms": round(b.ms, 6)}) for b in self.blocks)
         text = ",\n".join(lines)
         head = json.dumps(dict(self.about), indent=1)
         with atomic_write(path) as temporary:
@@ -226,11 +227,17 @@ class LatencyTable:
         """
         file = str(path)
         command = _COMMAND.format(file)
+        if file.endswith(".csv"):
+            raise ArchError(
+                "a csv of blocks is not a latency table yet; make one of it: python "
+                f"tools/benchmark.py --latency-table {file} --runtime TEXT",
+                file=file,
+            )
         try:
             content = json.loads(read_text(path, "latency table"))
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
-            blocks = [_block(row) for row in content["blocks"]]
+            blocks = [block_from_row(row) for row in content["blocks"]]
             return cls(blocks, content["about"])
         except OSError as error:
             problem = (
@@ -246,7 +253,18 @@ class LatencyTable:
             raise ArchError(problem, file=file) from None
 
 
-def _block(row: Mapping[str, Any]) -> MeasuredBlock:
+def block_row(shape: Shape) -> dict[str, Any]:
+    """Returns a shape as a row of a file, without its latency."""
+    numbers = dict(zip(NUMBERS, shape.numbers, strict=True))
+    return vars(shape.kind) | numbers | {"out": shape.out}
+
+
+def block_from_row(row: Mapping[str, Any]) -> MeasuredBlock:
+    """Returns the block of a row of a file.
+
+    Raises:
+        ValueError, KeyError, TypeError: The row is not a measurement.
+    """
     kind = Kind(*(row[name] for name in Kind.__dataclass_fields__))
     is_kind = all(type(value) is (int if key in "ks" else str) for key, value in vars(kind).items())
     numbers = [row[name] for name in (*NUMBERS, "out")]

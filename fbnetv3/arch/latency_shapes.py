@@ -25,7 +25,8 @@ class Kind:
 
     Attributes:
         op: Op of the table row; ``head`` stands for pooling and classifier, ``frame`` for
-            everything between blocks (with ``c_in`` 3 and the network's resolution as its size).
+            the rest of a network's latency: the time of the whole network less that of its blocks
+            and its head (with ``c_in`` 3 and the network's resolution as its size).
         k: Kernel size; 0 if the op has none.
         s: Stride.
         act: Activation; empty if there is none.
@@ -118,7 +119,7 @@ def arch_shapes(arch: Arch) -> list[Shape]:
 
 
 def frame_shape(resolution: Ints) -> Shape:
-    """Returns the shape of everything between blocks, for an input with this side in pixels."""
+    """Returns the shape of what is neither block nor head, for an input of this side in pixels."""
     return Shape(Kind(FRAME), 3, 3, 3, 0, resolution, resolution)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from rich.progress import Progress
 from scipy.stats import spearmanr
 
@@ -228,8 +229,9 @@ def measure_latency_table(
     blocks, check_ms = _measure(designs, checks, rounds, threads, progress, build)
     predicted = [LatencyTable(blocks).of_shapes(_shapes(design)) for design in checks]
     about |= {"networks": len(designs), "rounds": rounds, "seed": seed}
+    about |= {"runtime": "torch", "runtime_version": torch.__version__}
     check = compare_predictions(predicted, check_ms)
-    return LatencyTable(blocks, {**_conditions(threads), **about, "check": check})
+    return LatencyTable(blocks, {**conditions(threads), **about, "check": check})
 
 
 def _networks(
@@ -288,7 +290,37 @@ def _measure(
     return mean_shapes(list(zip(map(_shapes, archs), arch_ms, strict=True))), check_ms
 
 
-def _conditions(threads: int) -> dict[str, Any]:
+def space_networks(
+    config_file: str, networks: int, check_networks: int, seed: int
+) -> tuple[list[Arch], list[Arch], dict[str, Any]]:
+    """Returns architectures of a search over classifiers, with what a table says about them.
+
+    Args:
+        config_file: Path or packaged name of the search's config.
+        networks: Number of random architectures, to which those at the ends of ranges are added.
+        check_networks: Number of further random architectures.
+        seed: Random seed of the architectures.
+
+    Returns:
+        The architectures, the further ones, and entries of the table's ``about``.
+
+    Raises:
+        BenchmarkError: The search is one over detectors, or its space cannot be measured.
+    """
+    setup, space, num_classes = _read_search(config_file)
+    if setup.cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
+        raise BenchmarkError(
+            f"{config_file}: blocks of detectors are not written as files; measure the table of a "
+            "search over detectors in torch, without --runtime and --export-blocks"
+        )
+    sample = sample_archs(space, networks + check_networks, num_classes, seed)
+    checks, archs = sample[:check_networks], sample[check_networks:]
+    about = {"space": space.name, "config": config_file, "classes": num_classes}
+    return [*corner_archs(space, num_classes), *archs], checks, about
+
+
+def conditions(threads: int) -> dict[str, Any]:
+    """Returns what a table says about machine, software, threads and clock."""
     return {
         **describe_machine(),
         "batch": 1,

@@ -10,7 +10,7 @@ from torch import nn
 from fbnetv3.arch import Arch
 from fbnetv3.classification.own import AnyDataset, OwnParts, placed
 from fbnetv3.config import CfgNode, ConfigError
-from fbnetv3.config.archs import naming_keys, resolution_from_config
+from fbnetv3.config.archs import key_in_errors, resolution_from_config
 from fbnetv3.data import (
     EvalLoader,
     EvalTransform,
@@ -63,7 +63,7 @@ def network_from_config(
         ConfigError: The network cannot be built; the message begins with MODEL.
     """
     dropout, drop_path = recipe.dropout, recipe.drop_path
-    with naming_keys("MODEL"):
+    with key_in_errors("MODEL"):
         model = build_model(arch, num_classes, drop_rate=dropout, drop_path_rate=drop_path)
     return placed(model, device, bn_momentum)
 
@@ -95,7 +95,7 @@ def datasets_from_config(
     if cfg.DATA.TRAIN_LIMIT:
         if isinstance(train, ImageStream):
             raise ConfigError("DATA.TRAIN_LIMIT needs random access; give the stream that length")
-        with naming_keys("DATA.TRAIN_LIMIT"):
+        with key_in_errors("DATA.TRAIN_LIMIT"):
             train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
     return train, test
 
@@ -140,7 +140,7 @@ def train_loader_from_config(
     """
     transform = _train_transform(cfg, recipe, resolution)
     rank, world_size = process.rank, process.world_size
-    with naming_keys("SOLVER.IMS_PER_BATCH"):
+    with key_in_errors("SOLVER.IMS_PER_BATCH"):
         if isinstance(dataset, ImageStream):
             _refuse_order(recipe)
             batch = recipe.step_batch
@@ -176,7 +176,7 @@ def _refuse_order(recipe: Recipe) -> None:
 
 def _order(cfg: CfgNode, dataset: ImageDataset, recipe: Recipe) -> EpochOrder:
     targets = dataset.targets if recipe.balanced_sampling else ()
-    with naming_keys("DATALOADER.BALANCED_SAMPLING"):
+    with key_in_errors("DATALOADER.BALANCED_SAMPLING"):
         return EpochOrder(
             len(dataset),
             cfg.SEED,
@@ -187,7 +187,7 @@ def _order(cfg: CfgNode, dataset: ImageDataset, recipe: Recipe) -> EpochOrder:
 
 
 def _train_transform(cfg: CfgNode, recipe: Recipe, resolution: int) -> TrainTransform:
-    with naming_keys("INPUT"):
+    with key_in_errors("INPUT"):
         return TrainTransform(
             resolution,
             mean=cfg.INPUT.MEAN,
@@ -211,7 +211,7 @@ def eval_loader_from_config(
         DataError: The data set has no images, or TEST.BATCH_SIZE is below 1.
     """
     _check_resize(preprocessing["resolution"], preprocessing["resize"])
-    with naming_keys("INPUT"):
+    with key_in_errors("INPUT"):
         transform = EvalTransform(**preprocessing)
     rank, world_size = process.rank, process.world_size
     if isinstance(dataset, ImageStream):

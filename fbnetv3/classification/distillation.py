@@ -13,7 +13,7 @@ from fbnetv3 import imagenet
 from fbnetv3.arch import Arch
 from fbnetv3.classification.dry_run import check_network
 from fbnetv3.config import CfgNode, ConfigError
-from fbnetv3.config.archs import naming_keys
+from fbnetv3.config.archs import key_in_errors
 from fbnetv3.modeling import build_model
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.load import load_weights, read_weights
@@ -121,13 +121,13 @@ def teacher_from_config(
             the network cannot process the images.
     """
     uri = cfg.MODEL.TEACHER
-    with naming_keys("MODEL.TEACHER"):
+    with key_in_errors("MODEL.TEACHER"):
         arch, mean, std = _network_and_pixels(uri)
         model = build_model(arch, len(classes))
         names = None if ignore_class_names else list(classes)
         load_weights(model, uri, classes=names)
     try:
-        check_network(model.eval(), arch, len(classes), side, 1, training=False)
+        check_network(model.eval(), arch, len(classes), side, batch=1, training=False)
     except ConfigError as error:
         raise ConfigError(f"MODEL.TEACHER {uri}: {error}") from error
     own_mean, own_std = torch.tensor(list(cfg.INPUT.MEAN)), torch.tensor(list(cfg.INPUT.STD))

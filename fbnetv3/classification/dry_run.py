@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from fbnetv3.arch import Arch, Block, count_cost
 from fbnetv3.config import ConfigError
-from fbnetv3.config.archs import naming_keys
+from fbnetv3.config.archs import key_in_errors
 from fbnetv3.errors import first_line
 from fbnetv3.modeling import MODULES
 from fbnetv3.modeling.blocks import MBConv
@@ -43,7 +43,7 @@ def check_network(
     name = arch
     if isinstance(arch, Arch):
         name = arch.name
-        with naming_keys("INPUT.RESOLUTION"):
+        with key_in_errors("INPUT.RESOLUTION"):
             count_cost(arch, side)
         if batch > 1 and all(map(_is_built_in, arch.blocks)):
             return  # all maps have been counted, and batch norms have 2 or more values per channel

@@ -28,7 +28,7 @@ from fbnetv3.classification.build_task import (
 from fbnetv3.classification.dry_run import check_network
 from fbnetv3.classification.own import AnyDataset, OwnParts, placed
 from fbnetv3.config import CfgNode, recipe_from_config
-from fbnetv3.config.archs import naming_keys, own_resolution
+from fbnetv3.config.archs import key_in_errors, own_resolution
 from fbnetv3.engine.experiment import Experiment, log_summary
 from fbnetv3.engine.memory import estimate_memory, warn_of_memory
 from fbnetv3.engine.process import Process, RuntimeContext
@@ -116,7 +116,7 @@ def _open_datasets(
 def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:
     if not weights:
         return
-    with naming_keys("MODEL.WEIGHTS"):
+    with key_in_errors("MODEL.WEIGHTS"):
         summary = load_weights(model, weights, allow_new_head=training, classes=classes)
     log_summary(summary)
 

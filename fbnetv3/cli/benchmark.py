@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.cli import run_main
+from fbnetv3.cli.benchmark_tables import (
+    check_same_runtime,
+    format_table,
+    result_table,
+    table_report,
+)
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
 if TYPE_CHECKING:
-    from fbnetv3.arch.latency import LatencyTable
     from fbnetv3.benchmark.comparison import Measurement
+    from fbnetv3.benchmark.formats import FormTime
 
 MEASURES = ("latency", "training", "memory", "ema")
 # Not measured by default: loop needs detectron2 and compares no other library; data needs a data
 # set
 ON_REQUEST = ("loop", "data")
-IMAGES_PER_SECOND = "images/s"
-LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
+TORCH = "torch"
 _WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
@@ -39,15 +41,22 @@ Compare the speed and memory of networks on this machine: each network as built,
 its deployed form, and timm's network of the same name if timm is installed.
 All variants are measured in alternating rounds; a result is the median.
 
+With --formats, time PyTorch and exported files of each network side by side.
+
 With --latency-table and --config-file, measure the blocks of a search space
-instead, as a table for the search's latency constraints.
+instead, as a table for the search's latency constraints. --export-blocks writes
+them as files, to be measured on another device.
 """
 _EPILOG = """\
 examples:
   %(prog)s --models fbnetv3_a0 fbnetv3_b --measures latency --compile
   %(prog)s --models output/flowers --measures latency
   %(prog)s --measures data --train-batch 64
+  %(prog)s --formats eager compiled onnxruntime onnxruntime-int8 --models fbnetv3_a0
   %(prog)s --latency-table nano.json --config-file model_zoo/search/fbnetv3_cifar10_nano.yaml
+  %(prog)s --latency-table int8.json --config-file search.yaml --runtime onnxruntime-int8
+  %(prog)s --export-blocks blocks --config-file search.yaml
+  %(prog)s --latency-table blocks/blocks.csv --runtime 'ONNX Runtime 1.22, Pixel 8'
 """
 
 
@@ -99,9 +108,28 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_comparison_options(parser)
     _add_table_options(parser)
     arguments = parser.parse_args(argv)
-    if bool(arguments.latency_table) != bool(arguments.config_file):
-        parser.error("--latency-table FILE and --config-file CONFIG must be given together")
+    _check_table_options(parser, arguments)
     return arguments
+
+
+def _check_table_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses options of latency tables that do not fit together."""
+    table, config, folder = arguments.latency_table, arguments.config_file, arguments.export_blocks
+    if table is not None and table.suffix == ".csv":
+        if config or folder:
+            parser.error(f"--latency-table {table} reads a csv, which needs --runtime TEXT only")
+        if not arguments.runtime:
+            parser.error(
+                f"--latency-table {table} needs --runtime TEXT, which says what measured it: "
+                "runtime, version and device"
+            )
+    elif folder is not None:
+        if table is not None or not config:
+            parser.error("--export-blocks DIR needs --config-file CONFIG, and no --latency-table")
+    elif bool(table) != bool(config):
+        parser.error("--latency-table FILE and --config-file CONFIG must be given together")
+    elif arguments.runtime and table is None:
+        parser.error("--runtime NAME needs --latency-table FILE and --config-file CONFIG")
 
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +137,6 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--models",
         nargs="+",
-        default=["fbnetv3_b"],
         metavar="NAME",
         help="networks of the zoo, torchvision/NAME, timm/NAME, or weights of your own: a file or "
         "the folder of a run (default: fbnetv3_b)",
@@ -133,46 +160,40 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     size = "size of the JPEG files that are made of it (default: 500x375)"
     add("--image-size", type=_size, default=(500, 375), metavar="WxH", help=size)
     add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
+    add(
+        "--formats",
+        nargs="*",
+        metavar="FORM",
+        help="time these forms of the networks instead: eager, deploy, compiled, onnxruntime, "
+        "onnxruntime-int8, openvino, executorch, litert, timm (default: all but litert)",
+    )
+    add("more_models", nargs="*", metavar="MODEL", help="the same as --models")
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("latency table of a search space").add_argument
-    add("--latency-table", type=Path, metavar="FILE", help="JSON file to write")
+    table = "JSON file to write; or a filled blocks.csv, whose table is written beside it"
+    add("--latency-table", type=Path, metavar="FILE", help=table)
     config = "config of a search, such as those in model_zoo/search/"
     add("--config-file", metavar="CONFIG", help=config)
-    networks = "random networks whose blocks are measured (default: 100)"
-    add("--networks", type=_number, default=100, metavar="N", help=networks)
+    add(
+        "--runtime",
+        metavar="NAME",
+        help="runtime of the measurement: torch (deployed, eager), onnxruntime, onnxruntime-int8, "
+        "openvino, executorch, litert (default: torch); for a csv: text that says what measured it",
+    )
+    folder = "write the blocks as files for another device, with a blocks.csv to fill (name,ms)"
+    add("--export-blocks", type=Path, metavar="DIR", help=folder)
+    networks = "random networks whose blocks are measured (default: 100; 24 if they are files)"
+    add("--networks", type=_number, metavar="N", help=networks)
     check = "random networks to validate the table on, at least 2 (default: 30)"
     add("--check", type=_number_from_2, default=30, metavar="N", help=check)
     seed = "random seed of the networks (default: 1)"
     add("--seed", type=_number, default=1, metavar="N", help=seed)
 
 
-def _result_table(measurements: Sequence[Measurement], threads: int) -> Table:
-    plural = "s" if threads > 1 else ""
-    title = f"{threads} thread{plural}; ratio: speed or size, relative to the group's first variant"
-    table = Table("model", "measure", "batch", "variant", title=title)
-    for column in ("median", "best", "ratio"):
-        table.add_column(column, justify="right")
-    group = None
-    for item in measurements:
-        if group not in (None, (item.model, item.measure, item.batch)):
-            table.add_section()
-        group = (item.model, item.measure, item.batch)
-        table.add_row(
-            f"{item.model} @{item.resolution}",
-            item.measure,
-            "" if item.batch is None else str(item.batch),
-            item.variant,
-            f"{item.value:.1f} {item.unit}",
-            f"{(max if item.unit == IMAGES_PER_SECOND else min)(item.rounds):.1f}",
-            f"{item.ratio:.2f}x",
-        )
-    return table
-
-
-def _write_json(path: Path, threads: int, measurements: Sequence[Measurement]) -> None:
+def _write_json(path: Path, threads: int, measurements: Sequence[Measurement | FormTime]) -> None:
     from fbnetv3.benchmark.machine import describe_machine
 
     rows = [asdict(measurement) for measurement in measurements]
@@ -202,54 +223,90 @@ def _compare(arguments: argparse.Namespace) -> None:
         image_size=arguments.image_size,
     )
     with _progress() as progress:
-        measurements = compare(arguments.models, settings, progress)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    console.print(_result_table(measurements, arguments.threads))
+        measurements = compare(_models(arguments), settings, progress)
+    _console().print(result_table(measurements, arguments.threads))
     if arguments.json is not None:
         _write_json(arguments.json, arguments.threads, measurements)
 
 
+def _models(arguments: argparse.Namespace) -> list[str]:
+    return [*(arguments.models or []), *arguments.more_models] or ["fbnetv3_b"]
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+def _compare_formats(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.formats import DEFAULT_FORMS, FormatSettings, compare_formats, split
+
+    forms, networks = split(arguments.formats)
+    arguments.more_models += networks
+    settings = FormatSettings(
+        forms or DEFAULT_FORMS,
+        arguments.resolution,
+        arguments.batch_sizes,
+        arguments.rounds,
+        arguments.threads,
+    )
+    with _progress() as progress:
+        result = compare_formats(_models(arguments), settings, progress)
+    _console().print(format_table(result.times, arguments.threads))
+    print(*result.notes, sep="\n", end="\n" if result.notes else "")
+    if arguments.json is not None:
+        _write_json(arguments.json, arguments.threads, result.times)
+
+
 def _measure_table(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import NETWORKS, measure_runtime_table
     from fbnetv3.benchmark.latency import measure_latency_table
 
+    path, runtime = arguments.latency_table, arguments.runtime or TORCH
+    check_same_runtime(path, runtime)
     with _progress() as progress:
-        table = measure_latency_table(
+        options: dict[str, Any] = {
+            "check_networks": arguments.check,
+            "rounds": arguments.rounds,
+            "threads": arguments.threads,
+            "seed": arguments.seed,
+            "progress": progress,
+        }
+        config, count = arguments.config_file, arguments.networks
+        if runtime == TORCH:
+            table = measure_latency_table(config, networks=count or 100, **options)
+        else:
+            table = measure_runtime_table(config, runtime, networks=count or NETWORKS, **options)
+    table.save(path)
+    print(*table_report(table, path), sep="\n")
+
+
+def _read_blocks(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import read_blocks
+
+    path: Path = arguments.latency_table.with_name("latency_table.json")
+    check_same_runtime(path, arguments.runtime)
+    table = read_blocks(arguments.latency_table, arguments.runtime)
+    table.save(path)
+    print(*table_report(table, path), sep="\n")
+
+
+def _export_blocks(arguments: argparse.Namespace) -> None:
+    from fbnetv3.benchmark.block_times import NETWORKS, export_blocks
+
+    folder: Path = arguments.export_blocks
+    with _progress() as progress:
+        count = export_blocks(
+            folder,
             arguments.config_file,
-            networks=arguments.networks,
+            runtime=arguments.runtime,
+            networks=arguments.networks or NETWORKS,
             check_networks=arguments.check,
-            rounds=arguments.rounds,
-            threads=arguments.threads,
             seed=arguments.seed,
             progress=progress,
         )
-    table.save(arguments.latency_table)
-    print(*_table_report(table, arguments.latency_table), sep="\n")
-
-
-def _table_report(table: LatencyTable, path: os.PathLike[str]) -> list[str]:
-    """Describes a new latency table: its content, its check, and how to search with it."""
-    about, check = table.about, table.about["check"]
-    measured, error = check["measured_ms"], check["mean_absolute_error"]
-    correlation = check["rank_correlation"]
-    content = (
-        f"{path}: {len(table.blocks)} block shapes in {about['networks']} networks of the space "
-        f"{about['space']}; {about['form']}, batch 1, threads {about['threads']}, {about['cpu']}"
-    )
-    quality = (
-        f"check on {check['networks']} further random networks, {min(measured):.3g} to "
-        f"{max(measured):.3g} ms: mean absolute error {error:.1%}, "
-        f"rank correlation {correlation:.3f}"
-    )
-    lines = [content, quality]
-    if not error <= LARGEST_ERROR or not correlation >= SMALLEST_CORRELATION:
-        lines.append(
-            f"warning: the error should be at most {LARGEST_ERROR:.0%} and the correlation at "
-            f"least {SMALLEST_CORRELATION}: measure again while the machine is idle, with more "
-            "--rounds or --networks"
-        )
-    bound = f"latency_ms <= {float(statistics.median(measured)):.3g}"
-    lines.append(f"search with it: SEARCH.LATENCY_TABLE {path} SEARCH.CONSTRAINTS '[\"{bound}\"]'")
-    return lines
+    csv = folder / "blocks.csv"
+    print(f"{folder}: {count} files to measure, batch 1; fill {csv} (name,ms), then:")
+    print(f"  python tools/benchmark.py --latency-table {csv} --runtime 'RUNTIME, DEVICE'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -260,11 +317,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     import_code(arguments)
-    for path in (arguments.json, arguments.latency_table):
+    table = arguments.latency_table
+    is_csv = table is not None and table.suffix == ".csv"
+    for path in (arguments.json, None if is_csv else table):
         if path is not None:
             check_writable(path)
-    if arguments.latency_table is not None:
+    if arguments.export_blocks is not None:
+        _export_blocks(arguments)
+    elif is_csv:
+        _read_blocks(arguments)
+    elif table is not None:
         _measure_table(arguments)
+    elif arguments.formats is not None:
+        _compare_formats(arguments)
     else:
         _compare(arguments)
     return 0

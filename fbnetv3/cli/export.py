@@ -1,4 +1,4 @@
-"""``fbnetv3-export``: writes a classifier as files of other runtimes, and checks each file."""
+"""``fbnetv3-export``: writes a network as files of other runtimes, and checks each file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.export_detectors import export_detectors, is_detector
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.run_folder import weights_in
 
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
     from fbnetv3.zoo.classifier import Classifier
 
 _DESCRIPTION = """\
-Write a classifier in the formats of other runtimes. Each file takes RGB pixels, N x 3 x H x W, and
-returns logits; mean and standard deviation are applied inside. Each file is run in its own runtime
-and compared with PyTorch before the command ends.
+Write a network in the formats of other runtimes. Each file takes RGB pixels, N x 3 x H x W; mean
+and standard deviation are applied inside. A classifier returns logits. A RetinaNet takes one image
+of any size and returns boxes, scores and classes. Each file is run in its own runtime and compared
+with PyTorch before the command ends.
 """
 _EPILOG = """\
 formats: onnx, onnx-int8 (needs --calibration), pt2, torchscript, openvino, executorch, litert,
-coreml (written anywhere, run on macOS only)
+coreml (written anywhere, run on macOS only); of detectors: onnx, onnx-int8, pt2, torchscript
 
 examples:
   %(prog)s --model fbnetv3_a0.cifar10 --format onnx pt2 --output exported
   %(prog)s --weights output/flowers --format onnx-int8 --calibration flowers/train \\
       --data flowers/val --output exported
+  %(prog)s --model retinanet_fbnetv3_a0.bccd --format onnx --data bccd_test
 """
 
 
@@ -67,7 +70,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     images = "number of its images (default: 512)"
     add("--calibration-images", type=int, default=512, metavar="N", help=images)
     add("--seed", type=int, default=0, metavar="N", help="seed of these images (default: 0)")
-    add("--data", metavar="DATASET", help="data set on which each file is scored (top-1)")
+    add("--data", metavar="DATASET", help="data set on which each file is scored (top-1 or AP)")
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
@@ -87,18 +90,24 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
     )
 
 
-def _classifier(arguments: argparse.Namespace) -> tuple[Classifier, str]:
-    """Returns the classifier, and the default name of its files."""
-    from fbnetv3.zoo.classifier import from_file, from_zoo
-
-    if arguments.weights is None:
-        classifier = from_zoo(arguments.model)
-        return classifier, classifier.source
-    path: Path = arguments.weights
+def _weights(arguments: argparse.Namespace) -> tuple[Path | None, str]:
+    """Returns the file of --weights, None without, and the default name of exported files."""
+    path: Path | None = arguments.weights
+    if path is None:
+        return None, str(arguments.model)
     if not path.exists():
         raise FBNetError(f"cannot read weights {path}: there is no such file; check the path")
     stem = path.resolve().name if path.is_dir() else path.stem
-    return from_file(weights_in(path) if path.is_dir() else path, arguments.model), stem
+    return weights_in(path) if path.is_dir() else path, stem
+
+
+def _classifier(model: str | None, weights: Path | None) -> Classifier:
+    from fbnetv3.zoo.classifier import from_file, from_zoo
+
+    if weights is not None:
+        return from_file(weights, model)
+    assert model is not None  # parse() asks for one of them
+    return from_zoo(model)
 
 
 def _row(exported: Exported) -> tuple[str, ...]:
@@ -120,15 +129,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports, prints a table of the files, and returns the exit status, 0.
 
     Raises:
-        FBNetError: The classifier, a format or the data cannot be used, or a file does not compute
+        FBNetError: The network, a format or the data cannot be used, or a file does not compute
             what PyTorch computes.
     """
     arguments = parse(argv)
     from fbnetv3.export.run import check_formats, export_classifier
 
+    weights, name = _weights(arguments)
+    if is_detector(arguments.model, weights):
+        return export_detectors(arguments, weights, name)
     options = _options(arguments)
     formats = check_formats(arguments.format, options)
-    classifier, name = _classifier(arguments)
+    classifier = _classifier(arguments.model, weights)
+    name = classifier.source if weights is None else name
     table = Table("format", "file", "MB", "difference", "ms", "top-1", box=None)
     for column in table.columns[2:]:
         column.justify = "right"

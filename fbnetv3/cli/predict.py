@@ -1,49 +1,67 @@
-"""``fbnetv3-predict``: prints the classes of images, or the boxes that a detector finds."""
+"""``fbnetv3-predict``: the classes of images, or the boxes that a detector finds."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
-from fbnetv3.errors import FBNetError, first_line, one_line
-from fbnetv3.image_files import IMAGE_SUFFIXES, count_suffixes, list_folder
-from fbnetv3.io import atomic_write
-from fbnetv3.requires import require_detectron2
-from fbnetv3.weights.run_folder import weights_in
+from fbnetv3.errors import one_line
+from fbnetv3.io import check_writable
+from fbnetv3.predictions.annotations import CocoIds, read_ids
+from fbnetv3.predictions.errors import PredictError
+from fbnetv3.predictions.inputs import ImageFile, find_images
+from fbnetv3.predictions.networks import check_source, load_network
+from fbnetv3.requires import require_installed
 
-# torch is imported where it is needed: --help and a mistyped option are answered at once
+# torch is imported where it is needed: a mistyped option or path is answered at once
 if TYPE_CHECKING:
-    from PIL import Image
+    from fbnetv3.predictions.batches import Prediction
+    from fbnetv3.predictions.run import PredictOptions
 
-    from fbnetv3.detection.detector import Detection, Detector
-    from fbnetv3.zoo.classifier import Classifier
-
+_FORMATS = (".csv", ".json")
+_PICTURES = Path("output/predictions")
+_THRESHOLD = 0.3
 _DESCRIPTION = """\
-Print the most probable classes of images. A detector prints the boxes that it finds, and writes
-each image with its boxes drawn.
+Print the most probable classes of images, or the boxes that a detector finds. --output writes
+them to a file instead: csv, or json (for a detector, COCO results). Images are read and run in
+batches.
 """
 _EPILOG = """\
+An image that cannot be read is reported in one line; the others are predicted, and the exit
+status is 2.
+
 examples:
   %(prog)s photo.jpg --model fbnetv3_g
-  %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5
-  %(prog)s folder/ --weights output/digits --topk 1 --json > predictions.jsonl
+  %(prog)s photos/ more.zip list.txt --weights output/flowers --top-k 1 --output results.csv
+  find . -name '*.jpg' | %(prog)s - --model fbnetv3_g --output results.json
+  %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5 --pictures drawn/
+  %(prog)s bccd/images --model retinanet_fbnetv3_a0.bccd --annotations all.json --output boxes.json
 """
-
-
-class PredictError(FBNetError):
-    """The images or the device cannot be used."""
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer >= 1, not {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,220 +73,167 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[import_option()],
     )
-    add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image file, or folder of images")
-    add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
-    weights = (
-        "checkpoint, exported weights, or the folder of a finished run; add --model if they do not "
-        "name their architecture"
+    images = (
+        "image file, folder or .zip of images, .txt file with one of these per line (relative to "
+        "its folder), or - for such lines from standard input"
     )
-    add("--weights", type=Path, metavar="FILE", help=weights)
-    topk = "number of classes to print for an image (default: 5)"
-    add("--topk", type=_positive, default=5, metavar="N", help=topk)
-    threshold = "minimum score of the boxes to show, in [0, 1] (default: 0.3)"
-    add("--threshold", type=float, default=0.3, metavar="SCORE", help=threshold)
-    output = "folder for the images with drawn boxes (default: output/predictions)"
-    add("--output", type=Path, default=Path("output/predictions"), metavar="DIR", help=output)
-    lines = "print one JSON object per image and line, with its classes or boxes"
-    add("--json", action="store_true", help=lines)
-    device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
-    add("--device", metavar="DEVICE", help=device)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
+    _network_arguments(parser)
+    _output_arguments(parser)
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
     return arguments
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Lists image files.
+def _network_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
+    weights = (
+        "checkpoint, exported weights, or the folder of a finished run; add --model if they do not "
+        "name their architecture"
+    )
+    add("--weights", type=Path, metavar="FILE", help=weights)
+    device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
+    add("--device", metavar="DEVICE", help=device)
+    batch = "images that are run together (default: 32, for a detector 8)"
+    add("--batch-size", type=_positive, metavar="N", help=batch)
 
-    Files in a folder that are not images are left out, with a note on standard error.
 
-    Args:
-        paths: Files, which are listed as they are, and folders, whose images are listed in
-            alphabetical order, with those of subfolders. As in data sets, links are followed, and
-            hidden files and folders are passed over.
+def _output_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    topk = "number of classes for an image (default: 5)"
+    add("--top-k", "--topk", type=_positive, default=5, metavar="N", dest="top_k", help=topk)
+    threshold = (
+        f"minimum score of boxes, from 0 to 1 (default: {_THRESHOLD:g}; 0 for a json of COCO "
+        "results, whose evaluators choose it)"
+    )
+    add("--threshold", type=_share, metavar="SCORE", help=threshold)
+    output = "results.csv or results.json to write; a path without suffix is that of --pictures"
+    add("--output", type=Path, metavar="FILE", help=output)
+    annotations = "COCO json with the ids of images and categories for a json of COCO results"
+    add("--annotations", type=Path, metavar="FILE", help=annotations)
+    pictures = (
+        "folder for the images with drawn boxes, and the pictures of --explain (default: "
+        f"{_PICTURES}; for boxes, none with --output)"
+    )
+    add("--pictures", type=Path, metavar="DIR", help=pictures)
+    explain = "write class-activation pictures (LayerCAM) of the --top-k classes of a classifier"
+    add("--explain", action="store_true", help=explain)
+    lines = "print one JSON object per image and line, with its classes or boxes"
+    add("--json", action="store_true", help=lines)
+
+
+def _check(arguments: argparse.Namespace) -> tuple[list[ImageFile], CocoIds | None]:
+    """Checks the command line as far as this is possible without torch; returns the images.
 
     Raises:
-        PredictError: A path does not exist or cannot be read, or a folder contains no image.
+        FBNetError: A file is missing or an option does not fit.
     """
-    images: list[Path] = []
-    for path in paths:
-        try:
-            path.stat()
-            images += _images_of_folder(path) if path.is_dir() else [path]
-        except FileNotFoundError:
-            raise PredictError(f"no such image or folder: {path}") from None
-        except (OSError, ValueError) as error:  # ValueError: a null character in the path
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PredictError(f"cannot read {path}: {reason}; check the path") from error
-    return images
-
-
-def _images_of_folder(folder: Path) -> list[Path]:
-    listing = list_folder(folder)
-    others = count_suffixes(listing.others)
-    if not listing.images:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        there = f"; there are other files ({others})" if others else ""
+    _split_output(arguments)
+    results: Path | None = arguments.output
+    if arguments.explain:
+        require_installed("pytorch_grad_cam", "explain")
+    if arguments.annotations and (results is None or results.suffix.lower() != ".json"):
         raise PredictError(
-            f"no images in {folder}; files with these suffixes count: {suffixes}{there}"
+            "--annotations applies to a json of COCO results; add --output results.json"
         )
-    if others:
-        note = f"{folder}: files without the suffix of an image: {others}"
-        print(one_line(note), file=sys.stderr)
-    return sorted(folder / name for name in listing.images)
+    images = find_images(arguments.images)
+    arguments.weights = check_source(arguments.model, arguments.weights)
+    ids = None
+    if arguments.annotations:
+        images, ids = read_ids(arguments.annotations, images)
+    if results is not None:
+        check_writable(results)
+    return images, ids
 
 
-def find_weights(path: Path) -> Path:
-    """Returns the path itself if it is a file, or the weights of the run if it is a run's folder.
-
-    Raises:
-        FBNetError: The path does not exist, or the folder has no weights.
-    """
-    if not path.exists():
-        raise PredictError(f"cannot read weights {path}: No such file or directory; check the path")
-    return weights_in(path) if path.is_dir() else path
-
-
-def load_classifier(arguments: argparse.Namespace) -> Classifier:
-    """Builds the classifier that the command line asks for."""
-    from fbnetv3.zoo.classifier import from_file, from_zoo
-
-    if arguments.weights is not None:
-        return from_file(arguments.weights, arguments.model)
-    return from_zoo(arguments.model)
-
-
-def _to_device(classifier: Classifier | Detector, device: str | None) -> None:
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        classifier.model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise PredictError(f"cannot use device {device!r}: {reason}; try --device cpu") from error
-
-
-def classify(
-    classifier: Classifier, images: Sequence[Path], topk: int, *, as_json: bool = False
-) -> Iterator[str]:
-    """Yields the lines to print: each image, then its most probable classes.
-
-    Args:
-        classifier: Classifier on its device.
-        images: Image files.
-        topk: Number of classes per image.
-        as_json: Whether to yield one JSON object per image instead.
-
-    Raises:
-        DataError: Files cannot be read as images; raised after the lines of all readable images.
-    """
-
-    def lines(number: int, image: Image.Image) -> Iterator[str]:
-        classes = classifier.top(image, topk)
-        if as_json:
-            named = [{"name": name, "score": score} for name, score in classes]
-            yield json.dumps({"image": str(images[number]), "classes": named})
-            return
-        yield str(images[number])
-        for name, score in classes:
-            yield f"  {100 * score:6.2f}%  {name}"
-
-    return _lines_of_all(images, lines)
-
-
-def _lines_of_all(
-    images: Sequence[Path], lines: Callable[[int, Image.Image], Iterator[str]]
-) -> Iterator[str]:
-    """Yields the lines of each readable image, then raises one error about the other images."""
-    from fbnetv3.data import DataError, read_image
-    from fbnetv3.data.errors import all_problems
-
-    problems: list[str] = []
-    for number, path in enumerate(images):
-        try:
-            image = read_image(path)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        yield from lines(number, image)
-    if problems:
-        raise DataError(all_problems(problems))
-
-
-def load_detector(arguments: argparse.Namespace) -> Detector | None:
-    """Builds the detector that the command line asks for; None if it asks for a classifier."""
-    from fbnetv3.weights.detector_records import is_detector_name
-    from fbnetv3.weights.load import read_weights
-
-    from_zoo = arguments.weights is None
-    if not (
-        is_detector_name(arguments.model)
-        if from_zoo
-        else read_weights(arguments.weights).is_detector
-    ):
-        return None
-    if not from_zoo and arguments.model is not None:
+def _split_output(arguments: argparse.Namespace) -> None:
+    """Makes a folder that --output names the one of --pictures."""
+    output: Path | None = arguments.output
+    if output is None or (output.suffix.lower() in _FORMATS and not output.is_dir()):
+        return
+    if output.suffix and not output.is_dir():
         raise PredictError(
-            f"--model {arguments.model} does not apply: {arguments.weights} holds a detector with "
-            "its config; leave out --model"
+            f"--output {output}: unknown suffix; allowed: {', '.join(_FORMATS)}, or a folder for "
+            "pictures"
         )
-    require_detectron2()
-    from fbnetv3.detection.detector import detector_from_file
-    from fbnetv3.zoo.detectors import get_detector
-
-    return get_detector(arguments.model) if from_zoo else detector_from_file(arguments.weights)
+    if arguments.pictures is not None:
+        raise PredictError(f"--output {output} and --pictures both name a folder; leave out one")
+    arguments.output, arguments.pictures = None, output
 
 
-def detect(
-    detector: Detector,
-    images: Sequence[Path],
-    threshold: float,
-    folder: Path,
-    *,
-    as_json: bool = False,
-) -> Iterator[str]:
-    """Yields the lines to print, and writes each image with its boxes as PNG.
+def _options(arguments: argparse.Namespace, ids: CocoIds | None) -> PredictOptions:
+    from fbnetv3.predictions.run import PredictOptions
+
+    results: Path | None = arguments.output
+    threshold = arguments.threshold
+    if threshold is None:
+        threshold = 0.0 if results and results.suffix.lower() == ".json" else _THRESHOLD
+    pictures = arguments.pictures
+    if pictures is None and (results is None or arguments.explain):
+        pictures = _PICTURES
+    return PredictOptions(
+        top_k=arguments.top_k,
+        threshold=threshold,
+        batch_size=arguments.batch_size,
+        results=results,
+        ids=ids,
+        pictures=pictures,
+        explain=arguments.explain,
+    )
+
+
+def _json_line(prediction: Prediction, is_detector: bool) -> str:
+    from fbnetv3.predictions.outputs import box_record, class_record
+
+    record = (box_record if is_detector else class_record)(prediction)
+    drawn = {} if prediction.picture is None else {"drawn": str(prediction.picture)}
+    return json.dumps({**record, **drawn})
+
+
+def _text_lines(prediction: Prediction) -> Iterator[str]:
+    arrow = "" if prediction.picture is None else f" -> {prediction.picture}"
+    yield f"{prediction.image}{arrow}"
+    for name, score in prediction.classes:
+        yield f"  {100 * score:6.2f}%  {name}"
+    for box in prediction.boxes:
+        corners = " ".join(f"{value:7.1f}" for value in box.box)
+        yield f"  {100 * box.score:6.2f}%  {corners}  {box.name}"
+
+
+def _print_prediction(
+    prediction: Prediction, arguments: argparse.Namespace, is_detector: bool
+) -> None:
+    if prediction.problem:
+        print(one_line(f"unreadable: {prediction.problem}"), file=sys.stderr, flush=True)
+    elif arguments.json:
+        print(_json_line(prediction, is_detector), flush=True)
+    elif arguments.output is None:
+        for line in _text_lines(prediction):
+            print(one_line(line), flush=True)
+
+
+def _with_progress(
+    predictions: Iterator[Prediction], total: int, prints: bool
+) -> Iterator[Prediction]:
+    """Yields predictions, with a progress bar on standard error if that is a terminal.
 
     Args:
-        detector: Detector on its device.
-        images: Image files.
-        threshold: Minimum score of the boxes, in [0, 1].
-        folder: Folder for the images with boxes.
-        as_json: Whether to yield one JSON object per image instead. A box is [x0, y0, x1, y1] in
-            pixels of the image after its EXIF orientation was applied.
-
-    Raises:
-        DataError: Files cannot be read as images; raised after the lines of all readable images.
-        WriteError: The folder cannot be written.
+        predictions: Predictions.
+        total: Their number.
+        prints: Whether they are printed; on a terminal, there is no bar between their lines.
     """
-
-    def lines(number: int, image: Image.Image) -> Iterator[str]:
-        detections = detector.detect(image, threshold)
-        target = folder / f"{number:04d}_{images[number].stem}.png"
-        with atomic_write(target) as temporary:
-            detector.draw(image, detections).save(temporary, "PNG")
-        if as_json:
-            boxes = [_box(detection) for detection in detections]
-            yield json.dumps({"image": str(images[number]), "drawn": str(target), "boxes": boxes})
-            return
-        yield f"{images[number]} -> {target}"
-        for detection in detections:
-            corners = " ".join(f"{value:7.1f}" for value in detection.box)
-            yield f"  {100 * detection.score:6.2f}%  {corners}  {detection.name}"
-
-    return _lines_of_all(images, lines)
-
-
-def _box(detection: Detection) -> dict[str, Any]:
-    box = [float(value) for value in detection.box]
-    return {"name": detection.name, "score": float(detection.score), "box": box}
+    console = Console(stderr=True)
+    shown = console.is_terminal and total > 1 and not (prints and sys.stdout.isatty())
+    # rich would send what is printed to the console of the bar, which is standard error
+    bar = Progress(console=console, transient=True, disable=not shown, redirect_stdout=False)
+    with bar as progress:
+        yield from progress.track(predictions, total=total, description="predicting")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the predictions for the images of the command line.
+    """Predicts the images of the command line.
 
     Returns:
         The exit status, 0.
@@ -278,20 +243,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     import_code(arguments)
-    images = find_images(arguments.images)
-    if arguments.weights is not None:
-        arguments.weights = find_weights(arguments.weights)
-    detector = load_detector(arguments)
-    if detector is not None:
-        _to_device(detector, arguments.device)
-        threshold, folder = arguments.threshold, arguments.output
-        lines = detect(detector, images, threshold, folder, as_json=arguments.json)
-    else:
-        classifier = load_classifier(arguments)
-        _to_device(classifier, arguments.device)
-        lines = classify(classifier, images, arguments.topk, as_json=arguments.json)
-    for line in lines:
-        print(line if arguments.json else one_line(line), flush=True)
+    images, ids = _check(arguments)
+    network = load_network(arguments.model, arguments.weights, arguments.device)
+    from fbnetv3.predictions.run import predict
+    from fbnetv3.zoo.classifier import Classifier
+
+    is_detector = not isinstance(network, Classifier)
+    if ids is not None and not is_detector:
+        raise PredictError("--annotations is for detectors; leave it out for a classifier")
+    unreadable = 0
+    predictions = predict(network, images, _options(arguments, ids))
+    prints = arguments.json or arguments.output is None
+    for prediction in _with_progress(predictions, len(images), prints):
+        _print_prediction(prediction, arguments, is_detector)
+        unreadable += bool(prediction.problem)
+    if arguments.output is not None:
+        count = len(images) - unreadable
+        print(one_line(f"{arguments.output}: {count} of {len(images)} images"))
+    if unreadable:
+        raise PredictError(
+            f"{unreadable} of {len(images)} images cannot be read, see the lines above"
+        )
     return 0
 
 

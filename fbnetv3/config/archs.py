@@ -21,7 +21,7 @@ _LOW_RESOLUTION = 32  # side in pixels of the variant low_resolution, unless INP
 
 
 @contextmanager
-def naming_keys(keys: str) -> Iterator[None]:
+def key_in_errors(keys: str) -> Iterator[None]:
     """Turns errors of the ``with`` block into ConfigErrors that begin with the config's keys.
 
     Args:
@@ -55,7 +55,7 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
     arch, resolution = _arch_at_own_resolution(cfg), cfg.INPUT.RESOLUTION
     if not resolution or isinstance(arch, str):
         return arch
-    with naming_keys("INPUT.RESOLUTION"):
+    with key_in_errors("INPUT.RESOLUTION"):
         return arch.replace(resolution=resolution)
 
 
@@ -82,9 +82,9 @@ def _arch_at_own_resolution(cfg: CfgNode) -> Arch | str:
         )
     if is_library_name(name):
         _refuse_modifications(cfg)
-        with naming_keys("MODEL.ARCH"):
+        with key_in_errors("MODEL.ARCH"):
             return with_low_resolution(name) if variant else str(name)
-    with naming_keys("MODEL.ARCH"):
+    with key_in_errors("MODEL.ARCH"):
         arch = get_arch(name)
         if variant == LOW_RESOLUTION_SCALED:
             arch = low_resolution(arch, low_resolution_side(arch))
@@ -92,7 +92,7 @@ def _arch_at_own_resolution(cfg: CfgNode) -> Arch | str:
             arch = VARIANTS[variant](arch, _LOW_RESOLUTION)
     if cfg.MODEL.WIDTH == 1 and cfg.MODEL.DEPTH == 1:
         return arch
-    with naming_keys("MODEL.WIDTH and MODEL.DEPTH"):
+    with key_in_errors("MODEL.WIDTH and MODEL.DEPTH"):
         return scale(arch, cfg.MODEL.WIDTH, cfg.MODEL.DEPTH)
 
 

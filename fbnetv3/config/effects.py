@@ -52,7 +52,9 @@ _ONLY_TWO_STAGES = (
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
-# detectron2's own keys that both tasks read (the lists above cover this package's, ``KEYS``)
+# Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``) are looked
+# up in the lists above first, and both tasks read those that are in no list. So it does no harm
+# that RECIPE_KEYS also contains such keys.
 _DETECTRON2_COMMON_KEYS = (
     "VERSION",
     "SEED",

@@ -11,10 +11,10 @@ from fbnetv3.io import atomic_write
 
 TILE = 192
 """Side in pixels of the square into which each image is fitted."""
-_TEXT = 14
+_TEXT_HEIGHT = 14  # pixels of a line below each image
 _COLUMNS = 6
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
-_MAX_TEXT = 30
+_MAX_CHARACTERS = 30
 
 # (left, top, right, bottom) in pixels of the image, and the index of the class
 LabelledBox = tuple[float, float, float, float, int]
@@ -26,14 +26,16 @@ def contact_sheet(
     """Returns a grid of images.
 
     Args:
-        tiles: RGB images, each with a line of text and boxes to draw.
+        tiles: RGB images, each with lines of text and boxes to draw.
     """
     columns = max(1, min(_COLUMNS, len(tiles)))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * TILE, max(1, rows) * (TILE + _TEXT)), "white")
+    lines = max((text.count("\n") + 1 for _, text, _ in tiles), default=1)
+    height = TILE + lines * _TEXT_HEIGHT
+    sheet = Image.new("RGB", (columns * TILE, max(1, rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (image, text, boxes) in enumerate(tiles):
-        left, top = number % columns * TILE, number // columns * (TILE + _TEXT)
+        left, top = number % columns * TILE, number // columns * height
         scale = (TILE - 4) / max(image.size)
         size = [max(1, round(side * scale)) for side in image.size]
         sheet.paste(image.resize((size[0], size[1])), (left + 2, top + 2))
@@ -41,9 +43,10 @@ def contact_sheet(
             x0, y0, x1, y1 = (edge * scale for edge in edges)
             corners = [left + 2 + x0, top + 2 + y0, left + 2 + x1, top + 2 + y1]
             draw.rectangle(corners, outline=_COLOURS[label % len(_COLOURS)], width=2)
-        # Pillow's built-in font has the characters of Latin-1
-        shown = text.encode("latin-1", "replace").decode("latin-1")[:_MAX_TEXT]
-        draw.text((left + 2, top + TILE), shown, fill="black")
+        for row, line in enumerate(text.split("\n")):
+            # Pillow's built-in font has the characters of Latin-1
+            shown = line.encode("latin-1", "replace").decode("latin-1")[:_MAX_CHARACTERS]
+            draw.text((left + 2, top + TILE + row * _TEXT_HEIGHT), shown, fill="black")
     return sheet
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import stat
-import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fbnetv3 import io
 from fbnetv3.data.decode import MAX_BYTES, read_image_file
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.layout import find_classes
-from fbnetv3.image_files import Listing, list_archive, list_folder
+from fbnetv3.image_files import ImageArchive, Listing, list_folder
 
 _log = logging.getLogger("fbnetv3")
 
@@ -94,27 +90,15 @@ class FolderSource(ClassFolderSource):
 
 
 class ZipSource(ClassFolderSource):
-    """Image files in a zip archive, which are read without extracting them to disk.
-
-    Each process opens the archive itself, and several threads may read from one instance.
-    """
+    """Image files in a zip archive, which are read without extracting them to disk."""
 
     def __init__(self, path: Path) -> None:
-        self._archive: zipfile.ZipFile | None = None
-        self._pid = -1
-        self._lock = threading.Lock()
-        self.path = path
-        super().__init__(path, list_archive(i.filename for i in self._open().infolist()))
+        self._archive = ImageArchive(path, MAX_BYTES)
+        super().__init__(path, _listing(self._archive))
 
     def read(self, i: int) -> bytes:
-        archive = self._open()
         try:
-            info = archive.getinfo(self._prefix + self.files[i])
-            if stat.S_ISLNK(info.external_attr >> 16):  # the upper half is the Unix mode
-                raise zipfile.BadZipFile("it is a symbolic link")
-            if info.file_size > MAX_BYTES:
-                raise zipfile.BadZipFile(f"{info.file_size} bytes when extracted")
-            return archive.read(info)
+            return self._archive.read(self._prefix + self.files[i])
         except Exception as error:  # for example RuntimeError if the file is encrypted
             raise DataError(
                 f"{self.file_name(i)}: cannot read the file from the archive "
@@ -122,28 +106,12 @@ class ZipSource(ClassFolderSource):
                 "DATA.SKIP_BROKEN True"
             ) from error
 
-    def _open(self) -> zipfile.ZipFile:
-        """Returns this process's handle; a forked one would share its parent's file position."""
-        with self._lock:
-            if self._archive is None or self._pid != os.getpid():
-                self._archive = _open_zip(self.path)
-                self._pid = os.getpid()
-            return self._archive
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_archive", "_pid", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _archive=None, _pid=-1, _lock=threading.Lock())
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    with io.open_regular(path, io.MAX_BYTES["archive"]):
-        pass  # a pipe or device raises an OSError
+def _listing(archive: ImageArchive) -> Listing:
     try:
-        return zipfile.ZipFile(path)
+        return archive.listing()
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{path}: not a zip archive, or a damaged one ({error}); download it again, or give a "
-            "folder with one subfolder per class"
+            f"{archive.path}: not a zip archive, or a damaged one ({error}); download it again, or "
+            "give a folder with one subfolder per class"
         ) from error

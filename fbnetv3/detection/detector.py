@@ -22,6 +22,7 @@ from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes
 from fbnetv3.errors import data_errors
+from fbnetv3.modeling.deploy import Deployable, DeployError, folded_copy
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.load import read_weights
@@ -46,7 +47,7 @@ class Detection:
     box: tuple[float, float, float, float]
 
 
-class Detector(nn.Module):
+class Detector(Deployable):
     """A detector with its preprocessing and the names of its classes.
 
     Inputs are images of any kind, mode and size that ``fbnetv3.data.read_image`` accepts: paths,
@@ -59,7 +60,7 @@ class Detector(nn.Module):
     Args:
         model: A detector of detectron2.
         cfg: Config of the detector, of which INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT are
-            used.
+            used; they become ``short_edge``, ``max_size`` and ``is_bgr``.
         classes: Names of the classes.
         source: Origin of the weights.
 
@@ -74,8 +75,11 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.classes, self.source = model, tuple(classes), source
-        self._resize = ShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        self._is_bgr = cfg.INPUT.FORMAT == "BGR"
+        self._cfg = cfg
+        self.short_edge: int = cfg.INPUT.MIN_SIZE_TEST
+        self.max_size: int = cfg.INPUT.MAX_SIZE_TEST
+        self._resize = ShortestEdge(self.short_edge, self.max_size)
+        self.is_bgr = cfg.INPUT.FORMAT == "BGR"
 
     @torch.inference_mode()
     def forward(self, images: Images) -> list[dict[str, Tensor]]:
@@ -104,12 +108,22 @@ class Detector(nn.Module):
 
     def _input(self, image: ImageLike) -> dict[str, Any]:
         """Returns the input of a detectron2 model for an image."""
-        pixels = np.asarray(read_image(image))
-        height, width = pixels.shape[:2]
-        pixels = pixels[:, :, ::-1] if self._is_bgr else pixels
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        opened = read_image(image)
+        width, height = opened.size
+        resized = self.resized(opened)
+        resized = resized[:, :, ::-1] if self.is_bgr else resized
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
+
+    def resized(self, image: ImageLike) -> np.ndarray:
+        """Returns an image as RGB pixels (H, W, 3) of 8 bits, in the size that the network takes.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        pixels = np.asarray(read_image(image))
+        resized: np.ndarray = self._resize.get_transform(pixels).apply_image(pixels)
+        return resized
 
     def detect(self, image: ImageLike, threshold: float = 0.3) -> list[Detection]:
         """Returns the objects in an image, by descending score.
@@ -122,12 +136,58 @@ class Detector(nn.Module):
             DataError: The image cannot be read.
         """
         (output,) = self([image])
+        return self._detections(output, threshold)
+
+    def detect_all(self, images: Images, threshold: float = 0.3) -> list[list[Detection]]:
+        """Returns the objects in each of several images, by descending score.
+
+        Images of the same size are run as one batch. So none is padded for another one, and the
+        boxes are those of :meth:`detect`, up to the rounding of sums.
+
+        Args:
+            images: Images of any kind that ``fbnetv3.data.read_image`` accepts.
+            threshold: Minimum score of the returned objects, in [0, 1].
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        return [self._detections(output, threshold) for output in self.outputs_of_all(images)]
+
+    def outputs_of_all(self, images: Images) -> list[dict[str, Tensor]]:
+        """Returns the outputs of :meth:`forward`; images of the same size are run as one batch.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        loaded = [read_image(image) for image in as_images(images)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(loaded):
+            groups.setdefault(image.size, []).append(number)
+        outputs: dict[int, dict[str, Tensor]] = {}
+        for numbers in groups.values():
+            outputs |= zip(numbers, self([loaded[i] for i in numbers]), strict=True)
+        return [outputs[number] for number in range(len(loaded))]
+
+    def _detections(self, output: Mapping[str, Tensor], threshold: float) -> list[Detection]:
         columns = (output["boxes"].tolist(), output["scores"].tolist(), output["labels"].tolist())
         return [
             Detection(self.classes[label], score, (box[0], box[1], box[2], box[3]))
             for box, score, label in zip(*columns, strict=True)
             if score >= threshold
         ]
+
+    def inference_form(self, *, compile: bool) -> DeployedDetector:
+        """Returns a detector of the same boxes with folded batch norms, for :func:`deploy`.
+
+        Raises:
+            DeployError: ``compile`` is True, or the network cannot be converted.
+        """
+        if compile:
+            raise DeployError(
+                "a detector cannot be compiled; leave out compile=True, or write a file for ONNX "
+                "Runtime with fbnetv3-export --format onnx"
+            )
+        return DeployedDetector(folded_copy(self.model), self._cfg, self.classes, self.source)
 
     def draw(self, image: ImageLike, detections: Sequence[Detection]) -> Image.Image:
         """Returns a copy of an image with the boxes of detected objects drawn into it.
@@ -146,6 +206,29 @@ class Detector(nn.Module):
             for d in sorted(detections, key=lambda detection: detection.score)
         ]
         return draw_boxes(image, boxes)
+
+
+class DeployedDetector(Detector):
+    """The inference form of a detector, from ``deploy(detector)``; it cannot be trained."""
+
+    def train(self, mode: bool = True) -> DeployedDetector:
+        """Keeps evaluation mode.
+
+        Raises:
+            DeployError: ``mode`` is True.
+        """
+        if mode:
+            raise DeployError("a deployed detector cannot be trained; train the original one")
+        super().train(False)
+        return self
+
+    def inference_form(self, *, compile: bool) -> DeployedDetector:
+        """Refuses to deploy twice.
+
+        Raises:
+            DeployError: Always.
+        """
+        raise DeployError("the detector is already deployed; use it as it is")
 
 
 def config_from_metadata(

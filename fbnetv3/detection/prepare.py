@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from fbnetv3.config import CfgNode
-from fbnetv3.config.archs import naming_keys
+from fbnetv3.config.archs import key_in_errors
 from fbnetv3.data import EvalLoader, TrainLoader
 from fbnetv3.detection.build import build_detector, network_name, warm_up_focal_loss
 from fbnetv3.detection.class_layers import reorder_detector
@@ -72,7 +72,7 @@ def prepare_detector(
 def _load(
     model: nn.Module, weights: str, cfg: CfgNode, classes: Sequence[str] | None, training: bool
 ) -> None:
-    with naming_keys("MODEL.WEIGHTS"):
+    with key_in_errors("MODEL.WEIGHTS"):
         summary = load_detector_weights(model, weights, cfg, classes=classes, training=training)
     log_summary(summary)
 

@@ -146,7 +146,7 @@ def _wait(
         failure = f"rank {first + error.error_index} stopped with exit status {status}"
         if signals.arrived:
             failure = monitor.interrupt_reason
-        reason = monitor.report(failure)
+        reason = monitor.report(failure)  # what any machine reported first, perhaps not this one
         if reason == monitor.interrupt_reason:
             raise KeyboardInterrupt from None
     except mp.ProcessRaisedException as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -43,29 +43,30 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
         expected = network(torch.from_numpy(images)).numpy()
     logits = run(images)
     if logits.shape != expected.shape:
-        raise _mismatch(f"logits of shape {logits.shape} instead of {expected.shape}")
+        raise mismatch(f"logits of shape {logits.shape} instead of {expected.shape}")
     difference = float(np.abs(logits - expected).max())
     limit = TOLERANCE * float(np.abs(expected).mean())
     if quantized:
         agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
         if not agreement >= MIN_AGREEMENT or not np.isfinite(difference):
-            raise _mismatch(
+            raise mismatch(
                 f"the same class on {100 * agreement:.0f}% of the calibration images (allowed: "
                 f"{100 * MIN_AGREEMENT:.0f}% or more), and logits that differ by {difference:.3g}",
             )
     elif not difference <= limit:  # True for NaN, too
-        raise _mismatch(f"logits that differ by {difference:.3g} (allowed: {limit:.3g})")
+        raise mismatch(f"logits that differ by {difference:.3g} (allowed: {limit:.3g})")
     return difference
 
 
-def _mismatch(text: str) -> ExportError:
+def mismatch(text: str) -> ExportError:
+    """Returns the error about a file whose runtime computes something else, as ``text`` says."""
     return ExportError(
         f"its runtime computes {text}; the file was removed; use another format, or another "
         "version of the exporter"
     )
 
 
-def time_image(run: Run, image: Pixels) -> float:
+def time_image(run: Callable[[Pixels], object], image: Pixels) -> float:
     """Returns the median time of one image in milliseconds, after two calls to warm up."""
     times = []
     for i in range(_TIMED + 2):

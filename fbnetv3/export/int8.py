@@ -13,15 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from fbnetv3.export import onnx as onnx_files
-from fbnetv3.export.errors import ExportError
+from fbnetv3.export.calibration import calibration_batches
 from fbnetv3.export.job import INPUT, Job, Pixels
-
-MIN_IMAGES = 32
-"""Smallest number of calibration images."""
-_BATCH = 32
 
 
 def lacks() -> str:
@@ -35,24 +29,19 @@ def write(job: Job, path: Path) -> None:
     Raises:
         ExportError: There are too few calibration images.
     """
-    if job.calibration is None or len(job.calibration) < MIN_IMAGES:
-        number = 0 if job.calibration is None else len(job.calibration)
-        raise ExportError(
-            f"onnx-int8 measures ranges on images of the training set, and got {number}; allowed: "
-            f"{MIN_IMAGES} or more; name a data set with --calibration"
-        )
     import onnx
 
+    batches = calibration_batches(job, "onnx-int8")
     with TemporaryDirectory() as folder:
         plain, shaped = Path(folder) / "plain.onnx", Path(folder) / "shaped.onnx"
         onnx_files.write(job, plain)
-        _quantize(plain, shaped, path, job.calibration)
+        _quantize(plain, shaped, path, batches)
     model = onnx.load(str(path))
     onnx_files.add_metadata(model, {**job.metadata, "reduce_range": str(not has_vnni())})
     onnx.save(model, str(path))
 
 
-def _quantize(plain: Path, shaped: Path, path: Path, calibration: Pixels) -> None:
+def _quantize(plain: Path, shaped: Path, path: Path, batches: list[Pixels]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -62,7 +51,7 @@ def _quantize(plain: Path, shaped: Path, path: Path, calibration: Pixels) -> Non
         quantize_static(
             str(shaped),
             str(path),
-            _Reader(calibration),
+            _Reader(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=not has_vnni(),
@@ -75,14 +64,11 @@ class _Reader:
     """Gives calibration images to ONNX Runtime in batches.
 
     Args:
-        pixels: Images (N, 3, H, W).
+        batches: Batches of shape (N, 3, H, W).
     """
 
-    def __init__(self, pixels: Pixels) -> None:
-        self._batches: Iterator[dict[str, Any]] = (
-            {INPUT: np.ascontiguousarray(pixels[i : i + _BATCH])}
-            for i in range(0, len(pixels), _BATCH)
-        )
+    def __init__(self, batches: list[Pixels]) -> None:
+        self._batches: Iterator[dict[str, Any]] = ({INPUT: batch} for batch in batches)
 
     def get_next(self) -> dict[str, Any] | None:
         """Returns the next batch by input name, or None after the last."""

@@ -54,14 +54,19 @@ def add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
     model.producer_name = "fbnetv3"
 
 
-def load(path: Path) -> Run:
-    """Returns the function that runs a file in ONNX Runtime, with torch's number of threads."""
+def open_session(path: Path) -> Any:
+    """Opens a file in ONNX Runtime, with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def load(path: Path) -> Run:
+    """Returns the function that runs a file in ONNX Runtime, with torch's number of threads."""
+    session = open_session(path)
 
     def run(pixels: Pixels) -> npt.NDArray[np.float32]:
         (logits,) = session.run([OUTPUT], {INPUT: pixels})

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from fbnetv3.data import ImageDataset
-from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.export.check import compare, megabytes, pixel_batches, remove, score, time_image
 from fbnetv3.export.errors import ExportError
+from fbnetv3.export.files import write_file
 from fbnetv3.export.formats import Format, get_format
 from fbnetv3.export.job import Job, Pixels
 from fbnetv3.export.metadata import export_metadata
 from fbnetv3.export.network import ExportNetwork
-from fbnetv3.io import WriteError
 from fbnetv3.zoo.classifier import Classifier
 
 _CHECKED = 64  # images that files are compared on: of the calibration, or random pixels
@@ -110,7 +108,8 @@ def export_classifier(
         shape = job.example.shape[-1], _CHECKED, options.seed + 1
         images = job.network.example(*shape).numpy()
     for format in formats:
-        path = _write(format, job, folder, name)
+        path = folder / f"{name}{format.suffix}"
+        write_file(format.name, partial(format.write, job), path)
         try:
             yield _measure(format, path, job, images[:_CHECKED], classifier, options)
         except ExportError as error:
@@ -129,33 +128,6 @@ def _job(classifier: Classifier, options: ExportOptions) -> Job:
         calibration = np.concatenate(list(pixel_batches(classifier, network, sample)))
     example = network.example(rule["resolution"], seed=options.seed)
     return Job(network, example, export_metadata(classifier, options.input_type), calibration)
-
-
-def _write(format: Format, job: Job, folder: Path, name: str) -> Path:
-    """Writes a file in a temporary folder, and moves it and what belongs to it to its place."""
-    path = folder / f"{name}{format.suffix}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
-            _call(format, job, Path(temporary) / path.name)
-            remove(path)
-            for file in Path(temporary).iterdir():
-                os.replace(file, folder / file.name)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
-
-
-def _call(format: Format, job: Job, path: Path) -> None:
-    try:
-        format.write(job, path)
-    except (FBNetError, OSError):
-        raise
-    except Exception as error:  # exporters raise errors of every kind
-        raise ExportError(
-            f"format {format.name}: the exporter cannot write this network "
-            f"({type(error).__name__}: {first_line(error)}); choose another format"
-        ) from error
 
 
 def _measure(

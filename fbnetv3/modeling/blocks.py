@@ -62,13 +62,17 @@ class ConvBN(nn.Module):
 class VectorConv2d(nn.Conv2d):
     """1x1 conv of (N, c_in, 1, 1) to (N, c_out, 1, 1), computed as a linear layer.
 
-    On a CPU this takes at most a quarter of the time of the convolution.
+    On a CPU this takes at most a quarter of the time of the convolution. ONNX files have the
+    convolution: ONNX Runtime keeps the blocked layout of channels around it, so that fbnetv3_b
+    takes 0.9 times as long for one image.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
         super().__init__(c_in, c_out, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            return super().forward(x)
         y = F.linear(x.flatten(1), self.weight.flatten(1), self.bias)
         return y.unsqueeze(2).unsqueeze(3)
 

@@ -27,12 +27,29 @@ from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
 SLICE_PIXELS = 1 << 18
 # Largest allowed |difference| between compiled and eager outputs, relative to the mean |output|.
 TOLERANCE = 1e-4
+# Packages of detectors, whose networks take lists of images.
+_DETECTION = ("detectron2.modeling.meta_arch.", "torchvision.models.detection.")
 
 _log = logging.getLogger(__name__)
 
 
 class DeployError(FBNetError):
     """A model cannot be converted into its inference form."""
+
+
+class Deployable(nn.Module):
+    """A module with an inference form of its own kind, such as a detector."""
+
+    def inference_form(self, *, compile: bool) -> nn.Module:
+        """Returns the inference form, which is called like the module itself.
+
+        Args:
+            compile: Whether to compile it.
+
+        Raises:
+            DeployError: The module cannot be converted.
+        """
+        raise NotImplementedError
 
 
 class DeployedModel(nn.Module):
@@ -170,7 +187,8 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
 
     Args:
         model: A model from :func:`fbnetv3.build_model`, or any network that maps a batch of images
-            to one tensor, each image independently. It may be in training or eval mode.
+            to one tensor, each image independently. It may be in training or eval mode. A
+            ``fbnetv3.detection.detector.Detector`` gives a detector that is called the same way.
         compile: Whether to compile the model: with ONNX Runtime if it is installed and the model is
             float32 on CPU, otherwise with torch's inductor and frozen weights. Compilation happens
             at the first call and takes seconds, or up to a minute with inductor. ONNX Runtime
@@ -180,18 +198,34 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
             as many threads as torch does when they compile.
 
     Returns:
-        A :class:`DeployedModel` in eval mode on the model's device.
+        A :class:`DeployedModel` in eval mode on the model's device; a detector of a detector.
 
     Raises:
         DeployError: The model is wrapped, scripted, compiled or already deployed, has no weights
-            yet, or has a batch norm without running statistics.
+            yet, has a batch norm without running statistics, takes lists of images, or is a
+            detector that is to be compiled.
     """
+    if isinstance(model, Deployable):
+        return model.inference_form(compile=compile)
     _check(model)
+    folded = folded_copy(model)
+    return DeployedModel(folded, _usable_runtimes(folded) if compile else ())
+
+
+def folded_copy(model: nn.Module) -> nn.Module:
+    """Returns a copy for inference: folded batch norms, channels_last, activations in place.
+
+    Args:
+        model: Network that computes with its weights alone, not with statistics of the batch.
+
+    Raises:
+        DeployError: A weight has no values yet, or a batch norm keeps no running statistics.
+    """
+    _check_tensors(model)
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norm(folded)
     set_in_place(folded)
-    folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
-    return DeployedModel(folded, _usable_runtimes(folded) if compile else ())
+    return folded.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def set_in_place(model: nn.Module) -> None:
@@ -233,7 +267,11 @@ def _check(model: nn.Module) -> None:
         raise DeployError(f"the model is wrapped in {type(model).__name__}; pass model.module")
     if isinstance(model, torch.jit.ScriptModule) or "_orig_mod" in model._modules:
         raise DeployError("the model is scripted or compiled; pass the original model")
-    _check_tensors(model)
+    if any(kind.__module__.startswith(_DETECTION) for kind in type(model).__mro__):
+        raise DeployError(
+            f"{type(model).__name__} takes lists of images instead of a batch; pass the "
+            "Detector of fbnetv3.detection.detector.detector_from_file"
+        )
 
 
 def _check_tensors(model: nn.Module) -> None:

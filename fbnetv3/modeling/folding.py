@@ -66,10 +66,15 @@ def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
 
 def _trace(module: nn.Module) -> fx.Graph | None:
     """Returns the graph of a module, or None if its ``forward`` cannot be traced symbolically."""
+    attributes = dict(vars(module))
     try:
         return _ChildrenAsLeaves().trace(module)
     except Exception:  # a user's forward may raise anything when it is given symbolic tensors
         return None
+    finally:
+        # a forward may count its calls: detectron2's batch norms of several levels do
+        vars(module).clear()
+        vars(module).update(attributes)
 
 
 def _only_input(node: fx.Node) -> Any:

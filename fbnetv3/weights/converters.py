@@ -24,21 +24,24 @@ class LoadSummary:
     """The outcome of loading weights into a model; ``str(summary)`` is one line.
 
     Attributes:
-        layout: Layout of the weights: ``"fbnetv3"``, ``"fbnet"``, ``"timm"`` or ``"plain"``.
+        layout: How the weights' tensors are named: ``"fbnetv3"`` (as in this project), ``"fbnet"``
+            (as in the published FBNet files), ``"timm"``, or ``"plain"`` (as in the model itself,
+            if it is no FBNet).
         loaded: Number of tensors taken from the weights.
-        derived: Names of the model's tensors that the weights lack and that are set to zero, which
-            does not change the outputs.
+        zero_filled: Names of the model's tensors that the weights lack and that are set to zero,
+            which does not change the outputs.
         skipped: Names of the classifier's tensors, if they were not loaded because the classes
             differ.
         source: File or address of the weights.
         other_classes: Description of how the classes of the weights differ from the model's; empty
-            if the classifier was loaded.
+            if the classifier was loaded. It is also empty if only names differ:
+            :func:`~fbnetv3.weights.loading.load_weights`, which knows the names, then sets it.
         reordered: Whether the rows of the classifier were put into another order of classes.
     """
 
     layout: str
     loaded: int
-    derived: tuple[str, ...] = ()
+    zero_filled: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     source: str = "state dict"
     other_classes: str = ""
@@ -46,8 +49,8 @@ class LoadSummary:
 
     def __str__(self) -> str:
         parts = [f"loaded {self.loaded} tensors ({self.layout} layout) from {self.source}"]
-        if self.derived:
-            parts.append(f"zero-filled {_some(self.derived)}")
+        if self.zero_filled:
+            parts.append(f"zero-filled {_some(self.zero_filled)}")
         if self.skipped:
             parts.append(f"new classifier: {_some(self.skipped)} not loaded")
         if self.reordered:
@@ -61,7 +64,7 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
 
 
 def detect_layout(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> str:
-    """Returns the layout of a state dict: ``fbnet``, ``timm``, ``fbnetv3`` or ``plain``.
+    """Returns how a state dict's tensors are named; see :attr:`LoadSummary.layout`.
 
     Args:
         model: Model to load into. If it is no FBNet, the layout is ``plain``.
@@ -98,7 +101,7 @@ class _Plan:
     """The tensors to load into a model, and the reasons why others cannot be loaded."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    derived: list[str] = field(default_factory=list)
+    zero_filled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
@@ -138,7 +141,7 @@ def _plan(model: nn.Module, weights: Mapping[str, torch.Tensor], layout: str) ->
     for key, target in targets.items():
         if names[key] not in weights:
             if _is_zero_in_layout(key, layout):
-                plan.derived.append(key)
+                plan.zero_filled.append(key)
                 plan.tensors[key] = torch.zeros_like(target)
             else:
                 plan.missing.append(key)
@@ -240,12 +243,12 @@ def load_state_dict(
         state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
         allow_new_head: Whether to keep the model's classifier if its number of classes differs.
         new_head: Whether to keep the model's classifier in any case.
-        order: Row in the weights' classifier of each class of the model; None if the order is the
-            same.
+        order: For each class of the model, its row in the classifier of the weights; None if the
+            order is the same.
         source: File or address of the weights, for the summary and error messages.
 
     Returns:
-        A summary of the loaded, derived and skipped tensors.
+        A summary of the loaded, zero-filled and skipped tensors.
 
     Raises:
         LoadError: Tensors are missing, unexpected or have another shape. The model is unchanged.
@@ -264,8 +267,8 @@ def load_state_dict(
 def _summary(plan: _Plan, layout: str, source: str, reordered: bool) -> LoadSummary:
     return LoadSummary(
         layout=layout,
-        loaded=len(plan.tensors) - len(plan.derived),
-        derived=tuple(plan.derived),
+        loaded=len(plan.tensors) - len(plan.zero_filled),
+        zero_filled=tuple(plan.zero_filled),
         skipped=tuple(plan.head),
         source=source,
         other_classes=_other_num_classes(plan),

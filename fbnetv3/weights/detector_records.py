@@ -11,8 +11,8 @@ from pathlib import Path
 from fbnetv3.errors import did_you_mean
 from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.weights.download import missing_weights, package_dir
 from fbnetv3.weights.errors import DownloadError, RecordError
+from fbnetv3.weights.packaged import missing_weights, package_dir
 from fbnetv3.weights.records import Metric
 
 _FILE = "detectors.yaml"

@@ -16,9 +16,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from fbnetv3.io import atomic_write, sha256_of
-from fbnetv3.resources import model_zoo_path
 from fbnetv3.weights.errors import DownloadError, ZooError
 from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.packaged import missing_weights, package_dir
 from fbnetv3.weights.records import WeightRecord
 from fbnetv3.weights.transfer import Transfer
 
@@ -29,19 +29,6 @@ ZOO_SCHEME = "zoo://"
 def cache_dir() -> Path:
     """Returns the folder of downloaded weights, which may not exist yet."""
     return Path(os.environ.get("FBNETV3_CACHE") or "~/.cache/fbnetv3").expanduser()
-
-
-def package_dir() -> Path:
-    """Returns the folder of packaged weights, in an installed package or in a source checkout."""
-    return model_zoo_path() / "weights"
-
-
-def missing_weights(path: Path) -> str:
-    """Returns the error message for packaged weights that are not installed."""
-    return (
-        f"weights {path} are missing: the file is part of the repository, not of the wheel; copy "
-        f"model_zoo/weights/{path.name} of the repository to this path"
-    )
 
 
 def local_path(record: WeightRecord) -> Path:

@@ -13,11 +13,11 @@ import yaml
 
 from fbnetv3.arch import Arch
 from fbnetv3.io import atomic_write, sha256_of
-from fbnetv3.weights.download import package_dir
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.weights.networks import arch_of, preprocessing_of
+from fbnetv3.weights.packaged import package_dir
 from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.weights.safetensors_header import sorted_header
 

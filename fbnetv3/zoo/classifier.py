@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -46,7 +48,6 @@ class Classifier:
     source: str
     several_labels: bool = False
 
-    @torch.inference_mode()
     def scores(self, images: Images) -> torch.Tensor:
         """Returns the probabilities of the classes, (images, classes), on the CPU.
 
@@ -57,13 +58,32 @@ class Classifier:
         Raises:
             DataError: An image cannot be read.
         """
-        device = next(self.model.parameters()).device
-        tensors = [self.transform(image) for image in as_images(images)]
-        if not tensors:
+        pixels = [self.transform.pixels(image) for image in as_images(images)]
+        return self.scores_of_pixels(pixels)
+
+    def scores_of_pixels(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """Returns the probabilities of the classes, (images, classes), on the CPU.
+
+        Args:
+            pixels: Pixels (H, W, 3) of each image, as ``transform.pixels`` returns them; all of the
+                same size.
+        """
+        logits = self.logits_of_pixels(pixels)
+        return logits.sigmoid() if self.several_labels else logits.softmax(1)
+
+    @torch.inference_mode()
+    def logits_of_pixels(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """Returns the logits of the classes, float32 (images, classes), on the CPU.
+
+        Args:
+            pixels: As of :meth:`scores_of_pixels`.
+        """
+        if not pixels:
             return torch.zeros(0, len(self.classes))
-        batch = torch.stack(tensors).to(device, memory_format=torch.channels_last)
-        logits = self.model(batch).float()
-        return (logits.sigmoid() if self.several_labels else logits.softmax(1)).cpu()
+        device = next(self.model.parameters()).device
+        batch = self.transform.normalize(np.stack(pixels))
+        logits: torch.Tensor = self.model(batch.to(device, memory_format=torch.channels_last))
+        return logits.float().cpu()
 
     def top(self, image: ImageLike, k: int = 5) -> list[tuple[str, float]]:
         """Returns the most probable classes of an image.

@@ -23,8 +23,9 @@ train() {
     "$PYTHON" tools/train_net.py --resume --config-file "$config" "$@" SEED "$seed" OUTPUT_DIR "$folder"
     "$PYTHON" tools/train_net.py --eval-only --config-file "$folder/config.yaml" \
         MODEL.WEIGHTS "$folder/model_ema.safetensors" DATASETS.TEST "('bccd_test',)" \
-        OUTPUT_DIR "$folder/test" | tail -n 1 > "$folder/test.part"
-    mv "$folder/test.part" "$folder/test.json"
+        OUTPUT_DIR "$folder/test" > "$folder/test.part"
+    tail -n 1 "$folder/test.part" > "$folder/test.json.part"
+    mv "$folder/test.json.part" "$folder/test.json"
 }
 
 at_160_px() {

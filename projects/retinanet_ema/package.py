@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from fbnetv3.io import atomic_write, sha256_of
-from fbnetv3.weights.download import package_dir
+from fbnetv3.weights.packaged import package_dir
 from fbnetv3.zoo.verification import measure_ap
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -57,9 +58,61 @@ def _checks(space: FBNetSpace, classes: int) -> list[Arch]:
     return latency.sample_archs(space, 6, classes, seed=7)[:3]
 
 
+def test_a_table_of_another_runtime(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("detectron2")
+    path = tmp_path / "table.json"
+    assert benchmark.main([*_arguments(tiny, path), "--runtime", "onnxruntime"]) == 0
+    table = LatencyTable.load(path)
+    assert table.runtime == f"onnxruntime {onnxruntime.__version__}"
+    assert f"; {table.runtime}, " in capsys.readouterr().out
+    assert table.about["check"]["networks"] == 3
+    assert min(table.about["check"]["measured_ms"]) > 0
+    assert run_main(benchmark.main, _arguments(tiny, path)) == 2
+    refusal = f"is a latency table of {table.runtime}, not of torch"
+    assert refusal in capsys.readouterr().err
+
+
+def test_blocks_for_another_device(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("detectron2")
+    folder = tmp_path / "blocks"
+    sizes = ["--networks", "2", "--check", "2", "--runtime", "onnxruntime"]
+    export = ["--export-blocks", str(folder), "--config-file", str(tiny), *sizes]
+    assert benchmark.main(export) == 0
+    assert f"--latency-table {folder / 'blocks.csv'} --runtime" in capsys.readouterr().out
+    read = ["--latency-table", str(folder / "blocks.csv"), "--runtime", "chip 7"]
+    assert run_main(benchmark.main, read) == 2
+    assert "row 2: the ms of 0001_conv" in capsys.readouterr().err
+    lines = (folder / "blocks.csv").read_text().splitlines()
+    whole = ("network", "check")
+    filled = [
+        f"{line}{4 + number % 2 if line.startswith(whole) else 1}"
+        for number, line in enumerate(lines[1:])
+    ]
+    (folder / "blocks.csv").write_text("\n".join(["name,ms", *filled]))
+    assert benchmark.main(read) == 0
+    assert "; chip 7, " in capsys.readouterr().out
+    table = LatencyTable.load(folder / "latency_table.json")
+    assert sorted(table.about["check"]["measured_ms"]) == [4.0, 5.0]
+    assert table.about["check"]["mean_absolute_error"] > 0
+    assert run_main(benchmark.main, export) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (["--latency-table", "x.csv"], "needs --runtime TEXT"),
+        (["--latency-table", "no.csv", "--runtime", "chip"], "cannot read"),
+        (["--export-blocks", "x"], "needs --config-file CONFIG"),
+        (["--runtime", "onnxruntime"], "needs --latency-table FILE"),
+        (
+            ["--latency-table", "x", "--config-file", "a.yaml", "--runtime", "onnxruntme"],
+            "did you mean onnxruntime",
+        ),
         (["--latency-table", "x.json"], "must be given together"),
         (["--config-file", "model_zoo/search/digits.yaml"], "must be given together"),
         (

@@ -74,16 +74,25 @@ def _error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+def _unreadable(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run_main(main, argv) == 2
+    line, end = capsys.readouterr().err.splitlines()
+    assert line.startswith("unreadable: ")
+    assert end == "error: 1 of 1 images cannot be read, see the lines above"
+    return line
+
+
 def test_bad_input_is_one_line(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use = ["--weights", str(weights)]
     assert "no such image" in _error([str(tmp_path / "none.jpg"), *use], capsys)
-    text = images / "notes.txt"
-    assert f"{text}: not an image" in _error([str(text), *use], capsys)
+    text = images / "notes.doc"
+    text.write_text("not an image")
+    assert f"{text}: not an image" in _unreadable([str(text), *use], capsys)
     cut = tmp_path / "cut.jpg"
     cut.write_bytes((images / "a.jpg").read_bytes()[:300])
-    message = _error([str(cut), *use], capsys)
+    message = _unreadable([str(cut), *use], capsys)
     assert str(cut) in message
     assert "leave it out" in message  # there is no DATA.SKIP_BROKEN here
     empty = tmp_path / "empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,8 +18,14 @@ from safetensors.torch import save_file
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, with_num_classes
 from fbnetv3.cli import run_main
-from fbnetv3.cli.predict import PredictError, classify, find_images, find_weights, main
+from fbnetv3.cli.predict import main
+from fbnetv3.data import EvalTransform
 from fbnetv3.modeling import build_model
+from fbnetv3.predictions.batches import classify
+from fbnetv3.predictions.errors import PredictError
+from fbnetv3.predictions.inputs import find_images
+from fbnetv3.predictions.networks import find_weights
+from fbnetv3.zoo.classifier import from_file
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -71,21 +78,22 @@ def test_a_bad_file_in_a_folder_does_not_end_the_others(
     status, out, err = _run(run_folder, capsys, folder)
     assert status == 2
     assert out[::2] == [str(folder / "a.png"), str(folder / "d.png")]
-    assert err.startswith("error: ")
-    assert str(folder / "b.png") in err
-    assert err.count("\n") == 1
+    line, end = err.splitlines()
+    assert line.startswith("unreadable: ")
+    assert str(folder / "b.png") in line
+    assert end == "error: 1 of 3 images cannot be read, see the lines above"
 
 
-def test_several_bad_files_are_counted_and_the_first_are_named(
+def test_bad_files_are_a_line_each_and_counted(
     run_folder: Path, folder: Path, capsys: Capture
 ) -> None:
     for number in range(7):
         (folder / f"c{number}.png").write_text("no image")
     status, out, err = _run(run_folder, capsys, folder)
     assert (status, len(out)) == (2, 4)
-    assert err.startswith("error: 7 problems: ")
-    assert [f"c{number}.png" in err for number in range(7)] == [True] * 5 + [False] * 2
-    assert err.endswith("| and 2 more\n")
+    *lines, end = err.splitlines()
+    assert [f"c{number}.png" in lines[number] for number in range(7)] == [True] * 7
+    assert end == "error: 7 of 9 images cannot be read, see the lines above"
 
 
 def test_files_without_the_suffix_of_an_image_are_reported(
@@ -104,18 +112,20 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         find_images([tmp_path])
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, run_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    classifier = from_file(run_folder / "model_ema.safetensors")
 
-    class Recorder:
-        def top(self, image: Image.Image, k: int) -> list[tuple[str, float]]:
+    class Recorder(EvalTransform):
+        def image(self, image: Image.Image) -> Image.Image:
             seen.append(image.size)
-            return []
+            return super().image(image)
 
-    list(classify(Recorder(), [tmp_path / "a.jpg"], 1))  # type: ignore[arg-type]
+    recording = dataclasses.replace(classifier, transform=Recorder(32))
+    list(classify(recording, find_images([tmp_path / "a.jpg"]), 1))
     assert seen == [(30, 40)]
 
 
@@ -137,14 +147,21 @@ def test_the_newest_checkpoint_of_an_unfinished_run(tmp_path: Path) -> None:
     [
         (["nothere.png", "--model", "fbnetv3_g"], "no such image or folder: nothere.png"),
         (["{tmp}", "--model", "fbnetv3_g"], "no images in"),
-        (["{tmp}/a.txt", "--weights", "nothere.pt"], "nothere.pt: No such file"),
-        (["{tmp}/a.txt", "--weights", "{tmp}"], "is a directory without weights"),
+        (["{tmp}/a.doc", "--weights", "nothere.pt"], "nothere.pt: No such file"),
+        (["{tmp}/a.doc", "--weights", "{tmp}"], "is a directory without weights"),
+        (["{tmp}/a.doc", "--model", "fbnetv3-g"], "did you mean fbnetv3_g"),
+        (["{tmp}/a.doc", "--model", "retinanet_x"], "unknown detector 'retinanet_x'"),
+        (["{tmp}/list.txt", "--model", "fbnetv3_g"], "list.txt, line 2: no such image"),
+        (["{tmp}/a.doc", "--model", "fbnetv3_g", "--output", "x.xml"], "x.xml: unknown suffix"),
+        (["{tmp}/a.zip", "--model", "fbnetv3_g"], "a.zip: not a zip archive"),
     ],
 )
 def test_a_mistyped_path_is_answered_before_torch_is_imported(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.txt").touch()
+    for name in ("a.doc", "a.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("# photos\nb.png\n")
     argv = [argument.format(tmp=tmp_path) for argument in arguments]
     code = "import sys; sys.modules['torch'] = None; from fbnetv3.cli.predict import cli; cli()"
     command = [sys.executable, "-c", code, *argv]

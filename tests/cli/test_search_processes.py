@@ -34,6 +34,16 @@ def _processes_with(variable: str) -> list[int]:
     return pids
 
 
+def _processes_in(folder: Path) -> list[int]:
+    """Returns the ids of the processes whose working directory is a folder."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if path.readlink() == folder:
+                pids.append(int(path.parent.name))
+    return pids
+
+
 @pytest.mark.slow
 def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Start) -> None:
     ray_clusters.imported()
@@ -50,25 +60,13 @@ def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Star
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "executor"),
-    [
-        (signal.SIGINT, "local"),
-        (signal.SIGTERM, "local"),
-        (signal.SIGHUP, "local"),
-        (signal.SIGINT, "ray"),
-    ],
-)
-def test_a_stop_leaves_no_process_and_prints_how_to_resume(
-    tmp_path: Path, number: signal.Signals, executor: str
-) -> None:
+def test_a_stop_leaves_no_process_on_ray(tmp_path: Path) -> None:
     """Executors never see which signal it was: all signals with one, and one with the other."""
     folder, mark = tmp_path / "run", f"MARK={tmp_path}"
-    opts = [*LONG, *(RAY if executor == "ray" else [])]
-    if executor == "ray":
-        ray_clusters.imported()
+    ray_clusters.imported()
+    command = [sys.executable, "tools/jointnas_search.py", *SMALL, *LONG, *RAY]
     process = subprocess.Popen(
-        [sys.executable, "tools/jointnas_search.py", *SMALL, *opts, "OUTPUT_DIR", str(folder)],
+        [*command, "OUTPUT_DIR", str(folder)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -79,20 +77,46 @@ def test_a_stop_leaves_no_process_and_prints_how_to_resume(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 300
-        while len(list(folder.glob("candidates/*/scores.json"))) < 2:  # both workers train
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does
-        else:
-            os.kill(process.pid, number)  # as a scheduler does
+        _wait_until_both_train(folder, process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         out = process.communicate(timeout=120)[0]
     finally:
         process.kill()
     assert process.returncode == 130
     assert _processes_with(mark) == []
+    _assert_can_be_resumed(folder, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_leaves_no_process_and_prints_how_to_resume(
+    tmp_path: Path, fork: Start, number: signal.Signals
+) -> None:
+    folder, tool = tmp_path / "run", str(ROOT / "tools" / "jointnas_search.py")
+    process = fork([sys.executable, tool, *SMALL, *LONG, "OUTPUT_DIR", str(folder)])
+    _wait_until_both_train(folder, process)
+    assert len(_processes_in(tmp_path)) >= 3
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        os.kill(process.pid, number)  # as a scheduler does
+    out = "".join(process.communicate(timeout=120))
+    assert process.returncode == 130
+    assert _processes_in(tmp_path) == []
+    _assert_can_be_resumed(folder, out)
+
+
+def _wait_until_both_train(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until both workers of a search have trained an epoch."""
+    deadline = time.monotonic() + 300
+    while len(list(folder.glob("candidates/*/scores.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
+def _assert_can_be_resumed(folder: Path, out: str) -> None:
+    """Asserts that a stopped search printed how to resume it, and left two checkpoints."""
     assert "Traceback" not in out
     assert f"--config-file {folder / 'config.yaml'} OUTPUT_DIR {folder}" in out
     assert len(list(folder.glob("candidates/*/checkpoint_*.pt"))) == 2

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from fbnetv3.engine.launch import LaunchError, launch
 from tests.processes import ENDS_WITHIN, Start, finish
 
-ROOT = Path(__file__).resolve().parents[2]
 HEADER = """\
 import os, signal, sys, time
 from pathlib import Path
@@ -28,14 +27,12 @@ from fbnetv3.errors import FBNetError
 """
 
 
-def script(folder: Path, body: str, call: str, **environment: str) -> subprocess.CompletedProcess:
+def write_script(folder: Path, body: str, call: str) -> list[str]:
+    """Writes a script with a function ``main``, and returns the command that runs a call."""
     path = folder / "job.py"
     main = f"if __name__ == '__main__':\n    sys.exit(run_main(lambda _: {call} or 0))\n"
     path.write_text(f"{HEADER}\n{body}\n\n{main}")
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        [sys.executable, str(path)], capture_output=True, text=True, env=variables, timeout=100
-    )
+    return [sys.executable, str(path)]
 
 
 def test_one_process_runs_in_this_process() -> None:
@@ -71,9 +68,9 @@ def main(folder):
 """
 
 
-def test_ranks_communicate(tmp_path: Path) -> None:
-    done = script(tmp_path, SUM, f"launch(main, ({str(tmp_path)!r},), num_processes=2)")
-    assert done.returncode == 0, done.stderr
+def test_ranks_communicate(tmp_path: Path, fork: Start) -> None:
+    call = f"launch(main, ({str(tmp_path)!r},), num_processes=2)"
+    finish(fork(write_script(tmp_path, SUM, call)))
     assert [(tmp_path / f"rank{i}").read_text() for i in (0, 1)] == ["3.0", "3.0"]
 
 
@@ -86,15 +83,13 @@ def start_machines(
         url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     call = f"launch(main, {arguments}, num_machines=2, machine_rank=int(sys.argv[1]), "
     call += f"dist_url={url!r})"
-    main = f"if __name__ == '__main__':\n    sys.exit(run_main(lambda _: {call} or 0))\n"
-    path = folder / "job.py"
-    path.write_text(f"{HEADER}\n{body}\n\n{main}")
-    return [start([sys.executable, str(path), str(rank)]) for rank in (0, 1)]
+    command = write_script(folder, body, call)
+    return [start([*command, str(rank)]) for rank in (0, 1)]
 
 
 @pytest.mark.slow
-def test_machines_communicate(tmp_path: Path, start: Start) -> None:
-    for job in start_machines(tmp_path, start, SUM, f"({str(tmp_path)!r},)"):
+def test_machines_communicate(tmp_path: Path, fork: Start) -> None:
+    for job in start_machines(tmp_path, fork, SUM, f"({str(tmp_path)!r},)"):
         finish(job)
     assert (tmp_path / "rank1").read_text() == "3.0"
 
@@ -128,10 +123,10 @@ def wait_for(path: Path) -> None:
     ],
 )
 def test_both_machines_print_why_a_rank_failed(
-    tmp_path: Path, start: Start, rank: int, error: str, reason: str
+    tmp_path: Path, fork: Start, rank: int, error: str, reason: str
 ) -> None:
     body = WAITING.replace("FAILING", str(rank)).replace("ERROR", error)
-    jobs = start_machines(tmp_path, start, body, f"({str(tmp_path)!r},)")
+    jobs = start_machines(tmp_path, fork, body, f"({str(tmp_path)!r},)")
     for number, job in enumerate(jobs):
         allowed = "a bug" in error and number == rank
         stderr = finish(job, 2, traceback=allowed)[1]
@@ -156,14 +151,15 @@ def test_both_machines_print_why_a_rank_failed(
 def test_the_other_machine_names_what_died(
     tmp_path: Path,
     start: Start,
+    fork: Start,
     number: int,
     what: str,
     name: str,
     reason: str,
 ) -> None:
-    jobs = start_machines(
-        tmp_path, start, WAITING.replace("FAILING", "-1"), f"({str(tmp_path)!r},)"
-    )
+    begin = start if what == "all" else fork
+    body = WAITING.replace("FAILING", "-1")
+    jobs = start_machines(tmp_path, begin, body, f"({str(tmp_path)!r},)")
     for rank in (0, 1):
         wait_for(tmp_path / f"met{rank}")
     rank = int((tmp_path / f"pid{number}").read_text())
@@ -214,13 +210,16 @@ def main():
         ),
     ],
 )
-def test_a_failing_rank_ends_the_others(tmp_path: Path, reason: str, says: str) -> None:
+def test_a_failing_rank_ends_the_others(
+    tmp_path: Path, fork: Start, reason: str, says: str
+) -> None:
+    command = write_script(tmp_path, failing(reason), "launch(main, num_processes=2)")
+    process = fork(command)
     begun = time.monotonic()
-    done = script(tmp_path, failing(reason), "launch(main, num_processes=2)")
-    assert time.monotonic() - begun < 50  # starting Python counts
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: rank 1 ")
+    _, stderr = finish(process, 2, traceback=True)
+    assert time.monotonic() - begun < 50
+    assert says in stderr
+    assert stderr.strip().splitlines()[-1].startswith("error: rank 1 ")
 
 
 @pytest.mark.slow
@@ -232,7 +231,7 @@ def test_a_failing_rank_ends_the_others(tmp_path: Path, reason: str, says: str) 
     ],
 )
 def test_a_lost_rank_is_reported_in_one_line(
-    tmp_path: Path, ending: str, status: int, reason: str
+    tmp_path: Path, fork: Start, ending: str, status: int, reason: str
 ) -> None:
     """Under torchrun no launcher of this package monitors the ranks."""
     with socket.socket() as probe:
@@ -242,14 +241,9 @@ def test_a_lost_rank_is_reported_in_one_line(
     path = tmp_path / "job.py"
     path.write_text(f"{HEADER}{body}\nif __name__ == '__main__':\n    launch(main)\n")
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    jobs = []
-    for rank in ("0", "1"):
-        names = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": str(ROOT)}
-        jobs.append(
-            subprocess.Popen(
-                [sys.executable, str(path)], env=names, stderr=subprocess.PIPE, text=True
-            )
-        )
+    jobs = [
+        fork([sys.executable, str(path)], **common, RANK=rank, LOCAL_RANK=rank) for rank in "01"
+    ]
     errors = [job.communicate(timeout=90)[1] for job in jobs]
     assert jobs[1].returncode == status
     assert jobs[0].returncode == 2, errors[0]

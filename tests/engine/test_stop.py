@@ -19,7 +19,7 @@ from fbnetv3.engine import stop
 from fbnetv3.engine.errors import StoppedError
 from fbnetv3.engine.stop import StopAgreement, StopHook
 from tests.processes import TORCHRUN, Command, Start, finish, wait_for_checkpoint
-from tests.runs import assert_same_run, last_iteration
+from tests.runs import assert_same_run, last_iteration, wait_for_steps
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 STOPS_WITHIN = 20.0
@@ -166,20 +166,21 @@ def test_ranks_stop_at_the_same_step_within_seconds(
 
 @pytest.mark.slow
 def test_two_processes_save_when_they_are_stopped(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, start: Start, fork: Start, tmp_path: Path
 ) -> None:
     """SIGTERM to the launch, to all processes as batch systems send it, and under torchrun."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     long = {
-        "SOLVER__MAX_EPOCHS": 40.0, "SOLVER__CHECKPOINT_EPOCHS": 4.0, "TEST__EVAL_EPOCHS": 20.0,
+        "SOLVER__MAX_EPOCHS": 24.0, "SOLVER__CHECKPOINT_EPOCHS": 2.0, "TEST__EVAL_EPOCHS": 12.0,
     }  # fmt: skip
     flags = ("--num-processes", "2")
-    finish(start(command(*flags, OUTPUT_DIR=str(whole), **long)))
+    finish(fork(command(*flags, OUTPUT_DIR=str(whole), **long)))
     for number, how in enumerate(("launch", "group", "torchrun")):
         launcher = {"launcher": TORCHRUN} if how == "torchrun" else {}
         options = ("--resume", *(() if launcher else flags))
         before = last_iteration(stopped)
-        process = start(command(*options, OUTPUT_DIR=str(stopped), **launcher, **long))
+        begin = start if launcher else fork
+        process = begin(command(*options, OUTPUT_DIR=str(stopped), **launcher, **long))
         if number == 0:
             wait_for_checkpoint(stopped, process)
         else:
@@ -198,15 +199,6 @@ def test_two_processes_save_when_they_are_stopped(
         (line,) = [text for text in stderr.splitlines() if text.startswith("error")]
         path = stopped / f"checkpoint_{last_iteration(stopped):08d}.pt"
         assert line == f"error: stopped by SIGTERM; saved {path}; continue with --resume"
-        assert before < last_iteration(stopped) < 240
-    finish(start(command("--resume", *flags, OUTPUT_DIR=str(stopped), **long)))
+        assert before < last_iteration(stopped) < 144
+    finish(fork(command("--resume", *flags, OUTPUT_DIR=str(stopped), **long)))
     assert_same_run(whole, stopped)
-
-
-def wait_for_steps(folder: Path, before: int, process: Any) -> None:
-    """Waits until a resumed training has written another checkpoint."""
-    deadline = time.monotonic() + 300
-    while last_iteration(folder) == before:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -17,7 +17,8 @@ from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import scale
 from fbnetv3.data import ArrayDataset
 from fbnetv3.data.transforms import EvalTransform
-from fbnetv3.export import formats, int8
+from fbnetv3.export import formats
+from fbnetv3.export.calibration import MIN_IMAGES
 from fbnetv3.export.check import compare, files_of, score
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.formats import FORMATS, get_format
@@ -125,19 +126,24 @@ def test_torchscript_holds_the_metadata(classifier: Classifier, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino", "executorch"])
 def test_int8_keeps_most_classes_and_is_smaller(
-    classifier: Classifier, data: ArrayDataset, tmp_path: Path
+    name: str, classifier: Classifier, data: ArrayDataset, tmp_path: Path
 ) -> None:
-    plain, small = export(
-        classifier, tmp_path, "onnx", "onnx-int8", calibration=data, calibration_images=40
-    )
+    missing = FORMATS[f"{name}-int8"].lacks()
+    if missing:
+        pytest.skip(missing)
+    names, options = (name, f"{name}-int8"), {"calibration": data, "calibration_images": 40}
+    plain, small = export(classifier, tmp_path, *names, **options)
     assert small.megabytes < 0.6 * plain.megabytes
-    graph = onnx.load(str(small.path)).graph
-    assert any(t.data_type == onnx.TensorProto.INT8 for t in graph.initializer)
-    again = export(
-        classifier, tmp_path / "b", "onnx-int8", calibration=data, calibration_images=40
-    )[0]
-    assert again.path.read_bytes() == small.path.read_bytes()
+    if name == "onnx":
+        graph = onnx.load(str(small.path)).graph
+        assert any(t.data_type == onnx.TensorProto.INT8 for t in graph.initializer)
+    (again,) = export(classifier, tmp_path / "b", names[1], **options)
+    assert again.difference == small.difference
+    weights = [path for path in files_of(small.path) if path.suffix in (".onnx", ".bin", ".pte")]
+    for file in weights:
+        assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes()
 
 
 def mutate(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -215,7 +221,7 @@ def test_errors(classifier: Classifier, data: ArrayDataset, tmp_path: Path) -> N
         get_format("onx")
     with pytest.raises(ExportError, match="onnx-int8 needs images of the training set"):
         check_formats(["onnx-int8"], ExportOptions())
-    with pytest.raises(ExportError, match=f"got 8; allowed: {int8.MIN_IMAGES} or more"):
+    with pytest.raises(ExportError, match=f"got 8; allowed: {MIN_IMAGES} or more"):
         export(classifier, tmp_path, "onnx-int8", calibration=data, calibration_images=8)
     with pytest.raises(ExportError, match="input 'rgb' is unknown"):
         export(classifier, tmp_path, "onnx", input_type="rgb")

@@ -10,26 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.data import build_dataset
+from fbnetv3.cli.export import main
+from fbnetv3.data import build_dataset, read_image
 from fbnetv3.export.run import ExportOptions, check_formats, export_classifier
 from fbnetv3.zoo.classifier import from_zoo
+from fbnetv3.zoo.detectors import get_detector
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"
 
 
-def script() -> str:
-    """Returns the one Python block of the page that imports onnxruntime."""
+def script(start: str = "import onnxruntime\n") -> str:
+    """Returns the one Python block of the page with a line."""
     (block,) = (
         text
         for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-        if "import onnxruntime" in text
+        if start in text
     )
     return block
 
 
-def test_the_script_imports_three_packages_and_the_standard_library() -> None:
+@pytest.mark.parametrize("start", ["import onnxruntime\n", "import onnxruntime as ort\n"])
+def test_a_script_imports_three_packages_and_the_standard_library(start: str) -> None:
     modules = set()
-    for node in ast.walk(ast.parse(script())):
+    for node in ast.walk(ast.parse(script(start))):
         if isinstance(node, ast.Import):
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -54,3 +57,29 @@ def test_the_script_classifies_like_the_network(tmp_path: Path, data_root: Path)
         ((name, probability),) = classifier.top(image, 1)
         assert line[1] == name
         assert float(line[2].rstrip("%")) == pytest.approx(100 * probability, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_script_detects_like_the_detector(tmp_path: Path, data_root: Path) -> None:
+    detector = get_detector("retinanet_fbnetv3_a0.bccd")
+    arguments = ["--model", "retinanet_fbnetv3_a0.bccd", "--format", "onnx", "--name", "cells"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    files = []
+    for i, file in enumerate(sorted((data_root / "bccd/images").iterdir())[:3]):
+        image = read_image(file)
+        image = image.crop((0, 0, 300 + 100 * i, 400)) if i else image
+        files.append(tmp_path / f"{i}.png")
+        image.save(files[-1])
+    (tmp_path / "detect.py").write_text(script("import onnxruntime as ort\n"), encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "detect.py"), str(tmp_path / "cells.onnx")]
+    result = subprocess.run(
+        [*command, *map(str, files)], capture_output=True, text=True, check=True, timeout=120
+    )
+    lines = [line.split() for line in result.stdout.splitlines()]
+    expected = [(str(file), found) for file in files for found in detector.detect(file)]
+    assert len(expected) > 10
+    for line, (file, found) in zip(lines, expected, strict=True):
+        assert line[:2] == [file, found.name]
+        assert float(line[2].rstrip("%")) == pytest.approx(100 * found.score, abs=0.1)
+        assert [float(side) for side in line[3:]] == pytest.approx(found.box, abs=0.1)
+    assert all(file.with_suffix(".boxes.png").exists() for file in files)

@@ -18,8 +18,9 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
         if isinstance(bn, nn.BatchNorm2d):
             bn.running_mean.normal_(0, 0.1, generator=generator)
             bn.running_var.uniform_(0.5, 1.5, generator=generator)
-            bn.weight.data.uniform_(0.5, 1.5, generator=generator)
-            bn.bias.data.normal_(0, 0.1, generator=generator)
+            if bn.affine:
+                bn.weight.data.uniform_(0.5, 1.5, generator=generator)
+                bn.bias.data.normal_(0, 0.1, generator=generator)
     return model
 
 

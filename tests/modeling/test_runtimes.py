@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fbnetv3.modeling import deploy, runtimes
+from fbnetv3.modeling import build_model, deploy, runtimes
 from fbnetv3.modeling.deploy import DeployedModel
 from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
-from tests.modeling.networks import TOLERANCE, distance, images, published
+from tests.fixtures.training import ARCH
+from tests.modeling.networks import (
+    TOLERANCE,
+    distance,
+    images,
+    published,
+    with_random_statistics,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +126,10 @@ def test_onnxruntime_requires_float32(net: nn.Module) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(RUNTIMES[1].lacks(nn.Identity())), reason="no C++ compiler")
-def test_inductor() -> None:
-    model = published("fbnet_a").eval()
+def test_inductor(tmp_path: Path) -> None:
+    """The network has each kind of block once, since every layer is compiled by a C++ compiler."""
+    (tmp_path / "tiny.yaml").write_text(ARCH)
+    model = with_random_statistics(build_model(str(tmp_path / "tiny.yaml"))).eval()
     folded = deploy(model).model
     deployed = DeployedModel(folded, RUNTIMES[1:])
     for n in (2, 1):

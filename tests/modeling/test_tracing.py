@@ -60,8 +60,12 @@ def test_symbolic_trace(model: nn.Module, mode: None) -> None:
 
 
 def test_export(model: nn.Module) -> None:
-    exported = torch.export.export(model, (images(3),)).module()
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free},)
+    exported = torch.export.export(model, (images(3),), dynamic_shapes=shapes).module()
     _assert_equal(exported, model)
+    for x in (images(2, 96), images(5, 128)[:, :, :, :80]):
+        torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
 
 
 def test_features(model: nn.Module, mode: None) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 OPTIONAL = (
     *("optuna", "sqlalchemy", "onnx", "onnxruntime", "matplotlib", "faster_coco_eval"),
+    "pytorch_grad_cam",
     *("ray", "psycopg", "s3fs", "timm", "cmaes", "smac"),
 )
 _SEARCH = ("search", "--config-file", "model_zoo/search/digits.yaml", "OUTPUT_DIR", "out")
@@ -33,6 +34,14 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "timm": (
         *("timm", "timm"),
         ("train", "--config-file", _AUTOTRAIN, "MODEL.ARCH", "timm/resnet18", *_DIGITS),
+    ),
+    "explain": (
+        *("pytorch_grad_cam", "explain"),
+        ("predict", "photo.jpg", "--model", "fbnetv3_a0.cifar10", "--explain"),
+    ),
+    "evaluate": (
+        *("matplotlib", "report"),
+        ("evaluate", "--model", "fbnetv3_a0.cifar10", "--data", "digits_test"),
     ),
     "ray": ("ray", "ray", (*_SEARCH, "SEARCH.EXECUTOR", "ray")),
     "postgres": (

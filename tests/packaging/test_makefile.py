@@ -65,9 +65,8 @@ def test_documented_tools_exist(document: str) -> None:
 
 def test_ci_steps_exist() -> None:
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    steps = re.search(r"for step in ([a-z -]+);", text)
-    assert steps is not None
-    assert set(steps[1].split()) <= targets()
+    steps = {name for line in re.findall(r"^run (.+)", text, re.MULTILINE) for name in line.split()}
+    assert {"dev", "lint", "test-all", "test-oldest"} <= steps <= targets()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -115,25 +114,29 @@ def _fake_ci(folder: Path, makefile: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
     (folder / "Makefile").write_text(makefile)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    environment["UV"] = ""  # nothing is installed
     return subprocess.run(
         [folder / ".ci" / "run"], cwd="/", env=environment, capture_output=True, text=True
     )
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path) -> None:
-    rules = "dev lint:\n\ttrue\ntest:\n\tfalse\ntest-oldest test-slow:\n\techo never\n"
-    run = _fake_ci(tmp_path, rules)
+@pytest.mark.parametrize("failing", ["dev", "lint", "oldest", "test-all", "test-oldest"])
+def test_ci_stops_at_the_first_failure_and_sums_up(tmp_path: Path, failing: str) -> None:
+    rest = " ".join({"dev", "lint", "oldest", "test-all", "test-oldest"} - {failing})
+    run = _fake_ci(tmp_path, f"{rest}:\n\techo $@ runs\n{failing}:\n\tfalse\n")
     assert run.returncode == 1
     summary = run.stdout.split("== Summary")[1]
-    assert re.search(r"lint +\d+ s +passed", summary)
-    assert re.search(r"test +\d+ s +FAILED \(2\)", summary)
-    assert "test-slow" not in summary
+    assert re.search(rf"^{failing} +\d+ s +FAILED \(2\)", summary, re.MULTILINE)
+    assert len(re.findall(r"\d+ s +passed", summary)) == run.stdout.count(" runs\n") / 2
+    # what runs beside a step ends, and what comes after it does not begin
+    assert "test-oldest runs" not in run.stdout
+    assert ("lint runs" in run.stdout) == (failing in ("oldest", "test-all", "test-oldest"))
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_ci_passes_when_every_step_does(tmp_path: Path) -> None:
-    run = _fake_ci(tmp_path, "dev lint test test-oldest test-slow:\n\ttrue\n")
+    run = _fake_ci(tmp_path, "dev lint oldest test-all test-oldest:\n\ttrue\n")
     assert run.returncode == 0
     assert len(re.findall(r"\d+ s +passed", run.stdout.split("== Summary")[1])) == 5
 

@@ -14,6 +14,8 @@ from fbnetv3.search.executors.local import LocalWorkers
 from tests.search import problem
 from tests.search.executors.ray_clusters import ray_workers
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 AHEAD = {"batch_size": 4, "iterations": 6, "ahead": 8, "finalists": 3}
 
 

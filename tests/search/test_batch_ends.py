@@ -12,6 +12,8 @@ import pytest
 from fbnetv3.search import Constraint, FloatRange, IntRange, JointNAS, SearchSpace, models
 from tests.search import problem
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 GRID = SearchSpace([IntRange("a", 0, 5), IntRange("b", 0, 4)])  # 30 candidates
 PLANE = SearchSpace([FloatRange("x", 0.0, 1.0), FloatRange("y", 0.0, 1.0)])
 

@@ -20,6 +20,8 @@ from fbnetv3.search.report import About
 from fbnetv3.search.report.page import render
 from fbnetv3.search.space.constraints import cost_order, merge_bounds
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 SPACE = SearchSpace([FloatRange("x", 0.0, 1.0), FloatRange("y", 0.0, 1.0)])
 CHEAP = Constraint("macs", upper=0.4)
 OUTSIDE = [({"x": 0.9 + i / 100, "y": 0.5}, 99.0 + i) for i in range(6)]

@@ -17,6 +17,8 @@ from fbnetv3.search.failures import FailureLimit
 from fbnetv3.search.storage.batch_log import BatchLog
 from tests.search.executors.running import make_trials
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 _DEVICE_ERROR = torch.AcceleratorError("CUDA error: device-side assert triggered")
 
 

@@ -20,6 +20,8 @@ from fbnetv3.search import (
 )
 from fbnetv3.search.storage.batch_log import BatchLog
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 X, C = FloatRange("x", 0.001, 1.0), Choice("c", ("a", "b"))
 Y = IntRange("y", 1, 1000)
 

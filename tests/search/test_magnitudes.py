@@ -18,6 +18,8 @@ from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.predictors.report_card import make_card
 from fbnetv3.search.predictors.score_unit import ScorePredictor, ScoreUnit
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 SPACE = SearchSpace([FloatRange("x", 0.0, 1.0), FloatRange("y", 0.0, 1.0), Choice("c", ("a", "b"))])
 MAX = float(np.finfo(np.float64).max)
 

@@ -43,7 +43,7 @@ def test_published_weights_give_published_logits(
     tensors = published_weights(name)
     summary = load_state_dict(model, tensors)
     assert (summary.layout, summary.loaded) == ("fbnet", len(tensors))
-    assert summary.derived == summary.skipped == ()
+    assert summary.zero_filled == summary.skipped == ()
     size = golden["input_size"]
     images = np.random.RandomState(0).rand(2, 3, size, size).astype(np.float32)
     with torch.inference_mode():
@@ -80,7 +80,7 @@ def test_timm_weights_give_timm_logits(name: str) -> None:
     ours = build_model(aligned(get_arch(name))).eval()
     summary = load_state_dict(ours, tensors)
     assert (summary.layout, summary.loaded) == ("timm", len(tensors))
-    assert summary.derived == ("backbone.stages.0.0.conv.bias",)
+    assert summary.zero_filled == ("backbone.stages.0.0.conv.bias",)
     assert "zero-filled backbone.stages.0.0.conv.bias" in str(summary)
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)).double()
     with (
@@ -108,7 +108,7 @@ def test_own_layout_and_summary(small: dict[str, torch.Tensor]) -> None:
 def test_missing_counters_are_derived(small: dict[str, torch.Tensor]) -> None:
     old = {key: v for key, v in small.items() if not key.endswith("num_batches_tracked")}
     summary = load_state_dict(build_model(SMALL, num_classes=7), old)
-    assert len(summary.derived) == len(small) - len(old) > 0
+    assert len(summary.zero_filled) == len(small) - len(old) > 0
     assert summary.loaded == len(old)
 
 

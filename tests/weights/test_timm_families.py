@@ -61,7 +61,7 @@ def test_timm_weights_load_strictly_and_give_timm_logits(name: str) -> None:
     theirs.load_state_dict(tensors)
     ours = build_model(arch).eval()
     summary = load_state_dict(ours, tensors)
-    assert (summary.layout, summary.loaded, summary.derived) == ("timm", len(tensors), ())
+    assert (summary.layout, summary.loaded, summary.zero_filled) == ("timm", len(tensors), ())
     assert count_cost(arch).params == sum(p.numel() for p in theirs.parameters())
     theirs, ours = theirs.double(), ours.double()  # random networks amplify rounding errors
     for side in (48, 64):

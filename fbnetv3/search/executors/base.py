@@ -5,12 +5,13 @@ To add an executor:
 1. In a file of this folder, write a class with the methods of :class:`Executor`, and export it in
    ``search/__init__.py``. ``JointNAS(executor=...)`` accepts an instance without any registration.
 2. For ``fbnetv3-search``, write a function that makes an instance from the config, and register it
-   with ``@EXECUTORS.register(NAME)`` in ``fbnet/config.py``. NAME is declared in ``registries.py``
-   and is then a value of SEARCH.EXECUTOR. Outside of the package: ``fbnetv3.register_executor``.
-3. Declare the config keys that the function reads in ``fbnet/keys.py``. There, list the keys that
-   may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's name to the
-   help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
-   ``fbnet/config.py``.
+   with ``@EXECUTORS.register(NAME)`` in ``search/fbnet/config.py``. NAME is declared in
+   ``registries.py`` and is then a value of SEARCH.EXECUTOR. Outside of the package:
+   ``fbnetv3.register_executor``.
+3. Declare the config keys that the function reads in ``search/fbnet/keys.py``. There, list the
+   keys that may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's
+   name to the help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
+   ``search/fbnet/config.py``.
 4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_faults.py``. If it
    has worker processes, also add it to ``_WORKERS`` and ``_SHARED`` in ``test_contract.py``, which
    tests what all executors must do, and to ``SharedExecutors`` in ``shared.py``.
@@ -78,7 +79,8 @@ class Executor(Protocol):
     A trial that ran out of memory is evaluated once more, alone on its device. Executors with
     worker processes also evaluate a trial once more after a device error or the death of its
     worker, and replace the worker. If the second attempt fails too, the trial fails;
-    :attr:`Finished.fault` then tells whether the cause is outside of the candidate.
+    the cause is outside of the candidate if :attr:`Finished.fault` is one of
+    :data:`~fbnetv3.search.executors.device_faults.OUTSIDE`.
     """
 
     def start(self, evaluate: Evaluate) -> None:
@@ -187,7 +189,8 @@ def _reason_of(error: BaseException, fault: Fault | None) -> str:
         return reason
     if fault.error is not error:
         reason = reason_text(f"{describe(fault.error)}, then {reason}")
-    if fault.kind == MEMORY and failure_kind(reason) != MEMORY:  # the text was cut
+    if fault.kind == MEMORY and failure_kind(reason) != MEMORY:
+        # ``reason_text`` cut off the words by which ``failure_kind`` recognises the fault.
         reason = reason_text(f"{MEMORY}: {reason}")
     return reason
 

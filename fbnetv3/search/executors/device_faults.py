@@ -1,4 +1,4 @@
-"""Errors whose cause is outside of a candidate: memory, devices and data.
+"""Faults of memory, devices and data that end the training of a candidate.
 
 An error is classified by tables of exception types and of message patterns, since PyTorch, cuDNN,
 cuBLAS, NCCL and drivers report the same fault in many ways, and this module imports none of them.

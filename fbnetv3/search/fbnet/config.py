@@ -293,7 +293,8 @@ def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
     All keys of the config are included, except RESUMABLE_KEYS and those of ADDED_KEYS that have
     their default (see ``keys.py``). The values are plain Python objects, and nested keys are
     flattened to dotted names such as ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES is left out if it
-    equals SEARCH.CLASSES, the number of classes for which earlier versions computed the costs.
+    equals SEARCH.CLASSES, the number of classes for which earlier versions computed the costs. The
+    hash of MODEL.WEIGHTS is left out, because earlier versions did not store it.
     """
     values = dict(iter_keys(parse_mapping(cfg.dump())))
     defaults = default_values()
@@ -307,7 +308,9 @@ def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
         kept.pop("SEARCH.FINAL_CLASSES", None)
     if kept.get("SOLVER.NESTEROV", False) is None:
         kept["SOLVER.NESTEROV"] = False  # the value that earlier versions stored for the default
-    return kept | {f"sha256 of {key}": value for key, value in file_hashes(cfg).items()}
+    hashes = file_hashes(cfg)
+    hashes.pop("MODEL.WEIGHTS", None)
+    return kept | {f"sha256 of {key}": value for key, value in hashes.items()}
 
 
 def default_values() -> dict[str, Any]:

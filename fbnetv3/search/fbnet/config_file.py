@@ -82,14 +82,16 @@ def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
         check_output_dir(cfg.OUTPUT_DIR, path)
     if "SEARCH.STORAGE" not in exempt:
         file = sqlite_file(node.STORAGE)
-        check_is_local("SEARCH.STORAGE", without_password(node.STORAGE), path, file)
+        check_is_local("SEARCH.STORAGE", without_password(node.STORAGE), path, local_path=file)
         if file:
             database = Path(file)
             patterns = (f"{database.name}*", f".{database.name}.lock")
             refuse_links_out(database.parent, patterns)
     if "SEARCH.CANDIDATES" not in exempt:
-        place = None if is_uri(node.CANDIDATES) else node.CANDIDATES
-        check_is_local("SEARCH.CANDIDATES", node.CANDIDATES, path, place)
+        folder = None if is_uri(node.CANDIDATES) else node.CANDIDATES
+        check_is_local("SEARCH.CANDIDATES", node.CANDIDATES, path, local_path=folder)
     if "SEARCH.RAY.ADDRESS" not in exempt:
         address = node.RAY.ADDRESS
-        check_is_local("SEARCH.RAY.ADDRESS", address, path, None if address else "")
+        # None stands for a network address, which a file may not give; without one, Ray is local.
+        place = None if address else ""
+        check_is_local("SEARCH.RAY.ADDRESS", address, path, local_path=place)

@@ -6,13 +6,18 @@ import functools
 import math
 from collections import Counter
 
+import numpy as np
+
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.data import ImageDataset, build_dataset, list_datasets, register_dataset
+from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 
 _STANDARD_ERRORS = 3
 """Number of standard errors above chance from which an accuracy is not due to chance."""
+_DRAWS = 5
+"""Number of classifiers with random scores that are drawn to estimate what chance scores."""
 
 
 def open_training_set(cfg: CfgNode) -> ImageDataset:
@@ -96,32 +101,65 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
 def chance_score(cfg: CfgNode) -> float:
     """Returns the highest score, in percent, that a candidate reaches without learning.
 
-    This is a top-1 accuracy (:func:`chance_top1`), or a detector's AP
+    This is a top-1 accuracy (:func:`chance_top1`), a mean average precision of images with several
+    labels (:func:`chance_map`), or a detector's AP
     (:func:`~fbnetv3.search.fbnet.detectors.chance_ap`).
 
     Raises:
         FBNetError: A data set cannot be opened.
     """
     if not is_detector(cfg):
-        return chance_top1(cfg)
+        scored = build_dataset(register_search_split(cfg)[1])
+        return chance_map(scored) if scored.is_multi_label else chance_top1(scored)
     from fbnetv3.search.fbnet.detectors import chance_ap  # as in register_search_split
 
     return chance_ap(cfg, *dataset_names(cfg))
 
 
-def chance_top1(cfg: CfgNode) -> float:
+def chance_top1(dataset: ImageDataset) -> float:
     """Returns the highest top-1 accuracy, in percent, that a candidate reaches without learning.
 
     This is the accuracy of always predicting the most frequent class or of guessing, whichever is
     higher, plus three standard errors of an accuracy on the images that score candidates.
 
-    Raises:
-        FBNetError: The data set on which candidates are scored cannot be opened.
+    Args:
+        dataset: Images that score candidates.
     """
-    dataset = build_dataset(register_search_split(cfg)[1])
     counts, images = Counter(dataset.targets), max(1, len(dataset.targets))
     rate = max(1 / max(1, len(dataset.classes)), max(counts.values(), default=0) / images)
     return 100 * (rate + _STANDARD_ERRORS * math.sqrt(rate * (1 - rate) / images))
+
+
+def chance_map(dataset: ImageDataset) -> float:
+    """Returns the highest mAP, in percent, that a candidate reaches without learning.
+
+    This is the mean of five classifiers with random scores, plus three standard deviations.
+
+    Args:
+        dataset: Images with several labels that score candidates.
+    """
+    # Imported late, as the task is: it imports torch's layers.
+    from fbnetv3.classification.multi_label import mean_average_precision
+
+    truth = np.zeros((len(dataset), len(dataset.classes)), np.float32)
+    for row, labels in zip(truth, dataset.targets, strict=True):
+        row[list(labels)] = 1
+    draws = (np.random.default_rng(i).random(truth.shape, np.float32) for i in range(_DRAWS))
+    scores = [mean_average_precision(truth, draw) for draw in draws]
+    return 100 * float(np.mean(scores) + _STANDARD_ERRORS * np.std(scores))
+
+
+def score_name(cfg: CfgNode) -> str:
+    """Returns the name of the scores of a search's candidates, with their unit.
+
+    Without its data, a search over classifiers does not know whether images have several labels.
+    """
+    if is_detector(cfg):
+        return "box AP (%)"
+    try:
+        return "mAP (%)" if open_training_set(cfg).is_multi_label else "top-1 (%)"
+    except FBNetError:
+        return "score (%)"
 
 
 def counts_iterations(cfg: CfgNode) -> bool:
@@ -150,13 +188,7 @@ def dataset_names(cfg: CfgNode) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)
 def _dataset(name: str) -> ImageDataset:
     """Opens a data set once per process, so that candidates share its decoded pixels."""
-    dataset = build_dataset(name)
-    if dataset.is_multi_label:
-        raise SearchError(
-            f"DATASETS {name}: its images have several labels, but a search compares top-1 "
-            "accuracies; give a data set with one class per image"
-        )
-    return dataset
+    return build_dataset(name)
 
 
 @functools.lru_cache(maxsize=4)

@@ -46,7 +46,8 @@ def detector_statistics(
 
     Args:
         space: Space of the candidates.
-        cfg: Config of the final trainings, which the candidates' values complete.
+        cfg: Config with which winners are trained after the search (see :func:`final_training`); a
+            candidate's values replace those of the keys that the space sets.
         num_classes: Number of classes of the data.
         aspect_ratio: Longer side of an image divided by its shorter side.
         latency: Measured latencies for the statistic ``latency_ms``. If None, it is left out.
@@ -90,8 +91,10 @@ class DetectorStatistics:
     """Computes MACs, parameters and activations of whole populations of RetinaNets at once.
 
     Args:
-        space: Space of the candidates. Without rows, all have the backbone of the config.
-        cfg: Config of the final trainings: the values that the space does not set.
+        space: Space of the candidates. If it does not search the architecture
+            (``has_architecture`` is False), all candidates have the backbone of ``cfg``.
+        cfg: Config with which winners are trained after the search (see :func:`final_training`); a
+            candidate's values replace those of the keys that the space sets.
         num_classes: Number of classes of the data.
         aspect_ratio: Longer side of an image divided by its shorter side.
         latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
@@ -111,7 +114,8 @@ class DetectorStatistics:
         assert isinstance(arch, Arch)
         self._arch, self._divisor = trunk(arch), arch.width_divisor
         kept = {block.stage for block in self._arch.blocks}
-        self._dropped = {block.stage for block in arch.blocks} - kept
+        # A backbone ends before the stage of the classifier, which `trunk` leaves out.
+        self._classifier_stages = {block.stage for block in arch.blocks} - kept
         anchors = cfg.MODEL.ANCHOR_GENERATOR
         self._anchors = len(anchors.SIZES[0]) * len(anchors.ASPECT_RATIOS[0])
 
@@ -163,12 +167,14 @@ class DetectorStatistics:
         }
 
     def _backbone(self, columns: Mapping[str, np.ndarray], size: tuple[Any, Any]) -> Cost:
-        """Returns the cost of the backbone, by cost(n) = 2 cost(n + 1) - cost(n + 2) layers.
+        """Returns the cost of the backbone, extrapolated from those with more layers in each row.
 
-        ``count_rows`` cannot express a row whose ``rest`` is empty (n = 1), but the cost is linear
-        in the number of layers; see ``FBNetStatistics.of_columns``.
+        ``FBNetSpace.rows_of`` turns each row of the space into a row for its first layer and one
+        for its other layers. A candidate with one layer would have a row of zero layers, which
+        ``count_trunk`` does not accept. The cost is linear in the number of layers: it is twice
+        that with one more layer in each row, less that with two more.
         """
-        one, two = (count_trunk(self.rows(columns, n), size, self._divisor) for n in (1, 2))
+        one, two = (count_trunk(self.rows(columns, extra), size, self._divisor) for extra in (1, 2))
         return one * 2 + two * -1
 
     def rows(self, columns: Mapping[str, np.ndarray], extra: int) -> list[dict[str, Any]]:
@@ -176,7 +182,7 @@ class DetectorStatistics:
         if not self._space.has_architecture:
             return [block.row() for block in self._arch.blocks]  # the same cost for any `extra`
         rows = self._space.rows_of(columns, extra)
-        return [row for row in rows if row["stage"] not in self._dropped]
+        return [row for row in rows if row["stage"] not in self._classifier_stages]
 
     def widths(self, columns: Mapping[str, np.ndarray]) -> list[Any]:
         """Returns the channels of the feature maps of strides 8, 16 and 32."""
@@ -229,15 +235,20 @@ def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.array([config[name] for config in configs]) for name in names}
 
 
-def final_training(setup_cfg: CfgNode, training: CfgNode) -> CfgNode:
-    """Returns the training config with the changes of SEARCH.FINAL.
+def final_training(search_cfg: CfgNode, training_cfg: CfgNode) -> CfgNode:
+    """Returns the config with which winners are trained after the search.
+
+    Args:
+        search_cfg: Config of the search; SEARCH.FINAL has the keys and values of the winners'
+            trainings that differ from those of the candidates'.
+        training_cfg: Config of the candidates' trainings.
 
     Raises:
         ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.
     """
-    cfg: CfgNode = training.clone()
+    cfg: CfgNode = training_cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list(list(setup_cfg.SEARCH.FINAL))
+    cfg.merge_from_list(list(search_cfg.SEARCH.FINAL))
     cfg.freeze()
     return cfg
 

@@ -27,7 +27,8 @@ from fbnetv3.recipe import Recipe
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.detector_fields import FIELDS
 from fbnetv3.search.fbnet.space import FBNetSpace
-from fbnetv3.search.fbnet.space_table import resolve
+from fbnetv3.search.fbnet.space_conditions import is_active
+from fbnetv3.search.fbnet.space_table import Ref, resolve
 
 _CHANCE_DRAWS = 5
 """Number of detectors without sight that are drawn to estimate what chance scores."""
@@ -201,7 +202,8 @@ def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) 
     """Returns the config keys and values of a candidate, besides those of its backbone.
 
     Keys that the space does not set are left out, so that a detector's recipe keeps the rules of
-    its config, such as lengths in iterations.
+    its config, such as lengths in iterations. So is a field of a recipe whose ``when`` does not
+    hold.
 
     Args:
         cfg: Config of the search.
@@ -210,16 +212,25 @@ def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) 
     """
     values = _recipe_values(cfg, space, config)
     for name, value in space.detector.items():
+        if not _matters(name, value, space, config):
+            continue
         key, setting = FIELDS[name].key, resolve(value, config)
         if name == "anchor_scale":
             sizes = cfg.MODEL.ANCHOR_GENERATOR.SIZES
             setting = [[size * setting for size in level] for level in sizes]
         values[key] = setting
-    if "iterations" in space.detector:
+    if "SOLVER.MAX_ITER" in values:
         values["SOLVER.MAX_EPOCHS"] = 0.0
     if space.sets_resolution:
         values |= _input_values(cfg, resolve(space.resolution, config))
     return values
+
+
+def _matters(name: str, value: Any, space: FBNetSpace, config: Mapping[str, Any]) -> bool:
+    """Returns whether a field applies to a candidate; parts of the architecture always do."""
+    if not isinstance(value, Ref) or FIELDS[name].part == "architecture":
+        return True
+    return is_active(value.name, space.space, config)
 
 
 def _recipe_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,12 +25,17 @@ from fbnetv3.search.trial import Trial
 from fbnetv3.user_code import CallableWithUserCode
 
 _log = logging.getLogger(__name__)
+_SCORES = ("bbox/AP", "val/mAP", "val/top1")
+"""The score of each task, by its name in metrics."""
 _CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainEvaluator:
-    """Trains a candidate and returns its score in percent: top-1 accuracy, or a detector's AP.
+    """Trains a candidate and returns its score in percent.
+
+    The score is the top-1 accuracy, the mean average precision (mAP) if images have several labels,
+    or a detector's AP.
 
     Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
     the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
@@ -85,14 +90,14 @@ class TrainEvaluator:
         if finished is not None:
             return finished
         cfg = candidate_training(self.setup, trial.config, folder)
-        key = ("bbox/AP" if self._is_detector else "val/top1") + "_ema" * cfg.MODEL_EMA.ENABLED
+        keys = [key + "_ema" * cfg.MODEL_EMA.ENABLED for key in _SCORES]
         steps = _steps_per_epoch(cfg)
 
         def on_eval(epochs: float, scores: dict[str, float]) -> None:
             step = round(epochs * steps)
-            reports[step] = scores[key]
+            reports[step] = score = next(scores[key] for key in keys if key in scores)
             _write_json(folder / "scores.json", reports)
-            trial.report(step, scores[key])
+            trial.report(step, score)
 
         stop_after = None if trial.max_epochs is None else trial.max_epochs / steps
         search = str(self.setup.cfg.OUTPUT_DIR)

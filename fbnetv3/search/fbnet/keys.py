@@ -183,7 +183,7 @@ ADDED_KEYS = (
 A log and a candidates' folder are identified by config values. Keys listed here are left out of
 these if they have their default, so that logs and folders of earlier versions still match.
 """
-FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH")
+FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH", "MODEL.TEACHER", "MODEL.WEIGHTS")
 """Keys that may name a file whose content affects the results.
 
 SEARCH.WARM_START is not one of them: the storage keeps the scores that are read from its file.

@@ -8,6 +8,7 @@ The value of an argument is plain, a variable, or a list of these, whose items b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ from fbnetv3.search.outcome import short
 _PROBES = 32
 """Number of candidates of which at least one must be a network, to find errors before a search."""
 _PROBED_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """The network of a candidate, as registered statistics get it.
+
+    Attributes:
+        name: Name with arguments, which ``fbnetv3.build_model`` builds.
+        resolution: Side of the images in pixels.
+        num_classes: Number of outputs of the classifier.
+    """
+
+    name: str
+    resolution: int
+    num_classes: int
 
 
 class NetworkSpace(TableSpace):
@@ -164,6 +180,18 @@ class NetworkSpace(TableSpace):
             return format_name(self.network, {k: v for k, v in values.items() if v is not None})
         except ArchError as error:
             raise SearchError(f"space: arguments: {error}") from None
+
+    def named_network(self, config: Mapping[str, Any], num_classes: int) -> NamedNetwork:
+        """Returns the name of a candidate's network, and what else its costs depend on.
+
+        Args:
+            config: Value by variable.
+            num_classes: Number of outputs of the classifier.
+
+        Raises:
+            SearchError: An argument has a value that cannot be part of a name.
+        """
+        return NamedNetwork(self.network_name(config), self.side(config), num_classes)
 
     def _resolved(self, value: Any, config: Mapping[str, Any]) -> Any:
         if isinstance(value, list):

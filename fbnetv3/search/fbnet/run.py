@@ -35,7 +35,12 @@ from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
 from fbnetv3.search.fbnet.search_writers import SearchWriters
-from fbnetv3.search.fbnet.tasks import keep_costs, refusal_lines, statistics_of
+from fbnetv3.search.fbnet.tasks import (
+    keep_costs,
+    latency_lines,
+    refusal_lines,
+    statistics_of,
+)
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
@@ -335,7 +340,7 @@ def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
             "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
         )
     lines += filter(None, [classes_line(cfg, search)])
-    lines += refusal_lines(setup)
+    lines += [*refusal_lines(setup), *latency_lines(setup)]
     for name, reach in plan.reach.items():
         lines.append(
             f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "

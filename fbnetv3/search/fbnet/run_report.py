@@ -11,7 +11,7 @@ from fbnetv3.config.archs import is_detector
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
-from fbnetv3.search.fbnet.datasets import counts_iterations
+from fbnetv3.search.fbnet.datasets import counts_iterations, score_name
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.predictors.predictor import fit_function
@@ -20,11 +20,7 @@ from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.storage.database import sqlite_url
 
-_SCORES = {False: "top-1 (%)", True: "box AP (%)"}
-"""Name of the score, by whether detectors are searched."""
-
-
-_TRAINED = ("val/top1", "val/top1_ema", "bbox/AP", "bbox/AP_ema")
+_TRAINED = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
 """Scores of a winner's own training that a report shows."""
 
 
@@ -53,7 +49,7 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
     fit = fit_function(cfg.SEARCH.PREDICTOR)
     return About(
         title=f"Search {folder.path.resolve().name}",
-        score=_SCORES[is_detector(cfg)],
+        score=score_name(cfg),
         unit="iteration" if counts_iterations(cfg) else "epoch",
         facts=_facts(cfg, search),
         statistic=statistic,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.registries import STATISTICS
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.space import FBNetSpace, FBNetStatistics
+from fbnetv3.search.fbnet.network_space import NetworkSpace
+from fbnetv3.search.fbnet.space import FBNetSpace
+from fbnetv3.search.space.constraints import StatisticsFn
 
 _OF_SPACE = ("macs", "params", "activations", "latency_ms")
 
@@ -20,49 +23,50 @@ class RegisteredStatistics:
 
     Args:
         statistics: Statistics of the space.
-        space: Space of the candidates.
+        network: Function from a candidate's values by variable to what the registered functions
+            are called with.
         names: Names of registered statistics, in order.
-        num_classes: Number of outputs of the classifier.
+
+    Attributes:
+        may_refuse: Whether statistics may be NaN, as those of the space.
+        is_slow: Whether statistics take long, as those of the space.
     """
 
     def __init__(
         self,
-        statistics: FBNetStatistics,
-        space: FBNetSpace,
+        statistics: StatisticsFn,
+        network: Callable[[Mapping[str, Any]], Any],
         names: Iterable[str],
-        num_classes: int,
     ) -> None:
-        self._statistics, self._space, self._num_classes = statistics, space, num_classes
+        self._statistics, self._network = statistics, network
         self._functions: dict[str, Callable[..., Any]] = {n: STATISTICS.get(n) for n in names}
+        self.may_refuse = bool(getattr(statistics, "may_refuse", False))
+        self.is_slow = bool(getattr(statistics, "is_slow", False))
 
     def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Returns each statistic of a list of configs as an array of shape (candidates,)."""
-        names = configs[0] if configs else ()
-        return self.of_columns({name: np.array([c[name] for c in configs]) for name in names})
+        """Returns each statistic of a list of configs as an array of shape (candidates,).
 
-    def of_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns each statistic of the candidates as an array of shape (candidates,).
-
-        Args:
-            columns: Array of values by variable, each of shape (candidates,).
+        A candidate that the space refuses has NaN as each statistic, and the registered functions
+        are not called with it.
 
         Raises:
             SearchError: A registered function raises an error, or returns no finite number.
         """
-        size = len(next(iter(columns.values())))
-        lists = {name: values.tolist() for name, values in columns.items()}
-        values = {name: np.empty(size) for name in self._functions}
-        for i in range(size):
-            config = {name: column[i] for name, column in lists.items()}
-            arch = self._space.arch(config, self._num_classes)
+        known = dict(self._statistics(configs))
+        refused = np.zeros(len(configs), dtype=bool)
+        for column in known.values():
+            refused |= np.isnan(column)
+        values = {name: np.full(len(configs), np.nan) for name in self._functions}
+        for i in np.flatnonzero(~refused):
+            network = self._network(configs[i])
             for name, function in self._functions.items():
-                values[name][i] = _number(name, function, arch)
-        return {**self._statistics.of_columns(columns), **values}
+                values[name][i] = _number(name, function, network)
+        return {**known, **values}
 
 
-def _number(name: str, function: Callable[..., Any], arch: Any) -> float:
+def _number(name: str, function: Callable[..., Any], network: Any) -> float:
     try:
-        value = float(function(arch))
+        value = float(function(network))
     except FBNetError:
         raise
     except Exception as error:  # of a user's code
@@ -74,9 +78,15 @@ def _number(name: str, function: Callable[..., Any], arch: Any) -> float:
 
 
 def with_registered(
-    statistics: FBNetStatistics, space: FBNetSpace, names: Iterable[str], num_classes: int
-) -> FBNetStatistics | RegisteredStatistics:
+    statistics: StatisticsFn,
+    space: FBNetSpace | NetworkSpace,
+    names: Iterable[str],
+    num_classes: int,
+) -> StatisticsFn:
     """Returns the statistics of a space with the registered ones that bounds name.
+
+    Registered functions are called with the :class:`~fbnetv3.arch.Arch` of a candidate, or with
+    its :class:`~fbnetv3.search.fbnet.network_space.NamedNetwork`.
 
     Args:
         statistics: Statistics of the space.
@@ -87,4 +97,9 @@ def with_registered(
     registered = sorted({n for n in names if n in STATISTICS and n not in _OF_SPACE})
     if not registered:
         return statistics
-    return RegisteredStatistics(statistics, space, registered, num_classes)
+    network: Callable[[Mapping[str, Any]], Any]
+    if isinstance(space, NetworkSpace):
+        network = functools.partial(space.named_network, num_classes=num_classes)
+    else:
+        network = functools.partial(space.arch, num_classes=num_classes)
+    return RegisteredStatistics(statistics, network, registered)

@@ -16,7 +16,7 @@ from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.space import FBNetSpace, FBNetStatistics
+from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
 from fbnetv3.search.space.constraints import StatisticsFn
@@ -50,7 +50,7 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     if isinstance(space, NetworkSpace):
         space.costs(num_classes).read_file(RunFolder(cfg.OUTPUT_DIR).costs)
     statistics = space.statistics(num_classes, latency)
-    if isinstance(statistics, FBNetStatistics) and isinstance(space, FBNetSpace):
+    if statistics is not None and isinstance(space, FBNetSpace | NetworkSpace):
         settings = settings_from_config(cfg)
         names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
         return with_registered(statistics, space, names, num_classes)
@@ -85,6 +85,15 @@ def keep_costs(setup: SearchSetup, path: Path) -> None:
     """
     if isinstance(setup.space, NetworkSpace):
         setup.space.costs(num_classes_from_config(setup.cfg)).keep_in(path)
+
+
+def latency_lines(setup: SearchSetup) -> list[str]:
+    """Returns a line that says what the latency table was measured on, for the plan of a search."""
+    path = setup.cfg.SEARCH.LATENCY_TABLE
+    if not path:
+        return []
+    table = LatencyTable.load(path)
+    return [f"latency_ms: blocks in {table.runtime} on {table.about.get('cpu', 'a CPU')} ({path})"]
 
 
 def refusal_lines(setup: SearchSetup) -> list[str]:

@@ -23,6 +23,7 @@ from fbnetv3.search.fbnet.config import (
     file_hashes,
     settings_from_config,
     space_from_config,
+    values_affecting_scores,
 )
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
@@ -139,6 +140,18 @@ def test_files_that_a_config_names_are_hashed(tmp_path: Path) -> None:
     assert list(before) == ["SEARCH.LATENCY_TABLE"]
     table.write_text("2")
     assert file_hashes(cfg) != before
+
+
+def test_a_teacher_and_initial_weights_are_hashed(tmp_path: Path) -> None:
+    """Runs of earlier versions did not store the hash of initial weights: it is only compared."""
+    cfg, weights = get_search_cfg(), tmp_path / "weights.safetensors"
+    weights.write_bytes(b"1")
+    cfg.MODEL.TEACHER = cfg.MODEL.WEIGHTS = str(weights)
+    assert sorted(file_hashes(cfg)) == ["MODEL.TEACHER", "MODEL.WEIGHTS"]
+    assert "sha256 of MODEL.TEACHER" in values_affecting_scores(cfg)
+    assert "sha256 of MODEL.WEIGHTS" not in values_affecting_scores(cfg)
+    cfg.MODEL.TEACHER = cfg.MODEL.WEIGHTS = "zoo://fbnetv3_a0.cifar10"
+    assert file_hashes(cfg) == {}
 
 
 def _space() -> SearchSpace:

@@ -109,6 +109,25 @@ def test_only_what_the_space_sets_is_changed(tmp_path: Path) -> None:
     }
 
 
+def test_a_field_that_does_not_matter_keeps_the_value_of_the_config(tmp_path: Path) -> None:
+    text = """
+        recipe: {optimizer: {choices: [sgd, adamw]}}
+        detector:
+          focal_gamma: {range: [1.0, 3.0], when: {optimizer: adamw}}
+          iterations: {range: [100, 400, 100], when: {optimizer: adamw}}
+    """
+    setup = _setup(*_space_opts(tmp_path, text))
+    config = {"optimizer": "adamw", "focal_gamma": 1.25, "iterations": 300}
+    space = space_of_detectors(setup)
+    searched = detector_values(setup.cfg, space, config)
+    assert searched["MODEL.RETINANET.FOCAL_LOSS_GAMMA"] == 1.25
+    assert searched["SOLVER.MAX_ITER"] == 300
+    kept = detector_values(setup.cfg, space, {**config, "optimizer": "sgd"})
+    assert not {"MODEL.RETINANET.FOCAL_LOSS_GAMMA", "SOLVER.MAX_ITER", "SOLVER.MAX_EPOCHS"} & {
+        *kept
+    }
+
+
 def test_iterations_replace_the_epochs_of_the_config(tmp_path: Path) -> None:
     setup = _setup(*_space_opts(tmp_path, "detector: {iterations: {range: [100, 400, 100]}}"))
     values = detector_values(setup.cfg, space_of_detectors(setup), {"iterations": 300})

@@ -13,13 +13,14 @@ from torch import nn
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.modeling.counting import count_network
 from fbnetv3.recipe import Recipe
-from fbnetv3.registries import NETWORKS, SPACES
+from fbnetv3.registries import NETWORKS, SPACES, STATISTICS
 from fbnetv3.search import JointNAS
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.network_space import NetworkSpace
+from fbnetv3.search.fbnet.network_space import NamedNetwork, NetworkSpace
 from fbnetv3.search.fbnet.network_statistics import NetworkCosts
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_kinds import open_space
+from fbnetv3.search.fbnet.statistics import with_registered
 from fbnetv3.search.space.constraints import Constraint, Costs
 from fbnetv3.search.space.feasible import FeasibleSpace
 
@@ -154,6 +155,25 @@ def test_a_search_proposes_and_evolves_networks_only() -> None:
     trials = [*result.trials, *search.evolve(top_k=3)]
     assert len(result.trials) == 14
     assert all(t.config["groups"] != 3 and t.statistics["macs"] <= 6e4 for t in trials)
+
+
+def test_registered_statistics_are_called_with_the_network_of_a_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def length(network: NamedNetwork) -> float:
+        assert (network.resolution, network.num_classes) == (8, 10)
+        return len(network.name)
+
+    monkeypatch.setitem(STATISTICS._entries, "my_length", length)
+    space = _space()
+    statistics = with_registered(space.statistics(10), space, ["my_length", "macs"], 10)
+    values = statistics([_config(), _config(groups=3)])
+    assert values["my_length"][0] == len(space.network_name(_config()))
+    assert np.isnan(values["my_length"][1])  # of a network that cannot be built
+    bound = (Constraint("my_length", upper=62),)
+    pool = FeasibleSpace(Costs(space.space, statistics), bound).sample(50, seed=0)
+    assert len(pool)
+    assert pool.statistics["my_length"].max() <= 62
 
 
 def test_costs_are_kept_in_a_file(tmp_path: Path) -> None:

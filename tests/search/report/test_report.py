@@ -22,6 +22,8 @@ from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from tests.search import problem
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 EVIL = "<script>alert('x')</script> & \"quotes\" {{ 7 * 7 }}"
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 

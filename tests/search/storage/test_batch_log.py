@@ -15,6 +15,8 @@ from fbnetv3.search.storage.batch_log import BatchLog, LoggedSearch, repeatable
 from tests.search import problem
 from tests.search.test_ahead import AHEAD, Killed, Shuffled
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 
 def _never(trial: Trial) -> float:
     pytest.fail("a finished trial was evaluated again")

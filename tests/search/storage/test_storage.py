@@ -12,6 +12,8 @@ from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.storage.store import MemoryStore, TrialStore
 from tests.search import problem
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 SPACE = SearchSpace([Choice("x", (1, True, "1", None, 2.5)), Choice("y", ("a", "b"))])
 
 

@@ -21,6 +21,8 @@ from fbnetv3.search.storage.study_lock import PostgresLock, StudyLock, study_loc
 from tests.search import problem
 from tests.search.storage import postgres
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys, time

@@ -1,0 +1,299 @@
+"""Networks as PyTorch runs them and as exported files, timed side by side in alternating rounds.
+
+A file is written to a temporary folder, loaded by its own runtime, and timed in this process. The
+ranges of 8-bit integers are measured on random pixels, since they do not change the time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from fbnetv3 import imagenet
+from fbnetv3.benchmark import measures, variants
+from fbnetv3.benchmark.errors import BenchmarkError
+from fbnetv3.benchmark.variants import Inference, Shape, Step
+from fbnetv3.errors import FBNetError, did_you_mean, first_line
+from fbnetv3.export.check import compare
+from fbnetv3.export.int8 import MIN_IMAGES
+from fbnetv3.export.job import Job, Run
+from fbnetv3.export.network import ExportNetwork
+from fbnetv3.export.runtimes import RUNTIMES, FileRuntime
+from fbnetv3.modeling import deploy
+
+EAGER, DEPLOY, COMPILED, TIMM = "eager", "deploy", "compiled", "timm"
+FORMS = (EAGER, DEPLOY, COMPILED, *RUNTIMES, TIMM)
+"""Names of the forms that :func:`compare_formats` can time."""
+DEFAULT_FORMS = tuple(form for form in FORMS if form != "litert")  # it is written in minutes
+_ALIASES = {runtime.format.name: name for name, runtime in RUNTIMES.items()}
+
+
+@dataclass(frozen=True)
+class FormatSettings:
+    """Settings of a comparison of forms.
+
+    Attributes:
+        forms: Names of forms, see ``FORMS``; the first one that runs is the reference.
+        resolution: Side of the images in pixels; None uses each network's own.
+        batch_sizes: Numbers of images of a call.
+        rounds: Number of rounds, each of which times every form.
+        threads: CPU threads of torch and of the runtimes.
+    """
+
+    forms: Sequence[str] = DEFAULT_FORMS
+    resolution: int | None = None
+    batch_sizes: Sequence[int] = (1, 16)
+    rounds: int = 10
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class FormTime:
+    """The times of one form of a network.
+
+    Attributes:
+        model: Name of the network.
+        resolution: Side of the images in pixels.
+        batch: Number of images of a call.
+        form: Name of the form.
+        runtime: What runs it, with its version.
+        ms: Median over the rounds, in milliseconds per call.
+        speedup: Median over the rounds of the reference's time divided by this form's.
+        spread: Tenth and ninetieth percentile of these ratios.
+        rounds: Milliseconds of each round.
+    """
+
+    model: str
+    resolution: int
+    batch: int
+    form: str
+    runtime: str
+    ms: float
+    speedup: float
+    spread: tuple[float, float]
+    rounds: list[float]
+
+
+@dataclass
+class FormatComparison:
+    """What :func:`compare_formats` returns.
+
+    Attributes:
+        times: Times by model, batch size and form.
+        notes: One line for each form that was not timed, with the reason.
+    """
+
+    times: list[FormTime] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form that is ready to run: ``step`` makes a call for images of a shape."""
+
+    name: str
+    runtime: Callable[[], str]
+    step: Callable[[Shape], Step]
+
+
+def check_forms(names: Sequence[str]) -> list[str]:
+    """Returns the names of forms without repetition; names of formats stand for their runtimes.
+
+    Raises:
+        BenchmarkError: A name is unknown.
+    """
+    forms = list(dict.fromkeys(_ALIASES.get(name, name) for name in names))
+    for form in forms:
+        if form not in FORMS:
+            raise BenchmarkError(
+                f"--formats {form}: unknown; allowed: {', '.join(FORMS)}{did_you_mean(form, FORMS)}"
+            )
+    return forms
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits the words behind ``--formats`` into names of forms and names of networks.
+
+    Args:
+        words: Names, also several of them joined by commas.
+
+    Raises:
+        BenchmarkError: A word is neither.
+    """
+    forms: list[str] = []
+    networks: list[str] = []
+    for word in (part for text in words for part in text.split(",") if part):
+        if word in FORMS or word in _ALIASES:
+            forms.append(word)
+            continue
+        try:
+            variants.check_name(word)
+            variants.native_resolution(word)
+        except FBNetError as error:
+            raise BenchmarkError(
+                f"--formats {word}: neither a form nor a network; forms: {', '.join(FORMS)}"
+                f"{did_you_mean(word, FORMS)}; networks: fbnetv3-zoo list"
+            ) from error
+        networks.append(word)
+    return check_forms(forms), networks
+
+
+def compare_formats(
+    models: Sequence[str],
+    settings: FormatSettings | None = None,
+    progress: Progress | None = None,
+) -> FormatComparison:
+    """Times forms of networks in alternating rounds on this machine.
+
+    Args:
+        models: Names of networks, or paths of weights files or run folders.
+        settings: Forms and sizes; None uses the defaults.
+        progress: Progress display that the measurements are added to.
+
+    Returns:
+        Times and notes. Forms whose runtime is not installed, that cannot be written, or that
+        compute something else, are among the notes.
+
+    Raises:
+        FBNetError: A network or a form is unknown, or no form can be timed.
+    """
+    settings = settings or FormatSettings()
+    forms, result = check_forms(settings.forms), FormatComparison()
+    for model in models:
+        variants.check_name(model)
+    with variants.torch_threads(settings.threads):
+        for model in models:
+            resolution = settings.resolution or variants.native_resolution(model)
+            with TemporaryDirectory() as folder:
+                ready = _Forms(model, resolution, Path(folder), result.notes).ready(forms)
+                if not ready:
+                    raise BenchmarkError(f"{model}: none of the forms {', '.join(forms)} can run")
+                for batch in settings.batch_sizes:
+                    shape = Shape(batch, resolution)
+                    result.times += _time(model, shape, ready, settings, progress)
+    return result
+
+
+def _time(
+    model: str,
+    shape: Shape,
+    forms: Sequence[_Form],
+    settings: FormatSettings,
+    progress: Progress | None,
+) -> Iterator[FormTime]:
+    display = progress or Progress(disable=True)
+    task = display.add_task(f"{model} batch {shape.batch}", total=settings.rounds)
+    steps = {form.name: form.step(shape) for form in forms}
+    for step in steps.values():
+        step()
+    times = measures.alternate(steps, settings.rounds, lambda: display.advance(task))
+    display.remove_task(task)
+    reference = times[forms[0].name]
+    for form in forms:
+        rounds = times[form.name]
+        ratios = [a / b for a, b in zip(reference, rounds, strict=True)]
+        low, high = np.quantile(ratios, (0.1, 0.9)).tolist()
+        yield FormTime(
+            *(model, shape.resolution, shape.batch, form.name, form.runtime()),
+            1e3 * statistics.median(rounds),
+            statistics.median(ratios),
+            (low, high),
+            [1e3 * seconds for seconds in rounds],
+        )
+
+
+class _Forms:
+    """Makes the forms of one network ready.
+
+    Args:
+        model: Name of the network.
+        resolution: Side of the images in pixels.
+        folder: Folder for files.
+        notes: Lines about forms that cannot be timed are appended to it.
+    """
+
+    def __init__(self, model: str, resolution: int, folder: Path, notes: list[str]) -> None:
+        self._model, self._resolution, self._folder = model, resolution, folder
+        self._notes = notes
+        self._network: nn.Module = variants.network(model, variants.OURS).eval()
+
+    def ready(self, names: Sequence[str]) -> list[_Form]:
+        """Returns the forms that can be timed, in the order of their names."""
+        forms = []
+        for name in names:
+            missing = self._missing(name)
+            try:
+                if missing:
+                    raise BenchmarkError(missing)
+                forms.append(self._form(name))
+            except FBNetError as error:
+                self._note(name, str(error))
+            except Exception as error:  # exporters raise errors of every kind
+                self._note(name, f"{type(error).__name__}: {first_line(error)}")
+        return forms
+
+    def _note(self, name: str, reason: str) -> None:
+        self._notes.append(f"{name}: {self._model} not timed: {reason}")
+
+    def _missing(self, name: str) -> str:
+        if name in RUNTIMES:
+            return RUNTIMES[name].lacks()
+        if name == TIMM and not variants.has_timm(self._model):
+            return "timm is not installed, or has no network of this name"
+        return ""
+
+    def _form(self, name: str) -> _Form:
+        if name in RUNTIMES:
+            return self._file(RUNTIMES[name])
+        if name == TIMM:
+            model, label = variants.network(self._model, variants.TIMM).eval(), variants.TIMM
+        else:
+            plain, label = self._network, variants.OURS
+            model = plain if name == EAGER else deploy(plain, compile=name == COMPILED)
+
+        def runtime() -> str:
+            chosen = getattr(model, "runtime", "eager")
+            if chosen in RUNTIMES:
+                return f"{chosen} {RUNTIMES[chosen].version}"
+            return f"torch {torch.__version__}" + (f", {chosen}" if chosen != "eager" else "")
+
+        return _Form(name, runtime, lambda shape: Inference(model, variants.images(label, shape)))
+
+    def _file(self, runtime: FileRuntime) -> _Form:
+        """Writes, loads and checks a file; returns the form that runs it."""
+        format = runtime.format
+        path = self._folder / f"network{format.suffix}"
+        network = ExportNetwork(self._network, imagenet.MEAN, imagenet.STD)
+        pixels = network.example(self._resolution, MIN_IMAGES).numpy()
+        example = network.example(self._resolution)
+        format.write(Job(network, example, {}, pixels if format.quantized else None), path)
+        if format.load is None:
+            raise BenchmarkError("its runtime does not exist on this system")
+        run = format.load(path)
+        if not format.quantized:  # classes of random weights are too close to be compared
+            compare(run, network, example.numpy())
+
+        def step(shape: Shape) -> Step:
+            images = network.example(shape.resolution, shape.batch).numpy()
+            return _FileStep(run, images)
+
+        return _Form(runtime.name, lambda: f"{runtime.package} {runtime.version}", step)
+
+
+@dataclass
+class _FileStep:
+    """A call of an exported file."""
+
+    run: Run
+    images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+    def __call__(self) -> None:
+        self.run(self.images)

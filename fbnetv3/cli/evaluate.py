@@ -1,0 +1,181 @@
+"""``fbnetv3-evaluate``: tables, pictures and scores of a network on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+
+from fbnetv3.cli import printable, run_main
+from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.io import check_writable
+from fbnetv3.predictions.networks import check_source, load_network
+from fbnetv3.requires import require_installed
+
+# torch is imported where it is needed: a mistyped option or path is answered at once
+if TYPE_CHECKING:
+    from fbnetv3.evaluation.run import EvaluateOptions
+
+AUGMENTATIONS = ("flip", "scales", "crops")
+_DESCRIPTION = """\
+Evaluate a classifier or a detector on a data set, and write what explains its score.
+
+Classifiers: confusion_matrix.csv and .png, per_class.csv (precision, recall, F1), calibration.csv
+and reliability.png, predictions.csv and worst.png (the images with the highest loss).
+Detectors: ap_per_class.csv, precision_recall.csv and .png, images.csv and worst.png (the images
+with the most missed and wrong boxes), results.json (COCO results). Both: scores.json.
+"""
+_EPILOG = """\
+examples:
+  %(prog)s --model fbnetv3_a0.cifar10 --data cifar10_test --output report
+  %(prog)s --weights output/flowers --data flowers/val --tta flip --output report
+  %(prog)s --model retinanet_fbnetv3_a0.bccd --data bccd_test --output report
+  %(prog)s --weights output/cells --data cells/val.json --images cells/images --output report
+"""
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be an integer >= {minimum}, not {text!r}")
+        return int(text)
+
+    return parse_number
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="fbnetv3-evaluate",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
+    )
+    _source_arguments(parser)
+    _option_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.model is None and arguments.weights is None:
+        parser.error("one of --model NAME[.TAG] and --weights FILE is required")
+    return arguments
+
+
+def _source_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
+    weights = (
+        "checkpoint, exported weights, or the folder of a finished run; add --model if they do not "
+        "name their architecture"
+    )
+    add("--weights", type=Path, metavar="FILE", help=weights)
+    data = "data set: a name or a path as in DATASETS.TEST; for a detector also a COCO json"
+    add("--data", required=True, metavar="DATASET", help=data)
+    images = "folder of the images of a COCO json (default: images beside it, or its folder)"
+    add("--images", type=Path, metavar="DIR", help=images)
+    output = "folder of the files (default: output/evaluation)"
+    add("--output", type=Path, default=Path("output/evaluation"), metavar="DIR", help=output)
+
+
+def _option_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    tta = (
+        "also score a classifier by the mean probability over views of an image: flip (mirrored), "
+        "scales (1 and 1.25 times the resolution), crops (four corners and the centre); the "
+        "tables and pictures are those without"
+    )
+    add("--tta", nargs="+", choices=AUGMENTATIONS, default=[], help=tta)
+    bins = "bins of the calibration, of equal width (default: 15)"
+    add("--bins", type=_at_least(1), default=15, metavar="N", help=bins)
+    worst = "images in worst.png; 0 writes none (default: 24, for a detector 8)"
+    add("--worst", type=_at_least(0), metavar="N", help=worst)
+    threshold = "minimum score of boxes that are counted as wrong in images.csv (default: 0.3)"
+    add("--threshold", type=_share, default=0.3, metavar="SCORE", help=threshold)
+    skip = "leave out images that cannot be read, instead of refusing the data"
+    add("--skip-broken", action="store_true", help=skip)
+    names = "compare only the number of a classifier's classes with that of the data"
+    add("--ignore-class-names", action="store_true", help=names)
+    device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
+    add("--device", metavar="DEVICE", help=device)
+    batch = "images that are run together (default: 32, for a detector 8)"
+    add("--batch-size", type=_at_least(1), metavar="N", help=batch)
+
+
+def _options(arguments: argparse.Namespace) -> EvaluateOptions:
+    from fbnetv3.evaluation.run import EvaluateOptions
+
+    return EvaluateOptions(
+        batch_size=arguments.batch_size,
+        augmentations=tuple(dict.fromkeys(arguments.tta)),
+        bins=arguments.bins,
+        worst=arguments.worst,
+        threshold=arguments.threshold,
+        images=arguments.images,
+        skip_broken=arguments.skip_broken,
+        ignore_class_names=arguments.ignore_class_names,
+    )
+
+
+def _score_lines(scores: dict[str, object]) -> list[str]:
+    lines = []
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            lines += [f"{name}/{line}" for line in _score_lines(value)]
+        elif isinstance(value, float):
+            unit = "" if name == "loss" else "%"
+            lines.append(f"{name}: {value:.{4 if name == 'loss' else 2}f}{unit}")
+        elif not isinstance(value, list):
+            lines.append(f"{name}: {value}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates, prints the scores and the files, and returns the exit status, 0.
+
+    Raises:
+        FBNetError: The weights, the data or an option cannot be used.
+    """
+    arguments = parse(argv)
+    import_code(arguments)
+    require_installed("matplotlib", "report")
+    arguments.weights = check_source(arguments.model, arguments.weights)
+    check_writable(arguments.output / "scores.json")
+    from fbnetv3.evaluation.run import evaluate_network, open_data
+
+    options = _options(arguments)
+    network = load_network(arguments.model, arguments.weights, arguments.device)
+    data = open_data(network, arguments.data, options)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("evaluating", total=len(data))
+        report = evaluate_network(
+            network, data, arguments.output, options, lambda count: progress.advance(task, count)
+        )
+    for line in [*_score_lines(report.scores), *report.remarks]:
+        print(printable(line))
+    for file in report.files:
+        print(printable(f"wrote {file}"))
+    return 0
+
+
+def cli() -> None:
+    """Entry point of the console script."""
+    sys.exit(run_main(main))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,246 @@
+"""Checks of exported detectors in their own runtimes: boxes, average precision, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+
+from fbnetv3.data import read_image
+from fbnetv3.detection.coco import CocoDataset
+from fbnetv3.detection.detector import Detector
+from fbnetv3.detection.evaluation import evaluate_boxes
+from fbnetv3.export.check import mismatch
+from fbnetv3.export.detectors.data import pixels_of
+from fbnetv3.export.detectors.job import Boxes, RunDetector
+from fbnetv3.export.detectors.network import DetectorNetwork
+from fbnetv3.export.errors import ExportError
+from fbnetv3.weights.classes import class_order, other_classes
+
+BOX_TOLERANCE = 0.1
+"""Largest difference of a side of a box from torch's in float32, in pixels of the image."""
+SCORE_TOLERANCE = 1e-3
+"""Largest difference of a score from torch's in float32."""
+MIN_AGREEMENT = 0.9
+"""Smallest share of objects that files with 8-bit integers and torch have in common."""
+_IOU_MARGIN = 1e-3  # boxes that overlap by the limit of suppression, within rounding
+_CLEAR, _SAME = 0.5, 0.5  # score of objects that 8-bit integers keep, and overlap with torch's
+
+ImageRun = Callable[[Image.Image], Boxes]
+"""Function from an image of any size to boxes in pixels of this image."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest differences between the boxes of a file and of torch.
+
+    Attributes:
+        box: Of a side of a box, in pixels of the image.
+        score: Of a score.
+        objects: Number of torch's objects that were compared.
+    """
+
+    box: float = 0.0
+    score: float = 0.0
+    objects: int = 0
+
+    def merged(self, other: Difference) -> Difference:
+        """Returns the larger differences of two, and the sum of their objects."""
+        box, score = max(self.box, other.box), max(self.score, other.score)
+        return Difference(box, score, self.objects + other.objects)
+
+
+def in_image(run: RunDetector, detector: Detector, network: DetectorNetwork) -> ImageRun:
+    """Returns a function that resizes an image, runs a file, and scales its boxes back."""
+
+    def run_image(image: Image.Image) -> Boxes:
+        pixels = pixels_of(detector, network, image)
+        boxes, scores, classes = run(pixels)
+        scale = (image.width / pixels.shape[3], image.height / pixels.shape[2])
+        return Boxes(boxes * np.asarray(scale * 2, np.float32), scores, classes)
+
+    return run_image
+
+
+def in_torch(detector: Detector) -> ImageRun:
+    """Returns a function that detects objects with the detector itself."""
+
+    def run_image(image: Image.Image) -> Boxes:
+        (output,) = detector([image])
+        return Boxes(*(output[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
+
+    return run_image
+
+
+def compare(
+    run: ImageRun, detector: Detector, network: DetectorNetwork, images: Sequence[Image.Image]
+) -> Difference:
+    """Compares the boxes of a file with those of the detector.
+
+    Each of torch's objects, by descending score, is matched with the first object of the file that
+    has its class, and its score and box within the tolerances. Where rounding decides whether an
+    object exists at all, it may be missing: at the smallest score, at the largest number of
+    objects, and at the overlap from which objects are suppressed.
+
+    Raises:
+        ExportError: The objects differ, or torch sees none in the images.
+    """
+    total = Difference()
+    expected_run = in_torch(detector)
+    for image in images:
+        total = total.merged(_compare_image(run(image), expected_run(image), network))
+    if not total.objects:
+        raise _nothing_to_compare()
+    return total
+
+
+def _nothing_to_compare() -> ExportError:
+    return ExportError(
+        "the detector sees no object in the images to compare on, so that the file cannot be "
+        "checked; name a data set with objects with --data"
+    )
+
+
+def _compare_image(actual: Boxes, expected: Boxes, network: DetectorNetwork) -> Difference:
+    shapes = [output.shape[1:] for output in actual]
+    if shapes != [(4,), (), ()] or not all(np.isfinite(output).all() for output in actual):
+        raise mismatch(f"boxes of shape {actual.boxes.shape}, or values that are not finite")
+    free = np.ones(len(actual.scores), bool)
+    result, missing = Difference(objects=len(expected.scores)), []
+    for i in range(len(expected.scores)):
+        j, difference = _closest(actual, expected, i, free)
+        if difference.box <= BOX_TOLERANCE and difference.score <= SCORE_TOLERANCE:
+            free[j] = False
+            result = result.merged(difference)
+        elif not _is_borderline(expected, i, network):
+            missing.append((i, difference))
+    surplus = [j for j in np.flatnonzero(free) if not _is_borderline(actual, j, network)]
+    if missing or surplus:
+        raise mismatch(_described(expected, actual, missing, surplus))
+    return result
+
+
+def _closest(
+    actual: Boxes, expected: Boxes, i: int, free: npt.NDArray[np.bool_]
+) -> tuple[int, Difference]:
+    """Returns the free object of a file that is closest to one of torch's, with its difference."""
+    same = np.flatnonzero(free & (actual.classes == expected.classes[i]))
+    if not len(same):
+        return -1, Difference(float("inf"), float("inf"))
+    boxes = np.abs(actual.boxes[same] - expected.boxes[i]).max(1)
+    scores = np.abs(actual.scores[same] - expected.scores[i])
+    best = int(np.maximum(boxes / BOX_TOLERANCE, scores / SCORE_TOLERANCE).argmin())
+    return int(same[best]), Difference(float(boxes[best]), float(scores[best]))
+
+
+def _is_borderline(objects: Boxes, i: int, network: DetectorNetwork) -> bool:
+    """Whether rounding may decide whether an object exists."""
+    score, last = objects.scores[i], objects.scores[-1]
+    at_threshold = score <= network.score_threshold + SCORE_TOLERANCE
+    is_full = len(objects.scores) >= network.max_detections
+    if at_threshold or (is_full and score <= last + SCORE_TOLERANCE):
+        return True
+    others = (objects.scores >= score - SCORE_TOLERANCE) & (objects.classes == objects.classes[i])
+    others[i] = False
+    overlaps = _overlaps(objects.boxes[[i]], objects.boxes[others])
+    return bool((np.abs(overlaps - network.nms_threshold) <= _IOU_MARGIN).any())
+
+
+def _overlaps(boxes: Any, others: Any) -> npt.NDArray[np.float32]:
+    """Returns the intersections over unions (N, M) of boxes (N, 4) and (M, 4)."""
+    return np.asarray(box_iou(torch.from_numpy(boxes), torch.from_numpy(others)).numpy())
+
+
+def _described(
+    expected: Boxes,
+    actual: Boxes,
+    missing: Sequence[tuple[int, Difference]],
+    surplus: Sequence[int],
+) -> str:
+    """Returns what is wrong, with the largest difference."""
+    counts = f"{len(actual.scores)} objects instead of {len(expected.scores)}"
+    if len(actual.scores) != len(expected.scores):
+        return f"{counts} in an image"
+    finite = [d for _, d in missing if np.isfinite(d.box)]
+    if not finite:
+        return f"other classes for {max(len(missing), len(surplus))} objects of an image"
+    box, score = max(d.box for d in finite), max(d.score for d in finite)
+    return (
+        f"boxes that differ by {box:.3g} pixels and scores that differ by {score:.3g} (allowed: "
+        f"{BOX_TOLERANCE} and {SCORE_TOLERANCE})"
+    )
+
+
+def compare_quantized(run: ImageRun, detector: Detector, images: Sequence[Image.Image]) -> float:
+    """Returns the share of clear objects that a file with 8-bit integers and torch have in common.
+
+    Clear objects have a score of 0.5 or more. An object is common if the other side has one of the
+    same class with an overlap of 0.5 or more, at any score.
+
+    Raises:
+        ExportError: The share is below ``MIN_AGREEMENT``, or torch sees no clear object.
+    """
+    shares, clear, expected_run = [], 0, in_torch(detector)
+    for image in images:
+        actual, expected = run(image), expected_run(image)
+        clear += int((expected.scores >= _CLEAR).sum())
+        shares += [_common(expected, actual), _common(actual, expected)]
+    if not clear:
+        raise _nothing_to_compare()
+    share = float(np.concatenate(shares).mean())
+    if not share >= MIN_AGREEMENT:
+        raise mismatch(
+            f"the same objects with a score of {_CLEAR} or more in {100 * share:.0f}% of the cases "
+            f"(allowed: {100 * MIN_AGREEMENT:.0f}% or more)"
+        )
+    return share
+
+
+def _common(objects: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
+    """Returns for each clear object whether the others have it, too."""
+    clear = objects.scores >= _CLEAR
+    overlaps = _overlaps(objects.boxes[clear], others.boxes)
+    same = objects.classes[clear][:, None] == others.classes[None, :]
+    return np.asarray((same & (overlaps >= _SAME)).any(1))
+
+
+def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> float:
+    """Returns COCO's AP of a file on a data set, in percent.
+
+    Raises:
+        ExportError: The classes of the data are not those of the detector.
+        DataError: An image cannot be read.
+    """
+    ids = _category_ids(detector, data)
+    results: list[dict[str, Any]] = []
+    for record in data.records:
+        boxes, scores, classes = run(read_image(record["file_name"]))
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        columns = zip(sides, scores.tolist(), classes.tolist(), strict=True)
+        results += [
+            {
+                "image_id": record["image_id"],
+                "category_id": ids[label],
+                "bbox": side,
+                "score": score,
+            }
+            for side, score, label in columns
+        ]
+    return evaluate_boxes(data.ground_truth(), results).overall.get("AP", float("nan"))
+
+
+def _category_ids(detector: Detector, data: CocoDataset) -> dict[int, int]:
+    """Returns the category of the data for each class of the detector."""
+    order = class_order(detector.classes, data.classes)
+    if order is None:
+        raise ExportError(
+            f"{data.name}: {other_classes(detector.classes, data.classes)}; give --data with the "
+            "classes of the weights"
+        )
+    return dict(zip(order, data.category_ids, strict=True))

@@ -1,0 +1,89 @@
+"""The formats of exported detectors: for each a function that writes it and one that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv3.export import formats as all_formats
+from fbnetv3.export import onnx as onnx_files
+from fbnetv3.export.detectors import onnx, torch_files
+from fbnetv3.export.detectors.job import DetectorJob, RunDetector
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.torch_files import lacks as lacks_nothing
+
+
+@dataclass(frozen=True)
+class DetectorFormat:
+    """A format of exported detectors.
+
+    Attributes:
+        name: Name on the command line.
+        suffix: End of the file's name, after the model's name.
+        write: Function that writes the network of a job to a file.
+        load: Function from a file to the function that runs it in its own runtime.
+        lacks: Function that says what is missing to write and run it; "" if nothing is.
+        quantized: Whether the file computes with 8-bit integers, whose outputs differ.
+    """
+
+    name: str
+    suffix: str
+    write: Callable[[DetectorJob, Path], None]
+    load: Callable[[Path], RunDetector]
+    lacks: Callable[[], str]
+    quantized: bool = False
+
+
+DETECTOR_FORMATS: dict[str, DetectorFormat] = {
+    format.name: format
+    for format in (
+        DetectorFormat("onnx", ".onnx", onnx.write, onnx.load, onnx_files.lacks),
+        DetectorFormat(
+            "onnx-int8",
+            ".int8.onnx",
+            onnx.write_int8,
+            onnx.load,
+            onnx_files.lacks,
+            quantized=True,
+        ),
+        DetectorFormat("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, lacks_nothing),
+        DetectorFormat(
+            "torchscript",
+            ".torchscript.pt",
+            torch_files.write_torchscript,
+            torch_files.load_torchscript,
+            lacks_nothing,
+        ),
+    )
+}
+
+
+def check_formats(names: Sequence[str], *, calibrated: bool) -> list[DetectorFormat]:
+    """Returns the formats of detectors, if everything that they need is there.
+
+    Args:
+        names: Names of formats; repeated ones count once.
+        calibrated: Whether there are images of a training set to measure ranges on.
+
+    Raises:
+        ExportError: A name is unknown or no format of detectors, a package is missing, or there
+            are no calibration images.
+    """
+    formats = []
+    for name in dict.fromkeys(names):
+        if name not in DETECTOR_FORMATS:
+            all_formats.get_format(name)  # raises if no format has this name
+            raise ExportError(
+                f"format {name} cannot hold a detector; allowed: {', '.join(DETECTOR_FORMATS)}"
+            )
+        format = DETECTOR_FORMATS[name]
+        if missing := format.lacks():
+            raise ExportError(f"format {name} cannot be written: {missing}")
+        if format.quantized and not calibrated:
+            raise ExportError(
+                f"format {name} needs images of the training set to measure ranges on; name a "
+                "data set with --calibration"
+            )
+        formats.append(format)
+    return formats

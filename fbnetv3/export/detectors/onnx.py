@@ -1,0 +1,134 @@
+"""ONNX files of detectors, in float32 or with 8-bit integers, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from fbnetv3.export import onnx as onnx_files
+from fbnetv3.export.calibration import MIN_IMAGES
+from fbnetv3.export.detectors.job import OUTPUTS, Boxes, DetectorJob, RunDetector
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.int8 import has_vnni
+from fbnetv3.export.job import INPUT, Pixels
+
+_SMOOTH = ("HardSigmoid", "HardSwish", "Sigmoid")  # of hswish and swish
+# parts of the names of nodes, which are those of modules
+_BACKBONE, _LAST_LAYERS = "/bottom_up/", ("/cls_score", "/bbox_pred")
+
+
+def write(job: DetectorJob, path: Path) -> None:
+    """Writes an ONNX file whose height and width are free, with the metadata as its properties."""
+    import onnx
+
+    with warnings.catch_warnings():  # this exporter is deprecated, and warns of free shapes
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            job.network,
+            (job.example,),
+            str(path),
+            dynamo=False,
+            opset_version=onnx_files.OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_axes={
+                INPUT: {2: "height", 3: "width"},
+                **{name: {0: "objects"} for name in OUTPUTS},
+            },
+        )
+    model = onnx.load(str(path))
+    onnx_files.add_metadata(model, job.metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def load(path: Path) -> RunDetector:
+    """Returns the function that runs a file in ONNX Runtime, with torch's number of threads."""
+    session = onnx_files.open_session(path)
+
+    def run(pixels: Pixels) -> Boxes:
+        return Boxes(*session.run(list(OUTPUTS), {INPUT: np.ascontiguousarray(pixels)}))
+
+    return run
+
+
+def write_int8(job: DetectorJob, path: Path) -> None:
+    """Writes an ONNX file whose convolutions compute with 8-bit integers.
+
+    The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
+    their outputs to 8 bits costs average precision, and they take little of the time. So does a
+    backbone whose activations are not ReLU: ONNX Runtime computes hswish and swish in float32
+    only, and converting to and fro takes longer than 8-bit integers save.
+
+    Raises:
+        ExportError: There are too few calibration images.
+    """
+    if len(job.calibration) < MIN_IMAGES:
+        raise ExportError(
+            f"onnx-int8 measures ranges on images of the training set, and got "
+            f"{len(job.calibration)}; allowed: {MIN_IMAGES} or more; name a data set with "
+            "--calibration"
+        )
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        plain, shaped = Path(folder) / "plain.onnx", Path(folder) / "shaped.onnx"
+        write(job, plain)
+        _quantize(plain, shaped, path, job.calibration)
+    model = onnx.load(str(path))
+    onnx_files.add_metadata(model, {**job.metadata, "reduce_range": str(not has_vnni())})
+    onnx.save(model, str(path))
+
+
+def _quantize(plain: Path, shaped: Path, path: Path, calibration: Sequence[Pixels]) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
+        kept = _float_nodes(onnx.load(str(shaped)))
+        quantize_static(
+            str(shaped),
+            str(path),
+            _Reader(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=not has_vnni(),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=kept,
+        )
+
+
+def _float_nodes(model: Any) -> list[str]:
+    """Returns the names of the convolutions that stay in float32."""
+    nodes = model.graph.node
+    smooth = {name for node in nodes if node.op_type in _SMOOTH for name in node.input}
+    backbone = [node for node in nodes if node.op_type == "Conv" and _BACKBONE in node.name]
+    is_smooth = any(name in smooth for node in backbone for name in node.output)
+    kept = (*_LAST_LAYERS, _BACKBONE) if is_smooth else _LAST_LAYERS
+    return [
+        node.name
+        for node in nodes
+        if node.op_type == "Conv" and any(part in node.name for part in kept)
+    ]
+
+
+class _Reader:
+    """Gives calibration images to ONNX Runtime one by one, as their sizes differ."""
+
+    def __init__(self, images: Sequence[Pixels]) -> None:
+        self._inputs: Iterator[dict[str, Any]] = ({INPUT: image} for image in images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Returns the next image by input name, or None after the last."""
+        return next(self._inputs, None)

@@ -1,0 +1,82 @@
+"""The runtimes of exported files by name, with the format that each one reads and its version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv3.errors import did_you_mean
+from fbnetv3.export import openvino
+from fbnetv3.export.errors import ExportError
+from fbnetv3.export.formats import FORMATS, Format
+from fbnetv3.export.job import Run
+
+
+@dataclass(frozen=True)
+class FileRuntime:
+    """A runtime of exported files.
+
+    Attributes:
+        name: Name on the command line.
+        format: Format of the file of a whole network.
+        package: Distribution on PyPI, whose version is that of the runtime.
+        part_format: Format of the files of single blocks.
+        load_part: Function from the file of a block to the function that runs it.
+    """
+
+    name: str
+    format: Format
+    package: str
+    part_format: Format
+    load_part: Callable[[Path], Run]
+
+    def lacks(self) -> str:
+        """Returns what is missing to write and run files; "" if nothing is."""
+        return self.format.lacks() or self.part_format.lacks()
+
+    @property
+    def version(self) -> str:
+        """Version of the installed package; "unknown" if it has another name."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def _runtime(name: str, format: str, package: str) -> FileRuntime:
+    chosen = FORMATS[format]
+    if chosen.load is None:
+        raise ExportError(f"format {format} has no runtime on this system")
+    return FileRuntime(name, chosen, package, chosen, chosen.load)
+
+
+RUNTIMES: dict[str, FileRuntime] = {
+    runtime.name: runtime
+    for runtime in (
+        _runtime("onnxruntime", "onnx", "onnxruntime"),
+        _runtime("onnxruntime-int8", "onnx-int8", "onnxruntime"),
+        # OpenVINO reads ONNX files, which are written in a tenth of the time of its own format.
+        FileRuntime("openvino", FORMATS["openvino"], "openvino", FORMATS["onnx"], openvino.load),
+        _runtime("executorch", "executorch", "executorch"),
+        _runtime("litert", "litert", "ai-edge-litert"),
+    )
+}
+
+
+def get_runtime(name: str) -> FileRuntime:
+    """Returns a runtime by name.
+
+    Raises:
+        ExportError: The name is unknown, or the runtime is not installed.
+    """
+    if name not in RUNTIMES:
+        allowed = ", ".join(RUNTIMES)
+        raise ExportError(
+            f"runtime {name!r} is unknown; allowed: {allowed}{did_you_mean(name, RUNTIMES)}"
+        )
+    missing = RUNTIMES[name].lacks()
+    if missing:
+        raise ExportError(f"runtime {name} cannot be used: {missing}")
+    return RUNTIMES[name]

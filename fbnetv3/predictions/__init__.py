@@ -1,0 +1,1 @@
+"""Predictions for many images: which images, in batches, and files of results."""

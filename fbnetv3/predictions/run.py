@@ -1,0 +1,122 @@
+"""Predictions with their files: results, images with boxes, and class-activation pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from fbnetv3.io import atomic_write
+from fbnetv3.predictions.annotations import CocoIds, ids_without_json
+from fbnetv3.predictions.batches import (
+    CLASSIFIER_BATCH,
+    DETECTOR_BATCH,
+    Prediction,
+    classify,
+    detect,
+)
+from fbnetv3.predictions.errors import PredictError
+from fbnetv3.predictions.explain import Explainer
+from fbnetv3.predictions.inputs import ImageFile
+from fbnetv3.predictions.outputs import results_file
+from fbnetv3.zoo.classifier import Classifier
+
+if TYPE_CHECKING:  # detectron2 is optional
+    from fbnetv3.detection.detector import Detector
+
+Draw = Callable[[Prediction], Image.Image]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict, and what to write.
+
+    Attributes:
+        top_k: Number of classes of a classifier.
+        threshold: Minimum score of a detector's boxes, in [0, 1].
+        batch_size: Number of images that are run together; None: 32, or 8 for a detector.
+        results: ``.csv`` or ``.json`` file of the results; None writes none.
+        ids: Ids of a COCO json for a detector's results; None: the numbers of the images.
+        pictures: Folder of the images with boxes, or of the class-activation pictures; None
+            writes none.
+        explain: Whether the pictures of a classifier are drawn, with the maps of its ``top_k``
+            classes.
+    """
+
+    top_k: int = 5
+    threshold: float = 0.3
+    batch_size: int | None = None
+    results: Path | None = None
+    ids: CocoIds | None = None
+    pictures: Path | None = None
+    explain: bool = False
+
+
+def predict(
+    network: Classifier | Detector, images: Sequence[ImageFile], options: PredictOptions
+) -> Iterator[Prediction]:
+    """Yields the prediction for each image, in order, and writes the files.
+
+    Images that cannot be read yield their problem. The file of results is complete when the last
+    prediction was taken; until then, and after an error, it does not exist.
+
+    Args:
+        network: Classifier or detector on its device.
+        images: Images, see :func:`fbnetv3.predictions.inputs.find_images`.
+        options: Options and files.
+
+    Raises:
+        FBNetError: A file cannot be written, or an option does not fit the network.
+    """
+    ids = None
+    draw = None
+    if isinstance(network, Classifier):
+        size = options.batch_size or CLASSIFIER_BATCH
+        predictions = classify(network, images, options.top_k, size)
+        draw = _explanations(network) if options.explain else None
+    else:
+        ids = options.ids or ids_without_json(images)
+        _refuse_explanation(options)
+        size = options.batch_size or DETECTOR_BATCH
+        predictions = detect(network, images, options.threshold, size)
+        draw = _boxes(network)
+    with ExitStack() as stack:
+        add = None
+        if options.results is not None:
+            add = stack.enter_context(results_file(options.results, ids, network.classes))
+        for prediction in predictions:
+            if add is not None and not prediction.problem:
+                add(prediction)
+            yield _with_picture(prediction, options.pictures, draw)
+
+
+def _refuse_explanation(options: PredictOptions) -> None:
+    if options.explain:
+        raise PredictError(
+            "--explain is for classifiers: the boxes of a detector show where it sees an object; "
+            "leave it out"
+        )
+
+
+def _explanations(classifier: Classifier) -> Draw:
+    explainer = Explainer(classifier)
+    return lambda prediction: explainer.picture(prediction.pixels, prediction.classes)
+
+
+def _boxes(detector: Detector) -> Draw:
+    return lambda prediction: detector.draw(prediction.pixels, prediction.boxes)
+
+
+def _with_picture(prediction: Prediction, folder: Path | None, draw: Draw | None) -> Prediction:
+    """Writes the picture of a prediction; returns the prediction with its path."""
+    if folder is None or draw is None or prediction.problem:
+        return prediction
+    target = folder / f"{prediction.number:04d}_{prediction.image.stem}.png"
+    with atomic_write(target) as temporary:
+        draw(prediction).save(temporary, "PNG")
+    return dataclasses.replace(prediction, picture=target)
