@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.arch.errors import ArchError
-from fbnetv3.arch.expand import Row, clean_row, expand_row
+from fbnetv3.arch.expand import Row, clean_row, expand_row, split_by_op
 from fbnetv3.arch.keys import Key
 from fbnetv3.arch.layer import Ints
 from fbnetv3.arch.ops import Cost, get_op, head_cost
@@ -60,8 +60,9 @@ def count_cost_arrays(
 
     Args:
         rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer
-            options may be arrays of shape (candidates,); ``op``, ``act``, ``se`` and ``se_ratio``
-            are shared by all candidates.
+            options may be arrays of shape (candidates,), and so may ``op``: keys that the op of
+            a candidate does not accept are then ignored. ``act``, ``se`` and ``se_ratio`` are
+            shared by all candidates.
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
         num_classes: Number of logits, an int or an array of shape (candidates,).
@@ -103,11 +104,14 @@ def count_rows(
     size = _RESOLUTION_KEY.clean("resolution", resolution)
     c_in: Ints = 3
     total = Cost()
-    for number, row in enumerate(_clean_rows(rows)):
-        expanded = expand_row(row, c_in, width_divisor)
-        cost, size = _row_cost(expanded, size, number)
+    for number, variants in enumerate(_clean_rows(rows)):
+        costs = [
+            (mask, *_row_cost(expand_row(row, c_in, width_divisor), size, number))
+            for mask, row in variants
+        ]
+        cost, size = _select(costs)
         total += cost
-        c_in = row["c"]
+        c_in = variants[0][1]["c"]
     return total, c_in, size
 
 
@@ -119,14 +123,27 @@ def _broadcast(cost: Cost) -> Cost:
     return Cost(*(np.array(number) for number in np.broadcast_arrays(*numbers)))
 
 
-def _clean_rows(rows: Iterable[Block | Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+def _select(costs: Sequence[tuple[Any, Cost, Ints]]) -> tuple[Cost, Ints]:
+    """Returns cost and output side of each candidate, given (mask, cost, side) for each op."""
+    if len(costs) == 1:
+        return costs[0][1:]
+    total, size = Cost(), 0
+    for mask, cost, out in costs:
+        total, size = total + cost * mask, size + out * mask
+    return total, size
+
+
+def _clean_rows(
+    rows: Iterable[Block | Mapping[str, Any]],
+) -> Sequence[list[tuple[Any, dict[str, Any]]]]:
+    """Returns each row as a list of (mask of candidates, row of their op)."""
     clean = []
     for number, row in enumerate(rows):
         if isinstance(row, Block):
-            clean.append(row.row())
+            clean.append([(True, row.row())])
             continue
         try:
-            clean.append(clean_row(row))
+            clean.append([(mask, clean_row(part)) for mask, part in split_by_op(row)])
         except ArchError as error:
             raise error.at(row=number) from None
     return clean

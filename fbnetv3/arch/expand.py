@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,30 @@ def clean_row(row: Mapping[str, Any], *, may_be_none: Iterable[str] = ()) -> dic
     return clean
 
 
+def split_by_op(row: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Yields a row of candidates once for each of their ops, with the mask of these candidates.
+
+    Args:
+        row: Flat mapping from key to value. If ``op`` is an array of names, of shape (candidates,),
+            each op takes those of the row's keys that it accepts.
+
+    Yields:
+        The mask, True if the op is the same for all candidates, and a row with a single op.
+    """
+    ops = row.get("op")
+    if not isinstance(ops, np.ndarray):
+        yield True, row
+        return
+    for name in np.unique(ops).tolist():
+        yield ops == name, with_accepted_keys({**row, "op": name})
+
+
+def with_accepted_keys(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row with those of its keys that its op accepts."""
+    keys = {"op", *COMMON_KEYS, *get_op(row["op"]).keys}
+    return {key: value for key, value in row.items() if key in keys}
+
+
 def _unknown_key(op: OpSpec, key: Any, value: Any, keys: Mapping[str, Key]) -> ArchError:
     hint = did_you_mean(str(key), keys)
     problem = f"op {op.name} does not take this key{hint}"
@@ -79,6 +103,11 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
         # identity shortcut would not fit.
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
+    kernels = [row[key] for key in ("k_start", "k_mid") if key in row]
+    # Arrays may hold values of candidates that have another op; a search space checks its ranges.
+    if kernels and strided and all(type(k) is int and k == 0 for k in kernels):
+        problem = "a stride needs a depthwise convolution, but k_start and k_mid are 0"
+        raise ArchError(problem, key="s", value=row["s"], allowed="1")
 
 
 def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) -> Row:

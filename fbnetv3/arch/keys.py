@@ -31,6 +31,7 @@ class Key:
         minimum: Lower bound, inclusive for ``int`` and exclusive for ``float``.
         maximum: Upper bound, inclusive; the default keeps a row from exhausting the memory.
         odd: Whether the value must be odd.
+        or_zero: Whether 0 is allowed although it is even or below the minimum.
         choices: Allowed strings; empty allows any.
         first_only: Whether the key applies to the first of the ``n`` layers only, like the stride.
         needs: Name of a key that must be set too if this one is given; None if there is none.
@@ -42,6 +43,7 @@ class Key:
     minimum: float = 0
     maximum: float = 2**24
     odd: bool = False
+    or_zero: bool = False
     choices: tuple[str, ...] = ()
     first_only: bool = False
     needs: str | None = None
@@ -52,7 +54,8 @@ class Key:
         if self.kind == "str":
             return ", ".join(self.choices) if self.choices else "a string"
         if self.kind == "int":
-            return f"{'odd ' if self.odd else ''}integers >= {self.minimum}"
+            zero = "0, or " if self.or_zero else ""
+            return f"{zero}{'odd ' if self.odd else ''}integers >= {self.minimum}"
         other = {
             "float": "numbers" + (f" > {self.minimum}" if self.minimum > -math.inf else ""),
             "bool": "true, false",
@@ -69,6 +72,8 @@ class Key:
         if self.kind == "ratio":
             return _is_ratio(value)
         if type(value) is int:  # by far the most common case, checked without numpy
+            if self.or_zero and value == 0:
+                return True
             in_range = value >= self.minimum if self.kind == "int" else value > self.minimum
             return in_range and value <= self.maximum and (not self.odd or value % 2 == 1)
         if not isinstance(value, (float, np.number, np.ndarray)):
@@ -81,6 +86,9 @@ class Key:
     def _in_range(self, numbers: np.ndarray) -> bool:
         if not numbers.size or not math.isfinite(numbers.sum()):
             return False
+        if self.or_zero and (numbers == 0).any():
+            others = numbers[numbers != 0]
+            return not others.size or self._in_range(others)
         lowest = numbers.min()
         meets_minimum = lowest >= self.minimum if self.kind == "int" else lowest > self.minimum
         fits = meets_minimum and numbers.max() <= self.maximum
@@ -143,6 +151,15 @@ OP_KEYS: Mapping[str, Key] = {
     "conv_bias": Key("bool", default=False),  # whether convolutions have a bias
     "pw_groups": Key("int", default=1, minimum=1),  # groups of the 1x1 convolution that expands
     "pwl_groups": Key("int", default=1, minimum=1),  # groups of the 1x1 convolution that projects
+    # side of the depthwise kernel before the expansion, in pixels; 0 leaves the convolution out
+    "k_start": Key("int", required=True, minimum=1, odd=True, or_zero=True),
+    # side of the depthwise kernel after the expansion, in pixels; 0 leaves the convolution out
+    "k_mid": Key("int", required=True, minimum=1, odd=True, or_zero=True),
+    # activation inside of squeeze-and-excitation; without it, that of the layer
+    "se_act": Key("str", choices=ACTIVATIONS, needs="se"),
+    # first factor of each channel of the residual branch (CaiT, section 2.1); without it, no factor
+    "layer_scale": Key("float", maximum=1),
+    "pwl_bn": Key("bool", default=False),  # whether a batch norm follows the last 1x1 convolution
 }
 
 

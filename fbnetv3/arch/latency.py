@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3.arch.errors import ArchError
-from fbnetv3.arch.expand import clean_row, expand_row
+from fbnetv3.arch.expand import Row, clean_row, expand_row, split_by_op
 from fbnetv3.arch.latency_shapes import (
     NUMBERS,
     Floats,
@@ -153,28 +153,34 @@ class LatencyTable:
         total: Any = self._price(frame_shape(size))
         c_in: Ints = 3
         for mapping in rows:
-            row = expand_row(clean_row({**mapping, "n": 1}), c_in, width_divisor)
-            n = mapping.get("n", 1)
-            first, after = self._of_layer(row.first, size)
-            if _same_layers(row.first, row.rest):
-                total = total + first * n
-            elif np.all(np.asarray(n) == 1):
-                total = total + first
-            else:
-                rest, _ = self._of_layer(row.rest, after)
-                total = total + first + rest * (n - 1)
-            c_in, size = row.first.c_out, after
+            after: Ints = size
+            for mask, part in split_by_op(mapping):
+                row = expand_row(clean_row({**part, "n": 1}), c_in, width_divisor)
+                ms, out = self._of_row(row, mapping.get("n", 1), size, mask)
+                total, after = total + ms, out if mask is True else np.where(mask, out, after)
+            c_in, size = mapping["c"], after
         return total, c_in, size
 
-    def _of_layer(self, layer: Layer, size: Ints) -> tuple[Any, Ints]:
+    def _of_row(self, row: Row, n: Ints, size: Ints, candidates: Any) -> tuple[Any, Ints]:
+        """Returns the latency of a row, 0 for other candidates, and the side of its output."""
+        first, after = self._of_layer(row.first, size, candidates)
+        if _same_layers(row.first, row.rest):
+            return first * n, after
+        if np.all(np.asarray(n) == 1):
+            return first, after
+        rest, _ = self._of_layer(row.rest, after, candidates)
+        return first + rest * (n - 1), after
+
+    def _of_layer(self, layer: Layer, size: Ints, candidates: Any) -> tuple[Any, Ints]:
         """Returns the latency of a layer and the side of its output.
 
-        Kernel sizes and strides may be arrays: each combination is a separate kind of block.
+        Kernel sizes, strides and options may be arrays: each combination is a separate kind of
+        block.
         """
         total: Any = 0.0
         after: Ints = size
-        for kernel, stride, mask in _kinds(layer):
-            shape, after = layer_shape(layer, size, kernel, stride)
+        for kernel, stride, options, mask in _kinds(layer, candidates):
+            shape, after = layer_shape(layer, size, kernel, stride, options)
             total = total + np.where(mask, self._price(shape, mask), 0.0)
         return total, after
 
@@ -278,16 +284,32 @@ def _same_layers(first: Layer, rest: Layer) -> bool:
     return bool(
         np.all(np.asarray(first.s) == 1)
         and np.array_equal(first.c_in, rest.c_in)
-        and first.options == rest.options
+        and first.options.keys() == rest.options.keys()
+        and all(np.array_equal(first.options[key], rest.options[key]) for key in first.options)
     )
 
 
-def _kinds(layer: Layer) -> Iterator[tuple[int | None, int, Any]]:
-    """Yields each (kernel, stride) of a layer, with the mask of the candidates that have it."""
-    kernels = [None] if layer.k is None else np.unique(layer.k).tolist()
-    for k, s in itertools.product(kernels, np.unique(layer.s).tolist()):
-        mask = np.equal(layer.s, s)
-        yield k, s, mask if k is None else np.logical_and(mask, np.equal(layer.k, k))
+def _kinds(layer: Layer, candidates: Any) -> Iterator[tuple[int | None, int, dict[str, int], Any]]:
+    """Yields each (kernel, stride, options) of a layer, with the mask of its candidates.
+
+    Args:
+        layer: A layer, whose numbers may be arrays.
+        candidates: Mask of the candidates that have the layer's op.
+    """
+    varied = {key: v for key, v in layer.options.items() if isinstance(v, np.ndarray)}
+    numbers = {"s": layer.s, **({} if layer.k is None else {"k": layer.k}), **varied}
+    values = []
+    for number in numbers.values():
+        array = np.asarray(number)
+        present = array[np.broadcast_to(candidates, array.shape)] if array.ndim else array
+        values.append(np.unique(present).tolist())
+    for combination in itertools.product(*values):
+        chosen = dict(zip(numbers, combination, strict=True))
+        mask: Any = candidates
+        for key, value in chosen.items():
+            mask = np.logical_and(mask, np.equal(numbers[key], value))
+        if np.any(mask):
+            yield chosen.pop("k", None), chosen.pop("s"), chosen, mask
 
 
 class _Measured:

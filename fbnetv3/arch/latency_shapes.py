@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +74,13 @@ class Shape:
         return (self.c_in, self.mid, self.c_out, self.squeezed, self.size)
 
 
-def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tuple[Shape, Ints]:
+def layer_shape(
+    layer: Layer,
+    size: Ints,
+    kernel: int | None,
+    stride: int,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Shape, Ints]:
     """Returns the shape of a layer and the side of its output.
 
     Args:
@@ -81,10 +89,12 @@ def layer_shape(layer: Layer, size: Ints, kernel: int | None, stride: int) -> tu
         kernel: Kernel size, or None for an op without kernel. If the candidates have several, the
             shape is that of the candidates with this one.
         stride: Stride. If the candidates have several, the shape is that of those with this one.
+        options: Values of those options of which the candidates have several; None: there are none.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)
-    others = {k: v for k, v in layer.options.items() if v != op.keys[k].default}
+    single = {**layer.options, **(options or {})}
+    others = {k: v for k, v in single.items() if v != op.keys[k].default}
     kind = Kind(
         layer.op,
         kernel or 0,
@@ -128,10 +138,10 @@ def work(shape: Shape) -> Floats:
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)
     wide_in, wide_mid, wide_out = (np.ceil(c / _LANES) * _LANES for c in (c_in, mid, c_out))
-    expands = mid != c_in
+    expands = np.logical_or(mid != c_in, shape.kind.op == "uib")
     residual = (c_in == c_out) & (shape.kind.s == 1)
     pixels_in, pixels_out = size * size, out * out
-    columns = (
+    columns: tuple[Any, ...] = (
         np.full(c_in.shape, 1e6),  # call of the block
         expands * 1e6,  # call of the expansion, if there is one
         residual * pixels_out * c_out,  # addition of the shortcut
@@ -144,4 +154,6 @@ def work(shape: Shape) -> Floats:
         expands * c_in * mid + mid * c_out,  # weights of the 1x1 convs
         mid * squeezed,  # weights of the squeeze-and-excitation
     )
+    if shape.kind.op == "fused":  # the last conv is k x k without an expansion, and else 1 x 1
+        columns += (~expands * pixels_out * wide_mid * wide_out, ~expands * mid * c_out)
     return np.stack(np.broadcast_arrays(*columns), -1) / 1e6

@@ -263,7 +263,10 @@ def conv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 
 @register_cost(
     "mbconv",
-    keys=("k", "e", "act", "se", "se_ratio", "dw_padding", "conv_bias", "pw_groups", "pwl_groups"),
+    keys=(
+        *("k", "e", "act", "se", "se_ratio", "se_act"),
+        *("dw_padding", "conv_bias", "pw_groups", "pwl_groups"),
+    ),
 )
 def mbconv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     """Returns the cost of an inverted residual, and the side of its output.
@@ -293,12 +296,52 @@ def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     return conv_cost(layer.c_in, layer.c_out, out, bias=bias, bn=True) * times, out
 
 
-@register_cost("mbpool", keys=("e", "act", "conv_bias"), pools=True)
+@register_cost("mbpool", keys=("e", "act", "conv_bias", "pwl_bn"), pools=True)
 def mbpool(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     """Returns the cost of MobileNetV3's efficient last stage, whose output has side 1.
 
-    It consists of an expansion, a global average pool, and a 1x1 conv without batch norm.
+    It consists of an expansion, a global average pool, and a 1x1 conv, which has a batch norm if
+    the row sets ``pwl_bn`` (MobileNetV4).
     """
     mid, bias = layer.mid, layer.options["conv_bias"]
     expand = conv_cost(layer.c_in, mid, size, bias=bias, bn=True) * (mid != layer.c_in)
-    return expand + pool_cost(mid, size) + conv_cost(mid, layer.c_out, 1, bias=bias), 1
+    last = conv_cost(mid, layer.c_out, 1, bias=bias, bn=layer.options.get("pwl_bn", False))
+    return expand + pool_cost(mid, size) + last, 1
+
+
+@register_cost("uib", keys=("k_start", "k_mid", "e", "act", "layer_scale"))
+def uib(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
+    """Returns the cost of a universal inverted bottleneck, and the side of its output.
+
+    It consists of an optional depthwise conv, an expansion, an optional depthwise conv of the
+    expanded channels, and a projection (MobileNetV4, section 3). The last depthwise conv that it
+    has takes the stride.
+    """
+    k_start, k_mid = layer.options["k_start"], layer.options["k_mid"]
+    c_in, mid, out = layer.c_in, layer.mid, conv_size(size, 1, layer.s, 0)
+    inner = size + (out - size) * (k_mid == 0)  # side of the expanded map
+    cost = conv_cost(c_in, c_in, inner, k=k_start, groups=c_in, bn=True) * (k_start > 0)
+    cost += conv_cost(c_in, mid, inner, bn=True)
+    cost += conv_cost(mid, mid, out, k=k_mid, groups=mid, bn=True) * (k_mid > 0)
+    cost += conv_cost(mid, layer.c_out, out, bn=True)
+    if layer.options["layer_scale"] is not None:
+        cost += Cost(params=layer.c_out)
+    return cost, out
+
+
+@register_cost("fused", keys=("k", "e", "act", "se", "se_ratio", "se_act"))
+def fused(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
+    """Returns the cost of a fused inverted residual, and the side of its output.
+
+    A k x k conv replaces the expansion and the depthwise conv of an inverted residual. If ``mid``
+    is ``c_in``, this conv has ``c_out`` channels, and there is no projection (EfficientNetV2). A
+    squeeze-and-excitation comes before the last conv.
+    """
+    c_in, mid, c_out = layer.c_in, layer.mid, layer.c_out
+    out = conv_size(size, layer.k, layer.s, layer.padding)
+    expands = mid != c_in
+    expanded = conv_cost(c_in, mid, out, k=layer.k, bn=True) + conv_cost(mid, c_out, out, bn=True)
+    cost = expanded * expands + conv_cost(c_in, c_out, out, k=layer.k, bn=True) * (1 - expands)
+    if layer.se is not None:
+        cost += se_cost(mid, layer.se_channels, size + (out - size) * expands)
+    return cost, out

@@ -9,6 +9,8 @@ timed as a whole in the same rounds, validate the table's predictions.
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,19 +101,40 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 
 
 def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
-    """Returns the deepest candidates at the ends of all ranges of a space."""
+    """Returns the deepest candidates at the ends of all ranges of a space, with all choices.
+
+    There is a candidate for each combination of ops, kernels and the like.
+    """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
-    configs = []
+    choices = {_choice(p.name): 0 for p in space.space.parameters if not p.is_ordered}
+    for p in space.space.parameters:
+        if not p.is_ordered:
+            # A recipe has no influence on latency.
+            size = p.size if p.part == "architecture" else 1
+            choices[_choice(p.name)] = max(choices[_choice(p.name)], size)
+    combinations = list(itertools.product(*map(range, choices.values())))
+    levels = []
     # Ordered parameters that others depend on are at their largest, so that all layers exist.
     for width_end in (0, 1):
-        for choice_end in (0, 1):
-            ends = [
-                choice_end if not p.is_ordered else 1 if p.name in parents else width_end
-                for p in space.space.parameters
-            ]
-            levels = space.space.canonical(np.array(ends)[None] * (space.space.sizes - 1))
-            configs += space.space.configs(levels)
-    return configs
+        for combination in combinations:
+            chosen = dict(zip(choices, combination, strict=True))
+            levels.append(
+                [
+                    min(chosen[_choice(p.name)], p.size - 1)
+                    if not p.is_ordered
+                    else (1 if p.name in parents else width_end) * (p.size - 1)
+                    for p in space.space.parameters
+                ]
+            )
+    return space.space.configs(space.space.canonical(np.array(levels)))
+
+
+def _choice(name: str) -> str:
+    """Returns the key that a variable sets, such as ``k_mid`` for ``stage2_k_mid_rest``.
+
+    Variables of the same key have the same level at the ends of a space, in all of its rows.
+    """
+    return re.sub(r"^stage\d+[a-z]*_", "", name).removesuffix("_rest")
 
 
 def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:

@@ -149,7 +149,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    grid = Table(*columns, title=title)
+    grid = Table(title=title)
+    for column in columns:
+        grid.add_column(column, overflow="fold")  # addresses must not be cut
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
@@ -178,7 +180,8 @@ def _list_weights(names: Sequence[str]) -> int:
     from fbnetv3.weights.detector_records import is_detector_name
 
     rows = [_detector_row(name) if is_detector_name(name) else _weight_row(name) for name in names]
-    _print("weights", ["name.tag", "resolution", "score", "downloaded", "licence"], rows)
+    columns = ["name.tag", "resolution", "score", "downloaded", "licence", "recipe"]
+    _print("weights", columns, rows)
     return 0
 
 
@@ -190,7 +193,8 @@ def _weight_row(name: str) -> list[str]:
     top1 = record.metrics.get("top1")
     accuracy = f"top-1 {top1.value:.2f} ({top1.source})" if top1 else "-"
     downloaded = _yes_or_no(download.local_path(record).is_file())
-    return [record.full_name, str(record.resolution), accuracy, downloaded, record.licence]
+    recipe = record.recipe or "-"
+    return [record.full_name, str(record.resolution), accuracy, downloaded, record.licence, recipe]
 
 
 def _detector_row(name: str) -> list[str]:
@@ -200,7 +204,7 @@ def _detector_row(name: str) -> list[str]:
     ap = record.metrics["AP"]
     downloaded = _yes_or_no(detector_records.packaged_file(record).is_file())
     score = f"AP {ap.value:.2f} ({ap.source})"
-    return [record.name, "-", score, downloaded, record.licence]
+    return [record.name, "-", score, downloaded, record.licence, "-"]
 
 
 def _yes_or_no(value: bool) -> str:

@@ -170,7 +170,98 @@ class MBConv(nn.Module):
 def _squeeze_excite(layer: Layer) -> nn.Module:
     if layer.se is None or layer.act is None:
         return nn.Identity()
-    return SqueezeExcite(layer.mid, layer.se_channels, layer.act, layer.se)
+    act = layer.options.get("se_act") or layer.act
+    return SqueezeExcite(layer.mid, layer.se_channels, act, layer.se)
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel by a learned factor: (N, C, H, W) to (N, C, H, W)."""
+
+    def __init__(self, c: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((c,), float(initial)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma.view(1, -1, 1, 1)
+
+
+@register_module("uib")
+class UniversalInvertedBottleneck(nn.Module):
+    """Universal inverted bottleneck of MobileNetV4: (N, c_in, H, W) to (N, c_out, h, w).
+
+    It consists of an optional depthwise conv without activation, an expansion, an optional
+    depthwise conv and a projection, with an identity shortcut at stride 1 if ``c_in`` equals
+    ``c_out``. The last of the depthwise convs has the stride.
+    """
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        options, c_in, mid = layer.options, layer.c_in, layer.mid
+        k_start, k_mid, initial = options["k_start"], options["k_mid"], options["layer_scale"]
+        s_start = 1 if k_mid else layer.s
+        self.start = (
+            ConvBN(c_in, c_in, k_start, s_start, k_start // 2, groups=c_in)
+            if k_start
+            else nn.Identity()
+        )
+        self.pw = ConvBN(c_in, mid, act=layer.act)
+        self.dw = (
+            ConvBN(mid, mid, k_mid, layer.s, k_mid // 2, groups=mid, act=layer.act)
+            if k_mid
+            else nn.Identity()
+        )
+        self.pwl = ConvBN(mid, layer.c_out)
+        self.scale = nn.Identity() if initial is None else LayerScale(layer.c_out, initial)
+        self.residual = layer.residual
+        self.drop_path = _drop(drop_path if layer.residual else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.scale(self.pwl(self.dw(self.pw(self.start(x)))))
+        return self.drop_path(y) + x if self.residual else y
+
+    def zero_init_last(self) -> None:
+        """Makes a block with a shortcut start as the identity, or near it with a layer scale."""
+        if self.residual and isinstance(self.scale, nn.Identity):
+            nn.init.zeros_(self.pwl.bn.weight)
+
+
+@register_module("fused")
+class FusedMBConv(nn.Module):
+    """Fused inverted residual: (N, c_in, H, W) to (N, c_out, h, w).
+
+    It consists of a k x k conv to the middle channels, an optional squeeze-and-excitation and a
+    projection. If the middle channels are ``c_in``, the k x k conv with activation is the last
+    one, and there is no projection (EfficientNetV2). There is an identity shortcut at stride 1 if
+    ``c_in`` equals ``c_out``.
+    """
+
+    def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
+        super().__init__()
+        c_in, mid, c_out, k, s = layer.c_in, layer.mid, layer.c_out, layer.k, layer.s
+        self.expands = mid != c_in
+        self.conv = (
+            ConvBN(c_in, mid, k, s, layer.padding, act=layer.act) if self.expands else nn.Identity()
+        )
+        self.se = _squeeze_excite(layer)
+        self.pwl = (
+            ConvBN(mid, c_out)
+            if self.expands
+            else ConvBN(c_in, c_out, k, s, layer.padding, act=layer.act)
+        )
+        self.residual = layer.residual
+        self.drop_path = _drop(drop_path if layer.residual else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pwl(self.se(self.conv(x)))
+        return self.drop_path(y) + x if self.residual else y
+
+    def zero_init_last(self) -> None:
+        """Makes a block with a shortcut and a projection start as the identity.
+
+        A block without projection ends with an activation, which would pass no gradient at 0.
+        """
+        if self.residual and self.expands:
+            nn.init.zeros_(self.pwl.bn.weight)
 
 
 @register_module("skip")
@@ -191,29 +282,32 @@ class Skip(nn.Module):
 
 
 class PointwiseAct(nn.Module):
-    """1x1 conv and activation, without batch norm: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
+    """1x1 conv, optional batch norm and activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
 
-    def __init__(self, c_in: int, c_out: int, bias: bool, act: str) -> None:
+    def __init__(self, c_in: int, c_out: int, bias: bool, act: str, bn: bool = False) -> None:
         super().__init__()
         self.conv = VectorConv2d(c_in, c_out, bias)
+        self.bn = nn.BatchNorm2d(c_out) if bn else nn.Identity()
         self.act = ACTIVATIONS[act]()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.conv(x))
+        return self.act(self.bn(self.conv(x)))
 
 
 @register_module("mbpool")
 class MBPool(nn.Module):
     """MobileNetV3's efficient last stage: (N, c_in, H, W) to (N, c_out, 1, 1).
 
-    It consists of an expansion, a global average pool, and a 1x1 conv without batch norm.
+    It consists of an expansion, a global average pool, and a 1x1 conv, which has a batch norm if
+    the row sets ``pwl_bn`` (MobileNetV4).
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__()
         self.pw = _expand(layer)
-        bias, act = layer.options["conv_bias"], layer.act or "hswish"
-        self.pwl = PointwiseAct(layer.mid, layer.c_out, bias, act)
+        options, act = layer.options, layer.act or "hswish"
+        bias, bn = options["conv_bias"], options.get("pwl_bn", False)
+        self.pwl = PointwiseAct(layer.mid, layer.c_out, bias, act, bn)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pwl(F.adaptive_avg_pool2d(self.pw(x), 1))

@@ -11,7 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from fbnetv3.modeling.blocks import VectorConv2d
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, VectorConv2d)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 

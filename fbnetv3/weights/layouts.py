@@ -2,14 +2,16 @@
 
 This project's names follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``,
 ``.se.{reduce,expand}`` and ``head.fc``, with stage S and block I. ``pw`` is the expansion, ``dw``
-the depthwise convolution and ``pwl`` the projection. The mappings are one to one.
+the depthwise convolution and ``pwl`` the projection; ``start`` is the depthwise convolution before
+the expansion of a ``uib``, and ``conv`` the k x k convolution of a ``fused`` block or a ``conv``.
+The mappings are one to one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fbnetv3.arch import Arch
+from fbnetv3.arch import Arch, Layer
 from fbnetv3.weights.errors import LoadError
 
 _STAGES = "backbone.stages."
@@ -26,8 +28,32 @@ _TIMM_FULL = {
     "pwl.bn": "bn3",
 }
 _TIMM_SEPARABLE = {"dw.conv": "conv_dw", "dw.bn": "bn1", "pwl.conv": "conv_pw", "pwl.bn": "bn2"}
+_TIMM_UIB = {
+    "start.conv": "dw_start.conv",
+    "start.bn": "dw_start.bn",
+    "pw.conv": "pw_exp.conv",
+    "pw.bn": "pw_exp.bn",
+    "dw.conv": "dw_mid.conv",
+    "dw.bn": "dw_mid.bn",
+    "pwl.conv": "pw_proj.conv",
+    "pwl.bn": "pw_proj.bn",
+    "scale": "layer_scale",
+}
+_TIMM_FUSED = {
+    "conv.conv": "conv_exp",
+    "conv.bn": "bn1",
+    "pwl.conv": "conv_pwl",
+    "pwl.bn": "bn2",
+}
+_TIMM_CONV = {"conv": "conv", "bn": "bn1"}
+_TIMM_SINGLE = {"pwl.conv": "conv", "pwl.bn": "bn1"}  # a fused block without projection
 _TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
 _TIMM_POOL = {"pw.conv": "conv", "pw.bn": "bn1"}
+# Modules of the last layer that timm has outside of its blocks, by the op of this layer
+_TIMM_HEADS = {
+    "mbpool": {"pwl.conv": "conv_head", "pwl.bn": "norm_head"},
+    "conv": {"conv": "conv_head", "bn": "bn2"},
+}
 
 
 def _split(key: str) -> tuple[tuple[int, int], str]:
@@ -67,7 +93,8 @@ def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dic
     """Maps tensor names to timm's.
 
     timm divides the same sequence of blocks into other stages. Blocks are therefore paired in
-    order, and the modules inside a block by their roles.
+    order, and the modules inside a block by their roles. The first layer is timm's stem, the last
+    one its head; if the last one expands before it pools, timm counts this conv as a block.
 
     Args:
         arch: Architecture of the model.
@@ -80,39 +107,44 @@ def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dic
     Raises:
         LoadError: The number of blocks differs.
     """
-    keys = list(keys)
-    places = [(layer.stage, layer.index) for layer in arch.layers()]
+    layers = arch.layers()
+    pools_after_conv = layers[-1].op == "mbpool" and layers[-1].mid != layers[-1].c_in
+    inner = layers[1:] if pools_after_conv else layers[1:-1]
     split = [key.split(".") for key in timm_keys if key.startswith("blocks.")]
     blocks = sorted({(int(stage), int(index)) for _, stage, index, *_ in split})
-    if len(blocks) != len(places) - 1:
+    if len(blocks) != len(inner):
         raise LoadError(
             f"timm weights of {len(blocks)} blocks do not fit {arch.name}, which has "
-            f"{len(places) - 1}; they belong to another architecture"
+            f"{len(inner)}; they belong to another architecture"
         )
-    block_of = dict(zip(places[1:], blocks, strict=True))
-    expanded = {_split(k)[0] for k in keys if k.startswith(_STAGES) and ".pw.conv." in k}
-    return {key: _timm(key, block_of, expanded, places) for key in keys}
+    names = {
+        (layer.stage, layer.index): _block_names(layer, "blocks.{}.{}.".format(*block))
+        for layer, block in zip(inner, blocks, strict=True)
+    }
+    stem, last = layers[0], layers[-1]
+    names[stem.stage, stem.index] = _TIMM_STEM
+    at_end = names.get((last.stage, last.index), {}) if pools_after_conv else {}
+    names[last.stage, last.index] = {**at_end, **_TIMM_HEADS.get(last.op, {})}
+    return {key: _timm(key, names) for key in keys}
 
 
-def _timm(
-    key: str,
-    block_of: Mapping[tuple[int, int], tuple[int, int]],
-    expanded: set[tuple[int, int]],
-    places: list[tuple[int, int]],
-) -> str:
+def _block_names(layer: Layer, block: str) -> dict[str, str]:
+    """Returns timm's names of a layer's modules, which begin with ``block``."""
+    expands = layer.mid != layer.c_in
+    roles = {
+        "conv": _TIMM_CONV,
+        "uib": _TIMM_UIB,
+        "fused": _TIMM_FUSED if expands else _TIMM_SINGLE,
+        "mbconv": _TIMM_FULL if expands else _TIMM_SEPARABLE,
+        "mbpool": _TIMM_POOL,
+    }
+    squeeze = {f"se.{ours}": f"se.{theirs}" for ours, theirs in _TIMM_SE.items()}
+    return {ours: block + theirs for ours, theirs in {**roles.get(layer.op, {}), **squeeze}.items()}
+
+
+def _timm(key: str, names: Mapping[tuple[int, int], Mapping[str, str]]) -> str:
     if not key.startswith(_STAGES):
         return key.replace(_HEAD, "classifier.")
     place, rest = _split(key)
     module, _, last = rest.rpartition(".")
-    if place == places[0]:
-        return f"{_TIMM_STEM[module]}.{last}"
-    # The last layer pools. timm counts its first conv as a block; the second one is conv_head.
-    if place == places[-1] and module == "pwl.conv":
-        return f"conv_head.{last}"
-    block = "blocks.{}.{}".format(*block_of[place])
-    if module.startswith("se."):
-        return f"{block}.se.{_TIMM_SE[module.removeprefix('se.')]}.{last}"
-    roles = _TIMM_FULL if place in expanded else _TIMM_SEPARABLE
-    if place == places[-1]:
-        roles = _TIMM_POOL
-    return f"{block}.{roles.get(module, module)}.{last}"
+    return f"{names[place].get(module, module)}.{last}"

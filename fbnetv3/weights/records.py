@@ -75,6 +75,7 @@ class WeightRecord:
         macs_m: Quoted multiply-adds in millions; None if none are quoted.
         conv_weights_m: Quoted number of elements of all conv weights (4-d tensors) in millions;
             None if none is quoted.
+        recipe: Address of the recipe that the weights' authors publish; None: unknown.
         note: Further remarks.
         origin: Source of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
     """
@@ -101,6 +102,7 @@ class WeightRecord:
     metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
     macs_m: float | None = None
     conv_weights_m: float | None = None
+    recipe: str | None = None
     note: str = ""
     origin: str = "own"
 

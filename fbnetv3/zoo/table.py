@@ -22,7 +22,7 @@ weights, or *measured* with this repository.
 ## Architectures
 
 `fbnetv3_nano_*` were found by this project's search (projects/cifar10_jointnas); the others are
-published.
+published. EfficientNet-B0, MobileNetV3 and MobileNetV4 are those of timm.
 """
 
 _PAPER = """
@@ -42,8 +42,8 @@ _WEIGHTS = """
 Where the sha256 is not known, the first download pins it, and later uses are checked against it.
 The licence is that of the weights, not of this repository. Images are resized bilinearly, cropped
 at the centre, and normalised with ImageNet's mean and standard deviation unless noted otherwise.
-`fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). `ra2_in1k`: independent retrainings
-by timm; figures quoted from timm's results-imagenet.csv.
+`fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). Other tags that end with `_in1k`:
+trained by timm; figures quoted from timm's results-imagenet.csv.
 
 """
 
@@ -54,6 +54,8 @@ _DETECTORS = """
 `tools/predict.py` draws its boxes. AP is COCO's, on the given data set.
 
 """
+
+_FAMILIES = ("fbnet*", "efficientnet*", "mobilenet*")
 
 # MACs in the paper's Table 3
 _PAPER_MACS = {"fbnetv3_a": "343M", "fbnetv3_c": "544M", "fbnetv3_e": "752M", "fbnetv3_g": "2.0G"}
@@ -86,6 +88,7 @@ def _weight_row(record: WeightRecord) -> list[object]:
     arch = record.arch()
     notes = "; ".join(metric.note for metric in record.metrics.values() if metric.note)
     variant = f"{record.variant.replace('_', '-')} form. " if record.variant else ""
+    recipe = f"[recipe]({record.recipe})" if record.recipe else ""
     return [
         f"`{record.full_name}`",
         _macs(arch),
@@ -96,7 +99,7 @@ def _weight_row(record: WeightRecord) -> list[object]:
         record.sha256[:8] if record.sha256 else "not known",
         f"[file]({record.url})" if record.url else "packaged",
         record.licence,
-        f"{variant}{record.note} {notes}".strip(),
+        " ".join(part for part in (f"{variant}{record.note}".strip(), notes, recipe) if part),
     ]
 
 
@@ -108,7 +111,7 @@ def _detector_row(record: DetectorRecord, scores: Iterable[str]) -> list[object]
 
 def model_zoo_table() -> str:
     """Returns the text of MODEL_ZOO.md."""
-    names = list_archs("fbnet*")
+    names = [name for pattern in _FAMILIES for name in list_archs(pattern)]
     archs = _table(["name", "MACs", "params", "resolution"], map(_arch_row, names))
     paper = "".join(_row([f"`{n}`", m, _macs(get_arch(n))]) for n, m in _PAPER_MACS.items())
     columns = ["weights", "MACs", "params", "resize → crop", "top-1", "top-5", "sha256", "where"]

@@ -18,6 +18,7 @@ import numpy as np
 
 from fbnetv3.arch import Arch, ArchError, Block, count_cost
 from fbnetv3.arch.cost import count_cost_arrays
+from fbnetv3.arch.expand import with_accepted_keys
 from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
@@ -26,7 +27,7 @@ from fbnetv3.search.checks import as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_file import list_spaces, naming_file, read_space_table
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
-from fbnetv3.search.fbnet.space_values import RESOLUTION, check_row_values
+from fbnetv3.search.fbnet.space_values import RESOLUTION, check_ops, check_row_values
 from fbnetv3.search.fbnet.table_space import TableSpace, positive
 
 __all__ = ["LATENCY", "STATISTICS", "FBNetSpace", "FBNetStatistics", "list_spaces"]
@@ -92,14 +93,9 @@ class FBNetSpace(TableSpace):
         """Checks that costs can be computed for all values of the architecture's variables."""
         for row in self._rows:
             for part in ({**row.first, "n": row.n}, row.rest):
-                if isinstance(part.get("op"), Ref):
-                    raise SearchError(
-                        f"{part['op'].name} cannot vary: op is the same for all candidates; write "
-                        "one op"
-                    )
                 refs = {k: self.space[v.name] for k, v in part.items() if isinstance(v, Ref)}
                 try:
-                    check_row_values(part.get("op"), refs)
+                    check_ops({**part, **refs})
                 except ArchError as error:
                     raise SearchError(
                         f"the rows of the space do not describe an architecture: {error}"
@@ -165,7 +161,10 @@ class FBNetSpace(TableSpace):
     def _fields(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields of a layer: references are resolved, channels scaled by the width."""
         fields = {key: resolve(value, config) for key, value in row.items()}
-        if self._width != 1.0 and not get_op(fields.get("op")).pools:
+        if isinstance(row.get("op"), Ref) and np.ndim(fields["op"]) == 0:
+            fields = with_accepted_keys(fields)
+        # Either all ops of a row pool or none does.
+        if self._width != 1.0 and not get_op(np.ravel(np.asarray(fields.get("op")))[0]).pools:
             fields["c"] = round_channels(fields["c"] * self._width, self._divisor)
         return fields
 

@@ -41,7 +41,7 @@ def read_conditions(
     if tuple(others):
         raise SearchError(
             f"{name}: when is not allowed here, because the variable has a condition already: it "
-            "matters in rows of several layers only"
+            "matters in rows of several layers only, or for some ops only"
         )
     ((variable, allowed),) = value.items()
     if variable not in parameters:

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fbnetv3.arch.expand import with_accepted_keys
 from fbnetv3.arch.keys import COMMON_KEYS
+from fbnetv3.arch.ops import OP_COSTS
 from fbnetv3.errors import did_you_mean
 from fbnetv3.search.checks import real_from_text, whole_from_text
 from fbnetv3.search.errors import SearchError
@@ -18,6 +20,7 @@ from fbnetv3.search.fbnet.space_values import (
     fixed_value,
     is_real_field,
     recipe_value,
+    values_of,
 )
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, When
@@ -51,8 +54,12 @@ class Row:
             is_single = isinstance(value, Ref) and parameters[value.name].size == 1
             return parameters[value.name].value(0) if is_single else value
 
-        first = {key: constant(value) for key, value in self.first.items()}
-        return Row(first, {key: constant(value) for key, value in self.rest.items()}, self.n)
+        parts = []
+        for part in (self.first, self.rest):
+            fields = {key: constant(value) for key, value in part.items()}
+            is_fixed = isinstance(part.get("op"), Ref) and not isinstance(fields["op"], Ref)
+            parts.append(with_accepted_keys(fields) if is_fixed else fields)
+        return Row(parts[0], parts[1], self.n)
 
 
 @dataclass(frozen=True)
@@ -126,16 +133,27 @@ class TableReader:
         inherited = ("act", "se_ratio") if row.get("se") else ("act",)
         first: dict[str, Any] = {k: v for k, v in defaults.items() if k in inherited}
         rest = dict(first)
-        for key, value in row.items():
+        # The op comes first, since other variables may depend on it.
+        for key, value in sorted(row.items(), key=lambda item: item[0] != "op"):
             parts = value if _is_split(value) else {"first": value}
-            first[key] = self.value(f"{name}_{key}", parts["first"], "architecture")
+            when = self._when(key, first.get("op"))
+            first[key] = self.value(f"{name}_{key}", parts["first"], "architecture", when)
             if not has_rest or key in ("c", "s"):
                 rest[key] = first[key]
             else:
                 rest_value = parts.get("rest", parts["first"])
-                rest[key] = self.value(f"{name}_{key}_rest", rest_value, "architecture", is_deep)
+                when = self._when(key, rest.get("op")) or is_deep
+                rest[key] = self.value(f"{name}_{key}_rest", rest_value, "architecture", when)
         rest["s"] = 1
         return Row(first, rest, n)
+
+    def _when(self, key: str, op: Any) -> tuple[When, ...]:
+        """Returns the ops for which a key matters; empty if the op is fixed, or for all of them."""
+        if not isinstance(op, Ref) or key == "op":
+            return ()
+        names = [name for name in values_of(self.parameters[op.name]) if name in OP_COSTS]
+        users = [name for name in names if key in COMMON_KEYS or key in OP_COSTS[name].keys]
+        return () if len(users) == len(names) else tuple(When(op.name, "==", u) for u in users)
 
     def recipe(self, values: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
         """Returns the values of the recipe by field, each plain or a :class:`Ref`.

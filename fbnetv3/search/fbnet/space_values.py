@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fbnetv3.arch.keys import COMMON_KEYS, Key
-from fbnetv3.arch.ops import get_op
+from fbnetv3.arch.ops import OpSpec, get_op
 from fbnetv3.plain_yaml import PlainLoader
 from fbnetv3.recipe import Recipe
 from fbnetv3.search.checks import real_from_text, whole_from_text
@@ -178,6 +178,62 @@ def check_row_values(
                     f"{parameter.name}={short(value)} cannot be priced; allowed for {name}: "
                     f"{key.allowed}"
                 )
+
+
+def check_ops(row: Mapping[str, Any]) -> None:
+    """Checks that costs can be computed for every op of a row and every value of its variables.
+
+    Args:
+        row: Value by key: plain, or a :class:`Parameter`.
+
+    Raises:
+        SearchError: A variable has a value that is not allowed for an op, or the ops of the row
+            do not fit its keys.
+        ArchError: An op is unknown.
+    """
+    op = row.get("op")
+    names = list(values_of(op)) if isinstance(op, Parameter) else [op]
+    others = {key: value for key, value in row.items() if key != "op"}
+    variables = {key: value for key, value in others.items() if isinstance(value, Parameter)}
+    if isinstance(op, Parameter):
+        _check_choices(op.name, [get_op(name) for name in names], others)
+    for name in names:
+        accepted = {*COMMON_KEYS, *get_op(name).keys} if len(names) > 1 else set(variables)
+        check_row_values(name, {k: v for k, v in variables.items() if k in accepted})
+        if "k_start" in get_op(name).keys:
+            _check_stride(others)
+
+
+def _check_choices(variable: str, ops: Sequence[OpSpec], row: Mapping[str, Any]) -> None:
+    """Checks that each op has its required keys, that each key has an op, and that all ops pool
+    or none does."""
+    for key in row:
+        if key not in COMMON_KEYS and not any(key in op.keys for op in ops):
+            names = ", ".join(op.name for op in ops)
+            raise SearchError(f"{variable}: none of the ops {names} takes the key {key!r}")
+    for op in ops:
+        missing = [key for key, kind in op.keys.items() if kind.required and key not in row]
+        if missing:
+            raise SearchError(f"{variable}: op {op.name} needs the key {missing[0]!r} in this row")
+    if len({op.pools for op in ops}) > 1:
+        pooling = ", ".join(op.name for op in ops if op.pools)
+        raise SearchError(f"{variable}: {pooling} cannot be a choice beside ops that do not pool")
+
+
+def _check_stride(row: Mapping[str, Any]) -> None:
+    """Checks that a universal inverted bottleneck with a stride has a depthwise convolution."""
+    values = {
+        key: list(values_of(row[key])) if isinstance(row[key], Parameter) else [row[key]]
+        for key in ("s", "k_start", "k_mid")
+        if key in row
+    }
+    may_lack = all(0 in values.get(key, ()) for key in ("k_start", "k_mid"))
+    if may_lack and max(values.get("s", [1])) > 1:
+        raise SearchError(
+            "k_start and k_mid may both be 0 in a layer with a stride, which needs a depthwise "
+            "convolution; give one of them no 0 there, such as k_mid: {first: {choices: [3, 5]}, "
+            "rest: {choices: [0, 3, 5]}}"
+        )
 
 
 def values_of(parameter: Parameter) -> Iterable[Any]:

@@ -263,6 +263,8 @@ def test_an_unknown_space() -> None:
         "autotrain_paper",
         "fbnetv3",
         "fbnetv3_paper",
+        "latency",
+        "latency_mbconv",
         "nano",
         "photos",
         "retinanet",
