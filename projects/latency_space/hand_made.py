@@ -1,6 +1,6 @@
 """Scales hand-made networks to a latency on this machine, and writes configs that train them.
 
-    python -m projects.latency_space.hand_made output/latency_space --milliseconds 1.2
+    python -m projects.latency_space.hand_made output/latency_space --milliseconds 1.8
 
 A network gets its form for small images, and then the largest width and resolution of a grid whose
 measured latency is within the bound. Deep networks exceed it at every width, since each layer takes

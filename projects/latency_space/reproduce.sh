@@ -12,8 +12,8 @@ SEEDS=${SEEDS:-0 1 2}
 ITERATIONS=${ITERATIONS:-4}
 BATCH=${BATCH:-24}
 FINALISTS=${FINALISTS:-4}
-LOW=${LOW:-0.9} # milliseconds
-HIGH=${HIGH:-1.2}
+LOW=${LOW:-1.4} # milliseconds
+HIGH=${HIGH:-1.8}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 SPACES="latency_cifar10 latency_cifar10_mbconv"
 run() { if [ -n "${DRY_RUN:-}" ]; then echo "$@"; else "$@"; fi; }
