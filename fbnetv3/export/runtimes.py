@@ -59,7 +59,9 @@ RUNTIMES: dict[str, FileRuntime] = {
         _runtime("onnxruntime-int8", "onnx-int8", "onnxruntime"),
         # OpenVINO reads ONNX files, which are written in a tenth of the time of its own format.
         FileRuntime("openvino", FORMATS["openvino"], "openvino", FORMATS["onnx"], openvino.load),
+        _runtime("openvino-int8", "openvino-int8", "openvino"),
         _runtime("executorch", "executorch", "executorch"),
+        _runtime("executorch-int8", "executorch-int8", "executorch"),
         _runtime("litert", "litert", "ai-edge-litert"),
     )
 }
