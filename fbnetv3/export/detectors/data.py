@@ -74,4 +74,6 @@ def _random_image(
 def pixels_of(detector: Detector, network: DetectorNetwork, image: Image.Image) -> Pixels:
     """Returns an image, resized, as input (1, 3, H, W) of an exported detector."""
     resized = np.ascontiguousarray(detector.resized(image).transpose(2, 0, 1))[None]
-    return resized if network.input_type == "uint8" else resized.astype(np.float32) / 255
+    if network.input_type == "uint8":
+        return resized.astype(np.uint8)
+    return resized.astype(np.float32) / np.float32(255)

@@ -28,7 +28,7 @@ def write_pt2(job: DetectorJob, path: Path) -> None:
     # 128, has more than one row and column.
     with (
         warnings.catch_warnings(),
-        shape_config.patch(backed_size_oblivious=True),
+        shape_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")  # torchvision's nms calls a deprecated function of torch
