@@ -20,6 +20,7 @@ def test_a_deployed_detector_gives_the_same_boxes(tmp_path: Path) -> None:
     detector = make_detector(tmp_path)
     deployed = deploy(detector)
     assert isinstance(deployed, DeployedDetector)
+    # convolutions of detectron2 call their batch norms themselves: those of pyramid and heads stay
     assert count_batch_norms(detector.model.backbone.bottom_up) > 0
     assert count_batch_norms(deployed.model.backbone.bottom_up) == 0
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)

@@ -120,7 +120,8 @@ def _compare_image(actual: Boxes, expected: Boxes, network: DetectorNetwork) -> 
             result = result.merged(difference)
         elif not _is_borderline(expected, i, network):
             missing.append((i, difference))
-    surplus = [j for j in np.flatnonzero(free).tolist() if not _is_borderline(actual, j, network)]
+    unmatched = np.flatnonzero(free).tolist()
+    surplus = [j for j in unmatched if not _is_borderline(actual, j, network)]
     if missing or surplus:
         raise mismatch(_described(expected, actual, missing, surplus))
     return result

@@ -75,5 +75,5 @@ def pixels_of(detector: Detector, network: DetectorNetwork, image: Image.Image) 
     """Returns an image, resized, as input (1, 3, H, W) of an exported detector."""
     resized = np.ascontiguousarray(detector.resized(image).transpose(2, 0, 1))[None]
     if network.input_type == "uint8":
-        return resized
+        return resized.astype(np.uint8)
     return resized.astype(np.float32) / np.float32(255)

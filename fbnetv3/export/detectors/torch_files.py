@@ -26,8 +26,12 @@ def write_pt2(job: DetectorJob, path: Path) -> None:
     shapes = dict(zip((2, 3), sides, strict=True))
     # Without this setting the program is limited to images whose coarsest feature map, of stride
     # 128, has more than one row and column.
-    oblivious = shape_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with oblivious, torch.no_grad():
+    with (
+        warnings.catch_warnings(),
+        shape_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        torch.no_grad(),
+    ):
+        warnings.simplefilter("ignore")  # torchvision's nms calls a deprecated function of torch
         program = torch.export.export(job.network, (job.example,), dynamic_shapes=(shapes,))
     torch.export.save(program, path, extra_files={METADATA: json.dumps(dict(job.metadata))})
 
