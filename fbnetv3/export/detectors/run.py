@@ -14,6 +14,7 @@ from PIL import Image
 from fbnetv3.data import read_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.detector import Detector
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.export.check import megabytes, remove, time_image
 from fbnetv3.export.detectors.check import (
     average_precision,
@@ -109,10 +110,23 @@ def export_detector(
         path = folder / f"{name}{format.suffix}"
         write_file(format.name, partial(format.write, job), path)
         try:
-            yield _measure(format, path, detector, job.network, images, options.data)
-        except ExportError as error:
+            exported = _measure(format, path, detector, job.network, images, options.data)
+        except Exception as error:  # runtimes raise errors of every kind
             remove(path)
-            raise ExportError(f"format {format.name}: {error}") from error
+            raise _with_format(format.name, error) from error
+        yield exported
+
+
+def _with_format(name: str, error: Exception) -> Exception:
+    """Returns an error about a file that was removed, with the name of its format."""
+    if isinstance(error, ExportError):
+        return ExportError(f"format {name}: {error}")
+    if isinstance(error, FBNetError):
+        return error
+    return ExportError(
+        f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
+        "was removed; choose another format"
+    )
 
 
 def _job(detector: Detector, options: DetectorOptions) -> DetectorJob:

@@ -16,23 +16,29 @@ from fbnetv3.export.detectors.job import Boxes, DetectorJob, RunDetector
 from fbnetv3.export.job import Pixels
 from fbnetv3.export.torch_files import METADATA
 
-MIN_SIDE, MAX_SIDE = 64, 8192
-"""Range of an image's height and width in a program of torch.export, in pixels."""
+MIN_SIDE, MAX_SIDE = 32, 8192
+"""Range of an image's height and width in a program of torch.export, in pixels.
+
+One of them must be above 128, so that the coarsest feature map has more than one cell.
+"""
+_EXAMPLE_SIDE = 257  # smallest side of an example whose feature maps all have several rows
 
 
 def write_pt2(job: DetectorJob, path: Path) -> None:
     """Writes a program of torch.export for images with sides of ``MIN_SIDE`` to ``MAX_SIDE``."""
+    height, width = (max(side, _EXAMPLE_SIDE) for side in job.example.shape[2:])
+    example = job.network.example(height, width)
     sides = (torch.export.Dim(name, min=MIN_SIDE, max=MAX_SIDE) for name in ("height", "width"))
     shapes = dict(zip((2, 3), sides, strict=True))
     # Without this setting the program is limited to images whose coarsest feature map, of stride
-    # 128, has more than one row and column.
+    # 128, has more than one row and more than one column.
     with (
         warnings.catch_warnings(),
         shape_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")  # torchvision's nms calls a deprecated function of torch
-        program = torch.export.export(job.network, (job.example,), dynamic_shapes=(shapes,))
+        program = torch.export.export(job.network, (example,), dynamic_shapes=(shapes,))
     torch.export.save(program, path, extra_files={METADATA: json.dumps(dict(job.metadata))})
 
 
