@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.export_detectors import export_detectors, is_detector
+from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.run_folder import weights_in
 
@@ -28,8 +29,9 @@ of any size and returns boxes, scores and classes. Each file is run in its own r
 with PyTorch before the command ends.
 """
 _EPILOG = """\
-formats: onnx, onnx-int8 (needs --calibration), pt2, torchscript, openvino, executorch, litert,
-coreml (written anywhere, run on macOS only); of detectors: onnx, onnx-int8, pt2, torchscript
+formats: onnx, pt2, torchscript, openvino, executorch, litert, coreml (written anywhere, run on
+macOS only); with 8-bit integers, which need --calibration: onnx-int8, openvino-int8,
+executorch-int8; of detectors: onnx, onnx-int8, pt2, torchscript
 
 examples:
   %(prog)s --model fbnetv3_a0.cifar10 --format onnx pt2 --output exported
@@ -46,6 +48,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[import_option()],
     )
     add = parser.add_argument
     add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")
@@ -65,7 +68,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--name", help="begin of the files' names (default: the name of the model or the run)")
     pixels = "pixels that the files take: float32 in 0..1, or uint8 in 0..255 (default: float)"
     add("--input", choices=("float", "uint8"), default="float", help=pixels)
-    calibration = "training set from which the ranges of onnx-int8 are measured: a name or a path"
+    calibration = "training set from which the ranges of 8-bit integers are measured: name or path"
     add("--calibration", metavar="DATASET", help=calibration)
     images = "number of its images (default: 512)"
     add("--calibration-images", type=int, default=512, metavar="N", help=images)
@@ -133,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             what PyTorch computes.
     """
     arguments = parse(argv)
+    import_code(arguments)
     from fbnetv3.export.run import check_formats, export_classifier
 
     weights, name = _weights(arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli import benchmark, data, run_main, zoo
+from fbnetv3.cli import benchmark, data, export, run_main, zoo
 
 CODE = """
 import numpy as np
@@ -51,6 +51,16 @@ def test_data(code: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "test/greys" in capsys.readouterr().err
     assert run_main(data.main, ["check", "test/greys", *code]) == 0
     assert "test/greys: 4 images, 2 classes: dark 2, light 2" in capsys.readouterr().out
+
+
+def test_export(code: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The imported data set is opened; it has too few images for a calibration."""
+    argv = ["--model", "fbnetv3_nano_a.cifar10", "--format", "onnx-int8", "--output", str(tmp_path)]
+    argv += ["--calibration", "test/greys"]
+    assert run_main(export.main, argv) == 2
+    assert "test/greys" in capsys.readouterr().err
+    assert run_main(export.main, [*argv, *code]) == 2
+    assert "got 4; allowed: 32 or more" in capsys.readouterr().err
 
 
 def test_benchmark(code: list[str], capsys: pytest.CaptureFixture[str]) -> None:
