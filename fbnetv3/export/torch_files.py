@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,18 @@ def write_torchscript(job: Job, path: Path) -> None:
 
 def load_torchscript(path: Path) -> Run:
     """Returns the function that runs a TorchScript file."""
+    return _run(open_torchscript(path))
+
+
+def open_torchscript(path: Path) -> Callable[..., Any]:
+    """Returns the module of a TorchScript file that this process has written.
+
+    A TorchScript file is a program: never open one from somewhere else.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _run(torch.jit.load(str(path)))
+        module: Callable[..., Any] = torch.jit.load(str(path))
+    return module
 
 
 def _run(module: Callable[[torch.Tensor], torch.Tensor]) -> Run:

@@ -14,7 +14,7 @@ from torch.fx.experimental import _config as shape_config
 
 from fbnetv3.export.detectors.job import Boxes, DetectorJob, RunDetector
 from fbnetv3.export.job import Pixels
-from fbnetv3.export.torch_files import METADATA
+from fbnetv3.export.torch_files import METADATA, open_torchscript
 
 MIN_SIDE, MAX_SIDE = 32, 8192
 """Range of an image's height and width in a program of torch.export, in pixels.
@@ -59,9 +59,7 @@ def write_torchscript(job: DetectorJob, path: Path) -> None:
 
 def load_torchscript(path: Path) -> RunDetector:
     """Returns the function that runs a TorchScript file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _run(torch.jit.load(str(path)))
+    return _run(open_torchscript(path))
 
 
 def _run(module: Callable[[torch.Tensor], Any]) -> RunDetector:
