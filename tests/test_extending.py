@@ -26,7 +26,7 @@ OF_SEARCH = ("space", "statistic", "evaluator", "executor", "writer")
 
 
 @pytest.fixture
-def imports(tmp_path: Path, registrations: None) -> Callable[..., list[str]]:
+def imports(tmp_path: Path) -> Callable[..., list[str]]:
     """Returns a function that writes examples to files, and returns their options."""
 
     def write(*names: str) -> list[str]:

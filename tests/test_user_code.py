@@ -36,13 +36,8 @@ class Scorer:
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
-    """Returns a function that writes a file of a given source; forgets imports after the test."""
-    monkeypatch.setattr("fbnetv3.user_code._LOADED", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in [n for n in sys.modules if n.startswith("fbnetv3_import_")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def file(tmp_path):
+    """Returns a function that writes a file of a given source."""
 
     def write(source: str, name: str = "mine.py") -> str:
         path = tmp_path / name

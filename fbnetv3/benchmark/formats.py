@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from fbnetv3 import imagenet
 from fbnetv3.benchmark import measures, variants
@@ -223,7 +224,7 @@ class _Forms:
     def __init__(self, model: str, resolution: int, folder: Path, notes: list[str]) -> None:
         self._model, self._resolution, self._folder = model, resolution, folder
         self._notes = notes
-        self._network: nn.Module = variants.network(model, variants.OURS).eval()
+        self._network = self._built(variants.OURS)
 
     def ready(self, names: Sequence[str]) -> list[_Form]:
         """Returns the forms that can be timed, in the order of their names."""
@@ -240,6 +241,18 @@ class _Forms:
                 self._note(name, f"{type(error).__name__}: {first_line(error)}")
         return forms
 
+    def _built(self, variant: str) -> nn.Module:
+        """Returns the network; if it is untrained, its statistics are those of random images.
+
+        Without them its activations vanish layer by layer: there would be nothing to compare a
+        file's outputs with, and no ranges of 8-bit integers.
+        """
+        network = variants.network(self._model, variant)
+        if not variants.is_weights(self._model):
+            shape = Shape(MIN_IMAGES, self._resolution)
+            update_bn([variants.images(variant, shape)], network)
+        return network.eval()
+
     def _note(self, name: str, reason: str) -> None:
         self._notes.append(f"{name}: {self._model} not timed: {reason}")
 
@@ -254,7 +267,7 @@ class _Forms:
         if name in RUNTIMES:
             return self._file(RUNTIMES[name])
         if name == TIMM:
-            model, label = variants.network(self._model, variants.TIMM).eval(), variants.TIMM
+            model, label = self._built(variants.TIMM), variants.TIMM
         else:
             plain, label = self._network, variants.OURS
             model = plain if name == EAGER else deploy(plain, compile=name == COMPILED)

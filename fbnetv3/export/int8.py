@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,38 +37,64 @@ def write(job: Job, path: Path) -> None:
     Raises:
         ExportError: There are too few calibration images.
     """
-    import onnx
-
     batches = calibration_batches(job, "onnx-int8")
-    with TemporaryDirectory() as folder:
+    write_quantized(partial(onnx_files.write, job), path, batches, job.metadata)
+
+
+def write_quantized(
+    write_float: Callable[[Path], None],
+    path: Path,
+    batches: Sequence[Pixels],
+    metadata: Mapping[str, str],
+    ops: Sequence[str] | None = None,
+    kept: Callable[[Any], list[str]] = lambda model: [],
+) -> None:
+    """Writes an ONNX file with 8-bit weights and activations, from one in float32.
+
+    Args:
+        write_float: Writes the file in float32.
+        path: File to write.
+        batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
+        metadata: Properties of the file; ``reduce_range`` is added.
+        ops: Types of the nodes that compute with 8-bit integers; None: all that ONNX Runtime can.
+        kept: Returns the names of nodes of a model that stay in float32.
+    """
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         plain, shaped = Path(folder) / "plain.onnx", Path(folder) / "shaped.onnx"
-        onnx_files.write(job, plain)
-        _quantize(plain, shaped, path, batches)
+        write_float(plain)
+        quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
+        exceptions = kept(onnx.load(str(shaped)))
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibration prints its steps
+            _quantize(shaped, path, batches, ops, exceptions)
     model = onnx.load(str(path))
-    onnx_files.add_metadata(model, {**job.metadata, "reduce_range": str(not has_vnni())})
+    onnx_files.add_metadata(model, {**metadata, "reduce_range": str(not has_vnni())})
     onnx.save(model, str(path))
 
 
-def _quantize(plain: Path, shaped: Path, path: Path, batches: list[Pixels]) -> None:
+def _quantize(
+    source: Path, path: Path, batches: Sequence[Pixels], ops: Sequence[str] | None, kept: list[str]
+) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    # the calibration prints its steps
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
-        quantize_static(
-            str(shaped),
-            str(path),
-            _Reader(batches),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=not has_vnni(),
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={"CalibPercentile": PERCENTILE},
-        )
+    quantize_static(
+        str(source),
+        str(path),
+        _Reader(batches),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=not has_vnni(),
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=ops,
+        nodes_to_exclude=kept,
+        calibrate_method=CalibrationMethod.Percentile,
+        # All activations of a stride are in memory at once, and must be of one size.
+        extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
+    )
 
 
 class _Reader:
@@ -77,12 +104,21 @@ class _Reader:
         batches: Batches of shape (N, 3, H, W).
     """
 
-    def __init__(self, batches: list[Pixels]) -> None:
-        self._batches: Iterator[dict[str, Any]] = ({INPUT: batch} for batch in batches)
+    def __init__(self, batches: Sequence[Pixels]) -> None:
+        self._batches = batches
+        self._next: Iterator[Pixels] = iter(batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Goes on with these batches."""
+        self._next = iter(self._batches[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
         """Returns the next batch by input name, or None after the last."""
-        return next(self._batches, None)
+        batch = next(self._next, None)
+        return None if batch is None else {INPUT: batch}
 
 
 def has_vnni() -> bool:

@@ -52,9 +52,7 @@ def test_the_scores_of_a_run_are_those_of_its_training(
             assert Path(line.removeprefix("wrote ")).stat().st_size > 0
 
 
-def test_data_of_an_import(
-    tiny: Callable[..., CfgNode], tmp_path: Path, registrations: None, capsys: Capture
-) -> None:
+def test_data_of_an_import(tiny: Callable[..., CfgNode], tmp_path: Path, capsys: Capture) -> None:
     train_steps(tiny, 1, OUTPUT_DIR=str(tmp_path / "run"))
     (tmp_path / "my_data.py").write_text(DATA)
     argv = ["--weights", str(tmp_path / "run"), "--data", "test/one_of_each", "--worst", "0"]

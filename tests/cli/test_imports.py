@@ -30,7 +30,7 @@ def greys():
 
 
 @pytest.fixture
-def code(tmp_path: Path, registrations: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The option that imports a network, an architecture and a data set."""
     from fbnetv3.arch import registry
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli.predict import find_images
 from fbnetv3.data import DataError, build_dataset
+from fbnetv3.predictions.inputs import find_images
 
 Content = dict[str, bytes]
 Write = Callable[[Content], Path]
@@ -154,5 +154,5 @@ def test_two_folders_with_links_to_each_other(tree: Callable[..., Path]) -> None
     root = tree(_files("a/0.png", "b/0.png"))
     (root / "a" / "other").symlink_to(root / "b")
     (root / "b" / "other").symlink_to(root / "a")
-    names = [os.path.relpath(path, root) for path in find_images([root])]
+    names = [os.path.relpath(str(image), root) for image in find_images([root])]
     assert names == ["a/0.png", "a/other/0.png", "b/0.png", "b/other/0.png"]

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
-from fbnetv3.cli.predict import classify
 from fbnetv3.data import DataError, EvalTransform, TrainTransform, build_dataset, read_image
 from fbnetv3.data.decode import as_images, decode_rgb
+from fbnetv3.predictions.batches import classify
+from fbnetv3.predictions.inputs import ImageFile
 from tests.fixtures.pictures import (
     MODES,
     ORIENTATIONS,
@@ -234,18 +236,16 @@ def test_one_image_is_not_a_sequence(image: Any) -> None:
 # --- entry points ---
 
 
-class _Shown(list[np.ndarray]):
-    """A classifier that records the images it is given."""
-
-    def top(self, image: Image.Image, k: int) -> list[tuple[str, float]]:
-        self.append(_array(image))
-        return []
-
-
 def _predicted(path: Path) -> np.ndarray:
-    shown = _Shown()
-    list(classify(shown, [path], 1))  # type: ignore[arg-type]
-    return shown[0]
+    """Returns the image that a classifier is given; it leaves images as they are."""
+    transform = SimpleNamespace(pixels=_array)
+    scores = SimpleNamespace(topk=lambda k: (torch.zeros(1, k), torch.zeros(1, k, dtype=torch.int)))
+    classifier = SimpleNamespace(
+        classes=["a"], transform=transform, scores_of_pixels=lambda pixels: scores
+    )
+    (prediction,) = classify(classifier, [ImageFile(path)], 1)  # type: ignore[arg-type]
+    assert not prediction.problem
+    return prediction.pixels
 
 
 def _zipped(path: Path) -> np.ndarray:

@@ -127,7 +127,7 @@ def test_a_writer_that_fails_is_left_out_and_the_training_goes_on(tiny, caplog) 
     ],
 )
 def test_what_is_no_hook_writer_or_network_gives_one_line(
-    tiny, registrations, changes, arguments, message
+    tiny, changes, arguments, message
 ) -> None:
     def down(run):
         raise ValueError("no server\nat all")

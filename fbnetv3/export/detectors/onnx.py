@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fbnetv3.export import onnx as onnx_files
 from fbnetv3.export.calibration import MIN_IMAGES
 from fbnetv3.export.detectors.job import OUTPUTS, Boxes, DetectorJob, RunDetector
 from fbnetv3.export.errors import ExportError
-from fbnetv3.export.int8 import has_vnni
+from fbnetv3.export.int8 import write_quantized
 from fbnetv3.export.job import INPUT, Pixels
 
 _SMOOTH = ("HardSigmoid", "HardSwish", "Sigmoid")  # of hswish and swish
@@ -75,38 +74,9 @@ def write_int8(job: DetectorJob, path: Path) -> None:
             f"{len(job.calibration)}; allowed: {MIN_IMAGES} or more; name a data set with "
             "--calibration"
         )
-    import onnx
-
-    with TemporaryDirectory() as folder:
-        plain, shaped = Path(folder) / "plain.onnx", Path(folder) / "shaped.onnx"
-        write(job, plain)
-        _quantize(plain, shaped, path, job.calibration)
-    model = onnx.load(str(path))
-    onnx_files.add_metadata(model, {**job.metadata, "reduce_range": str(not has_vnni())})
-    onnx.save(model, str(path))
-
-
-def _quantize(plain: Path, shaped: Path, path: Path, calibration: Sequence[Pixels]) -> None:
-    import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
-        kept = _float_nodes(onnx.load(str(shaped)))
-        quantize_static(
-            str(shaped),
-            str(path),
-            _Reader(calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=not has_vnni(),
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=kept,
-        )
+    write_quantized(
+        partial(write, job), path, job.calibration, job.metadata, ops=["Conv"], kept=_float_nodes
+    )
 
 
 def _float_nodes(model: Any) -> list[str]:
@@ -121,14 +91,3 @@ def _float_nodes(model: Any) -> list[str]:
         for node in nodes
         if node.op_type == "Conv" and any(part in node.name for part in kept)
     ]
-
-
-class _Reader:
-    """Gives calibration images to ONNX Runtime one by one, as their sizes differ."""
-
-    def __init__(self, images: Sequence[Pixels]) -> None:
-        self._inputs: Iterator[dict[str, Any]] = ({INPUT: image} for image in images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Returns the next image by input name, or None after the last."""
-        return next(self._inputs, None)
