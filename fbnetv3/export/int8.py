@@ -4,7 +4,8 @@ Ranges are measured on calibration images (static quantisation), weights have on
 channel. The range of an activation leaves out the smallest and largest hundredth of a percent of
 its values, which would make the steps of all others coarse. On processors without VNNI
 instructions, products of 8-bit integers are added up in 16 bits and may overflow; there, weights
-use 7 bits (``reduce_range``).
+use 7 bits (``reduce_range``). Hard sigmoids are computed with integers, too; see
+``integer_gates.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from fbnetv3.export import onnx as onnx_files
 from fbnetv3.export.calibration import calibration_batches
+from fbnetv3.export.integer_gates import replace_hard_sigmoids, split_hard_swishes
 from fbnetv3.export.job import INPUT, Job, Pixels
 
 PERCENTILE = 99.99
@@ -46,8 +48,8 @@ def write_quantized(
     path: Path,
     batches: Sequence[Pixels],
     metadata: Mapping[str, str],
-    ops: Sequence[str] | None = None,
     kept: Callable[[Any], list[str]] = lambda model: [],
+    percentile: float | None = PERCENTILE,
 ) -> None:
     """Writes an ONNX file with 8-bit weights and activations, from one in float32.
 
@@ -56,8 +58,9 @@ def write_quantized(
         path: File to write.
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
         metadata: Properties of the file; ``reduce_range`` is added.
-        ops: Types of the nodes that compute with 8-bit integers; None: all that ONNX Runtime can.
-        kept: Returns the names of nodes of a model that stay in float32.
+        kept: Returns the names of the nodes of a model that stay in float32.
+        percentile: Share in percent of an activation's values up to which its range goes; None: the
+            largest value.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -66,19 +69,26 @@ def write_quantized(
         warnings.simplefilter("ignore")
         plain, shaped = Path(folder) / "plain.onnx", Path(folder) / "shaped.onnx"
         write_float(plain)
+        model = onnx.load(str(plain))
+        split_hard_swishes(model)
+        onnx.save(model, str(plain))
         quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
         exceptions = kept(onnx.load(str(shaped)))
         with contextlib.redirect_stdout(io.StringIO()):  # the calibration prints its steps
-            _quantize(shaped, path, batches, ops, exceptions)
+            _quantize(shaped, path, batches, exceptions, percentile)
     model = onnx.load(str(path))
+    replace_hard_sigmoids(model)
+    onnx.checker.check_model(model)
     onnx_files.add_metadata(model, {**metadata, "reduce_range": str(not has_vnni())})
     onnx.save(model, str(path))
 
 
 def _quantize(
-    source: Path, path: Path, batches: Sequence[Pixels], ops: Sequence[str] | None, kept: list[str]
+    source: Path, path: Path, batches: Sequence[Pixels], kept: list[str], percentile: float | None
 ) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    method = CalibrationMethod.MinMax if percentile is None else CalibrationMethod.Percentile
 
     quantize_static(
         str(source),
@@ -89,11 +99,10 @@ def _quantize(
         reduce_range=not has_vnni(),
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        op_types_to_quantize=ops,
         nodes_to_exclude=kept,
-        calibrate_method=CalibrationMethod.Percentile,
+        calibrate_method=method,
         # All activations of a stride are in memory at once, and must be of one size.
-        extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
+        extra_options={"CalibPercentile": percentile, "CalibStridedMinMax": 1},
     )
 
 

@@ -139,6 +139,7 @@ def test_int8_keeps_most_classes_and_is_smaller(
     if name == "onnx":
         graph = onnx.load(str(small.path)).graph
         assert any(t.data_type == onnx.TensorProto.INT8 for t in graph.initializer)
+        assert "HardSigmoid" not in {node.op_type for node in graph.node}
     (again,) = export(classifier, tmp_path / "b", names[1], **options)
     assert again.difference == small.difference
     weights = [path for path in files_of(small.path) if path.suffix in (".onnx", ".bin", ".pte")]

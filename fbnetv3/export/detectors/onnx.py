@@ -17,7 +17,6 @@ from fbnetv3.export.errors import ExportError
 from fbnetv3.export.int8 import write_quantized
 from fbnetv3.export.job import INPUT, Pixels
 
-_SMOOTH = ("HardSigmoid", "HardSwish", "Sigmoid")  # of hswish and swish
 # parts of the names of nodes, which are those of modules
 _BACKBONE, _LAST_LAYERS = "/bottom_up/", ("/cls_score", "/bbox_pred")
 
@@ -58,12 +57,11 @@ def load(path: Path) -> RunDetector:
 
 
 def write_int8(job: DetectorJob, path: Path) -> None:
-    """Writes an ONNX file whose convolutions compute with 8-bit integers.
+    """Writes an ONNX file whose backbone and convolutions compute with 8-bit integers.
 
     The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
     their outputs to 8 bits costs average precision, and they take little of the time. So does a
-    backbone whose activations are not ReLU: ONNX Runtime computes hswish and swish in float32
-    only, and converting to and fro takes longer than 8-bit integers save.
+    backbone with swish.
 
     Raises:
         ExportError: There are too few calibration images.
@@ -74,20 +72,20 @@ def write_int8(job: DetectorJob, path: Path) -> None:
             f"{len(job.calibration)}; allowed: {MIN_IMAGES} or more; name a data set with "
             "--calibration"
         )
+    # ONNX Runtime measures the decoding of boxes, too, whose values fit in no histogram.
     write_quantized(
-        partial(write, job), path, job.calibration, job.metadata, ops=["Conv"], kept=_float_nodes
+        partial(write, job), path, job.calibration, job.metadata, _float_nodes, percentile=None
     )
 
 
 def _float_nodes(model: Any) -> list[str]:
-    """Returns the names of the convolutions that stay in float32."""
+    """Returns the names of the nodes that stay in float32."""
     nodes = model.graph.node
-    smooth = {name for node in nodes if node.op_type in _SMOOTH for name in node.input}
-    backbone = [node for node in nodes if node.op_type == "Conv" and _BACKBONE in node.name]
-    is_smooth = any(name in smooth for node in backbone for name in node.output)
-    kept = (*_LAST_LAYERS, _BACKBONE) if is_smooth else _LAST_LAYERS
-    return [
-        node.name
-        for node in nodes
-        if node.op_type == "Conv" and any(part in node.name for part in kept)
-    ]
+    is_swish = any(node.op_type == "Sigmoid" and _BACKBONE in node.name for node in nodes)
+    return [node.name for node in nodes if not _is_quantized(node, is_swish)]
+
+
+def _is_quantized(node: Any, keep_backbone: bool) -> bool:
+    if _BACKBONE in node.name:
+        return not keep_backbone
+    return node.op_type == "Conv" and not any(part in node.name for part in _LAST_LAYERS)
