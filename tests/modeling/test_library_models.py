@@ -211,3 +211,15 @@ def test_a_new_classifier_needs_a_class(number: Any) -> None:
     model = build_model("torchvision/squeezenet1_1", num_classes=3)
     with pytest.raises(ArchError, match="num_classes"):
         reset_classifier(model, number)
+
+
+@pytest.mark.parametrize("name", ["timm/mobilenetv3_small_050", "torchvision/mobilenet_v3_small"])
+def test_networks_can_be_traced_and_exported(name: str) -> None:
+    model = build_model(name, 10).eval()
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free},)
+    exported = torch.export.export(model, (torch.randn(3, 3, 64, 64),), dynamic_shapes=shapes)
+    for size in ((2, 3, 96, 96), (5, 3, 128, 80)):
+        x = torch.randn(size)
+        torch.testing.assert_close(exported.module()(x), model(x), rtol=0, atol=0)
+        torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x), rtol=0, atol=0)
