@@ -113,8 +113,10 @@ def _refuse_modifications(cfg: CfgNode) -> None:
     keys = {"WIDTH": model.WIDTH != 1, "DEPTH": model.DEPTH != 1}
     keys["ARCH_VARIANT"] = model.ARCH_VARIANT in ("aligned", LOW_RESOLUTION_SCALED)
     given = [f"MODEL.{key} {model[key]}" for key, is_given in keys.items() if is_given]
+    unset = {"WIDTH": "1.0", "DEPTH": "1.0", "ARCH_VARIANT": '""'}
+    defaults = " ".join(f"MODEL.{key} {unset[key]}" for key, is_given in keys.items() if is_given)
     if given:
         raise ConfigError(
             f"{' and '.join(given)} cannot modify {model.ARCH}, which is not an FBNet; leave out "
-            "these keys, or choose an FBNet in MODEL.ARCH"
+            f"these keys ({defaults} if a file sets them), or choose an FBNet in MODEL.ARCH"
         )

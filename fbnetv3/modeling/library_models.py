@@ -109,9 +109,8 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
             hook.remove()
     sides = sorted({side for side, _ in seen}, reverse=True)
     if len(sides) < 2:
-        _refuse(
-            f"{text}: the network does not halve the image twice", LOW_RESOLUTION_KEY, True, "False"
-        )
+        problem = f"{text}: the network does not halve the image twice, as this variant needs"
+        _refuse(problem, LOW_RESOLUTION_KEY, True, "False")
     for side, module in seen:
         if side == sides[1]:
             module.stride = 1 if module.stride == 2 else (1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fbnetv3.requires import require_detectron2
 from fbnetv3.weights.detector_records import checked_file, find_detector
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ def get_detector(name: str, pretrained: bool = True) -> Detector:
     Raises:
         RecordError: The zoo has no such detector.
         DownloadError: The packaged file is missing or damaged.
+        MissingPackageError: detectron2 is not installed.
     """
+    file = checked_file(find_detector(name))
+    require_detectron2()
     # detectron2 is optional
     from fbnetv3.detection.detector import detector_from_file
 
-    return detector_from_file(checked_file(find_detector(name)), pretrained=pretrained)
+    return detector_from_file(file, pretrained=pretrained)

@@ -182,3 +182,14 @@ def test_a_check_draws_samples_and_counts(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "set" / "JPEGImages" / "a.png").unlink()
     assert main(["check", str(tmp_path / "set")]) == 1
     assert "fault: " in capsys.readouterr().out
+
+
+def test_a_converted_json_is_checked_with_the_folder_of_its_images(
+    tmp_path: Path, capsys: Any
+) -> None:
+    source, target = voc(tmp_path / "set"), tmp_path / "boxes.json"
+    assert main(["convert", str(source), str(target)]) == 0
+    assert run_main(main, ["check", str(target)]) == 2
+    assert f"no such file in {tmp_path} (--images DIR names" in capsys.readouterr().err
+    images = ["--images", str(tmp_path / "set" / "JPEGImages")]
+    assert run_main(main, ["check", str(target), *images]) == 0

@@ -109,6 +109,12 @@ class BoxSet:
             return None
         try:
             return shown_size_of(read_image_file(self.root / file), file)
+        except FileNotFoundError:
+            self.fault(
+                f"{where}: image {file}: no such file in {self.root} (--images DIR names the "
+                "folder of the images)"
+            )
+            return None
         except (OSError, DataError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self.fault(f"{where}: image {file}: {reason}")

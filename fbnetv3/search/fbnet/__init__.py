@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.requires import require
+from fbnetv3.requires import require, require_detectron2
 
 _PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
 """Optional packages of a search and its report, and the extra that installs each."""
@@ -64,6 +64,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         if _HOME_OF[name] == "run":
             require_packages()
+            require_detectron2()
         return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -73,7 +73,8 @@ def _name(setup: SearchSetup, bounds: Sequence[Constraint]) -> str:
 def _bounds_text(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
     """Returns the constraints of the search and the bounds that a winner meets, as text."""
     kept = [c for c in constraints_from_config(setup.cfg) if c.name not in drop]
-    return " and ".join(map(str, [*kept, *bounds])) or "no constraints"
+    texts = dict.fromkeys(map(str, [*kept, *bounds]))  # a budget may repeat a constraint
+    return " and ".join(texts) or "no constraints"
 
 
 def _facts(search: JointNAS, best: Candidate, complete: list[Trial], bounds: str) -> list[str]:

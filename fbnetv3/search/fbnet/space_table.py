@@ -237,7 +237,10 @@ class TableReader:
         for name, value in fixed.items():
             if name not in self.parameters:
                 close = did_you_mean(name, self.parameters)
-                raise SearchError(f"the space has no variable {name!r} to fix{close}")
+                raise SearchError(
+                    f"the space has no variable {name!r} to fix{close}; leave it out of "
+                    "SEARCH.FIX, where [] fixes nothing"
+                )
             parameter = self.parameters[name]
             value = fixed_value(parameter, value)
             if parameter.part == "architecture":

@@ -181,6 +181,8 @@ def test_winners_meet_the_budgets_and_the_constraints(run: Path) -> None:
     assert free.path.name == "best_evolved.yaml"
     for winner, upper in ((pair, 8e5), (single, 7e5), (free, 1e6)):
         assert 5e5 <= float(_numbers(winner.facts[0], "macs")[0]) <= upper
+    (same,) = evolve([Constraint("macs", lower=5e5, upper=1e6)])
+    assert "meets 500000 <= macs <= 1e+06" in same.facts
     below = [Constraint("macs", upper=4e5)]
     with pytest.raises(FBNetError, match=r"\(--drop-constraint macs lifts the constraint"):
         evolve(below)

@@ -190,7 +190,7 @@ def test_a_width_factor_scales_every_row_but_the_pooling_one() -> None:
 def test_variables_can_be_fixed(fbnet: FBNetSpace) -> None:
     space = FBNetSpace.from_yaml("fbnetv3", {"resolution": 224, "optimizer": "sgd"})
     assert space.space["resolution"].size == space.space["optimizer"].size == 1
-    with pytest.raises(SearchError, match=r"'resolutoin'.*did you mean resolution"):
+    with pytest.raises(SearchError, match=r"'resolutoin'.*did you mean resolution.*leave it out"):
         FBNetSpace.from_yaml("fbnetv3", {"resolutoin": 224})
     with pytest.raises(SearchError, match="resolution=100 is not in the space"):
         FBNetSpace.from_yaml("fbnetv3", {"resolution": 100})
