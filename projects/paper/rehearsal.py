@@ -5,7 +5,7 @@
 
 The commands are read from the page. Each runs as it is printed, except for what this file
 overrides: images have an eighth of the side, every number of multiply-adds is divided by 40, since
-maps of odd sizes are rounded up, and trainings last two epochs.
+maps of odd sizes are rounded up, and trainings last two epochs, the final ones one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TRAINING = {
 _SEARCH = {
     "SEARCH.CONSTRAINTS": [f"{4e8 / FEWER:g} <= macs <= {8e8 / FEWER:g}"],
     "SEARCH.POOL_SIZE": 400,
-    "SEARCH.BATCH_SIZE": 5,
+    "SEARCH.BATCH_SIZE": 4,
     "SEARCH.ITERATIONS": 2,
     "SEARCH.WORKERS": 2,
     "SEARCH.CLASSES": 4,
@@ -60,7 +60,7 @@ _SEARCH = {
     "SEARCH.EVOLUTION.CHILDREN": 4,
     "SEARCH.EVOLUTION.TOP": 8,
     "SEARCH.FINAL": [
-        *("SOLVER.MAX_EPOCHS", 2.0, "SOLVER.EPOCH_DECAY", 0.9875, "SOLVER.IMS_PER_BATCH", 16)
+        *("SOLVER.MAX_EPOCHS", 1.0, "SOLVER.EPOCH_DECAY", 0.9875, "SOLVER.IMS_PER_BATCH", 4)
     ],
 }
 
