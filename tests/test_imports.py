@@ -55,6 +55,7 @@ LAYERS = (
     "search.outcome",
     "search.checks",
     "search.trial",
+    "search.direction",
     "search.space",
     "search.predictors",
     "search.acquisition",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, find_early_stop
+from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
@@ -81,11 +82,13 @@ class Known:
             is one, else at the end of training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
             it is not known.
+        direction: ``maximize`` or ``minimize``.
     """
 
     trials: list[Trial]
     scores: dict[int, float]
     early_stop: EarlyStop | None
+    direction: str = MAXIMIZE
 
     @property
     def epoch(self) -> int | None:
@@ -100,7 +103,9 @@ class Known:
     @property
     def ranked(self) -> list[Trial]:
         """Trials with a score, best first."""
-        return sorted(self.complete, key=lambda t: (-self.scores[t.number], t.number))
+        return sorted(
+            self.complete, key=lambda t: (-gain(self.scores[t.number], self.direction), t.number)
+        )
 
     @property
     def running(self) -> list[Trial]:
@@ -227,6 +232,7 @@ def score_trials(
     warm_start: Sequence[Trial],
     threshold: float | None,
     over: str = BETTER_HALF,
+    direction: str = MAXIMIZE,
 ) -> Known:
     """Returns the trials so far with the scores by which they are compared.
 
@@ -235,15 +241,16 @@ def score_trials(
         warm_start: Complete trials of an earlier search.
         threshold: Rank correlation of early stopping; None: no early stopping.
         over: Candidates of the first batch that are ranked; see :func:`find_early_stop`.
+        direction: ``maximize`` or ``minimize``.
     """
     stop = None
     if threshold is not None and history.finished:
         reports = [t.reports for t in history.batches[0] if t.state == "complete"]
-        stop = find_early_stop(reports, threshold, over)
+        stop = find_early_stop(reports, threshold, over, direction)
     trials = [*warm_start, *history.trials]
     epoch = None if stop is None else stop.epoch
     scores = {t.number: _score_at(t, epoch) for t in trials if t.state == "complete"}
-    return Known(trials, {k: s for k, s in scores.items() if math.isfinite(s)}, stop)
+    return Known(trials, {k: s for k, s in scores.items() if math.isfinite(s)}, stop, direction)
 
 
 def _score_at(trial: Trial, epoch: int | None) -> float:

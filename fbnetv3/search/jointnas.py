@@ -94,7 +94,7 @@ class JointNAS:
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
         self._identity = settings.identify(space, costs.names, evaluator_config)
-        self._store = open_store(storage, space, study, read_only)
+        self._store = open_store(storage, space, study, read_only, settings.direction)
         self._store.check_settings(self._description, self._identity)
         self._batches = Batches(
             space, settings, self._planner, self._store, costs if read_only else None
@@ -259,10 +259,11 @@ class JointNAS:
         """Runs the search to its end: asks for trials, evaluates them and stores their results.
 
         Args:
-            evaluate: Function trial -> score; higher is better. It may call
+            evaluate: Function trial -> score, of which the highest or lowest is the best by
+                ``direction``. It may call
                 ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
                 if that is not None. If it has an attribute ``chance_score``, a number, the search
-                ends after the first batch unless a candidate scores above it. An attribute
+                ends after the first batch unless a candidate scores better. An attribute
                 ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
@@ -325,7 +326,7 @@ class JointNAS:
         batches = self._batches.all
         if is_further and History.of(batches).finished:
             trials = [*self._planner.warm_start, *(t for batch in batches for t in batch)]
-            check_above_chance(evaluate, batches[0], trials)
+            check_above_chance(evaluate, batches[0], trials, self._settings.direction)
 
     def close(self) -> None:
         """Lets another process coordinate the study, until the next :meth:`ask`."""
@@ -346,6 +347,7 @@ class JointNAS:
             budgets=self._settings.budgets,
             early_stop_over=self._settings.early_stop_over,
             failures=self._planner.models.failure_summary(history, self._planner.plan.pool),
+            direction=self._settings.direction,
         )
 
     def evolve(

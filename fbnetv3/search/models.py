@@ -112,8 +112,8 @@ class Models:
         labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
         stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
         fit = fit_function(self._settings.predictor)
-        seed = int(stream.integers(2**31))
-        predictor = ScorePredictor(fit, features, labels, self._pretrained(), seed)
+        seed, direction = int(stream.integers(2**31)), self._settings.direction
+        predictor = ScorePredictor(fit, features, labels, self._pretrained(), seed, direction)
         last_batch = _pairs_of_last_batch(history, known)
         return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))
 

@@ -116,7 +116,11 @@ class Planner:
         """Returns the trials so far with the scores by which they are compared."""
         settings = self._settings
         return score_trials(
-            history, self.warm_start, settings.early_stop_threshold, settings.early_stop_over
+            history,
+            self.warm_start,
+            settings.early_stop_threshold,
+            settings.early_stop_over,
+            settings.direction,
         )
 
     def model(self, history: History) -> Model | None:

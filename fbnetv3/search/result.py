@@ -13,6 +13,7 @@ from fbnetv3.errors import did_you_mean
 from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop
 from fbnetv3.search.acquisition.fine import Evolved
+from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
@@ -67,6 +68,7 @@ class SearchResult:
             ``better_half``.
         failures: What the search has learned about failures for lack of memory or time; None: too
             few of them.
+        direction: ``maximize`` or ``minimize``: which end of the scores is the best.
     """
 
     trials: list[Trial]
@@ -78,6 +80,7 @@ class SearchResult:
     budgets: tuple[Constraint, ...] = ()
     early_stop_over: str = BETTER_HALF
     failures: FailureSummary | None = None
+    direction: str = MAXIMIZE
 
     @property
     def feasible(self) -> list[Trial]:
@@ -106,7 +109,7 @@ class SearchResult:
         return f"none of {len(self.trials)} trials has a score{detail}"
 
     def best_of(self, trials: Sequence[Trial]) -> Trial | None:
-        """Returns the trial with the highest score; None if there are no trials.
+        """Returns the trial with the best score; None if there are no trials.
 
         Among equal scores, the cheapest trial is the best: the one with the lowest statistics in
         the order of :func:`~fbnetv3.search.space.constraints.cost_order`. Among equal costs, it is
@@ -120,7 +123,7 @@ class SearchResult:
 
         def rank(trial: Trial) -> tuple[float, ...]:
             costs = (trial.statistics.get(name, math.inf) for name in names)
-            return (-_score(trial), *costs, trial.number)
+            return (-self._gain(trial), *costs, trial.number)
 
         return min(trials, key=rank, default=None)
 
@@ -129,7 +132,7 @@ class SearchResult:
         return self.best_of([t for t in self.feasible if _meets(t, budget)])
 
     def pareto(self, statistic: str) -> list[Trial]:
-        """Returns the feasible trials with a higher score than all that cost as much or less.
+        """Returns the feasible trials with a better score than all that cost as much or less.
 
         Args:
             statistic: Statistic that is the cost.
@@ -148,17 +151,16 @@ class SearchResult:
             )
         front: list[Trial] = []
         measured = [t for t in self.feasible if statistic in t.statistics]
-        for trial in sorted(measured, key=lambda t: (t.statistics[statistic], -_score(t))):
-            if not front or _score(trial) > _score(front[-1]):
+        for trial in sorted(measured, key=lambda t: (t.statistics[statistic], -self._gain(t))):
+            if not front or self._gain(trial) > self._gain(front[-1]):
                 front.append(trial)
         return front
+
+    def _gain(self, trial: Trial) -> float:
+        return float("-inf") if trial.score is None else gain(trial.score, self.direction)
 
 
 def _meets(trial: Trial, budget: Constraint) -> bool:
     if budget.name not in trial.statistics:
         return False
     return bool(budget.is_met_by(np.array([trial.statistics[budget.name]]))[0])
-
-
-def _score(trial: Trial) -> float:
-    return float("-inf") if trial.score is None else trial.score

@@ -13,6 +13,7 @@ from fbnetv3.errors import first_line
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, RANKED
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.checks import as_callable, as_flag, as_items, as_real, as_whole
+from fbnetv3.search.direction import DIRECTIONS, MAXIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
@@ -54,6 +55,7 @@ class SearchSettings:
         evolution: Settings of stage 2.
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
+        direction: ``maximize`` or ``minimize``: which end of the scores is the best.
 
     Raises:
         SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
@@ -73,6 +75,7 @@ class SearchSettings:
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
     seed: int = 0
+    direction: str = MAXIMIZE
 
     def __post_init__(self) -> None:
         for name in ("constraints", "budgets"):
@@ -91,6 +94,10 @@ class SearchSettings:
             raise SearchError(
                 f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
                 f"{', '.join(RANKED)}"
+            )
+        if self.direction not in DIRECTIONS:
+            raise SearchError(
+                f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
             )
         if not isinstance(self.evolution, EvolutionSettings):
             raise SearchError(
@@ -146,6 +153,7 @@ class SearchSettings:
             "pretrain": self.pretrain,
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
+            **_changed("direction", self.direction, MAXIMIZE),
         }
 
     def identify(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from fbnetv3.search.direction import MAXIMIZE, gain
+
 ALL, BETTER_HALF = "all", "better_half"
 RANKED = (ALL, BETTER_HALF)
 """Candidates that may be ranked: all of them (the paper's choice), or the better half."""
@@ -45,7 +47,10 @@ class EarlyStop:
 
 
 def find_early_stop(
-    reports: Sequence[Mapping[int, float]], threshold: float, over: str = BETTER_HALF
+    reports: Sequence[Mapping[int, float]],
+    threshold: float,
+    over: str = BETTER_HALF,
+    direction: str = MAXIMIZE,
 ) -> EarlyStop | None:
     """Returns the epoch after which the ranking of the candidates stays the same.
 
@@ -54,6 +59,7 @@ def find_early_stop(
             infinite count as not reported.
         threshold: Smallest rank correlation at which the ranking counts as final, in (0, 1].
         over: Candidates that are ranked, one of :data:`RANKED`.
+        direction: ``maximize`` or ``minimize``.
 
     Returns:
         The correlations and the epoch. None if there are fewer than 3 candidates, if fewer than 2
@@ -66,6 +72,7 @@ def find_early_stop(
     if len(epochs) < 2:
         return None
     scores = np.array([[report[e] for e in epochs] for report in reports])  # (candidates, epochs)
+    scores = gain(scores, direction)
     if _are_equal(scores[:, -1]):
         return None
     if over == BETTER_HALF:

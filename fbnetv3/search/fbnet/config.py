@@ -18,6 +18,7 @@ from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.registries import EXECUTORS
 from fbnetv3.search.acquisition.fine import EvolutionSettings
+from fbnetv3.search.direction import MINIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
@@ -109,6 +110,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
     node = cfg.SEARCH
     _check_numbers(node)
     _check_storage(node.STORAGE)
+    _check_direction(node)
     if node.HOLD_OUT_SAMPLING not in HOLD_OUT_SAMPLINGS:
         raise SearchError(
             f"SEARCH.HOLD_OUT_SAMPLING={node.HOLD_OUT_SAMPLING!r} is unknown; allowed: "
@@ -133,10 +135,20 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         finalists=node.FINALISTS,
         ahead=node.AHEAD,
         seed=cfg.SEED,
+        direction=node.DIRECTION,
         evolution=EvolutionSettings(
             **{key.lower(): value for key, value in node.EVOLUTION.items()}
         ),
     )
+
+
+def _check_direction(node: CfgNode) -> None:
+    """Raises a SearchError if a search would look for the lowest accuracy."""
+    if node.DIRECTION == MINIMIZE and node.EVALUATOR == "train":
+        raise SearchError(
+            "SEARCH.DIRECTION='minimize' is not allowed with SEARCH.EVALUATOR 'train', whose "
+            "scores are accuracies or AP; use 'maximize', or an evaluator of your own (--import)"
+        )
 
 
 def executor_from_config(cfg: CfgNode) -> Executor:

@@ -38,6 +38,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         "better_half",
         "Trials of batch 1 that EARLY_STOP correlates: 'better_half', or 'all' as in the paper.",
     ),
+    "DIRECTION": (
+        "maximize",
+        "'maximize', or 'minimize' for the score of an evaluator of one's own, such as a loss.",
+    ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "AHEAD": (
         0,
@@ -170,6 +174,7 @@ NON_SCORE_KEYS = (
 """Further keys that do not affect a score: where and how a training runs, and what it writes."""
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
+    "SEARCH.DIRECTION",
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",

@@ -194,7 +194,7 @@ def _run(
     """Returns the search, its result, and whether the search is done."""
     cfg, node = setup.cfg, setup.cfg.SEARCH
     total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
-    progress = SearchProgress(total, stream, batches=node.ITERATIONS)
+    progress = SearchProgress(total, stream, batches=node.ITERATIONS, direction=node.DIRECTION)
     log = BatchLog(folder.log)
     scored_by = json.loads(json.dumps(values_affecting_scores(cfg)))
     logged = None if restore is None else _read_log(restore, scored_by)

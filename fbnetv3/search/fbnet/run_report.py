@@ -58,7 +58,7 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
         commands=_commands(folder, cfg, result),
         winners=tuple(_winner(folder, name, facts) for name, facts in folder.winners().items()),
         pretraining=compare_pretraining(
-            search.space, search.plan.pool, result.trials, fit, cfg.SEED
+            search.space, search.plan.pool, result.trials, fit, cfg.SEED, cfg.SEARCH.DIRECTION
         ),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fbnetv3.config import CfgNode
 from fbnetv3.engine.additions import check_names, make_writer, plain_config
 from fbnetv3.engine.writers import StorageWriter, Writer, WriterRun
+from fbnetv3.search.direction import best_score
 
 if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
@@ -39,7 +40,7 @@ class SearchWriters:
             for name in cfg.WRITERS
             if name not in _WITHOUT_SEARCH and isinstance(writer := make_writer(name, run), Writer)
         ]
-        self._count = finished
+        self._count, self._direction = finished, str(cfg.SEARCH.DIRECTION)
 
     def __call__(self, search: JointNAS, event: Event) -> None:
         """Records a trial that has ended with a score."""
@@ -50,7 +51,10 @@ class SearchWriters:
         if trial.score is None:
             return
         scores = [t.score for t in search.trials if t.score is not None]
-        values = {"search/score": trial.score, "search/best": max([trial.score, *scores])}
+        values = {
+            "search/score": trial.score,
+            "search/best": best_score([trial.score, *scores], self._direction),
+        }
         values |= {f"search/{name}": value for name, value in trial.statistics.items()}
         for writer in self._writers:
             writer.log({name: float(value) for name, value in values.items()}, self._count)

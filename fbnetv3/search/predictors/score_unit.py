@@ -1,9 +1,9 @@
 """The unit in which predictors learn scores, and the conversion of predictions back to scores.
 
-A search proposes the same candidates whether scores are accuracies in percent, fractions, or
-negative losses: predictors learn scores after a shift and a division by a power of two. Both
-operations are exact unless digits of the scores are lost, and what predictors learn depends on
-neither the shift nor the factor.
+A search proposes the same candidates whether scores are accuracies in percent, fractions, negative
+losses, or losses to minimise: predictors learn gains (``direction.py``) after a shift and a
+division by a power of two. Both operations are exact unless digits of the gains are lost, and what
+predictors learn depends on neither the shift nor the factor.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.predictors.encoder import Pretrained
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.predictors.predictor import Fit, Predictor
@@ -24,36 +25,40 @@ _EQUAL = 2.0**-46
 
 @dataclass(frozen=True)
 class ScoreUnit:
-    """The map from scores to values to learn: (score / 2^outer - center) / 2^inner.
+    """The map from scores to values to learn: (gain / 2^outer - center) / 2^inner.
 
     Attributes:
-        outer: Exponent of the scores' magnitude.
-        center: Lower median of the scores, divided by 2^outer.
-        inner: Exponent of the magnitude of the centred scores.
+        outer: Exponent of the gains' magnitude.
+        center: Lower median of the gains, divided by 2^outer.
+        inner: Exponent of the magnitude of the centred gains.
+        direction: ``maximize``, where gains are scores, or ``minimize``.
     """
 
     outer: int
     center: float
     inner: int
+    direction: str = MAXIMIZE
 
     @classmethod
-    def of(cls, scores: Floats) -> ScoreUnit:
-        """Returns the unit in which scores, (n,), have median 0 and largest magnitude 1/2 to 1."""
+    def of(cls, scores: Floats, direction: str = MAXIMIZE) -> ScoreUnit:
+        """Returns the unit of scores, (n,): gains have median 0, largest magnitude 1/2 to 1."""
         outer = binary_exponent(scores)
-        shares = scaled(scores, -outer)
+        shares = scaled(gain(scores, direction), -outer)
         # One of the scores, not a mean of two: if scores have few digits, differences from it are
         # exact, whatever constant is added to all scores.
         center = float(np.sort(shares)[(len(shares) - 1) // 2])
         inner = 0 if np.ptp(shares) <= _EQUAL else binary_exponent(shares - center)
-        return cls(outer, center, inner)
+        return cls(outer, center, inner, direction)
 
     def from_scores(self, scores: Floats) -> Floats:
         """Returns scores in this unit, (n,)."""
-        return scaled(scaled(scores, -self.outer) - self.center, -self.inner)
+        gains = gain(scores, self.direction)
+        return scaled(scaled(gains, -self.outer) - self.center, -self.inner)
 
     def to_scores(self, units: Floats) -> Floats:
         """Returns the scores, (n,), of values in this unit, clipped to the range of float64."""
-        return scaled(scaled(units, self.inner) + self.center, self.outer)
+        gains = scaled(scaled(units, self.inner) + self.center, self.outer)
+        return gain(gains, self.direction)
 
 
 class ScorePredictor:
@@ -62,19 +67,26 @@ class ScorePredictor:
     Args:
         fit: Function that fits the predictor.
         features: (n, width) features.
-        scores: (n,) finite scores of any magnitude; higher is better.
+        scores: (n,) finite scores of any magnitude.
         pretrained: Encoder of the architecture.
         seed: Random seed of the fit.
+        direction: ``maximize`` or ``minimize``.
 
     Attributes:
         unit: Unit in which the predictor has learned the scores.
-        fitted: Fitted predictor; its predictions are values in this unit.
+        fitted: Fitted predictor; its predictions are values in this unit, higher is better.
     """
 
     def __init__(
-        self, fit: Fit, features: Features, scores: Floats, pretrained: Pretrained, seed: int
+        self,
+        fit: Fit,
+        features: Features,
+        scores: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        direction: str = MAXIMIZE,
     ) -> None:
-        self.unit = ScoreUnit.of(scores)
+        self.unit = ScoreUnit.of(scores, direction)
         self.fitted: Predictor = fit(features, self.unit.from_scores(scores), pretrained, seed)
 
     def predict(self, features: Features) -> Floats:

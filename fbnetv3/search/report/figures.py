@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.direction import gain
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.report.pretraining import Comparison
 from fbnetv3.search.report.svg import Axis, Chart, label, short
@@ -45,17 +46,18 @@ def scores_of(trials: Sequence[Trial]) -> list[float]:
     return [float(t.score) for t in trials if t.score is not None]
 
 
-def best_so_far(complete: Sequence[Trial], score: str, statistic: str | None) -> Figure:
+def best_so_far(result: SearchResult, score: str, statistic: str | None) -> Figure:
     """Draws the score of each trial and the best score so far.
 
     Args:
-        complete: Trials with a score that meet the constraints; at least one.
+        result: Result with at least one feasible trial.
         score: Name of the score, with its unit.
         statistic: Statistic shown in tooltips; None shows none.
     """
-    ordered = sorted(complete, key=lambda t: t.number)
+    ordered = sorted(result.feasible, key=lambda t: t.number)
     numbers, scores = [t.number for t in ordered], scores_of(ordered)
-    best = np.maximum.accumulate(scores).tolist()
+    gains = gain(np.array(scores), result.direction)
+    best = gain(np.maximum.accumulate(gains), result.direction).tolist()
     chart = Chart(
         f"best {score} by trial: from {best[0]:.4g} to {best[-1]:.4g} in {len(ordered)} trials",
         Axis.around("trial", [*numbers, numbers[-1] + 1]),
@@ -98,7 +100,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
         chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
     caption = (
         f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
-        "as high at the same or a lower cost."
+        "as well at the same or a lower cost."
     )
     return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 

@@ -162,7 +162,7 @@ def _figures(
         return []
     charts: list[Figure | None] = []
     if result.feasible:
-        charts.append(figures.best_so_far(result.feasible, about.score, statistic))
+        charts.append(figures.best_so_far(result, about.score, statistic))
     if statistic is not None and any(statistic in t.statistics for t in result.feasible):
         charts.append(figures.score_by_cost(result, statistic, about.score))
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
@@ -181,7 +181,7 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
     if result.early_stop is not None:
         return result.early_stop, True
     reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
-    return find_early_stop(reports, _UNREACHABLE, result.early_stop_over), False
+    return find_early_stop(reports, _UNREACHABLE, result.early_stop_over, result.direction), False
 
 
 def _best_by_budget(

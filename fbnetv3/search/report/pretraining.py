@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fbnetv3.search.direction import MAXIMIZE
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.predictors.predictor import Fit
 from fbnetv3.search.predictors.report_card import kendall
@@ -48,7 +49,12 @@ class Comparison:
 
 
 def compare_pretraining(
-    space: SearchSpace, pool: Pool, trials: Sequence[Trial], fit: Fit, seed: int
+    space: SearchSpace,
+    pool: Pool,
+    trials: Sequence[Trial],
+    fit: Fit,
+    seed: int,
+    direction: str = MAXIMIZE,
 ) -> list[Comparison]:
     """Fits predictors with and without pre-training on the trials of the first 1, 2, ... batches.
 
@@ -58,6 +64,7 @@ def compare_pretraining(
         trials: Trials of a run; those without a score are ignored.
         fit: Function that fits the predictor of the run.
         seed: Random seed of the encoder and the predictors.
+        direction: ``maximize`` or ``minimize``.
 
     Returns:
         Comparisons by ascending number of trials, at most 6; [] if the encoder has nothing to
@@ -73,7 +80,7 @@ def compare_pretraining(
     labels = np.array([t.score for t in complete], dtype=np.float64)
 
     def tau(count: int, encoder: Pretrained) -> float:
-        predictor = ScorePredictor(fit, features[:count], labels[:count], encoder, seed)
+        predictor = ScorePredictor(fit, features[:count], labels[:count], encoder, seed, direction)
         return kendall(predictor.cross_validated(), labels[:count])[0]
 
     return [

@@ -18,10 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fbnetv3.search.direction import MAXIMIZE, best_score
 from fbnetv3.search.trial import Event, Trial
 from fbnetv3.streams import quiet
-
-_LOWEST = float("-inf")
 
 
 class SearchProgress:
@@ -32,16 +31,23 @@ class SearchProgress:
         stream: Stream to print to. It must not be ``sys.stderr``, which evaluations may redirect.
             None prints nothing. A stream that is closed or full does not end the search.
         batches: Number of batches in stage 1; None leaves it out of the lines.
+        direction: ``maximize`` or ``minimize``.
     """
 
-    def __init__(self, total: int, stream: TextIO | None, batches: int | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None,
+        batches: int | None = None,
+        direction: str = MAXIMIZE,
+    ) -> None:
         self._of_batches = "" if batches is None else f"/{batches}"
         self._console = Console(file=quiet(stream or io.StringIO()), quiet=stream is None)
         self._total = total
         self._finished = 0  # number of finished trials
         self._start = time.monotonic()
         self._earlier = 0  # number of trials that earlier processes finished
-        self._best = _LOWEST
+        self._direction, self._best = direction, best_score([], direction)
         self._running: dict[str, str] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -96,7 +102,7 @@ class SearchProgress:
         """Counts trials that an earlier process finished."""
         self._finished += len(trials)
         self._earlier += len(trials)
-        self._best = max([self._best, *_scores(trials)])
+        self._best = best_score([self._best, *_scores(trials)], self._direction)
         self._bar.update(self._task, completed=self._finished)
 
     def rescore(self, trials: list[Trial]) -> None:
@@ -105,7 +111,7 @@ class SearchProgress:
         Args:
             trials: Trials of ``JointNAS.result()``; those of a warm start are ignored.
         """
-        self._best = max([_LOWEST, *_scores([t for t in trials if t.batch >= 0])])
+        self._best = best_score(_scores([t for t in trials if t.batch >= 0]), self._direction)
 
     def _stage_text(self, trial: Trial) -> str:
         return (
@@ -115,7 +121,7 @@ class SearchProgress:
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
         self._finished += 1
-        self._best = max([self._best, *_scores([trial])])
+        self._best = best_score([self._best, *_scores([trial])], self._direction)
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
         predicted = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3.errors import data_errors, first_line
+from fbnetv3.search.direction import MAXIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, FloatRange, IntRange
 from fbnetv3.search.space.space import SearchSpace
@@ -48,13 +49,19 @@ class OptunaStore:
         space: Space of the candidates; its ranges become the distributions of the study.
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
+        direction: ``maximize`` or ``minimize``.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.
     """
 
     def __init__(
-        self, url: str, space: SearchSpace, study: str = STUDY, name: str | None = None
+        self,
+        url: str,
+        space: SearchSpace,
+        study: str = STUDY,
+        name: str | None = None,
+        direction: str = MAXIMIZE,
     ) -> None:
         import optuna
 
@@ -64,7 +71,7 @@ class OptunaStore:
         self._unsaved: dict[str, dict[str, Any]] = {}
         try:
             self._lock = study_lock(url, study)
-            self._study = _open_study(url, study)
+            self._study = _open_study(url, study, direction)
         except SearchError:
             raise
         except Exception as error:  # Optuna and its database drivers may raise anything
@@ -72,7 +79,7 @@ class OptunaStore:
                 f"cannot open storage {self._name!r}: {first_line(error)}; give an Optuna URL such "
                 "as sqlite:///search.db (driver of PostgreSQL: pip install 'fbnetv3[postgres]')"
             ) from error
-        _check_study(self._study, self._name, study)
+        _check_study(self._study, self._name, study, direction)
 
     def acquire(self) -> None:
         with self._database("lock the study"):
@@ -184,7 +191,7 @@ class OptunaStore:
             return self._study.user_attrs
 
 
-def _open_study(url: str, study: str) -> optuna.Study:
+def _open_study(url: str, study: str, direction: str) -> optuna.Study:
     """Returns a study of a storage, which is created if the storage lacks it.
 
     If two processes create the tables of a new database, or the study, at the same time, one of the
@@ -199,7 +206,7 @@ def _open_study(url: str, study: str) -> optuna.Study:
             return optuna.create_study(
                 storage=open_storage(url),
                 study_name=study,
-                direction="maximize",
+                direction=optuna.study.StudyDirection[direction.upper()],
                 load_if_exists=True,
             )
         except Exception:  # drivers may raise anything
@@ -209,18 +216,18 @@ def _open_study(url: str, study: str) -> optuna.Study:
     raise AssertionError("unreachable")
 
 
-def _check_study(study: optuna.Study, storage: str, name: str) -> None:
-    """Checks that a study has one objective, which is maximised.
+def _check_study(study: optuna.Study, storage: str, name: str, direction: str) -> None:
+    """Checks that a study has one objective, and the direction of the search.
 
     Raises:
         SearchError: The study was made by another program, and a search cannot use it.
     """
     directions = [direction.name.lower() for direction in study.directions]
-    if directions != ["maximize"]:
+    if directions != [direction]:
         raise SearchError(
             f"the study {name!r} of storage {storage} has the directions {directions}, but a "
-            "search maximises one score; give the search another study name (SEARCH.STUDY, "
-            "study=...), or another storage"
+            f"search with direction={direction!r} has that one alone; use the direction of the "
+            "study, another study name (SEARCH.STUDY, study=...), or another storage"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fbnetv3.requires import require
 from fbnetv3.search.checks import as_name
+from fbnetv3.search.direction import MAXIMIZE
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import STUDY, Trial, refuse_other_settings, to_plain
 
@@ -106,7 +107,11 @@ class MemoryStore:
 
 
 def open_store(
-    url: str | URL | None, space: SearchSpace, study: str = STUDY, read_only: bool = False
+    url: str | URL | None,
+    space: SearchSpace,
+    study: str = STUDY,
+    read_only: bool = False,
+    direction: str = MAXIMIZE,
 ) -> TrialStore:
     """Returns a store in an Optuna storage, or in memory if ``url`` is None.
 
@@ -116,6 +121,7 @@ def open_store(
         study: Name of the study.
         read_only: Whether to return a copy of the storage's content in memory. A SQLite file, which
             may be untrusted, is then read from a private copy.
+        direction: Direction of the study: ``maximize`` or ``minimize``.
 
     Raises:
         SearchError: The storage cannot be opened.
@@ -131,6 +137,6 @@ def open_store(
     text, study = url_text(url), as_name("study", study)
     if read_only:
         with snapshot(text) as copy:
-            store = OptunaStore(copy, space, study, name=text)
+            store = OptunaStore(copy, space, study, name=text, direction=direction)
             return MemoryStore(store.load(), store.attrs(), store.description())
-    return OptunaStore(text, space, study)
+    return OptunaStore(text, space, study, direction=direction)

@@ -89,7 +89,7 @@ def test_text_of_a_url_is_kept() -> None:
 def test_a_study_of_another_direction_is_refused(directions: list[str], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     optuna.create_study(storage=url, study_name="jointnas", directions=directions)
-    with pytest.raises(SearchError, match=r"directions .* but a search maximises one score"):
+    with pytest.raises(SearchError, match=r"directions .* but a search with direction='maximize'"):
         _search(url)
 
 

@@ -1,0 +1,30 @@
+"""Whether a search looks for the highest or the lowest score.
+
+Scores keep the user's sign in trials, storages, reports and predictions. The predictors learn gains
+(``predictors/score_unit.py``), of which higher is better in both directions, and whatever ranks
+scores ranks their gains. A search that minimises a score therefore proposes exactly the candidates
+of the search that maximises its negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+
+MAXIMIZE, MINIMIZE = "maximize", "minimize"
+DIRECTIONS = (MAXIMIZE, MINIMIZE)
+
+_Scores = TypeVar("_Scores", float, np.ndarray[Any, Any])
+
+
+def gain(scores: _Scores, direction: str) -> _Scores:
+    """Returns scores as gains, of which higher is better, and gains as scores."""
+    return -scores if direction == MINIMIZE else scores
+
+
+def best_score(scores: Iterable[float], direction: str) -> float:
+    """Returns the best of the scores; infinitely bad if there are none."""
+    gains = (gain(score, direction) for score in scores)
+    return gain(max(gains, default=float("-inf")), direction)
