@@ -34,6 +34,10 @@ MEASURES = ("latency", "training", "memory", "ema")
 # set
 ON_REQUEST = ("loop", "data")
 TORCH = "torch"
+# the names in fbnetv3.export.runtimes, which imports torch
+_FILE_RUNTIMES = (
+    "onnxruntime, onnxruntime-int8, openvino, openvino-int8, executorch, executorch-int8, litert"
+)
 _WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
@@ -164,8 +168,8 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         "--formats",
         nargs="*",
         metavar="FORM",
-        help="time these forms of the networks instead: eager, deploy, compiled, onnxruntime, "
-        "onnxruntime-int8, openvino, executorch, litert, timm (default: all but litert)",
+        help="time these forms of the networks instead: eager, deploy, compiled, "
+        f"{_FILE_RUNTIMES}, timm (default: all but litert)",
     )
     add("more_models", nargs="*", metavar="MODEL", help="the same as --models")
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
@@ -180,8 +184,8 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--runtime",
         metavar="NAME",
-        help="runtime of the measurement: torch (deployed, eager), onnxruntime, onnxruntime-int8, "
-        "openvino, executorch, litert (default: torch); for a csv: text that says what measured it",
+        help=f"runtime of the measurement: torch (deployed, eager), {_FILE_RUNTIMES} "
+        "(default: torch); for a csv: text that says what measured it",
     )
     folder = "write the blocks as files for another device, with a blocks.csv to fill (name,ms)"
     add("--export-blocks", type=Path, metavar="DIR", help=folder)

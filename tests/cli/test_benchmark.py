@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fbnetv3.cli import benchmark, run_main
+from fbnetv3.export.runtimes import RUNTIMES
 
 TOOL = Path(__file__).parent.parent.parent / "tools" / "benchmark.py"
 SMALL = ["--models", "fbnetv3_a0", "--resolution", "32", "--rounds", "2"]
@@ -71,6 +72,18 @@ def test_refusals_are_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert words in lines[0]
+
+
+def test_the_help_names_each_runtime(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "999")  # argparse breaks lines at hyphens
+    with pytest.raises(SystemExit):
+        benchmark.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    names = ", ".join(RUNTIMES)
+    assert f"deploy, compiled, {names}, timm (default" in text
+    assert f"torch (deployed, eager), {names} (default: torch)" in text
 
 
 def test_the_script() -> None:
