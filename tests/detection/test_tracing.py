@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.layers import Conv2d
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -32,3 +33,13 @@ def test_jit_trace_of_the_pyramid(backbone: nn.Module) -> None:
     traced = torch.jit.trace(backbone, images(), strict=False, check_trace=False)
     x = images(3, 96)
     torch.testing.assert_close(traced(x), backbone(x), rtol=0, atol=0)
+
+
+def test_features_of_the_pyramid(backbone: nn.Module) -> None:
+    """Detectron2's convolution branches on the size of its input, so it is kept as a whole."""
+    nodes = {"top_block.p6": "p6", "fpn_output3": "p3"}
+    traced = create_feature_extractor(backbone, nodes, tracer_kwargs={"leaf_modules": [Conv2d]})
+    x = images(2, 96)
+    features, levels = traced(x), backbone(x)
+    assert torch.equal(features["p3"], levels["p3"])
+    assert torch.equal(features["p6"], levels["p6"])

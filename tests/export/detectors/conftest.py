@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,21 @@ from tests.detection.conftest import ARCH, BASE
 from tests.modeling.networks import with_random_statistics
 
 CLASSES = ["square", "disc"]
+RESNET_18: dict[str, Any] = {
+    "base": "detection/bases/retinanet_resnet.yaml",
+    "MODEL__RESNETS__DEPTH": 18,
+    "MODEL__RESNETS__RES2_OUT_CHANNELS": 64,
+    "MODEL__RESNETS__NORM": "BN",
+    "MODEL__PIXEL_STD": [57.4, 57.1, 58.4],  # those of the base, 1, would saturate the scores
+}
+"""Options of ``make_detector`` for a small backbone of detectron2."""
 
 
-def make_detector(folder: Path, bias: float = -8, **changes: object) -> Detector:
+def make_detector(folder: Path, bias: float = -8, base: str = BASE, **changes: Any) -> Detector:
     """Returns a detector; ``bias`` is the logit of all scores before weights are applied."""
     (folder / "tiny.yaml").write_text(ARCH)
     cfg = get_cfg()
-    cfg.merge_from_file(str(find_config(BASE)))
+    cfg.merge_from_file(str(find_config(base)))
     values = {
         "MODEL.ARCH": str(folder / "tiny.yaml"),
         "MODEL.FPN.OUT_CHANNELS": 16,

@@ -33,7 +33,7 @@ from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.detectors.run import DetectorOptions, ExportedDetector, export_detector
 from fbnetv3.export.errors import ExportError
-from tests.export.detectors.conftest import make_detector
+from tests.export.detectors.conftest import RESNET_18, make_detector
 
 Pictures = list[Image.Image]
 
@@ -102,6 +102,13 @@ def test_other_files_give_the_boxes_of_the_detector(pictures: Pictures, tmp_path
                 np.testing.assert_allclose(actual, output.numpy(), atol=0.01)
     (exported,) = export(detector, tmp_path / "out", "onnx", input_type="uint8")
     check_file(exported, detector, pictures, "uint8")
+
+
+@pytest.mark.slow
+def test_a_file_of_a_detector_with_a_resnet(pictures: Pictures, tmp_path: Path) -> None:
+    detector = make_detector(tmp_path, **RESNET_18)
+    (exported,) = export(detector, tmp_path / "out", "onnx")
+    check_file(exported, detector, pictures)
 
 
 @pytest.mark.parametrize(

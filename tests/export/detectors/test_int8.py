@@ -14,6 +14,7 @@ from fbnetv3.export.detectors.job import DetectorJob
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.detectors.onnx import load, write_int8
 from fbnetv3.export.errors import ExportError
+from tests.export.detectors.conftest import RESNET_18, make_detector
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,15 @@ def test_all_but_the_last_layers_compute_with_integers(file: Path) -> None:
     assert all("/cls_score" in name or "/bbox_pred" in name for name in in_float)
     assert len(weights) > 2 * len(in_float)
     assert "HardSwish" not in {node.op_type for node in nodes}
+
+
+def test_a_resnet_computes_with_integers(tmp_path: Path) -> None:
+    write_int8(job(make_detector(tmp_path, **RESNET_18), MIN_IMAGES), tmp_path / "net.int8.onnx")
+    nodes = onnx.load(str(tmp_path / "net.int8.onnx")).graph.node
+    constants = {n for node in nodes if node.op_type == "DequantizeLinear" for n in node.output}
+    backbone = [n.input[1] for n in nodes if n.op_type == "Conv" and "/bottom_up/" in n.name]
+    assert len(backbone) >= 20
+    assert constants.issuperset(backbone)
 
 
 def test_the_file_finds_objects_in_images_of_any_size(file: Path) -> None:
