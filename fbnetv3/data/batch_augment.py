@@ -13,8 +13,8 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.mixup import Mixup
 from fbnetv3.data.seeding import keyed_generator
 
-# First keys of seeds, which keep these draws apart from each other, from those of data/loaders.py
-# (0 and 1) and of steps (2)
+# First keys of the seeds, which keep random streams apart. 0 to 2 are taken by data/order.py,
+# data/loaders.py and engine/trainer.py.
 _MIXUP, _ERASING, _CUTMIX = 3, 4, 5
 
 
@@ -30,7 +30,8 @@ class BatchAugment:
         num_classes: Number of classes.
         mixup: Alpha of mixup's Beta distribution; 0 switches it off.
         cutmix: Alpha of CutMix's Beta distribution; 0 switches it off.
-        label_smoothing: Fraction of each target, in [0, 1), that is spread over all classes.
+        label_smoothing: Fraction of each target, in [0, 1), that is spread over all classes; with
+            several labels per image, targets are moved by half of it towards 1/2.
         random_erasing: Probability with which an image is erased.
         seed: Random seed.
         rank: Rank of this process.
@@ -62,12 +63,13 @@ class BatchAugment:
 
         Args:
             images: (N, 3, H, W) normalised images of this rank.
-            labels: (N,) classes, or (N, num_classes) with 1 for each class of an image.
+            labels: (N,) int64 classes, or (N, num_classes) float32 with 1 for each class of an
+                image.
             iteration: Number of the batch, from which the draws follow.
         """
         images = self._erased(images, iteration)
-        if self._draws_cutmix(iteration):
-            generator = keyed_generator(_CUTMIX, self.seed, iteration, 1)
+        if self._uses_cutmix(iteration):
+            generator = keyed_generator(_CUTMIX, self.seed, iteration, 1)  # 1: the rectangle
             return self._cut(images, self._targets(labels), generator)
         mixup = Mixup(self.mixup, self.num_classes, self.label_smoothing)
         targets = self._targets(labels)
@@ -80,7 +82,7 @@ class BatchAugment:
         mixup = Mixup(0.0, self.num_classes, self.label_smoothing)
         if labels.ndim == 1:
             return mixup.soft_targets(labels)
-        # several labels, each a question of its own: between 0 and 1 instead of over the classes
+        # several labels: each class is a binary target of its own, smoothed towards 1/2
         return labels * (1 - self.label_smoothing) + self.label_smoothing / 2
 
     def _erased(self, images: Tensor, iteration: int) -> Tensor:
@@ -93,10 +95,10 @@ class BatchAugment:
         )
         return erase(images, boxes[self.rank * count : (self.rank + 1) * count])
 
-    def _draws_cutmix(self, iteration: int) -> bool:
+    def _uses_cutmix(self, iteration: int) -> bool:
         if not (self.cutmix and self.mixup):
             return self.cutmix > 0
-        generator = keyed_generator(_CUTMIX, self.seed, iteration, 0)
+        generator = keyed_generator(_CUTMIX, self.seed, iteration, 0)  # 0: mixup or CutMix
         return bool(torch.rand((), generator=generator) < 0.5)
 
     def _cut(

@@ -43,10 +43,11 @@ def image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool) 
         dataset: Data set of images.
         transform: Function from a Pillow image to a (3, H, W) tensor, drawing from torch's global
             generator, which is seeded for each image.
-        uint8: Whether the images are uint8 pixels; otherwise, they are normalised.
+        uint8: Whether batches hold uint8 pixels; otherwise, they hold the transform's output.
 
     Raises:
-        DataError: There is no transform, or it does not fit the data set or ``uint8``.
+        DataError: There is no transform, ``dataset`` is no ImageDataset, or ``uint8`` is set and
+            ``transform`` is no ImageTransform.
     """
     if transform is None or not isinstance(dataset, ImageDataset):
         raise DataError(
@@ -58,15 +59,24 @@ def image_loader(dataset: SizedNamed, transform: Transform | None, uint8: bool) 
 
 
 def _load_batch(
-    dataset: ImageDataset, transform: Transform, uint8: bool, keys: Sequence[tuple[int, int]]
+    dataset: ImageDataset,
+    transform: Transform,
+    uint8: bool,
+    index_seed_pairs: Sequence[tuple[int, int]],
 ) -> Batch:
-    labels = label_tensor(dataset, [i for i, _ in keys])
+    """Loads the images of (index, seed) pairs; each seed is that of an image's transform."""
+    labels = label_tensor(dataset, [i for i, _ in index_seed_pairs])
     if isinstance(transform, ImageTransform):
-        pixels = _stacked(_transformed(dataset.undecoded, transform.pixels, keys), len(keys))
+        pixels = _stacked(
+            _transformed(dataset.undecoded, transform.pixels, index_seed_pairs),
+            len(index_seed_pairs),
+        )
         if uint8:
             return pixels.movedim(-1, -3), labels
         return transform.normalize(pixels.numpy()), labels
-    images = torch.stack(list(_transformed(lambda i: dataset.load(i)[0], transform, keys)))
+    images = torch.stack(
+        list(_transformed(lambda i: dataset.load(i)[0], transform, index_seed_pairs))
+    )
     return images.contiguous(memory_format=torch.channels_last), labels
 
 
@@ -101,14 +111,16 @@ def _empty(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _transformed(
-    load: Callable[[int], Any], transform: Callable[[Any], T], keys: Sequence[tuple[int, int]]
+    load: Callable[[int], Any],
+    transform: Callable[[Any], T],
+    index_seed_pairs: Sequence[tuple[int, int]],
 ) -> Iterator[T]:
     with preserved_rng() as generator:
-        for index, seed in keys:
+        for index, seed in index_seed_pairs:
             try:
                 generator.manual_seed(seed)  # for data sets that draw random numbers themselves
                 image = load(index)
-                generator.manual_seed(seed)
+                generator.manual_seed(seed)  # its draws do not depend on those of the data set
                 yield transform(image)
             except DataError as error:
                 raise DataError(

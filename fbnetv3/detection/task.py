@@ -20,6 +20,7 @@ from fbnetv3.engine.ema import unwrap
 from fbnetv3.requires import require
 
 Batch = list[dict[str, Any]]
+"""Inputs of a detector of detectron2, one dict per image."""
 # RetinaNet divides its losses by a moving average of the number of positive anchors. It is a
 # plain attribute, which is not in the state dict and differs from rank to rank.
 _NORMALIZER = "loss_normalizer"
@@ -38,7 +39,8 @@ class DetectionTask:
         folder: Folder of the run; None writes no files.
         amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
-        backend: COCO evaluator, ``faster`` or ``pycocotools``.
+        backend: COCO evaluator, ``faster`` (faster-coco-eval) or ``pycocotools``; their scores are
+            equal.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class DetectionTask:
         self._folder, self._progress, self._backend = folder, progress, backend
         self._amp_dtype = amp_dtype
         self._per_class: dict[str, dict[str, tuple[float, float]]] = {}
-        self._normalizers: list[float] = []  # the averages of all ranks
+        self._normalizers: list[float] = []  # moving averages, one per rank
 
     def _autocast(self) -> torch.autocast:
         enabled = self._amp_dtype is not None
@@ -75,7 +77,10 @@ class DetectionTask:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """Names of the scores of :meth:`evaluate`, which omits scores of sizes without boxes."""
+        """Names of the scores of :meth:`evaluate`, which leaves out those without a true box.
+
+        Such a score is ``bbox/APs`` of a data set without small objects.
+        """
         return tuple(f"bbox/{name}" for name in SCORES)
 
     def state(self, model: nn.Module) -> dict[str, Any]:
@@ -83,7 +88,7 @@ class DetectionTask:
         return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Restores this rank's average, or the mean of all if the number of ranks has changed."""
+        """Restores this rank's moving average, or the mean of all for another number of ranks."""
         saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return
@@ -133,10 +138,10 @@ class DetectionTask:
     def _score(self, results: list[dict[str, Any]], weights: str) -> dict[str, float]:
         scores = evaluate_boxes(self._dataset.ground_truth(), results, self._backend)
         if self._folder is not None:
-            self._illustrate(results, scores, weights)
+            self._write_files(results, scores, weights)
         return {f"bbox/{name}": value for name, value in scores.overall.items()}
 
-    def _illustrate(self, results: list[dict[str, Any]], scores: BoxScores, weights: str) -> None:
+    def _write_files(self, results: list[dict[str, Any]], scores: BoxScores, weights: str) -> None:
         assert self._folder is not None
         self._per_class[weights] = scores.per_class
         write_class_table(self._folder / "ap_per_class.txt", self._per_class)

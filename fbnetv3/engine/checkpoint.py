@@ -19,7 +19,7 @@ from fbnetv3.config import ConfigError
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
 from fbnetv3.weights.errors import WeightsFileError
-from fbnetv3.weights.files import refuse_packed
+from fbnetv3.weights.files import refuse_compressed
 from fbnetv3.weights.safetensors_header import sorted_header
 
 __all__ = [
@@ -257,7 +257,7 @@ def _damage(path: Path) -> str | None:
     if path.exists() and not path.is_file():
         return "cannot be read (not a regular file)"
     try:
-        refuse_packed(path)
+        refuse_compressed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken:

@@ -1,7 +1,8 @@
-"""Learning rates of the parts of a network, as factors of the recipe's: head, and layer decay.
+"""Factors of the learning rate for each parameter: layer-wise decay, and the head's factor.
 
 With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 1, and each layer
-before it ``layer_decay`` times the factor of the next one.
+before it ``layer_decay`` times the factor of the next one. The factors of the head are then
+multiplied by ``head_lr_factor``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import nn
 from fbnetv3.recipe import Recipe
 from fbnetv3.weights.converters import heads_of
 
-# The shortest beginning of a parameter's name that ends in the number of a block, such as
-# backbone.stages.1.0, layer1.0, blocks.3 or encoder.layers.encoder_layer_0
-_BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*)\.")
+# The beginning of a parameter's name that identifies its block, such as backbone.stages.1.0,
+# layer1.0, blocks.3, encoder.layers.encoder_layer_0, or stages.0.blocks.2 of a stage with blocks
+_BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*(?:\.blocks\.\d+)?)\.")
 _DETECTOR_TRUNK = "backbone.bottom_up."
 
 
@@ -29,7 +30,7 @@ def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
     layers = layer_numbers(model)
     last = max(layers.values(), default=0)
     heads = tuple(f"{name}." for name in heads_of(model))
-    is_detector = any(name.startswith("backbone.bottom_up.") for name in layers)
+    is_detector = any(name.startswith(_DETECTOR_TRUNK) for name in layers)
     factors = {}
     for name, layer in layers.items():
         is_head = not name.startswith("backbone.") if is_detector else name.startswith(heads)
@@ -41,10 +42,11 @@ def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Returns the number of the layer of each parameter, counted from the input.
 
-    The numbered blocks of a network are its layers. What precedes them, the stem, is layer 0. What
-    follows them is a layer, and the classifier is the last one. Norms alone, such as the last norm
-    of a vision transformer, belong to the preceding layer. The feature pyramid and heads of a
-    detector are its last layer.
+    The numbered blocks of a network, in the order of its parameters, are the layers from 1 on.
+    Parameters of the trunk whose names have no number, such as those of the stem, are layer 0. What
+    lies between the last block and the classifier is one layer if it has a weight matrix, and else,
+    like the last norm of a vision transformer, belongs to the last block. The classifier is the
+    last layer; in a detector, it is the feature pyramid with the heads.
 
     Args:
         model: Classifier, or detector with a network at ``backbone.bottom_up``.
@@ -58,23 +60,24 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
         for name in trunk
         if (match := _BLOCK.match(name)) and (is_detector or not name.startswith(heads))
     }
-    weighty = {block for name, block in blocks.items() if parameters[name].ndim > 1}
+    # others hold only norms and biases, and belong to the block before them
+    with_matrices = {block for name, block in blocks.items() if parameters[name].ndim > 1}
     numbers, number, current = dict[str, int](), 0, ""
     for name in trunk:
         block = blocks.get(name)
-        if block in weighty and block != current:
+        if block in with_matrices and block != current:
             number, current = number + 1, str(block)
         numbers[name] = number
-    first = [name for name in trunk if name not in blocks]
+    unnumbered = [name for name in trunk if name not in blocks]
     after = _after_last_block(trunk, blocks)
-    neck = {name for name in after if not name.startswith(heads)}
-    has_layer = int(any(parameters[name].ndim > 1 for name in neck))
+    before_head = {name for name in after if not name.startswith(heads)}
+    extra_layer = int(any(parameters[name].ndim > 1 for name in before_head))
     for name in parameters:
-        if name in neck:
-            numbers[name] = number + has_layer
+        if name in before_head:
+            numbers[name] = number + extra_layer
         elif name in after or name not in numbers:
-            numbers[name] = number + has_layer + 1
-        elif name in first:
+            numbers[name] = number + extra_layer + 1
+        elif name in unnumbered:
             numbers[name] = 0
     return {name: numbers[name] for name in parameters}
 

@@ -28,13 +28,13 @@ _aten = torch.ops.aten
 _LAYERS = (_aten.convolution, _aten._convolution, _aten.mm, _aten.addmm)
 """Operations whose outputs are activations: those of convolutions and linear layers."""
 _POOLS = (_aten.mean, _aten._adaptive_avg_pool2d, _aten.avg_pool2d)
-"""Average pools, and means over positions; each input element is one multiply-add."""
-_ELEMENTWISE = {
+"""Average pools and means; each input element is one multiply-add."""
+_IN_PLACE = {
     f"aten::{name}_"
     for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform")
 } | {"aten::zero_", "aten::relu_", "aten::trunc_normal_", "aten::silu_", "aten::hardswish_"}
-"""Operations that change values only, of which there are none: skipping them saves half the time,
-most of which initialisations take."""
+"""In-place operations. Tensors of the meta device have no values that could change, so these are
+skipped. This halves the time, most of which initialisations of weights take."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Counter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._schema.name in _ELEMENTWISE:
+        if func._schema.name in _IN_PLACE:
             return args[0]
         output = func(*args, **kwargs)
         operation = func._overloadpacket
@@ -81,7 +81,7 @@ def count_network(name: str, num_classes: int, side: int) -> NetworkCost:
     """Returns the cost of a network by its name.
 
     Args:
-        name: Name of a network of a library or a registered one, such as ``timm/resnet18?...``.
+        name: Name of a network of a library or a registered one, such as ``timm/resnet18``.
         num_classes: Number of logits.
         side: Side of the square image in pixels.
 
@@ -131,9 +131,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _on_meta(name: str, num_classes: int) -> nn.Module:
-    """Returns a network without values; built with values if it needs them to be built."""
+    """Builds a network on the meta device, or on the CPU first if it cannot be built there."""
     try:
-        with torch.device("meta"), _Counter():
+        with torch.device("meta"), _Counter():  # the counter skips the initialisations
             model = build_model(name, num_classes)
     except FBNetError:
         model = build_model(name, num_classes)

@@ -35,7 +35,7 @@ class LoadSummary:
         source: File or address of the weights.
         other_classes: Description of how the classes of the weights differ from the model's; empty
             if the classifier was loaded. It is also empty if only names differ:
-            :func:`~fbnetv3.weights.loading.load_weights`, which knows the names, then sets it.
+            :func:`~fbnetv3.weights.load.load_weights`, which knows the names, then sets it.
         reordered: Whether the rows of the classifier were put into another order of classes.
     """
 

@@ -20,7 +20,10 @@ from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes
 
 
 def _kind(path: Path) -> str:
-    """Detects the format from the content, since file names are unreliable."""
+    """Returns ``empty``, ``web page``, ``safetensors`` or ``torch``, judged by the content.
+
+    File names are unreliable.
+    """
     with open_regular(path, MAX_BYTES["weights"]) as file:
         head = file.read(512)
     if not head:
@@ -50,7 +53,7 @@ def decode_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     return decoded
 
 
-def refuse_packed(path: str | os.PathLike[str]) -> None:
+def refuse_compressed(path: str | os.PathLike[str]) -> None:
     """Refuses a compressed archive before anything in it is unpacked.
 
     ``torch.save`` does not compress. A small compressed archive can fill the memory.
@@ -75,7 +78,7 @@ def refuse_packed(path: str | os.PathLike[str]) -> None:
 
 
 def _read_torch(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    refuse_packed(path)
+    refuse_compressed(path)
     # weights_only: the unpickler accepts only tensors and plain containers
     saved = torch.load(path, map_location="cpu", weights_only=True)
     unwrapped = unwrap(saved)
@@ -121,7 +124,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         reason = error.strerror or str(error)
         raise WeightsFileError(f"cannot read weights {path}: {reason}; check the path") from error
     if kind in ("empty", "web page"):
-        raise WeightsFileError(f"{path} is not a weights file: it is {_a(kind)}; download it again")
+        raise WeightsFileError(
+            f"{path} is not a weights file: it is {_with_article(kind)}; download it again"
+        )
     try:
         return _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
     except WeightsFileError:
@@ -130,5 +135,5 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         raise WeightsFileError(f"cannot read weights {path}: {_reason(error)}") from error
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return kind if kind == "empty" else f"a {kind}"

@@ -3,8 +3,8 @@
 This project's names follow the module tree: ``backbone.stages.S.I.{pw,dw,pwl}.{conv,bn}``,
 ``.se.{reduce,expand}`` and ``head.fc``, with stage S and block I. ``pw`` is the expansion, ``dw``
 the depthwise convolution and ``pwl`` the projection; ``start`` is the depthwise convolution before
-the expansion of a ``uib``, and ``conv`` the k x k convolution of a ``fused`` block or a ``conv``.
-The mappings are one to one.
+the expansion of a ``uib`` (universal inverted bottleneck), and ``conv`` the k x k convolution of a
+``fused`` block or a ``conv``. The mappings are one to one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEAD = "head.fc."
 _PUBLISHED_SE = {"reduce": "se.0.conv", "expand": "se.1"}
 _TIMM_SE = {"reduce": "conv_reduce", "expand": "conv_expand"}
 # timm's names of a block's modules, with and without an expansion; timm numbers the batch norms.
-_TIMM_FULL = {
+_TIMM_MBCONV = {
     "pw.conv": "conv_pw",
     "pw.bn": "bn1",
     "dw.conv": "conv_dw",
@@ -48,6 +48,7 @@ _TIMM_FUSED = {
 _TIMM_CONV = {"conv": "conv", "bn": "bn1"}
 _TIMM_SINGLE = {"pwl.conv": "conv", "pwl.bn": "bn1"}  # a fused block without projection
 _TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
+# the expansion of an mbpool
 _TIMM_POOL = {"pw.conv": "conv", "pw.bn": "bn1"}
 # Modules of the last layer that timm has outside of its blocks, by the op of this layer
 _TIMM_HEADS = {
@@ -94,7 +95,7 @@ def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dic
 
     timm divides the same sequence of blocks into other stages. Blocks are therefore paired in
     order, and the modules inside a block by their roles. The first layer is timm's stem, the last
-    one its head; if the last one expands before it pools, timm counts this conv as a block.
+    one its head. If the last layer has an expansion, timm counts the expansion as a block.
 
     Args:
         arch: Architecture of the model.
@@ -123,8 +124,8 @@ def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dic
     }
     stem, last = layers[0], layers[-1]
     names[stem.stage, stem.index] = _TIMM_STEM
-    at_end = names.get((last.stage, last.index), {}) if pools_after_conv else {}
-    names[last.stage, last.index] = {**at_end, **_TIMM_HEADS.get(last.op, {})}
+    expansion_names = names.get((last.stage, last.index), {}) if pools_after_conv else {}
+    names[last.stage, last.index] = {**expansion_names, **_TIMM_HEADS.get(last.op, {})}
     return {key: _timm(key, names) for key in keys}
 
 
@@ -135,7 +136,7 @@ def _block_names(layer: Layer, block: str) -> dict[str, str]:
         "conv": _TIMM_CONV,
         "uib": _TIMM_UIB,
         "fused": _TIMM_FUSED if expands else _TIMM_SINGLE,
-        "mbconv": _TIMM_FULL if expands else _TIMM_SEPARABLE,
+        "mbconv": _TIMM_MBCONV if expands else _TIMM_SEPARABLE,
         "mbpool": _TIMM_POOL,
     }
     squeeze = {f"se.{ours}": f"se.{theirs}" for ours, theirs in _TIMM_SE.items()}

@@ -51,9 +51,10 @@ class WeightRecord:
     Attributes:
         name: Name of an architecture.
         tag: Name of the weights, such as ``"fb_in1k"``.
-        layout: Layout of the tensor names: ``"fbnet"``, ``"timm"``, ``"fbnetv3"`` or ``"plain"``.
+        layout: How the tensors are named: ``"fbnet"``, ``"timm"``, ``"fbnetv3"``, or ``"plain"``
+            (as in the model itself, if it is no FBNet).
         resolution: Side in pixels of the centre crop that is the network's input.
-        resize: Shorter side of the image in pixels before the crop.
+        resize: Length in pixels to which the shorter side of an image is resized before the crop.
         licence: Licence of the weights.
         url: Address of the file; None for a packaged file.
         path: Path of a packaged file, relative to ``model_zoo/weights``; None for a file with a
@@ -64,7 +65,7 @@ class WeightRecord:
         variant: Variant of the architecture, None, ``"aligned"`` or ``"low_resolution"``.
         width: Factor of the architecture's channels.
         depth: Factor of the architecture's repeats.
-        interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
+        interpolation: One of ``INTERPOLATIONS``.
         mean: Mean of each channel, for images in 0..1.
         std: Standard deviation of each channel, for images in 0..1.
         num_classes: Number of classes of the classifier.
@@ -132,6 +133,7 @@ class WeightRecord:
     @property
     def fits_architecture(self) -> bool:
         """Whether the weights fit the named architecture, unscaled and with all of its classes."""
+        # the variant "aligned" changes no shape of a tensor
         is_unscaled = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
         return is_unscaled and self.num_classes == get_arch(self.name).num_classes
 
@@ -163,7 +165,10 @@ def _check(record: WeightRecord) -> None:
     elif record.sha256 is not None and len(record.sha256) != 64:
         problem = f"sha256 must have 64 hexadecimal digits, not {record.sha256!r}"
     elif not 0 < record.resolution <= record.resize:
-        problem = f"resize {record.resize} must be at least resolution {record.resolution} > 0"
+        problem = (
+            "resolution must be above 0 and at most resize; they are "
+            f"{record.resolution} and {record.resize}"
+        )
     elif bad := [k for k, m in record.metrics.items() if m.source not in METRIC_SOURCES]:
         problem = f"metrics {bad} must have source {' or '.join(METRIC_SOURCES)}"
     if problem:
@@ -171,6 +176,7 @@ def _check(record: WeightRecord) -> None:
 
 
 def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    """Converts lists to tuples, and a single class name to a tuple of one."""
     if isinstance(entry.get("classes"), str):
         entry["classes"] = [entry["classes"]]
     listed = {k: tuple(v) for k, v in entry.items() if isinstance(v, list)}

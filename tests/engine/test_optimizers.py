@@ -11,7 +11,7 @@ from torch import nn
 
 from fbnetv3.config import ConfigError
 from fbnetv3.engine.freezing import FrozenNormsHook, freeze
-from fbnetv3.engine.layer_rates import lr_factors
+from fbnetv3.engine.layer_rates import layer_numbers, lr_factors
 from fbnetv3.engine.optim import OptimError, build_optimizer
 from fbnetv3.recipe import Recipe
 from fbnetv3.registries import OPTIMIZERS
@@ -62,6 +62,19 @@ def test_layer_decay_equals_that_of_timm() -> None:
     assert rates[id(model.head.weight)] == pytest.approx(5 * 0.026)
     assert rates[id(model.cls_token)] == pytest.approx(0.026 * 0.6**4)
     assert len(rates) == len(list(model.parameters()))
+
+
+def test_blocks_of_a_stage_are_layers() -> None:
+    import timm
+
+    model = timm.create_model("convnext_atto", depths=(1, 2, 1, 1), dims=(4, 8, 8, 8))
+    layers = layer_numbers(model)
+    first = {layers[n] for n in layers if n.startswith("stages.1.blocks.0.")}
+    second = {layers[n] for n in layers if n.startswith("stages.1.blocks.1.")}
+    assert len(first) == len(second) == 1
+    assert max(second) == max(first) + 1
+    assert layers["stem.0.weight"] < layers["stages.0.blocks.0.conv_dw.weight"]
+    assert layers["head.fc.weight"] == max(layers.values())
 
 
 def test_equal_rates_keep_the_groups_of_earlier_checkpoints() -> None:

@@ -78,7 +78,7 @@ def test_timm_records_follow_timm(letter: str) -> None:
         ({"layout": "x"}, "layout is 'x'; allowed: fbnet, timm"),
         ({"url": "http://x/y.pth"}, "either url or path"),
         ({"sha256": "12"}, "64 hexadecimal digits"),
-        ({"resize": 16}, "resize 16 must be at least resolution 32"),
+        ({"resize": 16}, "they are 32 and 16"),
         ({"metrics": {"top1": {"value": 1.0, "source": "heard"}}}, "measured or quoted"),
         ({"interpolation": "x"}, "interpolation is 'x'; allowed"),
         ({"tag": None, "licence": None}, None),

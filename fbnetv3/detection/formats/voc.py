@@ -15,19 +15,23 @@ _FOLDERS = ("JPEGImages", "images", "")
 
 
 def read_voc(path: Path, images: Path | None = None) -> BoxSet:
-    """Reads the annotations of a folder, or of the images that a list of a split names.
+    """Reads the annotations in a folder, or only those of the images named in a list of a split.
 
-    Coordinates count pixels from 1, as VOC's do: a box from 1 to 10 is ten pixels wide.
-    ``difficult`` objects are crowds.
+    In the files, pixels are numbered from 1 and both ends belong to a box; the returned boxes have
+    edges from 0, so that 1..10 becomes 0..10. Objects marked ``difficult`` become boxes with
+    ``crowd=True``, which are neither trained on nor counted as misses. An image of the list without
+    an XML file is left out.
 
     Args:
-        path: Folder with XML files, such as ``VOC2007`` or its ``Annotations``; or a list such as
-            ``VOC2007/ImageSets/Main/train.txt``.
-        images: Folder of the images; None: ``JPEGImages`` or ``images`` beside the annotations, or
-            the folder of the annotations.
+        path: Folder with XML files, such as ``VOC2007`` or its ``Annotations``; or a list in
+            ``ImageSets/Main``, such as ``VOC2007/ImageSets/Main/train.txt``, in which each line
+            begins with the name of an image.
+        images: Folder of the images; None: ``JPEGImages`` or ``images`` in the folder that contains
+            ``Annotations`` (or the XML files, if there is no such folder), else that folder itself.
 
     Raises:
-        DataError: There are no annotations.
+        DataError: There are no annotations, or no image and class in them.
+        OSError: A folder or the list cannot be read.
     """
     top = path.parents[2] if path.suffix == ".txt" else path
     found = top / "Annotations" if (top / "Annotations").is_dir() else top
@@ -51,7 +55,7 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
 
 def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
     name = (tree.findtext("filename") or "").strip()
-    # Many tools write a name without suffix, or that of another format: the stem decides.
+    # Many tools write the name without a suffix or with a wrong one, so stems are compared.
     image = name if name in by_stem.values() else by_stem.get(Path(name).stem or file.stem)
     image = image or by_stem.get(file.stem)
     if image is None:

@@ -12,9 +12,10 @@ To add an executor:
    keys that may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's
    name to the help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
    ``search/fbnet/config.py``.
-4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_faults.py``. If it
-   has worker processes, also add it to ``_WORKERS`` and ``_SHARED`` in ``test_contract.py``, which
-   tests what all executors must do, and to ``SharedExecutors`` in ``shared.py``.
+4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_faults.py``. In
+   ``test_contract.py``, which tests what all executors must do, add it to ``_SHARED``, beside
+   ``in process`` in the fixture ``executor`` if it needs no worker processes; with these, also to
+   ``_WORKERS`` there and to ``SharedExecutors`` in ``shared.py``.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class LocalWorkers:
         return []
 
     def _hand_out(self) -> None:
-        """Gives queued trials to idle workers, and starts workers up to ``count``."""
+        """Drops dead workers, starts new ones up to ``count``, and gives trials to idle ones."""
         self._workers = [
             w for w in self._workers if w.trial or not w.is_ready or w.process.is_alive()
         ]
@@ -111,10 +111,10 @@ class LocalWorkers:
                 self._give_trial(worker)
 
     def _new_worker(self) -> Worker:
-        """Starts a worker in a free slot; if possible, on a device that no waiting trial avoids."""
+        """Starts a worker in a free slot, if possible on a device where no queued trial failed."""
         taken = {worker.slot for worker in self._workers}
         free = [slot for slot in range(self._count) if slot not in taken]
-        slot = min(free, key=lambda i: self._queue.is_avoided(self._device(i)))
+        slot = min(free, key=lambda i: self._queue.has_failed_on(self._device(i)))
         return Worker(self._payload, self._threads, os.getcwd(), self._device(slot), slot)
 
     def _device(self, slot: int) -> str | None:
@@ -128,7 +128,7 @@ class LocalWorkers:
         trial = self._queue.take(worker.device, busy, has_others=has_others)
         if trial is None:
             return
-        if self._queue.is_alone(trial):
+        if self._queue.must_be_alone(trial):
             for idle in others:  # they may hold the memory of earlier trainings
                 self._workers.remove(idle)
                 idle.kill()
@@ -156,7 +156,7 @@ class LocalWorkers:
         finished = self._queue.retry(replace(failed, place=worker.place), worker.device)
         if not finished:
             _log.warning(
-                "trial %s is evaluated once more, by a new worker: on %s, %s",
+                "trial %s failed on %s (%s); another worker evaluates it once more",
                 failed.trial.id,
                 worker.place,
                 failed.reason,
@@ -177,9 +177,9 @@ class LocalWorkers:
             self._failed_starts += 1
             if not error.can_retry or self._failed_starts >= _MAX_FAILED_STARTS:
                 raise SearchError(
-                    f"no worker process can start: the last one {error} before its first "
-                    "evaluation; its own messages are above. Workers import the script that "
-                    "starts the search. No trial was evaluated, and none has failed"
+                    f"a worker process cannot start: it {error} before its first evaluation; its "
+                    "own messages are above. Workers import the script that starts the search. No "
+                    "trial has failed because of this"
                 ) from None
         return []
 

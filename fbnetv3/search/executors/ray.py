@@ -141,7 +141,7 @@ class RayWorkers:
         trial = self._queue.take(handle.device, busy, has_others=len(ready) > len(others))
         if trial is None:
             return
-        if self._queue.is_alone(trial):
+        if self._queue.must_be_alone(trial):
             for idle in others:  # they may hold the memory of earlier trainings
                 self._remove(idle)
         handle.start(trial)
@@ -228,7 +228,7 @@ class RayWorkers:
         finished = self._queue.retry(failed, handle.device)
         if not finished:
             _log.warning(
-                "trial %s is evaluated once more, by a new worker: on %s, %s",
+                "trial %s failed on %s (%s); another worker evaluates it once more",
                 failed.trial.id,
                 handle.place,
                 failed.reason,

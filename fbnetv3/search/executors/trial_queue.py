@@ -67,11 +67,11 @@ class TrialQueue:
         is_avoided = has_others and self._avoided.get(trial.number, _NOWHERE) == device
         return not is_avoided and device not in self._reserved.values()
 
-    def is_alone(self, trial: Trial) -> bool:
+    def must_be_alone(self, trial: Trial) -> bool:
         """Returns whether a trial must be alone on its device."""
         return trial.number in self._alone
 
-    def is_avoided(self, device: Hashable) -> bool:
+    def has_failed_on(self, device: Hashable) -> bool:
         """Returns whether a waiting trial failed on a device before."""
         return any(self._avoided.get(t.number, _NOWHERE) == device for t in self._trials)
 

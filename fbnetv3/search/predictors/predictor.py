@@ -7,10 +7,14 @@ has to beat. Each round of a search fits a new predictor to all labels so far.
 To add a predictor:
 
 1. In a file of this folder, write a class with the methods of :class:`Predictor`. It is fitted by
-   its constructor ``(features, labels, pretrained, seed)``. The argument ``pretrained`` must be
-   accepted, even by a predictor that makes no use of the pre-trained encoder.
+   its constructor ``(features, labels, pretrained, seed)``: the encoded candidates, with values in
+   [0, 1] (``space/encoding.py``), and their scores, of which the highest is the best. The argument
+   ``pretrained`` must be accepted, even by a predictor without use for the pre-trained encoder. Two
+   fits with the same seed must be equal.
 2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR, and
-   ``tests/search/predictors/test_predictor.py`` tests it.
+   ``tests/search/predictors/test_predictor.py`` tests it. There, add its least rank
+   correlation with unseen labels to ``_LEAST``, and its name to ``_DETERMINISTIC`` if it does not
+   depend on the seed.
 3. Add the name to the help of SEARCH.PREDICTOR (``search/fbnet/keys.py``) and of
    ``SearchSettings.predictor`` (``search/settings.py``).
 

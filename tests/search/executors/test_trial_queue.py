@@ -41,7 +41,7 @@ def test_after_a_lack_of_memory_a_trial_waits_until_it_is_alone_on_its_device() 
     assert queue.take("0", [busy]) is None  # it waits for the other worker of GPU 0
     assert queue.take("1", [busy]) is second  # while GPU 1 goes on
     assert queue.take("0") is large
-    assert queue.is_alone(large)
+    assert queue.must_be_alone(large)
     assert queue.take("0", [large]) is None  # nothing new beside it
     assert queue.take("0") is third
 
@@ -50,8 +50,8 @@ def test_after_a_device_error_another_device_evaluates_the_trial() -> None:
     queue, (trial, other) = TrialQueue(), make_trials(2)
     queue.retry(_failed(trial, DEVICE), "0")
     queue.put(other)
-    assert queue.is_avoided("0")
-    assert not queue.is_avoided("1")
+    assert queue.has_failed_on("0")
+    assert not queue.has_failed_on("1")
     assert queue.take("0", has_others=True) is other
     assert queue.take("0", has_others=True) is None
     assert queue.take("1", has_others=True) is trial

@@ -65,8 +65,8 @@ def _run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("code", "text", "tracebacks"),
     [
         (_NO_GUARD, 'if __name__ == "__main__":', 0),
-        (_RAISES_AT_IMPORT, "no worker process can start: the last one stopped with exit", 2),
-        (_KILLED_AT_IMPORT, "no worker process can start: the last one was ended by SIGKILL", 0),
+        (_RAISES_AT_IMPORT, "a worker process cannot start: it stopped with exit", 2),
+        (_KILLED_AT_IMPORT, "a worker process cannot start: it was ended by SIGKILL", 0),
     ],
 )
 def test_a_script_that_workers_cannot_import_gives_one_error_and_no_failed_trials(
