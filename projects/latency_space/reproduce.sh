@@ -8,7 +8,8 @@ cd "$(dirname "$0")/../.."
 : "${FBNETV3_DATA:?set it to the folder that contains cifar10}"
 PYTHON=${PYTHON:-.venv/bin/python}
 OUT=${OUT:-output/latency_space}
-SEEDS=${SEEDS:-0 1 2}
+SEEDS=${SEEDS:-0 1 2} # of the trainings
+SEARCH_SEEDS=${SEARCH_SEEDS:-$SEEDS}
 ITERATIONS=${ITERATIONS:-4}
 BATCH=${BATCH:-24}
 FINALISTS=${FINALISTS:-4}
@@ -25,7 +26,7 @@ latency() {
 }
 
 search() {
-    for seed in $SEEDS; do
+    for seed in $SEARCH_SEEDS; do
         for space in $SPACES; do
             run "$PYTHON" tools/jointnas_search.py --config-file "model_zoo/search/$space.yaml" SEED "$seed" \
                 SEARCH.LATENCY_TABLE "$OUT/latency.json" \
@@ -44,7 +45,7 @@ hand_made() {
 # full trainings of the winners and of the hand-made networks, each with three seeds
 finals() {
     run mkdir -p "$OUT/configs/archs"
-    for seed in $SEEDS; do
+    for seed in $SEARCH_SEEDS; do
         for space in $SPACES; do
             name=${space}_seed$seed
             run cp "$OUT/$name/best_arch.yaml" "$OUT/configs/archs/$name.yaml"
