@@ -48,6 +48,7 @@ LAYERS = (
     "training",
     "own_training",
     "zoo",
+    "timm",
     "predictions",
     "evaluation",
     "export",
@@ -102,6 +103,7 @@ NEVER: Mapping[str, tuple[str, ...]] = {
     "modeling": ("detectron2",),
     "weights": ("detectron2",),
     "zoo": ("detectron2",),
+    "timm": ("detectron2",),
     "search": ("detectron2", "torchvision", "PIL"),
 }
 

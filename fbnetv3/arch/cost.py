@@ -44,6 +44,7 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
             side,
             width_divisor=table.width_divisor,
             num_classes=table.num_classes,
+            in_channels=table.in_channels,
         )
     except ArchError as error:
         raise error.at(arch=table.name) from None
@@ -55,6 +56,7 @@ def count_cost_arrays(
     *,
     width_divisor: int | None = 8,
     num_classes: Ints = 1000,
+    in_channels: int = 3,
 ) -> Cost:
     """Returns the costs of many networks with the same ops and different numbers in their tables.
 
@@ -66,6 +68,7 @@ def count_cost_arrays(
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
         num_classes: Number of logits, an int or an array of shape (candidates,).
+        in_channels: Number of channels of the images.
 
     Returns:
         The cost, in int64 arrays of shape (candidates,), or in ints if no argument is an array.
@@ -81,12 +84,15 @@ def count_cost_arrays(
         >>> count_cost_arrays(rows, np.array([224, 248])).params
         array([17944, 18864])
     """
-    total, c_in, size = count_rows(rows, resolution, width_divisor)
+    total, c_in, size = count_rows(rows, resolution, width_divisor, in_channels)
     return _broadcast(total + head_cost(c_in, size, num_classes))
 
 
 def count_rows(
-    rows: Iterable[Block | Mapping[str, Any]], resolution: Ints, width_divisor: int | None = 8
+    rows: Iterable[Block | Mapping[str, Any]],
+    resolution: Ints,
+    width_divisor: int | None = 8,
+    in_channels: int = 3,
 ) -> tuple[Cost, Ints, Ints]:
     """Returns the cost of the rows of a table alone, without a classifier.
 
@@ -94,6 +100,7 @@ def count_rows(
         rows: Rows of the table, as for :func:`count_cost_arrays`.
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
+        in_channels: Number of channels of the images.
 
     Returns:
         The cost, and the channels and the side of the last row's output.
@@ -102,7 +109,7 @@ def count_rows(
         ArchError: A row is not valid, or a resolution is too small.
     """
     size = _RESOLUTION_KEY.clean("resolution", resolution)
-    c_in: Ints = 3
+    c_in: Ints = in_channels
     total = Cost()
     for number, variants in enumerate(_clean_rows(rows)):
         costs = [

@@ -112,7 +112,9 @@ class Arch:
         blocks: Rows of the table, in order.
         width_divisor: Channel counts inside a block are rounded to multiples of this number.
             None rounds them down to integers.
-        num_classes: Number of logits.
+        num_classes: Number of logits; 0: there is no classifier, and the output is the pooled
+            features.
+        in_channels: Number of channels of the images; 3 for RGB.
 
     Raises:
         ArchError: A value is not allowed, the table has no row, its stages do not count up from 0,
@@ -124,6 +126,7 @@ class Arch:
     blocks: tuple[Block, ...]
     width_divisor: int | None = 8
     num_classes: int = 1000
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))
@@ -171,7 +174,7 @@ class Arch:
 
     def layers_by_row(self) -> Iterator[tuple[Layer, ...]]:
         """Yields the layers of each row, in order."""
-        c_in, layers_in_stage = 3, dict.fromkeys(range(len(self.blocks)), 0)
+        c_in, layers_in_stage = self.in_channels, dict.fromkeys(range(len(self.blocks)), 0)
         for block in self.blocks:
             row = expand_row(block.row(), c_in, self.width_divisor)
             start = layers_in_stage[block.stage]
@@ -215,8 +218,10 @@ class Arch:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the table as plain data."""
+        """Returns the table as plain data; ``in_channels`` is left out if it is 3."""
         head = {f: getattr(self, f) for f in ("name", *SCALARS)}
+        if self.in_channels == 3:
+            del head["in_channels"]
         return head | {"rows": [block.to_dict() for block in self.blocks]}
 
     @classmethod
@@ -225,8 +230,8 @@ class Arch:
 
         Args:
             table: Mapping with ``name``, ``resolution`` and ``rows``, and optionally
-                ``width_divisor``, ``num_classes`` and ``defaults`` (values for rows whose op
-                accepts the key).
+                ``width_divisor``, ``num_classes``, ``in_channels`` and ``defaults`` (values for
+                rows whose op accepts the key).
             file: Name of the file in error messages.
 
         Raises:

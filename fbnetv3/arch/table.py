@@ -13,7 +13,8 @@ from fbnetv3.errors import did_you_mean
 # Ranges of the numbers of an architecture; width_divisor may also be None.
 SCALARS = {
     "resolution": Key("int", minimum=1),
-    "num_classes": Key("int", minimum=1),
+    "num_classes": Key("int", minimum=1, or_zero=True),
+    "in_channels": Key("int", minimum=1),
     "width_divisor": Key("int", minimum=1),
 }
 _TABLE_KEYS = ("name", *SCALARS, "rows", "defaults")

@@ -53,7 +53,14 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
         ConfigError: The architecture is unknown, or cannot be modified in this way.
     """
     arch, resolution = _arch_at_own_resolution(cfg), cfg.INPUT.RESOLUTION
-    if not resolution or isinstance(arch, str):
+    if isinstance(arch, str):
+        return arch
+    if arch.in_channels != 3:
+        raise ConfigError(
+            f"MODEL.ARCH: {arch.name} takes images of {arch.in_channels} channels; allowed: 3, "
+            "since images are read as RGB"
+        )
+    if not resolution:
         return arch
     with key_in_errors("INPUT.RESOLUTION"):
         return arch.replace(resolution=resolution)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fbnetv3 import imagenet
 from fbnetv3.arch import Arch, ArchError, get_arch
@@ -15,47 +14,56 @@ from fbnetv3.arch.library_names import is_library_name
 from fbnetv3.arch.scaling import with_num_classes
 from fbnetv3.modeling import library_models
 from fbnetv3.modeling.backbone import FBNetBackbone
+from fbnetv3.modeling.features import feature_levels
+from fbnetv3.modeling.head import ClassifierHead
 from fbnetv3.modeling.init import init_weights
-
-
-class ClassifierHead(nn.Module):
-    """Global average pool, dropout and a linear layer: (N, C, h, w) to logits (N, classes)."""
-
-    def __init__(self, c_in: int, num_classes: int, drop_rate: float = 0.0) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(c_in, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+from fbnetv3.modeling.input_channels import change_input_channels
 
 
 class FBNetClassifier(nn.Module):
     """A classifier of the FBNet family, with freshly initialised weights.
 
     Args:
-        arch: Table of the network. Its ``num_classes`` is the number of logits.
+        arch: Table of the network. Its ``num_classes`` is the number of logits; 0: there is no
+            classifier, and the output is the pooled features.
         drop_rate: Dropout rate before the linear layer, in [0, 1).
         drop_path_rate: Rate of stochastic depth of the last block, in [0, 1). The rate grows
             linearly over the blocks, from 0 at the first.
+        global_pool: Global pool before the classifier: ``avg``, ``max``, ``avgmax`` (their mean),
+            or "" for none, which needs ``num_classes`` 0.
 
     Attributes:
         arch: Table that the network was built from.
         backbone: All stages, a :class:`FBNetBackbone`.
         head: Pooling and classifier, a :class:`ClassifierHead`. Its linear layer is ``head.fc``.
+        num_features: Number of pooled features, the input of the classifier.
+        feature_info: The levels of :class:`~fbnetv3.modeling.features.FBNetFeatures`.
 
     Raises:
-        ArchError: A rate is not in [0, 1).
+        ArchError: A rate is not in [0, 1), or the pool is unknown.
     """
 
-    def __init__(self, arch: Arch, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        arch: Arch,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
         super().__init__()
         for key, value in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
             check_rate(key, value)
         self.arch = arch
         self.backbone = FBNetBackbone(arch, drop_path_rate)
-        self.head = ClassifierHead(arch.blocks[-1].c, arch.num_classes, drop_rate)
+        self.num_features = arch.blocks[-1].c
+        self.head = ClassifierHead(self.num_features, arch.num_classes, drop_rate, global_pool)
+        self.feature_info = feature_levels(arch)
         init_weights(self)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits; 0 if there is no classifier."""
+        return self.arch.num_classes
 
     @property
     def stage_channels(self) -> list[int]:
@@ -75,9 +83,49 @@ class FBNetClassifier(nn.Module):
         """Returns the outputs of all stages, in order, for images (N, 3, H, W)."""
         return self.backbone.forward_stages(x)
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Returns the logits of the last stage's output; its pooled features if ``pre_logits``."""
+        return self.head(x, pre_logits)
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (N, classes) of images (N, 3, H, W)."""
         return self.head(self.backbone(x))
+
+    def get_classifier(self) -> nn.Module:
+        """Returns the layer that computes the logits; an identity if there is none."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the classifier by a freshly initialised one.
+
+        Args:
+            num_classes: Number of logits; 0: none, the output is the pooled features.
+            global_pool: Global pool; None keeps it.
+
+        Raises:
+            ArchError: The number of classes or the pool is not allowed.
+        """
+        arch = with_num_classes(self.arch, num_classes)
+        like = next(self.backbone.parameters())
+        rate, pool = self.head.dropout.p, self.head.global_pool
+        pool = pool if global_pool is None else global_pool
+        head = ClassifierHead(self.num_features, num_classes, rate, pool)
+        init_weights(head)
+        self.arch, self.head = arch, head.to(like).train(self.training)
+
+    def change_input_channels(self, in_channels: int) -> None:
+        """Adapts the first convolution to images with another number of channels, as timm does.
+
+        Raises:
+            ArchError: The number is not at least 1, or the first convolution has several groups.
+        """
+        arch = self.arch.replace(in_channels=in_channels)
+        change_input_channels(self, in_channels)
+        self.arch = arch
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Chooses whether layers compute their activations again in the backward pass."""
+        self.backbone.grad_checkpointing = enable
 
 
 def check_rate(key: str, value: float) -> None:
@@ -104,11 +152,31 @@ def as_arch(value: object) -> Arch:
     raise ArchError("not an architecture", key="name_or_arch", value=value, allowed=allowed)
 
 
+def refuse_for_libraries(name: str, given: Sequence[str]) -> None:
+    """Refuses arguments that only FBNets have, for a network of another library.
+
+    Args:
+        name: Name of the network.
+        given: Names of the arguments that were given.
+
+    Raises:
+        ArchError: There is one.
+    """
+    if given:
+        raise ArchError(
+            f"{name}: {', '.join(given)} can be given for FBNets only; for timm's networks, give "
+            "arguments in the name, such as timm/resnet18?in_chans=1"
+        )
+
+
 def build_model(
     name_or_arch: str | Arch | Mapping[str, Any],
     num_classes: int | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    *,
+    in_chans: int | None = None,
+    global_pool: str = "avg",
 ) -> nn.Module:
     """Builds a classifier with fresh weights, in channels_last memory format and training mode.
 
@@ -118,12 +186,14 @@ def build_model(
         name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``), the path of
             its yaml file, or a network of another library, ``torchvision/NAME`` or ``timm/NAME``
             (see ``arch/library_names.py``).
-        num_classes: Number of logits, at least 1. None uses the number of the architecture, or
-            1000 for a network of another library.
+        num_classes: Number of logits; 0: none, the output is the pooled features. None uses the
+            number of the architecture, or 1000 for a network of another library.
         drop_rate: Dropout rate before the classifier, in [0, 1). It replaces the default rates of
             torchvision, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
         drop_path_rate: Rate of stochastic depth of the last block, in [0, 1). The rate grows
             linearly over the blocks, from 0 at the first.
+        in_chans: Number of channels of the images; None: that of the architecture, mostly 3.
+        global_pool: Global pool of an FBNet, see :class:`FBNetClassifier`.
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.
@@ -133,11 +203,15 @@ def build_model(
     """
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
         count = imagenet.NUM_CLASSES if num_classes is None else num_classes
+        given = {"in_chans": in_chans not in (None, 3), "global_pool": global_pool != "avg"}
+        refuse_for_libraries(name_or_arch, [key for key, is_given in given.items() if is_given])
         return library_models.build(name_or_arch, count, drop_rate, drop_path_rate)
     arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else as_arch(name_or_arch)
     if num_classes is not None:
         arch = with_num_classes(arch, num_classes)
-    model = FBNetClassifier(arch, drop_rate, drop_path_rate)
+    if in_chans is not None:
+        arch = arch.replace(in_channels=in_chans)
+    model = FBNetClassifier(arch, drop_rate, drop_path_rate, global_pool)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -156,10 +230,5 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)
-    model.arch = with_num_classes(model.arch, num_classes)
-    fc = model.head.fc
-    model.head.fc = nn.Linear(
-        fc.in_features, num_classes, device=fc.weight.device, dtype=fc.weight.dtype
-    )
-    init_weights(model.head.fc)
+    model.reset_classifier(num_classes)
     return model

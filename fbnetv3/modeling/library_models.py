@@ -29,7 +29,7 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
 
     Args:
         text: Name of the network, ``LIBRARY/NAME?KEY=VALUE&...`` (see ``arch/library_names.py``).
-        num_classes: Number of logits.
+        num_classes: Number of logits; for timm's networks also 0, for pooled features.
         drop_rate: Dropout rate in [0, 1); must be 0 if the network has no dropout.
         drop_path_rate: Rate of stochastic depth in [0, 1); must be 0 if the network has none.
 
@@ -42,6 +42,13 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
     for key, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
         if not 0 <= rate < 1:
             _refuse("not allowed", key, rate, "a number in [0, 1)")
+    if num_classes == 0 and parsed.library != "timm":
+        _refuse(
+            f"{text}: only timm's networks and FBNets can be without a classifier",
+            "num_classes",
+            0,
+            "1 or more",
+        )
     make = _LIBRARIES[parsed.library]
     try:
         model = make(parsed.name, num_classes, drop_rate, drop_path_rate, parsed.arguments)
@@ -60,9 +67,13 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     """Replaces the last linear layer or 1x1 conv (SqueezeNet) of a model by a new one, in place.
 
     Raises:
-        ArchError: The number of classes is not a whole number from 1 on.
+        ArchError: The number of classes is not a whole number from 0 on, or 0 for a network that
+            cannot be without a classifier.
     """
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
+    if num_classes == 0:
+        _remove_classifier(model)
+        return model
     named = dict(model.named_modules())
     kinds = (nn.Linear, nn.Conv2d)
     path, old = [(n, m) for n, m in named.items() if isinstance(m, kinds)][-1]
@@ -74,6 +85,15 @@ def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     parent, _, leaf = path.rpartition(".")
     setattr(named[parent], leaf, new.to(old.weight))
     return model
+
+
+def _remove_classifier(model: nn.Module) -> None:
+    """Removes the classifier of a network of timm, which then returns the pooled features."""
+    reset = getattr(model, "reset_classifier", None)
+    if not callable(reset):
+        name = type(model).__name__
+        _refuse(f"the classifier of {name} cannot be removed", "num_classes", 0, "1 or more")
+    reset(0)
 
 
 def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:

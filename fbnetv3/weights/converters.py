@@ -87,13 +87,16 @@ def classifier_of(model: nn.Module) -> str:
 def heads_of(model: nn.Module) -> set[str]:
     """Returns the names of the layers that compute logits, with one row per class.
 
-    There is one, except in distilled networks of timm: they have two and average their logits.
+    There is one, except in distilled networks of timm, which have two and average their logits,
+    and in networks without a classifier.
     """
     get_classifier = getattr(model, "get_classifier", None)
     layers = get_classifier() if callable(get_classifier) else None
-    if not isinstance(layers, tuple):
-        return {classifier_of(model)}
-    return {name for name, module in model.named_modules() if any(module is x for x in layers)}
+    layers = layers if isinstance(layers, tuple) else (layers,)
+    if all(isinstance(layer, nn.Identity) for layer in layers):
+        return set()
+    names = {name for name, module in model.named_modules() if any(module is x for x in layers)}
+    return names or {classifier_of(model)}
 
 
 @dataclass

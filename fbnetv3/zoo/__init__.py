@@ -8,7 +8,8 @@ from fbnetv3.weights.errors import DownloadError, LoadError, RecordError, Weight
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.load import load_weights
 from fbnetv3.weights.records import Metric, WeightRecord, all_records, find_record
-from fbnetv3.zoo.api import build_model, get, list_models, transform
+from fbnetv3.zoo.api import build_model, get, list_models
+from fbnetv3.zoo.preprocess import Preprocessing, preprocessing, transform
 from fbnetv3.zoo.verification import VerifyRow, verify
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LoadError",
     "LoadSummary",
     "Metric",
+    "Preprocessing",
     "RecordError",
     "VerifyRow",
     "WeightRecord",
@@ -30,6 +32,7 @@ __all__ = [
     "list_models",
     "load_state_dict",
     "load_weights",
+    "preprocessing",
     "read_tensors",
     "transform",
     "verify",

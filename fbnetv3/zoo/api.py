@@ -1,4 +1,4 @@
-"""The models of the zoo by name: listing them, building them, and their preprocessing."""
+"""The models of the zoo by name: listing and building them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack  # in typing from Python 3.11 on
 
-from fbnetv3 import imagenet, modeling
-from fbnetv3.arch import Arch, get_arch, list_archs
-from fbnetv3.arch.library_names import DEFAULT_RESOLUTION, is_library_name
+from fbnetv3 import modeling
+from fbnetv3.arch import Arch, list_archs
+from fbnetv3.arch.library_names import is_library_name
 from fbnetv3.arch.scaling import ALIGNED
-from fbnetv3.data.transforms import EvalTransform, default_resize
-from fbnetv3.modeling.classifier import as_arch
+from fbnetv3.modeling.classifier import as_arch, refuse_for_libraries
 from fbnetv3.weights.detector_records import detector_records, is_detector_name
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.load import load_weights
 from fbnetv3.weights.records import WeightRecord, all_records, find_record, is_weights_name
 from fbnetv3.zoo.detectors import get_detector
+from fbnetv3.zoo.fbnet_arguments import FBNetArguments, FBNetKeywords
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
@@ -48,6 +49,7 @@ def build_model(
     pretrained: bool = False,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    **fbnet: Unpack[FBNetKeywords],
 ) -> nn.Module:
     """Builds a model of the zoo, with its weights if ``pretrained``.
 
@@ -58,30 +60,51 @@ def build_model(
               ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
             - the name of another library's network (``timm/NAME``) or of a detector (``NAME.TAG``)
-        num_classes: Number of logits, at least 1; None: as in the weights or the architecture.
+        num_classes: Number of logits; 0: no classifier, the output is the pooled features; None: as
+            in the weights or the architecture.
         pretrained: Whether to load weights, which are downloaded on first use. If their number of
             classes differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
         drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
+        fbnet: ``in_chans``, ``global_pool``, ``features_only``, ``out_indices`` and ``aligned`` of
+            FBNets; see :class:`~fbnetv3.zoo.fbnet_arguments.FBNetArguments`.
 
     Returns:
-        A classifier in training mode and channels_last memory format, or a detector.
+        A classifier in training mode and channels_last memory format, its feature maps, or a
+        detector.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
-        RecordError: The zoo has no such weights, or a detector was given classes or rates.
+        RecordError: The zoo has no such weights, or a detector was given other arguments.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
-    name_or_arch = _plain_name(name_or_arch)
-    if isinstance(name_or_arch, str) and is_detector_name(name_or_arch):
-        _check_detector_arguments(name_or_arch, num_classes, drop_rate, drop_path_rate)
-        return get_detector(name_or_arch, pretrained)
-    record = _record_of(name_or_arch) if pretrained or _has_tag(name_or_arch) else None
-    arch = record.arch() if record and isinstance(name_or_arch, str) else name_or_arch
-    model = modeling.build_model(arch, num_classes, drop_rate, drop_path_rate)
-    if record and pretrained:
+    name, own = _plain_name(name_or_arch), FBNetArguments(**fbnet)
+    if isinstance(name, str) and is_detector_name(name):
+        if num_classes is not None or drop_rate or drop_path_rate or own.given():
+            raise _detector_arguments(name)
+        return get_detector(name, pretrained)
+    if isinstance(name, str) and is_library_name(name):
+        refuse_for_libraries(name, own.given())
+    return _build(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+
+
+def _build(
+    name: str | Arch,
+    num_classes: int | None,
+    pretrained: bool,
+    rates: tuple[float, float],
+    own: FBNetArguments,
+) -> nn.Module:
+    """Builds a classifier or its feature maps; the arguments are those of :func:`build_model`."""
+    record = _record_of(name) if pretrained or _has_tag(name) else None
+    arch = own.variant(record.arch() if record and isinstance(name, str) else name)
+    if record is None or not pretrained:
+        model = modeling.build_model(arch, num_classes, *rates, **own.of_fresh_networks())
+    else:  # the weights have a classifier and take RGB images, which is changed afterwards
+        model = modeling.build_model(arch, num_classes or None, *rates)
         _load(model, record)
-    return model
+        own.change(model, num_classes)
+    return own.output(model)
 
 
 def _plain_name(name_or_arch: str | Arch | Mapping[str, Any]) -> str | Arch:
@@ -115,15 +138,12 @@ def _load(model: nn.Module, record: WeightRecord) -> None:
         )
 
 
-def _check_detector_arguments(
-    name: str, num_classes: int | None, drop_rate: float, drop_path_rate: float
-) -> None:
-    if num_classes is not None or drop_rate or drop_path_rate:
-        raise RecordError(
-            f"{name}: the classes and rates of a detector of the zoo are fixed; leave out "
-            "num_classes, drop_rate and drop_path_rate, or train a detector that starts from these "
-            "weights (config key MODEL.WEIGHTS)"
-        )
+def _detector_arguments(name: str) -> RecordError:
+    return RecordError(
+        f"{name}: the classes, rates and layers of a detector of the zoo are fixed; leave out all "
+        "arguments but pretrained, or train a detector that starts from these weights (config key "
+        "MODEL.WEIGHTS)"
+    )
 
 
 def get(
@@ -137,38 +157,6 @@ def get(
         name: Name of an architecture or a detector, or ``NAME.TAG`` of weights.
         pretrained: Whether to load weights of the zoo.
         num_classes: Number of logits; None: as in :func:`build_model`.
-        kwargs: ``drop_rate`` and ``drop_path_rate`` of :func:`build_model`.
+        kwargs: Other arguments of :func:`build_model`.
     """
     return build_model(name, num_classes, pretrained, **kwargs)
-
-
-def transform(name: str) -> EvalTransform:
-    """Returns the evaluation preprocessing of a model: resize, centre crop, normalise.
-
-    Args:
-        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. For an architecture
-            without weights, it is the architecture's resolution, ``default_resize``, bilinear
-            interpolation, and ImageNet's mean and standard deviation; for a network of another
-            library, the same with a resolution of 224 pixels.
-
-    Raises:
-        RecordError: There are no such weights, or the name is that of a detector.
-    """
-    name = name.removeprefix(ZOO_SCHEME)
-    if is_detector_name(name):
-        raise RecordError(
-            f"{name}: a detector resizes and normalises images itself; give it the images"
-        )
-    if is_library_name(name):
-        resize = default_resize(DEFAULT_RESOLUTION)
-        return EvalTransform(DEFAULT_RESOLUTION, resize, "bilinear", imagenet.MEAN, imagenet.STD)
-    if not is_weights_name(name) and not any(
-        r.name == name and r.fits_architecture for r in all_records()
-    ):
-        resolution = get_arch(name).resolution
-        resize = default_resize(resolution)
-        return EvalTransform(resolution, resize, "bilinear", imagenet.MEAN, imagenet.STD)
-    record = find_record(name)
-    return EvalTransform(
-        record.resolution, record.resize, record.interpolation, record.mean, record.std
-    )

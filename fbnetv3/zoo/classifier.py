@@ -24,6 +24,7 @@ from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.weights.networks import arch_of, preprocessing_of
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
+from fbnetv3.zoo.preprocess import preprocessing
 
 # name of the classifier's bias in this project, the published files, timm and torchvision
 _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
@@ -113,7 +114,7 @@ def from_zoo(name: str) -> Classifier:
     record = find_record(name)
     model = api.build_model(record.full_name, pretrained=True).eval()
     classes = _class_names(record.class_names(), record.num_classes, record.full_name)
-    return Classifier(model, api.transform(record.full_name), classes, record.full_name)
+    return Classifier(model, preprocessing(record.full_name).transform(), classes, record.full_name)
 
 
 def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classifier:
@@ -171,7 +172,7 @@ def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tupl
 def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None) -> EvalTransform:
     saved = preprocessing_of(metadata)
     if not saved and model is not None and not is_library_name(model):
-        return api.transform(model)
+        return preprocessing(model).transform()
     own_resolution = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
     resolution = int(saved.get("resolution", own_resolution))
     return EvalTransform(

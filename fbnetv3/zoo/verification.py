@@ -23,7 +23,8 @@ from fbnetv3.weights.download import check_file, known_sha256, local_path
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.records import IMAGENET_CLASSES, WeightRecord, all_records
-from fbnetv3.zoo.api import build_model, transform
+from fbnetv3.zoo.api import build_model
+from fbnetv3.zoo.preprocess import transform
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # Accepted deviation in percentage points; image decoders and machines differ a little.

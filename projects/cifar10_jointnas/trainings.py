@@ -122,8 +122,8 @@ def train(config: Path, seed: int, folder: Path, opts: Sequence[str]) -> list[Ro
     ]
 
 
-def main() -> int:
-    """Runs the command line; returns 1 if a training failed."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, help="yaml files of train_net.py")
     parser.add_argument("--csv", type=Path, required=True, help="file of the scores")
@@ -137,7 +137,12 @@ def main() -> int:
     parser.add_argument(
         "--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides of all configs"
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Runs the command line; returns 1 if a training failed."""
+    args = make_parser().parse_args()
     digests = {config.stem: digest(config, args.opts) for config in args.configs}
     rows = [r for r in read(args.csv) if r.config == digests.get(r.case, r.config)]
     done, lock, failed = {(r.case, r.seed) for r in rows}, threading.Lock(), []

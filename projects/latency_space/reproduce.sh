@@ -55,8 +55,8 @@ finals() {
         done
     done
     # shellcheck disable=SC2086
-    run "$PYTHON" -m projects.cifar10_jointnas.trainings --csv "$OUT/finals.csv" --out "$OUT/finals" --processes 1 \
-        --seeds $SEEDS "$OUT"/configs/*.yaml
+    run "$PYTHON" -m projects.cifar10_jointnas.trainings "$OUT"/configs/*.yaml --csv "$OUT/finals.csv" \
+        --out "$OUT/finals" --processes 1 --seeds $SEEDS
 }
 
 table() {

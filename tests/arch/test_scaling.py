@@ -61,8 +61,8 @@ def test_num_classes() -> None:
     ten = with_num_classes(get_arch("fbnetv3_g"), 10)
     difference = count_cost("fbnetv3_g").params - count_cost(ten).params
     assert difference == 990 * 1985
-    with pytest.raises(ArchError, match="num_classes: 0"):
-        with_num_classes(ten, 0)
+    with pytest.raises(ArchError, match="num_classes: -1"):
+        with_num_classes(ten, -1)
 
 
 def test_scaling_by_one_changes_nothing() -> None:

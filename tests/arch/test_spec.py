@@ -148,7 +148,7 @@ BAD_TABLES: list[tuple[Any, str]] = [
     (table(), "the table has no rows"),
     (table(*ROWS, resolutoin=3), "did you mean resolution"),
     (table(*ROWS, width_divisor=0), "width_divisor: 0: not allowed; allowed: integers >= 1"),
-    (table(*ROWS, num_classes=0), "num_classes: 0: not allowed"),
+    (table(*ROWS, num_classes=-1), "num_classes: -1: not allowed"),
     ({**table(*ROWS), "resolution": "224"}, "resolution: '224': not allowed"),
     ({**table(), "rows": "conv"}, "rows: 'conv': not allowed; allowed: a list of rows"),
     (table("conv"), "row 0: row: 'conv': a row must be a mapping"),

@@ -11,11 +11,14 @@ import pytest
 import yaml
 from detectron2.config import get_cfg as detectron_get_cfg
 
+from fbnetv3.arch import get_arch
 from fbnetv3.config import (
+    ConfigError,
     get_cfg,
     get_value,
     iter_keys,
 )
+from fbnetv3.config.archs import arch_from_config
 from fbnetv3.config.arithmetic import evaluate
 from tests.config.helpers import error_of, write
 
@@ -134,3 +137,12 @@ def yaml_keys(path: Path) -> list[str]:
     values = yaml.safe_load(path.read_text())
     values.pop("_BASE_", None)
     return [key for key, _ in iter_keys(values)] + ["MODEL.ANCHOR_GENERATOR.SIZES"]
+
+
+def test_tables_for_other_images_than_rgb_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grey.yaml"
+    path.write_text(get_arch("fbnetv3_nano_a").replace(in_channels=1).to_yaml())
+    cfg = get_cfg()
+    cfg.MODEL.ARCH = str(path)
+    with pytest.raises(ConfigError, match=r"takes images of 1 channels; allowed: 3"):
+        arch_from_config(cfg)

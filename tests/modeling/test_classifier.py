@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     ("arguments", "text"),
     [
         ({"name_or_arch": "fbnetv3_aa"}, "unknown architecture; did you mean fbnetv3_a"),
-        ({"num_classes": 0}, "num_classes: 0"),
+        ({"num_classes": -1}, "num_classes: -1"),
         ({"drop_rate": 1.0}, r"drop_rate: 1.0: not allowed; allowed: a number in \[0, 1\)"),
         ({"drop_path_rate": -0.1}, "drop_path_rate: -0.1"),
         ({"name_or_arch": "torchvision/resnet5"}, "did you mean resnet50"),

@@ -189,7 +189,7 @@ def test_bad_names(name: str, message: str) -> None:
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("arguments", [{"drop_rate": 1.0}, {"num_classes": 0}])
+@pytest.mark.parametrize("arguments", [{"drop_rate": 1.0}, {"num_classes": -1}])
 def test_bad_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(ArchError, match=next(iter(arguments))):
         build_model("timm/resnet18", **arguments)

@@ -10,7 +10,7 @@ import pytest
 
 from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
-from projects.cifar10_jointnas.trainings import Row
+from projects.cifar10_jointnas.trainings import Row, make_parser
 from projects.latency_space import hand_made, table
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,9 @@ def test_a_dry_run_prints_every_part() -> None:
     script = ROOT / "projects/latency_space/reproduce.sh"
     done = subprocess.run([script], env=env, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
+    (trainings,) = (line for line in lines if "cifar10_jointnas.trainings" in line)
+    parsed = make_parser().parse_args(trainings.split()[3:])
+    assert (parsed.seeds, parsed.configs) == ([0, 1, 2], [Path("nowhere/configs/*.yaml")])
     assert sum("jointnas_search.py" in line for line in lines) == 6
     assert lines[0].startswith("python tools/benchmark.py --latency-table nowhere/latency.json")
     assert lines[-1] == "python -m projects.latency_space.table nowhere"

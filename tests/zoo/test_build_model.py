@@ -141,11 +141,15 @@ def test_weights_serve_an_architecture_and_its_aligned_form(
 MODELS = ["fbnetv3_a0", "fbnetv3_a0.cifar10", "torchvision/resnet18", A0, with_num_classes(A0, 10)]
 
 
-@pytest.mark.parametrize("num_classes", [0, -1])
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_no_classes_are_an_error(model: str | Arch, num_classes: int) -> None:
-    with pytest.raises(ArchError, match=f"num_classes: {num_classes}: not allowed"):
-        fbnetv3.build_model(model, num_classes)
+def test_fewer_classes_than_none_are_an_error(model: str | Arch) -> None:
+    with pytest.raises(ArchError, match="num_classes: -1: not allowed"):
+        fbnetv3.build_model(model, -1)
+
+
+def test_networks_of_torchvision_keep_their_classifier() -> None:
+    with pytest.raises(ArchError, match="num_classes: 0: torchvision/resnet18: only timm's"):
+        fbnetv3.build_model("torchvision/resnet18", 0)
 
 
 @pytest.mark.parametrize("name", ["net.yaml", "my.net.yaml", "folder.v2/net.yml"])
@@ -174,9 +178,24 @@ def test_other_spellings_are_an_error(name: str) -> None:
         fbnetv3.build_model(name, pretrained=True)
 
 
-def test_no_classes_are_an_error_with_weights() -> None:
-    with pytest.raises(ArchError, match="num_classes: 0: not allowed"):
-        fbnetv3.build_model("fbnetv3_nano_a", 0, pretrained=True)
+def test_without_classes_the_weights_give_features() -> None:
+    classifier: Any = fbnetv3.build_model("fbnetv3_nano_a", pretrained=True).eval()
+    pooled: Any = fbnetv3.build_model("fbnetv3_nano_a", 0, pretrained=True).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(classifier.get_classifier()(pooled(x)), classifier(x))
+
+
+def test_other_inputs_and_outputs_keep_the_weights() -> None:
+    classifier: Any = fbnetv3.build_model("fbnetv3_nano_a", pretrained=True).eval()
+    grey: Any = fbnetv3.build_model("fbnetv3_nano_a", pretrained=True, in_chans=1).eval()
+    x = torch.randn(2, 1, 32, 32)
+    rgb = x.expand(-1, 3, -1, -1)
+    torch.testing.assert_close(grey(x), classifier(rgb), rtol=1e-4, atol=1e-4)
+    maps = fbnetv3.build_model("fbnetv3_nano_a", pretrained=True, features_only=True).eval()
+    levels = [level["stage"] for level in classifier.feature_info]
+    stages = classifier.forward_stages(rgb)
+    for actual, stage in zip(maps(rgb), levels, strict=True):
+        assert torch.equal(actual, stages[stage])
 
 
 @pytest.mark.parametrize("model", ["torchvision/resnet18", "fbnetv2_l3", low_resolution(A0, 32)])

@@ -1,0 +1,152 @@
+"""Feature maps of a network at several reductions, with the interface of timm's ``features_only``.
+
+A level is the last stage of each reduction. Stages that pool, and 1x1 convolutions right before
+them, belong to the head. ``feature_info`` describes the levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fbnetv3.arch import Arch, ArchError
+from fbnetv3.modeling.backbone import FBNetBackbone
+
+
+def feature_levels(arch: Arch) -> list[dict[str, Any]]:
+    """Returns the levels of a network, from the first to the last reduction.
+
+    Returns:
+        For each level, timm's keys ``num_chs`` (channels), ``reduction`` (pixels of the image per
+        pixel of the map, along a side), ``module`` (name of the stage) and ``index`` (of the
+        level); also ``stage``, the number of the stage, and ``exact``: whether the side of the map
+        is exactly 1/reduction of that of an image whose side is a multiple of it. Published tables
+        with the key ``dw_padding`` have maps of other sides; their aligned variant is exact.
+    """
+    strides = arch.stage_strides[: _num_stages_of_maps(arch)]
+    last = {stride: stage for stage, stride in enumerate(strides)}
+    inexact = [layer.stage for layer in arch.layers() if not _is_exact(layer.options, layer.k)]
+    return [
+        {
+            "num_chs": arch.stage_channels[stage],
+            "reduction": reduction,
+            "module": f"backbone.stages.{stage}",
+            "index": index,
+            "stage": stage,
+            "exact": all(stage < first for first in inexact),
+        }
+        for index, (reduction, stage) in enumerate(last.items())
+    ]
+
+
+def _num_stages_of_maps(arch: Arch) -> int:
+    """Returns the number of stages that are not part of the head."""
+    count = sum(stride is not None for stride in arch.stage_strides)
+    while count > 1 and all(
+        layer.op == "conv" and layer.k == 1 for layer in arch.layers() if layer.stage == count - 1
+    ):
+        count -= 1
+    return count
+
+
+def _is_exact(options: Any, kernel: int | None) -> bool:
+    padding = options.get("dw_padding")
+    return padding is None or kernel is None or padding == kernel // 2
+
+
+class FeatureInfo:
+    """The levels that a feature network returns, as timm's class of this name.
+
+    Args:
+        levels: All levels; see :func:`feature_levels`.
+        out_indices: Indices of the returned levels.
+    """
+
+    def __init__(self, levels: Sequence[dict[str, Any]], out_indices: Sequence[int]) -> None:
+        self.info, self.out_indices = list(levels), tuple(out_indices)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """Returns a value of the returned levels, or of the levels ``idx``."""
+        if isinstance(idx, int):
+            return self.info[idx][key]
+        return [self.info[i][key] for i in (self.out_indices if idx is None else idx)]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Returns the channels of the returned levels, or of the levels ``idx``."""
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Returns the reductions of the returned levels, or of the levels ``idx``."""
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Returns the names of the stages of the returned levels, or of the levels ``idx``."""
+        return self.get("module", idx)
+
+    def get_dicts(
+        self, keys: Sequence[str] | None = None, idx: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns the returned levels (or the levels ``idx``) as dicts, with all or some keys."""
+        levels = [self.info[i] for i in (self.out_indices if idx is None else idx)]
+        return levels if keys is None else [{k: level[k] for k in keys} for level in levels]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.info[index]
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+
+class FBNetFeatures(nn.Module):
+    """The maps of some levels: images (N, 3, H, W) to a list of (N, C_i, H_i, W_i).
+
+    Args:
+        arch: Table of the network.
+        backbone: Its stages. Those behind the last returned level are left out.
+        out_indices: Indices of the levels, increasing; negative ones count from the last. None:
+            all levels.
+
+    Attributes:
+        arch: Table of the network.
+        feature_info: The levels, a :class:`FeatureInfo`.
+
+    Raises:
+        ArchError: An index has no level, or they do not increase.
+    """
+
+    def __init__(
+        self, arch: Arch, backbone: FBNetBackbone, out_indices: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        levels = feature_levels(arch)
+        self.feature_info = FeatureInfo(levels, _indices(levels, out_indices))
+        self._returned = frozenset(self.feature_info.get("stage"))
+        self.backbone = backbone
+        del backbone.stages[max(self._returned) + 1 :]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Returns the maps of the levels ``out_indices``, in order."""
+        maps = self.backbone.forward_stages(x)
+        return [map for stage, map in enumerate(maps) if stage in self._returned]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Chooses whether layers compute their activations again in the backward pass."""
+        self.backbone.grad_checkpointing = enable
+
+
+def _indices(levels: Sequence[Any], out_indices: Sequence[int] | None) -> list[int]:
+    count = len(levels)
+    if out_indices is None:
+        return list(range(count))
+    wanted = [i + count if isinstance(i, int) and i < 0 else i for i in out_indices]
+    if not wanted or wanted != sorted({i for i in wanted if i in range(count)}):
+        raise ArchError(
+            "not allowed",
+            key="out_indices",
+            value=tuple(out_indices),
+            allowed=f"increasing numbers from {-count} to {count - 1}, one or more",
+        )
+    return wanted
