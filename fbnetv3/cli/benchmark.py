@@ -22,6 +22,7 @@ from fbnetv3.cli.benchmark_tables import (
     table_report,
 )
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.io import atomic_write, check_writable
 
 # torch is imported where it is needed: --help and a mistyped option are answered at once
@@ -102,7 +103,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     add = parser.add_argument
     rounds = "rounds of measurement; more are more accurate (default: 10)"

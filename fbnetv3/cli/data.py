@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 
 # fbnetv3.data imports torch, so it is imported only by the command: --help prints at once.
 _EXAMPLES = """\
@@ -24,7 +25,9 @@ examples:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="fbnetv3-data", description="Prepare data sets of images for training."
+        prog="fbnetv3-data",
+        description="Prepare data sets of images for training.",
+        parents=[version_option()],
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _pack_arguments(

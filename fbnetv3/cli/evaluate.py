@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.io import check_writable
 from fbnetv3.predictions.networks import check_source, load_network
 from fbnetv3.requires import require_installed
@@ -65,7 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     _source_arguments(parser)
     _option_arguments(parser)

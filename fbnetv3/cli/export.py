@@ -14,6 +14,7 @@ from rich.table import Table
 from fbnetv3.cli import run_main
 from fbnetv3.cli.export_detectors import export_detectors, is_detector
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.run_folder import weights_in
 
@@ -48,7 +49,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     add = parser.add_argument
     add("--model", metavar="NAME[.TAG]", help="weights of the zoo (fbnetv3-zoo list --pretrained)")

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import one_line
 from fbnetv3.io import check_writable
 from fbnetv3.predictions.annotations import CocoIds, read_ids
@@ -71,7 +72,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     images = (
         "image file, folder or .zip of images, .txt file with one of these per line (relative to "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.search.fbnet import require_packages
 from fbnetv3.signals import stop_signals_as_interrupt
@@ -50,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         "command resumes an interrupted search.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--config-file", help="path of a yaml, or the name of one in model_zoo/")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.requires import require_detectron2
 from fbnetv3.resources import find_config
 from fbnetv3.streams import guarded_streams
@@ -41,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train or evaluate the image classifier or object detector of a config.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[import_option()],
+        parents=[import_option(), version_option()],
     )
     add = parser.add_argument
     config = "yaml file, or its name in model_zoo/"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.io import atomic_write
 
 # Each command imports the modules that it needs, because fbnetv3.zoo imports torch, and --help
@@ -24,7 +25,9 @@ _WIDTH = 160  # columns, if the output is not a terminal
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="fbnetv3-zoo", description="List, scale, verify, download and add models and weights."
+        prog="fbnetv3-zoo",
+        description="List, scale, verify, download and add models and weights.",
+        parents=[version_option()],
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = partial(commands.add_parser, parents=[import_option()])

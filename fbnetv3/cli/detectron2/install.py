@@ -25,6 +25,7 @@ from typing import NamedTuple
 import patch_ng
 
 from fbnetv3.cli import run_main
+from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import FBNetError
 
 SDIST = "pb1-detectron2"
@@ -307,6 +308,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "without a\ncompiler. Leaves an existing detectron2 alone, unless another version of this "
         "installer\nmade it.",
         epilog=_EPILOG,
+        parents=[version_option()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
