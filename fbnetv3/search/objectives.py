@@ -74,13 +74,15 @@ class Objectives:
         names = tuple(score.name for score in self.scores)
         return () if names == ONE_SCORE else names
 
-    def cost_gains(self, statistics: Mapping[str, npt.NDArray[np.float64]]) -> np.ndarray:
+    def cost_gains(
+        self, statistics: Mapping[str, npt.NDArray[np.float64]], count: int
+    ) -> np.ndarray:
         """Returns the gains of the costs, (candidates, costs).
 
         Args:
             statistics: {name: (candidates,)} values of each statistic.
+            count: Number of candidates.
         """
-        count = len(next(iter(statistics.values()), ()))
         columns = [gain(statistics[cost.name], cost.direction) for cost in self.costs]
         return np.stack(columns, 1) if columns else np.zeros((count, 0))
 
@@ -144,7 +146,9 @@ def objectives_of(
         SearchError: There is no score, a name is unknown, or the first score contradicts the
             direction.
     """
-    known, scores, costs = list(statistics), [], []
+    known = list(statistics)
+    scores: list[Objective] = []
+    costs: list[Objective] = []
     for text in texts:
         name, sign = _name(text), MINIMIZE if text.startswith("-") else MAXIMIZE
         if name == SCORE:

@@ -23,6 +23,7 @@ covers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,21 @@ def reference_point(points: Floats, worst: Floats | None = None) -> Floats:
     span = highest - lowest
     span = np.where(span > 0, span, np.abs(lowest))
     return np.asarray(lowest - _MARGIN * np.where(span > 0, span, 1.0))
+
+
+def reference_of(points: Floats, worst_costs: Sequence[float] | Floats) -> Floats:
+    """Returns the reference point for points with known costs in their last columns, (m,).
+
+    The part of the costs depends on their known range, and that of the scores on the front of the
+    points.
+
+    Args:
+        points: (n, m) gains of scores and of costs, at least one point.
+        worst_costs: (costs,) lowest known gain of each cost.
+    """
+    scores = points.shape[1] - len(worst_costs)
+    worst = np.concatenate([np.full(scores, np.nan), worst_costs])
+    return reference_point(points[non_dominated(points)], worst)
 
 
 def non_dominated_cells(points: Floats, reference: Floats) -> Cells:
