@@ -114,7 +114,7 @@ def as_objectives(value: Any) -> tuple[str, ...]:
     if value is None:
         return ONE_SCORE
     texts = tuple(text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}"))
-    names = [_name(text) for text in texts]
+    names = [name_of(text) for text in texts]
     if not names or not all(names):
         raise SearchError(f"objectives={short(list(texts))} lacks a name; allowed: {_EXAMPLE}")
     for name in names:
@@ -128,7 +128,8 @@ def as_objectives(value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _name(text: str) -> str:
+def name_of(text: str) -> str:
+    """Returns the name in an objective such as ``-latency_ms``."""
     return text.removeprefix("-").strip()
 
 
@@ -150,7 +151,7 @@ def objectives_of(
     scores: list[Objective] = []
     costs: list[Objective] = []
     for text in texts:
-        name, sign = _name(text), MINIMIZE if text.startswith("-") else MAXIMIZE
+        name, sign = name_of(text), MINIMIZE if text.startswith("-") else MAXIMIZE
         if name == SCORE:
             scores.append(Objective(name, direction))
         else:

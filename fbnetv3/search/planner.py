@@ -112,8 +112,12 @@ class Planner:
         self._stage_two = StageTwo(
             settings, self._encoding, self.objectives, self._levels, self._pool_within
         )
+
+    @cached_property
+    def _fronts(self) -> Fronts:
+        """The choice of candidates if there are several objectives."""
         by_score = models_of_scores(self.objectives, self.models, self.known)
-        self._fronts = Fronts(
+        return Fronts(
             self.objectives, self._encoding, self._pool, self._levels, by_score, self._stage_two
         )
 

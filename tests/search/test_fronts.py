@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_several_scores_are_learned_and_kept(tmp_path: Path) -> None:
     assert len(result.pareto()) == is_non_dominated(torch.tensor(points)).sum()
     with pytest.raises(SearchError, match="objectives was"):
         _search(objectives=["top1", "-macs"], storage=url)
+
+
+def test_stored_trials_that_lack_a_score_are_refused(tmp_path: Path) -> None:
+    changes = {"objectives": ["top1", "-error"], "iterations": 1, "finalists": 0}
+    changes["storage"] = f"sqlite:///{tmp_path / 'a.db'}"
+    _search(**changes).run(several)
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute(
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, 'error', 'other')"
+        )
+    with pytest.raises(SearchError, match="not written by this search: it lacks an objective"):
+        _search(**changes).result()
 
 
 def test_workers_send_several_scores() -> None:

@@ -36,7 +36,7 @@ from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY
 from fbnetv3.search.fbnet.space_kinds import open_space
 from fbnetv3.search.fbnet.table_space import TableSpace
-from fbnetv3.search.objectives import ONE_SCORE, SCORE
+from fbnetv3.search.objectives import ONE_SCORE, SCORE, name_of
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.user_code import UserCode
 
@@ -118,13 +118,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
             f"{', '.join(HOLD_OUT_SAMPLINGS)}"
         )
     constraints, budgets = constraints_from_config(cfg), budgets_from_config(cfg)
-    bounded = [c.name for c in (*constraints, *budgets)]
-    if not node.LATENCY_TABLE and LATENCY in (*bounded, *_objective_names(node)):
-        kind = "a constraint" if LATENCY in bounded else "an objective"
-        raise SearchError(
-            f"{kind} on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
-            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
-        )
+    _check_latency(node, [c.name for c in (*constraints, *budgets)])
     return SearchSettings(
         constraints=tuple(constraints),
         budgets=tuple(budgets),
@@ -146,8 +140,18 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
     )
 
 
+def _check_latency(node: CfgNode, bounded: list[str]) -> None:
+    """Raises a SearchError if latencies are bounded, or an objective, without their table."""
+    if not node.LATENCY_TABLE and LATENCY in (*bounded, *_objective_names(node)):
+        kind = "a constraint" if LATENCY in bounded else "an objective"
+        raise SearchError(
+            f"{kind} on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
+            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
+        )
+
+
 def _objective_names(node: CfgNode) -> list[str]:
-    return [str(text).removeprefix("-").strip() for text in node.OBJECTIVES]
+    return [name_of(str(text)) for text in node.OBJECTIVES]
 
 
 def _check_direction(node: CfgNode) -> None:
