@@ -195,7 +195,7 @@ class Planner:
             untried = untried.take(~failures.fails(untried))
         names = [cost.name for cost in self.objectives.costs]
         names += [constraint.name for constraint in self._feasible.constraints]
-        statistic = names[0] if names else None
+        statistic, log = names[0] if names else None, bool(self.objectives.costs)
         if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
             predictor, part = model.predictor.fitted, self._feasible
@@ -207,11 +207,13 @@ class Planner:
             return self._completed(chosen, count, tried, self._score(model, failures))
         chosen = untried
         if len(untried) and model is None:
-            chosen = untried.take(coarse.first_batch(untried, count, statistic))
+            chosen = untried.take(coarse.first_batch(untried, count, statistic, log=log))
         elif len(untried) and model is not None:
             features = self._encoding.encode(untried.levels)
             scores = model.predictor.fitted.predict(features)
-            chosen = untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
+            chosen = untried.take(
+                coarse.paper_batch(untried, features, scores, count, statistic, log=log)
+            )
         return self._completed(chosen, count, tried, self._score(model, failures))
 
     def _by_budget(

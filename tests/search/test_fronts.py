@@ -116,6 +116,14 @@ def test_more_costs_and_costs_to_maximise() -> None:
     assert result.reference_point["params"] < min(t.statistics["params"] for t in result.feasible)
 
 
+def test_the_first_batch_is_spread_over_the_logarithm_of_the_first_cost() -> None:
+    search = _search(batch_size=16)
+    costs = np.log([t.statistics["macs"] for t in search.ask()])
+    pool = np.log(search.plan.pool.statistics["macs"])
+    counts, _ = np.histogram(costs, 4, (pool.min(), pool.max()))
+    assert counts.min() >= 3  # 4 each, but for bins without candidates
+
+
 @pytest.mark.parametrize("predictor", ["paper", "random"])
 def test_predictors_without_a_posterior_fill_the_bins_of_the_first_cost(predictor: str) -> None:
     result = _search(predictor=predictor).run(_score)
