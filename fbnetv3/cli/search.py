@@ -222,6 +222,11 @@ def _print_run(run: SearchRun) -> None:
             print(f"{budget.budget}: no trained candidate meets this budget")
         else:
             _print_winner(budget.winner)
+    if run.front:
+        count = f"{len(run.front)} configs, the cheapest first"
+        print(
+            f"Pareto front ({count}):", *(f"{w.path}: {w.facts[0]}" for w in run.front), sep="\n  "
+        )
     print(f"best: {best.id} with {best.score:.2f}{cost_text(best.statistics)}")
     print(f"report: {run.report}")
     print(f"train it with:\n  {run.best.command}")

@@ -11,6 +11,7 @@ from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, find_early_stop
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.objectives import SCORE, name_of
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
 from fbnetv3.search.space.space import SearchSpace
@@ -198,8 +199,15 @@ class _Earlier:
             "its number is too large": trial.number >= trial.batch * settings.batch_size + size,
             "its batch has too many trials": self._sizes[trial.batch] >= size,
             "its stage does not fit its batch": trial.stage != stage,
+            "it lacks an objective": trial.state == "complete" and _lacks(trial, settings),
         }
         return next((text for text, is_true in problems.items() if is_true), "")
+
+
+def _lacks(trial: Trial, settings: SearchSettings) -> bool:
+    """Returns whether a complete trial has no value of one of the objectives."""
+    names = {name_of(text) for text in settings.objectives} - {SCORE}
+    return not names <= {*trial.statistics, *trial.scores}
 
 
 def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:

@@ -180,14 +180,15 @@ class JointNAS:
     def tell(
         self,
         trials: Sequence[Trial],
-        scores: Sequence[float | None],
+        scores: Sequence[float | Mapping[str, float] | None],
         reasons: Sequence[str | None] | None = None,
     ) -> None:
         """Stores results of any number of trials, in any order.
 
         Args:
             trials: Trials that :meth:`ask` returned, with their reports.
-            scores: One score per trial; None, NaN or infinity if it failed.
+            scores: One score per trial, or scores by name if the objectives name several; None, NaN
+                or infinity if it failed.
             reasons: One reason of failure per trial, None if it has a score.
 
         Raises:
@@ -260,7 +261,7 @@ class JointNAS:
 
         Args:
             evaluate: Function trial -> score, of which the highest or lowest is the best by
-                ``direction``. It may call
+                ``direction``; or trial -> scores by name, if the objectives name them. It may call
                 ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
                 if that is not None. If it has an attribute ``chance_score``, a number, the search
                 ends after the first batch unless a candidate scores better. An attribute
@@ -348,6 +349,8 @@ class JointNAS:
             early_stop_over=self._settings.early_stop_over,
             failures=self._planner.models.failure_summary(history, self._planner.plan.pool),
             direction=self._settings.direction,
+            objectives=self._planner.objectives,
+            worst_costs=self._planner.worst_costs,
         )
 
     def evolve(

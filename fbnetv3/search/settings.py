@@ -15,6 +15,7 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.checks import as_callable, as_flag, as_items, as_real, as_whole
 from fbnetv3.search.direction import DIRECTIONS, MAXIMIZE
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.objectives import ONE_SCORE, as_objectives
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
@@ -56,6 +57,11 @@ class SearchSettings:
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+        objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
+            which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
+            the best. Other names are scores of an evaluation that returns several by name; the
+            first one is the score of a trial. With several scores, no candidate stops early. None:
+            ``score`` alone.
 
     Raises:
         SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
@@ -76,6 +82,7 @@ class SearchSettings:
     pretrain: bool = True
     seed: int = 0
     direction: str = MAXIMIZE
+    objectives: tuple[str, ...] = ONE_SCORE
 
     def __post_init__(self) -> None:
         for name in ("constraints", "budgets"):
@@ -98,6 +105,12 @@ class SearchSettings:
         if self.direction not in DIRECTIONS:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
+            )
+        object.__setattr__(self, "objectives", as_objectives(self.objectives))
+        if self.budgets and len(self.objectives) > 1:
+            raise SearchError(
+                f"budgets={short([str(b) for b in self.budgets])} are not allowed with several "
+                "objectives, whose front has a winner for every budget; drop one of the two"
             )
         if not isinstance(self.evolution, EvolutionSettings):
             raise SearchError(
@@ -154,6 +167,7 @@ class SearchSettings:
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
             **_changed("direction", self.direction, MAXIMIZE),
+            **_changed("objectives", list(self.objectives), list(ONE_SCORE)),
         }
 
     def identify(

@@ -10,7 +10,7 @@ from typing import Any
 
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.outcome import reason_text, score_of
+from fbnetv3.search.outcome import reason_text, result_of
 
 STUDY = "jointnas"
 """Default name of a search in its storage."""
@@ -33,6 +33,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "reports": (dict,),
     "reason": (str, _NONE),
     "earlier_reasons": (list,),
+    "scores": (dict,),
 }
 
 
@@ -59,6 +60,8 @@ class Trial:
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
+        score_names: Names of the scores that the evaluation returns; (): a number, the score.
+        scores: Final scores by name, if the evaluation returns several; the first one is ``score``.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -76,6 +79,8 @@ class Trial:
     reports: dict[int, float] = field(default_factory=dict)
     reason: str | None = None
     earlier_reasons: list[str] = field(default_factory=list)
+    score_names: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
@@ -98,14 +103,19 @@ class Trial:
         """Records the result: the trial is complete with a finite score, and failed otherwise.
 
         Args:
-            score: Score; None, NaN, infinity and values that are not numbers fail the trial.
+            score: Score, or scores by name if the trial has ``score_names``; None, NaN, infinity
+                and values that are not numbers fail the trial.
             reason: Reason of a failure; None: the trial fails on account of its score alone.
         """
-        value, problem = (None, reason_text(reason)) if reason is not None else score_of(score)
+        value, problem = result_of(score, self.score_names)
+        if reason is not None:
+            value, problem = None, reason_text(reason)
         if value is None:
             self.state, self.reason = "failed", problem or "no score was returned"
-        else:
-            self.state, self.score, self.final_score = "complete", value, value
+            return
+        if self.score_names:
+            self.scores, value = value, value[self.score_names[0]]
+        self.state, self.score, self.final_score = "complete", value, value
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""
@@ -115,6 +125,7 @@ class Trial:
             statistics=dict(self.statistics),
             reports=dict(self.reports),
             earlier_reasons=list(self.earlier_reasons),
+            scores=dict(self.scores),
             on_report=None,
         )
 
@@ -123,7 +134,8 @@ class Trial:
 
     def unfinished(self) -> Trial:
         """Returns a copy without the result."""
-        return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
+        running = replace(self, state="running", score=None, final_score=None)
+        return replace(running, scores={}, reports={}, reason=None)
 
     def failed(self, reason: str) -> Trial:
         """Returns a copy that has failed for a reason, whatever the state of this trial."""
@@ -222,8 +234,10 @@ def to_plain(value: Any) -> Any:
 def trial_to_json(trial: Trial) -> str:
     """Returns a finished trial as JSON, with its final score, which no other trial affects."""
     values = {**trial.to_dict(), "score": trial.final_score}
-    if not trial.earlier_reasons:  # as in storages of earlier versions
-        del values["earlier_reasons"]
+    del values["score_names"]  # those of the search
+    for name in ("earlier_reasons", "scores"):  # as in storages of earlier versions
+        if not values[name]:
+            del values[name]
     return json.dumps(values)
 
 
@@ -283,6 +297,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
         "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),
+        "scores": all(map(_is_finite, values.get("scores", {}).values())),
     }
     return [key for key, is_right in checks.items() if not is_right]
 

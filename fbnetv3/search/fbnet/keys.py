@@ -42,6 +42,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         "maximize",
         "'maximize', or 'minimize' for the score of an evaluator of one's own, such as a loss.",
     ),
+    "OBJECTIVES": (
+        [],
+        "What a Pareto front is searched of: ['score', '-macs']; - minimises; []: the score alone.",
+    ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "AHEAD": (
         0,
@@ -175,6 +179,7 @@ NON_SCORE_KEYS = (
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.DIRECTION",
+    "SEARCH.OBJECTIVES",
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",

@@ -43,7 +43,13 @@ from fbnetv3.search.fbnet.tasks import (
 )
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
-from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
+from fbnetv3.search.fbnet.winners import (
+    BudgetWinner,
+    Winner,
+    write_best,
+    write_budget_winners,
+    write_front,
+)
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.result import SearchResult
@@ -62,6 +68,7 @@ class SearchRun:
         budgets: The trained candidate with the highest score within each of SEARCH.BUDGETS.
         report: Path of the html report.
         is_complete: Whether the search is done; False if SEARCH.MAX_HOURS ended it early.
+        front: The trained candidates on the Pareto front of SEARCH.OBJECTIVES, the cheapest first.
     """
 
     result: SearchResult
@@ -69,6 +76,7 @@ class SearchRun:
     budgets: tuple[BudgetWinner, ...]
     report: Path
     is_complete: bool = True
+    front: tuple[Winner, ...] = ()
 
     @property
     def winners(self) -> list[Winner]:
@@ -126,8 +134,9 @@ def run_search(
         search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
         winner = write_best(setup, run_folder, result)
         winners = tuple(write_budget_winners(setup, run_folder, result))
+        front = tuple(write_front(setup, run_folder, result))
         report = write_run_report(setup.cfg, run_folder, search)
-        return SearchRun(result, winner, winners, report, is_complete)
+        return SearchRun(result, winner, winners, report, is_complete, front)
 
 
 def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
