@@ -27,6 +27,7 @@ from fbnetv3.search import Trial
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.history import check_stored
+from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.storage.warm_start import read_warm_start
@@ -59,7 +60,7 @@ def _trials() -> list[dict[str, Any]]:
 
 def _read_trials(trials: Any, folder: Path) -> None:
     read = [trial_from_json(json.dumps(values)) for values in trials]
-    check_stored(sorted(read, key=lambda t: t.number), problem.space(), SETTINGS)
+    check_stored(sorted(read, key=lambda t: t.number), problem.space(), Schedule(SETTINGS))
 
 
 def _as_file(name: str, dump: Callable[[Any], str]) -> Callable[[Any, Path], Path]:

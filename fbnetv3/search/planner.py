@@ -9,11 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fbnetv3.search.acquisition import coarse, fine
-from fbnetv3.search.acquisition.avoidance import (
-    FailureModel,
-    failing_last,
-    safe_part,
-)
+from fbnetv3.search.acquisition.avoidance import FailureModel, failing_last, safe_part
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
 from fbnetv3.search.acquisition.candidates import Candidates
 from fbnetv3.search.acquisition.reserves import Reserves
@@ -85,8 +81,7 @@ class Planner:
         self._pool = feasible.sample(settings.pool_size, settings.seed)
         if feasible.costs.is_slow and len(self._pool):
             counted = np.concatenate([self._pool.levels, warm.levels])
-            feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
-            self._feasible = feasible
+            self._feasible = feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
         self._budgets = [feasible.within(budget) for budget in settings.budgets]
         if len(self._pool) < settings.batch_size:
             raise SearchError(
@@ -112,6 +107,11 @@ class Planner:
             pretrained = pretrain(features, self._pool.statistics, columns, self._settings.seed)
         return Plan(self._pool, self._reach, pretrained)
 
+    @property
+    def feasible(self) -> FeasibleSpace:
+        """The space and the constraints of all candidates."""
+        return self._feasible
+
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
         settings = self._settings
@@ -128,7 +128,13 @@ class Planner:
         return self.models.model(history)
 
     def propose(
-        self, history: History, count: int, stage: str, *, avoid_failures: bool = True
+        self,
+        history: History,
+        count: int,
+        stage: str,
+        enqueued: Sequence[Trial] = (),
+        *,
+        avoid_failures: bool = True,
     ) -> list[Trial]:
         """Returns the next batch of trials.
 
@@ -136,6 +142,7 @@ class Planner:
             history: Trials so far, some of which may still run.
             count: Number of trials.
             stage: ``coarse`` or ``fine``.
+            enqueued: Trials that are the first of the batch, whatever is predicted for them.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 
@@ -143,18 +150,17 @@ class Planner:
             Trials with new candidates; fewer than ``count`` if the space is exhausted. [] in the
             stage ``fine`` if no trial has a score.
         """
-        known = self.known(history)
+        known, count = self.known(history).with_running(enqueued), count - len(enqueued)
         if history.finished == len(history):
             model = self.model(history)
         else:
             model = self.models.fitted(history)
         failures = self.models.failures(history) if avoid_failures else None
-        if stage == "coarse":
-            chosen = self._coarse(history, known, model, failures, count)
-        elif known.complete:
-            chosen = self._finalists(history, known, model, failures, count)
-        else:
-            return []
+        chosen = self._with_statistics(enqueued)
+        if count and stage == "coarse":
+            chosen = chosen.joined(self._coarse(history, known, model, failures, count))
+        elif count and known.complete:
+            chosen = chosen.joined(self._finalists(history, known, model, failures, count))
         return self._trials(chosen, history, known, model, stage)
 
     def _coarse(

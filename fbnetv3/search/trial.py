@@ -33,6 +33,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "reports": (dict,),
     "reason": (str, _NONE),
     "earlier_reasons": (list,),
+    "enqueued": (str, _NONE),
 }
 
 
@@ -59,6 +60,7 @@ class Trial:
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
+        enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -76,6 +78,7 @@ class Trial:
     reports: dict[int, float] = field(default_factory=dict)
     reason: str | None = None
     earlier_reasons: list[str] = field(default_factory=list)
+    enqueued: str | None = None
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
@@ -202,12 +205,18 @@ def refuse_other_settings(before: tuple[Any, Any], now: tuple[Any, Any]) -> None
                 f"the storage has the settings {str(part)[:60]!r} instead of those of a search; "
                 "use another storage"
             )
-    different = [differences(before[0], now[0]), identity_differences(before[1], now[1])]
+    settings = [without_iterations(part) for part in (before[0], now[0])]
+    different = [differences(*settings), identity_differences(before[1], now[1])]
     if any(different):
         raise SearchError(
             "the storage holds a search with other settings: "
             f"{'; '.join(filter(None, different))}; use the same settings or another storage"
         )
+
+
+def without_iterations(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings without ``iterations``, which may be raised to continue a search."""
+    return {key: value for key, value in settings.items() if key != "iterations"}
 
 
 def to_plain(value: Any) -> Any:
@@ -224,6 +233,8 @@ def trial_to_json(trial: Trial) -> str:
     values = {**trial.to_dict(), "score": trial.final_score}
     if not trial.earlier_reasons:  # as in storages of earlier versions
         del values["earlier_reasons"]
+    if trial.enqueued is None:
+        del values["enqueued"]
     return json.dumps(values)
 
 
