@@ -112,6 +112,12 @@ class JointNAS:
         return self._planner.plan
 
     @property
+    def size(self) -> int:
+        """The largest number of trials of the search, the finished ones included."""
+        self._batches.load()
+        return self._batches.schedule.size()
+
+    @property
     def trials(self) -> list[Trial]:
         """Copies of all trials that were proposed or replayed; empty before the first ask."""
         return [trial.copy() for batch in self._batches.all for trial in batch]

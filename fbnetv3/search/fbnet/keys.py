@@ -24,7 +24,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
-    "ITERATIONS": (4, "Number of batches in stage 1 (T)."),
+    "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
     "PREDICTOR": (
         "default",
         "'default' (networks and a Gaussian process), 'paper', or 'random' as a baseline.",
@@ -154,6 +154,8 @@ RESUMABLE_KEYS = (
     "WRITERS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
+EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
+"""Keys that may be raised to continue a search; its storage refuses lower values."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
 """Keys below SEARCH that accept an integer or ``auto``."""
 NON_SCORE_KEYS = (
