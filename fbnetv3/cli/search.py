@@ -62,6 +62,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     action.add_argument("--report", metavar="RUN_DIR", help="update RUN_DIR/report.html")
     action.add_argument("--run", metavar="RUN_DIR", help="run that --enqueue adds candidates to")
+    _run_arguments(parser)
+    _budget_arguments(parser)
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help=f"override keys of the config; --evolve, --report, --run take {_STORAGE_KEY} URL only",
+    )
+    return parser
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--enqueue",
         metavar="FILE",
@@ -85,14 +97,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --config-file: rerun failed trials whose reason contains REASON; without "
         "REASON, all of them",
     )
-    _budget_arguments(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help=f"override keys of the config; --evolve, --report, --run take {_STORAGE_KEY} URL only",
-    )
-    return parser
 
 
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ _HOME_OF = {
     "SearchResult": "result",
     "SearchSettings": "settings",
     "SearchSpace": "space.space",
+    "StoredStudy": "storage.earlier_trials",
     "Trial": "trial",
     "When": "space.space",
 }
@@ -52,6 +53,7 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
+    "StoredStudy",
     "Trial",
     "When",
 ]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from fbnetv3.search.settings import SearchSettings
     from fbnetv3.search.space.constraints import Constraint
     from fbnetv3.search.space.space import Choice, FloatRange, IntRange, SearchSpace, When
+    from fbnetv3.search.storage.earlier_trials import StoredStudy
     from fbnetv3.search.trial import Trial
 
 

@@ -16,9 +16,8 @@ from fbnetv3.search.enqueued import enqueued_candidate
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
-from fbnetv3.search.failures import has_reason
+from fbnetv3.search.failures import trials_that_failed
 from fbnetv3.search.history import History
-from fbnetv3.search.outcome import short
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
 from fbnetv3.search.running import Deadline, RunLoop, store_results
@@ -29,11 +28,13 @@ from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.storage.batch_log import LoggedSearch, check_agreement, check_log, repeatable
 from fbnetv3.search.storage.store import MemoryStore, open_store
-from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
+from fbnetv3.search.storage.warm_start import WarmStarted, read_warm_start
 from fbnetv3.search.trial import STUDY, Event, Trial
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+    from fbnetv3.search.storage.warm_start import WarmStart
 
 Callback = Callable[["JointNAS", Event], None]
 """Function that a search calls at each event; it may read the search, as progress displays do."""
@@ -52,8 +53,9 @@ class JointNAS:
         settings: Settings of the search; None: the defaults of :class:`SearchSettings`.
         statistics: Function from configs to ``{name: values}``, cheap to compute, for constraints
             and for pre-training the predictor; see :class:`Costs`. If None, there are none.
-        warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
-            csv with a column for each variable and one named ``score``.
+        warm_start: Results of an earlier search: trials, (config, score) pairs, a study of Optuna
+            (object, URL, :class:`StoredStudy` or csv), the folder of a run, or the path of a csv
+            with a column for each variable and one named ``score``.
         executor: Executor of the evaluations; None: they run in this process.
         storage: Optuna URL of the database, a string or a URL of SQLAlchemy, from which an
             interrupted search continues; None: the trials are kept in memory.
@@ -90,7 +92,10 @@ class JointNAS:
     ) -> None:
         check_arguments(space, settings, executor, evaluator_config)
         settings = replace(settings or SearchSettings(), **changes)
-        warm_trials = [] if warm_start is None else read_warm_start(space, warm_start)
+        self._warm_start = WarmStarted([])
+        if warm_start is not None:
+            self._warm_start = read_warm_start(space, warm_start, settings.direction)
+        warm_trials = self._warm_start.trials
         costs = Costs(space, statistics)
         feasible = FeasibleSpace(costs, settings.constraints)
         self.space, self._settings = space, settings
@@ -110,6 +115,11 @@ class JointNAS:
     def plan(self) -> Plan:
         """The pool, the ranges of the constrained statistics and the pre-trained encoder."""
         return self._planner.plan
+
+    @property
+    def warm_start(self) -> WarmStarted:
+        """The trials of the warm start, and what was not taken from its source and why."""
+        return self._warm_start
 
     @property
     def size(self) -> int:
@@ -244,16 +254,7 @@ class JointNAS:
         Raises:
             SearchError: Trials have failed, but none for this reason.
         """
-        if not isinstance(reason, str):
-            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a string")
-        failed = [t for t in self._batches.load() if t.state == "failed"]
-        chosen = [t for t in failed if has_reason(t.reason, reason)]
-        if failed and not chosen:
-            reasons = "; ".join(sorted({str(t.reason)[:80] for t in failed})[:5])
-            raise SearchError(
-                f"no trial failed for a reason like {reason!r}; reasons of the {len(failed)} "
-                f"failures: {reasons}"
-            )
+        chosen = trials_that_failed(self._batches.load(), reason)
         return self._batches.reopen({t.number for t in chosen}) if chosen else []
 
     def enqueue(

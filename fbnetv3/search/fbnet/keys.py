@@ -47,7 +47,11 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "Unfinished trials allowed when a batch is proposed; 0: reproducible from the seed.",
     ),
-    "WARM_START": ("", "Csv of an earlier search: one column per variable, and 'score'."),
+    "WARM_START": (
+        "",
+        "Earlier results: folder of a run, URL of an Optuna storage, Optuna's csv, csv of scores.",
+    ),
+    "WARM_START_STUDY": ("", "Study of WARM_START's storage; empty: its only one."),
     "STORAGE": (
         "",
         "Optuna storage URL such as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR.",
@@ -181,6 +185,7 @@ ADDED_KEYS = (
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",
+    "SEARCH.WARM_START_STUDY",
     "SEARCH.ASPECT_RATIO",
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",

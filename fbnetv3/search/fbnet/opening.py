@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from fbnetv3.config import CfgNode
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
@@ -20,6 +21,7 @@ from fbnetv3.search.fbnet.run_report import classes_line
 from fbnetv3.search.fbnet.tasks import latency_lines, refusal_lines, statistics_of
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.storage.database import require_study
+from fbnetv3.search.storage.earlier_trials import StoredStudy
 
 
 def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
@@ -73,7 +75,7 @@ def build_search(
         setup.space.space,
         settings_from_config(cfg),
         statistics=statistics_of(setup),
-        warm_start=cfg.SEARCH.WARM_START or None,
+        warm_start=_warm_start(cfg),
         executor=executor,
         storage=None if in_memory else storage_url(cfg),
         study=cfg.SEARCH.STUDY,
@@ -81,6 +83,23 @@ def build_search(
         read_only=read_only,
         stop_after_failures=cfg.SEARCH.STOP_AFTER_FAILURES,
     )
+
+
+def _warm_start(cfg: CfgNode) -> str | StoredStudy | None:
+    """Returns the source of the warm start; None: there is none.
+
+    Raises:
+        SearchError: SEARCH.WARM_START_STUDY has no effect.
+    """
+    source, study = cfg.SEARCH.WARM_START, cfg.SEARCH.WARM_START_STUDY
+    if not study:
+        return source or None
+    if not ("://" in source or os.path.isdir(source)):
+        raise SearchError(
+            f"SEARCH.WARM_START_STUDY={study!r} needs a SEARCH.WARM_START with studies: the folder "
+            "of a run, or the URL of a storage"
+        )
+    return StoredStudy(source, study)
 
 
 def open_search(setup: SearchSetup) -> JointNAS:
@@ -102,6 +121,8 @@ def plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
     """Returns lines about the space's size, the constraints' ranges and the encoder's quality."""
     plan, cfg = search.plan, setup.cfg
     lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
+    if search.warm_start.source:
+        lines.append(str(search.warm_start))
     if not cfg.SEARCH.HOLD_OUT:
         lines.append(
             f"candidates are scored on DATASETS.TEST ({', '.join(cfg.DATASETS.TEST)}), so the "

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fbnetv3.errors import FBNetError
 from fbnetv3.search import SearchError, Trial
 
 pytest.importorskip("detectron2")
@@ -78,6 +79,25 @@ def test_more_iterations_continue_the_run_of_a_folder(tmp_path: Path) -> None:
     assert restored.result.trials == result.trials
     with pytest.raises(SearchError, match="SEED was 0, is 5"):
         run_search(_cfg(2, "SEED", 5), tmp_path / "run")
+
+
+def test_a_search_starts_from_the_folder_of_another_one(tmp_path: Path) -> None:
+    before = run_search(_cfg(1), tmp_path / "run").result
+    start = ["SEARCH.WARM_START", str(tmp_path / "run")]
+    preview = preview_search(_cfg(1, *start, "SEED", 1), tmp_path / "again")
+    assert f"warm start from {tmp_path / 'run'}: 4 of 4 trials\n" in str(preview)
+    assert not {t.id for t in preview.trials} & {t.id for t in before.trials}
+    with pytest.raises(SearchError, match="has no study 'x'; it has 'jointnas'; name one"):
+        preview_search(_cfg(1, *start, "SEARCH.WARM_START_STUDY", "x"), tmp_path / "again")
+    with pytest.raises(SearchError, match=r"SEARCH.WARM_START_STUDY='x' needs a SEARCH.WARM_START"):
+        preview_search(_cfg(1, "SEARCH.WARM_START_STUDY", "x"), tmp_path / "again")
+
+
+def test_a_config_file_may_not_name_the_server_of_a_warm_start(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("SEARCH:\n  WARM_START: postgresql://host/db\n", encoding="utf-8")
+    with pytest.raises(FBNetError, match=r"SEARCH.WARM_START postgresql://host/db is a network"):
+        read_search_config(str(path))
 
 
 def test_candidates_of_a_file_are_evaluated_first_or_next(tmp_path: Path) -> None:
