@@ -74,6 +74,7 @@ LAYERS = (
     "search.failures",
     "search.running",
     "search.jointnas",
+    "search.integrations",
     "search.report",
     "search.fbnet",
     "benchmark",
