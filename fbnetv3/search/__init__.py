@@ -5,7 +5,7 @@ adds networks, images and configs. A candidate passes through these files:
 
 * ``space/feasible.py``: a Sobol point becomes levels, which join the pool if they are feasible.
 * ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
-* ``jointnas.py``: trials are handed to an executor, and their results are stored.
+* ``running.py``: trials are handed to an executor, and their results are stored.
 * ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
 * ``history.py``: the scores that count are those at the epoch of the early stop.
 * ``result.py``: the trial with the best score is the winner.
