@@ -237,11 +237,12 @@ class Batches:
         waiting = {candidate.id: candidate for candidate in self.records.enqueued}
         if not waiting:
             return []
-        ids = self.records.enqueued_at(number)
+        ids = self.records.enqueued_at(number)[:size]  # a batch may have become one of finalists
         if not ids and number not in self.records.sizes:
             known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]
             ids = [key for key in waiting if key not in {trial.id for trial in known}][:size]
-            self.records.set_enqueued_at(number, ids)  # stored before the batch: it is repeatable
+            if ids:
+                self.records.set_enqueued_at(number, ids)  # before the batch: it is repeatable
         first, taken = sum(map(len, self.all)), []
         for i, key in enumerate(ids):
             candidate = waiting.get(key)

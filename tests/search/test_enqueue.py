@@ -98,6 +98,21 @@ def test_a_killed_search_proposes_the_same_trials(tmp_path: Path) -> None:
     assert run(sqlite_url(tmp_path / "b.db"), {1, 4, 8, 12, 17}) == undisturbed
 
 
+def test_a_batch_that_becomes_one_of_finalists_takes_fewer(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "a.db")
+    search = problem.search(storage=url, batch_size=4, iterations=2, finalists=2)
+    search.tell(trials := search.ask(), [problem.quality(t.config) for t in trials])
+    for i in range(4):
+        search.enqueue({**FIRST, "decay": 0.1 * i}, f"number {i}")
+    assert [t.enqueued for t in search.ask()] == [f"number {i}" for i in range(4)]
+    search.close()
+    search = problem.search(storage=url, batch_size=4, iterations=1, finalists=2)
+    assert [(t.enqueued, t.stage) for t in search.ask()] == [
+        ("number 0", "fine"),
+        ("number 1", "fine"),
+    ]
+
+
 def test_candidates_enqueued_after_a_batch_was_proposed_do_not_change_it(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "a.db")
     search = problem.search(storage=url)
