@@ -3,6 +3,8 @@
 For each batch these are its size, which says whether all of its trials are stored, and with
 ``ahead`` the numbers of the trials that were running when it was proposed. The early stop and the
 report cards are kept, too: computing them again would require a fit of the predictor per batch.
+Enqueued candidates have an attribute each, which any process may add; an attribute of a batch lists
+those that it took.
 """
 
 from __future__ import annotations
