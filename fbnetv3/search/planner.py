@@ -9,11 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fbnetv3.search.acquisition import coarse, fine
-from fbnetv3.search.acquisition.avoidance import (
-    FailureModel,
-    failing_last,
-    safe_part,
-)
+from fbnetv3.search.acquisition.avoidance import FailureModel, failing_last, safe_part
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
 from fbnetv3.search.acquisition.candidates import ELITE, Candidates
 from fbnetv3.search.acquisition.reserves import Reserves
@@ -93,8 +89,7 @@ class Planner:
         self._pool = feasible.sample(settings.pool_size, settings.seed)
         if feasible.costs.is_slow and len(self._pool):
             counted = np.concatenate([self._pool.levels, warm.levels])
-            feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
-            self._feasible = feasible
+            self._feasible = feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
         self._budgets = [feasible.within(budget) for budget in settings.budgets]
         if len(self._pool) < settings.batch_size:
             raise SearchError(
@@ -138,6 +133,11 @@ class Planner:
         pairs = zip(self.objectives.costs, worst, strict=True)
         return {cost.name: gain(value, cost.direction) for cost, value in pairs}
 
+    @property
+    def feasible(self) -> FeasibleSpace:
+        """The space and the constraints of all candidates."""
+        return self._feasible
+
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
         settings, is_one = self._settings, len(self.objectives.scores) == 1
@@ -154,7 +154,13 @@ class Planner:
         return self.models.model(history)
 
     def propose(
-        self, history: History, count: int, stage: str, *, avoid_failures: bool = True
+        self,
+        history: History,
+        count: int,
+        stage: str,
+        enqueued: Sequence[Trial] = (),
+        *,
+        avoid_failures: bool = True,
     ) -> list[Trial]:
         """Returns the next batch of trials.
 
@@ -162,6 +168,7 @@ class Planner:
             history: Trials so far, some of which may still run.
             count: Number of trials.
             stage: ``coarse`` or ``fine``.
+            enqueued: Trials that are the first of the batch, whatever is predicted for them.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 
@@ -169,15 +176,14 @@ class Planner:
             Trials with new candidates; fewer than ``count`` if the space is exhausted. [] in the
             stage ``fine`` if no trial has a score.
         """
-        known = self.known(history)
+        known, count = self.known(history).with_running(enqueued), count - len(enqueued)
         model = self.models.latest(history)
         failures = self.models.failures(history) if avoid_failures else None
-        if stage == "coarse":
-            chosen = self._coarse(history, known, model, failures, count)
-        elif known.complete:
-            chosen = self._finalists(history, known, model, failures, count)
-        else:
-            return []
+        chosen = self._with_statistics(enqueued)
+        if count and stage == "coarse":
+            chosen = chosen.joined(self._coarse(history, known, model, failures, count))
+        elif count and known.complete:
+            chosen = chosen.joined(self._finalists(history, known, model, failures, count))
         return self._trials(chosen, history, known, model, stage)
 
     def _coarse(

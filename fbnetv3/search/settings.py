@@ -41,7 +41,8 @@ class SearchSettings:
         pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
-        iterations: Number of batches of stage 1 (T); at least 1.
+        iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
+            stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
             or ``random`` (a baseline that learns nothing).
         early_stop_threshold: Rank correlation with the final scores from which on candidates stop
@@ -133,14 +134,6 @@ class SearchSettings:
                 raise SearchError(f"the budget {budget} occurs twice; keep one")
             if budget.name in bounds:
                 bounds[budget.name].tightened(budget)
-
-    def batch_count(self) -> int:
-        """Returns the number of batches, the finalists' included."""
-        return self.iterations + (self.finalists > 0)
-
-    def size_of(self, batch: int) -> int:
-        """Returns the number of trials of a batch; the batch after stage 1 has the finalists."""
-        return self.finalists if batch == self.iterations else self.batch_size
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.

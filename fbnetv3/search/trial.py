@@ -34,6 +34,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "reason": (str, _NONE),
     "earlier_reasons": (list,),
     "scores": (dict,),
+    "enqueued": (str, _NONE),
 }
 
 
@@ -62,6 +63,7 @@ class Trial:
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
         score_names: Names of the scores that the evaluation returns; (): a number, the score.
         scores: Final scores by name, if the evaluation returns several; the first one is ``score``.
+        enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -81,6 +83,7 @@ class Trial:
     earlier_reasons: list[str] = field(default_factory=list)
     score_names: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    enqueued: str | None = None
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
@@ -214,12 +217,18 @@ def refuse_other_settings(before: tuple[Any, Any], now: tuple[Any, Any]) -> None
                 f"the storage has the settings {str(part)[:60]!r} instead of those of a search; "
                 "use another storage"
             )
-    different = [differences(before[0], now[0]), identity_differences(before[1], now[1])]
+    settings = [without_iterations(part) for part in (before[0], now[0])]
+    different = [differences(*settings), identity_differences(before[1], now[1])]
     if any(different):
         raise SearchError(
             "the storage holds a search with other settings: "
             f"{'; '.join(filter(None, different))}; use the same settings or another storage"
         )
+
+
+def without_iterations(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings without ``iterations``, which may be raised to continue a search."""
+    return {key: value for key, value in settings.items() if key != "iterations"}
 
 
 def to_plain(value: Any) -> Any:
@@ -235,8 +244,8 @@ def trial_to_json(trial: Trial) -> str:
     """Returns a finished trial as JSON, with its final score, which no other trial affects."""
     values = {**trial.to_dict(), "score": trial.final_score}
     del values["score_names"]  # those of the search
-    for name in ("earlier_reasons", "scores"):  # as in storages of earlier versions
-        if not values[name]:
+    for name in ("earlier_reasons", "scores", "enqueued"):  # as in storages of earlier versions
+        if values[name] in ([], {}, None):
             del values[name]
     return json.dumps(values)
 

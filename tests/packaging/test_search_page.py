@@ -46,6 +46,12 @@ def test_the_search_of_a_function(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_sampler_of_optuna(tmp_path: Path) -> None:
+    errors = run(block("JointNASSampler(") + "print(study.best_value)\n", tmp_path)[1]
+    assert errors.count("Trial 14 finished") == 1
+
+
+@pytest.mark.slow
 def test_the_search_of_a_config(tmp_path: Path) -> None:
     code = block("run_search(")
     assert '["SEARCH.WORKERS", 2]' in code

@@ -77,6 +77,9 @@ class Executor(Protocol):
     (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
     result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
 
+    An executor may also have a method ``withdraw()``, which drops the submitted trials that have
+    not started. Without it, a search that has reached ``max_hours`` waits for all submitted trials.
+
     A trial that ran out of memory is evaluated once more, alone on its device. Executors with
     worker processes also evaluate a trial once more after a device error or the death of its
     worker, and replace the worker. If the second attempt fails too, the trial fails;
@@ -141,6 +144,9 @@ class InProcess:
             if finished.reason is not None:
                 finished = finished.with_note(SECOND_ATTEMPT)
         return [finished]
+
+    def withdraw(self) -> None:
+        self._queue.clear()
 
     def close(self) -> None:
         self._queue.clear()

@@ -110,13 +110,10 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
     """
     node = cfg.SEARCH
     _check_numbers(node)
-    _check_storage(node.STORAGE)
+    _check_storage("STORAGE", node.STORAGE)
+    _check_storage("WARM_START", node.WARM_START if "://" in node.WARM_START else "")
     _check_direction(node)
-    if node.HOLD_OUT_SAMPLING not in HOLD_OUT_SAMPLINGS:
-        raise SearchError(
-            f"SEARCH.HOLD_OUT_SAMPLING={node.HOLD_OUT_SAMPLING!r} is unknown; allowed: "
-            f"{', '.join(HOLD_OUT_SAMPLINGS)}"
-        )
+    _check_sampling(node.HOLD_OUT_SAMPLING)
     constraints, budgets = constraints_from_config(cfg), budgets_from_config(cfg)
     _check_latency(node, [c.name for c in (*constraints, *budgets)])
     return SearchSettings(
@@ -152,6 +149,15 @@ def _check_latency(node: CfgNode, bounded: list[str]) -> None:
 
 def _objective_names(node: CfgNode) -> list[str]:
     return [name_of(str(text)) for text in node.OBJECTIVES]
+
+
+def _check_sampling(name: str) -> None:
+    """Raises a SearchError if SEARCH.HOLD_OUT_SAMPLING is unknown."""
+    if name not in HOLD_OUT_SAMPLINGS:
+        raise SearchError(
+            f"SEARCH.HOLD_OUT_SAMPLING={name!r} is unknown; allowed: "
+            f"{', '.join(HOLD_OUT_SAMPLINGS)}"
+        )
 
 
 def _check_direction(node: CfgNode) -> None:
@@ -285,20 +291,20 @@ def _check_numbers(node: CfgNode) -> None:
             raise SearchError(f"SEARCH.{key}={value!r} is out of range; allowed: {allowed}")
 
 
-def _check_storage(url: str) -> None:
-    """Raises a SearchError if SEARCH.STORAGE is not a URL, or holds a password."""
+def _check_storage(key: str, url: str) -> None:
+    """Raises a SearchError if the value of a key is not a URL, or holds a password."""
     if not url:
         return
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise SearchError(
-            f"SEARCH.STORAGE={url!r} is not a URL; allowed: postgresql://HOST/DATABASE, "
+            f"SEARCH.{key}={url!r} is not a URL; allowed: postgresql://HOST/DATABASE, "
             "sqlite:///FILE and the like, or '' for search.db in OUTPUT_DIR"
         ) from None
     if parsed.password:
         raise SearchError(
-            f"SEARCH.STORAGE={parsed.render_as_string(hide_password=True)} holds a password, which "
+            f"SEARCH.{key}={parsed.render_as_string(hide_password=True)} holds a password, which "
             "would be written to config.yaml and to logs; put it into ~/.pgpass or PGPASSWORD"
         )
 
