@@ -60,7 +60,6 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
         for name in trunk
         if (match := _BLOCK.match(name)) and (is_detector or not name.startswith(heads))
     }
-    # others hold only norms and biases, and belong to the block before them
     with_matrices = {block for name, block in blocks.items() if parameters[name].ndim > 1}
     numbers, number, current = dict[str, int](), 0, ""
     for name in trunk:

@@ -184,15 +184,13 @@ def build_model(
 
     Args:
         name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``), the path of
-            its yaml file, or a network of another library, ``torchvision/NAME`` or ``timm/NAME``
-            (see ``arch/library_names.py``).
-        num_classes: Number of logits; 0: none, the output is the pooled features. None uses the
-            number of the architecture, or 1000 for a network of another library.
-        drop_rate: Dropout rate before the classifier, in [0, 1). It replaces the default rates of
-            torchvision, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
-        drop_path_rate: Rate of stochastic depth of the last block, in [0, 1). The rate grows
-            linearly over the blocks, from 0 at the first.
-        in_chans: Number of channels of the images; None: that of the architecture, mostly 3.
+            its yaml file, or ``torchvision/NAME`` or ``timm/NAME`` (``arch/library_names.py``).
+        num_classes: Number of logits; 0: the output is the pooled features. None: as in the
+            architecture, 1000 for a network of another library.
+        drop_rate: Dropout rate before the classifier, in [0, 1), also of networks of torchvision,
+            so that ``torchvision/alexnet`` has no dropout unless a rate is given.
+        drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
+        in_chans: Number of channels of the images; None: as in the architecture.
         global_pool: Global pool of an FBNet, see :class:`FBNetClassifier`.
 
     Returns:
@@ -203,14 +201,12 @@ def build_model(
     """
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
         count = imagenet.NUM_CLASSES if num_classes is None else num_classes
-        given = {"in_chans": in_chans not in (None, 3), "global_pool": global_pool != "avg"}
-        refuse_for_libraries(name_or_arch, [key for key, is_given in given.items() if is_given])
+        if in_chans not in (None, 3) or global_pool != "avg":
+            refuse_for_libraries(name_or_arch, ["in_chans or global_pool"])
         return library_models.build(name_or_arch, count, drop_rate, drop_path_rate)
     arch = get_arch(name_or_arch) if isinstance(name_or_arch, str) else as_arch(name_or_arch)
-    if num_classes is not None:
-        arch = with_num_classes(arch, num_classes)
-    if in_chans is not None:
-        arch = arch.replace(in_channels=in_chans)
+    changes = {"num_classes": num_classes, "in_channels": in_chans}
+    arch = arch.replace(**{key: value for key, value in changes.items() if value is not None})
     model = FBNetClassifier(arch, drop_rate, drop_path_rate, global_pool)
     return model.to(memory_format=torch.channels_last)
 

@@ -60,18 +60,16 @@ def build_model(
               ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
             - the name of another library's network (``timm/NAME``) or of a detector (``NAME.TAG``)
-        num_classes: Number of logits; 0: no classifier, the output is the pooled features; None: as
-            in the weights or the architecture.
-        pretrained: Whether to load weights, which are downloaded on first use. If their number of
-            classes differs, the classifier is newly initialised, with a warning.
+        num_classes: Number of logits; 0: the output is the pooled features; None: as in the weights
+            or the architecture.
+        pretrained: Whether to load weights, downloaded on first use. If their number of classes
+            differs, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
         drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
-        fbnet: ``in_chans``, ``global_pool``, ``features_only``, ``out_indices`` and ``aligned`` of
-            FBNets; see :class:`~fbnetv3.zoo.fbnet_arguments.FBNetArguments`.
+        fbnet: Fields of :class:`~fbnetv3.zoo.fbnet_arguments.FBNetArguments`, for FBNets only.
 
     Returns:
-        A classifier in training mode and channels_last memory format, its feature maps, or a
-        detector.
+        A classifier in training mode and channels_last format, its feature maps, or a detector.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
@@ -83,8 +81,6 @@ def build_model(
         if num_classes is not None or drop_rate or drop_path_rate or own.given():
             raise _detector_arguments(name)
         return get_detector(name, pretrained)
-    if isinstance(name, str) and is_library_name(name):
-        refuse_for_libraries(name, own.given())
     return _build(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
 
 
@@ -96,6 +92,8 @@ def _build(
     own: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier or its feature maps; the arguments are those of :func:`build_model`."""
+    if isinstance(name, str) and is_library_name(name):
+        refuse_for_libraries(name, own.given())
     record = _record_of(name) if pretrained or _has_tag(name) else None
     arch = own.variant(record.arch() if record and isinstance(name, str) else name)
     if record is None or not pretrained:
@@ -134,7 +132,7 @@ def _load(model: nn.Module, record: WeightRecord) -> None:
         warnings.warn(
             f"{record.full_name} has weights for {record.num_classes} classes, but the model has a "
             "different number; its classifier is newly initialised and must be trained",
-            stacklevel=3,
+            stacklevel=4,  # of the caller of build_model
         )
 
 

@@ -35,6 +35,7 @@ DISTRIBUTION = {
     "litert_torch": "litert-torch",
     "patch_ng": "patch-ng",
     "sklearn": "scikit-learn",
+    "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
 }
 # installed by `fbnetv3-install-detectron2`, not by pip
