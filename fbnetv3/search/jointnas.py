@@ -67,8 +67,7 @@ class JointNAS:
         stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
             they failed in a row for a cause outside of them (their device or data), or if they
             were the first ones and all failed. They run again in the next run. 0: never.
-        **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
-            ``batch_size=16``.
+        **changes: Fields of :class:`SearchSettings` in place of those of ``settings``.
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints.
@@ -92,10 +91,9 @@ class JointNAS:
     ) -> None:
         check_arguments(space, settings, executor, evaluator_config)
         settings = replace(settings or SearchSettings(), **changes)
-        started = (
-            None if warm_start is None else read_warm_start(space, warm_start, settings.direction)
-        )
-        self._warm_start = started or WarmStarted([])
+        self._warm_start = WarmStarted([])
+        if warm_start is not None:
+            self._warm_start = read_warm_start(space, warm_start, settings.direction)
         warm_trials = self._warm_start.trials
         costs = Costs(space, statistics)
         feasible = FeasibleSpace(costs, settings.constraints)
@@ -107,9 +105,8 @@ class JointNAS:
         self._store = open_store(storage, space, study, read_only, settings.direction)
         self._is_read_only = read_only
         self._store.check_settings(self._description, self._identity)
-        self._batches = Batches(
-            space, settings, self._planner, self._store, costs if read_only else None
-        )
+        checked = costs if read_only else None
+        self._batches = Batches(space, settings, self._planner, self._store, checked)
         self._stop_after = as_whole("stop_after_failures", stop_after_failures, low=0)
 
     @property
