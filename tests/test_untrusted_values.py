@@ -23,11 +23,16 @@ from fbnetv3.benchmark.block_times import read_blocks
 from fbnetv3.config import get_cfg
 from fbnetv3.data.shards import INDEX, ShardSource
 from fbnetv3.engine.metrics import last_scores
-from fbnetv3.search import Trial
+from fbnetv3.search import Constraint, Trial
+from fbnetv3.search.enqueued import enqueued_candidate
+from fbnetv3.search.fbnet.candidates_file import read_candidates
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.history import check_stored
+from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.storage.warm_start import read_warm_start
 from fbnetv3.search.trial import trial_from_json
@@ -59,7 +64,7 @@ def _trials() -> list[dict[str, Any]]:
 
 def _read_trials(trials: Any, folder: Path) -> None:
     read = [trial_from_json(json.dumps(values)) for values in trials]
-    check_stored(sorted(read, key=lambda t: t.number), problem.space(), SETTINGS)
+    check_stored(sorted(read, key=lambda t: t.number), problem.space(), Schedule(SETTINGS))
 
 
 def _as_file(name: str, dump: Callable[[Any], str]) -> Callable[[Any, Path], Path]:
@@ -168,6 +173,13 @@ def _read_blocks(document: Any, folder: Path) -> None:
     read_blocks(folder / "blocks.csv", "phone")
 
 
+def _read_enqueued(document: Any, folder: Path) -> None:
+    constraints = (Constraint("macs", upper=problem.UPPER),)
+    space = FeasibleSpace(Costs(problem.space(), problem.statistics), constraints)
+    for config, reason in read_candidates(_yaml(document, folder)):
+        enqueued_candidate(space, config, reason)
+
+
 _LOG_HEAD = {"format": 1, "config": {"SEED": 1}, "settings": {"seed": 0}, "notes": {}}
 _NAMES = [*problem.space().names, "score"]
 DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
@@ -176,6 +188,10 @@ DOCUMENTS: dict[str, tuple[Callable[[Any, Path], None], Callable[[], Any]]] = {
     "warm start": (
         _read_table,
         lambda: [_NAMES, *([*t["config"].values(), t["score"]] for t in _trials())],
+    ),
+    "enqueued candidates": (
+        _read_enqueued,
+        lambda: {"candidates": [{"config": t["config"], "reason": "a guess"} for t in _trials()]},
     ),
     "shards": (
         _read_shards,

@@ -28,6 +28,9 @@ examples:
   %(prog)s --config-file model_zoo/search/digits.yaml SEARCH.EXECUTOR ray # on a Ray cluster
   %(prog)s --config-file model_zoo/search/digits.yaml --restore kept/log OUTPUT_DIR output/again
   %(prog)s --config-file model_zoo/search/digits.yaml --retry-failed "out of memory"
+  %(prog)s --config-file model_zoo/search/digits.yaml --dry-run            # trains nothing
+  %(prog)s --config-file model_zoo/search/digits.yaml --enqueue mine.yaml
+  %(prog)s --run output/search/digits --enqueue mine.yaml                 # also while it runs
   %(prog)s --evolve output/search/digits --macs 1e6 2e6 --params 1e5
   %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
@@ -59,6 +62,29 @@ def make_parser() -> argparse.ArgumentParser:
         "--evolve", metavar="RUN_DIR", help="find winners for other budgets without training"
     )
     action.add_argument("--report", metavar="RUN_DIR", help="update RUN_DIR/report.html")
+    action.add_argument("--run", metavar="RUN_DIR", help="run that --enqueue adds candidates to")
+    _run_arguments(parser)
+    _budget_arguments(parser)
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help=f"override keys of the config; --evolve, --report, --run take {_STORAGE_KEY} URL only",
+    )
+    return parser
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--enqueue",
+        metavar="FILE",
+        help="yaml of candidates to evaluate next; with --config-file the search then runs",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with --config-file: print the next batch and its cost; train and write nothing",
+    )
     parser.add_argument(
         "--restore",
         metavar="LOG_DIR",
@@ -72,14 +98,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --config-file: rerun failed trials whose reason contains REASON; without "
         "REASON, all of them",
     )
-    _budget_arguments(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help=f"override keys of the config; --evolve and --report take {_STORAGE_KEY} URL only",
-    )
-    return parser
 
 
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,20 +151,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(args.report, list(args.opts))
     if args.evolve:
         return _evolve(args)
-    return _search(args.config_file, list(args.opts), args.restore, args.retry_failed)
+    if args.run:
+        return _enqueue(args)
+    if args.dry_run:
+        return _dry_run(args)
+    return _search(args)
 
 
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for name in () if args.evolve else ("budget", "drop_constraint", *_BUDGET_UNITS):
         if getattr(args, name):
             parser.error(f"{_flag(name)} needs --evolve RUN_DIR")
-    if (args.evolve or args.report) and not set(args.opts[::2]) <= {_STORAGE_KEY}:
+    folder = args.evolve or args.report or args.run
+    if folder and not set(args.opts[::2]) <= {_STORAGE_KEY}:
         parser.error(
-            "--evolve and --report take the config of their run; the only key that they accept is "
-            f"{_STORAGE_KEY}"
+            "--evolve, --report and --run take the config of their run; the only key that they "
+            f"accept is {_STORAGE_KEY}"
         )
     if args.restore and not args.config_file:
         parser.error("--restore LOG_DIR needs --config-file")
+    if args.enqueue and not (args.config_file or args.run):
+        parser.error("--enqueue FILE needs --config-file, or --run RUN_DIR")
+    if args.run and not args.enqueue:
+        parser.error("--run RUN_DIR needs --enqueue FILE")
+    if args.dry_run and not args.config_file:
+        parser.error("--dry-run needs --config-file")
+    if args.dry_run and (args.restore or args.enqueue or args.retry_failed is not None):
+        parser.error("--dry-run changes nothing: --restore, --retry-failed, --enqueue do not apply")
     if args.retry_failed is not None and not args.config_file:
         parser.error("--retry-failed resumes a search, so it needs --config-file")
     if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR", args.retry_failed or ""):
@@ -171,22 +202,36 @@ def _show_warnings(stream: TextIO | None) -> None:
         logger.propagate = False
 
 
-def _search(
-    config_file: str, opts: list[str], restore: str | None, retry_failed: str | None
-) -> int:
+def _dry_run(args: argparse.Namespace) -> int:
+    from fbnetv3.search.fbnet import preview_search, read_search_config
+
+    cfg = read_search_config(args.config_file, list(args.opts))
+    print(preview_search(cfg, cfg.OUTPUT_DIR))
+    return 0
+
+
+def _enqueue(args: argparse.Namespace) -> int:
+    from fbnetv3.search.fbnet import enqueue_candidates
+
+    print(enqueue_candidates(args.run, args.enqueue, list(args.opts)))
+    return 0
+
+
+def _search(args: argparse.Namespace) -> int:
     from fbnetv3.search.fbnet.commands import resume_command
     from fbnetv3.search.fbnet.config_file import read_search_config
     from fbnetv3.search.fbnet.run import run_search
     from fbnetv3.search.fbnet.run_folder import RunFolder
 
-    cfg = read_search_config(config_file, opts)
+    cfg = read_search_config(args.config_file, list(args.opts))
     try:
         with stop_signals_as_interrupt():
             run = run_search(
                 cfg,
                 cfg.OUTPUT_DIR,
-                restore=restore,
-                retry_failed=retry_failed,
+                restore=args.restore,
+                retry_failed=args.retry_failed,
+                enqueue=args.enqueue,
                 stream=sys.stdout,
             )
     except KeyboardInterrupt:
@@ -223,6 +268,11 @@ def _print_run(run: SearchRun) -> None:
             print(f"{budget.budget}: no trained candidate meets this budget")
         else:
             _print_winner(budget.winner)
+    if run.front:
+        count = f"{len(run.front)} configs, the cheapest first"
+        print(
+            f"Pareto front ({count}):", *(f"{w.path}: {w.facts[0]}" for w in run.front), sep="\n  "
+        )
     print(f"best: {best.id} with {best.score:.2f}{cost_text(best.statistics)}")
     print(f"report: {run.report}")
     print(f"train it with:\n  {run.best.command}")

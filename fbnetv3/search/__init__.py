@@ -5,7 +5,7 @@ adds networks, images and configs. A candidate passes through these files:
 
 * ``space/feasible.py``: a Sobol point becomes levels, which join the pool if they are feasible.
 * ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
-* ``jointnas.py``: trials are handed to an executor, and their results are stored.
+* ``running.py``: trials are handed to an executor, and their results are stored.
 * ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
 * ``history.py``: the scores that count are those at the epoch of the early stop.
 * ``result.py``: the trial with the best score is the winner.
@@ -34,6 +34,7 @@ _HOME_OF = {
     "SearchResult": "result",
     "SearchSettings": "settings",
     "SearchSpace": "space.space",
+    "StoredStudy": "storage.earlier_trials",
     "Trial": "trial",
     "When": "space.space",
 }
@@ -52,6 +53,7 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
+    "StoredStudy",
     "Trial",
     "When",
 ]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from fbnetv3.search.settings import SearchSettings
     from fbnetv3.search.space.constraints import Constraint
     from fbnetv3.search.space.space import Choice, FloatRange, IntRange, SearchSpace, When
+    from fbnetv3.search.storage.earlier_trials import StoredStudy
     from fbnetv3.search.trial import Trial
 
 

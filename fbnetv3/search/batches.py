@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fbnetv3.search.enqueued import Enqueued, enqueued_candidate
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Planner
 from fbnetv3.search.records import Records, Retries
+from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.space import SearchSpace
@@ -31,7 +33,9 @@ class Batches:
     Attributes:
         all: Trials by batch, finished or not.
         running: Trials without a result, by number.
-        records: Sizes of batches, retries and report cards in the storage; see ``records.py``.
+        records: Sizes of batches, retries, report cards and enqueued candidates in the storage; see
+            ``records.py``.
+        schedule: Number, stages and sizes of the batches, as of the last :meth:`load`.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Batches:
         self._space, self._settings, self._planner = space, settings, planner
         self._store, self._checked_costs = store, checked_costs
         self.records = Records(store)
+        self.schedule = Schedule(settings)
         self.all: list[list[Trial]] = []
         self.running: dict[int, Trial] = {}
         self._stored: list[Trial] | None = None
@@ -119,16 +124,57 @@ class Batches:
             return History.of(self.all)
         if self._stored is None:
             self._stored = self.load()
-        return History.stored(self._stored, self._settings, self.records.sizes)
+        return History.stored(self._stored, self.schedule, self.records.sizes)
 
     def load(self) -> list[Trial]:
         """Returns the checked trials of the storage, without those that were put back."""
-        trials = self.records.retries.current(self._store.load())
-        return check_stored(trials, self._space, self._settings, self._checked_costs)
+        stored = self._store.load()
+        self.schedule = Schedule.of(self._settings, stored)
+        trials = self.records.retries.current(stored)
+        return check_stored(trials, self._space, self.schedule, self._checked_costs)
+
+    def enqueue(self, candidate: Enqueued, *, skip_if_exists: bool = False) -> bool:
+        """Stores a candidate for the next batch that is proposed, by this process or another one.
+
+        Args:
+            candidate: Candidate of the space that meets the constraints.
+            skip_if_exists: Whether nothing happens if the candidate is a trial or enqueued already.
+
+        Returns:
+            Whether the candidate was stored.
+
+        Raises:
+            SearchError: The candidate is a trial or enqueued already, or no batch will follow.
+        """
+        problem = self._why_known(candidate.id)
+        if problem and skip_if_exists:
+            return False
+        proposed = max(len(self.all), 1 + max(self.records.sizes, default=-1))
+        if not problem and proposed >= self.schedule.count:
+            problem = "the last batch has been proposed; raise iterations (SEARCH.ITERATIONS)"
+        if problem:
+            raise SearchError(f"enqueue: candidate {candidate.id}: {problem}")
+        self._store.start()
+        self.records.enqueue(candidate)
+        return True
+
+    def _why_known(self, key: str) -> str:
+        """Returns where the candidate with an id occurs already; "" if nowhere."""
+        trials = [*self._planner.warm_start, *self.load(), *self.running.values()]
+        for trial in trials:
+            if trial.id != key:
+                continue
+            if trial.batch < 0:
+                return f"its score, {trial.score:.6g}, is in the warm start"
+            number = f"it is trial {trial.number}"
+            if trial.state == "complete":
+                return f"{number}, which has the score {trial.score:.6g}"
+            return f"{number}, which {'is running' if trial.state == 'running' else 'has failed'}"
+        return "it is enqueued already" if key in {c.id for c in self.records.enqueued} else ""
 
     def _is_due(self) -> bool:
         """Returns whether few enough trials are running to propose the next batch."""
-        is_coarse = len(self.all) < self._settings.iterations
+        is_coarse = self.schedule.stage_of(len(self.all)) == "coarse"
         return len(self.running) <= (self._settings.ahead if is_coarse else 0)
 
     def _propose(self) -> bool:
@@ -138,7 +184,7 @@ class Batches:
             history = History.of(self.all)
             cards = self._planner.models.cards(history, self.records.cards())
             self.records.save(self._planner.known(history).early_stop, cards)
-        if number >= self._settings.batch_count():
+        if number >= self.schedule.count:
             return False
         trials = self._replayed(number)
         if trials is None:
@@ -162,12 +208,12 @@ class Batches:
     def _proposed(self, number: int) -> list[Trial]:
         """Proposes a batch, and returns it with the results that the storage already has."""
         stored = {t.id: t for t in self._stored or [] if t.batch == number}
-        history, size = self._seen_by(number), self._settings.size_of(number)
-        stage = "fine" if number == self._settings.iterations else "coarse"
-        trials = self._planner.propose(history, size, stage)
+        history, size = self._seen_by(number), self.schedule.size_of(number)
+        stage, enqueued = self.schedule.stage_of(number), self._taken(number, size)
+        trials = self._planner.propose(history, size, stage, enqueued)
         unknown = set(stored) - {t.id for t in trials}
         if unknown:  # perhaps from an earlier version, which did not predict failures
-            trials = self._planner.propose(history, size, stage, avoid_failures=False)
+            trials = self._planner.propose(history, size, stage, enqueued, avoid_failures=False)
             unknown = set(stored) - {t.id for t in trials}
         if unknown:
             raise SearchError(
@@ -176,9 +222,40 @@ class Batches:
                 "another machine: use an empty storage, and pass these trials as warm_start"
             )
         retries = self.records.retries
+        reasons = {trial.id: trial.enqueued for trial in enqueued}
         for trial in trials:
+            trial.enqueued = reasons.get(trial.id)
             trial.earlier_reasons = retries.reasons(trial.number)
         return [stored.get(t.id, t) for t in trials]
+
+    def _taken(self, number: int, size: int) -> list[Trial]:
+        """Returns trials of the enqueued candidates that a batch takes, at most ``size``.
+
+        Raises:
+            SearchError: The storage has an enqueued candidate that is not one of this search.
+        """
+        waiting = {candidate.id: candidate for candidate in self.records.enqueued}
+        if not waiting:
+            return []
+        ids = self.records.enqueued_at(number)[:size]  # a batch may have become one of finalists
+        if not ids and number not in self.records.sizes:
+            known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]
+            ids = [key for key in waiting if key not in {trial.id for trial in known}][:size]
+            if ids:
+                self.records.set_enqueued_at(number, ids)  # before the batch: it is repeatable
+        first, taken = sum(map(len, self.all)), []
+        for i, key in enumerate(ids):
+            candidate = waiting.get(key)
+            if candidate is None:
+                raise SearchError(
+                    f"the storage lacks the enqueued candidate {key}; use another one"
+                )
+            where = "an enqueued candidate of the storage"
+            checked = enqueued_candidate(
+                self._planner.feasible, candidate.config, candidate.reason, where
+            )
+            taken.append(checked.trial(first + i, number))
+        return taken
 
     def _seen_by(self, number: int) -> History:
         """Returns the history from which a batch is proposed, or was proposed by another process.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Finished
 from fbnetv3.search.executors.device_faults import OUTSIDE, failure_kind
-from fbnetv3.search.outcome import reason_text
+from fbnetv3.search.outcome import reason_text, short
+from fbnetv3.search.trial import Trial
 
 _HOW_TO_GO_ON = (
     "They do not count as failed: once the cause is removed, the same command runs them again; "
@@ -81,3 +85,22 @@ def has_reason(reason: str | None, part: str) -> bool:
     """
     text = part.strip().lower()
     return text in (reason or "").lower() or text == failure_kind(reason)
+
+
+def trials_that_failed(trials: Sequence[Trial], reason: str) -> list[Trial]:
+    """Returns the trials that failed for a reason; see :meth:`JointNAS.retry_failed`.
+
+    Raises:
+        SearchError: Trials have failed, but none for this reason.
+    """
+    if not isinstance(reason, str):
+        raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a string")
+    failed = [t for t in trials if t.state == "failed"]
+    chosen = [t for t in failed if has_reason(t.reason, reason)]
+    if failed and not chosen:
+        reasons = "; ".join(sorted({str(t.reason)[:80] for t in failed})[:5])
+        raise SearchError(
+            f"no trial failed for a reason like {reason!r}; reasons of the {len(failed)} "
+            f"failures: {reasons}"
+        )
+    return chosen

@@ -11,6 +11,8 @@ from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, find_early_stop
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.objectives import SCORE, name_of
+from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
 from fbnetv3.search.space.space import SearchSpace
@@ -39,23 +41,23 @@ class History:
 
     @classmethod
     def stored(
-        cls, trials: Sequence[Trial], settings: SearchSettings, sizes: Mapping[int, int]
+        cls, trials: Sequence[Trial], schedule: Schedule, sizes: Mapping[int, int]
     ) -> History:
         """Returns the history of the finished trials that a storage holds.
 
         Args:
             trials: Finished trials, in the order of their numbers.
-            settings: Settings of the search, which limit the size of a batch.
+            schedule: Batches of the search, which limit the size of a batch.
             sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
                 a batch that is smaller than in the settings then counts as unfinished, unless
                 it has a successor.
         """
-        recorded = [number for number in sizes if number < settings.batch_count()]
+        recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
         # without trials ahead, a batch has a successor only once it is finished, however small
-        first = 0 if settings.ahead else max(0, count - 1)
-        least = [sizes.get(i, settings.size_of(i) if i >= first else 0) for i in range(count)]
+        first = 0 if schedule.settings.ahead else max(0, count - 1)
+        least = [sizes.get(i, schedule.size_of(i) if i >= first else 0) for i in range(count)]
         unfinished = (i for i in range(count) if len(batches[i]) < least[i])
         return cls(batches, next(unfinished, count))
 
@@ -107,6 +109,10 @@ class Known:
             self.complete, key=lambda t: (-gain(self.scores[t.number], self.direction), t.number)
         )
 
+    def with_running(self, trials: Sequence[Trial]) -> Known:
+        """Returns the same with further trials, which have no result."""
+        return replace(self, trials=[*self.trials, *trials])
+
     @property
     def running(self) -> list[Trial]:
         """Trials without a result."""
@@ -122,7 +128,7 @@ class Known:
 def check_stored(
     trials: Sequence[Trial],
     space: SearchSpace,
-    settings: SearchSettings,
+    schedule: Schedule,
     costs: Costs | None = None,
 ) -> list[Trial]:
     """Returns the finished trials of a storage, which may be untrusted, after checking them.
@@ -130,7 +136,7 @@ def check_stored(
     Args:
         trials: Trials, in the order of their numbers.
         space: Space of the search.
-        settings: Settings of the search.
+        schedule: Batches of the search.
         costs: Statistics of the search, to compare those of the trials with; None: they are not
             compared.
 
@@ -150,7 +156,7 @@ def check_stored(
         _check_statistics(trials, costs(levels))
     earlier = _Earlier()
     for trial, key in zip(trials, ids, strict=True):
-        problem = earlier.problem(trial, key, settings)
+        problem = earlier.problem(trial, key, schedule)
         if problem:
             raise SearchError(
                 f"trial {trial.number} ({trial.id}) in the storage was not written by this search: "
@@ -176,30 +182,39 @@ class _Earlier:
         self._sizes[trial.batch] += 1
         self._batch = trial.batch
 
-    def problem(self, trial: Trial, key: str, settings: SearchSettings) -> str:
-        """Returns why a search with these settings cannot have written this trial next.
+    def problem(self, trial: Trial, key: str, schedule: Schedule) -> str:
+        """Returns why a search with these batches cannot have written this trial next.
 
         Args:
             trial: The trial with the next larger number.
             key: Id of the config of the trial.
-            settings: Settings of the search.
+            schedule: Batches of the search.
 
         Returns:
             The problem; "" if there is none.
         """
-        size = settings.size_of(trial.batch)
-        stage = "fine" if trial.batch == settings.iterations else "coarse"
+        size = schedule.size_of(trial.batch)
+        limit = schedule.size_before(trial.batch) + size
         problems = {
             "its config has another id": trial.id != key,
             "its candidate is stored twice": trial.id in self._candidates,
             "its number is stored twice": trial.number in self._numbers,
-            "its batch does not exist": trial.batch >= settings.batch_count(),
+            "its batch does not exist": trial.batch >= schedule.count,
             "its batch is that of an earlier number": trial.batch < self._batch,
-            "its number is too large": trial.number >= trial.batch * settings.batch_size + size,
+            "its number is too large": trial.number >= limit,
             "its batch has too many trials": self._sizes[trial.batch] >= size,
-            "its stage does not fit its batch": trial.stage != stage,
+            "its stage does not fit its batch": trial.stage != schedule.stage_of(trial.batch),
+            "it lacks an objective": _lacks(trial, schedule.settings),
         }
         return next((text for text, is_true in problems.items() if is_true), "")
+
+
+def _lacks(trial: Trial, settings: SearchSettings) -> bool:
+    """Returns whether a complete trial has no value of one of the objectives."""
+    if trial.state != "complete":
+        return False
+    names = {name_of(text) for text in settings.objectives} - {SCORE}
+    return not names <= {*trial.statistics, *trial.scores}
 
 
 def _check_statistics(trials: Sequence[Trial], computed: Columns) -> None:

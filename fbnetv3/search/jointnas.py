@@ -6,30 +6,35 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3.search.batches import Batches
 from fbnetv3.search.chance import check_above_chance
 from fbnetv3.search.checks import as_items, as_whole
+from fbnetv3.search.enqueued import enqueued_candidate
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
-from fbnetv3.search.failures import FailureLimit, has_reason
+from fbnetv3.search.failures import trials_that_failed
 from fbnetv3.search.history import History
-from fbnetv3.search.outcome import short
 from fbnetv3.search.planner import Plan, Planner
 from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
+from fbnetv3.search.running import Deadline, RunLoop, store_results
+from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings, check_arguments, check_functions
 from fbnetv3.search.space.constraints import Constraint, Costs, StatisticsFn
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.storage.batch_log import LoggedSearch, check_agreement, check_log, repeatable
-from fbnetv3.search.storage.store import open_store
-from fbnetv3.search.storage.warm_start import WarmStart, read_warm_start
+from fbnetv3.search.storage.store import MemoryStore, open_store
+from fbnetv3.search.storage.warm_start import WarmStarted, read_warm_start
 from fbnetv3.search.trial import STUDY, Event, Trial
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+    from fbnetv3.search.storage.warm_start import WarmStart
 
 Callback = Callable[["JointNAS", Event], None]
 """Function that a search calls at each event; it may read the search, as progress displays do."""
@@ -48,11 +53,12 @@ class JointNAS:
         settings: Settings of the search; None: the defaults of :class:`SearchSettings`.
         statistics: Function from configs to ``{name: values}``, cheap to compute, for constraints
             and for pre-training the predictor; see :class:`Costs`. If None, there are none.
-        warm_start: Results of an earlier search: trials, (config, score) pairs, or the path of a
-            csv with a column for each variable and one named ``score``.
+        warm_start: Results of an earlier search: trials, (config, score) pairs, a study of Optuna
+            (object, URL, :class:`StoredStudy` or csv), the folder of a run, or the path of a csv
+            with a column for each variable and one named ``score``.
         executor: Executor of the evaluations; None: they run in this process.
-        storage: Optuna URL of the database, a string or a URL of SQLAlchemy, from which an
-            interrupted search continues; None: the trials are kept in memory.
+        storage: Optuna URL of the database, from which an interrupted search continues, as a
+            string or a URL of SQLAlchemy; None: the trials are kept in memory.
         study: Name of the search in the storage, which may hold many.
         evaluator_config: Settings that affect the scores besides the candidate, as plain values by
             name, such as ``{"epochs": 5}``. The storage keeps them and refuses other ones.
@@ -61,8 +67,7 @@ class JointNAS:
         stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
             they failed in a row for a cause outside of them (their device or data), or if they
             were the first ones and all failed. They run again in the next run. 0: never.
-        **changes: Fields of :class:`SearchSettings` that replace those of ``settings``, such as
-            ``batch_size=16``.
+        **changes: Fields of :class:`SearchSettings` in place of those of ``settings``.
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints.
@@ -86,7 +91,10 @@ class JointNAS:
     ) -> None:
         check_arguments(space, settings, executor, evaluator_config)
         settings = replace(settings or SearchSettings(), **changes)
-        warm_trials = [] if warm_start is None else read_warm_start(space, warm_start)
+        self._warm_start = WarmStarted([])
+        if warm_start is not None:
+            self._warm_start = read_warm_start(space, warm_start, settings.direction)
+        warm_trials = self._warm_start.trials
         costs = Costs(space, statistics)
         feasible = FeasibleSpace(costs, settings.constraints)
         self.space, self._settings = space, settings
@@ -95,16 +103,27 @@ class JointNAS:
         self._description = settings.describe(space, warm_trials)
         self._identity = settings.identify(space, costs.names, evaluator_config)
         self._store = open_store(storage, space, study, read_only, settings.direction)
+        self._is_read_only = read_only
         self._store.check_settings(self._description, self._identity)
-        self._batches = Batches(
-            space, settings, self._planner, self._store, costs if read_only else None
-        )
+        checked = costs if read_only else None
+        self._batches = Batches(space, settings, self._planner, self._store, checked)
         self._stop_after = as_whole("stop_after_failures", stop_after_failures, low=0)
 
     @property
     def plan(self) -> Plan:
         """The pool, the ranges of the constrained statistics and the pre-trained encoder."""
         return self._planner.plan
+
+    @property
+    def warm_start(self) -> WarmStarted:
+        """The trials of the warm start, and what was not taken from its source and why."""
+        return self._warm_start
+
+    @property
+    def size(self) -> int:
+        """The largest number of trials of the search, the finished ones included."""
+        self._batches.load()
+        return self._batches.schedule.size()
 
     @property
     def trials(self) -> list[Trial]:
@@ -153,6 +172,7 @@ class JointNAS:
             SearchError: The log is that of another search, or contradicts the storage.
         """
         check_log(logged, self.space, self.settings, self._identity)
+        Schedule.of(self._settings, logged.trials, "log")
         self._store.acquire()
         stored = check_agreement(logged, self._batches.load())
         part = repeatable(logged, self._settings.batch_size) if self._settings.ahead else logged
@@ -177,43 +197,32 @@ class JointNAS:
         """
         return [trial.copy() for trial in self._batches.advance()]
 
+    def preview(self) -> list[Trial]:
+        """Returns the trials that :meth:`ask` would return, but stores nothing and takes no lock.
+
+        Raises:
+            SearchError: The storage holds trials of another search.
+        """
+        copy = MemoryStore(self._store.load(), self._store.attrs())
+        return Batches(self.space, self._settings, self._planner, copy, None).advance()
+
     def tell(
         self,
         trials: Sequence[Trial],
-        scores: Sequence[float | None],
+        scores: Sequence[float | Mapping[str, float] | None],
         reasons: Sequence[str | None] | None = None,
     ) -> None:
         """Stores results of any number of trials, in any order.
 
         Args:
             trials: Trials that :meth:`ask` returned, with their reports.
-            scores: One score per trial; None, NaN or infinity if it failed.
+            scores: One score per trial, or scores by name; None, NaN or infinity if it failed.
             reasons: One reason of failure per trial, None if it has a score.
 
         Raises:
             SearchError: The lengths differ, or a trial is not waiting for a result or occurs twice.
         """
-        trials = as_items("tell: trials", trials, Trial, "trials that ask() returned")
-        scores = as_items("tell: scores", scores, object, "scores")
-        if reasons is not None:
-            reasons = as_items("tell: reasons", reasons, str | None, "texts or None")  # type: ignore[arg-type]
-        reasons = [None] * len(trials) if reasons is None else reasons
-        if not len(trials) == len(scores) == len(reasons):
-            raise SearchError(
-                f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
-                f"and {len(reasons)} reasons"
-            )
-        own = [self._batches.waiting(trial) for trial in trials]
-        twice = [key for key, count in Counter(t.id for t in own).items() if count > 1]
-        if twice:
-            raise SearchError(f"tell was given trial {twice[0]} twice; give each trial one result")
-        for trial, given in zip(own, trials, strict=True):
-            reports, trial.reports = dict(given.reports), {}
-            for epoch, value in reports.items():
-                trial.report(epoch, value)
-        for trial, given, score, reason in zip(own, trials, scores, reasons, strict=True):
-            self._batches.finish(trial, score, reason)
-            given.finish(score, reason)  # for the caller to read
+        store_results(self._batches, trials, scores, reasons)
 
     def retry(self, trial: Trial) -> None:
         """Puts a failed trial back: it runs again, and keeps the reason of its failure.
@@ -243,30 +252,57 @@ class JointNAS:
         Raises:
             SearchError: Trials have failed, but none for this reason.
         """
-        if not isinstance(reason, str):
-            raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a string")
-        failed = [t for t in self._batches.load() if t.state == "failed"]
-        chosen = [t for t in failed if has_reason(t.reason, reason)]
-        if failed and not chosen:
-            reasons = "; ".join(sorted({str(t.reason)[:80] for t in failed})[:5])
-            raise SearchError(
-                f"no trial failed for a reason like {reason!r}; reasons of the {len(failed)} "
-                f"failures: {reasons}"
-            )
+        chosen = trials_that_failed(self._batches.load(), reason)
         return self._batches.reopen({t.number for t in chosen}) if chosen else []
 
-    def run(self, evaluate: Evaluate, callbacks: Sequence[Callback] = ()) -> SearchResult:
+    def enqueue(
+        self, config: Mapping[str, Any], reason: str, *, skip_if_exists: bool = False
+    ) -> bool:
+        """Makes a candidate one of the next batch, at any time and from any process.
+
+        The candidate takes a place of the next batch that is proposed; with more candidates than
+        places, the rest wait for the batch after it. It trains as all others do, and its trial has
+        the reason as :attr:`Trial.enqueued`. A search that is opened on the storage of a running
+        one, by another process, may enqueue, too; on a storage without the study, this process
+        coordinates the study from then on.
+
+        Args:
+            config: Value of each variable; inactive ones may be missing.
+            reason: Reason for which the candidate is enqueued, for the report.
+            skip_if_exists: Whether nothing happens if the candidate is a trial, or enqueued,
+                already; for programs that run again to continue a search.
+
+        Returns:
+            Whether the candidate was enqueued.
+
+        Raises:
+            SearchError: The config is not in the space or violates a constraint, the candidate is a
+                trial or enqueued already, or the last batch has been proposed.
+        """
+        if self._is_read_only:
+            raise SearchError("enqueue: the search is read_only; open it without read_only=True")
+        candidate = enqueued_candidate(self._planner.feasible, config, reason)
+        return self._batches.enqueue(candidate, skip_if_exists=skip_if_exists)
+
+    def run(
+        self,
+        evaluate: Evaluate,
+        callbacks: Sequence[Callback] = (),
+        *,
+        max_hours: float | None = None,
+    ) -> SearchResult:
         """Runs the search to its end: asks for trials, evaluates them and stores their results.
 
         Args:
-            evaluate: Function trial -> score, of which the highest or lowest is the best by
-                ``direction``. It may call
-                ``trial.report(epoch, score)``, and should train for ``trial.max_epochs`` epochs
-                if that is not None. If it has an attribute ``chance_score``, a number, the search
-                ends after the first batch unless a candidate scores better. An attribute
-                ``chance_advice`` replaces the advice in the message.
+            evaluate: Function trial -> score, or trial -> scores by name if the objectives name
+                them. It may call ``trial.report(epoch, score)``, and should train for
+                ``trial.max_epochs`` epochs if that is not None. If it has an attribute
+                ``chance_score``, a number, the search ends after the first batch unless a candidate
+                scores better; ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
+            max_hours: Hours, above 0, after which no trial starts any more. The running ones end,
+                and the next call of :meth:`run` continues. None: no limit.
 
         Raises:
             SearchError: The first batch scores no better than chance, so that later batches could
@@ -274,51 +310,32 @@ class JointNAS:
                 storage or the executor cannot be used.
         """
         check_functions(evaluate, callbacks)
+        loop = self._loop(evaluate, callbacks, Deadline(max_hours))
         if not isinstance(self._executor, InProcess):
             refuse_start_at_import()
         try:
-            self._run(evaluate, callbacks)
+            loop.run()
         finally:
             self._executor.close()
             self.close()
         return self.result()
 
-    def _run(self, evaluate: Evaluate, callbacks: Sequence[Callback]) -> None:
-        def notify(kind: str, trial: Trial) -> None:
-            for callback in callbacks:
-                callback(self, Event(kind, trial.copy()))
+    def _loop(
+        self, evaluate: Evaluate, callbacks: Sequence[Callback], deadline: Deadline
+    ) -> RunLoop:
+        return RunLoop(
+            self._batches,
+            self._executor,
+            evaluate,
+            partial(self._notify, callbacks),
+            partial(self._check_above_chance, evaluate),
+            self._stop_after,
+            deadline,
+        )
 
-        submitted: set[int] = set()
-        limit = FailureLimit(self._stop_after, has_scores=self._has_scores())
-        while trials := self._batches.advance():
-            if trials[-1].number not in submitted:  # a new batch
-                self._check_above_chance(evaluate, trials)
-            if not submitted:  # a search that is done already starts no workers
-                self._executor.start(evaluate)
-            for trial in trials:
-                if trial.number not in submitted:
-                    submitted.add(trial.number)
-                    limit.submitted(trial.number)
-                    trial.on_report = lambda epoch, score, t=trial: notify("report", t)
-                    notify("start", trial)
-                    self._executor.submit(trial)
-            for finished in self._executor.wait():
-                trial = self._batches.waiting(finished.trial)
-                self._batches.finish(trial, finished.score, finished.reason)
-                limit.finished(finished)
-                notify("finish", trial)
-            self._stop_if(limit.problem())
-
-    def _has_scores(self) -> bool:
-        """Returns whether a trial of the storage has a score."""
-        return any(t.state == "complete" for t in self._batches.load())
-
-    def _stop_if(self, problem: tuple[str, set[int]] | None) -> None:
-        """Raises a SearchError if there is a problem; its trials run again in the next run."""
-        if problem is not None:
-            text, numbers = problem
-            self._batches.reopen(numbers)
-            raise SearchError(text)
+    def _notify(self, callbacks: Sequence[Callback], kind: str, trial: Trial) -> None:
+        for callback in callbacks:
+            callback(self, Event(kind, trial.copy()))
 
     def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
@@ -348,6 +365,8 @@ class JointNAS:
             early_stop_over=self._settings.early_stop_over,
             failures=self._planner.models.failure_summary(history, self._planner.plan.pool),
             direction=self._settings.direction,
+            objectives=self._planner.objectives,
+            worst_costs=self._planner.worst_costs,
         )
 
     def evolve(

@@ -70,6 +70,25 @@ class Models:
             self._models[key] = self.fitted(head)
         return self._models[key]
 
+    def latest(self, history: History) -> Model | None:
+        """Returns the predictor for the next batch, which also knows scores of unfinished batches.
+
+        Returns:
+            The model; None if there are too few scores.
+        """
+        is_finished = history.finished == len(history)
+        return self.model(history) if is_finished else self.fitted(history)
+
+    def with_scores(self, known: Callable[[History], Known]) -> Models:
+        """Returns the predictors of other scores of the same trials.
+
+        Args:
+            known: Function from a history to its trials and these scores.
+        """
+        return Models(
+            self._settings, self._encoding, self._with_statistics, known, self._pretrained
+        )
+
     def cards(self, history: History, stored: Mapping[int, StoredCard]) -> dict[int, ReportCard]:
         """Returns the report card of the predictor after each finished batch.
 
@@ -112,7 +131,7 @@ class Models:
         labels: Floats = np.array([known.scores[t.number] for t in complete], dtype=np.float64)
         stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
         fit = fit_function(self._settings.predictor)
-        seed, direction = int(stream.integers(2**31)), self._settings.direction
+        seed, direction = int(stream.integers(2**31)), known.direction
         predictor = ScorePredictor(fit, features, labels, self._pretrained(), seed, direction)
         last_batch = _pairs_of_last_batch(history, known)
         return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbnetv3.errors import one_line
@@ -36,6 +37,30 @@ def score_of(value: Any) -> tuple[float | None, str | None]:
     if not math.isfinite(number):
         return None, f"the score is {number}"
     return number, None
+
+
+def result_of(value: Any, names: Sequence[str] = ()) -> tuple[Any, str | None]:
+    """Returns (score, None) or (scores by name, None), and (None, reason of the failure) otherwise.
+
+    Args:
+        value: Return value of an evaluation.
+        names: Names of the scores that the search needs; (): a single number is the score.
+    """
+    if not names or value is None:
+        return score_of(value)
+    if not isinstance(value, Mapping):
+        text = f"the evaluation returned {short(value)}, not a mapping of scores by name"
+        return None, f"{text}; the objectives need {', '.join(names)}"
+    missing = [name for name in names if name not in value]
+    if missing:
+        has = f"returned the scores {short(list(value))}"
+        return None, f"the evaluation {has}; the objectives also need {', '.join(missing)}"
+    scores = {}
+    for name in names:
+        scores[name], problem = score_of(value[name])
+        if problem is not None:
+            return None, f"{name}: {problem}"
+    return scores, None
 
 
 def scalar(value: Any) -> Any:

@@ -9,17 +9,16 @@ from functools import cached_property
 import numpy as np
 
 from fbnetv3.search.acquisition import coarse, fine
-from fbnetv3.search.acquisition.avoidance import (
-    FailureModel,
-    failing_last,
-    safe_part,
-)
+from fbnetv3.search.acquisition.avoidance import FailureModel, failing_last, safe_part
 from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
-from fbnetv3.search.acquisition.candidates import Candidates
+from fbnetv3.search.acquisition.candidates import ELITE, Candidates
 from fbnetv3.search.acquisition.reserves import Reserves
+from fbnetv3.search.direction import gain
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fronts import Fronts, check_several_scores, models_of_scores
 from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.models import Model, Models
+from fbnetv3.search.objectives import objectives_of
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
@@ -29,10 +28,10 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.reach import Reach, measure_reach
 from fbnetv3.search.space.space import keys_of, unique_rows
+from fbnetv3.search.stage_two import StageTwo
 from fbnetv3.search.trial import Trial
 
-_ELITE = 32  # best candidates trained so far whose mutants join the candidates of a batch
-_COARSE, _FINE = 21, 22  # these separate the random streams of one seed
+_COARSE = 21  # separates the random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Planner:
 
     Attributes:
         warm_start: Trials of the argument, with their statistics; some may violate the constraints.
-        models: The fitted predictors.
+        models: The fitted predictors of the first score.
+        objectives: Objectives of the search.
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints, or a budget.
@@ -74,6 +74,10 @@ class Planner:
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
         self._rows: dict[str, Levels] = {}  # levels by trial id
         feasible.costs.check(feasible.constraints)
+        self.objectives = objectives_of(
+            settings.objectives, settings.direction, feasible.costs.names
+        )
+        check_several_scores(self.objectives, settings, warm_start)
         warm = feasible.with_statistics(self._levels(warm_start))
         self.warm_start = [
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
@@ -85,8 +89,7 @@ class Planner:
         self._pool = feasible.sample(settings.pool_size, settings.seed)
         if feasible.costs.is_slow and len(self._pool):
             counted = np.concatenate([self._pool.levels, warm.levels])
-            feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
-            self._feasible = feasible
+            self._feasible = feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
         self._budgets = [feasible.within(budget) for budget in settings.budgets]
         if len(self._pool) < settings.batch_size:
             raise SearchError(
@@ -101,6 +104,17 @@ class Planner:
             self.known,
             lambda: self.plan.pretrained,
         )
+        self._stage_two = StageTwo(
+            settings, self._encoding, self.objectives, self._levels, self._pool_within
+        )
+
+    @cached_property
+    def _fronts(self) -> Fronts:
+        """The choice of candidates if there are several objectives."""
+        by_score = models_of_scores(self.objectives, self.models, self.known)
+        return Fronts(
+            self.objectives, self._encoding, self._pool, self._levels, by_score, self._stage_two
+        )
 
     @cached_property
     def plan(self) -> Plan:
@@ -112,13 +126,25 @@ class Planner:
             pretrained = pretrain(features, self._pool.statistics, columns, self._settings.seed)
         return Plan(self._pool, self._reach, pretrained)
 
+    @property
+    def worst_costs(self) -> dict[str, float]:
+        """The worst value of each cost among the objectives in the pool, by name."""
+        worst = self._fronts.worst_gains.tolist()
+        pairs = zip(self.objectives.costs, worst, strict=True)
+        return {cost.name: gain(value, cost.direction) for cost, value in pairs}
+
+    @property
+    def feasible(self) -> FeasibleSpace:
+        """The space and the constraints of all candidates."""
+        return self._feasible
+
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
-        settings = self._settings
+        settings, is_one = self._settings, len(self.objectives.scores) == 1
         return score_trials(
             history,
             self.warm_start,
-            settings.early_stop_threshold,
+            settings.early_stop_threshold if is_one else None,  # reports are of one score
             settings.early_stop_over,
             settings.direction,
         )
@@ -128,7 +154,13 @@ class Planner:
         return self.models.model(history)
 
     def propose(
-        self, history: History, count: int, stage: str, *, avoid_failures: bool = True
+        self,
+        history: History,
+        count: int,
+        stage: str,
+        enqueued: Sequence[Trial] = (),
+        *,
+        avoid_failures: bool = True,
     ) -> list[Trial]:
         """Returns the next batch of trials.
 
@@ -136,6 +168,7 @@ class Planner:
             history: Trials so far, some of which may still run.
             count: Number of trials.
             stage: ``coarse`` or ``fine``.
+            enqueued: Trials that are the first of the batch, whatever is predicted for them.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 
@@ -143,18 +176,14 @@ class Planner:
             Trials with new candidates; fewer than ``count`` if the space is exhausted. [] in the
             stage ``fine`` if no trial has a score.
         """
-        known = self.known(history)
-        if history.finished == len(history):
-            model = self.model(history)
-        else:
-            model = self.models.fitted(history)
+        known, count = self.known(history).with_running(enqueued), count - len(enqueued)
+        model = self.models.latest(history)
         failures = self.models.failures(history) if avoid_failures else None
-        if stage == "coarse":
-            chosen = self._coarse(history, known, model, failures, count)
-        elif known.complete:
-            chosen = self._finalists(history, known, model, failures, count)
-        else:
-            return []
+        chosen = self._with_statistics(enqueued)
+        if count and stage == "coarse":
+            chosen = chosen.joined(self._coarse(history, known, model, failures, count))
+        elif count and known.complete:
+            chosen = chosen.joined(self._finalists(history, known, model, failures, count))
         return self._trials(chosen, history, known, model, stage)
 
     def _coarse(
@@ -170,19 +199,27 @@ class Planner:
         untried = self._pool.take(unique_rows(self._pool.levels, tried))
         if failures is not None:
             untried = untried.take(~failures.fails(untried))
-        constraints = self._feasible.constraints
-        statistic = constraints[0].name if constraints else None
+        names = [cost.name for cost in self.objectives.costs]
+        names += [constraint.name for constraint in self._feasible.constraints]
+        statistic, log = names[0] if names else None, bool(self.objectives.costs)
         if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
-            chosen = self._by_budget(known, model.predictor.fitted, failures, count, tried, random)
+            predictor, part = model.predictor.fitted, self._feasible
+            if self.objectives.are_several:
+                batch = self._fronts.batch
+                chosen = batch(history, known, part, failures, count, tried, random)
+            else:
+                chosen = self._by_budget(known, predictor, failures, count, tried, random)
             return self._completed(chosen, count, tried, self._score(model, failures))
         chosen = untried
         if len(untried) and model is None:
-            chosen = untried.take(coarse.first_batch(untried, count, statistic))
+            chosen = untried.take(coarse.first_batch(untried, count, statistic, log=log))
         elif len(untried) and model is not None:
             features = self._encoding.encode(untried.levels)
             scores = model.predictor.fitted.predict(features)
-            chosen = untried.take(coarse.paper_batch(untried, features, scores, count, statistic))
+            chosen = untried.take(
+                coarse.paper_batch(untried, features, scores, count, statistic, log=log)
+            )
         return self._completed(chosen, count, tried, self._score(model, failures))
 
     def _by_budget(
@@ -211,7 +248,7 @@ class Planner:
                 share = min(share, len(pool))  # _completed adds others, even if they may fail
                 if not share:
                     continue
-            candidates = Candidates(safe, self._encoding, pool, trained[:_ELITE])
+            candidates = Candidates(safe, self._encoding, pool, trained[:ELITE])
             batch = next_batch(candidates, predictor, share, tried, random, pending, best)
             tried = tried | set(keys_of(batch.levels))
             pending = np.concatenate([pending, batch.levels])
@@ -246,12 +283,16 @@ class Planner:
         """Returns the best untried candidates of stage 2, with a share for each budget."""
         tried = taken = self._tried(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
+        if self.objectives.are_several:
+            part = self._feasible
+            chosen = self._fronts.finalists(history, known, part, failures, count, tried)
+            return self._completed(chosen, count, tried, self._score(model, failures))
         for part, share in self._shares(count):
             finalists = chosen.take(np.zeros(0, dtype=np.int64))
             # A second, wider evolution keeps more candidates, if the first one keeps too few.
             for top_k in (None, self._settings.evolution.top + share):
                 if model is not None and len(finalists) < share:
-                    evolved = self._evolved(history, model, part, top_k, failures).pool
+                    evolved = self._stage_two.evolved(known, model, part, top_k, failures).pool
                     finalists = evolved.take(unique_rows(evolved.levels, taken)[:share])
             score = self._score(model, failures)
             finalists = self._reserves.complete(finalists, part, share, taken, score)
@@ -306,6 +347,7 @@ class Planner:
                 configs[i],
                 max_epochs=known.epoch,
                 statistics=chosen.row(i),
+                score_names=self.objectives.score_names,
                 predicted=predicted[i],
                 stage=stage,
             )
@@ -337,46 +379,7 @@ class Planner:
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
-        return self._evolved(history, model, part, top_k)
-
-    def _evolved(
-        self,
-        history: History,
-        model: Model,
-        part: FeasibleSpace,
-        top_k: int | None,
-        failures: FailureModel | None = None,
-    ) -> fine.Evolved:
-        """Runs stage 2 in a part of the space, and returns its ``top_k`` candidates."""
-        predictor, settings = model.predictor, self._settings.evolution
-        if top_k is not None and top_k > settings.top:
-            settings = replace(settings, top=top_k)  # never fewer: a generation needs breadth
-        generation = self._first_generation(self.known(history), part, settings)
-        if failures is not None and not (fails := failures.fails(generation)).all():
-            generation, part = generation.take(~fails), safe_part(part, failures)
-        evolved = fine.evolve(
-            part,
-            generation,
-            lambda levels: predictor.fitted.predict(self._encoding.encode(levels)),
-            settings,
-            np.random.default_rng([self._settings.seed, _FINE]),
-        )
-        to_scores = predictor.unit.to_scores
-        best_by_generation = to_scores(np.array(evolved.history)).tolist()
-        in_scores = replace(evolved, scores=to_scores(evolved.scores), history=best_by_generation)
-        return in_scores.head(settings.top if top_k is None else top_k)
-
-    def _first_generation(
-        self, known: Known, part: FeasibleSpace, settings: fine.EvolutionSettings
-    ) -> Pool:
-        """Returns the p best candidates trained so far and q random ones."""
-        trained = part.select(part.with_statistics(self._levels(known.ranked)))
-        best = trained.take(np.arange(min(settings.best, len(trained))))
-        count = settings.random + settings.best - len(best)
-        pool = self._pool_within(part, count)
-        random = np.random.default_rng([self._settings.seed, _FINE, 1])
-        generation = best.joined(pool.take(random.permutation(len(pool))[:count]))
-        return generation.take(unique_rows(generation.levels))
+        return self._stage_two.evolved(self.known(history), model, part, top_k)
 
     def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
         return self._feasible.with_statistics(self._levels(trials))

@@ -3,6 +3,8 @@
 For each batch these are its size, which says whether all of its trials are stored, and with
 ``ahead`` the numbers of the trials that were running when it was proposed. The early stop and the
 report cards are kept, too: computing them again would require a fit of the predictor per batch.
+Enqueued candidates have an attribute each, which any process may add; an attribute of a batch lists
+those that it took.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fbnetv3.search.acquisition.early_stopping import EarlyStop
+from fbnetv3.search.enqueued import Enqueued
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.storage.batch_log import RUNNING_AT
@@ -25,6 +28,10 @@ _SIZE = "size_of_batch_"
 """Prefix of the keys of batch sizes; the number of the batch follows."""
 _RETRIES = "retries_of_trial_"
 """Prefix of the keys of :class:`Retries`; the number of the trial follows."""
+_ENQUEUED = "enqueued_"
+"""Prefix of the keys of enqueued candidates; a number and the id of the candidate follow."""
+_ENQUEUED_AT = "enqueued_at_batch_"
+"""Prefix of the keys of the enqueued candidates that a batch took; the batch's number follows."""
 _CARDS, _BATCHES, _HELD_OUT = "report_cards", "batches", "held_out_after_batch_"
 _MAX_HELD_OUT = 1000
 """Largest number of predictions that are kept: a TEXT column of MySQL holds at most 64 kB."""
@@ -135,6 +142,45 @@ class Records:
         return set(recorded)
 
     @property
+    def enqueued(self) -> list[Enqueued]:
+        """All candidates that were ever enqueued, in their order.
+
+        Raises:
+            SearchError: A stored value is not a candidate, so another program wrote it.
+        """
+        attributes = self._store.attrs()
+        names = sorted((n for n in attributes if _place(n)[0] >= 0), key=_place)
+        return [_enqueued(name, attributes[name]) for name in names]
+
+    def enqueue(self, candidate: Enqueued) -> None:
+        """Stores a candidate that is to be evaluated.
+
+        The key has the id of the candidate: two processes that store candidates at the same time
+        do not replace each other's.
+        """
+        numbers = [_place(name)[0] for name in self._store.attrs() if _place(name)[0] >= 0]
+        name = f"{_ENQUEUED}{max(numbers, default=-1) + 1:06d}_{candidate.id}"
+        self._store.set_attr(name, {"config": candidate.config, "reason": candidate.reason})
+
+    def enqueued_at(self, batch: int) -> list[str]:
+        """Returns the ids of the enqueued candidates that a batch took.
+
+        Raises:
+            SearchError: The stored value is not a list of ids, so another program wrote it.
+        """
+        ids = self._store.attrs().get(f"{_ENQUEUED_AT}{batch}", [])
+        if not isinstance(ids, list) or not all(isinstance(key, str) for key in ids):
+            raise SearchError(
+                f"the storage has {_ENQUEUED_AT}{batch}={str(ids)[:60]}, which is no list of "
+                "candidates; use another storage"
+            )
+        return ids
+
+    def set_enqueued_at(self, batch: int, ids: Sequence[str]) -> None:
+        """Stores the enqueued candidates that a batch takes."""
+        self._store.set_attr(f"{_ENQUEUED_AT}{batch}", list(ids))
+
+    @property
     def retries(self) -> Retries:
         """The trials that were put back.
 
@@ -213,6 +259,31 @@ def _retries(name: str, value: Any) -> list[tuple[int, str]]:
                 "another storage"
             )
     return [(batches, reason) for batches, reason in pairs]
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Returns the number and the id in the key of an enqueued candidate; (-1, "") for others."""
+    match = re.fullmatch(rf"{_ENQUEUED}(\d{{6,}})_(\w+)", name)
+    return (-1, "") if match is None else (int(match[1]), match[2])
+
+
+def _enqueued(name: str, value: Any) -> Enqueued:
+    """Returns an enqueued candidate.
+
+    Raises:
+        SearchError: The value is not one, so another program wrote it.
+    """
+    is_whole = isinstance(value, dict) and {*value} == {"config", "reason"}
+    if (
+        not is_whole
+        or not isinstance(value["config"], dict)
+        or not isinstance(value["reason"], str)
+    ):
+        raise SearchError(
+            f"the storage has {name}={str(value)[:60]}, which is no enqueued candidate; use "
+            "another storage"
+        )
+    return Enqueued(_place(name)[1], value["config"], value["reason"])
 
 
 def _summaries(cards: Mapping[int, ReportCard]) -> list[dict[str, Any]]:

@@ -13,8 +13,10 @@ from fbnetv3.errors import did_you_mean
 from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop
 from fbnetv3.search.acquisition.fine import Evolved
+from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated, reference_of
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.objectives import Objectives
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.space.constraints import Constraint, cost_order
@@ -69,6 +71,9 @@ class SearchResult:
         failures: What the search has learned about failures for lack of memory or time; None: too
             few of them.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+        objectives: Objectives of the search.
+        worst_costs: Highest cost of the pool's candidates (the lowest of a cost to maximise), by
+            name of each cost among the objectives; part of the :attr:`reference_point`.
     """
 
     trials: list[Trial]
@@ -81,6 +86,8 @@ class SearchResult:
     early_stop_over: str = BETTER_HALF
     failures: FailureSummary | None = None
     direction: str = MAXIMIZE
+    objectives: Objectives = field(default_factory=Objectives)
+    worst_costs: dict[str, float] = field(default_factory=dict)
 
     @property
     def feasible(self) -> list[Trial]:
@@ -131,18 +138,22 @@ class SearchResult:
         """Returns the best feasible trial within a budget; None if no trial is within it."""
         return self.best_of([t for t in self.feasible if _meets(t, budget)])
 
-    def pareto(self, statistic: str) -> list[Trial]:
-        """Returns the feasible trials with a better score than all that cost as much or less.
+    def pareto(self, statistic: str | None = None) -> list[Trial]:
+        """Returns the feasible trials on the Pareto front, by rising first cost.
 
         Args:
-            statistic: Statistic that is the cost.
-
-        Returns:
-            The trials by rising cost.
+            statistic: Statistic that is the only cost: the front has the trials with a better
+                score than all that cost as much or less. If None, it is that of the search's
+                objectives: no other trial is as good in all of them and better in one. Of several
+                with equal values in all, the earliest one is returned. Without costs among
+                the objectives, the trials are sorted by the first score.
 
         Raises:
-            SearchError: There is no such statistic.
+            SearchError: There is no such statistic, or none was given and the search has one
+                objective.
         """
+        if statistic is None:
+            return self._front()
         names = {name for t in self.trials for name in t.statistics}
         if statistic not in names:
             raise SearchError(
@@ -156,6 +167,50 @@ class SearchResult:
                 front.append(trial)
         return front
 
+    def _front(self) -> list[Trial]:
+        """Returns the Pareto front of the objectives."""
+        if not self.objectives.are_several:
+            raise SearchError(
+                "the search has one objective; give a statistic as its cost, such as "
+                "pareto('macs'), or search with objectives=['score', '-macs']"
+            )
+        return pareto_front(self.feasible, self.objectives)
+
+    @property
+    def reference_point(self) -> dict[str, float]:
+        """The point above which the hypervolume is measured, by name of the objective.
+
+        A score lies a tenth of the front's range of scores beyond the worst one on the front, a
+        cost a tenth of the pool's range beyond the worst one in the pool. {} if no trial has a
+        score, or the search has one objective.
+        """
+        trials = self.feasible
+        if not self.objectives.are_several or not trials:
+            return {}
+        gains = reference_of(self.objectives.points(trials), self._worst_gains())
+        pairs = zip(self.objectives.all, gains.tolist(), strict=True)
+        return {o.name: gain(value, o.direction) for o, value in pairs}
+
+    def _worst_gains(self) -> list[float]:
+        costs = self.objectives.costs
+        return [gain(self.worst_costs[cost.name], cost.direction) for cost in costs]
+
+    @property
+    def hypervolumes(self) -> dict[int, float]:
+        """The hypervolume of the front after each batch, by number of the batch.
+
+        It is the volume between the front and the :attr:`reference_point`, which is the same for
+        all batches of one result: in the unit of the score times those of the costs. A warm start
+        has the number -1.
+        """
+        if not self.reference_point:
+            return {}
+        trials = sorted(self.feasible, key=lambda t: t.batch)
+        points = self.objectives.points(trials)
+        reference = reference_of(points, self._worst_gains())
+        ends = {trial.batch: i + 1 for i, trial in enumerate(trials)}
+        return {batch: hypervolume(points[:end], reference) for batch, end in ends.items()}
+
     def _gain(self, trial: Trial) -> float:
         return float("-inf") if trial.score is None else gain(trial.score, self.direction)
 
@@ -164,3 +219,18 @@ def _meets(trial: Trial, budget: Constraint) -> bool:
     if budget.name not in trial.statistics:
         return False
     return bool(budget.is_met_by(np.array([trial.statistics[budget.name]]))[0])
+
+
+def pareto_front(trials: Sequence[Trial], objectives: Objectives) -> list[Trial]:
+    """Returns the non-dominated trials, the cheapest first; equal ones once.
+
+    Args:
+        trials: Complete trials, by number.
+        objectives: Objectives of which the front is made.
+    """
+    points = objectives.points(trials)
+    rows: list[int] = np.flatnonzero(non_dominated(points)).tolist()
+    first = {tuple(points[i]): i for i in reversed(rows)}  # the earliest of equal ones
+    by = [*objectives.costs, *objectives.scores][0]
+    front = [trials[i] for i in sorted(first.values())]
+    return sorted(front, key=lambda t: objectives.value_of(by, t))

@@ -15,6 +15,7 @@ from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.checks import as_callable, as_flag, as_items, as_real, as_whole
 from fbnetv3.search.direction import DIRECTIONS, MAXIMIZE
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.objectives import ONE_SCORE, as_objectives
 from fbnetv3.search.outcome import short
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
@@ -40,7 +41,8 @@ class SearchSettings:
         pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
-        iterations: Number of batches of stage 1 (T); at least 1.
+        iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
+            stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
             or ``random`` (a baseline that learns nothing).
         early_stop_threshold: Rank correlation with the final scores from which on candidates stop
@@ -56,6 +58,11 @@ class SearchSettings:
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+        objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
+            which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
+            the best. Other names are scores of an evaluation that returns several by name; the
+            first one is the score of a trial. With several scores, no candidate stops early. None:
+            ``score`` alone.
 
     Raises:
         SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
@@ -76,6 +83,7 @@ class SearchSettings:
     pretrain: bool = True
     seed: int = 0
     direction: str = MAXIMIZE
+    objectives: tuple[str, ...] = ONE_SCORE
 
     def __post_init__(self) -> None:
         for name in ("constraints", "budgets"):
@@ -99,6 +107,12 @@ class SearchSettings:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
             )
+        object.__setattr__(self, "objectives", as_objectives(self.objectives))
+        if self.budgets and len(self.objectives) > 1:
+            raise SearchError(
+                f"budgets={short([str(b) for b in self.budgets])} are not allowed with several "
+                "objectives, whose front has a winner for every budget; drop one of the two"
+            )
         if not isinstance(self.evolution, EvolutionSettings):
             raise SearchError(
                 f"evolution={short(self.evolution)} is not allowed; allowed: EvolutionSettings(...)"
@@ -120,14 +134,6 @@ class SearchSettings:
                 raise SearchError(f"the budget {budget} occurs twice; keep one")
             if budget.name in bounds:
                 bounds[budget.name].tightened(budget)
-
-    def batch_count(self) -> int:
-        """Returns the number of batches, the finalists' included."""
-        return self.iterations + (self.finalists > 0)
-
-    def size_of(self, batch: int) -> int:
-        """Returns the number of trials of a batch; the batch after stage 1 has the finalists."""
-        return self.finalists if batch == self.iterations else self.batch_size
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.
@@ -154,6 +160,7 @@ class SearchSettings:
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
             **_changed("direction", self.direction, MAXIMIZE),
+            **_changed("objectives", list(self.objectives), list(ONE_SCORE)),
         }
 
     def identify(

@@ -10,7 +10,7 @@ from typing import Any
 
 from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.outcome import reason_text, score_of
+from fbnetv3.search.outcome import reason_text, result_of
 
 STUDY = "jointnas"
 """Default name of a search in its storage."""
@@ -33,6 +33,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "reports": (dict,),
     "reason": (str, _NONE),
     "earlier_reasons": (list,),
+    "scores": (dict,),
+    "enqueued": (str, _NONE),
 }
 
 
@@ -59,6 +61,9 @@ class Trial:
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
+        score_names: Names of the scores that the evaluation returns; (): a number, the score.
+        scores: Final scores by name, if the evaluation returns several; the first one is ``score``.
+        enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -76,6 +81,9 @@ class Trial:
     reports: dict[int, float] = field(default_factory=dict)
     reason: str | None = None
     earlier_reasons: list[str] = field(default_factory=list)
+    score_names: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    enqueued: str | None = None
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
 
     def report(self, epoch: int, score: float) -> None:
@@ -98,14 +106,19 @@ class Trial:
         """Records the result: the trial is complete with a finite score, and failed otherwise.
 
         Args:
-            score: Score; None, NaN, infinity and values that are not numbers fail the trial.
+            score: Score, or scores by name if the trial has ``score_names``; None, NaN, infinity
+                and values that are not numbers fail the trial.
             reason: Reason of a failure; None: the trial fails on account of its score alone.
         """
-        value, problem = (None, reason_text(reason)) if reason is not None else score_of(score)
+        value, problem = result_of(score, self.score_names)
+        if reason is not None:
+            value, problem = None, reason_text(reason)
         if value is None:
             self.state, self.reason = "failed", problem or "no score was returned"
-        else:
-            self.state, self.score, self.final_score = "complete", value, value
+            return
+        if self.score_names:
+            self.scores, value = value, value[self.score_names[0]]
+        self.state, self.score, self.final_score = "complete", value, value
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""
@@ -115,6 +128,7 @@ class Trial:
             statistics=dict(self.statistics),
             reports=dict(self.reports),
             earlier_reasons=list(self.earlier_reasons),
+            scores=dict(self.scores),
             on_report=None,
         )
 
@@ -123,7 +137,8 @@ class Trial:
 
     def unfinished(self) -> Trial:
         """Returns a copy without the result."""
-        return replace(self, state="running", score=None, final_score=None, reports={}, reason=None)
+        running = replace(self, state="running", score=None, final_score=None)
+        return replace(running, scores={}, reports={}, reason=None)
 
     def failed(self, reason: str) -> Trial:
         """Returns a copy that has failed for a reason, whatever the state of this trial."""
@@ -202,12 +217,18 @@ def refuse_other_settings(before: tuple[Any, Any], now: tuple[Any, Any]) -> None
                 f"the storage has the settings {str(part)[:60]!r} instead of those of a search; "
                 "use another storage"
             )
-    different = [differences(before[0], now[0]), identity_differences(before[1], now[1])]
+    settings = [without_iterations(part) for part in (before[0], now[0])]
+    different = [differences(*settings), identity_differences(before[1], now[1])]
     if any(different):
         raise SearchError(
             "the storage holds a search with other settings: "
             f"{'; '.join(filter(None, different))}; use the same settings or another storage"
         )
+
+
+def without_iterations(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings without ``iterations``, which may be raised to continue a search."""
+    return {key: value for key, value in settings.items() if key != "iterations"}
 
 
 def to_plain(value: Any) -> Any:
@@ -222,8 +243,10 @@ def to_plain(value: Any) -> Any:
 def trial_to_json(trial: Trial) -> str:
     """Returns a finished trial as JSON, with its final score, which no other trial affects."""
     values = {**trial.to_dict(), "score": trial.final_score}
-    if not trial.earlier_reasons:  # as in storages of earlier versions
-        del values["earlier_reasons"]
+    del values["score_names"]  # those of the search
+    for name in ("earlier_reasons", "scores", "enqueued"):  # as in storages of earlier versions
+        if values[name] in ([], {}, None):
+            del values[name]
     return json.dumps(values)
 
 
@@ -283,6 +306,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
         "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),
+        "scores": all(map(_is_finite, values.get("scores", {}).values())),
     }
     return [key for key, is_right in checks.items() if not is_right]
 

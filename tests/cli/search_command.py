@@ -38,7 +38,7 @@ def start_run(folder: Path, *opts: str) -> Any:
     """Creates the folder and the storage of a search that has no trial yet; returns its config."""
     from fbnetv3.search.fbnet.config import SearchSetup
     from fbnetv3.search.fbnet.config_file import read_search_config
-    from fbnetv3.search.fbnet.run import build_search
+    from fbnetv3.search.fbnet.opening import build_search
     from fbnetv3.search.fbnet.run_folder import RunFolder
 
     folder.mkdir()

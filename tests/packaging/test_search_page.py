@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -39,9 +40,15 @@ def block(word: str) -> str:
 
 @pytest.mark.slow
 def test_the_search_of_a_function(tmp_path: Path) -> None:
-    lines = run(block("JointNAS("), tmp_path)[0].splitlines()
+    lines = run(block("def show(search, event)"), tmp_path)[0].splitlines()
     assert len(lines) == 4 * 16 + 8 + 1  # batches, finalists, winner
     assert "'depth': 3" in lines[-1]
+
+
+@pytest.mark.slow
+def test_the_sampler_of_optuna(tmp_path: Path) -> None:
+    errors = run(block("JointNASSampler(") + "print(study.best_value)\n", tmp_path)[1]
+    assert errors.count("Trial 14 finished") == 1
 
 
 @pytest.mark.slow
@@ -51,3 +58,13 @@ def test_the_search_of_a_config(tmp_path: Path) -> None:
     out, errors = run(code.replace('["SEARCH.WORKERS", 2]', QUICK), tmp_path)
     assert out.splitlines()[-1].startswith("output/search/python/best.yaml score ")
     assert "FutureWarning" not in errors
+
+
+@pytest.mark.slow
+def test_the_search_of_a_front(tmp_path: Path) -> None:
+    *front, volumes = run(block('objectives=["score", "-macs"],'), tmp_path)[0].splitlines()
+    costs, scores = ([float(line.split()[i]) for line in front] for i in (0, 1))
+    assert costs == sorted(costs)
+    assert scores == sorted(scores)
+    assert len(front) > 10
+    assert list(ast.literal_eval(volumes)) == [0, 1, 2, 3]

@@ -18,6 +18,8 @@ from fbnetv3.search.report import write_report
 from fbnetv3.search.report.progress import SearchProgress
 from tests.search import problem
 
+pytestmark = pytest.mark.usefixtures("short_training")
+SMALL = {"pool_size": 64, "batch_size": 5, "finalists": 2}
 WARM = {"depth": 2, "kernel": 3, **dict.fromkeys(problem.WIDTHS, 32), "lr": 0.01, "decay": 0.5}
 
 
@@ -33,7 +35,7 @@ def _loss(trial: Trial) -> float:
 def _search(direction: str, **changes: Any) -> JointNAS:
     sign = -1.0 if direction == "minimize" else 1.0
     warm = [({**WARM, "optim": "sgd"}, sign * 1.5), ({**WARM, "optim": "rmsprop"}, sign * 1.25)]
-    return problem.search(direction=direction, warm_start=warm, **changes)
+    return problem.search(direction=direction, warm_start=warm, **{**SMALL, **changes})
 
 
 def _negated(result: Any) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import pytest
 
 from fbnetv3.search import SearchSettings, Trial
 from fbnetv3.search.history import History, score_trials
+from fbnetv3.search.schedule import Schedule
 
 
 def _trial(number: int, batch: int, *curve: float) -> Trial:
@@ -55,7 +56,7 @@ def test_finished_batches_of_a_storage(
     settings = SearchSettings(batch_size=3, iterations=2, finalists=2, ahead=ahead)
     batches = [batch for batch, size in enumerate(sizes) for _ in range(size)]
     trials = [_trial(number, batch, 1.0) for number, batch in enumerate(batches)]
-    history = History.stored(trials, settings, recorded)
+    history = History.stored(trials, Schedule(settings), recorded)
     assert history.finished == finished
     assert [len(batch) for batch in history.batches if batch] == sizes
 

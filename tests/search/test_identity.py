@@ -114,8 +114,8 @@ def test_a_storage_of_an_earlier_version_is_checked_by_what_it_keeps(tmp_path: P
         database.execute("DELETE FROM study_user_attributes WHERE key = 'identity'")
     changed, _ = CHANGES["epochs"]
     assert len(_search(url, **changed).result().trials) == 2
-    with pytest.raises(SearchError, match=r"iterations was 1, is 2"):
-        _search(url, iterations=2)
+    with pytest.raises(SearchError, match=r"finalists was 0, is 1"):
+        _search(url, finalists=1)
 
 
 def test_a_log_keeps_the_identity_too(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import keys_of
 
-_IMPROVEMENT_SHARE = 0.5
+IMPROVEMENT_SHARE = 0.5
 """Share of a batch that expected improvement chooses."""
 
 
@@ -58,7 +58,7 @@ def next_batch(
             highest posterior mean of the GP at an observation.
     """
     taken = set(tried)
-    share = round(count * _IMPROVEMENT_SHARE)
+    share = round(count * IMPROVEMENT_SHARE)
     improvers = improvement_batch(candidates, predictor.gp, share, taken, random, pending, best)
     taken |= set(keys_of(improvers))
     sample_count = count - len(improvers)

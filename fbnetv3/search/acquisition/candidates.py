@@ -15,6 +15,8 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
+ELITE = 32
+"""Number of best candidates trained so far whose mutants join the candidates of a batch."""
 _NUM_STARTS = 2048
 """Largest number of starts from the pool, and number of mutants drawn from the elite."""
 _CROSSOVER_RATE = 0.5

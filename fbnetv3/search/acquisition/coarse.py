@@ -20,7 +20,7 @@ _SHORTLIST_BATCHES = 8
 """Size of the shortlist of :func:`paper_batch`, as a multiple of the batch size."""
 
 
-def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
+def first_batch(pool: Pool, count: int, statistic: str | None, *, log: bool = False) -> Index:
     """Returns a batch that is spread over the space; no scores are needed.
 
     Args:
@@ -28,19 +28,26 @@ def first_batch(pool: Pool, count: int, statistic: str | None) -> Index:
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
             chosen. If None, the head of the sequence is chosen; it is spread out by construction.
+        log: Whether bins have equal widths in the logarithm of a statistic that is positive.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.
     """
     if statistic is None:
         return np.arange(min(count, len(pool)))
-    bins = bins_of(pool.statistics[statistic], count)
+    bins = bins_of(_axis(pool.statistics[statistic], log), count)
     earlier_is_better = -np.arange(len(pool), dtype=np.float64)
     return best_by_bin(earlier_is_better, bins, count)
 
 
 def paper_batch(
-    pool: Pool, features: Features, scores: Floats, count: int, statistic: str | None
+    pool: Pool,
+    features: Features,
+    scores: Floats,
+    count: int,
+    statistic: str | None,
+    *,
+    log: bool = False,
 ) -> Index:
     """Returns the paper's batch: the best predicted score in each bin of a statistic (A.2).
 
@@ -51,14 +58,20 @@ def paper_batch(
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins. If None, the batch is
             spread out within a shortlist of the candidates with the highest predicted scores.
+        log: Whether bins have equal widths in the logarithm of a statistic that is positive.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.
     """
     if statistic is not None:
-        return best_by_bin(scores, bins_of(pool.statistics[statistic], count), count)
+        bins = bins_of(_axis(pool.statistics[statistic], log), count)
+        return best_by_bin(scores, bins, count)
     shortlist = np.argsort(-scores, kind="stable")[: _SHORTLIST_BATCHES * count]
     return shortlist[spread_out(features[shortlist], count)]
+
+
+def _axis(values: Floats, log: bool) -> Floats:
+    return np.log(values) if log and values.min() > 0 else values
 
 
 def bins_of(values: Floats, count: int) -> Index:

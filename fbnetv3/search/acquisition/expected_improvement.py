@@ -1,44 +1,25 @@
 """Batches of high expected improvement (EI), chosen one candidate at a time.
 
-Notation:
-
-    mean, std  posterior mean and standard deviation at a candidate
-    best       incumbent: the score to improve on
-    z          (mean - best) / std
-    phi, Phi   density and distribution function of the standard normal distribution
-
-Expected improvement underflows far below the incumbent; its logarithm does not (Ament et al., 2023,
-"Unexpected Improvements to Expected Improvement for Bayesian Optimization", Eqs. 8 and 9):
-
-    log EI = log h(z) + log std,    h(z) = phi(z) + z Phi(z)
-
-    log h(z) = log(phi(z) + z Phi(z))                                      if z > -1
-    log h(z) = log phi(z) + log(1 + z sqrt(pi / 2) erfcx(-z / sqrt(2)))    if -1e5 < z <= -1
-    log h(z) ~ log phi(z) - 2 log |z|                                      if z <= -1e5
-
 Each chosen candidate is added to the model with a fantasy label before the next one is chosen
 ("Kriging believer"; Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any, Protocol
 
 import numpy as np
-from scipy.special import erfcx, ndtr
 
 from fbnetv3.search.acquisition.candidates import Candidates
 from fbnetv3.search.acquisition.coarse import spread_out
 from fbnetv3.search.acquisition.islands import Index, Population, evolve_islands
+from fbnetv3.search.acquisition.normal_improvement import log_expected_improvement
 from fbnetv3.search.predictors.fantasies import CachedPosterior, FantasyModel
 from fbnetv3.search.predictors.gp import GaussianProcess
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
-_ASYMPTOTE = 1e5
-"""For z <= -1e5, the asymptote of log h is exact to double precision."""
-_SQRT_2PI = math.sqrt(2 * math.pi)
 _SURVIVORS, _GENERATIONS = 6, 5
 _MAX_SEARCHES = 24
 """Largest number of genetic searches for a batch.
@@ -57,25 +38,49 @@ from them would all climb the same peak.
 """
 
 
-def log_expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
-    """Returns the natural logarithm of the expected improvement over ``best``, (n,).
+class Improvement(Protocol):
+    """What candidates are to improve on: a best score, or a front."""
+
+    def visit(self, levels: Levels, features: Features) -> Any:
+        """Returns the posterior of candidates, which later calls bring up to date cheaply.
+
+        Args:
+            levels: (n, variables) candidates.
+            features: (n, width) features of the candidates.
+        """
+
+    def log_of_visited(self, visited: Any) -> Floats:
+        """Returns the log expected improvement of the candidates of a visit, (n,)."""
+
+    def log_of(self, levels: Levels, features: Features) -> Floats:
+        """Returns the log expected improvement of candidates, (n,)."""
+
+    def choose(self, visited: Any, index: int) -> None:
+        """Adds a candidate of a visit to the model, with a fantasy label."""
+
+
+class BestScore:
+    """Improvement of a score over the best one so far.
 
     Args:
-        mean: (n,) posterior means.
-        std: (n,) posterior standard deviations.
-        best: Score to improve on.
+        model: Gaussian process of the scores.
+        best: Score to improve on. A fantasy can replace it; otherwise a batch would climb one peak.
     """
-    z = (mean - best) / std
-    log_phi = -(z**2) / 2.0 - math.log(_SQRT_2PI)
-    # faster than scipy.stats.norm, which spends most of its time on checking arguments
-    near = np.maximum(z, -1.0)
-    h = np.exp(-(near**2) / 2.0) / _SQRT_2PI + near * ndtr(near)
-    below = np.clip(z, -_ASYMPTOTE, -1.0)
-    ratio = np.log1p(below * (math.sqrt(math.pi / 2) * erfcx(-below / math.sqrt(2))))
-    asymptote = -2 * np.log(np.maximum(np.abs(z), 1.0))
-    log_ratio = np.where(z > -_ASYMPTOTE, ratio, asymptote)
-    log_h = np.where(z > -1.0, np.log(h), log_phi + log_ratio)
-    return np.asarray(log_h + np.log(std))
+
+    def __init__(self, model: FantasyModel, best: float) -> None:
+        self._model, self._best = model, best
+
+    def visit(self, levels: Levels, features: Features) -> CachedPosterior:
+        return self._model.cache(features)
+
+    def log_of_visited(self, visited: CachedPosterior) -> Floats:
+        return log_expected_improvement(*visited.posterior(), self._best)
+
+    def log_of(self, levels: Levels, features: Features) -> Floats:
+        return log_expected_improvement(*self._model.posterior(features), self._best)
+
+    def choose(self, visited: CachedPosterior, index: int) -> None:
+        self._best = max(self._best, self._model.add_cached(visited, index))
 
 
 def improvement_batch(
@@ -108,7 +113,28 @@ def improvement_batch(
         # Only candidates that meet the constraints can be the incumbent.
         fantasies = model.add(candidates.encode(pending))[candidates.feasible(pending)]
         best = max([best, *fantasies.tolist()])
-    search = _ImprovementSearch(candidates, model, best, starts)
+    return choose_batch(candidates, BestScore(model, best), starts, count, tried, random)
+
+
+def choose_batch(
+    candidates: Candidates,
+    improvement: Improvement,
+    starts: Levels,
+    count: int,
+    tried: set[bytes],
+    random: np.random.Generator,
+) -> Levels:
+    """Returns at most ``count`` distinct candidates of high improvement, (n, variables).
+
+    Args:
+        candidates: Constrained space.
+        improvement: What the candidates are to improve on.
+        starts: (m, variables) candidates from which the searches start.
+        count: Largest number of candidates to choose.
+        tried: Keys of candidates that may not be chosen.
+        random: Source of all random numbers.
+    """
+    search = _ImprovementSearch(candidates, improvement, starts)
     taken, chosen = set(tried), []
     per_search = max(1, -(-count // _MAX_SEARCHES))
     islands = min(_ISLANDS_PER_CANDIDATE * per_search, _MAX_ISLANDS)
@@ -120,20 +146,18 @@ def improvement_batch(
 class _ImprovementSearch:
     """Genetic searches for expected improvement, each from the best candidates visited so far."""
 
-    def __init__(
-        self, candidates: Candidates, model: FantasyModel, best: float, starts: Levels
-    ) -> None:
-        self._candidates, self._model, self._best = candidates, model, best
+    def __init__(self, candidates: Candidates, improvement: Improvement, starts: Levels) -> None:
+        self._candidates, self._improvement = candidates, improvement
         self._levels, self._features = starts[:0], candidates.encode(starts[:0])
-        self._posteriors: list[CachedPosterior] = []
+        self._visits: list[Any] = []
         self._visit(starts)
 
-    def _visit(self, levels: Levels) -> CachedPosterior:
+    def _visit(self, levels: Levels) -> Any:
         features = self._candidates.encode(levels)
         self._levels = np.concatenate([self._levels, levels])
         self._features = np.concatenate([self._features, features])
-        self._posteriors.append(self._model.cache(features))
-        return self._posteriors[-1]
+        self._visits.append(self._improvement.visit(levels, features))
+        return self._visits[-1]
 
     def choose(
         self, count: int, islands: int, taken: set[bytes], random: np.random.Generator
@@ -147,7 +171,7 @@ class _ImprovementSearch:
             random: Source of all random numbers.
         """
         population = self._evolved(islands, random)
-        posterior = self._visit(population.levels)
+        visited = self._visit(population.levels)
         scores, chosen = population.scores, []
         for _ in range(count):
             index = _first_new(population.levels, scores, taken)
@@ -155,18 +179,16 @@ class _ImprovementSearch:
                 break
             chosen.append(population.levels[index])
             taken.add(chosen[-1].tobytes())
-            # A fantasy can become the incumbent; otherwise the whole batch would climb one peak.
-            self._best = max(self._best, self._model.add_cached(posterior, index))
-            scores = self._log_improvement(posterior)
+            self._improvement.choose(visited, index)
+            scores = self._improvement.log_of_visited(visited)
         return chosen
 
     def _evolved(self, islands: int, random: np.random.Generator) -> Population:
-        scores = np.concatenate([self._log_improvement(p) for p in self._posteriors])
+        scores = np.concatenate([self._improvement.log_of_visited(v) for v in self._visits])
         starts = _far_apart(self._features, scores, islands)
 
         def score(levels: Levels, _: Index) -> Floats:
-            posterior = self._model.posterior(self._candidates.encode(levels))
-            return log_expected_improvement(*posterior, self._best)
+            return self._improvement.log_of(levels, self._candidates.encode(levels))
 
         return evolve_islands(
             self._candidates,
@@ -176,9 +198,6 @@ class _ImprovementSearch:
             survivors=_SURVIVORS,
             generations=_GENERATIONS,
         )
-
-    def _log_improvement(self, cached: CachedPosterior) -> Floats:
-        return log_expected_improvement(*cached.posterior(), self._best)
 
 
 def _first_new(levels: Levels, scores: Floats, taken: set[bytes]) -> int | None:

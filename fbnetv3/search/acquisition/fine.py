@@ -137,7 +137,7 @@ def evolve(
     least_gain = settings.epsilon * _spread(scores)
     history, stale = [float(scores[0])], 0
     while stale < settings.patience and len(history) <= settings.max_generations:
-        children = _children(feasible, population, scores, settings, random)
+        children = children_of_generation(feasible, population, scores, settings, random)
         if len(children):
             scores = np.concatenate([scores, score(children.levels)])
         population, scores = best_candidates(
@@ -149,7 +149,7 @@ def evolve(
     return Evolved(population, scores, history)
 
 
-def _children(
+def children_of_generation(
     feasible: FeasibleSpace,
     population: Pool,
     scores: Floats,

@@ -38,6 +38,34 @@ class PosteriorSamples(Protocol):
         """
 
 
+class Functions(Protocol):
+    """Functions of candidates, each to be maximised."""
+
+    def __call__(self, levels: Levels) -> Floats:
+        """Returns the values of all functions, (m, count), at candidates (m, variables)."""
+
+    def evaluate_each(self, levels: Levels, functions: npt.NDArray[np.int64]) -> Floats:
+        """Returns the value of one function at each candidate, (m,).
+
+        Args:
+            levels: (m, variables) candidates.
+            functions: (m,) index of the function to evaluate at each candidate.
+        """
+
+
+class _SampledScores:
+    """Sampled functions of features as functions of candidates."""
+
+    def __init__(self, candidates: Candidates, samples: PosteriorSamples) -> None:
+        self._candidates, self._samples = candidates, samples
+
+    def __call__(self, levels: Levels) -> Floats:
+        return self._samples(self._candidates.encode(levels))
+
+    def evaluate_each(self, levels: Levels, functions: npt.NDArray[np.int64]) -> Floats:
+        return self._samples.evaluate_each(self._candidates.encode(levels), functions)
+
+
 def thompson_batch(
     candidates: Candidates,
     samples: PosteriorSamples,
@@ -56,18 +84,31 @@ def thompson_batch(
         Distinct candidates. A function yields none if its evolved candidates and all starts of the
         search have been tried or chosen.
     """
+    return maximise_each(candidates, _SampledScores(candidates, samples), tried, random)
+
+
+def maximise_each(
+    candidates: Candidates, sampled: Functions, tried: set[bytes], random: np.random.Generator
+) -> Levels:
+    """Returns the best new candidate of each function, (n, variables); see :func:`thompson_batch`.
+
+    Args:
+        candidates: Constrained space with a pool and the best candidates trained so far.
+        sampled: Functions to maximise.
+        tried: Keys of candidates that may not be chosen, as :func:`keys_of` returns them.
+        random: Source of all random numbers.
+    """
     starts = candidates.starts(random)
-    values = samples(candidates.encode(starts))  # (starts, functions)
+    values = sampled(starts)  # (starts, functions)
     count = values.shape[1]
     survivors = min(_MAX_SURVIVORS, max(_MIN_SURVIVORS, _TOTAL_SURVIVORS // count))
     top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # (survivors, functions)
     functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)  # by function
 
     def score(levels: Levels, functions: Index) -> Floats:
-        features = candidates.encode(levels)
         if count > _MAX_DENSE_FUNCTIONS:
-            return samples.evaluate_each(features, functions)
-        return samples(features)[np.arange(len(levels)), functions]
+            return sampled.evaluate_each(levels, functions)
+        return sampled(levels)[np.arange(len(levels)), functions]
 
     population = evolve_islands(
         candidates,

@@ -27,7 +27,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -35,11 +35,11 @@ from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.device_faults import MEMORY, Fault, failure_kind, find_fault
 from fbnetv3.search.executors.disk_faults import disk_fault
-from fbnetv3.search.outcome import reason_text, score_of, short
+from fbnetv3.search.outcome import reason_text, result_of, short
 from fbnetv3.search.trial import Trial
 
 Evaluate = Callable[[Trial], Any]
-"""Function from a trial to its score, a number of any type; see :func:`attempt`."""
+"""Function from a trial to its score or scores, numbers of any type; see :func:`attempt`."""
 GRACE_PERIOD_S = 30.0
 """Seconds that a worker gets to save a checkpoint before it is killed."""
 SECOND_ATTEMPT = "this was the second attempt"
@@ -52,7 +52,7 @@ class Finished:
 
     Attributes:
         trial: The submitted trial; its reports are complete.
-        score: Returned score; None if the trial failed.
+        score: Returned score, or scores by name; None if the trial failed.
         reason: Reason of the failure, on one line; None if there is a score.
         fault: Kind of the fault behind the failure, such as ``device error``; None if there is
             none. See ``device_faults.py``.
@@ -60,7 +60,7 @@ class Finished:
     """
 
     trial: Trial
-    score: float | None
+    score: float | Mapping[str, float] | None
     reason: str | None = None
     fault: str | None = None
     place: str = ""
@@ -76,6 +76,9 @@ class Executor(Protocol):
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
     (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
     result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
+
+    An executor may also have a method ``withdraw()``, which drops the submitted trials that have
+    not started. Without it, a search that has reached ``max_hours`` waits for all submitted trials.
 
     A trial that ran out of memory is evaluated once more, alone on its device. Executors with
     worker processes also evaluate a trial once more after a device error or the death of its
@@ -142,6 +145,9 @@ class InProcess:
                 finished = finished.with_note(SECOND_ATTEMPT)
         return [finished]
 
+    def withdraw(self) -> None:
+        self._queue.clear()
+
     def close(self) -> None:
         self._queue.clear()
 
@@ -159,7 +165,8 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
     """Evaluates a copy of a trial, in this process or in a worker.
 
     The trial fails if the evaluation raises an exception or returns a value that is not a finite
-    number. Reports of the copy are passed on to the trial until the evaluation ends.
+    number; a trial with ``score_names`` needs one for each name. Reports of the copy are passed on
+    to the trial until the evaluation ends.
 
     Raises:
         StorageUnavailableError: The exception is a disk fault, because of which no trial may fail.
@@ -167,7 +174,7 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
     own = trial.copy()
     own.on_report = trial.report
     try:
-        score, reason = score_of(evaluate(own))
+        score, reason = result_of(evaluate(own), trial.score_names)
     except Exception as error:  # user code may raise anything
         problem = disk_fault(error)
         if problem is None:

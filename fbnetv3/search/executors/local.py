@@ -86,6 +86,9 @@ class LocalWorkers:
     def submit(self, trial: Trial) -> None:
         self._queue.put(trial)
 
+    def withdraw(self) -> None:
+        self._queue.clear()
+
     def wait(self) -> list[Finished]:
         while self._queue or self._busy():
             self._hand_out()

@@ -104,6 +104,9 @@ class RayWorkers:
     def submit(self, trial: Trial) -> None:
         self._queue.put(trial)
 
+    def withdraw(self) -> None:
+        self._queue.clear()
+
     def wait(self) -> list[Finished]:
         """Blocks until submitted trials have finished, and returns them; [] if none is left.
 

@@ -33,6 +33,11 @@ class TrialQueue:
         """Adds a trial at the end."""
         self._trials.append(trial)
 
+    def clear(self) -> None:
+        """Drops the waiting trials; what is known about trials that were retried is kept."""
+        self._trials.clear()
+        self._reserved.clear()
+
     def put_back(self, trial: Trial) -> None:
         """Adds a trial at the front. This does not count as an attempt."""
         self._trials.appendleft(trial)

@@ -1,7 +1,8 @@
 """The search over FBNet networks and training recipes (paper, section 3).
 
 ``run_search`` runs or resumes a search in a folder, ``evolve_budgets`` finds winners for other
-budgets without training, and ``report_run`` writes the report. Names are loaded on first use.
+budgets without training, ``preview_search`` shows the next batch, ``enqueue_candidates`` adds
+candidates to a run, and ``report_run`` writes the report. Names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ _PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "ma
 _HOME_OF = {
     "EvolvedRun": "run",
     "FBNetSpace": "space",
+    "SearchPreview": "preview",
     "SearchRun": "run",
+    "enqueue_candidates": "run",
     "evolve_budgets": "run",
     "get_search_cfg": "keys",
     "list_spaces": "space",
+    "preview_search": "preview",
     "read_search_config": "config_file",
     "report_run": "run",
     "run_search": "run",
@@ -27,10 +31,13 @@ _HOME_OF = {
 __all__ = [
     "EvolvedRun",
     "FBNetSpace",
+    "SearchPreview",
     "SearchRun",
+    "enqueue_candidates",
     "evolve_budgets",
     "get_search_cfg",
     "list_spaces",
+    "preview_search",
     "read_search_config",
     "report_run",
     "require_packages",
@@ -40,9 +47,11 @@ __all__ = [
 if TYPE_CHECKING:
     from fbnetv3.search.fbnet.config_file import read_search_config
     from fbnetv3.search.fbnet.keys import get_search_cfg
+    from fbnetv3.search.fbnet.preview import SearchPreview, preview_search
     from fbnetv3.search.fbnet.run import (
         EvolvedRun,
         SearchRun,
+        enqueue_candidates,
         evolve_budgets,
         report_run,
         run_search,
@@ -62,7 +71,7 @@ def require_packages() -> None:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        if _HOME_OF[name] == "run":
+        if _HOME_OF[name] in ("preview", "run"):
             require_packages()
             require_detectron2()
         return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

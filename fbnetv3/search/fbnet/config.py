@@ -36,6 +36,7 @@ from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.space import LATENCY
 from fbnetv3.search.fbnet.space_kinds import open_space
 from fbnetv3.search.fbnet.table_space import TableSpace
+from fbnetv3.search.objectives import ONE_SCORE, SCORE, name_of
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.user_code import UserCode
 
@@ -109,19 +110,12 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
     """
     node = cfg.SEARCH
     _check_numbers(node)
-    _check_storage(node.STORAGE)
+    _check_storage("STORAGE", node.STORAGE)
+    _check_storage("WARM_START", node.WARM_START if "://" in node.WARM_START else "")
     _check_direction(node)
-    if node.HOLD_OUT_SAMPLING not in HOLD_OUT_SAMPLINGS:
-        raise SearchError(
-            f"SEARCH.HOLD_OUT_SAMPLING={node.HOLD_OUT_SAMPLING!r} is unknown; allowed: "
-            f"{', '.join(HOLD_OUT_SAMPLINGS)}"
-        )
+    _check_sampling(node.HOLD_OUT_SAMPLING)
     constraints, budgets = constraints_from_config(cfg), budgets_from_config(cfg)
-    if not node.LATENCY_TABLE and any(c.name == LATENCY for c in (*constraints, *budgets)):
-        raise SearchError(
-            f"a constraint on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
-            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
-        )
+    _check_latency(node, [c.name for c in (*constraints, *budgets)])
     return SearchSettings(
         constraints=tuple(constraints),
         budgets=tuple(budgets),
@@ -136,14 +130,44 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         ahead=node.AHEAD,
         seed=cfg.SEED,
         direction=node.DIRECTION,
+        objectives=tuple(node.OBJECTIVES) or ONE_SCORE,
         evolution=EvolutionSettings(
             **{key.lower(): value for key, value in node.EVOLUTION.items()}
         ),
     )
 
 
+def _check_latency(node: CfgNode, bounded: list[str]) -> None:
+    """Raises a SearchError if latencies are bounded, or an objective, without their table."""
+    if not node.LATENCY_TABLE and LATENCY in (*bounded, *_objective_names(node)):
+        kind = "a constraint" if LATENCY in bounded else "an objective"
+        raise SearchError(
+            f"{kind} on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
+            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
+        )
+
+
+def _objective_names(node: CfgNode) -> list[str]:
+    return [name_of(str(text)) for text in node.OBJECTIVES]
+
+
+def _check_sampling(name: str) -> None:
+    """Raises a SearchError if SEARCH.HOLD_OUT_SAMPLING is unknown."""
+    if name not in HOLD_OUT_SAMPLINGS:
+        raise SearchError(
+            f"SEARCH.HOLD_OUT_SAMPLING={name!r} is unknown; allowed: "
+            f"{', '.join(HOLD_OUT_SAMPLINGS)}"
+        )
+
+
 def _check_direction(node: CfgNode) -> None:
-    """Raises a SearchError if a search would look for the lowest accuracy."""
+    """Raises a SearchError if a search would look for the lowest accuracy, or for other scores."""
+    names = _objective_names(node)
+    if names and SCORE not in names and node.EVALUATOR == "train":
+        raise SearchError(
+            f"SEARCH.OBJECTIVES={list(node.OBJECTIVES)} lacks 'score', the only score of "
+            "SEARCH.EVALUATOR 'train'; add it, or use an evaluator of your own (--import)"
+        )
     if node.DIRECTION == MINIMIZE and node.EVALUATOR == "train":
         raise SearchError(
             "SEARCH.DIRECTION='minimize' is not allowed with SEARCH.EVALUATOR 'train', whose "
@@ -267,20 +291,20 @@ def _check_numbers(node: CfgNode) -> None:
             raise SearchError(f"SEARCH.{key}={value!r} is out of range; allowed: {allowed}")
 
 
-def _check_storage(url: str) -> None:
-    """Raises a SearchError if SEARCH.STORAGE is not a URL, or holds a password."""
+def _check_storage(key: str, url: str) -> None:
+    """Raises a SearchError if the value of a key is not a URL, or holds a password."""
     if not url:
         return
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise SearchError(
-            f"SEARCH.STORAGE={url!r} is not a URL; allowed: postgresql://HOST/DATABASE, "
+            f"SEARCH.{key}={url!r} is not a URL; allowed: postgresql://HOST/DATABASE, "
             "sqlite:///FILE and the like, or '' for search.db in OUTPUT_DIR"
         ) from None
     if parsed.password:
         raise SearchError(
-            f"SEARCH.STORAGE={parsed.render_as_string(hide_password=True)} holds a password, which "
+            f"SEARCH.{key}={parsed.render_as_string(hide_password=True)} holds a password, which "
             "would be written to config.yaml and to logs; put it into ~/.pgpass or PGPASSWORD"
         )
 

@@ -87,6 +87,9 @@ def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
             database = Path(file)
             patterns = (f"{database.name}*", f".{database.name}.lock")
             refuse_links_out(database.parent, patterns)
+    if "SEARCH.WARM_START" not in exempt and "://" in node.WARM_START:
+        file = sqlite_file(node.WARM_START)
+        check_is_local("SEARCH.WARM_START", without_password(node.WARM_START), path, file)
     if "SEARCH.CANDIDATES" not in exempt:
         folder = None if is_uri(node.CANDIDATES) else node.CANDIDATES
         check_is_local("SEARCH.CANDIDATES", node.CANDIDATES, path, local_path=folder)

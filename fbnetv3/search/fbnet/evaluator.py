@@ -91,7 +91,7 @@ class TrainEvaluator:
             return finished
         cfg = candidate_training(self.setup, trial.config, folder)
         keys = [key + "_ema" * cfg.MODEL_EMA.ENABLED for key in _SCORES]
-        steps = _steps_per_epoch(cfg)
+        steps = steps_per_epoch(cfg)
 
         def on_eval(epochs: float, scores: dict[str, float]) -> None:
             step = round(epochs * steps)
@@ -139,7 +139,7 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
     return evaluate if isinstance(evaluate, TrainEvaluator) else CallableWithUserCode(evaluate)
 
 
-def _steps_per_epoch(cfg: CfgNode) -> int:
+def steps_per_epoch(cfg: CfgNode) -> int:
     """Returns the unit in which a training's scores are told apart, as a number per epoch.
 
     It is 1 unless a detector is scored every so many iterations, or every fraction of an epoch.

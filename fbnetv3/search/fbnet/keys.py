@@ -24,7 +24,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
-    "ITERATIONS": (4, "Number of batches in stage 1 (T)."),
+    "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
     "PREDICTOR": (
         "default",
         "'default' (networks and a Gaussian process), 'paper', or 'random' as a baseline.",
@@ -42,12 +42,20 @@ KEYS: dict[str, tuple[Any, str]] = {
         "maximize",
         "'maximize', or 'minimize' for the score of an evaluator of one's own, such as a loss.",
     ),
+    "OBJECTIVES": (
+        [],
+        "What a Pareto front is searched of: ['score', '-macs']; - minimises; []: the score alone.",
+    ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "AHEAD": (
         0,
         "Unfinished trials allowed when a batch is proposed; 0: reproducible from the seed.",
     ),
-    "WARM_START": ("", "Csv of an earlier search: one column per variable, and 'score'."),
+    "WARM_START": (
+        "",
+        "Earlier results: folder of a run, URL of an Optuna storage, Optuna's csv, csv of scores.",
+    ),
+    "WARM_START_STUDY": ("", "Study of WARM_START's storage; empty: its only one."),
     "STORAGE": (
         "",
         "Optuna storage URL such as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR.",
@@ -154,6 +162,8 @@ RESUMABLE_KEYS = (
     "WRITERS",
 )
 """Keys whose values may differ when a search is resumed, since they do not affect its results."""
+EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
+"""Keys that may be raised to continue a search; its storage refuses lower values."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
 """Keys below SEARCH that accept an integer or ``auto``."""
 NON_SCORE_KEYS = (
@@ -175,10 +185,12 @@ NON_SCORE_KEYS = (
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.DIRECTION",
+    "SEARCH.OBJECTIVES",
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT_SAMPLING",
+    "SEARCH.WARM_START_STUDY",
     "SEARCH.ASPECT_RATIO",
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",

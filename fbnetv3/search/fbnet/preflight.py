@@ -72,7 +72,7 @@ def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder:
     for config in configs:
         try:
             training = candidate_training(setup, config, folder)
-            prepare_task(training)(training, _on_cpu(training))
+            prepare_task(training)(training, on_cpu(training))
         except FBNetError as error:
             reason = error
         else:
@@ -80,7 +80,7 @@ def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder:
     raise SearchError(f"candidates cannot be trained: {reason}") from reason
 
 
-def _on_cpu(cfg: CfgNode) -> RuntimeContext:
+def on_cpu(cfg: CfgNode) -> RuntimeContext:
     """Returns a context on the CPU: the searching process leaves the memory of GPUs to its workers.
 
     Raises:

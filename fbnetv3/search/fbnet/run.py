@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,36 +14,42 @@ from typing import Any, TextIO
 from fbnetv3.config import CfgNode
 from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.executors.base import Executor
+from fbnetv3.search.fbnet.candidates_file import enqueue_all, read_candidates
 from fbnetv3.search.fbnet.config import (
     SearchSetup,
-    default_values,
-    evaluator_config,
     executor_from_config,
     file_hashes,
-    settings_from_config,
     values_affecting_scores,
 )
 from fbnetv3.search.fbnet.config_file import read_run_config
-from fbnetv3.search.fbnet.datasets import final_classes
 from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
-from fbnetv3.search.fbnet.keys import RESUMABLE_KEYS, get_search_cfg
+from fbnetv3.search.fbnet.keys import EXTENSIBLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
+from fbnetv3.search.fbnet.opening import (
+    build_search,
+    open_search,
+    plan_lines,
+    setup_from_config,
+    storage_url,
+)
 from fbnetv3.search.fbnet.placement import placement_from_config, placement_lines
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.run_report import classes_line, write_run_report
+from fbnetv3.search.fbnet.run_report import write_run_report
 from fbnetv3.search.fbnet.search_writers import SearchWriters
 from fbnetv3.search.fbnet.tasks import (
     keep_costs,
-    latency_lines,
-    refusal_lines,
-    statistics_of,
 )
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
-from fbnetv3.search.fbnet.winners import BudgetWinner, Winner, write_best, write_budget_winners
+from fbnetv3.search.fbnet.winners import (
+    BudgetWinner,
+    Winner,
+    write_best,
+    write_budget_winners,
+    write_front,
+)
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.report.progress import SearchProgress
 from fbnetv3.search.result import SearchResult
@@ -62,6 +68,7 @@ class SearchRun:
         budgets: The trained candidate with the highest score within each of SEARCH.BUDGETS.
         report: Path of the html report.
         is_complete: Whether the search is done; False if SEARCH.MAX_HOURS ended it early.
+        front: The trained candidates on the Pareto front of SEARCH.OBJECTIVES, the cheapest first.
     """
 
     result: SearchResult
@@ -69,6 +76,7 @@ class SearchRun:
     budgets: tuple[BudgetWinner, ...]
     report: Path
     is_complete: bool = True
+    front: tuple[Winner, ...] = ()
 
     @property
     def winners(self) -> list[Winner]:
@@ -95,49 +103,39 @@ def run_search(
     *,
     restore: str | os.PathLike[str] | None = None,
     retry_failed: str | None = None,
+    enqueue: str | os.PathLike[str] | None = None,
     stream: TextIO | None = None,
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
 
     KeyboardInterrupt, or the end of SEARCH.MAX_HOURS, ends the search after running trainings have
-    saved a checkpoint. The same call then resumes it.
+    saved a checkpoint. The same call then resumes it. A larger SEARCH.ITERATIONS continues a search
+    that has ended.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
         restore: Copy of ``log/`` of a lost run, from which the search continues; None: no copy.
         retry_failed: Argument of :meth:`JointNAS.retry_failed`, called first; None: not called.
+        enqueue: Yaml of candidates to evaluate in the next batch, as :func:`read_candidates` reads
+            it; None: no candidates. Those that are trials already are skipped.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
         FBNetError: The config is invalid, the folder is in use or holds another search, the data
             are missing, or a file cannot be written.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.OUTPUT_DIR = os.fspath(folder)
+    candidates = () if enqueue is None else read_candidates(enqueue)
     run_folder = RunFolder(folder)
     with run_folder.locked():
-        cfg.SEARCH.FINAL_CLASSES = _final_classes(cfg, run_folder)
-        setup = SearchSetup(cfg)
-        run_folder.check_config(setup.cfg.dump(), RESUMABLE_KEYS, default_values())
-        run_folder.check_files(file_hashes(setup.cfg))
-        run_folder.check_code()
-        search, result, is_complete = _run(setup, run_folder, restore, retry_failed, stream)
+        setup = setup_from_config(cfg, run_folder)
+        start = Start(restore, retry_failed, candidates)
+        search, result, is_complete = _run(setup, run_folder, start, stream)
         winner = write_best(setup, run_folder, result)
         winners = tuple(write_budget_winners(setup, run_folder, result))
+        front = tuple(write_front(setup, run_folder, result))
         report = write_run_report(setup.cfg, run_folder, search)
-        return SearchRun(result, winner, winners, report, is_complete)
-
-
-def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
-    """Returns SEARCH.FINAL_CLASSES or, if it is 0, the value in the folder's config.
-
-    For a new folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
-    """
-    if cfg.SEARCH.FINAL_CLASSES or not folder.config.is_file():
-        return final_classes(cfg)
-    return int(folder.stored_config().get("SEARCH.FINAL_CLASSES", 0))
+        return SearchRun(result, winner, winners, report, is_complete, front)
 
 
 def evolve_budgets(
@@ -163,9 +161,32 @@ def evolve_budgets(
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
     with run_folder.locked():
-        search = _open_search(setup)
+        search = open_search(setup)
         winners = evolve_winners(setup, run_folder, search, budgets, drop)
         return EvolvedRun(tuple(winners), write_run_report(setup.cfg, run_folder, search))
+
+
+def enqueue_candidates(
+    folder: str | os.PathLike[str],
+    candidates: str | os.PathLike[str],
+    opts: Sequence[Any] = (),
+) -> str:
+    """Enqueues candidates in a run, which may be running, and returns a line about them.
+
+    Args:
+        folder: Folder of the run.
+        candidates: Yaml of the candidates; see :func:`read_candidates`.
+        opts: Overrides of locations in the run's config: KEY, VALUE, ...
+
+    Raises:
+        FBNetError: The folder holds no run, or a candidate is not in the space, violates a
+            constraint, or is a trial already.
+    """
+    items = read_candidates(candidates)
+    setup = SearchSetup(read_run_config(RunFolder(folder), opts))
+    require_study(storage_url(setup.cfg), setup.cfg.SEARCH.STUDY)
+    with closing(build_search(setup)) as search:
+        return enqueue_all(search, items, skip_if_exists=False)
 
 
 def report_run(folder: str | os.PathLike[str], opts: Sequence[Any] = ()) -> Path:
@@ -181,34 +202,52 @@ def report_run(folder: str | os.PathLike[str], opts: Sequence[Any] = ()) -> Path
     """
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
-    return write_run_report(setup.cfg, run_folder, _open_search(setup))
+    return write_run_report(setup.cfg, run_folder, open_search(setup))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What happens to a search before it runs.
+
+    Attributes:
+        restore: Folder of the log that is restored; None: no log.
+        retry_failed: Part of the reason of the failed trials that are put back; None: no trials.
+        enqueue: Candidates to enqueue, with their reasons.
+    """
+
+    restore: str | os.PathLike[str] | None = None
+    retry_failed: str | None = None
+    enqueue: Sequence[tuple[dict[str, Any], str]] = ()
+
+    def apply(self, search: JointNAS, logged: LoggedSearch | None) -> Iterator[str]:
+        """Changes a search, and yields lines about it."""
+        if logged is not None:
+            search.restore(logged)
+        if self.retry_failed is not None:
+            count = len(search.retry_failed(self.retry_failed))
+            yield f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
+        if self.enqueue:
+            yield enqueue_all(search, self.enqueue)
 
 
 def _run(
-    setup: SearchSetup,
-    folder: RunFolder,
-    restore: str | os.PathLike[str] | None,
-    retry_failed: str | None,
-    stream: TextIO | None,
+    setup: SearchSetup, folder: RunFolder, start: Start, stream: TextIO | None
 ) -> tuple[JointNAS, SearchResult, bool]:
     """Returns the search, its result, and whether the search is done."""
     cfg, node = setup.cfg, setup.cfg.SEARCH
-    total = node.BATCH_SIZE * node.ITERATIONS + node.FINALISTS
-    progress = SearchProgress(total, stream, batches=node.ITERATIONS, direction=node.DIRECTION)
-    log = BatchLog(folder.log)
+    log = BatchLog(folder.log, EXTENSIBLE_KEYS)
     scored_by = json.loads(json.dumps(values_affecting_scores(cfg)))
-    logged = None if restore is None else _read_log(restore, scored_by)
-
-    watch = RunWatch(progress, log, scored_by)
+    logged = None if start.restore is None else _read_log(start.restore, scored_by)
     executor, budget = executor_from_config(cfg), TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
     candidates = _candidates_folder(cfg, folder, scored_by)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
-    progress.say("\n".join([*_plan_lines(setup, search), *placement_lines(cfg, placement)]))
-    if logged is not None:
-        search.restore(logged)
-    if retry_failed is not None:
-        progress.say(_put_back(search, retry_failed))
+    progress = SearchProgress(
+        search.size, stream, batches=node.ITERATIONS, direction=node.DIRECTION
+    )
+    progress.say("\n".join([*plan_lines(setup, search), *placement_lines(cfg, placement)]))
+    for line in start.apply(search, logged):
+        progress.say(line)
     log.drop_outdated(search.earlier_failures)
     search.ask()
     finished = search.finished_trials()
@@ -219,17 +258,12 @@ def _run(
     if finished:
         progress.say(f"resuming after {len(finished)} finished trials")
         progress.replayed(finished)
+    watch = RunWatch(progress, log, scored_by)
     evaluate = evaluator_from_config(SearchSetup(placement.applied_to(cfg)), candidates)
     with progress, closing(SearchWriters(cfg, len(finished))) as writers:
         result = _run_within(budget, search, evaluate, [watch, writers])
     watch.keep(search)  # Logs batches that finished just before an earlier process was killed.
     return search, result, not budget.is_used_up
-
-
-def _put_back(search: JointNAS, reason: str) -> str:
-    """Makes the search evaluate failed trials again, and returns a line about them."""
-    count = len(search.retry_failed(reason))
-    return f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
 
 
 def _run_within(
@@ -256,48 +290,6 @@ def _run_within(
     return result
 
 
-def build_search(
-    setup: SearchSetup, executor: Executor | None = None, *, read_only: bool = False
-) -> JointNAS:
-    """Returns the search that a config describes, on SEARCH.STORAGE or its folder's database.
-
-    Args:
-        setup: Config and space of the search.
-        executor: Executor that runs the trainings; None trains in this process.
-        read_only: Whether to write nothing to the storage, which may be untrusted.
-
-    Raises:
-        FBNetError: A value of the config is invalid, or the storage holds another search.
-    """
-    cfg = setup.cfg
-    return JointNAS(
-        setup.space.space,
-        settings_from_config(cfg),
-        statistics=statistics_of(setup),
-        warm_start=cfg.SEARCH.WARM_START or None,
-        executor=executor,
-        storage=_storage(cfg),
-        study=cfg.SEARCH.STUDY,
-        evaluator_config=evaluator_config(setup),
-        read_only=read_only,
-        stop_after_failures=cfg.SEARCH.STOP_AFTER_FAILURES,
-    )
-
-
-def _open_search(setup: SearchSetup) -> JointNAS:
-    """Returns the search of a run, for reading only.
-
-    Raises:
-        FBNetError: The storage cannot be read, or does not hold the search.
-    """
-    require_study(_storage(setup.cfg), setup.cfg.SEARCH.STUDY)
-    return build_search(setup, read_only=True)
-
-
-def _storage(cfg: CfgNode) -> str:
-    return str(cfg.SEARCH.STORAGE or RunFolder(cfg.OUTPUT_DIR).storage)
-
-
 def _candidates_folder(cfg: CfgNode, folder: RunFolder, scored_by: dict[str, Any]) -> str:
     """Returns the folder or URI of the candidates; a URI is checked to be writable.
 
@@ -320,35 +312,15 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
         SearchError: The folder holds no log, or the log of a search with another config; in that
             case, the message names the keys that differ.
     """
-    logged = BatchLog(folder).read()
-    different = differences(logged.config, scored_by)
+    logged = BatchLog(folder, EXTENSIBLE_KEYS).read()
+    configs = (
+        {key: value for key, value in config.items() if key not in EXTENSIBLE_KEYS}
+        for config in (logged.config, scored_by)
+    )
+    different = differences(*configs)
     if different:
         raise SearchError(
             f"the log in {folder} was written by a search with another config: {different}; use "
             "the config of that search"
         )
     return logged
-
-
-def _plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
-    """Returns lines about the space's size, the constraints' ranges and the encoder's quality."""
-    plan, cfg = search.plan, setup.cfg
-    lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
-    if not cfg.SEARCH.HOLD_OUT:
-        lines.append(
-            f"candidates are scored on DATASETS.TEST ({', '.join(cfg.DATASETS.TEST)}), so the "
-            "winner's score there is optimistic; SEARCH.HOLD_OUT N scores them on N training images"
-        )
-    lines += filter(None, [classes_line(cfg, search)])
-    lines += [*refusal_lines(setup), *latency_lines(setup)]
-    for name, reach in plan.reach.items():
-        lines.append(
-            f"{name}: the space reaches {reach.low:.4g} to {reach.high:.4g}; "
-            f"{reach.acceptance:.1%} of it meets the constraint"
-        )
-    for name, value in plan.pretrained.correlation.items():
-        lines.append(
-            f"encoder pre-trained on {name}: correlation {value:.4f} on the held-out 20% of the "
-            "pool"
-        )
-    return lines

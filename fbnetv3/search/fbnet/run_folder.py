@@ -33,6 +33,7 @@ class RunFolder:
         path: Path of the folder.
         config: Path of ``config.yaml``, which is written when the search starts.
         candidates: Path of the folder that holds a folder for each candidate.
+        front: Path of the folder with the configs of the trials on the Pareto front.
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
         costs: Path of the json file with the costs of networks that are counted one by one.
@@ -46,6 +47,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.candidates = self.path / "candidates"
+        self.front = self.path / "front"
         self.report = self.path / "report.html"
         self.log = self.path / "log"
         self.costs = self.path / "costs.json"
@@ -67,8 +69,11 @@ class RunFolder:
         self._refuse_links()
 
     def _refuse_links(self) -> None:
-        refuse_links_out(self.path, (".lock", ".search.db.lock", "candidates", "log", "search.db*"))
+        refuse_links_out(
+            self.path, (".lock", ".search.db.lock", "candidates", "front", "log", "search.db*")
+        )
         refuse_links_out(self.candidates, ("*",))
+        refuse_links_out(self.front, ("*",))
 
     def winners(self) -> dict[str, list[str]]:
         """Returns the facts about each winner, as lines of text, by the name of its yaml.

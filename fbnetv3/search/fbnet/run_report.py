@@ -77,6 +77,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "space": f"{node.SPACE}: {powers[0]} architectures, {powers[1]} recipes",
         "constraints": "; ".join(node.CONSTRAINTS) or "none",
         **({"budgets": "; ".join(node.BUDGETS)} if node.BUDGETS else {}),
+        **({"objectives": ", ".join(node.OBJECTIVES)} if node.OBJECTIVES else {}),
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
         **({"classes": classes} if classes else {}),
         "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
@@ -118,6 +119,10 @@ def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str
         examples = "two examples" if len(budgets) > 1 else "one example"
         purpose = f"write winners for other budgets, without training (here {examples})"
         commands[purpose] = read_command("--evolve", folder.path, cfg, "--macs", *budgets)
+    configs = sorted(folder.front.glob("trial_*[0-9].yaml"))
+    if configs:
+        purpose = f"train a candidate of the Pareto front (here one of {len(configs)} configs)"
+        commands[purpose] = train_command(configs[0])
     commands["show the trials in a dashboard (pip install optuna-dashboard)"] = shlex.join(
         ["optuna-dashboard", cfg.SEARCH.STORAGE or sqlite_url(folder.path / "search.db")]
     )

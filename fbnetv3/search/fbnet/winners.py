@@ -65,11 +65,17 @@ def write_winner(
         config: Value by variable.
         facts: Lines about the candidate; they become comments at the top of the file.
     """
+    winner = _write(setup, folder.path / name, config, facts)
+    folder.record_winner(name, winner.facts)
+    return winner
+
+
+def _write(setup: SearchSetup, stem: Path, config: dict[str, Any], facts: Sequence[str]) -> Winner:
+    """Writes ``STEM.yaml`` and ``STEM_full.yaml``."""
     facts = [*facts, *_trained_cost(setup, config), *_cost_of_parts(setup, config)]
-    cfg = winner_config(setup, config, folder.path / name)
-    path = folder.path / f"{name}.yaml"
+    cfg = winner_config(setup, config, stem)
+    path = stem.with_name(f"{stem.name}.yaml")
     write_config(path, cfg, get_cfg(), comments="".join(f"# {line}\n" for line in facts))
-    folder.record_winner(name, facts)
     return Winner(path, tuple(facts))
 
 
@@ -122,6 +128,34 @@ def write_budget_winners(
     return winners
 
 
+def write_front(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> list[Winner]:
+    """Writes a config for each trial on the Pareto front, such as ``front/trial_17.yaml``.
+
+    Configs of trials that have left the front since an earlier run are removed.
+
+    Returns:
+        The winners by rising first cost; [] if the search has one objective.
+    """
+    if not result.objectives.are_several:
+        return []
+    front = result.pareto()
+    kept = {_front_name(trial) for trial in front}
+    for path in folder.front.glob("trial_*.yaml"):
+        if not {path.stem, path.stem.rpartition("_")[0]} & kept:  # and _full, _arch
+            path.unlink()
+    folder.front.mkdir(parents=True, exist_ok=True)
+    return [
+        _write(setup, folder.front / _front_name(trial), trial.config, [score_line(trial)])
+        for trial in front
+    ]
+
+
+def _front_name(trial: Trial) -> str:
+    """Returns the name of a trial's config; trials of a warm start have negative numbers."""
+    number = trial.number
+    return f"trial_{number}" if number >= 0 else f"trial_warm{-number}"
+
+
 def winner_name(bounds: Sequence[Constraint]) -> str:
     """Returns the name of the winner for a budget, by its upper bounds.
 
@@ -142,7 +176,8 @@ def _bound_name(bound: Constraint) -> str:
 
 def score_line(trial: Trial) -> str:
     """Returns the score and the costs of a trained candidate as text."""
-    return f"score {trial.score:.4f}{cost_text(trial.statistics)}"
+    others = "".join(f", {name} {value:.4f}" for name, value in trial.scores.items())
+    return f"score {trial.score:.4f}{others}{cost_text(trial.statistics)}"
 
 
 def cost_text(statistics: Mapping[str, float]) -> str:

@@ -67,8 +67,8 @@ def best_so_far(result: SearchResult, score: str, statistic: str | None) -> Figu
     for number in first_of_batch.values():
         chart.vertical(number - 0.5, "aid")
     chart.line([*numbers, numbers[-1] + 1], [*best, best[-1]], "best", steps=True)
-    for stage, trials in _by_stage(ordered):
-        tooltips = [_tooltip(t, statistic, score) for t in trials]
+    for stage, trials in by_stage(ordered):
+        tooltips = [tooltip(t, statistic, score) for t in trials]
         chart.dots([t.number for t in trials], scores_of(trials), stage, tooltips)
     caption = (
         f"Each dot is a trained candidate. The line is the best score so far; it ends at "
@@ -87,7 +87,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
     """
     trials = [t for t in result.feasible if statistic in t.statistics]
     front = result.pareto(statistic)
-    axis = _cost_axis(statistic, [t.statistics[statistic] for t in trials])
+    axis = cost_axis(statistic, [t.statistics[statistic] for t in trials])
     chart = Chart(
         f"{score} against {axis.label}; {len(front)} of {len(trials)} trials are on the front",
         axis,
@@ -95,8 +95,8 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
     )
     costs, scores = [t.statistics[statistic] for t in front], scores_of(front)
     chart.line([*costs, axis.high], [*scores, scores[-1]], "front", steps=True)
-    for stage, part in _by_stage(trials):
-        tooltips = [_tooltip(t, statistic, score) for t in part]
+    for stage, part in by_stage(trials):
+        tooltips = [tooltip(t, statistic, score) for t in part]
         chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
     caption = (
         f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
@@ -164,8 +164,8 @@ def score_by_prediction(
     name = "Prediction before training and score"
     predictions = [float(t.predicted or 0) for t in trials]
     chart = _diagonal_chart(name, predictions, scores_of(trials), f"predicted {score}", score)
-    for stage, part in _by_stage(trials):
-        tooltips = [_tooltip(t, statistic, score) for t in part]
+    for stage, part in by_stage(trials):
+        tooltips = [tooltip(t, statistic, score) for t in part]
         chart.dots([float(t.predicted or 0) for t in part], scores_of(part), stage, tooltips)
     caption = (
         "Each candidate's score was predicted from the batches before its own. The predictor "
@@ -229,7 +229,8 @@ def pretraining(rows: Sequence[Comparison]) -> Figure:
     return Figure("With and without pre-training", chart.svg(), caption, legend)
 
 
-def _tooltip(trial: Trial, statistic: str | None, score: str) -> str:
+def tooltip(trial: Trial, statistic: str | None, score: str) -> str:
+    """Returns a line about a trial: its score, its prediction, and a statistic if it has it."""
     cost = ""
     if statistic is not None and statistic in trial.statistics:
         cost = f", {label(statistic)} {short(trial.statistics[statistic])}"
@@ -237,12 +238,14 @@ def _tooltip(trial: Trial, statistic: str | None, score: str) -> str:
     return f"trial {trial.number} ({trial.id}): {score} {trial.score:.4g}{predicted}{cost}"
 
 
-def _cost_axis(name: str, values: Sequence[float]) -> Axis:
+def cost_axis(name: str, values: Sequence[float]) -> Axis:
+    """Returns the axis of a statistic, logarithmic if its values differ by more than 20 times."""
     log = min(values) > 0 and max(values) / min(values) > _LOG_AXIS_RATIO
     return Axis.around(label(name), values, log=log)
 
 
-def _by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+def by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+    """Returns the trials of both stages, by CSS class."""
     return [
         (stage, [t for t in trials if (t.stage == "fine") == (stage == "fine")])
         for stage in ("coarse", "fine")

@@ -16,6 +16,7 @@ from fbnetv3.requires import require
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.report import figures
 from fbnetv3.search.report.figures import Figure
+from fbnetv3.search.report.front_figures import front_rows, fronts, hypervolume_by_batch, title_of
 from fbnetv3.search.report.marginals import Marginal, marginals
 from fbnetv3.search.report.pretraining import Comparison
 from fbnetv3.search.report.svg import Axis, label, short
@@ -146,6 +147,8 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "statistics": statistics,
         "statistic": statistic,
         "best_by_budget": _best_by_budget(result, statistic, about.budgets),
+        "front": front_rows(result),
+        "objectives": [(title_of(o, about.score), o.direction) for o in result.objectives.all],
         "report_cards": result.report_cards,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
@@ -163,7 +166,9 @@ def _figures(
     charts: list[Figure | None] = []
     if result.feasible:
         charts.append(figures.best_so_far(result, about.score, statistic))
-    if statistic is not None and any(statistic in t.statistics for t in result.feasible):
+    if result.objectives.are_several and result.feasible:
+        charts += [*fronts(result, about.score), hypervolume_by_batch(result, about.score)]
+    elif statistic is not None and any(statistic in t.statistics for t in result.feasible):
         charts.append(figures.score_by_cost(result, statistic, about.score))
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.report_cards:

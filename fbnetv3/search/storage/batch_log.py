@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from fbnetv3.search.trial import (
     identity_differences,
     trial_from_json,
     trial_to_json,
+    without_iterations,
 )
 
 _FORMAT = 1
@@ -120,7 +121,7 @@ def check_log(
         SearchError: The log belongs to another search, or one of its trials was edited.
     """
     parts = [
-        differences(logged.settings, settings),
+        differences(without_iterations(logged.settings), without_iterations(settings)),
         identity_differences(logged.identity, identity),
     ]
     if any(parts):
@@ -145,10 +146,11 @@ class BatchLog:
 
     Args:
         path: Path of the folder.
+        changeable: Keys of the config that may differ between the files.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], changeable: Collection[str] = ()) -> None:
+        self.path, self._changeable = Path(path), changeable
         self._written_order: set[str] | None = None
 
     def write(
@@ -191,6 +193,11 @@ class BatchLog:
         if self._written_order is None:
             self._written_order = {key for path in self._paths() for key in _read(path).order}
         return self._written_order
+
+    def _fixed(self, part: LoggedSearch) -> tuple[Any, ...]:
+        """Returns the content of a file that is the same in all files of a search."""
+        config = {k: v for k, v in part.config.items() if k not in self._changeable}
+        return without_iterations(part.settings), config, part.identity
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
@@ -244,7 +251,7 @@ class BatchLog:
             )
         parts = [_read(path) for path in paths]
         for path, part in zip(paths, parts, strict=True):
-            if part[:1] + part[3:] != parts[0][:1] + parts[0][3:]:  # all but order and trials
+            if self._fixed(part) != self._fixed(parts[0]):
                 raise SearchError(
                     f"{path} and {paths[0].name} belong to different searches: their settings "
                     "differ; keep only the files of one search in a folder"
@@ -255,7 +262,7 @@ class BatchLog:
             # Each batch was proposed from all earlier ones, so batches after a gap are unusable.
             complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
             trials = [t for t in trials if t.batch < complete]
-        return parts[0]._replace(order=order, trials=trials)
+        return parts[-1]._replace(order=order, trials=trials)
 
 
 def _number(path: Path) -> int:

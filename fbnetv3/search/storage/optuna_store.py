@@ -97,6 +97,13 @@ class OptunaStore:
     def release(self) -> None:
         self._lock.release()
 
+    def start(self) -> None:
+        if self._unsaved and _SETTINGS in self._user_attrs():  # another process has started it
+            self.check_settings(self._unsaved[_SETTINGS], self._unsaved[_IDENTITY])
+            self._unsaved = {}
+        elif self._unsaved:
+            self.acquire()
+
     def load(self) -> list[Trial]:
         with self._database("read the trials"):
             frozen_trials = self._study.get_trials(deepcopy=False)
@@ -122,6 +129,8 @@ class OptunaStore:
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
         if failed:
             attributes["reason"] = trial.reason
+        if trial.enqueued is not None:
+            attributes["enqueued"] = trial.enqueued
         distributions = self._distributions
         return optuna.trial.create_trial(
             state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,

@@ -29,6 +29,13 @@ class TrialStore(Protocol):
     def release(self) -> None:
         """Lets another process coordinate the study."""
 
+    def start(self) -> None:
+        """Stores settings and identity if the study has none, for which it acquires the study.
+
+        Raises:
+            SearchError: The study has none, and another process coordinates it.
+        """
+
     def load(self) -> list[Trial]:
         """Returns the finished trials, sorted by number."""
 
@@ -86,6 +93,9 @@ class MemoryStore:
         return
 
     def release(self) -> None:
+        return
+
+    def start(self) -> None:
         return
 
     def load(self) -> list[Trial]:

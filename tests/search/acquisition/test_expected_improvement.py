@@ -4,10 +4,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from fbnetv3.search.acquisition.expected_improvement import (
-    improvement_batch,
-    log_expected_improvement,
-)
+from fbnetv3.search.acquisition.expected_improvement import improvement_batch
+from fbnetv3.search.acquisition.normal_improvement import log_expected_improvement
 from fbnetv3.search.predictors.fantasies import FantasyModel
 
 

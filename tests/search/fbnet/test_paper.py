@@ -40,7 +40,7 @@ from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_sear
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import evolve_winners
 from fbnetv3.search.fbnet.keys import ADDED_KEYS, get_search_cfg
-from fbnetv3.search.fbnet.run import build_search
+from fbnetv3.search.fbnet.opening import build_search
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.space import FBNetSpace
 

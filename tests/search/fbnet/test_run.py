@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fbnetv3 import register_evaluator
+from fbnetv3.registries import EVALUATORS
 from fbnetv3.search import Constraint, SearchError, Trial
 
 pytest.importorskip("detectron2")
@@ -102,6 +104,23 @@ def test_a_budget_that_no_trained_candidate_meets_has_no_winner(
     assert met.winner.path.name == "best_macs_1M.yaml"
     assert missed.winner is None
     assert run[1].winners == [run[1].best, met.winner]
+
+
+def test_the_lowest_score_of_an_evaluator_of_ones_own_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EVALUATORS, "_entries", dict(EVALUATORS._entries))
+    register_evaluator("my_loss")(lambda setup, folder: lambda trial: 9.0 - trial.number)
+    opts = ["SEARCH.DIRECTION", "minimize", "SEARCH.EVALUATOR", "my_loss"]
+    cfg = read_search_config("search/digits.yaml", [*OPTS, *opts])
+    stream = io.StringIO()
+    search = run_search(cfg, tmp_path / "run", stream=stream)
+    assert search.result.direction == "minimize"
+    assert (search.result.best.number, search.result.best.score) == (5, 4.0)
+    assert search.best.facts[0].startswith("score 4.0000, ")
+    assert stream.getvalue().count("best 4.00") == 1
+    assert "score 4.0000" in (tmp_path / "run" / "best.yaml").read_text(encoding="utf-8")
+    assert run_search(cfg, tmp_path / "run").result.trials == search.result.trials
 
 
 def test_another_config_in_the_folder_is_refused(run: tuple[Path, SearchRun]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fbnetv3.search.acquisition.expected_improvement import log_expected_improvement
+from fbnetv3.search.acquisition.normal_improvement import log_expected_improvement
 from fbnetv3.search.predictors.fantasies import FantasyModel
 from fbnetv3.search.predictors.gp import JITTER, GaussianProcess
 from fbnetv3.search.predictors.hyperparameters import log_marginal_likelihood

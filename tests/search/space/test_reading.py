@@ -108,7 +108,7 @@ def test_what_python_writes_to_a_csv_is_read_back(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([*space.names, "score"])
         writer.writerows([*config.values(), -0.5] for config in configs)
-    trials = read_warm_start(space, tmp_path / "a.csv")
+    trials = read_warm_start(space, tmp_path / "a.csv").trials
     ids = dict.fromkeys(space.ids(space.levels(configs)))
     assert [t.id for t in trials] == list(ids)
     assert json.dumps([t.config for t in trials])
@@ -136,7 +136,7 @@ def test_tables(content: str, text: str | None, tmp_path: Path) -> None:
     space = SearchSpace([FloatRange("x", 0.0, 1.0)])
     (tmp_path / "a.csv").write_text(content, encoding="utf-8")
     if text is None:
-        assert math.isclose(read_warm_start(space, tmp_path / "a.csv")[0].config["x"], 0.5)
+        assert math.isclose(read_warm_start(space, tmp_path / "a.csv").trials[0].config["x"], 0.5)
         return
     with pytest.raises(SearchError, match="warm start") as error:
         read_warm_start(space, tmp_path / "a.csv")

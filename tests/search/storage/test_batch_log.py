@@ -143,8 +143,8 @@ def test_a_log_can_be_restored_twice(tmp_path: Path) -> None:
 
 def test_the_log_of_another_search_is_refused_with_the_settings_that_differ(tmp_path: Path) -> None:
     logged = _write_log(_run_batches(problem.search(), 1), tmp_path).read()
-    with pytest.raises(SearchError, match=r"other settings: iterations was 2, is 5; seed was 0"):
-        problem.search(seed=1, iterations=5).restore(logged)
+    with pytest.raises(SearchError, match=r"other settings: pool_size was 512, is 99; seed was 0"):
+        problem.search(seed=1, pool_size=99).restore(logged)
 
 
 def test_a_refused_log_leaves_the_storage_as_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""The choice of candidates by a search for a Pareto front: batches, finalists, scores by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fbnetv3.search.acquisition.avoidance import FailureModel, safe_part
+from fbnetv3.search.acquisition.batch import Probabilistic
+from fbnetv3.search.acquisition.candidates import ELITE, Candidates
+from fbnetv3.search.acquisition.front_batch import Trained, next_front_batch
+from fbnetv3.search.acquisition.nsga2 import survivors
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.history import History, Known
+from fbnetv3.search.models import Model, Models
+from fbnetv3.search.objectives import Objective, Objectives
+from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.space.encoding import Encoding
+from fbnetv3.search.space.feasible import FeasibleSpace
+from fbnetv3.search.space.parameters import Levels
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.stage_two import StageTwo
+from fbnetv3.search.trial import Trial
+
+DEFAULT = "default"
+"""The predictor with a posterior."""
+
+
+class Fronts:
+    """Batches and finalists of a search with several objectives.
+
+    Args:
+        objectives: Objectives of the search.
+        encoding: Encoding of its candidates.
+        pool: Pool of the search.
+        levels: Function from trials to their levels, (trials, variables).
+        models: Predictors of each score, in the order of the scores.
+        stage_two: Evolutions of the search.
+    """
+
+    def __init__(
+        self,
+        objectives: Objectives,
+        encoding: Encoding,
+        pool: Pool,
+        levels: Callable[[Sequence[Trial]], Levels],
+        models: Sequence[Models],
+        stage_two: StageTwo,
+    ) -> None:
+        self._objectives, self._encoding, self._pool = objectives, encoding, pool
+        self._levels, self._models, self._stage_two = levels, models, stage_two
+
+    @property
+    def worst_gains(self) -> np.ndarray:
+        """The lowest gain of each cost in the pool, (costs,)."""
+        return np.asarray(self._cost_gains(self._pool).min(0))
+
+    def batch(
+        self,
+        history: History,
+        known: Known,
+        part: FeasibleSpace,
+        failures: FailureModel | None,
+        count: int,
+        tried: set[bytes],
+        random: np.random.Generator,
+    ) -> Pool:
+        """Returns a batch of stage 1; fewer than ``count`` candidates if too few are left.
+
+        Args:
+            history: Trials so far.
+            known: The same, with the scores by which they are compared.
+            part: Space and constraints.
+            failures: Model of failures; None: no candidate is predicted to fail.
+            count: Number of candidates.
+            tried: Keys of candidates that may not be chosen.
+            random: Source of all random numbers.
+        """
+        trained, elite = self._trained(known, part)
+        safe = safe_part(part, failures)
+        pool = self._pool if failures is None else safe.select(self._pool)
+        if trained is None or not len(pool):
+            return pool.take(np.zeros(0, dtype=np.int64))
+        predictors = [model.predictor.fitted for model in self._fitted(history)]
+        probabilistic = [p for p in predictors if isinstance(p, Probabilistic)]
+        candidates = Candidates(safe, self._encoding, pool, elite)
+        count = min(count, len(pool)) if failures is not None else count
+        pending = self._levels(known.running)
+        return next_front_batch(candidates, probabilistic, trained, count, tried, random, pending)
+
+    def finalists(
+        self,
+        history: History,
+        known: Known,
+        part: FeasibleSpace,
+        failures: FailureModel | None,
+        count: int,
+        tried: set[bytes],
+    ) -> Pool:
+        """Returns finalists spread over the front that stage 2 evolves; see :meth:`batch`."""
+        trained, _ = self._trained(known, part)
+        models = self._fitted(history)
+        if trained is None or not models:
+            return self._pool.take(np.zeros(0, dtype=np.int64))
+        return self._stage_two.front(known, models, part, trained, count, tried, failures)
+
+    def _fitted(self, history: History) -> list[Model]:
+        """Returns the model of each score; [] if there are too few scores."""
+        fitted = [models.latest(history) for models in self._models]
+        return [model for model in fitted if model is not None]
+
+    def _trained(self, known: Known, part: FeasibleSpace) -> tuple[Trained | None, Levels]:
+        """Returns the candidates with scores in a part of the space, and the best of them."""
+        complete = known.complete
+        levels = self._levels(complete)
+        mask = part.are_feasible(levels)
+        levels, trials = levels[mask], [t for t, is_in in zip(complete, mask, strict=True) if is_in]
+        if not trials:
+            return None, levels
+        scored = [replace(t, score=known.scores[t.number]) for t in trials]
+        elite = levels[survivors(self._objectives.points(scored), ELITE)]
+
+        def cost_gains(candidates: Levels) -> np.ndarray:
+            return self._cost_gains(part.with_statistics(candidates))
+
+        return Trained(levels, cost_gains, self.worst_gains), elite
+
+    def _cost_gains(self, pool: Pool) -> np.ndarray:
+        return self._objectives.cost_gains(pool.statistics, len(pool))
+
+
+def models_of_scores(
+    objectives: Objectives, models: Models, known: Callable[[History], Known]
+) -> list[Models]:
+    """Returns the predictors of each score.
+
+    Args:
+        objectives: Objectives of the search.
+        models: Predictors of the first score.
+        known: Function from a history to its trials and their first scores.
+    """
+
+    def of(score: Objective) -> Models:
+        return models.with_scores(lambda history: known_by(known(history), score))
+
+    return [models, *(of(score) for score in objectives.scores[1:])]
+
+
+def known_by(known: Known, score: Objective) -> Known:
+    """Returns the trials so far with another score of the same evaluations.
+
+    Args:
+        known: Trials with their first score.
+        score: One of several scores.
+    """
+    scores = {trial.number: trial.scores[score.name] for trial in known.complete}
+    return replace(known, scores=scores, direction=score.direction)
+
+
+def check_several_scores(
+    objectives: Objectives, settings: SearchSettings, warm_start: Sequence[Trial]
+) -> None:
+    """Checks the settings of a search whose evaluations return several scores.
+
+    Raises:
+        SearchError: There is a warm start, or the predictor has no posterior.
+    """
+    names = ", ".join(objectives.score_names)
+    if warm_start and names:
+        raise SearchError(
+            f"warm_start has one score for a candidate, but the objectives need {names}; leave out "
+            "warm_start"
+        )
+    if len(objectives.scores) > 1 and settings.predictor != DEFAULT:
+        raise SearchError(
+            f"predictor={settings.predictor!r} chooses candidates by one score, but the objectives "
+            f"have {names}; use predictor={DEFAULT!r}"
+        )

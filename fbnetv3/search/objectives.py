@@ -1,0 +1,184 @@
+"""The objectives of a search: scores, and costs that are known before a training.
+
+A name of the statistics is a cost, ``score`` is the number that an evaluation returns, and any
+other name is a score of an evaluation that returns several (``{"top1": ..., "robust": ...}``).
+Values keep the user's sign in trials, storages and reports; whatever compares candidates compares
+gains, of which higher is better for every objective. An array of points has a column of gains for
+each objective: the scores first, then the costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3.errors import did_you_mean
+from fbnetv3.search.checks import as_items
+from fbnetv3.search.direction import MAXIMIZE, MINIMIZE, gain
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
+from fbnetv3.search.trial import Trial
+
+SCORE = "score"
+"""Name of the only score of an evaluation that returns a number."""
+ONE_SCORE = (SCORE,)
+"""The objectives of a search for the best score."""
+_EXAMPLE = '["score", "-latency_ms"]'
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A score or a cost, and which end of it is the best.
+
+    Attributes:
+        name: ``score``, the name of a statistic, or the name of a score among several.
+        direction: ``maximize`` or ``minimize``.
+    """
+
+    name: str
+    direction: str = MAXIMIZE
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.direction})"
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The objectives of a search.
+
+    Attributes:
+        scores: Scores, each with a predictor of its own. The first one is :attr:`Trial.score`.
+        costs: Statistics, which are known without a training.
+    """
+
+    scores: tuple[Objective, ...] = (Objective(SCORE),)
+    costs: tuple[Objective, ...] = ()
+
+    @property
+    def are_several(self) -> bool:
+        """Whether the search looks for a Pareto front."""
+        return len(self.scores) + len(self.costs) > 1
+
+    @property
+    def all(self) -> tuple[Objective, ...]:
+        """The objectives in the order of the columns of points."""
+        return (*self.scores, *self.costs)
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores that an evaluation returns; () if it returns a number."""
+        names = tuple(score.name for score in self.scores)
+        return () if names == ONE_SCORE else names
+
+    def cost_gains(
+        self, statistics: Mapping[str, npt.NDArray[np.float64]], count: int
+    ) -> np.ndarray:
+        """Returns the gains of the costs, (candidates, costs).
+
+        Args:
+            statistics: {name: (candidates,)} values of each statistic.
+            count: Number of candidates.
+        """
+        columns = [gain(statistics[cost.name], cost.direction) for cost in self.costs]
+        return np.stack(columns, 1) if columns else np.zeros((count, 0))
+
+    def value_of(self, objective: Objective, trial: Trial) -> float:
+        """Returns the value of an objective of a complete trial, with the user's sign."""
+        if objective in self.costs:
+            return trial.statistics[objective.name]
+        is_first = objective == self.scores[0]
+        value = trial.score if is_first else trial.scores[objective.name]
+        assert value is not None, "the trial is not complete"
+        return value
+
+    def points(self, trials: Sequence[Trial]) -> np.ndarray:
+        """Returns the gains of complete trials, (trials, objectives)."""
+        rows = [[gain(self.value_of(o, t), o.direction) for o in self.all] for t in trials]
+        return np.array(rows, dtype=np.float64).reshape(len(trials), len(self.all))
+
+
+def as_objectives(value: Any) -> tuple[str, ...]:
+    """Returns objectives as texts, after checking all that needs no names of statistics.
+
+    Args:
+        value: Texts such as ``["score", "-latency_ms"]``; None: ``["score"]``.
+
+    Raises:
+        SearchError: The value is no sequence of names, a name occurs twice, or ``score`` has a
+            sign.
+    """
+    if value is None:
+        return ONE_SCORE
+    texts = tuple(text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}"))
+    names = [name_of(text) for text in texts]
+    if not names or not all(names):
+        raise SearchError(f"objectives={short(list(texts))} lacks a name; allowed: {_EXAMPLE}")
+    for name in names:
+        if names.count(name) > 1:
+            raise SearchError(f"objectives={short(list(texts))} has {name!r} twice; keep one")
+    if f"-{SCORE}" in texts:
+        raise SearchError(
+            "objectives: '-score' is not allowed; write 'score', and direction='minimize' if the "
+            "lowest score is the best"
+        )
+    return texts
+
+
+def name_of(text: str) -> str:
+    """Returns the name in an objective such as ``-latency_ms``."""
+    return text.removeprefix("-").strip()
+
+
+def objectives_of(
+    texts: Sequence[str], direction: str = MAXIMIZE, statistics: Iterable[str] = ()
+) -> Objectives:
+    """Returns the objectives that texts name.
+
+    Args:
+        texts: Objectives as :func:`as_objectives` returns them.
+        direction: Direction of the search, which is that of its first score.
+        statistics: Names of the statistics.
+
+    Raises:
+        SearchError: There is no score, a name is unknown, or the first score contradicts the
+            direction.
+    """
+    known = list(statistics)
+    scores: list[Objective] = []
+    costs: list[Objective] = []
+    for text in texts:
+        name, sign = name_of(text), MINIMIZE if text.startswith("-") else MAXIMIZE
+        if name == SCORE:
+            scores.append(Objective(name, direction))
+        else:
+            (costs if name in known else scores).append(Objective(name, sign))
+    _check_scores(texts, scores, direction, known)
+    return Objectives(tuple(scores), tuple(costs))
+
+
+def _check_scores(
+    texts: Sequence[str], scores: Sequence[Objective], direction: str, statistics: Sequence[str]
+) -> None:
+    """Raises a SearchError if the scores among the objectives are not those of one evaluation."""
+    if not scores:
+        raise SearchError(
+            f"objectives={short(list(texts))} are statistics alone, which need no search; add "
+            "'score', or the name of a score that the evaluation returns"
+        )
+    unknown = [score.name for score in scores if score.name != SCORE]
+    if unknown and len(unknown) < len(scores):
+        raise SearchError(
+            f"objectives: there is no statistic {unknown[0]!r}; next to 'score', the statistics "
+            f"are allowed: {', '.join(statistics) or 'none'}{did_you_mean(unknown[0], statistics)}"
+        )
+    first = scores[0]
+    if first.direction != direction:
+        sign = "" if direction == MAXIMIZE else "-"
+        raise SearchError(
+            f"objectives: the first score, {first}, contradicts direction={direction!r}; give "
+            f"direction={first.direction!r}, or write {f'{sign}{first.name}'!r}"
+        )

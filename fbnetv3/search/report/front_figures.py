@@ -1,0 +1,102 @@
+"""The charts and the table of a search for a Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fbnetv3.search.objectives import SCORE, Objective
+from fbnetv3.search.report.figures import (
+    COARSE,
+    FINE,
+    Figure,
+    by_stage,
+    cost_axis,
+    tooltip,
+)
+from fbnetv3.search.report.svg import Axis, Chart, label, short
+from fbnetv3.search.result import SearchResult, pareto_front
+from fbnetv3.search.trial import Trial
+
+RING = ("ring", "Pareto front")
+
+
+def title_of(objective: Objective, score: str) -> str:
+    """Returns the name of an objective as it is written on the page.
+
+    Args:
+        objective: Score or cost.
+        score: Name of the only score of a search, with its unit.
+    """
+    return score if objective.name == SCORE else label(objective.name)
+
+
+def fronts(result: SearchResult, score: str) -> list[Figure]:
+    """Draws the first score against each other objective, with the Pareto front of all.
+
+    Args:
+        result: Result of a search with several objectives, with at least one feasible trial.
+        score: Name of the only score of a search, with its unit.
+    """
+    first, *others = result.objectives.all
+    return [_front(result, other, first, score) for other in others]
+
+
+def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figure:
+    """Draws an objective against another one; a line joins the front if there are no others."""
+    trials, front = result.feasible, pareto_front(result.feasible, result.objectives)
+    values = {o: [result.objectives.value_of(o, t) for t in trials] for o in (x, y)}
+    axis, title = cost_axis(x.name, values[x]), title_of(y, score)
+    name = f"{title} against {axis.label}"
+    count = f"{len(front)} of {len(trials)} trials are on the Pareto front"
+    chart = Chart(f"{name}; {count}", axis, Axis.around(title, values[y]))
+    for stage, part in by_stage(trials):
+        xs, ys = ([result.objectives.value_of(o, t) for t in part] for o in (x, y))
+        chart.dots(xs, ys, stage, [tooltip(t, x.name, score) for t in part])
+    xs, ys = ([result.objectives.value_of(o, t) for t in front] for o in (x, y))
+    if len(result.objectives.all) == 2:
+        is_cheap = x.direction == "minimize"
+        order = sorted(range(len(front)), key=lambda i: xs[i] if is_cheap else -xs[i])
+        end = axis.high if is_cheap else axis.low
+        line_x, line_y = [xs[i] for i in order], [ys[i] for i in order]
+        chart.line([*line_x, end], [*line_y, line_y[-1]], "front", steps=True)
+    chart.dots(xs, ys, "front", [tooltip(t, x.name, score) for t in front])
+    text = " and ".join(f"{title_of(o, score)} ({o.direction})" for o in result.objectives.all)
+    caption = f"{count} (rings): no other trial is as good in {text}, and better in one."
+    return Figure(name, chart.svg(), caption, (COARSE, FINE, RING))
+
+
+def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
+    """Draws the hypervolume of the front after each batch.
+
+    Args:
+        result: Result of a search with several objectives, with at least one feasible trial.
+        score: Name of the only score of a search, with its unit.
+    """
+    volumes = result.hypervolumes
+    batches, values = [float(b + 1) for b in volumes], list(volumes.values())
+    texts = [f"after batch {b:.0f}: {short(v)}" for b, v in zip(batches, values, strict=True)]
+    chart = Chart(
+        f"hypervolume of the front {'; '.join(texts)}",
+        Axis.around("batch", [*batches, 0.0]),
+        Axis.around("hypervolume", [*values, 0.0]),
+    )
+    chart.line(batches, values, "front")
+    chart.dots(batches, values, "coarse", texts)
+    at = ", ".join(
+        f"{title_of(o, score)} {short(result.reference_point[o.name])}"
+        for o in result.objectives.all
+    )
+    caption = (
+        f"The volume between the front and the reference point: {at}. That of a score lies a tenth "
+        "of the front's range beyond its worst score, that of a cost a tenth of the pool's range "
+        "beyond the worst cost in the pool."
+    )
+    return Figure("Hypervolume by batch", chart.svg(), caption)
+
+
+def front_rows(result: SearchResult) -> Sequence[tuple[Trial, list[float]]]:
+    """Returns the trials on the front with the values of the objectives, the cheapest first."""
+    if not result.objectives.are_several:
+        return []
+    objectives = result.objectives.all
+    return [(t, [result.objectives.value_of(o, t) for o in objectives]) for t in result.pareto()]

@@ -1,0 +1,186 @@
+"""Compares searches for the Pareto front of score and MACs with equally many evaluations.
+
+    python -m projects.search_quality.fronts run --seeds 10
+    python -m projects.search_quality.fronts report
+
+The problems are those of ``problems.py`` that have costs, without their constraints. ``run``
+continues where it was interrupted: each (problem, method, seed) is a line of fronts.jsonl.
+
+The hypervolume is computed from the noise-free scores of the configurations on the front of the
+observed scores and the costs. Its reference point is the largest MACs and the 10 % quantile of the
+scores of 2,000 random candidates; 1 is the rectangle between it and the best score and the smallest
+MACs of these candidates. Better candidates than these can exceed 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated
+from projects.search_quality import problems
+from projects.search_quality.compare import BATCH, TOTAL, finished_runs, versions
+from projects.search_quality.methods import Method, Optuna, Ours, RandomSearch
+from projects.search_quality.problems import Configs, Floats, Problem
+
+RESULTS = Path(__file__).with_name("fronts.jsonl")
+PROBLEMS = ("trainings", "synthetic", "continuous")
+AT = (96, 192)
+_SAMPLE = 2000
+
+
+class OptunaFront(Optuna):
+    """One of Optuna's samplers with two objectives; the costs are told like the scores."""
+
+    def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
+        import optuna
+
+        super().__init__(sampler, problem, seed)
+        self._study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
+
+    def tell(self, configs: Configs, scores: Floats) -> None:
+        values = zip(self._waiting, scores.tolist(), _macs(self._problem, configs), strict=True)
+        for trial, score, cost in values:
+            self._study.tell(trial, [score, float(cost)])
+
+
+def _macs(problem: Problem, configs: Configs) -> Floats:
+    assert problem.statistics is not None
+    return np.asarray(problem.statistics(configs)["macs"], dtype=np.float64)
+
+
+def _method(name: str, problem: Problem, seed: int) -> Method:
+    """Returns a search method by its name in ``METHODS``."""
+    import optuna
+
+    samplers = {
+        "GP (Optuna)": lambda: optuna.samplers.GPSampler(seed=seed),
+        "TPE": lambda: optuna.samplers.TPESampler(constant_liar=True, seed=seed),
+        # a population of one batch instead of 50
+        "NSGA-II": lambda: optuna.samplers.NSGAIISampler(population_size=BATCH, seed=seed),
+    }
+    if name == "JointNAS":
+        return Ours(problem, seed, TOTAL, BATCH, objectives=["score", "-macs"])
+    if name == "random":
+        return RandomSearch(problem, seed, TOTAL, BATCH)
+    return OptunaFront(samplers[name](), problem, seed)
+
+
+METHODS = ("JointNAS", "GP (Optuna)", "TPE", "NSGA-II", "random")
+
+
+@cache
+def _problem(name: str) -> Problem:
+    return replace(problems.get(name), constraints=())
+
+
+@cache
+def _corners(name: str) -> tuple[Floats, Floats]:
+    """Returns the reference point and the best corner of the rectangle, as gains, (2,) each."""
+    problem = _problem(name)
+    levels = problems.random_levels(problem, _SAMPLE, np.random.default_rng(99))
+    configs = problem.space.configs(levels)
+    scores, costs = problem.truth(configs), _macs(problem, configs)
+    reference = np.array([np.quantile(scores, 0.1), -costs.max()])
+    return reference, np.array([scores.max(), -costs.min()])
+
+
+def volume(name: str, observed: Floats, configs: Configs) -> float:
+    """Returns the share of the rectangle that the observed front dominates by its true scores."""
+    problem, (reference, corner) = _problem(name), _corners(name)
+    costs = -_macs(problem, configs)
+    front = non_dominated(np.column_stack([observed, costs]))
+    true = np.column_stack([problem.truth(configs), costs])[front]
+    return hypervolume(true, reference) / float(np.prod(corner - reference))
+
+
+def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
+    """Runs one search; returns its line of fronts.jsonl."""
+    problem, noise = _problem(name), np.random.default_rng([seed, 1000])
+    search, started = _method(method, problem, seed), time.process_time()
+    observed: list[float] = []
+    evaluated: Configs = []
+    while len(observed) < TOTAL and (configs := search.ask(BATCH)):
+        scores = problem.measure(configs, noise)
+        search.tell(configs, scores)
+        observed += scores.tolist()
+        evaluated += configs
+    volumes = [volume(name, np.array(observed[:n]), evaluated[:n]) for n in AT]
+    return {
+        "problem": name,
+        "method": method,
+        "seed": seed,
+        "hypervolume": [round(v, 5) for v in volumes],
+        "evaluations": len(observed),
+        "seconds": round(time.process_time() - started, 1),
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the unfinished searches seed by seed."""
+    path = Path(arguments.results)
+    known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
+    for seed in range(arguments.seeds):
+        for problem in arguments.problems:
+            for method in arguments.methods:
+                if (problem, method, seed) in known:
+                    continue
+                row = run_one(problem, method, seed)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(problem, method, seed, row["hypervolume"], row["seconds"], flush=True)
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Returns the mean hypervolumes as a table in Markdown."""
+    lines = [
+        "| problem | method | seeds | at 96 | at 192 | JointNAS better at 192 | CPU seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for problem in PROBLEMS:
+        of = {m: {r["seed"]: r for r in rows if (r["problem"], r["method"]) == (problem, m)}
+              for m in METHODS}  # fmt: skip
+        for method, runs in of.items():
+            if not runs:
+                continue
+            means = np.mean([r["hypervolume"] for r in runs.values()], 0)
+            seconds = np.mean([r["seconds"] for r in runs.values()])
+            both = [s for s in runs if s in of["JointNAS"]]
+            ours = [of["JointNAS"][s]["hypervolume"][1] for s in both]
+            wins = sum(a > runs[s]["hypervolume"][1] for a, s in zip(ours, both, strict=True))
+            against = "" if method == "JointNAS" else f"{wins} of {len(both)}"
+            lines.append(
+                f"| `{problem}` | {method} | {len(runs)} | {means[0]:.3f} | {means[1]:.3f} "
+                f"| {against} | {seconds:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("do", choices=("run", "report"))
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), help="problems to run")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
+    parser.add_argument("--seeds", type=int, default=10, help="searches per problem and method")
+    parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
+    arguments = parser.parse_args()
+    if arguments.do == "run":
+        print(versions())
+        run(arguments)
+    else:
+        print(report(finished_runs(Path(arguments.results))))
+
+
+if __name__ == "__main__":
+    main()
