@@ -84,12 +84,17 @@ def native_resolution(name: str) -> int:
 
 
 def has_timm(name: str) -> bool:
-    """Returns whether timm is installed and has a network with this name."""
+    """Returns whether timm is installed and has a network of its own with this name.
+
+    Those that ``fbnetv3.timm`` has registered with timm are this project's.
+    """
     if is_weights(name) or importlib.util.find_spec("timm") is None:
         return False
     import timm
 
-    return timm.is_model(name)
+    if not timm.is_model(name):
+        return False
+    return bool(timm.model_entrypoint(name).__module__.startswith("timm."))
 
 
 def inference_variants(name: str, compile: bool) -> list[str]:

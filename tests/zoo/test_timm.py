@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
 
 import fbnetv3
-import fbnetv3.timm
 from fbnetv3.arch import ArchError
+from fbnetv3.benchmark.variants import has_timm
 from fbnetv3.modeling import FBNetClassifier
 from fbnetv3.zoo import preprocessing
 from tests.modeling.networks import images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> None:
+    """Registers the networks with timm, for the rest of the process."""
+    importlib.import_module("fbnetv3.timm")
 
 
 def test_names_are_listed_and_those_of_timm_stay() -> None:
@@ -57,3 +65,8 @@ def test_arguments_without_effect_are_refused() -> None:
         timm.create_model("fbnetv3_a", cache_dir="x")
     with pytest.raises(TypeError, match="'widht'"):
         timm.create_model("fbnetv3_a", widht=2)
+
+
+def test_benchmarks_compare_with_networks_of_timm_alone() -> None:
+    assert has_timm("fbnetv3_b")
+    assert not has_timm("fbnetv3_a")
