@@ -22,6 +22,9 @@ _MAX_PHI = 16.0  # phi is searched between -_MAX_PHI and _MAX_PHI, to within _PH
 _PHI_STEP = 1e-3
 # Largest factor by which a change of the resolution alone may change the MACs.
 _MAX_REFINEMENT = 1.5
+# Largest differences between the phi of width or depth and that of the network. For small images,
+# the MACs jump by a factor of 2 where the side of the last maps grows from 1 to 2 pixels.
+_SHIFTS = (1.0, 3.0)
 _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
 _MAX_FACTOR = 1e6  # largest allowed factor of width or depth
@@ -157,7 +160,7 @@ def scale_to_macs(
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
     width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
     To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2;
-    finally, phi is varied separately for width and depth, by up to 1.
+    finally, phi is varied separately for width and depth, by up to 1, then by up to 3.
 
     Args:
         arch: The architecture to scale.
@@ -243,15 +246,16 @@ def _candidate_lists(arch: Arch, macs: float, phi: float, growth: Growth) -> Ite
     if growth.resolution > 1:
         for step in (8, 2):
             yield [_refined(end, macs, step) for end in ends]
-    shifts = [shift / 5 for shift in range(-5, 6)]
-    shifted = [
-        _compound(arch, phi, growth, width_shift, depth_shift)
-        for width_shift in shifts
-        for depth_shift in shifts
-    ]
-    yield shifted
-    if growth.resolution > 1:
-        yield [_refined(candidate, macs, 2) for candidate in shifted]
+    for largest in _SHIFTS:
+        shifts = [largest * shift / 5 for shift in range(-5, 6)]
+        shifted = [
+            _compound(arch, phi, growth, width_shift, depth_shift)
+            for width_shift in shifts
+            for depth_shift in shifts
+        ]
+        yield shifted
+        if growth.resolution > 1:
+            yield [_refined(candidate, macs, 2) for candidate in shifted]
 
 
 def _refined(arch: Arch, macs: float, step: int) -> Arch:

@@ -113,3 +113,12 @@ def test_a_target_out_of_reach() -> None:
         scale_to_macs(get_arch("fbnetv3_b"), 0)
     with pytest.raises(ArchError, match="growth"):
         scale_to_macs(get_arch("fbnetv3_b"), 1e9, alpha=0.9)
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_a", "fbnetv3_c", "fbnetv3_e", "fbnetv3_a0"])
+@pytest.mark.parametrize("factor", [1.5, 1.7, 1.9, 2.1])
+def test_targets_between_two_sides_of_the_last_maps_are_reached(name: str, factor: float) -> None:
+    """At 34 pixels, the last maps have 2 x 2 pixels instead of one, and twice the MACs."""
+    arch = aligned(get_arch(name)).replace(resolution=32)
+    target = factor * count_cost(arch).macs
+    assert count_cost(scale_to_macs(arch, target)).macs == pytest.approx(target, rel=0.03)
