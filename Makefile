@@ -106,7 +106,7 @@ test-oldest: oldest ## fast tests of some packages with the oldest dependencies
 test-slow: dev ## kills, wheel, long comparisons, some 30 minutes
 	$(BIN)/python -m pytest -n 3 $(XDIST) -m slow --timeout 900
 
-# At once, so that tests that compute run while those that wait do so: a third of the time on two cores.
+# Four at once on two cores, so that tests that compute run while others wait for processes.
 test-all: dev ## test and test-slow in one run
 	$(BIN)/python -m pytest -n 4 $(XDIST) --timeout 900
 

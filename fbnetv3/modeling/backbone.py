@@ -21,7 +21,7 @@ class FBNetBackbone(nn.Module):
 
     Attributes:
         grad_checkpointing: Whether layers compute their activations again in the backward pass
-            instead of keeping them: less memory, a third more time.
+            instead of keeping them, which takes less memory and more time.
     """
 
     def __init__(self, arch: Arch, drop_path_rate: float = 0.0) -> None:
