@@ -77,14 +77,15 @@ paper-rehearsal: install ## run the commands of docs/paper.md on a made-up Image
 test: dev ## fast tests, some 20 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 $(XDIST) -m "not slow"
 
-# TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes); for releases,
+# TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes), and with torch
+# the typing-extensions that it needs; for releases,
 # TORCH=oldest installs the oldest torch, too (8 GB, three times as long).
 TORCH ?= shared
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 $(OLDEST)/.shared: $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
 	rm -rf $(OLDEST)
 	$(BIN)/python -m venv $(OLDEST)
-	grep -v '^torch' constraints-oldest.txt > $(OLDEST)/requirements.txt
+	grep -Ev '^(torch|typing-extensions)' constraints-oldest.txt > $(OLDEST)/requirements.txt
 	$(call pip_install,$(OLDEST)) --requirement $(OLDEST)/requirements.txt
 	$(BIN)/python -c '$(SITE)' > "$$($(OLDEST)/bin/python -c '$(SITE)')/shared.pth"
 	@touch $@

@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import requests
 
 from fbnetv3.search import InProcess, SearchError, Trial
 from fbnetv3.search.errors import StorageUnavailableError
@@ -20,7 +21,7 @@ pytest.importorskip("detectron2")
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URI of an empty bucket."""
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -29,6 +30,10 @@ def bucket() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        # Where the tests of this file run in two parts, the second part starts a second server in the
+        # same process: with the buckets of the first, and with its address in fsspec's cache.
+        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60).raise_for_status()
+        s3fs.S3FileSystem.clear_instance_cache()
         fsspec.filesystem("s3").mkdir("candidates")
         yield "s3://candidates"
     server.stop()
