@@ -10,7 +10,8 @@ are float64:
     signal        prior variance of the function f
     noise         variance of the labels around f
     theta         (d + 2,) natural logarithms of lengthscales, signal and noise
-    K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I
+    errors        (n,) standard deviations of further errors of the labels; 0 unless given
+    K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I + diag(errors^2)
     L             (n, n) lower Cholesky factor of K
     alpha         (n,) K^-1 y
     Z             (m, d) further points
@@ -53,6 +54,7 @@ class GaussianProcess:
         X: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and standard deviation 1.
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
+        errors: (n,) standard deviation of each label's error in addition to the noise; None: 0.
 
     Attributes:
         X: (n, d) features.
@@ -63,9 +65,12 @@ class GaussianProcess:
         noise: Variance of the labels around the function.
         L: (n, n) lower Cholesky factor of the labels' covariance.
         alpha: (n,) inverse covariance of the labels times the labels.
+        label_std: (n,) standard deviation of each label around the function.
     """
 
-    def __init__(self, X: Features | Floats, y: Floats, theta: Floats) -> None:
+    def __init__(
+        self, X: Features | Floats, y: Floats, theta: Floats, errors: Floats | None = None
+    ) -> None:
         d = X.shape[1]
         self.X, self.y, self.theta = as_tensor(X), as_tensor(y), theta
         logs = torch.from_numpy(theta)
@@ -73,6 +78,10 @@ class GaussianProcess:
         self.signal, self.noise = float(logs[d].exp()), float(logs[d + 1].exp())
         with torch.no_grad():
             K = add_to_diagonal(self.kernel(self.X, self.X), self.noise + JITTER)
+            self.label_std = torch.full_like(self.y, self.noise).sqrt()
+            if errors is not None:
+                K = K + torch.diag(as_tensor(errors) ** 2)
+                self.label_std = (self.noise + as_tensor(errors) ** 2).sqrt()
             self.L = torch.linalg.cholesky(K)
             self.alpha = torch.cholesky_solve(self.y[:, None], self.L)[:, 0]
 

@@ -129,7 +129,7 @@ def _fixed(value: float) -> str:
 
 def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
     """Returns the variables of the template."""
-    complete, feasible = [t for t in result.trials if t.state == "complete"], result.feasible
+    complete, feasible = result.complete, result.feasible
     best = result.best_of(feasible)
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
@@ -185,6 +185,8 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
     """Returns the rank correlation by epoch, and whether the search uses it to stop candidates."""
     if result.early_stop is not None:
         return result.early_stop, True
+    if result.rungs:
+        return None, False
     reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
     return find_early_stop(reports, _UNREACHABLE, result.early_stop_over, result.direction), False
 

@@ -19,8 +19,9 @@ from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import SearchSetup, values_affecting_scores
+from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.identity import values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
 OPTS: list[Any] = [
