@@ -86,16 +86,10 @@ class Planner:
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
         self._reserves = Reserves(self._pool, settings.seed)
-        self._promotion = Promotion(
-            self._encoding, self.objectives, self._budgets, self._with_statistics
-        )
-        self.models = Models(
-            settings,
-            self._encoding,
-            self._with_statistics,
-            self.known,
-            lambda: self.plan.pretrained,
-        )
+        with_statistics, pretrained = self._with_statistics, lambda: self.plan.pretrained
+        self.models = Models(settings, self._encoding, with_statistics, self.known, pretrained)
+        budgets = self._budgets
+        self._promotion = Promotion(self._encoding, self.objectives, budgets, with_statistics)
         self._stage_two = StageTwo(
             settings, self._encoding, self.objectives, self._levels, self._pool_within
         )
