@@ -21,7 +21,7 @@ from fbnetv3.search.models import Model, Models
 from fbnetv3.search.objectives import objectives_of
 from fbnetv3.search.plan import Plan
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
-from fbnetv3.search.promotion import Promotion
+from fbnetv3.search.promotion import Promotion, in_turns
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -172,8 +172,8 @@ class Planner:
             chosen = chosen.joined(self._coarse(history, known, model, failures, count))
         elif count and known.complete:
             chosen = chosen.joined(self._finalists(history, known, model, failures, count))
-        first = len(history.trials) + len(promoted)
-        epochs = known.epochs_of(stage)
+        first, whole = len(history.trials) + len(promoted), self._whole(len(chosen), len(enqueued))
+        epochs = [known.epochs_of(stage, is_whole=i in whole) for i in range(len(chosen))]
         return [*promoted, *self._trials(chosen, len(history), first, epochs, model, stage)]
 
     def _coarse(
@@ -322,7 +322,7 @@ class Planner:
         chosen: Pool,
         batch: int,
         first: int,
-        epochs: int | None,
+        epochs: Sequence[int | None],
         model: Model | None,
         stage: str,
     ) -> list[Trial]:
@@ -340,7 +340,7 @@ class Planner:
                 first + i,
                 batch,
                 configs[i],
-                max_epochs=epochs,
+                max_epochs=epochs[i],
                 statistics=chosen.row(i),
                 score_names=self.objectives.score_names,
                 predicted=predicted[i],
@@ -378,6 +378,20 @@ class Planner:
 
     def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
         return self._feasible.with_statistics(self._levels(trials))
+
+    def _whole(self, count: int, enqueued: int) -> set[int]:
+        """Returns the indices of the new candidates of a batch that train in full, with rungs.
+
+        They are the first candidates of each budget's share: those of the highest expected
+        improvement, of which predictions need the final score most.
+        """
+        rungs = self._settings.rungs
+        places = count * rungs[0] // rungs[-1] if rungs else 0
+        starts, start = [], enqueued
+        for _, share in self._shares(count - enqueued):
+            starts.append(range(start, start + share))
+            start += share
+        return set(in_turns(starts)[:places])
 
     def _tried(self, known: Known) -> set[bytes]:
         return set(keys_of(self._levels(known.trials)))

@@ -90,7 +90,7 @@ class Promotion:
             costs = self._objectives.cost_gains(pool.statistics, len(pool))
             order = survivors(np.column_stack([gains, costs]), len(pool)).tolist()
         elif self._budgets:
-            order = _in_turns([_best_within(part, pool, gains) for part in self._budgets])
+            order = in_turns([_best_within(part, pool, gains) for part in self._budgets])
         else:
             return [float(value) for value in gains]
         values = [float("-inf")] * len(pool)
@@ -113,7 +113,7 @@ def _best_within(part: FeasibleSpace, pool: Pool, gains: Floats) -> list[int]:
     return [int(row) for row in rows[np.argsort(-gains[rows], kind="stable")]]
 
 
-def _in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
+def in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
     """Returns the items of all queues in turns, each once."""
     longest = max(map(len, queues), default=0)
     turns = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
