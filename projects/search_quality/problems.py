@@ -192,7 +192,9 @@ _MAKERS: dict[str, Callable[[], Problem]] = {
 }
 NAMES = tuple(_MAKERS)
 PUBLIC = tuple(public_problems.MAKERS)
-"""Problems that need files of others, see ``public_tables.py``."""
+"""Problems that need published files, see ``public_tables.py``."""
+COMMITTED = tuple(name for name in NAMES if name not in PUBLIC)
+"""Problems that need nothing but this repository."""
 
 
 @cache
