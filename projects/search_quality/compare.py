@@ -157,7 +157,7 @@ def main() -> None:
     else:
         from projects.search_quality.report import report
 
-        report(finished_runs(Path(arguments.results)), versions(), Path(arguments.results))
+        report(finished_runs(Path(arguments.results)), versions())
 
 
 if __name__ == "__main__":

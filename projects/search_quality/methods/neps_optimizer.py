@@ -40,20 +40,23 @@ class Neps:
         space = neps.SearchSpace({p.name: _description(p) for p in varied(problem.space)})
         self._neps = neps.AskAndTell(neps.algorithms.bayesian_optimization(space))
         self._problem, self._random = problem, np.random.default_rng([seed, 8])
+        self._proposed: list[Any] = []
         self._waiting: list[Any] = []
 
     def ask(self, count: int) -> Configs:
         self._waiting, configs = [], []
-        for _ in range(ROUNDS):
-            if len(configs) == count:
-                break
-            for trial in self._neps.ask(n=count - len(configs)):
+        for _ in range(ROUNDS + 1):
+            # the initial design comes as a whole, also where fewer candidates are asked for
+            while len(configs) < count and self._proposed:
+                trial = self._proposed.pop(0)
                 config = config_from(self._problem.space, dict(trial.config))
                 if is_feasible(self._problem, config):
                     self._waiting.append(trial)
                     configs.append(config)
                 else:
                     self._neps.tell(trial, ValueError("the cost is above its limit"))
+            if len(configs) < count:
+                self._proposed = self._neps.ask(n=count - len(configs))
         extra = random_configs(self._problem, count - len(configs), self._random)
         self._waiting += [None] * len(extra)
         return configs + extra
@@ -64,7 +67,7 @@ class Neps:
                 self._neps.tell(trial, -score)
                 continue
             values = values_of(self._problem.space, config)
-            name = f"random-{len(self._neps.trials)}"
+            name = str(1 + max(int(known) for known in self._neps.trials))
             self._neps.tell_custom(config_id=name, config=values, result=-score)
 
 
