@@ -22,6 +22,7 @@ from fbnetv3.search.objectives import objectives_of
 from fbnetv3.search.plan import Plan
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.promotion import Promotion, in_turns
+from fbnetv3.search.rungs import whole_trainings
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -385,8 +386,7 @@ class Planner:
         They are the first candidates of each budget's share: those of the highest expected
         improvement, of which predictions need the final score most.
         """
-        rungs = self._settings.rungs
-        places = count * rungs[0] // rungs[-1] if rungs else 0
+        places = whole_trainings(self._settings.rungs, count)
         starts, start = [], enqueued
         for _, share in self._shares(count - enqueued):
             starts.append(range(start, start + share))

@@ -37,7 +37,7 @@ class Neps:
         logging.getLogger("neps").setLevel(logging.ERROR)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - NePS draws from the global states
-        space = neps.SearchSpace({p.name: _description(p) for p in varied(problem.space)})
+        space = neps.SearchSpace({p.name: description(p) for p in varied(problem.space)})
         self._neps = neps.AskAndTell(neps.algorithms.bayesian_optimization(space))
         self._problem, self._random = problem, np.random.default_rng([seed, 8])
         self._proposed: list[Any] = []
@@ -71,7 +71,7 @@ class Neps:
             self._neps.tell_custom(config_id=name, config=values, result=-score)
 
 
-def _description(parameter: Parameter) -> Any:
+def description(parameter: Parameter) -> Any:
     """Returns NePS's description of a variable; all but continuous ones are levels."""
     import neps
 

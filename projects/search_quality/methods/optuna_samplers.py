@@ -26,7 +26,7 @@ class Optuna:
         warnings.filterwarnings("ignore", module="optuna")
         self._study = optuna.create_study(sampler=sampler, direction="maximize")
         self._problem = problem
-        self._distributions = {p.name: _distribution(p) for p in problem.space.parameters}
+        self._distributions = {p.name: distribution(p) for p in problem.space.parameters}
         self._random = np.random.default_rng([seed, 4])
         self._waiting: list[Any] = []
 
@@ -36,7 +36,7 @@ class Optuna:
         self._waiting, configs, refused = [], [], 0
         while len(configs) < count:
             trial = self._study.ask(self._distributions)
-            config = _snapped(self._problem.space, trial.params)
+            config = snapped(self._problem.space, trial.params)
             allowed = self._problem.allowed(self._problem.space.levels([config]))[0]
             if allowed or refused >= _MAX_REFUSED * count:
                 self._waiting.append(trial)
@@ -54,7 +54,8 @@ class Optuna:
             self._study.tell(trial, score)
 
 
-def _distribution(parameter: Any) -> Any:
+def distribution(parameter: Any) -> Any:
+    """Returns the distribution of Optuna for a variable."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, IntRange):
@@ -67,7 +68,7 @@ def _distribution(parameter: Any) -> Any:
     return CategoricalDistribution(list(range(parameter.size)))
 
 
-def _snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
+def snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
     """Returns the configuration for Optuna's values: indices of choices, and unrounded floats."""
     config = {}
     for p in space.parameters:

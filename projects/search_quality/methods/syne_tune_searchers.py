@@ -58,7 +58,8 @@ class SyneTune:
             self._searcher.on_trial_complete(next(self._numbers), values, -score)
 
 
-def _domains(problem: Problem) -> dict[str, Any]:
+def domains(problem: Problem) -> dict[str, Any]:
+    """Returns the domains of Syne Tune for the variables of a problem, by name."""
     return {p.name: _domain(p) for p in varied(problem.space)}
 
 
@@ -81,7 +82,7 @@ def cqr(problem: Problem, seed: int, total: int, batch: int) -> SyneTune:
     )
 
     warnings.filterwarnings("ignore")
-    searcher = module.ConformalQuantileRegression(_domains(problem), random_seed=seed)
+    searcher = module.ConformalQuantileRegression(domains(problem), random_seed=seed)
     return SyneTune(searcher, problem, seed)
 
 
@@ -90,4 +91,4 @@ def bore(problem: Problem, seed: int, total: int, batch: int) -> SyneTune:
     from syne_tune.optimizer.schedulers.searchers.bore import Bore
 
     warnings.filterwarnings("ignore")
-    return SyneTune(Bore(_domains(problem), random_seed=seed), problem, seed)
+    return SyneTune(Bore(domains(problem), random_seed=seed), problem, seed)
