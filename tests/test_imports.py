@@ -68,6 +68,7 @@ LAYERS = (
     "search.chance",
     "search.enqueued",
     "search.records",
+    "search.replicates",
     "search.rungs",
     "search.settings",
     "search.schedule",

@@ -275,7 +275,9 @@ def _print_run(run: SearchRun) -> None:
         print(
             f"Pareto front ({count}):", *(f"{w.path}: {w.facts[0]}" for w in run.front), sep="\n  "
         )
-    print(f"best: {best.id} with {best.score:.2f}{cost_text(best.statistics)}")
+    spread = result.spreads.get(best.id)
+    about = "" if spread is None else f" ({spread})"
+    print(f"best: {best.id} with {best.score:.2f}{about}{cost_text(best.statistics)}")
     print(f"report: {run.report}")
     print(f"train it with:\n  {run.best.command}")
 

@@ -19,6 +19,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import Objectives
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
+from fbnetv3.search.replicates import Spread, spreads
 from fbnetv3.search.rungs import Rung
 from fbnetv3.search.space.constraints import Constraint, cost_order
 from fbnetv3.search.space.space import SearchSpace
@@ -97,6 +98,11 @@ class SearchResult:
     def complete(self) -> list[Trial]:
         """The complete trials that have a score by which they are compared, by number."""
         return [t for t in self.trials if t.state == "complete" and t.score is not None]
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        """The final scores of each finalist that was trained with several seeds, by id."""
+        return spreads(self.trials)
 
     @property
     def feasible(self) -> list[Trial]:

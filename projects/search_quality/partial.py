@@ -3,7 +3,7 @@
     python -m projects.search_quality.partial run --seeds 10
     python -m projects.search_quality.partial report
 
-Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
+Every method may train for as many epochs as 48 whole trainings have; JointNAS has batches of 8. The regret after some of them
 is that of the configuration with the best observed score among those trained in full; for the
 paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes whole
 batches; the peers receive every result before the next training starts, which is to their
@@ -76,9 +76,9 @@ def _evaluate(problem: CurveProblem, trial: Trial, seed: int) -> float:
 
 
 METHODS: dict[str, Callable[[CurveProblem, int], Iterator[Step]]] = {
-    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 24, rungs=p.rungs),
+    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 8, rungs=p.rungs),
     "JointNAS, whole trainings": partial(_ours, batch=8, early_stop_threshold=None),
-    "JointNAS, the paper's rule": partial(_ours, batch=12, early_stop_over="all"),
+    "JointNAS, the paper's rule": partial(_ours, batch=8, early_stop_over="all"),
     "TPE, Hyperband (Optuna)": optuna_steps,
     "ASHA (Syne Tune)": syne_tune_steps,
     "Hyperband (NePS)": neps_steps,
