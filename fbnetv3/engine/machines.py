@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
@@ -168,6 +168,7 @@ def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
 
     Raises:
         TimeoutError: The function did not return in time.
+        Exception: The function raised it.
     """
     future: Future[T] = Future()
 
@@ -178,7 +179,9 @@ def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+    if wait([future], seconds).not_done:
+        raise TimeoutError(f"a call did not return within {seconds:g} s")
+    return future.result()
 
 
 def _beats_key(machine: int) -> str:
