@@ -236,7 +236,10 @@ class PostgresLock:
             if not has_warned:
                 name = self._url.render_as_string(hide_password=True)
                 _log.warning(
-                    "cannot lock the study in %s yet; retrying for up to %g s", name, _RETRY_S
+                    "cannot lock the study yet: %s does not answer, or has just ended a lost "
+                    "session of this process; retrying for up to %g s",
+                    name,
+                    _RETRY_S,
                 )
             has_warned = True
             time.sleep(_PAUSE_S)
