@@ -107,8 +107,8 @@ class FileLock:
         except OSError as error:
             self.release()
             raise SearchError(
-                f"cannot lock {self._path} ({error.strerror}), the lock file of the search; choose "
-                "a folder that can be written"
+                f"cannot lock the search: its lock file {self._path} cannot be used "
+                f"({error.strerror}); choose a folder that can be written"
             ) from error
 
     def _owner(self) -> str:
