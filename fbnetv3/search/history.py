@@ -96,14 +96,16 @@ class Known:
     direction: str = MAXIMIZE
     ladder: Ladder | None = None
 
-    def epochs_of(self, stage: str) -> int | None:
-        """Returns the number of epochs for which new candidates train; None: in full.
+    def epochs_of(self, stage: str, *, is_whole: bool) -> int | None:
+        """Returns the number of epochs for which a new candidate trains; None: in full.
 
         Args:
             stage: ``coarse`` or ``fine``.
+            is_whole: Whether the candidate trains in full in spite of rungs.
         """
         if self.ladder is not None:
-            return self.ladder.rungs[self.ladder.first_rung if stage == "coarse" else -1]
+            is_part = stage == "coarse" and not is_whole
+            return self.ladder.rungs[self.ladder.first_rung if is_part else -1]
         return None if self.early_stop is None else self.early_stop.epoch
 
     @property

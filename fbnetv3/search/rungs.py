@@ -56,6 +56,10 @@ class Rung:
     correlation: float | None
     noise: float | None
 
+    def __str__(self) -> str:
+        told = "" if self.correlation is None else f", correlation {self.correlation:.2f}"
+        return f"rung {self.epochs}: {self.candidates} candidates, {self.promoted} went on{told}"
+
 
 def as_rungs(value: Any) -> tuple[int, ...]:
     """Returns numbers of epochs after checking them.

@@ -100,15 +100,7 @@ class SearchSettings:
             number = as_whole(name, getattr(self, name), low)
             object.__setattr__(self, name, number)
         object.__setattr__(self, "pretrain", as_flag("pretrain", self.pretrain))
-        if self.early_stop_threshold is not None:
-            name = "early_stop_threshold"
-            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
-            object.__setattr__(self, name, threshold)
-        if self.early_stop_over not in RANKED:
-            raise SearchError(
-                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
-                f"{', '.join(RANKED)}"
-            )
+        self._check_early_stop()
         if self.direction not in DIRECTIONS:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
@@ -133,6 +125,18 @@ class SearchSettings:
 
         fit_function(self.predictor)
 
+    def _check_early_stop(self) -> None:
+        """Raises a SearchError if a setting of early stopping is not allowed."""
+        if self.early_stop_threshold is not None:
+            name = "early_stop_threshold"
+            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
+            object.__setattr__(self, name, threshold)
+        if self.early_stop_over not in RANKED:
+            raise SearchError(
+                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
+                f"{', '.join(RANKED)}"
+            )
+
     def _check_bounds(self) -> None:
         """Raises a SearchError if constraints and budgets contradict or repeat each other."""
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
@@ -141,6 +145,11 @@ class SearchSettings:
                 raise SearchError(f"the budget {budget} occurs twice; keep one")
             if budget.name in bounds:
                 bounds[budget.name].tightened(budget)
+
+    @property
+    def full_epochs(self) -> int | None:
+        """Number of epochs of a whole training; None without rungs, where all are whole."""
+        return self.rungs[-1] if self.rungs else None
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.

@@ -14,6 +14,9 @@ normal distribution with
     mean      A_r + B_r s_r,    B_r the product of the slopes from rung r on
     variance  V_r
 
+The error of the line itself is left out of the variance: all candidates of a rung share it, so that
+it does not change their order.
+
 The chain is the autoregressive model of multi-fidelity Gaussian processes (Kennedy and O'Hagan,
 2000, "Predicting the Output from a Complex Computer Code When Fast Approximations Are Available")
 with errors that are independent of each other. The usual choice is a further Gaussian process of

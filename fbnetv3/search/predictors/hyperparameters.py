@@ -18,7 +18,7 @@ Gradient of the log marginal likelihood (Rasmussen and Williams, 2006, Eq. 5.9),
 x'_i = x_i / lengthscales and ``*`` the elementwise product:
 
     G = d log p(y | X, theta) / dK = (alpha alpha^T - K^-1) / 2
-    W = G * signal (1 + r) exp(-r)
+    W = G * (signal + smooth part of E) (1 + r) exp(-r)
     d / d log lengthscale_k = 5/3 sum_ij W_ij (x'_ik - x'_jk)^2
                             = 10/3 (sum_i (W 1)_i x'_ik^2 - sum_i x'_ik (W X')_ik)
     d / d log signal        = sum_ij G_ij k(x_i, x_j)
@@ -42,6 +42,7 @@ from fbnetv3.search.predictors.gp import (
     add_to_diagonal,
     as_tensor,
     scaled_distance,
+    split_errors,
 )
 from fbnetv3.search.predictors.networks import Floats
 
@@ -76,7 +77,7 @@ def fit_gp(
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
-        errors: (n,) standard deviation of each label's error in addition to the noise; None: 0.
+        errors: (n,) standard deviation of each label's own error; None: 0.
     """
     return GaussianProcess(X, y, find_map_estimate(X, y, init_from, errors).theta, errors)
 
@@ -95,7 +96,7 @@ def find_map_estimate(
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
-        errors: (n,) standard deviation of each label's error in addition to the noise; None: 0.
+        errors: (n,) standard deviation of each label's own error; None: 0.
     """
     n, d = X.shape
     theta = _start(d) if init_from is None else init_from
@@ -161,7 +162,7 @@ def log_marginal_likelihood(
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
         X: (n, d) features.
         y: (n,) labels.
-        variances: (n,) variance of each label's error in addition to the noise; None: 0.
+        variances: (n,) variance of each label's own error; None: 0.
 
     Returns:
         The log density and its gradient with respect to theta, (d + 2,).
@@ -174,7 +175,11 @@ def log_marginal_likelihood(
     decay = signal * torch.exp(-r)
     kernel = decay * (1 + r + r**2 / 3)
     K = add_to_diagonal(kernel, noise + JITTER)
-    L = torch.linalg.cholesky(K if variances is None else K + torch.diag(variances))
+    if variances is not None:
+        smooth, own = split_errors(variances)
+        K = K + smooth * kernel / signal + torch.diag(own)
+        decay = decay * (1 + smooth / signal)
+    L = torch.linalg.cholesky(K)
     alpha = torch.cholesky_solve(y[:, None], L)[:, 0]
     value = -(0.5 * y @ alpha + L.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi))
 

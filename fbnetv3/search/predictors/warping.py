@@ -50,7 +50,7 @@ def fit_warped_gp(
         X: (n, d) features in [0, 1].
         labels: (n,) labels; higher is better.
         init_from: (d + 2,) log hyperparameters from which the fits start.
-        errors: (n,) standard deviation of each label's error in addition to the noise; None: 0.
+        errors: (n,) standard deviation of each label's own error; None: 0.
             The warp multiplies it by its slope at the label.
     """
     warped, slopes = log_below_median(labels)

@@ -19,6 +19,7 @@ from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.front_figures import front_rows, fronts, hypervolume_by_batch, title_of
 from fbnetv3.search.report.marginals import Marginal, marginals
 from fbnetv3.search.report.pretraining import Comparison
+from fbnetv3.search.report.rung_figures import scores_by_rung
 from fbnetv3.search.report.svg import Axis, label, short
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.space import SearchSpace
@@ -150,6 +151,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "front": front_rows(result),
         "objectives": [(title_of(o, about.score), o.direction) for o in result.objectives.all],
         "report_cards": result.report_cards,
+        "rungs": result.rungs,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
         "parts": _parts(space, complete, about.score),
@@ -173,6 +175,7 @@ def _figures(
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.report_cards:
         charts.append(figures.cross_validated(result.report_cards[-1], about.score))
+    charts.append(scores_by_rung(result, about.score, about.unit))
     stop, in_use = _early_stop(result)
     if stop is not None:
         charts.append(figures.rank_by_epoch(stop, in_use=in_use, unit=about.unit))
