@@ -84,8 +84,7 @@ def recipe_from_config(
     if cfg.SOLVER.MAX_EPOCHS == 0:
         if iters_per_epoch is None:
             raise ConfigError(
-                "SOLVER.MAX_EPOCHS is 0, but the steps per epoch are unknown here; set "
-                "SOLVER.MAX_EPOCHS"
+                "SOLVER.MAX_EPOCHS=0, but the steps per epoch are unknown here; set MAX_EPOCHS"
             )
         values["epochs"] = length = cfg.SOLVER.MAX_ITER / iters_per_epoch
         values["warmup_epochs"] = min(cfg.SOLVER.WARMUP_EPOCHS, length)

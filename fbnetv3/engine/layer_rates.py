@@ -4,6 +4,15 @@ With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 
 before it has ``layer_decay`` times the factor of the next layer. The factors of the head are then
 multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits;
 that of a detector is everything outside of ``backbone.``, without the feature pyramid.
+
+Layers are numbered as follows. A block is a part of the network whose name has a number, such as
+``layer1.0``. The blocks with weight matrices are the layers 1, 2, ... in the order of the
+parameters; a block without one belongs to the layer before it. A stem whose name has a number is a
+block: FBNet's ``backbone.stages.0.0`` is layer 1. Parameters before the last block whose names have
+no number are layer 0, such as ``conv1`` of a ResNet and the position embedding of a vision
+transformer. Parameters between the last block and the classifier are one layer if one of them is a
+weight matrix. If none is, as in the last norm of a vision transformer, they belong to the last
+block. The last layer is the classifier or, in a detector, the feature pyramid with the heads.
 """
 
 from __future__ import annotations
@@ -43,15 +52,7 @@ def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Returns the number of the layer of each parameter, which rises from the input to the output.
 
-    A block is a part of the network whose name has a number, such as ``layer1.0``. The blocks with
-    weight matrices are the layers 1, 2, ... in the order of the parameters; a block without one
-    belongs to the layer before it. A stem whose name has a number is a block: FBNet's
-    ``backbone.stages.0.0`` is layer 1. Parameters before the last block whose names have no number
-    are layer 0, such as ``conv1`` of a ResNet and the position embedding of a vision transformer.
-
-    Parameters between the last block and the classifier are one layer if one of them is a weight
-    matrix. If none is, as in the last norm of a vision transformer, they belong to the last block.
-    The last layer is the classifier or, in a detector, the feature pyramid with the heads.
+    The docstring of this module says which parameters form a layer.
 
     Args:
         model: Classifier, or detector whose backbone has a network at ``backbone.bottom_up``.
