@@ -3,10 +3,10 @@
     python -m projects.search_quality.partial run --seeds 10
     python -m projects.search_quality.partial report
 
-Every method may train for as many epochs as 48 whole trainings have; JointNAS has batches of 8. The regret after some of them
+Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
 is that of the configuration with the best observed score among those trained in full; for the
-paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes whole
-batches; the peers receive every result before the next training starts, which is to their
+paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes
+batches of 8; the peers receive every result before the next training starts, which is to their
 advantage. An interrupted ``run`` continues: each finished search is a line of partial.jsonl.
 """
 
