@@ -52,10 +52,7 @@ class Schedule:
         """
         stages = {(trial.batch, trial.stage) for trial in trials}
         finals = sorted(batch for batch, stage in stages if stage == "fine")
-        if sizes is None:
-            proposed = sum(trial.batch == 0 for trial in trials)
-        else:  # storages of earlier versions have no sizes, and whole batches
-            proposed = sizes.get(0, settings.batch_size if trials else 0)
+        proposed = _proposed_first(settings, trials, sizes)
         further = len(settings.sizes_of_first_parts(proposed)) - 1
         count = len(stages) - len(finals) - further
         if count > settings.iterations:
@@ -121,3 +118,13 @@ class Schedule:
         further = expected_promotions(settings.rungs, settings.batch_size, settings.iterations)
         finals = (self.count - self._coarse) * settings.finalists * settings.final_seeds
         return settings.iterations * settings.batch_size + further + finals
+
+
+def _proposed_first(
+    settings: SearchSettings, trials: Sequence[Trial], sizes: Mapping[int, int] | None
+) -> int:
+    """Returns the size of the first batch that was proposed; see :meth:`Schedule.of`."""
+    if sizes is None:
+        return sum(trial.batch == 0 for trial in trials)
+    # storages of earlier versions have no sizes, and whole batches
+    return sizes.get(0, settings.batch_size if trials else 0)
