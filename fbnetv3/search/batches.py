@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fbnetv3.search.enqueued import Enqueued, enqueued_candidate
@@ -127,6 +128,20 @@ class Batches:
             self._stored = self.load()
         return History.stored(self._stored, self.schedule, self.records.sizes)
 
+    def first_before(self, due: Sequence[Trial]) -> list[Trial]:
+        """Returns the trials of the first batch, with all of its parts.
+
+        Args:
+            due: Trials that are about to start.
+
+        Returns:
+            The trials; [] if some still run, or no ``due`` trial is of a later batch of stage 1.
+        """
+        parts = len(self.schedule.first_parts)
+        is_later = any(t.batch >= parts and t.stage == "coarse" for t in due)
+        history = History.of(self.all)
+        return history.head(parts).trials if is_later and history.finished >= parts else []
+
     def cards(self, history: History) -> dict[int, ReportCard]:
         """Returns the report card after each finished batch, by the number of batches."""
         return self._planner.models.cards(history, self.records.cards())
@@ -134,7 +149,7 @@ class Batches:
     def load(self) -> list[Trial]:
         """Returns the checked trials of the storage, without those that were put back."""
         stored = self._store.load()
-        self.schedule = Schedule.of(self._settings, stored)
+        self.schedule = Schedule.of(self._settings, stored, sizes=self.records.sizes)
         trials = self.records.retries.current(stored)
         return check_stored(trials, self._space, self.schedule, self._checked_costs)
 

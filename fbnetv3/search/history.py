@@ -286,6 +286,7 @@ def score_trials(
     over: str = BETTER_HALF,
     direction: str = MAXIMIZE,
     rungs: tuple[int, ...] = (),
+    parts: int = 1,
 ) -> Known:
     """Returns the trials so far with the scores by which they are compared.
 
@@ -297,6 +298,7 @@ def score_trials(
         direction: ``maximize`` or ``minimize``.
         rungs: Numbers of epochs after which candidates are compared; (): no rungs. With rungs,
             there is no early stopping.
+        parts: Number of parts of the first batch, each of which is a batch of the history.
     """
     if rungs:
         trials = [*warm_start, *history.trials]
@@ -307,8 +309,9 @@ def score_trials(
                 scores[trial.number] = trial.final_score
         return Known(trials, scores, None, direction, ladder)
     stop = None
-    if threshold is not None and history.finished:
-        reports = [t.reports for t in history.batches[0] if t.state == "complete"]
+    if threshold is not None and history.finished >= parts:
+        first = history.head(parts).trials
+        reports = [t.reports for t in first if t.state == "complete"]
         stop = find_early_stop(reports, threshold, over, direction)
     trials = [*warm_start, *history.trials]
     epoch = None if stop is None else stop.epoch

@@ -17,7 +17,6 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.failures import trials_that_failed
-from fbnetv3.search.history import History
 from fbnetv3.search.plan import Plan
 from fbnetv3.search.planner import Planner
 from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
@@ -339,11 +338,10 @@ class JointNAS:
 
     def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
-        is_further = any(t.batch > 0 and t.stage == "coarse" for t in due)
-        batches = self._batches.all
-        if is_further and History.of(batches).finished:
-            trials = [*self._planner.warm_start, *(t for batch in batches for t in batch)]
-            check_above_chance(evaluate, batches[0], trials, self._settings.direction)
+        first = self._batches.first_before(due)
+        if first:
+            trials = [*self._planner.warm_start, *self.trials]
+            check_above_chance(evaluate, first, trials, self._settings.direction)
 
     def close(self) -> None:
         """Lets another process coordinate the study, until the next :meth:`ask`."""

@@ -136,6 +136,7 @@ class Planner:
             settings.early_stop_over,
             settings.direction,
             settings.rungs,
+            len(settings.sizes_of_first_parts(len(history.batches[0]) if len(history) else 0)),
         )
 
     def model(self, history: History) -> Model | None:

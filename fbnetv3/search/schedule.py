@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fbnetv3.search.errors import SearchError
@@ -15,21 +15,28 @@ from fbnetv3.search.trial import Trial
 class Schedule:
     """The batches of a search, which may have been continued after its end.
 
-    A search has ``iterations`` batches of stage 1 and, with ``finalists``, a batch of stage 2. If
-    it is continued with more iterations, finalists that were trained stay where they are, and
-    further batches of both stages follow.
+    A search has ``iterations`` batches of stage 1 and, with ``finalists``, a batch of stage 2. The
+    parts of the first batch (``first_parts``) are batches here. If a search is continued with more
+    iterations, finalists that were trained stay where they are, and further batches of both stages
+    follow.
 
     Attributes:
         settings: Settings of the search.
         earlier_finals: Numbers of the batches of stage 2 that have trials, ascending.
+        proposed: Size of the first batch that was proposed; 0: none was.
     """
 
     settings: SearchSettings
     earlier_finals: tuple[int, ...] = ()
+    proposed: int = 0
 
     @classmethod
     def of(
-        cls, settings: SearchSettings, trials: Iterable[Trial], where: str = "storage"
+        cls,
+        settings: SearchSettings,
+        trials: Sequence[Trial],
+        where: str = "storage",
+        sizes: Mapping[int, int] | None = None,
     ) -> Schedule:
         """Returns the batches of a search that has trials.
 
@@ -37,6 +44,7 @@ class Schedule:
             settings: Settings of the search.
             trials: All trials with a result, also those that were put back.
             where: Source of the trials, for messages: ``storage`` or ``log``.
+            sizes: Size of each proposed batch, by number; None: all trials of a batch are given.
 
         Raises:
             SearchError: The trials belong to more batches of stage 1 than the search has, or to
@@ -44,7 +52,9 @@ class Schedule:
         """
         stages = {(trial.batch, trial.stage) for trial in trials}
         finals = sorted(batch for batch, stage in stages if stage == "fine")
-        count = len(stages) - len(finals)
+        proposed = _proposed_first(settings, trials, sizes)
+        further = len(settings.sizes_of_first_parts(proposed)) - 1
+        count = len(stages) - len(finals) - further
         if count > settings.iterations:
             raise SearchError(
                 f"iterations={settings.iterations} is fewer than the {where} has: trials of "
@@ -54,30 +64,43 @@ class Schedule:
         before = -1
         for i, batch in enumerate(finals):
             # a batch of stage 1 comes before each, and there are no more of them than iterations
-            if not before + 1 < batch <= settings.iterations + i:
+            if not before + 1 < batch <= settings.iterations + further + i:
                 raise SearchError(
                     f"the {where} has finalists in batch {batch}, where this search has none; give "
                     f"the number of iterations with which they were trained, or use another {where}"
                 )
             before = batch
-        return cls(settings, tuple(finals))
+        return cls(settings, tuple(finals), proposed)
+
+    @property
+    def first_parts(self) -> tuple[int, ...]:
+        """The sizes of the batches that are parts of the first one."""
+        return self.settings.sizes_of_first_parts(self.proposed)
 
     @property
     def count(self) -> int:
         """The number of batches of both stages."""
-        total = self.settings.iterations + len(self.earlier_finals)
+        total = self._coarse + len(self.earlier_finals)
         ends_with_finals = self.earlier_finals[-1:] == (total - 1,)
         return total + (self.settings.finalists > 0 and not ends_with_finals)
 
+    @property
+    def _coarse(self) -> int:
+        """The number of batches of stage 1."""
+        return self.settings.iterations + len(self.first_parts) - 1
+
     def stage_of(self, batch: int) -> str:
         """Returns the stage of a batch, ``coarse`` or ``fine``."""
-        is_last = batch >= self.settings.iterations + len(self.earlier_finals)
+        is_last = batch >= self._coarse + len(self.earlier_finals)
         return "fine" if batch in self.earlier_finals or is_last else "coarse"
 
     def size_of(self, batch: int) -> int:
         """Returns the largest number of new candidates of a batch."""
-        is_fine = self.stage_of(batch) == "fine"
-        return self.settings.finalists if is_fine else self.settings.batch_size
+        if self.stage_of(batch) == "fine":
+            return self.settings.finalists
+        parts = self.first_parts
+        position = batch - sum(final < batch for final in self.earlier_finals)
+        return parts[position] if position < len(parts) else self.settings.batch_size
 
     def limit_of(self, batch: int) -> int:
         """Returns the largest number of trials of a batch, also of candidates that go on."""
@@ -92,7 +115,16 @@ class Schedule:
     def size(self) -> int:
         """Returns the number of trials of the search if none fails, at most."""
         settings = self.settings
-        coarse = sum(self.stage_of(batch) == "coarse" for batch in range(self.count))
-        further = expected_promotions(settings.rungs, settings.batch_size, coarse)
-        finals = (self.count - coarse) * settings.finalists * settings.final_seeds
-        return coarse * settings.batch_size + further + finals
+        further = expected_promotions(settings.rungs, settings.batch_size, settings.iterations)
+        finals = (self.count - self._coarse) * settings.finalists * settings.final_seeds
+        return settings.iterations * settings.batch_size + further + finals
+
+
+def _proposed_first(
+    settings: SearchSettings, trials: Sequence[Trial], sizes: Mapping[int, int] | None
+) -> int:
+    """Returns the size of the first batch that was proposed; see :meth:`Schedule.of`."""
+    if sizes is None:
+        return sum(trial.batch == 0 for trial in trials)
+    # storages of earlier versions have no sizes, and whole batches
+    return sizes.get(0, settings.batch_size if trials else 0)

@@ -23,6 +23,8 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
+_MOST_PARTS, _LEAST_PART = 3, 8
+"""Largest number of parts of the first batch, and smallest number of candidates of a part."""
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
 _LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
@@ -43,6 +45,11 @@ class SearchSettings:
         pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
+        first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
+            ``batch_size``. The first part is spread over the space; the predictor chooses each
+            further part from the scores of those before. None: as many parts of at least 8
+            candidates as there are, at most 3, with the predictor ``default`` and without
+            ``ahead``, ``rungs`` and several objectives; 1 otherwise.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
@@ -88,6 +95,7 @@ class SearchSettings:
     finalists: int = 8
     final_seeds: int = 1
     ahead: int = 0
+    first_parts: int | None = None
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
     seed: int = 0
@@ -120,6 +128,13 @@ class SearchSettings:
             raise SearchError(
                 f"evolution={short(self.evolution)} is not allowed; allowed: EvolutionSettings(...)"
             )
+        if self.first_parts is not None:
+            parts = as_whole("first_parts", self.first_parts, low=1)
+            if parts > self.batch_size:
+                raise SearchError(
+                    f"first_parts={parts} is larger than batch_size={self.batch_size}; lower it"
+                )
+            object.__setattr__(self, "first_parts", parts)
         if self.batch_size > self.pool_size:
             raise SearchError(
                 f"batch_size={self.batch_size} is larger than the pool (pool_size={self.pool_size})"
@@ -155,6 +170,22 @@ class SearchSettings:
         """Number of epochs of a whole training; None without rungs, where all are whole."""
         return self.rungs[-1] if self.rungs else None
 
+    def sizes_of_first_parts(self, proposed: int = 0) -> tuple[int, ...]:
+        """Returns the numbers of candidates of the parts of the first batch, largest first.
+
+        Args:
+            proposed: Number of candidates that were proposed first, 0 before that. Searches of
+                earlier versions, whose first batches have one part, go on as they began.
+        """
+        count = self.first_parts
+        if count is None:
+            is_whole = self.ahead or self.rungs or len(self.objectives) > 1
+            most = 1 if is_whole or self.predictor != "default" else _MOST_PARTS
+            count = max(1, min(most, self.batch_size // _LEAST_PART))
+        least, rest = divmod(self.batch_size, count)
+        sizes = tuple(least + (i < rest) for i in range(count))
+        return (self.batch_size,) if proposed > sizes[0] else sizes
+
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.
 
@@ -176,6 +207,7 @@ class SearchSettings:
             "finalists": self.finalists,
             **_changed("final_seeds", self.final_seeds, 1),
             **({"ahead": self.ahead} if self.ahead else {}),
+            **_changed("first_parts", self.first_parts, None),
             "evolution": self.evolution.describe(),
             "pretrain": self.pretrain,
             "warm_start": [[t.id, t.score] for t in warm_start],

@@ -55,7 +55,7 @@ def test_batches_of_continued_searches(
 def test_finalists_where_no_search_has_them_are_refused(finals: tuple[int, ...]) -> None:
     trials = [_trial(batch, "fine") for batch in finals]
     with pytest.raises(SearchError, match=r"the storage has finalists in batch \d+, where this"):
-        Schedule.of(SearchSettings(iterations=3), trials)
+        Schedule.of(SearchSettings(iterations=3, batch_size=8), trials)
 
 
 def _run(url: str, iterations: int, stops: set[int] | None = None, **changes: Any) -> JointNAS:

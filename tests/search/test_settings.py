@@ -75,6 +75,7 @@ def test_every_setting_is_described() -> None:
         early_stop_threshold=None,
         finalists=3,
         ahead=5,
+        first_parts=2,
         evolution=EvolutionSettings(best=10, random=20, patience=3),
         pretrain=False,
         seed=7,
@@ -89,13 +90,14 @@ def test_every_setting_is_described() -> None:
         "early_stop_threshold": None,
         "finalists": 3,
         "ahead": 5,
+        "first_parts": 2,
         "evolution": {**DEFAULTS["evolution"], "best": 10, "random": 20, "patience": 3},
         "pretrain": False,
         "seed": 7,
     }
     assert settings.describe(SPACE) == {**DEFAULTS, **changed}
     order = "space constraints budgets pool_size batch_size iterations predictor"
-    order += " early_stop_threshold finalists ahead evolution pretrain warm_start seed"
+    order += " early_stop_threshold finalists ahead first_parts evolution pretrain warm_start seed"
     assert list(settings.describe(SPACE)) == order.split()
 
 

@@ -115,6 +115,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         budgets=tuple(budgets),
         pool_size=node.POOL_SIZE,
         batch_size=node.BATCH_SIZE,
+        first_parts=node.FIRST_PARTS or None,
         iterations=node.ITERATIONS,
         predictor=node.PREDICTOR,
         pretrain=node.PRETRAIN,
@@ -256,6 +257,7 @@ def _check_numbers(node: CfgNode) -> None:
     for key, low, high in (
         ("POOL_SIZE", 1, math.inf),
         ("BATCH_SIZE", 1, node.POOL_SIZE),
+        ("FIRST_PARTS", 0, node.BATCH_SIZE),
         ("ITERATIONS", 1, math.inf),
         ("FINALISTS", 0, math.inf),
         ("FINAL_SEEDS", 1, math.inf),

@@ -24,6 +24,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
+    "FIRST_PARTS": (0, "Parts of batch 1, each chosen from the scores before it; 0: up to 3."),
     "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
     "PREDICTOR": (
         "default",
@@ -190,6 +191,7 @@ NON_SCORE_KEYS = (
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.DIRECTION",
+    "SEARCH.FIRST_PARTS",
     "SEARCH.OBJECTIVES",
     "SEARCH.RUNGS",
     "SEARCH.EARLY_STOP_OVER",

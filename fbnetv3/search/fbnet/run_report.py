@@ -11,6 +11,7 @@ from fbnetv3.config.archs import is_detector
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
+from fbnetv3.search.fbnet.config import settings_from_config
 from fbnetv3.search.fbnet.datasets import counts_iterations, score_name
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.jointnas import JointNAS
@@ -73,6 +74,8 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     test = (
         f"{node.HOLD_OUT} images held out{drawn}" if node.HOLD_OUT else ", ".join(cfg.DATASETS.TEST)
     )
+    parts = len(settings_from_config(cfg).sizes_of_first_parts())
+    divided = f" (the first one in {parts} parts)" if parts > 1 else ""
     return {
         "space": f"{node.SPACE}: {powers[0]} architectures, {powers[1]} recipes",
         "constraints": "; ".join(node.CONSTRAINTS) or "none",
@@ -80,7 +83,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         **({"objectives": ", ".join(node.OBJECTIVES)} if node.OBJECTIVES else {}),
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
         **({"classes": classes} if classes else {}),
-        "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
+        "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE}{divided} from a pool of "
         f"{len(search.plan.pool)}, then {node.FINALISTS} finalists{_seeds(node.FINAL_SEEDS)}; "
         f"{_length(cfg)} each",
         "early stopping": stop,
