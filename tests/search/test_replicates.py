@@ -29,7 +29,8 @@ def _evaluate(trial: Trial) -> float:
 
 
 def _search(**changes: Any) -> JointNAS:
-    return problem.search(**{"pool_size": 128, "finalists": 3, "final_seeds": 3, **changes})
+    options = {"pool_size": 128, "finalists": 3, "final_seeds": 3, "early_stop_threshold": None}
+    return problem.search(**{**options, **changes})
 
 
 @pytest.fixture(scope="module")
