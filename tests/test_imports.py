@@ -202,8 +202,8 @@ def _against_order(item: Import) -> bool:
     importer, target = layer_of(item.importer), layer_of(item.target)
     if not item.target.startswith("fbnetv3"):
         return False
-    if importer is None:  # a face loads its names on first use
-        return not item.for_types
+    if importer is None:  # a face loads its names on first use, and says which extra they need
+        return not item.for_types and target != "requires"
     if target is None:  # nothing below imports a face
         return item.target == "fbnetv3" or LAYERS.index(importer) < LAYERS.index("search.errors")
     return LAYERS.index(target) > LAYERS.index(importer) or {importer, target} in map(set, APART)
@@ -312,6 +312,15 @@ def _run(code: str) -> str:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
+
+
+def test_import_fbnetv3_loads_no_library() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import fbnetv3; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    assert _run(code) == "['fbnetv3']"
 
 
 def test_arch_loads_no_torch() -> None:
