@@ -119,9 +119,10 @@ def _imported(module: str, how_to_install: str) -> ModuleType:
     except Exception as error:  # incompatible libraries raise errors of every kind
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise _missing(package, how_to_install) from error
-        if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+        missing = getattr(error, "name", None) or ""
+        if isinstance(error, ModuleNotFoundError) and missing in EXTRA_OF:
             # detectron2 is there without what the extra train installs
-            raise _missing(error.name, _install(EXTRA_OF[error.name])) from error
+            raise _missing(missing, _install(EXTRA_OF[missing])) from error
         raise BrokenPackageError(
             f"{package} is installed, but importing it failed ({type(error).__name__}: "
             f"{first_line(error)}); {_remedy(error, how_to_install)}"

@@ -33,6 +33,7 @@ DISTRIBUTION = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",
     "faster_coco_eval": "faster-coco-eval",
+    "huggingface_hub": "huggingface-hub",
     "hydra": "hydra-core",
     "litert_torch": "litert-torch",
     "patch_ng": "patch-ng",

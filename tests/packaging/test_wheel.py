@@ -107,6 +107,14 @@ def _run(command: list[str | Path], cwd: Path, status: int = 0) -> str:
     return run.stderr if status else run.stdout
 
 
+def test_the_index_would_take_them(wheel: Path) -> None:
+    files = sorted(map(str, wheel.parent.iterdir()))
+    assert len(files) == 2  # the source archive and the wheel
+    twine = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    run = subprocess.run(twine, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def test_every_file_is_inside(source: Path, wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {
