@@ -24,6 +24,7 @@ PACKAGE = ROOT / "fbnetv3"
 # The order of layers: each may import those before it. A dot separates package and layer.
 LAYERS = (
     "errors",
+    "_deprecation",
     "registry",
     "registries",
     "io",
@@ -88,13 +89,14 @@ LAYERS = (
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = (
-    *("errors", "registry", "registries", "io", "plain_yaml", "resources", "version", "requires"),
-    *("signals", "streams"),
+    *("errors", "_deprecation", "registry", "registries", "io", "plain_yaml", "resources"),
+    *("version", "requires", "signals", "streams"),
     "search",
 )
 # Packages that a layer never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
+    "_deprecation": ("torch", "numpy"),
     "registry": ("torch", "numpy"),
     "registries": ("torch", "numpy"),
     "io": ("torch",),
