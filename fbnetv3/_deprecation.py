@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from typing_extensions import ParamSpec
 from typing_extensions import deprecated as _pep_702
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def message(what: str, *, since: str, removed_in: str, instead: str) -> str:

@@ -117,7 +117,7 @@ class CfgNode(DetectronCfgNode):
         return load_yaml(Path(filename))
 
     @classmethod
-    def load_cfg(cls, cfg_file_obj_or_str: Any) -> CfgNode:
+    def load_cfg(cls, cfg_file_obj_or_str: object) -> CfgNode:
         """Always fails: yacs' method of this name runs ``.py`` files.
 
         Raises:
@@ -302,7 +302,7 @@ def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield ".".join((*path, key)), value
 
 
-def same_value(one: Any, other: Any) -> bool:
+def same_value(one: object, other: object) -> bool:
     """Returns whether two values are equal; tuples equal lists, since yaml writes them as lists."""
     return bool(_plain(one) == _plain(other))
 

@@ -82,24 +82,29 @@ def build_model(
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     name, own = _plain_name(name_or_arch), FBNetArguments(**fbnet)
-    rates = (drop_rate, drop_path_rate)
-    is_fixed = num_classes is None and not any(rates) and not own.given()
-    if isinstance(name, str) and is_detector_name(name):
-        if not is_fixed:
+    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+
+
+def _build_any(
+    name: str | Arch,
+    num_classes: int | None,
+    pretrained: bool,
+    rates: tuple[float, float],
+    own: FBNetArguments,
+) -> nn.Module:
+    """Builds a classifier or detector of the zoo or the hub, as :func:`build_model` does."""
+    weights = read_weights(name) if isinstance(name, str) and is_hub_address(name) else None
+    if isinstance(name, str) and (weights.is_detector if weights else is_detector_name(name)):
+        if num_classes is not None or any(rates) or own.given():
             raise _detector_arguments(name)
-        return get_detector(name, pretrained)
-    if isinstance(name, str) and is_hub_address(name):
-        weights = read_weights(name)
-        if not weights.is_detector:
-            return _build_from_hub(name, weights, num_classes, pretrained, rates, own)
-        if not is_fixed:
-            raise _detector_arguments(name)
-        return detector_of(fetch_from_hub(name), pretrained)
+        file = fetch_from_hub(name) if weights else None
+        return detector_of(file, pretrained) if file else get_detector(name, pretrained)
+    if weights is not None:
+        return _build_from_hub(weights, num_classes, pretrained, rates, own)
     return _build(name, num_classes, pretrained, rates, own)
 
 
 def _build_from_hub(
-    address: str,
     weights: Weights,
     num_classes: int | None,
     pretrained: bool,
@@ -107,8 +112,8 @@ def _build_from_hub(
     own: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier of the hub; the other arguments are those of :func:`build_model`."""
-    check_metadata(weights.metadata, address)
-    arch = arch_of(weights.metadata, None, address)
+    check_metadata(weights.metadata, weights.source)
+    arch = arch_of(weights.metadata, None, weights.source)
     if isinstance(arch, str):
         refuse_for_libraries(arch, own.given())
     arch, count = own.variant(arch), num_classes_of(weights.tensors, weights.metadata)
@@ -117,7 +122,7 @@ def _build_from_hub(
         model = modeling.build_model(arch, classes, *rates, **own.of_fresh_networks())
     else:
         model = modeling.build_model(arch, num_classes or count, *rates)
-        _load(model, address, count)
+        _load(model, weights.source, count)
         if not isinstance(arch, str):
             own.change(model, num_classes)
     return own.output(model)

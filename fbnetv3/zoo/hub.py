@@ -163,7 +163,7 @@ class HubClassifier(
             temporary.write_bytes(sorted_header(safetensors.torch.save(tensors, metadata)))
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # the others are those of config.json
+    def _from_pretrained(
         cls,
         *,
         model_id: str,

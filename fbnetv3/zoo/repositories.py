@@ -16,13 +16,12 @@ from fbnetv3.data.transforms import default_resize
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.io import atomic_write, read_file
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from fbnetv3.weights.load import Weights, read_weights
 from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.weights.networks import arch_of, num_classes_of, preprocessing_of
 from fbnetv3.weights.records import Metric
-from fbnetv3.weights.run_folder import EXPORTED
+from fbnetv3.weights.run_folder import EXPORTED, exported_weights
 from fbnetv3.zoo.cards import CLASSIFICATION, DETECTION, CardFacts, card_text
 
 _SCORES = {"val/top1": "top1", "val/top5": "top5", "val/mAP": "mAP"}
@@ -85,31 +84,29 @@ def write_repository(
         FBNetError: The folder holds no finished training, a file cannot be read, or the folder
             cannot be written.
     """
-    run, output = Path(run), Path(output)
-    exported = [run / file for file in EXPORTED if (run / file).is_file()]
-    if not exported:
-        raise WeightsFileError(
-            f"{run} holds no finished training: it has neither {' nor '.join(EXPORTED)}; give the "
-            "OUTPUT_DIR of a training, or continue it with --resume"
-        )
-    weights = read_weights(exported[0])
-    facts = dataclasses.replace(_facts(weights, exported[0]), licence=licence)
+    exported = exported_weights(Path(run))
+    weights = read_weights(exported)
+    facts = dataclasses.replace(_facts(weights, exported), licence=licence)
     if name is not None:
         place = name if name.count("/") == 1 else None
         facts = dataclasses.replace(facts, title=name.rpartition("/")[2], repository=place)
-    if weights.is_detector:
-        config = {"task": DETECTION, "classes": list(weights.classes or ())}
-    else:
-        config = classifier_config(weights, exported[0])
     files = {
-        WEIGHTS_FILE: read_file(exported[0], "weights"),
-        CONFIG_FILE: f"{json.dumps({'library_name': 'fbnetv3', **config}, indent=2)}\n".encode(),
+        WEIGHTS_FILE: read_file(exported, "weights"),
+        CONFIG_FILE: _config_text(weights, exported).encode(),
         CARD_FILE: card_text(facts).encode(),
     }
     for file, content in files.items():
-        with atomic_write(output / file) as temporary:
+        with atomic_write(Path(output) / file) as temporary:
             temporary.write_bytes(content)
-    return output
+    return Path(output)
+
+
+def _config_text(weights: Weights, path: Path) -> str:
+    if weights.is_detector:
+        config = {"task": DETECTION, "classes": list(weights.classes or ())}
+    else:
+        config = classifier_config(weights, path)
+    return f"{json.dumps({'library_name': 'fbnetv3', **config}, indent=2)}\n"
 
 
 def _facts(weights: Weights, path: Path) -> CardFacts:
