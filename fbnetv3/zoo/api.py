@@ -176,7 +176,7 @@ def _load(model: nn.Module, uri: str, num_classes: int) -> None:
         warnings.warn(
             f"{uri.removeprefix(ZOO_SCHEME)} has weights for {num_classes} classes, but the model "
             "has a different number; its classifier is newly initialised and must be trained",
-            stacklevel=4,  # of the caller of build_model
+            stacklevel=5,  # of the caller of build_model
         )
 
 

@@ -124,6 +124,16 @@ try:
 except fbnetv3.errors.FBNetError as error:
     print("missing:", error)
 """
+# The search of a function needs the extra search alone.
+USE_SEARCH = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+from fbnetv3.search import FloatRange, JointNAS, SearchSpace
+
+space = SearchSpace([FloatRange("x", 0.0, 1.0, part="recipe")])
+search = JointNAS(space, storage="sqlite:///search.db", pool_size=50, batch_size=4, iterations=1)
+print("searched", search.run(lambda trial: -trial.config["x"]).best.score <= 0)
+"""
 
 
 def _run(code: str, arguments: list[str], folder: Path) -> str:
@@ -161,6 +171,12 @@ def test_a_light_installation_builds_and_predicts(tmp_path: Path) -> None:
     assert f"fbnetv3.search {search}" in missing
     assert "sklearn is not installed; install it with: pip install 'fbnetv3[train]'" in missing
     assert sum("run fbnetv3-install-detectron2" in line for line in missing) == 3
+
+
+def test_a_search_needs_its_extra_alone(tmp_path: Path) -> None:
+    brought = {"markupsafe"}  # by Optuna
+    others = {module for module, extra in EXTRA_OF.items() if extra != "search"} - brought
+    assert _run(USE_SEARCH, ["detectron2", *others], tmp_path).splitlines()[-1] == "searched True"
 
 
 def test_a_training_needs_no_other_extra(tmp_path: Path) -> None:
