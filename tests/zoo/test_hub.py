@@ -44,6 +44,7 @@ print(json.dumps({
     "classes": read_weights("hf://me/nano").classes[:2],
     "other": [other(images).shape[1], str(caught[0].message)],
     "fresh": fbnetv3.build_model("hf://me/nano")(images).shape[1],
+    "detector": fbnetv3.build_model("hf://me/cells", pretrained=True).classes,
     "features": fbnetv3.build_model("hf://me/nano", 0, pretrained=True)(images).ndim,
 }))
 """
@@ -113,6 +114,8 @@ def test_a_detector_is_refused() -> None:
 
 
 def test_a_round_trip_through_the_hub(hub: Hub, tmp_path: Path) -> None:
+    detector = (package_dir() / "retinanet_fbnetv3_a0.bccd.safetensors").read_bytes()
+    hub.repositories["me/cells"] = {"model.safetensors": detector}
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
     environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     command = [sys.executable, "-c", ROUND_TRIP]
@@ -126,6 +129,7 @@ def test_a_round_trip_through_the_hub(hub: Hub, tmp_path: Path) -> None:
     assert "hf://me/nano has weights for 10 classes" in values["other"][1]
     assert values["fresh"] == 10
     assert values["features"] == 2
+    assert values["detector"] == ["RBC", "WBC", "Platelets"]
     files = hub.repositories["me/nano"]
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
     assert b"hf://me/nano" in files["README.md"]
