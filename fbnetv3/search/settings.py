@@ -17,6 +17,7 @@ from fbnetv3.search.direction import DIRECTIONS, MAXIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import ONE_SCORE, as_objectives
 from fbnetv3.search.outcome import short
+from fbnetv3.search.rungs import as_rungs
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
@@ -57,6 +58,10 @@ class SearchSettings:
         evolution: Settings of stage 2.
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
+        rungs: Numbers of epochs, ascending, after which candidates of stage 1 are compared, such as
+            (3, 9, 27). New candidates train up to the first one; the best go on to the next, up to
+            the last one, which is the whole training. (): every candidate trains in one go. With
+            rungs, no candidate stops early otherwise. See ``rungs.py``.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
         objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
             which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
@@ -82,6 +87,7 @@ class SearchSettings:
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
     seed: int = 0
+    rungs: tuple[int, ...] = ()
     direction: str = MAXIMIZE
     objectives: tuple[str, ...] = ONE_SCORE
 
@@ -94,19 +100,12 @@ class SearchSettings:
             number = as_whole(name, getattr(self, name), low)
             object.__setattr__(self, name, number)
         object.__setattr__(self, "pretrain", as_flag("pretrain", self.pretrain))
-        if self.early_stop_threshold is not None:
-            name = "early_stop_threshold"
-            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
-            object.__setattr__(self, name, threshold)
-        if self.early_stop_over not in RANKED:
-            raise SearchError(
-                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
-                f"{', '.join(RANKED)}"
-            )
+        self._check_early_stop()
         if self.direction not in DIRECTIONS:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
             )
+        object.__setattr__(self, "rungs", as_rungs(self.rungs))
         object.__setattr__(self, "objectives", as_objectives(self.objectives))
         if self.budgets and len(self.objectives) > 1:
             raise SearchError(
@@ -126,6 +125,18 @@ class SearchSettings:
 
         fit_function(self.predictor)
 
+    def _check_early_stop(self) -> None:
+        """Raises a SearchError if a setting of early stopping is not allowed."""
+        if self.early_stop_threshold is not None:
+            name = "early_stop_threshold"
+            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
+            object.__setattr__(self, name, threshold)
+        if self.early_stop_over not in RANKED:
+            raise SearchError(
+                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
+                f"{', '.join(RANKED)}"
+            )
+
     def _check_bounds(self) -> None:
         """Raises a SearchError if constraints and budgets contradict or repeat each other."""
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
@@ -134,6 +145,11 @@ class SearchSettings:
                 raise SearchError(f"the budget {budget} occurs twice; keep one")
             if budget.name in bounds:
                 bounds[budget.name].tightened(budget)
+
+    @property
+    def full_epochs(self) -> int | None:
+        """Number of epochs of a whole training; None without rungs, where all are whole."""
+        return self.rungs[-1] if self.rungs else None
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.
@@ -159,6 +175,7 @@ class SearchSettings:
             "pretrain": self.pretrain,
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
+            **_changed("rungs", list(self.rungs), []),
             **_changed("direction", self.direction, MAXIMIZE),
             **_changed("objectives", list(self.objectives), list(ONE_SCORE)),
         }
