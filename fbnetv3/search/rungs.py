@@ -9,10 +9,10 @@ Talwalkar, 2016), so that every rung takes about as many epochs. Which ones go o
 all results so far, between batches: the trials do not depend on the number of workers, and a
 candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
 
-A share e_1 / e_last of the new candidates, at least one, those of the highest expected improvement, train in full
-at once. Otherwise, a promising candidate would need a batch for each rung before the search learns
-its final score, and only candidates that were good early would tell how rungs and final scores are
-related.
+A share e_1 / e_last of the new candidates, at least one, those of the highest expected improvement,
+train in full at once. Otherwise, a promising candidate would need a batch for each rung before the
+search learns its final score, and only candidates that were good early would tell how rungs and
+final scores are related.
 
 The candidates' final scores are estimated from the rungs that they have reached
 (``predictors/final_scores.py``). Rungs whose scores hardly say anything about the final ones are
@@ -25,7 +25,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class Rung:
         return f"rung {self.epochs}: {self.candidates} candidates, {self.promoted} went on{told}"
 
 
-def as_rungs(value: Any) -> tuple[int, ...]:
+def as_rungs(value: object) -> tuple[int, ...]:
     """Returns numbers of epochs after checking them.
 
     Args:
