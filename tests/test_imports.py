@@ -69,6 +69,7 @@ LAYERS = (
     "search.chance",
     "search.enqueued",
     "search.records",
+    "search.replicates",
     "search.rungs",
     "search.settings",
     "search.schedule",

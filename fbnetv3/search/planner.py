@@ -22,6 +22,7 @@ from fbnetv3.search.objectives import objectives_of
 from fbnetv3.search.plan import Plan
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
 from fbnetv3.search.promotion import Promotion, in_turns
+from fbnetv3.search.replicates import replicated
 from fbnetv3.search.rungs import whole_trainings
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
@@ -175,7 +176,8 @@ class Planner:
             chosen = chosen.joined(self._finalists(history, known, model, failures, count))
         first, whole = len(history.trials) + len(promoted), self._whole(len(chosen), len(enqueued))
         epochs = [known.epochs_of(stage, is_whole=i in whole) for i in range(len(chosen))]
-        return [*promoted, *self._trials(chosen, len(history), first, epochs, model, stage)]
+        new = self._trials(chosen, len(history), first, epochs, model, stage)
+        return [*promoted, *replicated(new, self._settings.final_seeds if stage == "fine" else 1)]
 
     def _coarse(
         self,

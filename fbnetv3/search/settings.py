@@ -23,7 +23,8 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
-_LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "finalists": 0, "ahead": 0, "seed": 0}
+_LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
+_LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
 _MAX_CHARACTERS = 300
 """Largest number of characters of a variable that a storage keeps, in addition to its hash."""
@@ -51,6 +52,8 @@ class SearchSettings:
         early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
             (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.
+        final_seeds: Number of trainings of each finalist, with different random seeds; at least 1.
+            Their mean is the score by which the finalist is compared.
         ahead: Number of trials that may still run when the next batch of stage 1 is proposed; at
             least 0. With 0, the proposals follow from the seed and the scores alone. A larger
             number keeps workers busy while slow trials finish; the proposals then also depend on
@@ -83,6 +86,7 @@ class SearchSettings:
     early_stop_threshold: float | None = 0.92
     early_stop_over: str = BETTER_HALF
     finalists: int = 8
+    final_seeds: int = 1
     ahead: int = 0
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
@@ -170,6 +174,7 @@ class SearchSettings:
             "early_stop_threshold": self.early_stop_threshold,
             **_changed("early_stop_over", self.early_stop_over, BETTER_HALF),
             "finalists": self.finalists,
+            **_changed("final_seeds", self.final_seeds, 1),
             **({"ahead": self.ahead} if self.ahead else {}),
             "evolution": self.evolution.describe(),
             "pretrain": self.pretrain,

@@ -5,8 +5,8 @@
 
 Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
 is that of the configuration with the best observed score among those trained in full; for the
-paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes whole
-batches; the peers receive every result before the next training starts, which is to their
+paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes
+batches of 8; the peers receive every result before the next training starts, which is to their
 advantage. An interrupted ``run`` continues: each finished search is a line of partial.jsonl.
 """
 
@@ -56,10 +56,13 @@ def _ours(problem: CurveProblem, seed: int, batch: int, **options: Any) -> Itera
         **options,
     )
     done: dict[str, int] = {}
+    stop: int | None = None
     while trials := search.ask():
         scores = [_evaluate(problem, trial, seed) for trial in trials]
         search.tell(trials, scores)
-        stop = None if search.result().early_stop is None else search.result().early_stop.epoch
+        if stop is None and "rungs" not in options and options.get("early_stop_threshold", 1):
+            early_stop = search.result().early_stop  # decided by the first batch
+            stop = None if early_stop is None else early_stop.epoch
         for trial, score in zip(trials, scores, strict=True):
             last = trial.max_epochs or problem.epochs
             compared = trial.reports.get(stop, score) if stop else score
@@ -76,9 +79,9 @@ def _evaluate(problem: CurveProblem, trial: Trial, seed: int) -> float:
 
 
 METHODS: dict[str, Callable[[CurveProblem, int], Iterator[Step]]] = {
-    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 24, rungs=p.rungs),
+    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 8, rungs=p.rungs),
     "JointNAS, whole trainings": partial(_ours, batch=8, early_stop_threshold=None),
-    "JointNAS, the paper's rule": partial(_ours, batch=12, early_stop_over="all"),
+    "JointNAS, the paper's rule": partial(_ours, batch=8, early_stop_over="all"),
     "TPE, Hyperband (Optuna)": optuna_steps,
     "ASHA (Syne Tune)": syne_tune_steps,
     "Hyperband (NePS)": neps_steps,
