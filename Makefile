@@ -25,7 +25,7 @@ OLDEST_SKIPPED := $(foreach name,tracing library_models backbone blocks classifi
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo paper-rehearsal test oldest test-oldest test-slow \
-	test-all soak lint format wheel clean distclean
+	test-all soak lint format dist clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -129,9 +129,10 @@ format: dev ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: dev ## build dist/*.whl
-	rm -rf build # setuptools would pack files that were deleted since the last build
-	$(BIN)/python -m build --wheel
+dist: dev ## build and check dist/: the source archive, and the wheel from it
+	rm -rf build dist # setuptools would pack files that were deleted since the last build
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean: ## remove what was built, keep .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

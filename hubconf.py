@@ -13,7 +13,7 @@ from torch import nn
 from fbnetv3.arch import list_archs
 from fbnetv3.zoo import build_model
 
-dependencies = ["torch", "torchvision", "numpy", "scipy", "yaml", "safetensors", "PIL"]
+dependencies = ["torch", "torchvision", "numpy", "yaml", "safetensors", "PIL"]
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:

@@ -7,6 +7,7 @@ Public names are imported on first use. So ``import fbnetv3.arch`` needs no torc
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _REGISTRATIONS = (
@@ -117,10 +118,17 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return __getattr__("package_version")()
     if name in _MODULE_OF:
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+        return getattr(_imported(_MODULE_OF[name]), name)
     if name in _SUBPACKAGES:
-        return importlib.import_module(f"fbnetv3.{name}")
+        return _imported(f"fbnetv3.{name}")
     raise AttributeError(f"module 'fbnetv3' has no attribute {name!r}")
+
+
+def _imported(module: str) -> ModuleType:
+    from fbnetv3.requires import naming_extras
+
+    with naming_extras():
+        return importlib.import_module(module)
 
 
 def __dir__() -> list[str]:

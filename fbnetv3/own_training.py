@@ -18,8 +18,8 @@ from fbnetv3.engine.result import TrainingResult
 def train(
     cfg: CfgNode,
     model: nn.Module | None = None,
-    train_set: Any = None,
-    test_set: Any = None,
+    train_set: object = None,
+    test_set: object = None,
     hooks: Sequence[HookBase] = (),
     writers: Sequence[Any] = (),
     *,

@@ -1,13 +1,34 @@
-"""Optional packages: a one-line error names the extra that installs a missing package."""
+"""Optional packages: a one-line error names the extra that installs a missing package.
+
+A light installation (``pip install fbnetv3``) has what building networks, loading their weights and
+predicting images need. Code that needs more calls :func:`require`, or is imported inside of
+:func:`naming_extras`, as commands and the public names of ``fbnetv3`` and ``fbnetv3.search`` are.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 from fbnetv3.errors import FBNetError, first_line
+
+EXTRA_OF: Mapping[str, str] = {
+    **dict.fromkeys(("cloudpickle", "fsspec", "optuna", "scipy", "sqlalchemy"), "search"),
+    **dict.fromkeys(("fvcore", "hydra", "iopath", "omegaconf", "pycocotools", "yacs"), "train"),
+    **dict.fromkeys(("patch_ng", "simplejpeg", "sklearn", "tabulate", "tensorboard"), "train"),
+    "termcolor": "train",
+    "faster_coco_eval": "detection",
+    **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "report"),
+    **dict.fromkeys(("onnx", "onnxruntime"), "export"),
+}
+"""Packages that files import at their top or on first use, and the extra that installs each."""
+_INSTALL_DETECTRON2 = (
+    "run fbnetv3-install-detectron2 (or tools/install_detectron2.py) in this environment"
+)
 
 
 class MissingPackageError(FBNetError):
@@ -32,7 +53,7 @@ def require(module: str, extra: str) -> ModuleType:
         MissingPackageError: The package is not installed; the message contains the extra.
         BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
-    return _imported(module, f"install it with: pip install 'fbnetv3[{extra}]'")
+    return _imported(module, _install(extra))
 
 
 def require_installed(package: str, extra: str) -> None:
@@ -48,9 +69,7 @@ def require_installed(package: str, extra: str) -> None:
         MissingPackageError: The package is not installed; the message contains the extra.
     """
     if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(
-            f"{package} is not installed; install it with: pip install 'fbnetv3[{extra}]'"
-        )
+        raise _missing(package, _install(extra))
 
 
 def require_detectron2() -> None:
@@ -63,10 +82,33 @@ def require_detectron2() -> None:
     with warnings.catch_warnings():
         # on import, fvcore calls torch.jit.script, which is deprecated, for two losses
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-        _imported(
-            "detectron2.engine",
-            "run fbnetv3-install-detectron2 (or tools/install_detectron2.py) in this environment",
-        )
+        _imported("detectron2.engine", _INSTALL_DETECTRON2)
+
+
+@contextlib.contextmanager
+def naming_extras() -> Iterator[None]:
+    """Makes an import of a missing optional package name the extra that installs it.
+
+    Raises:
+        MissingPackageError: A package of ``EXTRA_OF`` or detectron2 is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "detectron2":
+            raise _missing(package, _INSTALL_DETECTRON2) from error
+        if package in EXTRA_OF:
+            raise _missing(package, _install(EXTRA_OF[package])) from error
+        raise
+
+
+def _install(extra: str) -> str:
+    return f"install it with: pip install 'fbnetv3[{extra}]'"
+
+
+def _missing(package: str, how_to_install: str) -> MissingPackageError:
+    return MissingPackageError(f"{package} is not installed; {how_to_install}")
 
 
 def _imported(module: str, how_to_install: str) -> ModuleType:
@@ -76,7 +118,11 @@ def _imported(module: str, how_to_install: str) -> ModuleType:
         return importlib.import_module(module)
     except Exception as error:  # incompatible libraries raise errors of every kind
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            raise MissingPackageError(f"{package} is not installed; {how_to_install}") from error
+            raise _missing(package, how_to_install) from error
+        missing = getattr(error, "name", None) or ""
+        if isinstance(error, ModuleNotFoundError) and missing in EXTRA_OF:
+            # detectron2 is there without what the extra train installs
+            raise _missing(missing, _install(EXTRA_OF[missing])) from error
         raise BrokenPackageError(
             f"{package} is installed, but importing it failed ({type(error).__name__}: "
             f"{first_line(error)}); {_remedy(error, how_to_install)}"

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "fbnetv3"
 # The order of layers: each may import those before it. A dot separates package and layer.
 LAYERS = (
     "errors",
+    "_deprecation",
     "registry",
     "registries",
     "io",
@@ -93,13 +94,14 @@ LAYERS = (
 APART = (("classification", "detection"),)
 # What the search may import of the rest of the project, but for the layer that knows FBNet.
 SEARCH_MAY = (
-    *("errors", "registry", "registries", "io", "plain_yaml", "resources", "version", "requires"),
-    *("signals", "streams"),
+    *("errors", "_deprecation", "registry", "registries", "io", "plain_yaml", "resources"),
+    *("version", "requires", "signals", "streams"),
     "search",
 )
 # Packages that a layer never imports.
 NEVER: Mapping[str, tuple[str, ...]] = {
     "errors": ("torch", "numpy"),
+    "_deprecation": ("torch", "numpy"),
     "registry": ("torch", "numpy"),
     "registries": ("torch", "numpy"),
     "io": ("torch",),
@@ -207,8 +209,8 @@ def _against_order(item: Import) -> bool:
     importer, target = layer_of(item.importer), layer_of(item.target)
     if not item.target.startswith("fbnetv3"):
         return False
-    if importer is None:  # a face loads its names on first use
-        return not item.for_types
+    if importer is None:  # a face loads its names on first use, and says which extra they need
+        return not item.for_types and target != "requires"
     if target is None:  # nothing below imports a face
         return item.target == "fbnetv3" or LAYERS.index(importer) < LAYERS.index("search.errors")
     return LAYERS.index(target) > LAYERS.index(importer) or {importer, target} in map(set, APART)
@@ -317,6 +319,15 @@ def _run(code: str) -> str:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
+
+
+def test_import_fbnetv3_loads_no_library() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import fbnetv3; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    assert _run(code) == "['fbnetv3']"
 
 
 def test_arch_loads_no_torch() -> None:

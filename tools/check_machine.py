@@ -15,7 +15,7 @@ GIGABYTES = 8.0  # 5.5 for torch's CUDA build, the rest for pip's temporary file
 ANOTHER = "PYTHON=python3.11 make demo"
 
 
-def problem(version: tuple, has_venv: bool, free: float, needed: float) -> str:
+def problem(version: tuple[int, ...], has_venv: bool, free: float, needed: float) -> str:
     """Returns what is missing and what to do, or an empty text if nothing is missing.
 
     Args:

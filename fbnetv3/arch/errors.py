@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fbnetv3.errors import FBNetError
 
 
@@ -28,7 +26,7 @@ class ArchError(FBNetError):
         arch: str | None = None,
         row: int | None = None,
         key: str | None = None,
-        value: Any = None,
+        value: object = None,
         allowed: str | None = None,
     ) -> None:
         self.problem, self.allowed = problem, allowed

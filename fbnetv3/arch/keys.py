@@ -63,7 +63,7 @@ class Key:
         }
         return other[self.kind]
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Returns whether ``value``, a scalar or a whole array, is allowed."""
         if self.kind == "str":
             return isinstance(value, str) and (not self.choices or value in self.choices)
@@ -94,7 +94,7 @@ class Key:
         fits = meets_minimum and numbers.max() <= self.maximum
         return bool(fits) and (not self.odd or bool((numbers % 2 == 1).all()))
 
-    def clean(self, key: str, value: Any) -> Any:
+    def clean(self, key: str, value: object) -> Any:
         """Returns ``value`` as a plain Python scalar or, for an array, as an array.
 
         Raises:

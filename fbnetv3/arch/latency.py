@@ -39,6 +39,7 @@ from fbnetv3.arch.retinanet_cost import RetinaNetParts
 from fbnetv3.arch.retinanet_latency import head_shapes, neck_shapes
 from fbnetv3.arch.spec import Arch
 from fbnetv3.io import atomic_write, read_text
+from fbnetv3.requires import require
 
 FORMAT = 1
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
@@ -374,8 +375,7 @@ def _fit(features: Floats, ms: Floats) -> Floats:
         features: (n, f) work of each block.
         ms: (n,) measured latencies in milliseconds.
     """
-    from scipy.optimize import nnls
-
+    nnls = require("scipy.optimize", "search").nnls
     inverse = 1.0 / np.maximum(ms, 1e-6)
     scaled = features * inverse[:, None]
     largest = np.maximum(scaled.max(0), 1e-12)  # scaling features to at most 1 helps nnls converge

@@ -176,7 +176,7 @@ def register_cost(
     return register
 
 
-def get_op(name: Any) -> OpSpec:
+def get_op(name: object) -> OpSpec:
     """Returns the op of that name.
 
     Raises:

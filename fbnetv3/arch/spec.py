@@ -75,7 +75,7 @@ class Block:
         return {key: value for key, value in self.row().items() if key not in at_default}
 
     @classmethod
-    def from_dict(cls, row: Any) -> Block:
+    def from_dict(cls, row: object) -> Block:
         """Returns the block that a flat mapping describes, such as a row of a yaml table.
 
         Raises:

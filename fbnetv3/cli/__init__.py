@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from fbnetv3.errors import FBNetError, one_line
+from fbnetv3.requires import naming_extras
 from fbnetv3.streams import guarded_streams
 
 
@@ -23,7 +24,8 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
     """
     with guarded_streams():
         try:
-            return _flushed(main, argv)
+            with naming_extras():
+                return _flushed(main, argv)
         except FBNetError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
+from fbnetv3._deprecation import warn_deprecated
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.cli.version_option import version_option
@@ -84,6 +85,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
+    if arguments.topk is not None:
+        warn_deprecated("--topk", since="0.2.0", removed_in="0.4.0", instead="--top-k")
+        arguments.top_k = arguments.topk
     return arguments
 
 
@@ -104,7 +108,8 @@ def _network_arguments(parser: argparse.ArgumentParser) -> None:
 def _output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     topk = "number of classes for an image (default: 5)"
-    add("--top-k", "--topk", type=_positive, default=5, metavar="N", dest="top_k", help=topk)
+    add("--top-k", type=_positive, default=5, metavar="N", help=topk)
+    add("--topk", type=_positive, help=argparse.SUPPRESS)  # the name in 0.1.0
     threshold = (
         f"minimum score of boxes, from 0 to 1 (default: {_THRESHOLD:g}; 0 for a json of COCO "
         "results, whose evaluators choose it)"

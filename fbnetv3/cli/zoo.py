@@ -26,7 +26,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-zoo",
-        description="List, scale, verify, download and add models and weights.",
+        description="List, scale, verify, download, add and publish models and weights.",
         parents=[version_option()],
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -40,6 +40,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_arguments(add("add", help="add exported weights to the package"))
     _scale_arguments(add("scale", help="write the config of a scaled network"))
     _runs_arguments(add("runs", help="table of the networks of trainings"))
+    _card_arguments(add("card", help="write a repository of Hugging Face's hub for a training"))
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot mix KEY VALUE pairs of a subcommand with its options
     if rest and (arguments.command != "scale" or any(item.startswith("--") for item in rest)):
@@ -71,6 +72,21 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training"
     )
+
+
+def _card_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write the weights of a finished training, their config.json and a model card into a "
+        "folder, which `hf upload OWNER/NAME FOLDER` uploads to Hugging Face's hub. Nothing is "
+        "uploaded here."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training")
+    output = "folder to write (default: RUN_DIR/hub)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=output)
+    name = "repository on the hub, or a title (default: name of RUN_DIR)"
+    parser.add_argument("--name", metavar="OWNER/NAME", help=name)
+    licence = "licence of the weights (default: Apache-2.0)"
+    parser.add_argument("--licence", default="Apache-2.0", metavar="LICENCE", help=licence)
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -300,6 +316,17 @@ def _runs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _card(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo.repositories import write_repository
+
+    output = arguments.output or arguments.run / "hub"
+    write_repository(arguments.run, output, name=arguments.name, licence=arguments.licence)
+    place = arguments.name if arguments.name and "/" in arguments.name else "OWNER/NAME"
+    print(f"wrote {output}; read {output / 'README.md'}, then upload it with:")
+    print(f"  hf upload {shlex.quote(place)} {shlex.quote(str(output))}")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status, 1 if a check failed."""
     arguments = parse(argv)
@@ -315,6 +342,7 @@ _COMMANDS = {
     "add": _add,
     "scale": _scale,
     "runs": _runs,
+    "card": _card,
 }
 
 

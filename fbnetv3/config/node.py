@@ -12,6 +12,7 @@ from detectron2.config import CfgNode as DetectronCfgNode
 from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.files import load_yaml
 from fbnetv3.config.precedence import let_iterations_override_epochs_in_list
+from fbnetv3.config.renamed import new_name, with_new_names
 from fbnetv3.errors import did_you_mean
 
 # Attributes of the tree's root. Sources of keys are files, lists of pairs and other trees.
@@ -92,13 +93,14 @@ class CfgNode(DetectronCfgNode):
         """
         _refuse_unsafe(allow_unsafe)
         own: dict[str, Any] = {}
-        values = load_yaml(Path(cfg_filename), own=own)
+        values: Mapping[str, Any] = load_yaml(Path(cfg_filename), own=own)
         try:
+            values = with_new_names(values)
             self._merge(values, ())
         except ConfigError as error:
             raise ConfigError(f"{cfg_filename}: {error}") from None
         self._record_given((key for key, _ in iter_keys(values)), from_base=True)
-        self._record_given((key for key, _ in iter_keys(own)), from_base=False)
+        self._record_given((key for key, _ in iter_keys(with_new_names(own))), from_base=False)
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class CfgNode(DetectronCfgNode):
         return load_yaml(Path(filename))
 
     @classmethod
-    def load_cfg(cls, cfg_file_obj_or_str: Any) -> CfgNode:
+    def load_cfg(cls, cfg_file_obj_or_str: object) -> CfgNode:
         """Always fails: yacs' method of this name runs ``.py`` files.
 
         Raises:
@@ -167,7 +169,8 @@ class CfgNode(DetectronCfgNode):
         """
         if len(cfg_list) % 2:
             raise ConfigError(f"the config key {cfg_list[-1]!r} has no value; give KEY VALUE pairs")
-        pairs = list(cfg_list)
+        pairs = [item if i % 2 else new_name(str(item)) for i, item in enumerate(cfg_list)]
+        cfg_list = list(pairs)
         if "SOLVER" in self:  # the root of the tree, not a part of it
             pairs = let_iterations_override_epochs_in_list(pairs)
         for key, value in zip(pairs[0::2], pairs[1::2], strict=True):
@@ -299,7 +302,7 @@ def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield ".".join((*path, key)), value
 
 
-def same_value(one: Any, other: Any) -> bool:
+def same_value(one: object, other: object) -> bool:
     """Returns whether two values are equal; tuples equal lists, since yaml writes them as lists."""
     return bool(_plain(one) == _plain(other))
 

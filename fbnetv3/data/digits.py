@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fbnetv3.data.dataset import ArrayDataset
+from fbnetv3.requires import require
 
 TEST_IMAGES = 360
 RESOLUTION = 32
@@ -20,13 +21,13 @@ def load_digits_split(split: str) -> ArrayDataset:
 
     Args:
         split: Name of the split, ``train`` (1437 images) or ``test`` (360 images).
+
+    Raises:
+        MissingPackageError: scikit-learn is not installed.
     """
     # Importing scikit-learn takes a second, and only this data set needs it.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    parts = train_test_split(
+    bunch = require("sklearn.datasets", "train").load_digits()
+    parts = require("sklearn.model_selection", "train").train_test_split(
         np.arange(len(bunch.target)),
         test_size=TEST_IMAGES,
         stratify=bunch.target,

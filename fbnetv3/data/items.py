@@ -14,7 +14,7 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.errors import FBNetError
 
 
-def whole_label(label: Any, where: str) -> int:
+def whole_label(label: object, where: str) -> int:
     """Returns a label as an int.
 
     Raises:
@@ -62,7 +62,7 @@ def as_rgb(image: Any, where: str) -> Image.Image:
         ) from error
 
 
-def pair_of(item: Any, where: str) -> tuple[Any, Any]:
+def pair_of(item: object, where: str) -> tuple[Any, Any]:
     """Returns (image, label) of an item: a pair, or a mapping with these keys.
 
     Raises:

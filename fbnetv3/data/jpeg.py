@@ -15,11 +15,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from fbnetv3.data.decode import ADVICE, data_errors, decode_rgb, open_image
 from fbnetv3.data.modes import TURNS, orientation, to_rgb
 from fbnetv3.data.sizes import check_size
+from fbnetv3.requires import require
 
 Pixels = npt.NDArray[np.uint8]
 _DIVISORS = (8, 4, 2)  # reductions that libjpeg decodes with fast inverse transforms
@@ -113,9 +113,11 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
 
     Raises:
         DataError: The header is damaged, or the image has too many pixels.
+        MissingPackageError: simplejpeg is not installed.
     """
     if not data.startswith(_MAGIC):
         return None
+    require("simplejpeg", "train")
     size = _plain_size(data)
     if size is not None:
         check_size(*size, name, ADVICE)
@@ -134,6 +136,8 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
     This takes a tenth of Pillow's time. None stands for a file that Pillow must look at.
     """
+    from simplejpeg import decode_jpeg_header
+
     _, end = _header(data)
     if any(data.find(mark, 0, end) >= 0 for mark in _SPECIAL):
         return None
@@ -162,6 +166,8 @@ def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
     pixel, which takes a third longer, and numpy would copy them once more. simplejpeg refuses
     damaged files of which Pillow decodes a part.
     """
+    from simplejpeg import decode_jpeg
+
     try:
         if divisor == 1:
             return decode_jpeg(data, "RGB")
@@ -179,6 +185,8 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
     Returns:
         The pixels; None if the file must be decoded as a whole, to save time or to see its damage.
     """
+    from simplejpeg import decode_jpeg
+
     rows = bottom + _MARGIN * divisor
     # libjpeg would fill what a truncated file lacks, and call it a warning like the skipped rest.
     if rows >= size[1] or not data.endswith(_END):

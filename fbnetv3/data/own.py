@@ -49,7 +49,7 @@ class MapDataset(ImageDataset):
     """
 
     def __init__(
-        self, dataset: Any, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
+        self, dataset: object, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
     ) -> None:
         length = _length(dataset, name)
         if not hasattr(dataset, "__getitem__"):
@@ -78,7 +78,7 @@ class MapDataset(ImageDataset):
 
 
 def as_image_dataset(
-    dataset: Any, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
+    dataset: object, name: str, classes: Sequence[str] | None = None, num_classes: int = 0
 ) -> ImageDataset | ImageStream:
     """Returns a user's data set as one of this project.
 
@@ -100,7 +100,7 @@ def as_image_dataset(
     return MapDataset(dataset, name, classes, num_classes)
 
 
-def named_classes(dataset: Any) -> list[str] | None:
+def named_classes(dataset: object) -> list[str] | None:
     """Returns the names of the classes that a data set has itself; None if it has none."""
     if isinstance(dataset, TorchSubset):
         return named_classes(dataset.dataset)
@@ -112,7 +112,7 @@ def named_classes(dataset: Any) -> list[str] | None:
     return None
 
 
-def class_names(dataset: Any, classes: Sequence[str] | None, count: int) -> list[str]:
+def class_names(dataset: object, classes: Sequence[str] | None, count: int) -> list[str]:
     """Returns the given names of classes, or those of the data set, or numbers."""
     names = list(classes) if classes is not None else named_classes(dataset)
     return names or [str(number) for number in range(count)]
@@ -140,7 +140,7 @@ def labels_of(dataset: Any) -> list[Any] | None:
     return None
 
 
-def read_image_of(dataset: Any, i: int, name: str) -> Image.Image:
+def read_image_of(dataset: object, i: int, name: str) -> Image.Image:
     """Returns image ``i`` of a map-style data set in RGB.
 
     Raises:

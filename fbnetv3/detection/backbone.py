@@ -7,7 +7,6 @@ DROP_PATH_RATE. MODEL.ARCH_NORM and MODEL.BACKBONE.FREEZE_AT select the parts th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
@@ -145,27 +144,27 @@ def table_from_config(cfg: CfgNode) -> Arch:
     return arch
 
 
-@BACKBONE_REGISTRY.register()
-def build_fbnet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_fbnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Returns the bottom-up part alone, with the feature maps c2 to c5."""
     return bottom_up_from_config(cfg)
 
 
-@BACKBONE_REGISTRY.register()
-def build_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_fbnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Returns an FBNet with a feature pyramid p2 to p6, for R-CNNs."""
     return _with_fpn(cfg, bottom_up_from_config(cfg), LastLevelMaxPool())
 
 
-@BACKBONE_REGISTRY.register()
-def build_retinanet_fbnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_retinanet_fbnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Returns an FBNet with a feature pyramid p3 to p7, for RetinaNet; p6 is computed from c5."""
     bottom_up = bottom_up_from_config(cfg)
     channels = bottom_up.output_shape()["c5"].channels
     return _with_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, "c5"))
 
 
-def _with_fpn(cfg: Any, bottom_up: FBNetBottomUp, top: nn.Module) -> Backbone:
+def _with_fpn(cfg: CfgNode, bottom_up: FBNetBottomUp, top: nn.Module) -> Backbone:
     fpn, known = cfg.MODEL.FPN, bottom_up.output_shape()
     if not fpn.IN_FEATURES or any(name not in known for name in fpn.IN_FEATURES):
         raise ConfigError(

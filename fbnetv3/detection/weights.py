@@ -19,6 +19,7 @@ from fbnetv3.modeling import FBNetClassifier
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import DownloadError, LoadError
+from fbnetv3.weights.hub import HUB_SCHEME
 from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 
 _DETECTRON2_SCHEME = "detectron2://"
@@ -85,7 +86,8 @@ def load_detector_weights(
 
     Args:
         model: Detector to load into.
-        uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``detectron2://...`` or a path.
+        uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME``,
+            ``detectron2://...`` or a path.
         cfg: Config that the detector was built from.
         classes: Class names of the data; None compares only the number of classes.
         training: Whether the detector is trained afterwards. Otherwise the weights must be those of
@@ -120,7 +122,7 @@ def _load_classifier(model: nn.Module, weights: Weights, cfg: CfgNode) -> Detect
 
 
 def _read(uri: str) -> Weights:
-    if uri.startswith(ZOO_SCHEME):
+    if uri.startswith((ZOO_SCHEME, HUB_SCHEME)):
         return read_weights(uri)
     path = Path(uri)
     if "://" in uri:

@@ -133,7 +133,7 @@ def plain_config(cfg: CfgNode) -> dict[str, Any]:
     return dict(iter_keys(parse_mapping(cfg.dump())))
 
 
-def make_writer(name: str, run: WriterRun) -> Any:
+def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
     """Returns a registered writer of a run.
 
     Raises:
@@ -156,6 +156,6 @@ def make_writer(name: str, run: WriterRun) -> Any:
     return writer
 
 
-def as_event_writer(writer: Any, name: str) -> EventWriter:
+def as_event_writer(writer: Writer | EventWriter, name: str) -> EventWriter:
     """Returns detectron2's form of a writer."""
     return writer if isinstance(writer, EventWriter) else StorageWriter(writer, name)

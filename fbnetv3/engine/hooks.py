@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.engine import HookBase
@@ -27,6 +27,9 @@ from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError
+
+if TYPE_CHECKING:
+    from fbnetv3.engine.trainer import Task, Trainer
 
 OnEval = Callable[[float, dict[str, float]], None]
 """Called after each evaluation with the iterations or epochs so far, and the scores by name."""
@@ -125,7 +128,7 @@ class EvalHook(HookBase):
 
 
 def evaluate_weights(
-    task: Any, model: torch.nn.Module, ema: ModelEMA | None, raw: bool = True
+    task: Task, model: torch.nn.Module, ema: ModelEMA | None, raw: bool = True
 ) -> dict[str, float]:
     """Returns the scores of the raw weights, and those of their average as ``NAME_ema``.
 
@@ -244,7 +247,7 @@ class CheckpointHook(HookBase):
         return self._checkpointer.save(state, self.trainer.iter + 1)
 
 
-def check_weights(trainer: Any) -> None:
+def check_weights(trainer: Trainer) -> None:
     """Checks that all weights are finite, before a checkpoint is written.
 
     Raises:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from detectron2.utils.events import EventStorage
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import atomic_write, read_text
+
+if TYPE_CHECKING:
+    from detectron2.utils.events import EventStorage
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
 _SCORES = ("val/", "bbox/")

@@ -34,7 +34,7 @@ def _cell(value: Any) -> Any:
     return "" if math.isnan(value) else f"{value:.6f}"
 
 
-def write_scores(path: Path, scores: Any) -> None:
+def write_scores(path: Path, scores: object) -> None:
     """Writes scores as json.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fbnetv3.search.enqueued import Enqueued, enqueued_candidate
 from fbnetv3.search.errors import SearchError
@@ -83,7 +82,7 @@ class Batches:
             )
         return own
 
-    def finish(self, trial: Trial, score: Any, reason: str | None) -> None:
+    def finish(self, trial: Trial, score: object, reason: str | None) -> None:
         """Stores a trial with its final result and removes it from the running ones."""
         trial.on_report = None
         trial.finish(score, reason)

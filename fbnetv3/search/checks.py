@@ -25,7 +25,7 @@ MAX_EXACT_INT = 2**53
 
 
 def as_whole(
-    name: str, value: Any, low: int | None = None, high: int | None = MAX_EXACT_INT
+    name: str, value: object, low: int | None = None, high: int | None = MAX_EXACT_INT
 ) -> int:
     """Returns a whole number as an int.
 
@@ -52,7 +52,7 @@ def as_whole(
 
 def as_real(
     name: str,
-    value: Any,
+    value: object,
     low: float = -math.inf,
     high: float = math.inf,
     *,
@@ -92,7 +92,7 @@ def as_real(
     return number
 
 
-def as_flag(name: str, value: Any) -> bool:
+def as_flag(name: str, value: object) -> bool:
     """Returns a boolean.
 
     Raises:
@@ -103,7 +103,7 @@ def as_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def as_text(name: str, value: Any) -> str:
+def as_text(name: str, value: object) -> str:
     """Returns a string that is not empty.
 
     Raises:
@@ -118,7 +118,7 @@ def as_text(name: str, value: Any) -> str:
     return str(value)
 
 
-def as_name(name: str, value: Any) -> str:
+def as_name(name: str, value: object) -> str:
     """Returns a string that is not empty and has no control characters, such as line breaks.
 
     Raises:
@@ -129,7 +129,7 @@ def as_name(name: str, value: Any) -> str:
     return str(value)
 
 
-def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
+def as_items(name: str, value: object, kind: type, of: str) -> tuple[Any, ...]:
     """Returns the items of an ordered collection, all of one type, as a tuple.
 
     Args:
@@ -152,7 +152,7 @@ def as_items(name: str, value: Any, kind: type, of: str) -> tuple[Any, ...]:
     return items
 
 
-def as_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:
+def as_callable(name: str, value: object, signature: str) -> Callable[..., Any]:
     """Returns a function.
 
     Raises:

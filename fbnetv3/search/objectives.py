@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +100,7 @@ class Objectives:
         return np.array(rows, dtype=np.float64).reshape(len(trials), len(self.all))
 
 
-def as_objectives(value: Any) -> tuple[str, ...]:
+def as_objectives(value: object) -> tuple[str, ...]:
     """Returns objectives as texts, after checking all that needs no names of statistics.
 
     Args:

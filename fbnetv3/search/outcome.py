@@ -12,7 +12,7 @@ _MAX_REASON, _MAX_VALUE = 500, 80  # characters of a reason, and of a value in a
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 
 
-def score_of(value: Any) -> tuple[float | None, str | None]:
+def score_of(value: object) -> tuple[float | None, str | None]:
     """Returns (score, None) for a finite number, and (None, reason of the failure) otherwise.
 
     Both are plain Python values, so that a worker can send them. NumPy's numbers and tensors with
@@ -39,7 +39,7 @@ def score_of(value: Any) -> tuple[float | None, str | None]:
     return number, None
 
 
-def result_of(value: Any, names: Sequence[str] = ()) -> tuple[Any, str | None]:
+def result_of(value: object, names: Sequence[str] = ()) -> tuple[Any, str | None]:
     """Returns (score, None) or (scores by name, None), and (None, reason of the failure) otherwise.
 
     Args:
@@ -69,7 +69,7 @@ def scalar(value: Any) -> Any:
     return value.item() if has_element else value
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Returns the representation of a value on one line of at most 80 characters."""
     try:
         text = reason_text(repr(value))
@@ -78,7 +78,7 @@ def short(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
 
 
-def reason_text(text: Any) -> str:
+def reason_text(text: object) -> str:
     """Returns one line of at most 500 characters, which every storage can hold.
 
     White space is collapsed. Lone surrogates, as in names of files that are not UTF-8, and control

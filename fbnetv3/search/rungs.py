@@ -25,7 +25,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class Rung:
         return f"rung {self.epochs}: {self.candidates} candidates, {self.promoted} went on{told}"
 
 
-def as_rungs(value: Any) -> tuple[int, ...]:
+def as_rungs(value: object) -> tuple[int, ...]:
     """Returns numbers of epochs after checking them.
 
     Args:

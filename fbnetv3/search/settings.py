@@ -253,7 +253,7 @@ def _changed(name: str, value: Any, default: Any) -> dict[str, Any]:
     return {} if value == default else {name: value}
 
 
-def hash_of(values: Any) -> str:
+def hash_of(values: object) -> str:
     """Returns the sha256 of plain values, whatever the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -294,7 +294,7 @@ def _exact(value: Any) -> str:
 
 
 def check_arguments(
-    space: Any, settings: Any, executor: Any, evaluator_config: Mapping[str, Any] | None
+    space: object, settings: object, executor: object, evaluator_config: Mapping[str, Any] | None
 ) -> None:
     """Checks the types of a search's arguments.
 
@@ -320,7 +320,7 @@ def check_arguments(
         )
 
 
-def check_functions(evaluate: Any, callbacks: Any) -> None:
+def check_functions(evaluate: object, callbacks: object) -> None:
     """Checks the functions that a search calls.
 
     Raises:

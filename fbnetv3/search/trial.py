@@ -111,7 +111,7 @@ class Trial:
         if self.on_report is not None:
             self.on_report(epoch, score)
 
-    def finish(self, score: Any, reason: str | None = None) -> None:
+    def finish(self, score: object, reason: str | None = None) -> None:
         """Records the result: the trial is complete with a finite score, and failed otherwise.
 
         Args:
@@ -240,7 +240,7 @@ def without_iterations(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "iterations"}
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """Returns a value as JSON represents it, with None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}

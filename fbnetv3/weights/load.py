@@ -16,6 +16,7 @@ from fbnetv3.weights.detector_records import checked_file, find_detector, is_det
 from fbnetv3.weights.download import ZOO_SCHEME, fetch
 from fbnetv3.weights.errors import LoadError
 from fbnetv3.weights.files import read_tensors
+from fbnetv3.weights.hub import fetch_from_hub, is_hub_address
 from fbnetv3.weights.records import IMAGENET_CLASSES, find_record
 
 # Modules of detectron2's RetinaNet and R-CNNs, which no classifier has
@@ -49,11 +50,12 @@ class Weights:
 
 
 def read_weights(uri: str | os.PathLike[str]) -> Weights:
-    """Reads weights from the zoo, which are downloaded on first use, or from a file.
+    """Reads weights of the zoo or of Hugging Face's hub, downloaded on first use, or from a file.
 
     Args:
-        uri: ``zoo://NAME[.TAG]`` of a classifier or a detector, or the path of a file or run folder
-            (see :func:`fbnetv3.weights.files.read_tensors`).
+        uri: ``zoo://NAME[.TAG]`` of a classifier or a detector, ``hf://OWNER/NAME[@REVISION]`` of a
+            repository of the hub, or the path of a file or run folder (see
+            :func:`fbnetv3.weights.files.read_tensors`).
 
     Raises:
         ZooError: The zoo has no such weights, or they cannot be downloaded or read.
@@ -61,7 +63,7 @@ def read_weights(uri: str | os.PathLike[str]) -> Weights:
     uri = os.fspath(uri)
     name = uri.removeprefix(ZOO_SCHEME)
     if name == uri:
-        tensors, metadata = read_tensors(uri)
+        tensors, metadata = read_tensors(fetch_from_hub(uri) if is_hub_address(uri) else uri)
         entry = f" ({metadata['weights']})" if "weights" in metadata else ""
         return Weights(tensors, class_names(metadata), f"{uri}{entry}", metadata)
     if is_detector_name(name):
@@ -120,8 +122,9 @@ def load_weights(
 
     Args:
         model: Model whose tensors are replaced.
-        uri: ``zoo://NAME[.TAG]``, or the path of a .safetensors, .pth or checkpoint file, or of a
-            run folder. From a checkpoint with averaged (EMA) weights, these are loaded.
+        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a .safetensors,
+            .pth or checkpoint file, or of a run folder. From a checkpoint with averaged (EMA)
+            weights, these are loaded.
         allow_new_head: Whether to keep the model's classifier if its classes differ.
         classes: Class names of the model's outputs. If the weights have the same names in another
             order, the rows of the classifier are reordered. None: only the number of classes is

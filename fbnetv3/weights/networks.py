@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
+from fbnetv3 import imagenet
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import is_library_name
 from fbnetv3.plain_yaml import parse_yaml
@@ -20,6 +23,8 @@ _CONFIG_KEYS = {
     "mean": "MEAN",
     "std": "STD",
 }
+# name of the classifier's bias in this project, the published files, timm and torchvision
+_HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
 
 
 def arch_of(
@@ -53,6 +58,21 @@ def arch_of(
             "name the architecture with --model"
         )
     return saved
+
+
+def num_classes_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> int:
+    """Returns the number of classes of a classifier's weights.
+
+    Args:
+        tensors: Tensors by name, in any known layout.
+        metadata: Metadata of the file, whose ``classes`` count if no tensor is known as the
+            classifier's bias.
+    """
+    for key in _HEAD_BIASES:
+        if key in tensors:
+            return len(tensors[key])
+    classes = metadata.get("classes")
+    return imagenet.NUM_CLASSES if classes is None else len(classes)
 
 
 def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:

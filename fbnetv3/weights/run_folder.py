@@ -10,6 +10,24 @@ EXPORTED = ("model_ema.safetensors", "model.safetensors")
 """Names of exported weights in the folder of a run, the averaged weights first."""
 
 
+def exported_weights(folder: Path) -> Path:
+    """Returns the weights that a finished training exported, the averaged ones if there are any.
+
+    Args:
+        folder: Folder of the run, OUTPUT_DIR.
+
+    Raises:
+        WeightsFileError: The folder has none.
+    """
+    for name in EXPORTED:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsFileError(
+        f"{folder} holds no finished training: it has neither {' nor '.join(EXPORTED)}; give the "
+        "OUTPUT_DIR of a training, or continue it with --resume"
+    )
+
+
 def weights_in(folder: Path) -> Path:
     """Returns the weights of a run: exported ones, or those of the newest checkpoint.
 

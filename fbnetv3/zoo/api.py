@@ -18,9 +18,12 @@ from fbnetv3.modeling.classifier import as_arch, refuse_for_libraries
 from fbnetv3.weights.detector_records import detector_records, is_detector_name
 from fbnetv3.weights.download import ZOO_SCHEME
 from fbnetv3.weights.errors import RecordError
-from fbnetv3.weights.load import load_weights
+from fbnetv3.weights.hub import fetch_from_hub, is_hub_address
+from fbnetv3.weights.load import Weights, load_weights, read_weights
+from fbnetv3.weights.metadata import check_metadata
+from fbnetv3.weights.networks import arch_of, num_classes_of
 from fbnetv3.weights.records import WeightRecord, all_records, find_record, is_weights_name
-from fbnetv3.zoo.detectors import get_detector
+from fbnetv3.zoo.detectors import detector_of, get_detector
 from fbnetv3.zoo.fbnet_arguments import FBNetArguments, FBNetKeywords
 
 
@@ -60,6 +63,8 @@ def build_model(
               ``pretrained``, its first weights in the zoo are loaded
             - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
             - the name of another library's network (``timm/NAME``) or of a detector (``NAME.TAG``)
+            - ``hf://OWNER/NAME[@REVISION]``, a classifier or detector of this project in a
+              repository of Hugging Face's hub
         num_classes: Number of logits; 0: the output is the pooled features; None: as in the weights
             or the architecture.
         pretrained: Whether to load weights, downloaded on first use. If their number of classes
@@ -77,11 +82,50 @@ def build_model(
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     name, own = _plain_name(name_or_arch), FBNetArguments(**fbnet)
-    if isinstance(name, str) and is_detector_name(name):
-        if num_classes is not None or drop_rate or drop_path_rate or own.given():
+    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+
+
+def _build_any(
+    name: str | Arch,
+    num_classes: int | None,
+    pretrained: bool,
+    rates: tuple[float, float],
+    own: FBNetArguments,
+) -> nn.Module:
+    """Builds a classifier or detector of the zoo or the hub, as :func:`build_model` does."""
+    weights = read_weights(name) if isinstance(name, str) and is_hub_address(name) else None
+    if isinstance(name, str) and (weights.is_detector if weights else is_detector_name(name)):
+        if num_classes is not None or any(rates) or own.given():
             raise _detector_arguments(name)
-        return get_detector(name, pretrained)
-    return _build(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+        file = fetch_from_hub(name) if weights else None
+        return detector_of(file, pretrained) if file else get_detector(name, pretrained)
+    if weights is not None:
+        return _build_from_hub(weights, num_classes, pretrained, rates, own)
+    return _build(name, num_classes, pretrained, rates, own)
+
+
+def _build_from_hub(
+    weights: Weights,
+    num_classes: int | None,
+    pretrained: bool,
+    rates: tuple[float, float],
+    own: FBNetArguments,
+) -> nn.Module:
+    """Builds a classifier of the hub; the other arguments are those of :func:`build_model`."""
+    check_metadata(weights.metadata, weights.source)
+    arch = arch_of(weights.metadata, None, weights.source)
+    if isinstance(arch, str):
+        refuse_for_libraries(arch, own.given())
+    arch, count = own.variant(arch), num_classes_of(weights.tensors, weights.metadata)
+    if not pretrained:
+        classes = count if num_classes is None else num_classes
+        model = modeling.build_model(arch, classes, *rates, **own.of_fresh_networks())
+    else:
+        model = modeling.build_model(arch, num_classes or count, *rates)
+        _load(model, weights.source, count)
+        if not isinstance(arch, str):
+            own.change(model, num_classes)
+    return own.output(model)
 
 
 def _build(
@@ -100,7 +144,7 @@ def _build(
         model = modeling.build_model(arch, num_classes, *rates, **own.of_fresh_networks())
     else:  # the weights have a classifier and take RGB images, which is changed afterwards
         model = modeling.build_model(arch, num_classes or None, *rates)
-        _load(model, record)
+        _load(model, f"{ZOO_SCHEME}{record.full_name}", record.num_classes)
         own.change(model, num_classes)
     return own.output(model)
 
@@ -126,13 +170,13 @@ def _record_of(name_or_arch: str | Arch) -> WeightRecord:
     return find_record(name.removesuffix(ALIGNED))
 
 
-def _load(model: nn.Module, record: WeightRecord) -> None:
-    summary = load_weights(model, f"{ZOO_SCHEME}{record.full_name}", allow_new_head=True)
+def _load(model: nn.Module, uri: str, num_classes: int) -> None:
+    summary = load_weights(model, uri, allow_new_head=True)
     if summary.skipped:
         warnings.warn(
-            f"{record.full_name} has weights for {record.num_classes} classes, but the model has a "
-            "different number; its classifier is newly initialised and must be trained",
-            stacklevel=4,  # of the caller of build_model
+            f"{uri.removeprefix(ZOO_SCHEME)} has weights for {num_classes} classes, but the model "
+            "has a different number; its classifier is newly initialised and must be trained",
+            stacklevel=5,  # of the caller of build_model
         )
 
 

@@ -21,13 +21,10 @@ from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.load import read_weights
 from fbnetv3.weights.metadata import check_metadata
-from fbnetv3.weights.networks import arch_of, preprocessing_of
+from fbnetv3.weights.networks import arch_of, num_classes_of, preprocessing_of
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
 from fbnetv3.zoo.preprocess import preprocessing
-
-# name of the classifier's bias in this project, the published files, timm and torchvision
-_HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
         )
     check_metadata(metadata, path)
     arch = arch_of(metadata, model, path)
-    num_classes = _num_classes(tensors, metadata)
+    num_classes = num_classes_of(tensors, metadata)
     network = modeling.build_model(arch, num_classes=num_classes).eval()
     load_state_dict(network, tensors, source=os.fspath(path))
     saved = metadata.get("classes")
@@ -148,14 +145,6 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     several = metadata.get("several_labels") is True
     transform = _transform(metadata, arch, model)
     return Classifier(network, transform, classes, os.fspath(path), several)
-
-
-def _num_classes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> int:
-    for key in _HEAD_BIASES:
-        if key in tensors:
-            return len(tensors[key])
-    classes = metadata.get("classes")
-    return imagenet.NUM_CLASSES if classes is None else len(classes)
 
 
 def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3.requires import require_detectron2
@@ -23,7 +24,20 @@ def get_detector(name: str, pretrained: bool = True) -> Detector:
         DownloadError: The packaged file is missing or damaged.
         MissingPackageError: detectron2 is not installed.
     """
-    file = checked_file(find_detector(name))
+    return detector_of(checked_file(find_detector(name)), pretrained)
+
+
+def detector_of(file: Path, pretrained: bool = True) -> Detector:
+    """Builds the detector that a file of weights describes. Needs detectron2.
+
+    Args:
+        file: File that training exported.
+        pretrained: Whether to load its weights.
+
+    Raises:
+        WeightsFileError: The file is damaged, or holds no detector.
+        MissingPackageError: detectron2 is not installed.
+    """
     require_detectron2()
     # detectron2 is optional
     from fbnetv3.detection.detector import detector_from_file

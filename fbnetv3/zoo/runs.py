@@ -12,7 +12,7 @@ from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.weights.networks import arch_of
-from fbnetv3.weights.run_folder import EXPORTED
+from fbnetv3.weights.run_folder import exported_weights
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,13 @@ def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
         FBNetError: The folder holds no finished training of an FBNet, or a file cannot be read.
     """
     folder = Path(folder)
-    exported = [folder / name for name in EXPORTED if (folder / name).is_file()]
-    if not exported:
-        raise WeightsFileError(
-            f"{folder} holds no finished training: it has neither {' nor '.join(EXPORTED)}; give "
-            "the OUTPUT_DIR of a training, or continue it with --resume"
-        )
-    _, metadata = read_tensors(exported[0])
-    check_metadata(metadata, exported[0])
-    arch, classes = arch_of(metadata, None, exported[0]), metadata.get("classes")
+    exported = exported_weights(folder)
+    _, metadata = read_tensors(exported)
+    check_metadata(metadata, exported)
+    arch, classes = arch_of(metadata, None, exported), metadata.get("classes")
     if not isinstance(arch, Arch) or not classes:
         raise WeightsFileError(
-            f"{exported[0]} does not hold the table of an FBNet classifier; give the OUTPUT_DIR of "
+            f"{exported} does not hold the table of an FBNet classifier; give the OUTPUT_DIR of "
             "a training with one"
         )
     side = int(metadata.get("resolution") or arch.resolution)

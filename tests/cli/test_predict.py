@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, with_num_classes
 from fbnetv3.cli import run_main
-from fbnetv3.cli.predict import main
+from fbnetv3.cli.predict import main, parse
 from fbnetv3.modeling import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_a_folder(weights: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(images), "--weights", str(weights), "--topk", "2", "--device", "cpu"]) == 0
+    assert main([str(images), "--weights", str(weights), "--top-k", "2", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[::3] == [str(images / name) for name in ("a.jpg", "b.png", "inner/c.PNG")]
     total = 1 + 2.718281828 + 2.718281828**2
@@ -110,7 +110,7 @@ def test_weights_or_a_model_are_required(images: Path, capsys: pytest.CaptureFix
         main([str(images)])
     assert "--model NAME[.TAG] and --weights FILE" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([str(images), "--model", "x", "--topk", "0"])
+        main([str(images), "--model", "x", "--top-k", "0"])
     assert "must be an integer >= 1, not '0'" in capsys.readouterr().err
 
 
@@ -120,3 +120,11 @@ def test_the_tool_runs_from_anywhere(weights: Path, images: Path, tmp_path: Path
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "dog" in run.stdout.splitlines()[1]
+
+
+def test_the_old_name_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(FutureWarning, match="--topk is deprecated .*; use --top-k"):
+        assert parse(["x.png", "--model", "fbnetv3_a", "--topk", "2"]).top_k == 2
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "--topk" not in capsys.readouterr().out

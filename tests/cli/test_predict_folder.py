@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _run(run_folder: Path, capsys: Capture, *images: Path) -> tuple[int, list[str], str]:
-    argv = [*map(str, images), "--weights", str(run_folder), "--topk", "1", "--device", "cpu"]
+    argv = [*map(str, images), "--weights", str(run_folder), "--top-k", "1", "--device", "cpu"]
     status = run_main(main, argv)
     captured = capsys.readouterr()
     return status, captured.out.splitlines(), captured.err

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from PIL import Image
 from torchvision.transforms import v2
@@ -30,14 +31,14 @@ def _file(image: Image.Image, **options: object) -> bytes:
 def decoded_rows(monkeypatch) -> list[int]:
     """Numbers of rows that simplejpeg decodes."""
     rows: list[int] = []
-    decode = jpeg.decode_jpeg
+    decode = simplejpeg.decode_jpeg
 
     def recorded(*arguments, **options):
         pixels = decode(*arguments, **options)
         rows.append(len(pixels))
         return pixels
 
-    monkeypatch.setattr(jpeg, "decode_jpeg", recorded)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", recorded)
     return rows
 
 

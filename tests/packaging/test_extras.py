@@ -1,4 +1,4 @@
-"""Extras: each command names the extra that a missing package belongs to; the core needs none.
+"""Extras: each command names the extra of a missing package; a light installation needs none.
 
 Packages are made unimportable in processes of their own, by ``sys.modules[name] = None``.
 """
@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fbnetv3.requires import EXTRA_OF
 
 OPTIONAL = (
     *("optuna", "sqlalchemy", "onnx", "onnxruntime", "matplotlib", "faster_coco_eval"),
@@ -98,6 +100,40 @@ keys = {
 cfg.merge_from_list([x for pair in keys.items() for x in pair])
 print("trained", sorted(fbnetv3.train(cfg)))
 """
+# What a light installation has is all that this needs.
+USE_LIGHT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+import importlib
+import fbnetv3
+from PIL import Image
+from fbnetv3.zoo.classifier import from_zoo
+
+print("built", type(fbnetv3.build_model("fbnetv3_nano_a", num_classes=3)).__name__)
+print("predicted", len(from_zoo("fbnetv3_nano_a.cifar10").top(Image.new("RGB", (40, 40)), 2)))
+for module, name in (
+    ("fbnetv3", "get_cfg"), ("fbnetv3", "train"), ("fbnetv3.search", "JointNAS"),
+    ("fbnetv3.config", "get_cfg"), ("fbnetv3.search.fbnet", "run_search"),
+):
+    try:
+        getattr(importlib.import_module(module), name)
+    except fbnetv3.errors.FBNetError as error:
+        print("missing:", module, error)
+try:
+    fbnetv3.data.build_dataset("digits_test")
+except fbnetv3.errors.FBNetError as error:
+    print("missing:", error)
+"""
+# The search of a function needs the extra search alone.
+USE_SEARCH = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+from fbnetv3.search import FloatRange, JointNAS, SearchSpace
+
+space = SearchSpace([FloatRange("x", 0.0, 1.0, part="recipe")])
+search = JointNAS(space, storage="sqlite:///search.db", pool_size=50, batch_size=4, iterations=1)
+print("searched", search.run(lambda trial: -trial.config["x"]).best.score <= 0)
+"""
 
 
 def _run(code: str, arguments: list[str], folder: Path) -> str:
@@ -125,7 +161,25 @@ def test_a_command_names_the_extra(name: str, messages: dict[str, tuple[int, str
     assert "Traceback" not in text
 
 
-def test_the_core_needs_no_extra(tmp_path: Path) -> None:
+def test_a_light_installation_builds_and_predicts(tmp_path: Path) -> None:
+    output = _run(USE_LIGHT, ["detectron2", *EXTRA_OF, *OPTIONAL], tmp_path)
+    lines = output.splitlines()
+    assert lines[:2] == ["built FBNetClassifier", "predicted 2"]
+    missing = [line.removeprefix("missing: ") for line in lines if line.startswith("missing: ")]
+    assert len(missing) == 6
+    search = "scipy is not installed; install it with: pip install 'fbnetv3[search]'"
+    assert f"fbnetv3.search {search}" in missing
+    assert "sklearn is not installed; install it with: pip install 'fbnetv3[train]'" in missing
+    assert sum("run fbnetv3-install-detectron2" in line for line in missing) == 3
+
+
+def test_a_search_needs_its_extra_alone(tmp_path: Path) -> None:
+    brought = {"markupsafe"}  # by Optuna
+    others = {module for module, extra in EXTRA_OF.items() if extra != "search"} - brought
+    assert _run(USE_SEARCH, ["detectron2", *others], tmp_path).splitlines()[-1] == "searched True"
+
+
+def test_a_training_needs_no_other_extra(tmp_path: Path) -> None:
     output = _run(USE_CORE, [*OPTIONAL, "jinja2"], tmp_path)
     assert "built FBNetClassifier" in output
     assert "runs eager" in output

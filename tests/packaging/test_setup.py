@@ -17,6 +17,7 @@ from packaging.version import Version
 from setuptools import find_packages
 
 import fbnetv3
+from fbnetv3.requires import EXTRA_OF
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,6 +33,8 @@ DISTRIBUTION = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",
     "faster_coco_eval": "faster-coco-eval",
+    "huggingface_hub": "huggingface-hub",
+    "hydra": "hydra-core",
     "litert_torch": "litert-torch",
     "patch_ng": "patch-ng",
     "sklearn": "scikit-learn",
@@ -66,6 +69,18 @@ def test_every_import_is_stated() -> None:
     assert needed - known == set()
 
 
+def test_a_missing_package_names_an_extra_that_installs_it() -> None:
+    extras = METADATA["optional-dependencies"]
+    for module, extra in EXTRA_OF.items():
+        needs = {Requirement(need).name.lower() for need in extras[extra]}
+        assert DISTRIBUTION.get(module, module) in needs, module
+
+
+def test_the_extra_all_has_every_package_that_a_line_names() -> None:
+    (need,) = METADATA["optional-dependencies"]["all"]
+    assert set(EXTRA_OF.values()) <= Requirement(need).extras
+
+
 @pytest.mark.parametrize("need", METADATA["dependencies"])
 def test_the_installed_version_is_in_range(need: str) -> None:
     requirement = Requirement(need)
@@ -75,7 +90,7 @@ def test_the_installed_version_is_in_range(need: str) -> None:
 
 def test_the_oldest_versions_are_those_of_the_ranges() -> None:
     extras = METADATA["optional-dependencies"]
-    names = ("search", "detection", "export", "report")
+    names = ("train", "search", "detection", "export", "report")
     needs = [*METADATA["dependencies"], *itertools.chain(*(extras[name] for name in names))]
     lowest = {
         requirement.name: Version(bound.version)

@@ -1,11 +1,13 @@
 """The wheel alone, in a clean environment, is the whole product.
 
 torch is not installed a second time (5.5 GB): the clean environment reads the running one's
-packages through a ``.pth`` file, which does not bring the editable fbnetv3 along.
+packages through a ``.pth`` file, which does not bring the editable fbnetv3 along. The light
+environment has links to those packages only that ``pip install fbnetv3`` installs.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -16,6 +18,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".yaml", ".json", ".typed", ".html", ".css", ".js", ".patch")
@@ -50,10 +54,8 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` folder of an environment that the wheel is installed in."""
-    root = tmp_path_factory.mktemp("clean") / "venv"
+def _install(wheel: Path, root: Path) -> Path:
+    """Makes an environment with the wheel alone; returns its folder of packages."""
     venv.create(root)
     python = root / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
@@ -61,16 +63,56 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = subprocess.run(install, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
+    return Path(subprocess.check_output([python, "-c", code], text=True).strip())
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of an environment that the wheel is installed in."""
+    root = tmp_path_factory.mktemp("clean") / "venv"
+    site = _install(wheel, root)
     (site / "running.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return root / "bin"
 
 
-def _run(command: list[str | Path], cwd: Path) -> str:
+def _needs(distribution: importlib.metadata.Distribution) -> set[str]:
+    """Returns the names of what a distribution requires without any of its extras."""
+    needs = map(Requirement, distribution.requires or [])
+    return {n.name for n in needs if n.marker is None or n.marker.evaluate({"extra": ""})}
+
+
+@pytest.fixture(scope="module")
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of an environment like that of ``pip install fbnetv3``."""
+    root = tmp_path_factory.mktemp("light") / "venv"
+    site = _install(wheel, root)
+    (own,) = importlib.metadata.distributions(name="fbnetv3", path=[str(site)])
+    pending, seen = _needs(own), set[str]()
+    while pending:
+        name = pending.pop()
+        seen.add(name)
+        distribution = importlib.metadata.distribution(name)
+        pending |= _needs(distribution) - seen
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(distribution.locate_file(top))
+    return root / "bin"
+
+
+def _run(command: list[str | Path], cwd: Path, status: int = 0) -> str:
+    """Runs a command; returns its standard output, or its standard error if it is to fail."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FBNETV3"))}
     run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    return run.stdout
+    assert run.returncode == status, run.stdout[-2000:] + run.stderr[-2000:]
+    return run.stderr if status else run.stdout
+
+
+def test_the_index_would_take_them(wheel: Path) -> None:
+    files = sorted(map(str, wheel.parent.iterdir()))
+    assert len(files) == 2  # the source archive and the wheel
+    twine = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    run = subprocess.run(twine, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_every_file_is_inside(source: Path, wheel: Path) -> None:
@@ -137,3 +179,53 @@ def test_a_config_is_found_by_the_name_that_readmes_use(clean: Path, tmp_path: P
     )
     out = _run([clean / "python", "-c", code], tmp_path)
     assert Path(out.strip()).is_relative_to(clean.parent.resolve())
+
+
+def test_a_light_installation_has_few_packages(light: Path, tmp_path: Path) -> None:
+    code = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    names = set(_run([light / "python", "-c", code], tmp_path).lower().split())
+    assert {"fbnetv3", "torch", "torchvision", "numpy", "safetensors"} <= names
+    assert names & {"scipy", "optuna", "tensorboard", "scikit-learn", "fvcore", "yacs"} == set()
+
+
+def test_a_light_installation_builds_loads_and_predicts(light: Path, tmp_path: Path) -> None:
+    code = (
+        "import fbnetv3\nfrom fbnetv3.errors import FBNetError\n"
+        "model = fbnetv3.build_model('fbnetv3_nano_a.cifar10', pretrained=True)\n"
+        "print(type(model).__name__)\n"
+        "try:\n    from fbnetv3.search import JointNAS\n"
+        "except FBNetError as error:\n    print(error)"
+    )
+    name, message = _run([light / "python", "-c", code], tmp_path).splitlines()
+    assert name == "FBNetClassifier"
+    assert message.endswith("pip install 'fbnetv3[search]'")
+    Image.new("RGB", (40, 40), (90, 120, 200)).save(tmp_path / "sky.jpg")
+    predict = [light / "fbnetv3-predict", "sky.jpg", "--model", "fbnetv3_nano_a.cifar10"]
+    assert len(_run([*predict, "--top-k", "2"], tmp_path).splitlines()) == 3
+
+
+def test_every_command_helps_in_a_light_installation(light: Path, tmp_path: Path) -> None:
+    commands = sorted(path.name for path in light.glob("fbnetv3-*"))
+    assert len(commands) == 9
+    for command in commands:
+        assert _run([light / command, "--help"], tmp_path).lower().startswith(f"usage: {command}")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["fbnetv3-install-detectron2"], "pip install 'fbnetv3[train]'"),
+        (["fbnetv3-train", "--config-file", "x.yaml"], "run fbnetv3-install-detectron2"),
+        (["fbnetv3-search", "--config-file", "x.yaml"], "run fbnetv3-install-detectron2"),
+        (
+            ["fbnetv3-evaluate", "--model", "fbnetv3_nano_a.cifar10", "--data", "x"],
+            "pip install 'fbnetv3[report]'",
+        ),
+    ],
+)
+def test_a_light_installation_says_what_a_command_needs(
+    light: Path, tmp_path: Path, command: list[str], says: str
+) -> None:
+    (line,) = _run([light / command[0], *command[1:]], tmp_path, status=2).splitlines()
+    assert line.startswith("error: ")
+    assert says in line

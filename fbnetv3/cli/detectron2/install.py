@@ -22,11 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import patch_ng
-
 from fbnetv3.cli import run_main
 from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import FBNetError
+from fbnetv3.requires import require
 
 SDIST = "pb1-detectron2"
 SDIST_VERSION = "0.6"
@@ -37,7 +36,7 @@ PATCH = Path(__file__).with_name("detectron2.patch")
 # The version in detectron2.patch. Change the last number with each change of the patched Python
 # files: an installation with another number is then replaced.
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
-BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch")
+BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch", "patch_ng", "fvcore")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
 _PIP = ("-m", "pip", "--disable-pip-version-check")
 _EPILOG = """\
@@ -116,12 +115,12 @@ def check_installed(installed: Installed) -> None:
 
 
 def check_build_requirements() -> None:
-    """Raises InstallError if the environment cannot unpack and build the source archive."""
+    """Raises InstallError if the environment cannot build or import detectron2."""
     missing = [name for name in BUILD_REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
         raise InstallError(
             f"{sys.executable} cannot build detectron2 without {', '.join(missing)}; "
-            "install fbnetv3 first (`pip install .`), which requires them"
+            "install them with: pip install 'fbnetv3[train]'"
         )
     if not hasattr(tarfile, "data_filter"):
         raise InstallError(
@@ -213,7 +212,7 @@ def apply_patch(source: Path, patch: Path = PATCH) -> None:
     Raises:
         InstallError: The patch does not apply to these sources.
     """
-    patches = patch_ng.fromfile(str(patch))
+    patches = require("patch_ng", "train").fromfile(str(patch))
     if not patches or not patches.apply(root=str(source)):
         raise InstallError(
             f"{patch} does not apply to {SDIST} {SDIST_VERSION} in {source}; nothing was installed"

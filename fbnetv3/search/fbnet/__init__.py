@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3.requires import require, require_detectron2
+from fbnetv3.requires import EXTRA_OF, naming_extras, require, require_detectron2
 
-_PACKAGES = {"optuna": "search", "sqlalchemy": "search", "jinja2": "report", "matplotlib": "report"}
-"""Optional packages of a search and its report, and the extra that installs each."""
+_PACKAGES = ("optuna", "sqlalchemy", "scipy", "jinja2", "matplotlib")
+"""Optional packages of a search and its report."""
 _HOME_OF = {
     "EvolvedRun": "run",
     "FBNetSpace": "space",
@@ -65,8 +65,8 @@ def require_packages() -> None:
     Raises:
         MissingPackageError: One is missing; the message names the extra that installs it.
     """
-    for package, extra in _PACKAGES.items():
-        require(package, extra)
+    for package in _PACKAGES:
+        require(package, EXTRA_OF[package])
 
 
 def __getattr__(name: str) -> Any:
@@ -74,7 +74,8 @@ def __getattr__(name: str) -> Any:
         if _HOME_OF[name] in ("preview", "run"):
             require_packages()
             require_detectron2()
-        return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        with naming_extras():
+            return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -188,7 +188,7 @@ class FBNetSpace(TableSpace):
         num_classes = as_whole("num_classes", num_classes, low=1)
         return FBNetStatistics(self, self._divisor, num_classes, latency)
 
-    def rows_of(self, columns: Mapping[str, Any], extra: Any) -> list[dict[str, Any]]:
+    def rows_of(self, columns: Mapping[str, Any], extra: object) -> list[dict[str, Any]]:
         """Returns the rows of many architectures at once, with arrays as values.
 
         A row of the space becomes two rows: one for its first layer, one for its other layers.

@@ -16,7 +16,7 @@ _RELATION = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
 
 
 def read_conditions(
-    name: str, value: Any, parameters: Mapping[str, Parameter], others: Iterable[When] = ()
+    name: str, value: object, parameters: Mapping[str, Parameter], others: Iterable[When] = ()
 ) -> tuple[When, ...]:
     """Returns the conditions of a variable, at least one of which must hold for it to matter.
 

@@ -73,7 +73,7 @@ class Ref:
     name: str
 
 
-def resolve(value: Any, config: Mapping[str, Any]) -> Any:
+def resolve(value: object, config: Mapping[str, Any]) -> Any:
     """Returns the value of a reference's variable; any other value is returned unchanged.
 
     Args:
@@ -186,7 +186,7 @@ class TableReader:
             typed["range"] = [float(b) if type(b) is int else b for b in value["range"]]
         return self.value(key, typed, "recipe")
 
-    def value(self, name: str, value: Any, part: str, active_if: tuple[When, ...] = ()) -> Any:
+    def value(self, name: str, value: object, part: str, active_if: tuple[When, ...] = ()) -> Any:
         """Returns a reference to the variable of a mapping; any other value is returned unchanged.
 
         Args:

@@ -80,7 +80,7 @@ def is_real_field(name: str) -> bool:
     return _KINDS.get(name) == "float"
 
 
-def recipe_value(name: str, value: Any) -> Any:
+def recipe_value(name: str, value: object) -> Any:
     """Returns the value of a recipe's field; a string is converted to the field's type.
 
     Args:
@@ -129,7 +129,7 @@ def _flag(text: str) -> bool | None:
     return _FLAGS.get(text.strip().lower())
 
 
-def fixed_value(parameter: Parameter, value: Any) -> Any:
+def fixed_value(parameter: Parameter, value: object) -> Any:
     """Returns the value to which a variable is fixed; for a range, a string becomes a number.
 
     Raises:
@@ -148,7 +148,7 @@ def fixed_value(parameter: Parameter, value: Any) -> Any:
 
 
 def check_row_values(
-    op: Any, values: Mapping[str, Parameter], prices: Mapping[str, Key] | None = None
+    op: object, values: Mapping[str, Parameter], prices: Mapping[str, Key] | None = None
 ) -> None:
     """Checks that costs can be computed for every value of a row's variables.
 

@@ -44,7 +44,7 @@ class When:
                 f"{', '.join(_COMPARE)}"
             )
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Returns whether a value of the earlier variable meets the condition.
 
         Raises:

@@ -88,7 +88,7 @@ class Parameter(ABC):
         """Returns the plain Python value of a level."""
 
     @abstractmethod
-    def level(self, value: Any) -> int:
+    def level(self, value: object) -> int:
         """Returns the level of a value.
 
         Raises:
@@ -183,7 +183,7 @@ class Choice(Parameter):
     def value(self, level: int) -> Any:
         return self.values[level]
 
-    def level(self, value: Any) -> int:
+    def level(self, value: object) -> int:
         plain = value.item() if isinstance(value, np.generic) else value
         for level, choice in enumerate(self.values):
             if type(choice) is type(plain) and choice == plain:
@@ -256,7 +256,7 @@ class IntRange(Parameter):
     def value(self, level: int) -> int:
         return int(self.low + self.step * int(level))
 
-    def level(self, value: Any) -> int:
+    def level(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise self._refuse(value)
         level, rest = divmod(int(value) - self.low, self.step)
@@ -350,7 +350,7 @@ class FloatRange(Parameter):
             return float(f"{self.low + int(level) * self.step:.12g}")
         return value_at(self.low, self.high, int(level) / (self.size - 1), log=self.log)
 
-    def level(self, value: Any) -> int:
+    def level(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise self._refuse(value)
         # With log, 1e-9 * high may exceed low: the tolerance below low is a share of low instead.

@@ -60,7 +60,7 @@ class EarlierTrial(NamedTuple):
     problem: str = ""
 
 
-def is_study(source: Any) -> TypeGuard[optuna.Study]:
+def is_study(source: object) -> TypeGuard[optuna.Study]:
     """Returns whether a value is a study of Optuna, which is not imported for that."""
     optuna = sys.modules.get("optuna")
     return optuna is not None and isinstance(source, optuna.study.Study)

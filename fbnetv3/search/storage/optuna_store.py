@@ -191,7 +191,7 @@ class OptunaStore:
             return None
         return attributes[_SETTINGS], attributes.get(_IDENTITY, {})
 
-    def set_attr(self, name: str, value: Any) -> None:
+    def set_attr(self, name: str, value: object) -> None:
         plain, key = to_plain(value), f"{_PREFIX}{name}"
         if self._user_attrs().get(key) != plain:
             with self._database(f"store {name}"):

@@ -57,7 +57,7 @@ class TrialStore(Protocol):
             SearchError: The settings or identities differ; the message names their keys.
         """
 
-    def set_attr(self, name: str, value: Any) -> None:
+    def set_attr(self, name: str, value: object) -> None:
         """Stores an attribute of the study; replaces its earlier value, if any.
 
         Args:
@@ -109,7 +109,7 @@ class MemoryStore:
             now = json.loads(json.dumps([settings, identity]))
             refuse_other_settings(self._description, (now[0], now[1]))
 
-    def set_attr(self, name: str, value: Any) -> None:
+    def set_attr(self, name: str, value: object) -> None:
         self._attrs[name] = to_plain(value)
 
     def attrs(self) -> dict[str, Any]:
