@@ -23,7 +23,7 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
-_MOST_PARTS, _LEAST_PART = 3, 8
+_MOST_PARTS, _LEAST_PART = 3, 16
 """Largest number of parts of the first batch, and smallest number of candidates of a part."""
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
 _LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
@@ -47,7 +47,7 @@ class SearchSettings:
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
             ``batch_size``. The first part is spread over the space; the predictor chooses each
-            further part from the scores of those before. None: as many parts of at least 8
+            further part from the scores of those before. None: as many parts of at least 16
             candidates as there are, at most 3, with the predictor ``default`` and without
             ``ahead``, ``rungs`` and several objectives; 1 otherwise.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a

@@ -16,7 +16,7 @@ from tests.search.test_chance import Evaluator
 
 pytestmark = pytest.mark.usefixtures("short_training")
 
-DIVIDED: dict[str, Any] = {"batch_size": 16, "iterations": 2, "finalists": 3}
+DIVIDED: dict[str, Any] = {"batch_size": 16, "iterations": 2, "finalists": 3, "first_parts": 2}
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,8 @@ DIVIDED: dict[str, Any] = {"batch_size": 16, "iterations": 2, "finalists": 3}
     [
         ({}, (16, 16, 16)),
         ({"batch_size": 8}, (8,)),
-        ({"batch_size": 15}, (15,)),
-        ({"batch_size": 16}, (8, 8)),
-        ({"batch_size": 25}, (9, 8, 8)),
+        ({"batch_size": 31}, (31,)),
+        ({"batch_size": 33}, (17, 16)),
         ({"batch_size": 100}, (34, 33, 33)),
         ({"predictor": "paper"}, (48,)),
         ({"predictor": "random"}, (48,)),
@@ -38,7 +37,7 @@ DIVIDED: dict[str, Any] = {"batch_size": 16, "iterations": 2, "finalists": 3}
         ({"first_parts": 2, "predictor": "paper"}, (24, 24)),
     ],
 )
-def test_a_first_batch_of_16_or_more_is_divided(changes: dict[str, Any], parts: tuple) -> None:
+def test_a_first_batch_of_32_or_more_is_divided(changes: dict[str, Any], parts: tuple) -> None:
     settings = SearchSettings(**changes)
     assert settings.sizes_of_first_parts() == parts
     assert settings.sizes_of_first_parts(settings.batch_size) == (settings.batch_size,)
@@ -116,13 +115,14 @@ def test_more_iterations_continue_a_divided_search(tmp_path: Path) -> None:
         problem.search(storage=url, **{**DIVIDED, "iterations": 1}).ask()
 
 
-@pytest.mark.parametrize("finished", [5, 12, 16, 20])
+@pytest.mark.parametrize("finished", [5, 20, 40])
 def test_a_search_of_an_earlier_version_goes_on_with_whole_batches(
     tmp_path: Path, finished: int
 ) -> None:
     path = tmp_path / "s.db"
     url = f"sqlite:///{path}"
-    whole = {**DIVIDED, "first_parts": 1}
+    divided = {"batch_size": 32, "iterations": 2, "finalists": 3}
+    whole = {**divided, "first_parts": 1}
     expected = problem.summary(problem.search(**whole).run(problem.evaluate))
     search = problem.search(storage=url, **whole)
     for trial in (t for _ in range(2) for t in search.ask()):
@@ -136,8 +136,8 @@ def test_a_search_of_an_earlier_version_goes_on_with_whole_batches(
             " WHERE key = 'settings'"
         )
     database.close()
-    again = problem.search(storage=url, **DIVIDED)
-    assert again.size == 2 * 16 + 3
+    again = problem.search(storage=url, **divided)
+    assert again.size == 2 * 32 + 3
     assert problem.summary(again.run(problem.evaluate)) == expected
 
 
