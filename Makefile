@@ -25,7 +25,7 @@ OLDEST_SKIPPED := $(foreach name,tracing library_models backbone blocks classifi
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo paper-rehearsal test oldest test-oldest test-slow \
-	test-all soak lint format wheel clean distclean
+	test-all soak lint format docs wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -129,12 +129,16 @@ format: dev ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable silences an advertisement; nothing is loaded from the internet.
+docs: dev ## build the documentation site into site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 wheel: dev ## build dist/*.whl
 	rm -rf build # setuptools would pack files that were deleted since the last build
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built, keep .venv
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fbnetv3 tests tools projects -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
