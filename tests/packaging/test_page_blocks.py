@@ -39,7 +39,7 @@ BLOCKS = (
     (
         "docs/data.md",
         "path,labels",
-        "reason: lines of a csv, which tests/data/test_tables.py reads",
+        "reason: a csv; tests/data/test_tables.py reads such lines",
     ),
     ("docs/detection.md", "detector_from_file", "reason: reads weights that the reader trained"),
     ("docs/export.md", "import onnxruntime", "tests/export/test_page.py"),
@@ -81,6 +81,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str]], object]] = {
     "zoo": zoo.parse,
     "projects.scale.simulate": simulate.make_parser().parse_args,
 }
+_PROGRAM = re.compile(r"fbnetv3-(\w+)|tools/(\w+)\.py|(projects\.scale\.simulate)")
 _TOOLS = {"train_net": "train", "jointnas_search": "search"}
 
 
