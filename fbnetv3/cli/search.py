@@ -263,6 +263,8 @@ def _print_run(run: SearchRun) -> None:
         print(
             f"trainings stop early, after epoch {stop.epoch} (rank correlation >= {stop.threshold})"
         )
+    for rung in result.rungs:
+        print(rung)
     for budget in run.budgets:
         if budget.winner is None:
             print(f"{budget.budget}: no trained candidate meets this budget")

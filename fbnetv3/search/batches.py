@@ -8,6 +8,7 @@ from fbnetv3.search.enqueued import Enqueued, enqueued_candidate
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, check_stored
 from fbnetv3.search.planner import Planner
+from fbnetv3.search.predictors.report_card import ReportCard
 from fbnetv3.search.records import Records, Retries
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
@@ -126,6 +127,10 @@ class Batches:
             self._stored = self.load()
         return History.stored(self._stored, self.schedule, self.records.sizes)
 
+    def cards(self, history: History) -> dict[int, ReportCard]:
+        """Returns the report card after each finished batch, by the number of batches."""
+        return self._planner.models.cards(history, self.records.cards())
+
     def load(self) -> list[Trial]:
         """Returns the checked trials of the storage, without those that were put back."""
         stored = self._store.load()
@@ -182,8 +187,7 @@ class Batches:
         number = len(self.all)
         if number and not self.running:
             history = History.of(self.all)
-            cards = self._planner.models.cards(history, self.records.cards())
-            self.records.save(self._planner.known(history).early_stop, cards)
+            self.records.save(self._planner.known(history).early_stop, self.cards(history))
         if number >= self.schedule.count:
             return False
         trials = self._replayed(number)

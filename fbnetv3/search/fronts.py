@@ -165,13 +165,18 @@ def check_several_scores(
     """Checks the settings of a search whose evaluations return several scores.
 
     Raises:
-        SearchError: There is a warm start, or the predictor has no posterior.
+        SearchError: There is a warm start, there are rungs, or the predictor has no posterior.
     """
     names = ", ".join(objectives.score_names)
     if warm_start and names:
         raise SearchError(
             f"warm_start has one score for a candidate, but the objectives need {names}; leave out "
             "warm_start"
+        )
+    if settings.rungs and len(objectives.scores) > 1:
+        raise SearchError(
+            f"rungs={list(settings.rungs)} compare partial trainings by one score, but the "
+            f"objectives have {names}; leave out rungs (SEARCH.RUNGS)"
         )
     if len(objectives.scores) > 1 and settings.predictor != DEFAULT:
         raise SearchError(

@@ -12,6 +12,7 @@ from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, fi
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import SCORE, name_of
+from fbnetv3.search.rungs import Ladder, Rung, is_further
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
@@ -81,20 +82,28 @@ class Known:
     Attributes:
         trials: All trials, those of a warm start first.
         scores: Score by trial number, of complete trials: at the epoch of the early stop if there
-            is one, else at the end of training.
+            is one, else at the end of training. With rungs, of the last complete trial of each
+            candidate: the estimated score at the end of training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
             it is not known.
         direction: ``maximize`` or ``minimize``.
+        ladder: The candidates on their rungs; None: every trial trains in one go.
     """
 
     trials: list[Trial]
     scores: dict[int, float]
     early_stop: EarlyStop | None
     direction: str = MAXIMIZE
+    ladder: Ladder | None = None
 
-    @property
-    def epoch(self) -> int | None:
-        """The number of epochs for which trials are trained; None: in full."""
+    def epochs_of(self, stage: str) -> int | None:
+        """Returns the number of epochs for which new candidates train; None: in full.
+
+        Args:
+            stage: ``coarse`` or ``fine``.
+        """
+        if self.ladder is not None:
+            return self.ladder.rungs[self.ladder.first_rung if stage == "coarse" else -1]
         return None if self.early_stop is None else self.early_stop.epoch
 
     @property
@@ -109,6 +118,16 @@ class Known:
             self.complete, key=lambda t: (-gain(self.scores[t.number], self.direction), t.number)
         )
 
+    @property
+    def errors(self) -> dict[int, float] | None:
+        """Standard deviation of each score around the final one, by number; None: 0 for all."""
+        return None if self.ladder is None else self.ladder.errors
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The state of each rung; () without rungs."""
+        return () if self.ladder is None else self.ladder.summary()
+
     def with_running(self, trials: Sequence[Trial]) -> Known:
         """Returns the same with further trials, which have no result."""
         return replace(self, trials=[*self.trials, *trials])
@@ -119,10 +138,12 @@ class Known:
         return [t for t in self.trials if t.state == "running"]
 
     def finished(self) -> list[Trial]:
-        """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`."""
-        return [
-            replace(t, score=self.scores.get(t.number)) for t in self.trials if t.state != "running"
-        ]
+        """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`.
+
+        With rungs, only trials of the highest rung that any candidate has finished have a score.
+        """
+        scores = self.scores if self.ladder is None else self.ladder.finished_scores()
+        return [replace(t, score=scores.get(t.number)) for t in self.trials if t.state != "running"]
 
 
 def check_stored(
@@ -171,14 +192,14 @@ class _Earlier:
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
-        self._candidates: set[str] = set()
+        self._candidates: dict[str, list[int | None]] = {}
         self._sizes: Counter[int] = Counter()
         self._batch = 0
 
     def add(self, trial: Trial) -> None:
         """Adds a trial that has no problem."""
         self._numbers.add(trial.number)
-        self._candidates.add(trial.id)
+        self._candidates.setdefault(trial.id, []).append(trial.max_epochs)
         self._sizes[trial.batch] += 1
         self._batch = trial.batch
 
@@ -193,11 +214,15 @@ class _Earlier:
         Returns:
             The problem; "" if there is none.
         """
-        size = schedule.size_of(trial.batch)
-        limit = schedule.size_before(trial.batch) + size
+        size = schedule.limit_of(trial.batch)
+        limit = schedule.limit_before(trial.batch) + size
+        rungs, earlier = schedule.settings.rungs, self._candidates.get(trial.id, [])
         problems = {
             "its config has another id": trial.id != key,
-            "its candidate is stored twice": trial.id in self._candidates,
+            "its candidate is stored twice": bool(earlier)
+            and not (rungs and is_further(trial, earlier)),
+            "its number of epochs is none of the rungs": bool(rungs)
+            and trial.max_epochs not in rungs,
             "its number is stored twice": trial.number in self._numbers,
             "its batch does not exist": trial.batch >= schedule.count,
             "its batch is that of an earlier number": trial.batch < self._batch,
@@ -248,6 +273,7 @@ def score_trials(
     threshold: float | None,
     over: str = BETTER_HALF,
     direction: str = MAXIMIZE,
+    rungs: tuple[int, ...] = (),
 ) -> Known:
     """Returns the trials so far with the scores by which they are compared.
 
@@ -257,7 +283,12 @@ def score_trials(
         threshold: Rank correlation of early stopping; None: no early stopping.
         over: Candidates of the first batch that are ranked; see :func:`find_early_stop`.
         direction: ``maximize`` or ``minimize``.
+        rungs: Numbers of epochs after which candidates are compared; (): no rungs. With rungs,
+            there is no early stopping.
     """
+    if rungs:
+        ladder = Ladder(rungs, [*warm_start, *history.trials], direction)
+        return Known([*warm_start, *history.trials], ladder.scores, None, direction, ladder)
     stop = None
     if threshold is not None and history.finished:
         reports = [t.reports for t in history.batches[0] if t.state == "complete"]

@@ -102,7 +102,8 @@ class JointNAS:
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
         self._identity = settings.identify(space, costs.names, evaluator_config)
-        self._store = open_store(storage, space, study, read_only, settings.direction)
+        whole = settings.rungs[-1] if settings.rungs else None
+        self._store = open_store(storage, space, study, read_only, settings.direction, whole)
         self._is_read_only = read_only
         self._store.check_settings(self._description, self._identity)
         checked = costs if read_only else None
@@ -353,12 +354,12 @@ class JointNAS:
         """Returns a snapshot of the results so far, including those of earlier processes."""
         history = self._batches.history()
         known, model = self._planner.known(history), self._planner.model(history)
-        cards = self._planner.models.cards(history, self._batches.records.cards())
         return SearchResult(
             trials=[trial.copy() for trial in known.finished()],
             predictor=None if model is None else model.predictor,
             early_stop=known.early_stop,
-            report_cards=list(cards.values()),
+            report_cards=list(self._batches.cards(history).values()),
+            rungs=known.rungs,
             proxy_correlation=dict(self._planner.plan.pretrained.correlation),
             constraints=self._settings.constraints,
             budgets=self._settings.budgets,

@@ -132,7 +132,12 @@ class Models:
         stream = np.random.default_rng([self._settings.seed, _FIT, len(history)])
         fit = fit_function(self._settings.predictor)
         seed, direction = int(stream.integers(2**31)), known.direction
-        predictor = ScorePredictor(fit, features, labels, self._pretrained(), seed, direction)
+        errors = None
+        if known.errors is not None:
+            errors = np.array([known.errors[t.number] for t in complete], dtype=np.float64)
+        predictor = ScorePredictor(
+            fit, features, labels, self._pretrained(), seed, direction, errors
+        )
         last_batch = _pairs_of_last_batch(history, known)
         return Model(predictor, make_card(predictor.cross_validated(), labels, last_batch))
 

@@ -20,6 +20,7 @@ from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.models import Model, Models
 from fbnetv3.search.objectives import objectives_of
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
+from fbnetv3.search.promotion import Promotion
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
@@ -97,6 +98,7 @@ class Planner:
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
         self._reserves = Reserves(self._pool, settings.seed)
+        self._promotion = Promotion(self._encoding, self.objectives, self._budgets)
         self.models = Models(
             settings,
             self._encoding,
@@ -147,6 +149,7 @@ class Planner:
             settings.early_stop_threshold if is_one else None,  # reports are of one score
             settings.early_stop_over,
             settings.direction,
+            settings.rungs,
         )
 
     def model(self, history: History) -> Model | None:
@@ -162,29 +165,35 @@ class Planner:
         *,
         avoid_failures: bool = True,
     ) -> list[Trial]:
-        """Returns the next batch of trials.
+        """Returns the next batch of trials: candidates that go on, and new ones.
 
         Args:
             history: Trials so far, some of which may still run.
-            count: Number of trials.
+            count: Number of new candidates.
             stage: ``coarse`` or ``fine``.
-            enqueued: Trials that are the first of the batch, whatever is predicted for them.
+            enqueued: Trials of candidates that the batch begins with, whatever is predicted.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 
         Returns:
-            Trials with new candidates; fewer than ``count`` if the space is exhausted. [] in the
+            The trials; fewer new candidates than ``count`` if the space is exhausted. [] in the
             stage ``fine`` if no trial has a score.
         """
-        known, count = self.known(history).with_running(enqueued), count - len(enqueued)
-        model = self.models.latest(history)
+        known, model = self.known(history), self.models.latest(history)
+        promoted: list[Trial] = []
+        if known.ladder is not None and stage == "coarse":
+            waiting = self._with_statistics(known.ladder.waiting())
+            promoted = self._promotion.trials(history, known, model, waiting)
+        known, count = known.with_running([*promoted, *enqueued]), count - len(enqueued)
         failures = self.models.failures(history) if avoid_failures else None
         chosen = self._with_statistics(enqueued)
         if count and stage == "coarse":
             chosen = chosen.joined(self._coarse(history, known, model, failures, count))
         elif count and known.complete:
             chosen = chosen.joined(self._finalists(history, known, model, failures, count))
-        return self._trials(chosen, history, known, model, stage)
+        first = len(history.trials) + len(promoted)
+        epochs = known.epochs_of(stage)
+        return [*promoted, *self._trials(chosen, len(history), first, epochs, model, stage)]
 
     def _coarse(
         self,
@@ -281,7 +290,7 @@ class Planner:
         count: int,
     ) -> Pool:
         """Returns the best untried candidates of stage 2, with a share for each budget."""
-        tried = taken = self._tried(known)
+        tried = taken = self._tried(known) - self._unfinished(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         if self.objectives.are_several:
             part = self._feasible
@@ -328,9 +337,15 @@ class Planner:
         return score
 
     def _trials(
-        self, chosen: Pool, history: History, known: Known, model: Model | None, stage: str
+        self,
+        chosen: Pool,
+        batch: int,
+        first: int,
+        epochs: int | None,
+        model: Model | None,
+        stage: str,
     ) -> list[Trial]:
-        """Returns a trial for each chosen candidate."""
+        """Returns a trial for each chosen candidate, numbered from ``first`` on."""
         if not len(chosen):
             return []
         ids, configs = self._space.ids(chosen.levels), self._space.configs(chosen.levels)
@@ -338,14 +353,13 @@ class Planner:
         predicted: list[float | None] = [None] * len(chosen)
         if model is not None:
             predicted = model.predictor.predict(self._encoding.encode(chosen.levels)).tolist()
-        first = len(history.trials)
         return [
             Trial(
                 ids[i],
                 first + i,
-                len(history),
+                batch,
                 configs[i],
-                max_epochs=known.epoch,
+                max_epochs=epochs,
                 statistics=chosen.row(i),
                 score_names=self.objectives.score_names,
                 predicted=predicted[i],
@@ -395,3 +409,8 @@ class Planner:
 
     def _tried(self, known: Known) -> set[bytes]:
         return set(keys_of(self._levels(known.trials)))
+
+    def _unfinished(self, known: Known) -> set[bytes]:
+        """Returns the keys of the candidates that have stopped at a rung and may go on."""
+        waiting = [] if known.ladder is None else known.ladder.waiting()
+        return set(keys_of(self._levels(waiting)))

@@ -19,6 +19,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import Objectives
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
+from fbnetv3.search.rungs import Rung
 from fbnetv3.search.space.constraints import Constraint, cost_order
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
@@ -57,7 +58,8 @@ class SearchResult:
 
     Attributes:
         trials: Trials with a result, by number, those of a warm start first. Their ``score`` is
-            the one by which they were compared at that time.
+            the one by which they were compared at that time. With rungs, only the trials of the
+            highest rung that a candidate has finished have a score.
         predictor: Predictor fitted on the scores of all finished batches; None: too few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop; None: not known.
         report_cards: Report card of the predictor after each batch.
@@ -74,6 +76,7 @@ class SearchResult:
         objectives: Objectives of the search.
         worst_costs: Highest cost of the pool's candidates (the lowest of a cost to maximise), by
             name of each cost among the objectives; part of the :attr:`reference_point`.
+        rungs: State of each rung; (): the candidates trained in one go.
     """
 
     trials: list[Trial]
@@ -88,12 +91,17 @@ class SearchResult:
     direction: str = MAXIMIZE
     objectives: Objectives = field(default_factory=Objectives)
     worst_costs: dict[str, float] = field(default_factory=dict)
+    rungs: tuple[Rung, ...] = ()
+
+    @property
+    def complete(self) -> list[Trial]:
+        """The complete trials that have a score by which they are compared, by number."""
+        return [t for t in self.trials if t.state == "complete" and t.score is not None]
 
     @property
     def feasible(self) -> list[Trial]:
-        """The complete trials that meet the constraints, by number."""
-        complete = (t for t in self.trials if t.state == "complete")
-        return [t for t in complete if all(_meets(t, c) for c in self.constraints)]
+        """The trials of :attr:`complete` that meet the constraints, by number."""
+        return [t for t in self.complete if all(_meets(t, c) for c in self.constraints)]
 
     @property
     def best(self) -> Trial:
@@ -108,7 +116,7 @@ class SearchResult:
         return best
 
     def _why_there_is_no_best(self) -> str:
-        if any(t.state == "complete" for t in self.trials):
+        if self.complete:
             bounds = " and ".join(map(str, self.constraints))
             return f"none of {len(self.trials)} trials has a score and meets {bounds}"
         reasons = sorted({t.reason or "" for t in self.trials})

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.rungs import expected_promotions
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.trial import Trial
 
@@ -74,16 +75,22 @@ class Schedule:
         return "fine" if batch in self.earlier_finals or is_last else "coarse"
 
     def size_of(self, batch: int) -> int:
-        """Returns the largest number of trials of a batch."""
+        """Returns the largest number of new candidates of a batch."""
         is_fine = self.stage_of(batch) == "fine"
         return self.settings.finalists if is_fine else self.settings.batch_size
 
-    def size_before(self, batch: int) -> int:
+    def limit_of(self, batch: int) -> int:
+        """Returns the largest number of trials of a batch, also of candidates that go on."""
+        parts = max(1, len(self.settings.rungs)) if self.stage_of(batch) == "coarse" else 1
+        return self.size_of(batch) * parts
+
+    def limit_before(self, batch: int) -> int:
         """Returns the largest number of trials of all batches before one."""
-        finals = sum(final < batch for final in self.earlier_finals)
-        return (batch - finals) * self.settings.batch_size + finals * self.settings.finalists
+        return sum(map(self.limit_of, range(batch)))
 
     def size(self) -> int:
-        """Returns the largest number of trials of the search."""
-        last = self.count - 1
-        return self.size_before(last) + self.size_of(last)
+        """Returns the number of trials of the search if none fails, at most."""
+        settings = self.settings
+        coarse = sum(self.stage_of(batch) == "coarse" for batch in range(self.count))
+        further = expected_promotions(settings.rungs, settings.batch_size, coarse)
+        return sum(map(self.size_of, range(self.count))) + further

@@ -17,6 +17,7 @@ from fbnetv3.search.direction import DIRECTIONS, MAXIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import ONE_SCORE, as_objectives
 from fbnetv3.search.outcome import short
+from fbnetv3.search.rungs import as_rungs
 from fbnetv3.search.space.constraints import Constraint, merge_bounds
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
@@ -57,6 +58,10 @@ class SearchSettings:
         evolution: Settings of stage 2.
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
+        rungs: Numbers of epochs, ascending, after which candidates of stage 1 are compared, such as
+            (3, 9, 27). New candidates train up to the first one; the best go on to the next, up to
+            the last one, which is the whole training. (): every candidate trains in one go. With
+            rungs, no candidate stops early otherwise. See ``rungs.py``.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
         objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
             which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
@@ -82,6 +87,7 @@ class SearchSettings:
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
     seed: int = 0
+    rungs: tuple[int, ...] = ()
     direction: str = MAXIMIZE
     objectives: tuple[str, ...] = ONE_SCORE
 
@@ -107,6 +113,7 @@ class SearchSettings:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
             )
+        object.__setattr__(self, "rungs", as_rungs(self.rungs))
         object.__setattr__(self, "objectives", as_objectives(self.objectives))
         if self.budgets and len(self.objectives) > 1:
             raise SearchError(
@@ -159,6 +166,7 @@ class SearchSettings:
             "pretrain": self.pretrain,
             "warm_start": [[t.id, t.score] for t in warm_start],
             "seed": self.seed,
+            **_changed("rungs", list(self.rungs), []),
             **_changed("direction", self.direction, MAXIMIZE),
             **_changed("objectives", list(self.objectives), list(ONE_SCORE)),
         }

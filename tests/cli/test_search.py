@@ -11,8 +11,8 @@ from tests.cli.search_command import SMALL, error_line
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import file_hashes
 from fbnetv3.search.fbnet.config_file import read_search_config
+from fbnetv3.search.fbnet.identity import file_hashes
 from fbnetv3.search.fbnet.run_folder import RunFolder
 
 

@@ -18,13 +18,9 @@ from fbnetv3.arch import count_cost
 from fbnetv3.config import get_cfg
 from fbnetv3.config.archs import arch_from_config
 from fbnetv3.search import JointNAS, SearchError
-from fbnetv3.search.fbnet.config import (
-    SearchSetup,
-    settings_from_config,
-    space_from_config,
-    values_affecting_scores,
-)
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config, space_from_config
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.identity import values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.trial import Trial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_batches_of_continued_searches(
     assert "".join(schedule.stage_of(i)[0] for i in range(schedule.count)) == stages
     sizes = [{"c": 5, "f": finalists}[stage] for stage in stages]
     assert [schedule.size_of(i) for i in range(schedule.count)] == sizes
-    assert [schedule.size_before(i) for i in range(schedule.count)] == [
+    assert [schedule.limit_before(i) for i in range(schedule.count)] == [
         sum(sizes[:i]) for i in range(len(sizes))
     ]
     assert schedule.size() == sum(sizes)
@@ -187,12 +188,16 @@ def test_no_trial_starts_after_the_time_and_the_next_run_continues(
     assert problem.summary(result) == problem.summary(problem.search().run(problem.evaluate))
 
 
-def _slow(trial: Trial) -> float:
+def _beside_another(folder: Path, trial: Trial) -> float:
+    """Returns once a second trial has started, too."""
+    (folder / str(trial.number)).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
     time.sleep(0.5)
     return problem.evaluate(trial)
 
 
-def test_running_trials_of_workers_end() -> None:
+def test_running_trials_of_workers_end(tmp_path: Path) -> None:
     search = problem.search(executor=LocalWorkers(2))
     started = []
 
@@ -204,7 +209,7 @@ def test_running_trials_of_workers_end() -> None:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "time", clock)
-        result = search.run(_slow, [note], max_hours=1.0)
+        result = search.run(partial(_beside_another, tmp_path), [note], max_hours=1.0)
     assert len(result.trials) == len(started) == 2  # the second one ran when the time was over
     assert all(t.state == "complete" for t in result.trials)
 

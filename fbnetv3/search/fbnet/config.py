@@ -6,15 +6,13 @@ import math
 import os
 import threading
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION
-from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
-from fbnetv3.io import sha256_of
+from fbnetv3.config import CfgNode, get_cfg, get_value
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.registries import EXECUTORS
 from fbnetv3.search.acquisition.fine import EvolutionSettings
@@ -24,15 +22,12 @@ from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.keys import (
-    ADDED_KEYS,
     AUTO_KEYS,
-    FILE_KEYS,
-    NON_SCORE_KEYS,
-    RESUMABLE_KEYS,
     get_search_cfg,
 )
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
+from fbnetv3.search.fbnet.rungs import rungs_from_config
 from fbnetv3.search.fbnet.space import LATENCY
 from fbnetv3.search.fbnet.space_kinds import open_space
 from fbnetv3.search.fbnet.table_space import TableSpace
@@ -128,6 +123,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         early_stop_over=node.EARLY_STOP_OVER,
         finalists=node.FINALISTS,
         ahead=node.AHEAD,
+        rungs=rungs_from_config(cfg),
         seed=cfg.SEED,
         direction=node.DIRECTION,
         objectives=tuple(node.OBJECTIVES) or ONE_SCORE,
@@ -307,84 +303,6 @@ def _check_storage(key: str, url: str) -> None:
             f"SEARCH.{key}={parsed.render_as_string(hide_password=True)} holds a password, which "
             "would be written to config.yaml and to logs; put it into ~/.pgpass or PGPASSWORD"
         )
-
-
-def file_hashes(cfg: CfgNode) -> dict[str, str]:
-    """Returns the sha256 of each file that affects the results, by the key that contains its path.
-
-    Raises:
-        SearchError: A file cannot be read.
-    """
-    paths = {key: Path(get_value(cfg, key)) for key in FILE_KEYS}
-    try:
-        return {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SearchError(f"cannot read {error.filename}: {reason}; check the path") from error
-
-
-def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
-    """Returns the config values and file hashes that a search's scores depend on, by key.
-
-    All keys of the config are included, except RESUMABLE_KEYS and those of ADDED_KEYS that have
-    their default (see ``keys.py``). The values are plain Python objects, and nested keys are
-    flattened to dotted names such as ``SEARCH.SPACE``. SEARCH.FINAL_CLASSES is left out if it
-    equals SEARCH.CLASSES, the number of classes for which earlier versions computed the costs. The
-    hash of MODEL.WEIGHTS is left out, because earlier versions did not store it.
-    """
-    values = dict(iter_keys(parse_mapping(cfg.dump())))
-    defaults = default_values()
-    kept = {
-        key: value
-        for key, value in values.items()
-        if key not in RESUMABLE_KEYS
-        if key not in ADDED_KEYS or value != defaults[key]
-    }
-    if cfg.SEARCH.FINAL_CLASSES == cfg.SEARCH.CLASSES:
-        kept.pop("SEARCH.FINAL_CLASSES", None)
-    if kept.get("SOLVER.NESTEROV", False) is None:
-        kept["SOLVER.NESTEROV"] = False  # the value that earlier versions stored for the default
-    hashes = file_hashes(cfg)
-    hashes.pop("MODEL.WEIGHTS", None)
-    return kept | {f"sha256 of {key}": value for key, value in hashes.items()}
-
-
-def default_values() -> dict[str, Any]:
-    """Returns the plain default value of each key of a search's config."""
-    return dict(iter_keys(parse_mapping(get_search_cfg().dump())))
-
-
-def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
-    """Returns what a candidate's score depends on besides the candidate itself, by key.
-
-    It contains the keys of the training and of the data that differ from their defaults, and the
-    sha256 of the space's table and of the architecture file. Where and when the search runs is left
-    out.
-
-    Args:
-        setup: Config and space of the search.
-    """
-    defaults = default_values()
-    if setup.cfg.SOLVER.NESTEROV is None:
-        defaults["SOLVER.NESTEROV"] = False
-    values = {
-        key: value
-        for key, value in values_affecting_scores(setup.cfg).items()
-        if not key.startswith(("SEARCH.", "sha256 of SEARCH.")) or key in _SCORE_KEYS
-        if key not in NON_SCORE_KEYS and value != defaults.get(key)
-    }
-    if "sha256 of MODEL.ARCH" in values or setup.space.has_architecture:
-        values.pop("MODEL.ARCH", None)  # the hash of the file or of the space stands for it
-    return {**values, "sha256 of SEARCH.SPACE": setup.space.digest}
-
-
-_SCORE_KEYS = (
-    "SEARCH.CLASSES",
-    "SEARCH.FINAL_CLASSES",
-    "SEARCH.HOLD_OUT",
-    "SEARCH.HOLD_OUT_SAMPLING",
-)
-"""Keys of the group SEARCH on which a score or a statistic depends."""
 
 
 def fixed_variables(cfg: CfgNode) -> dict[str, Any]:

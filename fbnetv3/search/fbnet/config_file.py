@@ -11,7 +11,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.config.files import check_is_local, check_output_dir
 from fbnetv3.io import refuse_links_out
 from fbnetv3.resources import find_config
-from fbnetv3.search.fbnet.config import file_hashes
+from fbnetv3.search.fbnet.identity import file_hashes
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.run_folder import RunFolder

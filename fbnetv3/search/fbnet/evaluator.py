@@ -39,7 +39,8 @@ class TrainEvaluator:
 
     Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
     the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
-    averaged weights are scored.
+    averaged weights are scored. After a part of a training (SEARCH.RUNGS), the checkpoint is kept:
+    the next part resumes from it and ends with the same bits as a training in one go.
 
     Attributes:
         setup: Config and space of the search.
@@ -104,8 +105,10 @@ class TrainEvaluator:
         _train(cfg, folder / "log.txt", stop_after, on_eval, lambda path: keep(), search)
         score = reports[max(reports)]
         _write_json(folder / "result.json", {"score": score, "max_epochs": trial.max_epochs})
-        keeps_weights = self.setup.cfg.SEARCH.KEEP_WEIGHTS
-        _remove(folder, _CHECKPOINTS, *(() if keeps_weights else (_WEIGHTS,)))
+        keeps_weights, rungs = self.setup.cfg.SEARCH.KEEP_WEIGHTS, self.setup.cfg.SEARCH.RUNGS
+        may_go_on = trial.max_epochs is not None and trial.max_epochs in rungs[:-1]
+        checkpoints = () if may_go_on else (_CHECKPOINTS,)
+        _remove(folder, *checkpoints, *(() if keeps_weights else (_WEIGHTS,)))
         keep()
         return score
 
@@ -159,7 +162,7 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
     """Returns the final score of a training and its scores by epoch so far.
 
     The final score is None if the training has not finished, or if its number of epochs differs
-    from the trial's.
+    from the trial's. A training that has gone beyond the trial's epochs has its score there.
     """
     result, scores = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
     if scores is None:
@@ -167,9 +170,14 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
         # the training starts from scratch.
         _remove(folder, _CHECKPOINTS)
     reports = {int(epoch): score for epoch, score in (scores or {}).items() if epoch.isdecimal()}
-    if not result or not reports or result.get("max_epochs", -1) != trial.max_epochs:
+    if not result or not reports:
         return None, reports
-    return result.get("score"), reports
+    trained, epochs = result.get("max_epochs", -1), trial.max_epochs
+    if trained == epochs:
+        return result.get("score"), reports
+    if epochs is not None and isinstance(trained, int) and epochs < trained and epochs in reports:
+        return reports[epochs], {e: score for e, score in reports.items() if e <= epochs}
+    return None, reports
 
 
 def _train(

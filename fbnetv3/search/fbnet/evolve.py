@@ -47,7 +47,7 @@ def evolve_winners(
         FBNetError: There are too few scores to fit a predictor, a statistic is unknown, no
             candidate of the space meets a budget, or a statistic to drop has no constraint.
     """
-    complete = [t for t in search.result().trials if t.state == "complete"]
+    complete = search.result().complete
     winners = []
     for budget in budgets:
         bounds = (budget,) if isinstance(budget, Constraint) else tuple(budget)

@@ -38,6 +38,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         "better_half",
         "Trials of batch 1 that EARLY_STOP correlates: 'better_half', or 'all' as in the paper.",
     ),
+    "RUNGS": (
+        [],
+        "Epochs after which candidates are compared and the best go on, e.g. [3, 9, 27]; []: off.",
+    ),
     "DIRECTION": (
         "maximize",
         "'maximize', or 'minimize' for the score of an evaluator of one's own, such as a loss.",
@@ -186,6 +190,7 @@ ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.DIRECTION",
     "SEARCH.OBJECTIVES",
+    "SEARCH.RUNGS",
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",

@@ -7,14 +7,9 @@ import os
 from fbnetv3.config import CfgNode
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor
-from fbnetv3.search.fbnet.config import (
-    SearchSetup,
-    default_values,
-    evaluator_config,
-    file_hashes,
-    settings_from_config,
-)
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.datasets import final_classes
+from fbnetv3.search.fbnet.identity import default_values, evaluator_config, file_hashes
 from fbnetv3.search.fbnet.keys import EXTENSIBLE_KEYS, RESUMABLE_KEYS
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import classes_line

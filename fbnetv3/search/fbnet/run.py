@@ -15,15 +15,11 @@ from fbnetv3.config import CfgNode
 from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.candidates_file import enqueue_all, read_candidates
-from fbnetv3.search.fbnet.config import (
-    SearchSetup,
-    executor_from_config,
-    file_hashes,
-    values_affecting_scores,
-)
+from fbnetv3.search.fbnet.config import SearchSetup, executor_from_config
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
+from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
 from fbnetv3.search.fbnet.keys import EXTENSIBLE_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.opening import (
@@ -281,7 +277,7 @@ def _run_within(
         if not budget.is_used_up:
             raise
     result = search.result()
-    if not any(t.state == "complete" for t in result.trials):
+    if not result.complete:
         raise SearchError(
             f"SEARCH.MAX_HOURS={budget.hours:g} is over, and no candidate has finished its "
             "training; the same command continues the search: give it more hours, or shorten the "

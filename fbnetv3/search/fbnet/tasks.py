@@ -16,6 +16,7 @@ from fbnetv3.search.fbnet.datasets import num_classes_from_config
 from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.rungs import check_rungs
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
@@ -124,6 +125,7 @@ def check_task(setup: SearchSetup) -> None:
         SearchError: It sets something else; the message names it.
     """
     cfg = setup.cfg
+    check_rungs(cfg, setup.space.recipe_fields)
     if not is_detector(cfg):
         if getattr(setup.space, "detector", None):
             raise SearchError(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fbnetv3.search.predictors.encoder import Pretrained
 from fbnetv3.search.predictors.ensemble import Ensemble, EnsembleSamples
 from fbnetv3.search.predictors.hyperparameters import fit_gp
-from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.predictors.networks import Floats, standardise
 from fbnetv3.search.predictors.normal_scores import NormalScores
 from fbnetv3.search.predictors.pathwise import PathwiseSamples, draw_matheron_paths
 from fbnetv3.search.predictors.warping import fit_warped_gp
@@ -35,6 +35,7 @@ class DefaultPredictor:
         labels: (n,) labels; higher is better.
         pretrained: Encoder of the architecture.
         seed: Random seed of the ensemble and of the selection of labels for the GPs.
+        errors: (n,) standard deviation of each label's error, in the unit of the labels; None: 0.
 
     Attributes:
         ensemble: Ensemble that has learned the normal scores of the labels.
@@ -43,17 +44,24 @@ class DefaultPredictor:
     """
 
     def __init__(
-        self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
+        self,
+        features: Features,
+        labels: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        errors: Floats | None = None,
     ) -> None:
         self._features, self._normal_scores = features, NormalScores(labels)
         y = self._normal_scores.scores
-        self.ensemble = Ensemble(features, y, pretrained, seed)
-        self._selected = select_training_points(labels, seed)
-        X = features[self._selected].astype(np.float64)
-        self._score_gp = fit_gp(X, y[self._selected])
+        # to first order, since normal scores have standard deviation 1
+        shares = None if errors is None else errors / standardise(labels)[2]
+        self.ensemble = Ensemble(features, y, pretrained, seed, shares)
+        self._selected = rows = select_training_points(labels, seed)
+        X = features[rows].astype(np.float64)
+        self._score_gp = fit_gp(X, y[rows], errors=None if shares is None else shares[rows])
         self._ensemble_weight = self._weigh_ensemble(y)
-        theta = self._score_gp.theta
-        self.gp = fit_warped_gp(X, labels[self._selected], init_from=theta)
+        own = None if errors is None else errors[rows]
+        self.gp = fit_warped_gp(X, labels[rows], self._score_gp.theta, own)
 
     def _weigh_ensemble(self, y: Floats) -> float:
         """Returns the ensemble's weight, in [0, 1], from both models' errors on unseen labels."""

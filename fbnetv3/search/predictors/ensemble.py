@@ -14,6 +14,8 @@ from fbnetv3.search.space.encoding import Features
 
 _MEMBERS, _HIDDEN = 8, 64
 _STEPS, _BATCH, _LR = 300, 512, 5e-3
+_NOISE = 0.25
+"""Variance of a label without an error of its own, to which the errors of others are compared."""
 _SPREAD = 0.5
 """Standard deviation of sampled functions, as a share of the members' standard deviation."""
 
@@ -29,12 +31,21 @@ class Ensemble:
         y: (n,) labels of mean 0 and standard deviation 1.
         pretrained: Encoder of the architecture. If it has no weights, the members have no encoder.
         seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
+        errors: (n,) standard deviation of each label's error. A label's loss is weighted by
+            1 / (1 + errors^2 / _NOISE). None: all weights are 1.
 
     Attributes:
         weights: (members, n) number of occurrences of each label in a member's bootstrap sample.
     """
 
-    def __init__(self, x: Features, y: Floats, pretrained: Pretrained, seed: int) -> None:
+    def __init__(
+        self,
+        x: Features,
+        y: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        errors: Floats | None = None,
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._columns = pretrained.columns if pretrained.weight is not None else []
         self._encoder = BatchedLinear(_MEMBERS, len(self._columns), EMBEDDING, generator)
@@ -45,6 +56,9 @@ class Ensemble:
         self._out = BatchedLinear(_MEMBERS, _HIDDEN, 1, generator)
         picks = torch.randint(len(x), (_MEMBERS, len(x)), generator=generator)
         self.weights = torch.zeros(_MEMBERS, len(x)).scatter_add_(1, picks, torch.ones(picks.shape))
+        self._loss_weights = self.weights
+        if errors is not None:
+            self._loss_weights = self.weights / torch.from_numpy(1 + errors**2 / _NOISE).float()
         self._train(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)), generator)
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
@@ -68,7 +82,7 @@ class Ensemble:
         """Returns the sum of the losses of the members, which share no parameters."""
         labels = y[index].expand(_MEMBERS, -1)
         losses = F.huber_loss(self._forward(x[index]), labels, reduction="none")
-        return (losses * self.weights[:, index]).mean(1).sum()
+        return (losses * self._loss_weights[:, index]).mean(1).sum()
 
     def _forward(self, x: Tensor) -> Tensor:
         inputs = x.expand(_MEMBERS, -1, -1)

@@ -10,7 +10,8 @@ are float64:
     signal        prior variance of the function f
     noise         variance of the labels around f
     theta         (d + 2,) natural logarithms of lengthscales, signal and noise
-    K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I
+    v             (n,) variances of the labels' own errors, as of estimated scores; 0 unless given
+    K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I + E
     L             (n, n) lower Cholesky factor of K
     alpha         (n,) K^-1 y
     Z             (m, d) further points
@@ -23,6 +24,14 @@ Posterior of f at Z (Eqs. 2.25 and 2.26), with V = L^-1 k(X, Z):
 
     mean      k(Z, X) alpha
     variance  signal - sum_i V_ij^2    at the j-th point
+
+Errors of estimated scores are smooth in part: candidates that are alike learn alike, and the score
+of a partial training misjudges them alike. With c the correlation k / signal,
+
+    E_ij = SMOOTH min(v_i, v_j) c(x_i, x_j) + (1 - SMOOTH) v_i [i = j]
+
+is a product kernel of candidate and rung; v is the same for all candidates of a rung and 0 for
+whole trainings, which the posterior of f at Z is that of.
 
 Leave-one-out prediction of y_i from all other labels (Eq. 5.12):
 
@@ -42,6 +51,8 @@ from fbnetv3.search.space.encoding import Features
 
 JITTER = 1e-6
 """Added to the diagonal of covariances, which keeps them positive definite despite rounding."""
+SMOOTH = 0.5
+"""Share of the variance of a label's own error that is a smooth function of the candidate."""
 
 
 class GaussianProcess:
@@ -53,6 +64,7 @@ class GaussianProcess:
         X: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and standard deviation 1.
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
+        errors: (n,) standard deviation of each label's own error; None: 0.
 
     Attributes:
         X: (n, d) features.
@@ -65,14 +77,22 @@ class GaussianProcess:
         alpha: (n,) inverse covariance of the labels times the labels.
     """
 
-    def __init__(self, X: Features | Floats, y: Floats, theta: Floats) -> None:
+    def __init__(
+        self, X: Features | Floats, y: Floats, theta: Floats, errors: Floats | None = None
+    ) -> None:
         d = X.shape[1]
         self.X, self.y, self.theta = as_tensor(X), as_tensor(y), theta
         logs = torch.from_numpy(theta)
         self.lengthscales = logs[:d].exp()
         self.signal, self.noise = float(logs[d].exp()), float(logs[d + 1].exp())
         with torch.no_grad():
-            K = add_to_diagonal(self.kernel(self.X, self.X), self.noise + JITTER)
+            kernel = self.kernel(self.X, self.X)
+            K = add_to_diagonal(kernel, self.noise + JITTER)
+            self._E = None
+            if errors is not None:
+                smooth, own = split_errors(as_tensor(errors) ** 2)
+                self._E = smooth * kernel / self.signal + torch.diag(own)
+                K = K + self._E
             self.L = torch.linalg.cholesky(K)
             self.alpha = torch.cholesky_solve(self.y[:, None], self.L)[:, 0]
 
@@ -93,6 +113,18 @@ class GaussianProcess:
         """Returns the posterior mean, (m,), at points (m, d)."""
         with torch.no_grad():
             return np.asarray((self.kernel(as_tensor(Z), self.X) @ self.alpha).numpy())
+
+    def scale_noise(self, normal: Floats) -> Tensor:
+        """Returns samples of the labels' differences from the function, (n, count).
+
+        Args:
+            normal: (n, count) samples of the standard normal distribution.
+        """
+        samples = torch.from_numpy(normal)
+        if self._E is None:
+            return samples * math.sqrt(self.noise)
+        covariance = add_to_diagonal(self._E, self.noise + JITTER)
+        return torch.linalg.cholesky(covariance) @ samples
 
     @property
     def best_mean(self) -> float:
@@ -121,6 +153,20 @@ def scaled_distance(A: Tensor, B: Tensor) -> Tensor:
     square = (A**2).sum(1)[:, None] + (B**2).sum(1)[None] - 2 * A @ B.T
     # rounding may leave squares slightly below 0
     return math.sqrt(5) * (square.clamp_min(0) + 1e-12).sqrt()
+
+
+def split_errors(variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the parts of the covariance E of the labels' own errors.
+
+    Args:
+        variances: (n,) variances v.
+
+    Returns:
+        (n, n) covariances of the smooth part where the kernel's correlation is 1, and (n,)
+        variances of the rest.
+    """
+    least = torch.minimum(variances[:, None], variances[None])
+    return SMOOTH * least, (1 - SMOOTH) * variances
 
 
 def add_to_diagonal(matrix: Tensor, value: Tensor | float) -> Tensor:

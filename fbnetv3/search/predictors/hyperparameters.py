@@ -18,7 +18,7 @@ Gradient of the log marginal likelihood (Rasmussen and Williams, 2006, Eq. 5.9),
 x'_i = x_i / lengthscales and ``*`` the elementwise product:
 
     G = d log p(y | X, theta) / dK = (alpha alpha^T - K^-1) / 2
-    W = G * signal (1 + r) exp(-r)
+    W = G * (signal + smooth part of E) (1 + r) exp(-r)
     d / d log lengthscale_k = 5/3 sum_ij W_ij (x'_ik - x'_jk)^2
                             = 10/3 (sum_i (W 1)_i x'_ik^2 - sum_i x'_ik (W X')_ik)
     d / d log signal        = sum_ij G_ij k(x_i, x_j)
@@ -42,6 +42,7 @@ from fbnetv3.search.predictors.gp import (
     add_to_diagonal,
     as_tensor,
     scaled_distance,
+    split_errors,
 )
 from fbnetv3.search.predictors.networks import Floats
 
@@ -66,7 +67,9 @@ class MapEstimate(NamedTuple):
     log_posterior: float
 
 
-def fit_gp(X: Floats, y: Floats, init_from: Floats | None = None) -> GaussianProcess:
+def fit_gp(
+    X: Floats, y: Floats, init_from: Floats | None = None, errors: Floats | None = None
+) -> GaussianProcess:
     """Returns the Gaussian process with the MAP estimate of its hyperparameters.
 
     Args:
@@ -74,11 +77,14 @@ def fit_gp(X: Floats, y: Floats, init_from: Floats | None = None) -> GaussianPro
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
+        errors: (n,) standard deviation of each label's own error; None: 0.
     """
-    return GaussianProcess(X, y, find_map_estimate(X, y, init_from).theta)
+    return GaussianProcess(X, y, find_map_estimate(X, y, init_from, errors).theta, errors)
 
 
-def find_map_estimate(X: Floats, y: Floats, init_from: Floats | None = None) -> MapEstimate:
+def find_map_estimate(
+    X: Floats, y: Floats, init_from: Floats | None = None, errors: Floats | None = None
+) -> MapEstimate:
     """Maximises the log posterior of the hyperparameters with L-BFGS-B.
 
     More than FIT_POINTS observations are fitted in two stages: a long one on FIT_POINTS evenly
@@ -90,16 +96,33 @@ def find_map_estimate(X: Floats, y: Floats, init_from: Floats | None = None) -> 
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
+        errors: (n,) standard deviation of each label's own error; None: 0.
     """
     n, d = X.shape
     theta = _start(d) if init_from is None else init_from
-    points, labels = as_tensor(X), as_tensor(y)
+    data = _Data.of(X, y, errors)
     if n <= FIT_POINTS:
-        return _maximise(theta, points, labels, _FIRST_STEPS)
+        return _maximise(theta, data, _FIRST_STEPS)
     if init_from is None:
-        part = torch.from_numpy(evenly_spaced(n))
-        theta = _maximise(theta, points[part], labels[part], _FIRST_STEPS).theta
-    return _maximise(theta, points, labels, _LAST_STEPS)
+        theta = _maximise(theta, data.part(evenly_spaced(n)), _FIRST_STEPS).theta
+    return _maximise(theta, data, _LAST_STEPS)
+
+
+class _Data(NamedTuple):
+    """Observations as float64 tensors: features (n, d), labels (n,), variances of errors (n,)."""
+
+    X: Tensor
+    y: Tensor
+    variances: Tensor | None
+
+    @classmethod
+    def of(cls, X: Floats, y: Floats, errors: Floats | None) -> _Data:
+        return cls(as_tensor(X), as_tensor(y), None if errors is None else as_tensor(errors) ** 2)
+
+    def part(self, rows: npt.NDArray[np.int64]) -> _Data:
+        index = torch.from_numpy(rows)
+        variances = None if self.variances is None else self.variances[index]
+        return _Data(self.X[index], self.y[index], variances)
 
 
 def _start(d: int) -> Floats:
@@ -107,13 +130,13 @@ def _start(d: int) -> Floats:
     return np.concatenate([log_lengthscales, [0.0, math.log(0.1)]])
 
 
-def _maximise(theta: Floats, X: Tensor, y: Tensor, steps: int) -> MapEstimate:
-    bounds = [_LOG_LENGTHSCALE_BOUNDS] * X.shape[1] + [_LOG_SIGNAL_BOUNDS, _LOG_NOISE_BOUNDS]
+def _maximise(theta: Floats, data: _Data, steps: int) -> MapEstimate:
+    bounds = [_LOG_LENGTHSCALE_BOUNDS] * data.X.shape[1] + [_LOG_SIGNAL_BOUNDS, _LOG_NOISE_BOUNDS]
     with torch.no_grad():
         optimum = minimize(
             _negative_log_posterior,
             theta,
-            args=(X, y),
+            args=data,
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -122,19 +145,24 @@ def _maximise(theta: Floats, X: Tensor, y: Tensor, steps: int) -> MapEstimate:
     return MapEstimate(np.asarray(optimum.x), -float(optimum.fun))
 
 
-def _negative_log_posterior(theta: Floats, X: Tensor, y: Tensor) -> tuple[float, Floats]:
-    likelihood, likelihood_gradient = log_marginal_likelihood(theta, X, y)
+def _negative_log_posterior(
+    theta: Floats, X: Tensor, y: Tensor, variances: Tensor | None
+) -> tuple[float, Floats]:
+    likelihood, likelihood_gradient = log_marginal_likelihood(theta, X, y, variances)
     prior, prior_gradient = log_prior(theta)
     return -(likelihood + prior), -(likelihood_gradient + prior_gradient)
 
 
-def log_marginal_likelihood(theta: Floats, X: Tensor, y: Tensor) -> tuple[float, Floats]:
+def log_marginal_likelihood(
+    theta: Floats, X: Tensor, y: Tensor, variances: Tensor | None = None
+) -> tuple[float, Floats]:
     """Returns the log density of the labels given the hyperparameters, and its gradient.
 
     Args:
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
         X: (n, d) features.
         y: (n,) labels.
+        variances: (n,) variance of each label's own error; None: 0.
 
     Returns:
         The log density and its gradient with respect to theta, (d + 2,).
@@ -146,7 +174,12 @@ def log_marginal_likelihood(theta: Floats, X: Tensor, y: Tensor) -> tuple[float,
     r = scaled_distance(scaled, scaled)
     decay = signal * torch.exp(-r)
     kernel = decay * (1 + r + r**2 / 3)
-    L = torch.linalg.cholesky(add_to_diagonal(kernel, noise + JITTER))
+    K = add_to_diagonal(kernel, noise + JITTER)
+    if variances is not None:
+        smooth, own = split_errors(variances)
+        K = K + smooth * kernel / signal + torch.diag(own)
+        decay = decay * (1 + smooth / signal)
+    L = torch.linalg.cholesky(K)
     alpha = torch.cholesky_solve(y[:, None], L)[:, 0]
     value = -(0.5 * y @ alpha + L.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi))
 

@@ -30,10 +30,16 @@ class PaperPredictor:
         labels: (n,) labels.
         pretrained: Encoder of the architecture.
         seed: Random seed of the initial weights, the order of minibatches and the folds.
+        errors: Ignored: every label has the same weight.
     """
 
     def __init__(
-        self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
+        self,
+        features: Features,
+        labels: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        errors: Floats | None = None,
     ) -> None:
         self._features, self._labels = features, labels
         self._pretrained, self._seed = pretrained, seed

@@ -50,7 +50,7 @@ def draw_matheron_paths(
     frequencies = torch.from_numpy(student_t) / gp.lengthscales
     phases = torch.from_numpy(random.uniform(0, 2 * math.pi, m))
     weights = torch.from_numpy(random.standard_normal((m, count)))
-    noise = torch.from_numpy(random.standard_normal((n, count))) * math.sqrt(gp.noise)
+    noise = gp.scale_noise(random.standard_normal((n, count)))
     return PathwiseSamples(gp, frequencies, phases, weights, noise)
 
 

@@ -7,10 +7,10 @@ has to beat. Each round of a search fits a new predictor to all labels so far.
 To add a predictor:
 
 1. In a file of this folder, write a class with the methods of :class:`Predictor`. It is fitted by
-   its constructor ``(features, labels, pretrained, seed)``: the encoded candidates, with values in
-   [0, 1] (``space/encoding.py``), and their scores, of which the highest is the best. The argument
-   ``pretrained`` must be accepted, even by a predictor without use for the pre-trained encoder. Two
-   fits with the same seed must be equal.
+   its constructor, with the arguments of :class:`Fit`: the encoded candidates, with values in
+   [0, 1] (``space/encoding.py``), and their scores, of which the highest is the best. The arguments
+   ``pretrained`` and ``errors`` must be accepted, even by a predictor without use for the
+   pre-trained encoder or for estimated scores. Two fits with the same seed must be equal.
 2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR, and
    ``tests/search/predictors/test_predictor.py`` tests it. There, add its least rank
    correlation with unseen labels to ``_LEAST``, and its name to ``_DETERMINISTIC`` if it does not
@@ -25,7 +25,6 @@ other predictor, by ``paper_batch`` in ``acquisition/coarse.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -54,8 +53,28 @@ class Predictor(Protocol):
         """
 
 
-Fit = Callable[[Features, Floats, Pretrained, int], Predictor]
-"""Fits a predictor to features (n, width) and labels (n,), with an encoder and a random seed."""
+class Fit(Protocol):
+    """Fits a predictor."""
+
+    def __call__(
+        self,
+        features: Features,
+        labels: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        errors: Floats | None = None,
+        /,
+    ) -> Predictor:
+        """Returns a predictor fitted to features (n, width) and labels (n,).
+
+        Args:
+            features: (n, width) features in [0, 1].
+            labels: (n,) labels; higher is better.
+            pretrained: Encoder of the architecture.
+            seed: Random seed of the fit.
+            errors: (n,) standard deviation of each label around the score, in the unit of the
+                labels, in addition to the noise of all scores; None: 0.
+        """
 
 
 class RandomPredictor:
@@ -66,10 +85,16 @@ class RandomPredictor:
         labels: (n,) labels. Only their number is used, so that scores differ between rounds.
         pretrained: Ignored.
         seed: Random seed of the scores.
+        errors: Ignored.
     """
 
     def __init__(
-        self, features: Features, labels: Floats, pretrained: Pretrained, seed: int
+        self,
+        features: Features,
+        labels: Floats,
+        pretrained: Pretrained,
+        seed: int,
+        errors: Floats | None = None,
     ) -> None:
         self._count, self._seed = len(labels), seed
 

@@ -55,6 +55,10 @@ class ScoreUnit:
         gains = gain(scores, self.direction)
         return scaled(scaled(gains, -self.outer) - self.center, -self.inner)
 
+    def from_differences(self, differences: Floats) -> Floats:
+        """Returns differences of scores, such as standard deviations, in this unit, (n,)."""
+        return scaled(scaled(differences, -self.outer), -self.inner)
+
     def to_scores(self, units: Floats) -> Floats:
         """Returns the scores, (n,), of values in this unit, clipped to the range of float64."""
         gains = scaled(scaled(units, self.inner) + self.center, self.outer)
@@ -71,6 +75,7 @@ class ScorePredictor:
         pretrained: Encoder of the architecture.
         seed: Random seed of the fit.
         direction: ``maximize`` or ``minimize``.
+        errors: (n,) standard deviation of each score around the final score; None: 0.
 
     Attributes:
         unit: Unit in which the predictor has learned the scores.
@@ -85,9 +90,16 @@ class ScorePredictor:
         pretrained: Pretrained,
         seed: int,
         direction: str = MAXIMIZE,
+        errors: Floats | None = None,
     ) -> None:
         self.unit = ScoreUnit.of(scores, direction)
-        self.fitted: Predictor = fit(features, self.unit.from_scores(scores), pretrained, seed)
+        labels = self.unit.from_scores(scores)
+        if errors is not None and errors.any():
+            self.fitted: Predictor = fit(
+                features, labels, pretrained, seed, self.unit.from_differences(errors)
+            )
+        else:
+            self.fitted = fit(features, labels, pretrained, seed)
 
     def predict(self, features: Features) -> Floats:
         """Returns predicted scores, (m,), at features (m, width)."""

@@ -20,7 +20,10 @@ log p(y).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
 from fbnetv3.search.predictors.gp import GaussianProcess
 from fbnetv3.search.predictors.hyperparameters import (
@@ -35,7 +38,9 @@ _FARTHEST = 1e3
 """Labels are clipped at this many times u below the median."""
 
 
-def fit_warped_gp(X: Floats, labels: Floats, init_from: Floats) -> GaussianProcess:
+def fit_warped_gp(
+    X: Floats, labels: Floats, init_from: Floats, errors: Floats | None = None
+) -> GaussianProcess:
     """Fits a GP to the labels or to the warped labels, whichever has the higher evidence.
 
     If there are more than FIT_POINTS labels, the evidence of FIT_POINTS evenly spaced labels is
@@ -45,25 +50,44 @@ def fit_warped_gp(X: Floats, labels: Floats, init_from: Floats) -> GaussianProce
         X: (n, d) features in [0, 1].
         labels: (n,) labels; higher is better.
         init_from: (d + 2,) log hyperparameters from which the fits start.
+        errors: (n,) standard deviation of each label's own error; None: 0.
+            The warp multiplies it by its slope at the label.
     """
     warped, slopes = log_below_median(labels)
-    forms = [(labels, np.ones_like(labels))]
+    forms = [_Form(labels, np.ones_like(labels), errors)]
     if (slopes < 1).any():
-        forms.append((warped, slopes))
+        forms.append(_Form(warped, slopes, None if errors is None else errors * slopes))
     part = evenly_spaced(len(labels))
-    fits = [_fit(X[part], form[part], slope[part], init_from) for form, slope in forms]
+    fits = [_fit(X[part], form.part(part), init_from) for form in forms]
     best = int(np.argmax([evidence for evidence, _ in fits]))
-    y = standardise(forms[best][0])[0]
+    y, _, std = standardise(forms[best].labels)
+    stds = forms[best].in_units_of(std)
     if len(part) == len(labels):
-        return GaussianProcess(X, y, fits[best][1].theta)
-    return fit_gp(X, y, init_from=fits[best][1].theta)
+        return GaussianProcess(X, y, fits[best][1].theta, stds)
+    return fit_gp(X, y, fits[best][1].theta, stds)
 
 
-def _fit(X: Floats, labels: Floats, slopes: Floats, init_from: Floats) -> tuple[float, MapEstimate]:
+class _Form(NamedTuple):
+    """Labels, the slopes of the warp that made them, and their errors, (n,) each."""
+
+    labels: Floats
+    slopes: Floats
+    errors: Floats | None
+
+    def part(self, rows: npt.NDArray[np.int64]) -> _Form:
+        errors = None if self.errors is None else self.errors[rows]
+        return _Form(self.labels[rows], self.slopes[rows], errors)
+
+    def in_units_of(self, std: float) -> Floats | None:
+        """Returns the errors of standardised labels."""
+        return None if self.errors is None else self.errors / std
+
+
+def _fit(X: Floats, form: _Form, init_from: Floats) -> tuple[float, MapEstimate]:
     """Returns the log evidence of the labels before the warp, up to a constant, and the fit."""
-    y, _, std = standardise(labels)
-    estimate = find_map_estimate(X, y, init_from)
-    return estimate.log_posterior + float(np.log(slopes / std).sum()), estimate
+    y, _, std = standardise(form.labels)
+    estimate = find_map_estimate(X, y, init_from, form.in_units_of(std))
+    return estimate.log_posterior + float(np.log(form.slopes / std).sum()), estimate
 
 
 def log_below_median(labels: Floats) -> tuple[Floats, Floats]:

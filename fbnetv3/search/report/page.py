@@ -19,6 +19,7 @@ from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.front_figures import front_rows, fronts, hypervolume_by_batch, title_of
 from fbnetv3.search.report.marginals import Marginal, marginals
 from fbnetv3.search.report.pretraining import Comparison
+from fbnetv3.search.report.rung_figures import scores_by_rung
 from fbnetv3.search.report.svg import Axis, label, short
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.space import SearchSpace
@@ -129,7 +130,7 @@ def _fixed(value: float) -> str:
 
 def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str, Any]:
     """Returns the variables of the template."""
-    complete, feasible = [t for t in result.trials if t.state == "complete"], result.feasible
+    complete, feasible = result.complete, result.feasible
     best = result.best_of(feasible)
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
@@ -150,6 +151,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "front": front_rows(result),
         "objectives": [(title_of(o, about.score), o.direction) for o in result.objectives.all],
         "report_cards": result.report_cards,
+        "rungs": result.rungs,
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
         "parts": _parts(space, complete, about.score),
@@ -173,6 +175,7 @@ def _figures(
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.report_cards:
         charts.append(figures.cross_validated(result.report_cards[-1], about.score))
+    charts.append(scores_by_rung(result, about.score, about.unit))
     stop, in_use = _early_stop(result)
     if stop is not None:
         charts.append(figures.rank_by_epoch(stop, in_use=in_use, unit=about.unit))
@@ -185,6 +188,8 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
     """Returns the rank correlation by epoch, and whether the search uses it to stop candidates."""
     if result.early_stop is not None:
         return result.early_stop, True
+    if result.rungs:
+        return None, False
     reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
     return find_early_stop(reports, _UNREACHABLE, result.early_stop_over, result.direction), False
 

@@ -70,7 +70,8 @@ def compare_pretraining(
         Comparisons by ascending number of trials, at most 6; [] if the encoder has nothing to
         learn.
     """
-    complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: t.number)
+    scored = (t for t in trials if t.state == "complete" and t.score is not None)
+    complete = sorted(scored, key=lambda t: t.number)
     encoding = Encoding(space)
     columns = encoding.columns_of("architecture")
     trained = pretrain(encoding.encode(pool.levels), pool.statistics, columns, seed)

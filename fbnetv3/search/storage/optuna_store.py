@@ -62,12 +62,14 @@ class OptunaStore:
         study: str = STUDY,
         name: str | None = None,
         direction: str = MAXIMIZE,
+        full_epochs: int | None = None,
     ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
         self._name = without_password(name or url)
+        self._full_epochs = full_epochs
         self._unsaved: dict[str, dict[str, Any]] = {}
         try:
             self._lock = study_lock(url, study)
@@ -124,7 +126,9 @@ class OptunaStore:
         """Returns a finished trial in Optuna's form."""
         import optuna
 
-        failed = trial.state == "failed"
+        failed, states = trial.state == "failed", optuna.trial.TrialState
+        is_part = self._full_epochs is not None and trial.max_epochs != self._full_epochs
+        complete = states.PRUNED if is_part else states.COMPLETE
         attributes = {"id": trial.id, "batch": trial.batch, "stage": trial.stage}
         attributes |= {f"statistic.{k}": v for k, v in trial.statistics.items()}
         if failed:
@@ -133,7 +137,7 @@ class OptunaStore:
             attributes["enqueued"] = trial.enqueued
         distributions = self._distributions
         return optuna.trial.create_trial(
-            state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
+            state=states.FAIL if failed else complete,
             value=None if failed else trial.final_score,
             params={name: _param(d, trial.config[name]) for name, d in distributions.items()},
             distributions=distributions,

@@ -122,6 +122,7 @@ def open_store(
     study: str = STUDY,
     read_only: bool = False,
     direction: str = MAXIMIZE,
+    full_epochs: int | None = None,
 ) -> TrialStore:
     """Returns a store in an Optuna storage, or in memory if ``url`` is None.
 
@@ -132,6 +133,8 @@ def open_store(
         read_only: Whether to return a copy of the storage's content in memory. A SQLite file, which
             may be untrusted, is then read from a private copy.
         direction: Direction of the study: ``maximize`` or ``minimize``.
+        full_epochs: Number of epochs of a whole training if others are parts of one, which are
+            pruned trials for Optuna; None: all are whole.
 
     Raises:
         SearchError: The storage cannot be opened.
@@ -147,6 +150,6 @@ def open_store(
     text, study = url_text(url), as_name("study", study)
     if read_only:
         with snapshot(text) as copy:
-            store = OptunaStore(copy, space, study, name=text, direction=direction)
+            store = OptunaStore(copy, space, study, text, direction, full_epochs)
             return MemoryStore(store.load(), store.attrs(), store.description())
-    return OptunaStore(text, space, study, direction=direction)
+    return OptunaStore(text, space, study, None, direction, full_epochs)

@@ -20,11 +20,10 @@ from fbnetv3.resources import model_zoo_path
 from fbnetv3.search.fbnet.bounds import parse_constraint
 from fbnetv3.search.fbnet.config import (
     executor_from_config,
-    file_hashes,
     settings_from_config,
     space_from_config,
-    values_affecting_scores,
 )
+from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
 

@@ -13,7 +13,7 @@ from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.detection.datasets import build_detection_dataset, open_datasets
 from fbnetv3.resources import find_config
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.config import SearchSetup, values_affecting_scores
+from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.datasets import (
     chance_score,
     counts_iterations,
@@ -25,6 +25,7 @@ from fbnetv3.search.fbnet.detectors import (
     detector_values,
     iterations_per_epoch,
 )
+from fbnetv3.search.fbnet.identity import values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.tasks import check_task, space_of_detectors, statistics_of
 

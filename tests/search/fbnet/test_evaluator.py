@@ -19,8 +19,9 @@ from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
-from fbnetv3.search.fbnet.config import SearchSetup, values_affecting_scores
+from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
+from fbnetv3.search.fbnet.identity import values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
 
 OPTS: list[Any] = [
@@ -81,6 +82,33 @@ def test_a_training_in_a_worker_uses_data_loader_workers(
     workers = shared_executors(kind, 1)
     outcome = _run(workers, _candidate(tmp_path, "DATALOADER.NUM_WORKERS", 1))
     assert outcome == expected
+
+
+@pytest.mark.parametrize("kind", list(_WORKERS))
+def test_a_training_in_parts_is_that_in_one_go_bit_for_bit(
+    kind: str, tmp_path: Path, shared_executors: Any
+) -> None:
+    opts = ["SOLVER.MAX_EPOCHS", 4.0, "MODEL_EMA.ENABLED", True, "SEARCH.KEEP_WEIGHTS", True]
+    whole = _candidate(tmp_path / "whole", *opts, "SEARCH.RUNGS", [1, 2, 4])
+    whole[1].max_epochs = 4
+    expected = _run(InProcess(), whole)
+    folder = tmp_path / "whole" / whole[1].id
+    assert not list(folder.glob("checkpoint_*"))
+    for epochs in (1, 2, 4):
+        evaluate, trial = _candidate(tmp_path / "parts", *opts, "SEARCH.RUNGS", [1, 2, 4])
+        trial.max_epochs = epochs
+        outcome = _run(shared_executors(kind, 1), (evaluate, trial))
+        assert outcome[2] == {e: s for e, s in expected[2].items() if e <= epochs}
+        parts = tmp_path / "parts" / trial.id
+        assert bool(list(parts.glob("checkpoint_*"))) == (epochs < 4)
+    assert outcome == expected
+    for path in folder.glob("*.safetensors"):
+        assert (parts / path.name).read_bytes() == path.read_bytes()
+    # a candidate that has gone on still knows the score of its earlier part
+    evaluate, trial = _candidate(tmp_path / "parts", *opts, "SEARCH.RUNGS", [1, 2, 4])
+    trial.max_epochs = 2
+    score, _, reports = _run(InProcess(), (evaluate, trial))
+    assert (score, reports) == (expected[2][2], {1: expected[2][1], 2: expected[2][2]})
 
 
 def test_a_copy_for_a_worker_builds_the_space_once() -> None:

@@ -30,8 +30,8 @@ def bucket() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        # Where the tests of this file run in two parts, the second part starts a second server in the
-        # same process: with the buckets of the first, and with its address in fsspec's cache.
+        # Where the tests of this file run in two parts, the second part starts a second server in
+        # the same process: with the buckets of the first, and its address in fsspec's cache.
         requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60).raise_for_status()
         s3fs.S3FileSystem.clear_instance_cache()
         fsspec.filesystem("s3").mkdir("candidates")

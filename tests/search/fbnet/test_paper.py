@@ -28,17 +28,12 @@ pytest.importorskip("detectron2")
 from fbnetv3.resources import model_zoo_path
 from fbnetv3.search.fbnet import read_search_config, report_run, run_search
 from fbnetv3.search.fbnet.bounds import parse_bounds
-from fbnetv3.search.fbnet.config import (
-    SearchSetup,
-    default_values,
-    evaluator_config,
-    settings_from_config,
-    values_affecting_scores,
-)
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config, register_search_split
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.evolve import evolve_winners
+from fbnetv3.search.fbnet.identity import default_values, evaluator_config, values_affecting_scores
 from fbnetv3.search.fbnet.keys import ADDED_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.opening import build_search
 from fbnetv3.search.fbnet.run_folder import RunFolder

@@ -1,0 +1,127 @@
+"""Estimates of the score after the last rung from the score of a part of the training.
+
+Let s_r be a candidate's gain after rung r (its score, or minus its score if the lowest is the
+best), and m_r and d_r the median and the spread of s_r over the candidates that have reached the
+rung. Between one rung and the next, all candidates share a line with normal errors:
+
+    (s_{r+1} - m_r) / d_r = a + b (s_r - m_r) / d_r + error,    error ~ N(0, v)
+    a ~ N(0, 10^2),    b ~ N(1, 1),    v ~ scaled inverse chi-square(4, 1/4)
+
+The candidates that have reached rung r + 1 decide a, b and v. They were chosen by s_r, which biases
+no regression on s_r. Lines are chained up to the last rung, so a candidate's final score has the
+normal distribution with
+
+    mean      A_r + B_r s_r,    B_r the product of the slopes from rung r on
+    variance  V_r
+
+The error of the line itself is left out of the variance: all candidates of a rung share it, so that
+it does not change their order.
+
+The chain is the autoregressive model of multi-fidelity Gaussian processes (Kennedy and O'Hagan,
+2000, "Predicting the Output from a Complex Computer Code When Fast Approximations Are Available")
+with errors that are independent of each other. The usual choice is a further Gaussian process of
+the errors, or a product kernel of candidate and epoch; a search has 5 to 30 trainings of full
+length, too few for the lengthscales of either. The search's own process of candidates learns the
+estimates, each with its variance in addition to the noise of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+MIN_PAIRS = 8
+"""Number of candidates that have reached the next rung, from which on a correlation is known."""
+_PRIOR_PRECISION = np.array([1e-2, 1.0])
+"""Prior precisions of the intercept and the slope."""
+_PRIOR_SLOPE, _PRIOR_VARIANCE, _PRIOR_COUNT = 1.0, 0.25, 4.0
+_STEPS = 20  # of the fixed-point iteration between the line and its variance; 5 are enough
+_NORMAL_IQR = 1.349  # interquartile range of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Line:
+    """Line from the gain after one rung to the gain after the next.
+
+    Attributes:
+        intercept: Gain after the next rung if the gain after this one is 0.
+        slope: Difference after the next rung per difference after this one.
+        variance: Variance of the gain after the next rung around the line.
+        pairs: Number of candidates from which the line was estimated.
+    """
+
+    intercept: float
+    slope: float
+    variance: float
+    pairs: int
+
+
+class FinalScores:
+    """Distributions of the gains after the last rung.
+
+    Args:
+        gains: (candidates, rungs) gain of each candidate after each rung; NaN: it has not reached
+            the rung. Every candidate has reached one rung.
+
+    Attributes:
+        lines: Line from each rung to the next, (rungs - 1,).
+        means: (candidates,) means of the final gains, from the last rung that each has reached.
+        stds: (candidates,) standard deviations of the final gains around these means; 0 for
+            candidates that have reached the last rung.
+        rung_stds: (rungs,) the same for each rung.
+        correlations: (rungs,) correlation, in [0, 1], of the gain after each rung with the final
+            gain, among all candidates that have reached the rung; 0 if it is negative.
+    """
+
+    def __init__(self, gains: Floats) -> None:
+        count, rungs = gains.shape
+        self.lines = tuple(_fit(gains[:, r], gains[:, r + 1]) for r in range(rungs - 1))
+        self.means, self.stds = np.full(count, np.nan), np.zeros(count)
+        self.rung_stds = np.zeros(rungs)
+        self.correlations = np.ones(rungs)
+        is_known = ~np.isnan(gains)
+        last = rungs - 1 - np.argmax(is_known[:, ::-1], axis=1)
+        intercept, slope, variance = 0.0, 1.0, 0.0
+        for r in reversed(range(rungs)):
+            if r < rungs - 1:
+                line = self.lines[r]
+                variance += slope**2 * line.variance
+                intercept, slope = intercept + slope * line.intercept, slope * line.slope
+                spread = max(0.0, slope) * _center_and_spread(gains[is_known[:, r], r])[1]
+                self.correlations[r] = spread / np.sqrt(spread**2 + variance)
+            rows = last == r
+            self.means[rows] = intercept + slope * gains[rows, r]
+            self.stds[rows] = self.rung_stds[r] = np.sqrt(variance)
+
+
+def _fit(before: Floats, after: Floats) -> Line:
+    """Returns the line from the gains after one rung, (candidates,), to those after the next."""
+    center, spread = _center_and_spread(before[~np.isnan(before)])
+    has_both = ~np.isnan(before) & ~np.isnan(after)
+    x, y = (before[has_both] - center) / spread, (after[has_both] - center) / spread
+    X = np.column_stack([np.ones(len(x)), x])
+    variance, coefficients = _PRIOR_VARIANCE, np.array([0.0, _PRIOR_SLOPE])
+    for _ in range(_STEPS):
+        precision = X.T @ X / variance + np.diag(_PRIOR_PRECISION)
+        moments = X.T @ y / variance + _PRIOR_PRECISION * np.array([0.0, _PRIOR_SLOPE])
+        coefficients = np.linalg.solve(precision, moments)
+        squares = float(np.square(y - X @ coefficients).sum())
+        variance = (_PRIOR_COUNT * _PRIOR_VARIANCE + squares) / (_PRIOR_COUNT + len(x))
+    a, b = coefficients.tolist()
+    return Line(center + spread * a - b * center, b, spread**2 * variance, len(x))
+
+
+def _center_and_spread(values: Floats) -> tuple[float, float]:
+    """Returns the median and the spread of values, which diverged trainings do not distort.
+
+    The spread is the standard deviation of a normal distribution with the same quartiles; if these
+    are equal, the standard deviation; if that is 0, too, or there are no values, 1.
+    """
+    if not len(values):
+        return 0.0, 1.0
+    low, center, high = np.quantile(values, [0.25, 0.5, 0.75])
+    spread = float(high - low) / _NORMAL_IQR or float(values.std()) or 1.0
+    return float(center), spread

@@ -1,0 +1,108 @@
+"""The candidates that go on to the next rung, and the epochs of all trials of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fbnetv3.search.acquisition.batch import Probabilistic
+from fbnetv3.search.acquisition.nsga2 import survivors
+from fbnetv3.search.direction import gain
+from fbnetv3.search.history import History, Known
+from fbnetv3.search.models import Model
+from fbnetv3.search.objectives import Objectives
+from fbnetv3.search.predictors.networks import Floats
+from fbnetv3.search.rungs import continued
+from fbnetv3.search.space.encoding import Encoding, Features
+from fbnetv3.search.space.feasible import FeasibleSpace
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.trial import Trial
+
+
+class Promotion:
+    """Chooses the candidates that go on to the next rung.
+
+    Candidates are ranked by the predictor's posterior mean of the final score, which knows their
+    own rungs as well as the results of similar candidates. With budgets, the best of each budget
+    take turns; with costs among the objectives, candidates are ranked as in NSGA-II.
+
+    Args:
+        encoding: Encoding of the candidates.
+        objectives: Objectives of the search.
+        budgets: Feasible space within each budget; []: no budgets.
+    """
+
+    def __init__(
+        self, encoding: Encoding, objectives: Objectives, budgets: Sequence[FeasibleSpace]
+    ) -> None:
+        self._encoding, self._objectives, self._budgets = encoding, objectives, budgets
+
+    def trials(
+        self, history: History, known: Known, model: Model | None, waiting: Pool
+    ) -> list[Trial]:
+        """Returns the trials of the next batch in which candidates go on, the longest ones first.
+
+        Args:
+            history: Trials so far.
+            known: The same, with their ladder.
+            model: Predictor of the final score; None: too few scores.
+            waiting: Candidates of ``known.ladder.waiting()``, in this order.
+        """
+        assert known.ladder is not None, "the search has no rungs"
+        stopped = known.ladder.waiting()
+        if not stopped:
+            return []
+        gains = gain(np.array([known.scores[t.number] for t in stopped]), known.direction)
+        predicted: dict[str, float] = {}
+        if model is not None:
+            features = self._encoding.encode(waiting.levels)
+            gains = _posterior_means(model, features)
+            pairs = zip(stopped, model.predictor.predict(features).tolist(), strict=True)
+            predicted = {trial.id: value for trial, value in pairs}
+        values = self._values(waiting, gains)
+        first, batch = len(history.trials), len(history)
+        return [
+            continued(trial, first + i, batch, epochs, predicted.get(trial.id))
+            for i, (trial, epochs) in enumerate(known.ladder.promotions(values))
+        ]
+
+    def _values(self, pool: Pool, gains: Floats) -> list[float]:
+        """Returns values by which candidates are ranked, highest first.
+
+        Args:
+            pool: Candidates.
+            gains: (candidates,) final gains; higher is better.
+        """
+        if self._objectives.are_several:
+            costs = self._objectives.cost_gains(pool.statistics, len(pool))
+            order = survivors(np.column_stack([gains, costs]), len(pool)).tolist()
+        elif self._budgets:
+            order = _in_turns([_best_within(part, pool, gains) for part in self._budgets])
+        else:
+            return [float(value) for value in gains]
+        values = [float("-inf")] * len(pool)
+        for place, row in enumerate(order):
+            values[row] = -float(place)
+        return values
+
+
+def _posterior_means(model: Model, features: Features) -> Floats:
+    """Returns predicted gains, in a unit that only their order depends on, (candidates,)."""
+    fitted = model.predictor.fitted
+    if isinstance(fitted, Probabilistic):
+        return fitted.gp.mean(features)
+    return fitted.predict(features)
+
+
+def _best_within(part: FeasibleSpace, pool: Pool, gains: Floats) -> list[int]:
+    """Returns the indices of the candidates in a part of the space, best first."""
+    rows = np.flatnonzero(part.are_feasible(pool.levels))
+    return [int(row) for row in rows[np.argsort(-gains[rows], kind="stable")]]
+
+
+def _in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
+    """Returns the items of all queues in turns, each once."""
+    longest = max(map(len, queues), default=0)
+    turns = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+    return list(dict.fromkeys(turns))

@@ -1,0 +1,272 @@
+"""Rungs: candidates train for a part of the epochs first, and only the best of them go on.
+
+Each part of a candidate's training is a trial of its own, with the candidate's id and the number of
+epochs of its rung: what an earlier part has reported does not change any more. A batch of stage 1
+has new candidates, which train up to the first rung, and candidates of any earlier batch that go
+on from their own checkpoints to the next rung. With rungs after e_1 < e_2 < ... epochs, the share
+of candidates that go on from rung r is e_r / e_{r+1}, as in successive halving (Jamieson and
+Talwalkar, 2016), so that every rung takes about as many epochs. Which ones go on is decided from
+all results so far, between batches: the trials do not depend on the number of workers, and a
+candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
+
+The candidates' final scores are estimated from the rungs that they have reached
+(``predictors/final_scores.py``). Rungs whose scores hardly say anything about the final ones are
+left out: new candidates then train up to the first rung that does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.search.checks import as_items, as_whole
+from fbnetv3.search.direction import MAXIMIZE, gain
+from fbnetv3.search.errors import SearchError
+from fbnetv3.search.outcome import short
+from fbnetv3.search.predictors.final_scores import MIN_PAIRS, FinalScores
+from fbnetv3.search.space.scaling import binary_exponent, scaled
+from fbnetv3.search.trial import Trial
+
+LEAST_CORRELATION = 0.4
+"""Correlation with the final score below which the scores of a rung are not relied on."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """State of a rung, for reports.
+
+    Attributes:
+        epochs: Number of epochs after which candidates are compared.
+        candidates: Number of candidates with a score after these epochs.
+        promoted: Number of candidates that went on from here.
+        correlation: Correlation of the scores with the final ones, in [0, 1]; None: fewer than
+            ``MIN_PAIRS`` candidates have gone on.
+        noise: Standard deviation of the final score around its estimate from this rung, in the
+            unit of the score; 0 for the last rung. None as for ``correlation``.
+    """
+
+    epochs: int
+    candidates: int
+    promoted: int
+    correlation: float | None
+    noise: float | None
+
+    def __str__(self) -> str:
+        told = "" if self.correlation is None else f", correlation {self.correlation:.2f}"
+        return f"rung {self.epochs}: {self.candidates} candidates, {self.promoted} went on{told}"
+
+
+def as_rungs(value: Any) -> tuple[int, ...]:
+    """Returns numbers of epochs after checking them.
+
+    Args:
+        value: Ascending whole numbers above 0, at least two; (): no rungs.
+
+    Raises:
+        SearchError: The value is something else.
+    """
+    items = as_items("rungs", value, object, "numbers of epochs such as 3, 9, 27")
+    rungs = tuple(as_whole("rungs: a number of epochs", item, low=1) for item in items)
+    if len(rungs) == 1 or any(a >= b for a, b in pairwise(rungs)):
+        raise SearchError(
+            f"rungs={short(list(rungs))} is not allowed; allowed: at least two ascending numbers "
+            "of epochs such as [3, 9, 27], or [] for candidates that train in one go"
+        )
+    return rungs
+
+
+class Ladder:
+    """The candidates of a search on its rungs.
+
+    Args:
+        rungs: Numbers of epochs, ascending; the last one is the whole training.
+        trials: Trials so far, whatever their state; those of a warm start, which count as trained
+            in full, have negative numbers.
+        direction: ``maximize`` or ``minimize``.
+
+    Attributes:
+        rungs: The numbers of epochs.
+        last: Complete trial of each candidate with the most epochs, by id, in the order of first
+            occurrence.
+        estimates: Distributions of the final gains of these candidates, in the same order, divided
+            by a power of two.
+    """
+
+    def __init__(
+        self, rungs: tuple[int, ...], trials: Sequence[Trial], direction: str = MAXIMIZE
+    ) -> None:
+        self.rungs, self._direction = rungs, direction
+        self._trials: dict[str, list[Trial]] = {}
+        for trial in trials:
+            self._trials.setdefault(trial.id, []).append(trial)
+        complete = {
+            key: [t for t in parts if t.state == "complete"] for key, parts in self._trials.items()
+        }
+        self.last = {
+            key: max(parts, key=lambda t: (self._rung(t), t.number))
+            for key, parts in complete.items()
+            if parts
+        }
+        rows = [self._gains(complete[key]) for key in self.last]
+        gains = np.array(rows, dtype=np.float64).reshape(-1, len(rungs))
+        # scores may be as large as 1e160, and their squares overflow
+        self._exponent = binary_exponent(np.nan_to_num(gains))
+        self.estimates = FinalScores(np.ldexp(gains, -self._exponent))
+
+    def _rung(self, trial: Trial) -> int:
+        """Returns the index of the rung up to which a trial is trained."""
+        is_whole = trial.max_epochs is None or trial.max_epochs not in self.rungs
+        return len(self.rungs) - 1 if is_whole else self.rungs.index(int(trial.max_epochs or 0))
+
+    def _gains(self, parts: Sequence[Trial]) -> list[float]:
+        """Returns a candidate's gain after each rung; NaN where it has none."""
+        gains = [math.nan] * len(self.rungs)
+        for trial in parts:
+            own = self._rung(trial)
+            for r in range(own):
+                reported = trial.reports.get(self.rungs[r], math.nan)
+                if math.isnan(gains[r]) and math.isfinite(reported):
+                    gains[r] = float(gain(reported, self._direction))
+            gains[own] = float(gain(float(trial.final_score or 0.0), self._direction))
+        return gains
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Estimated final score of each candidate, by number of its trial in :attr:`last`."""
+        means = gain(scaled(self.estimates.means, self._exponent), self._direction).tolist()
+        return {t.number: mean for t, mean in zip(self.last.values(), means, strict=True)}
+
+    @property
+    def errors(self) -> dict[int, float]:
+        """Standard deviation of the final score around the estimate, by number as in `scores`."""
+        stds = scaled(self.estimates.stds, self._exponent).tolist()
+        return {t.number: std for t, std in zip(self.last.values(), stds, strict=True)}
+
+    @property
+    def first_rung(self) -> int:
+        """Index of the rung up to which new candidates train.
+
+        It is the first one whose scores tell the final ones, or of which too little is known.
+        """
+        lines, correlations = self.estimates.lines, self.estimates.correlations
+        for r, line in enumerate(lines):
+            if line.pairs < MIN_PAIRS or correlations[r] >= LEAST_CORRELATION:
+                return r
+        return len(lines)
+
+    def finished_scores(self) -> dict[int, float]:
+        """Returns the scores of the highest rung that any candidate has finished, by number."""
+        top = max(map(self._rung, self.last.values()), default=0)
+        finished = (t for t in self.last.values() if self._rung(t) == top)
+        return {t.number: t.final_score for t in finished if t.final_score is not None}
+
+    def waiting(self) -> list[Trial]:
+        """Returns the last trial of each candidate that has stopped at a rung below the last one.
+
+        Candidates with a trial that is running, or that failed to reach a higher rung, are not
+        among them.
+        """
+        top = len(self.rungs) - 1
+        return [
+            trial
+            for key, trial in self.last.items()
+            if trial.batch >= 0 and self._rung(trial) < top
+            if self._rung(trial) == max(map(self._rung, self._trials[key]))
+        ]
+
+    def promotions(self, values: Sequence[float]) -> list[tuple[Trial, int]]:
+        """Returns the trials that go on, those with most epochs first, and their new epochs.
+
+        Args:
+            values: Value by which each trial of :meth:`waiting` is ranked, highest first.
+        """
+        ranked = sorted(
+            zip(self.waiting(), values, strict=True), key=lambda pair: (-pair[1], pair[0].number)
+        )
+        chosen: list[tuple[Trial, int]] = []
+        for r in reversed(range(self.first_rung, len(self.rungs) - 1)):
+            places = self._quota(r)
+            here = [trial for trial, _ in ranked if self._rung(trial) == r]
+            chosen += [(trial, self.rungs[r + 1]) for trial in here[:places]]
+        return chosen
+
+    def _stops(self, r: int) -> tuple[int, int]:
+        """Returns how many candidates have stopped at a rung, and how many of them went on."""
+        stopped = [
+            parts
+            for parts in self._trials.values()
+            if any(t.state == "complete" and t.batch >= 0 and self._rung(t) == r for t in parts)
+        ]
+        return len(stopped), sum(max(map(self._rung, parts)) > r for parts in stopped)
+
+    def _quota(self, r: int) -> int:
+        """Returns how many candidates may go on from a rung now."""
+        stopped, promoted = self._stops(r)
+        return max(0, stopped * self.rungs[r] // self.rungs[r + 1] - promoted)
+
+    def summary(self) -> tuple[Rung, ...]:
+        """Returns the state of each rung."""
+        stds = scaled(self.estimates.rung_stds, self._exponent).tolist()
+        return tuple(self._summary(r, std) for r, std in enumerate(stds))
+
+    def _summary(self, r: int, std: float) -> Rung:
+        lines = self.estimates.lines
+        is_known = r == len(lines) or lines[r].pairs >= MIN_PAIRS
+        return Rung(
+            self.rungs[r],
+            candidates=sum(self._rung(trial) >= r for trial in self.last.values()),
+            promoted=self._stops(r)[1],
+            correlation=float(self.estimates.correlations[r]) if is_known else None,
+            noise=std if is_known else None,
+        )
+
+
+def continued(trial: Trial, number: int, batch: int, epochs: int, predicted: float | None) -> Trial:
+    """Returns the trial in which a candidate goes on to the next rung.
+
+    Args:
+        trial: The candidate's last trial.
+        number: Number of the new trial.
+        batch: Batch of the new trial.
+        epochs: Number of epochs of the next rung.
+        predicted: Predicted final score; None: not known.
+    """
+    begun = trial.unfinished()
+    return replace(
+        begun,
+        number=number,
+        batch=batch,
+        max_epochs=epochs,
+        predicted=predicted,
+        earlier_reasons=[],
+        enqueued=None,
+        statistics=dict(trial.statistics),
+        config=dict(trial.config),
+    )
+
+
+def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> int:
+    """Returns how many candidates go on in some batches of stage 1, if none fails.
+
+    Args:
+        rungs: Numbers of epochs; (): no rungs.
+        batch_size: Number of new candidates per batch.
+        batches: Number of batches.
+    """
+    reached = [0] * max(1, len(rungs))
+    for _ in range(batches):
+        allowed = [n * a // b for n, a, b in zip(reached, rungs, rungs[1:], strict=False)]
+        reached = [reached[0] + batch_size, *allowed]
+    return sum(reached[1:])
+
+
+def is_further(trial: Trial, earlier: Iterable[int | None]) -> bool:
+    """Returns whether a trial goes on where all earlier trials of its candidate have stopped."""
+    return trial.max_epochs is not None and all(
+        before is not None and before < trial.max_epochs for before in earlier
+    )

@@ -1,0 +1,231 @@
+"""Compares searches with partial trainings at equal numbers of epochs.
+
+    python -m projects.search_quality.partial run --seeds 10
+    python -m projects.search_quality.partial report
+
+Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
+is that of the configuration with the best observed score among those trained in full; for the
+paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes whole
+batches; the peers receive every result before the next training starts, which is to their
+advantage. An interrupted ``run`` continues: each finished search is a line of partial.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from fbnetv3.search import JointNAS, Trial
+from projects.search_quality import curves, problems
+from projects.search_quality.compare import finished_runs, versions
+from projects.search_quality.curves import CurveProblem
+
+RESULTS = Path(__file__).with_name("partial.jsonl")
+WHOLE = 48
+"""Number of whole trainings that have as many epochs as a search may use."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Shares of these epochs after which the regret is reported."""
+
+Step = tuple[int, dict[str, Any], float | None]
+"""Number of epochs of a step, the configuration, and its observed score if it is whole."""
+
+
+class _OutOfEpochs(Exception):
+    """The epochs of a search are used up."""
+
+
+def _ours(problem: CurveProblem, seed: int, batch: int, **options: Any) -> Iterator[Step]:
+    """Yields the steps of JointNAS; without rungs, candidates may stop early."""
+    base = problem.problem
+    search = JointNAS(
+        base.space,
+        statistics=base.statistics,
+        constraints=base.constraints,
+        batch_size=batch,
+        iterations=10_000,
+        finalists=0,
+        seed=seed,
+        **options,
+    )
+    done: dict[str, int] = {}
+    while trials := search.ask():
+        scores = [_evaluate(problem, trial, seed) for trial in trials]
+        search.tell(trials, scores)
+        stop = None if search.result().early_stop is None else search.result().early_stop.epoch
+        for trial, score in zip(trials, scores, strict=True):
+            last = trial.max_epochs or problem.epochs
+            compared = trial.reports.get(stop, score) if stop else score
+            is_whole = last == problem.epochs or last == stop
+            yield last - done.get(trial.id, 0), trial.config, compared if is_whole else None
+            done[trial.id] = last
+
+
+def _evaluate(problem: CurveProblem, trial: Trial, seed: int) -> float:
+    curve = problem.curve(trial.config, seed)[: trial.max_epochs]
+    for epoch, score in enumerate(curve.tolist(), 1):
+        trial.report(epoch, score)
+    return float(curve[-1])
+
+
+def _optuna(problem: CurveProblem, seed: int, sampler: str, pruner: str) -> Iterator[Step]:
+    """Yields the steps of a sampler and a pruner of Optuna with their defaults."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    first, last = problem.rungs[0], problem.epochs
+    pruners = {
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(first, last, 3),
+        "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(first, 3),
+    }
+    study = optuna.create_study(
+        direction="maximize", sampler=samplers[sampler](seed=seed), pruner=pruners[pruner]()
+    )
+    from projects.search_quality.methods import _distribution, _snapped
+
+    space = problem.problem.space
+    distributions = {p.name: _distribution(p) for p in space.parameters}
+    while True:
+        trial = study.ask(distributions)
+        levels = space.canonical(space.levels([_snapped(space, trial.params)]))
+        if not problem.problem.allowed(levels)[0]:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
+        config = space.configs(levels)[0]
+        curve = problem.curve(config, seed)
+        trained, score = last, float(curve[-1])
+        for epoch, value in enumerate(curve[:-1].tolist(), 1):
+            trial.report(value, epoch)
+            if trial.should_prune():
+                trained = epoch
+                break
+        if trained < last:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            yield trained, config, None
+        else:
+            study.tell(trial, score)
+            yield last, config, score
+
+
+METHODS: dict[str, Callable[[CurveProblem, int], Iterator[Step]]] = {
+    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 24, rungs=p.rungs),
+    "JointNAS, whole trainings": partial(_ours, batch=8, early_stop_threshold=None),
+    "JointNAS, the paper's rule": partial(_ours, batch=12, early_stop_over="all"),
+    "TPE, Hyperband (Optuna)": partial(_optuna, sampler="tpe", pruner="hyperband"),
+    "random, ASHA (Optuna)": partial(_optuna, sampler="random", pruner="asha"),
+}
+
+
+def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
+    """Runs one search; returns its line of partial.jsonl."""
+    problem, started = curves.get(name), time.process_time()
+    median, best = problems.reference(problem.problem.name)
+    budget, used, whole = WHOLE * problem.epochs, 0, 0
+    top, regret = -np.inf, 1.0
+    regrets: list[float] = []
+    for epochs, config, score in METHODS[method](problem, seed):
+        used += epochs
+        while len(regrets) < len(SHARES) and used > SHARES[len(regrets)] * budget:
+            regrets.append(round(regret, 5))
+        if used > budget:
+            break
+        if score is not None:
+            whole += 1
+        if score is not None and score > top:
+            truth = float(problem.problem.truth([config])[0])
+            top, regret = score, (best - truth) / (best - median)
+    regrets += [round(regret, 5)] * (len(SHARES) - len(regrets))
+    return {
+        "problem": name,
+        "method": method,
+        "seed": seed,
+        "regret": regrets,
+        "whole": whole,
+        "seconds": round(time.process_time() - started, 1),
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the unfinished searches seed by seed."""
+    path = Path(arguments.results)
+    known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for name in arguments.problems:
+            for method in arguments.methods:
+                if (name, method, seed) in known:
+                    continue
+                row = run_one(name, method, seed)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(name, method, seed, row["regret"], row["whole"], row["seconds"], flush=True)
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Returns the mean regrets as a table in Markdown, with 95 % intervals of the differences."""
+    lines = [
+        "| problem | method | seeds | " + " | ".join(f"{share:.0%}" for share in SHARES)
+        + " | minus that of the rungs at 100% | trained in full | CPU seconds |",
+        "| --- | --- | --- |" + " --- |" * (len(SHARES) + 3),
+    ]  # fmt: skip
+    ours = next(iter(METHODS))
+    for name in curves.NAMES:
+        of = {m: {r["seed"]: r for r in rows if (r["problem"], r["method"]) == (name, m)}
+              for m in METHODS}  # fmt: skip
+        for method, runs in of.items():
+            if not runs:
+                continue
+            means = np.mean([r["regret"] for r in runs.values()], 0)
+            both = sorted(set(runs) & set(of[ours]))
+            against = ""
+            if method != ours and both:
+                pairs = [runs[s]["regret"][-1] - of[ours][s]["regret"][-1] for s in both]
+                low, high = interval(np.array(pairs))
+                against = f"{np.mean(pairs):+.3f} ({low:+.3f} to {high:+.3f})"
+            cells = [f"`{name}`", method, str(len(runs)), *(f"{mean:.3f}" for mean in means)]
+            cells += [against, f"{np.mean([r['whole'] for r in runs.values()]):.0f}"]
+            cells.append(f"{np.mean([r['seconds'] for r in runs.values()]):.0f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Returns a 95 % bootstrap interval of the mean."""
+    random = np.random.default_rng(0)
+    means = random.choice(values, (4000, len(values))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("do", choices=("run", "report", "correlations"))
+    parser.add_argument("--problems", nargs="+", default=list(curves.NAMES), help="problems to run")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
+    parser.add_argument("--seeds", type=int, default=10, help="searches per problem and method")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
+    parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
+    arguments = parser.parse_args()
+    if arguments.do == "run":
+        print(versions())
+        run(arguments)
+    elif arguments.do == "correlations":
+        for name in arguments.problems:
+            problem = curves.get(name)
+            print(name, problem.rungs, [round(c, 2) for c in curves.rank_correlations(problem)])
+    else:
+        print(report(finished_runs(Path(arguments.results))))
+
+
+if __name__ == "__main__":
+    main()
