@@ -32,7 +32,7 @@ def test_the_tutorials_are_as_many_as_tested() -> None:
 def test_a_tutorial_holds_its_outputs(name: str) -> None:
     outputs = [cell["outputs"] for cell in cells(name) if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in cells(name) if cell["cell_type"] == "code")
-    kinds = [output["output_type"] for output in sum(outputs, [])]
+    kinds = [output["output_type"] for cell in outputs for output in cell]
     assert len(kinds) >= 4
     assert "error" not in kinds
     assert not re.search(r"/work/|/root/|/home/|/tmp/", (FOLDER / f"{name}.ipynb").read_text())
