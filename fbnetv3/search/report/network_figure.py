@@ -39,7 +39,8 @@ def draw_network(name: str, layers: Sequence[LayerBar]) -> Figure:
         layers: Layers from the image to the classifier; at least one.
     """
     channels = [float(layer.channels) for layer in layers]
-    x = Axis("layer; a gap begins a stage", 0.0, layers[-1].stage + len(layers) + 0.5)
+    end = layers[-1].stage + len(layers) + 0.5
+    x = Axis("layers; a gap begins a stage", 0.0, end, numbers=lambda _: "")
     y = Axis("channels", min(channels) / 2, max(channels) * 1.6, log=True)
     chart = Chart(_title(name, layers), x, y, width=520, height=240)
     side = 0

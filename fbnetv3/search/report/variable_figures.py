@@ -21,7 +21,8 @@ from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS, _MAX_TRIALS = 20, 1000
 _FOLDS, _REPEATS, _TREES = 2, 5, 60
-_SHOWN_BARS, _SHOWN_AXES = 15, 7
+_SHOWN_BARS, _SHOWN_AXES = 10, 7
+_MAX_CHARACTERS = 16
 _BEST_SHARE = 0.25
 
 
@@ -89,18 +90,18 @@ def importance_figure(found: Importances, score: str) -> Figure:
     """
     names, values = found.names[:_SHOWN_BARS], found.values[:_SHOWN_BARS]
     y = Axis("share of the variance lost", 0.0, max(*values, 1e-3) * 1.1)
-    x = Axis.of_names("variable", [str(i + 1) for i in range(len(names))])
-    chart = Chart(f"importance of {len(names)} variables, {names[0]} first", x, y)
+    x = Axis.of_names("", [_text(name) for name in names])
+    title = f"importance of {len(names)} variables, {names[0]} first"
+    chart = Chart(title, x, y, width=1100, height=280)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         chart.bar(i - 0.35, i + 0.35, value, "coarse", f"{name}: {value:.3f}")
-    listed = "; ".join(f"{i + 1} {name}" for i, name in enumerate(names))
     doubt = " It predicts no better than the mean: do not trust the order." if found.r2 <= 0 else ""
     caption = (
         f"Share of the variance of {score} that a random forest no longer predicts if the values "
         f"of a variable are exchanged between trials that it was not fitted on; on these, its R² "
-        f"is {found.r2:.2f}.{doubt} {listed}."
+        f"is {found.r2:.2f}.{doubt} Shown are {len(names)} of {len(found.names)} variables."
     )
-    return Figure("Importance of variables", chart.svg(), caption)
+    return Figure("Importance of variables", chart.svg(), caption, is_wide=True)
 
 
 def parallel_coordinates(
@@ -153,4 +154,4 @@ def parallel_coordinates(
 
 
 def _text(value: object) -> str:
-    return short(value) if isinstance(value, float) else str(value)[:18]
+    return short(value) if isinstance(value, float) else str(value)[:_MAX_CHARACTERS]
