@@ -8,7 +8,7 @@ docstring of its registry says. Ops are registered by ``fbnetv3.register_op`` in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fbnetv3.registry import Registry
@@ -55,10 +55,22 @@ WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", 
 SPACES: Registry[Factory] = Registry("space")
 """``make() -> table of a space, as its yaml has it, or TableSpace``; SEARCH.SPACE"""
 
-STATISTICS: Registry[Factory] = Registry(
-    "statistic", declared=("macs", "params", "activations", "latency_ms")
-)
-"""``cost(network: Arch | NamedNetwork) -> number``, to be bounded by SEARCH.CONSTRAINTS, BUDGETS"""
+LATENCY = "latency_ms"
+"""The built-in statistic that needs a latency table, SEARCH.LATENCY_TABLE."""
+STATISTIC_UNITS: Mapping[str, str] = {
+    "macs": "multiply-adds",
+    "params": "parameters",
+    "activations": "activations",
+    LATENCY: "milliseconds",
+}
+"""Unit of each built-in statistic, by name."""
+COUNTED = tuple(name for name in STATISTIC_UNITS if name != LATENCY)
+"""Names of the built-in statistics that are counted, and are attributes of a network's cost."""
+STATISTICS: Registry[Factory] = Registry("statistic", declared=STATISTIC_UNITS)
+"""``cost(network: Arch | NamedNetwork) -> number``; SEARCH.CONSTRAINTS, BUDGETS, OBJECTIVES
+
+The built-in statistics are declared, and computed for many candidates at once by the space.
+"""
 
 EVALUATORS: Registry[Factory] = Registry("evaluator", declared=("train",))
 """``make(setup: SearchSetup, folder) -> function(trial: Trial) -> score``; SEARCH.EVALUATOR"""

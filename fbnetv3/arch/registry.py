@@ -84,7 +84,7 @@ def register_arch(arch: Arch) -> Arch:
     """Registers an architecture under its name, and returns it.
 
     Args:
-        arch: The architecture. Registering an equal one again is allowed.
+        arch: The architecture. If the same architecture is registered already, nothing changes.
 
     Raises:
         ArchError: Another architecture has this name.
@@ -108,7 +108,8 @@ def get_arch(name: str) -> Arch:
         name: Name of a built-in or registered architecture, or path of a yaml file.
 
     Raises:
-        ArchError: The name is unknown (the message lists similar ones), or the file is not valid.
+        ArchError: The name is unknown (the message has the known names and a similar one), or the
+            file cannot be read or does not hold an architecture.
     """
     known = {**_builtin(), **_REGISTERED}
     if name in known:

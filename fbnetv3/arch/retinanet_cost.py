@@ -2,8 +2,9 @@
 
 Symbols: the input has h x w pixels, multiples of 32; c3, c4 and c5 are the channels of the feature
 maps of strides 8, 16 and 32; F is the width of the pyramid P3 to P7, and of the head, whose two
-branches have D convolutions each; A is the number of anchors per location, K that of classes.
-All of h, w, c, F and D may be ints or int64 arrays of shape (candidates,).
+branches have D convolutions each, besides the last one; A is the number of anchors per location,
+and K is the number of classes. h, w, c3, c4, c5, F and D may be ints or int64 arrays of shape
+(candidates,).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _LEVELS = (3, 4, 5)
 def trunk(arch: Arch) -> Arch:
     """Returns the architecture without the stage that belongs to the classifier.
 
-    This is the last stage, if it consists only of pooling and 1 x 1 convolutions.
+    The last stage belongs to the classifier if it consists only of pooling ops and 1 x 1
+    convolutions, and is not stage 0.
     """
     last = [block for block in arch.blocks if block.stage == arch.blocks[-1].stage]
     if all(map(_belongs_to_classifier, last)) and last[0].stage > 0:
@@ -41,7 +43,7 @@ def _belongs_to_classifier(block: Block) -> bool:
 
 
 def input_size(short_side: Ints, aspect_ratio: float, max_size: Ints) -> tuple[Ints, Ints]:
-    """Returns height and width, in pixels, of the input that an image becomes.
+    """Returns the height and the width, in pixels, of a network's input for a landscape image.
 
     The image is resized as detectron2's ResizeShortestEdge does, and padded to multiples of 32.
 
@@ -66,8 +68,10 @@ class RetinaNetParts:
         convs: Convolutions D of each of the head's branches, besides the last one.
         anchors: Anchors A per location.
         classes: Classes K.
-        fpn_norm: Norm of the pyramid (MODEL.FPN.NORM); "" for biases instead.
-        head_norm: Norm of the head (MODEL.RETINANET.NORM); "" for none.
+        fpn_norm: Norm of the pyramid's lateral and output convolutions (MODEL.FPN.NORM). If "",
+            these convolutions have biases and no norm.
+        head_norm: Norm in the head's branches (MODEL.RETINANET.NORM). If "", there is no norm; the
+            convolutions have biases in any case.
     """
 
     channels: Ints
@@ -83,11 +87,11 @@ def count_trunk(
     size: tuple[Ints, Ints],
     width_divisor: int | None = 8,
 ) -> Cost:
-    """Returns the cost of the backbone: the rows of a table without those of the classifier.
+    """Returns the cost of the backbone.
 
     Args:
-        rows: Rows of the table, as for :func:`~fbnetv3.arch.cost.count_cost_arrays`, whose
-            paddings are k // 2.
+        rows: Rows of the table without those of the classifier (see :func:`trunk`), as for
+            :func:`~fbnetv3.arch.cost.count_cost_arrays`; their paddings are k // 2.
         size: Height h and width w of the input. With these paddings, cost is an affine function
             of the number of pixels, so that cost(h x w) follows exactly from those of squares:
             cost(h x h) + h / (h + w) * (cost(w x w) - cost(h x h)).
@@ -127,7 +131,7 @@ def neck_cost(widths: Sequence[Ints], size: tuple[Ints, Ints], parts: RetinaNetP
 
 
 def head_cost(size: tuple[Ints, Ints], parts: RetinaNetParts) -> Cost:
-    """Returns the cost of the head, which runs with the same weights on each level.
+    """Returns the cost of the head, which is applied to each level with the same weights.
 
     Args:
         size: Height and width of the input in pixels.

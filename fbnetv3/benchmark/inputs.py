@@ -1,9 +1,10 @@
 """Preparation of training batches on one core: by this project, torchvision and timm.
 
 Every variant reads the same JPEG files of the same size from a folder, and applies the augmentation
-of the paper: a random resized crop, a random flip and AutoAugment. Each prepares batches in this
-process, as a worker of a loader would do, up to the point at which they would be sent to a GPU:
-batches of ``ours`` and ``timm`` are uint8, the others normalised float32.
+of the paper: a random resized crop, a random flip and AutoAugment. Each variant prepares batches in
+this process, as a worker of a loader would, up to the point at which they would be sent to a GPU.
+At this point, batches of ``ours`` and ``timm`` are uint8, which a GPU normalises, and those of the
+other variants are normalised float32.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ _FILL = [128, 128, 128]  # color of the areas that AutoAugment's geometric opera
 
 @contextmanager
 def input_steps(name: str, size: tuple[int, int], shape: Shape) -> Iterator[dict[str, Step]]:
-    """Yields steps that each prepare a batch, by variant; timm's only if timm is installed.
+    """Yields functions that prepare one batch per call, by variant.
+
+    There is a function of timm only if timm is installed.
 
     Args:
-        name: Name or path of a data set. Up to 256 of its images, or one batch if that is more, are
-            written as JPEG files.
+        name: Name or path of a data set. 256 of its images, or as many as a batch has if that is
+            more, are written as JPEG files; all images if the data set has fewer.
         size: Width and height of these files in pixels.
         shape: Number of images of a batch, and their resolution.
 
@@ -71,7 +74,7 @@ def _write_jpegs(dataset: ImageDataset, size: tuple[int, int], folder: Path) -> 
 
 
 def cycle_loader(loader: Any) -> Iterator[Any]:
-    """Yields the batches of a loader without end, in a new order in each pass."""
+    """Yields the batches of a loader again and again, without end."""
     for _ in cycle([None]):
         yield from loader
 

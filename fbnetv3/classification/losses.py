@@ -1,4 +1,4 @@
-"""Losses of classifiers: of logits and the probabilities of classes that they should have."""
+"""Losses of classifiers, as functions of logits and of target probabilities of the classes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from torch.nn import functional as F
 from fbnetv3.registries import LOSSES
 
 WEIGHTED = ("cross_entropy", "binary_cross_entropy")
-"""Losses that accept weights of classes as third argument."""
+"""Losses that accept the weights of the classes as a third argument."""
 
 
 @LOSSES.register("cross_entropy")
 def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean over images of the cross-entropy of logits (N, C) with targets (N, C).
+    """Returns the mean over images of the cross-entropy, a scalar tensor.
 
     Args:
-        logits: Logits.
-        targets: Probabilities of the classes.
-        weights: Weight of each class, (C,), which multiplies its term; None weights all equally.
+        logits: (N, C) logits.
+        targets: (N, C) target probability of each class.
+        weights: (C,) weight of each class, by which its term is multiplied. If None, all weights
+            are 1.
     """
     return F.cross_entropy(logits, targets, weights)
 
 
 @LOSSES.register("binary_cross_entropy")
 def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean over images and classes of the binary cross-entropy.
+    """Returns the mean over images and classes of the binary cross-entropy, a scalar tensor.
 
     Args:
-        logits: Logits (N, C).
-        targets: Probability of each class, (N, C).
-        weights: Weight of each class, (C,), which multiplies its term; None weights all equally.
+        logits: (N, C) logits.
+        targets: (N, C) target probability of each class.
+        weights: (C,) weight of each class, by which its term is multiplied. If None, all weights
+            are 1.
     """
     return F.binary_cross_entropy_with_logits(logits, targets, weights)

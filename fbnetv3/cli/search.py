@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.cli.version_option import version_option
+from fbnetv3.registries import LATENCY, STATISTIC_UNITS
 from fbnetv3.requires import require_detectron2
 from fbnetv3.search.fbnet import require_packages
 from fbnetv3.signals import stop_signals_as_interrupt
@@ -35,13 +36,6 @@ examples:
   %(prog)s --evolve output/search/digits --budget "macs <= 2e6, params <= 1e5"
   %(prog)s --report output/search/digits                       # also while it runs
 """
-_BUDGET_UNITS = {
-    "macs": "multiply-adds",
-    "params": "parameters",
-    "activations": "activations",
-    "latency_ms": "milliseconds, if the run has a SEARCH.LATENCY_TABLE",
-}
-"""Unit of each statistic for which ``--evolve`` accepts budgets, by name."""
 _STORAGE_KEY = "SEARCH.STORAGE"
 """The only key that ``--evolve`` and ``--report`` accept; the run's config has all others."""
 
@@ -106,10 +100,10 @@ def _budget_arguments(parser: argparse.ArgumentParser) -> None:
         "Finds one winner per budget, which also meets the run's constraints.\n"
         "Without a budget, finds one that meets the run's constraints.",
     )
-    for name, unit in _BUDGET_UNITS.items():
-        budgets.add_argument(
-            _flag(name), nargs="+", type=float, default=[], metavar="N", help=f"at most N {unit}"
-        )
+    for name, unit in STATISTIC_UNITS.items():
+        condition = ", if the run has a SEARCH.LATENCY_TABLE" if name == LATENCY else ""
+        text = f"at most N {unit}{condition}"
+        budgets.add_argument(_flag(name), nargs="+", type=float, default=[], metavar="N", help=text)
     budgets.add_argument(
         "--budget",
         nargs="+",
@@ -159,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    for name in () if args.evolve else ("budget", "drop_constraint", *_BUDGET_UNITS):
+    for name in () if args.evolve else ("budget", "drop_constraint", *STATISTIC_UNITS):
         if getattr(args, name):
             parser.error(f"{_flag(name)} needs --evolve RUN_DIR")
     folder = args.evolve or args.report or args.run
@@ -275,7 +269,9 @@ def _print_run(run: SearchRun) -> None:
         print(
             f"Pareto front ({count}):", *(f"{w.path}: {w.facts[0]}" for w in run.front), sep="\n  "
         )
-    print(f"best: {best.id} with {best.score:.2f}{cost_text(best.statistics)}")
+    spread = result.spreads.get(best.id)
+    about = "" if spread is None else f" ({spread})"
+    print(f"best: {best.id} with {best.score:.2f}{about}{cost_text(best.statistics)}")
     print(f"report: {run.report}")
     print(f"train it with:\n  {run.best.command}")
 
@@ -289,7 +285,7 @@ def _evolve(args: argparse.Namespace) -> int:
     from fbnetv3.search.fbnet.bounds import parse_bounds
     from fbnetv3.search.fbnet.run import evolve_budgets
 
-    singles = [Constraint(name, upper=n) for name in _BUDGET_UNITS for n in getattr(args, name)]
+    singles = [Constraint(name, upper=n) for name in STATISTIC_UNITS for n in getattr(args, name)]
     budgets: list[Budget] = [*singles, *map(parse_bounds, args.budget)]
     # () has no bounds of its own, so that its winner meets the run's constraints only
     run = evolve_budgets(args.evolve, budgets or [()], list(args.opts), args.drop_constraint)

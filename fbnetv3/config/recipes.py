@@ -52,10 +52,14 @@ RECIPE_KEYS = {
     "amp": "SOLVER.AMP.ENABLED",
     "amp_dtype": "SOLVER.AMP.DTYPE",
 }
-"""Field of Recipe -> config key. The decay of the schedule ``steps`` is SOLVER.GAMMA."""
+"""Config key of each field of Recipe, except ``clip_grad_norm``, which SOLVER.CLIP_GRADIENTS sets.
+
+With the schedule ``steps``, the field ``decay`` is SOLVER.GAMMA.
+"""
 NESTEROV_OPTIMIZERS = ("sgd", "muon")
+"""Built-in optimizers that read SOLVER.NESTEROV."""
 BETA2_OPTIMIZERS = ("adamw", "lion", "muon")
-"""Built-in optimizers that read SOLVER.NESTEROV, and those that read SOLVER.BETA2."""
+"""Built-in optimizers that read SOLVER.BETA2."""
 
 
 def recipe_from_config(
@@ -65,13 +69,14 @@ def recipe_from_config(
 
     Args:
         cfg: Config of a training.
-        iters_per_epoch: Steps per epoch; only needed if SOLVER.MAX_EPOCHS is 0: SOLVER.MAX_ITER is
-            then the length, and SOLVER.STEPS are iterations.
-        overrides: Fields of the recipe to set to other values than the config's.
+        iters_per_epoch: Steps per epoch. Required if SOLVER.MAX_EPOCHS is 0: the length of the
+            training is then SOLVER.MAX_ITER, and SOLVER.STEPS are iterations, too.
+        overrides: Values of the recipe's fields that replace those of the config.
 
     Raises:
-        ConfigError: A value is out of its range, ``iters_per_epoch`` is missing, or
-            SOLVER.CLIP_GRADIENTS does not clip by the 2-norm.
+        ConfigError: A value has another type or is out of its range, all of SOLVER.STEPS lie behind
+            the end of the training, SOLVER.CLIP_GRADIENTS does not clip by the 2-norm, or
+            ``iters_per_epoch`` is required and missing.
     """
     values = {field: get_value(cfg, key) for field, key in RECIPE_KEYS.items()}
     values["nesterov"] = nesterov_from_config(cfg, default=True)
@@ -79,7 +84,7 @@ def recipe_from_config(
     if cfg.SOLVER.MAX_EPOCHS == 0:
         if iters_per_epoch is None:
             raise ConfigError(
-                "SOLVER.MAX_EPOCHS is 0, but the steps per epoch are unknown here; set it"
+                "SOLVER.MAX_EPOCHS=0, but the steps per epoch are unknown here; set MAX_EPOCHS"
             )
         values["epochs"] = length = cfg.SOLVER.MAX_ITER / iters_per_epoch
         values["warmup_epochs"] = min(cfg.SOLVER.WARMUP_EPOCHS, length)
@@ -110,7 +115,7 @@ def nesterov_from_config(cfg: CfgNode, *, default: bool) -> bool:
 
 
 def _check_type(cfg: CfgNode, key: str, types: tuple[type, ...], allowed: str) -> None:
-    """Checks a key for which the tree accepts every value, because its default is None."""
+    """Checks the type of a key whose default is None, for which the tree accepts every type."""
     value = get_value(cfg, key)
     is_flag = isinstance(value, bool) and bool not in types
     if value is not None and (is_flag or not isinstance(value, types)):
@@ -142,7 +147,9 @@ def _in_config_keys(message: str) -> str:
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe.
 
-    SOLVER.NESTEROV, WEIGHT_DECAY_BIAS, and STEPS or GAMMA are left out if they do not apply.
+    Keys without effect are left out: SOLVER.NESTEROV of optimizers that do not read it,
+    SOLVER.WEIGHT_DECAY_BIAS if biases have no decay of their own, and CLIP_VALUE without clipping.
+    With the schedule ``steps``, SOLVER.EPOCH_DECAY is left out; without it, STEPS and GAMMA are.
     """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
     if recipe.optimizer not in NESTEROV_OPTIMIZERS:

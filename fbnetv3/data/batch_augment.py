@@ -20,19 +20,21 @@ _MIXUP, _ERASING, _CUTMIX = 3, 4, 5
 
 @dataclass(frozen=True)
 class BatchAugment:
-    """Erases and mixes the images of a batch, with draws that follow from (seed, iteration).
+    """Erases parts of the images of a batch, mixes the images, and makes soft targets.
 
-    Images are erased one by one, and then mixed: by mixup, by CutMix or, if both are switched on,
-    by one of them with equal probability. The draws of mixup and CutMix are the same on every rank;
-    the rectangles that are erased are drawn for the joined batch of all ranks.
+    Each image is erased or kept on its own. Then the images are mixed: by mixup, by CutMix or, if
+    both are switched on, by one of the two with equal probability. All random numbers follow from
+    the seed and the number of the batch. Mixup and CutMix draw the same numbers on every rank. The
+    rectangles to erase are drawn for the images of all ranks together; each rank uses its own part.
 
     Attributes:
         num_classes: Number of classes.
         mixup: Alpha of mixup's Beta distribution; 0 switches it off.
         cutmix: Alpha of CutMix's Beta distribution; 0 switches it off.
-        label_smoothing: Fraction of each target, in [0, 1), that is spread over all classes; with
-            several labels per image, targets are moved by half of it towards 1/2.
-        random_erasing: Probability with which an image is erased.
+        label_smoothing: Fraction of each target, in [0, 1), that is spread over all classes. With
+            several labels per image, a target of 1 becomes 1 - label_smoothing / 2, and a target of
+            0 becomes label_smoothing / 2.
+        random_erasing: Probability, in [0, 1], with which a rectangle of an image is set to 0.
         seed: Random seed.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -65,7 +67,8 @@ class BatchAugment:
             images: (N, 3, H, W) normalised images of this rank.
             labels: (N,) int64 classes, or (N, num_classes) float32 with 1 for each class of an
                 image.
-            iteration: Number of the batch, from which the draws follow.
+            iteration: Number of the batch in the training; with the seed, it determines all random
+                numbers.
         """
         images = self._erased(images, iteration)
         if self._uses_cutmix(iteration):

@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fbnetv3.config import ConfigError
 from fbnetv3.errors import FBNetError, first_line
@@ -220,6 +221,35 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
             f"the checkpoint is of another network than the config describes ({reason}); use the "
             "MODEL and INPUT keys in config.yaml of the run, or another OUTPUT_DIR"
         ) from error
+
+
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], name: str) -> None:
+    """Loads an optimizer's state from a checkpoint, but keeps the lr, decays etc. of the config.
+
+    Args:
+        optimizer: Optimizer of the config, over the same groups of parameters.
+        state: The checkpoint.
+        name: Name of the optimizer in the config, SOLVER.OPTIMIZER.
+
+    Raises:
+        ConfigError: The checkpoint has another optimizer, or other groups of parameters.
+    """
+    before = state["recipe"]["optimizer"]
+    if before != name:
+        raise ConfigError(
+            f"SOLVER.OPTIMIZER is {name}, but the checkpoint was written with {before}: set it "
+            "back, or start from the weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
+        )
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise ConfigError(
+            "the checkpoint has other groups of parameters: set MODEL.FREEZE, SOLVER.LAYER_DECAY, "
+            "HEAD_LR_FACTOR and WEIGHT_DECAY_BIAS back, or use MODEL.WEIGHTS in another OUTPUT_DIR"
+        ) from error
+    for group, setting in zip(optimizer.param_groups, settings, strict=True):
+        group.update(setting, initial_lr=setting["lr"])  # the schedule multiplies initial_lr
 
 
 def _some(names: Sequence[str]) -> str:

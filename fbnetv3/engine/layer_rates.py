@@ -1,8 +1,18 @@
 """Factors of the learning rate for each parameter: layer-wise decay, and the head's factor.
 
 With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 1, and each layer
-before it ``layer_decay`` times the factor of the next one. The factors of the head are then
-multiplied by ``head_lr_factor``.
+before it has ``layer_decay`` times the factor of the next layer. The factors of the head are then
+multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits;
+that of a detector is everything outside of ``backbone.``, without the feature pyramid.
+
+Layers are numbered as follows. A block is a part of the network whose name has a number, such as
+``layer1.0``. The blocks with weight matrices are the layers 1, 2, ... in the order of the
+parameters; a block without one belongs to the layer before it. A stem whose name has a number is a
+block: FBNet's ``backbone.stages.0.0`` is layer 1. Parameters before the last block whose names have
+no number are layer 0, such as ``conv1`` of a ResNet and the position embedding of a vision
+transformer. Parameters between the last block and the classifier are one layer if one of them is a
+weight matrix. If none is, as in the last norm of a vision transformer, they belong to the last
+block. The last layer is the classifier or, in a detector, the feature pyramid with the heads.
 """
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ from fbnetv3.recipe import Recipe
 from fbnetv3.weights.converters import heads_of
 
 # The beginning of a parameter's name that identifies its block, such as backbone.stages.1.0,
-# layer1.0, blocks.3, encoder.layers.encoder_layer_0, or stages.0.blocks.2 of a stage with blocks
+# layer1.0, blocks.3, encoder.layers.encoder_layer_0 or, where stages have blocks, stages.0.blocks.2
 _BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*(?:\.blocks\.\d+)?)\.")
 _DETECTOR_TRUNK = "backbone.bottom_up."
 
@@ -40,16 +50,15 @@ def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
-    """Returns the number of the layer of each parameter, counted from the input.
+    """Returns the number of the layer of each parameter, which rises from the input to the output.
 
-    The numbered blocks of a network, in the order of its parameters, are the layers from 1 on.
-    Parameters of the trunk whose names have no number, such as those of the stem, are layer 0. What
-    lies between the last block and the classifier is one layer if it has a weight matrix, and else,
-    like the last norm of a vision transformer, belongs to the last block. The classifier is the
-    last layer; in a detector, it is the feature pyramid with the heads.
+    The docstring of this module says which parameters form a layer.
 
     Args:
-        model: Classifier, or detector with a network at ``backbone.bottom_up``.
+        model: Classifier, or detector whose backbone has a network at ``backbone.bottom_up``.
+
+    Returns:
+        The number of the layer, from 0 on, by the parameter's name.
     """
     parameters = dict(model.named_parameters())
     is_detector = any(name.startswith(_DETECTOR_TRUNK) for name in parameters)

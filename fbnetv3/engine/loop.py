@@ -12,7 +12,6 @@ from detectron2.utils.events import (
     EventWriter,
     JSONWriter,
 )
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
@@ -24,7 +23,7 @@ from fbnetv3.engine.additions import (
     load_hook_states,
 )
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
-from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
+from fbnetv3.engine.checkpoint import Checkpointer, load_model_state, load_optimizer_state
 from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
@@ -157,7 +156,7 @@ class Training:
         experiment = self._experiment
         load_model_state(experiment.model, state, experiment.classes)
         experiment.task.load_state(experiment.model, state.get("task", {}))
-        _load_optimizer(self.optimizer, state, self._recipe.optimizer)
+        load_optimizer_state(self.optimizer, state, self._recipe.optimizer)
         self._load_ema(state["ema"])
         self.start_iter = state["iteration"]
         self._offset = self.start_iter - self._position(state)
@@ -378,23 +377,3 @@ def _check_passes(recipe: Recipe, world_size: int) -> None:
             f"SOLVER.IMS_PER_BATCH={recipe.batch_size} images per pass cannot be shared equally by "
             f"{world_size} processes; use a multiple of {world_size}"
         )
-
-
-def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:
-    """Loads an optimizer's state from a checkpoint, but keeps the lr, decays etc. of the config."""
-    before = state["recipe"]["optimizer"]
-    if before != name:
-        raise ConfigError(
-            f"SOLVER.OPTIMIZER is {name}, but the checkpoint was written with {before}: set it "
-            "back, or start from the weights alone (MODEL.WEIGHTS) in another OUTPUT_DIR"
-        )
-    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-    except ValueError as error:
-        raise ConfigError(
-            "the checkpoint has other groups of parameters: set MODEL.FREEZE, SOLVER.LAYER_DECAY, "
-            "HEAD_LR_FACTOR and WEIGHT_DECAY_BIAS back, or use MODEL.WEIGHTS in another OUTPUT_DIR"
-        ) from error
-    for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting, initial_lr=setting["lr"])  # the schedule multiplies initial_lr

@@ -1,9 +1,10 @@
 """Heartbeats between the machines of a training, and the reason why it ended.
 
-The launcher of each machine, the process that starts its ranks, counts heartbeats in a store on
-machine 0. Machine 0 watches the heartbeats of the others, which watch whether the store answers.
-When a rank or a machine dies, all launchers end their ranks within seconds and print the same
-reason, which says what died.
+The launcher of a machine is the process that starts the machine's ranks. Each launcher counts its
+heartbeats in a store, which the launcher of machine 0 hosts. Machine 0 watches the counts of the
+other machines, and each of these watches whether the store still answers. When a rank or a machine
+dies, all launchers end their ranks within seconds and print the same reason, which names the rank
+or machine that died.
 
 torchrun's elastic agent does not replace this. Measured with its c10d rendezvous (torch 2.14, gloo,
 two nodes of one rank each): after SIGKILL of a node, the other one ended within 10 s, but with the
@@ -17,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ T = TypeVar("T")
 HEARTBEAT_TIMEOUT = 8.0
 """Seconds without a heartbeat after which a machine counts as dead."""
 _HEARTBEAT_INTERVAL = 0.5  # seconds
-_LEAVE_TIMEOUT = 3.0  # seconds for the other machines to read why the training ended
+# Limit in seconds on each call to the store at the end of a training, on machine 0's wait for the
+# other machines, and on the wait for the thread of the heartbeats
+_LEAVE_TIMEOUT = 3.0
 _REASON = "reason"  # key in the store
 
 
@@ -83,17 +86,21 @@ class MachineMonitor:
 
     @property
     def others_have_left(self) -> bool:
-        """Whether no other machine needs this one any more; they only ever need machine 0."""
+        """Whether no other machine needs this one any more.
+
+        Only machine 0 is needed by others, as the host of the store; on other machines it is True.
+        """
         return not self._others
 
     def report(self, reason: str) -> str:
         """Reports why the training ends, which ends it on all machines.
 
         Args:
-            reason: One line that names a rank.
+            reason: One line that names a rank or a machine.
 
         Returns:
-            The reason that was reported first, by any machine or rank.
+            The reason that was reported first, by any machine or rank. If the store does not
+            answer, the reason that this machine knows of, or else ``reason``.
         """
         if not self.reason and self._store_answers:
             with suppress(RuntimeError, TimeoutError):
@@ -106,7 +113,11 @@ class MachineMonitor:
         return f"{self._name(self._rank)} was interrupted"
 
     def leave(self) -> None:
-        """Announces the end of this machine's heartbeats, so that it does not count as dead."""
+        """Announces the end of this machine's heartbeats, so that it does not count as dead.
+
+        Machine 0 then waits up to 3 s until the others have announced their end, too, since the
+        store ends with it.
+        """
         if not self._store_answers:
             return
         deadline = time.monotonic() + _LEAVE_TIMEOUT
@@ -168,6 +179,7 @@ def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
 
     Raises:
         TimeoutError: The function did not return in time.
+        Exception: The function raised it.
     """
     future: Future[T] = Future()
 
@@ -178,7 +190,9 @@ def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+    if wait([future], seconds).not_done:
+        raise TimeoutError(f"a call did not return within {seconds:g} s")
+    return future.result()
 
 
 def _beats_key(machine: int) -> str:

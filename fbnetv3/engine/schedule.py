@@ -44,7 +44,7 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 
     - ``exponential``: times ``decay`` at each whole epoch after the warm-up (paper, A.3: 0.9875
       after 5 epochs)
-    - ``cosine``: half a cosine from 1 to 0 at ``recipe.epochs``
+    - ``cosine``: half a period of a cosine, from 1 after the warm-up to 0 at ``recipe.epochs``
     - ``constant``: 1
     - ``steps``: times ``decay`` at each epoch of ``recipe.steps``
 
@@ -55,7 +55,7 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
         epoch: Epochs done so far, ``iteration / iters_per_epoch``; may be fractional; >= 0.
 
     Returns:
-        A factor in [0, 1].
+        A factor; in [0, 1] for the built-in schedules.
     """
     if epoch < recipe.warmup_epochs:
         share = epoch / recipe.warmup_epochs
@@ -73,19 +73,18 @@ def build_lr_scheduler(
 ) -> LambdaLR:
     """Returns a scheduler that sets ``lr = peak * lr_factor(epoch)``.
 
-    The epoch is ``(iteration - offset) / iters_per_epoch``.
-
-    The lr of the first iteration is set here; call ``step()`` after each iteration, as detectron2's
-    ``hooks.LRScheduler`` does. The scheduler's state consists of plain numbers.
+    The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the first
+    iteration; call ``step()`` after each iteration, as detectron2's ``hooks.LRScheduler`` does. The
+    scheduler's state consists of plain numbers.
 
     Args:
-        optimizer: Optimizer whose groups have the peak as ``lr``, or as ``initial_lr`` if they
-            were scheduled before.
+        optimizer: Optimizer. The peak of each group is its ``initial_lr`` or, if it was not
+            scheduled before, its ``lr``.
         recipe: Recipe with schedule, decay, warm-up and length.
         iters_per_epoch: Iterations per epoch; >= 1.
         last_iter: Last iteration that was run; -1 if none was.
-        offset: Iteration at which the schedule would have started; not 0 in a run that was resumed
-            with another number of iterations per epoch.
+        offset: Number that is subtracted from an iteration to get its position in the schedule; 0
+            unless the run was resumed with another number of iterations per epoch.
     """
     if last_iter >= 0:
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: preprocessing, classes, version, hash of the weights."""
+"""The metadata of an exported file: preprocessing, classes, version, hash of the weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from fbnetv3.zoo.classifier import Classifier
 
 
 def export_metadata(classifier: Classifier, input_type: str) -> dict[str, str]:
-    """Returns the metadata of an exported classifier; every value is a string, most are JSON.
-
-    The keys are ``source``, ``classes``, ``resolution`` and ``resize`` (pixels), ``interpolation``,
-    ``input`` (what the file takes), ``mean`` and ``std`` (which the graph applies), ``fbnetv3``
-    (version) and ``weights_sha256`` (see :func:`weights_hash`).
+    """Returns the metadata of an exported classifier.
 
     Args:
         classifier: Classifier that is exported.
-        input_type: ``float`` or ``uint8``.
+        input_type: Type of the images that the file takes: ``float`` or ``uint8``.
+
+    Returns:
+        Text by key. The texts of five keys are JSON: ``classes`` (list of names), ``resolution``
+        and ``resize`` (sides in pixels), ``mean`` and ``std`` (of each channel; the exported graph
+        normalises by them). The others are plain: ``source`` (origin of the weights), ``input``
+        (layout, type and range of the images), ``interpolation``, ``fbnetv3`` (version of this
+        package) and ``weights_sha256`` (see :func:`weights_hash`).
     """
     rule = classifier.transform.rule
     pixels = "uint8 in 0..255" if input_type == "uint8" else "float32 in 0..1"
@@ -46,8 +49,11 @@ def export_metadata(classifier: Classifier, input_type: str) -> dict[str, str]:
 def weights_hash(model: nn.Module) -> str:
     """Returns the sha256 of names, types, shapes and values of a state dict, in hexadecimal.
 
-    Unlike the hash of a file it depends on the values alone, so that a checkpoint and the weights
-    that were exported from it agree.
+    Unlike the hash of a file, it does not depend on the format of the file and on metadata: a
+    checkpoint and the weights that were exported from it have the same hash.
+
+    Args:
+        model: The network; its state dict is hashed in the order of the names.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,8 +1,9 @@
 """The inference form of a model: folded batch norms, channels_last, small slices, compilation.
 
-On a CPU, batch norms and the NCHW layout take a third of the time. Large batches cost another
-fifth, because activations of tens of MB do not fit into the caches and their memory is returned to
-the operating system after each layer. :class:`DeployedModel` therefore processes a batch in slices.
+On a CPU, networks are faster without batch norms and in channels_last memory format. Large batches
+are slower per image, because activations of tens of MB do not fit into the caches, and their memory
+is returned to the operating system after each layer. :class:`DeployedModel` therefore processes a
+batch in slices.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class DeployError(FBNetError):
 
 
 class Deployable(nn.Module):
-    """A module with an inference form of its own kind, such as a detector."""
+    """Base class of modules that make their inference form themselves, such as detectors."""
 
     def inference_form(self, *, compile: bool) -> nn.Module:
         """Returns the inference form, which is called like the module itself.
 
         Args:
-            compile: Whether to compile it.
+            compile: Whether to compile the network.
 
         Raises:
             DeployError: The module cannot be converted.
@@ -53,7 +54,7 @@ class Deployable(nn.Module):
 
 
 class DeployedModel(nn.Module):
-    """The inference form of a model, with the same inputs (N, 3, H, W) and outputs.
+    """The inference form of a model: it maps the same images (N, 3, H, W) to the same outputs.
 
     On a CPU a batch is processed in slices of about ``SLICE_PIXELS`` pixels per thread, so the
     output for an image must not depend on the other images of the batch.
@@ -193,17 +194,19 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
             float32 on CPU, otherwise with torch's inductor and frozen weights. Compilation happens
             at the first call and takes seconds, or up to a minute with inductor. ONNX Runtime
             compiles again for each resolution, inductor for each resolution and batch size. The
-            first output for a shape is compared with the uncompiled model. If no runtime is
-            available or all fail, a warning is logged and the uncompiled model runs. Runtimes use
-            as many threads as torch does when they compile.
+            first output for each shape of images is compared with that of the uncompiled model. If
+            no runtime is available or all fail, a warning is logged and the uncompiled model runs.
+            The compiled model uses as many threads as torch has when the model is compiled.
 
     Returns:
-        A :class:`DeployedModel` in eval mode on the model's device; a detector of a detector.
+        The inference form, on the model's device: a detector if the model is a detector, else a
+        :class:`DeployedModel` in eval mode.
 
     Raises:
-        DeployError: The model is wrapped, scripted, compiled or already deployed, has no weights
-            yet, has a batch norm without running statistics, takes lists of images, or is a
-            detector that is to be compiled.
+        DeployError: The model cannot be deployed: it is wrapped for several devices, scripted,
+            compiled, or deployed already; a weight has no value yet; a batch norm keeps no running
+            statistics; it takes lists of images, and is no ``Detector``; or it is a ``Detector``,
+            and ``compile`` is True.
     """
     if isinstance(model, Deployable):
         return model.inference_form(compile=compile)

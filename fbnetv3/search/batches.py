@@ -211,14 +211,14 @@ class Batches:
 
     def _proposed(self, number: int) -> list[Trial]:
         """Proposes a batch, and returns it with the results that the storage already has."""
-        stored = {t.id: t for t in self._stored or [] if t.batch == number}
+        stored = {t.name: t for t in self._stored or [] if t.batch == number}
         history, size = self._seen_by(number), self.schedule.size_of(number)
         stage, enqueued = self.schedule.stage_of(number), self._taken(number, size)
         trials = self._planner.propose(history, size, stage, enqueued)
-        unknown = set(stored) - {t.id for t in trials}
+        unknown = set(stored) - {t.name for t in trials}
         if unknown:  # perhaps from an earlier version, which did not predict failures
             trials = self._planner.propose(history, size, stage, enqueued, avoid_failures=False)
-            unknown = set(stored) - {t.id for t in trials}
+            unknown = set(stored) - {t.name for t in trials}
         if unknown:
             raise SearchError(
                 f"batch {number} of the storage holds candidates that this program does not "
@@ -230,7 +230,7 @@ class Batches:
         for trial in trials:
             trial.enqueued = reasons.get(trial.id)
             trial.earlier_reasons = retries.reasons(trial.number)
-        return [stored.get(t.id, t) for t in trials]
+        return [stored.get(t.name, t) for t in trials]
 
     def _taken(self, number: int, size: int) -> list[Trial]:
         """Returns trials of the enqueued candidates that a batch takes, at most ``size``.

@@ -12,6 +12,7 @@ from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, fi
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import SCORE, name_of
+from fbnetv3.search.replicates import mean_scores
 from fbnetv3.search.rungs import Ladder, Rung, is_further
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
@@ -96,14 +97,16 @@ class Known:
     direction: str = MAXIMIZE
     ladder: Ladder | None = None
 
-    def epochs_of(self, stage: str) -> int | None:
-        """Returns the number of epochs for which new candidates train; None: in full.
+    def epochs_of(self, stage: str, *, is_whole: bool) -> int | None:
+        """Returns the number of epochs for which a new candidate trains; None: in full.
 
         Args:
             stage: ``coarse`` or ``fine``.
+            is_whole: Whether the candidate trains in full in spite of rungs.
         """
         if self.ladder is not None:
-            return self.ladder.rungs[self.ladder.first_rung if stage == "coarse" else -1]
+            is_part = stage == "coarse" and not is_whole
+            return self.ladder.rungs[self.ladder.first_rung if is_part else -1]
         return None if self.early_stop is None else self.early_stop.epoch
 
     @property
@@ -121,7 +124,9 @@ class Known:
     @property
     def errors(self) -> dict[int, float] | None:
         """Standard deviation of each score around the final one, by number; None: 0 for all."""
-        return None if self.ladder is None else self.ladder.errors
+        if self.ladder is None:
+            return None
+        return dict.fromkeys(self.scores, 0.0) | self.ladder.errors
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -141,8 +146,13 @@ class Known:
         """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`.
 
         With rungs, only trials of the highest rung that any candidate has finished have a score.
+        Trainings of one candidate with different seeds have the mean of their scores.
         """
-        scores = self.scores if self.ladder is None else self.ladder.finished_scores()
+        scores = self.scores
+        if self.ladder is not None:
+            again = {t.number: scores[t.number] for t in self.complete if t.replicate}
+            scores = self.ladder.finished_scores() | again
+        scores = mean_scores(self.trials, scores)
         return [replace(t, score=scores.get(t.number)) for t in self.trials if t.state != "running"]
 
 
@@ -199,7 +209,7 @@ class _Earlier:
     def add(self, trial: Trial) -> None:
         """Adds a trial that has no problem."""
         self._numbers.add(trial.number)
-        self._candidates.setdefault(trial.id, []).append(trial.max_epochs)
+        self._candidates.setdefault(trial.name, []).append(trial.max_epochs)
         self._sizes[trial.batch] += 1
         self._batch = trial.batch
 
@@ -216,13 +226,15 @@ class _Earlier:
         """
         size = schedule.limit_of(trial.batch)
         limit = schedule.limit_before(trial.batch) + size
-        rungs, earlier = schedule.settings.rungs, self._candidates.get(trial.id, [])
+        rungs, earlier = schedule.settings.rungs, self._candidates.get(trial.name, [])
         problems = {
             "its config has another id": trial.id != key,
             "its candidate is stored twice": bool(earlier)
             and not (rungs and is_further(trial, earlier)),
             "its number of epochs is none of the rungs": bool(rungs)
             and trial.max_epochs not in rungs,
+            "its seed is that of no finalist": trial.replicate > 0
+            and (trial.stage != "fine" or trial.replicate >= schedule.settings.final_seeds),
             "its number is stored twice": trial.number in self._numbers,
             "its batch does not exist": trial.batch >= schedule.count,
             "its batch is that of an earlier number": trial.batch < self._batch,
@@ -287,8 +299,13 @@ def score_trials(
             there is no early stopping.
     """
     if rungs:
-        ladder = Ladder(rungs, [*warm_start, *history.trials], direction)
-        return Known([*warm_start, *history.trials], ladder.scores, None, direction, ladder)
+        trials = [*warm_start, *history.trials]
+        ladder = Ladder(rungs, [t for t in trials if not t.replicate], direction)
+        scores = ladder.scores
+        for trial in trials:
+            if trial.replicate and trial.final_score is not None:
+                scores[trial.number] = trial.final_score
+        return Known(trials, scores, None, direction, ladder)
     stop = None
     if threshold is not None and history.finished:
         reports = [t.reports for t in history.batches[0] if t.state == "complete"]

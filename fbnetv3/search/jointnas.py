@@ -18,7 +18,8 @@ from fbnetv3.search.executors.base import Evaluate, Executor, InProcess
 from fbnetv3.search.executors.worker import refuse_start_at_import
 from fbnetv3.search.failures import trials_that_failed
 from fbnetv3.search.history import History
-from fbnetv3.search.planner import Plan, Planner
+from fbnetv3.search.plan import Plan
+from fbnetv3.search.planner import Planner
 from fbnetv3.search.result import Candidate, SearchResult, evolved_candidates
 from fbnetv3.search.running import Deadline, RunLoop, store_results
 from fbnetv3.search.schedule import Schedule
@@ -95,16 +96,14 @@ class JointNAS:
         if warm_start is not None:
             self._warm_start = read_warm_start(space, warm_start, settings.direction)
         warm_trials = self._warm_start.trials
-        costs = Costs(space, statistics)
-        feasible = FeasibleSpace(costs, settings.constraints)
-        self.space, self._settings = space, settings
+        feasible = FeasibleSpace(costs := Costs(space, statistics), settings.constraints)
+        self.space, self._settings, self._is_read_only = space, settings, read_only
         self._planner = Planner(feasible, settings, warm_trials)
         self._executor: Executor = executor or InProcess()
         self._description = settings.describe(space, warm_trials)
         self._identity = settings.identify(space, costs.names, evaluator_config)
-        whole = settings.rungs[-1] if settings.rungs else None
-        self._store = open_store(storage, space, study, read_only, settings.direction, whole)
-        self._is_read_only = read_only
+        direction, whole = settings.direction, settings.full_epochs
+        self._store = open_store(storage, space, study, read_only, direction, whole)
         self._store.check_settings(self._description, self._identity)
         checked = costs if read_only else None
         self._batches = Batches(space, settings, self._planner, self._store, checked)

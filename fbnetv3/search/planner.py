@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,35 +19,24 @@ from fbnetv3.search.fronts import Fronts, check_several_scores, models_of_scores
 from fbnetv3.search.history import History, Known, score_trials
 from fbnetv3.search.models import Model, Models
 from fbnetv3.search.objectives import objectives_of
+from fbnetv3.search.plan import Plan
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
-from fbnetv3.search.promotion import Promotion
+from fbnetv3.search.promotion import Promotion, in_turns
+from fbnetv3.search.replicates import replicated
+from fbnetv3.search.rungs import whole_trainings
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
-from fbnetv3.search.space.reach import Reach, measure_reach
+from fbnetv3.search.space.reach import measure_reach
 from fbnetv3.search.space.space import keys_of, unique_rows
 from fbnetv3.search.stage_two import StageTwo
 from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial_levels import TrialLevels
 
 _COARSE = 21  # separates the random streams of one seed
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The state of a search before anything is trained.
-
-    Attributes:
-        pool: Quasi Monte-Carlo sample of the feasible candidates.
-        reach: Range of each constrained statistic, by name.
-        pretrained: The predictor's encoder, trained on the pool's statistics.
-    """
-
-    pool: Pool
-    reach: dict[str, Reach]
-    pretrained: Pretrained
 
 
 class Planner:
@@ -73,7 +62,8 @@ class Planner:
     ) -> None:
         self._feasible, self._settings = feasible, settings
         self._space, self._encoding = feasible.space, Encoding(feasible.space)
-        self._rows: dict[str, Levels] = {}  # levels by trial id
+        self._rows = TrialLevels(self._space)
+        self._levels = self._rows.of
         feasible.costs.check(feasible.constraints)
         self.objectives = objectives_of(
             settings.objectives, settings.direction, feasible.costs.names
@@ -98,14 +88,10 @@ class Planner:
                 f"{len(self._pool)} candidates that meet the constraints; lower batch_size"
             )
         self._reserves = Reserves(self._pool, settings.seed)
-        self._promotion = Promotion(self._encoding, self.objectives, self._budgets)
-        self.models = Models(
-            settings,
-            self._encoding,
-            self._with_statistics,
-            self.known,
-            lambda: self.plan.pretrained,
-        )
+        with_statistics, pretrained = self._with_statistics, lambda: self.plan.pretrained
+        self.models = Models(settings, self._encoding, with_statistics, self.known, pretrained)
+        budgets = self._budgets
+        self._promotion = Promotion(self._encoding, self.objectives, budgets, with_statistics)
         self._stage_two = StageTwo(
             settings, self._encoding, self.objectives, self._levels, self._pool_within
         )
@@ -180,10 +166,7 @@ class Planner:
             stage ``fine`` if no trial has a score.
         """
         known, model = self.known(history), self.models.latest(history)
-        promoted: list[Trial] = []
-        if known.ladder is not None and stage == "coarse":
-            waiting = self._with_statistics(known.ladder.waiting())
-            promoted = self._promotion.trials(history, known, model, waiting)
+        promoted = self._promotion.trials(history, known, model, stage)
         known, count = known.with_running([*promoted, *enqueued]), count - len(enqueued)
         failures = self.models.failures(history) if avoid_failures else None
         chosen = self._with_statistics(enqueued)
@@ -191,9 +174,10 @@ class Planner:
             chosen = chosen.joined(self._coarse(history, known, model, failures, count))
         elif count and known.complete:
             chosen = chosen.joined(self._finalists(history, known, model, failures, count))
-        first = len(history.trials) + len(promoted)
-        epochs = known.epochs_of(stage)
-        return [*promoted, *self._trials(chosen, len(history), first, epochs, model, stage)]
+        first, whole = len(history.trials) + len(promoted), self._whole(len(chosen), len(enqueued))
+        epochs = [known.epochs_of(stage, is_whole=i in whole) for i in range(len(chosen))]
+        new = self._trials(chosen, len(history), first, epochs, model, stage)
+        return [*promoted, *replicated(new, self._settings.final_seeds if stage == "fine" else 1)]
 
     def _coarse(
         self,
@@ -290,7 +274,7 @@ class Planner:
         count: int,
     ) -> Pool:
         """Returns the best untried candidates of stage 2, with a share for each budget."""
-        tried = taken = self._tried(known) - self._unfinished(known)
+        tried = taken = self._tried(known) - self._promotion.keys(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         if self.objectives.are_several:
             part = self._feasible
@@ -341,7 +325,7 @@ class Planner:
         chosen: Pool,
         batch: int,
         first: int,
-        epochs: int | None,
+        epochs: Sequence[int | None],
         model: Model | None,
         stage: str,
     ) -> list[Trial]:
@@ -349,7 +333,7 @@ class Planner:
         if not len(chosen):
             return []
         ids, configs = self._space.ids(chosen.levels), self._space.configs(chosen.levels)
-        self._rows |= zip(ids, chosen.levels, strict=True)
+        self._rows.add(ids, chosen.levels)
         predicted: list[float | None] = [None] * len(chosen)
         if model is not None:
             predicted = model.predictor.predict(self._encoding.encode(chosen.levels)).tolist()
@@ -359,7 +343,7 @@ class Planner:
                 first + i,
                 batch,
                 configs[i],
-                max_epochs=epochs,
+                max_epochs=epochs[i],
                 statistics=chosen.row(i),
                 score_names=self.objectives.score_names,
                 predicted=predicted[i],
@@ -398,19 +382,18 @@ class Planner:
     def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
         return self._feasible.with_statistics(self._levels(trials))
 
-    def _levels(self, trials: Sequence[Trial]) -> Levels:
-        """Returns the trials' levels, (trials, variables); each config is converted only once."""
-        new = [t for t in trials if t.id not in self._rows]
-        if new:
-            levels = self._space.levels([t.config for t in new])
-            self._rows |= zip((t.id for t in new), levels, strict=True)
-        rows = [self._rows[t.id] for t in trials]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._space))
+    def _whole(self, count: int, enqueued: int) -> set[int]:
+        """Returns the indices of the new candidates of a batch that train in full, with rungs.
+
+        They are the first candidates of each budget's share: those of the highest expected
+        improvement, of which predictions need the final score most.
+        """
+        places = whole_trainings(self._settings.rungs, count)
+        starts, start = [], enqueued
+        for _, share in self._shares(count - enqueued):
+            starts.append(range(start, start + share))
+            start += share
+        return set(in_turns(starts)[:places])
 
     def _tried(self, known: Known) -> set[bytes]:
         return set(keys_of(self._levels(known.trials)))
-
-    def _unfinished(self, known: Known) -> set[bytes]:
-        """Returns the keys of the candidates that have stopped at a rung and may go on."""
-        waiting = [] if known.ladder is None else known.ladder.waiting()
-        return set(keys_of(self._levels(waiting)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fbnetv3.search.rungs import continued
 from fbnetv3.search.space.encoding import Encoding, Features
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.space import keys_of
 from fbnetv3.search.trial import Trial
 
 
@@ -31,15 +32,26 @@ class Promotion:
         encoding: Encoding of the candidates.
         objectives: Objectives of the search.
         budgets: Feasible space within each budget; []: no budgets.
+        with_statistics: Function that returns the candidates of trials, with their statistics.
     """
 
     def __init__(
-        self, encoding: Encoding, objectives: Objectives, budgets: Sequence[FeasibleSpace]
+        self,
+        encoding: Encoding,
+        objectives: Objectives,
+        budgets: Sequence[FeasibleSpace],
+        with_statistics: Callable[[Sequence[Trial]], Pool],
     ) -> None:
         self._encoding, self._objectives, self._budgets = encoding, objectives, budgets
+        self._with_statistics = with_statistics
+
+    def keys(self, known: Known) -> set[bytes]:
+        """Returns the keys of the candidates that have stopped at a rung and may go on."""
+        waiting = [] if known.ladder is None else known.ladder.waiting()
+        return set(keys_of(self._with_statistics(waiting).levels))
 
     def trials(
-        self, history: History, known: Known, model: Model | None, waiting: Pool
+        self, history: History, known: Known, model: Model | None, stage: str
     ) -> list[Trial]:
         """Returns the trials of the next batch in which candidates go on, the longest ones first.
 
@@ -47,12 +59,12 @@ class Promotion:
             history: Trials so far.
             known: The same, with their ladder.
             model: Predictor of the final score; None: too few scores.
-            waiting: Candidates of ``known.ladder.waiting()``, in this order.
+            stage: ``coarse`` or ``fine``; in the latter, and without rungs, no candidate goes on.
         """
-        assert known.ladder is not None, "the search has no rungs"
-        stopped = known.ladder.waiting()
-        if not stopped:
+        stopped = [] if known.ladder is None or stage == "fine" else known.ladder.waiting()
+        if known.ladder is None or not stopped:
             return []
+        waiting = self._with_statistics(stopped)
         gains = gain(np.array([known.scores[t.number] for t in stopped]), known.direction)
         predicted: dict[str, float] = {}
         if model is not None:
@@ -78,7 +90,7 @@ class Promotion:
             costs = self._objectives.cost_gains(pool.statistics, len(pool))
             order = survivors(np.column_stack([gains, costs]), len(pool)).tolist()
         elif self._budgets:
-            order = _in_turns([_best_within(part, pool, gains) for part in self._budgets])
+            order = in_turns([_best_within(part, pool, gains) for part in self._budgets])
         else:
             return [float(value) for value in gains]
         values = [float("-inf")] * len(pool)
@@ -101,7 +113,7 @@ def _best_within(part: FeasibleSpace, pool: Pool, gains: Floats) -> list[int]:
     return [int(row) for row in rows[np.argsort(-gains[rows], kind="stable")]]
 
 
-def _in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
+def in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
     """Returns the items of all queues in turns, each once."""
     longest = max(map(len, queues), default=0)
     turns = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]

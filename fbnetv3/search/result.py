@@ -19,6 +19,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import Objectives
 from fbnetv3.search.predictors.predictor import Predictor
 from fbnetv3.search.predictors.report_card import ReportCard
+from fbnetv3.search.replicates import Spread, spreads
 from fbnetv3.search.rungs import Rung
 from fbnetv3.search.space.constraints import Constraint, cost_order
 from fbnetv3.search.space.space import SearchSpace
@@ -54,14 +55,17 @@ def evolved_candidates(space: SearchSpace, evolved: Evolved) -> list[Candidate]:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The results of a search at one time.
+    """The result of a search so far; the search may still go on.
 
     Attributes:
-        trials: Trials with a result, by number, those of a warm start first. Their ``score`` is
-            the one by which they were compared at that time. With rungs, only the trials of the
-            highest rung that a candidate has finished have a score.
-        predictor: Predictor fitted on the scores of all finished batches; None: too few scores.
-        early_stop: Rank correlation by epoch and the epoch of the early stop; None: not known.
+        trials: Trials that have ended, those of a warm start first, then by rising number. Their
+            ``score`` is the one by which the search compared them when this result was made. With
+            rungs, only the trials of the highest rung that a candidate has finished have a score.
+        predictor: Predictor fitted on the scores of all finished batches. None if there are too
+            few scores.
+        early_stop: Rank correlation by epoch and the epoch of the early stop. None without early
+            stopping, before the first batch is finished, and if the batch's reports do not suffice
+            (see :func:`~fbnetv3.search.acquisition.early_stopping.find_early_stop`).
         report_cards: Report card of the predictor after each batch.
         proxy_correlation: Correlation of the pre-trained encoder's predictions with each
             statistic, on held-out candidates, by name.
@@ -70,12 +74,13 @@ class SearchResult:
         budgets: Budgets of the search.
         early_stop_over: Candidates whose ranking decides the early stop: ``all`` or
             ``better_half``.
-        failures: What the search has learned about failures for lack of memory or time; None: too
-            few of them.
+        failures: What the search has learned about failures for lack of memory or time. None if
+            there are too few such failures, or too few scores, to learn from.
         direction: ``maximize`` or ``minimize``: which end of the scores is the best.
         objectives: Objectives of the search.
-        worst_costs: Highest cost of the pool's candidates (the lowest of a cost to maximise), by
-            name of each cost among the objectives; part of the :attr:`reference_point`.
+        worst_costs: Worst value of each cost among the objectives in the pool, by name: the
+            highest one, or the lowest one of a cost that is maximised. The
+            :attr:`reference_point` depends on it.
         rungs: State of each rung; (): the candidates trained in one go.
     """
 
@@ -95,12 +100,17 @@ class SearchResult:
 
     @property
     def complete(self) -> list[Trial]:
-        """The complete trials that have a score by which they are compared, by number."""
+        """Complete trials with a score by which they are compared, in the order of ``trials``."""
         return [t for t in self.trials if t.state == "complete" and t.score is not None]
 
     @property
+    def spreads(self) -> dict[str, Spread]:
+        """The final scores of each finalist that was trained with several seeds, by id."""
+        return spreads(self.trials)
+
+    @property
     def feasible(self) -> list[Trial]:
-        """The trials of :attr:`complete` that meet the constraints, by number."""
+        """Trials of :attr:`complete` that meet the constraints, in the order of ``trials``."""
         return [t for t in self.complete if all(_meets(t, c) for c in self.constraints)]
 
     @property
@@ -143,18 +153,19 @@ class SearchResult:
         return min(trials, key=rank, default=None)
 
     def best_within(self, budget: Constraint) -> Trial | None:
-        """Returns the best feasible trial within a budget; None if no trial is within it."""
+        """Returns the best feasible trial within a budget; None if there is no such trial."""
         return self.best_of([t for t in self.feasible if _meets(t, budget)])
 
     def pareto(self, statistic: str | None = None) -> list[Trial]:
-        """Returns the feasible trials on the Pareto front, by rising first cost.
+        """Returns the feasible trials on a Pareto front, sorted by rising values of its first cost.
 
         Args:
-            statistic: Statistic that is the only cost: the front has the trials with a better
-                score than all that cost as much or less. If None, it is that of the search's
-                objectives: no other trial is as good in all of them and better in one. Of several
-                with equal values in all, the earliest one is returned. Without costs among
-                the objectives, the trials are sorted by the first score.
+            statistic: Name of a statistic, to be minimised: the front has the trials with a better
+                score than all trials that cost as much or less. If None, the front is that of the
+                search's objectives: the trials for which no other trial is as good in all
+                objectives and better in one. Of trials with equal values of all objectives, only
+                the earliest one is returned. If no objective is a cost, the trials are sorted by
+                rising values of the first score.
 
         Raises:
             SearchError: There is no such statistic, or none was given and the search has one
@@ -188,9 +199,12 @@ class SearchResult:
     def reference_point(self) -> dict[str, float]:
         """The point above which the hypervolume is measured, by name of the objective.
 
-        A score lies a tenth of the front's range of scores beyond the worst one on the front, a
-        cost a tenth of the pool's range beyond the worst one in the pool. {} if no trial has a
-        score, or the search has one objective.
+        It is worse than the front in each objective. For a score, it lies beyond the worst score on
+        the front, by a tenth of the front's range of this score. For a cost, it lies beyond the
+        worst cost in the pool or on the front, by a tenth of the distance between that cost and the
+        best cost on the front. Where that range or distance is 0, the magnitude of the worst value
+        takes its place, or 1 if the worst value is 0. {} if no feasible trial has a score, or the
+        search has one objective.
         """
         trials = self.feasible
         if not self.objectives.are_several or not trials:
@@ -208,8 +222,8 @@ class SearchResult:
         """The hypervolume of the front after each batch, by number of the batch.
 
         It is the volume between the front and the :attr:`reference_point`, which is the same for
-        all batches of one result: in the unit of the score times those of the costs. A warm start
-        has the number -1.
+        all batches of one result. Its unit is the product of the units of all objectives. The batch
+        of a warm start has the number -1. {} if there is no reference point.
         """
         if not self.reference_point:
             return {}
@@ -230,11 +244,14 @@ def _meets(trial: Trial, budget: Constraint) -> bool:
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Objectives) -> list[Trial]:
-    """Returns the non-dominated trials, the cheapest first; equal ones once.
+    """Returns the non-dominated trials, sorted by rising values of the first cost.
+
+    Of trials with equal values of all objectives, only the first one in ``trials`` is returned. If
+    no objective is a cost, the trials are sorted by rising values of the first score.
 
     Args:
-        trials: Complete trials, by number.
-        objectives: Objectives of which the front is made.
+        trials: Complete trials, sorted by number.
+        objectives: Objectives of the front.
     """
     points = objectives.points(trials)
     rows: list[int] = np.flatnonzero(non_dominated(points)).tolist()

@@ -9,6 +9,11 @@ Talwalkar, 2016), so that every rung takes about as many epochs. Which ones go o
 all results so far, between batches: the trials do not depend on the number of workers, and a
 candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
 
+A share e_1 / e_last of the new candidates, at least one, those of the highest expected improvement,
+train in full at once. Otherwise, a promising candidate would need a batch for each rung before the
+search learns its final score, and only candidates that were good early would tell how rungs and
+final scores are related.
+
 The candidates' final scores are estimated from the rungs that they have reached
 (``predictors/final_scores.py``). Rungs whose scores hardly say anything about the final ones are
 left out: new candidates then train up to the first rung that does.
@@ -32,7 +37,7 @@ from fbnetv3.search.predictors.final_scores import MIN_PAIRS, FinalScores
 from fbnetv3.search.space.scaling import binary_exponent, scaled
 from fbnetv3.search.trial import Trial
 
-LEAST_CORRELATION = 0.4
+LEAST_CORRELATION = 0.6
 """Correlation with the final score below which the scores of a rung are not relied on."""
 
 
@@ -259,10 +264,21 @@ def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> 
         batches: Number of batches.
     """
     reached = [0] * max(1, len(rungs))
+    parts = batch_size - whole_trainings(rungs, batch_size)
     for _ in range(batches):
         allowed = [n * a // b for n, a, b in zip(reached, rungs, rungs[1:], strict=False)]
-        reached = [reached[0] + batch_size, *allowed]
+        reached = [reached[0] + parts, *allowed]
     return sum(reached[1:])
+
+
+def whole_trainings(rungs: Sequence[int], count: int) -> int:
+    """Returns how many of some new candidates train in full at once.
+
+    Args:
+        rungs: Numbers of epochs; (): no rungs.
+        count: Number of new candidates.
+    """
+    return max(1, count * rungs[0] // rungs[-1]) if rungs and count else 0
 
 
 def is_further(trial: Trial, earlier: Iterable[int | None]) -> bool:

@@ -81,7 +81,8 @@ class Schedule:
 
     def limit_of(self, batch: int) -> int:
         """Returns the largest number of trials of a batch, also of candidates that go on."""
-        parts = max(1, len(self.settings.rungs)) if self.stage_of(batch) == "coarse" else 1
+        is_fine = self.stage_of(batch) == "fine"
+        parts = self.settings.final_seeds if is_fine else max(1, len(self.settings.rungs))
         return self.size_of(batch) * parts
 
     def limit_before(self, batch: int) -> int:
@@ -93,4 +94,5 @@ class Schedule:
         settings = self.settings
         coarse = sum(self.stage_of(batch) == "coarse" for batch in range(self.count))
         further = expected_promotions(settings.rungs, settings.batch_size, coarse)
-        return sum(map(self.size_of, range(self.count))) + further
+        finals = (self.count - coarse) * settings.finalists * settings.final_seeds
+        return coarse * settings.batch_size + further + finals

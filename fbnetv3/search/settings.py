@@ -23,7 +23,8 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _CONSTRAINTS = 'constraints such as Constraint("macs", upper=1e9)'
-_LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "finalists": 0, "ahead": 0, "seed": 0}
+_LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
+_LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
 _MAX_CHARACTERS = 300
 """Largest number of characters of a variable that a storage keeps, in addition to its hash."""
@@ -51,6 +52,8 @@ class SearchSettings:
         early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
             (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.
+        final_seeds: Number of trainings of each finalist, with different random seeds; at least 1.
+            Their mean is the score by which the finalist is compared.
         ahead: Number of trials that may still run when the next batch of stage 1 is proposed; at
             least 0. With 0, the proposals follow from the seed and the scores alone. A larger
             number keeps workers busy while slow trials finish; the proposals then also depend on
@@ -83,6 +86,7 @@ class SearchSettings:
     early_stop_threshold: float | None = 0.92
     early_stop_over: str = BETTER_HALF
     finalists: int = 8
+    final_seeds: int = 1
     ahead: int = 0
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     pretrain: bool = True
@@ -100,15 +104,7 @@ class SearchSettings:
             number = as_whole(name, getattr(self, name), low)
             object.__setattr__(self, name, number)
         object.__setattr__(self, "pretrain", as_flag("pretrain", self.pretrain))
-        if self.early_stop_threshold is not None:
-            name = "early_stop_threshold"
-            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
-            object.__setattr__(self, name, threshold)
-        if self.early_stop_over not in RANKED:
-            raise SearchError(
-                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
-                f"{', '.join(RANKED)}"
-            )
+        self._check_early_stop()
         if self.direction not in DIRECTIONS:
             raise SearchError(
                 f"direction={short(self.direction)} is unknown; allowed: {', '.join(DIRECTIONS)}"
@@ -133,6 +129,18 @@ class SearchSettings:
 
         fit_function(self.predictor)
 
+    def _check_early_stop(self) -> None:
+        """Raises a SearchError if a setting of early stopping is not allowed."""
+        if self.early_stop_threshold is not None:
+            name = "early_stop_threshold"
+            threshold = as_real(name, self.early_stop_threshold, high=1.0, above=0.0)
+            object.__setattr__(self, name, threshold)
+        if self.early_stop_over not in RANKED:
+            raise SearchError(
+                f"early_stop_over={short(self.early_stop_over)} is unknown; allowed: "
+                f"{', '.join(RANKED)}"
+            )
+
     def _check_bounds(self) -> None:
         """Raises a SearchError if constraints and budgets contradict or repeat each other."""
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
@@ -141,6 +149,11 @@ class SearchSettings:
                 raise SearchError(f"the budget {budget} occurs twice; keep one")
             if budget.name in bounds:
                 bounds[budget.name].tightened(budget)
+
+    @property
+    def full_epochs(self) -> int | None:
+        """Number of epochs of a whole training; None without rungs, where all are whole."""
+        return self.rungs[-1] if self.rungs else None
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
         """Returns what identifies a search in its storage, as plain values.
@@ -161,6 +174,7 @@ class SearchSettings:
             "early_stop_threshold": self.early_stop_threshold,
             **_changed("early_stop_over", self.early_stop_over, BETTER_HALF),
             "finalists": self.finalists,
+            **_changed("final_seeds", self.final_seeds, 1),
             **({"ahead": self.ahead} if self.ahead else {}),
             "evolution": self.evolution.describe(),
             "pretrain": self.pretrain,

@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "earlier_reasons": (list,),
     "scores": (dict,),
     "enqueued": (str, _NONE),
+    "replicate": (int,),
 }
 
 
@@ -64,6 +65,8 @@ class Trial:
         score_names: Names of the scores that the evaluation returns; (): a number, the score.
         scores: Final scores by name, if the evaluation returns several; the first one is ``score``.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
+        replicate: Number of this training among those of one finalist with different random
+            seeds, from 0; it is to be added to the seed of the training.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -84,7 +87,13 @@ class Trial:
     score_names: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     enqueued: str | None = None
+    replicate: int = 0
     on_report: Callable[[int, float], None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the training's folder: the candidate's id, and the number of a replicate."""
+        return self.id if not self.replicate else f"{self.id}_seed{self.replicate}"
 
     def report(self, epoch: int, score: float) -> None:
         """Records the score after a number of epochs, counted from 1, for early stopping.
@@ -244,8 +253,9 @@ def trial_to_json(trial: Trial) -> str:
     """Returns a finished trial as JSON, with its final score, which no other trial affects."""
     values = {**trial.to_dict(), "score": trial.final_score}
     del values["score_names"]  # those of the search
-    for name in ("earlier_reasons", "scores", "enqueued"):  # as in storages of earlier versions
-        if values[name] in ([], {}, None):
+    # as in storages of earlier versions
+    for name in ("earlier_reasons", "scores", "enqueued", "replicate"):
+        if values[name] in ([], {}, None, 0):
             del values[name]
     return json.dumps(values)
 
@@ -306,6 +316,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
         "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),
+        "replicate": 0 <= values.get("replicate", 0) < 2**31,
         "scores": all(map(_is_finite, values.get("scores", {}).values())),
     }
     return [key for key, is_right in checks.items() if not is_right]

@@ -26,20 +26,29 @@ def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
     """Makes the entry of ``own.yaml`` for an exported file.
 
     Args:
-        path: The ``.safetensors`` file that training exported. Its metadata contains the classes
-            and the preprocessing.
-        fields: Fields of the record that the file does not contain: name, tag, variant, width,
-            depth, dataset, metrics, note. None leaves a field out.
+        path: The ``.safetensors`` file that a training exported. Its metadata contain the names of
+            the classes and the preprocessing.
+        fields: Fields of the record that the file does not contain: ``name`` and ``tag``, which are
+            required, and ``variant``, ``width``, ``depth``, ``dataset``, ``metrics`` and ``note``.
+            A field whose value is None is left out.
+
+    Returns:
+        The entry, as yaml would hold it.
 
     Raises:
-        RecordError: The file is not a .safetensors file with class names, or it belongs to another
-            architecture.
-        WeightsFileError: The file cannot be read.
+        RecordError: The file's name does not end in .safetensors, the file contains no names of
+            classes, a field is invalid, or the weights belong to another architecture than the one
+            that the fields name.
+        WeightsFileError: The file cannot be read, or its metadata are invalid.
     """
+    if Path(path).suffix != ".safetensors":
+        raise RecordError(
+            f"{path} is not named .safetensors; add the .safetensors file that training exports"
+        )
     _, metadata = read_tensors(path)
     check_metadata(metadata, path)
     classes = metadata.get("classes")
-    if not classes or Path(path).suffix != ".safetensors":
+    if not classes:
         raise RecordError(
             f"{path} contains no names of classes; add the .safetensors file that training exports"
         )
@@ -62,7 +71,7 @@ def _check_arch(record: WeightRecord, saved: Arch | str, path: str | os.PathLike
         raise RecordError(
             f"{path} contains weights of {getattr(saved, 'name', saved)}, not of {record.name} "
             f"with variant {record.variant}, width {record.width} and depth {record.depth}; "
-            "choose other values of --variant, --width and --depth"
+            "give the NAME, --variant, --width and --depth of the training"
         )
 
 
@@ -86,15 +95,15 @@ def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: A
     """Copies an exported file into the packaged weights.
 
     Args:
-        path: The ``.safetensors`` file that training exported.
+        path: The ``.safetensors`` file that a training exported.
         half: Whether to store tensors of two or more axes in 16 bits; see :func:`half_precision`.
-        fields: Further fields of the record; see :func:`make_entry`.
+        fields: Fields of the record that the file does not contain; see :func:`make_entry`.
 
     Returns:
-        The entry as yaml, to be put under ``weights:`` in ``own.yaml``.
+        A list with the entry, as yaml text for the list ``weights`` in ``own.yaml``.
 
     Raises:
-        FBNetError: As in :func:`make_entry`, or the file cannot be copied.
+        FBNetError: :func:`make_entry` refuses the file or a field, or the file cannot be copied.
     """
     entry = make_entry(path, **fields)
     content = half_precision(path) if half else Path(path).read_bytes()

@@ -2,6 +2,7 @@
 
     python -m projects.search_quality.compare run --seeds 20
     python -m projects.search_quality.compare report
+    python -m projects.search_quality.compare forget --methods JointNAS    # to run these again
 
 An interrupted ``run`` continues when it is called again: each finished (problem, method, seed) is a
 line of results.jsonl. All methods start without data and have the same batch sizes and noise level.
@@ -22,31 +23,48 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from fbnetv3.io import atomic_write
 from projects.search_quality import problems
 from projects.search_quality.methods import METHODS
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
 BATCH, TOTAL, STEP = 48, 192, 8
+PACKAGES = (
+    "optuna", "cmaes", "scikit-learn", "smac", "HEBO", "pymoo", "ax-platform", "botorch",
+    "gpytorch", "syne-tune", "neural-pipeline-search", "torch", "numpy", "scipy",
+)  # fmt: skip
+"""Packages whose versions are printed."""
 
 
-def run_one(problem_name: str, method: str, seed: int) -> dict[str, Any]:
+def run_one(problem_name: str, method: str, seed: int, batch: int = BATCH) -> dict[str, Any]:
     """Runs one search; returns its line of results.jsonl.
 
-    ``regret`` lists the regrets after 8, 16, ... evaluations.
+    ``regret`` lists the regrets after 8, 16, ... evaluations, ``cpu_seconds`` the CPU time of the
+    method for each batch, without the evaluations.
+
+    Args:
+        problem_name: A name of ``problems.NAMES``.
+        method: A name of ``METHODS``.
+        seed: Random seed of the search and of the noise.
+        batch: Number of evaluations per batch.
     """
     problem = problems.get(problem_name)
     median, best = problems.reference(problem_name)
     noise = np.random.default_rng([seed, 1000])
     started = time.perf_counter()
-    search = METHODS[method](problem, seed, TOTAL, BATCH)
+    cpu = time.process_time()
+    search = METHODS[method](problem, seed, TOTAL, batch)
     observed: list[float] = []
     truths: list[float] = []
+    cpu_seconds: list[float] = []
     while len(observed) < TOTAL:
-        configs = search.ask(BATCH)
+        configs = search.ask(min(batch, TOTAL - len(observed)))
+        cpu_seconds.append(round(time.process_time() - cpu, 2))
         if not configs:
             break
         scores = problem.measure(configs, noise)
+        cpu = time.process_time()
         search.tell(configs, scores)
         observed += scores.tolist()
         truths += problem.truth(configs).tolist()
@@ -55,8 +73,10 @@ def run_one(problem_name: str, method: str, seed: int) -> dict[str, Any]:
         "problem": problem_name,
         "method": method,
         "seed": seed,
+        "batch": batch,
         "regret": [round((best - truths[i]) / (best - median), 5) for i in best_indices],
         "evaluations": len(observed),
+        "cpu_seconds": cpu_seconds,
         "seconds": round(time.perf_counter() - started, 2),
     }
 
@@ -68,16 +88,38 @@ def finished_runs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def key_of(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    """Returns the problem, method, seed and batch size of a line; old lines have batches of 48."""
+    return row["problem"], row["method"], row["seed"], row.get("batch", BATCH)
+
+
+def forget(arguments: argparse.Namespace) -> None:
+    """Deletes the lines of the given problems, methods and batch size, to run these again."""
+    path = Path(arguments.results)
+    rows = finished_runs(path)
+    kept = [
+        row
+        for row in rows
+        if row["problem"] not in arguments.problems
+        or row["method"] not in arguments.methods
+        or row.get("batch", BATCH) != arguments.batch
+    ]
+    with atomic_write(path) as temporary:
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        Path(temporary).write_text(text, encoding="utf-8")
+    print(f"deleted {len(rows) - len(kept)} of {len(rows)} lines of {path}")
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed, so that all methods have equally many seeds."""
-    path = Path(arguments.results)
-    known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
+    path, batch = Path(arguments.results), arguments.batch
+    known = {key_of(row) for row in finished_runs(path)}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for problem in arguments.problems:
             for method in arguments.methods:
-                if (problem, method, seed) in known:
+                if (problem, method, seed, batch) in known:
                     continue
-                row = run_one(problem, method, seed)
+                row = run_one(problem, method, seed, batch)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(problem, method, seed, row["regret"][5::6], row["seconds"], flush=True)
@@ -86,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
 def versions() -> str:
     """Returns the versions of the peers and of the numerical packages."""
     names = []
-    for name in ("optuna", "cmaes", "scikit-learn", "smac", "torch", "numpy", "scipy"):
+    for name in PACKAGES:
         try:
             names.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -97,18 +139,21 @@ def versions() -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("do", choices=("run", "report"))
+    parser.add_argument("do", choices=("run", "report", "forget"))
     parser.add_argument(
-        "--problems", nargs="+", default=list(problems.NAMES), help="problems to run"
+        "--problems", nargs="+", default=list(problems.COMMITTED), help="problems to run"
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
     parser.add_argument("--seeds", type=int, default=20, help="searches per problem and method")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
+    parser.add_argument("--batch", type=int, default=BATCH, help="evaluations per batch")
     parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
     arguments = parser.parse_args()
     print(versions())
     if arguments.do == "run":
         run(arguments)
+    elif arguments.do == "forget":
+        forget(arguments)
     else:
         from projects.search_quality.report import report
 

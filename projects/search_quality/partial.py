@@ -5,8 +5,8 @@
 
 Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
 is that of the configuration with the best observed score among those trained in full; for the
-paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes whole
-batches; the peers receive every result before the next training starts, which is to their
+paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes
+batches of 8; the peers receive every result before the next training starts, which is to their
 advantage. An interrupted ``run`` continues: each finished search is a line of partial.jsonl.
 """
 
@@ -29,15 +29,13 @@ from fbnetv3.search import JointNAS, Trial
 from projects.search_quality import curves, problems
 from projects.search_quality.compare import finished_runs, versions
 from projects.search_quality.curves import CurveProblem
+from projects.search_quality.partial_peers import Step, neps_steps, optuna_steps, syne_tune_steps
 
 RESULTS = Path(__file__).with_name("partial.jsonl")
 WHOLE = 48
 """Number of whole trainings that have as many epochs as a search may use."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of these epochs after which the regret is reported."""
-
-Step = tuple[int, dict[str, Any], float | None]
-"""Number of epochs of a step, the configuration, and its observed score if it is whole."""
 
 
 class _OutOfEpochs(Exception):
@@ -77,52 +75,13 @@ def _evaluate(problem: CurveProblem, trial: Trial, seed: int) -> float:
     return float(curve[-1])
 
 
-def _optuna(problem: CurveProblem, seed: int, sampler: str, pruner: str) -> Iterator[Step]:
-    """Yields the steps of a sampler and a pruner of Optuna with their defaults."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    first, last = problem.rungs[0], problem.epochs
-    pruners = {
-        "hyperband": lambda: optuna.pruners.HyperbandPruner(first, last, 3),
-        "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(first, 3),
-    }
-    study = optuna.create_study(
-        direction="maximize", sampler=samplers[sampler](seed=seed), pruner=pruners[pruner]()
-    )
-    from projects.search_quality.methods import _distribution, _snapped
-
-    space = problem.problem.space
-    distributions = {p.name: _distribution(p) for p in space.parameters}
-    while True:
-        trial = study.ask(distributions)
-        levels = space.canonical(space.levels([_snapped(space, trial.params)]))
-        if not problem.problem.allowed(levels)[0]:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            continue
-        config = space.configs(levels)[0]
-        curve = problem.curve(config, seed)
-        trained, score = last, float(curve[-1])
-        for epoch, value in enumerate(curve[:-1].tolist(), 1):
-            trial.report(value, epoch)
-            if trial.should_prune():
-                trained = epoch
-                break
-        if trained < last:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            yield trained, config, None
-        else:
-            study.tell(trial, score)
-            yield last, config, score
-
-
 METHODS: dict[str, Callable[[CurveProblem, int], Iterator[Step]]] = {
-    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 24, rungs=p.rungs),
+    "JointNAS, rungs": lambda p, seed: _ours(p, seed, 8, rungs=p.rungs),
     "JointNAS, whole trainings": partial(_ours, batch=8, early_stop_threshold=None),
-    "JointNAS, the paper's rule": partial(_ours, batch=12, early_stop_over="all"),
-    "TPE, Hyperband (Optuna)": partial(_optuna, sampler="tpe", pruner="hyperband"),
-    "random, ASHA (Optuna)": partial(_optuna, sampler="random", pruner="asha"),
+    "JointNAS, the paper's rule": partial(_ours, batch=8, early_stop_over="all"),
+    "TPE, Hyperband (Optuna)": optuna_steps,
+    "ASHA (Syne Tune)": syne_tune_steps,
+    "Hyperband (NePS)": neps_steps,
 }
 
 

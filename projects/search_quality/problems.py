@@ -4,96 +4,26 @@
 seed, luck would decide which good candidate wins a search. ``synthetic`` has the paper's space
 (Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy scores. ``continuous``
 has few, continuous variables and a best recipe that depends on the architecture. ``hartmann6`` and
-``ackley5`` are textbook functions, which favour no search method.
+``ackley5`` are textbook functions, which favour no search method. ``public_problems.py`` adds those
+of published tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fbnetv3.search import Constraint, FloatRange, SearchSpace
-from fbnetv3.search.space.constraints import Costs, StatisticsFn
+from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Levels
+from projects.search_quality import public_problems
 from projects.search_quality.joint_table import JointTable, load_table
-
-Floats = npt.NDArray[np.float64]
-Configs = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A search problem, and the true scores by which methods are compared.
-
-    Attributes:
-        name: Name in tables.
-        space: Space of the search.
-        statistics: Function from configurations to their costs, as for JointNAS.
-        constraints: Constraints on the costs.
-        truth: Function from configurations to scores without noise; higher is better.
-        noise: Standard deviation of the noise of an evaluation; unused with ``measured``.
-        measured: Function from configurations and a random generator to scores of real trainings.
-            None adds noise to the true scores.
-        usual: Feasible default configuration; ``recipe fixed`` and ``architecture fixed`` keep one
-            part of it.
-        best: Highest known true score under the constraints. None estimates it, see
-            :func:`find_reference`.
-    """
-
-    name: str
-    space: SearchSpace
-    truth: Callable[[Configs], Floats]
-    statistics: StatisticsFn | None = None
-    constraints: Sequence[Constraint] = ()
-    noise: float = 0.0
-    usual: dict[str, Any] = field(default_factory=dict)
-    best: float | None = None
-    measured: Callable[[Configs, np.random.Generator], Floats] | None = None
-
-    def measure(self, configs: Configs, random: np.random.Generator) -> Floats:
-        """Returns noisy scores, like those of trainings."""
-        if self.measured is not None:
-            return self.measured(configs, random)
-        return self.truth(configs) + self.noise * random.standard_normal(len(configs))
-
-    def allowed(self, levels: Levels) -> npt.NDArray[np.bool_]:
-        """Returns a mask of the candidates that satisfy the constraints."""
-        costs = Costs(self.space, self.statistics)
-        return FeasibleSpace(costs, tuple(self.constraints)).are_feasible(levels)
-
-    def fixed(self, part: str) -> SearchSpace:
-        """Returns the space with the variables of a part fixed at their usual values.
-
-        Args:
-            part: ``architecture`` or ``recipe``.
-        """
-        from fbnetv3.search import Choice
-
-        return SearchSpace(
-            [
-                Choice(p.name, (self.usual[p.name],), part=p.part, active_if=p.active_if)
-                if p.part == part
-                else p
-                for p in self.space.parameters
-            ]
-        )
-
-
-def random_levels(problem: Problem, count: int, random: np.random.Generator) -> Levels:
-    """Draws feasible candidates uniformly, by rejection sampling."""
-    space, kept = problem.space, np.zeros((0, len(problem.space)), dtype=np.int64)
-    while len(kept) < count:
-        drawn = space.canonical(random.integers(0, space.sizes, (2 * count, len(space))))
-        kept = np.concatenate([kept, drawn[problem.allowed(drawn)]])
-    return kept[:count]
+from projects.search_quality.problem import Configs, Floats, Problem, random_levels
 
 
 class _PaperLike:
@@ -258,8 +188,13 @@ _MAKERS: dict[str, Callable[[], Problem]] = {
     "continuous": _continuous,
     "hartmann6": lambda: _textbook("hartmann6", 6, _hartmann, 3.32237),
     "ackley5": lambda: _textbook("ackley5", 5, _ackley, 0.0),
+    **public_problems.MAKERS,
 }
 NAMES = tuple(_MAKERS)
+PUBLIC = tuple(public_problems.MAKERS)
+"""Problems that need published files, see ``public_tables.py``."""
+COMMITTED = tuple(name for name in NAMES if name not in PUBLIC)
+"""Problems that need nothing but this repository."""
 
 
 @cache

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fbnetv3.engine.machines import call_with_timeout
 from tests.processes import ENDS_WITHIN, Command, Start, finish, two_machines
 from tests.runs import assert_same_run, last_iteration, wait_for_steps
 
@@ -45,3 +47,19 @@ def test_a_killed_machine_ends_the_other_and_both_resume(
     first, _ = two_machines(command, fork, "--resume", OUTPUT_DIR=str(broken), **LONG)
     assert json.loads(finish(first)[0]) == undisturbed
     assert_same_run(whole, broken)
+
+
+def test_a_call_that_does_not_return_is_abandoned() -> None:
+    end = threading.Event()
+    with pytest.raises(TimeoutError, match=r"a call did not return within 0\.05 s"):
+        call_with_timeout(end.wait, 0.05)
+    end.set()
+
+
+def test_errors_of_a_call_with_a_timeout_are_raised() -> None:
+    def fail() -> None:
+        raise TimeoutError("of the store")
+
+    assert call_with_timeout(lambda: 3, 60.0) == 3
+    with pytest.raises(TimeoutError, match="of the store"):
+        call_with_timeout(fail, 60.0)

@@ -85,3 +85,10 @@ def test_bare_weights_are_refused(tmp_path: Path, weights: bytes) -> None:
     path.write_bytes(weights)
     with pytest.raises(RecordError, match="contains no names of classes"):
         adding.make_entry(path, name="fbnetv3_a0", tag="ab")
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path, exported: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(exported.read_bytes())
+    with pytest.raises(RecordError, match=r"is not named \.safetensors; add the"):
+        adding.make_entry(path, name="fbnetv3_a0", tag="ab")

@@ -12,10 +12,13 @@ To add an executor:
    keys that may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's
    name to the help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
    ``search/fbnet/config.py``.
-4. In ``tests/search/executors``, add the executor to ``_EXECUTORS`` in ``test_faults.py``. In
-   ``test_contract.py``, which tests what all executors must do, add it to ``_SHARED``, beside
-   ``in process`` in the fixture ``executor`` if it needs no worker processes; with these, also to
-   ``_WORKERS`` there and to ``SharedExecutors`` in ``shared.py``.
+4. Add the executor to the tests in ``tests/search/executors``:
+
+   - to ``_EXECUTORS`` in ``test_faults.py``;
+   - without worker processes: to the fixture ``executor`` in ``test_contract.py``, as
+     ``in process`` is there;
+   - with worker processes: to ``_SHARED`` and ``_WORKERS`` in ``test_contract.py``, and to
+     ``SharedExecutors`` in ``shared.py``.
 """
 
 from __future__ import annotations

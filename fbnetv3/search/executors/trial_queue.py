@@ -13,10 +13,10 @@ from fbnetv3.search.trial import Trial
 class TrialQueue:
     """Submitted trials that wait for a worker.
 
-    A trial that ran out of memory, or whose worker died or device failed, is queued once more. If
-    memory ran out, the trial is then evaluated alone on a device: the other workers of that device
-    get no trials until it has ended. If the device failed, another device, if there is one,
-    evaluates the trial.
+    A trial is queued once more if it ran out of memory, its worker died, or its device failed.
+    After it ran out of memory, it is evaluated alone on a device: the other workers of that device
+    get no trials until it has ended. After its device failed, it is evaluated on another device if
+    there is one.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,15 @@ class TrialQueue:
         self._trials.append(trial)
 
     def clear(self) -> None:
-        """Drops the waiting trials; what is known about trials that were retried is kept."""
+        """Drops the waiting trials.
+
+        A trial that was retried before still counts as retried when it is put into the queue again.
+        """
         self._trials.clear()
         self._reserved.clear()
 
     def put_back(self, trial: Trial) -> None:
-        """Adds a trial at the front. This does not count as an attempt."""
+        """Adds a trial at the front, as if it had not been taken: no attempt is counted."""
         self._trials.appendleft(trial)
 
     def take(
@@ -53,7 +56,7 @@ class TrialQueue:
             has_others: Whether there are workers on other devices.
 
         Returns:
-            The trial; None if the worker has to wait.
+            The trial; None if no trial waits that this worker may evaluate now.
         """
         if any(trial.number in self._alone for trial in busy):
             return None
@@ -77,18 +80,19 @@ class TrialQueue:
         return trial.number in self._alone
 
     def has_failed_on(self, device: Hashable) -> bool:
-        """Returns whether a waiting trial failed on a device before."""
+        """Returns whether one of the waiting trials has had a device error on this device."""
         return any(self._avoided.get(t.number, _NOWHERE) == device for t in self._trials)
 
     def retry(self, failed: Finished, device: Hashable = None) -> list[Finished]:
-        """Queues a failed trial again the first time; returns it the second time.
+        """Queues a failed trial again if this is its first failure; else returns it.
 
         Args:
             failed: Trial whose worker died or was replaced, with the reason.
             device: Device of that worker.
 
         Returns:
-            [] the first time, the failed trial the second time.
+            [] after the first failure; after the second one, a list with the failed trial, whose
+            reason says that it was the second attempt.
         """
         number = failed.trial.number
         if number in self._retried:

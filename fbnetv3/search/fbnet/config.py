@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION
 from fbnetv3.config import CfgNode, get_cfg, get_value
 from fbnetv3.plain_yaml import parse_mapping
-from fbnetv3.registries import EXECUTORS
+from fbnetv3.registries import EXECUTORS, LATENCY
 from fbnetv3.search.acquisition.fine import EvolutionSettings
 from fbnetv3.search.direction import MINIMIZE
 from fbnetv3.search.errors import SearchError
@@ -28,7 +28,6 @@ from fbnetv3.search.fbnet.keys import (
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.rungs import rungs_from_config
-from fbnetv3.search.fbnet.space import LATENCY
 from fbnetv3.search.fbnet.space_kinds import open_space
 from fbnetv3.search.fbnet.table_space import TableSpace
 from fbnetv3.search.objectives import ONE_SCORE, SCORE, name_of
@@ -122,6 +121,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
         early_stop_threshold=node.EARLY_STOP or None,
         early_stop_over=node.EARLY_STOP_OVER,
         finalists=node.FINALISTS,
+        final_seeds=node.FINAL_SEEDS,
         ahead=node.AHEAD,
         rungs=rungs_from_config(cfg),
         seed=cfg.SEED,
@@ -258,6 +258,7 @@ def _check_numbers(node: CfgNode) -> None:
         ("BATCH_SIZE", 1, node.POOL_SIZE),
         ("ITERATIONS", 1, math.inf),
         ("FINALISTS", 0, math.inf),
+        ("FINAL_SEEDS", 1, math.inf),
         ("AHEAD", 0, math.inf),
         ("EARLY_STOP", 0.0, 1.0),
         ("WORKERS", 0, math.inf),

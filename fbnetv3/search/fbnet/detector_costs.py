@@ -20,9 +20,10 @@ from fbnetv3.arch.retinanet_cost import (
 )
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import arch_from_config
+from fbnetv3.registries import COUNTED, LATENCY
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.detector_fields import FIELDS
-from fbnetv3.search.fbnet.space import LATENCY, STATISTICS, FBNetSpace
+from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref, resolve
 
 _STRIDES = (8, 16, 32)
@@ -131,7 +132,7 @@ class DetectorStatistics:
         """
         size = len(next(iter(columns.values())))
         parts = self.costs(columns)
-        totals = {name: sum(getattr(cost, name) for cost in parts.values()) for name in STATISTICS}
+        totals = {name: sum(getattr(cost, name) for cost in parts.values()) for name in COUNTED}
         if self._latency is not None:
             totals[LATENCY] = self._latency.of_detectors(
                 self.rows(columns, 0),

@@ -79,8 +79,8 @@ class TrainEvaluator:
             StorageUnavailableError: The URI of the candidates' folders cannot be read.
         """
         if not is_uri(self.folder):
-            return self._score(trial, Path(self.folder) / trial.id, _keep_nothing)
-        with Mirror(self.folder).folder(trial.id) as (folder, copy):
+            return self._score(trial, Path(self.folder) / trial.name, _keep_nothing)
+        with Mirror(self.folder).folder(trial.name) as (folder, copy):
             return self._score(trial, folder, copy.try_push)
 
     def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
@@ -90,7 +90,7 @@ class TrainEvaluator:
             trial.report(epoch, score)
         if finished is not None:
             return finished
-        cfg = candidate_training(self.setup, trial.config, folder)
+        cfg = candidate_training(self.setup, trial.config, folder, trial.replicate)
         keys = [key + "_ema" * cfg.MODEL_EMA.ENABLED for key in _SCORES]
         steps = steps_per_epoch(cfg)
 

@@ -51,6 +51,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "What a Pareto front is searched of: ['score', '-macs']; - minimises; []: the score alone.",
     ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
+    "FINAL_SEEDS": (1, "Number of trainings of each finalist, with different random seeds."),
     "AHEAD": (
         0,
         "Unfinished trials allowed when a batch is proposed; 0: reproducible from the seed.",
@@ -194,6 +195,7 @@ ADDED_KEYS = (
     "SEARCH.EARLY_STOP_OVER",
     "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
+    "SEARCH.FINAL_SEEDS",
     "SEARCH.HOLD_OUT_SAMPLING",
     "SEARCH.WARM_START_STUDY",
     "SEARCH.ASPECT_RATIO",

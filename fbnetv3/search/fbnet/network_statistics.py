@@ -17,9 +17,9 @@ from fbnetv3.arch import ArchError
 from fbnetv3.errors import first_line
 from fbnetv3.io import atomic_write, read_text
 from fbnetv3.modeling.counting import count_network
+from fbnetv3.registries import COUNTED
 from fbnetv3.user_code import UserCode
 
-STATISTICS = ("macs", "params", "activations")
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "timm")
 _TIMED, _LONG = 32, 60.0
@@ -27,7 +27,8 @@ _TIMED, _LONG = 32, 60.0
 _SAVE_EVERY = 200
 """Number of networks that are counted between two writes of the file, at most."""
 
-Cost = tuple[int, int, int]
+Cost = tuple[int, ...]
+"""The costs of a network in the order of :data:`~fbnetv3.registries.COUNTED`."""
 
 
 class NetworkCosts:
@@ -82,7 +83,7 @@ class NetworkCosts:
             cost = count_network(name, self._num_classes, side)
         except ArchError as error:
             return first_line(error)
-        return cost.macs, cost.params, cost.activations
+        return tuple(getattr(cost, statistic) for statistic in COUNTED)
 
     def read_file(self, path: Path) -> None:
         """Adds the costs of a file that :meth:`save` wrote.
@@ -153,9 +154,9 @@ class NetworkStatistics:
         rows = []
         for network in networks:
             cost = self.costs.of(*network)
-            rows.append((math.nan,) * len(STATISTICS) if isinstance(cost, str) else cost)
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(STATISTICS))
-        return {statistic: table[:, i] for i, statistic in enumerate(STATISTICS)}
+            rows.append((math.nan,) * len(COUNTED) if isinstance(cost, str) else cost)
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(COUNTED))
+        return {statistic: table[:, i] for i, statistic in enumerate(COUNTED)}
 
     def _count_new(self, networks: list[tuple[str, int]]) -> None:
         """Counts networks; warns if this takes long."""
@@ -178,13 +179,13 @@ def _checked(costs: Any) -> dict[str, Cost | str]:
     """Returns the costs of a file.
 
     Raises:
-        ValueError: A value is neither a text nor three whole numbers from 0 on.
+        ValueError: A value is neither a text nor a list of whole numbers >= 0, one per statistic.
     """
     checked: dict[str, Cost | str] = {}
     for key, value in costs.items():
-        is_cost = isinstance(value, list) and len(value) == len(STATISTICS)
+        is_cost = isinstance(value, list) and len(value) == len(COUNTED)
         if is_cost and all(type(n) is int and 0 <= n < 2**53 for n in value):
-            checked[key] = (value[0], value[1], value[2])
+            checked[key] = tuple(value)
         elif isinstance(value, str):
             checked[key] = value
         else:

@@ -239,7 +239,11 @@ def _run(
     candidates = _candidates_folder(cfg, folder, scored_by)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
     progress = SearchProgress(
-        search.size, stream, batches=node.ITERATIONS, direction=node.DIRECTION
+        search.size,
+        stream,
+        batches=node.ITERATIONS,
+        direction=node.DIRECTION,
+        full_epochs=max(node.RUNGS, default=None),
     )
     progress.say("\n".join([*plan_lines(setup, search), *placement_lines(cfg, placement)]))
     for line in start.apply(search, logged):

@@ -82,7 +82,8 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
         **({"classes": classes} if classes else {}),
         "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE} from a pool of "
-        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists; {_length(cfg)} each",
+        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists{_seeds(node.FINAL_SEEDS)}; "
+        f"{_length(cfg)} each",
         "early stopping": stop,
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
@@ -153,3 +154,7 @@ def _trained_score(metrics: Path) -> list[str]:
         if key in _TRAINED and isinstance(last[key], float)
     ]
     return [f"trained: {', '.join(parts)}"] if parts else []
+
+
+def _seeds(count: int) -> str:
+    return "" if count == 1 else f" with {count} seeds each"

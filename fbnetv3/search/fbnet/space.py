@@ -23,6 +23,7 @@ from fbnetv3.arch.latency import LatencyTable
 from fbnetv3.arch.layer import round_channels
 from fbnetv3.arch.ops import get_op
 from fbnetv3.io import atomic_write
+from fbnetv3.registries import COUNTED, LATENCY
 from fbnetv3.search.checks import as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_file import list_spaces, naming_file, read_space_table
@@ -30,9 +31,7 @@ from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, check_ops, check_row_values
 from fbnetv3.search.fbnet.table_space import TableSpace, positive
 
-__all__ = ["LATENCY", "STATISTICS", "FBNetSpace", "FBNetStatistics", "list_spaces"]
-LATENCY = "latency_ms"
-STATISTICS = ("macs", "params", "activations")
+__all__ = ["FBNetSpace", "FBNetStatistics", "list_spaces"]
 
 
 class FBNetSpace(TableSpace):
@@ -250,7 +249,7 @@ class FBNetStatistics:
         doubled = {name: np.tile(values, 2) for name, values in columns.items()}
         cost = count_cost_arrays(*self._network(doubled, np.repeat([1, 2], size)), **self._settings)
         statistics = {}
-        for name in STATISTICS:
+        for name in COUNTED:
             costs = np.broadcast_to(getattr(cost, name), 2 * size)
             cost_plus_1, cost_plus_2 = costs.reshape(2, size)
             statistics[name] = 2 * cost_plus_1 - cost_plus_2

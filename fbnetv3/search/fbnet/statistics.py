@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.registries import STATISTICS
+from fbnetv3.registries import STATISTIC_UNITS, STATISTICS
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.space.constraints import StatisticsFn
-
-_OF_SPACE = ("macs", "params", "activations", "latency_ms")
 
 
 class RegisteredStatistics:
@@ -83,7 +81,7 @@ def with_registered(
     names: Iterable[str],
     num_classes: int,
 ) -> StatisticsFn:
-    """Returns the statistics of a space with the registered ones that bounds name.
+    """Returns the statistics of a space with the registered ones that a config names.
 
     Registered functions are called with the :class:`~fbnetv3.arch.Arch` of a candidate, or with
     its :class:`~fbnetv3.search.fbnet.network_space.NamedNetwork`.
@@ -91,10 +89,11 @@ def with_registered(
     Args:
         statistics: Statistics of the space.
         space: Space of the candidates.
-        names: Statistics that constraints and budgets name.
+        names: Names in constraints, budgets and objectives; those of no registered statistic have
+            no effect.
         num_classes: Number of outputs of the classifier.
     """
-    registered = sorted({n for n in names if n in STATISTICS and n not in _OF_SPACE})
+    registered = sorted({n for n in names if n in STATISTICS and n not in STATISTIC_UNITS})
     if not registered:
         return statistics
     network: Callable[[Mapping[str, Any]], Any]

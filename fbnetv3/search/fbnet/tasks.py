@@ -20,6 +20,7 @@ from fbnetv3.search.fbnet.rungs import check_rungs
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
+from fbnetv3.search.objectives import SCORE, name_of
 from fbnetv3.search.space.constraints import StatisticsFn
 
 
@@ -53,8 +54,9 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     statistics = space.statistics(num_classes, latency)
     if statistics is not None and isinstance(space, FBNetSpace | NetworkSpace):
         settings = settings_from_config(cfg)
-        names = [bound.name for bound in (*settings.constraints, *settings.budgets)]
-        return with_registered(statistics, space, names, num_classes)
+        bounds = [bound.name for bound in (*settings.constraints, *settings.budgets)]
+        costs = [name_of(text) for text in settings.objectives if text != SCORE]
+        return with_registered(statistics, space, [*bounds, *costs], num_classes)
     return statistics
 
 

@@ -16,7 +16,9 @@ _CLASSIFIER_KEYS = ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION")
 """Keys of a candidate's network that a detector does not take from the space."""
 
 
-def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Path) -> CfgNode:
+def candidate_training(
+    setup: SearchSetup, config: Mapping[str, Any], folder: Path, replicate: int = 0
+) -> CfgNode:
     """Returns the config of a candidate's training on the data of the search.
 
     Args:
@@ -24,12 +26,15 @@ def candidate_training(setup: SearchSetup, config: Mapping[str, Any], folder: Pa
         config: Value by variable.
         folder: Folder of the training. ``arch.yaml`` is written to it if the architecture is
             searched.
+        replicate: Number that is added to the random seed of the training, at least 0.
     """
     cfg = _candidate_config(setup, config, folder / "arch.yaml")
     train_name, test_name = register_search_split(setup.cfg)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train_name,), (test_name,)
     cfg.OUTPUT_DIR = str(folder)
     cfg.SOLVER.KEEP_CHECKPOINTS = 1
+    if cfg.SEED >= 0:  # below 0, every training draws a seed of its own
+        cfg.SEED += replicate
     if is_detector(cfg) and setup.cfg.SEARCH.HOLD_OUT:
         cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided
     loaders = setup.cfg.SEARCH.LOADER_WORKERS

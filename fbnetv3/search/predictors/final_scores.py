@@ -39,6 +39,7 @@ _PRIOR_PRECISION = np.array([1e-2, 1.0])
 """Prior precisions of the intercept and the slope."""
 _PRIOR_SLOPE, _PRIOR_VARIANCE, _PRIOR_COUNT = 1.0, 0.25, 4.0
 _STEPS = 20  # of the fixed-point iteration between the line and its variance; 5 are enough
+_TINY = float(np.finfo(np.float64).tiny)
 _NORMAL_IQR = 1.349  # interquartile range of the standard normal distribution
 
 
@@ -91,7 +92,7 @@ class FinalScores:
                 variance += slope**2 * line.variance
                 intercept, slope = intercept + slope * line.intercept, slope * line.slope
                 spread = max(0.0, slope) * _center_and_spread(gains[is_known[:, r], r])[1]
-                self.correlations[r] = spread / np.sqrt(spread**2 + variance)
+                self.correlations[r] = spread / max(np.sqrt(spread**2 + variance), _TINY)
             rows = last == r
             self.means[rows] = intercept + slope * gains[rows, r]
             self.stds[rows] = self.rung_stds[r] = np.sqrt(variance)

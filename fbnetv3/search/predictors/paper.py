@@ -30,7 +30,7 @@ class PaperPredictor:
         labels: (n,) labels.
         pretrained: Encoder of the architecture.
         seed: Random seed of the initial weights, the order of minibatches and the folds.
-        errors: Ignored: every label has the same weight.
+        errors: (n,) standard errors of the labels. They are ignored: all labels weigh the same.
     """
 
     def __init__(
@@ -85,7 +85,11 @@ class PaperPredictor:
         return np.asarray(y * self._std + self._mean)
 
     def cross_validated(self) -> Floats:
-        """Returns the predictions of a cross-validation in 5 folds, or in n if n < 5, (n,)."""
+        """Returns the prediction of each label by a predictor that was fitted without it, (n,).
+
+        The labels are divided at random into 5 folds, or into n folds if there are fewer than 5
+        labels; the predictor of a fold is fitted to the labels of the other folds.
+        """
         n = len(self._labels)
         folds = min(_FOLDS, n)
         fold = np.random.default_rng([self._seed, _FOLD_STREAM]).permutation(n) % folds

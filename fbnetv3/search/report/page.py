@@ -14,6 +14,8 @@ from typing import Any
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import require
 from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
+from fbnetv3.search.direction import gain
+from fbnetv3.search.replicates import Spread
 from fbnetv3.search.report import figures
 from fbnetv3.search.report.curve_figures import learning_curves
 from fbnetv3.search.report.figures import Figure
@@ -161,6 +163,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "objectives": [(title_of(o, about.score), o.direction) for o in result.objectives.all],
         "report_cards": result.report_cards,
         "rungs": result.rungs,
+        "spreads": _spread_rows(result),
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
         "networks": [draw_network(w.name, w.layers) for w in about.winners if w.layers],
@@ -169,6 +172,11 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "active": partial(_active, space),
         "parameters": space.parameters,
     }
+
+
+def _spread_rows(result: SearchResult) -> list[tuple[str, Spread]]:
+    """Returns the finalists with several trainings, those of the best mean first."""
+    return sorted(result.spreads.items(), key=lambda row: -gain(row[1].mean, result.direction))
 
 
 def _figures(

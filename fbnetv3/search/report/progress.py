@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from itertools import islice
 from types import TracebackType
@@ -32,6 +33,8 @@ class SearchProgress:
             None prints nothing. A stream that is closed or full does not end the search.
         batches: Number of batches in stage 1; None leaves it out of the lines.
         direction: ``maximize`` or ``minimize``.
+        full_epochs: Number of epochs of a whole training if trials may be parts of one; None: they
+            are whole.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class SearchProgress:
         stream: TextIO | None,
         batches: int | None = None,
         direction: str = MAXIMIZE,
+        full_epochs: int | None = None,
     ) -> None:
+        self._full_epochs = full_epochs
         self._of_batches = "" if batches is None else f"/{batches}"
         self._console = Console(file=quiet(stream or io.StringIO()), quiet=stream is None)
         self._total = total
@@ -89,7 +94,7 @@ class SearchProgress:
         elif event.kind == "report":
             epoch = max(trial.reports)
             self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
-        best = f"best {self._best:.2f}  " if self._finished else ""
+        best = f"{self._best_text()}  " if self._finished else ""
         running = ", ".join(islice(self._running.values(), 3))
         self._bar.update(
             self._task,
@@ -102,8 +107,16 @@ class SearchProgress:
         """Counts trials that an earlier process finished."""
         self._finished += len(trials)
         self._earlier += len(trials)
-        self._best = best_score([self._best, *_scores(trials)], self._direction)
+        self._note_best(trials)
         self._bar.update(self._task, completed=self._finished)
+
+    def _note_best(self, trials: list[Trial]) -> None:
+        """Updates the best score; parts of trainings do not count."""
+        whole = [t for t in trials if self._full_epochs in (None, t.max_epochs)]
+        self._best = best_score([self._best, *_scores(whole)], self._direction)
+
+    def _best_text(self) -> str:
+        return f"best {self._best:.2f}" if math.isfinite(self._best) else "none trained in full"
 
     def rescore(self, trials: list[Trial]) -> None:
         """Updates the best score: early stopping compares candidates by scores of an earlier epoch.
@@ -121,13 +134,15 @@ class SearchProgress:
     def _finish(self, trial: Trial) -> None:
         self._running.pop(trial.id, None)
         self._finished += 1
-        self._best = best_score([self._best, *_scores([trial])], self._direction)
+        self._note_best([trial])
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
+        if self._full_epochs is not None:
+            outcome += f" after {trial.max_epochs} of {self._full_epochs} epochs"
         predicted = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
         self.say(
             f"[{self._finished}/{self._total}] {self._stage_text(trial)}  {trial.id}  "
-            f"{outcome}{predicted}{costs}  best {self._best:.2f}{self._pace()}"
+            f"{outcome}{predicted}{costs}  {self._best_text()}{self._pace()}"
         )
 
     def _pace(self) -> str:

@@ -50,6 +50,8 @@ class OptunaStore:
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
         direction: ``maximize`` or ``minimize``.
+        full_epochs: Number of epochs of a whole training if others are parts of one, which are
+            pruned trials for Optuna; None: all are whole.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.

@@ -40,7 +40,7 @@ class StudyLock(Protocol):
     """The right to coordinate a study, which several searches of one process share."""
 
     def acquire(self) -> None:
-        """Takes the lock, or checks that it is still held; cheap enough to be called per trial.
+        """Takes the lock, or checks that it is still held; fast enough to be called for each trial.
 
         Raises:
             SearchError: Another process holds the lock; the message names it.
@@ -53,8 +53,9 @@ class StudyLock(Protocol):
 def study_lock(url: str, study: str) -> StudyLock:
     """Returns the lock of a study in an Optuna storage, without acquiring it.
 
-    For SQLite, a lock file next to the database locks all its studies. For PostgreSQL, each study
-    has an advisory lock in the database. Other databases have no locks.
+    For SQLite, a lock file next to the database locks all studies of the database. For PostgreSQL,
+    each study has an advisory lock in the database. For SQLite in memory and for other databases,
+    the returned lock has no effect.
 
     Args:
         url: URL of the storage.
@@ -81,17 +82,18 @@ class _NoLock:
 
 
 class FileLock:
-    """A locked file with the name of its owner; releasing the lock does not delete the file.
+    """A locked file that contains the name of its owner; the file is not deleted on release.
 
     Args:
         path: Path of the file.
-        in_use: Function from the owner's name to the error message if the file is locked.
+        in_use: Function from the name of the owner to the message of the error that is raised if
+            another process has locked the file.
     """
 
     def __init__(self, path: Path, in_use: Callable[[str], str]) -> None:
         self._path, self._in_use = path, in_use
-        # No soft lock, filelock's substitute on file systems without flock: it would outlive an
-        # owner that is killed.
+        # On file systems without flock, filelock would fall back to a soft lock, which remains
+        # when its owner is killed.
         self._lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> None:
@@ -105,12 +107,16 @@ class FileLock:
         except OSError as error:
             self.release()
             raise SearchError(
-                f"cannot lock {self._path} ({error.strerror}), the lock file of the search; choose "
-                "a folder that can be written"
+                f"cannot lock the search: its lock file {self._path} cannot be used "
+                f"({error.strerror}); choose a folder that can be written"
             ) from error
 
     def _owner(self) -> str:
-        """Returns the name that the owner writes right after locking the file; waits a second."""
+        """Returns the name that the owner of the lock has written into the file.
+
+        The owner writes it right after locking the file. If there is none within a second, the
+        name is "another process".
+        """
         for _ in range(20):
             owner = self._path.read_text(encoding="utf-8", errors="replace").strip()
             if owner:
@@ -133,12 +139,12 @@ class LockHolders:
 class _SharedLock:
     """A lock that the searches of one process hold together; the last holder releases it.
 
-    A process recognises its own lock by this object, not by the owner's name: processes in two
-    containers may have the same pid and host name.
+    A process finds the locks that it holds in the table ``_holders``. It does not recognise them by
+    the owner's name, since processes in two containers may have the same pid and host name.
 
     Args:
         key: Key of the lock, the same for all searches that share it.
-        make: Function that makes the lock if no search of this process holds it.
+        make: Function that makes the lock; called if no search of this process holds it.
     """
 
     _holders: ClassVar[WeakValueDictionary[tuple[Any, ...], LockHolders]] = WeakValueDictionary()
@@ -157,7 +163,10 @@ class _SharedLock:
 
     def _shared(self) -> LockHolders:
         key = (os.getpid(), *self._key)  # A forked process does not hold its parent's locks.
-        return self._holders.setdefault(key, LockHolders(self._make()))
+        holders = self._holders.get(key)
+        if holders is None:
+            holders = self._holders[key] = LockHolders(self._make())
+        return holders
 
     def release(self) -> None:
         with self._mutex:
@@ -211,7 +220,10 @@ class PostgresLock:
         self._token = secrets.token_hex(4)
 
     def acquire(self) -> None:
-        """Takes the lock; retries for a minute while the server does not answer.
+        """Takes the lock; retries for a minute while it cannot be taken.
+
+        It cannot be taken while the server does not answer, or right after an earlier session of
+        this object was terminated.
 
         Raises:
             SearchError: Another process holds the lock.
@@ -223,7 +235,12 @@ class PostgresLock:
         while not self._try(is_last=time.monotonic() >= deadline):
             if not has_warned:
                 name = self._url.render_as_string(hide_password=True)
-                _log.warning("%s does not answer; retrying for up to %g s", name, _RETRY_S)
+                _log.warning(
+                    "cannot lock the study yet: %s does not answer, or has just ended a lost "
+                    "session of this process; retrying for up to %g s",
+                    name,
+                    _RETRY_S,
+                )
             has_warned = True
             time.sleep(_PAUSE_S)
 

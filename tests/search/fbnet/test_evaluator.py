@@ -111,6 +111,19 @@ def test_a_training_in_parts_is_that_in_one_go_bit_for_bit(
     assert (score, reports) == (expected[2][2], {1: expected[2][1], 2: expected[2][2]})
 
 
+def test_replicates_train_with_other_seeds_in_folders_of_their_own(tmp_path: Path) -> None:
+    outcomes = []
+    for replicate in (0, 1):
+        evaluate, trial = _candidate(tmp_path)
+        trial.replicate = replicate
+        outcomes.append(_run(InProcess(), (evaluate, trial)))
+    assert outcomes[0][2] != outcomes[1][2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [trial.id, f"{trial.id}_seed1"]
+    seed = evaluate.setup.cfg.SEED
+    evaluate, trial = _candidate(tmp_path / "other", "SEED", seed + 1)
+    assert _run(InProcess(), (evaluate, trial)) == outcomes[1]
+
+
 def test_a_copy_for_a_worker_builds_the_space_once() -> None:
     setup = _setup()
     payload = pickle.dumps(setup)

@@ -13,9 +13,11 @@ from fbnetv3.search import SearchError
 pytest.importorskip("detectron2")
 
 from fbnetv3.cli.train import main as train
+from fbnetv3.registries import STATISTICS
 from fbnetv3.search.fbnet import SearchRun, read_search_config, run_search
-from fbnetv3.search.fbnet.config import settings_from_config
+from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.keys import get_search_cfg
+from fbnetv3.search.fbnet.opening import build_search
 
 OPTS: list[Any] = [
     *("SEARCH.BATCH_SIZE", 5, "SEARCH.ITERATIONS", 1, "SEARCH.FINALISTS", 1),
@@ -87,3 +89,14 @@ def test_configs_have_one_objective_unless_they_name_several() -> None:
     assert settings_from_config(cfg).objectives == ("score",)
     cfg.SEARCH.OBJECTIVES = ["score", "-macs"]
     assert settings_from_config(cfg).objectives == ("score", "-macs")
+
+
+def test_a_registered_statistic_may_be_an_objective_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        STATISTICS._entries, "my_widest", lambda arch: max(b.c for b in arch.blocks)
+    )
+    opts = [*OPTS, "SEARCH.OBJECTIVES", ["score", "-my_widest"], "SEARCH.CONSTRAINTS", []]
+    search = build_search(
+        SearchSetup(read_search_config("search/digits.yaml", opts)), in_memory=True
+    )
+    assert all(trial.statistics["my_widest"] > 0 for trial in search.preview())

@@ -23,6 +23,12 @@ def test_gradients_are_those_of_finite_differences(seed: int) -> None:
     likelihood = log_marginal_likelihood(theta, gp.X, gp.y)[1]
     differences = approx_fprime(theta, lambda t: log_marginal_likelihood(t, gp.X, gp.y)[0], 1e-6)
     assert np.allclose(likelihood, differences, rtol=1e-3, atol=1e-3)
+    variances = as_tensor(np.where(np.arange(30) < 10, 0.0, np.where(np.arange(30) < 20, 0.3, 1.0)))
+    with_errors = log_marginal_likelihood(theta, gp.X, gp.y, variances)[1]
+    differences = approx_fprime(
+        theta, lambda t: log_marginal_likelihood(t, gp.X, gp.y, variances)[0], 1e-6
+    )
+    assert np.allclose(with_errors, differences, rtol=1e-3, atol=1e-3)
     differences = approx_fprime(theta, lambda t: log_prior(t)[0], 1e-6)
     assert np.allclose(log_prior(theta)[1], differences, rtol=1e-4, atol=1e-4)
 

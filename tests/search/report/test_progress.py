@@ -99,3 +99,15 @@ def test_lines_have_the_seconds_per_trial_and_the_time_left() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_parts_of_trainings_are_no_best_scores() -> None:
+    stream = io.StringIO()
+    with SearchProgress(3, stream, full_epochs=9) as progress:
+        for number, (epochs, score) in enumerate([(3, 50.0), (9, 40.0)]):
+            trial = Trial("a", number, 0, {}, max_epochs=epochs)
+            trial.finish(score)
+            progress.show(Event("finish", trial))
+    first, second = stream.getvalue().splitlines()
+    assert "50.00 after 3 of 9 epochs  none trained in full" in first
+    assert "40.00 after 9 of 9 epochs  best 40.00" in second

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from fbnetv3.search import SearchError, Trial
 from fbnetv3.search.storage.database import with_driver
-from fbnetv3.search.storage.study_lock import PostgresLock, StudyLock, study_lock
+from fbnetv3.search.storage.study_lock import PostgresLock, StudyLock, _SharedLock, study_lock
 from tests.search import problem
 from tests.search.storage import postgres
 
@@ -123,6 +123,21 @@ def test_searches_of_one_process_share_the_lock_and_the_last_releases_it(
     assert not _is_free(url)
     locks[order[1]].release()
     assert _is_free(url)
+
+
+def test_searches_that_share_a_lock_make_it_once() -> None:
+    made: list[StudyLock] = []
+
+    def make() -> StudyLock:
+        made.append(study_lock("sqlite://", "jointnas"))  # a lock without effect
+        return made[-1]
+
+    locks = [_SharedLock(("made once",), make) for _ in range(2)]
+    for lock in locks:
+        lock.acquire()
+    assert len(made) == 1
+    for lock in locks:
+        lock.release()
 
 
 def test_a_search_that_is_garbage_collected_releases_the_lock(tmp_path: Path) -> None:

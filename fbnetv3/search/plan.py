@@ -1,0 +1,24 @@
+"""What a search knows before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fbnetv3.search.predictors.encoder import Pretrained
+from fbnetv3.search.space.pool import Pool
+from fbnetv3.search.space.reach import Reach
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The state of a search before anything is trained.
+
+    Attributes:
+        pool: Quasi Monte-Carlo sample of the feasible candidates.
+        reach: Range of each constrained statistic, by name.
+        pretrained: The predictor's encoder, trained on the pool's statistics.
+    """
+
+    pool: Pool
+    reach: dict[str, Reach]
+    pretrained: Pretrained

@@ -1,0 +1,81 @@
+"""Finalists that are trained several times, with different random seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fbnetv3.search.trial import Trial
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The final scores of the trainings of one candidate.
+
+    Attributes:
+        scores: Score of each complete training, in the order of the trials.
+    """
+
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores."""
+        return float(np.mean(self.scores))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of a single training, estimated with one degree of freedom less."""
+        return float(np.std(self.scores, ddof=1))
+
+    def __str__(self) -> str:
+        return f"mean of {len(self.scores)} seeds, standard deviation {self.std:.2g}"
+
+
+def replicated(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """Returns trials with their replicates: all with the first seed, then all with the next one.
+
+    Args:
+        trials: Trials, numbered one after the other.
+        count: Number of trainings of each candidate, at least 1.
+    """
+    copies = [replace(trial.copy(), replicate=seed) for seed in range(count) for trial in trials]
+    return [replace(copy, number=trials[0].number + i) for i, copy in enumerate(copies)]
+
+
+def mean_scores(trials: Iterable[Trial], scores: Mapping[int, float]) -> dict[int, float]:
+    """Returns scores in which trainings of one candidate have the mean of their scores.
+
+    Args:
+        trials: Trials.
+        scores: Score by number of the trial, for some of the trials.
+    """
+    by_id: dict[str, list[int]] = {}
+    for trial in trials:
+        if trial.number in scores:
+            by_id.setdefault(trial.id, []).append(trial.number)
+    means = dict(scores)
+    for numbers in by_id.values():
+        if len(numbers) > 1:
+            mean = float(np.mean([scores[number] for number in numbers]))
+            means |= dict.fromkeys(numbers, mean)
+    return means
+
+
+def spreads(trials: Iterable[Trial]) -> dict[str, Spread]:
+    """Returns the spread of each candidate with several complete trainings, by id.
+
+    Args:
+        trials: Trials; only those with a replicate among them, in stage 2, are considered.
+    """
+    by_id: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.stage == "fine" and trial.state == "complete":
+            by_id.setdefault(trial.id, []).append(trial)
+    return {
+        key: Spread(tuple(float(t.final_score or 0.0) for t in parts))
+        for key, parts in by_id.items()
+        if len(parts) > 1
+    }

@@ -1,0 +1,92 @@
+"""What all search methods have in common: batches of proposals, and the variables of a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from fbnetv3.search import FloatRange
+from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS, Parameter
+from fbnetv3.search.space.space import SearchSpace
+from projects.search_quality.problem import Configs, Floats, Problem, random_levels
+
+ROUNDS = 3
+"""Number of times a method that proposes whole batches is asked to fill one."""
+
+
+class Method(Protocol):
+    """A search method that maximises the score."""
+
+    def ask(self, count: int) -> Configs:
+        """Returns at most ``count`` configurations to evaluate, [] if none is left."""
+
+    def tell(self, configs: Configs, scores: Floats) -> None:
+        """Receives the scores of the configurations of the last :meth:`ask`."""
+
+
+Maker = Callable[[Problem, int, int, int], Method]
+"""Function of a problem, a seed, the number of evaluations and the batch size."""
+
+
+def is_continuous(parameter: Parameter) -> bool:
+    """Returns whether a variable has real values rather than few levels."""
+    return isinstance(parameter, FloatRange) and parameter.size == CONTINUOUS_LEVELS
+
+
+def varied(space: SearchSpace) -> list[Parameter]:
+    """Returns the variables that have more than one value."""
+    return [p for p in space.parameters if p.size > 1]
+
+
+def config_from(space: SearchSpace, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration for a peer's values.
+
+    Args:
+        space: Space of the search.
+        values: Value of each continuous variable, and level of each other variable, by name;
+            variables with one value may be missing.
+    """
+    config = {
+        p.name: float(np.clip(values[p.name], p.low, p.high))
+        if isinstance(p, FloatRange) and is_continuous(p)
+        else p.value(int(values.get(p.name, 0)))
+        for p in space.parameters
+    }
+    return space.configs(space.canonical(space.levels([config])))[0]
+
+
+def values_of(space: SearchSpace, config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a peer's values of a configuration, the reverse of :func:`config_from`."""
+    return {
+        p.name: config[p.name] if is_continuous(p) else p.level(config[p.name])
+        for p in varied(space)
+    }
+
+
+def is_feasible(problem: Problem, config: dict[str, Any]) -> bool:
+    """Returns whether a configuration satisfies the constraints of its problem."""
+    return bool(problem.allowed(problem.space.levels([config]))[0])
+
+
+def random_configs(problem: Problem, count: int, random: np.random.Generator) -> Configs:
+    """Draws feasible configurations uniformly."""
+    return problem.space.configs(random_levels(problem, count, random))
+
+
+def limit_of(problem: Problem) -> tuple[str, float] | None:
+    """Returns the name and upper limit of the problem's cost, None without a constraint."""
+    for constraint in problem.constraints:
+        assert constraint.upper is not None
+        return constraint.name, constraint.upper
+    return None
+
+
+def costs_of(problem: Problem, configs: Configs) -> Floats:
+    """Returns the constrained cost of each configuration."""
+    limit = limit_of(problem)
+    assert limit is not None
+    costs = Costs(problem.space, problem.statistics)(problem.space.levels(configs))
+    return np.asarray(costs[limit[0]], dtype=np.float64)

@@ -1,0 +1,102 @@
+"""Optuna's samplers with their defaults."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.search import FloatRange, IntRange
+from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS
+from fbnetv3.search.space.space import SearchSpace
+from projects.search_quality.problem import Configs, Floats, Problem, random_levels
+
+_MAX_REFUSED = 20
+"""Infeasible proposals per requested trial after which infeasible ones become random candidates."""
+
+
+class Optuna:
+    """One of Optuna's samplers, for which infeasible trials are pruned trials."""
+
+    def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", module="optuna")
+        self._study = optuna.create_study(sampler=sampler, direction="maximize")
+        self._problem = problem
+        self._distributions = {p.name: distribution(p) for p in problem.space.parameters}
+        self._random = np.random.default_rng([seed, 4])
+        self._waiting: list[Any] = []
+
+    def ask(self, count: int) -> Configs:
+        from optuna.trial import TrialState
+
+        self._waiting, configs, refused = [], [], 0
+        while len(configs) < count:
+            trial = self._study.ask(self._distributions)
+            config = snapped(self._problem.space, trial.params)
+            allowed = self._problem.allowed(self._problem.space.levels([config]))[0]
+            if allowed or refused >= _MAX_REFUSED * count:
+                self._waiting.append(trial)
+                configs.append(config if allowed else self._random_config())
+            else:
+                refused += 1
+                self._study.tell(trial, state=TrialState.PRUNED)
+        return configs
+
+    def _random_config(self) -> dict[str, Any]:
+        return self._problem.space.configs(random_levels(self._problem, 1, self._random))[0]
+
+    def tell(self, configs: Configs, scores: Floats) -> None:
+        for trial, score in zip(self._waiting, scores.tolist(), strict=True):
+            self._study.tell(trial, score)
+
+
+def distribution(parameter: Any) -> Any:
+    """Returns the distribution of Optuna for a variable."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(parameter, IntRange):
+        step = 1 if parameter.log else parameter.step
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
+    if isinstance(parameter, FloatRange):
+        return FloatDistribution(
+            parameter.low, parameter.high, log=parameter.log, step=parameter.step
+        )
+    return CategoricalDistribution(list(range(parameter.size)))
+
+
+def snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration for Optuna's values: indices of choices, and unrounded floats."""
+    config = {}
+    for p in space.parameters:
+        value = params[p.name]
+        if isinstance(p, FloatRange) and p.size < CONTINUOUS_LEVELS and p.step is not None:
+            value = p.value(round((value - p.low) / p.step))
+        elif not isinstance(p, FloatRange | IntRange):
+            value = p.value(value)
+        config[p.name] = value
+    return space.configs(space.levels([config]))[0]
+
+
+def tpe(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+    """Returns the tree-structured Parzen estimator, with the constant liar for batches."""
+    import optuna
+
+    return Optuna(optuna.samplers.TPESampler(constant_liar=True, seed=seed), problem, seed)
+
+
+def gp(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+    """Returns the Gaussian process."""
+    import optuna
+
+    return Optuna(optuna.samplers.GPSampler(seed=seed), problem, seed)
+
+
+def cmaes(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+    """Returns CMA-ES."""
+    import optuna
+
+    return Optuna(optuna.samplers.CmaEsSampler(seed=seed), problem, seed)

@@ -1,0 +1,152 @@
+"""Writes the tables of peers.jsonl: regrets, ranks and CPU seconds of each method by problem.
+
+    python -m projects.search_quality.ranking
+
+Ranks are those among the methods that have the seeds of the default; the dear ones with fewer seeds
+have no rank, and are compared with the default on the seeds that both have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv3.io import atomic_write
+from projects.search_quality.compare import BATCH, finished_runs, versions
+from projects.search_quality.methods import METHODS
+from projects.search_quality.report import DEFAULT, MARKS, STEP, Runs, by_problem, interval, ranks
+
+RESULTS = Path(__file__).with_name("peers.jsonl")
+_QUESTION = (
+    "Is the default the first? By mean regret on the seeds that it shares with each peer; where it "
+    "is not, the peers follow with their regret, that of the default, and the number of seeds.\n"
+)
+_HEAD = [
+    *("method", *(str(mark) for mark in MARKS)),
+    *("mean ranks", "default better at 96, 192", "CPU s per batch", "seeds"),
+]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(head: list[str]) -> str:
+    return "|" + "---|" * len(head)
+
+
+def cpu_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """Returns the mean CPU seconds per batch after the first one, by problem and method."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        later = row["cpu_seconds"][1:]
+        seconds.setdefault((row["problem"], row["method"]), []).append(float(np.mean(later)))
+    return {key: float(np.mean(values)) for key, values in seconds.items()}
+
+
+def regrets_at(runs: Runs, method: str, mark: int) -> dict[int, float]:
+    """Returns the regrets of a method after ``mark`` evaluations, by seed."""
+    return {seed: curve[mark // STEP - 1] for seed, curve in runs[method].items()}
+
+
+def wins(runs: Runs, method: str, mark: int) -> str:
+    """Returns in how many common seeds the default has the lower regret, ties counted apart."""
+    default, peer = (regrets_at(runs, name, mark) for name in (DEFAULT, method))
+    gaps = [default[seed] - peer[seed] for seed in sorted(set(default) & set(peer))]
+    ties = sum(gap == 0 for gap in gaps)
+    text = f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"
+    return f"{text} ({ties} equal)" if ties else text
+
+
+def table(name: str, runs: Runs, cpu: dict[tuple[str, str], float]) -> str:
+    """Returns the Markdown table of a problem, sorted by the mean regret at 192."""
+    ranked = {mark: ranks(runs, mark)[0] for mark in MARKS}
+    lines = []
+    for method in (m for m in METHODS if m in runs):
+        cells = [f"**{method}**" if method == DEFAULT else method]
+        for mark in MARKS:
+            values = np.array(list(regrets_at(runs, method, mark).values()))
+            low, high = interval(values)
+            cells.append(f"{values.mean():.3f} ({low:.3f} to {high:.3f})")
+        means = [f"{ranked[m][method].mean():.1f}" if method in ranked[m] else "-" for m in MARKS]
+        cells.append(", ".join(means) if method in ranked[MARKS[-1]] else "-")
+        peer = method != DEFAULT and DEFAULT in runs
+        cells.append(f"{wins(runs, method, 96)}, {wins(runs, method, 192)}" if peer else "")
+        cells += [f"{cpu[name, method]:.1f}", str(len(runs[method]))]
+        lines.append((values.mean(), _row(cells)))
+    rows = [text for _, text in sorted(lines)]
+    return "\n".join([f"### {name}\n", _row(_HEAD), _rule(_HEAD), *rows]) + "\n"
+
+
+def first(runs: Runs, mark: int) -> str:
+    """Returns the method of the lowest mean regret, over the seeds it shares with the default."""
+    default = regrets_at(runs, DEFAULT, mark)
+    better = []
+    for method in (m for m in runs if m != DEFAULT):
+        peer = regrets_at(runs, method, mark)
+        common = sorted(set(default) & set(peer))
+        if not common:
+            continue
+        own = float(np.mean([default[seed] for seed in common]))
+        other = float(np.mean([peer[seed] for seed in common]))
+        if other <= own:
+            text = f"{method} {other:.3f} and {own:.3f} ({len(common)})"
+            better.append((other - own, text))
+    if not better:
+        return f"yes, {np.mean(list(default.values())):.3f}"
+    word = "no" if min(better)[0] < 0 else "level"
+    return f"{word}: " + "; ".join(text for _, text in sorted(better))
+
+
+def summary(problems: dict[str, Runs]) -> str:
+    """Returns a table of whether the default has the lowest mean regret at 96 and 192."""
+    head = ["problem", "first at 96?", "first at 192?", "seeds of the default", "peers"]
+    lines = [_row(head), _rule(head)]
+    for name, runs in problems.items():
+        if DEFAULT not in runs:
+            continue
+        counts = [str(len(runs[DEFAULT])), str(len(runs) - 1)]
+        lines.append(_row([f"`{name}`", first(runs, 96), first(runs, 192), *counts]))
+    return "\n".join(lines) + "\n"
+
+
+def text_of(rows: list[dict[str, Any]], batch: int) -> str:
+    """Returns the tables of the searches with one batch size.
+
+    Args:
+        rows: Lines of peers.jsonl.
+        batch: Number of evaluations per batch.
+    """
+    rows = [row for row in rows if row["batch"] == batch]
+    problems, cpu = by_problem(rows), cpu_of(rows)
+    return "\n".join(
+        [
+            f"## Batches of {batch}\n",
+            _QUESTION,
+            summary(problems),
+            *(table(name, runs, cpu) for name, runs in problems.items()),
+        ]
+    )
+
+
+def main() -> None:
+    """Writes peers.md next to the results and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the searches")
+    arguments = parser.parse_args()
+    rows = finished_runs(arguments.results)
+    text = f"# Peers\n\nMade by `ranking.py`; versions: {versions()}.\n\n"
+    text += "Mean regret after so many evaluations with 95 % bootstrap intervals. CPU seconds are "
+    text += "those of one thread for each batch after the first.\n\n"
+    sizes = sorted({row["batch"] for row in rows}, key=lambda size: (size != BATCH, size))
+    text += "\n".join(text_of(rows, size) for size in sizes)
+    with atomic_write(arguments.results.with_suffix(".md")) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
