@@ -123,10 +123,10 @@ def parallel_coordinates(
     trials, shown = list(complete)[-_MAX_TRIALS:], list(names)[:_SHOWN_AXES]
     columns = [space.names.index(name) for name in shown]
     levels = space.levels([t.config for t in trials])[:, columns]
-    sizes = np.maximum(1, np.array([space.parameters[i].size for i in columns]) - 1)
+    sizes = np.array([space.parameters[i].size - 1 for i in columns])
     scores = np.array(scores_of(trials))
     room = max(float(np.ptp(scores)), 1e-12)
-    heights = np.column_stack([levels / sizes, (scores - scores.min()) / room])
+    heights = np.column_stack([levels / np.maximum(1, sizes), (scores - scores.min()) / room])
     labels = [*shown, score]
     x = Axis.of_names("", labels)
     title = f"{len(trials)} trials by {', '.join(labels)}"
@@ -139,18 +139,24 @@ def parallel_coordinates(
         for i in np.flatnonzero(mask):
             text = tooltip(trials[i], None, score)
             chart.line(range(len(labels)), heights[i].tolist(), kind, tooltip=text)
-    for i, column in enumerate(columns):
-        parameter = space.parameters[column]
-        chart.text(i + 0.02, 1.05, _text(parameter.value(parameter.size - 1)))
-        chart.text(i + 0.02, -0.07, _text(parameter.value(0)))
-    chart.text(len(shown) + 0.02, 1.05, short(float(scores.max())))
-    chart.text(len(shown) + 0.02, -0.07, short(float(scores.min())))
+    ends = [
+        (space.parameters[i].value(0), space.parameters[i].value(s))
+        for i, s in zip(columns, sizes.tolist(), strict=True)
+    ]
+    _write_ends(chart, [*ends, (float(scores.min()), float(scores.max()))])
     caption = (
         "A line is a trial. It crosses each axis at the trial's value of that variable, the "
         "lowest at the bottom, and ends at its score. A line under the pointer is highlighted."
     )
     legend = (("front", "best quarter"), ("thin", "other trials"))
     return Figure("Trials by their values", chart.svg(), caption, legend, is_wide=True)
+
+
+def _write_ends(chart: Chart, ends: Sequence[tuple[object, object]]) -> None:
+    """Writes the lowest and the highest value of each axis below and above it."""
+    for i, (low, high) in enumerate(ends):
+        chart.text(i + 0.02, 1.05, _text(high))
+        chart.text(i + 0.02, -0.07, _text(low))
 
 
 def _text(value: object) -> str:
