@@ -24,6 +24,11 @@ _FOLDS, _REPEATS, _TREES = 2, 5, 60
 _SHOWN_BARS, _SHOWN_AXES = 10, 7
 _MAX_CHARACTERS = 16
 _BEST_SHARE = 0.25
+_LINES_CAPTION = (
+    "A line is a trial. It crosses each axis at the trial's value of that variable, the lowest at "
+    "the bottom, and ends at its score. A line under the pointer is highlighted."
+)
+_LINES_LEGEND = (("front", "best quarter"), ("thin", "other trials"))
 
 
 @dataclass(frozen=True)
@@ -133,23 +138,24 @@ def parallel_coordinates(
     chart = Chart(title, x, Axis("", -0.1, 1.1, numbers=lambda _: ""), width=1100, height=360)
     for i in range(len(labels)):
         chart.vertical(i, "aid")
-    gains = gain(scores, direction)
-    is_best = gains >= np.quantile(gains, 1 - _BEST_SHARE)
-    for kind, mask in (("thin", ~is_best), ("front", is_best)):
-        for i in np.flatnonzero(mask):
-            text = tooltip(trials[i], None, score)
-            chart.line(range(len(labels)), heights[i].tolist(), kind, tooltip=text)
+    kinds = np.where(_are_best(scores, direction), "front", "thin")
+    for i in np.argsort(kinds == "front", kind="stable").tolist():  # the best ones on top
+        text = tooltip(trials[i], None, score)
+        chart.line(range(len(labels)), heights[i].tolist(), str(kinds[i]), tooltip=text)
     ends = [
         (space.parameters[i].value(0), space.parameters[i].value(s))
         for i, s in zip(columns, sizes.tolist(), strict=True)
     ]
     _write_ends(chart, [*ends, (float(scores.min()), float(scores.max()))])
-    caption = (
-        "A line is a trial. It crosses each axis at the trial's value of that variable, the "
-        "lowest at the bottom, and ends at its score. A line under the pointer is highlighted."
+    return Figure(
+        "Trials by their values", chart.svg(), _LINES_CAPTION, _LINES_LEGEND, is_wide=True
     )
-    legend = (("front", "best quarter"), ("thin", "other trials"))
-    return Figure("Trials by their values", chart.svg(), caption, legend, is_wide=True)
+
+
+def _are_best(scores: npt.NDArray[np.float64], direction: str) -> npt.NDArray[np.bool_]:
+    """Returns which scores are in the best quarter, (n,)."""
+    gains = np.asarray(gain(scores, direction))
+    return np.asarray(gains >= np.quantile(gains, 1 - _BEST_SHARE))
 
 
 def _write_ends(chart: Chart, ends: Sequence[tuple[object, object]]) -> None:
