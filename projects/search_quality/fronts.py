@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed."""
     path = Path(arguments.results)
     known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for problem in arguments.problems:
             for method in arguments.methods:
                 if (problem, method, seed) in known:
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), help="problems to run")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
     parser.add_argument("--seeds", type=int, default=10, help="searches per problem and method")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
     parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
     arguments = parser.parse_args()
     if arguments.do == "run":

@@ -56,10 +56,13 @@ def _ours(problem: CurveProblem, seed: int, batch: int, **options: Any) -> Itera
         **options,
     )
     done: dict[str, int] = {}
+    stop: int | None = None
     while trials := search.ask():
         scores = [_evaluate(problem, trial, seed) for trial in trials]
         search.tell(trials, scores)
-        stop = None if search.result().early_stop is None else search.result().early_stop.epoch
+        if stop is None and "rungs" not in options and options.get("early_stop_threshold", 1):
+            early_stop = search.result().early_stop  # decided by the first batch
+            stop = None if early_stop is None else early_stop.epoch
         for trial, score in zip(trials, scores, strict=True):
             last = trial.max_epochs or problem.epochs
             compared = trial.reports.get(stop, score) if stop else score
