@@ -130,11 +130,10 @@ def parallel_coordinates(
     levels = space.levels([t.config for t in trials])[:, columns]
     sizes = np.array([space.parameters[i].size - 1 for i in columns])
     scores = np.array(scores_of(trials))
-    room = max(float(np.ptp(scores)), 1e-12)
-    heights = np.column_stack([levels / np.maximum(1, sizes), (scores - scores.min()) / room])
+    shares = (scores - scores.min()) / max(float(np.ptp(scores)), 1e-12)
+    heights = np.column_stack([levels / np.maximum(1, sizes), shares])
     labels = [*shown, score]
-    x = Axis.of_names("", labels)
-    title = f"{len(trials)} trials by {', '.join(labels)}"
+    title, x = f"{len(trials)} trials by {', '.join(labels)}", Axis.of_names("", labels)
     chart = Chart(title, x, Axis("", -0.1, 1.1, numbers=lambda _: ""), width=1100, height=360)
     for i in range(len(labels)):
         chart.vertical(i, "aid")
