@@ -25,7 +25,7 @@ OLDEST_SKIPPED := $(foreach name,tracing library_models backbone blocks classifi
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo paper-rehearsal test oldest test-oldest test-slow \
-	test-all soak lint format dist clean distclean
+	test-all soak lint format docs dist clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -134,8 +134,12 @@ dist: dev ## build and check dist/: the source archive, and the wheel from it
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
+# The variable silences an advertisement; nothing is loaded from the internet.
+docs: dev ## build the documentation site into site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean: ## remove what was built, keep .venv
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fbnetv3 tests tools projects -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too

@@ -136,12 +136,12 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("steps", "class_weights"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
-        for key, allowed in _CHOICES.items():
+        for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise RecipeError(
                     f"recipe {key}={getattr(self, key)!r} is unknown; allowed: {', '.join(allowed)}"
                 )
-        for key, (low, high, text) in _RANGES.items():
+        for key, (low, high, text) in RANGES.items():
             value = getattr(self, key)
             if value is None and key in _OPTIONAL:
                 continue
@@ -196,17 +196,17 @@ def _check_class_weights(weights: tuple[Any, ...]) -> None:
 
 
 _OPTIONAL = ("weight_decay_bias",)
-_CHOICES: dict[str, Iterable[str]] = {
+CHOICES: dict[str, Iterable[str]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "loss": LOSSES,
     "auto_augment": AUGMENTATIONS,
     "amp_dtype": AMP_DTYPES,
 }
-# The bounds of _RANGES are inclusive; _BELOW_ONE stands for < 1, and _POSITIVE for > 0.
+# The bounds of RANGES are inclusive; _BELOW_ONE stands for < 1, and _POSITIVE for > 0.
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 _POSITIVE = math.ulp(0.0)
-_RANGES: dict[str, tuple[float, float, str]] = {
+RANGES: dict[str, tuple[float, float, str]] = {
     "lr": (_POSITIVE, math.inf, "> 0"),
     "reference_batch": (1, math.inf, ">= 1"),
     "batch_size": (1, math.inf, ">= 1"),

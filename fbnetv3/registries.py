@@ -79,14 +79,26 @@ EXECUTORS: Registry[Factory] = Registry("executor", declared=("local", "ray"))
 """``make(cfg) -> Executor``; SEARCH.EXECUTOR"""
 
 register_transform = TRANSFORMS.register
+"""Decorator with a name that registers a training transform; :data:`TRANSFORMS` has its call."""
 register_network = NETWORKS.register
+"""Decorator with a name that registers a network; :data:`NETWORKS` has its call."""
 register_optimizer = OPTIMIZERS.register
+"""Decorator with a name that registers an optimizer; :data:`OPTIMIZERS` has its call."""
 register_schedule = SCHEDULES.register
+"""Decorator with a name that registers a schedule; :data:`SCHEDULES` has its call."""
 register_loss = LOSSES.register
+"""Decorator with a name that registers a loss; :data:`LOSSES` has its call."""
 register_hook = HOOKS.register
+"""Decorator with a name that registers a hook of the training loop; :data:`HOOKS` has its call."""
 register_writer = WRITERS.register
+"""Decorator with a name that registers a writer of metrics; :data:`WRITERS` has its call."""
 register_space = SPACES.register
+"""Decorator with a name that registers a search space; :data:`SPACES` has its call."""
 register_statistic = STATISTICS.register
+"""Decorator with a name that registers a statistic of networks; :data:`STATISTICS` has its call."""
 register_evaluator = EVALUATORS.register
+"""Decorator with a name that registers an evaluator of trials; :data:`EVALUATORS` has its call."""
 register_executor = EXECUTORS.register
+"""Decorator with a name that registers an executor of trials; :data:`EXECUTORS` has its call."""
 register_dataset = DATASETS.register
+"""Decorator with a name that registers a data set; :data:`DATASETS` has its call."""

@@ -39,6 +39,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _download_arguments(add("download", help="download weights into the cache"))
     _add_arguments(add("add", help="add exported weights to the package"))
     _scale_arguments(add("scale", help="write the config of a scaled network"))
+    _plot_arguments(add("plot", help="draw accuracy against multiply-adds, and latency if known"))
     _runs_arguments(add("runs", help="table of the networks of trainings"))
     _card_arguments(add("card", help="write a repository of Hugging Face's hub for a training"))
     arguments, rest = parser.parse_known_args(argv)
@@ -87,6 +88,28 @@ def _card_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="OWNER/NAME", help=name)
     licence = "licence of the weights (default: Apache-2.0)"
     parser.add_argument("--licence", default="Apache-2.0", metavar="LICENCE", help=licence)
+
+
+def _plot_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draw top-1 accuracy against multiply-adds, and against latency where it is known: of the "
+        "zoo, of your trainings, and of published networks (fbnetv3/zoo/peers.yaml)."
+    )
+    add = parser.add_argument
+    add("runs", nargs="*", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training")
+    add(
+        "--output",
+        type=Path,
+        default=Path("zoo.png"),
+        metavar="FILE",
+        help="png, svg or pdf to write (default: zoo.png)",
+    )
+    data = "data set of the zoo's accuracies (default: imagenet_val; published networks need it)"
+    add("--data", default="imagenet_val", metavar="DATASET", help=data)
+    columns = "csv of further networks: name, macs, top1 (percent), latency_ms; may be repeated"
+    add("--csv", action="append", type=Path, default=[], metavar="FILE", help=columns)
+    latencies = "latencies that fbnetv3-benchmark --json measured"
+    add("--latencies", type=Path, metavar="FILE", help=latencies)
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -327,6 +350,22 @@ def _card(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(arguments: argparse.Namespace) -> int:
+    from fbnetv3.zoo import points
+    from fbnetv3.zoo.plot import draw_points
+
+    found = points.zoo_points(arguments.data)
+    if arguments.data == points.IMAGENET:
+        found += points.peers()
+    found += [points.run_point(folder) for folder in arguments.runs]
+    found += [point for path in arguments.csv for point in points.csv_points(path)]
+    if arguments.latencies:
+        found = points.with_latencies(found, arguments.latencies)
+    draw_points(found, arguments.output, arguments.data)
+    print(f"{arguments.output}: {len(found)} networks")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status, 1 if a check failed."""
     arguments = parse(argv)
@@ -341,6 +380,7 @@ _COMMANDS = {
     "download": _download,
     "add": _add,
     "scale": _scale,
+    "plot": _plot,
     "runs": _runs,
     "card": _card,
 }

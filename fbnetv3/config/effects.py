@@ -181,6 +181,26 @@ def unread_reason(cfg: CfgNode, key: str) -> str:
     return ""
 
 
+def tasks_that_read(key: str) -> tuple[str, ...]:
+    """Returns the tasks that read a key: ``classifiers``, ``detectors``, both or, rarely, none.
+
+    Args:
+        key: Full name of a key of a training. A key that only some detectors read counts as theirs.
+    """
+    if key in KEYS:
+        reads = {
+            "classifiers": not _matches(key, _ONLY_DETECTORS),
+            "detectors": not _matches(key, _ONLY_CLASSIFIERS),
+        }
+    else:
+        is_common = _matches(key, _DETECTRON2_COMMON_KEYS)
+        reads = {
+            "classifiers": is_common,
+            "detectors": is_common or _matches(key, _DETECTRON2_DETECTOR_KEYS),
+        }
+    return tuple(task for task, is_read in reads.items() if is_read)
+
+
 def _is_read_by_task(cfg: CfgNode, key: str) -> tuple[bool, str]:
     """Returns whether the task of a config, its backbone and its meta-architecture read a key.
 

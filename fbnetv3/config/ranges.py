@@ -7,8 +7,7 @@ import math
 from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value
 
 _LARGEST_SEED = 2**64 - 1  # limit of torch.manual_seed
-# Key -> smallest and largest value
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "MODEL.BN_MOMENTUM": (0, 1),
     "TEST.BATCH_SIZE": (1, math.inf),
     "TEST.EVAL_EPOCHS": (0, math.inf),
@@ -23,6 +22,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "DATALOADER.PREFETCH": (1, math.inf),
     "SEED": (0, _LARGEST_SEED),
 }
+"""Key -> smallest and largest value, inclusive; numbers are finite."""
 
 
 def check_numbers(cfg: CfgNode) -> None:
@@ -31,7 +31,7 @@ def check_numbers(cfg: CfgNode) -> None:
     Raises:
         ConfigError: A number is out of its range, or :func:`check_supported` fails.
     """
-    for key, (low, high) in _RANGES.items():
+    for key, (low, high) in RANGES.items():
         value = get_value(cfg, key)
         if not (low <= value <= high and math.isfinite(value)):
             allowed = f">= {low}" if high == math.inf else f"{low} to {high}"

@@ -58,11 +58,11 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         return
     rows = read_metrics(metrics)
     score = next((key for key in _SCORES if any(key in row for row in rows)), "val/top1")
-    figure = figures.Figure(figsize=(12, 3.6), layout="constrained")
+    figure = figures.Figure(figsize=(10, 3.3), layout="constrained")
     backend.FigureCanvasAgg(figure)
     loss, lr, scores = figure.subplots(1, 3)
     _draw(loss, rows, {"total_loss": "total", "loss": "training"}, "training loss")
     _draw(lr, rows, {"lr": "lr"}, "learning rate")
     _draw(scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score])
     with atomic_write(picture) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=160)

@@ -308,8 +308,8 @@ def _growth(marks: Sequence[tuple[int, float, float, float]]) -> list[list[float
     return rows
 
 
-def main() -> None:
-    """Runs the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--problem", default="synthetic", help="problem of projects/search_quality that has MACs"
@@ -334,7 +334,12 @@ def main() -> None:
     parser.add_argument(
         "--no-storage", dest="storage", action="store_false", help="keep the trials in memory"
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Runs the command line."""
+    args = make_parser().parse_args()
     print(json.dumps({**vars(args), **simulate(args)}, default=str))
 
 

@@ -13,6 +13,7 @@ from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_co
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
 from fbnetv3.search.fbnet.config import settings_from_config
 from fbnetv3.search.fbnet.datasets import counts_iterations, score_name
+from fbnetv3.search.fbnet.layer_bars import layer_bars
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.predictors.predictor import fit_function
@@ -143,7 +144,8 @@ def _rounded_up(value: float) -> float:
 
 def _winner(folder: RunFolder, name: str, facts: list[str]) -> Winner:
     trained = _trained_score(folder.path / name / "metrics.json")
-    return Winner(name, (*facts, *trained), train_command(folder.path / f"{name}.yaml"))
+    path = folder.path / f"{name}.yaml"
+    return Winner(name, (*facts, *trained), train_command(path), layer_bars(path))
 
 
 def _trained_score(metrics: Path) -> list[str]:

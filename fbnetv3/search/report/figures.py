@@ -33,12 +33,14 @@ class Figure:
         svg: The drawing.
         caption: Sentences below the chart.
         legend: (CSS class, meaning) of each kind of mark.
+        is_wide: Whether the chart takes the whole width of the page.
     """
 
     name: str
     svg: Markup
     caption: str
     legend: tuple[tuple[str, str], ...] = ()
+    is_wide: bool = False
 
 
 def scores_of(trials: Sequence[Trial]) -> list[float]:

@@ -17,12 +17,19 @@ from fbnetv3.search.acquisition.early_stopping import EarlyStop, find_early_stop
 from fbnetv3.search.direction import gain
 from fbnetv3.search.replicates import Spread
 from fbnetv3.search.report import figures
+from fbnetv3.search.report.curve_figures import learning_curves
 from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.front_figures import front_rows, fronts, hypervolume_by_batch, title_of
 from fbnetv3.search.report.marginals import Marginal, marginals
+from fbnetv3.search.report.network_figure import LayerBar, draw_network
 from fbnetv3.search.report.pretraining import Comparison
 from fbnetv3.search.report.rung_figures import scores_by_rung
 from fbnetv3.search.report.svg import Axis, label, short
+from fbnetv3.search.report.variable_figures import (
+    importance_figure,
+    importances,
+    parallel_coordinates,
+)
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
@@ -40,11 +47,13 @@ class Winner:
         name: Name of the winner, such as ``best``.
         facts: Lines about the winner: its score, its cost and the like.
         command: Command that trains the winner.
+        layers: Layers of its network, to be drawn; empty if it has no table of layers.
     """
 
     name: str
     facts: tuple[str, ...]
     command: str
+    layers: tuple[LayerBar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "spreads": _spread_rows(result),
         "proxy": result.proxy_correlation,
         "figures": _figures(result, about, complete, statistic),
+        "networks": [draw_network(w.name, w.layers) for w in about.winners if w.layers],
+        "variables": _variables(space, result, about.score),
         "parts": _parts(space, complete, about.score),
         "active": partial(_active, space),
         "parameters": space.parameters,
@@ -183,6 +194,7 @@ def _figures(
     charts.append(figures.score_by_prediction(complete, about.score, statistic))
     if result.report_cards:
         charts.append(figures.cross_validated(result.report_cards[-1], about.score))
+    charts.append(learning_curves(result, about.score, about.unit))
     charts.append(scores_by_rung(result, about.score, about.unit))
     stop, in_use = _early_stop(result)
     if stop is not None:
@@ -225,6 +237,15 @@ def _best_by_budget(
         if bound in budgets or not rows or rows[-1][1] is not best:
             rows.append((bound, best))
     return rows
+
+
+def _variables(space: SearchSpace, result: SearchResult, score: str) -> list[Figure]:
+    """Returns the charts of all variables at once; [] if there are too few trials."""
+    found = importances(space, result.complete)
+    if found is None:
+        return []
+    lines = parallel_coordinates(space, result.complete, found.names, score, result.direction)
+    return [importance_figure(found, score), lines]
 
 
 def _parts(

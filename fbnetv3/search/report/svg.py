@@ -164,15 +164,40 @@ class Chart:
                     f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">{title}</circle>'
                 )
 
-    def line(self, xs: Numbers, ys: Numbers, kind: str, *, steps: bool = False) -> None:
-        """Draws a line through points; with ``steps`` it is horizontal up to the next point."""
+    def bar(self, left: float, right: float, y: float, kind: str, tooltip: str) -> None:
+        """Draws a bar from the lower end of the vertical axis up to ``y``, with a tooltip."""
+        (x0, top), (x1, bottom) = self._at(left, y), self._at(right, self._y.low)
+        self._marks.append(
+            f'<rect class="{kind}" x="{x0:.1f}" y="{top:.1f}" width="{x1 - x0:.1f}" '
+            f'height="{max(0.0, bottom - top):.1f}"><title>{escape(tooltip)}</title></rect>'
+        )
+
+    def text(self, x: float, y: float, text: str) -> None:
+        """Writes a text that begins at a point."""
+        px, py = self._at(x, y)
+        self._marks.append(f'<text class="mark" x="{px:.1f}" y="{py:.1f}">{escape(text)}</text>')
+
+    def line(
+        self, xs: Numbers, ys: Numbers, kind: str, *, steps: bool = False, tooltip: str = ""
+    ) -> None:
+        """Draws a line through points.
+
+        Args:
+            xs: Horizontal coordinates.
+            ys: Vertical coordinates.
+            kind: CSS class of the line.
+            steps: Whether the line is horizontal up to the next point.
+            tooltip: Text for the line; empty: none.
+        """
         points = self._points(xs, ys)
         if not points:
             return
         path = "M{:.1f} {:.1f}".format(*points[0])
         for x, y in points[1:]:
             path += f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}"
-        self._marks.append(f'<path class="line {kind}" d="{path}"/>')
+        title = f"<title>{escape(tooltip)}</title>" if tooltip else ""
+        kind = f"{kind} hover" if tooltip else kind
+        self._marks.append(f'<path class="line {kind}" d="{path}">{title}</path>')
 
     def horizontal(self, y: float, kind: str) -> None:
         """Draws a horizontal line across the chart."""

@@ -1,0 +1,119 @@
+"""Accuracies and costs of networks, to be compared: of the zoo, of trainings and of peers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from fbnetv3.arch import count_cost
+from fbnetv3.plain_yaml import parse_mapping
+from fbnetv3.weights.errors import RecordError
+from fbnetv3.weights.records import all_records
+from fbnetv3.zoo.runs import read_run
+
+IMAGENET = "imagenet_val"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network with its accuracy and its cost.
+
+    Attributes:
+        name: Name of the network.
+        group: Where the figures come from, such as ``zoo, quoted``.
+        macs: Multiply-adds.
+        top1: Top-1 accuracy in percent.
+        latency_ms: Milliseconds for one image; None: not recorded.
+    """
+
+    name: str
+    group: str
+    macs: float
+    top1: float
+    latency_ms: float | None = None
+
+
+def zoo_points(dataset: str = IMAGENET) -> list[Point]:
+    """Returns the classifiers of the zoo that have a top-1 accuracy on a data set."""
+    return [
+        Point(
+            r.full_name, f"zoo, {r.metrics['top1'].source}", count_cost(r.arch()).macs, top1.value
+        )
+        for r in all_records()
+        if (top1 := r.metrics.get("top1")) is not None and r.dataset == dataset
+    ]
+
+
+def peers() -> list[Point]:
+    """Returns published networks on ImageNet, with the figures of their source, ``peers.yaml``."""
+    text = resources.files("fbnetv3.zoo").joinpath("peers.yaml").read_text(encoding="utf-8")
+    rows = parse_mapping(text)["peers"]
+    return [Point(r["name"], "peers, quoted", 1e6 * r["macs_m"], r["top1"]) for r in rows]
+
+
+def run_point(folder: str | os.PathLike[str]) -> Point:
+    """Returns the network of a finished training, with its EMA score if it has one.
+
+    Raises:
+        FBNetError: The folder holds no finished training of an FBNet, or the training no score.
+    """
+    run = read_run(folder)
+    top1 = run.top1 if run.top1_ema is None else run.top1_ema
+    if top1 is None:
+        raise RecordError(f"{folder} has no top-1 accuracy; train with DATASETS.TEST")
+    return Point(run.name, "runs", run.macs, top1)
+
+
+def csv_points(path: str | os.PathLike[str]) -> list[Point]:
+    """Returns the networks of a csv with the columns name, macs, top1 and, if known, latency_ms.
+
+    Raises:
+        RecordError: The file cannot be read, a column is missing, or a value is no number.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [_csv_point(row, Path(path).stem) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RecordError(
+            f"{path}: {error!r}; allowed: a csv with the columns name, macs and top1 (percent), "
+            "and latency_ms if it is known"
+        ) from None
+
+
+def _csv_point(row: Mapping[str, str], group: str) -> Point:
+    latency = float(row["latency_ms"]) if row.get("latency_ms") else None
+    return Point(row["name"], group, float(row["macs"]), float(row["top1"]), latency)
+
+
+def with_latencies(points: list[Point], path: str | os.PathLike[str]) -> list[Point]:
+    """Returns points with the latencies of a json that ``fbnetv3-benchmark --json`` wrote.
+
+    Args:
+        points: Networks; one whose architecture is not in the file keeps its latency.
+        path: The json; the times of one image, of networks with folded batch norms, are taken.
+
+    Raises:
+        RecordError: The file cannot be read, or is no such json.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            rows = json.load(file)["rows"]
+        times = dict(_latencies(rows))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path}: {error!r}; give a file of fbnetv3-benchmark --json") from None
+    names = {point.name: point.name.split(".")[0] for point in points}
+    return [
+        replace(p, latency_ms=times.get(p.name, times.get(names[p.name], p.latency_ms)))
+        for p in points
+    ]
+
+
+def _latencies(rows: list[Mapping[str, object]]) -> Iterator[tuple[str, float]]:
+    for row in rows:
+        if (row["measure"], row["variant"], row["batch"]) == ("latency", "deploy", 1):
+            yield str(row["model"]), float(str(row["value"]))
