@@ -25,7 +25,7 @@ import numpy as np
 
 from fbnetv3.io import atomic_write
 from projects.search_quality import problems
-from projects.search_quality.methods import METHODS
+from projects.search_quality.methods import METHODS, OF_PEERS_TXT
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
@@ -141,14 +141,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("do", choices=("run", "report", "forget"))
     parser.add_argument(
-        "--problems", nargs="+", default=list(problems.COMMITTED), help="problems to run"
-    )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
+        "--problems", nargs="+", default=list(problems.COMMITTED),
+        choices=("all", *problems.NAMES), help="problems to run; by default those without files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", default=[m for m in METHODS if m not in OF_PEERS_TXT],
+        choices=tuple(METHODS), help="methods to run; by default those without peers.txt",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=20, help="searches per problem and method")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
     parser.add_argument("--batch", type=int, default=BATCH, help="evaluations per batch")
     parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
     arguments = parser.parse_args()
+    if "all" in arguments.problems:
+        arguments.problems = list(problems.NAMES)
     print(versions())
     if arguments.do == "run":
         run(arguments)

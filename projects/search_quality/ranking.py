@@ -17,7 +17,16 @@ import numpy as np
 from fbnetv3.io import atomic_write
 from projects.search_quality.compare import BATCH, finished_runs, versions
 from projects.search_quality.methods import METHODS
-from projects.search_quality.report import DEFAULT, MARKS, STEP, Runs, by_problem, interval, ranks
+from projects.search_quality.report import (
+    DEFAULT,
+    MARKS,
+    STEP,
+    Floats,
+    Runs,
+    by_problem,
+    interval,
+    ranks,
+)
 
 RESULTS = Path(__file__).with_name("peers.jsonl")
 _QUESTION = (
@@ -61,6 +70,12 @@ def wins(runs: Runs, method: str, mark: int) -> str:
     return f"{text} ({ties} equal)" if ties else text
 
 
+def _with_interval(values: Floats) -> str:
+    """Returns the mean with its interval, which one seed does not have."""
+    low, high = interval(values)
+    return f"{values.mean():.3f}" + (f" ({low:.3f} to {high:.3f})" if len(values) > 1 else "")
+
+
 def table(name: str, runs: Runs, cpu: dict[tuple[str, str], float]) -> str:
     """Returns the Markdown table of a problem, sorted by the mean regret at 192."""
     ranked = {mark: ranks(runs, mark)[0] for mark in MARKS}
@@ -69,8 +84,7 @@ def table(name: str, runs: Runs, cpu: dict[tuple[str, str], float]) -> str:
         cells = [f"**{method}**" if method == DEFAULT else method]
         for mark in MARKS:
             values = np.array(list(regrets_at(runs, method, mark).values()))
-            low, high = interval(values)
-            cells.append(f"{values.mean():.3f} ({low:.3f} to {high:.3f})")
+            cells.append(_with_interval(values))
         means = [f"{ranked[m][method].mean():.1f}" if method in ranked[m] else "-" for m in MARKS]
         cells.append(", ".join(means) if method in ranked[MARKS[-1]] else "-")
         peer = method != DEFAULT and DEFAULT in runs

@@ -22,7 +22,17 @@ from projects.search_quality.methods.smac_facade import Smac
 from projects.search_quality.methods.syne_tune_searchers import bore, cqr
 from projects.search_quality.problem import Problem
 
-__all__ = ["METHODS", "OURS", "PEERS", "Maker", "Method", "Optuna", "Ours", "RandomSearch"]
+__all__ = [
+    "METHODS",
+    "OF_PEERS_TXT",
+    "OURS",
+    "PEERS",
+    "Maker",
+    "Method",
+    "Optuna",
+    "Ours",
+    "RandomSearch",
+]
 
 
 def _ours(**options: Any) -> Maker:
@@ -56,3 +66,5 @@ METHODS: dict[str, Maker] = {
 }
 OURS: Sequence[str] = [name for name in METHODS if name.startswith("JointNAS")]
 PEERS: Sequence[str] = [name for name in METHODS if name not in OURS]
+OF_PEERS_TXT: Sequence[str] = list(METHODS)[list(METHODS).index("HEBO") :]
+"""Peers whose packages ``peers.txt`` lists; the extra ``peers`` has those of the others."""
