@@ -66,7 +66,7 @@ def test_scores_are_those_at_the_early_stop() -> None:
     later = [_trial(4, 1, 19.0), _trial(5, 1)]
     warm = [_trial(-1, -1, 7.0)]
     known = score_trials(History.of([batch, later]), warm, threshold=0.9)
-    assert known.epoch == 1
+    assert known.epochs_of("coarse", is_whole=False) == 1
     assert known.scores == {-1: 7.0, 0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0, 4: 19.0}
     assert [t.number for t in known.ranked] == [4, 3, 2, 1, 0, -1]
     assert [t.number for t in known.complete] == [-1, 0, 1, 2, 3, 4]

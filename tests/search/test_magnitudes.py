@@ -161,7 +161,7 @@ def _trial(number: int, batch: int, *curve: float) -> Trial:
 def test_scores_at_the_early_stop_are_finite(bad: float) -> None:
     first = [_trial(i, 0, 10.0 + i, 20.0 + i) for i in range(4)]
     known = score_trials(History.of([first, [_trial(4, 1, bad)]]), [], 0.9)
-    assert known.epoch == 1
+    assert known.epochs_of("coarse", is_whole=False) == 1
     assert known.scores == {0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0, 4: 24.0}
 
 
