@@ -77,6 +77,7 @@ OTHER_READERS = {
     "fbnetv3/weights/records.py": "files of the package",
     "fbnetv3/weights/detector_records.py": "files of the package",
     "fbnetv3/weights/download.py": "files of the user's cache",
+    "fbnetv3/zoo/points.py": "files of the package",
     "fbnetv3/zoo/adding.py": "a file that read_tensors has opened",
     "fbnetv3/search/storage/study_lock.py": "lock files, checked by refuse_links_out",
     "fbnetv3/benchmark/machine.py": "files of the kernel",

@@ -57,12 +57,16 @@ BLOCKS = (
     ("docs/zoo.md", "encoder", "tests/packaging/test_zoo_page.py"),
     ("docs/zoo.md", "pretrained=True)   # downloads", "reason: downloads weights of ImageNet"),
     ("docs/zoo.md", "scale_to_macs", RUN),
+    ("docs/zoo.md", '"hf://OWNER/flowers"', "tests/zoo/test_repositories.py"),
+    ("docs/zoo.md", "HubClassifier", "tests/zoo/test_hub.py"),
+    ("docs/zoo.md", "docker build", "reason: needs Docker; tests/packaging/test_dockerfile.py"),
 )
 # First word of a command of another program -> why it is not run
 OTHERS = {
     "cd": "a folder of the reader",
     "export": "sets variables of the shell",
     "fbnetv3-install-detectron2": "has no arguments; tests/packaging/test_install_detectron2.py",
+    "hf": "uploads to Hugging Face's hub",
     "ray": "needs a Ray cluster",
     "sleep": "waits",
     "srun": "needs Slurm",
