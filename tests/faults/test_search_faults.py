@@ -66,7 +66,8 @@ def _search(folder: Path, action: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SEARCH, str(folder), action],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        # with all variables of this process: those of OpenBLAS change the rounding of predictions
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
