@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,6 +131,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     target = arguments.target
     print(f"{target}: {printable(boxes.summary())}")
     print(f"DATASETS.COCO \"[['{target.stem}', '{target.resolve()}', '{boxes.root.resolve()}']]\"")
+    where = f"{shlex.quote(str(target))} --images {shlex.quote(str(boxes.root))}"
+    print(f"look at them with: fbnetv3-data check {where} --picture samples.png")
     return 0
 
 

@@ -198,7 +198,7 @@ def _json_line(prediction: Prediction, is_detector: bool) -> str:
     return json.dumps({**record, **drawn})
 
 
-def _text_lines(prediction: Prediction) -> Iterator[str]:
+def _text_lines(prediction: Prediction, threshold: float) -> Iterator[str]:
     arrow = "" if prediction.picture is None else f" -> {prediction.picture}"
     yield f"{prediction.image}{arrow}"
     for name, score in prediction.classes:
@@ -206,6 +206,8 @@ def _text_lines(prediction: Prediction) -> Iterator[str]:
     for box in prediction.boxes:
         corners = " ".join(f"{value:7.1f}" for value in box.box)
         yield f"  {100 * box.score:6.2f}%  {corners}  {box.name}"
+    if not prediction.classes and not prediction.boxes:
+        yield f"  no box with a score of {threshold:g} or more (--threshold)"
 
 
 def _print_prediction(
@@ -216,7 +218,8 @@ def _print_prediction(
     elif arguments.json:
         print(_json_line(prediction, is_detector), flush=True)
     elif arguments.output is None:
-        for line in _text_lines(prediction):
+        threshold = _THRESHOLD if arguments.threshold is None else arguments.threshold
+        for line in _text_lines(prediction, threshold):
             print(one_line(line), flush=True)
 
 

@@ -357,7 +357,10 @@ def _plot(arguments: argparse.Namespace) -> int:
     found = points.zoo_points(arguments.data)
     if arguments.data == points.IMAGENET:
         found += points.peers()
-    found += [points.run_point(folder) for folder in arguments.runs]
+    runs = [points.run_point(folder, arguments.data) for folder in arguments.runs]
+    for warning in points.warnings(runs, arguments.data):
+        print(warning, file=sys.stderr)
+    found += runs
     found += [point for path in arguments.csv for point in points.csv_points(path)]
     if arguments.latencies:
         found = points.with_latencies(found, arguments.latencies)

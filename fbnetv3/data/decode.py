@@ -36,7 +36,9 @@ _SUFFIXES = {
     "WEBP": ".webp",
 }
 MAX_BYTES = 1 << 30  # of an image file
-ADVICE = "delete or replace the file, or set DATA.SKIP_BROKEN True"
+ADVICE = (
+    "delete or replace the file, or set DATA.SKIP_BROKEN True (fbnetv3-evaluate: --skip-broken)"
+)
 _REPLACE = "replace the file or leave it out"
 
 

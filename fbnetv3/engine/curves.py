@@ -61,7 +61,13 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     figure = figures.Figure(figsize=(10, 3.3), layout="constrained")
     backend.FigureCanvasAgg(figure)
     loss, lr, scores = figure.subplots(1, 3)
-    _draw(loss, rows, {"total_loss": "total", "loss": "training"}, "training loss")
+    losses = {
+        "total_loss": "training",
+        "loss": "training",
+        "val/loss": "validation",
+        "val/loss_ema": "validation, EMA",
+    }
+    _draw(loss, rows, losses, "loss")
     _draw(lr, rows, {"lr": "lr"}, "learning rate")
     _draw(scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score])
     with atomic_write(picture) as temporary:

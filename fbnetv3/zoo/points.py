@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,8 @@ from fbnetv3.weights.records import all_records
 from fbnetv3.zoo.runs import read_run
 
 IMAGENET = "imagenet_val"
+RUNS = "runs"
+_ELSEWHERE = f"{RUNS}, on "
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,13 @@ def peers() -> list[Point]:
     return [Point(r["name"], "peers, quoted", 1e6 * r["macs_m"], r["top1"]) for r in rows]
 
 
-def run_point(folder: str | os.PathLike[str]) -> Point:
+def run_point(folder: str | os.PathLike[str], dataset: str = IMAGENET) -> Point:
     """Returns the network of a finished training, with its EMA score if it has one.
+
+    Args:
+        folder: OUTPUT_DIR of the training.
+        dataset: Data set of the other accuracies. The group of a training that was scored on
+            another one names it.
 
     Raises:
         FBNetError: The folder holds no finished training of an FBNet, or the training no score.
@@ -66,7 +74,18 @@ def run_point(folder: str | os.PathLike[str]) -> Point:
     top1 = run.top1 if run.top1_ema is None else run.top1_ema
     if top1 is None:
         raise RecordError(f"{folder} has no top-1 accuracy; train with DATASETS.TEST")
-    return Point(run.name, "runs", run.macs, top1)
+    group = RUNS if run.dataset in (None, dataset) else f"{_ELSEWHERE}{run.dataset}"
+    return Point(run.name, group, run.macs, top1)
+
+
+def warnings(runs: Iterable[Point], dataset: str) -> list[str]:
+    """Returns one line for each training that was scored on another data set than ``dataset``."""
+    others = [(p.name, p.group.removeprefix(_ELSEWHERE)) for p in runs if p.group != RUNS]
+    return [
+        f"{name} was scored on {other}: do not compare it with accuracies on {dataset}; "
+        f"--data {shlex.quote(other)} leaves these out"
+        for name, other in others
+    ]
 
 
 def csv_points(path: str | os.PathLike[str]) -> list[Point]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fbnetv3.arch.library_names import DEFAULT_RESOLUTION
 from fbnetv3.data.transforms import default_resize
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.io import atomic_write, read_file
-from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from fbnetv3.weights.load import Weights, read_weights
 from fbnetv3.weights.metadata import check_metadata
@@ -23,6 +21,7 @@ from fbnetv3.weights.networks import arch_of, num_classes_of, preprocessing_of
 from fbnetv3.weights.records import Metric
 from fbnetv3.weights.run_folder import EXPORTED, exported_weights
 from fbnetv3.zoo.cards import CLASSIFICATION, DETECTION, CardFacts, card_text
+from fbnetv3.zoo.runs import test_set
 
 _SCORES = {"val/top1": "top1", "val/top5": "top5", "val/mAP": "mAP"}
 _SCORES |= {"bbox/AP": "AP", "bbox/AP50": "AP50"}
@@ -143,17 +142,10 @@ def _metrics(folder: Path, is_average: bool) -> dict[str, Metric]:
     return {n: Metric(scores[key], "measured", how) for n, key in names.items() if key in scores}
 
 
-def _config_of_run(folder: Path) -> Mapping[str, Any]:
-    path = folder / _CONFIG
-    return parse_mapping(read_file(path, "config").decode()) if path.is_file() else {}
-
-
 def _dataset(folder: Path) -> str | None:
-    section = _config_of_run(folder).get("DATASETS")
-    tested = section.get("TEST") if isinstance(section, Mapping) else None
-    first = tested[0] if isinstance(tested, list | tuple) and tested else tested
+    first = test_set(folder)
     # the path of a folder tells others nothing, and much about this machine
-    return Path(first).name if isinstance(first, str) and first else None
+    return Path(first).name if first else None
 
 
 def _training(folder: Path) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv3.arch import Arch, count_cost
 from fbnetv3.engine.metrics import last_scores
+from fbnetv3.io import read_file
+from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.metadata import check_metadata
@@ -27,6 +30,7 @@ class TrainedRun:
         num_classes: Number of classes.
         top1: Top-1 accuracy of the raw weights, in percent; None: not measured.
         top1_ema: Top-1 accuracy of the averaged (EMA) weights, in percent; None: not measured.
+        dataset: Name or path of the data set of the accuracies; None: unknown.
     """
 
     name: str
@@ -36,6 +40,7 @@ class TrainedRun:
     num_classes: int
     top1: float | None
     top1_ema: float | None
+    dataset: str | None = None
 
 
 def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
@@ -59,7 +64,19 @@ def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
         )
     side = int(metadata.get("resolution") or arch.resolution)
     cost, scores = count_cost(arch.replace(num_classes=len(classes)), side), _scores(folder)
-    return TrainedRun(folder.name, side, cost.macs, cost.params, len(classes), *scores)
+    return TrainedRun(
+        folder.name, side, cost.macs, cost.params, len(classes), *scores, test_set(folder)
+    )
+
+
+def test_set(folder: Path) -> str | None:
+    """Returns the first of DATASETS.TEST of a training; None: it is not in the run's config."""
+    path = folder / "config.yaml"
+    config = parse_mapping(read_file(path, "config").decode()) if path.is_file() else {}
+    section = config.get("DATASETS")
+    tested = section.get("TEST") if isinstance(section, Mapping) else None
+    first = tested[0] if isinstance(tested, list | tuple) and tested else tested
+    return first if isinstance(first, str) and first else None
 
 
 def _scores(folder: Path) -> tuple[float | None, float | None]:

@@ -75,6 +75,8 @@ def test_a_detector(detector: Path, capsys: pytest.CaptureFixture[str], tmp_path
         printed.add(capsys.readouterr().out)
     assert len(printed) == 1
     assert "RBC" in printed.pop()
+    main([str(image), *weights, *output, "--threshold", "0.999"])
+    assert "no box with a score of 0.999 or more" in capsys.readouterr().out
     with pytest.raises(FBNetError, match="leave out --model"):
         main([str(image), "--weights", str(detector), *weights])
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fbnetv3.data import DataError, TrainTransform, read_image
 from fbnetv3.data.dataset import FileDataset
+from fbnetv3.data.decode import ADVICE
 from fbnetv3.data.jpeg import JpegImage, largest_divisor, open_jpeg
 from fbnetv3.data.opening import open_source
 
@@ -158,7 +159,7 @@ def test_a_damaged_file_has_the_message_of_read_image(divisor):
     data = _file(_picture(200, 200))
     cut = data[: len(data) // 2]
     with pytest.raises(DataError) as expected:
-        read_image(cut, "x.jpg", "delete or replace the file, or set DATA.SKIP_BROKEN True")
+        read_image(cut, "x.jpg", ADVICE)
     with pytest.raises(DataError) as caught:
         _opened(cut).pixels(divisor)
     assert str(caught.value) == str(expected.value)

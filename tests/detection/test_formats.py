@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,11 @@ def test_a_converted_json_is_checked_with_the_folder_of_its_images(
 ) -> None:
     source, target = voc(tmp_path / "set"), tmp_path / "boxes.json"
     assert main(["convert", str(source), str(target)]) == 0
+    printed = capsys.readouterr().out
     assert run_main(main, ["check", str(target)]) == 2
     assert f"no such file in {tmp_path} (--images DIR names" in capsys.readouterr().err
-    images = ["--images", str(tmp_path / "set" / "JPEGImages")]
-    assert run_main(main, ["check", str(target), *images]) == 0
+    (command,) = (line for line in printed.splitlines() if "fbnetv3-data check" in line)
+    sheet = str(tmp_path / "samples.png")
+    argv = shlex.split(command.partition("fbnetv3-data ")[2].replace("samples.png", sheet))
+    assert argv[:4] == ["check", str(target), "--images", str(tmp_path / "set" / "JPEGImages")]
+    assert run_main(main, argv) == 0

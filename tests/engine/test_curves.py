@@ -39,6 +39,11 @@ def test_averaged_weights_are_drawn(tmp_path: Path) -> None:
     assert (draw(tmp_path, CLASSIFICATION) != draw(tmp_path, without)).any()
 
 
+def test_losses_of_the_validation_are_drawn(tmp_path: Path) -> None:
+    rows = [{**row, "val/loss": 1.0, "val/loss_ema": 1.5} for row in CLASSIFICATION]
+    assert (draw(tmp_path, CLASSIFICATION) != draw(tmp_path, rows)).any()
+
+
 def test_non_finite_numbers(tmp_path: Path) -> None:
     draw(tmp_path, [{**row, "loss": float("nan")} for row in CLASSIFICATION])
 

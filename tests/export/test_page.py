@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fbnetv3.cli.export import main
 from fbnetv3.data import build_dataset, read_image
@@ -48,6 +49,10 @@ def test_the_script_classifies_like_the_network(tmp_path: Path, data_root: Path)
     images.append(images[0].resize((57, 41)))  # the resize rule is followed, too
     for i, image in enumerate(images):
         image.save(tmp_path / f"{i}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the orientation of a camera held upright
+    images.append(images[0].transpose(Image.Transpose.ROTATE_270))
+    images[0].save(tmp_path / f"{len(images) - 1}.png", exif=turned)
     (tmp_path / "classify.py").write_text(script(), encoding="utf-8")
     files = [str(tmp_path / f"{i}.png") for i in range(len(images))]
     command = [sys.executable, str(tmp_path / "classify.py"), str(exported.path), *files]

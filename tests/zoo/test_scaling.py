@@ -14,6 +14,7 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.archs import arch_from_config, own_resolution
 from fbnetv3.engine.process import runtime_context
 from fbnetv3.training import train
+from fbnetv3.zoo.points import run_point, warnings
 from fbnetv3.zoo.runs import read_run
 from fbnetv3.zoo.scaling import scale_config
 from tests.classification.test_build import Make
@@ -76,6 +77,12 @@ def test_a_scaled_config_trains_and_is_listed(
     assert run.top1_ema == pytest.approx(scores["val/top1_ema"])
     assert run_main(zoo.main, ["runs", cfg.OUTPUT_DIR]) == 0
     table = capsys.readouterr().out
+    assert run.dataset == cfg.DATASETS.TEST[0]
+    assert run_point(cfg.OUTPUT_DIR, run.dataset).group == "runs"
+    other = run_point(cfg.OUTPUT_DIR)  # scored on other images than ImageNet's
+    assert other.group == f"runs, on {run.dataset}"
+    (line,) = warnings([other], "imagenet_val")
+    assert f"scored on {run.dataset}: do not compare it with accuracies on imagenet_val" in line
     assert re.search(rf"{path.stem} +. +0.\dM .* 24 .* {scores['val/top1_ema']:.2f}", table)
 
 
