@@ -37,7 +37,7 @@ def _register_all() -> None:
 
 
 def _configs(names: list[str]) -> dict[str, dict[str, Any]]:
-    """Returns timm's description of each architecture and of each of its weights."""
+    """Returns timm's description of all weights, and of each architecture that has none."""
     configs = {name: _config(name) for name in names}
     for record in all_records():
         if record.name in names:
@@ -62,7 +62,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:
-    """Returns timm's entry point of an architecture: a function of its name."""
+    """Returns timm's entry point for an architecture: a function that has its name."""
 
     def create(
         pretrained: bool = False,

@@ -4,7 +4,8 @@ This file needs no torch; the module of an op is registered under the same name 
 ``fbnetv3.modeling``. A cost formula is plain arithmetic, so that it works for one layer and for a
 whole array of candidates alike.
 
-To add a built-in op, write its formula below and its module in ``modeling/blocks.py``::
+To add a built-in op, write its formula below and its module in ``modeling/blocks.py``;
+CONTRIBUTING.md lists the further places (latency, timm's tensor names, tests)::
 
     @register_cost("convbn", keys=("k", "act"), is_conv=True)  # here
     def convbn(layer: Layer, size: Ints) -> tuple[Cost, Ints]:

@@ -205,7 +205,7 @@ class Arch:
         total: int | None = 1
         for block in self.blocks:
             total = None if total is None or get_op(block.op).pools else total * block.s
-            # Appends the stride of a new stage, or replaces that after an earlier row of the stage.
+            # a stage's first row appends its stride; a later one replaces that of the row before
             strides[block.stage :] = [total]
         return strides
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fbnetv3.classification.class_weights import class_weights
@@ -27,7 +27,7 @@ def task_from_config(
     eval_loader: EvalLoader,
     training: dict[str, Any],
 ) -> ClassificationTask:
-    """Returns the task of single or several labels per image.
+    """Returns the task for images with one label each, or for images with several.
 
     Args:
         cfg: Config of a classifier.
@@ -38,7 +38,7 @@ def task_from_config(
         training: What :func:`training_parts` returned.
 
     Raises:
-        ConfigError: The class weights or the teacher do not fit the data.
+        FBNetError: The loss is unknown, or INPUT.MEAN or INPUT.STD is not allowed.
     """
     kind = MultiLabelTask if has_several_labels(test_set) else ClassificationTask
     return kind(
@@ -71,7 +71,7 @@ def training_parts(
         ignore_class_names: Whether a teacher may have other names of classes.
 
     Raises:
-        ConfigError: The class weights or the teacher do not fit the data.
+        ConfigError: The class weights or the teacher do not fit the data or the loss.
     """
     if train_set is None:
         return {}
@@ -131,8 +131,15 @@ def recipe_rows(cfg: CfgNode, recipe: Recipe) -> list[tuple[str, str]]:
         and f"{cfg.MODEL.TEACHER}: {recipe.distill_alpha:g} of the loss, temperature "
         f"{recipe.distill_temperature:g}",
         "frozen": recipe.freeze,
-        "class weights": (recipe.class_weights or recipe.class_balance)
-        and f"given: {len(recipe.class_weights)}, balance {recipe.class_balance:g}",
+        "class weights": ", ".join(_class_weights(recipe)),
         "sampling": recipe.balanced_sampling and f"balanced by {recipe.balanced_sampling:g}",
     }
     return [(name, str(text)) for name, text in rows.items() if text]
+
+
+def _class_weights(recipe: Recipe) -> Iterator[str]:
+    """Yields the sources of the weights of classes in the loss, as the plan shows them."""
+    if recipe.class_weights:
+        yield f"{len(recipe.class_weights)} given"
+    if recipe.class_balance:
+        yield f"balance {recipe.class_balance:g}"

@@ -50,15 +50,15 @@ def changes_yaml(cfg: CfgNode, defaults: CfgNode) -> str:
 
 
 def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all values of a config, by full key, although an earlier version wrote fewer.
+    """Returns the values of all keys of a config, even if an earlier version wrote fewer.
 
-    Keys that the earlier version did not have get their defaults. SOLVER.NESTEROV False becomes
-    None: it was version 0.1's default, which classifiers did not read, and which for detectors
-    means the same as None.
+    Keys that the earlier version did not have get their defaults. In a tree of version 0.1, which
+    lacks the first of ADDED_KEYS, SOLVER.NESTEROV False becomes None: it was the default there,
+    which classifiers did not read, and which for detectors means the same as None.
 
     Args:
-        values: Values by full key, of a tree that this or an earlier version wrote.
-        defaults: Defaults by full key.
+        values: Values by dotted key, of a tree that this or an earlier version wrote.
+        defaults: Defaults by dotted key.
     """
     result = {**defaults, **values}
     if ADDED_KEYS[0] not in values and values.get("SOLVER.NESTEROV") is False:

@@ -58,8 +58,8 @@ def launch(
 ) -> None:
     """Calls ``main(*args)`` in every process of a training and waits for them.
 
-    If torchrun has started this process, ``main`` is called in this process only, and the options
-    other than ``use_cuda`` are ignored; call :func:`end_rank` at the end.
+    Under torchrun, ``main`` is called in this process only, options other than ``use_cuda`` are
+    ignored, and an error of ``main`` ends the process; call :func:`end_rank` at the end.
 
     Args:
         main: Function to call; processes import it by name.
@@ -137,7 +137,8 @@ def _wait(
     try:
         while not monitor.reason and not ranks.join(timeout=_POLL_INTERVAL):
             pass
-        # The ranks have ended well. Machine 0 hosts the store: it waits for the other machines.
+        # Without a reason, the ranks have ended well, and machine 0, which hosts the store, waits
+        # for the other machines.
         while not monitor.reason and not monitor.others_have_left:
             time.sleep(_POLL_INTERVAL)
         reason = monitor.reason
@@ -209,7 +210,7 @@ def _connect(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
         )
 
     try:
-        # in a thread, so that Ctrl-C can end the wait; the store's own timeout comes first
+        # in a thread, so that Ctrl-C can end the wait; the store's own timeout is shorter
         return call_with_timeout(store, 2 * _TIMEOUT.total_seconds())
     except RuntimeError as error:
         raise LaunchError(
@@ -314,7 +315,7 @@ def gpu_of_rank(local_rank: int) -> torch.device:
         local_rank: Rank of the process on its machine, 0 or more.
 
     Raises:
-        LaunchError: The machine has fewer GPUs than processes.
+        LaunchError: The process sees no GPU, or several but none with this rank as its index.
     """
     gpus = torch.cuda.device_count()
     index = 0 if gpus == 1 else local_rank
@@ -359,7 +360,7 @@ def _exit() -> NoReturn:
 
 
 def _end_process(status: int) -> NoReturn:
-    """Ends this process at once, after its children and with all output written.
+    """Ends the child processes, flushes the output, and ends this process without finalization.
 
     With ``sys.exit``, a training that has finished could still fail: threads of torch and gloo may
     be in C++ code, and Python ends those that ask for the GIL while it finalizes. C++ then aborts

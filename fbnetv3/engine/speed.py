@@ -124,7 +124,7 @@ class ProfileHook(HookBase):
         if self._is_running:
             self._write()
         elif self._first < 0:
-            _log.warning("--profile: no trace, since the training had at most %d steps", _WARM_UP)
+            _log.warning("--profile: no trace, since this run had at most %d steps", _WARM_UP)
 
     def _write(self) -> None:
         self._profile.stop()
@@ -137,7 +137,7 @@ class ProfileHook(HookBase):
 
 @contextmanager
 def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Lets cuDNN choose the fastest algorithms by trying them (CUDNN_BENCHMARK) in the block.
+    """Lets cuDNN try its algorithms and use the fastest ones within the ``with`` block.
 
     Its choice may differ from run to run, and with it the rounding of results.
 

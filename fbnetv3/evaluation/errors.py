@@ -6,4 +6,4 @@ from fbnetv3.errors import FBNetError
 
 
 class EvaluationError(FBNetError):
-    """The network, the data or an option do not fit each other."""
+    """The network, data and options of an evaluation do not fit together, or one is not allowed."""

@@ -149,7 +149,8 @@ def steps_per_epoch(cfg: CfgNode) -> int:
     """
     if not counts_iterations(cfg):
         return 1
-    from fbnetv3.search.fbnet.detectors import iterations_per_epoch  # late, as in datasets.py
+    # imported here, since searches over classifiers need no detectors
+    from fbnetv3.search.fbnet.detectors import iterations_per_epoch
 
     return iterations_per_epoch(cfg)
 

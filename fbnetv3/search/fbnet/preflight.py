@@ -20,15 +20,17 @@ from fbnetv3.training import prepare_task
 
 
 def check_trainings(setup: SearchSetup) -> None:
-    """Checks that candidates and winners can be trained, by setting them up in a temporary folder.
+    """Checks the data, sets up a candidate's training and builds the config of a winner.
+
+    The files that this needs are in a temporary folder.
 
     Args:
         setup: Config and space of the search.
 
     Raises:
-        FBNetError: The data are missing, or have fewer classes or images than the config asks for;
-            neither the smallest nor the largest candidate can be built; or SEARCH.FINAL makes an
-            invalid config.
+        FBNetError: A number is out of range; the space does not fit the task; the data are missing,
+            or have fewer classes or images than the config asks for; none of the space's probes can
+            be set up; or SEARCH.FINAL makes an invalid config.
     """
     check_numbers(setup.cfg)
     check_task(setup)
@@ -46,7 +48,8 @@ def _check_data(cfg: CfgNode) -> None:
         FBNetError: It has fewer, or it cannot be opened.
     """
     if is_detector(cfg):
-        from fbnetv3.search.fbnet.detectors import check_detector_data  # late, as in datasets.py
+        # imported here, since searches over classifiers need no detectors
+        from fbnetv3.search.fbnet.detectors import check_detector_data
 
         check_detector_data(cfg, *dataset_names(cfg))
         return

@@ -75,7 +75,8 @@ def _candidate_config(
     cfg: CfgNode = setup.training.clone()
     cfg.defrost()
     if is_detector(cfg):
-        from fbnetv3.search.fbnet.detectors import detector_values  # late, as in datasets.py
+        # imported here, since searches over classifiers need no detectors
+        from fbnetv3.search.fbnet.detectors import detector_values
 
         values = detector_values(setup.cfg, space_of_detectors(setup), config)
     else:

@@ -3,9 +3,10 @@
 In the notation of ``gp.py``, Matheron's rule turns a sample f of the prior into a sample of the
 posterior (Wilson et al., 2021, "Pathwise Conditioning of Gaussian Processes"):
 
-    (f | y)(z) = f(z) + k(z, X) K^-1 (y - f(X) - epsilon),    epsilon ~ N(0, noise I)
+    (f | y)(z) = f(z) + k(z, X) K^-1 (y - f(X) - epsilon),    epsilon ~ N(0, noise I + E)
 
-The prior sample is a sum of random Fourier features, m in number (Rahimi and Recht, 2007):
+E is 0 unless the labels have errors of their own. The prior sample is a sum of m random Fourier
+features (Rahimi and Recht, 2007):
 
     f(z) = phi(z)^T w,    w ~ N(0, I)
     phi_j(z) = sqrt(2 signal / m) cos(omega_j^T z + b_j),    b_j ~ U(0, 2 pi)

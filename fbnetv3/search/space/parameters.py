@@ -2,7 +2,8 @@
 
 Each variable has a finite number of levels, 0 to ``size - 1``. Candidates are the rows of an int64
 matrix of levels, (candidates, variables). Sampling, mutation and comparison are arithmetic on this
-matrix. Levels are converted to values only for ids of trials, messages, evaluations and statistics.
+matrix. Levels are converted to values only where values are needed, as in evaluations, conditions,
+ids and reports.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Parameter(ABC):
 
     Attributes:
         name: Key of the variable in a config.
-        part: ``architecture`` or ``recipe``. Statistics may depend only on variables of the
-            architecture, and the predictor's encoder embeds only these variables.
+        part: ``architecture`` or ``recipe``. Statistics, such as MACs, may depend only on variables
+            of the architecture, and the predictor's encoder embeds only these variables.
         active_if: Conditions of which at least one must hold for the variable to be active. If
             empty, the variable is always active. An inactive variable has no effect.
     """
@@ -192,7 +193,8 @@ class Choice(Parameter):
 
     def read(self, text: str) -> Any:
         matches = [value for value in self.values if _stands_for(text, value)]
-        # A string has precedence over None ("nan"), then 1 over 1.0 ("1").
+        # A string is preferred to None (for "nan"), then the value that is written exactly like the
+        # text (for "1", 1 to 1.0).
         not_none = [value for value in matches if value is not None] or matches
         exact = [value for value in not_none if str(value) == text] or not_none
         if len(exact) == 1:
@@ -216,8 +218,9 @@ class IntRange(Parameter):
         low: Smallest value.
         high: Largest value, included; ``low`` plus a multiple of ``step``.
         step: Distance between neighbouring values; at least 1.
-        log: Whether values are drawn log-uniformly, with probabilities proportional to 1 / value,
-            and features are linear in the logarithm of the value. ``low`` must then be above 0.
+        log: Whether values are drawn log-uniformly, with probabilities close to proportional to
+            1 / value, and features are linear in the logarithm of the value. ``low`` must then be
+            above 0.
 
     Raises:
         SearchError: The range is empty, a number is out of range, or no step reaches ``high``.
@@ -326,7 +329,7 @@ class FloatRange(Parameter):
         if not steps < MAX_EXACT_INT:
             raise SearchError(
                 f"{self.name}: step={self.step} divides the range into {steps:.3g} parts; allowed: "
-                f"at most {MAX_EXACT_INT}; leave step out for a practically continuous range"
+                f"fewer than {MAX_EXACT_INT}; leave step out for a practically continuous range"
             )
         if abs(steps - round(steps)) > 1e-6 * max(1.0, steps):
             raise SearchError(
@@ -346,7 +349,7 @@ class FloatRange(Parameter):
         if level in (0, self.size - 1):
             return float(self.low if level == 0 else self.high)
         if self.step is not None:
-            # Rounded to 12 digits, so that 0.01 + 2 * 0.01 equals the 0.03 of a yaml file.
+            # Rounded to 12 digits, so that 0.1 + 2 * 0.1 equals the 0.3 of a yaml file.
             return float(f"{self.low + int(level) * self.step:.12g}")
         return value_at(self.low, self.high, int(level) / (self.size - 1), log=self.log)
 
