@@ -74,7 +74,7 @@ paper-rehearsal: install ## run the commands of docs/paper.md on a made-up Image
 	rm -rf output/paper_rehearsal
 	$(BIN)/python -m projects.paper.rehearsal output/paper_rehearsal
 
-test: dev ## fast tests, some 20 minutes on 2 cores
+test: dev ## fast tests, some 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 $(XDIST) -m "not slow"
 
 # TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes), and with torch

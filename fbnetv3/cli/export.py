@@ -114,19 +114,19 @@ def _classifier(model: str | None, weights: Path | None) -> Classifier:
     return from_zoo(model)
 
 
-def _row(exported: Exported) -> tuple[str, ...]:
+def _row(exported: Exported, *, is_scored: bool) -> tuple[str, ...]:
     def text(value: float | None, form: str) -> str:
         return "not run here" if value is None else format(value, form)
 
     top1 = "" if exported.top1 is None else f"{exported.top1:.2f}"
-    return (
+    cells = (
         exported.format,
         str(exported.path),
         f"{exported.megabytes:.2f}",
         text(exported.difference, ".2g"),
         text(exported.milliseconds, ".2f"),
-        top1,
     )
+    return (*cells, top1) if is_scored else cells
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,13 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     formats = check_formats(arguments.format, options)
     classifier = _classifier(arguments.model, weights)
     name = classifier.source if weights is None else name
-    table = Table("format", "file", "MB", "difference", "ms", "top-1", box=None)
+    scores = ["top-1"] if arguments.data else []
+    table = Table("format", "file", "MB", "difference", "ms", *scores, box=None)
     for column in table.columns[2:]:
         column.justify = "right"
     folder, name = arguments.output, arguments.name or name
     for exported in export_classifier(classifier, formats, folder, name, options):
         print(f"{exported.path}: checked", file=sys.stderr, flush=True)
-        table.add_row(*_row(exported))
+        table.add_row(*_row(exported, is_scored=bool(scores)))
     Console(width=200, soft_wrap=True).print(table)
     return 0
 

@@ -115,11 +115,11 @@ def lr_table(
     steps = round(recipe.epochs * iters_per_epoch)
     ema = f"{recipe.ema_decay:g} (averages over ~{1 / (1 - recipe.ema_decay):.0f} steps)"
     ema += ", with warm-up" if recipe.ema_warmup else ""
-    warmup = f"{recipe.warmup_epochs:g} epochs = {warmup_iters(recipe, iters_per_epoch)} steps"
+    warmup = f"{_epochs(recipe.warmup_epochs)} = {warmup_iters(recipe, iters_per_epoch)} steps"
     return [
-        ("images", f"{dataset_size:,}"),
+        ("training images", f"{dataset_size:,}"),
         ("steps per epoch", f"{iters_per_epoch:,}"),
-        ("steps", f"{steps:,} ({recipe.epochs:g} epochs)"),
+        ("steps", f"{steps:,} ({_epochs(recipe.epochs)})"),
         ("optimizer", recipe.optimizer),
         ("lr in the recipe", f"{recipe.lr:g} per {recipe.reference_batch} images"),
         ("batch", f"{recipe.step_batch} = {per_process:g} x {world_size} process(es){passes}"),
@@ -130,6 +130,10 @@ def lr_table(
         ("lr at the last step", f"{_last_lr(recipe, steps, iters_per_epoch):.4g}"),
         ("EMA decay", ema if recipe.ema else "off"),
     ]
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch" + "s" * (count != 1)
 
 
 def warmup_iters(recipe: Recipe, iters_per_epoch: int) -> int:

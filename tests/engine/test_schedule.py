@@ -147,12 +147,12 @@ def test_warmup_iters() -> None:
 def test_the_table_has_the_derived_numbers() -> None:
     recipe = Recipe(batch_size=64, epochs=3, warmup_epochs=1, ema_decay=0.99)
     rows = dict(lr_table(recipe, world_size=2, iters_per_epoch=20, dataset_size=1290))
-    assert rows["images"] == "1,290"
+    assert rows["training images"] == "1,290"
     assert rows["batch"] == "64 = 32 x 2 process(es)"
     assert rows["lr in the recipe"] == "0.026 per 256 images"
     assert rows["peak lr"] == "0.0065 = 0.026 x 64 / 256"
     assert rows["lr at the first step"] == "0.00065"
-    assert rows["lr warm-up"] == "1 epochs = 20 steps"
+    assert rows["lr warm-up"] == "1 epoch = 20 steps"
     assert rows["steps"] == "60 (3 epochs)"
     assert rows["lr at the last step"] == f"{0.0065 * 0.9875:.4g}"
     assert rows["EMA decay"].startswith("0.99 (averages over ~100 steps)")
