@@ -132,7 +132,7 @@ class ProfileHook(HookBase):
         path = self._folder / f"profile_{self._first:08d}.pt.trace.json"
         with atomic_write(path) as temporary:
             self._profile.export_chrome_trace(str(temporary))
-        _log.info("wrote the trace of %d steps to %s", self.trainer.iter - self._first, path)
+        _log.info("wrote the trace from step %d on to %s", self._first, path)
 
 
 @contextmanager
