@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -112,17 +113,39 @@ def forget(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed, so that all methods have equally many seeds."""
-    path, batch = Path(arguments.results), arguments.batch
-    known = {key_of(row) for row in finished_runs(path)}
+    batch = arguments.batch
+    known = {key_of(row) for row in finished_runs(Path(arguments.results))}
+    run_missing(
+        arguments,
+        {key[:3] for key in known if key[3] == batch},
+        lambda problem, method, seed: run_one(problem, method, seed, batch),
+        lambda row: row["regret"][5::6],
+    )
+
+
+def run_missing(
+    arguments: argparse.Namespace,
+    known: Collection[tuple[str, str, int]],
+    run_one: Callable[[str, str, int], dict[str, Any]],
+    shown: Callable[[dict[str, Any]], Any],
+) -> None:
+    """Runs searches seed by seed, and appends a line for each to the file of results.
+
+    Args:
+        arguments: ``results``, ``problems``, ``methods``, ``first_seed`` and ``seeds``.
+        known: Problem, method and seed of the finished searches.
+        run_one: Function of problem, method and seed that runs a search and returns its row.
+        shown: Function from a row to the figures that are printed.
+    """
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for problem in arguments.problems:
             for method in arguments.methods:
-                if (problem, method, seed, batch) in known:
+                if (problem, method, seed) in known:
                     continue
-                row = run_one(problem, method, seed, batch)
-                with path.open("a", encoding="utf-8") as file:
+                row = run_one(problem, method, seed)
+                with Path(arguments.results).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                print(problem, method, seed, row["regret"][5::6], row["seconds"], flush=True)
+                print(problem, method, seed, shown(row), row["seconds"], flush=True)
 
 
 def versions() -> str:

@@ -15,7 +15,6 @@ MACs of these candidates. Better candidates than these can exceed 1.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import replace
@@ -29,7 +28,7 @@ import numpy as np
 
 from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated
 from projects.search_quality import problems
-from projects.search_quality.compare import BATCH, TOTAL, finished_runs, versions
+from projects.search_quality.compare import BATCH, TOTAL, finished_runs, run_missing, versions
 from projects.search_quality.methods import Method, Optuna, Ours, RandomSearch
 from projects.search_quality.problems import Configs, Floats, Problem
 
@@ -128,17 +127,9 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed."""
-    path = Path(arguments.results)
-    known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        for problem in arguments.problems:
-            for method in arguments.methods:
-                if (problem, method, seed) in known:
-                    continue
-                row = run_one(problem, method, seed)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(problem, method, seed, row["hypervolume"], row["seconds"], flush=True)
+    rows = finished_runs(Path(arguments.results))
+    known = {(row["problem"], row["method"], row["seed"]) for row in rows}
+    run_missing(arguments, known, run_one, lambda row: row["hypervolume"])
 
 
 def report(rows: list[dict[str, Any]]) -> str:

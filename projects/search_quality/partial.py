@@ -13,7 +13,6 @@ advantage. An interrupted ``run`` continues: each finished search is a line of p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,9 +26,10 @@ import numpy as np
 
 from fbnetv3.search import JointNAS, Trial
 from projects.search_quality import curves, problems
-from projects.search_quality.compare import finished_runs, versions
+from projects.search_quality.compare import finished_runs, run_missing, versions
 from projects.search_quality.curves import CurveProblem
 from projects.search_quality.partial_peers import Step, neps_steps, optuna_steps, syne_tune_steps
+from projects.search_quality.report import interval
 
 RESULTS = Path(__file__).with_name("partial.jsonl")
 WHOLE = 48
@@ -119,17 +119,9 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed."""
-    path = Path(arguments.results)
-    known = {(r["problem"], r["method"], r["seed"]) for r in finished_runs(path)}
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        for name in arguments.problems:
-            for method in arguments.methods:
-                if (name, method, seed) in known:
-                    continue
-                row = run_one(name, method, seed)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(name, method, seed, row["regret"], row["whole"], row["seconds"], flush=True)
+    rows = finished_runs(Path(arguments.results))
+    known = {(row["problem"], row["method"], row["seed"]) for row in rows}
+    run_missing(arguments, known, run_one, lambda row: (row["regret"], row["whole"]))
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -158,14 +150,6 @@ def report(rows: list[dict[str, Any]]) -> str:
             cells.append(f"{np.mean([r['seconds'] for r in runs.values()]):.0f}")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Returns a 95 % bootstrap interval of the mean."""
-    random = np.random.default_rng(0)
-    means = random.choice(values, (4000, len(values))).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def main() -> None:
