@@ -8,7 +8,7 @@ nested aliases (``a: &a [x, x]``, ``b: [*a, *a]``, ...) stand for more values th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -39,11 +39,11 @@ class YamlError(FBNetError):
 class PlainLoader(yaml.SafeLoader):
     """PyYAML's safe loader, with errors for unknown tags and for too many values."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: str | bytes | IO[str] | IO[bytes]) -> None:
         super().__init__(stream)
         self._num_nodes = self._level = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Returns the next value of the text.
 
         Raises:
@@ -52,7 +52,7 @@ class PlainLoader(yaml.SafeLoader):
         self._num_nodes += 1
         self._level += 1
         if self._num_nodes > _MAX_NODES or self._level > _MAX_LEVELS:
-            line = self.peek_event().start_mark.line + 1
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
             raise YamlError(
                 f"line {line}: more than {_MAX_NODES} values, or values nested more than "
                 f"{_MAX_LEVELS} levels deep"

@@ -6,33 +6,57 @@ mypy checks the rest, with the options in pyproject.toml.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fbnetv3"
 # file -> functions with an argument that has no type: of another library, or of any kind
 UNTYPED = {
     "arch/keys.py": {"key_of_default"},  # a value of yaml
     "arch/layer.py": {"round_channels"},  # a number or an array
-    "benchmark/inputs.py": {"cycle_loader"},  # timm's
-    "data/hugging_face.py": {"HuggingFaceDataset.__init__"},  # a datasets.Dataset
-    "data/items.py": {"as_rgb"},  # what a user's data set has as its images
-    "data/own.py": {"labels_of"},  # a user's data set
-    "detection/task.py": {"coco_results"},  # detectron2's
     "engine/trainer.py": {"HasLosses.losses", "split_batch"},  # the batches of a task
-    "export/integer_gates.py": {"split_hard_swishes", "replace_hard_sigmoids"},  # onnx's
-    "export/onnx.py": {"add_metadata"},  # onnx's
-    "plain_yaml.py": {"PlainLoader.__init__", "PlainLoader.compose_node"},  # PyYAML's
-    "search/acquisition/expected_improvement.py": {
-        *("Improvement.choose", "Improvement.log_of_visited"),  # what the same class returned
-    },
-    "search/executors/ray.py": {"WorkerHandle.__init__"},  # Ray's
-    "search/fbnet/mirror.py": {"Copy.__init__"},  # fsspec's
-    "search/fbnet/space_values.py": {"SpaceLoader.decimal"},  # PyYAML's
-    "search/outcome.py": {"scalar"},  # a number of any library
     "search/storage/guard.py": {"GuardedConnection.cursor"},  # of sqlite3
-    "search/trial.py": {"trial_from_json"},  # of a database
 }
+PROGRAM = """
+from typing_extensions import assert_type
+
+import fbnetv3
+from fbnetv3 import zoo
+from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.data import DataError, ImageDataset, build_dataset, register_dataset
+from fbnetv3.engine.result import TrainingResult
+from fbnetv3.modeling import ClassifierHead
+from fbnetv3.search import FloatRange, JointNAS, SearchResult, SearchSpace, Trial
+from fbnetv3.zoo import Preprocessing
+from torch.nn import Module
+
+assert_type(fbnetv3.__version__, str)
+assert_type(fbnetv3.get_arch("fbnetv3_a"), fbnetv3.Arch)
+assert_type(fbnetv3.count_cost(fbnetv3.get_arch("fbnetv3_a"), 224), fbnetv3.Cost)
+assert_type(fbnetv3.list_models(), list[str])
+model = fbnetv3.build_model("fbnetv3_a")
+assert_type(model, Module)
+assert_type(fbnetv3.deploy(model), Module)
+assert_type(zoo.preprocessing("fbnetv3_a"), Preprocessing)
+assert_type(build_dataset("digits_train"), ImageDataset)
+cfg = get_cfg()
+assert_type(cfg, CfgNode)
+assert_type(fbnetv3.train(cfg, model), TrainingResult)
+
+
+def evaluate(trial: Trial) -> float:
+    return float(trial.config["x"])
+
+
+search = JointNAS(SearchSpace([FloatRange("x", 0.0, 1.0)]), batch_size=8)
+result = search.run(evaluate)
+assert_type(result, SearchResult)
+assert_type(result.best.number, int)
+"""
 
 
 def _public_functions(
@@ -78,3 +102,15 @@ def test_no_config_is_of_any_type() -> None:
 def test_a_bare_any_is_named() -> None:
     methods = "    def f(self, x: Any): ...\n    def _g(self, x: Any): ..."
     assert untyped(f"class A:\n{methods}\ndef h(x: list[Any]): ...") == {"A.f"}
+
+
+@pytest.mark.slow
+def test_a_program_under_strict_checks_sees_the_types(tmp_path: Path) -> None:
+    """``assert_type`` fails where the package gives ``Any`` or another type."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, "utf-8")
+    options = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path / 'cache'}"]
+    options.append(f"--config-file={PACKAGE.parent / 'pyproject.toml'}")
+    command = [sys.executable, "-m", "mypy", *options, str(path)]
+    run = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -10,7 +10,7 @@ other variants are normalised float32.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -73,7 +73,7 @@ def _write_jpegs(dataset: ImageDataset, size: tuple[int, int], folder: Path) -> 
         image.save(path, quality=_QUALITY)
 
 
-def cycle_loader(loader: Any) -> Iterator[Any]:
+def cycle_loader(loader: Iterable[Any]) -> Iterator[Any]:
     """Yields the batches of a loader again and again, without end."""
     for _ in cycle([None]):
         yield from loader

@@ -6,7 +6,7 @@ To add a data set, see ``datasets.py``; ``digits.py`` is an example of one in a 
 from __future__ import annotations
 
 from fbnetv3.data.dataset import ArrayDataset, FileDataset, ImageDataset, Subset, check_same_classes
-from fbnetv3.data.datasets import build_dataset, list_datasets, register_dataset
+from fbnetv3.data.datasets import build_dataset, list_datasets
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.hugging_face import HuggingFaceDataset
@@ -17,6 +17,7 @@ from fbnetv3.data.scan import find_broken, refuse_broken, without_broken
 from fbnetv3.data.seeding import keyed_generator, mix_seed
 from fbnetv3.data.streams import ImageStream
 from fbnetv3.data.transforms import EvalTransform, ImageTransform, Normalize, TrainTransform
+from fbnetv3.registries import register_dataset
 
 __all__ = [
     "ArrayDataset",

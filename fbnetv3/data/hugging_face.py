@@ -8,7 +8,7 @@ and ``image`` and ``label`` (names of columns).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from fbnetv3.data.dataset import CACHE_BYTES, FileDataset
@@ -16,6 +16,9 @@ from fbnetv3.data.decode import read_image_file
 from fbnetv3.data.errors import DataError, some
 from fbnetv3.data.sources import Source
 from fbnetv3.requires import require
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PREFIX = "hf://"
 _OPTIONS = ("split", "config", "image", "label")
@@ -43,7 +46,7 @@ class HuggingFaceDataset(FileDataset):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset,
         name: str = "hugging face",
         image: str = "",
         label: str = "",
@@ -60,7 +63,7 @@ class HuggingFaceDataset(FileDataset):
 class _Rows(Source):
     """The image files in the rows of a split."""
 
-    def __init__(self, rows: Any, name: str, image: str, label: str) -> None:
+    def __init__(self, rows: Dataset, name: str, image: str, label: str) -> None:
         targets = [-1 if target is None else int(target) for target in rows[label]]
         missing = [i for i, target in enumerate(targets) if target < 0]
         if missing:

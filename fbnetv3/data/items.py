@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fbnetv3.data.decode import read_image
+from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import DataError
 from fbnetv3.errors import FBNetError
 
@@ -45,7 +45,7 @@ def check_label(label: int, count: int, where: str) -> None:
         )
 
 
-def as_rgb(image: Any, where: str) -> Image.Image:
+def as_rgb(image: ImageLike, where: str) -> Image.Image:
     """Returns an image of any kind in RGB.
 
     Raises:

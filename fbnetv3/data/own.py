@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,7 +118,7 @@ def class_names(dataset: object, classes: Sequence[str] | None, count: int) -> l
     return names or [str(number) for number in range(count)]
 
 
-def labels_of(dataset: Any) -> list[Any] | None:
+def labels_of(dataset: object) -> list[Any] | None:
     """Returns the labels that a data set lists in an attribute; None if it lists none.
 
     They are not used if the data set changes them on reading (``target_transform``).
@@ -135,7 +135,11 @@ def labels_of(dataset: Any) -> list[Any] | None:
         values = getattr(dataset, key, None)
         if isinstance(values, (np.ndarray, torch.Tensor)):
             values = values.tolist()
-        if isinstance(values, (list, tuple)) and len(values) == len(dataset):
+        if (
+            isinstance(values, (list, tuple))
+            and isinstance(dataset, Sized)
+            and len(values) == len(dataset)
+        ):
             return list(values)
     return None
 

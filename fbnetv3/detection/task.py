@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,9 @@ from fbnetv3.detection.tables import write_class_table
 from fbnetv3.detection.visualization import write_contact_sheet
 from fbnetv3.engine.ema import unwrap
 from fbnetv3.requires import require
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 Batch = list[dict[str, Any]]
 """Inputs of a detector of detectron2, one dict per image."""
@@ -148,7 +151,7 @@ class DetectionTask:
         write_contact_sheet(self._dataset, results, self._folder / f"predictions_{weights}.png")
 
 
-def coco_results(image_id: int, instances: Any, dataset: CocoDataset) -> list[dict[str, Any]]:
+def coco_results(image_id: int, instances: Instances, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Converts the detected instances of an image to COCO's format of results."""
     boxes = instances.pred_boxes.tensor.float().cpu()
     boxes[:, 2:] -= boxes[:, :2]  # x, y, width, height

@@ -9,15 +9,18 @@ hard sigmoid.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _LEVELS = 255
 _ALPHA, _BETA = 0.2, 0.5  # of ONNX, where a node does not state them
 
 
-def split_hard_swishes(model: Any) -> None:
+def split_hard_swishes(model: ModelProto) -> None:
     """Replaces each hard swish of a model in float32 by x times the hard sigmoid of x, in place."""
     from onnx import helper
 
@@ -36,7 +39,7 @@ def split_hard_swishes(model: Any) -> None:
     model.graph.node.extend(nodes)
 
 
-def replace_hard_sigmoids(model: Any) -> int:
+def replace_hard_sigmoids(model: ModelProto) -> int:
     """Replaces the hard sigmoids between 8-bit tensors, in place.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import torch
 
 from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
 from fbnetv3.export.job import lacks as lacks_packages
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 17
 """Version of the operators; ONNX Runtime 1.12, OpenVINO 2023 and later read it."""
@@ -46,7 +49,7 @@ def write(job: Job, path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
+def add_metadata(model: ModelProto, metadata: Mapping[str, str]) -> None:
     """Replaces the properties of an ``onnx.ModelProto`` by metadata."""
     del model.metadata_props[:]
     for key, value in metadata.items():

@@ -56,7 +56,7 @@ class _Counter(TorchDispatchMode):
     """Counts the operations that are dispatched in its ``with`` block."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.macs = self.activations = 0
 
     def __torch_dispatch__(

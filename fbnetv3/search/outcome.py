@@ -63,10 +63,10 @@ def result_of(value: object, names: Sequence[str] = ()) -> tuple[Any, str | None
     return scores, None
 
 
-def scalar(value: Any) -> Any:
+def scalar(value: object) -> Any:
     """Returns the element of an array or tensor of shape (); any other value as it is."""
-    has_element = getattr(value, "shape", None) == () and hasattr(value, "item")
-    return value.item() if has_element else value
+    item = getattr(value, "item", None)
+    return item() if getattr(value, "shape", None) == () and callable(item) else value
 
 
 def short(value: object) -> str:

@@ -260,7 +260,7 @@ def trial_to_json(trial: Trial) -> str:
     return json.dumps(values)
 
 
-def trial_from_json(text: Any, where: str = "storage") -> Trial:
+def trial_from_json(text: str | bytes, where: str = "storage") -> Trial:
     """Returns a finished trial from its JSON.
 
     Args:

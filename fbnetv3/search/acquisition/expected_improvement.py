@@ -6,7 +6,7 @@ Each chosen candidate is added to the model with a fantasy label before the next
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,12 +36,14 @@ _SHORTLIST = 256
 The very best candidates mostly lie around the best candidate trained so far: islands that started
 from them would all climb the same peak.
 """
+Visit = TypeVar("Visit")
+"""Posterior of candidates, as an improvement returns it."""
 
 
-class Improvement(Protocol):
+class Improvement(Protocol[Visit]):
     """What candidates are to improve on: a best score, or a front."""
 
-    def visit(self, levels: Levels, features: Features) -> Any:
+    def visit(self, levels: Levels, features: Features) -> Visit:
         """Returns the posterior of candidates, which later calls bring up to date cheaply.
 
         Args:
@@ -49,13 +51,13 @@ class Improvement(Protocol):
             features: (n, width) features of the candidates.
         """
 
-    def log_of_visited(self, visited: Any) -> Floats:
+    def log_of_visited(self, visited: Visit) -> Floats:
         """Returns the log expected improvement of the candidates of a visit, (n,)."""
 
     def log_of(self, levels: Levels, features: Features) -> Floats:
         """Returns the log expected improvement of candidates, (n,)."""
 
-    def choose(self, visited: Any, index: int) -> None:
+    def choose(self, visited: Visit, index: int) -> None:
         """Adds a candidate of a visit to the model, with a fantasy label."""
 
 
@@ -118,7 +120,7 @@ def improvement_batch(
 
 def choose_batch(
     candidates: Candidates,
-    improvement: Improvement,
+    improvement: Improvement[Visit],
     starts: Levels,
     count: int,
     tried: set[bytes],
@@ -143,16 +145,18 @@ def choose_batch(
     return np.array(chosen, dtype=np.int64).reshape(len(chosen), len(candidates.space))
 
 
-class _ImprovementSearch:
+class _ImprovementSearch(Generic[Visit]):
     """Genetic searches for expected improvement, each from the best candidates visited so far."""
 
-    def __init__(self, candidates: Candidates, improvement: Improvement, starts: Levels) -> None:
+    def __init__(
+        self, candidates: Candidates, improvement: Improvement[Visit], starts: Levels
+    ) -> None:
         self._candidates, self._improvement = candidates, improvement
         self._levels, self._features = starts[:0], candidates.encode(starts[:0])
-        self._visits: list[Any] = []
+        self._visits: list[Visit] = []
         self._visit(starts)
 
-    def _visit(self, levels: Levels) -> Any:
+    def _visit(self, levels: Levels) -> Visit:
         features = self._candidates.encode(levels)
         self._levels = np.concatenate([self._levels, levels])
         self._features = np.concatenate([self._features, features])

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fbnetv3.search.errors import SearchError, StorageUnavailableError
 from fbnetv3.search.executors.base import (
@@ -23,6 +23,9 @@ from fbnetv3.search.executors.ray_cluster import Cluster, one_line
 from fbnetv3.search.executors.ray_node import NodeContext, WorkerActor
 from fbnetv3.search.executors.trial_queue import TrialQueue
 from fbnetv3.search.trial import Trial
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 10
@@ -324,7 +327,7 @@ class WorkerHandle:
         answer: Ray's reference to the pending answer of the actor; None while the worker is idle.
     """
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: ActorHandle[WorkerActor]) -> None:
         self.actor = actor
         self.node = self.address = ""
         self.gpus: tuple[str, ...] = ()

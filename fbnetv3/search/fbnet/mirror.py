@@ -8,10 +8,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fbnetv3.errors import first_line
 from fbnetv3.search.errors import StorageUnavailableError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT, _RESULT = "checkpoint_", "result.json"
@@ -99,7 +102,7 @@ class Copy:
         local: Path of the local folder.
     """
 
-    def __init__(self, files: Any, remote: str, local: Path) -> None:
+    def __init__(self, files: AbstractFileSystem, remote: str, local: Path) -> None:
         self._files, self._remote, self._local = files, remote, local
         self._uploaded: dict[str, tuple[int, int]] = {}
 

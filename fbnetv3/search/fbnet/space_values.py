@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from yaml import ScalarNode
+
 from fbnetv3.arch.keys import COMMON_KEYS, Key
 from fbnetv3.arch.ops import OpSpec, get_op
 from fbnetv3.plain_yaml import PlainLoader
@@ -45,7 +47,7 @@ class SpaceLoader(PlainLoader):
 
     yaml_implicit_resolvers: dict[Any, Any] = {}
 
-    def decimal(self, node: Any) -> int:
+    def decimal(self, node: ScalarNode) -> int:
         """Returns a whole number from decimal digits, which may begin with zeros.
 
         Raises:
