@@ -27,6 +27,7 @@ import numpy as np
 from fbnetv3.io import atomic_write
 from projects.search_quality import problems
 from projects.search_quality.methods import METHODS, OF_PEERS_TXT
+from projects.search_quality.methods.method import Budget
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
@@ -38,7 +39,7 @@ PACKAGES = (
 """Packages whose versions are printed."""
 
 
-def run_one(problem_name: str, method: str, seed: int, batch: int = BATCH) -> dict[str, Any]:
+def run_one(problem_name: str, method: str, seed: int, budget: Budget) -> dict[str, Any]:
     """Runs one search; returns its line of results.jsonl.
 
     ``regret`` lists the regrets after 8, 16, ... evaluations, ``cpu_seconds`` the CPU time of the
@@ -48,19 +49,20 @@ def run_one(problem_name: str, method: str, seed: int, batch: int = BATCH) -> di
         problem_name: A name of ``problems.NAMES``.
         method: A name of ``METHODS``.
         seed: Random seed of the search and of the noise.
-        batch: Number of evaluations per batch.
+        budget: Number of evaluations, and sizes of batches.
     """
     problem = problems.get(problem_name)
     median, best = problems.reference(problem_name)
     noise = np.random.default_rng([seed, 1000])
     started = time.perf_counter()
     cpu = time.process_time()
-    search = METHODS[method](problem, seed, TOTAL, batch)
+    search = METHODS[method](problem, seed, budget)
+    sizes = iter(budget.sizes())
     observed: list[float] = []
     truths: list[float] = []
     cpu_seconds: list[float] = []
-    while len(observed) < TOTAL:
-        configs = search.ask(min(batch, TOTAL - len(observed)))
+    while len(observed) < budget.total:
+        configs = search.ask(next(sizes, budget.batch))
         cpu_seconds.append(round(time.process_time() - cpu, 2))
         if not configs:
             break
@@ -69,12 +71,13 @@ def run_one(problem_name: str, method: str, seed: int, batch: int = BATCH) -> di
         search.tell(configs, scores)
         observed += scores.tolist()
         truths += problem.truth(configs).tolist()
-    best_indices = [int(np.argmax(observed[:n])) for n in range(STEP, TOTAL + 1, STEP)]
+    best_indices = [int(np.argmax(observed[:n])) for n in range(STEP, budget.total + 1, STEP)]
     return {
         "problem": problem_name,
         "method": method,
         "seed": seed,
-        "batch": batch,
+        "batch": budget.batch,
+        "parts": budget.parts,
         "regret": [round((best - truths[i]) / (best - median), 5) for i in best_indices],
         "evaluations": len(observed),
         "cpu_seconds": cpu_seconds,
@@ -89,9 +92,9 @@ def finished_runs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, str, int, int]:
-    """Returns the problem, method, seed and batch size of a line; old lines have batches of 48."""
-    return row["problem"], row["method"], row["seed"], row.get("batch", BATCH)
+def division_of(row: dict[str, Any]) -> tuple[int, int]:
+    """Returns the batch size and the parts of the first batch; old lines have 48 and 1."""
+    return row.get("batch", BATCH), row.get("parts", 1)
 
 
 def forget(arguments: argparse.Namespace) -> None:
@@ -103,7 +106,7 @@ def forget(arguments: argparse.Namespace) -> None:
         for row in rows
         if row["problem"] not in arguments.problems
         or row["method"] not in arguments.methods
-        or row.get("batch", BATCH) != arguments.batch
+        or division_of(row) != (arguments.batch, arguments.parts)
     ]
     with atomic_write(path) as temporary:
         text = "".join(json.dumps(row) + "\n" for row in kept)
@@ -113,12 +116,16 @@ def forget(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the unfinished searches seed by seed, so that all methods have equally many seeds."""
-    batch = arguments.batch
-    known = {key_of(row) for row in finished_runs(Path(arguments.results))}
+    budget = Budget(TOTAL, arguments.batch, arguments.parts)
+    rows = finished_runs(Path(arguments.results))
     run_missing(
         arguments,
-        {key[:3] for key in known if key[3] == batch},
-        lambda problem, method, seed: run_one(problem, method, seed, batch),
+        {
+            (row["problem"], row["method"], row["seed"])
+            for row in rows
+            if division_of(row) == (budget.batch, budget.parts)
+        },
+        lambda problem, method, seed: run_one(problem, method, seed, budget),
         lambda row: row["regret"][5::6],
     )
 
@@ -174,6 +181,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="searches per problem and method")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
     parser.add_argument("--batch", type=int, default=BATCH, help="evaluations per batch")
+    parser.add_argument(
+        "--parts", type=int, default=1,
+        help="parts of the first batch, after each of which every method is told the scores",
+    )  # fmt: skip
     parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
     arguments = parser.parse_args()
     if "all" in arguments.problems:

@@ -30,6 +30,7 @@ from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated
 from projects.search_quality import problems
 from projects.search_quality.compare import BATCH, TOTAL, finished_runs, run_missing, versions
 from projects.search_quality.methods import Method, Optuna, Ours, RandomSearch
+from projects.search_quality.methods.method import Budget
 from projects.search_quality.problems import Configs, Floats, Problem
 
 RESULTS = Path(__file__).with_name("fronts.jsonl")
@@ -69,9 +70,9 @@ def _method(name: str, problem: Problem, seed: int) -> Method:
         "NSGA-II": lambda: optuna.samplers.NSGAIISampler(population_size=BATCH, seed=seed),
     }
     if name == "JointNAS":
-        return Ours(problem, seed, TOTAL, BATCH, objectives=["score", "-macs"])
+        return Ours(problem, seed, Budget(TOTAL, BATCH), objectives=["score", "-macs"])
     if name == "random":
-        return RandomSearch(problem, seed, TOTAL, BATCH)
+        return RandomSearch(problem, seed, Budget(TOTAL, BATCH))
     return OptunaFront(samplers[name](), problem, seed)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3.io import atomic_write
-from projects.search_quality.compare import BATCH, finished_runs, versions
+from projects.search_quality.compare import division_of, finished_runs, versions
 from projects.search_quality.methods import METHODS
 from projects.search_quality.report import (
     DEFAULT,
@@ -127,18 +127,19 @@ def summary(problems: dict[str, Runs]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def text_of(rows: list[dict[str, Any]], batch: int) -> str:
-    """Returns the tables of the searches with one batch size.
+def text_of(rows: list[dict[str, Any]], division: tuple[int, int]) -> str:
+    """Returns the tables of the searches with one division into batches.
 
     Args:
         rows: Lines of peers.jsonl.
-        batch: Number of evaluations per batch.
+        division: Number of evaluations per batch, and number of parts of the first batch.
     """
-    rows = [row for row in rows if row["batch"] == batch]
+    rows = [row for row in rows if division_of(row) == division]
     problems, cpu = by_problem(rows), cpu_of(rows)
+    batch, parts = division
     return "\n".join(
         [
-            f"## Batches of {batch}\n",
+            f"## Batches of {batch}{f', the first in {parts} parts' if parts > 1 else ''}\n",
             _QUESTION,
             summary(problems),
             *(table(name, runs, cpu) for name, runs in problems.items()),
@@ -154,9 +155,9 @@ def main() -> None:
     rows = finished_runs(arguments.results)
     text = f"# Peers\n\nMade by `ranking.py`; versions: {versions()}.\n\n"
     text += "Mean regret after so many evaluations with 95 % bootstrap intervals. CPU seconds are "
-    text += "those of one thread for each batch after the first.\n\n"
-    sizes = sorted({row["batch"] for row in rows}, key=lambda size: (size != BATCH, size))
-    text += "\n".join(text_of(rows, size) for size in sizes)
+    text += "those of one thread for each batch (or part) after the first.\n\n"
+    divisions = sorted({division_of(row) for row in rows}, reverse=True)
+    text += "\n".join(text_of(rows, division) for division in divisions)
     with atomic_write(arguments.results.with_suffix(".md")) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     print(text)

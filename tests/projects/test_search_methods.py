@@ -13,6 +13,7 @@ import pytest
 from fbnetv3.search import Choice, Constraint, FloatRange, IntRange, SearchSpace
 from projects.search_quality import compare, ranking
 from projects.search_quality.methods import METHODS, jointnas, method
+from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Problem
 
 _PACKAGES = {
@@ -61,7 +62,7 @@ def test_batches_are_feasible_and_have_the_wanted_size(name: str) -> None:
     if name in _PACKAGES:
         pytest.importorskip(_PACKAGES[name])
     problem = _problem()
-    search = METHODS[name](problem, 0, 4 * _BATCH, _BATCH)
+    search = METHODS[name](problem, 0, Budget(4 * _BATCH, _BATCH))
     count = 0
     for _ in range(2):
         configs = search.ask(_BATCH)
@@ -105,7 +106,7 @@ def _row(name: str, seed: int, regret: float, batch: int = 48) -> dict[str, Any]
 def test_the_tables_state_who_is_first() -> None:
     rows = [_row("JointNAS", seed, 0.2) for seed in range(3)]
     rows += [_row("TPE", seed, 0.3) for seed in range(3)] + [_row("Ax", 1, 0.1)]
-    text = ranking.text_of(rows, 48)
+    text = ranking.text_of(rows, (48, 1))
     assert "| `continuous` | level: Ax 0.500 and 0.500 (1); TPE 0.500 and 0.500 (3) |" in text
     assert "| no: Ax 0.100 and 0.200 (1) | 3 | 2 |" in text
     tpe, ax = (next(x for x in text.splitlines() if x.startswith(f"| {n} ")) for n in ("TPE", "Ax"))
@@ -116,17 +117,45 @@ def test_the_tables_state_who_is_first() -> None:
 def test_forgotten_searches_run_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     rows = [_row("JointNAS", 0, 0.2), _row("JointNAS", 0, 0.2, batch=8), _row("TPE", 0, 0.3)]
+    rows.append(_row("JointNAS", 0, 0.2) | {"parts": 3})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     arguments = argparse.Namespace(
-        results=str(path), problems=["continuous"], methods=["JointNAS"], batch=48
+        results=str(path), problems=["continuous"], methods=["JointNAS"], batch=48, parts=1
     )
     compare.forget(arguments)
-    kept = [compare.key_of(row) for row in compare.finished_runs(path)]
-    assert kept == [("continuous", "JointNAS", 0, 8), ("continuous", "TPE", 0, 48)]
+    kept = [(row["method"], *compare.division_of(row)) for row in compare.finished_runs(path)]
+    assert kept == [("JointNAS", 8, 1), ("TPE", 48, 1), ("JointNAS", 48, 3)]
 
 
 def test_a_search_of_small_batches_counts_its_cpu_seconds() -> None:
-    row = compare.run_one("continuous", "random", 0, batch=16)
+    row = compare.run_one("continuous", "random", 0, Budget(192, 16))
     assert row["evaluations"] == 192
     assert len(row["cpu_seconds"]) == 12
     assert len(row["regret"]) == 24
+
+
+@pytest.mark.parametrize(
+    ("budget", "sizes"),
+    [
+        (Budget(192, 48), [48] * 4),
+        (Budget(192, 48, parts=3), [16, 16, 16, 48, 48, 48]),
+        (Budget(100, 40, parts=3), [14, 13, 13, 40, 20]),
+        (Budget(20, 48), [20]),
+    ],
+)
+def test_a_budget_is_divided_into_batches(budget: Budget, sizes: list[int]) -> None:
+    assert budget.sizes() == sizes
+
+
+def test_every_method_is_told_the_scores_after_each_part() -> None:
+    asked: list[int] = []
+
+    class Asked(METHODS["random"]):  # type: ignore[misc, name-defined]
+        def ask(self, count: int) -> Configs:
+            asked.append(count)
+            return super().ask(count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "random", Asked)
+        compare.run_one("continuous", "random", 0, Budget(192, 48, parts=3))
+    assert asked == [16, 16, 16, 48, 48, 48]

@@ -14,7 +14,7 @@ from projects.search_quality.methods.ax_client import AxClient
 from projects.search_quality.methods.botorch_nei import BoTorch
 from projects.search_quality.methods.hebo_gp import Hebo
 from projects.search_quality.methods.jointnas import Ours
-from projects.search_quality.methods.method import Maker, Method
+from projects.search_quality.methods.method import Budget, Maker, Method
 from projects.search_quality.methods.neps_optimizer import Neps
 from projects.search_quality.methods.optuna_samplers import Optuna, cmaes, gp, tpe
 from projects.search_quality.methods.plain import Evolution, Forest, RandomSearch, Sobol
@@ -36,8 +36,8 @@ __all__ = [
 
 
 def _ours(**options: Any) -> Maker:
-    def make(problem: Problem, seed: int, total: int, batch: int) -> Method:
-        return Ours(problem, seed, total, batch, **options)
+    def make(problem: Problem, seed: int, budget: Budget) -> Method:
+        return Ours(problem, seed, budget, **options)
 
     return make
 

@@ -12,6 +12,7 @@ from fbnetv3.search import FloatRange
 from fbnetv3.search.space.parameters import Parameter
 from projects.search_quality.methods.method import (
     ROUNDS,
+    Budget,
     config_from,
     costs_of,
     is_continuous,
@@ -33,7 +34,7 @@ class AxClient:
     ``allow_exceeding_initialization_budget``, since by default Ax wants scores after five.
     """
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         from ax import Client
 
         warnings.filterwarnings("ignore")

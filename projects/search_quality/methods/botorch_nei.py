@@ -13,6 +13,7 @@ import numpy as np
 from fbnetv3.search import FloatRange
 from projects.search_quality.methods.method import (
     ROUNDS,
+    Budget,
     config_from,
     costs_of,
     is_continuous,
@@ -33,7 +34,7 @@ class BoTorch:
     rest of a batch. The first batch is random.
     """
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         import torch
 
         warnings.filterwarnings("ignore")

@@ -11,6 +11,7 @@ from fbnetv3.search import FloatRange
 from fbnetv3.search.space.parameters import Parameter
 from projects.search_quality.methods.method import (
     ROUNDS,
+    Budget,
     config_from,
     is_continuous,
     is_feasible,
@@ -29,7 +30,7 @@ class Hebo:
     proposals.
     """
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         import torch
         from hebo.design_space.design_space import DesignSpace
         from hebo.optimizers.hebo import HEBO

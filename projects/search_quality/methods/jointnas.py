@@ -8,6 +8,7 @@ from typing import Any
 from fbnetv3.search import JointNAS
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.feasible import FeasibleSpace
+from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Floats, Problem
 
 
@@ -17,8 +18,7 @@ class Ours:
     Args:
         problem: Problem to solve.
         seed: Random seed of the search.
-        total: Number of evaluations.
-        batch: Number of evaluations per batch.
+        budget: Number of evaluations, and sizes of batches.
         fixed: Part that keeps its usual values, ``architecture`` or ``recipe``. None searches all.
         finalists: Number of evaluations of stage 2, which are the last ones.
         options: Further arguments of JointNAS.
@@ -28,24 +28,24 @@ class Ours:
         self,
         problem: Problem,
         seed: int,
-        total: int,
-        batch: int,
+        budget: Budget,
         *,
         fixed: str | None = None,
         finalists: int = 8,
         **options: Any,
     ) -> None:
-        rounds, size, finalists = _schedule(total, batch, finalists)
+        rounds, size, finalists = _schedule(budget.total, budget.batch, finalists)
         space = problem.space if fixed is None else problem.fixed(fixed)
         feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
         # one part of a small grid may have fewer candidates than a batch
-        pool = feasible.sample(batch, seed)
+        pool = feasible.sample(budget.batch, seed)
         self._search = JointNAS(
             space,
             statistics=problem.statistics,
             constraints=problem.constraints,
             batch_size=min(size, len(pool)),
             iterations=rounds,
+            first_parts=min(budget.parts, size, len(pool)),
             finalists=finalists,
             early_stop_threshold=None,
             seed=seed,

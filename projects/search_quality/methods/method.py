@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +28,31 @@ class Method(Protocol):
         """Receives the scores of the configurations of the last :meth:`ask`."""
 
 
-Maker = Callable[[Problem, int, int, int], Method]
-"""Function of a problem, a seed, the number of evaluations and the batch size."""
+@dataclass(frozen=True)
+class Budget:
+    """Evaluations of a search, and after how many of them it is told the scores.
+
+    Attributes:
+        total: Number of evaluations.
+        batch: Number of evaluations per batch.
+        parts: Number of parts of the first batch, which are asked for and told one after another.
+    """
+
+    total: int
+    batch: int
+    parts: int = 1
+
+    def sizes(self) -> list[int]:
+        """Returns the numbers of evaluations between which scores are told."""
+        least, rest = divmod(min(self.batch, self.total), self.parts)
+        sizes = [least + (i < rest) for i in range(self.parts)]
+        while (left := self.total - sum(sizes)) > 0:
+            sizes.append(min(self.batch, left))
+        return sizes
+
+
+Maker = Callable[[Problem, int, Budget], Method]
+"""Function of a problem, a seed, and the evaluations of the search."""
 
 
 def is_continuous(parameter: Parameter) -> bool:

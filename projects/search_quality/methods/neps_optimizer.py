@@ -12,6 +12,7 @@ from fbnetv3.search import FloatRange
 from fbnetv3.search.space.parameters import Parameter
 from projects.search_quality.methods.method import (
     ROUNDS,
+    Budget,
     config_from,
     is_continuous,
     is_feasible,
@@ -29,7 +30,7 @@ class Neps:
     be evaluated. NePS is asked for others twice, and random candidates fill the rest of a batch.
     """
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         import neps
         import torch
 

@@ -10,6 +10,7 @@ import numpy as np
 from fbnetv3.search import FloatRange, IntRange
 from fbnetv3.search.space.parameters import CONTINUOUS_LEVELS
 from fbnetv3.search.space.space import SearchSpace
+from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Floats, Problem, random_levels
 
 _MAX_REFUSED = 20
@@ -81,21 +82,21 @@ def snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
     return space.configs(space.levels([config]))[0]
 
 
-def tpe(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+def tpe(problem: Problem, seed: int, budget: Budget) -> Optuna:
     """Returns the tree-structured Parzen estimator, with the constant liar for batches."""
     import optuna
 
     return Optuna(optuna.samplers.TPESampler(constant_liar=True, seed=seed), problem, seed)
 
 
-def gp(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+def gp(problem: Problem, seed: int, budget: Budget) -> Optuna:
     """Returns the Gaussian process."""
     import optuna
 
     return Optuna(optuna.samplers.GPSampler(seed=seed), problem, seed)
 
 
-def cmaes(problem: Problem, seed: int, total: int, batch: int) -> Optuna:
+def cmaes(problem: Problem, seed: int, budget: Budget) -> Optuna:
     """Returns CMA-ES."""
     import optuna
 

@@ -10,13 +10,14 @@ from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.genetic import mutate
 from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.space import keys_of, unique_rows
+from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Floats, Problem, random_levels
 
 
 class RandomSearch:
     """Uniform random samples of the feasible candidates."""
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         self._problem, self._random = problem, np.random.default_rng([seed, 1])
 
     def ask(self, count: int) -> Configs:
@@ -29,9 +30,9 @@ class RandomSearch:
 class Sobol:
     """The feasible points of a scrambled Sobol sequence."""
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         costs = Costs(problem.space, problem.statistics)
-        pool = FeasibleSpace(costs, tuple(problem.constraints)).sample(total, seed)
+        pool = FeasibleSpace(costs, tuple(problem.constraints)).sample(budget.total, seed)
         self._configs = iter(problem.space.configs(pool.levels))
 
     def ask(self, count: int) -> Configs:
@@ -50,8 +51,8 @@ class Evolution:
 
     _SAMPLE = 10
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
-        self._problem, self._size = problem, batch
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
+        self._problem, self._size = problem, budget.batch
         self._random = np.random.default_rng([seed, 2])
         self._population: list[tuple[float, Levels]] = []
 
@@ -91,7 +92,7 @@ class Forest:
 
     _RANDOM, _MUTANTS, _PARENTS = 2000, 2000, 16
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         self._problem, self._seed = problem, seed
         self._random = np.random.default_rng([seed, 3])
         self._encoding = Encoding(problem.space)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.search import FloatRange
-from projects.search_quality.methods.method import config_from, is_continuous, is_feasible
+from projects.search_quality.methods.method import Budget, config_from, is_continuous, is_feasible
 from projects.search_quality.problem import Configs, Floats, Problem
 
 
 class Smac:
     """SMAC3's facade for hyperparameters with its defaults, in batches."""
 
-    def __init__(self, problem: Problem, seed: int, total: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         import logging
         import tempfile
 
@@ -34,7 +34,7 @@ class Smac:
         )
         # a quarter of the total, which is the default for scenarios with that many trials
         design = HyperparameterOptimizationFacade.get_initial_design(
-            scenario, n_configs=total // 4, max_ratio=1.0
+            scenario, n_configs=budget.total // 4, max_ratio=1.0
         )
         self._smac = HyperparameterOptimizationFacade(
             scenario, lambda config, seed=0: 0.0, initial_design=design, overwrite=True,

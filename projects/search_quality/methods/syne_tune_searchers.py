@@ -11,6 +11,7 @@ import numpy as np
 from fbnetv3.search import FloatRange
 from fbnetv3.search.space.parameters import Parameter
 from projects.search_quality.methods.method import (
+    Budget,
     config_from,
     is_continuous,
     is_feasible,
@@ -75,7 +76,7 @@ def _domain(parameter: Parameter) -> Any:
     return choice(list(range(parameter.size)))
 
 
-def cqr(problem: Problem, seed: int, total: int, batch: int) -> SyneTune:
+def cqr(problem: Problem, seed: int, budget: Budget) -> SyneTune:
     """Returns conformal quantile regression."""
     from syne_tune.optimizer.schedulers.searchers.conformal import (
         conformal_quantile_regression_searcher as module,
@@ -86,7 +87,7 @@ def cqr(problem: Problem, seed: int, total: int, batch: int) -> SyneTune:
     return SyneTune(searcher, problem, seed)
 
 
-def bore(problem: Problem, seed: int, total: int, batch: int) -> SyneTune:
+def bore(problem: Problem, seed: int, budget: Budget) -> SyneTune:
     """Returns Bayesian optimisation by density-ratio estimation."""
     from syne_tune.optimizer.schedulers.searchers.bore import Bore
 
