@@ -33,6 +33,10 @@ _QUESTION = (
     "Is the default the first? By mean regret on the seeds that it shares with each peer; where it "
     "is not, the peers follow with their regret, that of the default, and the number of seeds.\n"
 )
+_AGAINST = (
+    "Searches that the default and a peer have in common, over all problems: the share in which "
+    "the default has the lower regret (a tie counts half), and the peer's regret minus its own.\n"
+)
 _HEAD = [
     *("method", *(str(mark) for mark in MARKS)),
     *("mean ranks", "default better at 96, 192", "CPU s per batch", "seeds"),
@@ -115,6 +119,36 @@ def first(runs: Runs, mark: int) -> str:
     return f"{word}: " + "; ".join(text for _, text in sorted(better))
 
 
+def paired(problems: dict[str, Runs], method: str, mark: int) -> Floats:
+    """Returns the regrets of the default and of a peer, (2, pairs), on all common searches."""
+    pairs = []
+    for runs in (r for r in problems.values() if DEFAULT in r and method in r):
+        default, peer = (regrets_at(runs, name, mark) for name in (DEFAULT, method))
+        pairs += [(default[seed], peer[seed]) for seed in sorted(set(default) & set(peer))]
+    return np.array(pairs).reshape(-1, 2).T
+
+
+def against(problems: dict[str, Runs]) -> str:
+    """Returns a table of the default against each peer over all problems.
+
+    Of two methods, the one with the lower regret in more than half of the searches has the lower
+    mean rank.
+    """
+    head = ["peer", "problems", "searches"]
+    head += [f"{what} at {mark}" for what in ("share won", "regret above") for mark in (96, 192)]
+    lines = [_row(head), _rule(head)]
+    for method in (m for m in METHODS if m != DEFAULT):
+        regrets = {mark: paired(problems, method, mark) for mark in (96, 192)}
+        if not regrets[96].size:
+            continue
+        gaps = {mark: peer - default for mark, (default, peer) in regrets.items()}
+        shares = [_with_interval((np.sign(gap) + 1) / 2) for gap in gaps.values()]
+        count = sum(DEFAULT in runs and method in runs for runs in problems.values())
+        cells = [method, str(count), str(len(gaps[96])), *shares]
+        lines.append(_row([*cells, *(_with_interval(gap) for gap in gaps.values())]))
+    return "\n".join(lines) + "\n"
+
+
 def summary(problems: dict[str, Runs]) -> str:
     """Returns a table of whether the default has the lowest mean regret at 96 and 192."""
     head = ["problem", "first at 96?", "first at 192?", "seeds of the default", "peers"]
@@ -142,6 +176,8 @@ def text_of(rows: list[dict[str, Any]], division: tuple[int, int]) -> str:
             f"## Batches of {batch}{f', the first in {parts} parts' if parts > 1 else ''}\n",
             _QUESTION,
             summary(problems),
+            _AGAINST,
+            against(problems),
             *(table(name, runs, cpu) for name, runs in problems.items()),
         ]
     )

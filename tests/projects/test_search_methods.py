@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fbnetv3.search import Choice, Constraint, FloatRange, IntRange, SearchSpace
-from projects.search_quality import compare, ranking
+from projects.search_quality import compare, ranking, report
 from projects.search_quality.methods import METHODS, jointnas, method
 from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Problem
@@ -103,15 +103,33 @@ def _row(name: str, seed: int, regret: float, batch: int = 48) -> dict[str, Any]
     }  # fmt: skip
 
 
+def _line(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(f"| {name} "))
+
+
 def test_the_tables_state_who_is_first() -> None:
     rows = [_row("JointNAS", seed, 0.2) for seed in range(3)]
     rows += [_row("TPE", seed, 0.3) for seed in range(3)] + [_row("Ax", 1, 0.1)]
     text = ranking.text_of(rows, (48, 1))
+    table = text.partition("### continuous")[2]
     assert "| `continuous` | level: Ax 0.500 and 0.500 (1); TPE 0.500 and 0.500 (3) |" in text
     assert "| no: Ax 0.100 and 0.200 (1) | 3 | 2 |" in text
-    tpe, ax = (next(x for x in text.splitlines() if x.startswith(f"| {n} ")) for n in ("TPE", "Ax"))
+    tpe, ax = (_line(table, name) for name in ("TPE", "Ax"))
     assert "| 1.5, 1.5, 2.0, 2.0 | 0 of 3 (3 equal), 3 of 3 | 2.0 | 3 |" in tpe
     assert ax.endswith("| - | 0 of 1 (1 equal), 0 of 1 | 2.0 | 1 |")
+
+
+def test_the_default_is_compared_with_each_peer_over_all_problems() -> None:
+    rows = [_row("JointNAS", 0, 0.2), _row("TPE", 0, 0.3), _row("TPE", 1, 0.0)]
+    rows += [
+        row | {"problem": "hartmann6"} for row in (_row("JointNAS", 0, 0.2), _row("Ax", 0, 0.1))
+    ]
+    rows += [_row("JointNAS", 0, 0.4) | {"problem": "ackley5"}]
+    rows += [_row("TPE", 0, 0.4) | {"problem": "ackley5"}]
+    text = ranking.against(report.by_problem(rows))
+    tpe, ax = (_line(text, name) for name in ("TPE", "Ax"))
+    assert tpe.startswith("| TPE | 2 | 2 | 0.500 (0.500 to 0.500) | 0.750 (")
+    assert ax == "| Ax | 1 | 1 | 0.500 | 0.000 | 0.000 | -0.100 |"
 
 
 def test_forgotten_searches_run_again(tmp_path: Path) -> None:
