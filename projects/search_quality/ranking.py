@@ -30,8 +30,9 @@ from projects.search_quality.report import (
 
 RESULTS = Path(__file__).with_name("peers.jsonl")
 _QUESTION = (
-    "Is the default the first? By mean regret on the seeds that it shares with each peer; where it "
-    "is not, the peers follow with their regret, that of the default, and the number of seeds.\n"
+    "Is the default the first? By mean regret on the seeds that it shares with each peer. Where it "
+    "is not, the peers follow with their regret, that of the default, and the number of seeds: `no` "
+    "if the interval of a paired difference excludes 0, else `not shown`.\n"
 )
 _AGAINST = (
     "Searches that the default and a peer have in common, over all problems: the share in which "
@@ -100,23 +101,24 @@ def table(name: str, runs: Runs, cpu: dict[tuple[str, str], float]) -> str:
 
 
 def first(runs: Runs, mark: int) -> str:
-    """Returns the method of the lowest mean regret, over the seeds it shares with the default."""
-    default = regrets_at(runs, DEFAULT, mark)
+    """Returns whether the default has the lowest mean regret, and the peers that have not more.
+
+    A peer is ahead if the interval of the paired difference lies below 0; one seed has none.
+    """
     better = []
     for method in (m for m in runs if m != DEFAULT):
-        peer = regrets_at(runs, method, mark)
-        common = sorted(set(default) & set(peer))
-        if not common:
-            continue
-        own = float(np.mean([default[seed] for seed in common]))
-        other = float(np.mean([peer[seed] for seed in common]))
-        if other <= own:
-            text = f"{method} {other:.3f} and {own:.3f} ({len(common)})"
-            better.append((other - own, text))
+        own, other = paired({"": runs}, method, mark)
+        gap = other - own
+        if len(gap) and gap.mean() <= 0:
+            is_ahead = len(gap) > 1 and interval(gap)[1] < 0
+            text = f"{method} {other.mean():.3f} and {own.mean():.3f} ({len(gap)})"
+            better.append((not is_ahead, gap.mean(), text))
     if not better:
-        return f"yes, {np.mean(list(default.values())):.3f}"
-    word = "no" if min(better)[0] < 0 else "level"
-    return f"{word}: " + "; ".join(text for _, text in sorted(better))
+        default = list(regrets_at(runs, DEFAULT, mark).values())
+        return f"yes, {np.mean(default):.3f}"
+    is_behind = any(not is_level for is_level, _, _ in better)
+    word = "no" if is_behind else "not shown" if min(gap for _, gap, _ in better) < 0 else "level"
+    return f"{word}: " + "; ".join(text for _, _, text in sorted(better))
 
 
 def paired(problems: dict[str, Runs], method: str, mark: int) -> Floats:

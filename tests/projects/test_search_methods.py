@@ -113,10 +113,18 @@ def test_the_tables_state_who_is_first() -> None:
     text = ranking.text_of(rows, (48, 1))
     table = text.partition("### continuous")[2]
     assert "| `continuous` | level: Ax 0.500 and 0.500 (1); TPE 0.500 and 0.500 (3) |" in text
-    assert "| no: Ax 0.100 and 0.200 (1) | 3 | 2 |" in text
+    assert "| not shown: Ax 0.100 and 0.200 (1) | 3 | 2 |" in text
     tpe, ax = (_line(table, name) for name in ("TPE", "Ax"))
     assert "| 1.5, 1.5, 2.0, 2.0 | 0 of 3 (3 equal), 3 of 3 | 2.0 | 3 |" in tpe
     assert ax.endswith("| - | 0 of 1 (1 equal), 0 of 1 | 2.0 | 1 |")
+
+
+def test_a_peer_is_ahead_if_the_interval_excludes_equal_regrets() -> None:
+    rows = [_row("JointNAS", seed, 0.2 + 0.01 * seed) for seed in range(4)]
+    rows += [_row("Ax", seed, 0.1) for seed in range(4)]
+    rows += [_row("TPE", seed, regret) for seed, regret in enumerate([0.1, 0.3, 0.2, 0.1])]
+    text = ranking.first(report.by_problem(rows)["continuous"], 192)
+    assert text == "no: Ax 0.100 and 0.215 (4); TPE 0.175 and 0.215 (4)"
 
 
 def test_the_default_is_compared_with_each_peer_over_all_problems() -> None:
