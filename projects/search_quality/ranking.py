@@ -31,8 +31,8 @@ from projects.search_quality.report import (
 RESULTS = Path(__file__).with_name("peers.jsonl")
 _QUESTION = (
     "Is the default the first? By mean regret on the seeds that it shares with each peer. Where it "
-    "is not, the peers follow with their regret, that of the default, and the number of seeds: `no` "
-    "if the interval of a paired difference excludes 0, else `not shown`.\n"
+    "is not, the peers follow with their regret, that of the default, and the number of seeds: "
+    "`no` if the interval of a paired difference excludes 0, else `not shown`.\n"
 )
 _AGAINST = (
     "Searches that the default and a peer have in common, over all problems: the share in which "
