@@ -23,6 +23,7 @@ from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.export import export_model
 from fbnetv3.engine.folder import start_folder, state_to_resume
 from fbnetv3.engine.hooks import OnEval, evaluate_weights, format_scores
+from fbnetv3.engine.logs import start_log_file
 from fbnetv3.engine.loop import Training
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.engine.plan import print_plan
@@ -169,6 +170,7 @@ def _run(
     is_main = experiment.context.is_main
     if is_main:
         start_folder(experiment.folder, experiment.cfg, state)
+        start_log_file()
         print_plan(experiment, training.start_iter, training.epochs_done)
     if training.has_steps_left:
         with cudnn_benchmark(experiment.cfg.CUDNN_BENCHMARK):

@@ -130,10 +130,22 @@ def test_an_output_that_cannot_be_written(shell: Shell, place: str) -> None:
         (["--num-processes", "0"], "--num-processes 0"),
         (["--num-machines", "2"], "--dist-url"),
         (["MODEL.DEVICE", "cuda:77"], "MODEL.DEVICE"),
+        (["MODEL.WEIGHTS", "nowhere.pt"], "nowhere.pt"),
+        (["SOLVER.IMS_PER_BATCH", "61"], "SOLVER.IMS_PER_BATCH"),
+        (["WRITERS", "['nothing']"], "WRITERS"),
+        (["MODEL.NUM_CLASSES", "3"], "MODEL.NUM_CLASSES"),
     ],
 )
 def test_user_errors_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
     assert says in shell.error(*arguments)
+    assert not shell.out.exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--resume"], ["--overwrite"]])
+def test_a_refused_training_leaves_nothing(shell: Shell, option: list[str]) -> None:
+    # a key without effect is warned of before the weights are missing
+    shell.error(*option, "SOLVER.GAMMA", "0.5", "MODEL.WEIGHTS", "nowhere.pt")
+    assert not shell.out.exists()
 
 
 def test_a_missing_config(capsys: Any) -> None:
