@@ -91,6 +91,6 @@ def _length_rule(cfg: CfgNode, k: float) -> str:
     """Returns how SOLVER.MAX_ITER becomes steps; "" if the length is in epochs."""
     if cfg.SOLVER.MAX_EPOCHS > 0:
         return ""
-    exact = cfg.SOLVER.MAX_ITER / k
+    length, exact = cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER / k
     rounded = "" if exact == round(exact) else f", rounded from {exact:.4g}"
-    return f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} / {k:g} = {num_steps(exact, 1):,} steps{rounded}, "
+    return f"SOLVER.MAX_ITER {length} / {k:g} = {num_steps(exact, 1):,} steps{rounded}, "

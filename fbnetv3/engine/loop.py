@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from detectron2.engine import hooks as detectron_hooks
 from detectron2.utils.events import EventWriter, JSONWriter
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,6 +20,7 @@ from fbnetv3.engine.additions import (
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state, load_optimizer_state
 from fbnetv3.engine.compiling import CompiledNetwork
+from fbnetv3.engine.detectron2_loop import hooks as detectron_hooks
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import profiler
 
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.hooks import Every
 from fbnetv3.io import atomic_write
 

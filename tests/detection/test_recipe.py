@@ -80,7 +80,7 @@ def test_a_length_in_iterations(
 
 
 def test_no_iterations_are_refused() -> None:
-    with pytest.raises(ConfigError, match="SOLVER.MAX_EPOCHS=0.0 is out of range"):
+    with pytest.raises(ConfigError, match=r"SOLVER\.MAX_EPOCHS=0\.0 is out of range"):
         detection_recipe(config(SOLVER__MAX_ITER=0), 100)
 
 

@@ -40,8 +40,8 @@ SPEEDS = {"images_per_second": 1234.5, "peak_memory_mb": 2345.6, "eta_seconds": 
         (3, (4, 1), {"lr": 0.05}, {"val/loss": 5.0, "val/loss_ema": 4.0, "val/top1": 9.0},
          "iteration 4/4  epoch 4/4  lr 0.05"),
         (3, (4, 1), {"time": 0.25, "data_time": 0.01}, SPEEDS,
-         "iteration 4/4  epoch 4/4  step 0.25 s, of which data 0.01 s  1234 images/s  "
-         "peak memory 2,346 MB  left 1:02:03"),
+         ("iteration 4/4  epoch 4/4  step 0.25 s, of which data 0.01 s  1234 images/s  "
+         "peak memory 2,346 MB  left 1:02:03")),
     ],
 )  # fmt: skip
 def test_the_line(
@@ -77,7 +77,15 @@ def test_the_losses_of_a_resumed_training(caplog: Any) -> None:
 def test_the_lines_of_a_training(tiny: Callable[..., CfgNode], out: Path, caplog: Any) -> None:
     """The scores of each evaluation are logged once, as they are."""
     with caplog.at_level(logging.INFO, logger="fbnetv3"):
-        train(tiny(SOLVER__MAX_EPOCHS=1.0, SOLVER__LOG_PERIOD=1, TEST__EVAL_PERIOD=2, TEST__EVAL_EPOCHS=0.0), pictures=False)
+        train(
+            tiny(
+                SOLVER__MAX_EPOCHS=1.0,
+                SOLVER__LOG_PERIOD=1,
+                TEST__EVAL_PERIOD=2,
+                TEST__EVAL_EPOCHS=0.0,
+            ),
+            pictures=False,
+        )
     steps = [text for text in caplog.messages if text.startswith("iteration ") and "lr " in text]
     scores = [text for text in caplog.messages if "val/loss" in text]
     assert [text.split()[1] for text in steps] == [f"{i}/6" for i in range(1, 7)]
