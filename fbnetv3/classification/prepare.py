@@ -11,6 +11,7 @@ from torch import nn
 
 from fbnetv3.arch import Arch, count_cost
 from fbnetv3.classification.build import (
+    check_evaluation_set,
     class_names_from_config,
     datasets_from_config,
     eval_loader_from_config,
@@ -62,6 +63,7 @@ def prepare_classifier(
         FBNetError: A value is not allowed, or the data or the weights do not fit the config.
     """
     train_set, test_set = _open_datasets(cfg, training, own := own or OwnParts())
+    checked = check_evaluation_set(cfg, test_set) if training and context.is_main else []
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
     preprocessing = preprocessing_from_config(cfg, arch := own.network_name(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
@@ -77,7 +79,7 @@ def prepare_classifier(
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
         _add_training(experiment, train_set, side, _plan(arch, side, experiment))
-        experiment.plan += _data_rows(train_set, test_set)
+        experiment.plan += [*_data_rows(train_set, test_set), *checked]
     return experiment
 
 
