@@ -62,8 +62,7 @@ def prepare_classifier(
     Raises:
         FBNetError: A value is not allowed, or the data or the weights do not fit the config.
     """
-    train_set, test_set = _open_datasets(cfg, training, own := own or OwnParts())
-    checked = check_evaluation_set(cfg, test_set) if training and context.is_main else []
+    train_set, test_set, checked = _open(cfg, context, training, own := own or OwnParts())
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
     preprocessing = preprocessing_from_config(cfg, arch := own.network_name(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
@@ -108,11 +107,17 @@ def _add_training(
     experiment.compiles, experiment.plan = cfg.MODEL.COMPILE, plan
 
 
-def _open_datasets(
-    cfg: CfgNode, training: bool, own: OwnParts
-) -> tuple[AnyDataset | None, AnyDataset]:
-    """Returns the training set (None for an evaluation) and the evaluation set."""
-    return datasets_from_config(cfg, own) if training else (None, evaluation_set_from_config(cfg))
+def _open(
+    cfg: CfgNode, context: RuntimeContext, training: bool, own: OwnParts
+) -> tuple[AnyDataset | None, AnyDataset, list[tuple[str, str]]]:
+    """Returns the training set (None for an evaluation), the evaluation set, and rows of the plan.
+
+    The rows are those of the check of the evaluation set, which rank 0 of a training makes.
+    """
+    if not training:
+        return None, evaluation_set_from_config(cfg), []
+    train_set, test_set = datasets_from_config(cfg, own)
+    return train_set, test_set, check_evaluation_set(cfg, test_set) if context.is_main else []
 
 
 def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:

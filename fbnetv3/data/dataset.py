@@ -38,8 +38,7 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         broken: Files that were left out because they cannot be decoded.
     """
 
-    is_multi_label = False
-    has_files = False
+    is_multi_label = has_files = False
 
     def __init__(self, name: str, classes: Sequence[str], targets: Sequence[Any]) -> None:
         self.name = name
