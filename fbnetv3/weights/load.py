@@ -152,9 +152,15 @@ def load_weights(
         order=order,
         source=weights.source,
     )
+    return _with_differences(summary, weights, model, difference)
+
+
+def _with_differences(
+    summary: LoadSummary, weights: Weights, model: nn.Module, other_classes: str
+) -> LoadSummary:
     arch = getattr(model, "arch", None)
     return dataclasses.replace(
         summary,
-        other_classes=difference or summary.other_classes,
+        other_classes=other_classes or summary.other_classes,
         other_network=other_strides(weights.metadata, arch) if isinstance(arch, Arch) else "",
     )
