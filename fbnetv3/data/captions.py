@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rect = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 INK = (30, 30, 30)
@@ -48,7 +48,7 @@ def _font_files() -> Iterator[str]:
 
 
 @functools.cache
-def load_font(size: int = FONT_SIZE) -> Any:
+def load_font(size: int = FONT_SIZE) -> Font:
     """Returns a font; without one of :func:`_font_files` it is Pillow's own, which has ASCII only.
 
     Args:
@@ -62,7 +62,7 @@ def load_font(size: int = FONT_SIZE) -> Any:
     return ImageFont.load_default(size)
 
 
-def drawable(text: str, font: Any) -> str:
+def drawable(text: str, font: Font) -> str:
     """Returns a text in the characters of a font, which may lack accents."""
     text = text[:_MAX_CHARACTERS]
     if text.isascii() and text.isprintable():
@@ -80,7 +80,7 @@ def drawable(text: str, font: Any) -> str:
     return "".join(map(shown, unicodedata.normalize("NFC", text)))
 
 
-def fitted(text: str, font: Any, width: float) -> str:
+def fitted(text: str, font: Font, width: float) -> str:
     """Returns a text in the characters of a font, shortened in the middle to a width in pixels."""
     text = shown = drawable(text, font)
     kept = len(text)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
+
+if TYPE_CHECKING:  # optional
+    from matplotlib.figure import Figure
 
 _log = logging.getLogger("fbnetv3")
 
@@ -83,7 +86,7 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         figure.savefig(temporary, format="png", dpi=160)
 
 
-def draw_curves(figure: Any, rows: list[dict[str, Any]], title: str) -> None:
+def draw_curves(figure: Figure, rows: list[dict[str, Any]], title: str) -> None:
     """Draws losses, learning rate and scores side by side.
 
     Args:
