@@ -152,21 +152,25 @@ def _read_config(
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config.archs import is_detector
     from fbnetv3.data.contact_sheet import save_sheet
-    from fbnetv3.data.errors import DataError, all_problems
+    from fbnetv3.data.errors import DataError
     from fbnetv3.engine.logs import setup_logging
 
     setup_logging(None, 0)
     checks = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
+    faulty = []
     for part, (summary, broken, picture) in zip(("train", "test"), checks, strict=True):
         for fault in broken:
             print(f"fault: {printable(fault)}")
         if broken:
-            raise DataError(f"{summary}: {all_problems(broken)}")
+            faulty.append(summary)
+            continue
         print(f"{printable(summary)}: valid")
         if cfg.OUTPUT_DIR:
             path = Path(cfg.OUTPUT_DIR) / f"samples_{part}.png"
             save_sheet(picture, path)
             print(f"samples: {path}")
+    if faulty:
+        raise DataError(f"{'; '.join(faulty)}; the lines above name them")
     return 0
 
 

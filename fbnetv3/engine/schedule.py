@@ -120,7 +120,13 @@ def lr_table(
     steps = num_steps(recipe.epochs, iters_per_epoch)
     ema = f"{recipe.ema_decay:g} (averages over ~{1 / (1 - recipe.ema_decay):.0f} steps)"
     ema += ", with warm-up" if recipe.ema_warmup else ""
-    warmup = f"{_epochs(recipe.warmup_epochs)} = {warmup_iters(recipe, iters_per_epoch)} steps"
+    rising = warmup_iters(recipe, iters_per_epoch)
+    warmup = f"{_epochs(recipe.warmup_epochs)} = {rising} steps"
+    if 0 < steps <= rising:
+        warmup += (
+            ": the whole training, so that lr only rises (SOLVER.WARMUP_EPOCHS; of detectors with "
+            "SOLVER.MAX_ITER, SOLVER.WARMUP_ITERS)"
+        )
     return [
         ("training images", f"{dataset_size:,}"),
         ("steps per epoch", f"{iters_per_epoch:,}"),

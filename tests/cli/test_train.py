@@ -97,8 +97,12 @@ def test_the_data_sets_of_a_classifier_are_checked(shell: Shell) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("no image" if number else "no image either")
     both = ["DATASETS.TRAIN", "set", "DATASETS.TEST", "set", "DATA.TRAIN_LIMIT", "0"]
-    line = shell.error("--check-data", *(str(shell.folder / v) if v == "set" else v for v in both))
-    assert "3 of 3 images are broken: 3 problems: " in line
+    paths = (str(shell.folder / v) if v == "set" else v for v in both)
+    status, stdout, stderr = shell("--check-data", *paths)
+    assert status == 2
+    assert stdout.count("fault: ") == 6  # of both data sets
+    assert stderr.count("3 of 3 images are broken") == 2
+    assert "the lines above name them" in stderr
     assert not shell.out.exists()
 
 

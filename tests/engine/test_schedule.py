@@ -144,6 +144,13 @@ def test_warmup_iters() -> None:
         assert warmup_iters(recipe, iters) == below
 
 
+@pytest.mark.parametrize(("warmup", "is_all"), [(0.0, False), (1.0, False), (2.0, True)])
+def test_the_table_says_that_a_warmup_takes_the_whole_training(warmup: float, is_all: bool) -> None:
+    recipe = Recipe(epochs=2.0, warmup_epochs=warmup, batch_size=8, reference_batch=8)
+    row = dict(lr_table(recipe, 1, 10, 80))["lr warm-up"]
+    assert ("the whole training, so that lr only rises" in row) == is_all
+
+
 def test_the_table_has_the_derived_numbers() -> None:
     recipe = Recipe(batch_size=64, epochs=3, warmup_epochs=1, ema_decay=0.99)
     rows = dict(lr_table(recipe, world_size=2, iters_per_epoch=20, dataset_size=1290))
