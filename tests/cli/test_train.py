@@ -152,6 +152,16 @@ def test_a_refused_training_leaves_nothing(shell: Shell, option: list[str]) -> N
     assert not shell.out.exists()
 
 
+def test_a_refused_training_does_not_remove_an_earlier_run(shell: Shell) -> None:
+    assert shell()[0] == 0
+    before = {path: path.read_bytes() for path in shell.out.iterdir()}
+    shell.error("--overwrite", "MODEL.WEIGHTS", "nowhere.pt")
+    assert {path: path.read_bytes() for path in shell.out.iterdir()} == before
+    # its own weights may be those that the new run starts from
+    weights = str(shell.out / "model_ema.safetensors")
+    assert shell("--overwrite", "MODEL.WEIGHTS", weights)[0] == 0
+
+
 def test_a_missing_config(capsys: Any) -> None:
     assert run_main(main, ["--config-file", "fbnetv3_gg.yaml"]) == 2
     assert "fbnetv3_g.yaml" in capsys.readouterr().err
