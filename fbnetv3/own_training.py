@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.engine import HookBase
 from torch import nn
 
 from fbnetv3 import training
 from fbnetv3.classification.own import OwnParts
 from fbnetv3.config import CfgNode
 from fbnetv3.engine.additions import Additions
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.result import TrainingResult
 
 

@@ -79,10 +79,19 @@ def require_detectron2() -> None:
         MissingPackageError: detectron2 is not installed; the message says how to install it.
         BrokenPackageError: Importing it fails; the message has the first line of the cause.
     """
-    with warnings.catch_warnings():
-        # on import, fvcore calls torch.jit.script, which is deprecated, for two losses
-        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+    with quiet_detectron2():
         _imported("detectron2.engine", _INSTALL_DETECTRON2)
+
+
+@contextlib.contextmanager
+def quiet_detectron2() -> Iterator[None]:
+    """Hides the deprecation warnings of detectron2's dependencies where it is first imported.
+
+    fvcore and detectron2 call the deprecated torch.jit.script when they are imported.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        yield
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.export import export_model
-from fbnetv3.engine.folder import start_folder, state_to_resume
+from fbnetv3.engine.folder import clear_run, start_folder, state_to_resume
 from fbnetv3.engine.hooks import OnEval, evaluate_weights, format_scores
+from fbnetv3.engine.logs import start_log_file
 from fbnetv3.engine.loop import Training
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.engine.plan import print_plan
@@ -87,6 +88,7 @@ def train(
     cfg: CfgNode,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     stop_after: float | None = None,
     on_eval: OnEval | None = None,
     on_save: Callable[[Path], None] | None = None,
@@ -99,18 +101,16 @@ def train(
 ) -> TrainingResult:
     """Trains the network of a config, from scratch or from the last checkpoint in OUTPUT_DIR.
 
-    The result has the last scores, such as ``val/top1``, and ``best/...`` (on rank 0).
-
     Args:
         cfg: Config of a classifier or a detector.
         resume: Whether to continue from the last checkpoint, if there is one.
+        overwrite: Whether to remove an earlier run in OUTPUT_DIR, unless this one is refused.
         stop_after: Number of epochs of the schedule to train; None: all.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights even if an average of them is kept.
-        ignore_class_names: Whether to keep the classifier of weights if only the names of the
-            classes differ; otherwise it is re-initialised with a warning, and resuming is refused.
+        ignore_class_names: Whether to keep a classifier although its classes have other names.
         profile: Number of steps to trace; 0 writes no trace.
         own: Network and data sets in place of those of the config; see ``fbnetv3.train``.
         additions: Hooks and writers in addition to those of the config.
@@ -118,26 +118,35 @@ def train(
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
     """
-    check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
-    experiment, state = _prepare(cfg, checkpointer, resume, ignore_class_names, own or OwnParts())
+    earlier = None if overwrite else checkpointer
+    experiment, state = _prepare(cfg, earlier, resume, ignore_class_names, own or OwnParts())
     options = stop_after, on_eval, pictures, raw_scores, profile, additions
-    return _run(experiment, Training(experiment, checkpointer, *options), state)
+    return _run(experiment, Training(experiment, checkpointer, *options), state, overwrite)
 
 
 def _prepare(
     cfg: CfgNode,
-    checkpointer: Checkpointer,
+    earlier: Checkpointer | None,
     resume: bool,
     ignore_class_names: bool,
     own: OwnParts,
 ) -> tuple[Experiment, dict[str, Any] | None]:
-    """Returns the experiment of a training, and the checkpoint's state when resuming."""
+    """Returns the experiment of a training, and the checkpoint's state when resuming.
+
+    Args:
+        cfg: Config of the training.
+        earlier: Checkpoints of an earlier run in the folder; None: these do not count.
+        resume: Whether to continue from the last checkpoint.
+        ignore_class_names: As in :func:`train`.
+        own: Network and data sets in place of those of the config.
+    """
+    check_training(cfg)
     check_names(cfg)
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg, own)
-    state = state_to_resume(checkpointer, resume)
+    state = None if earlier is None else state_to_resume(earlier, resume)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
     prepare = _prepare_own(cfg, own) if own else prepare_task(cfg)
     experiment = prepare(cfg, context, weights=weights, ignore_class_names=ignore_class_names)
@@ -161,14 +170,24 @@ def _prepare_own(cfg: CfgNode, own: OwnParts) -> Prepare:
 
 
 def _run(
-    experiment: Experiment, training: Training, state: dict[str, Any] | None
+    experiment: Experiment, training: Training, state: dict[str, Any] | None, overwrite: bool
 ) -> TrainingResult:
-    """Runs a training, from a checkpoint's state if there is one, and exports its weights."""
+    """Runs a training, from a checkpoint's state if there is one, and exports its weights.
+
+    Args:
+        experiment: What is trained.
+        training: The training loop.
+        state: State of the checkpoint to continue from; None: from scratch.
+        overwrite: Whether to remove the files of an earlier run first.
+    """
     if state is not None:
         training.load(state)
     is_main = experiment.context.is_main
     if is_main:
+        if overwrite:
+            clear_run(experiment.folder)
         start_folder(experiment.folder, experiment.cfg, state)
+        start_log_file()
         print_plan(experiment, training.start_iter, training.epochs_done)
     if training.has_steps_left:
         with cudnn_benchmark(experiment.cfg.CUDNN_BENCHMARK):

@@ -120,6 +120,10 @@ NEVER: Mapping[str, tuple[str, ...]] = {
     "timm": ("detectron2",),
     "search": ("detectron2", "torchvision", "PIL"),
 }
+# Parts of detectron2 and fvcore that warn of torch.jit.script when they are first imported, and the
+# modules that import them quietly.
+LOUD = ("engine", "data", "evaluation", "layers", "modeling", "structures")
+QUIET = ("fbnetv3.engine.detectron2_loop", "fbnetv3.detection.detectron2_parts")
 
 
 class Import(NamedTuple):
@@ -229,9 +233,19 @@ def _never(item: Import) -> bool:
     return item.target.split(".")[0] in NEVER.get(first, ()) and not item.for_types
 
 
+def _warns(item: Import) -> bool:
+    if item.for_types or item.importer in QUIET:
+        return False
+    package, _, part = item.target.partition(".")
+    return package == "fvcore" or (package == "detectron2" and part.partition(".")[0] in LOUD)
+
+
 def wrong_imports(package: Path) -> list[str]:
-    """Lists the imports that run against the order of layers or fetch what a layer never needs."""
-    rules = (_against_order, _not_for_search, _never)
+    """Lists the imports that run against the order of layers or fetch what a layer never needs.
+
+    Imports that print a warning of detectron2's dependencies are listed, too.
+    """
+    rules = (_against_order, _not_for_search, _never, _warns)
     return [str(item) for item in imports_of(package) if any(rule(item) for rule in rules)]
 
 
@@ -276,6 +290,9 @@ def _package(folder: Path, files: Mapping[str, str]) -> Path:
         ("search/space/pool.py", "from fbnetv3.search.predictors.gp import GaussianProcess"),
         ("search/jointnas.py", "from fbnetv3.search.fbnet.run import run_search"),
         ("__init__.py", "from fbnetv3.arch import Arch"),
+        ("engine/hooks.py", "from detectron2.engine import HookBase"),
+        ("engine/hooks.py", "def f():\n    import detectron2.modeling.meta_arch"),
+        ("detection/build.py", "from fvcore.nn import sigmoid_focal_loss_jit"),
     ],
 )
 def test_a_wrong_import_is_named(tmp_path: Path, file: str, line: str) -> None:
@@ -287,7 +304,9 @@ def test_a_wrong_import_is_named(tmp_path: Path, file: str, line: str) -> None:
     [
         ("arch/spec.py", "import numpy\nfrom fbnetv3.errors import FBNetError"),
         ("zoo/api.py", "def f():\n    from fbnetv3.detection import build"),
-        ("engine/hooks.py", "from detectron2.engine import HookBase"),
+        ("engine/hooks.py", "from fbnetv3.engine.detectron2_loop import HookBase"),
+        ("engine/detectron2_loop.py", "from detectron2.engine import HookBase"),
+        ("engine/hooks.py", "from detectron2.utils.events import EventWriter"),
         ("search/jointnas.py", "from fbnetv3.search.space.pool import Pool"),
         ("search/fbnet/space.py", "from fbnetv3.arch import Arch"),
         ("search/fbnet/evaluator.py", "from fbnetv3.training import train"),
@@ -365,3 +384,9 @@ def test_build_model_needs_no_detectron2() -> None:
         "print(type(fbnetv3.build_model('fbnetv3_a0')).__name__)"
     )
     assert _run(code) == "FBNetClassifier"
+
+
+@pytest.mark.parametrize("module", ["fbnetv3.training", "fbnetv3.detection.detector"])
+def test_importing_detectron2_prints_no_warning(module: str) -> None:
+    code = "import warnings; warnings.simplefilter('error', FutureWarning); import "
+    assert _run(f"{code}{module}, detectron2.modeling") == ""

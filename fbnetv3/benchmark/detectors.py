@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
-from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from torch import Tensor, nn
 
 from fbnetv3.arch import Arch
@@ -23,6 +20,7 @@ from fbnetv3.arch.retinanet_latency import detector_shapes
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.benchmark.blocks import TimedNetwork
 from fbnetv3.detection.backbone import FBNetBottomUp
+from fbnetv3.detection.detectron2_parts import FPN, LastLevelP6P7, RetinaNetHead, ShapeSpec
 from fbnetv3.search.fbnet.detector_costs import DetectorStatistics
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref

@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from detectron2.engine import hooks
 from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fbnetv3.benchmark.variants import OURS, Shape, Step, images, network
+from fbnetv3.engine.detectron2_loop import hooks
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.hooks import EMAHook, Every, WriterHook
 from fbnetv3.engine.optim import build_optimizer

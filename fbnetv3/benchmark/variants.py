@@ -56,15 +56,15 @@ def is_weights(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Checks that a name is not that of a detector.
+    """Checks that a name is not that of a detector, nor the path of its weights.
 
     Raises:
-        BenchmarkError: The name is that of a detector, whose inputs and losses are different.
+        BenchmarkError: It is a detector, whose inputs and losses are different.
     """
-    if is_detector_name(name):
+    if is_detector_name(name) or (is_weights(name) and read_weights(name).is_detector):
         raise BenchmarkError(
             f"{name} is a detector, but only classifiers are measured; measure its backbone by the "
-            "name of its architecture"
+            "name of its architecture (MODEL.ARCH), such as fbnetv3_a0"
         )
 
 

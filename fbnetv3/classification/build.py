@@ -20,6 +20,7 @@ from fbnetv3.data import (
     TrainTransform,
     build_dataset,
     check_same_classes,
+    refuse_broken,
 )
 from fbnetv3.data.order import EpochOrder
 from fbnetv3.data.streams import StreamEvalLoader, StreamTrainLoader
@@ -28,6 +29,9 @@ from fbnetv3.engine.loading import loader_options_from_config
 from fbnetv3.engine.process import Process
 from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
+
+CHECK_SECONDS = 10.0
+"""Longest time for which images of an evaluation set are decoded before a training."""
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
@@ -108,6 +112,27 @@ def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
         DataError: The data set cannot be opened.
     """
     return _dataset(cfg, "TEST")
+
+
+def check_evaluation_set(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
+    """Decodes the images of DATASETS.TEST before a training, within :data:`CHECK_SECONDS`.
+
+    Otherwise a broken one would end the training at its first evaluation.
+
+    Returns:
+        Rows (name, value) of the training plan: how many were decoded, if not all were.
+
+    Raises:
+        DataError: An image cannot be decoded.
+    """
+    is_off = not cfg.DATA.CHECK_IMAGES or cfg.DATA.SKIP_BROKEN
+    if is_off or isinstance(dataset, ImageStream) or not dataset.has_files:
+        return []
+    decoded, size = refuse_broken(dataset, CHECK_SECONDS), len(dataset)
+    if decoded == size:
+        return []
+    text = f"{decoded:,} of {size:,} decoded, in {CHECK_SECONDS:g} s; --check-data decodes all"
+    return [("check of validation images", text)]
 
 
 def _dataset(cfg: CfgNode, part: str) -> ImageDataset:

@@ -11,6 +11,7 @@ from torch import nn
 
 from fbnetv3.arch import Arch, count_cost
 from fbnetv3.classification.build import (
+    check_evaluation_set,
     class_names_from_config,
     datasets_from_config,
     eval_loader_from_config,
@@ -61,7 +62,7 @@ def prepare_classifier(
     Raises:
         FBNetError: A value is not allowed, or the data or the weights do not fit the config.
     """
-    train_set, test_set = _open_datasets(cfg, training, own := own or OwnParts())
+    train_set, test_set, checked = _open(cfg, context, training, own := own or OwnParts())
     recipe = recipe_from_config(cfg, _steps_per_epoch(cfg, train_set))
     preprocessing = preprocessing_from_config(cfg, arch := own.network_name(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
@@ -77,7 +78,7 @@ def prepare_classifier(
     experiment = Experiment(cfg, context, recipe, classes, model, task, metadata, reorder)
     if train_set is not None:
         _add_training(experiment, train_set, side, _plan(arch, side, experiment))
-        experiment.plan += _data_rows(train_set, test_set)
+        experiment.plan += [*_data_rows(train_set, test_set), *checked]
     return experiment
 
 
@@ -106,11 +107,17 @@ def _add_training(
     experiment.compiles, experiment.plan = cfg.MODEL.COMPILE, plan
 
 
-def _open_datasets(
-    cfg: CfgNode, training: bool, own: OwnParts
-) -> tuple[AnyDataset | None, AnyDataset]:
-    """Returns the training set (None for an evaluation) and the evaluation set."""
-    return datasets_from_config(cfg, own) if training else (None, evaluation_set_from_config(cfg))
+def _open(
+    cfg: CfgNode, context: RuntimeContext, training: bool, own: OwnParts
+) -> tuple[AnyDataset | None, AnyDataset, list[tuple[str, str]]]:
+    """Returns the training set (None for an evaluation), the evaluation set, and rows of the plan.
+
+    The rows are those of the check of the evaluation set, which rank 0 of a training makes.
+    """
+    if not training:
+        return None, evaluation_set_from_config(cfg), []
+    train_set, test_set = datasets_from_config(cfg, own)
+    return train_set, test_set, check_evaluation_set(cfg, test_set) if context.is_main else []
 
 
 def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:

@@ -103,7 +103,7 @@ Next steps (first: . .venv/bin/activate):
       DATASETS.TEST my/val INPUT.RESOLUTION 64 OUTPUT_DIR output/mine  # folders or zips
   python tools/predict.py YOUR_IMAGE.png --weights {weights}
   python tools/predict.py YOUR_IMAGE.png --model {_PRETRAINED}
-  python tools/zoo.py list                            # architectures and published weights
+  python tools/zoo.py list                            # architectures; with --pretrained: weights
   tensorboard --logdir output"""
 
 

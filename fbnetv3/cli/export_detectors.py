@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fbnetv3.detection.detector import Detector
     from fbnetv3.export.detectors.run import DetectorOptions, ExportedDetector
 
-COLUMNS = ("format", "file", "MB", "difference", "ms", "AP")
+COLUMNS = ("format", "file", "MB", "difference", "ms")
 
 
 def is_detector(model: str | None, weights: Path | None) -> bool:
@@ -58,14 +58,15 @@ def export_detectors(arguments: argparse.Namespace, weights: Path | None, name: 
     formats = check_formats(arguments.format, calibrated=calibrated)
     detector = _detector(arguments.model, weights)
     options = _options(arguments)
-    table = Table(*COLUMNS, box=None)
+    scores = ["AP"] if arguments.data else []
+    table = Table(*COLUMNS, *scores, box=None)
     for column in table.columns[2:]:
         column.justify = "right"
     name = arguments.name or name
     for exported in export_detector(detector, formats, arguments.output, name, options):
         if exported.path is not None:
             print(f"{exported.path}: checked", file=sys.stderr, flush=True)
-        table.add_row(*_row(exported))
+        table.add_row(*_row(exported)[: len(table.columns)])
     Console(width=200, soft_wrap=True).print(table)
     return 0
 

@@ -152,21 +152,25 @@ def _read_config(
 def _check_data(cfg: CfgNode) -> int:
     from fbnetv3.config.archs import is_detector
     from fbnetv3.data.contact_sheet import save_sheet
-    from fbnetv3.data.errors import DataError, all_problems
+    from fbnetv3.data.errors import DataError
     from fbnetv3.engine.logs import setup_logging
 
     setup_logging(None, 0)
     checks = _checked_detection(cfg) if is_detector(cfg) else _checked_classification(cfg)
+    faulty = []
     for part, (summary, broken, picture) in zip(("train", "test"), checks, strict=True):
         for fault in broken:
             print(f"fault: {printable(fault)}")
         if broken:
-            raise DataError(f"{summary}: {all_problems(broken)}")
+            faulty.append(summary)
+            continue
         print(f"{printable(summary)}: valid")
         if cfg.OUTPUT_DIR:
             path = Path(cfg.OUTPUT_DIR) / f"samples_{part}.png"
             save_sheet(picture, path)
             print(f"samples: {path}")
+    if faulty:
+        raise DataError(f"{'; '.join(faulty)}; the lines above name them")
     return 0
 
 
@@ -226,15 +230,12 @@ def _run_process(
     ``code`` was imported when this process unpickled it.
     """
     require_detectron2()  # first import in a new process; hides warnings of dependencies
-    from fbnetv3.engine.folder import clear_run
     from fbnetv3.engine.logs import setup_logging
     from fbnetv3.engine.process import this_process
     from fbnetv3.training import evaluate, train
 
     cfg = _read_config(config_file, opts, output_dir)
     folder, rank = Path(cfg.OUTPUT_DIR), this_process().rank
-    if mode == "overwrite":
-        clear_run(folder, rank)
     setup_logging(None if mode == "eval_only" else folder, rank)
     if mode == "eval_only":
         weights = _weights_to_score(opts, folder)
@@ -242,8 +243,13 @@ def _run_process(
             cfg, weights=weights, ignore_class_names=ignore_class_names
         )
     else:
-        resume = mode == "resume"
-        scores = train(cfg, resume=resume, ignore_class_names=ignore_class_names, profile=profile)
+        scores = train(
+            cfg,
+            resume=mode == "resume",
+            overwrite=mode == "overwrite",
+            ignore_class_names=ignore_class_names,
+            profile=profile,
+        )
     if rank == 0:
         with guarded_streams():  # a launched process has streams of its own
             print(json.dumps({name: round(value, 4) for name, value in sorted(scores.items())}))

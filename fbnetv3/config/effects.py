@@ -15,7 +15,7 @@ _BUILT_IN_OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
 Condition = Callable[[CfgNode], bool]
 
 # Keys of this package that only detectors, only classifiers, or only FBNets read
-_ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "DATA.CHECK_IMAGES", "TEST.COCO_EVALUATOR")
+_ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
     "MODEL.BN_MOMENTUM",
     "MODEL.COMPILE",

@@ -253,8 +253,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "DATA.CHECK_IMAGES": (
         True,
         (
-            "detection: decode every image before the training, which detects truncated files; "
-            "otherwise only their headers are read"
+            "detectors: decode every image before the training, which detects truncated files; "
+            "otherwise only their headers are read. Classifiers: decode the images of "
+            "DATASETS.TEST before the training, for at most 10 seconds"
         ),
     ),
     "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),

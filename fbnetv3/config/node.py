@@ -286,6 +286,9 @@ def _nearest_key(node: CfgNode, path: tuple[str, ...], key: str) -> str:
     alias = _ALIASES.get(key.upper())
     if alias in node:
         return f"; did you mean {alias}?"
+    group, _, rest = key.partition(".")
+    if rest and isinstance(node.get(group), CfgNode):
+        return f"; in a yaml file and in Python, keys are nested: {group}: {{{rest}: ...}}"
     suggestion = did_you_mean(key, node)
     if suggestion:
         return suggestion

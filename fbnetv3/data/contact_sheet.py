@@ -7,47 +7,76 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from fbnetv3.data.captions import (
+    FONT_SIZE,
+    INK,
+    class_colour,
+    fitted,
+    heading,
+    load_font,
+    stacked,
+)
 from fbnetv3.io import atomic_write
 
-TILE = 192
+TILE = 256
 """Side in pixels of the square into which each image is fitted."""
-_TEXT_HEIGHT = 14  # pixels of a line below each image
+_TEXT_HEIGHT = FONT_SIZE + 3  # pixels of a line below each image
 _COLUMNS = 6
-_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
-_MAX_CHARACTERS = 30
+_MARGIN = 3  # pixels around an image
 
 # (left, top, right, bottom) in pixels of the image, and the index of the class
 LabelledBox = tuple[float, float, float, float, int]
+Tile = tuple[Image.Image, str, Sequence[LabelledBox]]
 
 
 def contact_sheet(
-    tiles: Sequence[tuple[Image.Image, str, Sequence[LabelledBox]]],
+    tiles: Sequence[Tile], title: str = "", classes: Sequence[str] = ()
 ) -> Image.Image:
-    """Returns a grid of images.
+    """Returns a grid of images, below a title and a legend of the boxes' colours.
 
     Args:
         tiles: RGB images, each with lines of text and boxes to draw.
+        title: What the images are, and where they come from.
+        classes: Names of the classes of boxes; empty if there are no boxes.
     """
     columns = max(1, min(_COLUMNS, len(tiles)))
-    rows = -(-len(tiles) // columns)
-    lines = max((text.count("\n") + 1 for _, text, _ in tiles), default=1)
-    height = TILE + lines * _TEXT_HEIGHT
-    sheet = Image.new("RGB", (columns * TILE, max(1, rows) * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (image, text, boxes) in enumerate(tiles):
-        left, top = number % columns * TILE, number // columns * height
-        scale = (TILE - 4) / max(image.size)
-        size = [max(1, round(side * scale)) for side in image.size]
-        sheet.paste(image.resize((size[0], size[1])), (left + 2, top + 2))
-        for *edges, label in boxes:
-            x0, y0, x1, y1 = (edge * scale for edge in edges)
-            corners = [left + 2 + x0, top + 2 + y0, left + 2 + x1, top + 2 + y1]
-            draw.rectangle(corners, outline=_COLOURS[label % len(_COLOURS)], width=2)
-        for row, line in enumerate(text.split("\n")):
-            # Pillow's built-in font has the characters of Latin-1
-            shown = line.encode("latin-1", "replace").decode("latin-1")[:_MAX_CHARACTERS]
-            draw.text((left + 2, top + TILE + row * _TEXT_HEIGHT), shown, fill="black")
-    return sheet
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    drawn = sorted({box[4] for _, _, boxes in tiles for box in boxes})
+    legend = [(index, classes[index]) for index in drawn if index < len(classes)]
+    top = heading(columns * TILE, title, legend)
+    return stacked([top, *(_row(row, columns * TILE) for row in rows)])
+
+
+def _row(tiles: Sequence[Tile], width: int) -> Image.Image:
+    """Returns images side by side, each above its text."""
+    pictures = [_captioned(_tile(image, boxes), text) for image, text, boxes in tiles]
+    row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    for number, picture in enumerate(pictures):
+        row.paste(picture, (number * TILE, 0))
+    return row
+
+
+def _captioned(image: Image.Image, text: str) -> Image.Image:
+    lines, font = text.split("\n"), load_font()
+    below = image.height + 2 * _MARGIN
+    tile = Image.new("RGB", (TILE, below + len(lines) * _TEXT_HEIGHT + 2 * _MARGIN), "white")
+    tile.paste(image, (_MARGIN, _MARGIN))
+    pen = ImageDraw.Draw(tile)
+    for number, line in enumerate(lines):
+        shown = fitted(line, font, TILE - 3 * _MARGIN)
+        pen.text((_MARGIN, below + number * _TEXT_HEIGHT), shown, fill=INK, font=font)
+    return tile
+
+
+def _tile(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
+    scale = (TILE - 2 * _MARGIN) / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    tile = image.resize((size[0], size[1]))
+    pen = ImageDraw.Draw(tile)
+    for *edges, label in boxes:
+        x0, y0, x1, y1 = (edge * scale for edge in edges)
+        pen.rectangle((x0, y0, x1, y1), outline=class_colour(label), width=2)
+    return tile
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:

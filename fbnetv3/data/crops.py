@@ -127,7 +127,9 @@ def _resized(
     mode = _TORCH_MODES.get(resampling)
     if mode is None:
         return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, resampling)
+    # Torch warns of arrays that cannot be written, such as those of whole Pillow images.
+    pixels = np.require(pixels, requirements=("C", "W"))
     # (1, 3, H, W), with strides that torch recognises as channels_last
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
+    images = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
     result = interpolate(images, size[::-1], mode=mode, antialias=True)
     return result[0].permute(1, 2, 0).numpy()

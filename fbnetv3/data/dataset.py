@@ -34,10 +34,11 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         classes: Names of the classes. A target is an index into this list.
         targets: Target of each image; a tuple of targets in a data set with several per image.
         is_multi_label: Whether images have several targets, or none.
+        has_files: Whether images are decoded from files, which may be broken.
         broken: Files that were left out because they cannot be decoded.
     """
 
-    is_multi_label = False
+    is_multi_label = has_files = False
 
     def __init__(self, name: str, classes: Sequence[str], targets: Sequence[Any]) -> None:
         self.name = name
@@ -252,6 +253,8 @@ class FileDataset(ImageDataset):
         cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
     """
 
+    has_files = True
+
     def __init__(self, name: str, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(name, source.classes, source.targets)
         self.is_multi_label = source.is_multi_label
@@ -344,7 +347,7 @@ class Subset(ImageDataset):
         if relabel is not None:
             targets = [relabel[t] for t in targets]
         super().__init__(dataset.name, dataset.classes if classes is None else classes, targets)
-        self.is_multi_label = dataset.is_multi_label
+        self.is_multi_label, self.has_files = dataset.is_multi_label, dataset.has_files
         self.broken = list(dataset.broken)
         self.indices = [int(i) for i in indices]
         self._parent = dataset

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -46,29 +48,49 @@ def check_all(
 def find_broken(dataset: ImageDataset) -> dict[int, str]:
     """Returns the error message of each image that cannot be decoded, by index."""
 
-    def problem_of(i: int) -> str | None:
-        try:
-            dataset.load(i)
-        except DataError as error:
-            return str(error)
-        return None
-
-    problems = check_all(problem_of, range(len(dataset)), dataset.name)
+    problems = check_all(lambda i: _problem(dataset, i), range(len(dataset)), dataset.name)
     return {i: problem for i, problem in enumerate(problems) if problem is not None}
 
 
-def refuse_broken(dataset: ImageDataset) -> None:
-    """Checks that every image can be decoded.
+def _problem(dataset: ImageDataset, i: int) -> str | None:
+    try:
+        dataset.load(i)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def refuse_broken(dataset: ImageDataset, seconds: float | None = None) -> int:
+    """Checks that every image can be decoded, or as many as time allows.
+
+    Args:
+        dataset: Data set to check.
+        seconds: Time after which no further image is decoded; None: there is no limit. The images
+            come in a random order, which is always the same.
+
+    Returns:
+        Number of decoded images.
 
     Raises:
         DataError: Images cannot be decoded; the message has their number and the first errors.
     """
-    broken = find_broken(dataset)
+    order, start = np.random.default_rng(0).permutation(len(dataset)).tolist(), time.monotonic()
+    decoded: list[int] = []
+
+    def problem_of(i: int) -> str | None:
+        if seconds is not None and time.monotonic() - start > seconds:
+            return None
+        decoded.append(i)  # from several threads, which lists allow
+        return _problem(dataset, i)
+
+    problems = zip(order, check_all(problem_of, order, dataset.name), strict=True)
+    broken = [problem for _, problem in sorted(problems) if problem is not None]
     if broken:
         raise DataError(
-            f"{dataset.name}: {len(broken)} of {len(dataset)} images are broken: "
-            f"{all_problems([*broken.values()])}"
+            f"{dataset.name}: {len(broken)} of {len(decoded)} images are broken: "
+            f"{all_problems(broken)}"
         )
+    return len(decoded)
 
 
 def without_broken(dataset: ImageDataset) -> ImageDataset:

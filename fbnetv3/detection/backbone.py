@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import math
 
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 from fbnetv3.arch import Arch
@@ -18,6 +15,15 @@ from fbnetv3.arch.retinanet_cost import trunk
 from fbnetv3.arch.scaling import aligned
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.config.archs import arch_from_config
+from fbnetv3.detection.detectron2_parts import (
+    BACKBONE_REGISTRY,
+    FPN,
+    Backbone,
+    FrozenBatchNorm2d,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+    ShapeSpec,
+)
 from fbnetv3.modeling import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from detectron2.modeling import build_model
-from fvcore.nn import sigmoid_focal_loss_jit
 from torch import nn
 
 from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value
 from fbnetv3.detection import backbone as _backbone  # noqa: F401 - registers the backbones
+from fbnetv3.detection.detectron2_parts import build_model, sigmoid_focal_loss_jit
 from fbnetv3.errors import FBNetError, first_line
 
 

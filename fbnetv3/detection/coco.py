@@ -18,6 +18,7 @@ from fbnetv3.data.errors import (
     plural,
     some,
 )
+from fbnetv3.detection.formats.recognition import other_format
 from fbnetv3.io import read_file
 
 _MAX_PIXELS = 1 << 31  # limit of a width or height
@@ -139,15 +140,16 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
         content = read_file(path, "annotations")
         tree = json.loads(content)
     except OSError as error:
+        if path.is_dir() and (other := other_format(path)):
+            raise DataError(f"{name}: {path} is no COCO JSON: {other}") from error
         reason = error.strerror or str(error)
         error_type = MissingDataError if isinstance(error, FileNotFoundError) else DataError
         raise error_type(f"{name}: cannot read {path}: {reason}; check the path") from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise DataError(
-            f"{name}: {path} is not JSON: {_other_format(content) or reason}; give the file of "
-            "COCO annotations (instances_*.json), or download it again"
-        ) from error
+        advice = "give the file of COCO annotations (instances_*.json), or download it again"
+        other = other_format(path, content) or f"{reason}; {advice}"
+        raise DataError(f"{name}: {path} is not JSON: {other}") from error
     if not isinstance(tree, dict):
         kind = "list of results" if isinstance(tree, list) else type(tree).__name__
         raise DataError(f"{name}: {path} is not COCO JSON: it holds a {kind}, not a mapping")
@@ -158,21 +160,6 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
                 "annotations and categories"
             )
     return tree
-
-
-def _other_format(content: bytes) -> str:
-    """Returns the format of a file that is recognised by its first bytes; empty if unknown."""
-    head = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head.startswith(b"<"):
-        if b"<html" in head.lower() or b"<!doctype html" in head.lower():
-            return "it is a web page"
-        return (
-            "it is XML, as in the data sets of Pascal VOC; convert all XML files to one COCO JSON "
-            "file"
-        )
-    if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        return "it is an archive, which must be unpacked"
-    return "it is empty" if not head else ""
 
 
 def _entries(tree: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:

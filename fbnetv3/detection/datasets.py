@@ -27,6 +27,7 @@ from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data.datasets import DATA_ROOT_ENV
 from fbnetv3.data.errors import DataError, MissingDataError, some
 from fbnetv3.detection.coco import CocoDataset, read_coco
+from fbnetv3.detection.detectron2_parts import DatasetCatalog, MetadataCatalog
 from fbnetv3.detection.evaluation import count_scored_boxes
 from fbnetv3.detection.images import check_images
 from fbnetv3.detection.scenes import COUNTS, make_scenes, scenes_folder
@@ -128,8 +129,6 @@ def _under_data_root(name: str, path: str) -> Path:
 
 
 def _in_catalog(name: str) -> tuple[Path, Path] | None:
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
     if name not in DatasetCatalog:
         return None
     metadata: Any = MetadataCatalog.get(name)

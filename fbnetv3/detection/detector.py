@@ -17,10 +17,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fbnetv3.config import CfgNode, get_cfg
+from fbnetv3.data.captions import NAMED_BY_COLOUR, heading, stacked
 from fbnetv3.data.decode import ImageLike, Images, as_images, read_image
 from fbnetv3.detection.build import build_detector
 from fbnetv3.detection.images import ShortestEdge
-from fbnetv3.detection.visualization import LabelledBox, draw_boxes
+from fbnetv3.detection.visualization import (
+    LabelledBox,
+    detection_caption,
+    draw_boxes,
+    legend_of,
+)
 from fbnetv3.errors import data_errors
 from fbnetv3.modeling.deploy import Deployable, DeployError, folded_copy
 from fbnetv3.plain_yaml import parse_yaml
@@ -29,6 +35,7 @@ from fbnetv3.weights.load import read_weights
 
 # Groups of the config that describe a network and its input.
 _CONFIG_GROUPS = ("MODEL", "INPUT", "TEST")
+_TITLE_WIDTH = 640  # smallest width in pixels of a picture's title
 _EMPTY_GROUPS: dict[str, Any] = {"INPUT": {}, "TEST": {}}
 
 
@@ -199,10 +206,31 @@ class Detector(Deployable):
         Raises:
             DataError: The image cannot be read.
         """
+        return self._drawn(image, detections, NAMED_BY_COLOUR + 1)  # no legend: with the names
+
+    def picture(self, image: ImageLike, detections: Sequence[Detection], title: str) -> Image.Image:
+        """Returns the drawing of objects below a title and a legend of their classes.
+
+        Args:
+            image: Image of any kind that ``fbnetv3.data.read_image`` accepts.
+            detections: Objects in this image, from :meth:`detect`.
+            title: Text above the legend.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        shown = {self.classes.index(detection.name) for detection in detections}
+        legend = legend_of(self.classes, shown)
+        drawn = self._drawn(image, detections, len(shown))
+        return stacked([heading(max(drawn.width, _TITLE_WIDTH), title, legend), drawn])
+
+    def _drawn(
+        self, image: ImageLike, detections: Sequence[Detection], num_classes: int
+    ) -> Image.Image:
         index = {name: i for i, name in enumerate(self.classes)}
         # The boxes with the highest scores are drawn last, on top of the others.
         boxes = [
-            LabelledBox(d.box, index[d.name], f"{d.name} {100 * d.score:.0f}")
+            LabelledBox(d.box, index[d.name], detection_caption(d.name, d.score, num_classes))
             for d in sorted(detections, key=lambda detection: detection.score)
         ]
         return draw_boxes(image, boxes)

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import convert_PIL_to_numpy
-from detectron2.data.transforms import AugInput, Augmentation, ResizeShortestEdge, ResizeTransform
 
 from fbnetv3.config import CfgNode
 from fbnetv3.data.decode import MAX_BYTES, decode_rgb, open_image, read_image
@@ -21,6 +18,14 @@ from fbnetv3.data.errors import DataError, all_problems, some
 from fbnetv3.data.modes import shown_size
 from fbnetv3.data.scan import check_all
 from fbnetv3.detection.coco import CocoDataset
+from fbnetv3.detection.detectron2_parts import (
+    AugInput,
+    Augmentation,
+    DatasetMapper,
+    ResizeShortestEdge,
+    ResizeTransform,
+    convert_PIL_to_numpy,
+)
 from fbnetv3.io import open_regular
 
 _log = logging.getLogger("fbnetv3")

@@ -7,7 +7,8 @@ below 1 on small machines, they are scaled:
 - The learning rate is multiplied by k (the linear rule, which the paper, A.3, applies to the number
   of machines).
 - MAX_ITER, WARMUP_ITERS and STEPS are divided by k, so that training sees the same number of
-  images.
+  images. The length is rounded to whole steps, at least 1. Periods (TEST.EVAL_PERIOD,
+  SOLVER.CHECKPOINT_PERIOD) count steps, and are not scaled.
 - EMA decay is raised to the power of k, so that it averages over the same number of images.
 
 Lengths in epochs (SOLVER.MAX_EPOCHS above 0) count images and are not scaled. REFERENCE_BATCH 0
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from fbnetv3.config import CfgNode, ConfigError, recipe_from_config
 from fbnetv3.config.recipes import nesterov_from_config
+from fbnetv3.engine.schedule import num_steps
 from fbnetv3.recipe import Recipe
 
 
@@ -64,7 +66,7 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
     return recipe_from_config(
         cfg,
         per_epoch,
-        epochs=round(length * per_epoch) / per_epoch,
+        epochs=num_steps(length, per_epoch) / per_epoch if length > 0 else length,
         warmup_epochs=min(warmup, length),
         steps=[step for step in steps if step < length],
         decay=solver.GAMMA if steps else solver.EPOCH_DECAY,
@@ -77,9 +79,18 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
 
 
 def rule_text(cfg: CfgNode) -> str:
-    """Returns a one-line description of the scaling to the batch size."""
+    """Returns a one-line description of the scaling to the batch size, and of its length."""
     k = batch_ratio(cfg)
     if not cfg.SOLVER.REFERENCE_BATCH:
         return "off (SOLVER.REFERENCE_BATCH 0)"
     ratio = f"batch {step_batch(cfg)} / {cfg.SOLVER.REFERENCE_BATCH} = {k:g}"
-    return f"{ratio}: lr x {k:g}, iterations / {k:g}, EMA decay {cfg.MODEL_EMA.DECAY:g} ^ {k:g}"
+    return f"{ratio}: lr x {k:g}, {_length_rule(cfg, k)}EMA decay {cfg.MODEL_EMA.DECAY:g} ^ {k:g}"
+
+
+def _length_rule(cfg: CfgNode, k: float) -> str:
+    """Returns how SOLVER.MAX_ITER becomes steps; "" if the length is in epochs."""
+    if cfg.SOLVER.MAX_EPOCHS > 0:
+        return ""
+    length, exact = cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER / k
+    rounded = "" if exact == round(exact) else f", rounded from {exact:.4g}"
+    return f"SOLVER.MAX_ITER {length} / {k:g} = {num_steps(exact, 1):,} steps{rounded}, "

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter
 
 from fbnetv3.config import CfgNode, ConfigError, iter_keys
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.writers import StorageWriter, Writer, WriterRun
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.plain_yaml import parse_mapping

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import HookBase
 
 from fbnetv3.config import CfgNode, ConfigError
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.hooks import Every
 from fbnetv3.errors import FBNetError, did_you_mean
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 
+if TYPE_CHECKING:  # optional
+    from matplotlib.figure import Figure
+
 _log = logging.getLogger("fbnetv3")
 
 # Score -> label of its axis; the first of these scores that the metrics contain is drawn
-_SCORES = {"val/top1": "top-1 (%)", "val/mAP": "mAP (%)", "bbox/AP": "box AP"}
+_SCORES = {"val/top1": "top-1 (%)", "val/mAP": "mAP (%)", "bbox/AP": "box AP (%)"}
+_LOSSES = {
+    "total_loss": "training",
+    "loss": "training",
+    "val/loss": "validation",
+    "val/loss_ema": "validation, EMA",
+}
 
 
 @functools.cache
@@ -33,10 +42,23 @@ def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: st
         if x:
             # a few points, such as those of evaluations, are marked
             axes.plot(x, y, label=name, marker="." if len(x) < 100 else None, linewidth=1.2)
-    axes.set(xlabel="iteration", ylabel=label)
+    axes.set(xlabel="iteration (steps of the optimizer)", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    if len(axes.lines) > 1:
-        axes.legend(frameon=False)
+    if len(axes.lines) > 1:  # above the axes, where it covers no curve
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(axes.lines), frameon=False,
+            fontsize=9.5, handlelength=1, columnspacing=0.8, handletextpad=0.4, borderpad=0,
+        )  # fmt: skip
+
+
+def _title(metrics: Path, rows: list[dict[str, Any]]) -> str:
+    """Returns what the curves are, and where they come from."""
+    # matplotlib would read a text between dollar signs as a formula
+    folder = metrics.parent.resolve().name[-60:].replace("$", r"\$")
+    steps = max((row["iteration"] + 1 for row in rows), default=0)
+    return f"{folder}/{metrics.name}: training up to iteration {steps}"
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
@@ -57,18 +79,25 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         _warn_once(f"no curves are drawn: {error}")
         return
     rows = read_metrics(metrics)
-    score = next((key for key in _SCORES if any(key in row for row in rows)), "val/top1")
-    figure = figures.Figure(figsize=(10, 3.3), layout="constrained")
+    figure = figures.Figure(figsize=(10.5, 3.9), layout="constrained")
     backend.FigureCanvasAgg(figure)
-    loss, lr, scores = figure.subplots(1, 3)
-    losses = {
-        "total_loss": "training",
-        "loss": "training",
-        "val/loss": "validation",
-        "val/loss_ema": "validation, EMA",
-    }
-    _draw(loss, rows, losses, "loss")
-    _draw(lr, rows, {"lr": "lr"}, "learning rate")
-    _draw(scores, rows, {score: "raw weights", f"{score}_ema": "EMA weights"}, _SCORES[score])
+    draw_curves(figure, rows, _title(metrics, rows))
     with atomic_write(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=160)
+
+
+def draw_curves(figure: Figure, rows: list[dict[str, Any]], title: str) -> None:
+    """Draws losses, learning rate and scores side by side.
+
+    Args:
+        figure: Empty figure of Matplotlib.
+        rows: Rows of a metrics file.
+        title: Title of the figure.
+    """
+    score = next((key for key in _SCORES if any(key in row for row in rows)), "val/top1")
+    weights = {score: "raw weights", f"{score}_ema": "EMA weights"}
+    loss, lr, scores = figure.subplots(1, 3)
+    _draw(loss, rows, _LOSSES, "loss")
+    _draw(lr, rows, {"lr": "lr"}, "learning rate")
+    _draw(scores, rows, weights, f"validation {_SCORES[score]}")
+    figure.suptitle(title, fontsize=11)

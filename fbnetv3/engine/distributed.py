@@ -8,11 +8,11 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import HookBase
-from detectron2.layers import NaiveSyncBatchNorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from fbnetv3.engine.detectron2_loop import HookBase, NaiveSyncBatchNorm
 
 
 class _SyncBatchNorm(NaiveSyncBatchNorm):

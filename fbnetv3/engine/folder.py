@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
 from fbnetv3.config.changes import completed, write_config
 from fbnetv3.config.node import same_value
@@ -36,22 +34,13 @@ _RUN_FILES = (
 _LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
 
 
-def clear_run(folder: Path, rank: int) -> None:
+def clear_run(folder: Path) -> None:
     """Removes the files of an earlier run, and no others.
-
-    Rank 0 removes them; the other ranks wait until it has.
-
-    Args:
-        folder: OUTPUT_DIR of the run.
-        rank: Rank of this process.
 
     Raises:
         WriteError: A file cannot be removed.
     """
-    if rank == 0:
-        _remove(folder, (*_RUN_FILES, *_LEFTOVERS))
-    if dist.is_initialized():
-        dist.barrier()
+    _remove(folder, (*_RUN_FILES, *_LEFTOVERS))
 
 
 def _remove(folder: Path, patterns: tuple[str, ...]) -> None:

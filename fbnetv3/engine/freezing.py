@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from detectron2.engine.hooks import HookBase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fbnetv3.config import ConfigError
 from fbnetv3.data.errors import some
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.errors import did_you_mean
 
 

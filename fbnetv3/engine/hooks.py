@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +22,7 @@ from rich.progress import (
 
 from fbnetv3.engine.checkpoint import Checkpointer
 from fbnetv3.engine.curves import plot_curves
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.metrics import restore_values
 from fbnetv3.errors import FBNetError

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fbnetv3.engine.launch import is_lost_connection
@@ -25,7 +30,30 @@ class _Terminal(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose write errors are ignored: a full disk fails the next checkpoint anyway."""
+    """A log file, which begins with the lines that were logged before it was opened.
+
+    Write errors are ignored: a full disk fails the next checkpoint anyway.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._waiting: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line, or keeps it until the file is opened."""
+        if self._waiting is None:
+            super().emit(record)
+        else:
+            self._waiting.append(record)
+
+    def start(self) -> None:
+        """Opens the file, unless it is open."""
+        if self._waiting is None:
+            return
+        self.stream = self._open()
+        waiting, self._waiting = self._waiting, None
+        for record in waiting:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Ignores the error; the line is lost."""
@@ -33,6 +61,8 @@ class _LogFile(logging.FileHandler):
 
 def setup_logging(folder: Path | None, rank: int) -> None:
     """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
+
+    The file is created by :func:`start_log_file`: a training that is refused leaves none behind.
 
     Args:
         folder: Folder of the run, in which rank 0 writes ``log.txt``; None: no file.
@@ -51,11 +81,40 @@ def setup_logging(folder: Path | None, rank: int) -> None:
         _redirect(logging.getLogger(name), handlers, rank)
 
 
+def start_log_file() -> None:
+    """Creates the ``log.txt`` that :func:`setup_logging` was asked for, with the lines so far.
+
+    Raises:
+        WriteError: The folder of the run cannot be written to.
+    """
+    for handler in logging.getLogger(_LOGGERS[0]).handlers:
+        if isinstance(handler, _LogFile):
+            folder = Path(handler.baseFilename).parent
+            with _write_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                handler.start()
+
+
 def _log_file(folder: Path) -> logging.Handler:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _write_errors(folder):
+        _check_writable(folder)
         refuse_links_out(folder, ("log.txt",))
-        return _LogFile(folder / "log.txt", encoding="utf-8")
+        return _LogFile(folder / "log.txt")
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises an OSError if nothing can be written into a folder, or where it is to be created."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    with tempfile.TemporaryFile(dir=place):
+        pass
+
+
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise WriteError(
             f"cannot write in OUTPUT_DIR {folder}: {error.strerror or error}; choose a writable "

@@ -6,12 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from detectron2.engine import hooks as detectron_hooks
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    EventWriter,
-    JSONWriter,
-)
+from detectron2.utils.events import EventWriter, JSONWriter
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.config import ConfigError
@@ -25,6 +20,7 @@ from fbnetv3.engine.additions import (
 from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_from_config
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state, load_optimizer_state
 from fbnetv3.engine.compiling import CompiledNetwork
+from fbnetv3.engine.detectron2_loop import hooks as detectron_hooks
 from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
@@ -46,9 +42,10 @@ from fbnetv3.engine.losses import READ_PERIOD
 from fbnetv3.engine.metrics import drop_from, recent_values
 from fbnetv3.engine.optim import build_optimizer
 from fbnetv3.engine.precision import amp_dtype
+from fbnetv3.engine.printer import StepPrinter
 from fbnetv3.engine.rng import capture_rng, restore_rng
-from fbnetv3.engine.schedule import build_lr_scheduler
-from fbnetv3.engine.speed import ProfileHook, SpeedHook, SpeedPrinter
+from fbnetv3.engine.schedule import build_lr_scheduler, num_steps
+from fbnetv3.engine.speed import ProfileHook, SpeedHook
 from fbnetv3.engine.stop import StopAgreement, StopHook
 from fbnetv3.engine.trainer import Trainer
 from fbnetv3.recipe import Recipe
@@ -104,7 +101,7 @@ class Training:
             self._recipe.epochs if stop_after is None else min(stop_after, self._recipe.epochs)
         )
         self.start_iter, self._offset = 0, 0  # offset: see build_lr_scheduler
-        self._length = max(1, round(self.epochs * self._loader.iters_per_epoch))
+        self._length = num_steps(self.epochs, self._loader.iters_per_epoch)
         scores = experiment.task.score_names
         self.best = best_score_from_config(self._cfg, scores, self._recipe.ema, raw_scores)
         self._added_hooks = added_hooks(self._cfg, self._additions)
@@ -366,7 +363,8 @@ class Training:
                 self._cfg, self._additions, folder, start, pictures=self._pictures
             )
         if not self._context.shows_progress:
-            writers[:0] = [CommonMetricPrinter(self.max_iter), SpeedPrinter()]
+            per_epoch = self._loader.iters_per_epoch
+            writers[:0] = [StepPrinter(self.max_iter, per_epoch, self._offset)]
         return writers
 
 

@@ -96,6 +96,11 @@ def build_lr_scheduler(
     return LambdaLR(optimizer, factor, last_epoch=last_iter)
 
 
+def num_steps(epochs: float, iters_per_epoch: int) -> int:
+    """Returns the length of a training in whole steps, at least 1."""
+    return max(1, round(epochs * iters_per_epoch))
+
+
 def lr_table(
     recipe: Recipe, world_size: int, iters_per_epoch: int, dataset_size: int
 ) -> list[tuple[str, str]]:
@@ -112,14 +117,20 @@ def lr_table(
     """
     per_process, reference = recipe.batch_size / world_size, recipe.reference_batch
     passes = f" x {recipe.accumulate_steps} passes" if recipe.accumulate_steps > 1 else ""
-    steps = round(recipe.epochs * iters_per_epoch)
+    steps = num_steps(recipe.epochs, iters_per_epoch)
     ema = f"{recipe.ema_decay:g} (averages over ~{1 / (1 - recipe.ema_decay):.0f} steps)"
     ema += ", with warm-up" if recipe.ema_warmup else ""
-    warmup = f"{_epochs(recipe.warmup_epochs)} = {warmup_iters(recipe, iters_per_epoch)} steps"
+    rising = warmup_iters(recipe, iters_per_epoch)
+    warmup = f"{_epochs(recipe.warmup_epochs)} = {rising} steps"
+    if 0 < steps <= rising:
+        warmup += (
+            ": the whole training, so that lr only rises (SOLVER.WARMUP_EPOCHS; of detectors with "
+            "SOLVER.MAX_ITER, SOLVER.WARMUP_ITERS)"
+        )
     return [
         ("training images", f"{dataset_size:,}"),
         ("steps per epoch", f"{iters_per_epoch:,}"),
-        ("steps", f"{steps:,} ({_epochs(recipe.epochs)})"),
+        ("steps", f"{steps:,} ({_length_text(recipe.epochs, iters_per_epoch)})"),
         ("optimizer", recipe.optimizer),
         ("lr in the recipe", f"{recipe.lr:g} per {recipe.reference_batch} images"),
         ("batch", f"{recipe.step_batch} = {per_process:g} x {world_size} process(es){passes}"),
@@ -134,6 +145,13 @@ def lr_table(
 
 def _epochs(count: float) -> str:
     return f"{count:g} epoch" + "s" * (count != 1)
+
+
+def _length_text(epochs: float, iters_per_epoch: int) -> str:
+    """Returns a length in epochs, and whether it is no whole number of steps."""
+    exact, steps = epochs * iters_per_epoch, num_steps(epochs, iters_per_epoch)
+    rounded = f" = {exact:.4g} steps, rounded" if abs(exact - steps) > 1e-6 * steps else ""
+    return f"{_epochs(epochs)}{rounded}"
 
 
 def warmup_iters(recipe: Recipe, iters_per_epoch: int) -> int:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventStorage
 from torch import profiler
 
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.hooks import Every
 from fbnetv3.io import atomic_write
 
 _log = logging.getLogger("fbnetv3")
-SPEED, MEMORY = "images_per_second", "peak_memory_mb"
+SPEED, MEMORY, ETA = "images_per_second", "peak_memory_mb", "eta_seconds"
 """Names in metrics.json."""
+_TIMED_STEPS = 1000  # latest steps, of whose times the median is taken
 _WARM_UP = 3  # steps before a trace, in which libraries choose algorithms and allocate memory
 
 
@@ -42,8 +43,21 @@ def peak_memory(device: torch.device) -> float | None:
     return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
+def seconds_left(storage: EventStorage, steps: int) -> float | None:
+    """Returns the time that the remaining steps take; None if no step was timed yet.
+
+    Args:
+        storage: Event storage in which detectron2's IterationTimer records the time of each step.
+        steps: Number of remaining steps.
+    """
+    times = storage.histories().get("time")
+    return None if times is None else float(times.median(_TIMED_STEPS)) * steps
+
+
 class SpeedHook(HookBase):
     """Puts images per second over all processes, and the peak memory of this one, into the storage.
+
+    The remaining time of the training is recorded, too, evaluations left out.
 
     The time of a step includes the wait for its batch, but neither evaluations nor checkpoints. The
     hook must come before those that evaluate or save, and after ReadLossesHook, which waits until
@@ -76,18 +90,9 @@ class SpeedHook(HookBase):
         peak = peak_memory(self._device)
         if peak is not None:
             storage.put_scalar(MEMORY, round(peak / 2**20, 1), smoothing_hint=False)
-
-
-class SpeedPrinter(EventWriter):
-    """Logs images per second and peak memory in one line, as detectron2's printer logs losses."""
-
-    def write(self) -> None:
-        """Logs the values of the present iteration."""
-        storage = get_event_storage()
-        latest = {k: v for k, (v, i) in storage.latest().items() if i == storage.iter}
-        if SPEED in latest:
-            memory = f", peak memory {latest[MEMORY]:,.0f} MB" if MEMORY in latest else ""
-            _log.info("iter: %d  %.1f images/s%s", storage.iter, latest[SPEED], memory)
+        left = seconds_left(storage, self.trainer.max_iter - self.trainer.iter - 1)
+        if left is not None:
+            storage.put_scalar(ETA, left, smoothing_hint=False)
 
 
 class ProfileHook(HookBase):

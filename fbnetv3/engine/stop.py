@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import HookBase
 
+from fbnetv3.engine.detectron2_loop import HookBase
 from fbnetv3.engine.errors import STOPPED, StoppedError
 from fbnetv3.signals import restore_handlers, stop_signals
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from detectron2.engine.train_loop import TrainerBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fbnetv3.data.seeding import mix_seed
 from fbnetv3.engine.compiling import backward_error
+from fbnetv3.engine.detectron2_loop import TrainerBase
 from fbnetv3.engine.distributed import gradients_of_this_rank
 from fbnetv3.engine.losses import LossBuffer, StepLosses
 from fbnetv3.errors import FBNetError

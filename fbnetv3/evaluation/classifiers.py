@@ -76,23 +76,23 @@ def report_classes(
     }
     if outcomes.augmented is not None:
         scores["tta"] = accuracies(outcomes.augmented, outcomes.targets)
-    files = _write_confusion(folder, classes, matrix)
+    files = _write_confusion(folder, classes, matrix, dataset.name)
     files += _write_classes(folder, classes, by_class)
-    files += _write_calibration(calibration, folder, "accuracy")
+    files += _write_calibration(calibration, folder, "accuracy", dataset.name)
     names = [[(classes[t],) for t in row] for row in (outcomes.targets, predicted)]
     files += _write_images(outcomes, dataset, folder, names, confidence, worst)
     return Report(scores, [folder / name for name in files], _confused(matrix, classes))
 
 
 def _write_confusion(
-    folder: Path, classes: Sequence[str], matrix: npt.NDArray[np.int64]
+    folder: Path, classes: Sequence[str], matrix: npt.NDArray[np.int64], source: str
 ) -> list[str]:
     write_table(
         folder / "confusion_matrix.csv",
         ["true \\ predicted", *classes],
         ([name, *map(int, row)] for name, row in zip(classes, matrix, strict=True)),
     )
-    draw_confusion(matrix, classes, folder / "confusion_matrix.png")
+    draw_confusion(matrix, classes, folder / "confusion_matrix.png", source)
     return ["confusion_matrix.csv", "confusion_matrix.png"]
 
 
@@ -119,7 +119,7 @@ def _write_classes(
     return ["per_class.csv"]
 
 
-def _write_calibration(calibration: Calibration, folder: Path, what: str) -> list[str]:
+def _write_calibration(calibration: Calibration, folder: Path, what: str, source: str) -> list[str]:
     edges = calibration.edges.tolist()
     rows = zip(
         edges[:-1],
@@ -131,7 +131,7 @@ def _write_calibration(calibration: Calibration, folder: Path, what: str) -> lis
     )
     columns = ["above", "up_to", "predictions", "confidence", "accuracy"]
     write_table(folder / "calibration.csv", columns, rows)
-    draw_reliability(calibration, folder / "reliability.png", what)
+    draw_reliability(calibration, folder / "reliability.png", what, source)
     return ["calibration.csv", "reliability.png"]
 
 
@@ -168,7 +168,8 @@ def _write_images(
         tiles.append((dataset.image(i), "\n".join(lines), ()))
     if not tiles:
         return ["predictions.csv"]
-    save_sheet(contact_sheet(tiles), folder / "worst.png")
+    title = f"{dataset.name}: of {len(order)} images, the {len(tiles)} with the highest loss"
+    save_sheet(contact_sheet(tiles, title), folder / "worst.png")
     return ["predictions.csv", "worst.png"]
 
 
@@ -221,7 +222,7 @@ def report_labels(
     if outcomes.augmented is not None:
         scores["tta"] = {"mAP": _mean_percent(average_precisions(targets, outcomes.augmented))}
     files = _write_classes(folder, classes, by_class, {"average_precision": ap})
-    files += _write_calibration(calibration, folder, "images with the class")
+    files += _write_calibration(calibration, folder, "images with the class", dataset.name)
     names = [
         [[classes[c] for c in np.flatnonzero(r)] for r in rows] for rows in (targets, predicted)
     ]

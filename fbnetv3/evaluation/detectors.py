@@ -129,7 +129,7 @@ def report_boxes(
     files = ["results.json", "ap_per_class.csv"]
     curves, recalls = precision_curves(truth, results)
     if curves:
-        _write_curves(folder, curves, recalls)
+        _write_curves(folder, curves, recalls, dataset.name)
         files += ["precision_recall.csv", "precision_recall.png"]
     mistakes = mistakes_by_image(truth, [r for r in results if r["score"] >= threshold])
     files += _write_images(dataset, results, mistakes, folder, worst, threshold)
@@ -215,12 +215,15 @@ def mistakes_by_image(
 
 
 def _write_curves(
-    folder: Path, curves: dict[str, npt.NDArray[np.float64]], recalls: npt.NDArray[np.float64]
+    folder: Path,
+    curves: dict[str, npt.NDArray[np.float64]],
+    recalls: npt.NDArray[np.float64],
+    source: str,
 ) -> None:
     percents = [(100 * values).tolist() for values in (recalls, *curves.values())]
     rows = zip(*percents, strict=True)
     write_table(folder / "precision_recall.csv", ["recall", *curves], rows)
-    draw_precision_recall(curves, recalls, folder / "precision_recall.png")
+    draw_precision_recall(curves, recalls, folder / "precision_recall.png", source)
 
 
 def _write_images(
@@ -240,5 +243,6 @@ def _write_images(
     if not worst:
         return ["images.csv"]
     sheet = dataset.replace_records(records[:worst])
-    write_contact_sheet(sheet, results, folder / "worst.png", worst, threshold)
+    which = "those with the most mistakes"
+    write_contact_sheet(sheet, results, folder / "worst.png", worst, threshold, which)
     return ["images.csv", "worst.png"]

@@ -15,6 +15,7 @@ from fbnetv3.requires import require
 
 _WITH_COUNTS, _WITH_NAMES = 25, 60  # largest numbers of classes
 _MAX_NAME = 24  # characters
+_MAX_SOURCE = 48  # characters
 _MAX_CURVES = 10
 
 
@@ -37,13 +38,24 @@ def _short(name: str) -> str:
     return text.replace("$", r"\$")
 
 
-def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+def _titled(source: str, text: str) -> str:
+    """Returns a title; the end of a long name of a data set tells more than its beginning."""
+    if not source:
+        return text
+    name = source if len(source) <= _MAX_SOURCE else f"..{source[-_MAX_SOURCE:]}"
+    return f"{name}:\n{text}".replace("$", r"\$")
+
+
+def draw_confusion(
+    matrix: npt.NDArray[np.int64], classes: Sequence[str], path: Path, source: str = ""
+) -> None:
     """Draws a confusion matrix: colours are shares of a true class, numbers are images.
 
     Args:
         matrix: (classes, classes) number of images of each true class (rows) with each prediction.
         classes: Names of the classes. Above 60, the axes have their numbers.
         path: PNG to write.
+        source: Name of the data set, for the title.
     """
     count = len(classes)
     totals = matrix.sum(1, keepdims=True)
@@ -66,7 +78,10 @@ def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], path: 
     if count <= _WITH_COUNTS:
         _write_counts(axes, matrix, shares)
     right, images = int(np.trace(matrix)), int(matrix.sum())
-    axes.set_title(f"{images} images, {100 * right / max(1, images):.2f}% on the diagonal")
+    axes.set_title(
+        _titled(source, f"{images} images, {100 * right / max(1, images):.2f}% on the diagonal"),
+        fontsize=11,
+    )
     _save(figure, path)
 
 
@@ -81,15 +96,18 @@ def _write_counts(axes: Any, matrix: npt.NDArray[np.int64], shares: npt.NDArray[
             )  # fmt: skip
 
 
-def draw_reliability(calibration: Calibration, path: Path, what: str = "accuracy") -> None:
+def draw_reliability(
+    calibration: Calibration, path: Path, what: str = "accuracy", source: str = ""
+) -> None:
     """Draws the accuracy of each bin of confidence above the number of its predictions.
 
     Args:
         calibration: Confidence and accuracy by bin.
         path: PNG to write.
         what: Label of the accuracy.
+        source: Name of the data set, for the title.
     """
-    figure = _figure(5.6, 6.2)
+    figure = _figure(5.6, 6.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = 100 * calibration.edges
     is_filled = calibration.counts > 0
@@ -99,18 +117,19 @@ def draw_reliability(calibration: Calibration, path: Path, what: str = "accuracy
     upper.bar(left, accuracy, widths, color="tab:blue", label=what, **style)
     upper.plot(
         100 * calibration.confidence[is_filled], accuracy, "o", color="black", markersize=3.5,
-        label="mean confidence of the bin",
+        label="mean confidence of the bin", clip_on=False, zorder=3,
     )  # fmt: skip
     upper.plot(
         [0, 100], [0, 100], "--", color="tab:red", linewidth=1.2, label="perfect calibration"
     )
     upper.set(xlim=(0, 100), ylim=(0, 100), ylabel=f"{what} (%)")
-    upper.set_title(
+    errors = (
         f"expected calibration error {100 * calibration.expected_error:.2f}%, "
-        f"largest {100 * calibration.maximum_error:.2f}%",
-        fontsize=11,
+        f"largest {100 * calibration.maximum_error:.2f}%"
     )
-    upper.legend(loc="upper left", frameon=False)
+    figure.suptitle(_titled(source, errors), fontsize=11)
+    # above the axes, where it covers no bar
+    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     upper.grid(alpha=0.3)
     lower.bar(left, calibration.counts[is_filled], widths, color="tab:gray", **style)
     lower.set(xlabel="confidence (%)", ylabel="predictions")
@@ -119,7 +138,10 @@ def draw_reliability(calibration: Calibration, path: Path, what: str = "accuracy
 
 
 def draw_precision_recall(
-    curves: Mapping[str, npt.NDArray[np.float64]], recalls: npt.NDArray[np.float64], path: Path
+    curves: Mapping[str, npt.NDArray[np.float64]],
+    recalls: npt.NDArray[np.float64],
+    path: Path,
+    source: str = "",
 ) -> None:
     """Draws the precision of classes over their recall, at an IoU of 0.5.
 
@@ -130,6 +152,7 @@ def draw_precision_recall(
         curves: (recalls,) precision, from 0 to 1, of each class.
         recalls: (recalls,) recall, from 0 to 1.
         path: PNG to write.
+        source: Name of the data set, for the title.
     """
     ranked = sorted(curves, key=lambda name: -float(curves[name].mean()))
     half = _MAX_CURVES // 2
@@ -141,7 +164,7 @@ def draw_precision_recall(
         axes.plot(100 * recalls, 100 * curves[name], label=f"{_short(name)}: AP50 {average:.1f}")
     axes.set(xlim=(0, 100), ylim=(0, 102), xlabel="recall (%)", ylabel="precision (%)")
     some = "" if len(shown) == len(ranked) else f" (best and worst {half} of {len(ranked)} classes)"
-    axes.set_title(f"boxes with an IoU of at least 0.5{some}", fontsize=11)
-    axes.legend(loc="lower left", frameon=False)
+    axes.set_title(_titled(source, f"boxes with an IoU of at least 0.5{some}"), fontsize=11)
+    axes.legend(loc="best", framealpha=0.7, edgecolor="none")
     axes.grid(alpha=0.3)
     _save(figure, path)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from fbnetv3.data.captions import fitted, load_font
 from fbnetv3.predictions.errors import PredictError
 from fbnetv3.requires import require
 from fbnetv3.zoo.classifier import Classifier
@@ -24,7 +25,7 @@ from fbnetv3.zoo.classifier import Classifier
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 MODULE, EXTRA = "pytorch_grad_cam", "explain"
-_PANEL, _TEXT, _GAP = 224, 18, 6  # pixels
+_PANEL, _TEXT, _FONT, _GAP = 256, 24, 17, 6  # pixels
 _MIN_SIDE = 7
 """Smallest side of the feature map, which is that of ImageNet's classifiers at 224 pixels."""
 
@@ -137,21 +138,9 @@ def _row(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
     scale = max(1.0, _PANEL / max(height, width))
     size = (round(width * scale), round(height * scale))
     row = Image.new("RGB", (len(panels) * (size[0] + _GAP) + _GAP, size[1] + _TEXT + _GAP), "white")
-    pen, font = ImageDraw.Draw(row), ImageFont.load_default(13)
+    pen, font = ImageDraw.Draw(row), load_font(_FONT)
     for number, (caption, pixels) in enumerate(panels):
         left = _GAP + number * (size[0] + _GAP)
         row.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), (left, _TEXT))
-        pen.text((left, 1), _fitted(caption, font, size[0]), fill="black", font=font)
+        pen.text((left, 1), fitted(caption, font, size[0]), fill="black", font=font)
     return row
-
-
-def _fitted(caption: str, font: Any, width: int) -> str:
-    """Returns a caption, shortened in the middle to a width in pixels."""
-    # Pillow's built-in font has the characters of Latin-1
-    caption = caption.encode("latin-1", "replace").decode("latin-1")
-    kept = len(caption)
-    shown = caption
-    while font.getlength(shown) > width and kept > 8:
-        kept -= 1
-        shown = f"{caption[: kept - 8]}..{caption[-6:]}"
-    return shown

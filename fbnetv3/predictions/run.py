@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from fbnetv3.data.errors import plural
 from fbnetv3.io import atomic_write
 from fbnetv3.predictions.annotations import CocoIds, ids_without_json
 from fbnetv3.predictions.batches import (
@@ -84,7 +85,7 @@ def predict(
         _refuse_explanation(options)
         size = options.batch_size or DETECTOR_BATCH
         predictions = detect(network, images, options.threshold, size)
-        draw = _boxes(network)
+        draw = _boxes(network, options.threshold)
     with ExitStack() as stack:
         add = None
         if options.results is not None:
@@ -108,8 +109,16 @@ def _explanations(classifier: Classifier) -> Draw:
     return lambda prediction: explainer.picture(prediction.pixels, prediction.classes)
 
 
-def _boxes(detector: Detector) -> Draw:
-    return lambda prediction: detector.draw(prediction.pixels, prediction.boxes)
+def _boxes(detector: Detector, threshold: float) -> Draw:
+    def draw(prediction: Prediction) -> Image.Image:
+        count = plural(len(prediction.boxes), "box", "es")
+        title = (
+            f"{prediction.image}: {count} with a score of {100 * threshold:g}% or more; "
+            "numbers are scores in percent."
+        )
+        return detector.picture(prediction.pixels, prediction.boxes, title)
+
+    return draw
 
 
 def _with_picture(prediction: Prediction, folder: Path | None, draw: Draw | None) -> Prediction:

@@ -11,7 +11,8 @@ from fbnetv3.search.outcome import reason_text, short
 from fbnetv3.search.trial import Trial
 
 _HOW_TO_GO_ON = (
-    "They do not count as failed: once the cause is removed, the same command runs them again; "
+    "They do not count as failed: once the cause is removed, the same command runs them again "
+    "(with other keys of the config, it is another search, which needs a new folder or storage); "
     "stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0) never ends a search"
 )
 

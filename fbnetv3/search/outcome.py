@@ -26,7 +26,8 @@ def score_of(value: object) -> tuple[float | None, str | None]:
     if isinstance(value, _CONTAINERS):
         return None, (
             f"the score is the {type(value).__name__} {short(value)}, not a number; return the "
-            "score alone, and compute costs such as a latency by a function statistics="
+            "score alone, or name several scores by objectives= and return them as a dict; costs "
+            "that need no evaluation are those of a function statistics="
         )
     try:
         number = float(scalar(value))

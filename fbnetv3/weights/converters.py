@@ -37,6 +37,8 @@ class LoadSummary:
             if the classifier was loaded. It is also empty if only names differ:
             :func:`~fbnetv3.weights.load.load_weights`, which knows the names, then sets it.
         reordered: Whether the rows of the classifier were put into another order of classes.
+        other_network: How the network of the weights differs from the model although all tensors
+            have the same shapes; empty if it does not, or if the file does not say.
     """
 
     layout: str
@@ -46,6 +48,7 @@ class LoadSummary:
     source: str = "state dict"
     other_classes: str = ""
     reordered: bool = False
+    other_network: str = ""
 
     def __str__(self) -> str:
         parts = [f"loaded {self.loaded} tensors ({self.layout} layout) from {self.source}"]
@@ -55,6 +58,8 @@ class LoadSummary:
             parts.append(f"new classifier: {_some(self.skipped)} not loaded")
         if self.reordered:
             parts.append("classifier put into the data's order of classes")
+        if self.other_network:
+            parts.append(self.other_network)
         return "; ".join(parts)
 
 

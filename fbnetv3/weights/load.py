@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fbnetv3.arch import Arch
 from fbnetv3.weights.classes import class_names, class_order, other_classes
 from fbnetv3.weights.converters import LoadSummary, load_state_dict
 from fbnetv3.weights.detector_records import checked_file, find_detector, is_detector_name
@@ -17,6 +18,7 @@ from fbnetv3.weights.download import ZOO_SCHEME, fetch
 from fbnetv3.weights.errors import LoadError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.hub import fetch_from_hub, is_hub_address
+from fbnetv3.weights.networks import other_strides
 from fbnetv3.weights.records import IMAGENET_CLASSES, find_record
 
 # Modules of detectron2's RetinaNet and R-CNNs, which no classifier has
@@ -150,4 +152,15 @@ def load_weights(
         order=order,
         source=weights.source,
     )
-    return dataclasses.replace(summary, other_classes=difference or summary.other_classes)
+    return _with_differences(summary, weights, model, difference)
+
+
+def _with_differences(
+    summary: LoadSummary, weights: Weights, model: nn.Module, other_classes: str
+) -> LoadSummary:
+    arch = getattr(model, "arch", None)
+    return dataclasses.replace(
+        summary,
+        other_classes=other_classes or summary.other_classes,
+        other_network=other_strides(weights.metadata, arch) if isinstance(arch, Arch) else "",
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from fbnetv3 import imagenet
 from fbnetv3.arch import Arch, get_arch
 from fbnetv3.arch.library_names import is_library_name
+from fbnetv3.errors import FBNetError
 from fbnetv3.plain_yaml import parse_yaml
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.records import find_record, is_weights_name
@@ -91,3 +92,30 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     configured = {key: section.get(name) for key, name in _CONFIG_KEYS.items()}
     saved = {key: metadata.get(key) for key in _CONFIG_KEYS}
     return {key: saved[key] or configured[key] for key in saved if saved[key] or configured[key]}
+
+
+def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
+    """Describes an architecture of weights whose layers have other strides than a model's.
+
+    Tensors say nothing of strides, so that the weights of a network's low-resolution form fit the
+    network itself.
+
+    Args:
+        metadata: Metadata of the weights, which may lack an architecture.
+        model: Architecture of the model.
+
+    Returns:
+        A clause for the log; "" if the strides are equal, not known, or those of other rows.
+    """
+    try:
+        saved = arch_of(metadata, None, "the weights")
+        saved = get_arch(saved) if isinstance(saved, str) else saved
+    except FBNetError:
+        return ""
+    strides = [[block.s for block in arch.blocks] for arch in (saved, model)]
+    if strides[0] == strides[1] or len(strides[0]) != len(strides[1]):
+        return ""
+    return (
+        f"the weights are those of {saved.name}, at {saved.resolution} px, whose layers have other "
+        f"strides than {model.name} (MODEL.ARCH_VARIANT low_resolution: those of small images)"
+    )

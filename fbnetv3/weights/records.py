@@ -241,6 +241,11 @@ def find_record(name: str) -> WeightRecord:
     if records:
         names = ", ".join(r.full_name for r in records)
         raise RecordError(f"no weights {name!r}; there are: {names}")
+    if Path(name).exists():
+        raise RecordError(
+            f"no weights for {name!r}, which is a file or folder: give it as --weights, "
+            "MODEL.WEIGHTS or in Python weights=, not as the name of a network"
+        )
     known = sorted({r.name for r in all_records()})
     hint = did_you_mean(base, known) or f"; weights exist for: {', '.join(known)}"
     raise RecordError(f"no weights for {name!r}{hint}")

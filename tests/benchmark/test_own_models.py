@@ -42,6 +42,15 @@ def test_files_and_folders_of_a_run(run: Path, name: str, side: int) -> None:
     assert all(row.model == path and row.resolution == side and row.value > 0 for row in rows)
 
 
+@pytest.mark.parametrize("about", [{"task": "detection", "arch": "RetinaNet on fbnetv3_a0"}, {}])
+def test_weights_of_a_detector_are_refused(tmp_path: Path, about: dict[str, str]) -> None:
+    state = {"backbone.bottom_up.stages.0.weight": torch.zeros(1)}
+    save_file(state, tmp_path / "model.safetensors", about)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(FBNetError, match=r"only classifiers are measured; .*MODEL\.ARCH"):
+            compare([str(path)], Settings(measures=("latency",), rounds=1))
+
+
 @pytest.mark.parametrize("name", ["fbnetv3_nano_a", "fbnetv3_nano_a.cifar10"])
 def test_networks_with_fewer_classes_than_images(name: str) -> None:
     rows = compare([name], Settings(measures=("training", "loop"), train_batch=12, rounds=1))

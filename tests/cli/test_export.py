@@ -10,11 +10,14 @@ from fbnetv3.cli import run_main
 from fbnetv3.cli.export import main
 
 
-def test_it_prints_a_table_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", "fbnetv3_a0.cifar10", "--output", str(tmp_path), "--name", "net"]
+@pytest.mark.parametrize("model", ["fbnetv3_a0.cifar10", "retinanet_fbnetv3_a0.bccd"])
+def test_it_prints_a_table_of_the_files(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", model, "--output", str(tmp_path), "--name", "net"]
     assert main([*arguments, "--format", "onnx", "onnx"]) == 0
     header, row = capsys.readouterr().out.strip().splitlines()
-    assert header.split() == ["format", "file", "MB", "difference", "ms"]  # without --data no top-1
+    assert header.split() == ["format", "file", "MB", "difference", "ms"]  # without --data no score
     assert row.split()[:2] == ["onnx", str(tmp_path / "net.onnx")]
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 

@@ -97,8 +97,12 @@ def test_the_data_sets_of_a_classifier_are_checked(shell: Shell) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("no image" if number else "no image either")
     both = ["DATASETS.TRAIN", "set", "DATASETS.TEST", "set", "DATA.TRAIN_LIMIT", "0"]
-    line = shell.error("--check-data", *(str(shell.folder / v) if v == "set" else v for v in both))
-    assert "3 of 3 images are broken: 3 problems: " in line
+    paths = (str(shell.folder / v) if v == "set" else v for v in both)
+    status, stdout, stderr = shell("--check-data", *paths)
+    assert status == 2
+    assert stdout.count("fault: ") == 6  # of both data sets
+    assert stderr.count("3 of 3 images are broken") == 2
+    assert "the lines above name them" in stderr
     assert not shell.out.exists()
 
 
@@ -130,10 +134,32 @@ def test_an_output_that_cannot_be_written(shell: Shell, place: str) -> None:
         (["--num-processes", "0"], "--num-processes 0"),
         (["--num-machines", "2"], "--dist-url"),
         (["MODEL.DEVICE", "cuda:77"], "MODEL.DEVICE"),
+        (["MODEL.WEIGHTS", "nowhere.pt"], "nowhere.pt"),
+        (["SOLVER.IMS_PER_BATCH", "61"], "SOLVER.IMS_PER_BATCH"),
+        (["WRITERS", "['nothing']"], "WRITERS"),
+        (["MODEL.NUM_CLASSES", "3"], "MODEL.NUM_CLASSES"),
     ],
 )
 def test_user_errors_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
     assert says in shell.error(*arguments)
+    assert not shell.out.exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--resume"], ["--overwrite"]])
+def test_a_refused_training_leaves_nothing(shell: Shell, option: list[str]) -> None:
+    # a key without effect is warned of before the weights are missing
+    shell.error(*option, "SOLVER.GAMMA", "0.5", "MODEL.WEIGHTS", "nowhere.pt")
+    assert not shell.out.exists()
+
+
+def test_a_refused_training_does_not_remove_an_earlier_run(shell: Shell) -> None:
+    assert shell()[0] == 0
+    before = {path: path.read_bytes() for path in shell.out.iterdir()}
+    shell.error("--overwrite", "MODEL.WEIGHTS", "nowhere.pt")
+    assert {path: path.read_bytes() for path in shell.out.iterdir()} == before
+    # its own weights may be those that the new run starts from
+    weights = str(shell.out / "model_ema.safetensors")
+    assert shell("--overwrite", "MODEL.WEIGHTS", weights)[0] == 0
 
 
 def test_a_missing_config(capsys: Any) -> None:

@@ -74,6 +74,20 @@ def test_an_unknown_key_like_no_other_lists_the_groups_keys() -> None:
     assert "DECAY, ENABLED, WARMUP" in text
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("MODEL.ARCH", "keys are nested: MODEL: {ARCH: ...}"),
+        ("SOLVER.AMP.ENABLED", "keys are nested: SOLVER: {AMP.ENABLED: ...}"),
+        ("MODLE.ARCH", "did you mean MODEL"),
+        ("SEED.x", "did you mean SEED?"),
+    ],
+)
+def test_a_yaml_with_dots_in_its_keys(key: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "flat.yaml").write_text(f"{key}: fbnetv3_a\n")
+    assert hint in error_of(get_cfg().merge_from_file, str(tmp_path / "flat.yaml"))
+
+
 def test_an_unknown_key_set_in_code() -> None:
     cfg = get_cfg()
     assert "BASE_LR" in error_of(setattr, cfg.SOLVER, "BASE_LRR", 1.0)

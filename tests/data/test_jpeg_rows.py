@@ -99,6 +99,24 @@ def test_the_orientation_in_xmp_is_applied():
     assert (image.turn, image.size) == (6, (30, 20))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_torch_gets_arrays_that_can_be_written(orientation, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = jpeg.open_jpeg(_file(_picture(70, 60), exif=exif), "x.jpg")
+    writable = []  # torch warns of others, once in a process
+    from_numpy = torch.from_numpy
+    monkeypatch.setattr(
+        torch, "from_numpy", lambda a: writable.append(a.flags.writeable) or from_numpy(a)
+    )
+    monkeypatch.setattr(
+        "fbnetv3.data.crops.random_resized_crop_box", lambda size: (0, 0, *size)
+    )  # the whole image, which is no copy
+    TrainTransform(64).pixels(image)
+    assert all(writable)
+    assert writable
+
+
 def test_a_header_of_too_many_pixels_is_refused_before_decoding():
     data = _file(_picture(20, 30))
     place, _ = jpeg._header(data)

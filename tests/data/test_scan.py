@@ -63,3 +63,23 @@ def test_all_broken_files_are_named(damaged, tree, files):
     message = r"2 of 9 images are broken: 2 problems: .*cat/2\.jpg: .* \| .*dog/deep/1\.jpg: "
     with pytest.raises(DataError, match=message):
         refuse_broken(build_dataset(str(tree(damaged))))
+
+
+@pytest.mark.parametrize(("seconds", "complete"), [(None, True), (100.0, True), (0.0, False)])
+def test_a_check_within_a_time(seconds, complete, files, tree):
+    decoded = refuse_broken(build_dataset(str(tree(files))), seconds)
+    assert (decoded == 9) if complete else (decoded < 9)
+
+
+@pytest.mark.parametrize("seconds", [None, 100.0])
+def test_a_check_within_a_time_finds_broken_files(seconds, damaged, tree):
+    with pytest.raises(DataError, match=r"2 of 9 images are broken: .*cat/2\.jpg.*dog/deep/1\.jpg"):
+        refuse_broken(build_dataset(str(tree(damaged))), seconds)
+
+
+def test_data_sets_of_files(files, tree, archive):
+    for make in (tree, archive):
+        dataset = build_dataset(str(make(files)))
+        assert dataset.has_files
+        assert dataset.subset(3).has_files
+    assert not build_dataset("digits_test").has_files

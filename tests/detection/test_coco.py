@@ -14,6 +14,7 @@ from PIL import Image
 
 from fbnetv3.data import DataError
 from fbnetv3.detection.coco import CocoDataset, read_coco
+from fbnetv3.detection.formats.opening import open_boxes
 from fbnetv3.detection.images import check_images
 
 from .conftest import Tree, coco_tree, paint
@@ -91,12 +92,19 @@ def test_files_that_are_not_json(read: Callable[[Any], CocoDataset], text: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation><folder>x</folder></annotation>", "it is XML, as in .*Pascal VOC; convert"),
-        ('\ufeff<?xml version="1.0"?>\n<annotation/>', "it is XML"),
+        ("<annotation><folder>x</folder></annotation>", "XML of Pascal VOC.*fbnetv3-data convert"),
+        ('\ufeff<?xml version="1.0"?>\n<annotation/>', "XML of Pascal VOC"),
+        ("<svg/>", "it is XML, but not of Pascal VOC"),
         ("<!DOCTYPE html><html></html>", "it is a web page"),
         ("PK\x03\x04", "it is an archive"),
         ("", "it is empty"),
-        ("0 0.5 0.5 0.1 0.1\n", "Extra data"),
+        ("0 0.5 0.5 0.1 0.1\n", "labels of YOLO.*fbnetv3-data convert data.yaml"),
+        ("1 0 0 1 0 1 1\n0 0.5 0.5 0.1 0.", "labels of YOLO"),
+        ("0 0.5\n", "Extra data"),
+        ("0 0.5 0.5 0.1 one\n", "Extra data"),
+        ("path: .\ntrain: a\nnames: [b]\n", "yaml of a data set of YOLO; convert it with"),
+        ("ImageID,LabelName,XMin,XMax,YMin,YMax\n", "CSV of Open Images; convert it with"),
+        ("ImageID,LabelName\n", "Expecting value"),
         ('[{"image_id": 1}]', "holds a list of results"),
     ],
 )
@@ -106,6 +114,40 @@ def test_other_formats_are_named(
     with pytest.raises(DataError, match=rf"broken\.json .*{message}") as caught:
         read(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["Annotations/1.xml"], "folder of Pascal VOC; .* convert SET boxes.json"),
+        (["1.xml"], "folder of Pascal VOC; .* convert SET boxes.json"),
+        (["data.yaml", "labels/1.txt"], "folder of YOLO; .* convert SET boxes.json"),
+        (["1.txt"], "labels of YOLO"),
+        (["1.jpg"], "cannot read SET: Is a directory"),
+    ],
+)
+def test_folders_of_other_formats_are_named(files: list[str], message: str, tmp_path: Path) -> None:
+    for name in files:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    with pytest.raises(DataError, match=message.replace("SET", str(tmp_path / "set"))):
+        read_coco("custom", tmp_path / "set", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "Annotations/"])
+def test_the_conversion_that_is_advised_for_an_xml_works(tmp_path: Path, place: str) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "1.jpg")
+    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+    xml = tmp_path / place / "1.xml"
+    xml.parent.mkdir(exist_ok=True)
+    xml.write_text(
+        f"<annotation><filename>1.jpg</filename><object><name>cat</name>{box}</object></annotation>"
+    )
+    with pytest.raises(DataError) as caught:
+        read_coco("custom", xml, tmp_path)
+    folder = str(caught.value).split("fbnetv3-data convert ")[1].split(" boxes.json")[0]
+    assert len(open_boxes(Path(folder), tmp_path).to_coco()["annotations"]) == 1
 
 
 def test_several_problems_are_counted_and_named(read: Callable[[Any], CocoDataset]) -> None:

@@ -177,7 +177,7 @@ def test_a_check_draws_samples_and_counts(tmp_path: Path, capsys: Any) -> None:
     assert "2 classes: cat 1, dog 2" in capsys.readouterr().out
     with Image.open(sheet) as image:
         colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}  # type: ignore
-    assert (230, 25, 75) in colours  # the first class's boxes
+    assert (0, 90, 200) in colours  # the first class's boxes
     assert main(["check", "digits_test", "--picture", str(sheet)]) == 0
     assert "10 classes: 0 " in capsys.readouterr().out
     (tmp_path / "set" / "JPEGImages" / "a.png").unlink()

@@ -10,7 +10,7 @@ from detectron2.solver import build_lr_scheduler as detectron_scheduler
 
 from fbnetv3.config import CfgNode, ConfigError, get_cfg
 from fbnetv3.detection.recipe import detection_recipe, rule_text
-from fbnetv3.engine.schedule import build_lr_scheduler
+from fbnetv3.engine.schedule import build_lr_scheduler, num_steps
 from fbnetv3.resources import find_config
 
 
@@ -55,6 +55,33 @@ def test_lengths_in_epochs_are_not_scaled() -> None:
     changes = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__WARMUP_EPOCHS": 1.0, "SOLVER__STEPS": (8, 11)}
     recipe = detection_recipe(config(SOLVER__IMS_PER_BATCH=4, **changes), 400)
     assert (recipe.epochs, recipe.warmup_epochs, recipe.steps) == (12, 1, (8, 11))
+
+
+@pytest.mark.parametrize(
+    ("given", "batch", "reference", "steps", "rule"),
+    [
+        (10, 16, 16, 10, "MAX_ITER 10 / 1 = 10 steps, "),
+        (10, 8, 16, 20, "MAX_ITER 10 / 0.5 = 20 steps, "),
+        (10, 4, 0, 10, "off"),
+        (10, 12, 16, 13, "MAX_ITER 10 / 0.75 = 13 steps, rounded from 13.33, "),
+        (1, 8, 2, 1, "MAX_ITER 1 / 4 = 1 steps, rounded from 0.25, "),
+        (270_000, 2, 16, 2_160_000, "MAX_ITER 270000 / 0.125 = 2,160,000 steps, "),
+    ],
+)
+@pytest.mark.parametrize("images", [1, 100, 118_000])
+def test_a_length_in_iterations(
+    given: int, batch: int, reference: int, steps: int, rule: str, images: int
+) -> None:
+    sizes = {"SOLVER__IMS_PER_BATCH": batch, "SOLVER__REFERENCE_BATCH": reference}
+    cfg = config(SOLVER__MAX_ITER=given, SOLVER__WARMUP_ITERS=0, **sizes)
+    recipe = detection_recipe(cfg, images)
+    assert num_steps(recipe.epochs, max(1, images // batch)) == steps
+    assert rule in rule_text(cfg)
+
+
+def test_no_iterations_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"SOLVER\.MAX_EPOCHS=0\.0 is out of range"):
+        detection_recipe(config(SOLVER__MAX_ITER=0), 100)
 
 
 def test_a_batch_out_of_range() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
-from fbnetv3.engine.curves import plot_curves
+from fbnetv3.engine.curves import draw_curves, plot_curves
 
 CLASSIFICATION = [
     {"iteration": i, "loss": 2.0 / (i + 1), "lr": 0.1, "val/top1": 10.0 * i, "val/top1_ema": 9.0}
@@ -52,3 +54,34 @@ def test_pyplot_is_not_imported(tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
     draw(tmp_path, CLASSIFICATION)
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+@pytest.mark.parametrize("rows", [CLASSIFICATION, DETECTION, [{"iteration": 0, "val/mAP": 1.0}]])
+def test_axes_have_names_with_units_and_legends_cover_no_curve(rows: list[dict[str, Any]]) -> None:
+    figure = Figure(figsize=(10.5, 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_curves(figure, [{**row, "val/loss": 1.0} for row in rows], "run/metrics.json: training")
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == "run/metrics.json: training"
+    assert all(axes.get_xlabel() == "iteration (steps of the optimizer)" for axes in figure.axes)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels[:2] == ["loss", "learning rate"]
+    assert labels[2] in ("validation top-1 (%)", "validation mAP (%)", "validation box AP (%)")
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is not None:
+            frame = legend.get_window_extent()
+            assert frame.y0 >= axes.get_window_extent().y1 - 1
+            assert frame.x1 <= figure.bbox.x1
+            assert not any(frame.overlaps(text.get_window_extent()) for text in figure.texts)
+
+
+def test_a_title_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(
+        "fbnetv3.engine.curves.draw_curves", lambda figure, rows, title: titles.append(title)
+    )
+    folder = tmp_path / "my$run"
+    folder.mkdir()
+    draw(folder, CLASSIFICATION)
+    assert titles == [r"my\$run/metrics.json: training up to iteration 5"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fbnetv3.engine.schedule import build_lr_scheduler, lr_factor, lr_table, warmup_iters
+from fbnetv3.engine.schedule import build_lr_scheduler, lr_factor, lr_table, num_steps, warmup_iters
 from fbnetv3.recipe import SCHEDULES, Recipe
 
 SHORT = {"epochs": 10.0, "warmup_epochs": 2.0}
@@ -144,6 +144,13 @@ def test_warmup_iters() -> None:
         assert warmup_iters(recipe, iters) == below
 
 
+@pytest.mark.parametrize(("warmup", "is_all"), [(0.0, False), (1.0, False), (2.0, True)])
+def test_the_table_says_that_a_warmup_takes_the_whole_training(warmup: float, is_all: bool) -> None:
+    recipe = Recipe(epochs=2.0, warmup_epochs=warmup, batch_size=8, reference_batch=8)
+    row = dict(lr_table(recipe, 1, 10, 80))["lr warm-up"]
+    assert ("the whole training, so that lr only rises" in row) == is_all
+
+
 def test_the_table_has_the_derived_numbers() -> None:
     recipe = Recipe(batch_size=64, epochs=3, warmup_epochs=1, ema_decay=0.99)
     rows = dict(lr_table(recipe, world_size=2, iters_per_epoch=20, dataset_size=1290))
@@ -158,3 +165,28 @@ def test_the_table_has_the_derived_numbers() -> None:
     assert rows["EMA decay"].startswith("0.99 (averages over ~100 steps)")
     off = dict(lr_table(Recipe(ema=False), 1, 20, 1290))
     assert off["EMA decay"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "iters", "steps", "text"),
+    [
+        (3.0, 20, 60, "60 (3 epochs)"),
+        (10 / 22, 22, 10, "10 (0.454545 epochs)"),
+        (0.2, 1, 1, "1 (0.2 epochs = 0.2 steps, rounded)"),
+        (1.75, 1, 2, "2 (1.75 epochs = 1.75 steps, rounded)"),
+        (0.5, 7, 4, "4 (0.5 epochs = 3.5 steps, rounded)"),
+        (1e-9, 1000, 1, "1 (1e-09 epochs = 1e-06 steps, rounded)"),
+    ],
+)
+def test_the_plan_says_how_many_steps_are_trained(
+    epochs: float, iters: int, steps: int, text: str
+) -> None:
+    recipe = Recipe(epochs=epochs, warmup_epochs=0.0)
+    assert num_steps(epochs, iters) == steps
+    assert dict(lr_table(recipe, 1, iters, 100))["steps"] == text
+
+
+@pytest.mark.parametrize("per_epoch", [1, 3, 7, 22, 1000, 7382, 80073])
+def test_a_length_in_iterations_is_kept(per_epoch: int) -> None:
+    for steps in [*range(1, 200), 270_000, 10**7 + 1]:
+        assert num_steps(steps / per_epoch, per_epoch) == steps

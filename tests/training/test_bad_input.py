@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from fbnetv3.classification.prepare import prepare_classifier
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.data import DataError
+from fbnetv3.engine.process import runtime_context
 from fbnetv3.errors import FBNetError
 from fbnetv3.training import train
 from tests.runs import one_line, train_steps
@@ -48,6 +50,48 @@ def test_a_truncated_image_stops(tiny: Make, truncated: Path, workers: int) -> N
     with pytest.raises(DataError) as caught:
         train(tiny(DATASETS__TRAIN=root, DATALOADER__NUM_WORKERS=workers), pictures=False)
     assert truncated.name in one_line(caught)
+
+
+@pytest.mark.parametrize("changes", [{}, {"MODEL_EMA__ENABLED": False}])
+def test_a_broken_validation_image_is_found_before_the_training(
+    tiny: Make, truncated: Path, out: Path, changes: dict[str, Any]
+) -> None:
+    root = str(truncated.parents[1])
+    with pytest.raises(DataError, match="1 of 120 images are broken") as caught:
+        train(tiny(DATASETS__TEST=root, **changes), pictures=False)
+    assert truncated.name in one_line(caught)
+    assert "DATA.SKIP_BROKEN" in one_line(caught)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(100.0, None), (0.0, "of 50 decoded, in 0 s; --check-data decodes all")]
+)
+def test_the_plan_says_how_many_validation_images_were_decoded(
+    tiny: Make, seconds: float, text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbnetv3.classification.build.CHECK_SECONDS", seconds)
+    cfg = tiny()
+    plan = dict(prepare_classifier(cfg, runtime_context(cfg)).plan)
+    assert ("check of validation images" in plan) == (text is not None)
+    assert text is None or plan["check of validation images"].endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_checked"),
+    [({}, True), ({"DATA__CHECK_IMAGES": False}, False), ({"DATA__SKIP_BROKEN": True}, False)],
+)
+def test_when_validation_images_are_checked(
+    tiny: Make, changes: dict[str, Any], is_checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(
+        "fbnetv3.classification.build.refuse_broken", lambda d, s: calls.append(s) or len(d)
+    )
+    cfg = tiny(**changes)
+    for training in (True, False):
+        prepare_classifier(cfg, runtime_context(cfg), training=training)
+    assert calls == [10.0] * is_checked
 
 
 def test_a_truncated_image_is_skipped_and_counted(

@@ -59,8 +59,9 @@ def test_resuming_without_a_checkpoint_trains_from_scratch(
         {},
         {"SOLVER__OPTIMIZER": "rmsprop", "SOLVER__LR_SCHEDULER_NAME": "exponential"},
         {"MODEL_EMA__ENABLED": False, "SOLVER__CLIP_GRADIENTS__ENABLED": True},
+        {"SOLVER__MAX_EPOCHS": 0.0, "SOLVER__MAX_ITER": 16},
     ],
-    ids=["sgd", "rmsprop", "clipped"],
+    ids=["sgd", "rmsprop", "clipped", "iterations"],
 )
 def test_a_run_in_parts_is_the_run_in_one(
     tiny: Make, tmp_path: Path, changes: dict[str, Any]

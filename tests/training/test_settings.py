@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ def test_length_and_periods_in_iterations(tiny: Make, out: Path) -> None:
     names = [p.name for p in sorted(out.glob("checkpoint_*"))]
     assert names == [f"checkpoint_0000000{i}.pt" for i in (4, 6, 7)]
     assert scores.keys() == SCORES
+
+
+@pytest.mark.parametrize("steps", [1, 6, 10])
+def test_iterations_are_not_rounded_to_epochs(tiny: Make, out: Path, steps: int) -> None:
+    """An epoch has 6 steps."""
+    train_steps(tiny, steps, SOLVER__LOG_PERIOD=1)
+    rows = read_metrics(out / "metrics.json")
+    assert [row["iteration"] for row in rows] == [*range(steps)]
+    assert "val/top1" in rows[-1]
+    assert rows[-1]["lr"] == pytest.approx(0.05 * 0.5 * (1 + math.cos(math.pi * (1 - 1 / steps))))
+    assert max(path.name for path in out.glob("checkpoint_*")) == f"checkpoint_{steps:08}.pt"
 
 
 def prepared(cfg: CfgNode) -> Experiment:

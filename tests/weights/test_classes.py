@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fbnetv3.arch import get_arch, low_resolution
 from fbnetv3.modeling import build_model
 from fbnetv3.weights.classes import (
     class_names,
@@ -142,6 +143,29 @@ def test_weights_of_other_classes(names: list[str], tmp_path: Path) -> None:
     assert torch.equal(target.state_dict()["head.fc.weight"], before)
     key = "backbone.stages.0.0.conv.weight"
     assert torch.equal(target.state_dict()[key], tensors[key])
+
+
+@pytest.mark.parametrize(
+    ("saved", "is_other"),
+    [
+        (low_resolution(get_arch("fbnetv3_nano_a")).to_yaml(), True),
+        (get_arch("fbnetv3_nano_a").to_yaml(), False),
+        ("fbnetv3_nano_a", False),
+        (get_arch("fbnetv3_a").to_yaml(), False),  # with other rows
+        ("timm/resnet18", False),
+        ("[\n", False),
+        (None, False),
+    ],
+)
+def test_weights_of_a_network_with_other_strides(
+    saved: str | None, is_other: bool, tmp_path: Path
+) -> None:
+    path, model = str(tmp_path / "w"), _network("fbnetv3_nano_a", 4)
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(tensors, path, {"arch": saved} if saved is not None else {})
+    summary = str(load_weights(model, path))
+    assert ("whose layers have other strides than fbnetv3_nano_a" in summary) == is_other
+    assert ("MODEL.ARCH_VARIANT low_resolution" in summary) == is_other
 
 
 @pytest.mark.parametrize("classes", [None, ["w", "x", "y", "z"]])

@@ -116,3 +116,14 @@ def test_unknown_names() -> None:
         find_record("fbnetv3_g.none")
     with pytest.raises(RecordError, match="did you mean fbnetv3_g"):
         find_record("fbnetv3-g")
+
+
+@pytest.mark.parametrize("name", ["run", "run/model.safetensors"])
+def test_a_path_in_place_of_a_name_is_told_where_it_belongs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_text("")
+    with pytest.raises(RecordError, match="is a file or folder: give it as --weights"):
+        find_record(name)

@@ -70,7 +70,13 @@ def check_boxes(boxes: BoxSet) -> Checked:
             edges = [(b.left, b.top, b.right, b.bottom, b.label) for b in image.boxes]
             names = sorted({boxes.classes[b.label] for b in image.boxes})
             shown.append((pixels, ", ".join(names), edges))
-    return Checked(boxes.summary(), faults, contact_sheet(shown))
+    title = _title(str(boxes.path), len(shown), len(boxes.images))
+    return Checked(boxes.summary(), faults, contact_sheet(shown, title, boxes.classes))
+
+
+def _title(name: str, shown: int, images: int) -> str:
+    """Returns the title of a sheet of samples."""
+    return f"{name}: {shown} of {plural(images, 'image')}, one of each class in turn"
 
 
 def picture_of(dataset: CocoDataset) -> Image.Image:
@@ -84,7 +90,8 @@ def picture_of(dataset: CocoDataset) -> Image.Image:
             boxes.append((x, y, x + width, y + height, item["category_id"]))
         text = ", ".join(sorted(dataset.classes[c] for c in labels[index]))
         tiles.append((read_image(record["file_name"]), text, boxes))
-    return contact_sheet(tiles)
+    title = _title(dataset.name, len(tiles), len(dataset))
+    return contact_sheet(tiles, title, dataset.classes)
 
 
 def check_images(dataset: ImageDataset) -> Checked:
@@ -103,4 +110,5 @@ def check_images(dataset: ImageDataset) -> Checked:
     faults = [*broken.values()]
     if len(dataset.classes) < 2:
         faults.append(f"{dataset.name}: there is one class only, so that nothing can be learned")
-    return Checked(summary, faults, contact_sheet(tiles), tuple(broken.values()))
+    sheet = contact_sheet(tiles, _title(dataset.name, len(tiles), len(dataset)))
+    return Checked(summary, faults, sheet, tuple(broken.values()))

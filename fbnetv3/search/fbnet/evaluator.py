@@ -53,11 +53,12 @@ class TrainEvaluator:
     @property
     def chance_advice(self) -> str:
         """What to change if no candidate scores above :attr:`chance_score`."""
-        fewer = " or on fewer classes (SEARCH.CLASSES)"
+        fewer = ", on fewer classes (SEARCH.CLASSES)"
         return (
             "train candidates for longer (SOLVER.MAX_EPOCHS), with a higher learning rate "
             f"(SOLVER.BASE_LR, or its range in SEARCH.SPACE){'' if self._is_detector else fewer}, "
-            "in a new OUTPUT_DIR"
+            "or score them on more images (SEARCH.HOLD_OUT), which lowers what chance reaches, in "
+            "a new OUTPUT_DIR"
         )
 
     @property

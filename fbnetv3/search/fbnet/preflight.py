@@ -6,14 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fbnetv3.classification.build import check_evaluation_set
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.ranges import check_numbers
+from fbnetv3.data import build_dataset
 from fbnetv3.engine.process import RuntimeContext, device_from_config, runtime_context
 from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
-from fbnetv3.search.fbnet.datasets import dataset_names, open_training_set
+from fbnetv3.search.fbnet.datasets import dataset_names, open_training_set, register_search_split
 from fbnetv3.search.fbnet.tasks import check_task
 from fbnetv3.search.fbnet.trainings import candidate_training, winner_config
 from fbnetv3.training import prepare_task
@@ -44,8 +46,10 @@ def check_trainings(setup: SearchSetup) -> None:
 def _check_data(cfg: CfgNode) -> None:
     """Checks that the training set has as many classes and images as the search needs.
 
+    The images that candidates are scored on are decoded once, as before a training.
+
     Raises:
-        FBNetError: It has fewer, or it cannot be opened.
+        FBNetError: It has fewer, it cannot be opened, or an image is broken.
     """
     if is_detector(cfg):
         # imported here, since searches over classifiers need no detectors
@@ -68,6 +72,8 @@ def _check_data(cfg: CfgNode) -> None:
             f"SEARCH.HOLD_OUT={held}: {source} has {len(train)} images; allowed: 1 to "
             f"{len(train) - 1}, or 0 to score on DATASETS.TEST"
         )
+    _, scored = register_search_split(cfg)
+    check_evaluation_set(cfg, build_dataset(scored, skip_broken=cfg.DATA.SKIP_BROKEN))
 
 
 def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder: Path) -> None:

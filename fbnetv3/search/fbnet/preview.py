@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv3.config import CfgNode, recipe_from_config
+from fbnetv3.engine.schedule import num_steps
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.evaluator import steps_per_epoch
 from fbnetv3.search.fbnet.opening import build_search, open_search, plan_lines, setup_from_config
@@ -126,5 +127,5 @@ def _lengths(setup: SearchSetup, trials: list[Trial]) -> tuple[Length, ...]:
         epochs = recipe_from_config(training, per_epoch).epochs
         if trial.max_epochs is not None:
             epochs = min(epochs, trial.max_epochs / steps_per_epoch(training))
-        lengths.append(Length(epochs, max(1, round(epochs * per_epoch))))
+        lengths.append(Length(epochs, num_steps(epochs, per_epoch)))
     return tuple(lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def list_spaces() -> list[str]:
 
 
 def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
-    """Returns the path and the content of a space's yaml.
+    """Returns the path and the content of a space's yaml, which is named by its file if need be.
 
     Args:
         name: One of :func:`list_spaces`, or the path of a yaml.
@@ -45,7 +45,12 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
         raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error
     if not isinstance(table, dict):
         raise SearchError(f"space {path} does not consist of KEY: VALUE pairs")
-    return path, table
+    return path, named(table, path.stem)
+
+
+def named(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the table of a space with a name, unless it has one."""
+    return {**table, "name": table.get("name") or name}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from fbnetv3.registries import SPACES
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.space import FBNetSpace
-from fbnetv3.search.fbnet.space_file import naming_file, read_space_table
+from fbnetv3.search.fbnet.space_file import named, naming_file, read_space_table
 from fbnetv3.search.fbnet.table_space import TableSpace
 
 
@@ -30,6 +30,7 @@ def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> 
         table = SPACES.get(name)()
         if isinstance(table, TableSpace):
             return table
+        table = named(table, name) if isinstance(table, Mapping) else table
     else:
         path, table = read_space_table(name)
     with naming_file(path):

@@ -61,7 +61,7 @@ class TableSpace(ABC):
                 raise SearchError(f"space: no key {key!r}{did_you_mean(str(key), allowed)}")
         content = {k: v for k, v in table.items() if k not in ("name", "note")}
         self.digest = hashlib.sha256(_canonical(content).encode()).hexdigest()
-        self.name = str(table.get("name", "space"))
+        self.name = str(table.get("name") or "unnamed")
         self._note = str(table.get("note", ""))
         self._sgd_factor = positive(table, _SGD)
         reader = TableReader()

@@ -35,8 +35,8 @@ def candidate_training(
     cfg.SOLVER.KEEP_CHECKPOINTS = 1
     if cfg.SEED >= 0:  # below 0, every training draws a seed of its own
         cfg.SEED += replicate
-    if is_detector(cfg) and setup.cfg.SEARCH.HOLD_OUT:
-        cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided
+    if not is_detector(cfg) or setup.cfg.SEARCH.HOLD_OUT:
+        cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided, or in preflight.py
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders

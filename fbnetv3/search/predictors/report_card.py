@@ -61,10 +61,14 @@ class ReportCard:
 
     def __str__(self) -> str:
         return (
-            f"predictor on {self.trials} trials, cross-validated: Kendall {self.kendall:.2f}, "
-            f"Spearman {self.spearman:.2f}, RMSE {self.rmse:.3g}; last batch: Kendall "
-            f"{self.batch_kendall:.2f}"
+            f"predictor on {self.trials} trials, cross-validated: Kendall "
+            f"{_correlation(self.kendall)}, Spearman {_correlation(self.spearman)}, RMSE "
+            f"{self.rmse:.3g}; last batch: Kendall {_correlation(self.batch_kendall)}"
         )
+
+
+def _correlation(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.2f}"
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:

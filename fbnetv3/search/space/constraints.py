@@ -244,8 +244,9 @@ class Costs:
         for constraint in constraints:
             if not self.names:
                 raise SearchError(
-                    f"constraint {constraint}: there are no statistics, as in a search over "
-                    "recipes alone; drop the constraint"
+                    f"constraint {constraint}: there are no statistics (numbers that are known "
+                    "before an evaluation), as in a search over recipes alone or without "
+                    "statistics=; drop the constraint, or make a score an objective"
                 )
             if constraint.name not in self.names:
                 raise SearchError(

@@ -37,6 +37,10 @@ class SharedExecutor:
         """Waits for finished trials."""
         return self._executor.wait()
 
+    def withdraw(self) -> None:
+        """Drops the submitted trials that have not started."""
+        self._executor.withdraw()
+
     def close(self) -> None:
         """Ends the workers; the next test starts new ones."""
         self._executor.close()

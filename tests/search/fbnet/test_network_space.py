@@ -265,3 +265,21 @@ def test_the_packaged_spaces_have_networks(name: str) -> None:
     space = open_space(name, {}, "", 32)
     macs = space.statistics(10)(space.probes())["macs"]
     assert 3e5 < macs[0] < 2e7
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("name: other", "other"), ("", "mine"), ("name:", "mine"), ("name: ''", "mine")],
+)
+def test_a_space_without_a_name_has_that_of_its_file(tmp_path: Path, line: str, name: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{line}\nrecipe: {json.dumps(RECIPE)}\n")
+    space = open_space(str(path), {}, "", 8)
+    assert space.size_lines()[0].startswith(f"space {name}: 1 variables")
+    assert space.digest == FBNetSpace({"recipe": RECIPE}).digest
+
+
+def test_a_space_without_a_name_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPACES._entries, "nameless", lambda: {"recipe": RECIPE})
+    assert open_space("nameless", {}, "", 8).name == "nameless"
+    assert FBNetSpace({"recipe": RECIPE}).size_lines()[0].startswith("space unnamed: ")

@@ -47,7 +47,10 @@ def test_a_card_says_what_is_wrong_with_a_ranking(
 
 
 def test_kendall_of_equal_scores_is_unknown() -> None:
-    assert math.isnan(make_card(np.arange(5.0), np.ones(5), []).kendall)
+    card = make_card(np.arange(5.0), np.ones(5), [])
+    assert math.isnan(card.kendall)
+    assert "Kendall unknown, Spearman unknown, RMSE" in str(card)
+    assert "nan" not in str(card)
 
 
 @pytest.mark.parametrize(
