@@ -28,6 +28,7 @@ class Neps:
 
     An infeasible proposal is reported as a failed one, as documented for configurations that cannot
     be evaluated. NePS is asked for others twice, and random candidates fill the rest of a batch.
+    The initial design has as many points as the first batch wants.
     """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
@@ -39,7 +40,11 @@ class Neps:
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - NePS draws from the global states
         space = neps.SearchSpace({p.name: description(p) for p in varied(problem.space)})
-        self._neps = neps.AskAndTell(neps.algorithms.bayesian_optimization(space))
+        # by default as many as there are variables, after which NePS needs a score
+        initial = budget.sizes()[0] * (ROUNDS + 1 if problem.constraints else 1)
+        self._neps = neps.AskAndTell(
+            neps.algorithms.bayesian_optimization(space, initial_design_size=initial)
+        )
         self._problem, self._random = problem, np.random.default_rng([seed, 8])
         self._proposed: list[Any] = []
         self._waiting: list[Any] = []
