@@ -1,4 +1,7 @@
-"""Image files in a folder with one subfolder per class, or in a zip archive of such a folder."""
+"""Labelled image files: the base class of all sources, and class folders on disk or in a zip.
+
+The sources of shards and tables are in ``shards.py`` and ``tables.py``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Source(ABC):
-    """Image files with one class each.
+    """Labelled image files.
 
     Attributes:
         path: Path of the folder or archive.

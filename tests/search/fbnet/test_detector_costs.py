@@ -94,7 +94,7 @@ def test_many_candidates_cost_what_each_costs_alone() -> None:
     setup = _setup("SEARCH.SPACE", "retinanet")
     space, statistics = setup.space.space, _statistics(setup)
     levels = space.canonical(np.random.default_rng(0).integers(0, space.sizes, (20, len(space))))
-    together = statistics.of_columns(space.columns(levels))
+    together = statistics.of_columns(space.values_by_name(levels))
     for i, config in enumerate(space.configs(levels)):
         for name, values in statistics([config]).items():
             assert values[0] == together[name][i]

@@ -57,7 +57,7 @@ def test_costs_and_latencies_of_all_candidates_equal_those_of_each(name: str) ->
     levels = space.space.canonical(random.integers(0, space.space.sizes, (60, len(space.space))))
     statistics = space.statistics(10, table)
     assert statistics is not None
-    columns = statistics.of_columns(space.space.columns(levels))
+    columns = statistics.of_columns(space.space.values_by_name(levels))
     for i, config in enumerate(space.space.configs(levels)):
         arch = space.arch(config, 10)
         cost = count_cost(arch)
