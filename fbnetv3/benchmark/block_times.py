@@ -140,7 +140,7 @@ def export_blocks(
     names = [runtime] if runtime else ["onnxruntime", "executorch"]
     if runtime:
         get_runtime(runtime)
-    formats = [RUNTIMES[n].part_format for n in names if not RUNTIMES[n].lacks()]
+    formats = [RUNTIMES[n].part_format for n in names if not RUNTIMES[n].problem()]
     if not formats:
         get_runtime(names[0])  # raises the error that says what is missing
     sizes = networks, check_networks, seed
@@ -208,7 +208,9 @@ def measure_runtime_table(
         parts, archs, about = _write(folder, config_file, sizes, [chosen.part_format], progress)
         times = _time_parts(folder, parts, chosen, rounds, clock, progress)
     facts = {"runtime": runtime, "runtime_version": chosen.version, "rounds": rounds}
-    return table_from_times(parts, archs, times, {**about, **measurement_conditions(threads), **facts})
+    return table_from_times(
+        parts, archs, times, {**about, **measurement_conditions(threads), **facts}
+    )
 
 
 def _time_parts(

@@ -44,7 +44,11 @@ def _onnxruntime_problem(model: nn.Module) -> str:
     if missing:
         return f"{' and '.join(missing)} not installed: pip install 'fbnetv3[export]'"
     kinds = {(p.device.type, p.dtype) for p in model.parameters()}
-    return "" if kinds <= {("cpu", torch.float32)} else "onnxruntime is used for float32 models on the CPU only"
+    return (
+        ""
+        if kinds <= {("cpu", torch.float32)}
+        else "onnxruntime is used for float32 models on the CPU only"
+    )
 
 
 def _onnxruntime(model: nn.Module, example: Tensor) -> Runner:

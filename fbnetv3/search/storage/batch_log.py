@@ -171,7 +171,7 @@ class BatchLog:
             identity: Values on which the scores depend, see :class:`LoggedSearch`; None: left out.
 
         Raises:
-            WriteError: The folder cannot be written.
+            WriteError: The folder cannot be written to.
             SearchError: A file of the log cannot be read.
         """
         batches: dict[int, list[Trial]] = {}

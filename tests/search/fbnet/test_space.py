@@ -151,7 +151,9 @@ def test_the_space_is_larger_than_the_paper_states(fbnet: FBNetSpace) -> None:
     assert space.log10_cardinality_of("architecture") == pytest.approx(20.5, abs=0.01)
     assert space.log10_cardinality_of("recipe") == pytest.approx(7.1, abs=0.03)
     extra = [n for n in space.names if n.endswith("_k_rest")] + ["stage5a_e_rest", "resolution"]
-    as_printed = space.log10_cardinality_of("architecture") - sum(math.log10(space[n].size) for n in extra)
+    as_printed = space.log10_cardinality_of("architecture") - sum(
+        math.log10(space[n].size) for n in extra
+    )
     assert as_printed == pytest.approx(17.25, abs=0.05)  # the paper: 10^17
     lines = fbnet.size_lines()
     assert len(lines) == 2
