@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fbnetv3.export.job import INPUT, OUTPUT, Job
-from fbnetv3.export.job import missing_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, missing_packages
 
 
 def problem() -> str:

@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.export.executorch import write_beside
-from fbnetv3.export.job import Job, Pixels, Run
-from fbnetv3.export.job import missing_packages
+from fbnetv3.export.job import Job, Pixels, Run, missing_packages
 
 
 def problem() -> str:

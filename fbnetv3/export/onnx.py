@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
-from fbnetv3.export.job import missing_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run, missing_packages
 
 if TYPE_CHECKING:
     from onnx import ModelProto

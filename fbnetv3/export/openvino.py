@@ -18,8 +18,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.export.calibration import calibration_batches
-from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
-from fbnetv3.export.job import missing_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run, missing_packages
 
 
 def problem() -> str:

@@ -48,8 +48,8 @@ class SearchSettings:
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
             ``batch_size``. The first part is spread over the space; the predictor chooses each
             further part from the scores of those before. None: as many parts of at least 16
-            candidates as there are, at most 3, with the predictor ``default`` and without
-            ``ahead``, ``rungs`` and several objectives; 1 otherwise.
+            candidates as there are, at most 3, with a predictor that has a posterior
+            (``default``) and without ``ahead``, ``rungs`` and several objectives; 1 otherwise.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
@@ -179,8 +179,11 @@ class SearchSettings:
         """
         count = self.first_parts
         if count is None:
+            # imported late, as in __post_init__
+            from fbnetv3.search.predictors.predictor import PROBABILISTIC
+
             is_whole = self.ahead or self.rungs or len(self.objectives) > 1
-            most = 1 if is_whole or self.predictor != "default" else _MOST_PARTS
+            most = 1 if is_whole or self.predictor not in PROBABILISTIC else _MOST_PARTS
             count = max(1, min(most, self.batch_size // _LEAST_PART))
         least, rest = divmod(self.batch_size, count)
         sizes = tuple(least + (i < rest) for i in range(count))

@@ -94,7 +94,7 @@ class Cluster:
             ) from error
 
     def resource_problem(self) -> str:
-        """Returns an error message if no node is large enough for a worker, otherwise an empty string.
+        """Returns an error message if no node is large enough for a worker, or an empty string.
 
         On a cluster with an autoscaler, a node that is large enough may still join.
         """

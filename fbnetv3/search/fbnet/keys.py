@@ -167,7 +167,10 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
     "WRITERS",
 )
-"""Keys whose values may differ when a search is resumed, since they do not affect its results."""
+"""Keys whose values may differ when a search is resumed, since they do not affect its results.
+
+SEARCH.THREADS may change scores by rounding.
+"""
 EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
 """Keys that may be raised to continue a search; its storage refuses lower values."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")
