@@ -42,7 +42,7 @@ class SearchSettings:
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
-        pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
+        pool_size: Number of candidates in the quasi-Monte Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
@@ -271,7 +271,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise SearchError(
-            f"evaluator_config: {first_line(error)}; allowed: texts, finite numbers, booleans, "
+            f"evaluator_config: {first_line(error)}; allowed: strings, finite numbers, booleans, "
             "None, and lists and dicts of these"
         ) from None
     return plain

@@ -22,7 +22,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "",
         "Json written by tools/benchmark.py --latency-table, for constraints on latency_ms.",
     ),
-    "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
+    "POOL_SIZE": (20_000, "Number of candidates in the quasi-Monte Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
     "FIRST_PARTS": (0, "Parts of batch 1, each chosen from the scores before it; 0: up to 3."),
     "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
