@@ -204,7 +204,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Long computations call it before they start.
 
     Raises:
-        WriteError: The folder cannot be written, or ``path`` is a folder.
+        WriteError: The folder cannot be written to, or ``path`` is a folder.
     """
     target = Path(path)
     try:

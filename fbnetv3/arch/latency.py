@@ -92,7 +92,7 @@ class LatencyTable:
         Raises:
             ArchError: A part is of a kind that was not measured, or outside the measured range.
         """
-        return float(sum(float(self._price(shape)) for shape in shapes))
+        return float(sum(float(self._block_latency(shape)) for shape in shapes))
 
     def of_rows(
         self,
@@ -117,7 +117,7 @@ class LatencyTable:
             ArchError: A block is of a kind that was not measured, or outside the measured range.
         """
         total, c_in, size = self._of_layers(rows, resolution, width_divisor)
-        return np.asarray(total + self._price(head_shape(c_in, size, num_classes)))
+        return np.asarray(total + self._block_latency(head_shape(c_in, size, num_classes)))
 
     def of_detectors(
         self,
@@ -141,9 +141,9 @@ class LatencyTable:
         """
         total, _, _ = self._of_layers(rows, height, width_divisor)
         for shape in neck_shapes(height, widths, parts):
-            total = total + self._price(shape)
+            total = total + self._block_latency(shape)
         for shape, mask in head_shapes(height, parts):
-            total = total + np.where(mask, self._price(shape, mask), 0.0)
+            total = total + np.where(mask, self._block_latency(shape, mask), 0.0)
         return np.asarray(total)
 
     def _of_layers(
@@ -151,7 +151,7 @@ class LatencyTable:
     ) -> tuple[Any, Ints, Ints]:
         """Returns the latency of frame and layers, and the last layer's channels and side."""
         size: Ints = resolution
-        total: Any = self._price(frame_shape(size))
+        total: Any = self._block_latency(frame_shape(size))
         c_in: Ints = 3
         for mapping in rows:
             after: Ints = size
@@ -182,11 +182,11 @@ class LatencyTable:
         after: Ints = size
         for kernel, stride, options, mask in _kinds(layer, candidates):
             shape, after = layer_shape(layer, size, kernel, stride, options)
-            total = total + np.where(mask, self._price(shape, mask), 0.0)
+            total = total + np.where(mask, self._block_latency(shape, mask), 0.0)
         return total, after
 
-    def _price(self, shape: Shape, mask: Any = True) -> Any:
-        """Returns the latency of a block in milliseconds; see :meth:`_Measured.price`."""
+    def _block_latency(self, shape: Shape, mask: Any = True) -> Any:
+        """Returns the latency of a block in milliseconds; see :meth:`_Measured.latency`."""
         kind = self._kinds.get(shape.kind)
         if kind is None:
             known = "; ".join(sorted({str(k) for k in self._kinds}))
@@ -194,7 +194,7 @@ class LatencyTable:
                 f"the latency table has no block of the kind {shape.kind} (it has {known}); "
                 f"measure a table for this search space: {_COMMAND.format('FILE')}"
             )
-        return kind.price(shape, mask)
+        return kind.latency(shape, mask)
 
     @cached_property
     def _kinds(self) -> dict[Kind, _Measured]:
@@ -326,7 +326,7 @@ class _Measured:
         self._low, self._high = numbers.min(0), numbers.max(0)
         self._weights = _fit(np.stack([work(b.shape) for b in blocks]), ms)
 
-    def price(self, shape: Shape, mask: Any = True) -> Any:
+    def latency(self, shape: Shape, mask: Any = True) -> Any:
         """Returns the latency in milliseconds, a number or an array of shape (candidates,).
 
         A measured shape has its measured latency, any other shape the fitted one. The check that

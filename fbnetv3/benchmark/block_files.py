@@ -90,7 +90,7 @@ def write_blocks(
         The parts: all blocks, then the networks.
 
     Raises:
-        WriteError: The folder cannot be written.
+        WriteError: The folder cannot be written to.
     """
     blocks, networks = dict[Shape, Part](), dict[str, Part]()
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from fbnetv3.arch.latency import LatencyTable, MeasuredBlock
 from fbnetv3.arch.latency_shapes import frame_shape
 from fbnetv3.benchmark.block_files import Part, read_manifest, read_times, write_blocks
 from fbnetv3.benchmark.errors import BenchmarkError
-from fbnetv3.benchmark.latency import compare_predictions, conditions, space_networks
+from fbnetv3.benchmark.latency import compare_predictions, measurement_conditions, space_networks
 from fbnetv3.benchmark.variants import torch_threads
 from fbnetv3.export.formats import Format
 from fbnetv3.export.job import Run
@@ -140,7 +140,7 @@ def export_blocks(
     names = [runtime] if runtime else ["onnxruntime", "executorch"]
     if runtime:
         get_runtime(runtime)
-    formats = [RUNTIMES[n].part_format for n in names if not RUNTIMES[n].lacks()]
+    formats = [RUNTIMES[n].part_format for n in names if not RUNTIMES[n].problem()]
     if not formats:
         get_runtime(names[0])  # raises the error that says what is missing
     sizes = networks, check_networks, seed
@@ -208,7 +208,9 @@ def measure_runtime_table(
         parts, archs, about = _write(folder, config_file, sizes, [chosen.part_format], progress)
         times = _time_parts(folder, parts, chosen, rounds, clock, progress)
     facts = {"runtime": runtime, "runtime_version": chosen.version, "rounds": rounds}
-    return table_from_times(parts, archs, times, {**about, **conditions(threads), **facts})
+    return table_from_times(
+        parts, archs, times, {**about, **measurement_conditions(threads), **facts}
+    )
 
 
 def _time_parts(

@@ -258,7 +258,7 @@ class _Forms:
 
     def _missing(self, name: str) -> str:
         if name in RUNTIMES:
-            return RUNTIMES[name].lacks()
+            return RUNTIMES[name].problem()
         if name == TIMM and not variants.has_timm(self._model):
             return "timm is not installed, or has no network of this name"
         return ""

@@ -1,10 +1,11 @@
 """Latency tables: the blocks of a search space, measured on this machine.
 
-Blocks are timed inside random networks of the space, so that the state of the CPU's caches is as in
-real use. The rest of a network's time is the table's ``frame``. Networks are timed in the form of
-``fbnetv3.deploy`` with batch size 1, uncompiled, since a compiled network has no separate blocks.
-With one thread the clock is CPU time, which excludes other processes. Further random networks,
-timed as a whole in the same rounds, validate the table's predictions.
+Blocks are timed inside random networks and networks at the ends of the ranges, so that the state of
+the CPU's caches is as in real use. The rest of a network's time is the table's ``frame``.
+Classifiers are timed in the form of ``fbnetv3.deploy``; RetinaNets in evaluation mode, without
+decoding of boxes. The batch size is 1, and nothing is compiled, since a compiled network has no
+separate blocks. With one thread the clock is CPU time, which excludes other processes. Further
+random networks, timed as a whole in the same rounds, validate the table's predictions.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBlock]:
-    """Returns each block shape once, with its mean latency over the networks that contain it.
+    """Returns each block shape once, with its mean latency over its occurrences.
 
     Args:
         networks: Architectures, each with latencies in milliseconds: of the whole network, of each
@@ -46,7 +47,7 @@ def mean_blocks(networks: Sequence[tuple[Arch, list[float]]]) -> list[MeasuredBl
 
 
 def mean_shapes(networks: Sequence[tuple[Sequence[Shape], list[float]]]) -> list[MeasuredBlock]:
-    """Returns each shape once, with its mean latency over the networks that contain it.
+    """Returns each shape once, with its mean latency over its occurrences.
 
     Args:
         networks: Shapes of each network, the frame first, with latencies in milliseconds: of the
@@ -74,7 +75,10 @@ def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> 
 
 
 def random_configs(space: FBNetSpace, count: int, seed: int) -> list[dict[str, Any]]:
-    """Returns 20 times as many random candidates as are needed, many with equal architectures."""
+    """Returns 20 * ``count`` random candidates.
+
+    In a small space, many of them have the same architecture.
+    """
     random = np.random.default_rng([seed, 31])
     levels = random.integers(0, space.space.sizes, (20 * count, len(space.space)))
     return space.space.configs(space.space.canonical(levels))
@@ -90,7 +94,8 @@ def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
 def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
     """Returns the deepest architectures at the ends of all ranges of a space.
 
-    With them, every size of every block of the space lies between measured sizes.
+    With them, every size of every block of the space lies between measured sizes: each row has its
+    largest number of layers, so that its repeated layers are measured too.
 
     Args:
         space: Space of architectures.
@@ -103,36 +108,38 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
     """Returns the deepest candidates at the ends of all ranges of a space, with all choices.
 
-    There is a candidate for each combination of ops, kernels and the like.
+    There are two candidates, one at each end, for each combination of ops, kernels and the like.
     """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
-    choices = {_choice(p.name): 0 for p in space.space.parameters if not p.is_ordered}
+    parents |= space.depth_names
+    choices = {_key_of(p.name): 0 for p in space.space.parameters if not p.is_ordered}
     for p in space.space.parameters:
         if not p.is_ordered:
             # A recipe has no influence on latency.
             size = p.size if p.part == "architecture" else 1
-            choices[_choice(p.name)] = max(choices[_choice(p.name)], size)
+            choices[_key_of(p.name)] = max(choices[_key_of(p.name)], size)
     combinations = list(itertools.product(*map(range, choices.values())))
     levels = []
-    # Ordered parameters that others depend on are at their largest, so that all layers exist.
-    for width_end in (0, 1):
+    # Numbers of layers, and ordered parameters that others depend on, are at their largest, so that
+    # all layers exist.
+    for end in (0, 1):
         for combination in combinations:
             chosen = dict(zip(choices, combination, strict=True))
             levels.append(
                 [
-                    min(chosen[_choice(p.name)], p.size - 1)
+                    min(chosen[_key_of(p.name)], p.size - 1)
                     if not p.is_ordered
-                    else (1 if p.name in parents else width_end) * (p.size - 1)
+                    else (1 if p.name in parents else end) * (p.size - 1)
                     for p in space.space.parameters
                 ]
             )
     return space.space.configs(space.space.canonical(np.array(levels)))
 
 
-def _choice(name: str) -> str:
+def _key_of(name: str) -> str:
     """Returns the key that a variable sets, such as ``k_mid`` for ``stage2_k_mid_rest``.
 
-    Variables of the same key have the same level at the ends of a space, in all of its rows.
+    In :func:`corner_configs`, all unordered variables of one key share a level.
     """
     return re.sub(r"^stage\d+[a-z]*_", "", name).removesuffix("_rest")
 
@@ -145,7 +152,8 @@ def compare_predictions(predicted: Sequence[float], measured: Sequence[float]) -
         measured: Measured latencies in milliseconds, in the same order.
 
     Returns:
-        The entry ``check`` of a latency table's ``about``.
+        The entry ``check`` of a latency table's ``about``. Its ``mean_absolute_error`` is relative
+        to the measured latencies.
     """
     error = np.abs(np.array(predicted) / np.array(measured) - 1).mean()
     return {
@@ -222,22 +230,23 @@ def measure_latency_table(
         The table. Its ``about`` describes the machine, the measurement and the check.
 
     Raises:
-        FBNetError: The config cannot be used, or its space has only one architecture.
+        FBNetError: The config cannot be used, or its space has only one architecture, or its
+            networks are not FBNets.
     """
     sample, corners, build, about = _networks(config_file, networks + check_networks, seed)
-    checks, designs = sample[:check_networks], [*corners, *sample[check_networks:]]
-    blocks, check_ms = _measure(designs, checks, rounds, threads, progress, build)
-    predicted = [LatencyTable(blocks).of_shapes(_shapes(design)) for design in checks]
-    about |= {"networks": len(designs), "rounds": rounds, "seed": seed}
+    checks, measured = sample[:check_networks], [*corners, *sample[check_networks:]]
+    blocks, check_ms = _measure(measured, checks, rounds, threads, progress, build)
+    predicted = [LatencyTable(blocks).of_shapes(_shapes(network)) for network in checks]
+    about |= {"networks": len(measured), "rounds": rounds, "seed": seed}
     about |= {"runtime": "torch", "runtime_version": torch.__version__}
     check = compare_predictions(predicted, check_ms)
-    return LatencyTable(blocks, {**conditions(threads), **about, "check": check})
+    return LatencyTable(blocks, {**measurement_conditions(threads), **about, "check": check})
 
 
 def _networks(
     config_file: str, count: int, seed: int
 ) -> tuple[list[Any], list[Any], Callable[..., TimedNetwork], dict[str, Any]]:
-    """Returns random networks of a search, those at the ends of its ranges, and more.
+    """Returns the networks to measure, the function that builds them, and entries of ``about``.
 
     Returns:
         Up to ``count`` random networks, those at the ends, the function that builds them, and
@@ -253,15 +262,15 @@ def _networks(
 
     about["form"] = "RetinaNet without decoding of boxes, eager, float32"
     about["aspect_ratio"] = setup.cfg.SEARCH.ASPECT_RATIO
-    return *_designs(setup, space, count, seed), build_timed_detector, about
+    return *_detectors(setup, space, count, seed), build_timed_detector, about
 
 
-def _shapes(design: Any) -> list[Shape]:
-    """Returns the shapes of an architecture, or of a detector's design."""
-    return arch_shapes(design) if isinstance(design, Arch) else design.shapes
+def _shapes(network: Any) -> list[Shape]:
+    """Returns the shapes of a network: an architecture, or a detector's design."""
+    return arch_shapes(network) if isinstance(network, Arch) else network.shapes
 
 
-def _designs(setup: Any, space: FBNetSpace, count: int, seed: int) -> tuple[list[Any], list[Any]]:
+def _detectors(setup: Any, space: FBNetSpace, count: int, seed: int) -> tuple[list[Any], list[Any]]:
     """Returns random detectors of a space, and those at the ends of its ranges."""
     from fbnetv3.benchmark.detectors import distinct_designs, with_all_depths
     from fbnetv3.search.fbnet.tasks import statistics_of
@@ -273,7 +282,7 @@ def _designs(setup: Any, space: FBNetSpace, count: int, seed: int) -> tuple[list
 
 
 def _measure(
-    archs: Sequence[Any],
+    networks: Sequence[Any],
     checks: Sequence[Any],
     rounds: int,
     threads: int,
@@ -281,19 +290,19 @@ def _measure(
     build: Callable[..., TimedNetwork],
 ) -> tuple[list[MeasuredBlock], list[float]]:
     display = progress or Progress(disable=True)
-    task = display.add_task("networks", total=len(archs) + len(checks))
+    task = display.add_task("networks", total=len(networks) + len(checks))
     clock = time.thread_time if threads == 1 else time.perf_counter
     with torch_threads(threads):
-        arch_ms, check_ms = measure_networks(
-            archs, checks, rounds, clock, lambda: display.advance(task), build
+        network_ms, check_ms = measure_networks(
+            networks, checks, rounds, clock, lambda: display.advance(task), build
         )
-    return mean_shapes(list(zip(map(_shapes, archs), arch_ms, strict=True))), check_ms
+    return mean_shapes(list(zip(map(_shapes, networks), network_ms, strict=True))), check_ms
 
 
 def space_networks(
     config_file: str, networks: int, check_networks: int, seed: int
 ) -> tuple[list[Arch], list[Arch], dict[str, Any]]:
-    """Returns architectures of a search over classifiers, with what a table says about them.
+    """Returns architectures of a search over classifiers, with entries of the table's ``about``.
 
     Args:
         config_file: Path or packaged name of the search's config.
@@ -319,8 +328,8 @@ def space_networks(
     return [*corner_archs(space, num_classes), *archs], checks, about
 
 
-def conditions(threads: int) -> dict[str, Any]:
-    """Returns what a table says about machine, software, threads and clock."""
+def measurement_conditions(threads: int) -> dict[str, Any]:
+    """Returns the entries of ``about`` on machine, batch, threads and clock."""
     return {
         **describe_machine(),
         "batch": 1,

@@ -1,4 +1,4 @@
-"""A node of the config tree that refuses unknown keys and values of a wrong type."""
+"""A node of the config tree that refuses unknown keys and values of the wrong type."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from fbnetv3.config.precedence import let_iterations_override_epochs_in_list
 from fbnetv3.config.renamed import new_name, with_new_names
 from fbnetv3.errors import did_you_mean
 
-# Attributes of the tree's root. Sources of keys are files, lists of pairs and other trees.
-_GIVEN_KEYS = "__given_keys__"  # keys set by any source
-_GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # keys set by anything other than a _BASE_ file
+# Attributes of the tree's root. Keys are given by files, KEY VALUE lists and other config trees;
+# assignments in code do not count.
+_GIVEN_KEYS = "__given_keys__"  # keys given by any of these
+_GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # keys given otherwise than by a _BASE_ file
 # Attribute of a node: its keys whose value is an integer or the word auto
 _AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
 # Names in other programs -> key
@@ -44,9 +45,10 @@ class CfgNode(DetectronCfgNode):
     """detectron2's node with strict keys and types.
 
     An unknown key raises a ConfigError that suggests the nearest key, whether it comes from a file,
-    from the command line or from an assignment in code. A value must have the type of the default;
-    an int is accepted for a float. Yaml is read with the safe loader only. New keys can be added
-    after ``set_new_allowed(True)``.
+    from the command line or from an assignment in code. A value must have the type of the key's
+    present value. An int is also accepted for a float, a Path for a string, one string for a list
+    of strings, a list for a tuple and the reverse, and anything where the present value is None.
+    Yaml is read with the safe loader only. New keys can be added after ``set_new_allowed(True)``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -88,7 +90,7 @@ class CfgNode(DetectronCfgNode):
             allow_unsafe: Must be False; the argument exists because detectron2's method has it.
 
         Raises:
-            ConfigError: The file is missing or not yaml, or has unknown keys or values of a wrong
+            ConfigError: The file is missing or not yaml, or has unknown keys or values of the wrong
                 type, or ``allow_unsafe`` is True.
         """
         _refuse_unsafe(allow_unsafe)
@@ -135,9 +137,10 @@ class CfgNode(DetectronCfgNode):
         self._record_given(changed, from_base=False)
 
     def given_keys(self, bases: bool = True) -> frozenset[str]:
-        """Returns the full keys that files and lists have given, whatever their values.
+        """Returns the full keys such as SOLVER.BASE_LR that files and lists have given.
 
-        A tree merged by :meth:`merge_from_other_cfg` gives the keys whose values it changed.
+        Their values may equal the defaults. A tree merged by :meth:`merge_from_other_cfg` gives the
+        keys whose values it changed.
 
         Args:
             bases: Whether to count keys that only a file's ``_BASE_`` gives.
@@ -145,16 +148,17 @@ class CfgNode(DetectronCfgNode):
         return frozenset(self.__dict__.get(_GIVEN_KEYS if bases else _GIVEN_OUTSIDE_BASES, ()))
 
     def forget_given_keys(self) -> None:
-        """Makes the present values the defaults: no key counts as given any more."""
+        """Treats no key as given any more, as if the present values were defaults."""
         self.__dict__[_GIVEN_KEYS] = set()
         self.__dict__[_GIVEN_OUTSIDE_BASES] = set()
 
     def _record_given(self, keys: Iterable[str], *, from_base: bool) -> None:
-        """Records full keys as given.
+        """Records full keys such as SOLVER.BASE_LR as given.
 
         Args:
             keys: The keys.
-            from_base: Whether they may come from a ``_BASE_`` file alone.
+            from_base: Whether to record them for ``given_keys()`` only, not for
+                ``given_keys(bases=False)``.
         """
         given = set(keys)
         for name in (_GIVEN_KEYS,) if from_base else (_GIVEN_KEYS, _GIVEN_OUTSIDE_BASES):
@@ -164,7 +168,7 @@ class CfgNode(DetectronCfgNode):
         """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals.
 
         Raises:
-            ConfigError: A key is unknown or has no value, a value is of a wrong type, or the same
+            ConfigError: A key is unknown or has no value, a value is of the wrong type, or the same
                 setting is given both in epochs and in iterations.
         """
         if len(cfg_list) % 2:
@@ -208,8 +212,8 @@ class CfgNode(DetectronCfgNode):
             raise ConfigError(
                 f"an integer does not fit into 64 bits: {str(value)[:40]}...; write a smaller one"
             )
-        # A key whose present value is a string keeps text such as 2024 or [a], a folder's name in
-        # OUTPUT_DIR, although it reads as a number or a list.
+        # A key whose present value is a string keeps its text, even if that reads as a number or a
+        # list: OUTPUT_DIR may be a folder named 2024 or [1].
         is_name = isinstance(default, str) and not isinstance(decoded, str)
         return value if is_name and isinstance(value, str) else decoded
 
@@ -220,7 +224,7 @@ class CfgNode(DetectronCfgNode):
 def _number_or_auto(value: Any, key: str) -> Any:
     """Returns an integer or ``auto``; for other values, raises a ConfigError with the key."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value.strip()):
-        # A key whose present value is the string auto leaves text as it is; see _decoded().
+        # `_decoded` leaves text unparsed if the present value is the string auto.
         value = int(value)
     if value != _AUTO and type(value) is not int:
         raise ConfigError(f"{key} takes an integer or {_AUTO}, not {value!r}")
@@ -232,7 +236,7 @@ _CONVERTIBLE_FROM: dict[type, tuple[type, ...]] = {float: (int,), tuple: (list,)
 
 
 def _coerce(value: Any, default: Any, key: str) -> Any:
-    """Returns ``value`` in the type of ``default``, or raises a ConfigError with the key."""
+    """Returns ``value`` converted to the type of ``default``, or raises a ConfigError."""
     kind = type(default)
     if default is None:
         return value
@@ -251,14 +255,14 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
 
 
 def _items_match(value: Any, default: Any) -> bool:
-    """Returns False for a list with other items than numbers if its default has numbers alone."""
+    """Returns False if the default holds only numbers and the value does not."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))
 
 
 def _fits_64_bits(value: Any) -> bool:
-    """Returns whether all integers of a value fit into 64 bits, as tensors and json expect."""
+    """Returns whether all integers lie in the range of signed or unsigned 64-bit integers."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(map(_fits_64_bits, value))
     if isinstance(value, Mapping):
@@ -292,8 +296,8 @@ def _nearest_key(node: CfgNode, path: tuple[str, ...], key: str) -> str:
     suggestion = did_you_mean(key, node)
     if suggestion:
         return suggestion
-    group = ".".join(path) or "the group"
-    return f"; {group} has {', '.join(sorted(node))}"
+    place = f" in {'.'.join(path)}" if path else ""
+    return f"; allowed keys{place}: {', '.join(sorted(node))}"
 
 
 def iter_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

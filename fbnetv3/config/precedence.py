@@ -61,5 +61,5 @@ def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
 def _is_above_zero(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and float(value) > 0
-    except (TypeError, ValueError):  # of a wrong type, which merging refuses later
+    except (TypeError, ValueError):  # of the wrong type, which merging refuses later
         return False

@@ -15,11 +15,12 @@ _ATTEMPTS = 10
 def erasing_boxes(
     count: int, height: int, width: int, probability: float, generator: torch.Generator
 ) -> Tensor:
-    """Returns a rectangle for each of ``count`` images, as rows (top, left, bottom, right).
+    """Returns a rectangle for each image, (count, 4) int64: top, left, bottom, right.
 
-    Areas are uniform in 2% to 33% of the image, the logarithms of aspect ratios in 0.3 to 3.3, as
-    in torchvision. A rectangle that does not fit is drawn again, up to ten times. The rows of
-    images that are not erased are zero.
+    Bottom and right are exclusive. Areas are uniform in 2% to 33% of the image and aspect ratios
+    (height / width) log-uniform in 0.3 to 3.3, as in torchvision. A rectangle that does not fit is
+    redrawn; after ten attempts the image is left as it is. The rows of images that are not erased
+    are zero.
 
     Args:
         count: Number of images.
@@ -33,22 +34,23 @@ def erasing_boxes(
     area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * draws[0])
     low, high = math.log(_ASPECT[0]), math.log(_ASPECT[1])
     aspect = torch.exp(low + (high - low) * draws[1])
-    tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    fits = (tall < height) & (wide < width)
+    box_height, box_width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (box_height < height) & (box_width < width)
     first = fits.double().argmax(1, keepdim=True)  # the first attempt that fits
-    tall, wide = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
-    top = (draws[2].gather(1, first)[:, 0] * (height - tall + 1)).floor()
-    left = (draws[3].gather(1, first)[:, 0] * (width - wide + 1)).floor()
-    boxes = torch.stack([top, left, top + tall, left + wide], 1)
+    box_height = box_height.gather(1, first)[:, 0]
+    box_width = box_width.gather(1, first)[:, 0]
+    top = (draws[2].gather(1, first)[:, 0] * (height - box_height + 1)).floor()
+    left = (draws[3].gather(1, first)[:, 0] * (width - box_width + 1)).floor()
+    boxes = torch.stack([top, left, top + box_height, left + box_width], 1)
     return (boxes * (chosen & fits.any(1))[:, None]).long()
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """Returns images whose pixels in the rectangles are 0: the mean colour, once normalised.
+    """Returns images whose pixels in the rectangles are 0, the mean colour of normalised images.
 
     Args:
         images: (N, 3, H, W) normalised images.
-        boxes: (N, 4) rectangles as of :func:`erasing_boxes`, on any device.
+        boxes: (N, 4) rectangles, as returned by :func:`erasing_boxes`, on any device.
     """
     device = images.device
     rows = torch.arange(images.shape[-2], device=device)[None, :]

@@ -46,8 +46,9 @@ def find_classes(path: Path, listing: Listing) -> ClassFolders:
         listing: Files and folders in it.
 
     Raises:
-        DataError: There are no class folders, a class folder has no images, or the folders are
-            splits of a data set instead of classes.
+        DataError: There are no class folders, a class folder has no images, the folders are splits
+            of a data set instead of classes, or the only folder has both images of its own and
+            several subfolders with images.
     """
     images = listing.images
     prefix = _wrapper(images, listing.files)

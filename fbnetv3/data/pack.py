@@ -86,7 +86,7 @@ def pack(
     Raises:
         DataError: The folder is not empty or is being written, an image cannot be read or has
             several labels, or the hidden folder is left from other images or options.
-        WriteError: The disk is full, or the folder cannot be written.
+        WriteError: The disk is full, or the folder cannot be written to.
     """
     options = options or PackOptions()
     if dataset.is_multi_label:

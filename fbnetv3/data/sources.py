@@ -1,4 +1,8 @@
-"""Image files in a folder with one subfolder per class, or in a zip archive of such a folder."""
+"""Labelled image files: the base class of all sources, and class folders on disk or in a zip.
+
+The sources of shards, tables and data sets of Hugging Face are in ``shards.py``, ``tables.py`` and
+``hugging_face.py``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 class Source(ABC):
-    """Image files with one class each.
+    """Labelled image files.
 
     Attributes:
         path: Path of the folder or archive.
@@ -60,8 +64,9 @@ class ClassFolderSource(Source):
             listing: Files and folders in it.
 
         Raises:
-            DataError: There are no class folders, a class folder has no images, or the folders are
-                splits of a data set instead of classes.
+            DataError: There are no class folders, a class folder has no images, the folders are
+                splits of a data set instead of classes, or the only folder has both images of its
+                own and several subfolders with images.
         """
         folders = find_classes(path, listing)
         super().__init__(path, folders.classes, folders.files, folders.targets)

@@ -1,6 +1,6 @@
 """Detection data sets by name, each an annotation file in COCO's format and a folder of images.
 
-There are three ways to add a data set:
+There are four ways to add a data set:
 
 * Name it in a config, together with its annotation file and image folder::
 
@@ -11,6 +11,8 @@ There are three ways to add a data set:
 
 * Register it in detectron2's ``DatasetCatalog``, for example in Python with
   ``detectron2.data.datasets.register_coco_instances("cats_train", {}, json_file, image_folder)``.
+* Register a function of the config that opens it in ``DETECTION_DATASETS``, as
+  ``search/fbnet/detectors.py`` does for held-out images.
 * To make it built-in, add its annotation file and image folder to ``_UNDER_DATA_ROOT``. Its files
   are then expected below the folder in the environment variable ``FBNETV3_DATA``.
 """

@@ -45,7 +45,7 @@ def make_scenes(folder: Path, split: str) -> tuple[Path, Path]:
         The file of the annotations and the folder of the images.
 
     Raises:
-        WriteError: The folder cannot be written.
+        WriteError: The folder cannot be written to.
     """
     annotations, images = folder / f"instances_{split}.json", folder / split
     if annotations.is_file():  # the annotations are written last, so the images exist, too

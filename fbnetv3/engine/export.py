@@ -8,14 +8,15 @@ from fbnetv3.engine.experiment import Experiment
 
 
 def export_model(experiment: Experiment, ema: ModelEMA | None) -> None:
-    """Writes model.safetensors and, if there is an average, model_ema.safetensors.
+    """Writes model.safetensors and, if an EMA is kept, model_ema.safetensors.
 
     Both files hold the architecture, class names and preprocessing as metadata, so that
-    ``fbnetv3-predict``, MODEL.WEIGHTS and other programs need no further file.
+    ``fbnetv3-predict``, MODEL.WEIGHTS and other programs need no further file, except for the code
+    of a registered network (``--import``).
 
     Args:
         experiment: The finished training.
-        ema: Moving average of its weights; None if there is none.
+        ema: Moving average of the model's weights; None if there is none.
 
     Raises:
         WriteError: The disk is full or the folder cannot be written to.

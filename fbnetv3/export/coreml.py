@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from fbnetv3.export.job import INPUT, OUTPUT, Job
-from fbnetv3.export.job import lacks as lacks_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, missing_packages
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return lacks_packages("coremltools", extra="coreml")
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return missing_packages("coremltools", extra="coreml")
 
 
 def write(job: Job, path: Path) -> None:

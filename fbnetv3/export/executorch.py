@@ -13,18 +13,17 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.export.calibration import calibration_batches
-from fbnetv3.export.job import Job, Pixels, Run
-from fbnetv3.export.job import lacks as lacks_packages
+from fbnetv3.export.job import Job, Pixels, Run, missing_packages
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return lacks_packages("executorch", extra="executorch")
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return missing_packages("executorch", extra="executorch")
 
 
-def lacks_int8() -> str:
+def problem_int8() -> str:
     """Returns what is missing for files with 8-bit integers; "" if nothing is."""
-    return lacks_packages("executorch", "torchao", extra="executorch")
+    return missing_packages("executorch", "torchao", extra="executorch")
 
 
 def write(job: Job, path: Path) -> None:

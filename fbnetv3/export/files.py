@@ -23,7 +23,7 @@ def write_file(format: str, write: Callable[[Path], None], path: Path) -> None:
 
     Raises:
         ExportError: The exporter fails.
-        WriteError: The folder cannot be written.
+        WriteError: The folder cannot be written to.
     """
     folder = path.parent
     try:

@@ -26,7 +26,7 @@ class Format:
         write: Function that writes the network of a job to a file.
         load: Function from a file to the function that runs it in its own runtime. None: the
             runtime does not exist on this system.
-        lacks: Function that says what is missing to write and run it; "" if nothing is.
+        problem: Function that returns the reason why the format cannot be used, or an empty string.
         any_batch: Whether a file takes batches of any size. Otherwise it takes single images.
         quantized: Whether the file computes with 8-bit integers, whose outputs differ.
     """
@@ -35,7 +35,7 @@ class Format:
     suffix: str
     write: Callable[[Job, Path], None]
     load: Callable[[Path], Run] | None
-    lacks: Callable[[], str]
+    problem: Callable[[], str]
     any_batch: bool = True
     quantized: bool = False
 
@@ -43,23 +43,23 @@ class Format:
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("onnx", ".onnx", onnx.write, onnx.load, onnx.lacks),
-        Format("onnx-int8", ".int8.onnx", int8.write, onnx.load, int8.lacks, quantized=True),
-        Format("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, torch_files.lacks),
+        Format("onnx", ".onnx", onnx.write, onnx.load, onnx.problem),
+        Format("onnx-int8", ".int8.onnx", int8.write, onnx.load, int8.problem, quantized=True),
+        Format("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, torch_files.problem),
         Format(
             "torchscript",
             ".torchscript.pt",
             torch_files.write_torchscript,
             torch_files.load_torchscript,
-            torch_files.lacks,
+            torch_files.problem,
         ),
-        Format("openvino", ".xml", openvino.write, openvino.load, openvino.lacks),
+        Format("openvino", ".xml", openvino.write, openvino.load, openvino.problem),
         Format(
             "openvino-int8",
             ".int8.xml",
             openvino.write_int8,
             openvino.load,
-            openvino.lacks_int8,
+            openvino.problem_int8,
             quantized=True,
         ),
         Format(
@@ -67,7 +67,7 @@ FORMATS: dict[str, Format] = {
             ".pte",
             executorch.write,
             executorch.load,
-            executorch.lacks,
+            executorch.problem,
             any_batch=False,
         ),
         Format(
@@ -75,12 +75,12 @@ FORMATS: dict[str, Format] = {
             ".int8.pte",
             executorch.write_int8,
             executorch.load,
-            executorch.lacks_int8,
+            executorch.problem_int8,
             any_batch=False,
             quantized=True,
         ),
-        Format("litert", ".tflite", litert.write, litert.load, litert.lacks, any_batch=False),
-        Format("coreml", ".mlpackage", coreml.write, None, coreml.lacks, any_batch=False),
+        Format("litert", ".tflite", litert.write, litert.load, litert.problem, any_batch=False),
+        Format("coreml", ".mlpackage", coreml.write, None, coreml.problem, any_batch=False),
     )
 }
 

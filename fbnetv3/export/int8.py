@@ -28,9 +28,9 @@ PERCENTILE = 99.99
 """Share in percent of an activation's values up to which its range goes, on either side."""
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return onnx_files.lacks()
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return onnx_files.problem()
 
 
 def write(job: Job, path: Path) -> None:

@@ -39,7 +39,7 @@ class Job:
     calibration: Pixels | None = None
 
 
-def lacks(*packages: str, extra: str) -> str:
+def missing_packages(*packages: str, extra: str) -> str:
     """Returns which of the packages are missing and how to install them; "" if none is.
 
     Args:

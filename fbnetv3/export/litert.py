@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.export.executorch import write_beside
-from fbnetv3.export.job import Job, Pixels, Run
-from fbnetv3.export.job import lacks as lacks_packages
+from fbnetv3.export.job import Job, Pixels, Run, missing_packages
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return lacks_packages("litert_torch", "ai_edge_litert", extra="litert")
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return missing_packages("litert_torch", "ai_edge_litert", extra="litert")
 
 
 def write(job: Job, path: Path) -> None:

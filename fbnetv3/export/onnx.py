@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
-from fbnetv3.export.job import lacks as lacks_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run, missing_packages
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,9 +20,9 @@ OPSET = 17
 """Version of the operators; ONNX Runtime 1.12, OpenVINO 2023 and later read it."""
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return lacks_packages("onnx", "onnxruntime", extra="export")
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return missing_packages("onnx", "onnxruntime", extra="export")
 
 
 def write(job: Job, path: Path) -> None:

@@ -18,18 +18,17 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.export.calibration import calibration_batches
-from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run
-from fbnetv3.export.job import lacks as lacks_packages
+from fbnetv3.export.job import INPUT, OUTPUT, Job, Pixels, Run, missing_packages
 
 
-def lacks() -> str:
-    """Returns what is missing; "" if nothing is."""
-    return lacks_packages("openvino", extra="openvino")
+def problem() -> str:
+    """Returns why the format cannot be used, or an empty string."""
+    return missing_packages("openvino", extra="openvino")
 
 
-def lacks_int8() -> str:
+def problem_int8() -> str:
     """Returns what is missing for files with 8-bit integers; "" if nothing is."""
-    return lacks_packages("openvino", "nncf", extra="openvino")
+    return missing_packages("openvino", "nncf", extra="openvino")
 
 
 def write(job: Job, path: Path) -> None:

@@ -71,7 +71,7 @@ def check_formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
     """
     formats = [get_format(name) for name in dict.fromkeys(names)]
     for format in formats:
-        missing = format.lacks()
+        missing = format.problem()
         if missing:
             raise ExportError(f"format {format.name} cannot be written: {missing}")
         if format.quantized and options.calibration is None:
@@ -100,7 +100,7 @@ def export_classifier(
 
     Raises:
         ExportError: A file cannot be written, or computes other outputs; it is removed.
-        WriteError: The folder cannot be written.
+        WriteError: The folder cannot be written to.
     """
     job = _job(classifier, options)
     images = job.calibration

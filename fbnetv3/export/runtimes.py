@@ -32,9 +32,9 @@ class FileRuntime:
     part_format: Format
     load_part: Callable[[Path], Run]
 
-    def lacks(self) -> str:
-        """Returns what is missing to write and run files; "" if nothing is."""
-        return self.format.lacks() or self.part_format.lacks()
+    def problem(self) -> str:
+        """Returns why files cannot be written or run, or an empty string."""
+        return self.format.problem() or self.part_format.problem()
 
     @property
     def version(self) -> str:
@@ -78,7 +78,6 @@ def get_runtime(name: str) -> FileRuntime:
         raise ExportError(
             f"runtime {name!r} is unknown; allowed: {allowed}{did_you_mean(name, RUNTIMES)}"
         )
-    missing = RUNTIMES[name].lacks()
-    if missing:
-        raise ExportError(f"runtime {name} cannot be used: {missing}")
+    if problem := RUNTIMES[name].problem():
+        raise ExportError(f"runtime {name} cannot be used: {problem}")
     return RUNTIMES[name]

@@ -18,7 +18,7 @@ METADATA = "fbnetv3.json"
 """Name of the metadata in the archive."""
 
 
-def lacks() -> str:
+def problem() -> str:
     """Returns "": torch is always installed."""
     return ""
 

@@ -1,6 +1,7 @@
 """The built-in ops as modules. Tensors are (N, C, H, W) in channels_last memory format.
 
-To add a built-in op, register its cost formula in ``arch/ops.py`` and its module here::
+To add a built-in op, register its cost formula in ``arch/ops.py`` and its module here, and edit the
+further places that CONTRIBUTING.md lists in the row "op"::
 
     @register_module("convbn")
     class ConvBNBlock(ConvBN):

@@ -248,10 +248,10 @@ def set_in_place(model: nn.Module) -> None:
 
 
 def _usable_runtimes(model: nn.Module) -> list[Runtime]:
-    lacks = {runtime.name: runtime.lacks(model) for runtime in RUNTIMES}
-    usable = [runtime for runtime in RUNTIMES if not lacks[runtime.name]]
+    problems = {runtime.name: runtime.problem(model) for runtime in RUNTIMES}
+    usable = [runtime for runtime in RUNTIMES if not problems[runtime.name]]
     if not usable:
-        reasons = " and ".join(lacks.values())
+        reasons = " and ".join(problems.values())
         _log.warning("deploy(compile=True): %s; the model runs uncompiled", reasons)
     return usable
 

@@ -1,8 +1,8 @@
 """Runtimes that compile a frozen model for inference: ONNX Runtime and torch's inductor.
 
 For fbnetv3_b at 248 px on one thread (``tools/benchmark.py``), ONNX Runtime compiles in seconds and
-keeps activations in a blocked channel layout between layers. Inductor compiles in a quarter of a
-minute and calls the same convolution kernels as eager torch.
+keeps activations in a blocked channel layout between layers. Inductor compiles in about 15 s and
+calls the same convolution kernels as eager torch.
 """
 
 from __future__ import annotations
@@ -29,22 +29,26 @@ class Runtime:
 
     Attributes:
         name: Name of the runtime, as in ``DeployedModel.runtime``.
-        lacks: Function of the model that describes what is missing to use the runtime with it; an
-            empty string if nothing is.
+        problem: Function from the model to the reason why the runtime cannot be used, or an empty
+            string.
         build: Function of the model and an example input that returns the compiled model.
     """
 
     name: str
-    lacks: Callable[[nn.Module], str]
+    problem: Callable[[nn.Module], str]
     build: Callable[[nn.Module, Tensor], Runner]
 
 
-def _onnxruntime_lacks(model: nn.Module) -> str:
+def _onnxruntime_problem(model: nn.Module) -> str:
     missing = [n for n in ("onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
         return f"{' and '.join(missing)} not installed: pip install 'fbnetv3[export]'"
     kinds = {(p.device.type, p.dtype) for p in model.parameters()}
-    return "" if kinds <= {("cpu", torch.float32)} else "onnxruntime runs only float32 on CPU"
+    return (
+        ""
+        if kinds <= {("cpu", torch.float32)}
+        else "onnxruntime is used for float32 models on the CPU only"
+    )
 
 
 def _onnxruntime(model: nn.Module, example: Tensor) -> Runner:
@@ -75,7 +79,7 @@ def _session(model: nn.Module, example: Tensor) -> Any:
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
     """Returns the model in ONNX format, from torch's older exporter, which traces the model.
 
-    It takes a second for fbnetv3_b, the newer exporter (``dynamo=True``) half a minute.
+    It takes a second for fbnetv3_b; the newer exporter (``dynamo=True``) takes half a minute.
     """
     buffer: Any = io.BytesIO()  # torch's documentation allows it, its type hints do not
     with warnings.catch_warnings():  # this exporter is deprecated
@@ -92,13 +96,17 @@ def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _inductor_lacks(model: nn.Module) -> str:
+def _inductor_problem(model: nn.Module) -> str:
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     return "" if shutil.which(compiler) else f"no C++ compiler is installed ({compiler})"
 
 
 def _inductor(model: nn.Module, example: Tensor) -> Runner:
-    """Returns a runner that compiles for each input shape, which decides the layout of weights."""
+    """Returns a runner that compiles once per input shape, for which inductor packs the weights.
+
+    torch limits the number of shapes (``torch._dynamo.config.recompile_limit``, 8 by default);
+    inputs of further shapes run eagerly.
+    """
     compiled = torch.compile(model, dynamic=False, options={"freezing": True})
 
     def run(images: Tensor) -> Any:
@@ -109,6 +117,7 @@ def _inductor(model: nn.Module, example: Tensor) -> Runner:
 
 
 RUNTIMES = (
-    Runtime("onnxruntime", _onnxruntime_lacks, _onnxruntime),
-    Runtime("inductor", _inductor_lacks, _inductor),
+    Runtime("onnxruntime", _onnxruntime_problem, _onnxruntime),
+    Runtime("inductor", _inductor_problem, _inductor),
 )
+"""Runtimes in the order in which ``deploy`` tries them."""

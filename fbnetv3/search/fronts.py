@@ -16,6 +16,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, Known
 from fbnetv3.search.models import Model, Models
 from fbnetv3.search.objectives import Objective, Objectives
+from fbnetv3.search.predictors.predictor import PROBABILISTIC
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.feasible import FeasibleSpace
@@ -23,9 +24,6 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.stage_two import StageTwo
 from fbnetv3.search.trial import Trial
-
-DEFAULT = "default"
-"""The predictor with a posterior."""
 
 
 class Fronts:
@@ -178,8 +176,8 @@ def check_several_scores(
             f"rungs={list(settings.rungs)} compare partial trainings by one score, but the "
             f"objectives have {names}; leave out rungs (SEARCH.RUNGS)"
         )
-    if len(objectives.scores) > 1 and settings.predictor != DEFAULT:
+    if len(objectives.scores) > 1 and settings.predictor not in PROBABILISTIC:
         raise SearchError(
             f"predictor={settings.predictor!r} chooses candidates by one score, but the objectives "
-            f"have {names}; use predictor={DEFAULT!r}"
+            f"have {names}; allowed: {', '.join(map(repr, PROBABILISTIC))}"
         )

@@ -101,7 +101,7 @@ class Objectives:
 
 
 def as_objectives(value: object) -> tuple[str, ...]:
-    """Returns objectives as texts, after checking all that needs no names of statistics.
+    """Returns objectives as strings, after checking all that needs no names of statistics.
 
     Args:
         value: Texts such as ``["score", "-latency_ms"]``; None: ``["score"]``.

@@ -42,14 +42,14 @@ class SearchSettings:
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
-        pool_size: Number of candidates in the quasi Monte-Carlo pool (n in the paper); at least
+        pool_size: Number of candidates in the quasi-Monte Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
             ``batch_size``. The first part is spread over the space; the predictor chooses each
             further part from the scores of those before. None: as many parts of at least 16
-            candidates as there are, at most 3, with the predictor ``default`` and without
-            ``ahead``, ``rungs`` and several objectives; 1 otherwise.
+            candidates as there are, at most 3, with a predictor that has a posterior
+            (``default``) and without ``ahead``, ``rungs`` and several objectives; 1 otherwise.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
@@ -179,8 +179,11 @@ class SearchSettings:
         """
         count = self.first_parts
         if count is None:
+            # imported late, as in __post_init__
+            from fbnetv3.search.predictors.predictor import PROBABILISTIC
+
             is_whole = self.ahead or self.rungs or len(self.objectives) > 1
-            most = 1 if is_whole or self.predictor != "default" else _MOST_PARTS
+            most = 1 if is_whole or self.predictor not in PROBABILISTIC else _MOST_PARTS
             count = max(1, min(most, self.batch_size // _LEAST_PART))
         least, rest = divmod(self.batch_size, count)
         sizes = tuple(least + (i < rest) for i in range(count))
@@ -268,7 +271,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise SearchError(
-            f"evaluator_config: {first_line(error)}; allowed: texts, finite numbers, booleans, "
+            f"evaluator_config: {first_line(error)}; allowed: strings, finite numbers, booleans, "
             "None, and lists and dicts of these"
         ) from None
     return plain

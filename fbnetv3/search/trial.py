@@ -177,6 +177,31 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{k} was {_shown(old, k)}, is {_shown(new, k)}" for k in keys)[:500]
 
 
+def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes how two searches differ otherwise than in ``iterations``; "" if they do not.
+
+    Args:
+        before: Settings that a storage or log holds, as ``SearchSettings.describe`` returned them.
+        now: Settings of the search that opens it.
+    """
+    return differences(*(_readable(without_iterations(part)) for part in (before, now)))
+
+
+def _readable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with " or " between the conditions of a variable; see ``describe``."""
+    space = settings.get("space")
+    if not isinstance(space, Mapping):
+        return dict(settings)
+    return {**settings, "space": {name: _with_or(text) for name, text in space.items()}}
+
+
+def _with_or(text: object) -> object:
+    if not isinstance(text, str) or "; if " not in text:
+        return text
+    values, *conditions = text.split("; if ")
+    return f"{values}; if {' or '.join(conditions)}"
+
+
 def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describes how the parts that are in both identities differ; returns "" if they are equal.
 
@@ -226,8 +251,10 @@ def refuse_other_settings(before: tuple[Any, Any], now: tuple[Any, Any]) -> None
                 f"the storage has the settings {str(part)[:60]!r} instead of those of a search; "
                 "use another storage"
             )
-    settings = [without_iterations(part) for part in (before[0], now[0])]
-    different = [differences(*settings), identity_differences(before[1], now[1])]
+    different = [
+        settings_differences(before[0], now[0]),
+        identity_differences(before[1], now[1]),
+    ]
     if any(different):
         raise SearchError(
             "the storage holds a search with other settings: "

@@ -191,7 +191,7 @@ def load_table(path: Path = SCORES) -> Table:
         )
     statistics = fbnet.statistics(NUM_CLASSES)
     assert statistics is not None
-    macs = np.asarray(statistics.of_columns(space.columns(levels))["macs"], dtype=np.float64)
+    macs = np.asarray(statistics.of_columns(space.values_by_name(levels))["macs"], dtype=np.float64)
     return Table(space, levels, macs=macs, **arrays)
 
 

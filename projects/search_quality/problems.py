@@ -41,8 +41,8 @@ class _PaperLike:
     def __init__(self, space: SearchSpace, seed: int) -> None:
         random = np.random.default_rng(seed)
         self._space = space
-        self._arch = space.columns_of("architecture")
-        self._recipe = space.columns_of("recipe")
+        self._arch = space.indices_of_part("architecture")
+        self._recipe = space.indices_of_part("recipe")
         a, r = len(self._arch), len(self._recipe)
         self._gain = random.exponential(1.0, a) * (1 - 2 * (random.random(a) < 0.25))
         self._bend = random.uniform(0.5, 3.0, a)

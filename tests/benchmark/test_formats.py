@@ -21,9 +21,9 @@ SMALL = FormatSettings(("eager", "onnxruntime"), resolution=32, batch_sizes=(1, 
 def test_files_are_timed_next_to_torch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacks = dict.fromkeys(formats.RUNTIMES, "")
-    monkeypatch.setattr(formats.FileRuntime, "lacks", lambda self: lacks[self.name])
-    lacks["openvino"] = "openvino not installed: pip install 'fbnetv3[openvino]'"
+    problems = dict.fromkeys(formats.RUNTIMES, "")
+    monkeypatch.setattr(formats.FileRuntime, "problem", lambda self: problems[self.name])
+    problems["openvino"] = "openvino not installed: pip install 'fbnetv3[openvino]'"
     path = tmp_path / "times.json"
     argv = ["--formats", "eager,deploy", "onnx", "onnxruntime-int8", "openvino", "fbnetv3_a0"]
     sizes = ["--resolution", "32", "--rounds", "2", "--batch-sizes", "1", "2"]
@@ -90,7 +90,7 @@ def test_networks_may_stand_behind_the_forms() -> None:
 
 
 def test_no_form_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats.FileRuntime, "lacks", lambda self: "not installed")
+    monkeypatch.setattr(formats.FileRuntime, "problem", lambda self: "not installed")
     with pytest.raises(BenchmarkError, match="none of the forms"):
         compare_formats(["fbnetv3_a0"], FormatSettings(("onnxruntime",), resolution=32))
     with pytest.raises(FBNetError, match="unknown"):

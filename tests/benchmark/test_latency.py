@@ -101,13 +101,39 @@ def _smallest() -> dict:
     return space.configs(space.canonical((space.sizes * 0)[None]))[0]
 
 
+def _table_of_corners(space: FBNetSpace) -> LatencyTable:
+    archs = latency.corner_archs(space, CLASSES)
+    return LatencyTable(latency.mean_blocks([(a, [1.0] * len(arch_shapes(a))) for a in archs]))
+
+
 def test_no_candidate_lies_beyond_the_corners() -> None:
     space = FBNetSpace.from_yaml("nano")
-    corners = latency.corner_archs(space, CLASSES)
-    assert len(corners) == 4
-    parts = [(arch, [1.0] * len(arch_shapes(arch))) for arch in corners]
-    table = LatencyTable(latency.mean_blocks(parts))
+    assert len(latency.corner_archs(space, CLASSES)) == 4
+    table = _table_of_corners(space)
     for arch in latency.sample_archs(space, 200, CLASSES, seed=5):
+        table.of_arch(arch)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"k": 3, "e": 3},  # no variable depends on n
+        {"k": 3, "e": {"first": {"range": [2, 4]}, "rest": 3}},
+        {"k": {"choices": [3, 5]}, "e": 3},
+        {"k": 3, "e": {"range": [2, 4]}},
+    ],
+)
+@pytest.mark.parametrize("n", [{"range": [1, 3]}, {"choices": [1, 3]}, 2])
+def test_the_corners_have_the_repeated_layers_of_every_row(keys: dict, n: object) -> None:
+    row = {"stage": 1, "op": "mbconv", "c": {"range": [16, 64, 8]}, "n": n, "s": 2, **keys}
+    rows = [
+        {"stage": 0, "op": "conv", "k": 3, "c": 16, "s": 2},
+        row,
+        {"stage": 2, "op": "mbpool", "e": 6, "c": 128},
+    ]
+    space = FBNetSpace({"name": "x", "resolution": 32, "defaults": {"act": "relu"}, "rows": rows})
+    table = _table_of_corners(space)
+    for arch in latency.sample_archs(space, 100, CLASSES, seed=5):
         table.of_arch(arch)
 
 

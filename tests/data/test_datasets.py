@@ -93,7 +93,7 @@ def test_a_mistyped_name_lists_similar_ones(root):
     [
         ("cifar10_train", "cifar10/train"), ("cifar10_test", "cifar10/test"),
         ("imagenet_train", "imagenet/train"), ("imagenet_val", "imagenet/val"),
-        ("imagenette_val", "imagenette_mini/val"),
+        ("imagenette_train", "imagenette_mini/train"), ("imagenette_val", "imagenette_mini/val"),
     ],
 )  # fmt: skip
 def test_a_missing_data_set_is_read_from_the_place_that_the_error_names(

@@ -8,8 +8,10 @@ import json
 import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from detectron2.utils.events import EventWriter
 
 from fbnetv3 import train
 from fbnetv3.config import ConfigError
@@ -17,6 +19,7 @@ from fbnetv3.engine.writers import CsvWriter, WriterRun
 from fbnetv3.registries import HOOKS, WRITERS
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.search_writers import SearchWriters
+from fbnetv3.search.trial import Trial
 from fbnetv3.training import train as train_config
 
 SECRETS = {
@@ -162,6 +165,42 @@ def test_the_csv_drops_what_a_resumed_run_writes_again(tmp_path) -> None:
     writer.close()
     lines = (tmp_path / "metrics.csv").read_text().split()
     assert lines == ["iteration,name,value", "1,a,1", "6,a,2.5", "6,b,3.0"]
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (1, 1), (0, 2), (2, 0)])
+def test_the_csv_of_a_resumed_search_has_a_row_for_every_trial(tmp_path, counts) -> None:
+    finished = 0
+    for count in counts:
+        writers = SearchWriters(_search_cfg(tmp_path, "csv"), finished)
+        for number in range(finished, finished + count):
+            trial = Trial(f"id{number}", number, 0, {})
+            trial.finish(10.0 + number)
+            writers(SimpleNamespace(trials=[]), SimpleNamespace(kind="finish", trial=trial))
+        writers.close()
+        finished += count
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    scores = {int(r["iteration"]): float(r["value"]) for r in rows if r["name"] == "search/score"}
+    assert scores == {i + 1: 10.0 + i for i in range(finished)}
+
+
+def test_event_writers_of_detectron2_are_left_out_of_a_search_with_a_warning(
+    tmp_path, caplog
+) -> None:
+    logging.getLogger("fbnetv3").propagate = True
+    closed = []
+
+    class Events(EventWriter):
+        def write(self):
+            raise AssertionError
+
+        def close(self):
+            closed.append(self)
+
+    WRITERS.register("test/events")(lambda run: Events())
+    with caplog.at_level(logging.WARNING, "fbnetv3"):
+        SearchWriters(_search_cfg(tmp_path, "test/events", "csv")).close()
+    assert "test/events records trainings only" in caplog.text
+    assert len(closed) == 1
 
 
 @_needs("mlflow")

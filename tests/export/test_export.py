@@ -99,7 +99,7 @@ def test_a_file_computes_the_logits_from_raw_pixels(
 def test_a_file_of_an_optional_runtime_computes_the_logits(
     name: str, classifier: Classifier, data: ArrayDataset, tmp_path: Path
 ) -> None:
-    missing = FORMATS[name].lacks()
+    missing = FORMATS[name].problem()
     if missing:
         pytest.skip(missing)
     check_file(name, classifier, data, tmp_path, "float")
@@ -130,7 +130,7 @@ def test_torchscript_holds_the_metadata(classifier: Classifier, tmp_path: Path) 
 def test_int8_keeps_most_classes_and_is_smaller(
     name: str, classifier: Classifier, data: ArrayDataset, tmp_path: Path
 ) -> None:
-    missing = FORMATS[f"{name}-int8"].lacks()
+    missing = FORMATS[f"{name}-int8"].problem()
     if missing:
         pytest.skip(missing)
     names, options = (name, f"{name}-int8"), {"calibration": data, "calibration_images": 40}
@@ -185,7 +185,7 @@ def test_a_file_that_computes_something_else_is_removed(
         plain.write(job, path)  # type: ignore[arg-type]
         mutate(path, lambda w: -w)
 
-    wrong = formats.Format("onnx", ".onnx", write, plain.load, plain.lacks)
+    wrong = formats.Format("onnx", ".onnx", write, plain.load, plain.problem)
     options = ExportOptions()
     with pytest.raises(ExportError, match=r"^format onnx: its runtime computes logits"):
         list(export_classifier(classifier, [wrong], tmp_path, "net", options))

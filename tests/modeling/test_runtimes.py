@@ -120,12 +120,12 @@ def test_without_any_runtime_the_model_runs_uncompiled(
 
 
 def test_onnxruntime_requires_float32(net: nn.Module) -> None:
-    assert RUNTIMES[0].lacks(net) == ""
-    assert "float32" in RUNTIMES[0].lacks(net.double())
+    assert RUNTIMES[0].problem(net) == ""
+    assert "float32" in RUNTIMES[0].problem(net.double())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(RUNTIMES[1].lacks(nn.Identity())), reason="no C++ compiler")
+@pytest.mark.skipif(bool(RUNTIMES[1].problem(nn.Identity())), reason="no C++ compiler")
 def test_inductor(tmp_path: Path) -> None:
     """The network has each kind of block once, since every layer is compiled by a C++ compiler."""
     (tmp_path / "tiny.yaml").write_text(ARCH)

@@ -11,7 +11,7 @@ from fbnetv3.export import onnx as onnx_files
 from fbnetv3.export.detectors import onnx, torch_files
 from fbnetv3.export.detectors.job import DetectorJob, RunDetector
 from fbnetv3.export.errors import ExportError
-from fbnetv3.export.torch_files import lacks as lacks_nothing
+from fbnetv3.export.torch_files import problem as no_problem
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DetectorFormat:
         suffix: End of the file's name, after the model's name.
         write: Function that writes the network of a job to a file.
         load: Function from a file to the function that runs it in its own runtime.
-        lacks: Function that says what is missing to write and run it; "" if nothing is.
+        problem: Function that returns the reason why the format cannot be used, or an empty string.
         quantized: Whether the file computes with 8-bit integers, whose outputs differ.
     """
 
@@ -31,29 +31,29 @@ class DetectorFormat:
     suffix: str
     write: Callable[[DetectorJob, Path], None]
     load: Callable[[Path], RunDetector]
-    lacks: Callable[[], str]
+    problem: Callable[[], str]
     quantized: bool = False
 
 
 DETECTOR_FORMATS: dict[str, DetectorFormat] = {
     format.name: format
     for format in (
-        DetectorFormat("onnx", ".onnx", onnx.write, onnx.load, onnx_files.lacks),
+        DetectorFormat("onnx", ".onnx", onnx.write, onnx.load, onnx_files.problem),
         DetectorFormat(
             "onnx-int8",
             ".int8.onnx",
             onnx.write_int8,
             onnx.load,
-            onnx_files.lacks,
+            onnx_files.problem,
             quantized=True,
         ),
-        DetectorFormat("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, lacks_nothing),
+        DetectorFormat("pt2", ".pt2", torch_files.write_pt2, torch_files.load_pt2, no_problem),
         DetectorFormat(
             "torchscript",
             ".torchscript.pt",
             torch_files.write_torchscript,
             torch_files.load_torchscript,
-            lacks_nothing,
+            no_problem,
         ),
     )
 }
@@ -78,7 +78,7 @@ def check_formats(names: Sequence[str], *, calibrated: bool) -> list[DetectorFor
                 f"format {name} cannot hold a detector; allowed: {', '.join(DETECTOR_FORMATS)}"
             )
         format = DETECTOR_FORMATS[name]
-        if missing := format.lacks():
+        if missing := format.problem():
             raise ExportError(f"format {name} cannot be written: {missing}")
         if format.quantized and not calibrated:
             raise ExportError(

@@ -100,7 +100,7 @@ def export_detector(
     Raises:
         ExportError: The detector is no RetinaNet, or a file cannot be written or computes other
             boxes; it is removed.
-        WriteError: The folder cannot be written.
+        WriteError: The folder cannot be written to.
     """
     job = _job(detector, options)
     images = _images(options)

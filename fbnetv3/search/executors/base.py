@@ -2,8 +2,9 @@
 
 To add an executor:
 
-1. In a file of this folder, write a class with the methods of :class:`Executor`, and export it in
-   ``search/__init__.py``. ``JointNAS(executor=...)`` accepts an instance without any registration.
+1. In a file of this folder, write a class with the methods of :class:`Executor`, and add it to
+   ``_HOME_OF``, ``__all__`` and the imports for type checkers in ``search/__init__.py``.
+   ``JointNAS(executor=...)`` accepts an instance without any registration.
 2. For ``fbnetv3-search``, write a function that makes an instance from the config, and register it
    with ``@EXECUTORS.register(NAME)`` in ``search/fbnet/config.py``. NAME is declared in
    ``registries.py`` and is then a value of SEARCH.EXECUTOR. Outside of the package:
@@ -12,13 +13,12 @@ To add an executor:
    keys that may change when a search is resumed in ``RESUMABLE_KEYS``, and add the executor's
    name to the help of SEARCH.EXECUTOR. Add the ranges of the keys to ``_check_numbers`` in
    ``search/fbnet/config.py``.
-4. Add the executor to the tests in ``tests/search/executors``:
-
-   - to ``_EXECUTORS`` in ``test_faults.py``;
-   - without worker processes: to the fixture ``executor`` in ``test_contract.py``, as
-     ``in process`` is there;
-   - with worker processes: to ``_SHARED`` and ``_WORKERS`` in ``test_contract.py``, and to
-     ``SharedExecutors`` in ``shared.py``.
+4. ``search/fbnet/placement.py`` divides the cores and GPUs of this machine for ``local`` alone. It
+   takes every other executor for a cluster: numbers of threads and data-loader workers that are
+   ``auto`` follow from SEARCH.RAY.CPUS and SEARCH.RAY.GPUS. Change it if this is wrong.
+5. Add the executor to ``WORKERS`` in ``tests/search/executors/shared.py``, or to
+   ``WITHOUT_WORKERS`` there if it has no worker processes; ``test_contract.py``,
+   ``test_faults.py`` and ``test_withdraw.py`` then test it.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class LocalWorkers:
         return finished
 
     def _receive_ready(self, worker: Worker) -> list[Finished]:
-        """Reads the first message of a worker; returns [], since no trial has finished.
+        """Reads the first message from a worker; returns [], since no trial has finished.
 
         Raises:
             SearchError: The worker cannot start, and further ones are unlikely to.

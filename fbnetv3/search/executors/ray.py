@@ -19,7 +19,7 @@ from fbnetv3.search.executors.base import (
     pickled,
 )
 from fbnetv3.search.executors.device_faults import MEMORY, NEEDS_NEW_PROCESS, ran_out_of_memory
-from fbnetv3.search.executors.ray_cluster import Cluster, one_line
+from fbnetv3.search.executors.ray_cluster import Cluster, last_characters
 from fbnetv3.search.executors.ray_node import NodeContext, WorkerActor
 from fbnetv3.search.executors.trial_queue import TrialQueue
 from fbnetv3.search.trial import Trial
@@ -191,10 +191,10 @@ class RayWorkers:
     def _cause_of_loss(self, handle: WorkerHandle, error: Exception) -> str:
         """Returns why an actor no longer answers, such as ``was lost on node ...``."""
         if not handle.is_ready:
-            return f"could not start ({one_line(error)})"
+            return f"could not start ({last_characters(error)})"
         if not self._cluster.is_alive(handle.node):
             return f"was lost with its node {handle.address}"
-        return f"was lost on node {handle.address} ({one_line(error)})"
+        return f"was lost on node {handle.address} ({last_characters(error)})"
 
     def _on_ready(
         self, handle: WorkerHandle, node: str, address: str, gpus: list[str], error: str | None

@@ -64,7 +64,7 @@ class Cluster:
             self._init()
             self._owns_connection = True
         total = self.ray.cluster_resources()
-        # If no number is requested, a worker gets one whole CPU or GPU if the cluster has one.
+        # If `gpus` is None, a worker gets one whole GPU if the cluster has one.
         default = {name: min(1.0, total.get(name, 0.0) // 1) for name in self._requested}
         self._per_worker = {k: default[k] if v is None else v for k, v in self._requested.items()}
         problem = self.resource_problem()
@@ -86,15 +86,15 @@ class Cluster:
                 )
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             # If an authentication token is missing, only the cause says so.
-            reason = one_line(error.__cause__ or error)
+            reason = last_characters(error.__cause__ or error)
             raise SearchError(
                 f"cannot connect to the Ray cluster {self._address!r}: {reason}; start a cluster "
-                "with 'ray start --head' and set SEARCH.RAY.ADDRESS to its address, or leave that "
-                "empty for a private cluster on this machine"
+                "with 'ray start --head' and set SEARCH.RAY.ADDRESS to its address; "
+                "for a private cluster on this machine, leave it empty and unset RAY_ADDRESS"
             ) from error
 
     def resource_problem(self) -> str:
-        """Returns why no node is large enough for a worker, as a message; empty if one is.
+        """Returns an error message if no node is large enough for a worker, or an empty string.
 
         On a cluster with an autoscaler, a node that is large enough may still join.
         """
@@ -112,7 +112,7 @@ class Cluster:
         """Requests an actor and returns its handle; Ray starts it when a node has room.
 
         The actor handles two calls at a time, so that it can be stopped while another call waits
-        for a message of the worker.
+        for a message from the worker.
         """
         resources = {"num_cpus": self._per_worker["CPU"], "num_gpus": self._per_worker["GPU"]}
         remote = self.ray.remote(**resources, max_restarts=0, max_concurrency=2)
@@ -145,7 +145,7 @@ def _keep_sigterm_handler() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def one_line(error: BaseException) -> str:
+def last_characters(error: BaseException) -> str:
     """Returns the last 300 characters of an error on one line; Ray puts the cause last."""
     return " ".join(str(error).split())[-300:]
 

@@ -31,7 +31,7 @@ _META, _BACKBONE = "RetinaNet", "build_retinanet_fbnet_fpn_backbone"
 
 
 def has_known_costs(cfg: CfgNode) -> bool:
-    """Returns whether the detector of a config is a RetinaNet on an FBNet, which can be priced."""
+    """Returns whether the detector of a config is a RetinaNet on an FBNet."""
     model = cfg.MODEL
     return bool(model.META_ARCHITECTURE == _META and model.BACKBONE.NAME == _BACKBONE)
 

@@ -40,7 +40,7 @@ class TrainEvaluator:
     Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
     the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
     averaged weights are scored. After a part of a training (SEARCH.RUNGS), the checkpoint is kept:
-    the next part resumes from it and ends with the same bits as a training in one go.
+    the next part resumes from it, and the weights equal those of an uninterrupted training.
 
     Attributes:
         setup: Config and space of the search.

@@ -22,7 +22,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "",
         "Json written by tools/benchmark.py --latency-table, for constraints on latency_ms.",
     ),
-    "POOL_SIZE": (20_000, "Number of candidates in the quasi Monte-Carlo pool (n)."),
+    "POOL_SIZE": (20_000, "Number of candidates in the quasi-Monte Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
     "FIRST_PARTS": (0, "Parts of batch 1, each chosen from the scores before it; 0: up to 3."),
     "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
@@ -167,7 +167,10 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
     "WRITERS",
 )
-"""Keys whose values may differ when a search is resumed, since they do not affect its results."""
+"""Keys whose values may differ when a search is resumed, since they do not affect its results.
+
+SEARCH.THREADS may change scores by rounding.
+"""
 EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
 """Keys that may be raised to continue a search; its storage refuses lower values."""
 AUTO_KEYS = ("WORKERS", "THREADS", "LOADER_WORKERS")

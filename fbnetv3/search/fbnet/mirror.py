@@ -57,7 +57,7 @@ class Mirror:
         """Writes a small file and deletes it.
 
         Raises:
-            StorageUnavailableError: The URI cannot be written.
+            StorageUnavailableError: The URI cannot be written to.
         """
         name = f"{self._root}/.probe_{uuid.uuid4().hex}"
         try:

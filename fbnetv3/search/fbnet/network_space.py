@@ -158,7 +158,7 @@ class NetworkSpace(TableSpace):
     @property
     def has_architecture(self) -> bool:
         """Whether arguments or the resolution are searched too, and not only the recipe."""
-        return bool(self.space.columns_of("architecture"))
+        return bool(self.space.indices_of_part("architecture"))
 
     def probes(self) -> list[dict[str, Any]]:
         """Returns a candidate whose network can be built."""

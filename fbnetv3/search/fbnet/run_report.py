@@ -67,7 +67,7 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
 
 def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     node, space = cfg.SEARCH, search.space
-    powers = [f"10^{space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
+    powers = [f"10^{space.log10_cardinality_of(part):.1f}" for part in ("architecture", "recipe")]
     ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
     stop = f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
     classes = classes_line(cfg, search)

@@ -1,7 +1,12 @@
-"""The run of a search itself in its writers; its trials are recorded as children of it."""
+"""Records a search as one run in each experiment tracker of WRITERS, beside the runs of its trials.
+
+In MLflow, the trials' runs are children of the search's run; in Weights & Biases, they share its
+group; a csv file has no such relation.
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +19,18 @@ if TYPE_CHECKING:
     from fbnetv3.search.jointnas import JointNAS
     from fbnetv3.search.trial import Event
 
-_WITHOUT_SEARCH = ("tensorboard",)
+_log = logging.getLogger("fbnetv3")
+_LEFT_OUT = ("tensorboard",)
+"""Writers that record neither a search nor its trials: event files of TensorBoard do not nest."""
 
 
 class SearchWriters:
-    """Callback of ``JointNAS.run`` that records the score of each trial in the order of their ends.
+    """Callback of ``JointNAS.run`` that records each score, in the order in which trials finish.
 
     The numbers are ``search/score``, ``search/best`` and, for trials with costs, ``search/macs``
-    and the like. TensorBoard has no runs of runs: report.html has these curves.
+    and the like. TensorBoard is left out, since it has no nested runs; report.html shows the best
+    score so far. Other writers of detectron2 (``EventWriter``) are left out with a warning, since
+    they record a training's storage of events, which a search does not have.
 
     Args:
         cfg: Config of the search, whose WRITERS are used.
@@ -34,12 +43,14 @@ class SearchWriters:
     def __init__(self, cfg: CfgNode, finished: int = 0) -> None:
         check_names(cfg)
         folder = Path(cfg.OUTPUT_DIR)
-        run = WriterRun(folder, plain_config(cfg), finished, str(folder), is_search=True)
-        self._writers = [
-            StorageWriter(writer, name)
-            for name in cfg.WRITERS
-            if name not in _WITHOUT_SEARCH and isinstance(writer := make_writer(name, run), Writer)
-        ]
+        # Rows are numbered from 1, so that the next one is the first that this process records.
+        run = WriterRun(folder, plain_config(cfg), finished + 1, str(folder), is_search=True)
+        writers = {n: make_writer(n, run) for n in cfg.WRITERS if n not in _LEFT_OUT}
+        self._writers = [StorageWriter(w, n) for n, w in writers.items() if isinstance(w, Writer)]
+        for name, writer in writers.items():
+            if not isinstance(writer, Writer):
+                writer.close()
+                _log.warning("WRITERS: %s records trainings only, not the search itself", name)
         self._count, self._direction = finished, str(cfg.SEARCH.DIRECTION)
 
     def __call__(self, search: JointNAS, event: Event) -> None:

@@ -88,6 +88,11 @@ class FBNetSpace(TableSpace):
         """Whether the architecture is searched too, and not only the recipe."""
         return bool(self._rows)
 
+    @property
+    def depth_names(self) -> set[str]:
+        """Names of the variables that are numbers of layers (``n`` of a row)."""
+        return {row.n.name for row in self._rows if isinstance(row.n, Ref)}
+
     def _check_values(self) -> None:
         """Checks that costs can be computed for all values of the architecture's variables."""
         for row in self._rows:

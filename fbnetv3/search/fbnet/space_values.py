@@ -150,21 +150,21 @@ def fixed_value(parameter: Parameter, value: object) -> Any:
 
 
 def check_row_values(
-    op: object, values: Mapping[str, Parameter], prices: Mapping[str, Key] | None = None
+    op: object, values: Mapping[str, Parameter], allowed_keys: Mapping[str, Key] | None = None
 ) -> None:
     """Checks that costs can be computed for every value of a row's variables.
 
     Args:
         op: Name of the row's operator.
         values: Variable by the key of the row that it sets.
-        prices: Key by name, whose allowed values are checked. None: the keys of the operator and
-            those that all operators have.
+        allowed_keys: Key by name, whose allowed values are checked. None: the keys of the operator
+            and those that all operators have.
 
     Raises:
         SearchError: A variable has a value that is not allowed for its key.
         ArchError: The operator is unknown.
     """
-    keys = {**COMMON_KEYS, **get_op(op).keys} if prices is None else prices
+    keys = {**COMMON_KEYS, **get_op(op).keys} if allowed_keys is None else allowed_keys
     for name, parameter in values.items():
         key = keys.get(name)
         if key is None:
@@ -177,7 +177,7 @@ def check_row_values(
         for value in values_of(parameter):
             if not key.accepts(value):
                 raise SearchError(
-                    f"{parameter.name}={short(value)} cannot be priced; allowed for {name}: "
+                    f"{parameter.name}={short(value)} is not allowed; allowed for {name}: "
                     f"{key.allowed}"
                 )
 

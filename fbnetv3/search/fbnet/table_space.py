@@ -126,7 +126,9 @@ class TableSpace(ABC):
 
     def size_lines(self) -> list[str]:
         """Returns the number of candidates as a line of text, and the table's note if any."""
-        powers = [f"10^{self.space.log10_of(part):.1f}" for part in ("architecture", "recipe")]
+        powers = [
+            f"10^{self.space.log10_cardinality_of(part):.1f}" for part in ("architecture", "recipe")
+        ]
         sizes = f"{powers[0]} architectures x {powers[1]} recipes"
         lines = [f"space {self.name}: {len(self.space)} variables, {sizes}"]
         return [*lines, self._note] if self._note else lines

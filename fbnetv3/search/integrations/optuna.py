@@ -60,7 +60,7 @@ class JointNASSampler(BaseSampler):
         n_startup_trials: Number of complete trials before the predictor is used; at least 1.
         batch_size: Number of samples that are chosen at once, each in view of the others; at least
             1. A larger batch takes less time per sample, and learns from results later.
-        pool_size: Number of candidates in the quasi Monte-Carlo pool; at least ``batch_size``.
+        pool_size: Number of candidates in the quasi-Monte Carlo pool; at least ``batch_size``.
         independent_sampler: Sampler of the other variables; None: ``RandomSampler``.
         constraints_func: Function from a trial to its constraints, met by numbers of at most 0; see
             ``optuna.samplers.GPSampler``. With Optuna 5, ``trial.set_constraint`` replaces it.

@@ -11,16 +11,20 @@ To add a predictor:
    [0, 1] (``space/encoding.py``), and their scores, of which the highest is the best. The arguments
    ``pretrained`` and ``errors`` must be accepted, even by a predictor without use for the
    pre-trained encoder or for estimated scores. Two fits with the same seed must be equal.
-2. Add the class to ``PREDICTORS`` below. Its key is then a value of SEARCH.PREDICTOR, and
+2. Add the class to ``PREDICTORS`` below, and its name to ``PROBABILISTIC`` if it has ``gp`` and
+   ``sample``. The name is then a value of SEARCH.PREDICTOR, and
    ``tests/search/predictors/test_predictor.py`` tests it. There, add its least rank
    correlation with unseen labels to ``_LEAST``, and its name to ``_DETERMINISTIC`` if it does not
    depend on the seed.
-3. Add the name to the help of SEARCH.PREDICTOR (``search/fbnet/keys.py``) and of
-   ``SearchSettings.predictor`` (``search/settings.py``).
+3. Add the name to the help of SEARCH.PREDICTOR (``search/fbnet/keys.py``), to
+   ``SearchSettings.predictor`` (``search/settings.py``), and to the table in ``docs/search.md``
+   ("The search exactly as published").
 
 For a predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
-``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling; for any
-other predictor, by ``paper_batch`` in ``acquisition/coarse.py``.
+``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling, the
+first batch is divided into parts, and a search may have several scores. For any other predictor,
+batches are chosen by ``paper_batch`` in ``acquisition/coarse.py``, or for several objectives from
+bins of the first cost.
 """
 
 from __future__ import annotations
@@ -117,6 +121,8 @@ PREDICTORS: dict[str, Fit] = {
     "random": RandomPredictor,
 }
 """Predictors by the value of SEARCH.PREDICTOR."""
+PROBABILISTIC = ("default",)
+"""Names of the predictors with a posterior: their fits have ``gp`` and ``sample``."""
 
 
 def fit_function(name: str) -> Fit:

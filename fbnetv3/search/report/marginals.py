@@ -57,7 +57,7 @@ def marginals(
         return []
     active = space.active(space.levels([t.config for t in complete]))
     charts = []
-    for i in space.columns_of(part):
+    for i in space.indices_of_part(part):
         trials = [t for t, is_active in zip(complete, active[:, i], strict=True) if is_active]
         varies = len({repr(t.config[space.names[i]]) for t in trials}) > 1
         if varies and len(trials) >= _MIN_TRIALS:

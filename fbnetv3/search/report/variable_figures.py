@@ -1,4 +1,4 @@
-"""Charts of all variables at once: their importance, and trials as lines through their values.
+"""Charts of all variables at once: their importance, and parallel coordinates of the trials.
 
 The importance is that of permutations (Breiman, Random Forests, 2001): the share of the variance of
 scores that a forest no longer predicts when the values of one variable are exchanged between

@@ -202,7 +202,7 @@ class Costs:
             return {name: np.zeros(0) for name in self.names}
         by_columns = getattr(self._function, "of_columns", None)
         if by_columns is not None:
-            statistics = by_columns(self.space.columns(levels))
+            statistics = by_columns(self.space.values_by_name(levels))
         else:
             statistics = self._function(self.space.configs(levels))
         if not isinstance(statistics, Mapping):

@@ -32,7 +32,7 @@ class Encoding:
 
     def columns_of(self, part: str) -> list[int]:
         """Returns the feature columns of a part, ``architecture`` or ``recipe``."""
-        slices = [self._slices[i] for i in self._space.columns_of(part)]
+        slices = [self._slices[i] for i in self._space.indices_of_part(part)]
         return [column for s in slices for column in range(s.start, s.stop)]
 
     def encode(self, levels: Levels) -> Features:

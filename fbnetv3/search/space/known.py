@@ -17,7 +17,7 @@ class KnownArchitectures:
     """
 
     def __init__(self, space: SearchSpace, levels: Levels) -> None:
-        self._space, self._columns = space, space.columns_of("architecture")
+        self._space, self._columns = space, space.indices_of_part("architecture")
         architectures = levels[:, self._columns]
         self._rows = architectures[unique_rows(architectures)]
         self._keys = set(keys_of(self._rows))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fbnetv3._deprecation import deprecated
 from fbnetv3.errors import did_you_mean
 from fbnetv3.search.checks import as_items
 from fbnetv3.search.errors import SearchError
@@ -51,7 +52,7 @@ class SearchSpace:
 
     Raises:
         SearchError: A name occurs twice, a condition does not refer to an earlier variable or
-            refers to a continuous one, or there is only one candidate.
+            refers to one with too many levels, or there is only one candidate.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -75,7 +76,11 @@ class SearchSpace:
     def _rule(
         self, index: int, parameter: Parameter
     ) -> tuple[int, list[tuple[int, npt.NDArray[np.bool_]]]]:
-        """Returns (column, [(column of an earlier variable, whether each level meets it)])."""
+        """Returns the index of a variable, and what its conditions need.
+
+        For each condition: the index of the earlier variable, and whether each of its levels meets
+        the condition.
+        """
         tables = []
         for when in parameter.active_if:
             parent = self._index.get(when.name)
@@ -87,8 +92,8 @@ class SearchSpace:
             other = self.parameters[parent]
             if other.size >= CONTINUOUS_LEVELS:
                 raise SearchError(
-                    f"{parameter.name}: the condition on {when.name!r} needs a Choice or a range "
-                    "with a step there"
+                    f"{parameter.name}: the variable {when.name!r} of its condition has too many "
+                    f"values; use a Choice, or a range with fewer than {CONTINUOUS_LEVELS} values"
                 )
             truth = [when.holds(other.value(level)) for level in range(other.size)]
             tables.append((parent, np.array(truth)))
@@ -109,13 +114,28 @@ class SearchSpace:
         """The decimal logarithm of the number of level combinations."""
         return float(np.log10(self.sizes.astype(np.float64)).sum())
 
-    def log10_of(self, part: str) -> float:
+    def log10_cardinality_of(self, part: str) -> float:
         """Returns the decimal logarithm of the number of level combinations of one part."""
         return sum(math.log10(p.size) for p in self.parameters if p.part == part)
 
-    def columns_of(self, part: str) -> list[int]:
-        """Returns the columns of a part's variables, ``architecture`` or ``recipe``."""
+    def indices_of_part(self, part: str) -> list[int]:
+        """Returns the column indices of a part's variables, ``architecture`` or ``recipe``."""
         return [i for i, p in enumerate(self.parameters) if p.part == part]
+
+    @deprecated("0.2.0", "0.4.0", "SearchSpace.log10_cardinality_of")
+    def log10_of(self, part: str) -> float:
+        """Returns :meth:`log10_cardinality_of`."""
+        return self.log10_cardinality_of(part)
+
+    @deprecated("0.2.0", "0.4.0", "SearchSpace.indices_of_part")
+    def columns_of(self, part: str) -> list[int]:
+        """Returns :meth:`indices_of_part`."""
+        return self.indices_of_part(part)
+
+    @deprecated("0.2.0", "0.4.0", "SearchSpace.values_by_name")
+    def columns(self, levels: Levels) -> dict[str, npt.NDArray[Any]]:
+        """Returns :meth:`values_by_name`."""
+        return self.values_by_name(levels)
 
     def levels_at(self, quantiles: npt.NDArray[np.float64]) -> Levels:
         """Returns levels at quantiles of the variables' distributions, (candidates, variables).
@@ -131,7 +151,11 @@ class SearchSpace:
         return levels
 
     def probabilities(self, levels: Levels) -> npt.NDArray[np.float64]:
-        """Returns the probability of each candidate up to a common factor, (candidates,)."""
+        """Returns the probability of each combination of levels, up to a common factor.
+
+        Args:
+            levels: (candidates, variables) levels.
+        """
         weights = np.ones(len(levels))
         for i, distribution in self.log_integers:
             below, up_to = distribution.cumulative(levels[:, i])
@@ -148,7 +172,10 @@ class SearchSpace:
         return np.stack(columns[::-1], axis=1)
 
     def active(self, levels: Levels) -> npt.NDArray[np.bool_]:
-        """Returns which variables are active, (candidates, variables)."""
+        """Returns which variables are active, (candidates, variables).
+
+        A condition on an inactive variable does not hold.
+        """
         mask = np.ones(levels.shape, dtype=bool)
         for column, tables in self._rules:
             mask[:, column] = False
@@ -160,7 +187,7 @@ class SearchSpace:
         """Returns levels with every inactive variable at its first level."""
         return np.where(self.active(levels), levels, 0) if self._rules else levels
 
-    def columns(self, levels: Levels) -> dict[str, npt.NDArray[Any]]:
+    def values_by_name(self, levels: Levels) -> dict[str, npt.NDArray[Any]]:
         """Returns the values of each variable, {name: (candidates,)}."""
         values = zip(self.names, self._values(levels), strict=True)
         return {name: np.array(column) for name, column in values}
@@ -229,7 +256,11 @@ class SearchSpace:
         return ids
 
     def describe(self) -> dict[str, str]:
-        """Returns descriptions of the allowed values and the conditions, by variable."""
+        """Returns descriptions of the allowed values and the conditions, by variable.
+
+        Storages hold these texts, so their form is fixed: each condition follows ``; if``, although
+        one of several suffices. Messages join them with "or" (``trial.settings_differences``).
+        """
         return {
             p.name: p.describe()
             + "".join(f"; if {w.name} {w.relation} {w.value}" for w in p.active_if)

@@ -17,8 +17,8 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import (
     Trial,
-    differences,
     identity_differences,
+    settings_differences,
     trial_from_json,
     trial_to_json,
     without_iterations,
@@ -121,7 +121,7 @@ def check_log(
         SearchError: The log belongs to another search, or one of its trials was edited.
     """
     parts = [
-        differences(without_iterations(logged.settings), without_iterations(settings)),
+        settings_differences(logged.settings, settings),
         identity_differences(logged.identity, identity),
     ]
     if any(parts):
@@ -171,7 +171,7 @@ class BatchLog:
             identity: Values on which the scores depend, see :class:`LoggedSearch`; None: left out.
 
         Raises:
-            WriteError: The folder cannot be written.
+            WriteError: The folder cannot be written to.
             SearchError: A file of the log cannot be read.
         """
         batches: dict[int, list[Trial]] = {}

@@ -193,7 +193,7 @@ def test_a_wrong_file_is_removed(
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         onnx.save(model, str(path))
 
-    wrong = formats.DetectorFormat("onnx", ".onnx", write, plain.load, plain.lacks)
+    wrong = formats.DetectorFormat("onnx", ".onnx", write, plain.load, plain.problem)
     message = r"^format onnx: its runtime computes (boxes that differ by [\d.]+ pixels|\d+ objects)"
     with pytest.raises(ExportError, match=message):
         list(export_detector(detector, [wrong], tmp_path, "net", DetectorOptions()))
@@ -206,7 +206,7 @@ def test_a_file_that_its_runtime_cannot_run_is_removed(detector: Detector, tmp_p
 
     plain = DETECTOR_FORMATS["onnx"]
     wrong = formats.DetectorFormat(
-        "onnx", ".onnx", lambda job, path: path.touch(), lambda path: fail, plain.lacks
+        "onnx", ".onnx", lambda job, path: path.touch(), lambda path: fail, plain.problem
     )
     message = r"^format onnx: its runtime fails \(AssertionError: Guard failed: height\); the file"
     with pytest.raises(ExportError, match=message):

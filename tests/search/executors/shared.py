@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.search import LocalWorkers, Trial
-from fbnetv3.search.executors.base import Evaluate, Finished, pickled
+from fbnetv3.search import InProcess, LocalWorkers, Trial
+from fbnetv3.search.executors.base import Evaluate, Executor, Finished, pickled
 from tests.search.executors.ray_clusters import ray_workers
+
+WITHOUT_WORKERS: dict[str, Callable[[], Executor]] = {"in process": InProcess}
+"""Executors without worker processes, by kind."""
+WORKERS: dict[str, Callable[..., Any]] = {"local": LocalWorkers, "ray": ray_workers}
+"""Executors with worker processes, by kind; each takes the number of workers."""
+# Workers that reserve nothing leave the cluster to those of other tests.
+_SHARING: dict[str, dict[str, Any]] = {"ray": {"cpus": 0.0}}
 
 
 class SharedExecutor:
@@ -72,10 +80,9 @@ class SharedExecutors:
         self._executors: dict[tuple[str, int], SharedExecutor] = {}
 
     def __call__(self, kind: str, count: int) -> SharedExecutor:
-        """Returns the executor of a kind, ``local`` or ``ray``, with a number of workers."""
+        """Returns the executor of a kind of ``WORKERS``, with a number of workers."""
         if (kind, count) not in self._executors:
-            # Workers that reserve nothing leave the cluster to those of other tests.
-            executor = LocalWorkers(count) if kind == "local" else ray_workers(count, cpus=0.0)
+            executor = WORKERS[kind](count, **_SHARING.get(kind, {}))
             path = self._folder / f"{kind}{count}.pkl"
             self._executors[kind, count] = SharedExecutor(executor, path)
         return self._executors[kind, count]

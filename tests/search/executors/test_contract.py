@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from fbnetv3.search import InProcess, LocalWorkers, SearchError, Trial
+from fbnetv3.search import SearchError, Trial
 from fbnetv3.search.errors import StorageUnavailableError
 from fbnetv3.search.executors.base import Executor, Finished
 from tests.search import problem
-from tests.search.executors.ray_clusters import ray_workers
 from tests.search.executors.running import (
     evaluate_all,
     has_ended,
@@ -26,38 +25,35 @@ from tests.search.executors.running import (
     read_pids,
     start_child,
 )
+from tests.search.executors.shared import WITHOUT_WORKERS, WORKERS
 
 Make = Callable[..., Any]
-_WORKERS = {"local": LocalWorkers, "ray": ray_workers}
 _SHARED: dict[str, tuple[str, int]] = {
-    "1 worker": ("local", 1),
-    "2 workers": ("local", 2),
-    "ray, 1 worker": ("ray", 1),
-    "ray, 2 workers": ("ray", 2),
+    f"{kind}, {count}": (kind, count) for kind in WORKERS for count in (1, 2)
 }
 
 
-@pytest.fixture(params=["in process", *_SHARED])
+@pytest.fixture(params=[*WITHOUT_WORKERS, *_SHARED])
 def executor(request: pytest.FixtureRequest, shared_executors: Any) -> Executor:
     """An executor of each kind, whose workers may have served other tests."""
-    if request.param == "in process":
-        return InProcess()
+    if request.param in WITHOUT_WORKERS:
+        return WITHOUT_WORKERS[request.param]()
     return shared_executors(*_SHARED[request.param])
 
 
-@pytest.fixture(params=list(_WORKERS))
+@pytest.fixture(params=list(WORKERS))
 def shared(request: pytest.FixtureRequest, shared_executors: Any) -> Callable[[int], Executor]:
     """Returns an executor with so many workers, which may have served other tests."""
     return functools.partial(shared_executors, request.param)
 
 
-@pytest.fixture(params=list(_WORKERS))
+@pytest.fixture(params=list(WORKERS))
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes executors with worker processes: ``make(count, threads=...)``."""
     executors: list[Executor] = []
 
     def construct(*args: Any, **kwargs: Any) -> Executor:
-        executors.append(_WORKERS[request.param](*args, **kwargs))
+        executors.append(WORKERS[request.param](*args, **kwargs))
         return executors[-1]
 
     yield construct
@@ -273,7 +269,7 @@ def test_an_interrupt_lets_workers_save(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["in process", "local", "ray"])
+@pytest.mark.parametrize("kind", [*WITHOUT_WORKERS, *WORKERS])
 def test_a_search_costs_little_beside_its_trainings(kind: str, tmp_path: Path) -> None:
     """Proposals, predictors, storage and workers cost under 5% of trainings of 10 seconds.
 
@@ -284,7 +280,7 @@ def test_a_search_costs_little_beside_its_trainings(kind: str, tmp_path: Path) -
         time.sleep(0.02)
         return problem.evaluate(trial)
 
-    executor = _WORKERS[kind](2) if kind in _WORKERS else InProcess()
+    executor = WORKERS[kind](2) if kind in WORKERS else WITHOUT_WORKERS[kind]()
     changes = {"batch_size": 16, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
     start = time.process_time()
     url = f"sqlite:///{tmp_path / 'search.db'}"
@@ -384,15 +380,14 @@ def _search_in_process() -> tuple[str, list[tuple]]:
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("local", 1),
-        ("local", 2),
-        pytest.param("local", 8, marks=pytest.mark.slow),
-        ("ray", 1),
-        pytest.param("ray", 2, marks=pytest.mark.slow),
-        pytest.param("ray", 8, marks=pytest.mark.slow),
+        pytest.param(
+            kind, count, marks=[pytest.mark.slow] * (count > (2 if kind == "local" else 1))
+        )
+        for kind in WORKERS
+        for count in (1, 2, 8)
     ],
 )
 def test_a_search_is_the_same_with_workers(kind: str, count: int) -> None:
-    workers = _WORKERS[kind](count)  # constructed first because it may skip the test
+    workers = WORKERS[kind](count)  # constructed first because it may skip the test
     result = problem.search(finalists=2, executor=workers).run(problem.evaluate)
     assert (result.best.id, problem.summary(result)) == _search_in_process()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,12 @@ import torch
 from fbnetv3.search import InProcess, LocalWorkers, Trial
 from fbnetv3.search.executors.base import Executor, Finished
 from fbnetv3.search.executors.device_faults import DATA, DEVICE, MEMORY
-from tests.search.executors.ray_clusters import ray_workers
 from tests.search.executors.running import evaluate_all, make_trials
+from tests.search.executors.shared import WITHOUT_WORKERS, WORKERS
 
 _EXECUTORS: dict[str, Callable[[], Executor]] = {
-    "in process": InProcess,
-    "local": lambda: LocalWorkers(1),
-    "ray": lambda: ray_workers(1),
+    **WITHOUT_WORKERS,
+    **{kind: functools.partial(make, 1) for kind, make in WORKERS.items()},
 }
 _MEMORY_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 _DEVICE_ERROR = torch.AcceleratorError("CUDA error: device-side assert triggered")

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from fbnetv3.search import InProcess, Trial
+from fbnetv3.search import Trial
 from tests.search.executors.running import evaluate_all, make_trials
+from tests.search.executors.shared import WITHOUT_WORKERS, WORKERS
 
 
-@pytest.mark.parametrize("kind", ["in process", "local", "ray"])
+@pytest.mark.parametrize("kind", [*WITHOUT_WORKERS, *WORKERS])
 def test_withdrawn_trials_do_not_start(kind: str, shared_executors: Any, tmp_path: Path) -> None:
     def evaluate(trial: Trial) -> float:
         (tmp_path / f"{trial.number}").touch()
         return 1.0
 
-    executor = InProcess() if kind == "in process" else shared_executors(kind, 2)
+    executor = shared_executors(kind, 2) if kind in WORKERS else WITHOUT_WORKERS[kind]()
     executor.start(evaluate)
     for trial in make_trials(9):
         executor.submit(trial)

@@ -94,7 +94,7 @@ def test_many_candidates_cost_what_each_costs_alone() -> None:
     setup = _setup("SEARCH.SPACE", "retinanet")
     space, statistics = setup.space.space, _statistics(setup)
     levels = space.canonical(np.random.default_rng(0).integers(0, space.sizes, (20, len(space))))
-    together = statistics.of_columns(space.columns(levels))
+    together = statistics.of_columns(space.values_by_name(levels))
     for i, config in enumerate(space.configs(levels)):
         for name, values in statistics([config]).items():
             assert values[0] == together[name][i]
@@ -139,12 +139,12 @@ def test_latencies_of_many_detectors_are_the_sums_of_their_parts(tmp_path: Path)
     shapes = {shape for design in designs for shape in design.shapes}
     blocks = [MeasuredBlock(shape, 1.0 + i % 7) for i, shape in enumerate(sorted(shapes, key=repr))]
     LatencyTable(blocks, {"aspect_ratio": 1.3333333333}).save(tmp_path / "table.json")
-    priced = _statistics(
+    with_latency = _statistics(
         _setup("SEARCH.SPACE", "retinanet", "SEARCH.LATENCY_TABLE", str(tmp_path / "table.json"))
     )
     ms = {block.shape: block.ms for block in blocks}
     expected = [sum(ms[shape] for shape in design.shapes) for design in designs]
-    assert priced(configs)["latency_ms"] == pytest.approx(expected)
+    assert with_latency(configs)["latency_ms"] == pytest.approx(expected)
     assert len({design.parts.convs for design in designs}) > 1
 
 

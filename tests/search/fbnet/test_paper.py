@@ -68,9 +68,11 @@ def test_the_settings_are_those_that_the_paper_prints(name: str) -> None:
 
 def test_the_space_has_as_many_candidates_as_the_paper_counts() -> None:
     space = FBNetSpace.from_yaml("fbnetv3_paper").space
-    without_resolution = space.log10_of("architecture") - np.log10(space["resolution"].size)
+    without_resolution = space.log10_cardinality_of("architecture") - np.log10(
+        space["resolution"].size
+    )
     assert int(without_resolution) == 17
-    assert round(space.log10_of("recipe")) == 7
+    assert round(space.log10_cardinality_of("recipe")) == 7
     drop_path = space["drop_path"]
     ends = [drop_path.value(level) for level in (0, drop_path.size - 1)]
     assert ends == pytest.approx([0.10, 0.31])  # (10, 31) as printed

@@ -104,7 +104,7 @@ def test_arrays_and_single_architectures_have_the_same_cost(name: str) -> None:
     statistics = space.statistics(100)
     assert statistics is not None
     configs = space.space.configs(levels)
-    by_columns = statistics.of_columns(space.space.columns(levels))
+    by_columns = statistics.of_columns(space.space.values_by_name(levels))
     for key, values in statistics(configs).items():
         assert values.tolist() == by_columns[key].tolist()
     for i, config in enumerate(configs):
@@ -148,10 +148,12 @@ def test_latency_is_a_statistic_if_there_is_a_table() -> None:
 
 def test_the_space_is_larger_than_the_paper_states(fbnet: FBNetSpace) -> None:
     space = fbnet.space
-    assert space.log10_of("architecture") == pytest.approx(20.5, abs=0.01)
-    assert space.log10_of("recipe") == pytest.approx(7.1, abs=0.03)
+    assert space.log10_cardinality_of("architecture") == pytest.approx(20.5, abs=0.01)
+    assert space.log10_cardinality_of("recipe") == pytest.approx(7.1, abs=0.03)
     extra = [n for n in space.names if n.endswith("_k_rest")] + ["stage5a_e_rest", "resolution"]
-    as_printed = space.log10_of("architecture") - sum(math.log10(space[n].size) for n in extra)
+    as_printed = space.log10_cardinality_of("architecture") - sum(
+        math.log10(space[n].size) for n in extra
+    )
     assert as_printed == pytest.approx(17.25, abs=0.05)  # the paper: 10^17
     lines = fbnet.size_lines()
     assert len(lines) == 2

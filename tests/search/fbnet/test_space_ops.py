@@ -57,12 +57,12 @@ def test_costs_and_latencies_of_all_candidates_equal_those_of_each(name: str) ->
     levels = space.space.canonical(random.integers(0, space.space.sizes, (60, len(space.space))))
     statistics = space.statistics(10, table)
     assert statistics is not None
-    columns = statistics.of_columns(space.space.columns(levels))
+    columns = statistics.of_columns(space.space.values_by_name(levels))
     for i, config in enumerate(space.space.configs(levels)):
         arch = space.arch(config, 10)
         cost = count_cost(arch)
         assert [columns[key][i] for key in NUMBERS] == [getattr(cost, key) for key in NUMBERS]
-        # The corners of the space bound all of its blocks, so that each has a price.
+        # The corners of the space bound all of its blocks, so that each has a latency.
         assert columns["latency_ms"][i] == pytest.approx(table.of_arch(arch))
 
 
@@ -91,7 +91,7 @@ def test_an_op_can_be_fixed() -> None:
         ({"kk": 3}, "none of the ops mbconv, uib, fused takes the key 'kk'"),
         ({"k_mid": None}, "op uib needs the key 'k_mid' in this row"),
         ({"op": {"choices": ["uib", "mbpool"]}, "k": None}, "mbpool cannot be a choice beside"),
-        ({"k": {"choices": [0, 3]}}, "stage1_k=0 cannot be priced; allowed for k: odd"),
+        ({"k": {"choices": [0, 3]}}, "stage1_k=0 is not allowed; allowed for k: odd"),
         ({"k_start": {"choices": [0, 2]}}, "allowed for k_start: 0, or odd integers >= 1"),
         ({"s": 2}, "k_start and k_mid may both be 0 in a layer with a stride"),
         ({"act": {"choices": ["relu", "hswish"]}}, "stage1_act cannot vary"),

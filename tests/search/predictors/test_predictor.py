@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from fbnetv3.search import SearchSettings
+from fbnetv3.search.acquisition.batch import Probabilistic
 from fbnetv3.search.errors import SearchError
+from fbnetv3.search.fronts import check_several_scores
+from fbnetv3.search.objectives import Objective, Objectives
 from fbnetv3.search.predictors.encoder import Pretrained, pretrain
-from fbnetv3.search.predictors.predictor import PREDICTORS, fit_function
+from fbnetv3.search.predictors.predictor import PREDICTORS, PROBABILISTIC, fit_function
 from tests.search.predictors.synthetic import labelled_pool
 
 # The least rank correlation with unseen labels of each predictor that learns
@@ -18,6 +24,27 @@ _DETERMINISTIC: tuple[str, ...] = ()
 def test_each_predictor_is_tested() -> None:
     assert {*PREDICTORS} == {*_LEAST, "random"}
     assert {*_DETERMINISTIC} <= {*PREDICTORS}
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_predictors_with_a_posterior_are_declared(name: str) -> None:
+    features, labels, pretrained = labelled_pool()
+    fitted = fit_function(name)(features[:20], labels[:20], pretrained, 0)
+    assert isinstance(fitted, Probabilistic) == (name in PROBABILISTIC)
+    parts = SearchSettings(predictor=name).sizes_of_first_parts()
+    assert len(parts) == (3 if name in PROBABILISTIC else 1)
+
+
+def test_a_further_predictor_with_a_posterior_is_treated_as_the_default_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = "fbnetv3.search.predictors.predictor"
+    monkeypatch.setitem(PREDICTORS, "further", PREDICTORS["default"])
+    monkeypatch.setattr(f"{module}.PROBABILISTIC", (*PROBABILISTIC, "further"))
+    monkeypatch.setattr("fbnetv3.search.fronts.PROBABILISTIC", (*PROBABILISTIC, "further"))
+    settings = SearchSettings(predictor="further", objectives=("a", "b"))
+    check_several_scores(Objectives((Objective("a"), Objective("b"))), settings, [])
+    assert replace(settings, objectives=("score",)).sizes_of_first_parts() == (16, 16, 16)
 
 
 @pytest.mark.parametrize(("name", "least"), _LEAST.items())

@@ -103,6 +103,17 @@ def test_any_of_several_conditions_activates() -> None:
     assert space.active(space.levels(configs))[:, 2].tolist() == [False, True, True, True]
 
 
+def test_old_names_of_methods_warn_and_work() -> None:
+    space = problem.space()
+    levels = space.levels([{**space.configs(np.zeros((1, len(space)), dtype=np.int64))[0]}])
+    with pytest.warns(FutureWarning, match="indices_of_part"):
+        assert space.columns_of("recipe") == space.indices_of_part("recipe") == [6, 7, 8]
+    with pytest.warns(FutureWarning, match="log10_cardinality_of"):
+        assert space.log10_of("recipe") == space.log10_cardinality_of("recipe")
+    with pytest.warns(FutureWarning, match="values_by_name"):
+        assert space.columns(levels)["lr"].tolist() == space.values_by_name(levels)["lr"].tolist()
+
+
 def test_the_id_does_not_depend_on_the_order_of_variables_or_on_ranges() -> None:
     narrow = SearchSpace([IntRange("a", 0, 3), IntRange("b", 0, 3)])
     wide = SearchSpace([IntRange("b", 0, 9), IntRange("a", 0, 9)])
@@ -130,6 +141,11 @@ def _message(make: Any) -> str:
     return str(error.value)
 
 
+def _with_condition_on_a_continuous_range() -> SearchSpace:
+    lr = FloatRange("lr", 0.1, 1.0)
+    return SearchSpace([lr, IntRange("d", 1, 2, active_if=When("lr", ">", 0.5))])
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -145,6 +161,7 @@ def _message(make: Any) -> str:
         (lambda: SearchSpace([IntRange("d", 1, 1)]), ["only one candidate", "d"]),
         (lambda: SearchSpace([IntRange("d", 1, 2), IntRange("d", 1, 2)]), ["two", "'d'"]),
         (lambda: SearchSpace([IntRange("d", 1, 2, active_if=When("x", ">", 1))]), ["'x'"]),
+        (_with_condition_on_a_continuous_range, ["'lr'", "fewer than 1048577 values"]),
         (lambda: When("d", "=>", 1), ["'=>'", ">="]),
         (lambda: problem.space().levels([{"depht": 1}]), ["'depht'", "depth"]),
         (lambda: problem.space().levels([{"depth": 1}]), ["lacks", "'w0'"]),

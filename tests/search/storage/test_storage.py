@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.search import Choice, SearchError, SearchSpace, Trial
+from fbnetv3.search import Choice, IntRange, JointNAS, SearchError, SearchSpace, Trial, When
 from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.storage.store import MemoryStore, TrialStore
 from tests.search import problem
@@ -76,6 +76,21 @@ def test_other_settings_on_a_storage_are_refused(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(SearchError, match="batch_size was 8, is 9; seed was 0, is 1"):
         early.ask()
+
+
+def test_a_message_joins_the_conditions_of_a_variable_with_or(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+
+    def search(*conditions: When) -> JointNAS:
+        kernel = Choice("k", (3, 5), active_if=conditions)
+        space = SearchSpace([IntRange("a", 1, 9), IntRange("b", 1, 9), kernel])
+        return JointNAS(space, storage=url, batch_size=4, pool_size=64)
+
+    one, other = When("a", ">", 1), When("b", "==", 2)
+    search(one, other).ask()
+    assert len(search(one, other).ask()) == 4  # continues
+    with pytest.raises(SearchError, match="3, 5; if a > 1 or b == 2', is '3, 5; if a > 1'"):
+        search(one)
 
 
 class Killed(BaseException):
