@@ -191,7 +191,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the searches")
     arguments = parser.parse_args()
     rows = finished_runs(arguments.results)
-    text = f"# Peers\n\nMade by `ranking.py`; versions: {versions()}.\n\n"
+    text = f"# Peers\n\nMade by `ranking.py`; versions: {versions()}. "
+    text += "NePS runs in an environment of its own (`peers.txt`).\n\n"
     text += "Mean regret after so many evaluations with 95 % bootstrap intervals. CPU seconds are "
     text += "those of one thread for each batch (or part) after the first.\n\n"
     divisions = sorted({division_of(row) for row in rows}, reverse=True)
