@@ -118,6 +118,7 @@ def train(
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
     """
+    check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     earlier = None if overwrite else checkpointer
     experiment, state = _prepare(cfg, earlier, resume, ignore_class_names, own or OwnParts())
@@ -141,7 +142,6 @@ def _prepare(
         ignore_class_names: As in :func:`train`.
         own: Network and data sets in place of those of the config.
     """
-    check_training(cfg)
     check_names(cfg)
     context = runtime_context(cfg)
     if context.is_main:
