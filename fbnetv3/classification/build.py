@@ -31,7 +31,7 @@ from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
 
 CHECK_SECONDS = 10.0
-"""Longest time for which images of an evaluation set are decoded before a training."""
+"""Longest time for which images of a data set are decoded before a training or a search."""
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
@@ -114,10 +114,11 @@ def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
     return _dataset(cfg, "TEST")
 
 
-def check_evaluation_set(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
-    """Decodes the images of DATASETS.TEST before a training, within :data:`CHECK_SECONDS`.
+def check_images(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
+    """Decodes the images of a data set, within :data:`CHECK_SECONDS`.
 
-    Otherwise a broken one would end the training at its first evaluation.
+    A training calls it for DATASETS.TEST, of which a broken image would end it at its first
+    evaluation, and a search for both sets, before its first candidate.
 
     Returns:
         Rows (name, value) of the training plan: how many were decoded, if not all were.

@@ -11,7 +11,7 @@ from torch import nn
 
 from fbnetv3.arch import Arch, count_cost
 from fbnetv3.classification.build import (
-    check_evaluation_set,
+    check_images,
     class_names_from_config,
     datasets_from_config,
     eval_loader_from_config,
@@ -117,7 +117,7 @@ def _open(
     if not training:
         return None, evaluation_set_from_config(cfg), []
     train_set, test_set = datasets_from_config(cfg, own)
-    return train_set, test_set, check_evaluation_set(cfg, test_set) if context.is_main else []
+    return train_set, test_set, check_images(cfg, test_set) if context.is_main else []
 
 
 def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | None) -> None:

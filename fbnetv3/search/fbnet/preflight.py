@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.classification.build import check_evaluation_set
+from fbnetv3.classification.build import check_images
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.ranges import check_numbers
@@ -72,8 +72,8 @@ def _check_data(cfg: CfgNode) -> None:
             f"SEARCH.HOLD_OUT={held}: {source} has {len(train)} images; allowed: 1 to "
             f"{len(train) - 1}, or 0 to score on DATASETS.TEST"
         )
-    _, scored = register_search_split(cfg)
-    check_evaluation_set(cfg, build_dataset(scored, skip_broken=cfg.DATA.SKIP_BROKEN))
+    for name in register_search_split(cfg):
+        check_images(cfg, build_dataset(name, skip_broken=cfg.DATA.SKIP_BROKEN))
 
 
 def _check_candidates(setup: SearchSetup, configs: list[dict[str, Any]], folder: Path) -> None:
