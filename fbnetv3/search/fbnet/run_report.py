@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
+from fbnetv3.data.errors import plural
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
@@ -84,9 +85,9 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         **({"objectives": ", ".join(node.OBJECTIVES)} if node.OBJECTIVES else {}),
         "data": f"{', '.join(cfg.DATASETS.TRAIN)}, scored on {test}",
         **({"classes": classes} if classes else {}),
-        "plan": f"{node.ITERATIONS} batches of {node.BATCH_SIZE}{divided} from a pool of "
-        f"{len(search.plan.pool)}, then {node.FINALISTS} finalists{_seeds(node.FINAL_SEEDS)}; "
-        f"{_length(cfg)} each",
+        "plan": f"{plural(node.ITERATIONS, 'batch', 'es')} of {node.BATCH_SIZE}{divided} "
+        f"from a pool of {len(search.plan.pool)}, then {plural(node.FINALISTS, 'finalist')}"
+        f"{_seeds(node.FINAL_SEEDS)}; {_length(cfg)} each",
         "early stopping": stop,
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
@@ -96,7 +97,8 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 def _length(cfg: CfgNode) -> str:
     """Returns the length of a candidate's training, unless the space sets it."""
     if cfg.SOLVER.MAX_EPOCHS > 0:
-        return f"{cfg.SOLVER.MAX_EPOCHS:g} epochs"
+        epochs = cfg.SOLVER.MAX_EPOCHS
+        return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
     return f"{cfg.SOLVER.MAX_ITER} iterations (for a batch of {cfg.SOLVER.REFERENCE_BATCH})"
 
 
