@@ -264,7 +264,7 @@ class Training:
             assert self.best is not None
             self._stopped_at = self._trainer.iter + 1
             if self._context.is_main:
-                text = "stopped early after %.4g epochs: %s has not improved since %.4g epochs"
+                text = "stopped early after %.4g epochs: %s has not improved since epoch %.4g"
                 end, best = map(self._epochs_of, (self._stopped_at, self.best.iteration))
                 _log.warning(text, end, self.best.metric, best)
 

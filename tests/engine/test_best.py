@@ -147,7 +147,7 @@ def test_a_training_that_no_longer_improves_ends(
     }  # fmt: skip
     with caplog.at_level(logging.WARNING, logger="fbnetv3"):
         result = train(tiny(**options), pictures=False)
-    assert "stopped early after 3 epochs: val/top1_ema has not improved since 1 epochs" in (
+    assert "stopped early after 3 epochs: val/top1_ema has not improved since epoch 1" in (
         caplog.text
     )
     assert (result["best/epoch"], result["stopped_early/epoch"]) == (1.0, 3.0)
