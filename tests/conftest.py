@@ -17,6 +17,7 @@ import pytest
 from tests.processes import Start
 
 pytest_plugins = [
+    "tests.fixtures.drawn",
     "tests.fixtures.hub",
     "tests.fixtures.registrations",
     "tests.fixtures.searches",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
 from fbnetv3.data.captions import (
     FONT_SIZE,
@@ -22,20 +21,6 @@ from fbnetv3.data.captions import (
     place_captions,
 )
 from fbnetv3.data.contact_sheet import TILE, contact_sheet
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that are drawn during a test."""
-    texts: list[str] = []
-    draw = ImageDraw.ImageDraw.text
-
-    def text(self: Any, xy: Any, text: str, *args: Any, **options: Any) -> None:
-        texts.append(text)
-        draw(self, xy, text, *args, **options)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    return texts
 
 
 @pytest.mark.parametrize(

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from fbnetv3.data.captions import class_colour
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.visualization import LabelledBox, draw_boxes, write_contact_sheet
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that are drawn during a test."""
-    texts: list[str] = []
-    draw = ImageDraw.ImageDraw.text
-
-    def text(self: Any, xy: Any, text: str, *args: Any, **options: Any) -> None:
-        texts.append(text)
-        draw(self, xy, text, *args, **options)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    return texts
 
 
 def _dataset(folder: Path, num_classes: int, crowd: int = 0) -> CocoDataset:

@@ -46,7 +46,7 @@ def check_trainings(setup: SearchSetup) -> None:
 def _check_data(cfg: CfgNode) -> None:
     """Checks that the training set has as many classes and images as the search needs.
 
-    The images that candidates are scored on are decoded once, as before a training.
+    The images of a classifier, of both sets, are decoded once; its trials do not repeat that.
 
     Raises:
         FBNetError: It has fewer, it cannot be opened, or an image is broken.
