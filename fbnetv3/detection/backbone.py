@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from fbnetv3.arch import Arch
 from fbnetv3.arch.retinanet_cost import trunk
@@ -29,6 +30,17 @@ from fbnetv3.modeling.init import init_weights
 
 NORMS = ("BN", "FrozenBN")
 _STRIDES = (4, 8, 16, 32)
+
+
+class TraceableFrozenBatchNorm2d(FrozenBatchNorm2d):
+    """A frozen batch norm for ``torch.fx``, too; detectron2's asks whether x needs gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the normalised feature map, of the shape of x (N, C, H, W)."""
+        if not isinstance(x, fx.Proxy):
+            return super().forward(x)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
 
 
 class FBNetBottomUp(Backbone):
@@ -66,7 +78,7 @@ class FBNetBottomUp(Backbone):
         channels = body.stage_channels
         self._out_feature_channels = {f: channels[i] for f, i in self._stage_of.items()}
         if norm == "FrozenBN":
-            FrozenBatchNorm2d.convert_frozen_batchnorm(self)
+            TraceableFrozenBatchNorm2d.convert_frozen_batchnorm(self)
         for stage, stride in zip(self.stages, strides, strict=True):
             if stride <= 2**freeze_at and freeze_at:
                 _freeze(stage)
@@ -92,7 +104,7 @@ class FBNetBottomUp(Backbone):
 def _freeze(stage: nn.Module) -> None:
     for parameter in stage.parameters():
         parameter.requires_grad = False
-    FrozenBatchNorm2d.convert_frozen_batchnorm(stage)
+    TraceableFrozenBatchNorm2d.convert_frozen_batchnorm(stage)
 
 
 def _check(arch: Arch, norm: str, freeze_at: int) -> None:

@@ -14,6 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fbnetv3.modeling.blocks import VectorConv2d
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, VectorConv2d)
+# of a batch norm, also of a frozen one, which is no _BatchNorm in torchvision and detectron2
+_STATISTICS = ("running_mean", "running_var", "weight", "bias", "eps")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -52,7 +54,7 @@ def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
 
     Each is called exactly once. Their types are checked by :func:`_can_fold`.
     """
-    graph = _trace(parent) if any(isinstance(m, _BatchNorm) for m in parent.modules()) else None
+    graph = _trace(parent) if any(_is_batch_norm(m) for m in parent.modules()) else None
     if graph is None:
         return []
     calls = [node for node in graph.nodes if node.op == "call_module"]
@@ -62,6 +64,10 @@ def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
         for node in calls
         if (conv := _only_input(node)) is not None and times[conv.target] == times[node.target] == 1
     ]
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) or all(hasattr(module, name) for name in _STATISTICS)
 
 
 def _trace(module: nn.Module) -> fx.Graph | None:
@@ -89,7 +95,7 @@ def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[i
     """Returns whether folding keeps outputs; ``owners`` counts the uses of modules by their id."""
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
     # A subclass of a convolution may compute something else.
-    if type(conv) not in _CONVS or not isinstance(bn, _BatchNorm):
+    if type(conv) not in _CONVS or not _is_batch_norm(bn):
         return False
     shared = owners[id(conv)] > 1 or owners[id(bn)] > 1
     hooked = any(getattr(m, hooks) for m in (conv, bn) for hooks in _HOOKS)
@@ -97,18 +103,19 @@ def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[i
 
 
 @torch.no_grad()
-def _is_plain(bn: _BatchNorm) -> bool:
+def _is_plain(bn: Any) -> bool:
     """Returns whether the module only normalises; a subclass may contain an activation, too.
 
-    A subclass is compared with the formula of batch norm on test inputs.
+    A subclass, and a frozen batch norm, is compared with the formula of batch norm on test inputs.
     """
-    if bn.running_mean is None or bn.running_var is None:
+    if not (isinstance(bn.running_mean, Tensor) and isinstance(bn.running_var, Tensor)):
         return False
     if type(bn) is nn.BatchNorm2d:
         return True
-    x = torch.linspace(-3, 3, 8 * bn.num_features).to(bn.running_mean)
+    channels = len(bn.running_mean)
+    x = torch.linspace(-3, 3, 8 * channels).to(bn.running_mean)
     # (8, C, 1, 1): each channel covers its own part of [-3, 3]
-    x = x.reshape(bn.num_features, 8).T.reshape(8, bn.num_features, 1, 1)
+    x = x.reshape(channels, 8).T.reshape(8, channels, 1, 1)
     plain = nn.functional.batch_norm(
         x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps
     )
@@ -122,7 +129,6 @@ def _is_plain(bn: _BatchNorm) -> bool:
 def _fold(parent: nn.Module, conv_name: str, bn_name: str) -> None:
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
     assert isinstance(conv, _CONVS)  # ensured by _can_fold
-    assert isinstance(bn, _BatchNorm)
     _replace(parent, conv_name, fuse_conv_bn_eval(conv, bn))
     _replace(parent, bn_name, nn.Identity())
 

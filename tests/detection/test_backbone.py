@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
 from torch import nn
 
 from fbnetv3.arch import aligned, get_arch, list_archs, low_resolution
 from fbnetv3.config import CfgNode, ConfigError
-from fbnetv3.detection.backbone import FBNetBottomUp, trunk
+from fbnetv3.detection.backbone import FBNetBottomUp, TraceableFrozenBatchNorm2d, trunk
 
 FOR_SMALL_IMAGES = list_archs("fbnetv3_nano_*")
 
@@ -81,9 +80,9 @@ def test_frozen_stages_and_norms(tiny: Callable[..., CfgNode]) -> None:
     assert [any(p.requires_grad for p in s.parameters()) for s in frozen.stages] == [
         False, False, True, True, True,
     ]  # fmt: skip
-    assert _norms(frozen.stages[1]) == {FrozenBatchNorm2d}
+    assert _norms(frozen.stages[1]) == {TraceableFrozenBatchNorm2d}
     assert _norms(frozen.stages[2]) == {nn.BatchNorm2d}
-    assert _norms(build(0, "FrozenBN")) == {FrozenBatchNorm2d}
+    assert _norms(build(0, "FrozenBN")) == {TraceableFrozenBatchNorm2d}
     x = torch.rand(1, 3, 64, 64)
     same = build(5)
     same.load_state_dict(free.state_dict(), strict=False)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import Conv2dNormActivation
+from torchvision.models import resnet18
+from torchvision.ops import Conv2dNormActivation, FrozenBatchNorm2d
 
 from fbnetv3.modeling import deploy
 from fbnetv3.modeling.folding import fold_batch_norm
@@ -172,3 +173,24 @@ class BranchingNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(x) if x.sum() > 0 else -self.bn(x)
+
+
+class Shifted(FrozenBatchNorm2d):
+    """A frozen batch norm that computes something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize(("norm", "folded"), [(FrozenBatchNorm2d, 20), (Shifted, 0)])
+def test_frozen_batch_norms_are_folded_if_they_only_normalise(
+    norm: type[FrozenBatchNorm2d], folded: int
+) -> None:
+    model = resnet18(norm_layer=norm).eval()
+    for module in model.modules():
+        if isinstance(module, norm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    expected = model(images())
+    assert fold_batch_norm(model) == folded
+    assert distance(model(images()), expected) < TOLERANCE

@@ -13,13 +13,26 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fbnetv3.arch import get_arch
+from fbnetv3.arch.registry import builtin_families, parse_family
 from fbnetv3.arch.scaling import scale
 from fbnetv3.modeling import build_model, deploy
 from fbnetv3.modeling.blocks import ACTIVATIONS
 from tests.modeling.networks import images, with_random_statistics
 
-# hswish with squeeze-and-excitation; relu with groups, shuffles and skips; swish; a pooling stage
-NAMES = ["fbnetv3_a0", "fbnet_a", "fbnetv2_f1", "fbnetv2_l2"]
+# hswish with squeeze-and-excitation; relu with groups, shuffles and skips; swish; a pooling stage;
+# universal and fused inverted bottlenecks; at least one network of each family
+NAMES = [
+    "fbnetv3_a0",
+    "fbnetv3_nano_a",
+    "fbnet_a",
+    "fbnetv2_f1",
+    "fbnetv2_l2",
+    "efficientnet_b0",
+    "mobilenetv3_large_100",
+    "mobilenetv4_conv_medium",
+]
+# Networks whose inference form is traced, too: one for each kind of activation, as it takes longer.
+DEPLOYED = ["fbnetv3_a0", "fbnet_a", "fbnetv2_f1", "fbnetv2_l2"]
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "with gradients": torch.enable_grad,
     "without gradients": torch.no_grad,
@@ -37,6 +50,11 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 def mode(request: pytest.FixtureRequest) -> Any:
     with request.param():
         yield
+
+
+def test_each_family_is_traced() -> None:
+    for file, text in builtin_families().items():
+        assert {arch.name for arch in parse_family(text, file=file)} & set(NAMES), file
 
 
 def _assert_equal(traced: Callable[[Tensor], Tensor], model: nn.Module) -> None:
@@ -103,6 +121,7 @@ def test_tracing_in_training_mode(model: nn.Module) -> None:
     model.eval()
 
 
+@pytest.mark.parametrize("model", DEPLOYED, indirect=True)
 def test_a_deployed_network_overwrites_its_activations(model: nn.Module) -> None:
     deployed = deploy(model)
     kinds = tuple(ACTIVATIONS.values())
@@ -116,6 +135,7 @@ def test_a_deployed_network_overwrites_its_activations(model: nn.Module) -> None
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", DEPLOYED, indirect=True)
 def test_a_deployed_network_can_be_traced(model: nn.Module, mode: None) -> None:
     deployed = deploy(model)
     traced = torch.jit.trace(deployed, images())
