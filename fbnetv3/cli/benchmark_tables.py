@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from fbnetv3.benchmark.errors import BenchmarkError
 
@@ -26,7 +26,7 @@ def result_table(measurements: Sequence[Measurement], threads: int) -> Table:
     """Returns the table of a comparison of variants."""
     plural = "s" if threads > 1 else ""
     title = f"{threads} thread{plural}; ratio: speed or size, relative to the group's first variant"
-    table = Table("model", "measure", "batch", "variant", title=title)
+    table = Table(_model_column(), "measure", "batch", "variant", title=title)
     for column in ("median", "best", "ratio"):
         table.add_column(column, justify="right")
     group = None
@@ -46,6 +46,11 @@ def result_table(measurements: Sequence[Measurement], threads: int) -> Table:
     return table
 
 
+def _model_column() -> Column:
+    """Returns the column of models; paths of weights that begin alike must not be cut."""
+    return Column("model", overflow="fold")
+
+
 def format_table(times: Sequence[FormTime], threads: int) -> Table:
     """Returns the table of forms that were timed side by side."""
     plural = "s" if threads > 1 else ""
@@ -54,7 +59,7 @@ def format_table(times: Sequence[FormTime], threads: int) -> Table:
         f"{threads} thread{plural}; speed: relative to {first}, median of the rounds' ratios; "
         "spread: 10th to 90th percentile of these"
     )
-    table = Table("model", "batch", "form", "runtime", title=title)
+    table = Table(_model_column(), "batch", "form", "runtime", title=title)
     for column in ("ms", "speed", "spread"):
         table.add_column(column, justify="right")
     group = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from fbnetv3.benchmark.comparison import Measurement
+from fbnetv3.benchmark.formats import FormTime
 from fbnetv3.cli import benchmark, run_main
+from fbnetv3.cli.benchmark_tables import format_table, result_table
 from fbnetv3.export.runtimes import RUNTIMES
 
 TOOL = Path(__file__).parent.parent.parent / "tools" / "benchmark.py"
@@ -91,3 +96,20 @@ def test_the_script() -> None:
         [sys.executable, TOOL, "--help"], capture_output=True, text=True, check=True
     )
     assert "--resolution" in ended.stdout
+
+
+def test_long_names_of_models_are_not_cut() -> None:
+    """Paths of weights often differ at their ends only."""
+    names = [f"/home/someone/projects/output/{'flowers' * 9}_seed{i}" for i in (1, 2)]
+    compared = [
+        Measurement(name, "inference memory", 16, 32, "deploy", 1.0, "MiB", 1.0, [1.0])
+        for name in names
+    ]
+    form, runtime = "onnxruntime-int8", "onnxruntime 1.32.0"
+    timed = [FormTime(name, 32, 16, form, runtime, 1.0, 1.0, (1.0, 1.0), [1.0]) for name in names]
+    for table in (result_table(compared, 1), format_table(timed, 1)):
+        console = Console(width=120, file=io.StringIO())
+        console.print(table)
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        column = "".join(line.split("│")[1].strip() for line in lines if "│" in line)
+        assert all(name in column for name in names)
