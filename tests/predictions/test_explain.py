@@ -56,4 +56,4 @@ def test_the_map_is_where_the_class_is() -> None:
         outside[inside] = 0
         assert outside.max() < 0.1
     picture = explainer.picture(pixels, [("red", 0.6)])
-    assert picture.size == (2 * (224 + 6) + 6, 224 + 18 + 6)
+    assert picture.size == (2 * (256 + 6) + 6, 256 + 24 + 6)
