@@ -156,7 +156,7 @@ def test_a_broken_one_is_named_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(arguments: list[str], failure: str) -> None:
+    def fail(arguments: list[str], failure: str, *pip: object) -> None:
         raise InstallError(failure)
 
     monkeypatch.setattr(install_detectron2, "run_pip", fail)
@@ -181,6 +181,31 @@ def test_importing_the_installer_loads_no_torch() -> None:
     code = "import sys, fbnetv3.cli.detectron2.install; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("version", "is_replaced"),
+    [
+        ("23.2.1", False),
+        ("26.2rc1", False),
+        ("26.2.1", False),
+        ("26.3", True),
+        ("26.3.1", True),
+        ("27.0", True),
+    ],
+)
+def test_a_pip_that_refuses_addresses_is_replaced(
+    version: str, is_replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(install_detectron2.importlib.metadata, "version", lambda _: version)
+    monkeypatch.setattr(install_detectron2, "run_pip", lambda *call: calls.append(call[0]))
+    (pip, *more) = install_detectron2.downloading_pip(tmp_path)
+    assert bool(calls) == is_replaced == (not more)
+    if is_replaced:
+        assert pip == str(tmp_path / "pip-26.2.1-py3-none-any.whl" / "pip")
+        assert "--require-hashes" in calls[0]
+        assert "pip==26.2.1 --hash=sha256:71138adf" in (tmp_path / "pip.txt").read_text()
 
 
 @pytest.mark.slow

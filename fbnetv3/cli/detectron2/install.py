@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,12 @@ PATCH = Path(__file__).with_name("detectron2.patch")
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch", "patch_ng", "fvcore")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
-_PIP = ("-m", "pip", "--disable-pip-version-check")
+# From 26.3 on, pip refuses archives of PyPI that declare an address as a dependency, even an
+# optional one as in detectron2's extra "all"; this one downloads the archive in its place.
+STRICT_PIP = (26, 3)
+OLDER_PIP = "26.2.1"
+OLDER_PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"
+_PIP = ("-m", "pip")
 _EPILOG = """\
 examples:
   %(prog)s              install from the package index
@@ -118,9 +124,10 @@ def check_build_requirements() -> None:
     """Raises InstallError if the environment cannot build or import detectron2."""
     missing = [name for name in BUILD_REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
+        pip = "python -m ensurepip, and then " if "pip" in missing else ""
         raise InstallError(
             f"{sys.executable} cannot build detectron2 without {', '.join(missing)}; "
-            "install them with: pip install 'fbnetv3[train]'"
+            f"install them with: {pip}python -m pip install 'fbnetv3[train]'"
         )
     if not hasattr(tarfile, "data_filter"):
         raise InstallError(
@@ -128,23 +135,48 @@ def check_build_requirements() -> None:
         )
 
 
-def run_pip(arguments: Sequence[str], failure: str) -> None:
+def run_pip(arguments: Sequence[str], failure: str, pip: Sequence[str] = _PIP) -> None:
     """Runs pip in the running environment.
 
     Args:
         arguments: The command and its options.
         failure: Start of the error message; pip's last error line follows it.
+        pip: What Python runs as pip.
 
     Raises:
         InstallError: pip failed.
     """
-    run = subprocess.run(
-        [sys.executable, *_PIP, *arguments], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, *pip, "--disable-pip-version-check", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
         reason = (errors or run.stderr.strip().splitlines() or ["no error message"])[-1]
         raise InstallError(f"{failure}: {reason}")
+
+
+def downloading_pip(folder: Path) -> Sequence[str]:
+    """Returns what Python runs as the pip that can download the source archive.
+
+    This is the installed pip, or an older one that runs from its wheel and is not installed.
+
+    Args:
+        folder: Existing folder for the wheel.
+
+    Raises:
+        InstallError: The wheel cannot be downloaded, or has another sha256.
+    """
+    major, minor = re.findall(r"\d+", importlib.metadata.version("pip"))[:2]
+    if (int(major), int(minor)) < STRICT_PIP:
+        return _PIP
+    requirements = folder / "pip.txt"
+    requirements.write_text(f"pip=={OLDER_PIP} --hash=sha256:{OLDER_PIP_SHA256}\n", "utf-8")
+    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    run_pip(
+        ["download", *options, "--dest", str(folder), "--requirement", str(requirements)],
+        f"cannot download pip {OLDER_PIP}, as newer ones refuse {SDIST} (check that a package "
+        "index is reachable: `pip config list`)",
+    )
+    return (str(folder / f"pip-{OLDER_PIP}-py3-none-any.whl" / "pip"),)
 
 
 def download(folder: Path) -> Path:
@@ -166,6 +198,7 @@ def download(folder: Path) -> Path:
         ["download", *options, "--dest", str(folder), "--requirement", str(requirements)],
         f"cannot download {SDIST} {SDIST_VERSION} (check that a package index is reachable: "
         "`pip config list`)",
+        downloading_pip(folder),
     )
     archive = folder / f"{SDIST}-{SDIST_VERSION}.tar.gz"
     check_sha256(archive)
