@@ -57,10 +57,10 @@ def write_quantized(
         write_float: Writes the file in float32.
         path: File to write.
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
-        metadata: Properties of the file; ``reduce_range`` is added.
+        metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
         kept: Returns the names of the nodes of a model that stay in float32.
         percentile: Share in percent of an activation's values up to which its range goes; None: the
-            largest value.
+            largest value, also of all activations if one of them has no percentiles.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -75,12 +75,32 @@ def write_quantized(
         quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
         exceptions = kept(onnx.load(str(shaped)))
         with contextlib.redirect_stdout(io.StringIO()):  # the calibration prints its steps
-            _quantize(shaped, path, batches, exceptions, percentile)
+            used = _quantize_if_possible(shaped, path, batches, exceptions, percentile)
     model = onnx.load(str(path))
     replace_hard_sigmoids(model)
     onnx.checker.check_model(model)
-    onnx_files.add_metadata(model, {**metadata, "reduce_range": str(not has_vnni())})
+    ranges = "largest value" if used is None else f"percentile {used}"
+    added = {"reduce_range": str(not has_vnni()), "activation_ranges": ranges}
+    onnx_files.add_metadata(model, {**metadata, **added})
     onnx.save(model, str(path))
+
+
+def _quantize_if_possible(
+    source: Path, path: Path, batches: Sequence[Pixels], kept: list[str], percentile: float | None
+) -> float | None:
+    """Quantises with percentiles, or else with the largest values; returns the percentile used.
+
+    The values of an activation that is constant but for rounding have no percentiles: there are
+    fewer float32 numbers in their range than bins in ONNX Runtime's histogram.
+    """
+    try:
+        _quantize(source, path, batches, kept, percentile)
+    except ValueError:
+        if percentile is None:
+            raise
+        _quantize(source, path, batches, kept, None)
+        return None
+    return percentile
 
 
 def _quantize(
