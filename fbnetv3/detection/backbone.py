@@ -7,6 +7,7 @@ DROP_PATH_RATE. MODEL.ARCH_NORM and MODEL.BACKBONE.FREEZE_AT select the parts th
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -35,12 +36,13 @@ _STRIDES = (4, 8, 16, 32)
 class TraceableFrozenBatchNorm2d(FrozenBatchNorm2d):
     """A frozen batch norm for ``torch.fx``, too; detectron2's asks whether x needs gradients."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | fx.Proxy) -> Tensor:
         """Returns the normalised feature map, of the shape of x (N, C, H, W)."""
         if not isinstance(x, fx.Proxy):
-            return super().forward(x)
+            return cast(Tensor, super().forward(x))
+        traced = cast(Tensor, x)  # torch's functions take it, and return one
         mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        return F.batch_norm(traced, mean, var, self.weight, self.bias, eps=self.eps)
 
 
 class FBNetBottomUp(Backbone):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -127,7 +127,7 @@ def _is_plain(bn: Any) -> bool:
 
 
 def _fold(parent: nn.Module, conv_name: str, bn_name: str) -> None:
-    conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
+    conv, bn = parent.get_submodule(conv_name), cast(_BatchNorm, parent.get_submodule(bn_name))
     assert isinstance(conv, _CONVS)  # ensured by _can_fold
     _replace(parent, conv_name, fuse_conv_bn_eval(conv, bn))
     _replace(parent, bn_name, nn.Identity())
