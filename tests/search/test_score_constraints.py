@@ -12,6 +12,7 @@ from fbnetv3.search import Constraint, JointNAS, LocalWorkers, SearchError, Tria
 from fbnetv3.search.bounded_scores import excesses_of
 from tests.search import problem
 
+pytestmark = pytest.mark.usefixtures("short_training")
 LIMIT = Constraint("memory", upper=20.0)
 
 
