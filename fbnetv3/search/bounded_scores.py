@@ -17,7 +17,7 @@ from fbnetv3.search.trial import Trial
 
 
 class BoundedScores:
-    """Which trials meet the bounds on scores, and the model of those that will.
+    """Which trials meet the bounds on scores, and a model that predicts which candidates will.
 
     Args:
         settings: Settings of the search.
@@ -35,7 +35,7 @@ class BoundedScores:
         self._encoding, self._levels = encoding, levels
 
     def are_met(self, trials: Sequence[Trial]) -> Mask:
-        """Returns which complete trials meet all bounds, (trials,)."""
+        """Returns which complete trials meet all bounds, (trials,), or lack the score."""
         return np.asarray(~(excesses_of(self._constraints, trials) > 0).any(1))
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:

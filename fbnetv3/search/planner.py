@@ -66,11 +66,9 @@ class Planner:
         self._rows = TrialLevels(self._space)
         self._levels = self._rows.of
         feasible.costs.check(feasible.constraints)
+        bounded = [constraint.name for constraint in settings.score_constraints]
         self.objectives = objectives_of(
-            settings.objectives,
-            settings.direction,
-            feasible.costs.names,
-            [constraint.name for constraint in settings.score_constraints],
+            settings.objectives, settings.direction, feasible.costs.names, bounded
         )
         check_several_scores(self.objectives, settings, warm_start)
         warm = feasible.with_statistics(self._levels(warm_start))

@@ -1,4 +1,4 @@
-"""Stage 1 of a search: batches of candidates, chosen by the predictor of all scores so far."""
+"""Stage 1 of a search: the first batch, and those that the predictor of all scores chooses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fbnetv3.search.acquisition.candidates import ELITE, Candidates
 from fbnetv3.search.bounded_scores import BoundedScores
 from fbnetv3.search.history import Known
 from fbnetv3.search.models import Model
+from fbnetv3.search.space.constraints import Mask
 from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Levels
@@ -30,7 +31,7 @@ class StageOne:
         bounded: Bounds on scores.
         levels: Function from trials to their levels, (trials, variables).
         pool_within: Function from a part of the space and a number to at least that many
-            candidates.
+            candidates, or to fewer if the part has fewer.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class StageOne:
         tried: set[bytes],
         random: np.random.Generator,
     ) -> list[Pool]:
-        """Returns the batch's share of each budget; earlier shares count as running trials.
+        """Returns the candidates of each budget's share, of which later shares know the earlier.
 
         Args:
             known: Trials so far.
             predictor: Predictor with a posterior.
             failures: Model of failures; None: no candidate is predicted to fail.
-            count: Number of candidates; fewer are returned if too few are left.
+            count: Number of candidates; fewer are returned if too few are left, or predicted not to
+                fail.
             tried: Keys of candidates that may not be chosen.
             random: Source of all random numbers.
         """
@@ -67,16 +69,12 @@ class StageOne:
         ranked, are_met = self._levels(trials), self._bounded.are_met(trials)
         bounds, chosen = self._bounded.model(known), []
         for part, share in shares(self._parts, count):
-            mask, best = part.are_feasible(ranked), None
-            wins = mask & are_met
-            if not wins.all():
-                means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
-                # if no candidate of this part has a score, the lowest mean is the one to improve on
-                best = float(means[wins].max() if wins.any() else means.min())
+            mask = part.are_feasible(ranked)
+            best = self._to_improve_on(predictor, ranked, mask & are_met)
             pool, safe = self._pool_within(part, share), safe_part(part, failures)
             if failures is not None:
                 pool = safe.select(pool)
-                share = min(share, len(pool))  # others complete the batch, even if they may fail
+                share = min(share, len(pool))  # the planner adds others, predicted to fail or not
                 if not share:
                     continue
             candidates = Candidates(safe, self._encoding, pool, ranked[mask][:ELITE], bounds)
@@ -85,6 +83,20 @@ class StageOne:
             pending = np.concatenate([pending, batch.levels])
             chosen.append(batch)
         return chosen
+
+    def _to_improve_on(self, predictor: Probabilistic, ranked: Levels, wins: Mask) -> float | None:
+        """Returns the mean that a share is to improve on; None: the highest one of all.
+
+        Args:
+            predictor: Predictor with a posterior.
+            ranked: (n, variables) candidates with scores.
+            wins: (n,) which of them meet the constraints, the budget and the bounds on scores. If
+                none does, the lowest mean is the one to improve on.
+        """
+        if wins.all():
+            return None
+        means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
+        return float(means[wins].max() if wins.any() else means.min())
 
 
 def batch_without_posterior(

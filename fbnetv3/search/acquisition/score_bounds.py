@@ -8,15 +8,17 @@ which is at most 0 where the bound is met. A Gaussian process (GP) of each bound
 
     c = sign(e) log(1 + |e| / s),    s = median |e|
 
-(bilog; Eriksson and Poloczek, 2021, "Scalable Constrained Bayesian Optimization"), which spreads
-values near the bound and draws outliers in. Its posterior N(mean, std^2) gives the probability
+the bilog transform of Eriksson and Poloczek (2021, "Scalable Constrained Bayesian Optimization")
+in the unit s, which spreads values near the bound and draws outliers in. The posterior
+N(mean, std^2) of c gives the probability
 
     P(e <= 0) = Phi(-mean / std),
 
 and a candidate meets all bounds with the product of these probabilities. Expected improvement is
 multiplied by it (Gardner et al., 2014, "Bayesian Optimization with Inequality Constraints").
-Thompson sampling maximises a sampled score where the sampled c of all bounds are at most 0; if that
-is nowhere, it minimises the sum of those above 0 (Eriksson and Poloczek, 2021).
+Thompson sampling maximises a sampled score among the candidates whose sampled c are at most 0 for
+all bounds. If there are none, it minimises the sum of the violations, c above 0 in units of the
+standard deviation of c (after Eriksson and Poloczek, 2021, whose sum has no such units).
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ from fbnetv3.search.space.pool import Pool
 
 LIKELY = float(np.log(0.5))
 """Log probability from which on a candidate counts as one that meets the bounds."""
-_VIOLATED = 1e6
-"""Distance between sampled scores of candidates that meet the sampled bounds and of the others."""
+_PENALTY = 1e6
+"""A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated."""
 
 
 class ScoreBounds:
@@ -73,7 +75,7 @@ class ScoreBounds:
         return total
 
     def fails(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool probably violate a bound, (candidates,)."""
+        """Returns which candidates of a pool probably violate a bound; see ``Avoided``."""
         return self.are_violated(pool.levels)
 
     def are_violated(self, levels: Levels) -> Mask:
@@ -160,11 +162,14 @@ class SampledBounds:
 
 
 def bilog(excess: Floats) -> Floats:
-    """Returns sign(e) log(1 + |e| / s) of excesses e, (n,); s is the median of |e|, or 1 for 0."""
+    """Returns sign(e) log(1 + |e| / s) of excesses e, (n,).
+
+    s is the median of |e|, or 1 if that median is 0.
+    """
     scale = float(np.median(np.abs(excess))) or 1.0
     return np.asarray(np.sign(excess) * np.log1p(np.abs(excess) / scale))
 
 
 def _far_below(values: Floats, violations: Floats) -> Floats:
-    """Returns values, or, where there is a violation, numbers that fall with it, below them."""
-    return np.where(violations > 0, -_VIOLATED * (1 + violations), values)
+    """Returns values, with -_PENALTY (1 + violation) in place of those with a violation."""
+    return np.where(violations > 0, -_PENALTY * (1 + violations), values)
