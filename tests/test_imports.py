@@ -75,6 +75,8 @@ LAYERS = (
     "search.schedule",
     "search.history",
     "search.models",
+    "search.bounded_scores",
+    "search.stage_one",
     "search.stage_two",
     "search.fronts",
     "search.result",

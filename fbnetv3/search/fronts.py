@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from fbnetv3.search.acquisition.avoidance import FailureModel, safe_part
+from fbnetv3.search.acquisition.avoidance import FailureModel, any_of, safe_part
 from fbnetv3.search.acquisition.batch import Probabilistic
 from fbnetv3.search.acquisition.candidates import ELITE, Candidates
 from fbnetv3.search.acquisition.front_batch import Trained, next_front_batch
 from fbnetv3.search.acquisition.nsga2 import survivors
+from fbnetv3.search.bounded_scores import BoundedScores
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History, Known
 from fbnetv3.search.models import Model, Models
-from fbnetv3.search.objectives import Objective, Objectives
+from fbnetv3.search.objectives import ONE_SCORE, Objective, Objectives
 from fbnetv3.search.predictors.predictor import PROBABILISTIC
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.encoding import Encoding
@@ -36,6 +37,7 @@ class Fronts:
         levels: Function from trials to their levels, (trials, variables).
         models: Predictors of each score, in the order of the scores.
         stage_two: Evolutions of the search.
+        bounded: Bounds on scores.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Fronts:
         levels: Callable[[Sequence[Trial]], Levels],
         models: Sequence[Models],
         stage_two: StageTwo,
+        bounded: BoundedScores,
     ) -> None:
         self._objectives, self._encoding, self._pool = objectives, encoding, pool
+        self._bounded = bounded
         self._levels, self._models, self._stage_two = levels, models, stage_two
 
     @property
@@ -83,7 +87,8 @@ class Fronts:
             return pool.take(np.zeros(0, dtype=np.int64))
         predictors = [model.predictor.fitted for model in self._fitted(history)]
         probabilistic = [p for p in predictors if isinstance(p, Probabilistic)]
-        candidates = Candidates(safe, self._encoding, pool, elite)
+        bounds = self._bounded.model(known)
+        candidates = Candidates(safe, self._encoding, pool, elite, bounds)
         count = min(count, len(pool)) if failures is not None else count
         pending = self._levels(known.running)
         return next_front_batch(candidates, probabilistic, trained, count, tried, random, pending)
@@ -102,7 +107,8 @@ class Fronts:
         models = self._fitted(history)
         if trained is None or not models:
             return self._pool.take(np.zeros(0, dtype=np.int64))
-        return self._stage_two.front(known, models, part, trained, count, tried, failures)
+        avoided = any_of(failures, self._bounded.model(known))
+        return self._stage_two.front(known, models, part, trained, count, tried, avoided)
 
     def _fitted(self, history: History) -> list[Model]:
         """Returns the model of each score; [] if there are too few scores."""
@@ -114,9 +120,14 @@ class Fronts:
         complete = known.complete
         levels = self._levels(complete)
         mask = part.are_feasible(levels)
-        levels, trials = levels[mask], [t for t, is_in in zip(complete, mask, strict=True) if is_in]
+        trials = [t for t, is_in in zip(complete, mask, strict=True) if is_in]
         if not trials:
-            return None, levels
+            return None, levels[mask]
+        # if none meets the bounds on scores, the one that is closest to them is the front
+        are_met = self._bounded.are_met(trials)
+        winners = [t for t, is_in in zip(trials, are_met, strict=True) if is_in]
+        trials = winners or self._bounded.ranked(trials)[:1]
+        levels = self._levels(trials)
         scored = [replace(t, score=known.scores[t.number]) for t in trials]
         elite = levels[survivors(self._objectives.points(scored), ELITE)]
 
@@ -160,24 +171,27 @@ def known_by(known: Known, score: Objective) -> Known:
 def check_several_scores(
     objectives: Objectives, settings: SearchSettings, warm_start: Sequence[Trial]
 ) -> None:
-    """Checks the settings of a search whose evaluations return several scores.
+    """Checks the settings of a search with several scores, or with bounds on scores.
 
     Raises:
         SearchError: There is a warm start, there are rungs, or the predictor has no posterior.
     """
-    names = ", ".join(objectives.score_names)
-    if warm_start and names:
+    names = ", ".join(objectives.score_names or ONE_SCORE)
+    if warm_start and objectives.score_names:
         raise SearchError(
-            f"warm_start has one score for a candidate, but the objectives need {names}; leave out "
+            f"warm_start has one score for a candidate, but the search needs {names}; leave out "
             "warm_start"
         )
-    if settings.rungs and len(objectives.scores) > 1:
+    if len(objectives.scores) == 1 and not objectives.bounded:
+        return
+    what = f"the search has {'bounds on ' if objectives.bounded else ''}{names}"
+    if settings.rungs:
         raise SearchError(
-            f"rungs={list(settings.rungs)} compare partial trainings by one score, but the "
-            f"objectives have {names}; leave out rungs (SEARCH.RUNGS)"
+            f"rungs={list(settings.rungs)} compare partial trainings by one score, but {what}; "
+            "leave out rungs (SEARCH.RUNGS)"
         )
-    if len(objectives.scores) > 1 and settings.predictor not in PROBABILISTIC:
+    if settings.predictor not in PROBABILISTIC:
         raise SearchError(
-            f"predictor={settings.predictor!r} chooses candidates by one score, but the objectives "
-            f"have {names}; allowed: {', '.join(map(repr, PROBABILISTIC))}"
+            f"predictor={settings.predictor!r} chooses candidates by one score, but {what}; "
+            f"allowed: {', '.join(map(repr, PROBABILISTIC))}"
         )

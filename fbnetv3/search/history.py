@@ -11,14 +11,14 @@ from fbnetv3.errors import data_errors
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, find_early_stop
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.objectives import SCORE, name_of
+from fbnetv3.search.objectives import name_of
 from fbnetv3.search.replicates import mean_scores
 from fbnetv3.search.rungs import Ladder, Rung, is_further
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.constraints import Columns, Costs
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial import SCORE, Trial
 
 
 @dataclass(frozen=True)

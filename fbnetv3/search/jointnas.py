@@ -293,9 +293,9 @@ class JointNAS:
         """Runs the search to its end: asks for trials, evaluates them and stores their results.
 
         Args:
-            evaluate: Function trial -> score, or trial -> scores by name if the objectives name
-                them. It may call ``trial.report(epoch, score)``, and should train for
-                ``trial.max_epochs`` epochs if that is not None. If it has an attribute
+            evaluate: Function trial -> score, or trial -> scores by name if the objectives or
+                score constraints name them. It may call ``trial.report(epoch, score)``, and should
+                train for ``trial.max_epochs`` epochs if that is not None. If it has an attribute
                 ``chance_score``, a number, the search ends after the first batch unless a candidate
                 scores better; ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
@@ -364,6 +364,7 @@ class JointNAS:
             failures=self._planner.models.failure_summary(history, self._planner.plan.pool),
             direction=self._settings.direction,
             objectives=self._planner.objectives,
+            score_constraints=self._settings.score_constraints,
             worst_costs=self._planner.worst_costs,
         )
 

@@ -20,10 +20,8 @@ from fbnetv3.search.checks import as_items
 from fbnetv3.search.direction import MAXIMIZE, MINIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
-from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial import SCORE, Trial
 
-SCORE = "score"
-"""Name of the only score of an evaluation that returns a number."""
 ONE_SCORE = (SCORE,)
 """The objectives of a search for the best score."""
 _EXAMPLE = '["score", "-latency_ms"]'
@@ -52,10 +50,12 @@ class Objectives:
     Attributes:
         scores: Scores, each with a predictor of its own. The first one is :attr:`Trial.score`.
         costs: Statistics, which are known without a training.
+        bounded: Names of the scores that have bounds, among them names that are no objective.
     """
 
     scores: tuple[Objective, ...] = (Objective(SCORE),)
     costs: tuple[Objective, ...] = ()
+    bounded: tuple[str, ...] = ()
 
     @property
     def are_several(self) -> bool:
@@ -70,7 +70,7 @@ class Objectives:
     @property
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores that an evaluation returns; () if it returns a number."""
-        names = tuple(score.name for score in self.scores)
+        names = tuple(dict.fromkeys([*(score.name for score in self.scores), *self.bounded]))
         return () if names == ONE_SCORE else names
 
     def cost_gains(
@@ -133,7 +133,10 @@ def name_of(text: str) -> str:
 
 
 def objectives_of(
-    texts: Sequence[str], direction: str = MAXIMIZE, statistics: Iterable[str] = ()
+    texts: Sequence[str],
+    direction: str = MAXIMIZE,
+    statistics: Iterable[str] = (),
+    bounded: Iterable[str] = (),
 ) -> Objectives:
     """Returns the objectives that texts name.
 
@@ -141,10 +144,11 @@ def objectives_of(
         texts: Objectives as :func:`as_objectives` returns them.
         direction: Direction of the search, which is that of its first score.
         statistics: Names of the statistics.
+        bounded: Names of the scores that have bounds.
 
     Raises:
-        SearchError: There is no score, a name is unknown, or the first score contradicts the
-            direction.
+        SearchError: There is no score, a name is unknown, the first score contradicts the
+            direction, or a bounded score is a statistic or the only objective.
     """
     known = list(statistics)
     scores: list[Objective] = []
@@ -156,7 +160,24 @@ def objectives_of(
         else:
             (costs if name in known else scores).append(Objective(name, sign))
     _check_scores(texts, scores, direction, known)
-    return Objectives(tuple(scores), tuple(costs))
+    objectives = Objectives(tuple(scores), tuple(costs), tuple(bounded))
+    _check_bounded(objectives, known)
+    return objectives
+
+
+def _check_bounded(objectives: Objectives, statistics: Sequence[str]) -> None:
+    """Raises a SearchError if a bounded score is a statistic or the only objective."""
+    for name in objectives.bounded:
+        if name in statistics:
+            raise SearchError(
+                f"score_constraints: {name!r} is a statistic, which is known before an evaluation; "
+                "give its bound in constraints"
+            )
+        if not objectives.are_several and name == objectives.scores[0].name:
+            raise SearchError(
+                f"score_constraints: {name!r} is the only objective, so that a bound on it has no "
+                "effect; give bounds on other scores of the evaluation"
+            )
 
 
 def _check_scores(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from fbnetv3.search.acquisition import coarse, fine
-from fbnetv3.search.acquisition.avoidance import FailureModel, failing_last, safe_part
-from fbnetv3.search.acquisition.batch import Probabilistic, next_batch
-from fbnetv3.search.acquisition.candidates import ELITE, Candidates
+from fbnetv3.search.acquisition import fine
+from fbnetv3.search.acquisition.avoidance import Avoided, FailureModel, any_of, failing_last
+from fbnetv3.search.acquisition.batch import Probabilistic
 from fbnetv3.search.acquisition.reserves import Reserves
+from fbnetv3.search.bounded_scores import BoundedScores
 from fbnetv3.search.direction import gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fronts import Fronts, check_several_scores, models_of_scores
@@ -32,6 +32,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.reach import measure_reach
 from fbnetv3.search.space.space import keys_of, unique_rows
+from fbnetv3.search.stage_one import StageOne, batch_without_posterior, shares
 from fbnetv3.search.stage_two import StageTwo
 from fbnetv3.search.trial import Trial
 from fbnetv3.search.trial_levels import TrialLevels
@@ -65,15 +66,15 @@ class Planner:
         self._rows = TrialLevels(self._space)
         self._levels = self._rows.of
         feasible.costs.check(feasible.constraints)
+        bounded = [constraint.name for constraint in settings.score_constraints]
         self.objectives = objectives_of(
-            settings.objectives, settings.direction, feasible.costs.names
+            settings.objectives, settings.direction, feasible.costs.names, bounded
         )
         check_several_scores(self.objectives, settings, warm_start)
         warm = feasible.with_statistics(self._levels(warm_start))
         self.warm_start = [
             replace(trial, statistics=warm.row(i)) for i, trial in enumerate(warm_start)
         ]
-        self._warm_start_is_feasible = len(feasible.select(warm)) == len(warm)
         for budget in settings.budgets:
             measure_reach(feasible.within(budget), settings.seed)
         self._reach = measure_reach(feasible, settings.seed)
@@ -81,7 +82,8 @@ class Planner:
         if feasible.costs.is_slow and len(self._pool):
             counted = np.concatenate([self._pool.levels, warm.levels])
             self._feasible = feasible = replace(feasible, costs=feasible.costs.limited_to(counted))
-        self._budgets = [feasible.within(budget) for budget in settings.budgets]
+        budgets = [feasible.within(budget) for budget in settings.budgets]
+        self._parts = budgets or [feasible]
         if len(self._pool) < settings.batch_size:
             raise SearchError(
                 f"batch_size={settings.batch_size} is larger than the pool: the space has only "
@@ -90,8 +92,11 @@ class Planner:
         self._reserves = Reserves(self._pool, settings.seed)
         with_statistics, pretrained = self._with_statistics, lambda: self.plan.pretrained
         self.models = Models(settings, self._encoding, with_statistics, self.known, pretrained)
-        budgets = self._budgets
+        self._bounded = BoundedScores(settings, self._encoding, self._levels)
         self._promotion = Promotion(self._encoding, self.objectives, budgets, with_statistics)
+        self._stage_one = StageOne(
+            self._parts, self._encoding, self._bounded, self._levels, self._pool_within
+        )
         self._stage_two = StageTwo(
             settings, self._encoding, self.objectives, self._levels, self._pool_within
         )
@@ -101,7 +106,13 @@ class Planner:
         """The choice of candidates if there are several objectives."""
         by_score = models_of_scores(self.objectives, self.models, self.known)
         return Fronts(
-            self.objectives, self._encoding, self._pool, self._levels, by_score, self._stage_two
+            self.objectives,
+            self._encoding,
+            self._pool,
+            self._levels,
+            by_score,
+            self._stage_two,
+            self._bounded,
         )
 
     @cached_property
@@ -128,7 +139,8 @@ class Planner:
 
     def known(self, history: History) -> Known:
         """Returns the trials so far with the scores by which they are compared."""
-        settings, is_one = self._settings, len(self.objectives.scores) == 1
+        settings = self._settings
+        is_one = len(self.objectives.scores) == 1 and not settings.score_constraints
         return score_trials(
             history,
             self.warm_start,
@@ -193,9 +205,6 @@ class Planner:
         untried = self._pool.take(unique_rows(self._pool.levels, tried))
         if failures is not None:
             untried = untried.take(~failures.fails(untried))
-        names = [cost.name for cost in self.objectives.costs]
-        names += [constraint.name for constraint in self._feasible.constraints]
-        statistic, log = names[0] if names else None, bool(self.objectives.costs)
         if model is not None and isinstance(model.predictor.fitted, Probabilistic):
             random = np.random.default_rng([self._settings.seed, _COARSE, len(history)])
             predictor, part = model.predictor.fitted, self._feasible
@@ -203,60 +212,27 @@ class Planner:
                 batch = self._fronts.batch
                 chosen = batch(history, known, part, failures, count, tried, random)
             else:
-                chosen = self._by_budget(known, predictor, failures, count, tried, random)
-            return self._completed(chosen, count, tried, self._score(model, failures))
-        chosen = untried
-        if len(untried) and model is None:
-            chosen = untried.take(coarse.first_batch(untried, count, statistic, log=log))
-        elif len(untried) and model is not None:
-            features = self._encoding.encode(untried.levels)
-            scores = model.predictor.fitted.predict(features)
-            chosen = untried.take(
-                coarse.paper_batch(untried, features, scores, count, statistic, log=log)
+                parts = self._stage_one.batch(known, predictor, failures, count, tried, random)
+                chosen = self._joined(parts)
+        else:
+            names = [cost.name for cost in self.objectives.costs]
+            names += [constraint.name for constraint in self._feasible.constraints]
+            chosen = batch_without_posterior(
+                untried,
+                model,
+                self._encoding,
+                count,
+                names[0] if names else None,
+                log=bool(self.objectives.costs),
             )
-        return self._completed(chosen, count, tried, self._score(model, failures))
+        avoided = any_of(failures, self._bounded.model(known))
+        return self._completed(chosen, count, tried, self._score(model, avoided))
 
-    def _by_budget(
-        self,
-        known: Known,
-        predictor: Probabilistic,
-        failures: FailureModel | None,
-        count: int,
-        tried: set[bytes],
-        random: np.random.Generator,
-    ) -> Pool:
-        """Returns a batch with a share for each budget; earlier shares count as running trials."""
-        pending, ranked = self._levels(known.running), self._levels(known.ranked)
+    def _joined(self, pools: Sequence[Pool]) -> Pool:
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
-        for part, share in self._shares(count):
-            trained, best = ranked, None
-            if self._budgets or not self._warm_start_is_feasible:
-                mask = part.are_feasible(ranked)
-                trained = ranked[mask]
-                means = predictor.gp.mean(self._encoding.encode(ranked).astype(np.float64))
-                # if no candidate of this part has a score, the lowest mean is the one to improve on
-                best = float(means[mask].max() if mask.any() else means.min())
-            pool, safe = self._pool_within(part, share), safe_part(part, failures)
-            if failures is not None:
-                pool = safe.select(pool)
-                share = min(share, len(pool))  # _completed adds others, even if they may fail
-                if not share:
-                    continue
-            candidates = Candidates(safe, self._encoding, pool, trained[:ELITE])
-            batch = next_batch(candidates, predictor, share, tried, random, pending, best)
-            tried = tried | set(keys_of(batch.levels))
-            pending = np.concatenate([pending, batch.levels])
-            chosen = chosen.joined(batch)
+        for pool in pools:
+            chosen = chosen.joined(pool)
         return chosen
-
-    def _shares(self, count: int) -> Iterator[tuple[FeasibleSpace, int]]:
-        """Divides a number of candidates evenly among the budgets."""
-        parts = self._budgets or [self._feasible]
-        least, rest = divmod(count, len(parts))
-        for i, part in enumerate(parts):
-            share = least + (i < rest)
-            if share:
-                yield part, share
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
         """Returns the pool's candidates in a part; a new sample if fewer than ``least``."""
@@ -281,14 +257,15 @@ class Planner:
             part = self._feasible
             chosen = self._fronts.finalists(history, known, part, failures, count, tried)
             return self._completed(chosen, count, tried, self._score(model, failures))
-        for part, share in self._shares(count):
+        avoided = any_of(failures, self._bounded.model(known))
+        for part, share in shares(self._parts, count):
             finalists = chosen.take(np.zeros(0, dtype=np.int64))
             # A second, wider evolution keeps more candidates, if the first one keeps too few.
             for top_k in (None, self._settings.evolution.top + share):
                 if model is not None and len(finalists) < share:
-                    evolved = self._stage_two.evolved(known, model, part, top_k, failures).pool
+                    evolved = self._stage_two.evolved(known, model, part, top_k, avoided).pool
                     finalists = evolved.take(unique_rows(evolved.levels, taken)[:share])
-            score = self._score(model, failures)
+            score = self._score(model, avoided)
             finalists = self._reserves.complete(finalists, part, share, taken, score)
             taken = taken | set(keys_of(finalists.levels))
             chosen = chosen.joined(finalists)
@@ -298,16 +275,16 @@ class Planner:
         self, chosen: Pool, count: int, tried: set[bytes], score: fine.ScoreFunction | None
     ) -> Pool:
         """Completes a batch with candidates within any budget, if a share could not be filled."""
-        for part in self._budgets or [self._feasible]:
+        for part in self._parts:
             chosen = self._reserves.complete(chosen, part, count, tried, score)
         return chosen
 
     def _score(
-        self, model: Model | None, failures: FailureModel | None = None
+        self, model: Model | None, avoided: Avoided | None = None
     ) -> fine.ScoreFunction | None:
         """Returns the function from levels to scores, in the predictor's own unit.
 
-        Scores of candidates that are predicted to fail are below all others.
+        Scores of candidates to propose last are below all others.
         """
         if model is None:
             return None
@@ -315,9 +292,9 @@ class Planner:
 
         def score(levels: Levels) -> np.ndarray:
             scores = fitted.predict(self._encoding.encode(levels))
-            if failures is None or not len(levels):
+            if avoided is None or not len(levels):
                 return scores
-            return failing_last(scores, failures.fails(feasible.with_statistics(levels)))
+            return failing_last(scores, avoided.fails(feasible.with_statistics(levels)))
 
         return score
 
@@ -378,7 +355,8 @@ class Planner:
         model = self.model(history)
         if model is None:
             raise SearchError("there are too few scores to predict from; run the search first")
-        return self._stage_two.evolved(self.known(history), model, part, top_k)
+        known = self.known(history)
+        return self._stage_two.evolved(known, model, part, top_k, self._bounded.model(known))
 
     def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
         return self._feasible.with_statistics(self._levels(trials))
@@ -391,7 +369,7 @@ class Planner:
         """
         places = whole_trainings(self._settings.rungs, count)
         starts, start = [], enqueued
-        for _, share in self._shares(count - enqueued):
+        for _, share in shares(self._parts, count - enqueued):
             starts.append(range(start, start + share))
             start += share
         return set(in_turns(starts)[:places])

@@ -14,6 +14,7 @@ from fbnetv3.search.acquisition.avoidance import FailureSummary
 from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop
 from fbnetv3.search.acquisition.fine import Evolved
 from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated, reference_of
+from fbnetv3.search.bounded_scores import excesses_of
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import Objectives
@@ -82,6 +83,8 @@ class SearchResult:
             highest one, or the lowest one of a cost that is maximised. The
             :attr:`reference_point` depends on it.
         rungs: State of each rung; (): the candidates trained in one go.
+        score_constraints: Bounds on scores of the evaluations. Trials that violate them are never
+            the best one or on the Pareto front.
     """
 
     trials: list[Trial]
@@ -97,6 +100,7 @@ class SearchResult:
     objectives: Objectives = field(default_factory=Objectives)
     worst_costs: dict[str, float] = field(default_factory=dict)
     rungs: tuple[Rung, ...] = ()
+    score_constraints: tuple[Constraint, ...] = ()
 
     @property
     def complete(self) -> list[Trial]:
@@ -110,8 +114,10 @@ class SearchResult:
 
     @property
     def feasible(self) -> list[Trial]:
-        """Trials of :attr:`complete` that meet the constraints, in the order of ``trials``."""
-        return [t for t in self.complete if all(_meets(t, c) for c in self.constraints)]
+        """Trials of :attr:`complete` that meet all constraints, in the order of ``trials``."""
+        trials = [t for t in self.complete if all(_meets(t, c) for c in self.constraints)]
+        violates = (excesses_of(self.score_constraints, trials) > 0).any(1)
+        return [trials[i] for i in np.flatnonzero(~violates)]
 
     @property
     def best(self) -> Trial:
@@ -127,7 +133,7 @@ class SearchResult:
 
     def _why_there_is_no_best(self) -> str:
         if self.complete:
-            bounds = " and ".join(map(str, self.constraints))
+            bounds = " and ".join(map(str, (*self.constraints, *self.score_constraints)))
             return f"none of {len(self.trials)} trials has a score and meets {bounds}"
         reasons = sorted({t.reason or "" for t in self.trials})
         detail = f": {reasons[0]}" if reasons else ""

@@ -78,6 +78,10 @@ class SearchSettings:
             the best. Other names are scores of an evaluation that returns several by name; the
             first one is the score of a trial. With several scores, no candidate stops early. None:
             ``score`` alone.
+        score_constraints: Bounds on scores that an evaluation returns by name, such as
+            ``Constraint("peak_memory", upper=2.0)``; they are known after it only. Candidates that
+            violate them are trials, but never the best one or on the front. With such bounds, no
+            candidate stops early.
 
     Raises:
         SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
@@ -102,9 +106,10 @@ class SearchSettings:
     rungs: tuple[int, ...] = ()
     direction: str = MAXIMIZE
     objectives: tuple[str, ...] = ONE_SCORE
+    score_constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("constraints", "budgets"):
+        for name in ("constraints", "budgets", "score_constraints"):
             items = as_items(name, getattr(self, name), Constraint, _CONSTRAINTS)
             object.__setattr__(self, name, items)
         self._check_bounds()
@@ -158,6 +163,7 @@ class SearchSettings:
 
     def _check_bounds(self) -> None:
         """Raises a SearchError if constraints and budgets contradict or repeat each other."""
+        object.__setattr__(self, "score_constraints", merge_bounds(self.score_constraints))
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
         for number, budget in enumerate(self.budgets):
             if budget in self.budgets[:number]:
@@ -218,6 +224,7 @@ class SearchSettings:
             **_changed("rungs", list(self.rungs), []),
             **_changed("direction", self.direction, MAXIMIZE),
             **_changed("objectives", list(self.objectives), list(ONE_SCORE)),
+            **_changed("score_constraints", [str(c) for c in self.score_constraints], []),
         }
 
     def identify(

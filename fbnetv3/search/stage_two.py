@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fbnetv3.search.acquisition import fine
-from fbnetv3.search.acquisition.avoidance import FailureModel, safe_part
+from fbnetv3.search.acquisition.avoidance import Avoided, safe_part
 from fbnetv3.search.acquisition.front_batch import Trained
 from fbnetv3.search.acquisition.front_evolution import evolve_front, spread_over_front
 from fbnetv3.search.history import Known
@@ -54,7 +54,7 @@ class StageTwo:
         model: Model,
         part: FeasibleSpace,
         top_k: int | None,
-        failures: FailureModel | None = None,
+        failures: Avoided | None = None,
     ) -> fine.Evolved:
         """Returns the ``top_k`` candidates of a part of the space with the best predicted score."""
         predictor, settings = model.predictor, self._settings.evolution
@@ -81,7 +81,7 @@ class StageTwo:
         trained: Trained,
         count: int,
         taken: set[bytes],
-        failures: FailureModel | None,
+        failures: Avoided | None,
     ) -> Pool:
         """Returns at most ``count`` new candidates that extend the predicted front most.
 
@@ -92,7 +92,7 @@ class StageTwo:
             trained: Candidates with scores, and the costs.
             count: Number of candidates.
             taken: Keys of candidates that may not be chosen.
-            failures: Model of failures; None: no candidate is predicted to fail.
+            failures: Candidates to leave out; None: none.
         """
 
         def points_of(pool: Pool) -> np.ndarray:
@@ -118,7 +118,7 @@ class StageTwo:
         known: Known,
         part: FeasibleSpace,
         settings: fine.EvolutionSettings,
-        failures: FailureModel | None,
+        failures: Avoided | None,
     ) -> tuple[Pool, FeasibleSpace]:
         """Returns the p best candidates trained so far and q random ones, and their part.
 

@@ -12,6 +12,8 @@ from fbnetv3.search.checks import as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import reason_text, result_of
 
+SCORE = "score"
+"""Name of the only score of an evaluation that returns a number."""
 STUDY = "jointnas"
 """Default name of a search in its storage."""
 _NUMBER, _NONE = (int, float), type(None)
@@ -128,6 +130,16 @@ class Trial:
         if self.score_names:
             self.scores, value = value, value[self.score_names[0]]
         self.state, self.score, self.final_score = "complete", value, value
+
+    def score_named(self, name: str) -> float:
+        """Returns one of the final scores of a complete trial; NaN if the trial lacks it.
+
+        Args:
+            name: Name of a score; of an evaluation that returns a number, ``score``.
+        """
+        if self.scores or name != SCORE or self.final_score is None:
+            return self.scores.get(name, math.nan)
+        return self.final_score
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""

@@ -226,11 +226,11 @@ def test_wrong_scores_fail_a_candidate(returned: Any, reason: str) -> None:
         ),
         (
             {"objectives": ["a", "b"], "predictor": "paper"},
-            "predictor='paper' .* have a, b",
+            "predictor='paper' .* has a, b",
         ),
         (
             {"objectives": ["a", "b"], "warm_start": [(WARM, 1.0)]},
-            "warm_start has one score for a candidate, but the objectives need a, b; leave out",
+            "warm_start has one score for a candidate, but the search needs a, b; leave out",
         ),
     ],
 )

@@ -13,6 +13,7 @@ A candidate is predicted to fail if w x + b > 0: its probability of failure is a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,32 @@ MIN_TRIALS = 5
 """Smallest number of failures, and of trials with a score, at which failures are predicted."""
 _STATISTICS_WEIGHT = 10.0
 """Factor of the standardised statistics, which lowers the penalty of their weights."""
+
+
+class Avoided(Protocol):
+    """Candidates to propose last."""
+
+    def fails(self, pool: Pool) -> Mask:
+        """Returns which candidates of a pool are to be proposed last, (candidates,)."""
+
+
+@dataclass(frozen=True)
+class _Any:
+    """Candidates to propose last for any of several reasons."""
+
+    parts: tuple[Avoided, ...]
+
+    def fails(self, pool: Pool) -> Mask:
+        mask = np.zeros(len(pool), dtype=bool)
+        for part in self.parts:
+            mask |= part.fails(pool)
+        return mask
+
+
+def any_of(*models: Avoided | None) -> Avoided | None:
+    """Returns the candidates that any of several models avoids; None if there are no models."""
+    parts = tuple(model for model in models if model is not None)
+    return _Any(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 class FailureModel:
@@ -107,7 +134,7 @@ class SafeSpace(FeasibleSpace):
         model: Model of the failures; None: no candidate is predicted to fail.
     """
 
-    model: FailureModel | None = None
+    model: Avoided | None = None
 
     def are_feasible(self, levels: Levels) -> Mask:
         return self.mask(self.with_statistics(levels))
@@ -117,7 +144,7 @@ class SafeSpace(FeasibleSpace):
         return mask if self.model is None else mask & ~self.model.fails(pool)
 
 
-def safe_part(part: FeasibleSpace, model: FailureModel | None) -> FeasibleSpace:
+def safe_part(part: FeasibleSpace, model: Avoided | None) -> FeasibleSpace:
     """Returns the part of a space without candidates that are predicted to fail.
 
     Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fbnetv3.search.acquisition.score_bounds import ScoreBounds
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.constraints import Mask
 from fbnetv3.search.space.encoding import Encoding, Features
@@ -32,12 +33,14 @@ class Candidates:
         encoding: Encoding of the space's candidates as features.
         pool: Feasible candidates.
         elite: (candidates, variables) levels of the best candidates trained so far, best first.
+        bounds: Model of the bounds on scores; None: there are none.
     """
 
     feasible_space: FeasibleSpace
     encoding: Encoding
     pool: Pool
     elite: Levels
+    bounds: ScoreBounds | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -51,6 +54,11 @@ class Candidates:
     def feasible(self, levels: Levels) -> Mask:
         """Returns which candidates meet the constraints, (candidates,)."""
         return self.feasible_space.are_feasible(levels)
+
+    def may_win(self, levels: Levels) -> Mask:
+        """Returns which candidates meet the constraints and probably the bounds, (candidates,)."""
+        mask = self.feasible(levels)
+        return mask if self.bounds is None else mask & ~self.bounds.are_violated(levels)
 
     def with_statistics(self, levels: Levels) -> Pool:
         """Returns candidates with their statistics."""

@@ -6,6 +6,7 @@ Each chosen candidate is added to the model with a fantasy label before the next
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from fbnetv3.search.acquisition.candidates import Candidates
 from fbnetv3.search.acquisition.coarse import spread_out
 from fbnetv3.search.acquisition.islands import Index, Population, evolve_islands
 from fbnetv3.search.acquisition.normal_improvement import log_expected_improvement
+from fbnetv3.search.acquisition.score_bounds import LIKELY, ScoreBounds
 from fbnetv3.search.predictors.fantasies import CachedPosterior, FantasyModel
 from fbnetv3.search.predictors.gp import GaussianProcess
 from fbnetv3.search.predictors.networks import Floats
@@ -57,8 +59,14 @@ class Improvement(Protocol[Visit]):
     def log_of(self, levels: Levels, features: Features) -> Floats:
         """Returns the log expected improvement of candidates, (n,)."""
 
-    def choose(self, visited: Visit, index: int) -> None:
-        """Adds a candidate of a visit to the model, with a fantasy label."""
+    def choose(self, visited: Visit, index: int, *, may_win: bool = True) -> None:
+        """Adds a candidate of a visit to the model, with a fantasy label.
+
+        Args:
+            visited: Visit with the candidate.
+            index: Index of the candidate in the visit.
+            may_win: Whether its fantasy label is one to improve on.
+        """
 
 
 class BestScore:
@@ -81,8 +89,40 @@ class BestScore:
     def log_of(self, levels: Levels, features: Features) -> Floats:
         return log_expected_improvement(*self._model.posterior(features), self._best)
 
-    def choose(self, visited: CachedPosterior, index: int) -> None:
-        self._best = max(self._best, self._model.add_cached(visited, index))
+    def choose(self, visited: CachedPosterior, index: int, *, may_win: bool = True) -> None:
+        label = self._model.add_cached(visited, index)
+        if may_win:
+            self._best = max(self._best, label)
+
+
+@dataclass(frozen=True)
+class _BoundedVisit(Generic[Visit]):
+    """A visit, and the log probabilities of its candidates to meet all bounds, (n,)."""
+
+    inner: Visit
+    log_probability: Floats
+
+
+class _BoundedImprovement(Generic[Visit]):
+    """An improvement multiplied by the probability that the bounds on scores are met."""
+
+    def __init__(self, inner: Improvement[Visit], bounds: ScoreBounds) -> None:
+        self._inner, self._bounds = inner, bounds
+
+    def visit(self, levels: Levels, features: Features) -> _BoundedVisit[Visit]:
+        inner = self._inner.visit(levels, features)
+        return _BoundedVisit(inner, self._bounds.log_probability(features))
+
+    def log_of_visited(self, visited: _BoundedVisit[Visit]) -> Floats:
+        return self._inner.log_of_visited(visited.inner) + visited.log_probability
+
+    def log_of(self, levels: Levels, features: Features) -> Floats:
+        improvement = self._inner.log_of(levels, features)
+        return improvement + self._bounds.log_probability(features)
+
+    def choose(self, visited: _BoundedVisit[Visit], index: int, *, may_win: bool = True) -> None:
+        is_likely = bool(visited.log_probability[index] >= LIKELY)
+        self._inner.choose(visited.inner, index, may_win=may_win and is_likely)
 
 
 def improvement_batch(
@@ -112,8 +152,8 @@ def improvement_batch(
     model = FantasyModel(gp, count + len(pending))
     best = gp.best_mean if best is None else best
     if len(pending):
-        # Only candidates that meet the constraints can be the incumbent.
-        fantasies = model.add(candidates.encode(pending))[candidates.feasible(pending)]
+        # Only candidates that meet constraints and bounds can be the incumbent.
+        fantasies = model.add(candidates.encode(pending))[candidates.may_win(pending)]
         best = max([best, *fantasies.tolist()])
     return choose_batch(candidates, BestScore(model, best), starts, count, tried, random)
 
@@ -136,13 +176,22 @@ def choose_batch(
         tried: Keys of candidates that may not be chosen.
         random: Source of all random numbers.
     """
-    search = _ImprovementSearch(candidates, improvement, starts)
+    if candidates.bounds is not None:
+        bounded = _BoundedImprovement(improvement, candidates.bounds)
+        return _chosen(_ImprovementSearch(candidates, bounded, starts), count, tried, random)
+    return _chosen(_ImprovementSearch(candidates, improvement, starts), count, tried, random)
+
+
+def _chosen(
+    search: _ImprovementSearch[Visit], count: int, tried: set[bytes], random: np.random.Generator
+) -> Levels:
+    """Returns the candidates of several searches, (n, variables); see :func:`choose_batch`."""
     taken, chosen = set(tried), []
     per_search = max(1, -(-count // _MAX_SEARCHES))
     islands = min(_ISLANDS_PER_CANDIDATE * per_search, _MAX_ISLANDS)
     for done in range(0, count, per_search):
         chosen += search.choose(min(per_search, count - done), islands, taken, random)
-    return np.array(chosen, dtype=np.int64).reshape(len(chosen), len(candidates.space))
+    return np.array(chosen, dtype=np.int64).reshape(len(chosen), search.width)
 
 
 class _ImprovementSearch(Generic[Visit]):
@@ -152,6 +201,7 @@ class _ImprovementSearch(Generic[Visit]):
         self, candidates: Candidates, improvement: Improvement[Visit], starts: Levels
     ) -> None:
         self._candidates, self._improvement = candidates, improvement
+        self.width = len(candidates.space)
         self._levels, self._features = starts[:0], candidates.encode(starts[:0])
         self._visits: list[Visit] = []
         self._visit(starts)

@@ -138,8 +138,8 @@ class FrontImprovement:
         if len(pending):
             labels = [model.add(candidates.encode(pending)) for model in self._models]
             fantasies = np.column_stack([*labels, trained.cost_gains(pending)])
-            # Only candidates that meet the constraints can be on the front.
-            self._extend(fantasies[candidates.feasible(pending)])
+            # Only candidates that meet constraints and bounds can be on the front.
+            self._extend(fantasies[candidates.may_win(pending)])
         self._cells = non_dominated_cells(self._front, self._reference)
 
     def _extend(self, points: Floats) -> None:
@@ -162,10 +162,11 @@ class FrontImprovement:
         means, stds = (np.stack([p[i] for p in posteriors], 1) for i in (0, 1))
         return log_expected_hypervolume_improvement(means, stds, costs, self._cells)
 
-    def choose(self, visited: _Visit, index: int) -> None:
+    def choose(self, visited: _Visit, index: int, *, may_win: bool = True) -> None:
         pairs = zip(self._models, visited.posteriors, strict=True)
         labels = [model.add_cached(posterior, index) for model, posterior in pairs]
-        self._extend(np.concatenate([labels, visited.costs[index]])[None])
+        if may_win:
+            self._extend(np.concatenate([labels, visited.costs[index]])[None])
 
 
 class ScalarisedSamples:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fbnetv3.search.acquisition.candidates import Candidates
 from fbnetv3.search.acquisition.islands import Index, Population, evolve_islands
+from fbnetv3.search.acquisition.score_bounds import SampledBounds
 from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
@@ -66,6 +67,20 @@ class _SampledScores:
         return self._samples.evaluate_each(self._candidates.encode(levels), functions)
 
 
+class _Bounded:
+    """Functions with values far below all others where the sampled bounds on scores are not met."""
+
+    def __init__(self, functions: Functions, bounds: SampledBounds) -> None:
+        self._functions, self._bounds = functions, bounds
+
+    def __call__(self, levels: Levels) -> Floats:
+        return self._bounds.applied(self._functions(levels), levels)
+
+    def evaluate_each(self, levels: Levels, functions: npt.NDArray[np.int64]) -> Floats:
+        values = self._functions.evaluate_each(levels, functions)
+        return self._bounds.applied_to_each(values, levels, functions)
+
+
 def thompson_batch(
     candidates: Candidates,
     samples: PosteriorSamples,
@@ -101,6 +116,9 @@ def maximise_each(
     starts = candidates.starts(random)
     values = sampled(starts)  # (starts, functions)
     count = values.shape[1]
+    if candidates.bounds is not None:
+        sampled = _Bounded(sampled, candidates.bounds.sample(count, random))
+        values = sampled(starts)
     survivors = min(_MAX_SURVIVORS, max(_MIN_SURVIVORS, _TOTAL_SURVIVORS // count))
     top = np.argsort(-values, axis=0, kind="stable")[:survivors]  # (survivors, functions)
     functions, first = np.repeat(np.arange(count), len(top)), top.T.reshape(-1)  # by function

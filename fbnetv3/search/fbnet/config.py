@@ -30,8 +30,9 @@ from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.rungs import rungs_from_config
 from fbnetv3.search.fbnet.space_kinds import open_space
 from fbnetv3.search.fbnet.table_space import TableSpace
-from fbnetv3.search.objectives import ONE_SCORE, SCORE, name_of
+from fbnetv3.search.objectives import ONE_SCORE, name_of
 from fbnetv3.search.settings import SearchSettings
+from fbnetv3.search.trial import SCORE
 from fbnetv3.user_code import UserCode
 
 

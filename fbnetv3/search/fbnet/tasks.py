@@ -20,8 +20,9 @@ from fbnetv3.search.fbnet.rungs import check_rungs
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
-from fbnetv3.search.objectives import SCORE, name_of
+from fbnetv3.search.objectives import name_of
 from fbnetv3.search.space.constraints import StatisticsFn
+from fbnetv3.search.trial import SCORE
 
 
 def statistics_of(setup: SearchSetup) -> StatisticsFn | None:

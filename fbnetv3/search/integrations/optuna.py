@@ -17,11 +17,11 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.history import History
 from fbnetv3.search.planner import Planner
 from fbnetv3.search.settings import SearchSettings
-from fbnetv3.search.space.constraints import Costs
+from fbnetv3.search.space.constraints import Constraint, Costs
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.parameters import Choice, FloatRange, IntRange, Parameter
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial import SCORE, Trial
 
 require("optuna", "search")
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_SEED = 2**31
+_LARGEST = 1e100
+"""Magnitude of a constraint that is infinite or NaN."""
 
 
 class JointNASSampler(BaseSampler):
@@ -49,8 +51,8 @@ class JointNASSampler(BaseSampler):
     the variables that all trials have (Optuna's intersection search space) are sampled together:
     spread out over the space in the first ``n_startup_trials``, and by the search's Gaussian
     process and networks afterwards. Other variables, as those below a condition, are sampled at
-    random, and a warning says so once. Trials with a constraint above 0 count as worse than all
-    others, the worse the further above.
+    random, and a warning says so once. Each constraint of the trials has a Gaussian process of its
+    own: samples improve on the best trial that meets all constraints, and probably meet them.
 
     With ``n_jobs=1``, the samples follow from the seed and the results. Processes that share a
     study do not know what the samplers of the others have just proposed; threads do.
@@ -179,17 +181,25 @@ class JointNASSampler(BaseSampler):
                 for trial in (self._as_trial(t, space) for t in study.get_trials(deepcopy=False))
                 if trial is not None and trial.number != number
             ]
-            scored = _scored(trials, _constraints(study), study.direction.name.lower())
+            constraints = _constraints(study)
+            scored = _scored(trials, constraints, study.direction.name.lower())
             if sum(t.state == "complete" for t in scored) < self._startup:
                 scored = [t if t.state == "running" else t.failed("startup") for t in scored]
-            chosen = self._planned(space, scored)
+            width = max(map(len, constraints.values()), default=0)
+            chosen = self._planned(space, scored, width)
             return space.params(chosen) if chosen else [space.draw([self._seed, number])]
         except SearchError as error:
             _log.warning("JointNASSampler samples at random: %s", error)
             return []
 
-    def _planned(self, space: _Space, trials: list[Trial]) -> list[Trial]:
-        """Returns the batch that a search with these trials proposes."""
+    def _planned(self, space: _Space, trials: list[Trial], constraints: int) -> list[Trial]:
+        """Returns the batch that a search with these trials proposes.
+
+        Args:
+            space: Space of the search.
+            trials: Its trials.
+            constraints: Largest number of constraints of a trial.
+        """
         feasible = FeasibleSpace(Costs(space.space, None))
         pool_size = max(1, min(self._pool_size, math.prod(space.space.sizes.tolist())))
         count = min(self._batch_size, pool_size)
@@ -199,6 +209,7 @@ class JointNASSampler(BaseSampler):
             early_stop_threshold=None,
             pretrain=False,
             seed=self._seed,
+            score_constraints=tuple(Constraint(_name(i), upper=0.0) for i in range(constraints)),
         )
         # each trial is a batch of its own: the random stream follows from their number
         return Planner(feasible, settings).propose(
@@ -302,48 +313,43 @@ def _constraints(study: Study) -> dict[int, list[float]]:
 def _scored(
     trials: Sequence[Trial], constraints: Mapping[int, Sequence[float]], direction: str
 ) -> list[Trial]:
-    """Returns trials whose scores are gains, in which a trial that violates constraints is worst.
+    """Returns trials whose scores are gains, with their constraints as further scores.
 
-    A candidate that was evaluated several times has the mean of its gains. The gains of trials that
-    violate constraints are below those of the others, by the sum of their violations, each as a
-    share of the largest one. If all violate some, the gains are the negative sums.
+    A candidate that was evaluated several times has the mean of its gains, and of each constraint.
 
     Args:
         trials: Trials of the study.
-        constraints: Constraints by number of the trial.
+        constraints: Constraints by number of the trial; met by numbers of at most 0.
         direction: Direction of the study.
     """
     direction = MINIMIZE if direction == "minimize" else MAXIMIZE
-    complete = [t for t in trials if t.state == "complete" and t.score is not None]
-    violations = _violations([constraints.get(t.number, ()) for t in complete])
-    gains = np.array([gain(t.score or 0.0, direction) for t in complete])
-    is_feasible = violations == 0
-    if len(complete) and not is_feasible.all():
-        kept = gains[is_feasible]
-        span = float(np.ptp(kept)) if len(kept) else 0.0
-        floor = float(kept.min()) if len(kept) else 0.0
-        gains = np.where(is_feasible, gains, floor - (span or 1.0) * violations)
-    by_id: dict[str, list[float]] = {}
-    for trial, value in zip(complete, gains.tolist(), strict=True):
-        by_id.setdefault(trial.id, []).append(value)
     scored = [t for t in trials if t.state != "complete"]
-    for trial in complete:
-        if trial.id in by_id:
-            values = by_id.pop(trial.id)
-            copy = trial.unfinished()
-            copy.finish(sum(values) / len(values))
-            scored.append(copy)
+    by_id: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.state == "complete" and trial.score is not None:
+            by_id.setdefault(trial.id, []).append(trial)
+    for repeated in by_id.values():
+        rows = [
+            {SCORE: gain(t.score or 0.0, direction)} | _by_name(constraints.get(t.number, ()))
+            for t in repeated
+        ]
+        copy = repeated[0].unfinished()
+        copy.score_names = (SCORE, *sorted({*rows[0]} - {SCORE}))
+        means = {name: [row[name] for row in rows if name in row] for name in copy.score_names}
+        copy.finish({name: sum(values) / len(values) for name, values in means.items()})
+        scored.append(copy)
     return sorted(scored, key=lambda t: t.number)
 
 
-def _violations(constraints: Sequence[Sequence[float]]) -> np.ndarray:
-    """Returns the sum of each trial's violations, each a share of the largest one, (trials,)."""
-    width = max(map(len, constraints), default=0)
-    table = np.zeros((len(constraints), width))
-    for row, values in zip(table, constraints, strict=True):
-        row[: len(values)] = np.nan_to_num(np.maximum(values, 0.0))
-    largest = table.max(0, initial=0.0)
-    return np.asarray((table / np.where(largest > 0, largest, 1.0)).sum(1))
+def _by_name(constraints: Sequence[float]) -> dict[str, float]:
+    """Returns the finite constraints of a trial by name; an infinite one is the largest float."""
+    values = np.nan_to_num(np.asarray(constraints, dtype=np.float64), nan=_LARGEST)
+    clipped = np.clip(values, -_LARGEST, _LARGEST).tolist()
+    return {_name(i): value for i, value in enumerate(clipped)}
+
+
+def _name(constraint: int) -> str:
+    return f"constraint_{constraint}"
 
 
 def _random_seed() -> int:

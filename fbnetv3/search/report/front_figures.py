@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fbnetv3.search.objectives import SCORE, Objective
+from fbnetv3.search.objectives import Objective
 from fbnetv3.search.report.figures import (
     COARSE,
     FINE,
@@ -15,7 +15,7 @@ from fbnetv3.search.report.figures import (
 )
 from fbnetv3.search.report.svg import Axis, Chart, label, short
 from fbnetv3.search.result import SearchResult, pareto_front
-from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial import SCORE, Trial
 
 RING = ("ring", "Pareto front")
 

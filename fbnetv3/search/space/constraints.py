@@ -246,7 +246,7 @@ class Costs:
                 raise SearchError(
                     f"constraint {constraint}: there are no statistics (numbers that are known "
                     "before an evaluation), as in a search over recipes alone or without "
-                    "statistics=; drop the constraint, or make a score an objective"
+                    "statistics=; drop the constraint, or bound a score by score_constraints"
                 )
             if constraint.name not in self.names:
                 raise SearchError(
