@@ -96,7 +96,7 @@ class Registry(Generic[T]):
             raise self._error(f"{self.kind} {name!r} is unknown; {self.allowed(name)}")
         return self._entries[name]
 
-    def allowed(self, name: str) -> str:
+    def allowed(self, name: object) -> str:
         """Returns the end of a message about an unknown name: what is allowed, and similar names.
 
         Names that a file registers are unknown until it is imported, so that ``--import`` is named.
