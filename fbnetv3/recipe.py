@@ -11,6 +11,7 @@ from typing import Any
 
 from fbnetv3.errors import FBNetError, did_you_mean
 from fbnetv3.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from fbnetv3.registry import Registry
 
 AUGMENTATIONS = ("none", "imagenet", "cifar10", "randaugment", "trivialaugment")
 AMP_DTYPES = ("float16", "bfloat16")
@@ -136,11 +137,13 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in ("steps", "class_weights"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
-        for key, allowed in CHOICES.items():
-            if getattr(self, key) not in allowed:
-                raise RecipeError(
-                    f"recipe {key}={getattr(self, key)!r} is unknown; allowed: {', '.join(allowed)}"
-                )
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                allowed = f"allowed: {', '.join(choices)}"
+                if isinstance(choices, Registry):
+                    allowed = choices.allowed(value)
+                raise RecipeError(f"recipe {key}={value!r} is unknown; {allowed}")
         for key, (low, high, text) in RANGES.items():
             value = getattr(self, key)
             if value is None and key in _OPTIONAL:

@@ -93,12 +93,17 @@ class Registry(Generic[T]):
             FBNetError: No entry has this name; the message lists the names.
         """
         if name not in self._entries:
-            known = self.names()
-            raise self._error(
-                f"{self.kind} {name!r} is unknown; allowed: {', '.join(known)}"
-                f"{did_you_mean(name, known)}"
-            )
+            raise self._error(f"{self.kind} {name!r} is unknown; {self.allowed(name)}")
         return self._entries[name]
+
+    def allowed(self, name: object) -> str:
+        """Returns the end of a message about an unknown name: what is allowed, and similar names.
+
+        Names that a file registers are unknown until it is imported, so that ``--import`` is named.
+        """
+        known = self.names()
+        parts = [*known, f"{'or ' if known else ''}a name that a file of --import registers"]
+        return f"allowed: {', '.join(parts)}{did_you_mean(str(name), known)}"
 
     def names(self) -> list[str]:
         """Returns the known names: the declared ones, then the registered ones in their order."""

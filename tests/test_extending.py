@@ -8,11 +8,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fbnetv3 import registries
 from fbnetv3.cli import predict, run_main, search, train
+from fbnetv3.data import ImageStream, build_dataset
+from fbnetv3.data.pack import PackOptions, pack
 from fbnetv3.registry import Registry
 from fbnetv3.weights.files import read_tensors
 from tests.cli.search_command import SMALL
@@ -161,3 +164,50 @@ def test_the_examples_of_a_search(imports, tmp_path, capsys) -> None:
     assert run_main(search.main, command) == 2
     error = capsys.readouterr().err
     assert "the imported code is not that of the search: my_space.py has changed" in error
+
+
+def _shards_of_the_page() -> Any:
+    """Returns the class of the page's example of a WebDataset."""
+    (block,) = re.findall(r"```python\n(import webdataset.*?)```", PAGE, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names["Shards"]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Callable[[], ImageStream]:
+    """Returns a function that opens a WebDataset of three shards with 40 JPEG images anew."""
+    from PIL import Image
+
+    for number in range(40):
+        file = tmp_path / "images" / f"class{number % 2}" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (6 * number,) * 3).save(file)
+    size = sum(file.stat().st_size for file in (tmp_path / "images").rglob("*.jpg"))
+    options = PackOptions(shard_bytes=size // 3)
+    assert pack(build_dataset(str(tmp_path / "images")), tmp_path / "shards", options) >= 3
+    urls = sorted(map(str, (tmp_path / "shards").glob("*.tar")))
+    return lambda: ImageStream(_shards_of_the_page()(urls), 40, ["class0", "class1"])
+
+
+@pytest.mark.parametrize(("epoch", "start"), [(0, 0), (1, 0), (1, 7), (3, 39)])
+def test_a_web_dataset_that_is_opened_again_goes_on_with_the_same_images(
+    shards: Callable[[], ImageStream], epoch: int, start: int
+) -> None:
+    pytest.importorskip("webdataset")
+    stream = shards()
+    items = [list(stream.items(number)) for number in range(epoch + 1)]
+    assert list(shards().items(epoch, start)) == items[epoch][start:]
+    assert len(set(items[epoch])) == 40
+    assert all(items[epoch] != earlier for earlier in items[:epoch])
+
+
+def test_a_training_on_a_web_dataset_resumes_bit_for_bit(shards, tiny, tmp_path) -> None:
+    pytest.importorskip("webdataset")
+    from fbnetv3.own_training import train as train_own
+
+    for name, stops in (("a", (None,)), ("b", (1.0, None))):
+        for stop in stops:
+            cfg = tiny(OUTPUT_DIR=str(tmp_path / name), SOLVER__MAX_EPOCHS=2.0)
+            train_own(cfg, None, shards(), shards(), resume=True, stop_after=stop)
+    assert_same_run(tmp_path / "a", tmp_path / "b")

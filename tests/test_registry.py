@@ -60,10 +60,22 @@ def test_names_that_are_not_allowed(name):
         Registry("shape").register(name)
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    registry = Registry("shape", declared=("square", "circle"))
-    with pytest.raises(FBNetError, match="'sqare' is unknown; allowed: square, circle; did you"):
+@pytest.mark.parametrize(
+    ("names", "allowed"),
+    [
+        (
+            ("square", "circle"),
+            "square, circle, or a name that a file of --import registers; did you mean square?",
+        ),
+        (("disc",), "disc, or a name that a file of --import registers"),
+        ((), "a name that a file of --import registers"),
+    ],
+)
+def test_an_unknown_name_lists_the_known_ones_and_names_import(names, allowed):
+    registry = Registry("shape", declared=names)
+    with pytest.raises(FBNetError) as error:
         registry.get("sqare")
+    assert str(error.value) == f"shape 'sqare' is unknown; allowed: {allowed}"
 
 
 def test_the_class_of_errors_can_be_chosen():

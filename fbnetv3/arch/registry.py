@@ -16,6 +16,7 @@ from fbnetv3.arch.spec import Arch
 from fbnetv3.arch.table_yaml import parse_yaml
 from fbnetv3.errors import did_you_mean
 from fbnetv3.io import read_text
+from fbnetv3.registries import NETWORKS
 
 _FAMILY_KEYS = ("family", "source", "defaults", "width_divisor", "archs")
 
@@ -116,6 +117,9 @@ def get_arch(name: str) -> Arch:
         return known[name]
     if str(name).endswith((".yaml", ".yml")):
         return _read_arch(name)
-    hint = did_you_mean(str(name), known)
-    allowed = f"a path to a .yaml file, or one of {', '.join(sorted(known))}"
+    hint = did_you_mean(str(name).partition("?")[0], [*known, *NETWORKS])
+    allowed = (
+        "a path to a .yaml file, a name that a file of --import registers, or one of "
+        f"{', '.join(sorted(known))}"
+    )
     raise ArchError(f"unknown architecture{hint}", key="name", value=name, allowed=allowed)

@@ -72,8 +72,9 @@ def _from_path(path: str) -> ImageDataset:
         raise MissingDataError(
             f"data set {path!r} is neither a registered name nor an existing path "
             f"({_format_candidates(path)}); put a folder with one subfolder per class, or a zip "
-            f"archive of it, at one of these paths{_root_hint()}, or use one of: "
-            f"{', '.join(list_datasets())}{did_you_mean(path, DATASETS)}"
+            f"archive of it, at one of these paths{_root_hint()}, use one of: "
+            f"{', '.join(list_datasets())}, or give --import the file that registers this name"
+            f"{did_you_mean(path, DATASETS)}"
         )
     return FileDataset(path, open_source(existing))
 

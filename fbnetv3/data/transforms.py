@@ -236,6 +236,9 @@ def _on_pillow(
 class _RegisteredStep:
     """A registered transform, whose results are checked.
 
+    A worker process that gets a copy makes the transform anew from its name, since the functions
+    that users return are mostly local ones, which cannot be pickled.
+
     Args:
         text: Name and arguments, such as ``blur?radius=2``.
 
@@ -252,6 +255,9 @@ class _RegisteredStep:
             raise DataError(f"TRANSFORMS: {error}") from error
         except (TypeError, ValueError) as error:
             raise DataError(f"transform {text} cannot be made ({first_line(error)})") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RegisteredStep, (self._text,)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         result = self._transform(image)

@@ -268,7 +268,8 @@ def _call_factory(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     """Calls the function that is registered for the recipe's optimizer, which may be a user's.
 
     Raises:
-        OptimError: The function does not accept the values, lacks one, or returns no optimizer.
+        OptimError: The function does not accept the values, lacks one, or returns no optimizer,
+            or one without a learning rate.
     """
     name = recipe.optimizer
     try:
@@ -282,4 +283,10 @@ def _call_factory(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         kind = type(optimizer).__name__
         raise OptimError(f"optimizer {name}: its function made a {kind}, not a torch Optimizer")
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise OptimError(
+            f"optimizer {name}: its param_groups lack the key 'lr', which the schedule changes; "
+            "give Optimizer.__init__ the defaults {'lr': recipe.scaled_lr}, and read group['lr'] "
+            "in step()"
+        )
     return optimizer

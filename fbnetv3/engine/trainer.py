@@ -16,6 +16,7 @@ from fbnetv3.engine.compiling import backward_error
 from fbnetv3.engine.detectron2_loop import TrainerBase
 from fbnetv3.engine.distributed import gradients_of_this_rank
 from fbnetv3.engine.losses import LossBuffer, StepLosses
+from fbnetv3.engine.optim import OptimError
 from fbnetv3.errors import FBNetError
 
 _STEP = 2  # first key of mix_seed: steps (dropout etc.) draw other numbers than data/loaders.py
@@ -137,8 +138,22 @@ class Trainer(TrainerBase):
         if self._clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        self.scaler.step(self.optimizer)
+        self._step_optimizer()
         self.scaler.update()
+
+    def _step_optimizer(self) -> None:
+        """Updates the weights.
+
+        Raises:
+            OptimError: The optimizer, which may be a user's, needs a key that it has not set.
+        """
+        try:
+            self.scaler.step(self.optimizer)
+        except KeyError as error:
+            raise OptimError(
+                f"the step of {type(self.optimizer).__name__} needs the key {error}, which its "
+                "groups or states lack; set it where the optimizer is made"
+            ) from error
 
     def read_losses(self) -> None:
         """Waits for the device, and records the losses of the steps since the last call.

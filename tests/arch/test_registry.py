@@ -8,6 +8,7 @@ import pytest
 
 from fbnetv3.arch import Arch, ArchError, get_arch, list_archs, register_arch
 from fbnetv3.arch.registry import builtin_families, parse_family
+from fbnetv3.registries import register_network
 
 NAMES = [
     *(f"fbnet_{x}" for x in "abc"),
@@ -35,10 +36,24 @@ def test_names() -> None:
     assert list_archs() == sorted(list_archs())
 
 
-def test_an_unknown_name_lists_similar_ones() -> None:
-    with pytest.raises(ArchError, match=r"did you mean .*fbnetv3_a") as caught:
-        get_arch("FBNetV3-A")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("FBNetV3-A", r"did you mean .*fbnetv3_a"),
+        ("my_test/nut?width=8", r"did you mean my_test/net\?"),
+        ("nothing/like/it", "unknown architecture; allowed: a path to a .yaml file, a name"),
+    ],
+)
+def test_an_unknown_name_lists_similar_ones_and_names_import(name: str, hint: str) -> None:
+    register_network("my_test/net")(_network)
+    with pytest.raises(ArchError, match=hint) as caught:
+        get_arch(name)
     assert "fbnetv2_l3" in str(caught.value)
+    assert "a name that a file of --import registers" in str(caught.value)
+
+
+def _network(num_classes: int) -> None:
+    """Stands for a user's network, which is not built here."""
 
 
 def test_a_family_file() -> None:

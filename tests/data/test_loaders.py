@@ -14,6 +14,7 @@ import torch
 
 from fbnetv3.data import DataError, EvalLoader, EvalTransform, TrainLoader, TrainTransform
 from fbnetv3.data import build_dataset as build
+from fbnetv3.data.order import EpochOrder
 
 TRANSFORM = TrainTransform(16, crop="padded", auto_augment="cifar10")
 
@@ -74,11 +75,15 @@ def test_batches_do_not_depend_on_workers(noise, workers):
     assert _same(_take(_train(dataset, num_workers=workers), 15), expected)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_joined_batches_of_ranks_are_those_of_one_process(noise, workers):
+@pytest.mark.parametrize(
+    ("workers", "balance", "repeats"), [(0, 0, 1), (2, 0, 1), (0, 1, 1), (2, 1, 1), (0, 0.5, 3)]
+)
+def test_the_joined_batches_of_ranks_are_those_of_one_process(noise, workers, balance, repeats):
     dataset = noise(50)
-    expected = _take(_train(dataset), 9)
-    ranks = [_take(_train(dataset, rank=r, world_size=2, num_workers=workers), 9) for r in range(2)]
+    order = EpochOrder(50, 0, targets=dataset.targets, balance=balance, repeats=repeats)
+    expected = _take(_train(dataset, order=order), 9)
+    options = {"world_size": 2, "num_workers": workers, "order": order}
+    ranks = [_take(_train(dataset, rank=r, **options), 9) for r in range(2)]
     joined = [
         (torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(*ranks, strict=True)
     ]

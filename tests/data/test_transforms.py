@@ -12,6 +12,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import InterpolationMode
 
 from fbnetv3.data import DataError, EvalTransform, TrainTransform
+from fbnetv3.registries import register_transform
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 
@@ -143,6 +144,30 @@ def test_a_normalised_batch_equals_single_images_and_is_channels_last():
 def test_transforms_can_be_pickled():
     transform = pickle.loads(pickle.dumps(TrainTransform(32, auto_augment="cifar10")))
     assert transform(_image()).shape == (3, 32, 32)
+
+
+class _Inverted:
+    def __init__(self, level=255):
+        self.level = level
+
+    def __call__(self, image):
+        return image.point(lambda value: self.level - value)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("test_local", lambda level=255: lambda image: image.point(lambda v: level - v)),
+        ("test_lambda", lambda level=255: _Inverted(level).__call__),
+        ("test_class", _Inverted),
+    ],
+)
+def test_registered_transforms_of_any_kind_can_be_pickled(name, make):
+    register_transform(name)(make)
+    step = TrainTransform(32, crop="none", flip=False, registered=[f"{name}?level=200"])
+    copy = pickle.loads(pickle.dumps(step))
+    assert torch.equal(copy(_image()), step(_image()))
+    assert not torch.equal(copy(_image()), TrainTransform(32, crop="none", flip=False)(_image()))
 
 
 @pytest.mark.parametrize(

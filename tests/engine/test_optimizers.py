@@ -107,9 +107,20 @@ def _refuses_a_value(groups, recipe):
     return torch.optim.SGD(groups, lr=-1.0)
 
 
+class KeysOfOthers(torch.optim.Optimizer):
+    """An optimizer whose step reads a key that its groups do not have."""
+
+    def __init__(self, groups: Any, **defaults: float) -> None:
+        super().__init__(groups, defaults)
+
+    def step(self, closure: Any = None) -> Any:
+        self.param_groups[0]["beta"]
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
+        (lambda groups, recipe: KeysOfOthers(groups), "lack the key 'lr'.*'lr': recipe.scaled_lr"),
         (_needs_a_key, "cannot be made .AttributeError: .*'learning_rate'"),
         (_refuses_a_value, "cannot be made .ValueError: Invalid learning rate"),
         (lambda groups: None, "cannot be made .TypeError"),

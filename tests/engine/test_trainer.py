@@ -10,6 +10,7 @@ import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 
+from fbnetv3.engine.optim import OptimError
 from fbnetv3.engine.trainer import NonFiniteLossError, Trainer
 
 
@@ -68,6 +69,26 @@ def test_a_step_follows_the_sum_of_losses() -> None:
     trainer, model = make(Losses(), value=2.0)
     trainer.train(0, 1)
     assert model.weight.item() == pytest.approx(1 - 0.5 * 3 * 2)
+
+
+class NeedsAKey(torch.optim.SGD):
+    """A user's optimizer that reads a key of its groups, or of its states, that is not there."""
+
+    def __init__(self, where: str, params: Any) -> None:
+        super().__init__(params, lr=0.5)
+        self.where = where
+
+    def step(self, closure: Any = None) -> Any:
+        group = self.param_groups[0]
+        return group["beta3"] if self.where == "group" else self.state[group["params"][0]]["mean"]
+
+
+@pytest.mark.parametrize(("where", "key"), [("group", "beta3"), ("state", "mean")])
+def test_an_optimizer_without_the_key_that_its_step_needs(where: str, key: str) -> None:
+    trainer, model = make(Losses())
+    trainer.optimizer = NeedsAKey(where, model.parameters())
+    with pytest.raises(OptimError, match=f"the step of NeedsAKey needs the key '{key}', which"):
+        trainer.train(0, 1)
 
 
 def test_gradients_do_not_accumulate() -> None:

@@ -46,6 +46,7 @@ BLOCKS = (
     ("docs/extending.md", "_BASE_: model_zoo/digits.yaml", YAML),
     ("docs/extending.md", "# my_", "tests/test_extending.py"),
     ("docs/extending.md", "result = fbnetv3.train", "tests/projects/test_own_parts.py"),
+    ("docs/extending.md", "import webdataset as wds", "tests/test_extending.py"),
     ("docs/recipes.md", "recipe:", YAML),
     ("docs/results.md", "find_images", RUN),
     ("docs/search.md", "candidates:", YAML),

@@ -184,11 +184,10 @@ def executor_from_config(cfg: CfgNode) -> Executor:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
     """
     _check_numbers(cfg.SEARCH)
-    if cfg.SEARCH.EXECUTOR not in EXECUTORS:
-        raise SearchError(
-            f"SEARCH.EXECUTOR={cfg.SEARCH.EXECUTOR!r} is unknown; allowed: {', '.join(EXECUTORS)}"
-        )
-    executor: Executor = EXECUTORS.get(cfg.SEARCH.EXECUTOR)(cfg)
+    name = cfg.SEARCH.EXECUTOR
+    if name not in EXECUTORS:
+        raise SearchError(f"SEARCH.EXECUTOR={name!r} is unknown; {EXECUTORS.allowed(name)}")
+    executor: Executor = EXECUTORS.get(name)(cfg)
     return executor
 
 

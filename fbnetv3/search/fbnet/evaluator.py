@@ -131,8 +131,7 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
     """
     name = setup.cfg.SEARCH.EVALUATOR
     if name not in EVALUATORS:
-        allowed = ", ".join(EVALUATORS)
-        raise SearchError(f"SEARCH.EVALUATOR={name!r} is unknown; allowed: {allowed}")
+        raise SearchError(f"SEARCH.EVALUATOR={name!r} is unknown; {EVALUATORS.allowed(name)}")
     evaluate = EVALUATORS.get(name)(setup, folder)
     if not callable(evaluate):
         raise SearchError(

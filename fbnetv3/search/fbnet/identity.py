@@ -17,20 +17,32 @@ from fbnetv3.search.fbnet.keys import (
     RESUMABLE_KEYS,
     get_search_cfg,
 )
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.run_folder import weights_in
 
 
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
+    Where a key names the folder of a training, the file is that with its weights.
+
     Raises:
         SearchError: A file cannot be read.
     """
-    paths = {key: Path(get_value(cfg, key)) for key in FILE_KEYS}
+    paths = {key: _file_of(Path(get_value(cfg, key))) for key in FILE_KEYS}
     try:
         return {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
     except OSError as error:
         reason = error.strerror or str(error)
         raise SearchError(f"cannot read {error.filename}: {reason}; check the path") from error
+
+
+def _file_of(path: Path) -> Path:
+    """Returns the weights in the folder of a training; any other path as it is."""
+    try:
+        return weights_in(path) if path.is_dir() else path
+    except WeightsFileError:
+        return path  # a folder of anything else is refused where the key is read
 
 
 def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from fbnetv3.errors import data_errors, did_you_mean
 from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
+from fbnetv3.registries import SPACES
 from fbnetv3.search.checks import as_text
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.space_values import SpaceLoader
@@ -38,8 +39,9 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
     except OSError as error:
         known = list_spaces()
         raise SearchError(
-            f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, or "
-            f"one of {', '.join(known)}{did_you_mean(name, known)}"
+            f"space {name!r}: cannot read {path} ({error.strerror or error}); give a path, one "
+            f"of {', '.join(known)}, or a name that a file of --import registers"
+            f"{did_you_mean(name, [*known, *SPACES])}"
         ) from error
     except (YamlError, UnicodeDecodeError) as error:
         raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error

@@ -153,6 +153,28 @@ def test_a_teacher_and_initial_weights_are_hashed(tmp_path: Path) -> None:
     assert file_hashes(cfg) == {}
 
 
+@pytest.mark.parametrize(
+    ("file", "is_hashed"),
+    [
+        ("model_ema.safetensors", True),
+        ("model.safetensors", True),
+        ("checkpoint_00000022.pt", True),
+        ("notes.txt", False),
+    ],
+)
+def test_a_teacher_may_be_the_folder_of_a_training(
+    file: str, is_hashed: bool, tmp_path: Path
+) -> None:
+    cfg = get_search_cfg()
+    cfg.MODEL.TEACHER = str(tmp_path)
+    hashes = []
+    for content in (b"1", b"2"):
+        (tmp_path / file).write_bytes(content)
+        hashes.append(values_affecting_scores(cfg).get("sha256 of MODEL.TEACHER"))
+    assert (None not in hashes) == is_hashed
+    assert (hashes[0] != hashes[1]) == is_hashed
+
+
 def _space() -> SearchSpace:
     return SearchSpace([IntRange("depth", 1, 4)])
 
