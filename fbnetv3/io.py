@@ -31,9 +31,28 @@ MAX_BYTES = {
 }
 """Largest size in bytes of untrusted files, by kind; for images see ``data/decode.py``."""
 
+_DISK_ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+)
+
 
 class WriteError(FBNetError):
     """A file cannot be written, because permission, disk space or its folder is missing."""
+
+
+def is_disk_fault(error: BaseException) -> bool:
+    """Returns whether a disk is full, read-only, not accessible, broken or gone.
+
+    Missing files are left out, as are lost connections, which Python also makes an OSError.
+    """
+    return isinstance(error, OSError) and error.errno in _DISK_ERRNOS
 
 
 def flush_to_disk(path: Path) -> None:

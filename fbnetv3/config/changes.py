@@ -53,8 +53,8 @@ def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     """Returns the values of all keys of a config, even if an earlier version wrote fewer.
 
     Keys that the earlier version did not have get their defaults. In a tree of version 0.1, which
-    lacks the first of ADDED_KEYS, SOLVER.NESTEROV False becomes None: it was the default there,
-    which classifiers did not read, and which for detectors means the same as None.
+    lacks the first of ADDED_KEYS, SOLVER.NESTEROV False becomes None. False was the default of that
+    version; classifiers did not read the key, and for detectors False and None mean the same.
 
     Args:
         values: Values by dotted key, of a tree that this or an earlier version wrote.

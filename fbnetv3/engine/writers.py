@@ -1,7 +1,8 @@
 """Writers: where the numbers of a training go in addition to metrics.json.
 
 ``WRITERS`` in a config names them, ``fbnetv3.train(writers=...)`` takes objects. A search gives
-each of its trials the same writers, whose runs are children of the run of the search.
+each of its trials the same writers but for TensorBoard; how a trial's run belongs to that of the
+search depends on the writer: as a child (MLflow), in a group (W&B), or by its folder (csv).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 
-from fbnetv3.io import atomic_write, read_text
+from fbnetv3.io import atomic_write, is_disk_fault, read_text
 from fbnetv3.registries import WRITERS
 from fbnetv3.requires import require
 
@@ -37,8 +38,8 @@ class WriterRun:
         folder: Folder of the run, OUTPUT_DIR.
         config: Value by key of the config, as plain values.
         start_iter: First iteration that is recorded; above 0 in a resumed training.
-        search: Folder of the search that the run is a trial of, or that it is; "" for a training
-            on its own.
+        search: Folder of the search: of the trial's search, or of this run if ``is_search``; "" for
+            a training on its own.
         is_search: Whether the run is the search itself.
     """
 
@@ -102,8 +103,8 @@ class Writer(Protocol):
 class StorageWriter(EventWriter):
     """detectron2's event writer that hands the numbers since its last call to a :class:`Writer`.
 
-    An error of a writer that has worked before is logged once, and the writer is not used any
-    more: a tracking server that fails does not end a training.
+    An error of the writer is logged once, and the writer is not used any more: a tracking server
+    that fails, or cannot be reached, does not end a training. A full or read-only disk does.
 
     Args:
         writer: The writer.
@@ -139,9 +140,9 @@ class StorageWriter(EventWriter):
             return
         try:
             function()
-        except OSError:
-            raise  # a full disk ends a training with one line
         except Exception as error:
+            if is_disk_fault(error):
+                raise  # as for all other files of the training
             self._works = False
             text = " ".join(str(error).split())[:300]
             _log.warning(

@@ -1,4 +1,7 @@
-"""The evaluation of a classifier whose images have one class each, or several."""
+"""The evaluation of a classifier whose images have one class each, or several.
+
+CONTRIBUTING.md lists what a further file of an evaluation needs ("Where to add").
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fbnetv3.arch import Arch, ArchError
+from fbnetv3.arch.ops import get_op
 from fbnetv3.modeling.backbone import FBNetBackbone
 
 
@@ -45,7 +46,9 @@ def _num_stages_of_maps(arch: Arch) -> int:
     """Returns the number of stages that are not part of the head."""
     count = sum(stride is not None for stride in arch.stage_strides)
     while count > 1 and all(
-        layer.op == "conv" and layer.k == 1 for layer in arch.layers() if layer.stage == count - 1
+        get_op(layer.op).is_conv and layer.k == 1
+        for layer in arch.layers()
+        if layer.stage == count - 1
     ):
         count -= 1
     return count

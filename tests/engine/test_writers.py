@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import json
 import logging
 import time
+import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from detectron2.utils.events import EventWriter
 
 from fbnetv3 import train
 from fbnetv3.config import ConfigError
-from fbnetv3.engine.writers import CsvWriter, WriterRun
+from fbnetv3.engine.writers import CsvWriter, StorageWriter, WriterRun
 from fbnetv3.registries import HOOKS, WRITERS
 from fbnetv3.search.fbnet.keys import get_search_cfg
 from fbnetv3.search.fbnet.search_writers import SearchWriters
@@ -106,6 +109,44 @@ def test_a_writer_that_fails_is_left_out_and_the_training_goes_on(tiny, caplog) 
     text = "writer Recorder failed and is not used any more (RuntimeError: the server is gone)"
     assert texts == [text]
     assert max(other.rows) > max(writer.rows)
+
+
+class _Failing:
+    """A writer whose calls raise an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def log(self, values: Any, iteration: int) -> None:
+        raise self._error
+
+    def close(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError(errno.ETIMEDOUT, "timed out"),
+        urllib.error.URLError("no route"),
+        OSError("no number"),
+    ],
+)
+def test_a_lost_connection_is_no_reason_to_end_a_training(error: Exception, caplog) -> None:
+    logging.getLogger("fbnetv3").propagate = True
+    writer = StorageWriter(_Failing(error), "far")
+    with caplog.at_level(logging.WARNING, "fbnetv3"):
+        writer.log({"loss": 1.0}, 1)
+        writer.close()
+    assert len([r for r in caplog.records if "writer far failed" in r.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_broken_disk_ends_a_training(number: int) -> None:
+    writer = StorageWriter(_Failing(OSError(number, "disk")), "near")
+    with pytest.raises(OSError, match="disk"):
+        writer.log({"loss": 1.0}, 1)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ MACS, PARAMS = Constraint("macs", upper=5.0), Constraint("params", upper=9.0)
 )
 def test_the_order_of_costs(bounds: tuple[Constraint, ...], names: list[str]) -> None:
     assert cost_order(bounds, ["macs", "params"]) == names
+    assert cost_order(bounds, ["params", "macs"]) == names  # whatever the function's order
 
 
 def _trial(number: int, score: float, macs: float, params: float) -> Trial:

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
-from fbnetv3.io import WriteError
+from fbnetv3.io import WriteError, is_disk_fault
 from fbnetv3.search.errors import StorageUnavailableError
-
-# The disk is full, read-only, not accessible, broken or gone. ENOENT is left out, because the
-# evaluation itself may have asked for a missing file.
-_ERRNOS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTCONN,
-)
 
 
 def disk_fault(error: BaseException) -> str | None:
@@ -31,7 +17,7 @@ def disk_fault(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, WriteError | StorageUnavailableError):
             return _one_line(cause)
-        if isinstance(cause, OSError) and cause.errno in _ERRNOS:
+        if is_disk_fault(cause):  # no missing files: the evaluation may have asked for one
             return f"{_one_line(cause)}; free space, or grant write access"
     return None
 

@@ -12,7 +12,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
-        "Bounds such as '4e8 <= macs <= 8e8'; batch 1 spreads over the range of the first bound.",
+        "Bounds such as '4e8 <= macs <= 8e8'; the first trials spread over the first one's range.",
     ),
     "BUDGETS": (
         [],
@@ -24,7 +24,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi-Monte Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
-    "FIRST_PARTS": (0, "Parts of batch 1, each chosen from the scores before it; 0: up to 3."),
+    "FIRST_PARTS": (0, "Parts of batch 1; the predictor chooses all but the first; 0: up to 3."),
     "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
     "PREDICTOR": (
         "default",
@@ -49,7 +49,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "OBJECTIVES": (
         [],
-        "What a Pareto front is searched of: ['score', '-macs']; - minimises; []: the score alone.",
+        "Objectives of a Pareto front, as ['score', '-macs']; - minimises; []: the score alone.",
     ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "FINAL_SEEDS": (1, "Number of trainings of each finalist, with different random seeds."),
@@ -145,7 +145,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "EVOLUTION.REDRAW": (
         False,
-        "Redraw children that violate a constraint, up to CHILDREN each (paper); False drops them.",
+        "Redraw children that violate a constraint or exist (paper); False: drop these.",
     ),
 }
 """Default and description of each key below SEARCH."""
@@ -167,9 +167,10 @@ RESUMABLE_KEYS = (
     "SEARCH.KEEP_WEIGHTS",
     "WRITERS",
 )
-"""Keys whose values may differ when a search is resumed, since they do not affect its results.
+"""Keys whose values may differ when a search is resumed: where and how it runs.
 
-SEARCH.THREADS may change scores by rounding.
+They do not affect its results, but for SEARCH.THREADS, which may change scores by rounding, and
+SEARCH.TIMEOUT, after which a candidate fails.
 """
 EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
 """Keys that may be raised to continue a search; its storage refuses lower values."""
@@ -190,7 +191,10 @@ NON_SCORE_KEYS = (
     "VERSION",
     "WRITERS",
 )
-"""Further keys that do not affect a score: where and how a training runs, and what it writes."""
+"""Further keys that do not affect a score: where and how a training runs, and what it writes.
+
+MODEL.DEVICE does by rounding, and on a CPU AMP.DTYPE float16 becomes float32.
+"""
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
     "SEARCH.DIRECTION",
@@ -207,10 +211,11 @@ ADDED_KEYS = (
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",
 )
-"""Keys that affect results and that earlier versions lack.
+"""Keys that earlier versions lack.
 
-A log and a candidates' folder are identified by config values. Keys listed here are left out of
-these if they have their default, so that logs and folders of earlier versions still match.
+The log of the batches (``log/``) and a candidates' folder are identified by config values. Keys
+listed here are left out of these if they have their default, so that logs and folders of earlier
+versions still match.
 """
 FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH", "MODEL.TEACHER", "MODEL.WEIGHTS")
 """Keys that may name a file whose content affects the results.

@@ -114,15 +114,15 @@ def merge_bounds(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
 def cost_order(constraints: Iterable[Constraint], names: Iterable[str]) -> list[str]:
     """Returns names of statistics in the order in which they decide between equal scores.
 
-    The statistics of the constraints come first, in their order, then all others. Of candidates
-    with equal scores, the one with the lowest first statistic is the better one; if these are equal
-    too, the second statistic decides, and so on.
+    The statistics of the constraints come first, in their order, then all others by name. Of
+    candidates with equal scores, the one with the lowest first statistic is the better one; if
+    these are equal too, the second statistic decides, and so on.
 
     Args:
         constraints: Constraints and budgets of a search.
-        names: Names of the search's statistics, in the order of the statistics function.
+        names: Names of the search's statistics.
     """
-    known = list(names)
+    known = sorted(names)
     bounded = (c.name for c in constraints if c.name in known)
     return list(dict.fromkeys([*bounded, *known]))
 
@@ -136,8 +136,8 @@ class Costs:
             ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
             saves a dict per candidate. If it has an attribute ``may_refuse`` that is true, NaN
             means that there is no such candidate. If it has an attribute ``is_slow`` that is true,
-            a search computes the statistics of its pool's architectures only, and its candidates
-            have these architectures. If None, there are no statistics.
+            a search computes the statistics of the architectures of its pool and of a warm start
+            only, and its candidates have these architectures. If None, there are no statistics.
 
     Attributes:
         space: Space of the candidates.
@@ -177,10 +177,15 @@ class Costs:
         return limited
 
     def __call__(self, levels: Levels) -> Columns:
-        """Returns the statistics of canonical levels, {name: (candidates,)}.
+        """Returns the statistics of candidates, {name: (candidates,)}.
+
+        Args:
+            levels: (candidates, variables) levels as ``SearchSpace.canonical`` returns them, in
+                which inactive variables have their first value.
 
         Raises:
-            SearchError: The shape of a statistic is not (candidates,), or a value is not finite.
+            SearchError: The shape of a statistic is not (candidates,), or a value is infinite, or
+                NaN without ``may_refuse``.
         """
         if self.known is None:
             return self._computed(levels)
@@ -191,11 +196,7 @@ class Costs:
         return columns
 
     def _computed(self, levels: Levels) -> Columns:
-        """Returns the statistics of canonical levels, all by the function.
-
-        Raises:
-            SearchError: The shape of a statistic is not (candidates,), or a value is not finite.
-        """
+        """Returns the statistics of candidates, all by the function; see :meth:`__call__`."""
         if self._function is None:
             return {}
         if not len(levels):

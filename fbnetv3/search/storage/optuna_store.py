@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
 _SETTINGS, _IDENTITY, _PREFIX = "settings", "identity", "note."
-"""Names of a study's user attributes: settings, identity, and the prefix of all others."""
+"""Names of a study's user attributes: settings, what decides scores, the prefix of all others."""
 
 _CREATIONS, _PAUSE_S = 20, 0.25
 """Number of attempts to create a study in a new database, and seconds between two attempts."""
@@ -50,8 +50,8 @@ class OptunaStore:
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a whole training if others are parts of one, which are
-            pruned trials for Optuna; None: all are whole.
+        full_epochs: Number of epochs of a full training in a search with rungs; trials that trained
+            for fewer are stored as pruned ones. None: every trial trains in full.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.
@@ -155,7 +155,7 @@ class OptunaStore:
             action: Description of the block for the message, such as ``read the trials``.
 
         Raises:
-            SearchError: The database is full, read-only, locked for too long or gone.
+            SearchError: The database is full, read-only, locked for too long, gone or damaged.
         """
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
@@ -167,10 +167,10 @@ class OptunaStore:
             cause = error.__cause__ or error
             reason = first_line(getattr(cause, "orig", None) or cause)
             raise SearchError(
-                f"cannot {action} in storage {self._name}: {reason}. Stored trials are safe; once "
-                "that is fixed, the same command continues the search. Trials without a stored "
-                "result are evaluated again; a training that had ended reads its score from its "
-                "folder"
+                f"cannot {action} in storage {self._name}: {reason}. Once that is fixed, the "
+                "same command continues the search with the trials that the storage has. Trials "
+                "without a stored result are evaluated again; a training in a folder of its own "
+                "that had ended reads its score from there"
             ) from error
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -235,7 +235,7 @@ def _check_study(study: optuna.Study, storage: str, name: str, direction: str) -
     """Checks that a study has one objective, and the direction of the search.
 
     Raises:
-        SearchError: The study was made by another program, and a search cannot use it.
+        SearchError: The study has several directions, or another one than the search.
     """
     directions = [direction.name.lower() for direction in study.directions]
     if directions != [direction]:
