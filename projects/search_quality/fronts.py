@@ -30,6 +30,7 @@ from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated
 from projects.search_quality import problems
 from projects.search_quality.compare import BATCH, TOTAL, finished_runs, run_missing, versions
 from projects.search_quality.methods import Method, Optuna, Ours, RandomSearch
+from projects.search_quality.methods.ax_client import AxClient
 from projects.search_quality.methods.method import Budget
 from projects.search_quality.problems import Configs, Floats, Problem
 
@@ -54,6 +55,17 @@ class OptunaFront(Optuna):
             self._study.tell(trial, [score, float(cost)])
 
 
+class AxFront(AxClient):
+    """Ax with two objectives; the costs are told like the scores, as an outcome without noise."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed, Budget(TOTAL, BATCH))
+        self._client.configure_optimization(objective="score, -macs")
+
+    def _costs(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {"macs": (float(_macs(self._problem, [config])[0]), 0.0)}
+
+
 def _macs(problem: Problem, configs: Configs) -> Floats:
     assert problem.statistics is not None
     return np.asarray(problem.statistics(configs)["macs"], dtype=np.float64)
@@ -73,10 +85,12 @@ def _method(name: str, problem: Problem, seed: int) -> Method:
         return Ours(problem, seed, Budget(TOTAL, BATCH), objectives=["score", "-macs"])
     if name == "random":
         return RandomSearch(problem, seed, Budget(TOTAL, BATCH))
+    if name == "Ax":
+        return AxFront(problem, seed)
     return OptunaFront(samplers[name](), problem, seed)
 
 
-METHODS = ("JointNAS", "GP (Optuna)", "TPE", "NSGA-II", "random")
+METHODS = ("JointNAS", "GP (Optuna)", "Ax", "TPE", "NSGA-II", "random")
 
 
 @cache

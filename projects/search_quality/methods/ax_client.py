@@ -36,10 +36,11 @@ class AxClient:
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         from ax import Client
+        from ax.utils.common.logger import set_ax_logger_levels
 
         warnings.filterwarnings("ignore")
-        for name in ("ax", "botorch"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        set_ax_logger_levels(logging.ERROR)
+        logging.getLogger("botorch").setLevel(logging.ERROR)
         self._client = Client(random_seed=seed)
         self._client.configure_experiment(
             parameters=[_description(p) for p in varied(problem.space)]
