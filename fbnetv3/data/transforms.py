@@ -252,7 +252,7 @@ class _RegisteredStep:
             name, arguments = parse_call(text)
             self._transform = TRANSFORMS.get(name)(**arguments)
         except RegistryError as error:
-            raise DataError(f"TRANSFORMS: {error}") from error
+            raise DataError(str(error)) from error
         except (TypeError, ValueError) as error:
             raise DataError(f"transform {text} cannot be made ({first_line(error)})") from error
 
