@@ -34,8 +34,9 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _FLAGS = {"true": True, "false": False}
 _NO_WORDS = ("true", "false", "none", "null", "nan", "inf", "infinity")  # in lower case
 _ALLOWED = (
-    f"a bool, a number of magnitude at most {_MAX_NUMBER}, a word of letters, digits, _ and -, or "
-    f"a (nested) list of up to {_MAX_LENGTH} of them"
+    f"a bool, a number of magnitude at most {_MAX_NUMBER}, a word (a letter, then letters, digits, "
+    "_ and -, at most 64; not none, null, nan or inf), or a (nested) list of 1 to "
+    f"{_MAX_LENGTH} of them"
 )
 
 
@@ -93,7 +94,10 @@ def with_low_resolution(text: str) -> str:
     """Returns the name of the network's variant for small images."""
     if parse_library_name(text).low_resolution:
         return text
-    return f"{text}{'&' if '?' in text else '?'}{LOW_RESOLUTION_KEY}=True"
+    name, _, query = text.partition("?")
+    # low_resolution=False may stand there already, and no key may be given twice
+    pairs = [p for p in query.split("&") if p and p.partition("=")[0] != LOW_RESOLUTION_KEY]
+    return f"{name}?{'&'.join([*pairs, f'{LOW_RESOLUTION_KEY}=True'])}"
 
 
 def parse_query(text: str) -> dict[str, Any]:
@@ -165,7 +169,11 @@ def _value(text: str, key: str, value: str) -> Any:
 
 
 def _quoted(value: str) -> str:
-    """Returns a list with its words in quotes; True, False and any other text as they are."""
+    """Quotes the words of a list, and writes its bools as Python's, so that Python can parse it.
+
+    Args:
+        value: Text of an argument; one that is no list is returned unchanged.
+    """
     if value[:1] not in ("[", "("):
         return value
 

@@ -42,7 +42,7 @@ class Part:
     """A file of a folder of blocks.
 
     Attributes:
-        name: Begin of the file's name, and its name in the csv.
+        name: Prefix of the file's name, and its name in the csv.
         input_size: Size (1, C, H, W) of its input.
         elements: Number of elements of its input and output together.
         shape: Shape of the block; None for a whole network.

@@ -32,11 +32,11 @@ _FASTEST_SHARE = 0.1  # the result is the mean over this share of the calls, the
 
 @dataclass
 class TimedNetwork:
-    """A deployed network and the times of its calls.
+    """A network and the times of its calls.
 
     Attributes:
         arch: Architecture of the network.
-        model: The deployed network.
+        model: The network as it is timed: deployed, or a detector in evaluation mode.
         layers: Modules that are timed separately, in order of execution: blocks, convs of a
             detector's neck, the head; may be empty.
         size: Height and width of the images in pixels; None: a square of the network's resolution.
@@ -161,8 +161,8 @@ def measure_networks(
         validation_archs: Architectures that are measured as a whole only.
         rounds: Number of rounds.
         clock: Function that returns seconds.
-        on_network_done: Function that is called after each network.
-        build: :func:`build_timed_network`, or the like for designs with an attribute ``arch``.
+        on_network_done: Function that is called once for each network, after its group is timed.
+        build: :func:`build_timed_network`, or ``build_timed_detector`` for ``DetectorDesign``s.
 
     Returns:
         Milliseconds of each of ``archs`` (the network, then each of its layers and its head), and

@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of the files (default: output/exported)",
     )
-    add("--name", help="begin of the files' names (default: the name of the model or the run)")
+    add("--name", help="prefix of the files' names (default: the name of the model or the run)")
     pixels = "pixels that the files take: float32 in 0..1, or uint8 in 0..255 (default: float)"
     add("--input", choices=("float", "uint8"), default="float", help=pixels)
     calibration = "training set from which the ranges of 8-bit integers are measured: name or path"

@@ -44,7 +44,7 @@ def export_detectors(arguments: argparse.Namespace, weights: Path | None, name: 
     Args:
         arguments: Command line of ``fbnetv3-export``.
         weights: File of the weights; None: those of the zoo.
-        name: Default begin of the files' names.
+        name: Default prefix of the files' names.
 
     Raises:
         FBNetError: The detector, a format or the data cannot be used, or a file does not compute
@@ -80,8 +80,8 @@ def _detector(model: str | None, weights: Path | None) -> Detector:
         return get_detector(model)
     if model is not None:
         raise FBNetError(
-            f"--model {model} does not apply: {weights} holds a detector with its config; leave "
-            "out --model"
+            f"--model {model} does not apply: {weights} holds a detector, whose config is "
+            "stored with it; leave out --model"
         )
     return detector_from_file(weights)
 

@@ -99,9 +99,9 @@ def _only_folder(names: Iterable[str]) -> str:
 def _wrapper(images: Sequence[str], files: Sequence[str]) -> str:
     """Returns the path of the folder with the class folders, with a slash; "" for the root.
 
-    The search descends while a single folder contains all files that are in folders. There is one
-    class, the first folder on the way with images directly in it, if the search ends without class
-    folders, or with fewer than half of the images in them.
+    The search descends while a single folder contains all files that are in folders. If it finds no
+    class folders, or they have fewer than half of the images, then the first folder on the way that
+    has images directly in it is the only class, and the path of its parent is returned.
     """
     prefix, class_prefix = "", None
     while folder := _only_folder(_below(files, prefix)):
@@ -192,9 +192,9 @@ def _class_notes(place: Path, classes: Sequence[str], names: Sequence[str]) -> I
     if gathered:
         first = gathered[0]
         yield (
-            f"{place}: {len(gathered)} of {len(classes)} classes gather the images of several "
-            f"subfolders: {first} those of {some(sorted(inner[first]))}; give {place / first} if "
-            "these are the classes"
+            f"{place}: {len(gathered)} of {len(classes)} classes have several subfolders with "
+            f"images, which count as one class ({first}: {some(sorted(inner[first]))}); if the "
+            f"subfolders are the classes, give {place / first}"
         )
 
 

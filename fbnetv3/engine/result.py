@@ -10,8 +10,10 @@ class TrainingResult(dict[str, float]):
     """The result of a training: the scores by name, with the files of the run.
 
     Args:
-        scores: Last scores, such as ``val/top1``, and ``best/...``; empty on ranks other than 0.
-        weights: File of the exported weights: of their average if there is one, else the raw ones.
+        scores: Last scores, such as ``val/top1``, and ``best/...`` and ``stopped_early/...`` if
+            there are any; empty on ranks other than 0.
+        weights: ``model_ema.safetensors`` if the training averages weights, else
+            ``model.safetensors``.
         folder: Folder of the run, OUTPUT_DIR.
     """
 

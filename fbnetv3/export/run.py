@@ -95,7 +95,7 @@ def export_classifier(
         classifier: Classifier to export.
         formats: Formats, from :func:`check_formats`.
         folder: Folder of the files, which is created.
-        name: Begin of the files' names.
+        name: Prefix of the files' names.
         options: Input, calibration and data.
 
     Raises:

@@ -64,11 +64,11 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    """Replaces the last linear layer or 1x1 conv (SqueezeNet) of a model by a new one, in place.
+    """Replaces the last linear layer or convolution (SqueezeNet: 1x1) of a model, in place.
 
     Raises:
-        ArchError: The number of classes is not a whole number from 0 on, or 0 for a network that
-            cannot be without a classifier.
+        ArchError: The number of classes is negative or no whole number, or it is 0 although the
+            network cannot do without a classifier.
     """
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)
     if num_classes == 0:
@@ -101,9 +101,9 @@ def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:
 
 
 def _keep_resolution(model: nn.Module, text: str) -> None:
-    """Sets the second stride of 2 of a network to 1, like ``arch.low_resolution``.
+    """Removes the second downsampling of a network, like ``arch.low_resolution``.
 
-    This changes all convolutions and poolings of stride 2 whose input has the second largest side
+    This gives stride 1 to all modules of stride 2 whose input has the second largest side
     among these modules, usually half the image: a single module, or the branches of one block.
 
     Raises:

@@ -113,7 +113,7 @@ def test_refused_layouts(names: list[str], message: str, write: Write) -> None:
         ([*FLOWERS, "lily/1.heic", "lily/2.heic", "rose/b.txt"],
          r"3 files are left out, without the suffix of an image: .heic 2, .txt 1, such as lily/1"),
         ([*FLOWERS, *_under("trees")],
-         r"1 of 4 classes gather the images of several subfolders: trees those of lily, rose"),
+         "1 of 4 classes have several subfolders with images, which count as one class (trees: "),
     ],
 )  # fmt: skip
 def test_what_may_be_unexpected_is_logged(

@@ -34,6 +34,8 @@ def test_names() -> None:
     assert (parsed.library, parsed.name, parsed.low_resolution) == ("timm", "resnet18", True)
     assert parsed.arguments == {"channels": (16, 32, 64, 128)}
     assert with_low_resolution("torchvision/resnet18") == "torchvision/resnet18?low_resolution=True"
+    off = with_low_resolution("timm/resnet18?low_resolution=False&act_layer=gelu")
+    assert off == "timm/resnet18?act_layer=gelu&low_resolution=True"
     assert with_low_resolution(THIN) == f"{THIN}&low_resolution=True"
     assert with_low_resolution(with_low_resolution(THIN)) == with_low_resolution(THIN)
     assert is_library_name(THIN)

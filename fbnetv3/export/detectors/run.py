@@ -94,7 +94,7 @@ def export_detector(
         detector: Detector to export, on the CPU.
         formats: Formats, from ``check_formats``.
         folder: Folder of the files, which is created.
-        name: Begin of the files' names.
+        name: Prefix of the files' names.
         options: Input, calibration and data.
 
     Raises:

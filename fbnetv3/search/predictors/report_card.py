@@ -18,7 +18,7 @@ _SIGNIFICANCE = 0.05
 _MIN_VALUES = 3
 """Smallest number of values whose rank correlation is computed."""
 _MIN_TRIALS = 24
-"""Smallest number of trials at which a Kendall's tau of 0.3 is significant."""
+"""Number of trials at which a Kendall's tau of 0.3 is significant."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class ReportCard:
         spearman: Spearman's rho of the cross-validated predictions, in [-1, 1].
         rmse: Root mean squared error of the cross-validated predictions, in units of the score.
         p_value: Probability that random predictions have a Kendall's tau at least as extreme.
-        batch: (predicted, true) score of each trial of the last batch. The score was predicted when
-            the trial was proposed.
-        batch_kendall: Kendall's tau of ``batch``; NaN for fewer than 3 trials.
+        batch: (predicted, true) score of each trial of the last batch that has both. The score was
+            predicted when the trial was proposed.
+        batch_kendall: Kendall's tau of ``batch``; NaN for fewer than 3 trials, and if all
+            predictions or all scores are equal.
         held_out: (cross-validated prediction, true score) of each trial.
     """
 
@@ -72,7 +73,7 @@ def _correlation(value: float) -> str:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with true scores; logs a warning if they cannot be relied on.
+    """Compares predictions with true scores; logs why they cannot be relied on, if so.
 
     Args:
         predicted: (trials,) cross-validated predictions.
