@@ -93,9 +93,9 @@ $(OLDEST)/.shared: $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
 $(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
 	rm -rf $(OLDEST)
 	$(BIN)/python -m venv $(OLDEST)
-	$(call pip_install,$(OLDEST)) --requirement constraints-oldest.txt setuptools wheel \
+	$(call pip_install,$(OLDEST)) --requirement constraints-oldest.txt 'setuptools>=77' wheel \
 		hypothesis pytest pytest-timeout pytest-xdist timm==1.0.22
-	$(OLDEST)/bin/python tools/install_detectron2.py
+	PYTHONPATH=. $(OLDEST)/bin/python tools/install_detectron2.py
 	@touch $@
 
 oldest: $(OLDEST)/.$(TORCH) ## make the environment of test-oldest
