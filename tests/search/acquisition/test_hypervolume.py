@@ -21,6 +21,8 @@ from fbnetv3.search.acquisition.hypervolume import (
 )
 from fbnetv3.search.acquisition.normal_improvement import log_expected_improvement
 
+pytest.importorskip("botorch")
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from botorch.acquisition.multi_objective.analytic import ExpectedHypervolumeImprovement
