@@ -15,7 +15,6 @@ bound.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -30,10 +29,10 @@ import numpy as np
 
 from fbnetv3.search import Constraint, JointNAS
 from projects.search_quality import problems
-from projects.search_quality.compare import finished_runs, run_missing, versions
 from projects.search_quality.methods import Method, Optuna, RandomSearch
 from projects.search_quality.methods.method import Budget, costs_of, limit_of
 from projects.search_quality.problem import Configs, Floats, Problem
+from projects.search_quality.study import Study
 
 RESULTS = Path(__file__).with_name("bounded.jsonl")
 PROBLEMS = ("trainings", "synthetic", "continuous", "hartmann6")
@@ -156,54 +155,16 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs the unfinished searches seed by seed."""
-    rows = finished_runs(Path(arguments.results))
-    known = {(row["problem"], row["method"], row["seed"]) for row in rows}
-    run_missing(arguments, known, run_one, lambda row: (row["regret"], row["met"]))
-
-
-def report(rows: list[dict[str, Any]]) -> str:
-    """Returns the mean regrets as a table in Markdown."""
-    lines = [
-        "| problem | method | seeds | at 48 | at 96 | JointNAS better at 96 | met | CPU seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for problem in PROBLEMS:
-        of = {m: {r["seed"]: r for r in rows if (r["problem"], r["method"]) == (problem, m)}
-              for m in METHODS}  # fmt: skip
-        for method, runs in of.items():
-            if not runs:
-                continue
-            means = np.mean([r["regret"] for r in runs.values()], 0)
-            met, seconds = (np.mean([r[key] for r in runs.values()]) for key in ("met", "seconds"))
-            both = [s for s in runs if s in of["JointNAS"]]
-            ours = [of["JointNAS"][s]["regret"][1] for s in both]
-            wins = sum(a < runs[s]["regret"][1] for a, s in zip(ours, both, strict=True))
-            against = "" if method == "JointNAS" else f"{wins} of {len(both)}"
-            lines.append(
-                f"| `{problem}` | {method} | {len(runs)} | {means[0]:.3f} | {means[1]:.3f} "
-                f"| {against} | {met:.0%} | {seconds:.0f} |"
-            )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("do", choices=("run", "report"))
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), help="problems to run")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
-    parser.add_argument("--seeds", type=int, default=10, help="searches per problem and method")
-    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
-    parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
-    arguments = parser.parse_args()
-    if arguments.do == "run":
-        print(versions())
-        run(arguments)
-    else:
-        print(report(finished_runs(Path(arguments.results))))
-
+STUDY = Study(
+    about=__doc__.splitlines()[0] if __doc__ else "",
+    results=RESULTS,
+    problems=PROBLEMS,
+    methods=METHODS,
+    at=AT,
+    figure="regret",
+    higher_is_better=False,
+    shares=("met",),
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(run_one)

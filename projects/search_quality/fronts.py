@@ -14,7 +14,6 @@ MACs of these candidates. Better candidates than these can exceed 1.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from dataclasses import replace
@@ -28,11 +27,12 @@ import numpy as np
 
 from fbnetv3.search.acquisition.hypervolume import hypervolume, non_dominated
 from projects.search_quality import problems
-from projects.search_quality.compare import BATCH, TOTAL, finished_runs, run_missing, versions
+from projects.search_quality.compare import BATCH, TOTAL
 from projects.search_quality.methods import Method, Optuna, Ours, RandomSearch
 from projects.search_quality.methods.ax_client import AxClient
 from projects.search_quality.methods.method import Budget
 from projects.search_quality.problems import Configs, Floats, Problem
+from projects.search_quality.study import Study
 
 RESULTS = Path(__file__).with_name("fronts.jsonl")
 PROBLEMS = ("trainings", "synthetic", "continuous")
@@ -140,54 +140,15 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs the unfinished searches seed by seed."""
-    rows = finished_runs(Path(arguments.results))
-    known = {(row["problem"], row["method"], row["seed"]) for row in rows}
-    run_missing(arguments, known, run_one, lambda row: row["hypervolume"])
-
-
-def report(rows: list[dict[str, Any]]) -> str:
-    """Returns the mean hypervolumes as a table in Markdown."""
-    lines = [
-        "| problem | method | seeds | at 96 | at 192 | JointNAS better at 192 | CPU seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for problem in PROBLEMS:
-        of = {m: {r["seed"]: r for r in rows if (r["problem"], r["method"]) == (problem, m)}
-              for m in METHODS}  # fmt: skip
-        for method, runs in of.items():
-            if not runs:
-                continue
-            means = np.mean([r["hypervolume"] for r in runs.values()], 0)
-            seconds = np.mean([r["seconds"] for r in runs.values()])
-            both = [s for s in runs if s in of["JointNAS"]]
-            ours = [of["JointNAS"][s]["hypervolume"][1] for s in both]
-            wins = sum(a > runs[s]["hypervolume"][1] for a, s in zip(ours, both, strict=True))
-            against = "" if method == "JointNAS" else f"{wins} of {len(both)}"
-            lines.append(
-                f"| `{problem}` | {method} | {len(runs)} | {means[0]:.3f} | {means[1]:.3f} "
-                f"| {against} | {seconds:.0f} |"
-            )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("do", choices=("run", "report"))
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), help="problems to run")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods to run")
-    parser.add_argument("--seeds", type=int, default=10, help="searches per problem and method")
-    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")
-    parser.add_argument("--results", default=str(RESULTS), help="file of the finished searches")
-    arguments = parser.parse_args()
-    if arguments.do == "run":
-        print(versions())
-        run(arguments)
-    else:
-        print(report(finished_runs(Path(arguments.results))))
-
+STUDY = Study(
+    about=__doc__.splitlines()[0] if __doc__ else "",
+    results=RESULTS,
+    problems=PROBLEMS,
+    methods=METHODS,
+    at=AT,
+    figure="hypervolume",
+    higher_is_better=True,
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(run_one)

@@ -35,6 +35,6 @@ def test_the_table_counts_pairs_of_seeds() -> None:
         for method, value in (("JointNAS", 0.9), ("TPE", 0.8))
         for seed in range(2 if method == "JointNAS" else 1)
     ]  # fmt: skip
-    table = fronts.report(rows)
+    table = fronts.STUDY.table(rows)
     assert "| `continuous` | JointNAS | 2 | 0.500 | 0.900 |  | 3 |" in table
     assert "| `continuous` | TPE | 1 | 0.500 | 0.800 | 1 of 1 | 3 |" in table
