@@ -19,9 +19,6 @@ OLDEST := .venv-oldest
 OLDEST_TESTS := tests/arch tests/modeling tests/search/space tests/search/predictors \
 	tests/search/acquisition tests/search/storage tests/search/test_jointnas.py \
 	tests/search/test_quality.py
-# with .venv's torch it leaves out what only torch can break
-OLDEST_SKIPPED := $(foreach name,tracing library_models backbone blocks classifier golden,$\
-	--ignore tests/modeling/test_$(name).py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo search-demo detect-demo paper-rehearsal test oldest test-oldest test-slow \
@@ -77,20 +74,8 @@ paper-rehearsal: install ## run the commands of docs/paper.md on a made-up Image
 test: dev ## fast tests, some 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 $(XDIST) -m "not slow"
 
-# TORCH=shared reads torch, detectron2 and the tools of tests from .venv (1.3 GB, minutes), and with torch
-# the typing-extensions that it needs; for releases,
-# TORCH=oldest installs the oldest torch, too (8 GB, three times as long).
-TORCH ?= shared
-SITE := import sysconfig; print(sysconfig.get_path("purelib"))
-$(OLDEST)/.shared: $(VENV)/.dev $(VENV)/.detectron2 constraints-oldest.txt
-	rm -rf $(OLDEST)
-	$(BIN)/python -m venv $(OLDEST)
-	grep -Ev '^(torch|typing-extensions)' constraints-oldest.txt > $(OLDEST)/requirements.txt
-	$(call pip_install,$(OLDEST)) --requirement $(OLDEST)/requirements.txt
-	$(BIN)/python -c '$(SITE)' > "$$($(OLDEST)/bin/python -c '$(SITE)')/shared.pth"
-	@touch $@
-
-$(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
+# The oldest torch needs 8 GB on disk.
+$(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt $(DETECTRON2)
 	rm -rf $(OLDEST)
 	$(BIN)/python -m venv $(OLDEST)
 	$(call pip_install,$(OLDEST)) --requirement constraints-oldest.txt 'setuptools>=77' wheel \
@@ -98,10 +83,10 @@ $(OLDEST)/.oldest: $(VENV)/.made constraints-oldest.txt
 	PYTHONPATH=. $(OLDEST)/bin/python tools/install_detectron2.py
 	@touch $@
 
-oldest: $(OLDEST)/.$(TORCH) ## make the environment of test-oldest
+oldest: $(OLDEST)/.oldest ## make the environment of test-oldest
 
 test-oldest: oldest ## fast tests of some packages with the oldest dependencies
-	$(OLDEST)/bin/python -m pytest -n 2 $(XDIST) -m "not slow" $(OLDEST_TESTS) $(if $(filter shared,$(TORCH)),$(OLDEST_SKIPPED))
+	$(OLDEST)/bin/python -m pytest -n 2 $(XDIST) -m "not slow" $(OLDEST_TESTS)
 
 # Three at once, because many of these tests wait for processes that end or do not answer.
 test-slow: dev ## kills, wheel, long comparisons, some 30 minutes
