@@ -1,15 +1,16 @@
-"""Compares searches for the Pareto front of score and MACs with equally many evaluations.
+"""Compares searches for the Pareto front of score and cost with equally many evaluations.
 
     python -m projects.search_quality.fronts run --seeds 10
     python -m projects.search_quality.fronts report
 
-The problems are those of ``problems.py`` that have costs, without their constraints. ``run``
-continues where it was interrupted: each (problem, method, seed) is a line of fronts.jsonl.
+The problems are those of ``problems.py`` that have a cost, without its constraint: the MACs, or the
+latency of ``nasbench201`` (``public_tables.py`` makes its table). ``run`` continues where it was
+interrupted: each (problem, method, seed) is a line of fronts.jsonl.
 
 The hypervolume is computed from the noise-free scores of the configurations on the front of the
-observed scores and the costs. Its reference point is the largest MACs and the 10 % quantile of the
+observed scores and the costs. Its reference point is the largest cost and the 10 % quantile of the
 scores of 2,000 random candidates; 1 is the rectangle between it and the best score and the smallest
-MACs of these candidates. Better candidates than these can exceed 1.
+cost of these candidates. Better candidates than these can exceed 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from projects.search_quality.problems import Configs, Floats, Problem
 from projects.search_quality.study import Study
 
 RESULTS = Path(__file__).with_name("fronts.jsonl")
-PROBLEMS = ("trainings", "synthetic", "continuous")
+COSTS = {"trainings": "macs", "synthetic": "macs", "continuous": "macs", "nasbench201": "latency"}
+"""The cost of each problem."""
 AT = (96, 192)
 _SAMPLE = 2000
 
@@ -50,7 +52,7 @@ class OptunaFront(Optuna):
         self._study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
 
     def tell(self, configs: Configs, scores: Floats) -> None:
-        values = zip(self._waiting, scores.tolist(), _macs(self._problem, configs), strict=True)
+        values = zip(self._waiting, scores.tolist(), _costs_of(self._problem, configs), strict=True)
         for trial, score, cost in values:
             self._study.tell(trial, [score, float(cost)])
 
@@ -60,15 +62,16 @@ class AxFront(AxClient):
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed, Budget(TOTAL, BATCH))
-        self._client.configure_optimization(objective="score, -macs")
+        self._cost = COSTS[problem.name]
+        self._client.configure_optimization(objective=f"score, -{self._cost}")
 
     def _costs(self, config: dict[str, Any]) -> dict[str, Any]:
-        return {"macs": (float(_macs(self._problem, [config])[0]), 0.0)}
+        return {self._cost: (float(_costs_of(self._problem, [config])[0]), 0.0)}
 
 
-def _macs(problem: Problem, configs: Configs) -> Floats:
+def _costs_of(problem: Problem, configs: Configs) -> Floats:
     assert problem.statistics is not None
-    return np.asarray(problem.statistics(configs)["macs"], dtype=np.float64)
+    return np.asarray(problem.statistics(configs)[COSTS[problem.name]], dtype=np.float64)
 
 
 def _method(name: str, problem: Problem, seed: int) -> Method:
@@ -82,7 +85,9 @@ def _method(name: str, problem: Problem, seed: int) -> Method:
         "NSGA-II": lambda: optuna.samplers.NSGAIISampler(population_size=BATCH, seed=seed),
     }
     if name == "JointNAS":
-        return Ours(problem, seed, Budget(TOTAL, BATCH), objectives=["score", "-macs"])
+        return Ours(
+            problem, seed, Budget(TOTAL, BATCH), objectives=["score", f"-{COSTS[problem.name]}"]
+        )
     if name == "random":
         return RandomSearch(problem, seed, Budget(TOTAL, BATCH))
     if name == "Ax":
@@ -104,7 +109,7 @@ def _corners(name: str) -> tuple[Floats, Floats]:
     problem = _problem(name)
     levels = problems.random_levels(problem, _SAMPLE, np.random.default_rng(99))
     configs = problem.space.configs(levels)
-    scores, costs = problem.truth(configs), _macs(problem, configs)
+    scores, costs = problem.truth(configs), _costs_of(problem, configs)
     reference = np.array([np.quantile(scores, 0.1), -costs.max()])
     return reference, np.array([scores.max(), -costs.min()])
 
@@ -112,7 +117,7 @@ def _corners(name: str) -> tuple[Floats, Floats]:
 def volume(name: str, observed: Floats, configs: Configs) -> float:
     """Returns the share of the rectangle that the observed front dominates by its true scores."""
     problem, (reference, corner) = _problem(name), _corners(name)
-    costs = -_macs(problem, configs)
+    costs = -_costs_of(problem, configs)
     front = non_dominated(np.column_stack([observed, costs]))
     true = np.column_stack([problem.truth(configs), costs])[front]
     return hypervolume(true, reference) / float(np.prod(corner - reference))
@@ -143,7 +148,7 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
 STUDY = Study(
     about=__doc__.splitlines()[0] if __doc__ else "",
     results=RESULTS,
-    problems=PROBLEMS,
+    problems=tuple(COSTS),
     methods=METHODS,
     at=AT,
     figure="hypervolume",
