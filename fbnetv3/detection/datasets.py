@@ -59,7 +59,7 @@ _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 
 def list_detection_datasets() -> list[str]:
-    """Returns the names of the built-in data sets, sorted.
+    """Returns the names of the built-in and registered data sets, sorted.
 
     detectron2's catalog has further data sets, such as ``coco_2017_train``.
     """
@@ -70,9 +70,10 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
     """Opens a data set.
 
     Args:
-        name: Name in DATASETS.COCO, name of a built-in data set, or name of a data set with COCO
-            annotations in detectron2's catalog, such as ``coco_2017_train``, whose files detectron2
-            expects below the folder in the environment variable DETECTRON2_DATASETS.
+        name: Name in DATASETS.COCO, name of a built-in or registered data set, or name of a data
+            set with COCO annotations in detectron2's catalog, such as ``coco_2017_train``, whose
+            files detectron2 expects below the folder in the environment variable
+            DETECTRON2_DATASETS.
         cfg: Config with the key DATASETS.COCO.
 
     Raises:
@@ -150,9 +151,11 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     set. A box that is marked as a crowd does not count as a box.
 
     Raises:
-        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name.
+        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, DATASETS.COCO is
+            malformed, or DATA.TRAIN_LIMIT is out of range.
         DataError: A data set cannot be opened, the two have different classes, or no training image
             has a box.
+        WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
     if train_set.classes != test_set.classes:
@@ -167,7 +170,7 @@ def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
     """Returns the part of a training set that a config trains on.
 
     Raises:
-        ConfigError: DATA.TRAIN_LIMIT is too large.
+        ConfigError: DATA.TRAIN_LIMIT is out of range.
         DataError: No image has a box.
     """
     with_boxes = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
@@ -192,8 +195,9 @@ def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
     """Opens and checks DATASETS.TEST; warns if it has no box to score.
 
     Raises:
-        ConfigError: DATASETS.TEST does not hold exactly one name.
-        DataError: The data set cannot be opened.
+        ConfigError: DATASETS.TEST does not hold exactly one name, or DATASETS.COCO is malformed.
+        DataError: The data set cannot be opened, or has broken images.
+        WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     dataset = _open_dataset(cfg, "TEST")
     if not any(count_scored_boxes(record["annotations"]) for record in dataset.records):

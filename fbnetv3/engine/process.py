@@ -14,7 +14,7 @@ from fbnetv3.config import CfgNode, ConfigError
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together.
+    """The rank of this process, and the number of processes that train together.
 
     Attributes:
         rank: Index of this process, 0 to ``world_size - 1``.
@@ -46,7 +46,7 @@ class RuntimeContext:
 
     @property
     def shows_progress(self) -> bool:
-        """Returns whether progress bars are shown: on rank 0, if its output is a terminal."""
+        """Returns whether progress bars are shown: on rank 0, if standard error is a terminal."""
         return self.is_main and self.console.is_terminal
 
 
@@ -73,7 +73,7 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
 
     A launcher has made the GPU of a rank the current device (``cuda:LOCAL_RANK``).
     """
-    index: int | None = device.index  # torch's stubs do not know that it may be None
+    index: int | None = device.index  # torch's stubs say int
     if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     if process.world_size > 1:

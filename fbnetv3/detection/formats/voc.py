@@ -30,9 +30,15 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
             ``Annotations`` (or the XML files, if there is no such folder), else that folder itself.
 
     Raises:
-        DataError: There are no annotations, or no image and class in them.
+        DataError: There are no XML files, or no image or no class in them, or the path of a list is
+            given without its folders.
         OSError: A folder or the list cannot be read.
+        UnicodeDecodeError: The list is not UTF-8.
     """
+    if path.suffix == ".txt" and len(path.parents) < 3:
+        raise DataError(
+            f"{path}: a list of Pascal VOC must be given as .../ImageSets/Main/NAME.txt"
+        )
     top = path.parents[2] if path.suffix == ".txt" else path
     found = top / "Annotations" if (top / "Annotations").is_dir() else top
     files = [found / name for name in list_folder(found).files if name.lower().endswith(".xml")]
@@ -79,7 +85,7 @@ def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[st
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
-    """Returns (width, height) as stated; None if it is missing or 0, as some tools write it."""
+    """Returns (width, height) as stated; None if missing or 0, which some tools write."""
     try:
         width, height = (int(tree.findtext(f"size/{key}") or 0) for key in ("width", "height"))
     except ValueError:
