@@ -14,6 +14,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.weights.classes import distinct_names
 
 BACKENDS = ("faster", "pycocotools")
+"""Names of the COCO evaluators."""
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Names of the scores over all classes."""
 

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+"""Version of the keys of checkpoints; rises when older programs could not read them."""
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""
@@ -53,7 +54,7 @@ class Checkpointer:
     """Keeps the newest checkpoints of one run in a folder, as ``checkpoint_{iteration:08d}.pt``.
 
     A file appears under its name only when it is complete and on disk (``atomic_write``), and
-    older ones are removed only after that. A state holds tensors and plain values only, so that
+    older checkpoints are removed only after that. A state holds tensors and plain values only, so that
     it loads with ``weights_only=True``. It has these keys:
 
     - ``format_version``, ``iteration``: set by :meth:`save`; iteration is the next one to run
@@ -91,7 +92,7 @@ class Checkpointer:
         self._on_save = on_save
 
     def save(self, state: Mapping[str, Any], iteration: int) -> Path:
-        """Writes a checkpoint and removes those beyond the newest ``keep``.
+        """Writes a checkpoint, and removes older ones beyond the newest ``keep``.
 
         Args:
             state: Tensors and plain values under the keys that the class lists.
@@ -204,7 +205,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
         classes: Class names of the data.
 
     Raises:
-        ConfigError: The checkpoint was trained on other classes, or on these in another order.
+        ConfigError: The checkpoint has other classes, or the same ones in another order.
         CheckpointError: The checkpoint is of another network.
     """
     if list(state["classes"]) != list(classes):

@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 
 
 class EMAError(FBNetError):
-    """An average does not fit a model or a state, or is used while it is swapped into a model."""
+    """An average has a wrong decay, does not fit a model or state, or is swapped into a model."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -2,8 +2,8 @@
 
 With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 1, and each layer
 before it has ``layer_decay`` times the factor of the next layer. The factors of the head are then
-multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits;
-that of a detector is everything outside of ``backbone.``, without the feature pyramid.
+multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits.
+The head of a detector is everything outside of ``backbone.``, which contains the feature pyramid.
 
 Layers are numbered as follows. A block is a part of the network whose name has a number, such as
 ``layer1.0``. The blocks with weight matrices are the layers 1, 2, ... in the order of the
