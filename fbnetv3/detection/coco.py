@@ -105,10 +105,11 @@ class _Problem(Exception):
 def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
     """Returns the data set of a COCO JSON file, after checking every entry.
 
-    The image files themselves are checked by ``check_images``. Following COCO's definitions, crowd
-    boxes are neither trained on nor counted as misses, and images without boxes are background.
-    Boxes are clipped to the image for training, but not for evaluation. Boxes without area are left
-    out (official COCO has some). Keys that are not needed, such as segmentations, are ignored.
+    The image files themselves are checked by ``check_images`` (detection/images.py). Following
+    COCO's definitions, crowd boxes are neither trained on nor counted as misses, and images without
+    boxes are background. Boxes are clipped to the image for training, but not for evaluation. Boxes
+    without area are left out (official COCO has some). Keys that are not needed, such as
+    segmentations, are ignored.
 
     Args:
         name: Name of the data set in error messages.

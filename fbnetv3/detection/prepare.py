@@ -46,6 +46,9 @@ def prepare_detector(
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 
+    Returns:
+        The training or evaluation, with loaded weights and checked data.
+
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
     """

@@ -75,7 +75,7 @@ def iterative_stratification(
     lacks = np.outer(sizes / count, labels.sum(0))  # (2, labels)
     chosen = np.zeros(count, dtype=bool)
     order = generator.permutation(count)
-    is_open = np.ones(count, dtype=bool)
+    is_open = np.ones(count, dtype=bool)  # images without a part
     remaining = labels.sum(0)
     while is_open.any():
         rare = np.flatnonzero(remaining)
@@ -91,6 +91,6 @@ def iterative_stratification(
 
 
 def _neediest(sizes: np.ndarray, lacks: np.ndarray) -> int:
-    """Returns the part with room that lacks the most images of a label, then of all."""
+    """Returns the part with room that lacks the most images of a label, in a tie of all labels."""
     parts = [part for part in (0, 1) if sizes[part] >= 1]
     return max(parts, key=lambda part: (lacks[part], sizes[part]))

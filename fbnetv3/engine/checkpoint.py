@@ -54,8 +54,8 @@ class Checkpointer:
     """Keeps the newest checkpoints of one run in a folder, as ``checkpoint_{iteration:08d}.pt``.
 
     A file appears under its name only when it is complete and on disk (``atomic_write``), and
-    older checkpoints are removed only after that. A state holds tensors and plain values only, so that
-    it loads with ``weights_only=True``. It has these keys:
+    older checkpoints are removed only after that. A state holds tensors and plain values only, so
+    that it loads with ``weights_only=True``. It has these keys:
 
     - ``format_version``, ``iteration``: set by :meth:`save`; iteration is the next one to run
     - ``model``: state dict of the network

@@ -17,9 +17,11 @@ from fbnetv3.engine.trainer import Task
 from fbnetv3.recipe import Recipe
 
 Reorder = Callable[[Mapping[str, Tensor], Sequence[int]], dict[str, Tensor]]
+"""Function that returns a state dict with the rows of its classes in another order."""
 MATCHED_BY_NAME = (
     "the classes of the weights have another order than those of the data; matched by name"
 )
+"""Warning about weights whose rows were put into the data's order of classes."""
 _log = logging.getLogger("fbnetv3")
 
 

@@ -62,7 +62,7 @@ class _LogFile(logging.FileHandler):
 def setup_logging(folder: Path | None, rank: int) -> None:
     """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
 
-    The file is created by :func:`start_log_file`, so that a training that is refused leaves no file.
+    The file is created by :func:`start_log_file`: a training that is refused leaves no file behind.
 
     Args:
         folder: Folder of the run, in which rank 0 writes ``log.txt``; None: no file.

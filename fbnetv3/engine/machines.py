@@ -2,9 +2,9 @@
 
 The launcher of a machine is the process that starts the machine's ranks. Each launcher counts its
 heartbeats in a store, which the launcher of machine 0 hosts. Machine 0 watches the counts of the
-other machines, and each other machine watches whether the store still answers. When a rank or a machine
-dies, all launchers end their ranks within seconds and print the same reason, which names the rank
-or machine that died.
+other machines, and each other machine watches whether the store still answers. When a rank or a
+machine dies, all launchers end their ranks within seconds and print the same reason, which names
+the rank or machine that died.
 
 torchrun's elastic agent does not replace this. Measured with its c10d rendezvous (torch 2.14, gloo,
 two nodes of one rank each): after SIGKILL of a node, the other one ended within 10 s, but with the

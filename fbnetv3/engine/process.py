@@ -71,7 +71,8 @@ def runtime_context(cfg: CfgNode) -> RuntimeContext:
 def _own_gpu(device: torch.device, process: Process) -> torch.device:
     """Returns the GPU of this process, with its index.
 
-    A launcher has made the GPU of a rank the current device (``cuda:LOCAL_RANK``).
+    A launcher has made the GPU of a rank the current device, see
+    :func:`fbnetv3.engine.launch.gpu_of_rank`.
     """
     index: int | None = device.index  # torch's stubs say int
     if index is None:

@@ -60,8 +60,8 @@ class SpeedHook(HookBase):
     The remaining time of the training, without evaluations, is recorded, too.
 
     The time of a step includes the wait for its batch, but neither evaluations nor checkpoints. The
-    hook must come before the hooks that evaluate or save, and after ReadLossesHook, which waits until
-    the GPU has finished the steps.
+    hook must come before the hooks that evaluate or save, and after ReadLossesHook, which waits
+    until the GPU has finished the steps.
 
     Args:
         dues: Iterations after which to record.

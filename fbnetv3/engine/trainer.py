@@ -195,7 +195,7 @@ class Trainer(TrainerBase):
         """Returns the losses of part ``number``, counted from the start of the training."""
         try:
             return self.task.losses(self.model, batch, number)
-        except FloatingPointError:  # of detectron2; an earlier step's loss may be the cause
+        except FloatingPointError:  # raised by detectron2; an earlier step's loss may be the cause
             self.read_losses()
             raise
         except ValueError as error:

@@ -75,7 +75,7 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
             return read_yolo(next((name for name in names if name.is_file()), path), split)
         if kind in ("voc", "open_images"):
             return (read_voc if kind == "voc" else read_open_images)(path, images)
-    except (OSError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: cannot be read ({reason}); allowed: {FORMATS}") from error
     raise DataError(f"{path}: no boxes in a format that is known; allowed: {FORMATS}")

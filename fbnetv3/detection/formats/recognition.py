@@ -46,8 +46,8 @@ def _of_markup(path: Path, head: bytes) -> str:
         return "it is a web page; download the file itself"
     if b"<annotation" in head:
         return (
-            "it is XML of Pascal VOC, with the boxes of one image; convert the folder of all files with: "
-            f"fbnetv3-data convert {_voc_folder(path.parent)} boxes.json"
+            "it is XML of Pascal VOC, with the boxes of one image; convert the folder of all files "
+            f"with: fbnetv3-data convert {_voc_folder(path.parent)} boxes.json"
         )
     return "it is XML, but not of Pascal VOC"
 
