@@ -36,7 +36,7 @@ def prepare_detector(
     weights: str = "",
     ignore_class_names: bool = False,
 ) -> Experiment:
-    """Opens the data sets and builds the detector that a config describes.
+    """Returns a training or an evaluation: the opened data sets and the detector of a config.
 
     Args:
         cfg: Config of a detector.
@@ -45,9 +45,6 @@ def prepare_detector(
             accepts only weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights are accepted if only the names of their classes differ.
-
-    Returns:
-        The training or evaluation, with loaded weights and checked data.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.

@@ -73,8 +73,6 @@ def launch(
 
     Raises:
         FBNetError: The options contradict each other, or a process failed or was stopped.
-        KeyboardInterrupt: The training was interrupted on this machine.
-        Exception: There is a single process, and ``main`` raised it.
     """
     if all(name in os.environ for name in _TORCHRUN):
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

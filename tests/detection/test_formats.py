@@ -173,7 +173,7 @@ def test_image_folders_may_lie_beside_the_path_of_a_yaml(tmp_path: Path) -> None
 
 
 def test_a_list_needs_its_folders() -> None:
-    with pytest.raises(DataError, match=r"train.txt: a list .* must be given as"):
+    with pytest.raises(DataError, match=r"train.txt: give a list of Pascal VOC as FOLDER"):
         read_voc(Path("train.txt"))
 
 

@@ -35,12 +35,7 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
         OSError: A folder or the list cannot be read.
         UnicodeDecodeError: The list is not UTF-8.
     """
-    if path.suffix == ".txt" and len(path.parents) < 3:
-        raise DataError(
-            f"{path}: a list of Pascal VOC must be given as .../ImageSets/Main/NAME.txt"
-        )
-    top = path.parents[2] if path.suffix == ".txt" else path
-    found = top / "Annotations" if (top / "Annotations").is_dir() else top
+    found = _annotations_folder(path)
     files = [found / name for name in list_folder(found).files if name.lower().endswith(".xml")]
     if path.suffix == ".txt":
         stems = {line.split()[0] for line in read_text(path, "record").splitlines() if line.split()}
@@ -57,6 +52,15 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
         except DataError as error:
             result.fault(str(error))
     return result.checked().with_sorted_classes()
+
+
+def _annotations_folder(path: Path) -> Path:
+    """Returns the folder with the XML files of a folder or a list."""
+    is_list = path.suffix == ".txt"
+    if is_list and len(path.parents) < 3:
+        raise DataError(f"{path}: give a list of Pascal VOC as FOLDER/ImageSets/Main/NAME.txt")
+    top = path.parents[2] if is_list else path
+    return top / "Annotations" if (top / "Annotations").is_dir() else top
 
 
 def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
