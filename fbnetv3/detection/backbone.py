@@ -77,7 +77,9 @@ class FBNetBottomUp(Backbone):
         body = FBNetBackbone(self.arch, drop_path_rate)
         init_weights(body)
         self.stages = body.stages
-        strides = [stride or 0 for stride in body.stage_strides]  # None follows a global pool
+        strides = [
+            stride or 0 for stride in body.stage_strides
+        ]  # a global pool has the stride None
         self._stage_of = {f"c{int(math.log2(s))}": i for i, s in enumerate(strides) if s >= 4}
         self._out_features = list(self._stage_of)
         self._out_feature_strides = {f: strides[i] for f, i in self._stage_of.items()}

@@ -11,7 +11,7 @@ There are four ways to add a data set:
 
 * Register it in detectron2's ``DatasetCatalog``, for example in Python with
   ``detectron2.data.datasets.register_coco_instances("cats_train", {}, json_file, image_folder)``.
-* Register a function of the config that opens it in ``DETECTION_DATASETS``, as
+* Register a function in ``DETECTION_DATASETS`` that gets the config and returns the data set, as
   ``search/fbnet/detectors.py`` does for held-out images.
 * To make it built-in, add its annotation file and image folder to ``_UNDER_DATA_ROOT``. Its files
   are then expected below the folder in the environment variable ``FBNETV3_DATA``.
@@ -54,7 +54,8 @@ _UNDER_DATA_ROOT = {
 DETECTION_DATASETS: Registry[Callable[[CfgNode], CocoDataset]] = Registry(
     "detection data set", error=DataError
 )
-"""Functions that open a data set for a config, by its name."""
+"""Functions that get a config and open a data set, by the name of the data set."""
+# Name -> split of the scenes of handwritten digits (detection/scenes.py)
 _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 

@@ -45,9 +45,9 @@ class Detection:
     """A detected object.
 
     Attributes:
-        name: Name of its class.
+        name: Name of the class.
         score: Confidence in [0, 1].
-        box: Left, top, right and bottom in pixels of the input image, as it is shown.
+        box: Left, top, right and bottom in pixels of the input image, as it is shown (EXIF).
     """
 
     name: str

@@ -11,8 +11,8 @@ below 1 on small machines, they are scaled:
   SOLVER.CHECKPOINT_PERIOD) count steps, and are not scaled.
 - EMA decay is raised to the power of k, so that it averages over the same number of images.
 
-Lengths in epochs (SOLVER.MAX_EPOCHS above 0) count images and are not scaled. REFERENCE_BATCH 0
-switches all scaling off.
+Lengths in epochs (SOLVER.MAX_EPOCHS above 0) do not depend on the batch size and are not scaled.
+REFERENCE_BATCH 0 switches all scaling off.
 """
 
 from __future__ import annotations

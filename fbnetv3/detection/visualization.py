@@ -135,7 +135,7 @@ def write_contact_sheet(
         path: Path of the PNG file.
         num_images: Number of images on the sheet.
         threshold: Minimum score of the predictions to draw, in [0, 1].
-        which: Words for the title: how the images were chosen.
+        which: Words in the title that say how the images were chosen.
 
     Raises:
         DataError: An image cannot be read.

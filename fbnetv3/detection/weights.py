@@ -23,7 +23,7 @@ from fbnetv3.weights.hub import HUB_SCHEME
 from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 
 _DETECTRON2_SCHEME = "detectron2://"
-_COUNTER = "num_batches_tracked"
+_COUNTER = "num_batches_tracked"  # counter of a batch norm, which frozen ones lack
 # Endings of the names of tensors that a file may lack. If batch statistics were folded into scale
 # and shift, the mean and variance of the model keep their initial values, 0 and 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")

@@ -32,7 +32,7 @@ class Additions:
         search: Folder of the search that the training is a trial of; "" if it is no trial.
 
     Raises:
-        ConfigError: A hook or writer has not the required methods.
+        ConfigError: A hook is not one of detectron2, or a writer lacks a method.
     """
 
     hooks: Sequence[HookBase] = ()
@@ -162,5 +162,5 @@ def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
 
 
 def as_event_writer(writer: Writer | EventWriter, name: str) -> EventWriter:
-    """Returns detectron2's form of a writer."""
+    """Returns a writer as an event writer of detectron2; ``name`` stands in its messages."""
     return writer if isinstance(writer, EventWriter) else StorageWriter(writer, name)

@@ -145,7 +145,7 @@ class BestHook(HookBase):
 class EarlyStopHook(HookBase):
     """Ends the training, with a checkpoint, after the evaluation that uses up the patience.
 
-    It must be the last hook.
+    It must be the last hook, since hooks after it would not run.
 
     Args:
         best: Best score so far.

@@ -42,6 +42,7 @@ MIGRATIONS: dict[int, Migration] = {}
 BEST = "checkpoint_best.pt"
 """Name of the checkpoint with the best score (SOLVER.KEEP_BEST)."""
 _NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
+# Types of plain values that torch.load accepts with weights_only=True
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ class Checkpointer:
       and iteration
     - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
-    - ``classes``: class names; ``task``: what ``Task.state`` returns, see engine/trainer.py
+    - ``classes``: class names; ``task``: result of ``Task.state``, see engine/trainer.py
     - ``best``: the best score so far, only with SOLVER.KEEP_BEST
+    - ``hooks``: states of the user's hooks, only with such hooks
 
     Args:
         folder: Folder of the run, made on the first save.

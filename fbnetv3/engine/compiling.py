@@ -1,4 +1,4 @@
-"""MODEL.COMPILE: training steps run the network compiled by torch.compile, or else eagerly."""
+"""MODEL.COMPILE: training with torch.compile, and without it once the compiler has failed."""
 
 from __future__ import annotations
 

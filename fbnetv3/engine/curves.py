@@ -11,7 +11,7 @@ from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 
-if TYPE_CHECKING:  # optional
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 _log = logging.getLogger("fbnetv3")

@@ -62,7 +62,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
         resume: Whether to continue an earlier run.
 
     Raises:
-        ConfigError: The folder holds a run, and ``resume`` is False.
+        ConfigError: The folder has an intact checkpoint, and ``resume`` is False.
         CheckpointError: The checkpoint cannot be loaded.
     """
     latest = checkpointer.latest()

@@ -335,7 +335,7 @@ class CurvesHook(HookBase):
                 self._draw()
 
     def after_train(self) -> None:
-        """Draws what is missing where the training ends before its last step."""
+        """Draws the latest metrics if the training ends before its last step."""
         if self._is_stale:
             with suppress(FBNetError):  # the error that ends the training is the one to report
                 self._draw()

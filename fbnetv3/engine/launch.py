@@ -34,8 +34,8 @@ from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.signals import restore_handlers, stop_signals, stop_signals_as_interrupt
 
 _TIMEOUT = timedelta(minutes=30)  # of connecting to the store, and of collective operations
-_POLL_INTERVAL = 0.2  # seconds
-_TERMINATE_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL of a rank
+_POLL_INTERVAL = 0.2  # seconds between two looks at the ranks and the other machines
+_TERMINATE_TIMEOUT = 5.0  # seconds that a rank or data worker has to end after SIGTERM
 # Seconds that a rank waits before it exits because another one died. torchrun looks every 0.1 s and
 # reports the rank that it sees exit first as the root cause, which must be the dead rank.
 _LOST_CONNECTION_DELAY = 1.0
@@ -150,7 +150,7 @@ def _wait(
         failure = f"rank {first + error.error_index} stopped with exit status {status}"
         if signals.arrived:
             failure = monitor.interrupt_reason
-        reason = monitor.report(failure)  # what any machine reported first, perhaps not this one
+        reason = monitor.report(failure)  # or the reason that another machine reported before
         if reason == monitor.interrupt_reason:
             raise KeyboardInterrupt from None
     except mp.ProcessRaisedException as error:

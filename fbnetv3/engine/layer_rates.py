@@ -27,7 +27,7 @@ from fbnetv3.weights.converters import heads_of
 # The beginning of a parameter's name that identifies its block, such as backbone.stages.1.0,
 # layer1.0, blocks.3, encoder.layers.encoder_layer_0 or, where stages have blocks, stages.0.blocks.2
 _BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*(?:\.blocks\.\d+)?)\.")
-_DETECTOR_TRUNK = "backbone.bottom_up."
+_DETECTOR_TRUNK = "backbone.bottom_up."  # names of the bottom-up part begin with this
 
 
 def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:

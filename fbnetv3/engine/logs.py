@@ -15,7 +15,7 @@ from fbnetv3.engine.launch import is_lost_connection
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError, refuse_links_out
 
-_LOGGERS = ("fbnetv3", "detectron2", "fvcore")
+_LOGGERS = ("fbnetv3", "detectron2", "fvcore")  # whose lines are shown and kept
 
 
 class _Terminal(logging.Handler):

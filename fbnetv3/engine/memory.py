@@ -77,9 +77,8 @@ def estimate_memory(
     is_16_bit = amp_dtype(recipe, device) is not None
     pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    tensors = (
-        2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
-    )  # 2: weights and gradients
+    # weights, gradients, states of the optimizer, average
+    tensors = 2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
     weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
     return MemoryEstimate(images * per_image, weights, images, side)
 

@@ -22,6 +22,7 @@ from fbnetv3.registries import OPTIMIZERS
 from fbnetv3.requires import require
 from fbnetv3.weights.converters import heads_of
 
+# Modules whose scale and shift get the weight decay of norms
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 

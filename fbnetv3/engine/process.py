@@ -74,7 +74,7 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
     A launcher has made the GPU of a rank the current device, see
     :func:`fbnetv3.engine.launch.gpu_of_rank`.
     """
-    index: int | None = device.index  # torch's stubs say int
+    index: int | None = device.index  # torch's stubs do not know None, for no index
     if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     if process.world_size > 1:
@@ -86,7 +86,7 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
 
 
 def device_from_config(cfg: CfgNode) -> torch.device:
-    """Returns the device MODEL.DEVICE; ``auto`` is CUDA if it is available, else the CPU.
+    """Returns the device that MODEL.DEVICE names; ``auto`` is CUDA if available, else the CPU.
 
     The index of ``cuda`` is left open, and no CUDA context is created, because launchers call this
     before they start a process for each GPU.

@@ -98,7 +98,7 @@ class SpeedHook(HookBase):
 class ProfileHook(HookBase):
     """Writes a trace of some steps, which Perfetto, chrome://tracing and TensorBoard open.
 
-    The trace begins after three steps. This must be the first hook, so that the others are traced.
+    The trace begins after three steps. This hook must come before the hooks that are to be traced.
 
     Args:
         steps: Number of steps to trace; at least 1.

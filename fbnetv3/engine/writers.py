@@ -142,7 +142,7 @@ class StorageWriter(EventWriter):
             function()
         except Exception as error:
             if is_disk_fault(error):
-                raise  # as for all other files of the training
+                raise  # a full disk ends the training, as for all its other files
             self._works = False
             text = " ".join(str(error).split())[:300]
             _log.warning(

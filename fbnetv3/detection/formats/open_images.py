@@ -14,7 +14,7 @@ from fbnetv3.io import read_text
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 """Columns that a CSV must have, in any order."""
-_DESCRIPTIONS = "class-descriptions*.csv"
+_DESCRIPTIONS = "class-descriptions*.csv"  # pattern of the file of class names
 _TOLERANCE = 0.01  # share of the image by which rounded numbers may lead out of it
 
 

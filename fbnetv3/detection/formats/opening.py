@@ -25,8 +25,8 @@ FORMATS = (
 def format_of(path: Path) -> str:
     """Returns the format of the boxes at a path: coco, voc, yolo, open_images, or "" for none.
 
-    The suffix of a file decides, except for CSV files, whose first line is read; in a folder, the
-    files in it.
+    The format of a file follows from its suffix; a CSV file must have the columns of Open Images,
+    too. The format of a folder follows from the files in it.
 
     Raises:
         OSError: A CSV file cannot be read.
@@ -62,7 +62,7 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
         split: Split of a YOLO data set: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: The path is missing, is in none of ``FORMATS``, or cannot be read.
+        DataError: The path is missing, is in none of ``FORMATS``, or its content is not valid.
     """
     try:
         kind = format_of(path)

@@ -65,7 +65,7 @@ def _of_text(path: Path, lines: list[str]) -> str:
     full = [line.split() for line in lines[: max(1, len(lines) - 1)] if line.strip()]
     if all(len(words) >= _YOLO_NUMBERS and all(map(_is_number, words)) for words in full):
         return _of_yolo()
-    if path.suffix == ".txt" and path.parent.name == "Main":  # of ImageSets
+    if path.suffix == ".txt" and path.parent.name == "Main":  # in ImageSets/Main
         return f"it is a list of images of Pascal VOC; {_CONVERT} {path} boxes.json"
     return ""
 

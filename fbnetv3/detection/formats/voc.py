@@ -11,7 +11,7 @@ from fbnetv3.detection.formats.xml import parse_xml
 from fbnetv3.image_files import is_image, list_folder
 from fbnetv3.io import read_text
 
-_FOLDERS = ("JPEGImages", "images", "")
+_FOLDERS = ("JPEGImages", "images", "")  # where images may be, beside Annotations
 
 
 def read_voc(path: Path, images: Path | None = None) -> BoxSet:
