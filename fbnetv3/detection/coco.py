@@ -52,7 +52,7 @@ class CocoDataset:
         return len(self.records)
 
     def summary(self) -> str:
-        """Returns the name, the number of images, and the number of boxes of each class."""
+        """Returns the name, the numbers of images and boxes, and the boxes of up to ten classes."""
         counts = [0] * len(self.classes)
         for record in self.records:
             for item in record["annotations"]:

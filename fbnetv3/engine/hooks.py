@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from fbnetv3.engine.trainer import Task, Trainer
 
 OnEval = Callable[[float, dict[str, float]], None]
-"""Called after each evaluation with the iterations or epochs so far, and the scores by name."""
+"""Called after each evaluation with the progress so far and the scores by name.
+
+The progress is in iterations for EvalHook, and in epochs for ``Training`` (engine/loop.py).
+"""
 _CURVES_PERIOD = 10.0  # least number of seconds between two drawings of the curves
 
 
