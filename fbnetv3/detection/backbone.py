@@ -77,9 +77,8 @@ class FBNetBottomUp(Backbone):
         body = FBNetBackbone(self.arch, drop_path_rate)
         init_weights(body)
         self.stages = body.stages
-        strides = [
-            stride or 0 for stride in body.stage_strides
-        ]  # a global pool has the stride None
+        # After a global pool the stride is None.
+        strides = [stride or 0 for stride in body.stage_strides]
         self._stage_of = {f"c{int(math.log2(s))}": i for i, s in enumerate(strides) if s >= 4}
         self._out_features = list(self._stage_of)
         self._out_feature_strides = {f: strides[i] for f, i in self._stage_of.items()}

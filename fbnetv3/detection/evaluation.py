@@ -62,8 +62,8 @@ def evaluate_boxes(
     # A score is -1 if the data have no such box.
     stats = zip(SCORES, evaluator.stats[: len(SCORES)], strict=True)
     overall = {name: 100 * float(value) for name, value in stats if value >= 0}
-    # Axes: IoU thresholds, recalls, classes, areas (index 0: all), numbers of detections per image
-    # (the last one: 100).
+    # Axes: IoU thresholds, recalls, classes, areas (index 0: all), limits of detections per image
+    # (the last limit is 100).
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     names = [category["name"] for category in _sorted_categories(ground_truth)]
     per_class = {name: _class_ap(precision[:, :, k]) for k, name in enumerate(names)}

@@ -43,7 +43,7 @@ def split_images(
 
 
 def _labels(dataset: CocoDataset) -> np.ndarray:
-    """Returns the classes of each image, bool (images, classes + 1); the last column: no box."""
+    """Returns bools (images, classes + 1): the classes of each image, and whether it has no box."""
     labels = np.zeros((len(dataset), len(dataset.classes) + 1), dtype=bool)
     for i, record in enumerate(dataset.records):
         for item in record["annotations"]:
@@ -91,6 +91,9 @@ def iterative_stratification(
 
 
 def _neediest(sizes: np.ndarray, lacks: np.ndarray) -> int:
-    """Returns the part with room that lacks the most images of a label; in a tie, most images."""
+    """Returns the part with room that lacks the most images with a label.
+
+    In a tie, it is the part that lacks the most images.
+    """
     parts = [part for part in (0, 1) if sizes[part] >= 1]
     return max(parts, key=lambda part: (lacks[part], sizes[part]))

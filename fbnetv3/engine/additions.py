@@ -162,5 +162,5 @@ def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
 
 
 def as_event_writer(writer: Writer | EventWriter, name: str) -> EventWriter:
-    """Returns a writer as an event writer of detectron2; ``name`` stands in its messages."""
+    """Returns a writer as an event writer of detectron2; ``name`` is for messages."""
     return writer if isinstance(writer, EventWriter) else StorageWriter(writer, name)

@@ -16,7 +16,7 @@ from fbnetv3.errors import FBNetError
 
 
 class EMAError(FBNetError):
-    """An average is not used as it may be.
+    """An average is used wrongly.
 
     Its decay is out of range, it does not fit a model or a state, or a method is called while it is
     swapped into a model.

@@ -74,7 +74,7 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
     A launcher has made the GPU of a rank the current device, see
     :func:`fbnetv3.engine.launch.gpu_of_rank`.
     """
-    index: int | None = device.index  # torch's stubs do not know None, for no index
+    index: int | None = device.index  # None without an index; torch's stubs do not say so
     if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     if process.world_size > 1:

@@ -137,7 +137,9 @@ def _box(result: BoxSet, where: str, words: list[str], size: tuple[int, int]) ->
     elif len(values) >= 6 and len(values) % 2 == 0:
         edges = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     else:
-        result.fault(f"{where}: {len(values)} numbers follow the class; allowed: 4, or 6, 8, ...")
+        result.fault(
+            f"{where}: {len(values)} numbers after the class; allowed: 4, or a polygon's 6, 8, ..."
+        )
         return None
     if not all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges):
         result.fault(f"{where}: the box leaves the image; allowed: edges from 0 to 1")
