@@ -40,7 +40,8 @@ class DetectorLoadSummary:
         source: File or address of the weights.
         loaded: Names of the model's tensors that were loaded from the file.
         fresh: Names of the model's tensors that keep their initial values.
-        unused: Names of the file's tensors that the detector lacks or has in another shape.
+        unused: Names of the weights' tensors that the detector lacks or has in another shape; a
+            classifier's tensors have the names that this package gives them.
         other_classes: How the classes of a detector's weights differ from those of the data; empty
             if no difference is known. If they differ, the layers that depend on them are fresh.
         reordered: Whether the rows of the class layers were put into the data's order of classes.

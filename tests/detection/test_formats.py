@@ -172,6 +172,12 @@ def test_image_folders_may_lie_beside_the_path_of_a_yaml(tmp_path: Path) -> None
     assert files == ["images/val/a.png", "images/val/b.png"]
 
 
+def test_a_folder_named_like_a_csv_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*boxes\.csv: Is a directory"):
+        check_data(str(tmp_path / "boxes.csv"))
+
+
 def test_a_list_needs_its_folders() -> None:
     with pytest.raises(DataError, match=r"train.txt: give a list of Pascal VOC as FOLDER"):
         read_voc(Path("train.txt"))

@@ -50,10 +50,13 @@ def check_data(name: str, images: Path | None = None, split: str = "train") -> C
 
     Raises:
         DataError: The data set cannot be opened.
-        OSError: A CSV file cannot be read.
     """
     path = find_data(name)
-    if path is not None and format_of(path):
+    try:
+        has_boxes = path is not None and bool(format_of(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if path is not None and has_boxes:
         return check_boxes(open_boxes(path, images, split))
     return check_images(build_dataset(name))
 
