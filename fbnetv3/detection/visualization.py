@@ -142,14 +142,14 @@ def write_contact_sheet(
         WriteError: The file cannot be written.
     """
     records = dataset.records[:num_images]
-    boxes = [_best_last(results, record["image_id"], threshold) for record in records]
+    predictions = [_best_last(results, record["image_id"], threshold) for record in records]
     class_indices = {category: i for i, category in enumerate(dataset.category_ids)}
     shown = {item["category_id"] for record in records for item in record["annotations"]}
-    shown |= {class_indices[result["category_id"]] for found in boxes for result in found}
+    shown |= {class_indices[result["category_id"]] for drawn in predictions for result in drawn}
     tiled = _tiled(
         [
-            _pair(record, found, dataset, class_indices, len(shown))
-            for record, found in zip(records, boxes, strict=True)
+            _pair(record, drawn, dataset, class_indices, len(shown))
+            for record, drawn in zip(records, predictions, strict=True)
         ]
     )
     title = _title(dataset.name, len(records), which, threshold)

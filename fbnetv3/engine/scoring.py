@@ -45,8 +45,8 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
         CheckpointError: The newest checkpoint of the run cannot be loaded.
     """
     configured, folder = str(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR)
-    is_own = weights == "" or not configured or configured == _initial_weights(folder)
-    if weights or not is_own:
+    means_run = weights == "" or not configured or configured == _initial_weights(folder)
+    if weights or not means_run:
         return weights or configured
     checkpointer = Checkpointer(folder)
     latest = checkpointer.latest()

@@ -35,14 +35,14 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
         OSError: A folder or the list cannot be read.
         UnicodeDecodeError: The list is not UTF-8.
     """
-    found = _annotations_folder(path)
-    files = [found / name for name in list_folder(found).files if name.lower().endswith(".xml")]
+    folder = _annotations_folder(path)
+    files = [folder / name for name in list_folder(folder).files if name.lower().endswith(".xml")]
     if path.suffix == ".txt":
         stems = {line.split()[0] for line in read_text(path, "record").splitlines() if line.split()}
         files = [file for file in files if file.stem in stems]
     if not files:
-        raise DataError(f"{path}: there are no XML files of Pascal VOC in {found}")
-    base = found.parent if found.name == "Annotations" else found
+        raise DataError(f"{path}: there are no XML files of Pascal VOC in {folder}")
+    base = folder.parent if folder.name == "Annotations" else folder
     root = images or next(base / name for name in _FOLDERS if (base / name).is_dir())
     result = BoxSet(path, root)
     by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
