@@ -30,17 +30,21 @@ from fbnetv3.modeling import FBNetBackbone
 from fbnetv3.modeling.init import init_weights
 
 NORMS = ("BN", "FrozenBN")
-_STRIDES = (4, 8, 16, 32)
+"""Allowed values of MODEL.ARCH_NORM."""
+_STRIDES = (4, 8, 16, 32)  # strides of the feature maps that a detector needs
 
 
 class TraceableFrozenBatchNorm2d(FrozenBatchNorm2d):
-    """A frozen batch norm for ``torch.fx``, too; detectron2's asks whether x needs gradients."""
+    """A frozen batch norm that ``torch.fx`` can trace.
+
+    detectron2's cannot be traced, since it asks whether x needs gradients.
+    """
 
     def forward(self, x: Tensor | fx.Proxy) -> Tensor:
         """Returns the normalised feature map, of the shape of x (N, C, H, W)."""
         if not isinstance(x, fx.Proxy):
             return cast(Tensor, super().forward(x))
-        traced = cast(Tensor, x)  # torch's functions take it, and return one
+        traced = cast(Tensor, x)  # torch's functions accept and return proxies
         mean, var = self.running_mean, self.running_var
         return F.batch_norm(traced, mean, var, self.weight, self.bias, eps=self.eps)
 
@@ -73,7 +77,8 @@ class FBNetBottomUp(Backbone):
         body = FBNetBackbone(self.arch, drop_path_rate)
         init_weights(body)
         self.stages = body.stages
-        strides = [stride or 0 for stride in body.stage_strides]  # None follows a global pool
+        # After a global pool the stride is None.
+        strides = [stride or 0 for stride in body.stage_strides]
         self._stage_of = {f"c{int(math.log2(s))}": i for i, s in enumerate(strides) if s >= 4}
         self._out_features = list(self._stage_of)
         self._out_feature_strides = {f: strides[i] for f, i in self._stage_of.items()}
@@ -172,13 +177,20 @@ def build_fbnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_fbnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Returns an FBNet with a feature pyramid p2 to p6, for R-CNNs."""
+    """Returns an FBNet with a feature pyramid, for R-CNNs.
+
+    With c2 to c5 in MODEL.FPN.IN_FEATURES, the pyramid has the levels p2 to p6.
+    """
     return _with_fpn(cfg, bottom_up_from_config(cfg), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_retinanet_fbnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Returns an FBNet with a feature pyramid p3 to p7, for RetinaNet; p6 is computed from c5."""
+    """Returns an FBNet with a feature pyramid, for RetinaNet.
+
+    With c3 to c5 in MODEL.FPN.IN_FEATURES, the pyramid has the levels p3 to p7; p6 is computed
+    from c5.
+    """
     bottom_up = bottom_up_from_config(cfg)
     channels = bottom_up.output_shape()["c5"].channels
     return _with_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, "c5"))

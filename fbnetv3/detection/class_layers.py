@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fbnetv3.weights.classes import reorder_rows
 
-# Layers whose shape depends on the number of classes.
+# Beginnings of the names of layers whose shape depends on the number of classes.
 CLASS_LAYERS = ("head.cls_score", "roi_heads.box_predictor")
 
 

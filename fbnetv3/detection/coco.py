@@ -52,7 +52,7 @@ class CocoDataset:
         return len(self.records)
 
     def summary(self) -> str:
-        """Returns the name, the number of images, and the number of boxes of each class."""
+        """Returns the name, the numbers of images and boxes, and the boxes of up to ten classes."""
         counts = [0] * len(self.classes)
         for record in self.records:
             for item in record["annotations"]:
@@ -105,10 +105,11 @@ class _Problem(Exception):
 def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
     """Returns the data set of a COCO JSON file, after checking every entry.
 
-    The image files themselves are checked by ``check_images``. Following COCO's definitions, crowd
-    boxes are neither trained on nor counted as misses, and images without boxes are background.
-    Boxes are clipped to the image for training, but not for evaluation. Boxes without area are left
-    out (official COCO has some). Keys that are not needed, such as segmentations, are ignored.
+    The image files themselves are checked by ``check_images`` (detection/images.py). Following
+    COCO's definitions, crowd boxes are neither trained on nor counted as misses, and images without
+    boxes are background. Boxes are clipped to the image for training, but not for evaluation. Boxes
+    without area are left out (official COCO has some). Keys that are not needed, such as
+    segmentations, are ignored.
 
     Args:
         name: Name of the data set in error messages.

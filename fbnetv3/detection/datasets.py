@@ -11,7 +11,7 @@ There are four ways to add a data set:
 
 * Register it in detectron2's ``DatasetCatalog``, for example in Python with
   ``detectron2.data.datasets.register_coco_instances("cats_train", {}, json_file, image_folder)``.
-* Register a function of the config that opens it in ``DETECTION_DATASETS``, as
+* Register a function in ``DETECTION_DATASETS`` that gets the config and returns the data set, as
   ``search/fbnet/detectors.py`` does for held-out images.
 * To make it built-in, add its annotation file and image folder to ``_UNDER_DATA_ROOT``. Its files
   are then expected below the folder in the environment variable ``FBNETV3_DATA``.
@@ -54,12 +54,13 @@ _UNDER_DATA_ROOT = {
 DETECTION_DATASETS: Registry[Callable[[CfgNode], CocoDataset]] = Registry(
     "detection data set", error=DataError
 )
-"""Functions that open a data set for a config, by its name."""
+"""Functions that get a config and open a data set, by the name of the data set."""
+# Name -> split of the scenes of handwritten digits (detection/scenes.py)
 _SCENES = {f"digits_scenes_{split}": split for split in COUNTS}
 
 
 def list_detection_datasets() -> list[str]:
-    """Returns the names of the built-in data sets, sorted.
+    """Returns the names of the built-in and registered data sets, sorted.
 
     detectron2's catalog has further data sets, such as ``coco_2017_train``.
     """
@@ -70,9 +71,10 @@ def build_detection_dataset(name: str, cfg: CfgNode) -> CocoDataset:
     """Opens a data set.
 
     Args:
-        name: Name in DATASETS.COCO, name of a built-in data set, or name of a data set with COCO
-            annotations in detectron2's catalog, such as ``coco_2017_train``, whose files detectron2
-            expects below the folder in the environment variable DETECTRON2_DATASETS.
+        name: Name in DATASETS.COCO, name of a built-in or registered data set, or name of a data
+            set with COCO annotations in detectron2's catalog, such as ``coco_2017_train``, whose
+            files detectron2 expects below the folder in the environment variable
+            DETECTRON2_DATASETS.
         cfg: Config with the key DATASETS.COCO.
 
     Raises:
@@ -150,9 +152,11 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     set. A box that is marked as a crowd does not count as a box.
 
     Raises:
-        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name.
+        ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, DATASETS.COCO is
+            malformed, or DATA.TRAIN_LIMIT is out of range.
         DataError: A data set cannot be opened, the two have different classes, or no training image
             has a box.
+        WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
     if train_set.classes != test_set.classes:
@@ -167,7 +171,7 @@ def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
     """Returns the part of a training set that a config trains on.
 
     Raises:
-        ConfigError: DATA.TRAIN_LIMIT is too large.
+        ConfigError: DATA.TRAIN_LIMIT is out of range.
         DataError: No image has a box.
     """
     with_boxes = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
@@ -192,8 +196,9 @@ def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
     """Opens and checks DATASETS.TEST; warns if it has no box to score.
 
     Raises:
-        ConfigError: DATASETS.TEST does not hold exactly one name.
-        DataError: The data set cannot be opened.
+        ConfigError: DATASETS.TEST does not hold exactly one name, or DATASETS.COCO is malformed.
+        DataError: The data set cannot be opened, or has broken images.
+        WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     dataset = _open_dataset(cfg, "TEST")
     if not any(count_scored_boxes(record["annotations"]) for record in dataset.records):

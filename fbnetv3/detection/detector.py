@@ -36,6 +36,7 @@ from fbnetv3.weights.load import read_weights
 # Groups of the config that describe a network and its input.
 _CONFIG_GROUPS = ("MODEL", "INPUT", "TEST")
 _TITLE_WIDTH = 640  # smallest width in pixels of a picture's title
+# Groups that the yaml of a checkpoint leaves out if they have default values
 _EMPTY_GROUPS: dict[str, Any] = {"INPUT": {}, "TEST": {}}
 
 
@@ -44,9 +45,9 @@ class Detection:
     """A detected object.
 
     Attributes:
-        name: Name of its class.
+        name: Name of the class.
         score: Confidence in [0, 1].
-        box: Left, top, right and bottom in pixels of the input image, as it is shown.
+        box: Left, top, right and bottom in pixels of the input image, as it is shown (EXIF).
     """
 
     name: str
@@ -92,8 +93,8 @@ class Detector(Deployable):
     def forward(self, images: Images) -> list[dict[str, Tensor]]:
         """Returns boxes, scores and labels of each image, as the docstring of the class describes.
 
-        A single image gives the same boxes as in an evaluation. Several images are padded to a
-        common size, which may change the boxes slightly.
+        Several images are padded to a common size, which may change the boxes slightly. A single
+        image gives the same boxes as an evaluation with TEST.BATCH_SIZE 1.
 
         Raises:
             DataError: An image cannot be read, or a single image is given without a list.
@@ -148,8 +149,8 @@ class Detector(Deployable):
     def detect_all(self, images: Images, threshold: float = 0.3) -> list[list[Detection]]:
         """Returns the objects in each of several images, by descending score.
 
-        Images of the same size are run as one batch. So none is padded for another one, and the
-        boxes are those of :meth:`detect`, up to the rounding of sums.
+        Images of the same size are run as one batch. No image is padded to the size of another,
+        so that the boxes are those of :meth:`detect`, up to the rounding of sums.
 
         Args:
             images: Images of any kind that ``fbnetv3.data.read_image`` accepts.
@@ -184,7 +185,7 @@ class Detector(Deployable):
         ]
 
     def inference_form(self, *, compile: bool) -> DeployedDetector:
-        """Returns a detector of the same boxes, whose backbone has no batch norms left.
+        """Returns a detector with the same boxes, up to rounding, and with folded batch norms.
 
         Raises:
             DeployError: ``compile`` is True, or the network cannot be converted.
@@ -206,7 +207,8 @@ class Detector(Deployable):
         Raises:
             DataError: The image cannot be read.
         """
-        return self._drawn(image, detections, NAMED_BY_COLOUR + 1)  # no legend: with the names
+        # above NAMED_BY_COLOUR classes, captions have names, so that no legend is needed
+        return self._drawn(image, detections, NAMED_BY_COLOUR + 1)
 
     def picture(self, image: ImageLike, detections: Sequence[Detection], title: str) -> Image.Image:
         """Returns the drawing of objects below a title and a legend of their classes.
@@ -272,6 +274,7 @@ def config_from_metadata(
 
     Raises:
         WeightsFileError: The metadata lack one of these groups, or the classes.
+        YamlError: The config is not valid yaml.
     """
     config = metadata.get("config")
     if isinstance(config, str):  # a checkpoint's yaml, which may lack groups with default values
@@ -293,7 +296,7 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
     Args:
         path: Exported weights, checkpoint or folder of a run: files that hold the config and
             the names of the classes in addition to the weights.
-        pretrained: Whether to load its weights. Otherwise they are freshly initialised.
+        pretrained: Whether to load the weights. Otherwise they are freshly initialised.
 
     Raises:
         WeightsFileError: The file is damaged, or does not hold a detector.

@@ -14,6 +14,7 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.weights.classes import distinct_names
 
 BACKENDS = ("faster", "pycocotools")
+"""Names of the COCO evaluators."""
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Names of the scores over all classes."""
 
@@ -61,7 +62,8 @@ def evaluate_boxes(
     # A score is -1 if the data have no such box.
     stats = zip(SCORES, evaluator.stats[: len(SCORES)], strict=True)
     overall = {name: 100 * float(value) for name, value in stats if value >= 0}
-    # Axes: IoU thresholds, recalls, classes, areas (0: all), limits of detections (-1: 100).
+    # Axes: IoU thresholds, recalls, classes, areas (index 0: all), limits of detections per image
+    # (the last limit is 100).
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     names = [category["name"] for category in _sorted_categories(ground_truth)]
     per_class = {name: _class_ap(precision[:, :, k]) for k, name in enumerate(names)}

@@ -98,14 +98,14 @@ class ShortestEdge(ResizeShortestEdge):
 
     @classmethod
     def like(cls, augmentation: Augmentation) -> Augmentation:
-        """Returns this resize in place of detectron2's, and any other augmentation itself."""
+        """Returns a ShortestEdge for detectron2's resize, and any other augmentation as it is."""
         if type(augmentation) is not ResizeShortestEdge:
             return augmentation
         lengths, style = augmentation.short_edge_length, augmentation.sample_style
         return cls(lengths, augmentation.max_size, style, augmentation.interp)
 
     def get_transform(self, image: np.ndarray) -> Any:
-        """Draws the length of the short side, as detectron2 does."""
+        """Draws the length of the short side, as detectron2 does; sides have 1 pixel or more."""
         transform = super().get_transform(image)
         if isinstance(transform, ResizeTransform):
             transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)

@@ -36,7 +36,7 @@ def prepare_detector(
     weights: str = "",
     ignore_class_names: bool = False,
 ) -> Experiment:
-    """Opens the data sets and builds the detector that a config describes.
+    """Returns a training or an evaluation: the opened data sets and the detector of a config.
 
     Args:
         cfg: Config of a detector.

@@ -11,8 +11,8 @@ below 1 on small machines, they are scaled:
   SOLVER.CHECKPOINT_PERIOD) count steps, and are not scaled.
 - EMA decay is raised to the power of k, so that it averages over the same number of images.
 
-Lengths in epochs (SOLVER.MAX_EPOCHS above 0) count images and are not scaled. REFERENCE_BATCH 0
-switches all scaling off.
+Lengths in epochs (SOLVER.MAX_EPOCHS above 0) do not depend on the batch size and are not scaled.
+REFERENCE_BATCH 0 switches all scaling off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def batch_ratio(cfg: CfgNode) -> float:
     """Returns k, the batch size divided by the reference batch, or 1 if scaling is off.
 
     Raises:
-        ConfigError: SOLVER.IMS_PER_BATCH or SOLVER.REFERENCE_BATCH is out of range.
+        ConfigError: SOLVER.IMS_PER_BATCH, ACCUMULATE_STEPS or REFERENCE_BATCH is out of range.
     """
     batch, reference = step_batch(cfg), cfg.SOLVER.REFERENCE_BATCH
     if batch < 1 or reference < 0:
@@ -79,7 +79,7 @@ def detection_recipe(cfg: CfgNode, num_images: int) -> Recipe:
 
 
 def rule_text(cfg: CfgNode) -> str:
-    """Returns a one-line description of the scaling to the batch size, and of its length."""
+    """Returns one line on how lr, EMA decay and the number of steps follow the batch size."""
     k = batch_ratio(cfg)
     if not cfg.SOLVER.REFERENCE_BATCH:
         return "off (SOLVER.REFERENCE_BATCH 0)"

@@ -43,7 +43,7 @@ class _Dtype:
 
 
 class _Array:
-    """A restricted replacement of an array in a pickle; numpy's array would trust the file."""
+    """A restricted replacement of numpy's array, whose own unpickling would trust the file."""
 
     value: npt.NDArray[Any] | None = None
 
@@ -116,8 +116,8 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     arrays = {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
     if not arrays:
         raise WeightsFileError(f"{path} holds no arrays")
-    optimizer = ("_momentum", "lr", "weight_order")  # entries of Caffe2's optimizer
-    return {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith(optimizer)}
+    no_weights = ("_momentum", "lr", "weight_order")  # endings of the other names that Caffe2 saves
+    return {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith(no_weights)}
 
 
 def resnet_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

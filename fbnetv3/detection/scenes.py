@@ -18,19 +18,19 @@ from fbnetv3.data import ImageDataset, build_dataset
 from fbnetv3.io import atomic_write
 
 SIDE = 128
+"""Width and height of a scene in pixels."""
 COUNTS = {"train": 800, "test": 100}
+"""Number of scenes of each split."""
 _SEED = 2021
 _SIZES = (24, 48)  # range of the side of a digit in pixels
-_NUM_TRIES = (
-    6,
-    16,
-)  # range of the number of digits to place in a scene; a digit that would overlap is left out
+# Range of the number of digits to place in a scene; a digit that would overlap is left out.
+_NUM_TRIES = (6, 16)
 _INK = 64  # grey value above which a pixel belongs to the digit
-_VERSION = 1
+_VERSION = 1  # part of the name of the folder; rises when other scenes are generated
 
 
 def scenes_folder(cache: Path) -> Path:
-    """Returns the folder of the scenes in a cache folder; each version of them has its own."""
+    """Returns the folder of the scenes in a cache folder; its name has the scenes' version."""
     return cache / f"digits_scenes_v{_VERSION}"
 
 

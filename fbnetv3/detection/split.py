@@ -20,7 +20,7 @@ def split_images(
         seed: Seed of the draw.
         stratified: Whether both parts have about the same share of the images with each class, and
             of those without a box. An image can have several classes, so that the shares cannot be
-            equal exactly. Otherwise images are drawn at random.
+            equal exactly. False: images are drawn at random.
 
     Returns:
         The first part, with all other images, and the second part.
@@ -43,7 +43,7 @@ def split_images(
 
 
 def _labels(dataset: CocoDataset) -> np.ndarray:
-    """Returns which classes each image has (images, classes + 1); the last column: no box."""
+    """Returns bools (images, classes + 1): the classes of each image, and whether it has no box."""
     labels = np.zeros((len(dataset), len(dataset.classes) + 1), dtype=bool)
     for i, record in enumerate(dataset.records):
         for item in record["annotations"]:
@@ -75,7 +75,7 @@ def iterative_stratification(
     lacks = np.outer(sizes / count, labels.sum(0))  # (2, labels)
     chosen = np.zeros(count, dtype=bool)
     order = generator.permutation(count)
-    is_open = np.ones(count, dtype=bool)
+    is_open = np.ones(count, dtype=bool)  # images without a part
     remaining = labels.sum(0)
     while is_open.any():
         rare = np.flatnonzero(remaining)
@@ -91,6 +91,9 @@ def iterative_stratification(
 
 
 def _neediest(sizes: np.ndarray, lacks: np.ndarray) -> int:
-    """Returns the part with room that lacks the most images of a label, then of all."""
+    """Returns the part with room that lacks the most images with a label.
+
+    In a tie, it is the part that lacks the most images.
+    """
     parts = [part for part in (0, 1) if sizes[part] >= 1]
     return max(parts, key=lambda part: (lacks[part], sizes[part]))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Batch = list[dict[str, Any]]
 """Inputs of a detector of detectron2, one dict per image."""
-# RetinaNet divides its losses by a moving average of the number of positive anchors. It is a
-# plain attribute, which is not in the state dict and differs from rank to rank.
+# RetinaNet divides its losses by a moving average of the number of positive anchors. This
+# average is a plain attribute: it is not in the state dict, and differs from rank to rank.
 _NORMALIZER = "loss_normalizer"
 
 
@@ -44,6 +44,10 @@ class DetectionTask:
         progress: Whether an evaluation shows a progress bar.
         backend: COCO evaluator, ``faster`` (faster-coco-eval) or ``pycocotools``; their scores are
             equal.
+
+    Raises:
+        MissingPackageError: faster-coco-eval is not installed, but ``backend`` is ``faster``.
+        BrokenPackageError: Importing faster-coco-eval fails.
     """
 
     def __init__(
@@ -80,18 +84,21 @@ class DetectionTask:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """Names of the scores of :meth:`evaluate`, which leaves out those without a true box.
+        """Names of the scores of :meth:`evaluate`, which leaves out scores without a true box.
 
-        Such a score is ``bbox/APs`` of a data set without small objects.
+        ``bbox/APs`` is left out for a data set without small objects, for example.
         """
         return tuple(f"bbox/{name}" for name in SCORES)
 
     def state(self, model: nn.Module) -> dict[str, Any]:
-        """Returns RetinaNet's moving averages of the number of positive anchors, one per rank."""
+        """Returns RetinaNet's moving averages of the number of positive anchors, one per rank.
+
+        The result is empty for other detectors, and before the first step.
+        """
         return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Restores this rank's moving average, or the mean of all for another number of ranks."""
+        """Restores this rank's moving average; if the number of ranks has changed, their mean."""
         saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return

@@ -25,13 +25,13 @@ from fbnetv3.data.sizes import size_within
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.io import atomic_write
 
-_NUM_IMAGES = 8
-_WIDTH, _MAX_HEIGHT = 480, 480  # pixels of an image on a sheet
-# Font size and line width are proportional to the long side up to this length in pixels. In
-# proportion to a longer side, such as that of a thin image, they could take gigabytes.
+_NUM_IMAGES = 8  # default number of images on a sheet
+_WIDTH, _MAX_HEIGHT = 480, 480  # largest size of an image on a sheet in pixels
+# Font size and line width are proportional to the long side up to this length in pixels. Captions
+# in proportion to a longer side, such as that of a thin image, could take gigabytes.
 _MAX_DRAWN = 9000
 _GAP = 6  # pixels between images on a sheet
-_THRESHOLD = 0.3
+_THRESHOLD = 0.3  # default minimum score of the predictions on a sheet
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,26 @@ def _write_captions(
 
 
 def detection_caption(name: str, score: float, num_classes: int) -> str:
-    """Returns the score in percent; with the class if there are too many classes for a legend."""
+    """Returns the score in percent, after the class name if there are too many for a legend.
+
+    Args:
+        name: Name of the predicted class.
+        score: Score in [0, 1].
+        num_classes: Number of classes that are shown.
+    """
     number = f"{100 * score:.0f}"
     return number if num_classes <= NAMED_BY_COLOUR else f"{name} {number}"
 
 
 def legend_of(classes: Sequence[str], shown: Collection[int]) -> list[tuple[int, str]]:
-    """Returns the entries of a legend; none if captions have the names, see the function above."""
+    """Returns the entries (class index, class name) of a legend.
+
+    There are none if so many classes are shown that :func:`detection_caption` names them.
+
+    Args:
+        classes: Names of all classes.
+        shown: Indices of the classes that are shown.
+    """
     indices = sorted(shown) if len(shown) <= NAMED_BY_COLOUR else []
     return [(index, classes[index]) for index in indices]
 
@@ -122,21 +135,21 @@ def write_contact_sheet(
         path: Path of the PNG file.
         num_images: Number of images on the sheet.
         threshold: Minimum score of the predictions to draw, in [0, 1].
-        which: Words for the title: how the images were chosen.
+        which: Words in the title that say how the images were chosen.
 
     Raises:
         DataError: An image cannot be read.
         WriteError: The file cannot be written.
     """
     records = dataset.records[:num_images]
-    boxes = [_best_last(results, record["image_id"], threshold) for record in records]
+    predictions = [_best_last(results, record["image_id"], threshold) for record in records]
     class_indices = {category: i for i, category in enumerate(dataset.category_ids)}
     shown = {item["category_id"] for record in records for item in record["annotations"]}
-    shown |= {class_indices[result["category_id"]] for found in boxes for result in found}
+    shown |= {class_indices[result["category_id"]] for drawn in predictions for result in drawn}
     tiled = _tiled(
         [
-            _pair(record, found, dataset, class_indices, len(shown))
-            for record, found in zip(records, boxes, strict=True)
+            _pair(record, drawn, dataset, class_indices, len(shown))
+            for record, drawn in zip(records, predictions, strict=True)
         ]
     )
     title = _title(dataset.name, len(records), which, threshold)

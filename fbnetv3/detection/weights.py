@@ -1,4 +1,4 @@
-"""Initial weights of a detector: those of a detector, or of a classifier for its bottom-up part."""
+"""Loading weights into a detector: those of a detector, or of a classifier as its backbone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fbnetv3.weights.hub import HUB_SCHEME
 from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 
 _DETECTRON2_SCHEME = "detectron2://"
-_COUNTER = "num_batches_tracked"
-# Tensors that a file may lack. If batch statistics were folded into scale and shift, the mean and
-# variance of the model keep their initial values, 0 and 1.
+_COUNTER = "num_batches_tracked"  # counter of a batch norm, which frozen ones lack
+# Endings of the names of tensors that a file may lack. If batch statistics were folded into scale
+# and shift, the mean and variance of the model keep their initial values, 0 and 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
-# Constants that earlier versions of detectron2 saved, and that follow from the config.
+# Endings of the names of constants that earlier versions of detectron2 saved; the config has them.
 _NOT_SAVED = ("pixel_mean", "pixel_std", *(f"cell_anchors.{i}" for i in range(5)))
 _OTHER_NUMBER = "the weights have another number of classes than the data"
 
@@ -39,11 +39,12 @@ class DetectorLoadSummary:
     Attributes:
         source: File or address of the weights.
         loaded: Names of the model's tensors that were loaded from the file.
-        fresh: Names of the model's tensors that keep their random initialisation.
-        unused: Names of tensors in the file that the detector does not have.
+        fresh: Names of the model's tensors that keep their initial values.
+        unused: Names of the weights' tensors that the detector lacks or has in another shape; a
+            classifier's tensors have the names that this package gives them.
         other_classes: How the classes of a detector's weights differ from those of the data; empty
-            if they are the same. If they differ, the layers that depend on them are fresh.
-        reordered: Whether the rows of these layers were put into the data's order of classes.
+            if no difference is known. If they differ, the layers that depend on them are fresh.
+        reordered: Whether the rows of the class layers were put into the data's order of classes.
     """
 
     source: str
@@ -141,7 +142,7 @@ def _refuse_address(uri: str) -> None:
     if not uri.startswith(_DETECTRON2_SCHEME) or ".." in uri.split("/"):
         raise DownloadError(
             f"MODEL.WEIGHTS {uri} is not downloaded; allowed: {ZOO_SCHEME}NAME, "
-            f"{_DETECTRON2_SCHEME}PATH without '..', or the path of a file"
+            f"{HUB_SCHEME}OWNER/NAME, {_DETECTRON2_SCHEME}PATH without '..', or the path of a file"
         )
 
 

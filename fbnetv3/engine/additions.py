@@ -23,13 +23,16 @@ _log = logging.getLogger("fbnetv3")
 
 @dataclass(frozen=True)
 class Additions:
-    """What a caller adds to the hooks and writers that the config names.
+    """Hooks and writers that a caller adds to those that the config names.
 
     Attributes:
         hooks: detectron2's hooks; they run on all ranks, after evaluations and before checkpoints.
         writers: Objects with the methods of :class:`Writer`, or detectron2's event writers; they
             run on rank 0.
-        search: Folder of the search that the training is a trial of; "" if it is none.
+        search: Folder of the search that the training is a trial of; "" if it is no trial.
+
+    Raises:
+        ConfigError: A hook is not one of detectron2, or a writer lacks a method.
     """
 
     hooks: Sequence[HookBase] = ()
@@ -87,16 +90,16 @@ def _check_hook(hook: object, where: str) -> None:
 
 
 def hook_states(hooks: Sequence[HookBase]) -> list[Any]:
-    """Returns what the ``state_dict`` of each hook keeps in checkpoints."""
+    """Returns the ``state_dict()`` of each hook, for a checkpoint."""
     return [hook.state_dict() for hook in hooks]
 
 
 def load_hook_states(hooks: Sequence[HookBase], states: Sequence[Any]) -> None:
-    """Restores hooks with a method ``load_state_dict``; warns if there were other hooks."""
+    """Restores hooks with a method ``load_state_dict``; warns if their number has changed."""
     if len(hooks) != len(states):
         _log.warning(
-            "the checkpoint was written with %d hooks of the user, now there are %d: none gets the "
-            "state that it had",
+            "the checkpoint was written with %d hooks of the user, now there are %d: no hook "
+            "gets its state back",
             *(len(states), len(hooks)),
         )
         return
@@ -112,13 +115,14 @@ def added_writers(
 
     Args:
         cfg: Config of the training.
-        additions: What the caller adds.
+        additions: Hooks and writers of the caller.
         folder: Folder of the run.
         start_iter: First iteration that is recorded.
         pictures: Whether event files of TensorBoard are written; trials of a search write none.
 
     Raises:
         FBNetError: A writer cannot start.
+        OSError: A writer cannot write its files.
     """
     run = WriterRun(folder, plain_config(cfg), start_iter, additions.search)
     names = [name for name in cfg.WRITERS if pictures or name != "tensorboard"]
@@ -137,13 +141,14 @@ def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
     """Returns a registered writer of a run.
 
     Raises:
-        FBNetError: It cannot start, for example because its server does not answer.
+        FBNetError: The writer cannot start, for example because its server does not answer.
+        OSError: The writer cannot write its files.
     """
     try:
         writer = WRITERS.get(name)(run)
     except (FBNetError, OSError, MemoryError):
         raise
-    except Exception as error:  # of a tracking library, of any kind
+    except Exception as error:  # tracking libraries raise errors of any kind
         raise ConfigError(
             f"WRITERS: {name} cannot start ({type(error).__name__}: {first_line(error)}); correct "
             "its settings, or leave it out"
@@ -157,5 +162,5 @@ def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
 
 
 def as_event_writer(writer: Writer | EventWriter, name: str) -> EventWriter:
-    """Returns detectron2's form of a writer."""
+    """Returns a writer as an event writer of detectron2; ``name`` is for messages."""
     return writer if isinstance(writer, EventWriter) else StorageWriter(writer, name)

@@ -20,7 +20,7 @@ _log = logging.getLogger("fbnetv3")
 
 
 class EarlyStop(FBNetError):
-    """Ends the loop over steps; ``Training.run`` (engine/loop.py) catches it: it is no failure."""
+    """Ends the loop over steps early, which is no failure: engine/loop.py catches it."""
 
 
 class BestScore:
@@ -86,7 +86,7 @@ class BestScore:
 def best_score_from_config(
     cfg: CfgNode, scores: Sequence[str], has_average: bool, has_raw: bool
 ) -> BestScore | None:
-    """Returns the best score to keep (SOLVER.KEEP_BEST, EARLY_STOP_PATIENCE), or None without one.
+    """Returns the best score that SOLVER.KEEP_BEST names, or None if that key is empty.
 
     Args:
         cfg: Config of a training.
@@ -99,15 +99,15 @@ def best_score_from_config(
             SOLVER.EARLY_STOP_PATIENCE is set.
     """
     metric, patience = cfg.SOLVER.KEEP_BEST, cfg.SOLVER.EARLY_STOP_PATIENCE
+    names = [name for name in scores if has_raw or not has_average]
+    names += [f"{name}_ema" for name in scores if has_average]
     if not metric:
         if patience:
             raise ConfigError(
                 f"SOLVER.EARLY_STOP_PATIENCE={patience} counts evaluations that do not improve "
-                f"SOLVER.KEEP_BEST, which is empty; set it to a score such as {scores[0]}"
+                f"SOLVER.KEEP_BEST, which is empty; set it to a score such as {names[0]}"
             )
         return None
-    names = [name for name in scores if has_raw or not has_average]
-    names += [f"{name}_ema" for name in scores if has_average]
     if metric not in names:
         raise ConfigError(
             f"SOLVER.KEEP_BEST={metric!r} is no score of this training; allowed: '' and "
@@ -145,7 +145,7 @@ class BestHook(HookBase):
 class EarlyStopHook(HookBase):
     """Ends the training, with a checkpoint, after the evaluation that uses up the patience.
 
-    It must be the last hook.
+    It must be the last hook, since hooks after it would not run.
 
     Args:
         best: Best score so far.

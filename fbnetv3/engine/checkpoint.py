@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+"""Version of the keys of checkpoints; rises when older programs could not read them."""
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""
@@ -41,6 +42,7 @@ MIGRATIONS: dict[int, Migration] = {}
 BEST = "checkpoint_best.pt"
 """Name of the checkpoint with the best score (SOLVER.KEEP_BEST)."""
 _NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
+# Types of plain values that torch.load accepts with weights_only=True
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
 _log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ class Checkpointer:
     """Keeps the newest checkpoints of one run in a folder, as ``checkpoint_{iteration:08d}.pt``.
 
     A file appears under its name only when it is complete and on disk (``atomic_write``), and
-    older ones are removed only after that. A state holds tensors and plain values only, so that
-    it loads with ``weights_only=True``. It has these keys:
+    older checkpoints are removed only after that. A state holds tensors and plain values only, so
+    that it loads with ``weights_only=True``. It has these keys:
 
     - ``format_version``, ``iteration``: set by :meth:`save`; iteration is the next one to run
     - ``model``: state dict of the network
@@ -66,8 +68,9 @@ class Checkpointer:
       and iteration
     - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
-    - ``classes``: class names; ``task``: what ``Task.state`` returns, see engine/trainer.py
+    - ``classes``: class names; ``task``: result of ``Task.state``, see engine/trainer.py
     - ``best``: the best score so far, only with SOLVER.KEEP_BEST
+    - ``hooks``: states of the user's hooks, only with such hooks
 
     Args:
         folder: Folder of the run, made on the first save.
@@ -91,7 +94,7 @@ class Checkpointer:
         self._on_save = on_save
 
     def save(self, state: Mapping[str, Any], iteration: int) -> Path:
-        """Writes a checkpoint and removes those beyond the newest ``keep``.
+        """Writes a checkpoint, and removes older ones beyond the newest ``keep``.
 
         Args:
             state: Tensors and plain values under the keys that the class lists.
@@ -204,7 +207,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], classes: Sequen
         classes: Class names of the data.
 
     Raises:
-        ConfigError: The checkpoint was trained on other classes, or on these in another order.
+        ConfigError: The checkpoint has other classes, or the same ones in another order.
         CheckpointError: The checkpoint is of another network.
     """
     if list(state["classes"]) != list(classes):

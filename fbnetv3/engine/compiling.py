@@ -1,4 +1,4 @@
-"""MODEL.COMPILE: training steps run the network compiled by torch.compile, or else eagerly."""
+"""MODEL.COMPILE: training with torch.compile, and without it once the compiler has failed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from fbnetv3.errors import FBNetError
 
 _log = logging.getLogger("fbnetv3")
+# Beginnings of the names of modules whose errors come from the compiler
 _COMPILERS = ("torch._dynamo.", "torch._inductor.", "torch._functorch.", "triton.")
 
 
@@ -54,7 +55,8 @@ class CompiledNetwork(nn.Module):
         """Returns the network's output; if the compiler fails, the call is repeated without it."""
         if not self._call:
             return self._orig_mod(*args)
-        # A call that fails halfway may have changed running statistics and drawn random numbers.
+        # The first call compiles. If it fails halfway, it may have changed running statistics and
+        # drawn random numbers, which is undone.
         before = None if self._has_run else _State(self._orig_mod)
         try:
             output = self._call[0](*args)

@@ -11,13 +11,14 @@ from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import BrokenPackageError, MissingPackageError, require
 
-if TYPE_CHECKING:  # optional
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 _log = logging.getLogger("fbnetv3")
 
 # Score -> label of its axis; the first of these scores that the metrics contain is drawn
 _SCORES = {"val/top1": "top-1 (%)", "val/mAP": "mAP (%)", "bbox/AP": "box AP (%)"}
+# Loss in the metrics -> name of its curve
 _LOSSES = {
     "total_loss": "training",
     "loss": "training",
@@ -54,7 +55,7 @@ def _draw(axes: Any, rows: list[dict[str, Any]], keys: dict[str, str], label: st
 
 
 def _title(metrics: Path, rows: list[dict[str, Any]]) -> str:
-    """Returns what the curves are, and where they come from."""
+    """Returns the title: run folder, metrics file and number of iterations so far."""
     # matplotlib would read a text between dollar signs as a formula
     folder = metrics.parent.resolve().name[-60:].replace("$", r"\$")
     steps = max((row["iteration"] + 1 for row in rows), default=0)

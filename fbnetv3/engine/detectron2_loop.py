@@ -1,6 +1,7 @@
 """The parts of detectron2's training loop, imported without the warnings of its dependencies.
 
-Files of this package import them from here, so that the order of imports does not matter.
+Files of this package import them from here, so that the warnings are hidden whichever file is
+imported first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights (paper, section 3.3, equation 2)."""
+"""Exponential moving average of a model's weights (paper, A.3, equation 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from fbnetv3.errors import FBNetError
 
 
 class EMAError(FBNetError):
-    """An average does not fit a model or a state, or is used while it is swapped into a model."""
+    """An average is used wrongly.
+
+    Its decay is out of range, it does not fit a model or a state, or a method is called while it is
+    swapped into a model.
+    """
 
 
 def unwrap(model: nn.Module) -> nn.Module:

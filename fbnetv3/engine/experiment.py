@@ -17,14 +17,16 @@ from fbnetv3.engine.trainer import Task
 from fbnetv3.recipe import Recipe
 
 Reorder = Callable[[Mapping[str, Tensor], Sequence[int]], dict[str, Tensor]]
+"""Function that returns a state dict with the rows of its classes in another order."""
 MATCHED_BY_NAME = (
     "the classes of the weights have another order than those of the data; matched by name"
 )
+"""Warning about weights whose rows were put into the data's order of classes."""
 _log = logging.getLogger("fbnetv3")
 
 
 class Summary(Protocol):
-    """A summary of loaded weights; ``str`` of it is one line."""
+    """A summary of loaded weights; ``str(summary)`` is one line."""
 
     @property
     def other_classes(self) -> str:
@@ -62,8 +64,8 @@ class Experiment:
         model: The network, on the device, in the channels-last memory format.
         task: Losses of a batch, and scores of a model on DATASETS.TEST.
         metadata: Strings that are exported with the weights; a model can be rebuilt from them.
-        reorder: Function that returns a state dict with the classifier's rows in another order,
-            which :func:`fbnetv3.weights.classes.class_order` returns.
+        reorder: Function that returns a state dict with the classifier's rows in an order from
+            :func:`fbnetv3.weights.classes.class_order`.
         train_loader: Training batches of this process; None in an evaluation.
         compiles: Whether the steps of a training run the network compiled by torch.compile.
         plan: Rows (name, value) of the task at the top of the printed training plan.

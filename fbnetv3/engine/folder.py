@@ -15,6 +15,7 @@ from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.user_code import record_user_code, user_code_changes
 
 _log = logging.getLogger("fbnetv3")
+# Patterns of the files that the engine writes into the folder of a run
 _RUN_FILES = (
     "checkpoint_*.pt",
     "model.safetensors",
@@ -35,7 +36,9 @@ _LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
 
 
 def clear_run(folder: Path) -> None:
-    """Removes the files of an earlier run, and no others.
+    """Removes the files that the engine wrote in an earlier run, and no others.
+
+    Files of the task, such as the pictures of a detector's predictions, are replaced later.
 
     Raises:
         WriteError: A file cannot be removed.
@@ -59,7 +62,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
         resume: Whether to continue an earlier run.
 
     Raises:
-        ConfigError: The folder holds a run, and ``resume`` is False.
+        ConfigError: The folder has an intact checkpoint, and ``resume`` is False.
         CheckpointError: The checkpoint cannot be loaded.
     """
     latest = checkpointer.latest()
@@ -87,7 +90,7 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
 
     Raises:
         WriteError: The disk is full, the folder cannot be written to, or one of the files to
-            write is a link that leads out of the folder.
+            write is a link that leads out of the folder, a pipe or a device.
     """
     refuse_links_out(folder, _RUN_FILES)
     _remove(folder, _LEFTOVERS)
@@ -102,7 +105,10 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
 
 
 def _differences(before: str, now: str) -> list[str]:
-    """Returns ``KEY: VALUE`` of each key whose value differs between two configs in yaml."""
+    """Returns ``KEY: NEW VALUE`` of each key whose value differs between two configs in yaml.
+
+    OUTPUT_DIR is left out, since a run may be moved.
+    """
     old, new, defaults = (
         dict(iter_keys(parse_mapping(text))) for text in (before, now, get_cfg().dump())
     )

@@ -15,10 +15,10 @@ from fbnetv3.errors import did_you_mean
 
 
 def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
-    """Sets ``requires_grad`` to False for the parameters whose names match.
+    """Sets ``requires_grad`` to False for the parameters that patterns select.
 
-    A pattern matches a parameter if it matches its name or the name of a module that contains it:
-    ``backbone.stages.0`` and ``backbone.stages.[0-2]`` freeze whole stages.
+    A pattern selects a parameter if it matches the parameter's name, or the name of a module that
+    contains the parameter: ``backbone.stages.0`` and ``backbone.stages.[0-2]`` freeze whole stages.
 
     Args:
         model: Network; its parameters are changed.
@@ -28,13 +28,13 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
         The batch norms all of whose parameters are frozen, for :class:`FrozenNormsHook`.
 
     Raises:
-        ConfigError: A pattern matches no parameter.
+        ConfigError: A pattern selects no parameter.
     """
     listed = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
     names = {name: set(_names(name)) for name, _ in model.named_parameters()}
     frozen = set()
     for pattern in listed:
-        matches = {key for key, own in names.items() if any(fnmatchcase(n, pattern) for n in own)}
+        matches = {key for key, ns in names.items() if any(fnmatchcase(n, pattern) for n in ns)}
         if not matches:
             raise ConfigError(_unmatched(pattern, model, sorted(set().union(*names.values()))))
         frozen |= matches

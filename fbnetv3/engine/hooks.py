@@ -1,4 +1,4 @@
-"""Hooks that run between steps: averaging, evaluation, records, checkpoints, a clean stop."""
+"""Hooks that run between steps: averaging, evaluation, records, checkpoints, progress, curves."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from fbnetv3.engine.trainer import Task, Trainer
 
 OnEval = Callable[[float, dict[str, float]], None]
-"""Called after each evaluation with the iterations or epochs so far, and the scores by name."""
-_CURVES_PERIOD = 10.0  # seconds between drawings of the curves
+"""Called after each evaluation with the progress so far and the scores by name.
+
+The progress is in iterations for EvalHook, and in epochs for ``Training`` (engine/loop.py).
+"""
+_CURVES_PERIOD = 10.0  # least number of seconds between two drawings of the curves
 
 
 class NonFiniteWeightError(FBNetError):
@@ -184,7 +187,7 @@ class WriterHook(HookBase):
     Args:
         writers: detectron2's event writers.
         dues: Iterations after which to write, one condition for each reason to write.
-        folder: The folder that they write into, for error messages.
+        folder: The folder that the writers write into, for error messages.
         recent: Values before the first step, see :func:`fbnetv3.engine.metrics.recent_values`.
     """
 
@@ -212,7 +215,7 @@ class WriterHook(HookBase):
     def after_train(self) -> None:
         """Closes the writers, also after an error."""
         for writer in self._writers:
-            # All records were written before; an error here would hide the one that ended the run.
+            # All records were written before; an error here would hide the run's own error.
             with suppress(OSError):
                 writer.close()
 
@@ -241,6 +244,7 @@ class CheckpointHook(HookBase):
 
         Raises:
             NonFiniteWeightError: A weight is infinite or NaN; earlier checkpoints are kept.
+            WriteError: The disk is full or not writable; earlier checkpoints are kept.
         """
         state = self._state()
         check_weights(self.trainer)
@@ -334,7 +338,7 @@ class CurvesHook(HookBase):
                 self._draw()
 
     def after_train(self) -> None:
-        """Draws what is missing where the training ends before its last step."""
+        """Draws the latest metrics if the training ends before its last step."""
         if self._is_stale:
             with suppress(FBNetError):  # the error that ends the training is the one to report
                 self._draw()

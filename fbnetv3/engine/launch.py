@@ -33,12 +33,13 @@ from fbnetv3.engine.machines import (
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.signals import restore_handlers, stop_signals, stop_signals_as_interrupt
 
-_TIMEOUT = timedelta(minutes=30)
-_POLL_INTERVAL = 0.2  # seconds
-_TERMINATE_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL of a rank
+_TIMEOUT = timedelta(minutes=30)  # of connecting to the store, and of collective operations
+_POLL_INTERVAL = 0.2  # seconds between two looks at the ranks and the other machines
+_TERMINATE_TIMEOUT = 5.0  # seconds that a rank or data worker has to end after SIGTERM
 # Seconds that a rank waits before it exits because another one died. torchrun looks every 0.1 s and
 # reports the rank that it sees exit first as the root cause, which must be the dead rank.
 _LOST_CONNECTION_DELAY = 1.0
+# Environment variables that torchrun sets
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -100,7 +101,9 @@ def _spawn(rank_args: tuple[Any, ...], num_processes: int, monitor: MachineMonit
 
 
 class _StopSignals:
-    """Passes the first stop signal on to the ranks, which save and end; a later Ctrl-C interrupts.
+    """Sends SIGTERM to the ranks at the first stop signal, so that they save and end.
+
+    A later Ctrl-C raises KeyboardInterrupt.
 
     Args:
         ranks: The processes of this machine.
@@ -147,7 +150,7 @@ def _wait(
         failure = f"rank {first + error.error_index} stopped with exit status {status}"
         if signals.arrived:
             failure = monitor.interrupt_reason
-        reason = monitor.report(failure)  # what any machine reported first, perhaps not this one
+        reason = monitor.report(failure)  # or the reason that another machine reported before
         if reason == monitor.interrupt_reason:
             raise KeyboardInterrupt from None
     except mp.ProcessRaisedException as error:
@@ -247,9 +250,9 @@ def _run_rank(
 ) -> None:
     """Runs ``main``; an error that a user can act on is printed as one line with the rank.
 
-    If a launcher of this module monitors it (``monitored``), a rank that only lost the connection
-    to another rank waits: the launcher learns which one died and why, and ends this rank before it
-    prints anything.
+    If a launcher of this module monitors the ranks (``monitored``), a rank that only lost the
+    connection to another rank waits: the launcher learns which rank died and why, and ends the
+    waiting rank before it prints anything.
     """
     try:
         _join(store, rank, world_size, gpu)

@@ -2,8 +2,8 @@
 
 With layer-wise decay (Clark et al., 2020; BEiT), the last layer has the factor 1, and each layer
 before it has ``layer_decay`` times the factor of the next layer. The factors of the head are then
-multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits;
-that of a detector is everything outside of ``backbone.``, without the feature pyramid.
+multiplied by ``head_lr_factor``. The head of a classifier is the layer that computes the logits.
+The head of a detector is everything outside of ``backbone.``, which contains the feature pyramid.
 
 Layers are numbered as follows. A block is a part of the network whose name has a number, such as
 ``layer1.0``. The blocks with weight matrices are the layers 1, 2, ... in the order of the
@@ -27,7 +27,7 @@ from fbnetv3.weights.converters import heads_of
 # The beginning of a parameter's name that identifies its block, such as backbone.stages.1.0,
 # layer1.0, blocks.3, encoder.layers.encoder_layer_0 or, where stages have blocks, stages.0.blocks.2
 _BLOCK = re.compile(r"((?:.*?[._])?\d+(?:\.\d+)*(?:\.blocks\.\d+)?)\.")
-_DETECTOR_TRUNK = "backbone.bottom_up."
+_DETECTOR_TRUNK = "backbone.bottom_up."  # names of the bottom-up part begin with this
 
 
 def lr_factors(model: nn.Module, recipe: Recipe) -> dict[str, float]:

@@ -10,8 +10,8 @@ from fbnetv3.engine.process import device_from_config
 def loader_options_from_config(cfg: CfgNode) -> LoaderOptions:
     """Returns how loaders prepare their batches for MODEL.DEVICE; see the keys DATALOADER.*.
 
-    Batches are put into pinned memory only for a CUDA device: only to such a device are
-    copies from it faster.
+    Batches are put into pinned memory only for a CUDA device, since only copies to such a device
+    are faster from pinned memory.
 
     Raises:
         ConfigError: MODEL.DEVICE is not a device of this machine.

@@ -15,7 +15,7 @@ from fbnetv3.engine.launch import is_lost_connection
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import WriteError, refuse_links_out
 
-_LOGGERS = ("fbnetv3", "detectron2", "fvcore")
+_LOGGERS = ("fbnetv3", "detectron2", "fvcore")  # whose lines are shown and kept
 
 
 class _Terminal(logging.Handler):
@@ -32,7 +32,7 @@ class _Terminal(logging.Handler):
 class _LogFile(logging.FileHandler):
     """A log file, which begins with the lines that were logged before it was opened.
 
-    Write errors are ignored: a full disk fails the next checkpoint anyway.
+    Write errors are ignored: on a full disk, the next checkpoint reports the error anyway.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class _LogFile(logging.FileHandler):
             self._waiting.append(record)
 
     def start(self) -> None:
-        """Opens the file, unless it is open."""
+        """Opens the file and writes the lines that were kept; without effect on an open file."""
         if self._waiting is None:
             return
         self.stream = self._open()
@@ -62,21 +62,22 @@ class _LogFile(logging.FileHandler):
 def setup_logging(folder: Path | None, rank: int) -> None:
     """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
 
-    The file is created by :func:`start_log_file`: a training that is refused leaves none behind.
+    The file is created by :func:`start_log_file`: a training that is refused leaves no file behind.
 
     Args:
         folder: Folder of the run, in which rank 0 writes ``log.txt``; None: no file.
         rank: Rank of this process; ranks other than 0 log warnings only.
 
     Raises:
-        WriteError: The folder cannot be written to, or its log.txt is a link that leads out of it.
+        WriteError: The folder cannot be written to, or its log.txt is a link that leads out of it,
+            a pipe or a device.
     """
     handlers: list[logging.Handler] = [_Terminal()]
     if folder is not None and rank == 0:
         handlers.append(_log_file(folder))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        handler.addFilter(_is_no_handled_error)
+        handler.addFilter(_is_logged)
     for name in _LOGGERS:
         _redirect(logging.getLogger(name), handlers, rank)
 
@@ -132,11 +133,11 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
     logger.propagate = False
 
 
-def _is_no_handled_error(record: logging.LogRecord) -> bool:
-    """Returns False for tracebacks, logged by detectron2's loop, of errors that are handled.
+def _is_logged(record: logging.LogRecord) -> bool:
+    """Returns whether to log a record; False for the traceback of an error that is handled.
 
-    Errors that a user can act on, and lost connections to other ranks, are printed in one line
-    elsewhere.
+    detectron2's loop logs the traceback of each error. Errors that a user can act on, and lost
+    connections to other ranks, are printed elsewhere in one line.
     """
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not (isinstance(error, FBNetError) or is_lost_connection(error))

@@ -72,6 +72,9 @@ class Training:
         epochs: Length of the training in epochs.
         start_iter: First step to run.
         best: Best score so far; None without SOLVER.KEEP_BEST.
+
+    Raises:
+        FBNetError: A value of the config does not fit the network, its scores or the processes.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Training:
 
     @property
     def max_iter(self) -> int:
-        """Index of the step before which the training ends."""
+        """Index of the last step, plus 1."""
         return self._length + self._offset
 
     @property
@@ -125,7 +128,10 @@ class Training:
         return self.start_iter < self.max_iter and self._stopped_at is None
 
     def best_scores(self) -> dict[str, float]:
-        """Returns the best score, its epoch and, after an early stop, the epoch of the end."""
+        """Returns the best score, its epoch and, after an early stop, the epoch of the end.
+
+        The result is empty without SOLVER.KEEP_BEST, and if no score was finite.
+        """
         best = self.best
         if best is None or best.score is None:
             return {}
@@ -148,7 +154,8 @@ class Training:
             state: State of the checkpoint, as :meth:`state` returned it.
 
         Raises:
-            FBNetError: The checkpoint is of another network, optimizer or set of classes.
+            FBNetError: The checkpoint is of another network, optimizer or set of classes, or lacks
+                the state of a random generator.
         """
         experiment = self._experiment
         load_model_state(experiment.model, state, experiment.classes)
@@ -235,7 +242,12 @@ class Training:
         }
 
     def run(self) -> None:
-        """Runs the steps from ``start_iter`` to ``max_iter``, with evaluations and checkpoints."""
+        """Runs the steps from ``start_iter`` to ``max_iter - 1``, with evaluations and checkpoints.
+
+        Raises:
+            StoppedError: A signal stopped the training; a checkpoint was written.
+            FBNetError: A loss or weight is not finite, or a file cannot be written.
+        """
         model = self._experiment.model.train()
         if self._distributed:
             model = parallel(model, self._context.device)
@@ -281,7 +293,7 @@ class Training:
             self.optimizer, self._recipe, per_epoch, last, offset=self._offset
         )
         if self._resumed is not None:
-            # of the current config, in place of the checkpoint's
+            # the current config's learning rates replace the checkpoint's
             present = {"base_lrs": scheduler.base_lrs, "_last_lr": scheduler.get_last_lr()}
             scheduler.load_state_dict({**self._resumed["scheduler"], **present})
         return scheduler

@@ -12,6 +12,7 @@ from torch import Tensor
 READ_PERIOD = 20
 """Largest number of steps on a GPU between two reads, each of which waits for the GPU."""
 TOTAL = "total_loss"
+"""Name of the sum of several losses."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 The launcher of a machine is the process that starts the machine's ranks. Each launcher counts its
 heartbeats in a store, which the launcher of machine 0 hosts. Machine 0 watches the counts of the
-other machines, and each of these watches whether the store still answers. When a rank or a machine
-dies, all launchers end their ranks within seconds and print the same reason, which names the rank
-or machine that died.
+other machines, and each other machine watches whether the store still answers. When a rank or a
+machine dies, all launchers end their ranks within seconds and print the same reason, which names
+the rank or machine that died.
 
 torchrun's elastic agent does not replace this. Measured with its c10d rendezvous (torch 2.14, gloo,
 two nodes of one rank each): after SIGKILL of a node, the other one ended within 10 s, but with the
@@ -88,7 +88,7 @@ class MachineMonitor:
     def others_have_left(self) -> bool:
         """Whether no other machine needs this one any more.
 
-        Only machine 0 is needed by others, as the host of the store; on other machines it is True.
+        Only machine 0, which hosts the store, is needed by others; on them this is always True.
         """
         return not self._others
 
@@ -116,7 +116,7 @@ class MachineMonitor:
         """Announces the end of this machine's heartbeats, so that it does not count as dead.
 
         Machine 0 then waits up to 3 s until the others have announced their end, too, since the
-        store ends with it.
+        store ends with machine 0.
         """
         if not self._store_answers:
             return

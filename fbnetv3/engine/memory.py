@@ -22,9 +22,10 @@ These are the output itself (for batch norm), the output of the norm (for the ac
 output of the activation (for the next convolution). Measured with the networks of the zoo, the
 kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/test_memory.py.
 """
+# Values that an optimizer keeps for each weight
 _OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1, "adamw": 2, "lion": 1, "muon": 1}
-_MOST_STATES = 2  # of registered optimizers, such as Adam
-_GB = 1e9
+_MOST_STATES = 2  # assumed for registered optimizers, such as Adam
+_GB = 1e9  # bytes
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class MemoryEstimate:
     """The memory of a training step of one process, in bytes.
 
     Working memory of the libraries, gradients of activations and other programs are not counted:
-    a step takes at least this much.
+    a step takes at least this much, unless parts of the network are frozen (MODEL.FREEZE).
 
     Attributes:
-        activations: What the forward pass keeps for the backward pass.
+        activations: Activations that the forward pass keeps for the backward pass.
         weights: Weights, their gradients, the optimizer's state, the average, 16-bit copies.
         images: Images per forward pass of the process.
         side: Side of the images in pixels.
@@ -76,9 +77,8 @@ def estimate_memory(
     is_16_bit = amp_dtype(recipe, device) is not None
     pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    tensors = (
-        2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
-    )  # 2: weights and gradients
+    # weights, gradients, states of the optimizer, average
+    tensors = 2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
     weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
     return MemoryEstimate(images * per_image, weights, images, side)
 
@@ -106,7 +106,7 @@ def warn_of_memory(estimate: MemoryEstimate, recipe: Recipe, device: torch.devic
         while estimate.images % passes and passes < estimate.images:
             passes += 1
         remedy = (
-            f"use {passes} or more processes, or as many passes of fewer images "
+            f"use {passes} times as many processes, or passes of fewer images "
             f"(SOLVER.IMS_PER_BATCH {max(1, recipe.batch_size // passes)} and "
             f"SOLVER.ACCUMULATE_STEPS {recipe.accumulate_steps * passes}), or smaller images"
         )

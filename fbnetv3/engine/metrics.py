@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # Prefixes of scores; detectron2's models also record numbers like roi_head/num_fg_samples
 _SCORES = ("val/", "bbox/")
-_MAX_ITERATION = 2**63
-_WINDOW = 20  # iterations, of which detectron2's writers write the median
+_MAX_ITERATION = 2**63  # limit of whole numbers in a row
+_WINDOW = 20  # number of iterations whose median detectron2's writers write
 _TIMES = ("time", "data_time")  # seconds, which differ from run to run
 
 
@@ -24,7 +24,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a metrics file: ``iteration``, an int, and other numbers by name.
 
     Lines that are not such rows (a kill may cut one short) and values that are not numbers are
-    skipped.
+    skipped. A missing file has no rows.
 
     Raises:
         FBNetError: The file cannot be read, or is a pipe or device.
@@ -56,7 +56,11 @@ def _is_number(value: Any) -> bool:
 
 
 def drop_from(path: Path, iteration: int) -> None:
-    """Removes the rows of ``iteration`` and later ones; a resumed run writes them again."""
+    """Removes the rows of ``iteration`` and later ones; a resumed run writes them again.
+
+    Raises:
+        FBNetError: The file cannot be read or written.
+    """
     if not path.exists():
         return
     kept = [row for row in read_metrics(path) if row["iteration"] < iteration]
@@ -65,7 +69,11 @@ def drop_from(path: Path, iteration: int) -> None:
 
 
 def last_scores(path: Path) -> dict[str, float]:
-    """Returns the scores of the last evaluation, such as ``val/top1`` or ``bbox/AP``."""
+    """Returns the scores of the last evaluation, such as ``val/top1``; empty if there was none.
+
+    Raises:
+        FBNetError: The file cannot be read, or is a pipe or device.
+    """
     for row in reversed(read_metrics(path)):
         scores = {key: value for key, value in row.items() if key.startswith(_SCORES)}
         if scores:

@@ -22,11 +22,12 @@ from fbnetv3.registries import OPTIMIZERS
 from fbnetv3.requires import require
 from fbnetv3.weights.converters import heads_of
 
+# Modules whose scale and shift get the weight decay of norms
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 class OptimError(FBNetError):
-    """An optimizer got a value out of its range, or a model without parameters to train."""
+    """An optimizer cannot be made from its values or parameters, or cannot make a step."""
 
 
 class RMSpropTF(Optimizer):
@@ -45,7 +46,7 @@ class RMSpropTF(Optimizer):
     The paper trains with RMSProp at lr 0.026 and gives no alpha, eps or momentum. The defaults
     here (0.9, 1e-3, 0.9) are those of the MnasNet and EfficientNet code, whose search spaces and
     recipe FBNetV3 shares. With torch's plain defaults the first step moves each weight by
-    lr / sqrt(1 - 0.99) = 10 lr whatever its gradient, and training starts by diverging.
+    lr / sqrt(1 - 0.99) = 10 lr whatever its gradient, which can make the training diverge.
 
     Args:
         params: Parameters, or groups of them.
@@ -134,12 +135,12 @@ def _by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns parameter groups, each with its weight decay.
 
-    The first group has the weights of convolutions and linear layers. The second one has all
-    tensors of at most one dimension: the norm weights and biases of every network of the zoo and
-    of torchvision. If the recipe has a separate decay for biases, as detectron2's recipes do, the
-    tensors of the second group that are outside of torch's norm layers form a third group instead.
-    As in detectron2, it includes the scale and shift that RetinaNet's heads share
-    (CycleBatchNormList).
+    The first group has all tensors of two or more dimensions, such as the weights of convolutions
+    and linear layers. The second one has all tensors of at most one dimension: the norm weights and
+    biases of every network of the zoo and of torchvision. If the recipe has a separate decay for
+    biases, as detectron2's recipes do, the tensors of the second group that are outside of torch's
+    norm layers form a third group instead. As in detectron2, the third group includes the scale and
+    shift that RetinaNet's heads share (CycleBatchNormList).
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.
@@ -255,7 +256,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         recipe: Recipe with the optimizer, lr, momentum, weight decays and factors of the lr.
 
     Raises:
-        OptimError: The model has no parameter to train.
+        OptimError: The model has no parameter to train, or the optimizer cannot be made.
         MissingPackageError: The optimizer needs timm, which is not installed.
     """
     groups = _with_rates(parameter_groups(model, recipe), model, recipe)
@@ -268,8 +269,8 @@ def _call_factory(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     """Calls the function that is registered for the recipe's optimizer, which may be a user's.
 
     Raises:
-        OptimError: The function does not accept the values, lacks one, or returns no optimizer,
-            or one without a learning rate.
+        OptimError: The function does not accept the values, lacks a value, returns no optimizer,
+            or returns an optimizer without a learning rate.
     """
     name = recipe.optimizer
     try:

@@ -23,8 +23,8 @@ def print_plan(experiment: Experiment, start_iter: int, epochs_done: float = 0.0
     table = Table(show_header=False, title="Training plan")
     context, recipe, loader = experiment.context, experiment.recipe, experiment.loader
     world_size = context.process.world_size
-    passes = recipe.batch_size, recipe.accumulate_steps
-    batch_norm = batch_norm_text(experiment.model, world_size, *passes)
+    batches = recipe.batch_size, recipe.accumulate_steps
+    batch_norm = batch_norm_text(experiment.model, world_size, *batches)
     for name, value in (
         *experiment.plan,
         *lr_table(recipe, world_size, loader.iters_per_epoch, len(loader.dataset)),

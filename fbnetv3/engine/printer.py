@@ -11,13 +11,13 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from fbnetv3.engine.speed import ETA, MEMORY, SPEED
 
 _log = logging.getLogger("fbnetv3")
-_WINDOW = 20  # iterations, of whose losses the median is printed, as in metrics.json
+_WINDOW = 20  # latest iterations whose median loss and mean times are printed
 
 
 class StepPrinter(EventWriter):
     """Logs position, losses, learning rate, speed and memory of a training in one line.
 
-    Scores of an evaluation are not among them, since EvalHook logs those once, as they are.
+    The scores of evaluations are left out, since EvalHook logs each of them once, unsmoothed.
     detectron2's CommonMetricPrinter would print the median of the last evaluations as ``val/loss``.
 
     Args:

@@ -14,7 +14,7 @@ from fbnetv3.config import CfgNode, ConfigError
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together.
+    """The rank of this process, and the number of processes that train together.
 
     Attributes:
         rank: Index of this process, 0 to ``world_size - 1``.
@@ -46,7 +46,7 @@ class RuntimeContext:
 
     @property
     def shows_progress(self) -> bool:
-        """Returns whether progress bars are shown: on rank 0, if its output is a terminal."""
+        """Returns whether progress bars are shown: on rank 0, if standard error is a terminal."""
         return self.is_main and self.console.is_terminal
 
 
@@ -71,9 +71,10 @@ def runtime_context(cfg: CfgNode) -> RuntimeContext:
 def _own_gpu(device: torch.device, process: Process) -> torch.device:
     """Returns the GPU of this process, with its index.
 
-    A launcher has made the GPU of a rank the current device (``cuda:LOCAL_RANK``).
+    A launcher has made the GPU of a rank the current device, see
+    :func:`fbnetv3.engine.launch.gpu_of_rank`.
     """
-    index: int | None = device.index  # torch's stubs do not know that it may be None
+    index: int | None = device.index  # None without an index; torch's stubs do not say so
     if index is None:
         return torch.device("cuda", torch.cuda.current_device())
     if process.world_size > 1:
@@ -85,7 +86,7 @@ def _own_gpu(device: torch.device, process: Process) -> torch.device:
 
 
 def device_from_config(cfg: CfgNode) -> torch.device:
-    """Returns the device MODEL.DEVICE; ``auto`` is CUDA if it is available, else the CPU.
+    """Returns the device that MODEL.DEVICE names; ``auto`` is CUDA if available, else the CPU.
 
     The index of ``cuda`` is left open, and no CUDA context is created, because launchers call this
     before they start a process for each GPU.

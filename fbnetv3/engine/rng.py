@@ -23,7 +23,7 @@ def capture_rng() -> dict[str, Any]:
     """Returns the states of the global random generators, as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (libraries draw from it)
-    # Of this process's GPU only: reading all GPUs' states would create a context on each of them.
+    # Reading the states of all GPUs would create a context on each of them.
     cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {
         "torch": torch.get_rng_state(),

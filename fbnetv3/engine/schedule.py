@@ -42,8 +42,8 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 
     A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule:
 
-    - ``exponential``: times ``decay`` at each whole epoch after the warm-up (paper, A.3: 0.9875
-      after 5 epochs)
+    - ``exponential``: times ``decay`` at each whole epoch after the warm-up (paper, A.3: ``decay``
+      0.9875, warm-up of 5 epochs)
     - ``cosine``: half a period of a cosine, from 1 after the warm-up to 0 at ``recipe.epochs``
     - ``constant``: 1
     - ``steps``: times ``decay`` at each epoch of ``recipe.steps``
@@ -75,7 +75,7 @@ def build_lr_scheduler(
 
     The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the first
     iteration; call ``step()`` after each iteration, as detectron2's ``hooks.LRScheduler`` does. The
-    scheduler's state consists of plain numbers.
+    scheduler's state consists of plain values.
 
     Args:
         optimizer: Optimizer. The peak of each group is its ``initial_lr`` or, if it was not
@@ -124,8 +124,8 @@ def lr_table(
     warmup = f"{_epochs(recipe.warmup_epochs)} = {rising} steps"
     if 0 < steps <= rising:
         warmup += (
-            ": the whole training, so that lr only rises (SOLVER.WARMUP_EPOCHS; of detectors with "
-            "SOLVER.MAX_ITER, SOLVER.WARMUP_ITERS)"
+            ": the whole training, so that lr only rises; lower SOLVER.WARMUP_EPOCHS (or, where "
+            "SOLVER.MAX_ITER is the length of a detector's training, SOLVER.WARMUP_ITERS)"
         )
     return [
         ("training images", f"{dataset_size:,}"),
@@ -148,7 +148,7 @@ def _epochs(count: float) -> str:
 
 
 def _length_text(epochs: float, iters_per_epoch: int) -> str:
-    """Returns a length in epochs, and whether it is no whole number of steps."""
+    """Returns a length in epochs, with its exact number of steps if that is not whole."""
     exact, steps = epochs * iters_per_epoch, num_steps(epochs, iters_per_epoch)
     rounded = f" = {exact:.4g} steps, rounded" if abs(exact - steps) > 1e-6 * steps else ""
     return f"{_epochs(epochs)}{rounded}"

@@ -37,15 +37,16 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
     Args:
         cfg: Config of the evaluation.
         weights: Address or file; "" means the run in OUTPUT_DIR. None means the same if
-            MODEL.WEIGHTS is empty or is what that run started from, and otherwise MODEL.WEIGHTS.
+            MODEL.WEIGHTS is empty or names the weights that this run started from, and otherwise
+            MODEL.WEIGHTS.
 
     Raises:
         ConfigError: There are no weights to score.
         CheckpointError: The newest checkpoint of the run cannot be loaded.
     """
     configured, folder = str(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR)
-    is_own = weights == "" or not configured or configured == _initial_weights(folder)
-    if weights or not is_own:
+    means_run = weights == "" or not configured or configured == _initial_weights(folder)
+    if weights or not means_run:
         return weights or configured
     checkpointer = Checkpointer(folder)
     latest = checkpointer.latest()
@@ -57,8 +58,8 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
             _log.info("evaluating %s", path)
             return str(path)
     raise ConfigError(
-        f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint; train first, or "
-        "give MODEL.WEIGHTS a zoo://NAME or a file on the command line"
+        f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint or exported "
+        "weights; train first, or give MODEL.WEIGHTS a zoo://NAME or a file on the command line"
     )
 
 

@@ -21,7 +21,7 @@ from fbnetv3.io import atomic_write
 _log = logging.getLogger("fbnetv3")
 SPEED, MEMORY, ETA = "images_per_second", "peak_memory_mb", "eta_seconds"
 """Names in metrics.json."""
-_TIMED_STEPS = 1000  # latest steps, of whose times the median is taken
+_TIMED_STEPS = 1000  # number of latest steps whose median time is taken
 _WARM_UP = 3  # steps before a trace, in which libraries choose algorithms and allocate memory
 
 
@@ -55,13 +55,13 @@ def seconds_left(storage: EventStorage, steps: int) -> float | None:
 
 
 class SpeedHook(HookBase):
-    """Puts images per second over all processes, and the peak memory of this one, into the storage.
+    """Records images per second over all processes, and the peak memory of this process.
 
-    The remaining time of the training is recorded, too, evaluations left out.
+    The remaining time of the training, without evaluations, is recorded, too.
 
     The time of a step includes the wait for its batch, but neither evaluations nor checkpoints. The
-    hook must come before those that evaluate or save, and after ReadLossesHook, which waits until
-    the GPU has finished the steps.
+    hook must come before the hooks that evaluate or save, and after ReadLossesHook, which waits
+    until the GPU has finished the steps.
 
     Args:
         dues: Iterations after which to record.
@@ -98,7 +98,7 @@ class SpeedHook(HookBase):
 class ProfileHook(HookBase):
     """Writes a trace of some steps, which Perfetto, chrome://tracing and TensorBoard open.
 
-    The trace begins after three steps. This must be the first hook, so that the others are traced.
+    The trace begins after three steps. This hook must come before the hooks that are to be traced.
 
     Args:
         steps: Number of steps to trace; at least 1.

@@ -1,4 +1,4 @@
-"""A clean stop by a signal: after one step, on all ranks, with a checkpoint."""
+"""A clean stop by a signal: after the same step on all ranks, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ class StopAgreement:
 class StopHook(HookBase):
     """Stops with a checkpoint after the step in which one of :func:`stop_signals` arrives.
 
+    Several ranks stop after the next step in which they exchange signals.
+
     In a training of one process, a second signal stops at once. In a training of several processes,
     further signals are ignored: batch systems send them to all processes, and launchers pass them
     on.
@@ -119,7 +121,7 @@ class StopHook(HookBase):
         raise StoppedError(f"{STOPPED}{name}; saved {path}; continue with --resume")
 
     def after_train(self) -> None:
-        """Restores the signal handlers, unless the ranks of a training are about to end."""
+        """Restores the signal handlers, unless a signal is about to end one of several ranks."""
         if self._stops and self._agreement is not None:
             return  # the launcher may pass the signal on just now
         restore_handlers(self._before)

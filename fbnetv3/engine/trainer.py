@@ -49,7 +49,10 @@ class Task(HasLosses, Protocol):
 
     @property
     def score_names(self) -> Sequence[str]:
-        """Names of the scores of :meth:`evaluate`, which may lack some (those of small boxes)."""
+        """Names of the scores of :meth:`evaluate`.
+
+        An evaluation may lack some of them, such as the AP of small boxes if the data has none.
+        """
 
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns scores of a model by name, over all ranks; its training mode is kept.
@@ -125,6 +128,8 @@ class Trainer(TrainerBase):
 
         Raises:
             NonFiniteLossError: The losses were read, and the loss of a step is infinite or NaN.
+            SmallBatchError: A batch is too small for the statistics of batch norms.
+            OptimError: The optimizer needs a key that it has not set.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -190,15 +195,15 @@ class Trainer(TrainerBase):
         """Returns the losses of part ``number``, counted from the start of the training."""
         try:
             return self.task.losses(self.model, batch, number)
-        except FloatingPointError:  # of detectron2; an earlier step's loss may be the cause
+        except FloatingPointError:  # raised by detectron2; an earlier step's loss may be the cause
             self.read_losses()
             raise
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise SmallBatchError(
-                f"batch norm needs more than one value per channel in training, but a map at "
-                f"iteration {self.iter} has one pixel of one image; use 2 or more images per "
+                f"batch norm needs more than one value per channel in training, but a feature map "
+                f"at iteration {self.iter} has one pixel of one image; use 2 or more images per "
                 "process (SOLVER.IMS_PER_BATCH), or larger images (INPUT)"
             ) from error
 

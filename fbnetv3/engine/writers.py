@@ -1,8 +1,8 @@
 """Writers: where the numbers of a training go in addition to metrics.json.
 
 ``WRITERS`` in a config names them, ``fbnetv3.train(writers=...)`` takes objects. A search gives
-each of its trials the same writers but for TensorBoard; how a trial's run belongs to that of the
-search depends on the writer: as a child (MLflow), in a group (W&B), or by its folder (csv).
+each of its trials the same writers, except for TensorBoard. The run of a trial belongs to that of
+the search as a child (MLflow), by a common group (W&B), or by its folder (csv).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fbnetv3.io import atomic_write, is_disk_fault, read_text
 from fbnetv3.registries import WRITERS
 from fbnetv3.requires import require
 
-_WINDOW = 20  # iterations, of whose values the median is written, as in metrics.json
+_WINDOW = 20  # number of latest iterations whose median is written, as in metrics.json
 _log = logging.getLogger("fbnetv3")
 
 
@@ -38,8 +38,8 @@ class WriterRun:
         folder: Folder of the run, OUTPUT_DIR.
         config: Value by key of the config, as plain values.
         start_iter: First iteration that is recorded; above 0 in a resumed training.
-        search: Folder of the search: of the trial's search, or of this run if ``is_search``; "" for
-            a training on its own.
+        search: Folder of the search that the run is a trial of, or of the search itself if
+            ``is_search``; "" for a training on its own.
         is_search: Whether the run is the search itself.
     """
 
@@ -51,7 +51,7 @@ class WriterRun:
 
     @property
     def name(self) -> str:
-        """Name of the run: that of its folder."""
+        """Name of the run: the name of its folder."""
         return self.folder.resolve().name
 
     @property
@@ -101,7 +101,7 @@ class Writer(Protocol):
 
 
 class StorageWriter(EventWriter):
-    """detectron2's event writer that hands the numbers since its last call to a :class:`Writer`.
+    """An event writer of detectron2 that hands the latest numbers to a :class:`Writer`.
 
     An error of the writer is logged once, and the writer is not used any more: a tracking server
     that fails, or cannot be reached, does not end a training. A full or read-only disk does.
@@ -116,7 +116,7 @@ class StorageWriter(EventWriter):
         self._last, self._works = -1, True
 
     def write(self) -> None:
-        """Writes the numbers that were recorded after those of the last call."""
+        """Hands over the latest value of each number that was recorded after the last call."""
         rows: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in (
             get_event_storage().latest_with_smoothing_hint(_WINDOW).items()
@@ -142,7 +142,7 @@ class StorageWriter(EventWriter):
             function()
         except Exception as error:
             if is_disk_fault(error):
-                raise  # as for all other files of the training
+                raise  # a full disk ends the training, as for all its other files
             self._works = False
             text = " ".join(str(error).split())[:300]
             _log.warning(

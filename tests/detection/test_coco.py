@@ -121,7 +121,8 @@ def test_other_formats_are_named(
     [
         (["Annotations/1.xml"], "folder of Pascal VOC; .* convert SET boxes.json"),
         (["1.xml"], "folder of Pascal VOC; .* convert SET boxes.json"),
-        (["data.yaml", "labels/1.txt"], "folder of YOLO; .* convert SET boxes.json"),
+        (["a.yaml", "data.yaml", "labels/1.txt"], "folder of YOLO; .* convert SET/data.yaml boxes"),
+        (["coco8.yaml"], "folder of YOLO; .* convert SET/coco8.yaml boxes.json"),
         (["1.txt"], "labels of YOLO"),
         (["1.jpg"], "cannot read SET: Is a directory"),
     ],

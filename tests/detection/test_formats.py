@@ -14,7 +14,9 @@ from fbnetv3.cli import run_main
 from fbnetv3.cli.data import main
 from fbnetv3.data.errors import DataError
 from fbnetv3.detection.coco import read_coco
+from fbnetv3.detection.formats.check import check_data
 from fbnetv3.detection.formats.opening import open_boxes
+from fbnetv3.detection.formats.voc import read_voc
 
 # (class, x, y, width, height) in pixels of an image of 40 x 20
 BOXES = {"a": [("cat", 0, 0, 10, 20), ("dog", 5.5, 2, 30, 8)], "b": [("dog", 20, 10, 20, 10)]}
@@ -163,11 +165,30 @@ def test_yamls_that_are_refused(text: str, message: str, tmp_path: Path) -> None
         open_boxes(path)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "x.csv", "empty"])
+def test_image_folders_may_lie_beside_the_path_of_a_yaml(tmp_path: Path) -> None:
+    path = yolo(tmp_path)
+    path.write_text("path: labels\ntrain: ../images/val\nnames: [cat, dog]\n")
+    files = [image.file for image in open_boxes(path).images]
+    assert files == ["images/val/a.png", "images/val/b.png"]
+
+
+def test_a_folder_named_like_a_csv_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*boxes\.csv: Is a directory"):
+        check_data(str(tmp_path / "boxes.csv"))
+
+
+def test_a_list_needs_its_folders() -> None:
+    with pytest.raises(DataError, match=r"train.txt: give a list of Pascal VOC as FOLDER"):
+        read_voc(Path("train.txt"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x.csv", "empty", "folder.yaml"])
 def test_other_paths_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no such file|no boxes in a format|cannot be read"):
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(DataError, match=r"no such file|no boxes in a format|cannot (be )?read"):
         open_boxes(tmp_path / name)
 
 
@@ -198,3 +219,12 @@ def test_a_converted_json_is_checked_with_the_folder_of_its_images(
     argv = shlex.split(command.partition("fbnetv3-data ")[2].replace("samples.png", sheet))
     assert argv[:4] == ["check", str(target), "--images", str(tmp_path / "set" / "JPEGImages")]
     assert run_main(main, argv) == 0
+
+
+@pytest.mark.parametrize(("column", "faults"), [("label", 1), ("labels", 0)])
+def test_one_class_teaches_nothing_unless_images_may_lack_it(
+    column: str, faults: int, tmp_path: Path
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "table.csv").write_text(f"path,{column}\na.png,cat\n")
+    assert len(check_data(str(tmp_path / "table.csv")).faults) == faults

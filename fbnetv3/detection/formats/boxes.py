@@ -11,21 +11,21 @@ from fbnetv3.data.decode import read_image_file, shown_size_of
 from fbnetv3.data.errors import DataError, class_counts, plural
 
 MAX_FAULTS = 10_000
-"""Largest number of faults that are kept: a folder of another kind has one in every file."""
+"""Largest number of faults that are kept: every file may have one."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels.
+    """A box in pixels, as a file states it; :meth:`BoxSet.add` leaves out invalid boxes.
 
     Attributes:
         label: Index of its class.
         left: Left edge.
         top: Upper edge.
-        right: Right edge, at least ``left``.
-        bottom: Lower edge, at least ``top``.
-        crowd: Whether it is neither trained on nor counted as a miss: VOC's ``difficult`` and
-            Open Images' ``IsGroupOf``.
+        right: Right edge.
+        bottom: Lower edge.
+        crowd: Whether the box is neither trained on nor counted as a miss: COCO's ``iscrowd``,
+            VOC's ``difficult`` and Open Images' ``IsGroupOf``.
     """
 
     label: int
@@ -62,7 +62,7 @@ class BoxSet:
         root: Folder that the files of the images are relative to.
         classes: Names of the classes.
         images: Images.
-        faults: One line for each fault; what is wrong was left out.
+        faults: One line for each fault; the faulty image or box is left out.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class BoxSet:
     faults: list[str] = field(default_factory=list)
 
     def fault(self, text: str) -> None:
-        """Notes a fault, up to ``MAX_FAULTS``."""
+        """Adds a text to ``faults`` on one line; without effect after ``MAX_FAULTS`` faults."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(" ".join(text.split())[:500])
 
@@ -83,13 +83,17 @@ class BoxSet:
         return self.classes.index(name)
 
     def add(self, where: str, file: str, size: tuple[int, int] | None, boxes: list[Box]) -> None:
-        """Adds an image, unless its file is missing or outside of the root.
+        """Adds an image; an image that cannot be used is left out with a fault.
+
+        A file that is missing, not readable or outside of the root cannot be used, nor an image
+        whose size is not ``size``.
 
         Args:
             where: File and line of the annotation, for faults.
             file: Path of the image below the root.
-            size: (width, height) in the annotation, which must be the image's; None: not stated.
-            boxes: Boxes of the image. Those that are no boxes in it are left out as faults.
+            size: (width, height) in the annotation; None: not stated.
+            boxes: Boxes of the image. Boxes without area or outside of the image are left out with
+                a fault.
         """
         shown = self.size_of(where, file)
         if shown is None:
@@ -102,7 +106,7 @@ class BoxSet:
         self.images.append(BoxedImage(file, *shown, kept))
 
     def size_of(self, where: str, file: str) -> tuple[int, int] | None:
-        """Returns (width, height) of an image as shown; None, with a fault, if it has none."""
+        """Returns (width, height) of an image as shown (EXIF); None, with a fault, on failure."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\0" in file or "\\" in file:
             self.fault(f"{where}: image {file[:80]!r} is outside of {self.root}")
@@ -124,7 +128,7 @@ class BoxSet:
         edges = (box.left, box.top, box.right, box.bottom)
         text = ", ".join(f"{edge:g}" for edge in edges)
         if not all(math.isfinite(edge) and abs(edge) < 1e9 for edge in edges):
-            self.fault(f"{where}: box ({text}) has edges that are no numbers of pixels")
+            self.fault(f"{where}: box ({text}) has an edge that is not a number of pixels")
         elif box.right <= box.left or box.bottom <= box.top:
             self.fault(f"{where}: box ({text}) has no area")
         elif box.right <= 0 or box.bottom <= 0 or box.left >= size[0] or box.top >= size[1]:
@@ -134,10 +138,10 @@ class BoxSet:
         return False
 
     def checked(self) -> BoxSet:
-        """Returns the set.
+        """Returns this set.
 
         Raises:
-            DataError: It has no image or no class.
+            DataError: The set has no image or no class.
         """
         if not self.images or not self.classes:
             first = f"; first fault: {self.faults[0]}" if self.faults else ""
@@ -146,7 +150,7 @@ class BoxSet:
         return self
 
     def with_sorted_classes(self) -> BoxSet:
-        """Returns the set with its classes in alphabetical order, that of every other split."""
+        """Returns the set with its classes numbered in alphabetical order of their names."""
         names = sorted(self.classes)
         order = {old: names.index(name) for old, name in enumerate(self.classes)}
         images = [

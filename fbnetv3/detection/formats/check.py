@@ -1,4 +1,4 @@
-"""The check of a data set of any kind: counts per class, faults, and a picture of samples."""
+"""Checks of data sets of images or boxes: counts per class, faults, a picture of samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fbnetv3.detection.formats.boxes import BoxSet
 from fbnetv3.detection.formats.opening import format_of, open_boxes
 
 SAMPLES = 24
-"""Number of images in the picture."""
+"""Largest number of images in the picture of samples."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Checked:
 
     Attributes:
         summary: Name, number of images, and number of images or boxes of each class.
-        faults: One line for each fault.
+        faults: One line for each fault, those of broken images included.
         picture: Samples with their classes and boxes.
-        broken: Faults of images that cannot be decoded.
+        broken: Faults of the images that cannot be decoded; empty for a data set of boxes, where
+            ``faults`` alone has them.
     """
 
     summary: str
@@ -43,14 +44,19 @@ def check_data(name: str, images: Path | None = None, split: str = "train") -> C
 
     Args:
         name: Name or path of a data set of images or boxes.
-        images: Folder of the images of boxes; None: where the format has them.
-        split: Split of a yaml of YOLO.
+        images: Folder of the images of a data set of boxes; None: the folder that its format
+            prescribes, see :func:`fbnetv3.detection.formats.opening.open_boxes`.
+        split: Split of a YOLO data set: ``train``, ``val`` or ``test``.
 
     Raises:
         DataError: The data set cannot be opened.
     """
     path = find_data(name)
-    if path is not None and format_of(path):
+    try:
+        has_boxes = path is not None and bool(format_of(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if path is not None and has_boxes:
         return check_boxes(open_boxes(path, images, split))
     return check_images(build_dataset(name))
 
@@ -80,7 +86,7 @@ def _title(name: str, shown: int, images: int) -> str:
 
 
 def picture_of(dataset: CocoDataset) -> Image.Image:
-    """Returns samples of a detection data set that was checked when it was opened."""
+    """Returns a picture of samples of a detection data set, whose images must be readable."""
     labels = [{item["category_id"] for item in r["annotations"]} for r in dataset.records]
     tiles = []
     for index in samples_by_class(labels, SAMPLES):
@@ -108,7 +114,7 @@ def check_images(dataset: ImageDataset) -> Checked:
     text = class_counts(dataset.classes, counts, len(counts))
     summary = f"{dataset.name}: {plural(len(dataset), 'image')}, {text}"
     faults = [*broken.values()]
-    if len(dataset.classes) < 2:
+    if len(dataset.classes) < 2 and not several:
         faults.append(f"{dataset.name}: there is one class only, so that nothing can be learned")
     sheet = contact_sheet(tiles, _title(dataset.name, len(tiles), len(dataset)))
     return Checked(summary, faults, sheet, tuple(broken.values()))

@@ -1,4 +1,4 @@
-"""Annotations of Open Images: a CSV with one box per line, in shares of the image."""
+"""Annotations of Open Images: a CSV with one box per line, in fractions of the image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from fbnetv3.image_files import is_image, list_folder
 from fbnetv3.io import read_text
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
-_DESCRIPTIONS = "class-descriptions*.csv"
+"""Columns that a CSV must have, in any order."""
+_DESCRIPTIONS = "class-descriptions*.csv"  # pattern of the file of class names
+_TOLERANCE = 0.01  # share of the image by which rounded numbers may lead out of it
 
 
 def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
     """Reads a CSV with the columns of Open Images.
 
-    ``IsGroupOf`` 1 makes a box a crowd. The names of the classes are those of
-    ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, if there is one.
+    ``IsGroupOf`` 1 makes a box a crowd. A class has its DisplayName in the first
+    ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, or else its LabelName.
 
     Args:
         path: The CSV.
         images: Folder of the images; None: ``images`` beside the file, or the folder of the file.
 
     Raises:
-        DataError: The file cannot be read, or lacks a column.
+        DataError: The file cannot be read, lacks a column, or yields no image.
+        OSError: The folder of the images cannot be read.
     """
     beside = path.parent / "images"
     root = images or (beside if beside.is_dir() else path.parent)
@@ -84,7 +87,8 @@ def _box(
     except (TypeError, ValueError):
         result.fault(f"{path}, line {number}: XMin, XMax, YMin and YMax are not numbers")
         return None
-    if not label or not all(-0.01 <= edge <= 1.01 for edge in (left, right, top, bottom)):
+    edges = (left, right, top, bottom)
+    if not label or not all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges):
         result.fault(f"{path}, line {number}: no LabelName, or edges that are not from 0 to 1")
         return None
     width, height = size

@@ -1,4 +1,4 @@
-"""Boxes at a path, in the format that the path shows."""
+"""Reading boxes in any supported format, which is recognised by the path."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from fbnetv3.detection.formats.voc import read_voc
 from fbnetv3.detection.formats.yolo import read_yolo
 from fbnetv3.io import atomic_write, open_regular
 
+# Names of the yaml in a folder of YOLO.
 _YAMLS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 FORMATS = (
     "a COCO json, a folder or ImageSets/Main/*.txt of Pascal VOC, the yaml of YOLO, or a CSV of "
     "Open Images"
 )
+"""The supported formats, for error messages."""
 
 
 def format_of(path: Path) -> str:
-    """Returns the format of the boxes at a path: coco, voc, yolo, open_images, or "" for none."""
+    """Returns the format of the boxes at a path: coco, voc, yolo, open_images, or "" for none.
+
+    The format of a file follows from its suffix; a CSV file must have the columns of Open Images,
+    too. The format of a folder follows from the files in it.
+
+    Raises:
+        OSError: A CSV file cannot be read.
+    """
     suffix = path.suffix.lower()
     if suffix == ".json":
         return "coco"
@@ -47,12 +56,13 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
 
     Args:
         path: File or folder in one of ``FORMATS``.
-        images: Folder of the images; None: where the format has them (COCO: ``images`` beside the
-            json or its folder, or the folder of the json).
-        split: Split of a yaml of YOLO.
+        images: Folder of the images; None: the folder that the format prescribes (COCO: ``images``
+            beside the json or its folder, or else the folder of the json). Not used for YOLO, whose
+            yaml names the folders.
+        split: Split of a YOLO data set: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: The path is missing, or none of these.
+        DataError: The path is missing, is in none of ``FORMATS``, or its content is not valid.
     """
     try:
         kind = format_of(path)
@@ -62,10 +72,10 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
             return _from_coco(path, images)
         if kind == "yolo":
             names = [path / name for name in _YAMLS] if path.is_dir() else [path]
-            return read_yolo(next(name for name in names if name.is_file()), split)
+            return read_yolo(next((name for name in names if name.is_file()), path), split)
         if kind in ("voc", "open_images"):
             return (read_voc if kind == "voc" else read_open_images)(path, images)
-    except (OSError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: cannot be read ({reason}); allowed: {FORMATS}") from error
     raise DataError(f"{path}: no boxes in a format that is known; allowed: {FORMATS}")
@@ -89,7 +99,7 @@ def _from_coco(path: Path, images: Path | None) -> BoxSet:
 
 
 def write_coco(boxes: BoxSet, path: Path) -> None:
-    """Writes a set as COCO JSON.
+    """Writes a set of boxes as COCO JSON.
 
     Raises:
         WriteError: The file cannot be written.

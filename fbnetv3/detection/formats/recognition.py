@@ -1,4 +1,4 @@
-"""What a file is that was given as COCO json but is something else, and what to do about it."""
+"""Recognition of other formats in files that are given as COCO json, for error messages."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from fbnetv3.detection.formats.open_images import COLUMNS
 
 _CONVERT = "convert it with: fbnetv3-data convert"
-_HEAD = 4096  # bytes, by which a format is recognised
+_HEAD = 4096  # number of bytes at the start of a file by which its format is recognised
 _YOLO_NUMBERS = 5  # class, x, y, width and height; polygons have more
 
 
 def other_format(path: Path, content: bytes = b"") -> str:
-    """Returns the format of a file or folder and how to convert it; "" if it is not recognised.
+    """Returns the format of a file or folder and what to do; "" if it is not recognised.
 
     Args:
         path: The file or folder.
-        content: Content of the file.
+        content: Content of the file; not used for a folder.
     """
     if path.is_dir():
         return _of_folder(path)
@@ -33,8 +33,9 @@ def other_format(path: Path, content: bytes = b"") -> str:
 def _of_folder(path: Path) -> str:
     if any(next(folder.glob("*.xml"), None) for folder in (path / "Annotations", path)):
         return f"it is a folder of Pascal VOC; {_CONVERT} {_voc_folder(path)} boxes.json"
-    if any(next(path.glob(pattern), None) for pattern in ("*.yaml", "*.yml")):
-        return f"it is a folder of YOLO; {_CONVERT} {path} boxes.json"
+    if yamls := sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")):
+        yaml = next((p for p in yamls if p.stem in ("data", "dataset")), yamls[0])
+        return f"it is a folder of YOLO; {_CONVERT} {yaml} boxes.json"
     if next(path.glob("*.txt"), None):
         return _of_yolo()
     return ""
@@ -45,8 +46,8 @@ def _of_markup(path: Path, head: bytes) -> str:
         return "it is a web page; download the file itself"
     if b"<annotation" in head:
         return (
-            "it is XML of Pascal VOC, with the boxes of one image; convert the folder of all with: "
-            f"fbnetv3-data convert {_voc_folder(path.parent)} boxes.json"
+            "it is XML of Pascal VOC, with the boxes of one image; convert the folder of all files "
+            f"with: fbnetv3-data convert {_voc_folder(path.parent)} boxes.json"
         )
     return "it is XML, but not of Pascal VOC"
 
@@ -64,7 +65,7 @@ def _of_text(path: Path, lines: list[str]) -> str:
     full = [line.split() for line in lines[: max(1, len(lines) - 1)] if line.strip()]
     if all(len(words) >= _YOLO_NUMBERS and all(map(_is_number, words)) for words in full):
         return _of_yolo()
-    if path.suffix == ".txt" and path.parent.name == "Main":  # of ImageSets
+    if path.suffix == ".txt" and path.parent.name == "Main":  # in ImageSets/Main
         return f"it is a list of images of Pascal VOC; {_CONVERT} {path} boxes.json"
     return ""
 

@@ -11,7 +11,7 @@ from fbnetv3.detection.formats.xml import parse_xml
 from fbnetv3.image_files import is_image, list_folder
 from fbnetv3.io import read_text
 
-_FOLDERS = ("JPEGImages", "images", "")
+_FOLDERS = ("JPEGImages", "images", "")  # where images may be, beside Annotations
 
 
 def read_voc(path: Path, images: Path | None = None) -> BoxSet:
@@ -30,18 +30,19 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
             ``Annotations`` (or the XML files, if there is no such folder), else that folder itself.
 
     Raises:
-        DataError: There are no annotations, or no image and class in them.
+        DataError: There are no XML files, or no image or no class in them, or the path of a list is
+            given without its folders.
         OSError: A folder or the list cannot be read.
+        UnicodeDecodeError: The list is not UTF-8.
     """
-    top = path.parents[2] if path.suffix == ".txt" else path
-    found = top / "Annotations" if (top / "Annotations").is_dir() else top
-    files = [found / name for name in list_folder(found).files if name.lower().endswith(".xml")]
+    folder = _annotations_folder(path)
+    files = [folder / name for name in list_folder(folder).files if name.lower().endswith(".xml")]
     if path.suffix == ".txt":
         stems = {line.split()[0] for line in read_text(path, "record").splitlines() if line.split()}
         files = [file for file in files if file.stem in stems]
     if not files:
-        raise DataError(f"{path}: there are no XML files of Pascal VOC in {found}")
-    base = found.parent if found.name == "Annotations" else found
+        raise DataError(f"{path}: there are no XML files of Pascal VOC in {folder}")
+    base = folder.parent if folder.name == "Annotations" else folder
     root = images or next(base / name for name in _FOLDERS if (base / name).is_dir())
     result = BoxSet(path, root)
     by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
@@ -51,6 +52,15 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
         except DataError as error:
             result.fault(str(error))
     return result.checked().with_sorted_classes()
+
+
+def _annotations_folder(path: Path) -> Path:
+    """Returns the folder with the XML files of a folder or a list."""
+    is_list = path.suffix == ".txt"
+    if is_list and len(path.parents) < 3:
+        raise DataError(f"{path}: give a list of Pascal VOC as FOLDER/ImageSets/Main/NAME.txt")
+    top = path.parents[2] if is_list else path
+    return top / "Annotations" if (top / "Annotations").is_dir() else top
 
 
 def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
@@ -79,7 +89,7 @@ def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[st
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
-    """Returns (width, height) as stated; None if it is missing or 0, as some tools write it."""
+    """Returns (width, height) as stated; None if missing or 0, which some tools write."""
     try:
         width, height = (int(tree.findtext(f"size/{key}") or 0) for key in ("width", "height"))
     except ValueError:

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 from fbnetv3.data.errors import DataError
 from fbnetv3.io import read_file
 
+# Limits of a file, which may be untrusted
 _MAX_ELEMENTS = 200_000
-_MAX_DEPTH = 32
+_MAX_DEPTH = 32  # levels of nested elements
 
 
 class _Builder(ElementTree.TreeBuilder):

@@ -12,24 +12,29 @@ from fbnetv3.image_files import is_image, list_folder
 from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 
-_MAX_CLASSES = 10_000
+_MAX_CLASSES = 10_000  # largest number of class names in a yaml
+_TOLERANCE = 0.01  # share of the image by which rounded numbers may lead out of it
 
 
 def read_yolo(path: Path, split: str = "train") -> BoxSet:
     """Reads a split of a data set.
 
-    A label is ``CLASS X Y WIDTH HEIGHT``, or ``CLASS`` and the corners of a polygon, whose bounding
-    box is taken; numbers are shares of the image. The labels of ``images/a.jpg`` are in
-    ``labels/a.txt``; an image without that file has no boxes.
+    A label is a line ``CLASS X Y WIDTH HEIGHT``, where X and Y are the centre of the box, or
+    ``CLASS`` and the corners of a polygon, which becomes its bounding box. The numbers are
+    fractions of the width and height of the image. The labels of ``images/a.jpg`` are in
+    ``labels/a.txt``; if an image is in no folder ``images``, they are beside the image. An image
+    without labels has no boxes.
 
     Args:
-        path: Yaml with ``names``, ``train``, ``val`` and perhaps ``path``, the folder that these
-            are relative to.
-        split: ``train``, ``val`` or ``test``.
+        path: Yaml with the class names ``names``, and the image folder (or a list of folders) of
+            each split. The folders are relative to the folder ``path`` in the yaml, or else to the
+            folder of the yaml.
+        split: Key of the yaml: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: The yaml is not one of YOLO, a folder is missing or outside of the yaml's, or
-            there are no images.
+        DataError: The yaml is not one of YOLO, a folder is missing or outside of the folder of the
+            yaml, or there are no images.
+        OSError: A folder of images cannot be read.
     """
     tree = _tree(path)
     classes = _names(path, tree.get("names"))
@@ -39,9 +44,11 @@ def read_yolo(path: Path, split: str = "train") -> BoxSet:
     if not entries or not all(isinstance(entry, str) and entry for entry in entries):
         known = ", ".join(key for key in ("train", "val", "test") if tree.get(key)) or "none"
         raise DataError(f"{path}: there is no folder of split {split!r}; allowed: {known}")
+    folders = [_inside(path, base, entry, split) for entry in entries]
+    if not all(folder.is_relative_to(base) for folder in folders):
+        base = path.parent.resolve()
     result = BoxSet(path, base, list(classes))
-    for entry in entries:
-        folder = _inside(path, base, entry, split)
+    for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{path}: {split}: {folder} is not a folder of images")
         for name in sorted(filter(is_image, list_folder(folder).files)):
@@ -69,8 +76,8 @@ def _names(path: Path, names: Any) -> list[str]:
     is_list = isinstance(names, list) and 0 < len(names) <= _MAX_CLASSES
     if not is_list or not all(isinstance(name, str | int) for name in names):
         raise DataError(
-            f"{path}: names {str(names)[:60]!r} is not allowed; allowed: a list of class names, or "
-            "a mapping from 0, 1, ... to names"
+            f"{path}: names {str(names)[:60]!r} is not allowed; allowed: a list of class names (1 "
+            f"to {_MAX_CLASSES}), or a mapping from 0, 1, ... to names"
         )
     return [str(name) for name in names]
 
@@ -130,10 +137,12 @@ def _box(result: BoxSet, where: str, words: list[str], size: tuple[int, int]) ->
     elif len(values) >= 6 and len(values) % 2 == 0:
         edges = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     else:
-        result.fault(f"{where}: {len(values)} numbers follow the class; allowed: 4, or a polygon's")
+        result.fault(
+            f"{where}: {len(values)} numbers after the class; allowed: 4, or a polygon's 6, 8, ..."
+        )
         return None
-    if not all(-0.01 <= edge <= 1.01 for edge in edges):
-        result.fault(f"{where}: the box leaves the image; allowed: shares from 0 to 1")
+    if not all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges):
+        result.fault(f"{where}: the box leaves the image; allowed: edges from 0 to 1")
         return None
     width, height = size
     return Box(label, edges[0] * width, edges[1] * height, edges[2] * width, edges[3] * height)
