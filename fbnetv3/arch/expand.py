@@ -19,7 +19,7 @@ _LAYER_KEYS = ("k", "e", "act", "se", "se_ratio")
 
 @dataclass(frozen=True)
 class Row:
-    """The layers of a row: the first one, and the layer that follows it ``n - 1`` times."""
+    """The ``n`` layers of a row: the first one, and the layer that follows it ``n - 1`` times."""
 
     first: Layer
     rest: Layer
@@ -53,14 +53,14 @@ def clean_row(row: Mapping[str, Any], *, may_be_none: Iterable[str] = ()) -> dic
 
 
 def split_by_op(row: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yields a row of candidates once for each of their ops, with the mask of these candidates.
+    """Yields, for each op of the candidates, the mask of the candidates with this op and their row.
 
     Args:
         row: Flat mapping from key to value. If ``op`` is an array of names, of shape (candidates,),
-            each op takes those of the row's keys that it accepts.
+            the row of an op has only the keys that this op accepts.
 
     Yields:
-        The mask, True if the op is the same for all candidates, and a row with a single op.
+        The mask, or True if ``op`` is a single name, and a row with a single op.
     """
     ops = row.get("op")
     if not isinstance(ops, np.ndarray):
@@ -104,7 +104,7 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
     kernels = [row[key] for key in ("k_start", "k_mid") if key in row]
-    # Arrays may hold values of candidates that have another op; a search space checks its ranges.
+    # Arrays are not checked here: their zeros may belong to candidates that have another op.
     if kernels and strided and all(type(k) is int and k == 0 for k in kernels):
         problem = "a stride needs a depthwise convolution, but k_start and k_mid are 0"
         raise ArchError(problem, key="s", value=row["s"], allowed="1")

@@ -15,7 +15,7 @@ class FBNetBackbone(nn.Module):
     """All layers of an architecture, as one ``nn.Sequential`` per stage: ``stages[S][I]``.
 
     Args:
-        arch: Table of the network.
+        arch: Architecture of the network.
         drop_path_rate: Probability that stochastic depth drops the residual branch of the last
             layer in training. The probability grows linearly over the layers, from 0 at the first.
 
