@@ -125,15 +125,15 @@ def load_weights(
     Args:
         model: Model whose tensors are replaced.
         uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a .safetensors,
-            .pth or checkpoint file, or of a run folder. From a checkpoint with averaged (EMA)
-            weights, these are loaded.
+            .pth or checkpoint file, or of a run folder. If a checkpoint has averaged (EMA) weights,
+            the averaged weights are loaded.
         allow_new_head: Whether to keep the model's classifier if its classes differ.
         classes: Class names of the model's outputs. If the weights have the same names in another
             order, the rows of the classifier are reordered. None: only the number of classes is
             compared, as for weights without names.
 
     Returns:
-        A summary of the loaded, derived and skipped tensors; ``str(summary)`` is one line.
+        A summary of the loaded, zero-filled and skipped tensors; ``str(summary)`` is one line.
 
     Raises:
         ZooError: The weights cannot be downloaded or read, or do not fit the model.

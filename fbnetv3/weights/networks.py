@@ -106,8 +106,8 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
     """Describes the architecture of weights if its layers have other strides than those of a model.
 
-    The shapes of tensors do not depend on strides, so that the weights of a network's low-resolution
-    variant can be loaded into the network itself.
+    The shapes of tensors do not depend on strides, so that the weights of a network's
+    low-resolution variant can be loaded into the network itself.
 
     Args:
         metadata: Metadata of the weights, which may lack an architecture.

@@ -29,7 +29,7 @@ class Point:
     Attributes:
         name: Name of the network.
         group: Where the figures come from, such as ``zoo, quoted``.
-        macs: Multiply-adds.
+        macs: Multiply-adds for one image.
         top1: Top-1 accuracy in percent.
         latency_ms: Milliseconds for one image; None: not recorded.
     """

@@ -74,8 +74,7 @@ def write_repository(
     Args:
         run: OUTPUT_DIR of the training of a classifier or a detector.
         output: Folder to write; files of these names in it are replaced.
-        name: ``OWNER/NAME`` of the repository, or a title of the card. None: the title is the name
-            of the run's folder.
+        name: ``OWNER/NAME``, or a title of the card; None: the title is the name of ``run``.
         licence: Licence of the weights.
 
     Returns:
