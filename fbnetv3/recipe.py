@@ -67,8 +67,8 @@ class Recipe:
         loss: Loss of a classifier: ``cross_entropy``, ``binary_cross_entropy``, or a registered
             name. With images that have several labels, ``cross_entropy`` stands for
             ``binary_cross_entropy``.
-        class_weights: Weight in the loss of each class, in the order of the classes; >= 0. Empty
-            weights all classes equally.
+        class_weights: Weight of each class in the loss, in the order of the classes; >= 0. If
+            empty, all classes have the same weight.
         class_balance: Power p of additional weights ``n_c ** -p``, where n_c is the number of
             training images of a class and the mean over images is 1; in [0, 1].
         balanced_sampling: Power p with which an epoch draws ``n_c ** (1 - p)`` images of a class

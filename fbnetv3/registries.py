@@ -31,9 +31,10 @@ NETWORKS: Registry[Factory] = Registry("network")
 OPTIMIZERS: Registry[Factory] = Registry(
     "optimizer", declared=("rmsprop", "sgd", "adamw", "lion", "muon")
 )
-"""``make(groups, recipe) -> torch Optimizer``, with ``recipe.scaled_lr``; SOLVER.OPTIMIZER
+"""``make(groups, recipe) -> torch Optimizer``; SOLVER.OPTIMIZER
 
-The groups are dicts with ``params`` and ``weight_decay``, and ``lr`` where it is not the peak.
+Its learning rate is ``recipe.scaled_lr``. The groups are dicts with ``params`` and
+``weight_decay``, and with ``lr`` if the group has another learning rate.
 """
 
 SCHEDULES: Registry[Factory] = Registry(
@@ -54,7 +55,7 @@ WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", 
 """``make(run: WriterRun) -> Writer``, see engine/writers.py; WRITERS"""
 
 SPACES: Registry[Factory] = Registry("space")
-"""``make() -> table of a space, as its yaml has it, or TableSpace``; SEARCH.SPACE"""
+"""``make() -> TableSpace, or the table of a space as in a yaml file``; SEARCH.SPACE"""
 
 LATENCY = "latency_ms"
 """The built-in statistic that needs a latency table, SEARCH.LATENCY_TABLE."""

@@ -40,7 +40,7 @@ class FBNetClassifier(nn.Module):
         feature_info: The levels of :class:`~fbnetv3.modeling.features.FBNetFeatures`.
 
     Raises:
-        ArchError: A rate is not in [0, 1), or the pool is unknown.
+        ArchError: A rate is not in [0, 1), or the pool is not allowed.
     """
 
     def __init__(

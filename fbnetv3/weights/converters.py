@@ -1,4 +1,7 @@
-"""Strict loading of state dicts in several layouts: no tensor may be missing or unused."""
+"""Strict loading of state dicts in several layouts.
+
+No tensor of the weights may be unused, and no tensor on which outputs depend may be missing.
+"""
 
 from __future__ import annotations
 

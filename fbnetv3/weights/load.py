@@ -61,6 +61,7 @@ def read_weights(uri: str | os.PathLike[str]) -> Weights:
 
     Raises:
         ZooError: The zoo has no such weights, or they cannot be downloaded or read.
+        MissingPackageError: ``hf://`` needs huggingface_hub, which is not installed.
     """
     uri = os.fspath(uri)
     name = uri.removeprefix(ZOO_SCHEME)
@@ -137,6 +138,7 @@ def load_weights(
 
     Raises:
         ZooError: The weights cannot be downloaded or read, or do not fit the model.
+        MissingPackageError: ``hf://`` needs huggingface_hub, which is not installed.
     """
     weights = read_weights(uri)
     if weights.is_detector:

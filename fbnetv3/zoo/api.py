@@ -90,8 +90,8 @@ def build_model(
         WeightsFileError: The file of a repository of the hub is damaged or lacks its architecture.
         MissingPackageError: A detector needs detectron2, or ``hf://`` needs huggingface_hub.
     """
-    name, own = _plain_name(name_or_arch), FBNetArguments(**fbnet)
-    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+    name, options = _plain_name(name_or_arch), FBNetArguments(**fbnet)
+    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), options)
 
 
 def _build_any(
@@ -99,18 +99,18 @@ def _build_any(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier or detector of the zoo or the hub, as :func:`build_model` does."""
     weights = read_weights(name) if isinstance(name, str) and is_hub_address(name) else None
     if isinstance(name, str) and (weights.is_detector if weights else is_detector_name(name)):
-        if num_classes is not None or any(rates) or own.given():
+        if num_classes is not None or any(rates) or options.given():
             raise _detector_arguments(name)
         file = fetch_from_hub(name) if weights else None
         return detector_of(file, pretrained) if file else get_detector(name, pretrained)
     if weights is not None:
-        return _build_from_hub(weights, num_classes, pretrained, rates, own)
-    return _build(name, num_classes, pretrained, rates, own)
+        return _build_from_hub(weights, num_classes, pretrained, rates, options)
+    return _build(name, num_classes, pretrained, rates, options)
 
 
 def _build_from_hub(
@@ -118,23 +118,23 @@ def _build_from_hub(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier of the hub; the other arguments are those of :func:`build_model`."""
     check_metadata(weights.metadata, weights.source)
     arch = arch_of(weights.metadata, None, weights.source)
     if isinstance(arch, str):
-        refuse_for_libraries(arch, own.given())
-    arch, count = own.variant(arch), num_classes_of(weights.tensors, weights.metadata)
+        refuse_for_libraries(arch, options.given())
+    arch, count = options.variant(arch), num_classes_of(weights.tensors, weights.metadata)
     if not pretrained:
         classes = count if num_classes is None else num_classes
-        model = modeling.build_model(arch, classes, *rates, **own.of_fresh_networks())
+        model = modeling.build_model(arch, classes, *rates, **options.of_fresh_networks())
     else:
         model = modeling.build_model(arch, num_classes or count, *rates)
         _load(model, weights.source, count)
         if not isinstance(arch, str):
-            own.change(model, num_classes)
-    return own.output(model)
+            options.change(model, num_classes)
+    return options.output(model)
 
 
 def _build(
@@ -142,20 +142,20 @@ def _build(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier or its feature maps; the arguments are those of :func:`build_model`."""
     if isinstance(name, str) and is_library_name(name):
-        refuse_for_libraries(name, own.given())
+        refuse_for_libraries(name, options.given())
     record = _record_of(name) if pretrained or _has_tag(name) else None
-    arch = own.variant(record.arch() if record and isinstance(name, str) else name)
+    arch = options.variant(record.arch() if record and isinstance(name, str) else name)
     if record is None or not pretrained:
-        model = modeling.build_model(arch, num_classes, *rates, **own.of_fresh_networks())
-    else:  # the weights have a classifier and take RGB images; own.change adapts both
+        model = modeling.build_model(arch, num_classes, *rates, **options.of_fresh_networks())
+    else:  # the weights have a classifier and take RGB images; options.change adapts both
         model = modeling.build_model(arch, num_classes or None, *rates)
         _load(model, f"{ZOO_SCHEME}{record.full_name}", record.num_classes)
-        own.change(model, num_classes)
-    return own.output(model)
+        options.change(model, num_classes)
+    return options.output(model)
 
 
 def _plain_name(name_or_arch: str | Arch | Mapping[str, Any]) -> str | Arch:

@@ -36,8 +36,8 @@ class Classifier:
         transform: Preprocessing from an image to a tensor (3, H, W).
         classes: Names of the classes, in the order of the logits.
         source: File or zoo name of the weights.
-        several_labels: Whether an image may have several classes, each with a probability of its
-            own.
+        several_labels: Whether an image may have several classes. The probability of each class is
+            then a sigmoid of its logit instead of a softmax of all logits.
     """
 
     model: nn.Module
@@ -165,8 +165,8 @@ def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None)
     saved = preprocessing_of(metadata)
     if not saved and model is not None and not is_library_name(model):
         return preprocessing(model).transform()
-    own_resolution = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
-    resolution = int(saved.get("resolution", own_resolution))
+    default = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
+    resolution = int(saved.get("resolution", default))
     return EvalTransform(
         resolution,
         int(saved.get("resize", default_resize(resolution))),

@@ -74,7 +74,7 @@ def _panel(axes: Any, points: Sequence[Point], costs: list[float], label: str, d
     axes.grid(alpha=0.3, which="both")
     axes.margins(0.09, 0.08)
     axes.legend(fontsize=_FONT, loc="lower right")
-    _names(axes, points, costs)
+    _draw_names(axes, points, costs)
 
 
 def _number(value: float, position: int) -> str:
@@ -82,7 +82,7 @@ def _number(value: float, position: int) -> str:
     return f"{value:g}"
 
 
-def _names(axes: Any, points: Sequence[Point], costs: list[float]) -> None:
+def _draw_names(axes: Any, points: Sequence[Point], costs: list[float]) -> None:
     """Writes names beside points where they cover no point, no other name and no edge at the sides.
 
     The points of the group ``runs`` get their names first, then the others in order of falling

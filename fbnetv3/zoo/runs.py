@@ -1,4 +1,4 @@
-"""The networks and scores of finished trainings, as the paper's Table 3 lists them."""
+"""The networks and scores of finished trainings, for tables like the paper's Table 3."""
 
 from __future__ import annotations
 
