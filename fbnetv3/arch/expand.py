@@ -14,6 +14,7 @@ from fbnetv3.arch.layer import Ints, Layer
 from fbnetv3.arch.ops import OpSpec, get_op
 from fbnetv3.errors import did_you_mean
 
+# Keys that are fields of Layer; the other keys of an op are in its options
 _LAYER_KEYS = ("k", "e", "act", "se", "se_ratio")
 
 
@@ -119,9 +120,9 @@ def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) ->
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}
     repeated = options | {key: op.keys[key].default for key in options if op.keys[key].first_only}
-    fixed: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
-    fixed |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
-    fixed["width_divisor"] = width_divisor
-    first = Layer(c_in=c_in, s=row["s"], options=options, **fixed)
-    rest = Layer(c_in=row["c"], s=1, options=repeated, **fixed)
+    common: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
+    common |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
+    common["width_divisor"] = width_divisor
+    first = Layer(c_in=c_in, s=row["s"], options=options, **common)
+    rest = Layer(c_in=row["c"], s=1, options=repeated, **common)
     return Row(first, rest, row["n"])

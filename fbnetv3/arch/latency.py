@@ -41,7 +41,7 @@ from fbnetv3.arch.spec import Arch
 from fbnetv3.io import atomic_write, read_text
 from fbnetv3.requires import require
 
-FORMAT = 1
+FORMAT = 1  # version of the format of files
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
 _MAX_MS = 1e9  # larger latencies in a file are refused
 # Numbers of a shape that must be inside the measured range

@@ -165,7 +165,7 @@ def register_cost(
         (``+``, ``*``, ``//``, comparisons, numpy). Layers after the first must keep the size.
 
     Raises:
-        ArchError: The name is taken, or a key is unknown or one that every op has.
+        ArchError: The name is taken, or a key is unknown or common to all ops.
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)

@@ -53,7 +53,7 @@ class FBNetBackbone(nn.Module):
         return list(self._outputs(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output (N, C, h, w) of the last stage for images (N, 3, H, W)."""
+        """Returns the output (N, C, h, w) of the last stage for images (N, in_channels, H, W)."""
         for stage in self.stages:
             x = self._stage(stage, x)
         return x

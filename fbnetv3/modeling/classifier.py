@@ -76,11 +76,11 @@ class FBNetClassifier(nn.Module):
         return self.backbone.stage_strides
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Returns the last stage's output, (N, C, h, w), for images (N, 3, H, W)."""
+        """Returns the last stage's output, (N, C, h, w), for images (N, in_channels, H, W)."""
         return self.backbone(x)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Returns the outputs of all stages, in order, for images (N, 3, H, W)."""
+        """Returns the outputs of all stages, in order, for images (N, in_channels, H, W)."""
         return self.backbone.forward_stages(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -88,7 +88,7 @@ class FBNetClassifier(nn.Module):
         return self.head(x, pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the logits (N, classes) of images (N, 3, H, W)."""
+        """Returns the logits (N, classes) of images (N, in_channels, H, W)."""
         return self.head(self.backbone(x))
 
     def get_classifier(self) -> nn.Module:

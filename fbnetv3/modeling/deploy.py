@@ -54,7 +54,7 @@ class Deployable(nn.Module):
 
 
 class DeployedModel(nn.Module):
-    """The inference form of a model: it maps the same images (N, 3, H, W) to the same outputs.
+    """The inference form of a model: it maps the same images (N, C, H, W) to the same outputs.
 
     On a CPU a batch is processed in slices of about ``SLICE_PIXELS`` pixels per thread, so the
     output for an image must not depend on the other images of the batch.
@@ -86,7 +86,7 @@ class DeployedModel(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the output (N, classes) of the model for images (N, 3, H, W)."""
+        """Returns the output (N, classes) of the model for images (N, C, H, W)."""
         if images.dim() != 4:
             return self._run(images)
         images = images.contiguous(memory_format=torch.channels_last)

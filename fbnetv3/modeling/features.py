@@ -1,7 +1,8 @@
 """Feature maps of a network at several reductions, with the interface of timm's ``features_only``.
 
 A level is the last of the stages that have the same reduction. The stages from the first pooling op
-on, and stages of 1x1 convolutions at the end of the others, belong to the head and are no levels.
+on, and the stages of 1x1 convolutions right before them, belong to the head and are no levels. If
+there is no pooling op, the stages of 1x1 convolutions at the end belong to the head.
 ``feature_info`` describes the levels.
 """
 
@@ -105,7 +106,7 @@ class FeatureInfo:
 
 
 class FBNetFeatures(nn.Module):
-    """The maps of some levels: images (N, 3, H, W) to a list of (N, C_i, H_i, W_i).
+    """The maps of some levels: images (N, in_channels, H, W) to a list of (N, C_i, H_i, W_i).
 
     Args:
         arch: Architecture of the network.

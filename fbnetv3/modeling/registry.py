@@ -65,7 +65,7 @@ def register_op(
         A decorator for a class that is called as ``cls(layer, drop_path)``.
 
     Raises:
-        ArchError: The name is taken, or a key is unknown or that of every op.
+        ArchError: The name is taken, or a key is unknown or common to all ops.
 
     Example:
         >>> def plain_cost(layer, size):

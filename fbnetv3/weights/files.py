@@ -22,7 +22,7 @@ from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes
 def _kind(path: Path) -> str:
     """Returns ``empty``, ``web page``, ``safetensors`` or ``torch``, judged by the content.
 
-    The file name is not used, because many files have a wrong suffix.
+    The file name is not used, because its suffix may be wrong.
     """
     with open_regular(path, MAX_BYTES["weights"]) as file:
         head = file.read(512)

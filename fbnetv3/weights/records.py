@@ -233,7 +233,7 @@ def find_record(name: str) -> WeightRecord:
         name: ``NAME.TAG``, or ``NAME`` for the first weights that fit this architecture.
 
     Raises:
-        RecordError: There are no such weights; the message lists names that exist.
+        RecordError: There are no such weights; the message says which exist, or how to name a file.
     """
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]

@@ -28,7 +28,7 @@ _METRICS = {
     "AP": ("AP", "mean_average_precision"),
     "AP50": ("AP50", "mean_average_precision"),
 }
-_PLACE = "OWNER/NAME"
+_PLACE = "OWNER/NAME"  # in the examples of a card whose repository is not known yet
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fbnetv3.zoo.runs import read_run
 
 IMAGENET = "imagenet_val"
 RUNS = "runs"
-_ELSEWHERE = f"{RUNS}, on "
+_ELSEWHERE = f"{RUNS}, on "  # begins the group of trainings that were scored on another data set
 
 
 @dataclass(frozen=True)
