@@ -125,9 +125,8 @@ def load_weights(
 
     Args:
         model: Model whose tensors are replaced.
-        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a .safetensors,
-            .pth or checkpoint file, or of a run folder. If a checkpoint has averaged (EMA) weights,
-            the averaged weights are loaded.
+        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a file or of a run
+            folder; see :func:`read_weights`. Averaged (EMA) weights are preferred to raw weights.
         allow_new_head: Whether to keep the model's classifier if its classes differ.
         classes: Class names of the model's outputs. If the weights have the same names in another
             order, the rows of the classifier are reordered. None: only the number of classes is
