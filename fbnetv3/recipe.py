@@ -18,7 +18,7 @@ AMP_DTYPES = ("float16", "bfloat16")
 
 
 class RecipeError(FBNetError):
-    """A recipe has an unknown key, or a value out of its range."""
+    """A recipe has an unknown key, or a value that is unknown or out of its range."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,16 @@ class Recipe:
         mixup: Alpha of mixup's Beta distribution, ``m`` of Table 7; 0 turns mixup off.
         label_smoothing: Label smoothing of the loss; in [0, 1).
         loss: Loss of a classifier: ``cross_entropy``, ``binary_cross_entropy``, or a registered
-            name. Images with several labels always have binary cross-entropy instead of the first.
-        class_weights: Weight in the loss of each class, in the order of the classes; >= 0. Empty
-            weights all classes equally.
+            name. With images that have several labels, ``cross_entropy`` stands for
+            ``binary_cross_entropy``.
+        class_weights: Weight of each class in the loss, in the order of the classes; >= 0. If
+            empty, all classes have the same weight.
         class_balance: Power p of additional weights ``n_c ** -p``, where n_c is the number of
             training images of a class and the mean over images is 1; in [0, 1].
         balanced_sampling: Power p with which an epoch draws ``n_c ** (1 - p)`` images of a class
             (up to a factor), from 0 (each image once) to 1 (equally many of each class).
         repeated_augment: Number of differently augmented copies of an image in a batch; an epoch
-            then shows that many times fewer images. >= 1.
+            then shows that many times fewer different images. >= 1.
         auto_augment: ``none``, ``imagenet`` or ``cifar10`` (torchvision's AutoAugment policies),
             ``randaugment`` or ``trivialaugment``.
         randaugment_ops: Operations of RandAugment per image; 1 to 10.
@@ -88,7 +89,7 @@ class Recipe:
         amp_dtype: 16-bit type of the mixed precision: ``float16`` (on CUDA only) or ``bfloat16``.
 
     Raises:
-        RecipeError: A value is out of its range.
+        RecipeError: A value is unknown or out of its range.
     """
 
     optimizer: str = "rmsprop"
@@ -177,7 +178,7 @@ class Recipe:
         """Builds a recipe from plain values; missing keys get their defaults.
 
         Raises:
-            RecipeError: A key is unknown, or a value is out of its range.
+            RecipeError: A key is unknown, or a value is unknown or out of its range.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         for key in values:
@@ -198,7 +199,7 @@ def _check_class_weights(weights: tuple[Any, ...]) -> None:
         )
 
 
-_OPTIONAL = ("weight_decay_bias",)
+_OPTIONAL = ("weight_decay_bias",)  # keys of RANGES that may be None
 CHOICES: dict[str, Iterable[str]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,

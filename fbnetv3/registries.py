@@ -2,8 +2,9 @@
 
 Each kind has one registry, and one decorator ``register_...``, which ``fbnetv3`` exports. The
 built-in entries are registered where they are implemented; the names of those whose modules need
-torch are declared here, so that configs can be checked without torch. An entry is called as the
-docstring of its registry says. Ops are registered by ``fbnetv3.register_op`` in modeling/.
+torch are declared here, so that configs can be checked without torch. The docstring of a registry
+says how its entries are called and, after the semicolon, which config keys name them. Ops are
+registered by ``fbnetv3.register_op`` in modeling/.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ NETWORKS: Registry[Factory] = Registry("network")
 OPTIMIZERS: Registry[Factory] = Registry(
     "optimizer", declared=("rmsprop", "sgd", "adamw", "lion", "muon")
 )
-"""``make(groups, recipe) -> torch Optimizer``, with ``recipe.scaled_lr``; SOLVER.OPTIMIZER
+"""``make(groups, recipe) -> torch Optimizer``; SOLVER.OPTIMIZER
 
-The groups are dicts with ``params`` and ``weight_decay``, and ``lr`` where it is not the peak.
+Its learning rate is ``recipe.scaled_lr``. The groups are dicts with ``params`` and
+``weight_decay``, and with ``lr`` if the group has another learning rate.
 """
 
 SCHEDULES: Registry[Factory] = Registry(
@@ -53,7 +55,7 @@ WRITERS: Registry[Factory] = Registry("writer", declared=("tensorboard", "csv", 
 """``make(run: WriterRun) -> Writer``, see engine/writers.py; WRITERS"""
 
 SPACES: Registry[Factory] = Registry("space")
-"""``make() -> table of a space, as its yaml has it, or TableSpace``; SEARCH.SPACE"""
+"""``make() -> TableSpace, or the table of a space as in a yaml file``; SEARCH.SPACE"""
 
 LATENCY = "latency_ms"
 """The built-in statistic that needs a latency table, SEARCH.LATENCY_TABLE."""
@@ -79,26 +81,26 @@ EXECUTORS: Registry[Factory] = Registry("executor", declared=("local", "ray"))
 """``make(cfg) -> Executor``; SEARCH.EXECUTOR"""
 
 register_transform = TRANSFORMS.register
-"""Decorator with a name that registers a training transform; :data:`TRANSFORMS` has its call."""
+"""Decorator that registers a training transform under a name; see :data:`TRANSFORMS`."""
 register_network = NETWORKS.register
-"""Decorator with a name that registers a network; :data:`NETWORKS` has its call."""
+"""Decorator that registers a network under a name; see :data:`NETWORKS`."""
 register_optimizer = OPTIMIZERS.register
-"""Decorator with a name that registers an optimizer; :data:`OPTIMIZERS` has its call."""
+"""Decorator that registers an optimizer under a name; see :data:`OPTIMIZERS`."""
 register_schedule = SCHEDULES.register
-"""Decorator with a name that registers a schedule; :data:`SCHEDULES` has its call."""
+"""Decorator that registers a schedule under a name; see :data:`SCHEDULES`."""
 register_loss = LOSSES.register
-"""Decorator with a name that registers a loss; :data:`LOSSES` has its call."""
+"""Decorator that registers a loss under a name; see :data:`LOSSES`."""
 register_hook = HOOKS.register
-"""Decorator with a name that registers a hook of the training loop; :data:`HOOKS` has its call."""
+"""Decorator that registers a hook of the training loop under a name; see :data:`HOOKS`."""
 register_writer = WRITERS.register
-"""Decorator with a name that registers a writer of metrics; :data:`WRITERS` has its call."""
+"""Decorator that registers a writer of metrics under a name; see :data:`WRITERS`."""
 register_space = SPACES.register
-"""Decorator with a name that registers a search space; :data:`SPACES` has its call."""
+"""Decorator that registers a search space under a name; see :data:`SPACES`."""
 register_statistic = STATISTICS.register
-"""Decorator with a name that registers a statistic of networks; :data:`STATISTICS` has its call."""
+"""Decorator that registers a statistic of networks under a name; see :data:`STATISTICS`."""
 register_evaluator = EVALUATORS.register
-"""Decorator with a name that registers an evaluator of trials; :data:`EVALUATORS` has its call."""
+"""Decorator that registers an evaluator of trials under a name; see :data:`EVALUATORS`."""
 register_executor = EXECUTORS.register
-"""Decorator with a name that registers an executor of trials; :data:`EXECUTORS` has its call."""
+"""Decorator that registers an executor of trials under a name; see :data:`EXECUTORS`."""
 register_dataset = DATASETS.register
-"""Decorator with a name that registers a data set; :data:`DATASETS` has its call."""
+"""Decorator that registers a data set under a name; see :data:`DATASETS`."""

@@ -19,7 +19,7 @@ Registered = TypeVar("Registered", bound=Any)
 
 
 class RegistryError(FBNetError):
-    """A name is registered already, or is unknown."""
+    """A name is not allowed, registered already or unknown, or has a malformed argument."""
 
 
 class Registry(Generic[T]):
@@ -57,15 +57,15 @@ class Registry(Generic[T]):
         self.registrations = 0
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
-        """Returns a decorator that adds what it decorates under a name, and returns it unchanged.
+        """Returns a decorator that registers an object under a name and returns it unchanged.
 
         Args:
             name: Name in configs and on the command line; a non-empty string without spaces.
 
         Raises:
             FBNetError: The name is not allowed (raised here), or is registered already (raised by
-                the decorator, with the place of the first registration). A definition that is
-                run again, as a cell of a notebook, replaces the earlier one.
+                the decorator, with the place of the first registration). A definition that is run
+                again, for example in a cell of a notebook, replaces the earlier one.
         """
         if not isinstance(name, str) or not name or any(c.isspace() for c in name):
             raise self._error(
@@ -99,7 +99,8 @@ class Registry(Generic[T]):
     def allowed(self, name: object) -> str:
         """Returns the end of a message about an unknown name: what is allowed, and similar names.
 
-        Names that a file registers are unknown until it is imported, so that ``--import`` is named.
+        The message mentions ``--import``, because the names that a file registers are unknown until
+        that file is imported.
         """
         known = self.names()
         parts = [*known, f"{'or ' if known else ''}a name that a file of --import registers"]
@@ -119,10 +120,10 @@ class Registry(Generic[T]):
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """Returns the name and the arguments of ``NAME?KEY=VALUE&...``.
 
-    Values are bools, numbers, tuples of these, or words.
+    Values are bools, numbers, tuples or words.
 
     Raises:
-        RegistryError: An argument does not have this form.
+        RegistryError: An argument is not ``KEY=VALUE``, or its value is of another type.
     """
     name, _, query = str(text).partition("?")
     return name, dict(_argument(text, pair) for pair in query.split("&") if pair)
@@ -158,7 +159,7 @@ def _is_same_definition(entry: Any, other: Any) -> bool:
 
 
 def _place(entry: Any) -> str:
-    """Returns " in FILE, line N" for what has source code, else ""."""
+    """Returns " in FILE, line N" for an entry that has source code, else ""."""
     try:
         file, line = inspect.getsourcefile(entry), inspect.getsourcelines(entry)[1]
     except (TypeError, OSError):

@@ -1,4 +1,7 @@
-"""The packaged configs: next to this file in a wheel, in ``model_zoo/`` in a source checkout."""
+"""The folder ``model_zoo`` of packaged configs and weights.
+
+It is next to this file in an installed wheel, and in the root of a source checkout.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class ConfigNotFoundError(FBNetError):
 
 
 def model_zoo_path() -> Path:
-    """Returns the folder of the packaged configs.
+    """Returns the folder of the packaged configs and weights.
 
     Raises:
         ConfigNotFoundError: The installation has no such folder.

@@ -2,8 +2,8 @@
 
 Then ``timm.create_model("fbnetv3_a")`` builds them, with timm's arguments ``pretrained``,
 ``num_classes``, ``in_chans``, ``global_pool``, ``features_only``, ``out_indices``, ``drop_rate``
-and ``drop_path_rate``, and libraries that build their encoders by timm find them. Names that timm
-has itself (``fbnetv3_b``, ``efficientnet_b0``) stay timm's.
+and ``drop_path_rate``. Libraries that build their encoders with timm can use the names, too. Names
+that timm has itself (``fbnetv3_b``, ``efficientnet_b0``) stay timm's.
 
 With ``features_only``, the aligned variant is built: its maps have the sizes that decoders expect.
 """
@@ -24,7 +24,7 @@ from fbnetv3.zoo.preprocess import preprocessing
 default_cfgs: dict[str, Any] = {}
 """Preprocessing and weights of each model in timm's form, which timm reads from this module."""
 __all__: list[str] = []
-_CHANNELS = 3
+_CHANNELS = 3  # of the images
 
 
 def _register_all() -> None:
@@ -44,7 +44,8 @@ def _configs(names: list[str]) -> dict[str, dict[str, Any]]:
             source = {"url": record.url} if record.url else {"file": record.path}
             config = _config(record.full_name) | source
             configs[record.full_name] = config | {"num_classes": record.num_classes}
-            configs.pop(record.name, None)  # timm takes the first weights for a name without a tag
+            # for a name without a tag, timm takes the first weights of the architecture
+            configs.pop(record.name, None)
     return configs
 
 
@@ -94,7 +95,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
 
 
 def _tag(pretrained_cfg: Any) -> str:
-    """Returns the tag of weights that timm hands over as a text, a dict or an object."""
+    """Returns the tag in timm's argument ``pretrained_cfg``: a tag, a dict or a PretrainedCfg."""
     if isinstance(pretrained_cfg, str):
         return pretrained_cfg
     if isinstance(pretrained_cfg, dict):

@@ -58,7 +58,7 @@ def count_cost_arrays(
     num_classes: Ints = 1000,
     in_channels: int = 3,
 ) -> Cost:
-    """Returns the costs of many networks with the same ops and different numbers in their tables.
+    """Returns the costs of many networks whose tables have the same rows with different values.
 
     Args:
         rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer

@@ -14,12 +14,13 @@ from fbnetv3.arch.layer import Ints, Layer
 from fbnetv3.arch.ops import OpSpec, get_op
 from fbnetv3.errors import did_you_mean
 
+# Keys that are fields of Layer; the other keys of an op are in its options
 _LAYER_KEYS = ("k", "e", "act", "se", "se_ratio")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The layers of a row: the first one, and the layer that follows it ``n - 1`` times."""
+    """The ``n`` layers of a row: the first one, and the layer that follows it ``n - 1`` times."""
 
     first: Layer
     rest: Layer
@@ -53,14 +54,14 @@ def clean_row(row: Mapping[str, Any], *, may_be_none: Iterable[str] = ()) -> dic
 
 
 def split_by_op(row: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yields a row of candidates once for each of their ops, with the mask of these candidates.
+    """Yields, for each op of the candidates, the mask of the candidates with this op and their row.
 
     Args:
         row: Flat mapping from key to value. If ``op`` is an array of names, of shape (candidates,),
-            each op takes those of the row's keys that it accepts.
+            the row of an op has only the keys that this op accepts.
 
     Yields:
-        The mask, True if the op is the same for all candidates, and a row with a single op.
+        The mask, or True if ``op`` is a single name, and a row with a single op.
     """
     ops = row.get("op")
     if not isinstance(ops, np.ndarray):
@@ -104,7 +105,7 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
     kernels = [row[key] for key in ("k_start", "k_mid") if key in row]
-    # Arrays may hold values of candidates that have another op; a search space checks its ranges.
+    # Arrays are not checked here: their zeros may belong to candidates that have another op.
     if kernels and strided and all(type(k) is int and k == 0 for k in kernels):
         problem = "a stride needs a depthwise convolution, but k_start and k_mid are 0"
         raise ArchError(problem, key="s", value=row["s"], allowed="1")
@@ -119,9 +120,9 @@ def expand_row(row: Mapping[str, Any], c_in: Ints, width_divisor: int | None) ->
     op = get_op(row["op"])
     options = {key: row.get(key) for key in op.keys if key not in _LAYER_KEYS}
     repeated = options | {key: op.keys[key].default for key in options if op.keys[key].first_only}
-    fixed: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
-    fixed |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
-    fixed["width_divisor"] = width_divisor
-    first = Layer(c_in=c_in, s=row["s"], options=options, **fixed)
-    rest = Layer(c_in=row["c"], s=1, options=repeated, **fixed)
+    common: dict[str, Any] = {key: row.get(key) for key in _LAYER_KEYS}
+    common |= {"op": op.name, "stage": row["stage"], "c_out": row["c"], "index": 0}
+    common["width_divisor"] = width_divisor
+    first = Layer(c_in=c_in, s=row["s"], options=options, **common)
+    rest = Layer(c_in=row["c"], s=1, options=repeated, **common)
     return Row(first, rest, row["n"])

@@ -95,7 +95,9 @@ class Key:
         return bool(fits) and (not self.odd or bool((numbers % 2 == 1).all()))
 
     def clean(self, key: str, value: object) -> Any:
-        """Returns ``value`` as a plain Python scalar or, for an array, as an array.
+        """Returns ``value`` as a plain Python scalar, or an array of integers as an int64 array.
+
+        Arrays of floats are returned unchanged.
 
         Raises:
             ArchError: The value is not allowed.

@@ -41,9 +41,10 @@ from fbnetv3.arch.spec import Arch
 from fbnetv3.io import atomic_write, read_text
 from fbnetv3.requires import require
 
-FORMAT = 1
+FORMAT = 1  # version of the format of files
 _COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
-_MAX_MS = 1e9
+_MAX_MS = 1e9  # larger latencies in a file are refused
+# Numbers of a shape that must be inside the measured range
 _RANGED = ("c_in", "mid", "c_out", "size")
 # Bits of each number in the int64 key of a shape: 63 in all.
 _BITS = dict(zip(NUMBERS, (12, 13, 15, 11, 12), strict=True))
@@ -108,7 +109,7 @@ class LatencyTable:
 
         Args:
             rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
-                may be 0 if all layers of a row are the same.
+                may be 0 if the first layer of the row is the same as the others.
             resolution: Side of the input in pixels, an int or an array of shape (candidates,).
             width_divisor: Divisor of channel counts, as in :class:`Arch`.
             num_classes: Number of logits.
@@ -163,7 +164,14 @@ class LatencyTable:
         return total, c_in, size
 
     def _of_row(self, row: Row, n: Ints, size: Ints, candidates: Any) -> tuple[Any, Ints]:
-        """Returns the latency of a row, 0 for other candidates, and the side of its output."""
+        """Returns the latency of a row and the side of its output.
+
+        Args:
+            row: Row of one op.
+            n: Number of layers.
+            size: Side of the input in pixels.
+            candidates: Mask of the candidates that have the op. The latency of the others is 0.
+        """
         first, after = self._of_layer(row.first, size, candidates)
         if _same_layers(row.first, row.rest):
             return first * n, after
@@ -230,7 +238,7 @@ class LatencyTable:
         command = _COMMAND.format(file)
         if file.endswith(".csv"):
             raise ArchError(
-                "a csv of blocks is not a latency table yet; make one of it: python "
+                "a csv of blocks is not a latency table; convert it to one: python "
                 f"tools/benchmark.py --latency-table {file} --runtime TEXT",
                 file=file,
             )

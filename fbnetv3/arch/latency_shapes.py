@@ -24,9 +24,10 @@ class Kind:
     """The properties of a block that are not numbers of channels or pixels.
 
     Attributes:
-        op: Op of the table row; ``head`` stands for pooling and classifier, ``frame`` for
-            the rest of a network's latency: the time of the whole network less that of its blocks
-            and its head (with ``c_in`` 3 and the network's resolution as its size).
+        op: Op of the table row. ``head`` stands for pooling and classifier, and ``frame`` for the
+            rest of a network's latency: the time of the whole network less the times of its blocks
+            and its head. A frame has ``c_in`` 3 and the network's resolution as its size.
+            ``neck_conv`` and ``retinanet_head`` are parts of detectors (``retinanet_latency.py``).
         k: Kernel size; 0 if the op has none.
         s: Stride.
         act: Activation; empty if there is none.
@@ -88,8 +89,9 @@ def layer_shape(
         size: Side of the layer's input in pixels.
         kernel: Kernel size, or None for an op without kernel. If the candidates have several, the
             shape is that of the candidates with this one.
-        stride: Stride. If the candidates have several, the shape is that of those with this one.
-        options: Values of those options of which the candidates have several; None: there are none.
+        stride: Stride. If the candidates have several, the shape is that of the candidates with
+            this one.
+        options: Values of the options that differ between candidates; None: no option differs.
     """
     op = get_op(layer.op)
     _, out = op.cost(layer, size)
@@ -119,7 +121,7 @@ def arch_shapes(arch: Arch) -> list[Shape]:
 
 
 def frame_shape(resolution: Ints) -> Shape:
-    """Returns the shape of what is neither block nor head, for an input of this side in pixels."""
+    """Returns the shape of the frame (see :class:`Kind`) for an input of this side in pixels."""
     return Shape(Kind(FRAME), 3, 3, 3, 0, resolution, resolution)
 
 

@@ -82,7 +82,7 @@ class Layer:
 
     @cached_property
     def mid(self) -> Ints:
-        """Channels after expansion: rounded ``c_in * e``, or ``c_in`` if the op has none."""
+        """Channels after expansion: rounded ``c_in * e``, or ``c_in`` if ``e`` is None."""
         if self.e is None:
             return self.c_in
         return round_channels(self.c_in * self.e, self.width_divisor)
@@ -98,7 +98,7 @@ class Layer:
 
     @cached_property
     def padding(self) -> Ints:
-        """Padding of the k x k conv: ``dw_padding`` if the row sets it, otherwise ``k // 2``."""
+        """Padding of the k x k conv: ``dw_padding`` if it is set, otherwise ``k // 2``."""
         given = self.options.get("dw_padding")
         if given is not None:
             return given

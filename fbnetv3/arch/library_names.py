@@ -32,7 +32,8 @@ DEFAULT_RESOLUTION = 224
 _MAX_NUMBER, _MAX_LENGTH = 4096, 64
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _FLAGS = {"true": True, "false": False}
-_NO_WORDS = ("true", "false", "none", "null", "nan", "inf", "infinity")  # in lower case
+# values that are refused as words, in lower case
+_NO_WORDS = ("true", "false", "none", "null", "nan", "inf", "infinity")
 _ALLOWED = (
     f"a bool, a number of magnitude at most {_MAX_NUMBER}, a word (a letter, then letters, digits, "
     "_ and -, at most 64; not none, null, nan or inf), or a (nested) list of 1 to "
@@ -111,7 +112,7 @@ def parse_query(text: str) -> dict[str, Any]:
 
     Raises:
         ArchError: An argument is not of the form ``KEY=VALUE``, is given twice, or its value is not
-            a bool, a number of magnitude at most 4096, a word, or a (nested) list of up to 64 of
+            a bool, a number of magnitude at most 4096, a word, or a (nested) list of 1 to 64 of
             these.
     """
     arguments: dict[str, Any] = {}
@@ -157,7 +158,7 @@ def _value(text: str, key: str, value: str) -> Any:
     if value.lower() in _FLAGS:
         plain = _FLAGS[value.lower()]
     elif not _WORD.fullmatch(value):
-        # Python would join the words of ['a' 'b'].
+        # Python joins adjacent strings, such as ['a' 'b'], which are not allowed here.
         is_joined = re.search(r"['\"\w]\s+['\"\w]|''|\"\"", value) is not None
         try:
             plain = _with_tuples(ast.literal_eval("" if is_joined else _quoted(value)))

@@ -19,7 +19,8 @@ CONTRIBUTING.md lists the further places (latency, timm's tensor names, tests)::
 A module with a shortcut may have a method ``zero_init_last()``, which ``modeling/init.py`` calls so
 that the module starts as the identity.
 
-Code outside of the package does both at once with ``fbnetv3.modeling.register_op``.
+Code outside of the package registers cost and module at once with
+``fbnetv3.modeling.register_op``.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def register_cost(
         (``+``, ``*``, ``//``, comparisons, numpy). Layers after the first must keep the size.
 
     Raises:
-        ArchError: The name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown or common to all ops.
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)

@@ -57,10 +57,12 @@ def parse_family(text: str, *, file: str) -> list[Arch]:
                 f"unknown key{hint}", file=file, key=key, value=family[key], allowed=allowed
             )
     shared = {key: family[key] for key in ("defaults", "width_divisor") if key in family}
-    return [
-        Arch.from_dict({"name": name, **shared, **table}, file=file)
-        for name, table in family["archs"].items()
-    ]
+    archs = []
+    for name, table in family["archs"].items():
+        if not isinstance(table, Mapping):
+            raise ArchError("a table must be a mapping", file=file, key=str(name), value=table)
+        archs.append(Arch.from_dict({"name": name, **shared, **table}, file=file))
+    return archs
 
 
 def builtin_families() -> dict[str, str]:

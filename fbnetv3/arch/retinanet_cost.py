@@ -22,7 +22,7 @@ from fbnetv3.arch.spec import Arch, Block
 
 STRIDE = 32
 """Largest stride of the backbone: images are padded to multiples of it."""
-_LEVELS = (3, 4, 5)
+_LEVELS = (3, 4, 5)  # levels of the backbone's feature maps: level l has stride 2**l
 
 
 def trunk(arch: Arch) -> Arch:
@@ -61,7 +61,7 @@ def input_size(short_side: Ints, aspect_ratio: float, max_size: Ints) -> tuple[I
 
 @dataclass(frozen=True)
 class RetinaNetParts:
-    """What the cost of pyramid and head depends on, besides the backbone and the input.
+    """The parameters of pyramid and head on which their cost depends.
 
     Attributes:
         channels: Width F of the pyramid and of the head.
@@ -92,9 +92,9 @@ def count_trunk(
     Args:
         rows: Rows of the table without those of the classifier (see :func:`trunk`), as for
             :func:`~fbnetv3.arch.cost.count_cost_arrays`; their paddings are k // 2.
-        size: Height h and width w of the input. With these paddings, cost is an affine function
-            of the number of pixels, so that cost(h x w) follows exactly from those of squares:
-            cost(h x h) + h / (h + w) * (cost(w x w) - cost(h x h)).
+        size: Height h and width w of the input. With paddings of k // 2, cost is an affine function
+            of the number of pixels, so that cost(h x w) follows exactly from the costs of square
+            inputs: cost(h x h) + h / (h + w) * (cost(w x w) - cost(h x h)).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
 
     Raises:
@@ -157,7 +157,7 @@ def _has_affine(norm: str) -> bool:
 
 
 def _conv(c_in: Ints, c_out: Ints, pixels: Ints, k: int, *, bias: bool, bn: bool = False) -> Cost:
-    """Returns the cost of a k x k convolution whose output has a number of pixels."""
+    """Returns the cost of a k x k convolution whose output has ``pixels`` pixels."""
     one = conv_cost(c_in, c_out, 1, k=k, bias=bias, bn=bn)
     return Cost(
         macs_conv=one.macs_conv * pixels,

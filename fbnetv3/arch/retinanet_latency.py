@@ -18,7 +18,7 @@ from fbnetv3.arch.retinanet_cost import RetinaNetParts
 from fbnetv3.arch.spec import Arch
 
 CONV, HEAD = "neck_conv", "retinanet_head"
-"""Op of the kinds of a convolution of the neck, and of the whole head."""
+"""Values of ``Kind.op`` for a convolution of the neck, and for the whole head."""
 
 
 def detector_shapes(
@@ -46,7 +46,10 @@ def detector_shapes(
 
 
 def neck_shapes(height: Ints, widths: Sequence[Ints], parts: RetinaNetParts) -> list[Shape]:
-    """Returns the shapes of the neck's convolutions: lateral and output from P5 to P3, P6, P7.
+    """Returns the shapes of the neck's convolutions, in the order in which they are listed here.
+
+    These are the lateral and the output convolution of P5, P4 and P3, then the convolutions of P6
+    and P7.
 
     Args:
         height: Height of the input in pixels.
@@ -64,7 +67,7 @@ def neck_shapes(height: Ints, widths: Sequence[Ints], parts: RetinaNetParts) -> 
 
 
 def head_shapes(height: Ints, parts: RetinaNetParts) -> Iterator[tuple[Shape, Any]]:
-    """Yields the shape of the head for each of its depths, with the mask of the candidates.
+    """Yields, for each depth of the head, its shape and the mask of the candidates of this depth.
 
     Args:
         height: Height of the input in pixels.

@@ -123,7 +123,7 @@ def scale(
         resolution: Side of the input in pixels; None keeps that of ``arch``.
 
     Raises:
-        ArchError: A factor is not in (0, 1e6].
+        ArchError: A factor is not in (0, 1e6], or a scaled number is not allowed in a table.
     """
     for key, value in (("width", width), ("depth", depth)):
         if not 0 < value <= _MAX_FACTOR:
@@ -178,7 +178,7 @@ def scale_to_macs(
         raise ArchError("not allowed", key="macs", value=macs, allowed="numbers > 0")
     if min(alpha, beta, gamma) < 1 or alpha == beta == gamma == 1:
         growth = (alpha, beta, gamma)
-        raise ArchError("not allowed", key="growth", value=growth, allowed=">= 1, not all 1")
+        raise _bad_growth(growth)
     growth, nearest = Growth(alpha, beta, gamma), arch
     phi = _largest_phi_below(arch, macs, growth)
     for candidates in _candidate_lists(arch, macs, phi, growth):
@@ -186,6 +186,11 @@ def scale_to_macs(
         if _distance(nearest, macs) <= tolerance:
             return nearest.replace(name=f"{arch.name}_{macs / 1e6:.4g}m")
     raise _out_of_reach(arch, macs, nearest)
+
+
+def _bad_growth(growth: tuple[float, float, float]) -> ArchError:
+    allowed = "numbers >= 1, not all 1"
+    return ArchError("not allowed", key="alpha, beta, gamma", value=growth, allowed=allowed)
 
 
 def _macs(arch: Arch) -> int:
@@ -279,9 +284,14 @@ def _refined(arch: Arch, macs: float, step: int) -> Arch:
 
 def _macs_at(arch: Arch, sides: np.ndarray) -> np.ndarray:
     """Returns the MACs at each resolution; 0 if the resolution is too small."""
-    divisor, classes = arch.width_divisor, arch.num_classes
     try:
-        cost = count_cost_arrays(arch.blocks, sides, width_divisor=divisor, num_classes=classes)
+        cost = count_cost_arrays(
+            arch.blocks,
+            sides,
+            width_divisor=arch.width_divisor,
+            num_classes=arch.num_classes,
+            in_channels=arch.in_channels,
+        )
     except ArchError:
         return np.array([_macs(arch.replace(resolution=int(side))) for side in sides])
     return cost.macs

@@ -60,7 +60,7 @@ class Block:
             object.__setattr__(self, name, value)
 
     def row(self) -> dict[str, Any]:
-        """Returns the row as a flat mapping; after construction, with the op's defaults."""
+        """Returns the row as a flat mapping, with the defaults of the op filled in."""
         row = {f: getattr(self, f) for f in _ROW_ORDER if getattr(self, f) is not None}
         options = dict(self.options)
         clash = next((key for key in options if key in (*_ROW_ORDER, "options")), None)
@@ -117,8 +117,8 @@ class Arch:
         in_channels: Number of channels of the images; 3 for RGB.
 
     Raises:
-        ArchError: A value is not allowed, the table has no row, its stages do not count up from 0,
-            or groups do not divide channels.
+        ArchError: A value is not allowed, the table has no row or too many layers, its stages do
+            not count up from 0, or groups do not divide channels.
     """
 
     name: str

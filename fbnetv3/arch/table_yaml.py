@@ -18,7 +18,7 @@ class _UniqueKeys(plain_yaml.PlainLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # the base class raises an error for it
+                continue  # the base class raises an error for keys that are no scalars
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise ArchError(f"duplicate key in line {line}", key=key.value, value=None)

@@ -15,7 +15,7 @@ class FBNetBackbone(nn.Module):
     """All layers of an architecture, as one ``nn.Sequential`` per stage: ``stages[S][I]``.
 
     Args:
-        arch: Table of the network.
+        arch: Architecture of the network.
         drop_path_rate: Probability that stochastic depth drops the residual branch of the last
             layer in training. The probability grows linearly over the layers, from 0 at the first.
 
@@ -53,7 +53,7 @@ class FBNetBackbone(nn.Module):
         return list(self._outputs(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output (N, C, h, w) of the last stage for images (N, 3, H, W)."""
+        """Returns the output (N, C, h, w) of the last stage for images (N, in_channels, H, W)."""
         for stage in self.stages:
             x = self._stage(stage, x)
         return x

@@ -63,9 +63,9 @@ class ConvBN(nn.Module):
 class VectorConv2d(nn.Conv2d):
     """1x1 conv of (N, c_in, 1, 1) to (N, c_out, 1, 1), computed as a linear layer.
 
-    On a CPU this takes at most a quarter of the time of the convolution. ONNX files have the
-    convolution: ONNX Runtime keeps the blocked layout of channels around it, so that fbnetv3_b
-    takes 0.9 times as long for one image.
+    On a CPU the linear layer takes at most a quarter of the time of the convolution. ONNX files
+    contain the convolution instead: ONNX Runtime keeps its blocked layout of channels before and
+    after a convolution, so that fbnetv3_b takes 0.9 times as long for one image.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
@@ -221,7 +221,10 @@ class UniversalInvertedBottleneck(nn.Module):
         return self.drop_path(y) + x if self.residual else y
 
     def zero_init_last(self) -> None:
-        """Makes a block with a shortcut start as the identity, or near it with a layer scale."""
+        """Makes a block with a shortcut start as the identity, unless it has a layer scale.
+
+        A small initial layer scale already makes a block start near the identity.
+        """
         if self.residual and isinstance(self.scale, nn.Identity):
             nn.init.zeros_(self.pwl.bn.weight)
 
@@ -231,9 +234,9 @@ class FusedMBConv(nn.Module):
     """Fused inverted residual: (N, c_in, H, W) to (N, c_out, h, w).
 
     It consists of a k x k conv to the middle channels, an optional squeeze-and-excitation and a
-    projection. If the middle channels are ``c_in``, the k x k conv with activation is the last
-    one, and there is no projection (EfficientNetV2). There is an identity shortcut at stride 1 if
-    ``c_in`` equals ``c_out``.
+    projection. If there are as many middle channels as ``c_in``, there is no projection: the k x k
+    conv has ``c_out`` channels and follows the squeeze-and-excitation (EfficientNetV2). There is an
+    identity shortcut at stride 1 if ``c_in`` equals ``c_out``.
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:

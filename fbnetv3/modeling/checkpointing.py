@@ -1,7 +1,7 @@
 """Gradient checkpointing: activations are computed again in the backward pass instead of kept.
 
-Batch norms would count each batch twice. Their statistics are therefore kept in the second
-computation, so that a training with and one without checkpointing have the same results.
+Batch norms would count each batch twice. The second computation therefore leaves their running
+statistics unchanged, so that trainings with and without checkpointing have the same results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def checkpointed(layer: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _kept_statistics(layer: nn.Module) -> Iterator[None]:
-    """Keeps the running statistics of batch norms in the ``with`` block."""
+    """Restores the running statistics of batch norms at the end of the ``with`` block."""
     norms = [m for m in layer.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     saved = [(m, [b.clone() for b in m.buffers(recurse=False)]) for m in norms]
     try:

@@ -40,7 +40,7 @@ class FBNetClassifier(nn.Module):
         feature_info: The levels of :class:`~fbnetv3.modeling.features.FBNetFeatures`.
 
     Raises:
-        ArchError: A rate is not in [0, 1), or the pool is unknown.
+        ArchError: A rate is not in [0, 1), or the pool is not allowed.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class FBNetClassifier(nn.Module):
         return self.backbone.stage_strides
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Returns the last stage's output, (N, C, h, w), for images (N, 3, H, W)."""
+        """Returns the last stage's output, (N, C, h, w), for images (N, in_channels, H, W)."""
         return self.backbone(x)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Returns the outputs of all stages, in order, for images (N, 3, H, W)."""
+        """Returns the outputs of all stages, in order, for images (N, in_channels, H, W)."""
         return self.backbone.forward_stages(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -88,7 +88,7 @@ class FBNetClassifier(nn.Module):
         return self.head(x, pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the logits (N, classes) of images (N, 3, H, W)."""
+        """Returns the logits (N, classes) of images (N, in_channels, H, W)."""
         return self.head(self.backbone(x))
 
     def get_classifier(self) -> nn.Module:
@@ -106,12 +106,12 @@ class FBNetClassifier(nn.Module):
             ArchError: The number of classes or the pool is not allowed.
         """
         arch = with_num_classes(self.arch, num_classes)
-        like = next(self.backbone.parameters())
+        parameter = next(self.backbone.parameters())
         rate, pool = self.head.dropout.p, self.head.global_pool
         pool = pool if global_pool is None else global_pool
         head = ClassifierHead(self.num_features, num_classes, rate, pool)
         init_weights(head)
-        self.arch, self.head = arch, head.to(like).train(self.training)
+        self.arch, self.head = arch, head.to(parameter).train(self.training)
 
     def change_input_channels(self, in_channels: int) -> None:
         """Adapts the first convolution to images with another number of channels, as timm does.
@@ -160,7 +160,7 @@ def refuse_for_libraries(name: str, given: Sequence[str]) -> None:
         given: Names of the arguments that were given.
 
     Raises:
-        ArchError: There is one.
+        ArchError: ``given`` is not empty.
     """
     if given:
         raise ArchError(
@@ -183,12 +183,12 @@ def build_model(
     ``fbnetv3.build_model`` does the same and also loads weights of the zoo.
 
     Args:
-        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``), the path of
-            its yaml file, or ``torchvision/NAME`` or ``timm/NAME`` (``arch/library_names.py``).
+        name_or_arch: An architecture, its table as a dict, its name (``fbnetv3_a``) or yaml file;
+            ``torchvision/NAME``, ``timm/NAME`` or a registered network (``arch/library_names.py``).
         num_classes: Number of logits; 0: the output is the pooled features. None: as in the
             architecture, 1000 for a network of another library.
-        drop_rate: Dropout rate before the classifier, in [0, 1), also of networks of torchvision,
-            so that ``torchvision/alexnet`` has no dropout unless a rate is given.
+        drop_rate: Dropout rate before the classifier, in [0, 1). This rate replaces torchvision's
+            default, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
         drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
         in_chans: Number of channels of the images; None: as in the architecture.
         global_pool: Global pool of an FBNet, see :class:`FBNetClassifier`.
@@ -214,15 +214,19 @@ def build_model(
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     """Replaces the classifier of a model, in place, by a freshly initialised one.
 
+    For networks of libraries, the last linear or convolutional layer counts as the classifier.
+
     Args:
         model: A model from :func:`build_model`.
-        num_classes: Number of logits of the new classifier.
+        num_classes: Number of logits of the new classifier; 0 removes the classifier of FBNets and
+            of timm's networks.
 
     Returns:
         The same model.
 
     Raises:
-        ArchError: The model is an FBNetClassifier, and the number of classes is not allowed.
+        ArchError: The number of classes is not allowed, or is 0 although the network of a library
+            needs a classifier.
     """
     if not isinstance(model, FBNetClassifier):
         return library_models.reset_classifier(model, num_classes)

@@ -33,8 +33,8 @@ _IN_PLACE = {
     f"aten::{name}_"
     for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform")
 } | {"aten::zero_", "aten::relu_", "aten::trunc_normal_", "aten::silu_", "aten::hardswish_"}
-"""In-place operations. Tensors of the meta device have no values that could change, so these are
-skipped. This halves the time, most of which initialisations of weights take."""
+"""In-place operations. Tensors of the meta device have no values that could change, so these
+operations are skipped. This halves the time, most of which initialisations of weights take."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Deployable(nn.Module):
 
 
 class DeployedModel(nn.Module):
-    """The inference form of a model: it maps the same images (N, 3, H, W) to the same outputs.
+    """The inference form of a model: it maps the same images (N, C, H, W) to the same outputs.
 
     On a CPU a batch is processed in slices of about ``SLICE_PIXELS`` pixels per thread, so the
     output for an image must not depend on the other images of the batch.
@@ -86,7 +86,7 @@ class DeployedModel(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the output (N, classes) of the model for images (N, 3, H, W)."""
+        """Returns the output (N, classes) of the model for images (N, C, H, W)."""
         if images.dim() != 4:
             return self._run(images)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -161,7 +161,7 @@ class _Compiled:
 
 
 def _is_comparable(expected: Any) -> bool:
-    """Returns False if an eager output is empty or not finite, so that comparing shows nothing."""
+    """Returns False if an eager output is empty or not finite, and so cannot be compared."""
     if not isinstance(expected, Tensor):
         return True  # :func:`_difference` reports it as a problem
     return expected.numel() > 0 and bool(torch.isfinite(expected).all())
@@ -183,13 +183,13 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
     """Returns the inference form of a model, which computes the same outputs faster.
 
     Batch norms are folded into convolutions, weights are in channels_last memory format and need
-    no gradient, and dropout and stochastic depth are off. A custom op whose ``forward`` cannot be
-    traced is kept unchanged. ``model`` itself is not modified.
+    no gradient, and dropout and stochastic depth are off. If the ``forward`` of a custom op cannot
+    be traced, its batch norms are not folded. ``model`` itself is not modified.
 
     Args:
         model: A model from :func:`fbnetv3.build_model`, or any network that maps a batch of images
             to one tensor, each image independently. It may be in training or eval mode. A
-            ``fbnetv3.detection.detector.Detector`` gives a detector that is called the same way.
+            ``fbnetv3.detection.detector.Detector`` becomes a detector that is called the same way.
         compile: Whether to compile the model: with ONNX Runtime if it is installed and the model is
             float32 on CPU, otherwise with torch's inductor and frozen weights. Compilation happens
             at the first call and takes seconds, or up to a minute with inductor. ONNX Runtime
@@ -203,10 +203,10 @@ def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
         :class:`DeployedModel` in eval mode.
 
     Raises:
-        DeployError: The model cannot be deployed: it is wrapped for several devices, scripted,
-            compiled, or deployed already; a weight has no value yet; a batch norm keeps no running
-            statistics; it takes lists of images, and is no ``Detector``; or it is a ``Detector``,
-            and ``compile`` is True.
+        DeployError: The model cannot be deployed: it is no ``nn.Module``; it is wrapped for several
+            devices, scripted, compiled, or deployed already; a weight has no value yet; a batch
+            norm keeps no running statistics; it takes lists of images, and is no ``Detector``; or
+            it is a ``Detector``, and ``compile`` is True.
     """
     if isinstance(model, Deployable):
         return model.inference_form(compile=compile)

@@ -1,7 +1,9 @@
 """Feature maps of a network at several reductions, with the interface of timm's ``features_only``.
 
-A level is the last stage of each reduction. Stages that pool, and 1x1 convolutions right before
-them, belong to the head. ``feature_info`` describes the levels.
+A level is the last of the stages that have the same reduction. The stages from the first pooling op
+on, and the stages of 1x1 convolutions right before them, belong to the head and are no levels. If
+there is no pooling op, the stages of 1x1 convolutions at the end belong to the head.
+``feature_info`` describes the levels.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ def feature_levels(arch: Arch) -> list[dict[str, Any]]:
     Returns:
         For each level, timm's keys ``num_chs`` (channels), ``reduction`` (pixels of the image per
         pixel of the map, along a side), ``module`` (name of the stage) and ``index`` (of the
-        level); also ``stage``, the number of the stage, and ``exact``: whether the side of the map
-        is exactly 1/reduction of that of an image whose side is a multiple of it. Published tables
-        with the key ``dw_padding`` have maps of other sides; their aligned variant is exact.
+        level); also ``stage``, the number of the stage, and ``exact``: whether, for an image whose
+        side is a multiple of the reduction, the side of the map is exactly 1/reduction of it.
+        Published tables with the key ``dw_padding`` have maps of other sides; their aligned variant
+        is exact.
     """
     strides = arch.stage_strides[: _num_stages_of_maps(arch)]
     last = {stride: stage for stage, stride in enumerate(strides)}
@@ -60,7 +63,7 @@ def _is_exact(options: Any, kernel: int | None) -> bool:
 
 
 class FeatureInfo:
-    """The levels that a feature network returns, as timm's class of this name.
+    """The levels that a feature network returns, with the interface of timm's ``FeatureInfo``.
 
     Args:
         levels: All levels; see :func:`feature_levels`.
@@ -71,7 +74,7 @@ class FeatureInfo:
         self.info, self.out_indices = list(levels), tuple(out_indices)
 
     def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
-        """Returns a value of the returned levels, or of the levels ``idx``."""
+        """Returns the value of ``key`` for the returned levels, or for the levels ``idx``."""
         if isinstance(idx, int):
             return self.info[idx][key]
         return [self.info[i][key] for i in (self.out_indices if idx is None else idx)]
@@ -103,16 +106,16 @@ class FeatureInfo:
 
 
 class FBNetFeatures(nn.Module):
-    """The maps of some levels: images (N, 3, H, W) to a list of (N, C_i, H_i, W_i).
+    """The maps of some levels: images (N, in_channels, H, W) to a list of (N, C_i, H_i, W_i).
 
     Args:
-        arch: Table of the network.
-        backbone: Its stages. Those behind the last returned level are left out.
+        arch: Architecture of the network.
+        backbone: Backbone of the network. Its stages behind the last returned level are deleted.
         out_indices: Indices of the levels, increasing; negative ones count from the last. None:
             all levels.
 
     Attributes:
-        arch: Table of the network.
+        arch: Architecture of the network.
         feature_info: The levels, a :class:`FeatureInfo`.
 
     Raises:
@@ -144,12 +147,12 @@ def _indices(levels: Sequence[Any], out_indices: Sequence[int] | None) -> list[i
     count = len(levels)
     if out_indices is None:
         return list(range(count))
-    wanted = [i + count if isinstance(i, int) and i < 0 else i for i in out_indices]
-    if not wanted or wanted != sorted({i for i in wanted if i in range(count)}):
+    indices = [i + count if isinstance(i, int) and i < 0 else i for i in out_indices]
+    if not indices or indices != sorted({i for i in indices if i in range(count)}):
         raise ArchError(
             "not allowed",
             key="out_indices",
             value=tuple(out_indices),
             allowed=f"increasing numbers from {-count} to {count - 1}, one or more",
         )
-    return wanted
+    return indices

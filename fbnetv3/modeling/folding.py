@@ -14,7 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fbnetv3.modeling.blocks import VectorConv2d
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, VectorConv2d)
-# of a batch norm, also of a frozen one, which is no _BatchNorm in torchvision and detectron2
+# Attributes of a batch norm. The frozen batch norms of torchvision and detectron2 also have these
+# attributes, but are no subclasses of _BatchNorm.
 _STATISTICS = ("running_mean", "running_var", "weight", "bias", "eps")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -27,11 +28,14 @@ class _ChildrenAsLeaves(fx.Tracer):
 
 
 def fold_batch_norm(model: nn.Module) -> int:
-    """Folds, in place, every batch norm that is the only consumer of a convolution's output.
+    """Folds batch norms into the convolutions before them, in place.
 
-    Each module is traced separately with its submodules as leaves, so an op that cannot be traced
-    is left unchanged and does not affect the others. A folded batch norm becomes ``nn.Identity``;
-    all other modules keep their names and methods.
+    A batch norm is folded if nothing else reads the output of its convolution, both modules are
+    called once and have no hooks, and both compute nothing else: subclasses of a convolution and
+    batch norms with an activation are left unchanged. Each module is traced separately with its
+    submodules as leaves, so an op that cannot be traced is left unchanged and does not affect the
+    others. A folded batch norm becomes ``nn.Identity``; all other modules keep their names and
+    methods.
 
     Args:
         model: A model in eval mode.
@@ -92,7 +96,7 @@ def _only_input(node: fx.Node) -> Any:
 
 
 def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[int]) -> bool:
-    """Returns whether folding keeps outputs; ``owners`` counts the uses of modules by their id."""
+    """Returns whether folding keeps outputs; ``owners`` counts the names of each module, by id."""
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
     # A subclass of a convolution may compute something else.
     if type(conv) not in _CONVS or not _is_batch_norm(bn):
@@ -106,7 +110,7 @@ def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[i
 def _is_plain(bn: Any) -> bool:
     """Returns whether the module only normalises; a subclass may contain an activation, too.
 
-    A subclass, and a frozen batch norm, is compared with the formula of batch norm on test inputs.
+    Anything but a plain ``BatchNorm2d`` is compared with the formula of batch norm on test inputs.
     """
     if not (isinstance(bn.running_mean, Tensor) and isinstance(bn.running_var, Tensor)):
         return False

@@ -33,7 +33,8 @@ class ClassifierHead(nn.Module):
 
     Args:
         c_in: Channels C of the last map.
-        num_classes: Number of logits; 0: the head returns the pooled features, (N, C).
+        num_classes: Number of logits; 0: the head returns the pooled features, (N, C), or the map
+            (N, C, h, w) if the pool is "".
         drop_rate: Dropout rate before the linear layer, in [0, 1).
         global_pool: Global pool, a key of ``POOLS``; "" needs ``num_classes`` 0.
 
@@ -68,6 +69,6 @@ class ClassifierHead(nn.Module):
         self._pool = POOLS[global_pool]
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Returns the logits (N, classes); the pooled features (N, C) if ``pre_logits``."""
+        """Returns the logits (N, classes), or the input of the linear layer if ``pre_logits``."""
         x = self.dropout(self._pool(x))
         return x if pre_logits else self.fc(x)

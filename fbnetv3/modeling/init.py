@@ -6,11 +6,11 @@ from torch import nn
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialises every conv, norm and linear layer inside ``module``.
+    """Initialises every ``Conv2d``, ``BatchNorm2d`` and ``Linear`` inside ``module``.
 
-    Blocks with a shortcut start as the identity: their method ``zero_init_last`` sets the weight of
-    the last batch norm of the residual branch to 0 (Goyal et al., 2017, section 5.1). Short
-    trainings then learn faster.
+    A block may have a method ``zero_init_last``. With a shortcut, it sets the weight of the last
+    batch norm of the residual branch to 0, so that the block starts as the identity (Goyal et al.,
+    2017, section 5.1). Short trainings then learn faster.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

@@ -11,8 +11,9 @@ from fbnetv3.arch import ArchError
 def adapted_weight(weight: Tensor, in_channels: int) -> Tensor:
     """Returns the weight of the first convolution for images with other channels, as timm does.
 
-    For one channel, the channels are added up, which equals grey images given as RGB. For others,
-    they are repeated and divided, so that outputs keep their magnitude.
+    For one channel, the weights of all C channels are added up: an input then has the outputs that
+    it would have if it were repeated in C channels. For other numbers, the channels of the weight
+    are repeated and multiplied by C / in_channels, so that outputs keep their magnitude.
 
     Args:
         weight: (C_out, C, k, k) weight for C channels.
@@ -29,14 +30,14 @@ def adapted_weight(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def change_input_channels(model: nn.Module, in_channels: int) -> None:
-    """Replaces the first convolution of a network, in place, by one for other images.
+    """Adapts the first convolution of a network, in place, to another number of input channels.
 
     Args:
-        model: Network whose first convolution has one group.
+        model: Network with a convolution.
         in_channels: Number of channels of the images, at least 1.
 
     Raises:
-        ArchError: The first convolution has several groups.
+        ArchError: The first convolution has another number of channels, and several groups.
     """
     conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if conv.in_channels == in_channels:

@@ -11,7 +11,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def constructor_keywords(network: type) -> Mapping[str, inspect.Parameter]:
     """Returns the keyword arguments with defaults of a class, by name.
 
-    A class that passes ``**kwargs`` on to its base class has those of the base class, too.
+    If the constructor takes ``**kwargs``, the keyword arguments of the base class are included.
 
     Args:
         network: The class, such as ``timm.models.resnet.ResNet``.

@@ -64,7 +64,10 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
 
 
 def reset_classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    """Replaces the last linear layer or convolution (SqueezeNet: 1x1) of a model, in place.
+    """Replaces the last linear layer or convolution of a model, in place.
+
+    A convolution (SqueezeNet) is replaced by a 1x1 convolution. With 0 classes, the classifier is
+    removed; only timm's networks allow this.
 
     Raises:
         ArchError: The number of classes is negative or no whole number, or it is 0 although the
@@ -103,11 +106,12 @@ def _refuse(problem: str, key: str, value: object, allowed: str) -> NoReturn:
 def _keep_resolution(model: nn.Module, text: str) -> None:
     """Removes the second downsampling of a network, like ``arch.low_resolution``.
 
-    This gives stride 1 to all modules of stride 2 whose input has the second largest side
-    among these modules, usually half the image: a single module, or the branches of one block.
+    Among the modules of stride 2, those whose input has the second largest side get stride 1: a
+    single module, or the branches of one block. This side is usually half that of the image.
 
     Raises:
-        ArchError: The network has no such module, or cannot process small images.
+        ArchError: The modules of stride 2 have inputs of fewer than two sides, or the network
+            cannot process images of ``_SIDE`` pixels.
     """
     seen: list[tuple[int, Any]] = []
     strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]

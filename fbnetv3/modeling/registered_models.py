@@ -10,6 +10,7 @@ from torch import nn
 from fbnetv3.arch import ArchError
 from fbnetv3.registries import NETWORKS
 
+# Arguments that build_model sets itself, so that the name of a network must not set them
 _RESERVED = ("num_classes", "drop_rate", "drop_path_rate")
 
 
@@ -20,7 +21,7 @@ def build(
     drop_path_rate: float,
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """Returns a registered network, which its function initialises.
+    """Returns the network that a registered function builds and initialises.
 
     Args:
         name: Registered name of the network.
@@ -30,7 +31,8 @@ def build(
         arguments: Keyword arguments from the name after ``?``.
 
     Raises:
-        ArchError: The function does not accept an argument or rate, or returns no module.
+        ArchError: The function does not accept an argument or rate, or returns no module; or the
+            name sets the number of classes or a rate.
     """
     make = NETWORKS.get(name)
     accepted = _accepted(make)
@@ -40,6 +42,8 @@ def build(
         is_reserved = key in arguments and key in _RESERVED
         if is_reserved or (accepted is not None and key not in accepted):
             problem = f"network {name} has no such {'rate' if key in rates else 'argument'}"
+            if is_reserved:
+                problem = f"network {name}: this argument cannot be set in the name of a network"
             allowed = ", ".join(a for a in accepted or () if a not in _RESERVED) or "none"
             if key in rates and not is_reserved:
                 allowed = f"0, or a function of the network with the argument {key}"

@@ -55,8 +55,8 @@ def register_op(
         cost: Function ``formula(layer, size) -> (Cost, output size)``, written in plain arithmetic
             so that it works for ints and arrays; see :func:`fbnetv3.arch.register_cost`.
         keys: Keys that its rows accept besides ``stage``, ``c``, ``n`` and ``s``: names of known
-            keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key) or to
-            the default value of a new key. The module reads new keys from ``layer.options``.
+            keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to the
+            default of a new key, or to a ``Key``. The module reads new keys from ``layer.options``.
         pools: Whether the output of the op is 1 x 1 for every input.
         is_conv: Whether the op is a plain convolution, which a detector leaves out if it ends
             the network with k = 1.
@@ -65,7 +65,7 @@ def register_op(
         A decorator for a class that is called as ``cls(layer, drop_path)``.
 
     Raises:
-        ArchError: The name is taken, or a key is unknown.
+        ArchError: The name is taken, or a key is unknown or common to all ops.
 
     Example:
         >>> def plain_cost(layer, size):

@@ -79,9 +79,9 @@ def _session(model: nn.Module, example: Tensor) -> Any:
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
     """Returns the model in ONNX format, from torch's older exporter, which traces the model.
 
-    It takes a second for fbnetv3_b; the newer exporter (``dynamo=True``) takes half a minute.
+    The older exporter takes a second for fbnetv3_b, the newer one (``dynamo=True``) half a minute.
     """
-    buffer: Any = io.BytesIO()  # torch's documentation allows it, its type hints do not
+    buffer: Any = io.BytesIO()  # torch's documentation allows a buffer, its type hints do not
     with warnings.catch_warnings():  # this exporter is deprecated
         warnings.simplefilter("ignore")
         torch.onnx.export(

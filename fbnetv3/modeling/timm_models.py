@@ -53,8 +53,8 @@ def build(
         arguments: Keyword arguments of timm.create_model, from the name after ``?``.
 
     Raises:
-        ArchError: timm is not installed, the name is unknown, or the network does not accept an
-            argument or rate.
+        ArchError: timm is not installed, the name is unknown, an argument cannot be set in a name,
+            or the network does not accept an argument or rate.
     """
     timm = _timm(name)
     _check(name, timm.list_models(), arguments)
@@ -93,7 +93,7 @@ def _check(name: str, known: list[str], arguments: dict[str, Any]) -> None:
 
 
 def _allowed(timm: Any, name: str, exclude: str) -> list[str]:
-    """Returns the arguments that the name of a network may set, by the class of the network.
+    """Returns the keyword arguments of a network's class that the network's name may set.
 
     Args:
         timm: The package.

@@ -43,7 +43,8 @@ def build(
         arguments: Further arguments of torchvision's builder.
 
     Raises:
-        ArchError: The name is unknown, or the network does not accept an argument or rate.
+        ArchError: The name is unknown, an argument cannot be set in a name, or the network does not
+            accept an argument or rate.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -93,7 +94,7 @@ def _rates(name: str, takes: set[str], given: Mapping[str, float]) -> dict[str, 
 
 
 def _parameters(name: str) -> set[str]:
-    """Returns the arguments of the network's class that its builder does not set itself."""
+    """Returns the arguments of the network's class, without a rate that its builder sets itself."""
     builder = torchvision.models.get_model_builder(name)
     module = sys.modules[inspect.unwrap(builder).__module__]
     networks = [

@@ -1,7 +1,7 @@
 """The class names of weights: comparing them with the data's, and reordering classifier rows.
 
 A classifier has one row per class, in the order of the data that it was trained on. Weights fit
-data whose classes have the same names; :func:`class_order` finds the row of each of its classes.
+data whose classes have the same names; :func:`class_order` finds the row of each class of the data.
 """
 
 from __future__ import annotations

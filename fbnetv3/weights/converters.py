@@ -1,4 +1,7 @@
-"""Strict loading of state dicts in several layouts: no tensor may be missing or unused."""
+"""Strict loading of state dicts in several layouts.
+
+No tensor of the weights may be unused, and no tensor on which outputs depend may be missing.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,21 @@ class LoadSummary:
 
     Attributes:
         layout: How the weights' tensors are named: ``"fbnetv3"`` (as in this project), ``"fbnet"``
-            (as in the published FBNet files), ``"timm"``, or ``"plain"`` (as in the model itself,
-            if it is no FBNet).
+            (as in the published FBNet files), ``"timm"``, or ``"plain"`` (as in the state dict of a
+            model that is no FBNet).
         loaded: Number of tensors taken from the weights.
         zero_filled: Names of the model's tensors that the weights lack and that are set to zero,
             which does not change the outputs.
-        skipped: Names of the classifier's tensors, if they were not loaded because the classes
-            differ.
+        skipped: Names of the classifier's tensors if they were not loaded, which happens if the
+            classes differ.
         source: File or address of the weights.
         other_classes: Description of how the classes of the weights differ from the model's; empty
-            if the classifier was loaded. It is also empty if only names differ:
-            :func:`~fbnetv3.weights.load.load_weights`, which knows the names, then sets it.
+            if the classifier was loaded. :func:`load_state_dict` compares only the numbers of
+            classes; :func:`~fbnetv3.weights.load.load_weights` also compares their names.
         reordered: Whether the rows of the classifier were put into another order of classes.
         other_network: How the network of the weights differs from the model although all tensors
-            have the same shapes; empty if it does not, or if the file does not say.
+            have the same shapes; empty if the networks do not differ, or if the file does not name
+            its network.
     """
 
     layout: str
@@ -92,8 +96,8 @@ def classifier_of(model: nn.Module) -> str:
 def heads_of(model: nn.Module) -> set[str]:
     """Returns the names of the layers that compute logits, with one row per class.
 
-    There is one, except in distilled networks of timm, which have two and average their logits,
-    and in networks without a classifier.
+    There is one such layer, except in distilled networks of timm, which have two and average their
+    logits, and in networks without a classifier.
     """
     get_classifier = getattr(model, "get_classifier", None)
     layers = get_classifier() if callable(get_classifier) else None
@@ -106,7 +110,7 @@ def heads_of(model: nn.Module) -> set[str]:
 
 @dataclass
 class _Plan:
-    """The tensors to load into a model, and the reasons why others cannot be loaded."""
+    """The tensors to load into a model, and the names of tensors that cannot be loaded."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     zero_filled: list[str] = field(default_factory=list)
@@ -208,7 +212,7 @@ def _fit_head(plan: _Plan, heads: set[str], order: Sequence[int] | None, new_hea
     """Leaves out the tensors of the classifier, or puts their rows into another order.
 
     Returns:
-        Whether rows have another place than before.
+        Whether the order of the rows changed.
     """
     reordered = False
     for key in [key for key in plan.tensors if key.rpartition(".")[0] in heads]:
@@ -228,7 +232,7 @@ def _warn_about_paddings(model: nn.Module, layout: str) -> None:
         return
     if any(layer.k and layer.padding != layer.k // 2 for layer in arch.layers()):
         warnings.warn(
-            f"timm's weights were trained with paddings of k // 2, but {arch.name} has others; "
+            f"timm's weights were trained with paddings of k // 2, but {arch.name} has other ones; "
             "build fbnetv3.arch.scaling.aligned(arch) to get timm's outputs",
             stacklevel=3,
         )

@@ -12,7 +12,7 @@ from fbnetv3.errors import did_you_mean
 from fbnetv3.io import sha256_of
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.weights.errors import DownloadError, RecordError
-from fbnetv3.weights.packaged import missing_weights, package_dir
+from fbnetv3.weights.packaged import copy_weights, missing_weights, package_dir
 from fbnetv3.weights.records import Metric
 
 _FILE = "detectors.yaml"
@@ -56,7 +56,7 @@ def _record(entry: Mapping[str, object]) -> DetectorRecord:
 
 
 def is_detector_name(name: str) -> bool:
-    """Whether a name of the zoo is that of a detector (``retinanet_*`` or ``faster_rcnn_*``)."""
+    """Whether a name is that of a detector: it begins with ``retinanet_`` or ``faster_rcnn_``."""
     return name.startswith(("retinanet_", "faster_rcnn_"))
 
 
@@ -92,5 +92,5 @@ def checked_file(record: DetectorRecord) -> Path:
     if not path.is_file():
         raise DownloadError(missing_weights(path))
     if sha256_of(path) != record.sha256:
-        raise DownloadError(f"weights {path} are damaged; install fbnetv3 again")
+        raise DownloadError(f"weights {path} are damaged; {copy_weights(path)}")
     return path

@@ -18,7 +18,7 @@ from filelock import FileLock
 from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.weights.errors import DownloadError, ZooError
 from fbnetv3.weights.files import read_tensors
-from fbnetv3.weights.packaged import missing_weights, package_dir
+from fbnetv3.weights.packaged import copy_weights, missing_weights, package_dir
 from fbnetv3.weights.records import WeightRecord
 from fbnetv3.weights.transfer import Transfer
 
@@ -75,8 +75,9 @@ def check_file(path: Path, record: WeightRecord) -> str:
         The file's sha256 as 64 hexadecimal digits.
 
     Raises:
-        DownloadError: The size or the hash differs.
-        WeightsFileError: The file cannot be read as weights.
+        DownloadError: The size or the hash differs, or the pinned hash cannot be read.
+        WeightsFileError: No hash is known, and the file cannot be read as weights.
+        OSError: The file is missing or cannot be read.
     """
     size = path.stat().st_size
     if record.size is not None and size != record.size:
@@ -99,8 +100,9 @@ def fetch(record: WeightRecord, *, timeout: float = TIMEOUT) -> Path:
         timeout: Seconds to wait for the connection and between bytes.
 
     Raises:
-        DownloadError: The server cannot be reached or refuses, or the file is not the one that
-            the record describes. The cache is left as it was.
+        DownloadError: The server cannot be reached or refuses, a packaged file is missing, the
+            cache cannot be written, or the file is not the one that the record describes. The
+            files in the cache are left as they were.
     """
     path = local_path(record)
     if record.path is not None and not path.is_file():
@@ -117,8 +119,8 @@ def _locked(path: Path) -> Iterator[None]:
     """Lets one process at a time work on ``path``, and leaves no lock file behind.
 
     If the lock file is removed while a second process waits for it, a third process may create a
-    new one and run at the same time as the second. That costs one more download, but no file is
-    damaged, because a finished file is put in place by an atomic rename.
+    new one and run at the same time as the second. That costs at most one more download, and no
+    file is damaged, because a finished file is put in place by an atomic rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = Path(f"{path}.lock")
@@ -151,7 +153,7 @@ def _check_existing(path: Path, record: WeightRecord) -> str:
         return check_file(path, record)
     except (ZooError, OSError) as error:
         download_again = f"delete it and {pin_path(path).name} to download {record.url} again"
-        remedy = download_again if record.url else "install fbnetv3 again"
+        remedy = download_again if record.url else copy_weights(path)
         raise DownloadError(
             f"{path} is not the file of {record.full_name}: {error}; {remedy}"
         ) from error

@@ -14,7 +14,7 @@ class RecordError(ZooError):
 
 
 class WeightsFileError(ZooError):
-    """A file contains no readable weights: a web page, a truncated archive, a pickle with code."""
+    """A file has no usable weights, for example a web page, a broken archive, pickled code."""
 
 
 class DownloadError(ZooError):

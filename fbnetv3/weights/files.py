@@ -22,7 +22,7 @@ from fbnetv3.weights.wrappers import WRAPPERS, Tensors, unwrap, without_prefixes
 def _kind(path: Path) -> str:
     """Returns ``empty``, ``web page``, ``safetensors`` or ``torch``, judged by the content.
 
-    File names are unreliable.
+    The file name is not used, because its suffix may be wrong.
     """
     with open_regular(path, MAX_BYTES["weights"]) as file:
         head = file.read(512)
@@ -102,15 +102,15 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
     """Reads tensors and metadata from a file of safetensors or ``torch.save``, whatever its name.
 
     Args:
-        path: File with a state dict, or with a dict that contains one, such as the checkpoints of
-            this project, timm and torchvision; averaged weights are preferred (see
+        path: File with a state dict, or with a dict that contains a state dict, such as the
+            checkpoints of this project, timm and torchvision; averaged weights are preferred (see
             :func:`fbnetv3.weights.wrappers.unwrap`). A folder means the weights of the run in it
             (:func:`fbnetv3.weights.run_folder.weights_in`).
 
     Returns:
-        The tensors by name, on the CPU, and the metadata: that of the safetensors file, or the
-        other entries of the dict. The metadata's entry ``"weights"`` is the key under which the
-        dict had the tensors; it is absent if the file is a plain state dict.
+        The tensors by name, on the CPU, and the metadata: those of the safetensors file, or the
+        other entries of the dict. If the tensors were under a key of a dict, the metadata's entry
+        ``"weights"`` is this key.
 
     Raises:
         WeightsFileError: The file is missing or damaged, contains no weights, or is a pickle with
@@ -131,7 +131,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         return _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
     except WeightsFileError:
         raise
-    except Exception as error:  # on a file that is no pickle, unpickling may raise anything
+    except Exception as error:  # unpickling a file that is no pickle may raise any error
         raise WeightsFileError(f"cannot read weights {path}: {_reason(error)}") from error
 
 

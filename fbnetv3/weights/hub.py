@@ -1,7 +1,7 @@
 """Weights in repositories of Hugging Face's hub: ``hf://OWNER/NAME[@REVISION]``.
 
 A repository has the file that a training exports, ``model.safetensors``, whose metadata describe
-the network, the classes and the preprocessing. No other file of it is read here.
+the network, the classes and the preprocessing. This module reads no other file of a repository.
 """
 
 from __future__ import annotations

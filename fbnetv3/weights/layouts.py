@@ -95,7 +95,8 @@ def timm_names(arch: Arch, keys: Iterable[str], timm_keys: Iterable[str]) -> dic
 
     timm divides the same sequence of blocks into other stages. Blocks are therefore paired in
     order, and the modules inside a block by their roles. The first layer is timm's stem, the last
-    one its head. If the last layer has an expansion, timm counts the expansion as a block.
+    one its head. If the last layer is an ``mbpool`` with an expansion, timm counts the expansion as
+    a block.
 
     Args:
         arch: Architecture of the model.

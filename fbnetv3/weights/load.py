@@ -61,6 +61,7 @@ def read_weights(uri: str | os.PathLike[str]) -> Weights:
 
     Raises:
         ZooError: The zoo has no such weights, or they cannot be downloaded or read.
+        MissingPackageError: ``hf://`` needs huggingface_hub, which is not installed.
     """
     uri = os.fspath(uri)
     name = uri.removeprefix(ZOO_SCHEME)
@@ -124,19 +125,19 @@ def load_weights(
 
     Args:
         model: Model whose tensors are replaced.
-        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a .safetensors,
-            .pth or checkpoint file, or of a run folder. From a checkpoint with averaged (EMA)
-            weights, these are loaded.
+        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a file or of a run
+            folder; see :func:`read_weights`. Averaged (EMA) weights are preferred to raw weights.
         allow_new_head: Whether to keep the model's classifier if its classes differ.
         classes: Class names of the model's outputs. If the weights have the same names in another
             order, the rows of the classifier are reordered. None: only the number of classes is
             compared, as for weights without names.
 
     Returns:
-        A summary of the loaded, derived and skipped tensors; ``str(summary)`` is one line.
+        A summary of the loaded, zero-filled and skipped tensors; ``str(summary)`` is one line.
 
     Raises:
         ZooError: The weights cannot be downloaded or read, or do not fit the model.
+        MissingPackageError: ``hf://`` needs huggingface_hub, which is not installed.
     """
     weights = read_weights(uri)
     if weights.is_detector:

@@ -10,7 +10,7 @@ from typing import Any
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.weights.errors import WeightsFileError
 
-_MAX_PIXELS = 8_192
+_MAX_PIXELS = 8_192  # largest side of an image; larger ones could exhaust the memory
 _INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 
 

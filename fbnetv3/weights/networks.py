@@ -31,7 +31,7 @@ _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
 def arch_of(
     metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
 ) -> Arch | str:
-    """Returns the architecture of a weights file, or the name of another library's network.
+    """Returns the architecture of a weights file, or the name of the network if it has no table.
 
     Args:
         metadata: Metadata of the file.
@@ -39,8 +39,15 @@ def arch_of(
             architecture in the metadata.
         path: Path of the file, for error messages.
 
+    Returns:
+        The architecture; for a network of another library, and for metadata with a name only, the
+        name. The name in the metadata is not checked.
+
     Raises:
-        WeightsFileError: ``model`` is None, and the metadata has no architecture.
+        WeightsFileError: ``model`` is None, and the metadata have no architecture, or the name of a
+            yaml file as the architecture.
+        ArchError: ``model`` is unknown, or the table in the metadata is not valid.
+        RecordError: The zoo has no weights of the name ``model``.
     """
     if model is not None:
         if is_library_name(model):
@@ -64,10 +71,12 @@ def arch_of(
 def num_classes_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> int:
     """Returns the number of classes of a classifier's weights.
 
+    It is the length of the classifier's bias. If no tensor has a known name of this bias, it is the
+    number of ``classes`` in the metadata; without them, 1000.
+
     Args:
         tensors: Tensors by name, in any known layout.
-        metadata: Metadata of the file, whose ``classes`` count if no tensor is known as the
-            classifier's bias.
+        metadata: Metadata of the file.
     """
     for key in _HEAD_BIASES:
         if key in tensors:
@@ -95,17 +104,18 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
-    """Describes an architecture of weights whose layers have other strides than a model's.
+    """Describes the architecture of weights if its layers have other strides than those of a model.
 
-    Tensors say nothing of strides, so that the weights of a network's low-resolution form fit the
-    network itself.
+    The shapes of tensors do not depend on strides, so that the weights of a network's
+    low-resolution variant can be loaded into the network itself.
 
     Args:
         metadata: Metadata of the weights, which may lack an architecture.
         model: Architecture of the model.
 
     Returns:
-        A clause for the log; "" if the strides are equal, not known, or those of other rows.
+        A clause for the log; "" if the strides are equal or not known, or if the numbers of rows
+        differ.
     """
     try:
         saved = arch_of(metadata, None, "the weights")
@@ -117,5 +127,5 @@ def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
         return ""
     return (
         f"the weights are those of {saved.name}, at {saved.resolution} px, whose layers have other "
-        f"strides than {model.name} (MODEL.ARCH_VARIANT low_resolution: those of small images)"
+        f"strides than {model.name} (MODEL.ARCH_VARIANT low_resolution has those for small images)"
     )

@@ -1,4 +1,4 @@
-"""The folder of the weights that come with the package. It can be asked without torch."""
+"""The folder of the weights that come with the package. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def package_dir() -> Path:
 
 def missing_weights(path: Path) -> str:
     """Returns the error message for packaged weights that are not installed."""
-    return (
-        f"weights {path} are missing: the file is part of the repository, not of the wheel; copy "
-        f"model_zoo/weights/{path.name} of the repository to this path"
-    )
+    return f"weights {path} are missing, as a wheel leaves out some files; {copy_weights(path)}"
+
+
+def copy_weights(path: Path) -> str:
+    """Returns the end of an error message about packaged weights: where to get the file."""
+    return f"copy model_zoo/weights/{path.name} of the repository to this path"

@@ -51,8 +51,9 @@ class WeightRecord:
     Attributes:
         name: Name of an architecture.
         tag: Name of the weights, such as ``"fb_in1k"``.
-        layout: How the tensors are named: ``"fbnet"``, ``"timm"``, ``"fbnetv3"``, or ``"plain"``
-            (as in the model itself, if it is no FBNet).
+        layout: Project whose tensor names the file has: ``"fbnet"`` (the published files),
+            ``"timm"`` or ``"fbnetv3"``; or ``"plain"``: the names in the state dict of a model that
+            is no FBNet.
         resolution: Side in pixels of the centre crop that is the network's input.
         resize: Length in pixels to which the shorter side of an image is resized before the crop.
         licence: Licence of the weights.
@@ -62,7 +63,8 @@ class WeightRecord:
         sha256: Hash of the file, 64 hexadecimal digits; None if it is not known in advance. The
             hash of the first download is then pinned (see download.py).
         size: Size of the file in bytes; None if it is unknown.
-        variant: Variant of the architecture, None, ``"aligned"`` or ``"low_resolution"``.
+        variant: Variant of the architecture: ``"aligned"``, ``"low_resolution"``, or None for the
+            architecture itself.
         width: Factor of the architecture's channels.
         depth: Factor of the architecture's repeats.
         interpolation: One of ``INTERPOLATIONS``.
@@ -133,7 +135,7 @@ class WeightRecord:
     @property
     def fits_architecture(self) -> bool:
         """Whether the weights fit the named architecture, unscaled and with all of its classes."""
-        # the variant "aligned" changes no shape of a tensor
+        # the variant "aligned" has tensors of the same shapes
         is_unscaled = self.variant != "low_resolution" and (self.width, self.depth) == (1, 1)
         return is_unscaled and self.num_classes == get_arch(self.name).num_classes
 
@@ -225,13 +227,13 @@ def is_weights_name(name: str) -> bool:
 
 
 def find_record(name: str) -> WeightRecord:
-    """Returns the record of weights.
+    """Returns the record of the weights with a name.
 
     Args:
         name: ``NAME.TAG``, or ``NAME`` for the first weights that fit this architecture.
 
     Raises:
-        RecordError: There are no such weights; the message lists tags or close names.
+        RecordError: There are no such weights; the message says which exist, or how to name a file.
     """
     base, _, tag = name.partition(".")
     records = [r for r in all_records() if r.name == base]

@@ -17,7 +17,7 @@ def exported_weights(folder: Path) -> Path:
         folder: Folder of the run, OUTPUT_DIR.
 
     Raises:
-        WeightsFileError: The folder has none.
+        WeightsFileError: The folder has no exported weights.
     """
     for name in EXPORTED:
         if (folder / name).is_file():
@@ -35,7 +35,7 @@ def weights_in(folder: Path) -> Path:
         folder: Folder of the run, OUTPUT_DIR.
 
     Raises:
-        WeightsFileError: The folder has neither.
+        WeightsFileError: The folder has neither exported weights nor a checkpoint.
     """
     exported = [folder / name for name in EXPORTED if (folder / name).is_file()]
     # Sorting by length puts checkpoint_best.pt before all numbers, which have 8 digits or more.

@@ -1,17 +1,17 @@
-"""The header of safetensors files: the same content always gives the same bytes."""
+"""Sorting the header of safetensors files, so that the same content always gives the same bytes."""
 
 from __future__ import annotations
 
 import json
 
-_LENGTH = 8  # bytes of the header's length, little-endian
+_LENGTH = 8  # a file begins with the length of its header, a little-endian integer of 8 bytes
 _METADATA = "__metadata__"
 
 
 def sorted_header(content: bytes) -> bytes:
     """Returns a safetensors file whose header has its metadata in alphabetical order.
 
-    The library writes the metadata in a random order. The order of the tensors is kept.
+    The package safetensors writes the metadata in a random order. The order of the tensors is kept.
 
     Args:
         content: The file, as ``safetensors.torch.save`` returned it.

@@ -18,7 +18,7 @@ from fbnetv3.weights.errors import DownloadError
 ATTEMPTS = 3
 WAIT = 1.0  # seconds before the second attempt; twice as many before the third
 PATIENCE = 5.0  # seconds before a progress bar appears
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # bytes read at once
 _BUSY = (429, 500, 502, 503, 504)  # HTTP status codes after which another attempt may succeed
 _BROKEN = (
     requests.exceptions.ConnectionError,
@@ -42,11 +42,11 @@ class _ProgressBar(tqdm):
 
 
 class Transfer:
-    """One download of a file in up to ``ATTEMPTS`` attempts.
+    """The download of a file in up to ``ATTEMPTS`` attempts.
 
-    An attempt continues where the last one ended, if the server supports this and its ``ETag`` or
-    ``Last-Modified`` header shows that the file is the same. Otherwise it starts from the first
-    byte.
+    An attempt continues where the previous attempt ended, if the server supports this and its
+    ``ETag`` or ``Last-Modified`` header shows that the file is the same. Otherwise the attempt
+    starts from the first byte.
 
     Args:
         url: Address of the file, ``http://`` or ``https://``.
@@ -64,7 +64,7 @@ class Transfer:
 
         Raises:
             DownloadError: The server cannot be reached or refuses, or the connection broke in
-                every attempt. The message gives the reason in one line, without the address.
+                every attempt. The message gives the reason in one line.
             OSError: The file cannot be written.
         """
         self._target.write_bytes(b"")
@@ -89,7 +89,7 @@ class Transfer:
 
         def before_content(response: requests.Response, **_: Any) -> None:
             resumed = response.status_code == requests.codes.partial_content
-            self._note(response, start if resumed else 0)
+            self._set_version(response, start if resumed else 0)
             if start and not resumed:
                 out.seek(0)
                 out.truncate()
@@ -104,8 +104,8 @@ class Transfer:
             )
             download(self._url, out, None)
 
-    def _note(self, response: requests.Response, start: int) -> None:
-        """Keeps the file's size and version from a response whose content begins at ``start``."""
+    def _set_version(self, response: requests.Response, start: int) -> None:
+        """Stores the file's size and version from a response whose content begins at ``start``."""
         length = response.headers.get("Content-Length", "").strip()
         self._total = start + int(length) if length.isdecimal() else None
         etag = response.headers.get("ETag", "")

@@ -39,12 +39,13 @@ _AVERAGE_COUNT = "n_averaged"  # counter that AveragedModel keeps among its tens
 
 
 def unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
-    """Returns the tensors of a saved object and the rest of its dict; None without tensors.
+    """Returns the tensors of a saved object and the rest of its dict; None if it has no tensors.
 
-    Averaged weights are preferred to the raw ones. If the raw ones are saved, too, the averages are
-    converted to their dtypes, and averages of other tensors are dropped: they may be of buffers
-    that are not saved. Prefixes of wrappers are removed from the names. In the rest, the entry
-    ``"weights"`` is the key under which the tensors were found; a plain state dict has none.
+    Averaged weights are preferred to raw weights. If raw weights are saved, too, the averages get
+    the dtypes of the raw weights, and averages without a raw weight of the same name are dropped:
+    they may be of buffers that a state dict leaves out. Prefixes of wrappers are removed from the
+    names. In the rest, the entry ``"weights"`` is the key under which the tensors were found; for a
+    plain state dict, the rest is empty.
 
     Args:
         saved: State dict, or a dict that contains one under one of ``WRAPPERS``.

@@ -1,4 +1,4 @@
-"""Adding exported weights to the package: the file and its record."""
+"""Adding exported weights to the package: the copy of their file, and the text of their record."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
         RecordError: The file's name does not end in .safetensors, the file contains no names of
             classes, a field is invalid, or the weights belong to another architecture than the one
             that the fields name.
+        ArchError: The fields name an unknown architecture, or the one in the file is not valid.
         WeightsFileError: The file cannot be read, or its metadata are invalid.
     """
     if Path(path).suffix != ".safetensors":
@@ -92,7 +93,7 @@ def half_precision(path: str | os.PathLike[str]) -> bytes:
 
 
 def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: Any) -> str:
-    """Copies an exported file into the packaged weights.
+    """Copies an exported file into the packaged weights, and returns its record as text.
 
     Args:
         path: The ``.safetensors`` file that a training exported.

@@ -42,8 +42,14 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
         for record in all_records()
         if any(fnmatch.fnmatchcase(name, pattern) for name in (record.name, record.full_name))
     ]
-    detectors = [record.name for record in detector_records()]
-    return sorted([*classifiers, *fnmatch.filter(detectors, pattern)])
+    detectors = [
+        record.name
+        for record in detector_records()
+        if any(
+            fnmatch.fnmatchcase(n, pattern) for n in (record.name.partition(".")[0], record.name)
+        )
+    ]
+    return sorted([*classifiers, *detectors])
 
 
 def build_model(
@@ -61,28 +67,31 @@ def build_model(
 
             - an architecture, its table as a dict, its name (``fbnetv3_a``) or its yaml file; with
               ``pretrained``, its first weights in the zoo are loaded
-            - the name of weights (``NAME.TAG``): the architecture is the variant they belong to
+            - the name of weights (``NAME.TAG``): the architecture is the variant that they fit
             - the name of another library's network (``timm/NAME``) or of a detector (``NAME.TAG``)
             - ``hf://OWNER/NAME[@REVISION]``, a classifier or detector of this project in a
               repository of Hugging Face's hub
         num_classes: Number of logits; 0: the output is the pooled features; None: as in the weights
             or the architecture.
-        pretrained: Whether to load weights, downloaded on first use. If their number of classes
-            differs, the classifier is newly initialised, with a warning.
+        pretrained: Whether to load weights, downloaded on first use. If the weights have another
+            number of classes, the classifier is newly initialised, with a warning.
         drop_rate: Dropout rate before the classifier, in [0, 1).
         drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
         fbnet: Fields of :class:`~fbnetv3.zoo.fbnet_arguments.FBNetArguments`, for FBNets only.
 
     Returns:
-        A classifier in training mode and channels_last format, its feature maps, or a detector.
+        A classifier in training mode and channels_last format; with ``features_only``, the network
+        of its feature maps; or a detector.
 
     Raises:
         ArchError: The name is unknown or an argument is outside of its range.
         RecordError: The zoo has no such weights, or a detector was given other arguments.
         DownloadError: The weights cannot be downloaded, or their file is damaged.
+        WeightsFileError: The file of a repository of the hub is damaged or lacks its architecture.
+        MissingPackageError: A detector needs detectron2, or ``hf://`` needs huggingface_hub.
     """
-    name, own = _plain_name(name_or_arch), FBNetArguments(**fbnet)
-    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), own)
+    name, options = _plain_name(name_or_arch), FBNetArguments(**fbnet)
+    return _build_any(name, num_classes, pretrained, (drop_rate, drop_path_rate), options)
 
 
 def _build_any(
@@ -90,18 +99,18 @@ def _build_any(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier or detector of the zoo or the hub, as :func:`build_model` does."""
     weights = read_weights(name) if isinstance(name, str) and is_hub_address(name) else None
     if isinstance(name, str) and (weights.is_detector if weights else is_detector_name(name)):
-        if num_classes is not None or any(rates) or own.given():
+        if num_classes is not None or any(rates) or options.given():
             raise _detector_arguments(name)
         file = fetch_from_hub(name) if weights else None
         return detector_of(file, pretrained) if file else get_detector(name, pretrained)
     if weights is not None:
-        return _build_from_hub(weights, num_classes, pretrained, rates, own)
-    return _build(name, num_classes, pretrained, rates, own)
+        return _build_from_hub(weights, num_classes, pretrained, rates, options)
+    return _build(name, num_classes, pretrained, rates, options)
 
 
 def _build_from_hub(
@@ -109,23 +118,23 @@ def _build_from_hub(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier of the hub; the other arguments are those of :func:`build_model`."""
     check_metadata(weights.metadata, weights.source)
     arch = arch_of(weights.metadata, None, weights.source)
     if isinstance(arch, str):
-        refuse_for_libraries(arch, own.given())
-    arch, count = own.variant(arch), num_classes_of(weights.tensors, weights.metadata)
+        refuse_for_libraries(arch, options.given())
+    arch, count = options.variant(arch), num_classes_of(weights.tensors, weights.metadata)
     if not pretrained:
         classes = count if num_classes is None else num_classes
-        model = modeling.build_model(arch, classes, *rates, **own.of_fresh_networks())
+        model = modeling.build_model(arch, classes, *rates, **options.of_fresh_networks())
     else:
         model = modeling.build_model(arch, num_classes or count, *rates)
         _load(model, weights.source, count)
         if not isinstance(arch, str):
-            own.change(model, num_classes)
-    return own.output(model)
+            options.change(model, num_classes)
+    return options.output(model)
 
 
 def _build(
@@ -133,20 +142,20 @@ def _build(
     num_classes: int | None,
     pretrained: bool,
     rates: tuple[float, float],
-    own: FBNetArguments,
+    options: FBNetArguments,
 ) -> nn.Module:
     """Builds a classifier or its feature maps; the arguments are those of :func:`build_model`."""
     if isinstance(name, str) and is_library_name(name):
-        refuse_for_libraries(name, own.given())
+        refuse_for_libraries(name, options.given())
     record = _record_of(name) if pretrained or _has_tag(name) else None
-    arch = own.variant(record.arch() if record and isinstance(name, str) else name)
+    arch = options.variant(record.arch() if record and isinstance(name, str) else name)
     if record is None or not pretrained:
-        model = modeling.build_model(arch, num_classes, *rates, **own.of_fresh_networks())
-    else:  # the weights have a classifier and take RGB images, which is changed afterwards
+        model = modeling.build_model(arch, num_classes, *rates, **options.of_fresh_networks())
+    else:  # the weights have a classifier and take RGB images; options.change adapts both
         model = modeling.build_model(arch, num_classes or None, *rates)
         _load(model, f"{ZOO_SCHEME}{record.full_name}", record.num_classes)
-        own.change(model, num_classes)
-    return own.output(model)
+        options.change(model, num_classes)
+    return options.output(model)
 
 
 def _plain_name(name_or_arch: str | Arch | Mapping[str, Any]) -> str | Arch:
@@ -191,9 +200,10 @@ def _detector_arguments(name: str) -> RecordError:
 def get(
     name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Builds a model of the zoo by name; ``pretrained`` is second, as in detectron2's zoo.
+    """Builds a model of the zoo by name; the second argument is ``pretrained``.
 
-    It calls :func:`build_model`, whose second argument is the number of classes.
+    ``detectron2.model_zoo.get`` has the same order of arguments. The second argument of
+    :func:`build_model`, which this function calls, is the number of classes.
 
     Args:
         name: Name of an architecture or a detector, or ``NAME.TAG`` of weights.

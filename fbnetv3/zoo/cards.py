@@ -1,4 +1,4 @@
-"""Model cards: the README.md of a repository of Hugging Face's hub, made from what is known."""
+"""Model cards: the text of README.md in a repository of Hugging Face's hub."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fbnetv3.weights.detector_records import DetectorRecord
 from fbnetv3.weights.records import Metric, WeightRecord
 
 CLASSIFICATION, DETECTION = "image-classification", "object-detection"
-# Identifiers of licences that the hub knows; it calls others "other".
+# Identifiers of licences that the hub knows; cards give all others as "other".
 _HUB_LICENCES = frozenset(
     (
         *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"),
         *("cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0"),
     )
 )
-# score -> its name in the card, and the hub's name of its kind
+# score -> name of the score in the card, and type of the metric on the hub
 _METRICS = {
     "top1": ("top-1 accuracy", "accuracy"),
     "top5": ("top-5 accuracy", "accuracy"),
@@ -28,12 +28,12 @@ _METRICS = {
     "AP": ("AP", "mean_average_precision"),
     "AP50": ("AP50", "mean_average_precision"),
 }
-_PLACE = "OWNER/NAME"
+_PLACE = "OWNER/NAME"  # in the examples of a card whose repository is not known yet
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card says.
+    """The content of a model card.
 
     Attributes:
         title: Heading of the card.
@@ -63,7 +63,7 @@ class CardFacts:
 
 
 def facts_of_record(record: WeightRecord) -> CardFacts:
-    """Returns what the zoo knows about weights of a classifier."""
+    """Returns the content of the card of a classifier of the zoo."""
     keys = ("resolution", "resize", "interpolation", "mean", "std")
     return CardFacts(
         title=record.full_name,
@@ -80,7 +80,7 @@ def facts_of_record(record: WeightRecord) -> CardFacts:
 
 
 def facts_of_detector(record: DetectorRecord, classes: int) -> CardFacts:
-    """Returns what the zoo knows about a detector with this number of classes."""
+    """Returns the content of the card of a detector of the zoo with this number of classes."""
     facts = CardFacts(record.name, DETECTION, record.licence, classes, {}, record.metrics)
     return CardFacts(**{**vars(facts), "dataset": record.dataset, "note": record.note})
 

@@ -36,8 +36,8 @@ class Classifier:
         transform: Preprocessing from an image to a tensor (3, H, W).
         classes: Names of the classes, in the order of the logits.
         source: File or zoo name of the weights.
-        several_labels: Whether an image may have several classes, each with a probability of its
-            own.
+        several_labels: Whether an image may have several classes. The probability of each class is
+            then a sigmoid of its logit instead of a softmax of all logits.
     """
 
     model: nn.Module
@@ -74,7 +74,7 @@ class Classifier:
         """Returns the logits of the classes, float32 (images, classes), on the CPU.
 
         Args:
-            pixels: As of :meth:`scores_of_pixels`.
+            pixels: Pixels (H, W, 3) of each image, as for :meth:`scores_of_pixels`.
         """
         if not pixels:
             return torch.zeros(0, len(self.classes))
@@ -118,13 +118,16 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     """Builds a classifier from a weights file or a checkpoint.
 
     Args:
-        path: File that training wrote, whose metadata contains the architecture, the classes and
-            the preprocessing, the folder of a run, or any file in a known layout.
+        path: The folder of a run; a file that training wrote, whose metadata contain the
+            architecture, the classes and the preprocessing; or any file in a known layout.
         model: Name of the architecture (``NAME`` or ``NAME.TAG``), for a file that does not contain
-            it. The preprocessing of this model is used if the file does not contain one.
+            the architecture. If the file contains no preprocessing, that of ``model`` is used.
 
     Raises:
-        WeightsFileError: The file is damaged, or its architecture is not known.
+        WeightsFileError: The file is damaged, holds a detector, or does not contain its
+            architecture although ``model`` is None.
+        ArchError: ``model`` is unknown, or the architecture in the file is not valid.
+        RecordError: The zoo has no weights of the name ``model``.
         LoadError: The weights do not fit the architecture.
     """
     weights = read_weights(path)
@@ -162,8 +165,8 @@ def _transform(metadata: Mapping[str, Any], arch: Arch | str, model: str | None)
     saved = preprocessing_of(metadata)
     if not saved and model is not None and not is_library_name(model):
         return preprocessing(model).transform()
-    own_resolution = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
-    resolution = int(saved.get("resolution", own_resolution))
+    default = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
+    resolution = int(saved.get("resolution", default))
     return EvalTransform(
         resolution,
         int(saved.get("resize", default_resize(resolution))),

@@ -31,7 +31,7 @@ def detector_of(file: Path, pretrained: bool = True) -> Detector:
     """Builds the detector that a file of weights describes. Needs detectron2.
 
     Args:
-        file: File that training exported.
+        file: File of weights that a training exported.
         pretrained: Whether to load its weights.
 
     Raises:

@@ -33,9 +33,9 @@ class FBNetArguments:
         global_pool: Global pool before the classifier: ``avg``, ``max``, ``avgmax`` (their mean),
             or "" for none, which needs ``num_classes=0``.
         features_only: Whether to return the network of feature maps, :class:`FBNetFeatures`.
-        out_indices: Indices of its levels, increasing; None: all.
-        aligned: Whether to use the variant whose maps have exactly 1/reduction of the side of the
-            image. The same weights fit.
+        out_indices: Indices of the levels of the feature maps, increasing; None: all levels.
+        aligned: Whether to use the variant whose feature maps have exactly 1/reduction of the side
+            of the image. The same weights fit.
 
     Raises:
         ArchError: ``out_indices`` is given without ``features_only``.
@@ -58,19 +58,22 @@ class FBNetArguments:
         return [key for key, value in vars(self).items() if value != getattr(default, key)]
 
     def variant(self, arch: str | Arch) -> str | Arch:
-        """Returns the aligned variant of an architecture if it is asked for."""
+        """Returns the aligned variant of an architecture if ``aligned``, else the architecture."""
         if not self.aligned:
             return arch
         return scaling.aligned(get_arch(arch) if isinstance(arch, str) else arch)
 
     def of_fresh_networks(self) -> dict[str, Any]:
-        """Returns the arguments of :func:`fbnetv3.modeling.build_model`."""
+        """Returns the arguments of ``modeling.build_model`` for a network without weights.
+
+        ``in_chans`` 3, the default here, becomes None, which keeps the architecture's number.
+        """
         in_chans = None if self.in_chans == 3 else self.in_chans
         return {"in_chans": in_chans, "global_pool": self.global_pool}
 
     def change(self, model: nn.Module, num_classes: int | None) -> None:
-        """Changes the input and the head of a network with weights, in place."""
-        assert isinstance(model, FBNetClassifier), "weights of the zoo are those of FBNets"
+        """Changes the input and the head of a network with loaded weights, in place."""
+        assert isinstance(model, FBNetClassifier), "only FBNets have weights in the zoo"
         if num_classes == 0:
             model.reset_classifier(0, self.global_pool)
         else:
@@ -78,7 +81,7 @@ class FBNetArguments:
         model.change_input_channels(self.in_chans)
 
     def output(self, model: nn.Module) -> nn.Module:
-        """Returns the feature maps of a network if they are asked for, else the network."""
+        """Returns the network of feature maps if ``features_only``, else the network itself."""
         if not self.features_only or not isinstance(model, FBNetClassifier):
             return model
         return FBNetFeatures(model.arch, model.backbone, self.out_indices).train(model.training)

@@ -41,7 +41,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin  # noqa: E402
 
 _PREPROCESSING = ("resolution", "resize", "interpolation", "mean", "std")
 _REQUIRED = ("arch", "classes", *_PREPROCESSING)
-# arguments of from_pretrained that are those of a download
+# arguments of from_pretrained that are passed on to the download
 _DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "token")
 
 
@@ -64,7 +64,7 @@ class HubClassifier(
 
     Attributes:
         network: The network.
-        facts: What the model card says.
+        facts: Content of the model card.
 
     Raises:
         WeightsFileError: A value has another type, or is out of range.
@@ -112,7 +112,7 @@ class HubClassifier(
         return logits
 
     def classifier(self) -> Classifier:
-        """Returns the classifier of images of any size, which shares this network."""
+        """Returns a classifier of images of any size, which uses the same network object."""
         return Classifier(
             self.network.eval(), self.transform, self.classes, self.facts.title, self.several_labels
         )
@@ -155,7 +155,7 @@ class HubClassifier(
         return model.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Writes model.safetensors as training does, with what describes the network in it."""
+        """Writes model.safetensors as a training does, with the network's config as metadata."""
         metadata = {key: json.dumps(value) for key, value in self._config.items()}
         metadata |= {"format": "fbnetv3", "format_version": "1"}
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}

@@ -12,6 +12,7 @@ from fbnetv3.weights.errors import RecordError
 from fbnetv3.zoo.points import Point
 
 SUFFIXES = (".png", ".svg", ".pdf")
+# Marker and colour of each group of points; other groups have those of _OTHER.
 _STYLES = {
     "zoo, quoted": ("o", "#2463c9"),
     "zoo, measured": ("s", "#128251"),
@@ -19,6 +20,7 @@ _STYLES = {
     "runs": ("*", "#d9730d"),
 }
 _OTHER = ("D", "#911eb4")
+# Places of a name beside its point: offset in points, and side of the text that is at the offset
 _PLACES = (((8, 5), "left"), ((-8, 5), "right"), ((8, -6), "left"), ((-8, -6), "right"))
 _FONT = 11  # points: readable at half size
 
@@ -34,9 +36,12 @@ def draw_points(points: Sequence[Point], path: Path, dataset: str) -> None:
     Raises:
         RecordError: There is no network, or the file has another suffix.
         WriteError: The file cannot be written.
+        MissingPackageError: matplotlib is not installed.
     """
     if path.suffix not in SUFFIXES:
-        raise RecordError(f"{path}: no such picture; allowed: a file with {', '.join(SUFFIXES)}")
+        raise RecordError(
+            f"{path}: not a format of pictures; allowed: a file that ends in {', '.join(SUFFIXES)}"
+        )
     if not points:
         raise RecordError(f"no network has an accuracy on {dataset}; give RUN_DIR, or --csv FILE")
     timed = [point for point in points if point.latency_ms is not None]
@@ -69,7 +74,7 @@ def _panel(axes: Any, points: Sequence[Point], costs: list[float], label: str, d
     axes.grid(alpha=0.3, which="both")
     axes.margins(0.09, 0.08)
     axes.legend(fontsize=_FONT, loc="lower right")
-    _names(axes, points, costs)
+    _draw_names(axes, points, costs)
 
 
 def _number(value: float, position: int) -> str:
@@ -77,11 +82,11 @@ def _number(value: float, position: int) -> str:
     return f"{value:g}"
 
 
-def _names(axes: Any, points: Sequence[Point], costs: list[float]) -> None:
-    """Writes names beside points where they cover neither a point, a name nor an edge.
+def _draw_names(axes: Any, points: Sequence[Point], costs: list[float]) -> None:
+    """Writes names beside points where they cover no point, no other name and no edge at the sides.
 
-    Trainings come first, then the other networks from the best one on; a name without room is
-    left out.
+    The points of the group ``runs`` get their names first, then the others in order of falling
+    accuracy. A name for which there is no room is left out.
     """
     canvas = axes.figure.canvas
     canvas.draw()
@@ -118,4 +123,4 @@ def _around(axes: Any, x: float, y: float) -> Any:
 
 def _label(point: Point) -> str:
     name = point.name.removesuffix(".fb_in1k")  # the weights that the zoo takes without a tag
-    return name.replace("$", r"\$")  # two of them would begin a formula
+    return name.replace("$", r"\$")  # matplotlib sets text between two "$" as a formula

@@ -1,4 +1,4 @@
-"""Accuracies and costs of networks, to be compared: of the zoo, of trainings and of peers."""
+"""Accuracies and costs of networks of the zoo, of trainings and of other papers, to compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fbnetv3.zoo.runs import read_run
 
 IMAGENET = "imagenet_val"
 RUNS = "runs"
-_ELSEWHERE = f"{RUNS}, on "
+_ELSEWHERE = f"{RUNS}, on "  # begins the group of trainings that were scored on another data set
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Point:
     Attributes:
         name: Name of the network.
         group: Where the figures come from, such as ``zoo, quoted``.
-        macs: Multiply-adds.
+        macs: Multiply-adds for one image.
         top1: Top-1 accuracy in percent.
         latency_ms: Milliseconds for one image; None: not recorded.
     """
@@ -53,7 +53,7 @@ def zoo_points(dataset: str = IMAGENET) -> list[Point]:
 
 
 def peers() -> list[Point]:
-    """Returns published networks on ImageNet, with the figures of their source, ``peers.yaml``."""
+    """Returns published networks with their quoted accuracies on ImageNet, from ``peers.yaml``."""
     text = resources.files("fbnetv3.zoo").joinpath("peers.yaml").read_text(encoding="utf-8")
     rows = parse_mapping(text)["peers"]
     return [Point(r["name"], "peers, quoted", 1e6 * r["macs_m"], r["top1"]) for r in rows]
@@ -64,11 +64,12 @@ def run_point(folder: str | os.PathLike[str], dataset: str = IMAGENET) -> Point:
 
     Args:
         folder: OUTPUT_DIR of the training.
-        dataset: Data set of the other accuracies. The group of a training that was scored on
-            another one names it.
+        dataset: Data set of the accuracies to compare with. If the training was scored on another
+            data set, the group of the point names that data set.
 
     Raises:
-        FBNetError: The folder holds no finished training of an FBNet, or the training no score.
+        FBNetError: The folder holds no finished training of an FBNet classifier, or the training
+            has no top-1 accuracy.
     """
     run = read_run(folder)
     top1 = run.top1 if run.top1_ema is None else run.top1_ema
@@ -83,7 +84,7 @@ def warnings(runs: Iterable[Point], dataset: str) -> list[str]:
     others = [(p.name, p.group.removeprefix(_ELSEWHERE)) for p in runs if p.group != RUNS]
     return [
         f"{name} was scored on {other}: do not compare it with accuracies on {dataset}; "
-        f"--data {shlex.quote(other)} leaves these out"
+        f"--data {shlex.quote(other)} leaves out the zoo's accuracies on {dataset}"
         for name, other in others
     ]
 
@@ -113,8 +114,8 @@ def with_latencies(points: list[Point], path: str | os.PathLike[str]) -> list[Po
     """Returns points with the latencies of a json that ``fbnetv3-benchmark --json`` wrote.
 
     Args:
-        points: Networks; one whose architecture is not in the file keeps its latency.
-        path: The json; the times of one image, of networks with folded batch norms, are taken.
+        points: Networks; a network whose architecture is not in the file keeps its latency.
+        path: The json. Its latencies of one image by networks with folded batch norms are used.
 
     Raises:
         RecordError: The file cannot be read, or is no such json.

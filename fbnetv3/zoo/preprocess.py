@@ -41,10 +41,11 @@ def preprocessing(name: str) -> Preprocessing:
     """Returns the preprocessing of a model.
 
     Args:
-        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing. For an architecture
-            without weights, it is the architecture's resolution, ``default_resize``, bilinear
-            interpolation, and ImageNet's mean and standard deviation; for a network of another
-            library, the same with a resolution of 224 pixels.
+        name: ``NAME`` or ``NAME.TAG``. Weights define their preprocessing; a ``NAME`` without tag
+            has that of the first weights that fit the architecture. For an architecture without
+            weights, the preprocessing is the architecture's resolution, ``default_resize``,
+            bilinear interpolation, and ImageNet's mean and standard deviation; for a network of
+            another library, the same with a resolution of 224 pixels.
 
     Raises:
         ArchError: The architecture is unknown.

@@ -1,4 +1,4 @@
-"""Folders of finished trainings as repositories of Hugging Face's hub: weights, config and card."""
+"""Repositories of Hugging Face's hub from finished trainings: weights, config and model card."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def classifier_config(weights: Weights, path: str | os.PathLike[str]) -> dict[st
 
     Args:
         weights: Weights that training exported.
-        path: Their file, for error messages.
+        path: Path of the weights, for error messages.
 
     Raises:
         WeightsFileError: A value of the metadata is missing or not allowed.
+        ArchError: The architecture in the metadata is not valid.
     """
     metadata = weights.metadata
     check_metadata(metadata, path)
@@ -44,8 +45,8 @@ def classifier_config(weights: Weights, path: str | os.PathLike[str]) -> dict[st
     count = num_classes_of(weights.tensors, metadata)
     classes = weights.classes or tuple(f"class {i}" for i in range(count))
     saved = preprocessing_of(metadata)
-    own = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
-    resolution = int(saved.get("resolution", own))
+    default = arch.resolution if isinstance(arch, Arch) else DEFAULT_RESOLUTION
+    resolution = int(saved.get("resolution", default))
     return {
         "arch": arch.to_dict() if isinstance(arch, Arch) else arch,
         "classes": list(classes),
@@ -73,7 +74,7 @@ def write_repository(
     Args:
         run: OUTPUT_DIR of the training of a classifier or a detector.
         output: Folder to write; files of these names in it are replaced.
-        name: ``OWNER/NAME`` of the repository, or a title; None: the name of the run's folder.
+        name: ``OWNER/NAME``, or a title of the card; None: the title is the name of ``run``.
         licence: Licence of the weights.
 
     Returns:
@@ -144,7 +145,7 @@ def _metrics(folder: Path, is_average: bool) -> dict[str, Metric]:
 
 def _dataset(folder: Path) -> str | None:
     first = test_set(folder)
-    # the path of a folder tells others nothing, and much about this machine
+    # only the name: a path would show the author's folders in a public card
     return Path(first).name if first else None
 
 

@@ -1,4 +1,4 @@
-"""The networks and scores of finished trainings, as the paper's Table 3 lists them."""
+"""The networks and scores of finished trainings, for tables like the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TrainedRun:
     """A finished training.
 
     Attributes:
-        name: Name of its folder.
+        name: Name of the folder of the run.
         resolution: Side of the input in pixels.
-        macs: Multiply-adds.
-        params: Parameters.
+        macs: Multiply-adds for one image.
+        params: Number of parameters.
         num_classes: Number of classes.
         top1: Top-1 accuracy of the raw weights, in percent; None: not measured.
         top1_ema: Top-1 accuracy of the averaged (EMA) weights, in percent; None: not measured.
@@ -65,12 +65,12 @@ def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
     side = int(metadata.get("resolution") or arch.resolution)
     cost, scores = count_cost(arch.replace(num_classes=len(classes)), side), _scores(folder)
     return TrainedRun(
-        folder.name, side, cost.macs, cost.params, len(classes), *scores, test_set(folder)
+        folder.resolve().name, side, cost.macs, cost.params, len(classes), *scores, test_set(folder)
     )
 
 
 def test_set(folder: Path) -> str | None:
-    """Returns the first of DATASETS.TEST of a training; None: it is not in the run's config."""
+    """Returns the first data set of DATASETS.TEST of a training; None if the config has none."""
     path = folder / "config.yaml"
     config = parse_mapping(read_file(path, "config").decode()) if path.is_file() else {}
     section = config.get("DATASETS")

@@ -47,7 +47,8 @@ def scale_config(
     """Writes the config of a scaled network, which can be trained without further changes.
 
     The recipe stays the same. INPUT.RESOLUTION becomes that of the scaled network, and INPUT.RESIZE
-    keeps its ratio to it. The network's table is written beside the config, as ``NAME_arch.yaml``.
+    keeps its ratio to INPUT.RESOLUTION. The network's table is written to ``NAME_arch.yaml`` beside
+    the config, and OUTPUT_DIR becomes the path of the config without suffix.
 
     Args:
         config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
@@ -56,8 +57,8 @@ def scale_config(
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
-        output: Path of the new config; None: ``CONFIG_343M.yaml``, with its multiply-adds in the
-            name, next to ``config``, or in the current folder for a config of the package.
+        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the
+            network's multiply-adds, next to ``config`` or, if packaged, in the current folder.
         opts: Further keys to change: KEY, VALUE, ...
 
     Raises:
@@ -118,7 +119,7 @@ def _scaled(
 def _check_target(target: Path, path: Path) -> None:
     if target.suffix not in (".yaml", ".yml") or target.resolve() == path.resolve():
         raise ConfigError(
-            f"cannot write the scaled config to {target}; allowed: a .yaml other than {path}"
+            f"cannot write the scaled config to {target}; allowed: a .yaml file other than {path}"
         )
 
 

@@ -29,7 +29,7 @@ from fbnetv3.zoo.preprocess import transform
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # Accepted deviation in percentage points; image decoders and machines differ a little.
 TOLERANCE = {"quoted": 0.3, "measured": 0.1}
-_DETECTOR_BATCH = 8
+_DETECTOR_BATCH = 8  # images
 Record = TypeVar("Record")
 Check = Callable[[Record, "str | None"], tuple[str, str]]
 
@@ -54,13 +54,14 @@ class VerifyRow:
 def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
     """Checks the records of weights: their costs, the hashes of their files, their accuracies.
 
-    Nothing is downloaded. Files that are neither in the cache nor in the package are skipped, and
-    so are accuracies on data sets that are not installed.
+    Nothing is downloaded. Checks of files that are not in the cache are skipped, and so are
+    accuracies on data sets that are not installed. A packaged file that is missing, and a data set
+    ``data`` that is not installed, are failures.
 
     Args:
         pattern: Shell-style pattern of ``NAME.TAG``.
-        data: Data set for the accuracies, a registered name or a path. None: the data set of each
-            record.
+        data: Data set for the accuracies: a registered name or, for classifiers, a path. None: the
+            data set of each record.
 
     Raises:
         RecordError: The pattern matches no weights.
@@ -109,7 +110,7 @@ def _cost(record: WeightRecord, data: str | None) -> tuple[str, str]:
     ]
     if wrong:
         return FAILED, "; ".join(wrong)
-    return OK, f"{cost.macs / 1e6:.1f}M MACs, {', '.join(quoted)} equal to the digit"
+    return OK, f"{cost.macs / 1e6:.1f}M MACs, all quoted digits of {', '.join(quoted)} equal"
 
 
 def _hash(record: WeightRecord, data: str | None) -> tuple[str, str]:
@@ -182,7 +183,8 @@ def measure_ap(
         ``AP`` and ``AP50`` in percent.
 
     Raises:
-        DataError: The data set is not installed, or has no box.
+        FBNetError: The file is no detector, the data set is not installed or has no box, or a value
+            of the config is not allowed.
     """
     from fbnetv3.config import get_cfg
     from fbnetv3.detection.detector import config_from_metadata
@@ -211,6 +213,7 @@ def measure_top1(record: WeightRecord, data: str, batch_size: int = 32) -> float
 
     Raises:
         DataError: The data set is not installed, or has other classes.
+        DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     dataset = build_dataset(data)
     # Without comparable names (see read_weights in weights/load.py), the data's order is assumed.

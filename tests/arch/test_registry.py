@@ -83,6 +83,7 @@ def test_each_family_has_one_file() -> None:
         ("resolution", "resolutions", ["did you mean resolution"]),
         ("archs", "arches", ["a family must be a mapping with the key archs"]),
         ("family: tiny", "famly: tiny", ["famly: 'tiny': unknown key; did you mean family"]),
+        ("tiny_a:", "tiny_b:\n  tiny_a:", ["tiny_b: a table must be a mapping"]),
         ("k: 3", "k: 3, k: 5", ["k: duplicate key in line 9"]),
         ("{act: relu}", "{act: relu", ["cannot read the table: not valid yaml"]),
     ],

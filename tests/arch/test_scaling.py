@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fbnetv3.arch import (
@@ -16,6 +17,7 @@ from fbnetv3.arch import (
     scale_to_macs,
     with_num_classes,
 )
+from fbnetv3.arch.scaling import _macs_at
 
 
 def test_aligned() -> None:
@@ -105,13 +107,19 @@ def test_scaling_up_grows_depth_width_and_resolution() -> None:
     assert [b.n for b in wider.blocks] == [b.n for b in plain.blocks]
 
 
+def test_the_macs_at_many_sides_are_those_of_single_networks() -> None:
+    arch = get_arch("fbnetv3_a0").replace(in_channels=4)
+    macs = _macs_at(arch, np.array([64, 96]))
+    assert macs.tolist() == [count_cost(arch, side).macs for side in (64, 96)]
+
+
 def test_a_target_out_of_reach() -> None:
     message = r"macs: 1000: out of reach.*nearest reachable target is \d{6,} "
     with pytest.raises(ArchError, match=message):
         scale_to_macs(get_arch("fbnetv3_a0"), 1000)
     with pytest.raises(ArchError, match="macs: 0"):
         scale_to_macs(get_arch("fbnetv3_b"), 0)
-    with pytest.raises(ArchError, match="growth"):
+    with pytest.raises(ArchError, match="alpha, beta, gamma"):
         scale_to_macs(get_arch("fbnetv3_b"), 1e9, alpha=0.9)
 
 

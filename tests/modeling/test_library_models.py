@@ -21,6 +21,7 @@ from fbnetv3.arch.library_names import (
     with_low_resolution,
 )
 from fbnetv3.modeling import reset_classifier
+from fbnetv3.registries import NETWORKS
 
 THIN = "timm/resnet18?channels=(16,32,64,128)"
 
@@ -200,6 +201,26 @@ def test_bad_arguments(arguments: dict[str, Any]) -> None:
 def test_a_network_without_a_rate() -> None:
     with pytest.raises(ArchError, match="no such rate"):
         build_model("timm/densenet121", 10, drop_path_rate=0.1)
+
+
+def _net(num_classes: int, drop_rate: float = 0.0) -> torch.nn.Module:
+    return torch.nn.Linear(1, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("query", "rates", "message"),
+    [
+        ("drop_rate=0.1", {}, "drop_rate: 0.1: network my/net: this argument cannot be set in"),
+        ("width=2", {}, "width: 2: network my/net has no such argument; allowed: none"),
+        ("", {"drop_path_rate": 0.1}, "network my/net has no such rate; allowed: 0, or a function"),
+    ],
+)
+def test_arguments_of_a_registered_network(
+    query: str, rates: dict[str, float], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS._entries, "my/net", _net)
+    with pytest.raises(ArchError, match=message):
+        build_model(f"my/net?{query}", 10, **rates)
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

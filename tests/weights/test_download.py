@@ -295,7 +295,7 @@ def test_a_broken_pin_is_named(site: Any, cache: Path, weights: bytes, make_reco
 
 
 def test_a_missing_packaged_file_is_named(make_record: Make) -> None:
-    with pytest.raises(DownloadError, match="missing: the file is part of the repository"):
+    with pytest.raises(DownloadError, match="missing, as a wheel leaves out some files"):
         fetch(make_record(url=None, path="none.safetensors"))
 
 

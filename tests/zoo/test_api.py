@@ -28,6 +28,7 @@ def test_list_models() -> None:
         f"fbnetv3_{letter}.ra2_in1k" for letter in "bdg"
     ]
     assert zoo.list_models("fbnetv3_a", pretrained=True) == ["fbnetv3_a.fb_in1k"]
+    assert zoo.list_models("retinanet_fbnetv3_a0", pretrained=True) == ["retinanet_fbnetv3_a0.bccd"]
     assert zoo.list_models("nothing*") == []
 
 

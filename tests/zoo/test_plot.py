@@ -79,5 +79,5 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys) -> None:
     for label in ("multiply-adds (millions)", "top-1 accuracy on imagenet_val (%)", "ours"):
         assert label in text
     assert run_main(main, [*command, str(tmp_path / "zoo.gif")]) == 2
-    assert "allowed: a file with .png, .svg, .pdf" in capsys.readouterr().err
+    assert "allowed: a file that ends in .png, .svg, .pdf" in capsys.readouterr().err
     assert run_main(main, ["plot", "--data", "none", "--output", str(tmp_path / "zoo.png")]) == 2

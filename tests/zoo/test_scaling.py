@@ -60,7 +60,10 @@ def test_single_factors(tmp_path: Path) -> None:
 
 
 def test_a_scaled_config_trains_and_is_listed(
-    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tmp_path / "winner.yaml"
     config.write_text(tiny(INPUT__RESOLUTION=16, SOLVER__MAX_EPOCHS=1.0).dump())
@@ -84,6 +87,8 @@ def test_a_scaled_config_trains_and_is_listed(
     (line,) = warnings([other], "imagenet_val")
     assert f"scored on {run.dataset}: do not compare it with accuracies on imagenet_val" in line
     assert re.search(rf"{path.stem} +. +0.\dM .* 24 .* {scores['val/top1_ema']:.2f}", table)
+    monkeypatch.chdir(cfg.OUTPUT_DIR)
+    assert read_run(".").name == path.stem
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_a_scaled_config_trains_and_is_listed(
         (["search/digits.yaml", "--width", "2"], "describes a search"),
         (["detection/retinanet_fbnetv3_a0_bccd.yaml", "--width", "2"], "describes a detector"),
         (["fbnetv3_b.yaml", "--width", "2", "MODEL.ARCH", "timm/resnet18"], "another library"),
-        (["fbnetv3_b.yaml", "--width", "2", "--output", "x.json"], "allowed: a .yaml other than"),
+        (["fbnetv3_b.yaml", "--width", "2", "--output", "x.json"], "allowed: a .yaml file other"),
         (["no.yaml", "--width", "2"], "neither a file nor in"),
     ],
 )
