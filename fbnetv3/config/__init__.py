@@ -10,7 +10,7 @@ from __future__ import annotations
 from fbnetv3.config.errors import ConfigError
 from fbnetv3.requires import naming_extras
 
-with naming_extras():  # the tree is detectron2's
+with naming_extras():  # the error names the extra that installs detectron2 if that is missing
     from fbnetv3.config.keys import KEYS, get_cfg
     from fbnetv3.config.node import CfgNode, get_value, iter_keys
     from fbnetv3.config.recipes import recipe_from_config, recipe_to_config

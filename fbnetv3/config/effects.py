@@ -14,7 +14,7 @@ from fbnetv3.config.recipes import BETA2_OPTIMIZERS, NESTEROV_OPTIMIZERS, RECIPE
 _BUILT_IN_OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
 Condition = Callable[[CfgNode], bool]
 
-# Keys of this package that only detectors, only classifiers, or only FBNets read
+# Keys of this package that only detectors, only classifiers, or (in detectors) only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
     "MODEL.BN_MOMENTUM",
@@ -185,7 +185,8 @@ def tasks_that_read(key: str) -> tuple[str, ...]:
     """Returns the tasks that read a key: ``classifiers``, ``detectors``, both or, rarely, none.
 
     Args:
-        key: Full name of a key of a training. A key that only some detectors read counts as theirs.
+        key: Full name of a key of a training. A key that only some detectors read counts as read by
+            detectors.
     """
     if key in KEYS:
         reads = {

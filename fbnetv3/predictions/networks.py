@@ -1,6 +1,6 @@
 """The network of a command: found by its name or file, built, and moved to a device.
 
-:func:`check_source` answers mistakes without torch, whose import takes seconds.
+:func:`check_source` reports mistakes before torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
