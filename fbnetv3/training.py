@@ -110,8 +110,7 @@ def train(
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights even if an average of them is kept.
-        ignore_class_names: Whether a classifier in the weights or the checkpoint is kept if its
-            classes have other names than the data's, but the same number.
+        ignore_class_names: Whether the classes of weights may have other names than the data's.
         profile: Number of steps to trace; 0 writes no trace.
         own: Network and data sets in place of those of the config; see ``fbnetv3.train``.
         additions: Hooks and writers in addition to those of the config.

@@ -62,7 +62,7 @@ class Distillation:
     def losses(
         self, loss: Tensor, logits: Tensor, images: Tensor, several: bool
     ) -> dict[str, Tensor]:
-        """Returns the loss of the labels and that of the teacher, weighted by ``alpha``.
+        """Returns ``loss_labels``, weighted by 1 - alpha, and ``loss_teacher``, by alpha.
 
         Args:
             loss: Loss of the labels.

@@ -47,7 +47,7 @@ def check_network(
         with key_in_errors("INPUT.RESOLUTION"):
             count_cost(arch, side)
         if batch > 1 and all(map(_is_built_in, arch.blocks)):
-            return  # count_cost has checked all maps, and batch norms get 2 or more values
+            return  # count_cost has checked all feature maps, and batch norms get 2 or more values
     mode = model.training
     model.train(training)
     try:
@@ -76,7 +76,7 @@ def _output(model: nn.Module, shape: tuple[int, int, int, int]) -> Any:
     with torch.random.fork_rng():
         try:
             return functional_call(model, empty, (torch.empty(shape, device="meta"),))
-        except Exception:  # perhaps an op that needs values, such as those of a real batch
+        except Exception:  # perhaps an op that needs values: a batch of black images decides
             device = next((tensor.device for tensor in model.parameters()), None)
             images = torch.zeros(min(shape[0], 2), *shape[1:], device=device)
             return copy.deepcopy(model)(images)

@@ -17,7 +17,7 @@ from fbnetv3.data.own import named_classes
 
 AnyDataset = ImageDataset | ImageStream
 MODULE_PREFIX = "module:"
-"""Prefix of the name of a network without an ``Arch``, in checkpoints and exported weights."""
+"""Prefix of the name, in checkpoints and weights, of a network given as a module without Arch."""
 # Keys of the config's network, which are not read if a network is given.
 _NETWORK_KEYS = (
     *("MODEL.ARCH", "MODEL.ARCH_VARIANT", "MODEL.WIDTH", "MODEL.DEPTH"),
@@ -51,7 +51,7 @@ class OwnParts:
         return any(part is not None for part in (self.model, self.train_set, self.test_set))
 
     def network_name(self, cfg: CfgNode) -> Arch | str:
-        """Returns the architecture of the network, or the name of one without an ``Arch``."""
+        """Returns the architecture of the network, or its name if it has no ``Arch``."""
         if self.model is None:
             return arch_from_config(cfg)
         arch = getattr(self.model, "arch", None)
@@ -61,7 +61,7 @@ class OwnParts:
         return f"{MODULE_PREFIX}{kind.__module__}.{kind.__qualname__}"
 
     def unread_keys(self, cfg: CfgNode, defaults: CfgNode) -> dict[str, str]:
-        """Returns the changed keys of the config that are not read, and the reason for each."""
+        """Returns keys that the given parts replace, if not at their defaults, and the reasons."""
         given = self.model is not None
         replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if given else {}
         for key, part in (("train_set", self.train_set), ("test_set", self.test_set)):

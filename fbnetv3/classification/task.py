@@ -75,7 +75,7 @@ class ClassificationTask:
         return torch.autocast(self._device.type, dtype=self._amp_dtype, enabled=enabled)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the loss of a batch; with a teacher, its parts of the labels and the teacher."""
+        """Returns the loss of a batch; with a teacher, see :meth:`Distillation.losses`."""
         images, labels = self._on_device(batch)
         images, targets = self._augment(images, labels, iteration)
         with self._autocast():

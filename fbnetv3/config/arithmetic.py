@@ -23,7 +23,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Pow: lambda x, y: float(x) ** y,
     ast.USub: operator.neg,
 }
-_MAX_MAGNITUDE = 2.0**64  # of a number, a result or not
+_MAX_MAGNITUDE = 2.0**64  # largest absolute value of a number in an expression or of a result
 _MAX_CHARACTERS = 1_000  # very long expressions can crash Python's parser
 _MAX_STEPS = 10_000  # nested comprehensions could otherwise exhaust the memory
 

@@ -20,7 +20,7 @@ from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
 CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
-_RANDOM_SPLIT = 31  # second key of the seed of random splits, which keeps them apart from others
+_RANDOM_SPLIT = 31  # second key of the seed of random splits, which other draws do not have
 
 
 class ImageDataset(Dataset[tuple[Any, int]], ABC):

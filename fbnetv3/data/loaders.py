@@ -1,4 +1,4 @@
-"""Loaders whose batches do not depend on the number of workers: of trainings and evaluations."""
+"""Loaders of trainings and evaluations; batches do not depend on the number of workers."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 The maps are those of LayerCAM (Jiang et al., 2021) in pytorch-grad-cam: the sum over the channels
 of a feature map, each value weighted by the positive part of the gradient of the class's logit.
-Unlike Grad-CAM, it does not need the very last feature map, which has 2 x 2 values for an image of
-32 pixels.
+Unlike Grad-CAM, it does not need the very last feature map, which only has 2 x 2 values in the
+networks for images of 32 pixels.
 """
 
 from __future__ import annotations
