@@ -227,8 +227,8 @@ def _warn_of_config(cfg: CfgNode, own: OwnParts) -> None:
     both = train_sets & test_sets if own.train_set is own.test_set else set()
     if both:
         _log.warning(
-            "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are those of images that the "
-            "network is trained on",
+            "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are measured on images that "
+            "the network is trained on",
             ", ".join(sorted(both)),
         )
 

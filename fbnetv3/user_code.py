@@ -30,8 +30,8 @@ _log = logging.getLogger("fbnetv3")
 RECORD = "imports.json"
 """Name of the file in a run's folder that lists the imported code."""
 _PREFIX = "fbnetv3_import_"  # begins the names of the modules that files are run as
-# Tables of registered names that are no Registry: (module, attribute). Tables of modules that are
-# not loaded are empty, and are not read.
+# Tables of registered names that are no Registry: (module, attribute). Modules that are not loaded
+# are skipped, since nothing can be registered there.
 _TABLES = (
     ("fbnetv3.modeling.registry", "MODULES"),
     ("fbnetv3.arch.ops", "OP_COSTS"),
@@ -142,8 +142,8 @@ def import_user_code(names: Iterable[str]) -> list[UserModule]:
         module.load()
         if is_new and _registrations() == before:
             _log.warning(
-                "--import %s registers nothing; decorate what configs should know with "
-                "fbnetv3.register_network and the like (docs/extending.md)",
+                "--import %s registers nothing; decorate networks, data sets and other parts with "
+                "fbnetv3.register_network, fbnetv3.register_dataset etc. (docs/extending.md)",
                 name,
             )
         modules.append(module)

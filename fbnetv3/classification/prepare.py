@@ -112,7 +112,7 @@ def _open(
 ) -> tuple[AnyDataset | None, AnyDataset, list[tuple[str, str]]]:
     """Returns the training set (None for an evaluation), the evaluation set, and rows of the plan.
 
-    The rows are those of the check of the evaluation set, which rank 0 of a training makes.
+    The rows report the check of the evaluation set, which only rank 0 of a training makes.
     """
     if not training:
         return None, evaluation_set_from_config(cfg), []

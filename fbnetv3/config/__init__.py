@@ -1,4 +1,4 @@
-"""The config tree: detectron2's keys and those of :data:`KEYS`; unknown keys are refused.
+"""The config tree: the keys of detectron2 and of :data:`KEYS`; unknown keys are refused.
 
 A yaml file states what differs from the defaults (its ``_BASE_`` includes other files), and
 ``KEY VALUE`` pairs of the command line override it. A config describes a run; the values made from

@@ -50,7 +50,8 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
     architecture, and INPUT.RESOLUTION, if set, becomes its resolution.
 
     Raises:
-        ConfigError: The architecture is unknown, or cannot be modified in this way.
+        ConfigError: The architecture is unknown, cannot be modified in this way, or does not take
+            RGB images.
     """
     arch, resolution = _arch_at_own_resolution(cfg), cfg.INPUT.RESOLUTION
     if isinstance(arch, str):

@@ -52,9 +52,9 @@ _ONLY_TWO_STAGES = (
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
-# Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``) are looked
-# up in the lists above first, and both tasks read those that are in no list. So it does no harm
-# that RECIPE_KEYS also contains such keys.
+# Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``), which
+# RECIPE_KEYS also contains, are not looked up here: both tasks read a key of this package unless it
+# is in one of the lists above.
 _DETECTRON2_COMMON_KEYS = (
     "VERSION",
     "SEED",

@@ -183,7 +183,13 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "evaluations in a row without a better KEEP_BEST after which the training ends; 0: never",
     ),
-    "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and of the log"),
+    "SOLVER.LOG_PERIOD": (
+        20,
+        (
+            "iterations between lines of metrics.json and of the log; 0: lines only after "
+            "evaluations and checkpoints, and at the end"
+        ),
+    ),
     "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's default"),
     "INPUT.RESIZE": (
         0,
@@ -265,7 +271,10 @@ KEYS: dict[str, tuple[Any, str]] = {
             "DATASETS.TEST before the training, for at most 10 seconds"
         ),
     ),
-    "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),
+    "DATA.SKIP_BROKEN": (
+        False,
+        "leave out images that cannot be decoded, with a warning, instead of stopping",
+    ),
     "DATA.TRAIN_LIMIT": (
         0,
         "number of training images to use, with about the same share of each class; 0: all",

@@ -71,7 +71,7 @@ def recipe_from_config(
         cfg: Config of a training.
         iters_per_epoch: Steps per epoch. Required if SOLVER.MAX_EPOCHS is 0: the length of the
             training is then SOLVER.MAX_ITER, and SOLVER.STEPS are iterations, too.
-        overrides: Values of the recipe's fields that replace those of the config.
+        overrides: Values of the recipe's fields that replace the config's values.
 
     Raises:
         ConfigError: A value has another type or is out of its range, all of SOLVER.STEPS are at or

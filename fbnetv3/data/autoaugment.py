@@ -1,7 +1,7 @@
 """AutoAugment (Cubuk et al., 2019) of 8-bit RGB images, with torchvision's draws and pixels.
 
-Policies, draws and results are those of ``torchvision.transforms.v2.AutoAugment`` on Pillow images,
-in less time:
+Policies, draws and results are the same as in ``torchvision.transforms.v2.AutoAugment`` on Pillow
+images, in less time:
 
 - Operations that map each value of a channel to another value are tables of 256 values. Tables of
   consecutive operations are combined, and the histogram of their result is computed from that of

@@ -331,7 +331,7 @@ class Subset(ImageDataset):
     Args:
         dataset: Data set that the images are taken from.
         indices: Indices of the images in ``dataset``.
-        classes: Names of the classes. None keeps those of ``dataset``.
+        classes: Names of the classes. None keeps the classes of ``dataset``.
         relabel: Mapping from each target in ``dataset`` to its index in ``classes``. None keeps
             the targets.
     """

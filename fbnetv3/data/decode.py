@@ -24,8 +24,8 @@ ImageLike: TypeAlias = (
 # Several images, or a batch of them in one array (N, H, W, C) or tensor (N, C, H, W).
 Images: TypeAlias = Sequence[ImageLike] | npt.NDArray[Any] | torch.Tensor
 _SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, torch.Tensor)
-# The formats that Pillow may decode. Without this list it would recognise others by their content,
-# whatever the name of the file, and run Ghostscript for EPS.
+# The formats that Pillow may decode. Without this list, Pillow would recognise other formats by the
+# content of a file, whatever its name, and run Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = {  # all but JPEG's
     "BMP": ".bmp",

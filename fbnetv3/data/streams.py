@@ -158,7 +158,7 @@ class StreamTrainLoader(TrainLoader):
 
 
 class StreamEvalLoader(EvalLoader):
-    """Batches of a stream that contain every image once, as those of :class:`EvalLoader`.
+    """Batches that contain every image of a stream once; ranks share images as in ``EvalLoader``.
 
     Args:
         dataset: The stream.

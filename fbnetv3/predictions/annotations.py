@@ -30,7 +30,7 @@ class CocoIds:
 
     @property
     def known(self) -> bool:
-        """Whether the ids are those of a COCO json."""
+        """Whether the ids come from a COCO json."""
         return self.categories is not None
 
     def of_classes(self, classes: Sequence[str]) -> list[int]:

@@ -65,7 +65,7 @@ def classify(
 
     Args:
         classifier: Classifier on its device.
-        images: Images; those that cannot be read yield their problem.
+        images: Images; the prediction for an image that cannot be read has its problem.
         top_k: Number of classes; if it is above the number of all classes, all are returned.
         batch_size: Number of images that are run together, at least 1.
 
@@ -94,7 +94,7 @@ def detect(
 
     Args:
         detector: Detector on its device.
-        images: Images; those that cannot be read yield their problem.
+        images: Images; the prediction for an image that cannot be read has its problem.
         threshold: Minimum score of the objects, in [0, 1].
         batch_size: Number of images that are read together, at least 1; images among them that have
             the same size are run together.

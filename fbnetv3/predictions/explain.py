@@ -1,7 +1,7 @@
 """Class-activation pictures: where in an image a classifier sees a class.
 
-The maps are those of LayerCAM (Jiang et al., 2021) in pytorch-grad-cam: the sum over the channels
-of a feature map, each value weighted by the positive part of the gradient of the class's logit.
+pytorch-grad-cam computes the maps by LayerCAM (Jiang et al., 2021): the sum over the channels of a
+feature map, each value weighted by the positive part of the gradient of the class's logit.
 Unlike Grad-CAM, it does not need the very last feature map, which only has 2 x 2 values in the
 networks for images of 32 pixels.
 """
