@@ -1,6 +1,6 @@
 """The config tree: the keys of detectron2 and of :data:`KEYS`; unknown keys are refused.
 
-A yaml file states what differs from the defaults (its ``_BASE_`` includes other files), and
+A yaml file states the keys that differ from the defaults (its ``_BASE_`` includes other files), and
 ``KEY VALUE`` pairs of the command line override it. A config describes a run; the values made from
 it are a ``Recipe`` (:func:`recipe_from_config`) and an ``Arch`` (:mod:`fbnetv3.config.archs`).
 """

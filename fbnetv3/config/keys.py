@@ -22,8 +22,9 @@ KEYS: dict[str, tuple[Any, str]] = {
         "",
         (
             "'' for the network as published, 'aligned' (paddings of k // 2), 'low_resolution' "
-            "(smaller strides for images of 32 pixels, paper 4.3: CIFAR), 'low_resolution_scaled' "
-            "(the same for 32 pixels times the network's resolution / 224, as in the paper)"
+            "(a smaller total stride for images of 32 pixels, paper 4.3: CIFAR), "
+            "'low_resolution_scaled' (the same for images of 32 pixels times the network's "
+            "resolution / 224, as in the paper)"
         ),
     ),
     "MODEL.WIDTH": (1.0, "factor by which the numbers of channels are multiplied"),
@@ -266,9 +267,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "DATA.CHECK_IMAGES": (
         True,
         (
-            "detectors: decode every image before the training, which detects truncated files; "
-            "otherwise only their headers are read. Classifiers: decode the images of "
-            "DATASETS.TEST before the training, for at most 10 seconds"
+            "detectors: decode every image before the training, which detects truncated files; if "
+            "False, only their headers are read. Classifiers: decode the images of DATASETS.TEST "
+            "before the training, for at most 10 seconds"
         ),
     ),
     "DATA.SKIP_BROKEN": (

@@ -249,7 +249,7 @@ class FileDataset(ImageDataset):
 
     Args:
         name: Name of the data set.
-        source: Folder or archive of image files.
+        source: The image files and their targets.
         cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
     """
 

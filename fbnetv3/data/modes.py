@@ -28,7 +28,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Entries of an image's information in which Pillow looks for the EXIF orientation.
+# Keys of Image.info in which Pillow looks for the EXIF orientation.
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 # Formats whose grey images of mode I have 16 bits per pixel.
 _16_BIT_FORMATS = ("PNG", "PPM")

@@ -1,4 +1,4 @@
-"""A user's data sets of any class as data sets of this project."""
+"""Conversion of a user's data sets, of any class, to data sets of this project."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ def _flip_half(image: Pixels | Image.Image) -> Pixels | Image.Image:
         return image
     if isinstance(image, Image.Image):
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(image).flip(1).numpy()  # numpy takes ten times as long
+    return torch.from_numpy(image).flip(1).numpy()  # numpy takes more than ten times as long
 
 
 def _choice(key: str, value: str, allowed: dict[str, T]) -> T:
