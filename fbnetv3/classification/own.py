@@ -78,7 +78,7 @@ class OwnParts:
         """Returns the training and test set as data sets of this project; None if not given.
 
         A set without names of classes gets the names of the other set. If neither has names, the
-        names are the numbers up to the largest label in both sets.
+        names are the numbers below MODEL.NUM_CLASSES or, if that is 0, up to the largest label.
 
         Raises:
             DataError: A data set is not allowed.

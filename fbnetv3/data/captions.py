@@ -23,7 +23,7 @@ FONT_SIZE = 17
 _COLOURS = ((0, 90, 200), (214, 39, 40), (0, 128, 60), (245, 130, 49), (145, 30, 180))
 _HUE_STEP = 0.618034
 NAMED_BY_COLOUR = len(_COLOURS)
-"""Largest number of classes told apart by colour alone; captions of more have the name, too."""
+"""Largest number of classes told apart by colour alone; with more, captions have names, too."""
 _FONT = "DejaVuSans.ttf"
 _MAX_CHARACTERS = 200  # of a text; the rest is cut off
 _MAX_LEGEND = 24  # classes that a legend lists
@@ -89,7 +89,7 @@ def drawable(text: str, font: Font) -> str:
 def fitted(text: str, font: Font, width: float) -> str:
     """Returns a text as :func:`drawable`, shortened in the middle to a width in pixels.
 
-    At least 8 characters are kept, even if they are wider.
+    A text is not shortened below 8 characters, even if they are wider.
     """
     text = shown = drawable(text, font)
     kept = len(text)
