@@ -23,8 +23,8 @@ def message(what: str, *, since: str, removed_in: str, instead: str) -> str:
     Args:
         what: The old name, with its kind: ``the argument depth``, ``the config key MODEL.SIZE``.
         since: Version that deprecated it, such as ``0.2.0``.
-        removed_in: Version that will no longer have it, a later one.
-        instead: What takes its place.
+        removed_in: Later version, which will no longer have the old name.
+        instead: The new name, or another replacement.
     """
     return f"{what} is deprecated since {since} and is removed in {removed_in}; use {instead}"
 
@@ -35,7 +35,7 @@ def warn_deprecated(
     """Warns of an old name; the arguments are those of :func:`message`.
 
     Args:
-        stacklevel: As of :func:`warnings.warn`; 2 shows the line that calls this function's caller.
+        stacklevel: See :func:`warnings.warn`; 2 shows the line that calls this function's caller.
     """
     text = message(what, since=since, removed_in=removed_in, instead=instead)
     warnings.warn(text, FutureWarning, stacklevel=stacklevel + 1)
@@ -44,7 +44,8 @@ def warn_deprecated(
 def deprecated(since: str, removed_in: str, instead: str) -> Callable[[T], T]:
     """Returns a decorator for a function or class that warns when it is called.
 
-    Type checkers mark its uses, too (PEP 702). The arguments are those of :func:`message`.
+    Its attribute ``__deprecated__`` has the text of the warning (PEP 702). The arguments are those
+    of :func:`message`.
 
     Example:
         >>> @deprecated("0.3.0", "0.5.0", "fbnetv3.build_model")

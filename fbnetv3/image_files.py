@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = frozenset(
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 # Files and folders that operating systems add to a user's folders and archives.
 _SYSTEM_NAMES = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
-_MAX_SUFFIXES = 5
+_MAX_SUFFIXES = 5  # that a message lists
 
 
 def is_image(name: str) -> bool:
@@ -108,8 +108,8 @@ def list_archive(names: Iterable[str]) -> Listing:
         parts = name.removesuffix("/").split("/")
         if any(map(is_passed_over, parts)):
             continue
-        own = parts if name.endswith("/") else parts[:-1]
-        folders.update("/".join(own[: depth + 1]) for depth in range(len(own)))
+        inside = parts if name.endswith("/") else parts[:-1]
+        folders.update("/".join(inside[: depth + 1]) for depth in range(len(inside)))
         if not name.endswith("/"):
             files.add(name)
     return Listing(tuple(sorted(files)), tuple(sorted(folders)))
@@ -148,7 +148,8 @@ class ImageArchive:
 
         Raises:
             OSError: The archive cannot be read, or is a pipe or device.
-            BadZipFile, EOFError, ValueError, NotImplementedError: It is not a zip, or damaged.
+            BadZipFile, EOFError, ValueError, NotImplementedError: The file is no zip archive, or is
+                damaged.
         """
         return list_archive(entry.filename for entry in self._open().infolist())
 
@@ -168,7 +169,7 @@ class ImageArchive:
         return archive.read(info)
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns this process's handle; a forked one would share its parent's file position."""
+        """Returns this process's handle; one from before a fork would share its file position."""
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 with io.open_regular(self.path, io.MAX_BYTES["archive"]):

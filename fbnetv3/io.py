@@ -48,9 +48,9 @@ class WriteError(FBNetError):
 
 
 def is_disk_fault(error: BaseException) -> bool:
-    """Returns whether a disk is full, read-only, not accessible, broken or gone.
+    """Returns whether an error says that a disk is full, read-only, not accessible, broken or gone.
 
-    Missing files are left out, as are lost connections, which Python also makes an OSError.
+    Errors about missing files and lost connections, which are OSErrors as well, do not count.
     """
     return isinstance(error, OSError) and error.errno in _DISK_ERRNOS
 
@@ -69,14 +69,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to ``path``, which replaces ``path`` on success.
 
     A reader sees either the old content or the whole new one. A missing folder is created. If the
-    body raises an error or the machine crashes, ``path`` keeps its old content. The temporary file
-    is removed; after a crash it may remain as ``.NAME.*``.
+    ``with`` block raises an error, or the machine crashes before its end, ``path`` keeps its old
+    content. The temporary file is removed; after a crash it may remain as ``.NAME.*``.
 
     Args:
         path: File to write.
 
     Raises:
-        WriteError: The folder or file cannot be written, or the disk is full. Errors of the body
+        WriteError: The folder or file cannot be written, or the disk is full. Errors of the block
             that concern another file, or a connection, are raised as they are.
     """
     target = Path(path)
@@ -178,7 +178,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Returns the sha256 of a file as 64 hexadecimal digits.
 
     Raises:
-        OSError: The file cannot be read, or is a pipe or device.
+        OSError: The file cannot be read, is larger than weights may be, or is a pipe or device.
     """
     digest = hashlib.sha256()
     with open_regular(path, MAX_BYTES["weights"]) as file:
@@ -198,7 +198,8 @@ def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) ->
         patterns: Shell patterns of the names that will be written.
 
     Raises:
-        WriteError: A matching name is a link that leads out of the folder, a pipe or a device.
+        WriteError: A matching name is a link that leads out of the folder, a pipe, a device or a
+            socket.
     """
     root, kinds = Path(folder).resolve(), tuple(patterns)
     for name in sorted(os.listdir(root)) if root.is_dir() else ():
@@ -237,7 +238,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _concerns_another(error: OSError, path: Path) -> bool:
-    """Returns whether an error says that its cause is another file than ``path``, or no file."""
+    """Returns whether an error is about another file than ``path``, or about a connection."""
     if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
         return True  # requests and urllib raise OSErrors without a number
     names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]

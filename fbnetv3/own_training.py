@@ -26,7 +26,7 @@ def train(
     resume: bool = False,
     **options: Any,
 ) -> TrainingResult:
-    """Trains a network, from scratch or from the last checkpoint in OUTPUT_DIR.
+    """Trains a network; with ``resume``, continues from the last checkpoint in OUTPUT_DIR.
 
     Args:
         cfg: Config of a classifier or a detector.
@@ -43,7 +43,8 @@ def train(
         options: Further arguments of ``fbnetv3.training.train``, such as ``stop_after``.
 
     Returns:
-        The last scores, the exported weights and the folder; as a mapping, the scores.
+        A mapping of the last scores by name, with the paths of the exported weights (``weights``)
+        and of the run (``folder``).
 
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.

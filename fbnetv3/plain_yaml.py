@@ -19,7 +19,7 @@ MAX_VALUES = 1_000_000
 """Largest number of values, counted again for each alias that repeats them."""
 _MAX_NODES = 20_000
 """Largest number of values, each counted once; PyYAML reads about 10,000 per second."""
-_MAX_LEVELS = 100
+_MAX_LEVELS = 100  # of nested values
 _MAX_DIGITS = 100
 """Largest number of characters of a number: PyYAML's time grows with its square."""
 _INT64 = range(-(2**63), 2**64)  # signed, or unsigned such as seeds
@@ -44,7 +44,7 @@ class PlainLoader(yaml.SafeLoader):
         self._num_nodes = self._level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Returns the next value of the text.
+        """Returns the node of the next value of the text.
 
         Raises:
             YamlError: There are too many values, or they are nested too deeply.
@@ -77,7 +77,7 @@ class PlainLoader(yaml.SafeLoader):
         return int(value)
 
     def construct_number(self, node: yaml.ScalarNode) -> float:
-        """Returns a number with a decimal point.
+        """Returns a floating-point number.
 
         Raises:
             YamlError: The number has more than 100 characters.

@@ -1,8 +1,9 @@
 """Optional packages: a one-line error names the extra that installs a missing package.
 
-A light installation (``pip install fbnetv3``) has what building networks, loading their weights and
-predicting images need. Code that needs more calls :func:`require`, or is imported inside of
-:func:`naming_extras`, as commands and the public names of ``fbnetv3`` and ``fbnetv3.search`` are.
+A light installation (``pip install fbnetv3``) has the packages for building networks, loading their
+weights and predicting images. Code that needs other packages calls :func:`require`, or is imported
+inside of :func:`naming_extras`, as commands and the public names of ``fbnetv3`` and
+``fbnetv3.search`` are.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def require_detectron2() -> None:
 
 @contextlib.contextmanager
 def quiet_detectron2() -> Iterator[None]:
-    """Hides the deprecation warnings of detectron2's dependencies where it is first imported.
+    """Hides the deprecation warnings of detectron2's dependencies while detectron2 is imported.
 
     fvcore and detectron2 call the deprecated torch.jit.script when they are imported.
     """
@@ -96,7 +97,7 @@ def quiet_detectron2() -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_extras() -> Iterator[None]:
-    """Makes an import of a missing optional package name the extra that installs it.
+    """Turns failed imports of optional packages into errors that name the extra to install.
 
     Raises:
         MissingPackageError: A package of ``EXTRA_OF`` or detectron2 is not installed.
@@ -130,7 +131,7 @@ def _imported(module: str, how_to_install: str) -> ModuleType:
             raise _missing(package, how_to_install) from error
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and missing in EXTRA_OF:
-            # detectron2 is there without what the extra train installs
+            # for example, detectron2 is installed without the packages of the extra train
             raise _missing(missing, _install(EXTRA_OF[missing])) from error
         raise BrokenPackageError(
             f"{package} is installed, but importing it failed ({type(error).__name__}: "

@@ -46,9 +46,9 @@ def restore_handlers(before: Mapping[Any, Any]) -> None:
     """Sets signal handlers back.
 
     Args:
-        before: What ``signal.signal`` returned when the handlers were replaced, by signal. None
-            stands for a handler that was not set from Python, which cannot be set again: the
-            signal gets its default action.
+        before: Signal -> its earlier handler, as ``signal.signal`` returned it. None stands for a
+            handler that was not set from Python, which cannot be set again: the signal gets its
+            default action.
     """
     for number, handler in before.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -21,7 +21,7 @@ class OutputError(FBNetError):
 
 
 class _Wrapper:
-    """A text stream that forwards what it does not override (isatty, encoding etc.) to another."""
+    """A text stream that takes attributes it does not define (encoding etc.) from another one."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,7 +60,8 @@ class _CheckedStream(_Wrapper):
 
     def _failure(self, error: OSError) -> OutputError:
         self._problem = f"cannot write to standard output: {error.strerror or error}"
-        # Python flushes the stream again at exit. If that failed, it would change the exit status.
+        # Python flushes the stream again at exit, where a failure would change the exit status. So
+        # the rest goes to the null device.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())

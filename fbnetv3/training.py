@@ -61,9 +61,9 @@ def prepare_task(cfg: CfgNode) -> Prepare:
 
 
 def check_datasets(cfg: CfgNode, *, training: bool = True) -> None:
-    """Opens the data sets of a config, without reading their images.
+    """Opens the data sets of a config, to report a missing or invalid one early.
 
-    Commands call it before they start processes, each of which would report a missing data set.
+    Commands call it before they start processes, each of which would report the same error.
 
     Args:
         cfg: Config of a classifier or a detector.
@@ -104,13 +104,13 @@ def train(
     Args:
         cfg: Config of a classifier or a detector.
         resume: Whether to continue from the last checkpoint, if there is one.
-        overwrite: Whether to remove an earlier run in OUTPUT_DIR, unless this one is refused.
+        overwrite: Whether to remove an earlier run in OUTPUT_DIR, once this one is prepared.
         stop_after: Number of epochs of the schedule to train; None: all.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.
         raw_scores: Whether to score the raw weights even if an average of them is kept.
-        ignore_class_names: Whether to keep a classifier although its classes have other names.
+        ignore_class_names: Whether the classes of weights may have other names than the data's.
         profile: Number of steps to trace; 0 writes no trace.
         own: Network and data sets in place of those of the config; see ``fbnetv3.train``.
         additions: Hooks and writers in addition to those of the config.
@@ -137,7 +137,7 @@ def _prepare(
 
     Args:
         cfg: Config of the training.
-        earlier: Checkpoints of an earlier run in the folder; None: these do not count.
+        earlier: Checkpoints of an earlier run in the folder; None: they are ignored.
         resume: Whether to continue from the last checkpoint.
         ignore_class_names: As in :func:`train`.
         own: Network and data sets in place of those of the config.
@@ -147,7 +147,7 @@ def _prepare(
     if context.is_main:
         _warn_of_config(cfg, own)
     state = None if earlier is None else state_to_resume(earlier, resume)
-    weights = cfg.MODEL.WEIGHTS if state is None else ""  # a checkpoint has its own
+    weights = cfg.MODEL.WEIGHTS if state is None else ""  # the checkpoint contains weights
     prepare = _prepare_own(cfg, own) if own else prepare_task(cfg)
     experiment = prepare(cfg, context, weights=weights, ignore_class_names=ignore_class_names)
     if state is not None and ignore_class_names:
@@ -175,7 +175,7 @@ def _run(
     """Runs a training, from a checkpoint's state if there is one, and exports its weights.
 
     Args:
-        experiment: What is trained.
+        experiment: Network, data and recipe.
         training: The training loop.
         state: State of the checkpoint to continue from; None: from scratch.
         overwrite: Whether to remove the files of an earlier run first.
@@ -227,8 +227,8 @@ def _warn_of_config(cfg: CfgNode, own: OwnParts) -> None:
     both = train_sets & test_sets if own.train_set is own.test_set else set()
     if both:
         _log.warning(
-            "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are those of images that the "
-            "network is trained on",
+            "DATASETS.TRAIN and DATASETS.TEST are both %s: the scores are measured on images that "
+            "the network is trained on",
             ", ".join(sorted(both)),
         )
 
@@ -236,23 +236,23 @@ def _warn_of_config(cfg: CfgNode, own: OwnParts) -> None:
 def evaluate(
     cfg: CfgNode, *, weights: str | None = None, ignore_class_names: bool = False
 ) -> dict[str, float]:
-    """Scores weights on DATASETS.TEST: those of the run in OUTPUT_DIR, or MODEL.WEIGHTS.
+    """Scores the weights of the run in OUTPUT_DIR, or MODEL.WEIGHTS, on DATASETS.TEST.
 
     Args:
         cfg: Config of a classifier or a detector.
-        weights: Address or file of the weights; "" means those of the run in OUTPUT_DIR. None means
-            the same if MODEL.WEIGHTS is empty or is what that run started from, and otherwise
+        weights: Address or file of the weights; "" means the weights of the run in OUTPUT_DIR. None
+            means the same if MODEL.WEIGHTS is empty or that run started from it, and otherwise
             MODEL.WEIGHTS.
         ignore_class_names: Whether the weights may have other class names than the data, if the
             number of classes is the same. By default they must have the same names; their order may
             differ.
 
     Returns:
-        Scores such as ``val/top1``; those of a checkpoint's averaged weights end in ``_ema``.
+        Scores such as ``val/top1``; the scores of a checkpoint's averaged weights end in ``_ema``.
 
     Raises:
-        FBNetError: There are no weights, they do not fit the network or the data's classes, or a
-            value of the config is out of its range.
+        FBNetError: There are no weights, they do not fit the network or the data's classes, the
+            data cannot be read, or a value of the config is out of its range.
     """
     check_numbers(cfg)
     source = weights_to_score(cfg, weights)

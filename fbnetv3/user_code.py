@@ -1,8 +1,8 @@
-"""Import of a user's Python code, which registers what configs then know by name.
+"""Import of a user's Python code, which registers networks, data sets and other parts by name.
 
 The command line names modules and files (``--import``); a config never does, since it may be
-untrusted. Processes that a command starts import the same code: it travels as the first part of
-what they are sent, so that it is there before objects of its classes are unpickled.
+untrusted. Processes that a command starts import the same code. It comes first in the pickled data
+that they receive, so that its classes exist before objects of these classes are unpickled.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from fbnetv3.registry import Registry
 
 _log = logging.getLogger("fbnetv3")
 RECORD = "imports.json"
-"""Name of the file of a run's folder that lists the imported code."""
-_PREFIX = "fbnetv3_import_"
-# Further tables of names, by the modules that hold them; they are read only if they are loaded.
+"""Name of the file in a run's folder that lists the imported code."""
+_PREFIX = "fbnetv3_import_"  # begins the names of the modules that files are run as
+# Tables of registered names that are no Registry: (module, attribute). Modules that are not loaded
+# are skipped, since nothing can be registered there.
 _TABLES = (
     ("fbnetv3.modeling.registry", "MODULES"),
     ("fbnetv3.arch.ops", "OP_COSTS"),
@@ -44,7 +45,7 @@ class UserCodeError(FBNetError):
 
 @dataclass(frozen=True)
 class UserModule:
-    """A module or file that was imported for what it registers.
+    """A module or file of ``--import``.
 
     Attributes:
         name: Name of the module, or absolute path of the file.
@@ -59,11 +60,11 @@ class UserModule:
 
     @property
     def label(self) -> str:
-        """Name that does not depend on the folder of the file."""
+        """Name of the module, or name of the file without its folder."""
         return self.name if self.source is None else Path(self.name).name
 
     def load(self) -> None:
-        """Imports the module, or runs the file, unless this process has done so before.
+        """Imports the module, or runs the file, unless this process has loaded the same source.
 
         Raises:
             UserCodeError: The code raises an error; the message names its file and line.
@@ -81,7 +82,11 @@ _LOADED: dict[str, UserModule] = {}
 
 
 class UserCode:
-    """The code that this process has imported; unpickling it imports the code again."""
+    """Imported code, which the process that unpickles this object imports, too.
+
+    Args:
+        modules: Modules and files; None: all that this process has imported.
+    """
 
     def __init__(self, modules: Iterable[UserModule] | None = None) -> None:
         self.modules = tuple(_LOADED.values() if modules is None else modules)
@@ -100,10 +105,11 @@ def _loaded(modules: tuple[UserModule, ...]) -> UserCode:
 
 
 class CallableWithUserCode:
-    """A function together with the code that its process imports first.
+    """A function that is pickled with the imported code; unpickling imports the code first.
 
     Args:
-        function: Function of a user's class, or one that looks up registered names.
+        function: Function that needs the code: it is of a user's class or looks up registered
+            names.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -120,7 +126,7 @@ class CallableWithUserCode:
 
 
 def import_user_code(names: Iterable[str]) -> list[UserModule]:
-    """Imports modules and files; warns of those that register nothing.
+    """Imports modules and files; warns of newly imported ones that register nothing.
 
     Args:
         names: Names of modules such as ``mypackage.networks``, and paths of files ``FILE.py``. The
@@ -136,8 +142,8 @@ def import_user_code(names: Iterable[str]) -> list[UserModule]:
         module.load()
         if is_new and _registrations() == before:
             _log.warning(
-                "--import %s registers nothing; decorate what configs should know with "
-                "fbnetv3.register_network and the like (docs/extending.md)",
+                "--import %s registers nothing; decorate networks, data sets and other parts with "
+                "fbnetv3.register_network, fbnetv3.register_dataset etc. (docs/extending.md)",
                 name,
             )
         modules.append(module)
@@ -232,9 +238,9 @@ def _guarded(name: str, run: Callable[[], Any]) -> Any:
         raise UserCodeError(f"--import {name}: {place}: SyntaxError: {error.msg}") from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if f.filename == name]
+        in_file = [f for f in frames if f.filename == name]
         others = [f for f in frames if not f.filename.startswith("<") and f.filename != __file__]
-        frame = (own or others or frames)[-1]
+        frame = (in_file or others or frames)[-1]
         place = f"{frame.filename}, line {frame.lineno}"
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise UserCodeError(f"--import {name}: {place}: {problem}") from error
@@ -252,7 +258,9 @@ def _registrations() -> list[int]:
 
 
 def record_user_code(folder: Path) -> None:
-    """Writes ``imports.json``: label and sha256 of the imported code; removes it if there is none.
+    """Writes ``imports.json``: the label and sha256 of each imported module and file.
+
+    If no code is imported, the file is removed.
 
     Raises:
         WriteError: The file cannot be written.
@@ -267,7 +275,9 @@ def record_user_code(folder: Path) -> None:
 
 
 def user_code_changes(folder: Path) -> str:
-    """Returns how the imported code differs from that of the run in a folder; "" if it does not.
+    """Returns which code of the run in a folder has changed or is no longer imported.
+
+    The result is "" if there is no such code. Code that the run did not import is not reported.
 
     Raises:
         UserCodeError: ``imports.json`` is damaged.

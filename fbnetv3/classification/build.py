@@ -61,7 +61,7 @@ def network_from_config(
         recipe: Recipe with the dropout and drop-path rates.
         device: Device of the network.
         bn_momentum: Weight of a new batch in the running statistics of batch norms, in (0, 1]; 0
-            keeps the network's own value.
+            keeps the network's values.
 
     Raises:
         ConfigError: The network cannot be built; the message begins with MODEL.
@@ -81,7 +81,7 @@ def _one_name(names: tuple[str, ...], key: str) -> str:
 def datasets_from_config(
     cfg: CfgNode, own: OwnParts | None = None
 ) -> tuple[AnyDataset, AnyDataset]:
-    """Opens DATASETS.TRAIN, reduced to DATA.TRAIN_LIMIT images unless that is 0, and TEST.
+    """Opens DATASETS.TRAIN, reduced to DATA.TRAIN_LIMIT images unless that is 0, and DATASETS.TEST.
 
     Args:
         cfg: Config of a classifier.
@@ -89,7 +89,7 @@ def datasets_from_config(
 
     Raises:
         ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, or TRAIN_LIMIT is too
-            large.
+            large, or is given for a stream.
         DataError: A data set cannot be opened, or the two have different classes.
     """
     train, test = (own or OwnParts()).datasets(cfg)
@@ -117,11 +117,11 @@ def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
 def check_images(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
     """Decodes the images of a data set, within :data:`CHECK_SECONDS`.
 
-    A training calls it for DATASETS.TEST, of which a broken image would end it at its first
-    evaluation, and a search for both sets, before its first candidate.
+    A training calls it for DATASETS.TEST, since a broken image there would end the training at its
+    first evaluation. A search calls it for both sets, before its first candidate.
 
     Returns:
-        Rows (name, value) of the training plan: how many were decoded, if not all were.
+        Rows (name, value) of the training plan: the number of decoded images, if not all were.
 
     Raises:
         DataError: An image cannot be decoded.
@@ -162,7 +162,8 @@ def train_loader_from_config(
     """Returns the loader of this process's share of the training batches, in uint8.
 
     Raises:
-        ConfigError: A key of INPUT or SOLVER.IMS_PER_BATCH has a value that is not allowed.
+        ConfigError: A key of INPUT, SOLVER.IMS_PER_BATCH or DATALOADER.BALANCED_SAMPLING has a
+            value that is not allowed for the data set.
     """
     transform = _train_transform(cfg, recipe, resolution)
     rank, world_size = process.rank, process.world_size
@@ -196,7 +197,7 @@ def _refuse_order(recipe: Recipe) -> None:
     if recipe.balanced_sampling or recipe.repeated_augment > 1:
         raise ConfigError(
             "DATALOADER.BALANCED_SAMPLING and INPUT.REPEATED_AUGMENT choose images by number, "
-            "which a stream has not; allowed for streams: 0 and 1"
+            "which a stream does not support; allowed for streams: 0 and 1"
         )
 
 

@@ -35,7 +35,7 @@ def task_from_config(
         recipe: Training recipe.
         test_set: Evaluation set.
         eval_loader: Evaluation batches of this process.
-        training: What :func:`training_parts` returned.
+        training: Arguments that :func:`training_parts` returned.
 
     Raises:
         FBNetError: The loss is unknown, or INPUT.MEAN or INPUT.STD is not allowed.
@@ -68,7 +68,7 @@ def training_parts(
         recipe: Training recipe.
         train_set: Training set; None in an evaluation, for which the result is empty.
         side: Side of the images in pixels.
-        ignore_class_names: Whether a teacher may have other names of classes.
+        ignore_class_names: Whether the teacher's classes may have other names than the data's.
 
     Raises:
         ConfigError: The class weights or the teacher do not fit the data or the loss.
@@ -94,7 +94,7 @@ def training_parts(
 
 
 def has_several_labels(dataset: AnyDataset) -> bool:
-    """Returns whether the images of a data set have several labels; those of a stream have one."""
+    """Returns whether images may have several labels; in a stream, each image has one label."""
     return isinstance(dataset, ImageDataset) and dataset.is_multi_label
 
 
@@ -125,7 +125,7 @@ def _distillation(
 
 
 def recipe_rows(cfg: CfgNode, recipe: Recipe) -> list[tuple[str, str]]:
-    """Returns the rows of the printed training plan about parts that most trainings lack."""
+    """Returns rows (name, text) of the printed training plan for the optional parts in use."""
     rows = {
         "teacher": cfg.MODEL.TEACHER
         and f"{cfg.MODEL.TEACHER}: {recipe.distill_alpha:g} of the loss, temperature "

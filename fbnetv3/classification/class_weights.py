@@ -1,4 +1,4 @@
-"""Weights of the classes in the loss, given or from the numbers of images."""
+"""Weights of the classes in the loss, from the config and the numbers of images per class."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def class_weights(recipe: Recipe, counts: Sequence[int]) -> Tensor | None:
 
     Args:
         recipe: Recipe with ``class_weights`` and ``class_balance``.
-        counts: Number of training images n_c of each class.
+        counts: Number of training images n_c of each class; 0 is treated as 1.
 
     Raises:
-        ConfigError: SOLVER.CLASS_WEIGHTS does not have one number for each class, or the loss has
+        ConfigError: SOLVER.CLASS_WEIGHTS does not have one number for each class, or the loss takes
             no weights.
     """
     given, power = recipe.class_weights, recipe.class_balance

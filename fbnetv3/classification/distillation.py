@@ -28,7 +28,7 @@ class Teacher:
     Args:
         model: Network; its parameters are frozen.
         factor: Factor (3,) from the student's normalised pixels to the teacher's.
-        shift: Number (3,) that is added to the product.
+        shift: Numbers (3,) that are added to the product.
     """
 
     def __init__(self, model: nn.Module, factor: Tensor, shift: Tensor) -> None:
@@ -62,7 +62,7 @@ class Distillation:
     def losses(
         self, loss: Tensor, logits: Tensor, images: Tensor, several: bool
     ) -> dict[str, Tensor]:
-        """Returns both parts of the loss, weighted.
+        """Returns ``loss_labels``, weighted by 1 - alpha, and ``loss_teacher``, by alpha.
 
         Args:
             loss: Loss of the labels.
@@ -83,7 +83,7 @@ def distillation_loss(
     """Returns ``T^2 KL(p_T || q_T)``, the mean over images, of softened predictions.
 
     p_T and q_T are the softmax of the teacher's and the student's logits divided by T. If images
-    may have several labels, they are sigmoids, and the divergence is the mean over classes, too.
+    may have several labels, p_T and q_T are sigmoids, and the mean is also over classes.
 
     Args:
         logits: Logits of the student, (N, classes).
@@ -93,9 +93,9 @@ def distillation_loss(
     """
     student, target = logits.float() / temperature, teacher.float() / temperature
     if several:
-        share = target.sigmoid()
-        entropy = F.binary_cross_entropy_with_logits(target, share)
-        return (F.binary_cross_entropy_with_logits(student, share) - entropy) * temperature**2
+        p = target.sigmoid()
+        entropy = F.binary_cross_entropy_with_logits(target, p)
+        return (F.binary_cross_entropy_with_logits(student, p) - entropy) * temperature**2
     log_q, log_p = student.log_softmax(1), target.log_softmax(1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
 
@@ -114,11 +114,11 @@ def teacher_from_config(
         classes: Names of the classes of the data, which must be the teacher's.
         side: Side of the images in pixels.
         device: Device of the training.
-        ignore_class_names: Whether only the numbers of classes must be the same.
+        ignore_class_names: Whether only the number of classes must be the same, not their names.
 
     Raises:
-        ConfigError: The weights cannot be read, are not those of a classifier of these classes, or
-            the network cannot process the images.
+        ConfigError: The weights cannot be read or are not of a classifier of these classes, or the
+            network cannot process the images.
     """
     uri = cfg.MODEL.TEACHER
     with key_in_errors("MODEL.TEACHER"):
@@ -130,14 +130,15 @@ def teacher_from_config(
         check_network(model.eval(), arch, len(classes), side, batch=1, training=False)
     except ConfigError as error:
         raise ConfigError(f"MODEL.TEACHER {uri}: {error}") from error
-    own_mean, own_std = torch.tensor(list(cfg.INPUT.MEAN)), torch.tensor(list(cfg.INPUT.STD))
-    factor, shift = own_std / torch.tensor(std), (own_mean - torch.tensor(mean)) / torch.tensor(std)
+    student_mean = torch.tensor(list(cfg.INPUT.MEAN))
+    student_std, teacher_std = torch.tensor(list(cfg.INPUT.STD)), torch.tensor(std)
+    factor, shift = student_std / teacher_std, (student_mean - torch.tensor(mean)) / teacher_std
     model = model.to(device).to(memory_format=torch.channels_last)
     return Teacher(model, factor.to(device), shift.to(device))
 
 
 def _network_and_pixels(uri: str) -> tuple[Arch | str, list[float], list[float]]:
-    """Returns the architecture of weights, and the mean and standard deviation of its input."""
+    """Returns the architecture of weights, and the mean and standard deviation for its input."""
     name = uri.removeprefix(ZOO_SCHEME)
     if name != uri:
         record = find_record(name)

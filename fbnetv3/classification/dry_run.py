@@ -1,6 +1,7 @@
 """A forward pass without data, which shows whether a network fits the images of a config.
 
-It runs before the training or evaluation, on torch's meta device, where tensors have no values.
+It runs before the training or evaluation, on torch's meta device, where tensors have no values. If
+that fails, one or two black images on the network's device decide.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def check_network(
         with key_in_errors("INPUT.RESOLUTION"):
             count_cost(arch, side)
         if batch > 1 and all(map(_is_built_in, arch.blocks)):
-            return  # all maps have been counted, and batch norms have 2 or more values per channel
+            return  # count_cost has checked all feature maps, and batch norms get 2 or more values
     mode = model.training
     model.train(training)
     try:
@@ -75,7 +76,7 @@ def _output(model: nn.Module, shape: tuple[int, int, int, int]) -> Any:
     with torch.random.fork_rng():
         try:
             return functional_call(model, empty, (torch.empty(shape, device="meta"),))
-        except Exception:  # perhaps an op that needs values: a real batch of 1 or 2 images decides
+        except Exception:  # perhaps an op that needs values: a batch of black images decides
             device = next((tensor.device for tensor in model.parameters()), None)
             images = torch.zeros(min(shape[0], 2), *shape[1:], device=device)
             return copy.deepcopy(model)(images)

@@ -15,8 +15,8 @@ from fbnetv3.classification.task import ClassificationTask
 class MultiLabelTask(ClassificationTask):
     """Binary cross-entropy of each class as the loss, and mean average precision as the score.
 
-    The arguments are those of :class:`ClassificationTask`. The labels of a batch are rows
-    (N, classes) with 1 for each class of an image.
+    The arguments are those of :class:`ClassificationTask`. The labels of a batch are (N, classes)
+    with 1 for each class of an image, else 0.
     """
 
     several_labels = True
@@ -30,6 +30,8 @@ class MultiLabelTask(ClassificationTask):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns the mean average precision in percent, and the loss, over all ranks.
+
+        ``val/loss`` is the mean binary cross-entropy, without weights, whatever the ``loss``.
 
         Args:
             model: Network. It is put into evaluation mode for the call, and back into its
@@ -48,7 +50,7 @@ class MultiLabelTask(ClassificationTask):
                 labels.append(truth.cpu())
         finally:
             model.train(was_training)
-        logits, truth = _of_all_ranks(torch.cat(scores), torch.cat(labels))
+        logits, truth = _of_all_ranks(scores, labels)
         loss = F.binary_cross_entropy_with_logits(logits.double(), truth.double())
         precision = mean_average_precision(truth.numpy(), logits.numpy())
         return {"val/mAP": 100 * precision, "val/loss": float(loss)}
@@ -77,9 +79,11 @@ def mean_average_precision(
     return float(np.mean(values)) if values else 0.0
 
 
-def _of_all_ranks(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    if not dist.is_initialized():
-        return logits, truth
-    parts: list[tuple[Tensor, Tensor]] = [(logits, truth)] * dist.get_world_size()
-    dist.all_gather_object(parts, (logits, truth))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+def _of_all_ranks(scores: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns the joined batches of all ranks, some of which may have no batch."""
+    parts = [(scores, labels)]
+    if dist.is_initialized():
+        parts *= dist.get_world_size()
+        dist.all_gather_object(parts, (scores, labels))
+    logits = torch.cat([batch for part in parts for batch in part[0]])
+    return logits, torch.cat([batch for part in parts for batch in part[1]])

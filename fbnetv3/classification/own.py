@@ -17,7 +17,8 @@ from fbnetv3.data.own import named_classes
 
 AnyDataset = ImageDataset | ImageStream
 MODULE_PREFIX = "module:"
-"""Begins the name of a network that was given as a module, in checkpoints and exported weights."""
+"""Prefix of the name, in checkpoints and weights, of a network given as a module without Arch."""
+# Keys of the config's network, which are not read if a network is given.
 _NETWORK_KEYS = (
     *("MODEL.ARCH", "MODEL.ARCH_VARIANT", "MODEL.WIDTH", "MODEL.DEPTH"),
     *("MODEL.DROP_RATE", "MODEL.DROP_PATH_RATE"),
@@ -26,7 +27,7 @@ _NETWORK_KEYS = (
 
 @dataclass(frozen=True)
 class OwnParts:
-    """What a caller gives in place of keys of the config; None: the config decides.
+    """The network and data sets that a caller gives; None: those of the config are used.
 
     Attributes:
         model: Network in place of MODEL.ARCH: images (N, 3, H, W) to logits (N, classes).
@@ -50,7 +51,7 @@ class OwnParts:
         return any(part is not None for part in (self.model, self.train_set, self.test_set))
 
     def network_name(self, cfg: CfgNode) -> Arch | str:
-        """Returns the architecture of the config, or the name of the given network."""
+        """Returns the architecture of the network, or its name if it has no ``Arch``."""
         if self.model is None:
             return arch_from_config(cfg)
         arch = getattr(self.model, "arch", None)
@@ -60,8 +61,9 @@ class OwnParts:
         return f"{MODULE_PREFIX}{kind.__module__}.{kind.__qualname__}"
 
     def unread_keys(self, cfg: CfgNode, defaults: CfgNode) -> dict[str, str]:
-        """Returns the given keys that the caller's parts replace, with the reason."""
-        replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if self.model else {}
+        """Returns keys that the given parts replace, if not at their defaults, and the reasons."""
+        given = self.model is not None
+        replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if given else {}
         for key, part in (("train_set", self.train_set), ("test_set", self.test_set)):
             if part is not None:
                 name = f"DATASETS.{key.partition('_')[0].upper()}"
@@ -73,10 +75,10 @@ class OwnParts:
         }
 
     def datasets(self, cfg: CfgNode) -> tuple[AnyDataset | None, AnyDataset | None]:
-        """Returns the given training and test set as data sets of this project.
+        """Returns the training and test set as data sets of this project; None if not given.
 
-        A set without names of classes gets those of the other one, or numbers up to the largest
-        label of both.
+        A set without names of classes gets the names of the other set. If neither has names, the
+        names are the numbers below MODEL.NUM_CLASSES or, if that is 0, up to the largest label.
 
         Raises:
             DataError: A data set is not allowed.
@@ -88,7 +90,7 @@ class OwnParts:
             for key, part in given.items()
         ]
         maps = [part for part in made if isinstance(part, MapDataset)]
-        if len(maps) == 2 and not named:  # numbers, perhaps up to different labels
+        if len(maps) == 2 and not named:  # the largest labels of the two sets may differ
             most = max((part.classes for part in maps), key=len)
             maps[0].classes, maps[1].classes = list(most), list(most)
         return made[0], made[1]
@@ -105,7 +107,7 @@ def placed(model: nn.Module, device: torch.device, bn_momentum: float) -> nn.Mod
     Args:
         model: Network; it is changed in place.
         device: Device of the network.
-        bn_momentum: Weight of a new batch in the running statistics; 0 keeps the network's own.
+        bn_momentum: Weight of a new batch in the running statistics; 0 keeps the network's values.
     """
     for module in model.modules() if bn_momentum else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

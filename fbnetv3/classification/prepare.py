@@ -56,7 +56,7 @@ def prepare_classifier(
         context: Process, device and console to run on.
         training: Whether to prepare a training; an evaluation needs weights of the data's classes.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether only the names of the classes of weights may differ.
+        ignore_class_names: Whether the classes of the weights may have other names than the data's.
         own: Network and data sets in place of those of the config.
 
     Raises:
@@ -112,7 +112,7 @@ def _open(
 ) -> tuple[AnyDataset | None, AnyDataset, list[tuple[str, str]]]:
     """Returns the training set (None for an evaluation), the evaluation set, and rows of the plan.
 
-    The rows are those of the check of the evaluation set, which rank 0 of a training makes.
+    The rows report the check of the evaluation set, which only rank 0 of a training makes.
     """
     if not training:
         return None, evaluation_set_from_config(cfg), []
@@ -163,11 +163,11 @@ def _plan(arch: Arch | str, side: int, experiment: Experiment) -> list[tuple[str
 
 
 def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
-    """Returns the plan's row about INPUT.RESOLUTION; [] if it is the network's own resolution."""
-    own, side = own_resolution(cfg), cfg.INPUT.RESOLUTION
-    if own is None or side in (0, own):
+    """Returns the plan's row about INPUT.RESOLUTION; [] if it is the network's default."""
+    default, side = own_resolution(cfg), cfg.INPUT.RESOLUTION
+    if default is None or side in (0, default):
         return []
-    text = f"INPUT.RESOLUTION {side} px instead of the network's own {own} px (INPUT.RESOLUTION 0)"
+    text = f"INPUT.RESOLUTION {side} px instead of the network's {default} px (INPUT.RESOLUTION 0)"
     return [("resolution", text)]
 
 
@@ -176,7 +176,7 @@ def _data_rows(train_set: AnyDataset, test_set: AnyDataset) -> list[tuple[str, s
 
 
 def _batch_rule(recipe: Recipe) -> str:
-    """Describes how the learning rate scales with the batch; detection/recipe.py differs."""
+    """Describes how the learning rate scales with the batch; detectors scale more values."""
     k = recipe.step_batch / recipe.reference_batch
     ratio = f"batch {recipe.step_batch} / {recipe.reference_batch} = {k:g}"
     ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"

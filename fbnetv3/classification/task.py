@@ -22,9 +22,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassificationTask:
-    """Cross-entropy with soft targets as the loss, top-1 and top-5 accuracy as scores.
+    """A loss of soft targets (cross-entropy by default), and top-1 and top-5 accuracy as scores.
 
-    ``MultiLabelTask`` is the one of images with several labels.
+    ``MultiLabelTask`` is the task for images with several labels.
 
     Args:
         num_classes: Number of outputs of the network; with 5 or fewer there is no top-5 score.
@@ -32,10 +32,11 @@ class ClassificationTask:
         device: Device of the network.
         augment: Augmentation of training batches, and their soft targets; None only converts
             labels to targets.
-        loss: Registered name of the loss, see ``LOSSES`` in registries.py.
+        loss: Registered name of the loss, see ``LOSSES`` in registries.py; ``cross_entropy`` stands
+            for ``default_loss``.
         class_weights: Weight of each class in the loss, (num_classes,); None weights all equally.
-            The mean over a batch is that over its images, whatever their weights.
-        distillation: Teacher, and its share of the loss; None has no teacher.
+            The sum over a batch is divided by its number of images, not by the sum of weights.
+        distillation: Teacher, and its share of the loss; None: no teacher.
         amp_dtype: 16-bit type of autocast; None for float32.
         progress: Whether an evaluation shows a progress bar.
         normalize: Function that converts a batch of uint8 pixels (N, 3, H, W) on the device to the
@@ -74,7 +75,7 @@ class ClassificationTask:
         return torch.autocast(self._device.type, dtype=self._amp_dtype, enabled=enabled)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """Returns the loss of a batch, or with a teacher that of the labels and the teacher's."""
+        """Returns the loss of a batch; with a teacher, see :meth:`Distillation.losses`."""
         images, labels = self._on_device(batch)
         images, targets = self._augment(images, labels, iteration)
         with self._autocast():
@@ -110,6 +111,8 @@ class ClassificationTask:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns the scores in :attr:`score_names` over all ranks; accuracies are in percent.
+
+        ``val/loss`` is the mean cross-entropy, without weights of classes, whatever the ``loss``.
 
         Args:
             model: Network. It is put into evaluation mode for the call, and back into its

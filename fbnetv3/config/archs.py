@@ -44,13 +44,14 @@ def is_detector(cfg: CfgNode) -> bool:
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the architecture, or the name of another library's network, ``timm/resnet18``.
+    """Returns the architecture, or the name of a network of another library: ``timm/resnet18``.
 
-    MODEL.ARCH is its name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify
-    it, and INPUT.RESOLUTION, if set, becomes its resolution.
+    MODEL.ARCH is a name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify the
+    architecture, and INPUT.RESOLUTION, if set, becomes its resolution.
 
     Raises:
-        ConfigError: The architecture is unknown, or cannot be modified in this way.
+        ConfigError: The architecture is unknown, cannot be modified in this way, or does not take
+            RGB images.
     """
     arch, resolution = _arch_at_own_resolution(cfg), cfg.INPUT.RESOLUTION
     if isinstance(arch, str):
@@ -67,10 +68,10 @@ def arch_from_config(cfg: CfgNode) -> Arch | str:
 
 
 def own_resolution(cfg: CfgNode) -> int | None:
-    """Returns the network's own resolution in pixels, whatever INPUT.RESOLUTION is.
+    """Returns the default resolution of the network, whatever INPUT.RESOLUTION is.
 
     Returns:
-        The side of the input; None for networks of other libraries, which have none of their own.
+        The side of the input in pixels; None for networks of other libraries.
 
     Raises:
         ConfigError: The architecture is unknown, or cannot be modified as the config says.
@@ -114,7 +115,7 @@ def _refuse_modifications(cfg: CfgNode) -> None:
     """Checks that no key modifies a network that is not an FBNet.
 
     Raises:
-        ConfigError: A key does; the message names those that do, with their values.
+        ConfigError: A key modifies it; the message has all such keys with their values.
     """
     model = cfg.MODEL
     keys = {"WIDTH": model.WIDTH != 1, "DEPTH": model.DEPTH != 1}

@@ -23,20 +23,20 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Pow: lambda x, y: float(x) ** y,
     ast.USub: operator.neg,
 }
-_MAX_MAGNITUDE = 2.0**64
+_MAX_MAGNITUDE = 2.0**64  # largest absolute value of a number in an expression or of a result
 _MAX_CHARACTERS = 1_000  # very long expressions can crash Python's parser
 _MAX_STEPS = 10_000  # nested comprehensions could otherwise exhaust the memory
 
 
 def evaluate(text: str) -> Any:
-    """Evaluates an expression of numbers and lists.
+    """Returns the value of an expression of numbers and lists.
 
     Args:
         text: The expression, such as ``[x * 2 ** (1 / 3) for x in [32, 64]]``.
 
     Raises:
-        ValueError: The expression holds anything else (names, calls, strings, ...), is too long, or
-            cannot be evaluated.
+        ValueError: The expression has other parts (calls, strings, names of anything but loop
+            variables), is too long, takes too many steps, or cannot be evaluated.
     """
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(
@@ -51,7 +51,7 @@ def evaluate(text: str) -> Any:
 def _value(node: ast.expr, names: Mapping[str, Any], steps: Iterator[int]) -> Any:
     if next(steps, None) is None:
         raise ValueError(
-            f"an expression takes more than {_MAX_STEPS} steps to evaluate; write its result"
+            f"an expression takes more than {_MAX_STEPS} steps to evaluate; write its value instead"
         )
     match node:
         case ast.Constant(value=int() | float() as number):

@@ -1,4 +1,4 @@
-"""Writes a config as two files: one with what differs from the defaults, and one with all keys."""
+"""Writes a config as two files: one with the keys not at their defaults, and one with all keys."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 
 def write_config(path: Path, cfg: CfgNode, defaults: CfgNode, comments: str = "") -> None:
-    """Writes what a config changes to ``NAME.yaml``, and the whole tree to ``NAME_full.yaml``.
+    """Writes the changed keys of a config to ``NAME.yaml``, and all keys to ``NAME_full.yaml``.
 
     Args:
         path: The short file, ``NAME.yaml``.
@@ -85,7 +85,7 @@ def write_config(path: Path, cfg: CfgNode, defaults: CfgNode, comments: str = ""
 
 
 def full_path(path: Path) -> Path:
-    """Returns the path of the whole tree, ``NAME_full.yaml``, of a short file ``NAME.yaml``."""
+    """Returns the path of the file with all keys, ``NAME_full.yaml``, for a path ``NAME.yaml``."""
     return path.with_name(f"{path.stem}{FULL_SUFFIX}{path.suffix}")
 
 

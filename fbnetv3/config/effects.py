@@ -14,7 +14,7 @@ from fbnetv3.config.recipes import BETA2_OPTIMIZERS, NESTEROV_OPTIMIZERS, RECIPE
 _BUILT_IN_OPTIMIZERS = ("rmsprop", "sgd", "adamw", "lion", "muon")
 Condition = Callable[[CfgNode], bool]
 
-# Keys of this package that only detectors, only classifiers, or only FBNets read
+# Keys of this package that only detectors, only classifiers, or (in detectors) only FBNets read
 _ONLY_DETECTORS = ("MODEL.ARCH_NORM", "DATASETS.COCO", "TEST.COCO_EVALUATOR")
 _ONLY_CLASSIFIERS = (
     "MODEL.BN_MOMENTUM",
@@ -52,9 +52,9 @@ _ONLY_TWO_STAGES = (
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
-# Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``) are looked
-# up in the lists above first, and both tasks read those that are in no list. So it does no harm
-# that RECIPE_KEYS also contains such keys.
+# Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``), which
+# RECIPE_KEYS also contains, are not looked up here: both tasks read a key of this package unless it
+# is in one of the lists above.
 _DETECTRON2_COMMON_KEYS = (
     "VERSION",
     "SEED",
@@ -185,7 +185,8 @@ def tasks_that_read(key: str) -> tuple[str, ...]:
     """Returns the tasks that read a key: ``classifiers``, ``detectors``, both or, rarely, none.
 
     Args:
-        key: Full name of a key of a training. A key that only some detectors read counts as theirs.
+        key: Full name of a key of a training. A key that only some detectors read counts as read by
+            detectors.
     """
     if key in KEYS:
         reads = {

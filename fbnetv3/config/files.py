@@ -42,8 +42,9 @@ def load_yaml(
             they are not needed.
 
     Raises:
-        ConfigError: A file cannot be read, is not yaml of plain values, has a VERSION other than
-            2, or is its own ``_BASE_``, directly or by way of other files.
+        ConfigError: A file cannot be read, is not yaml of plain values, has no keys, has a VERSION
+            other than 2 or a ``_BASE_`` that is not allowed, or is its own ``_BASE_``, directly or
+            by way of other files.
     """
     if path.resolve() in seen:
         raise ConfigError(f"{path} is its own _BASE_, directly or by way of other files")
@@ -114,7 +115,7 @@ def _base_names(base: Any, path: Path) -> list[Path]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
     for name in names:
-        # a config could otherwise make the program read any file, or a device that never ends
+        # Without this check, a config could make the program read any file, or an endless device.
         if not name.endswith(_SUFFIXES):
             raise ConfigError(
                 f"{path}: _BASE_ names {name!r}; allowed: {' and '.join(_SUFFIXES)} files"

@@ -22,8 +22,9 @@ KEYS: dict[str, tuple[Any, str]] = {
         "",
         (
             "'' for the network as published, 'aligned' (paddings of k // 2), 'low_resolution' "
-            "(smaller strides for images of 32 pixels, paper 4.3: CIFAR), 'low_resolution_scaled' "
-            "(the same for 32 pixels times the network's resolution / 224, as in the paper)"
+            "(a smaller total stride for images of 32 pixels, paper 4.3: CIFAR), "
+            "'low_resolution_scaled' (the same for images of 32 pixels times the network's "
+            "resolution / 224, as in the paper)"
         ),
     ),
     "MODEL.WIDTH": (1.0, "factor by which the numbers of channels are multiplied"),
@@ -51,12 +52,13 @@ KEYS: dict[str, tuple[Any, str]] = {
         0.0,
         (
             "batch norm's momentum as PyTorch defines it, the weight of the newest batch in the "
-            "running statistics (the paper's 0.9, A.3, is 0.1); 0: the network's own, 0.1 in FBNets"
+            "running statistics (the paper's 0.9, A.3, is 0.1); 0: the momentum that the network "
+            "has, 0.1 in FBNets"
         ),
     ),
     "MODEL.SYNC_BN": (
         True,
-        "compute batch norm statistics over all processes instead of in each (paper A.3)",
+        "compute batch norm statistics over all processes, not in each process (paper A.3)",
     ),
     "MODEL.FREEZE": (
         "",
@@ -101,13 +103,13 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.BETA2": (
         0.0,
         (
-            "second beta of adamw, lion and muon, whose first one is MOMENTUM; 0: the usual value, "
-            "0.999, 0.99 and 0.95"
+            "second beta of adamw, lion and muon, whose first beta is MOMENTUM; 0: the usual "
+            "value, 0.999, 0.99 and 0.95"
         ),
     ),
     "SOLVER.LAYER_DECAY": (
         1.0,
-        "lr factor from each block of the network to the one before it; 1: the same lr for all",
+        "lr factor from each block of the network to the block before it; 1: the same lr for all",
     ),
     "SOLVER.HEAD_LR_FACTOR": (
         1.0,
@@ -116,17 +118,17 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.REFERENCE_BATCH": (
         256,
         (
-            "images per step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH / "
-            "REFERENCE_BATCH. Detectors also scale iterations and EMA decay; for them, 0 turns all "
-            "scaling off, including that of the learning rate"
+            "images per optimizer step for which BASE_LR is given: lr = BASE_LR * IMS_PER_BATCH * "
+            "ACCUMULATE_STEPS / REFERENCE_BATCH. Detectors also scale iterations and EMA decay; "
+            "for them, 0 turns all scaling off, including that of the learning rate"
         ),
     ),
     "SOLVER.ACCUMULATE_STEPS": (
         1,
         (
             "forward and backward passes of IMS_PER_BATCH images per optimizer step, whose "
-            "gradients are averaged: k passes of a k-th of the images take a k-th of the memory. "
-            "Steps, schedule, EMA and periods count optimizer steps"
+            "gradients are averaged: k passes with an IMS_PER_BATCH k times smaller take less "
+            "memory. Steps, schedule, EMA and periods count optimizer steps"
         ),
     ),
     "SOLVER.AMP.DTYPE": (
@@ -146,17 +148,17 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),
     "SOLVER.WARMUP_EPOCHS": (5.0, "epochs of linear lr warm-up, which are part of MAX_EPOCHS"),
     "SOLVER.LABEL_SMOOTHING": (0.1, "label smoothing of the loss; in [0, 1)"),
-    "SOLVER.CLASS_WEIGHTS": ([], "weight of each class in the loss, in their order; []: equal"),
+    "SOLVER.CLASS_WEIGHTS": ([], "weights of the classes in the loss, in their order; []: equal"),
     "SOLVER.CLASS_BALANCE": (
         0.0,
         (
-            "power p of further weights 1 / images of the class ** p, with mean 1 over the images: "
-            "0: none, 1: all classes together weigh the same"
+            "power p of further weights 1 / (images of the class) ** p, with mean 1 over the "
+            "images; 0: none, 1: each class has the same total weight"
         ),
     ),
     "SOLVER.DISTILL_ALPHA": (
         0.5,
-        "share of the distillation in the loss with MODEL.TEACHER; the rest is that of the labels",
+        "share of the distillation in the loss with MODEL.TEACHER; the rest is the labels' loss",
     ),
     "SOLVER.DISTILL_TEMPERATURE": (
         1.0,
@@ -182,13 +184,25 @@ KEYS: dict[str, tuple[Any, str]] = {
         0,
         "evaluations in a row without a better KEEP_BEST after which the training ends; 0: never",
     ),
-    "SOLVER.LOG_PERIOD": (20, "iterations between lines of metrics.json and of the log"),
-    "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's own"),
+    "SOLVER.LOG_PERIOD": (
+        20,
+        (
+            "iterations between lines of metrics.json and of the log; 0: lines only after "
+            "evaluations and checkpoints, and at the end"
+        ),
+    ),
+    "INPUT.RESOLUTION": (0, "side of the network's input in pixels; 0: the network's default"),
     "INPUT.RESIZE": (
         0,
-        "evaluation: length of the shorter side before the center crop; 0: RESOLUTION / 0.875",
+        (
+            "evaluation: length of the shorter side before the center crop; 0: RESOLUTION / 0.875, "
+            "rounded up to a multiple of 8"
+        ),
     ),
-    "INPUT.INTERPOLATION": ("bilinear", "resizing in an evaluation: 'bilinear' or 'bicubic'"),
+    "INPUT.INTERPOLATION": (
+        "bilinear",
+        "resampling of resized images: 'bilinear', 'bicubic', 'lanczos' or 'nearest'",
+    ),
     "INPUT.TRAIN_CROP": (
         "resized",
         (
@@ -214,7 +228,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         1,
         (
             "copies of an image in a batch, each augmented differently; an epoch has that many "
-            "times fewer images, and as many steps"
+            "times fewer different images, in the same number of steps"
         ),
     ),
     "INPUT.MIXUP": (0.0, "alpha of mixup's Beta distribution (m in Table 7); 0: no mixup"),
@@ -248,17 +262,20 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "DATALOADER.PIN_MEMORY": (
         True,
-        "put batches for a CUDA device into pinned memory, and copy them while it computes",
+        "put batches for a CUDA device into pinned memory, to copy them while the device computes",
     ),
     "DATA.CHECK_IMAGES": (
         True,
         (
-            "detectors: decode every image before the training, which detects truncated files; "
-            "otherwise only their headers are read. Classifiers: decode the images of "
-            "DATASETS.TEST before the training, for at most 10 seconds"
+            "detectors: decode every image before the training, which detects truncated files; if "
+            "False, only their headers are read. Classifiers: decode the images of DATASETS.TEST "
+            "before the training, for at most 10 seconds"
         ),
     ),
-    "DATA.SKIP_BROKEN": (False, "skip and count unreadable images instead of stopping"),
+    "DATA.SKIP_BROKEN": (
+        False,
+        "leave out images that cannot be decoded, with a warning, instead of stopping",
+    ),
     "DATA.TRAIN_LIMIT": (
         0,
         "number of training images to use, with about the same share of each class; 0: all",

@@ -17,11 +17,11 @@ from fbnetv3.errors import did_you_mean
 
 # Attributes of the tree's root. Keys are given by files, KEY VALUE lists and other config trees;
 # assignments in code do not count.
-_GIVEN_KEYS = "__given_keys__"  # keys given by any of these
-_GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # keys given otherwise than by a _BASE_ file
+_GIVEN_KEYS = "__given_keys__"  # all given keys
+_GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # all but the keys that only _BASE_ files give
 # Attribute of a node: its keys whose value is an integer or the word auto
 _AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
-# Names in other programs -> key
+# Names of settings in other programs -> key here, which the error about an unknown key suggests
 _ALIASES = {
     "LR": "BASE_LR",
     "LEARNING_RATE": "BASE_LR",
@@ -44,10 +44,11 @@ _ALIASES = {
 class CfgNode(DetectronCfgNode):
     """detectron2's node with strict keys and types.
 
-    An unknown key raises a ConfigError that suggests the nearest key, whether it comes from a file,
-    from the command line or from an assignment in code. A value must have the type of the key's
-    present value. An int is also accepted for a float, a Path for a string, one string for a list
-    of strings, a list for a tuple and the reverse, and anything where the present value is None.
+    An unknown key from a file, from the command line or from an assignment in code raises a
+    ConfigError that suggests the nearest key or lists the allowed ones. A value must have the type
+    of the key's present value. An int is also accepted for a float, a Path for a string, one string
+    for a list of strings, a list for a tuple and the reverse, and anything where the present value
+    is None. Keys of :meth:`allow_auto` take an integer or ``auto``.
     Yaml is read with the safe loader only. New keys can be added after ``set_new_allowed(True)``.
     """
 
@@ -66,7 +67,7 @@ class CfgNode(DetectronCfgNode):
         super().__setitem__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # copy and pickle would otherwise fill nodes by __setitem__, which fails if they are frozen
+        # Without this method, copy and pickle would call __setitem__, which fails for frozen nodes.
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
 
     def allow_auto(self, *names: str) -> None:
@@ -90,8 +91,8 @@ class CfgNode(DetectronCfgNode):
             allow_unsafe: Must be False; the argument exists because detectron2's method has it.
 
         Raises:
-            ConfigError: The file is missing or not yaml, or has unknown keys or values of the wrong
-                type, or ``allow_unsafe`` is True.
+            ConfigError: The file is missing or not yaml, or has unknown keys or values that are not
+                allowed, or ``allow_unsafe`` is True.
         """
         _refuse_unsafe(allow_unsafe)
         own: dict[str, Any] = {}
@@ -130,20 +131,24 @@ class CfgNode(DetectronCfgNode):
         )
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Merges another tree of keys and values, or a part of one."""
+        """Merges another tree of keys and values, or a part of one.
+
+        Raises:
+            ConfigError: A key is unknown, or a value is not allowed.
+        """
         before = dict(iter_keys(self))
         self._merge(cfg_other, ())
         changed = (key for key, value in iter_keys(self) if before.get(key) != value)
         self._record_given(changed, from_base=False)
 
     def given_keys(self, bases: bool = True) -> frozenset[str]:
-        """Returns the full keys such as SOLVER.BASE_LR that files and lists have given.
+        """Returns the full keys such as SOLVER.BASE_LR that files, lists and trees have given.
 
-        Their values may equal the defaults. A tree merged by :meth:`merge_from_other_cfg` gives the
-        keys whose values it changed.
+        A file or list gives all its keys, even those whose values equal the defaults. A tree merged
+        by :meth:`merge_from_other_cfg` gives the keys whose values it changed.
 
         Args:
-            bases: Whether to count keys that only a file's ``_BASE_`` gives.
+            bases: Whether to include keys that only a file's ``_BASE_`` gives.
         """
         return frozenset(self.__dict__.get(_GIVEN_KEYS if bases else _GIVEN_OUTSIDE_BASES, ()))
 
@@ -165,10 +170,12 @@ class CfgNode(DetectronCfgNode):
             self.__dict__.setdefault(name, set()).update(given)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``; strings are parsed as Python literals.
+        """Merges ``[KEY, VALUE, KEY, VALUE, ...]``.
+
+        Strings are parsed as Python literals, except for keys whose present value is a string.
 
         Raises:
-            ConfigError: A key is unknown or has no value, a value is of the wrong type, or the same
+            ConfigError: A key is unknown or has no value, a value is not allowed, or the same
                 setting is given both in epochs and in iterations.
         """
         if len(cfg_list) % 2:
@@ -212,10 +219,10 @@ class CfgNode(DetectronCfgNode):
             raise ConfigError(
                 f"an integer does not fit into 64 bits: {str(value)[:40]}...; write a smaller one"
             )
-        # A key whose present value is a string keeps its text, even if that reads as a number or a
+        # Where the present value is a string, text stays text even if it reads as a number or a
         # list: OUTPUT_DIR may be a folder named 2024 or [1].
-        is_name = isinstance(default, str) and not isinstance(decoded, str)
-        return value if is_name and isinstance(value, str) else decoded
+        stays_text = isinstance(default, str) and not isinstance(decoded, str)
+        return value if stays_text and isinstance(value, str) else decoded
 
     def __str__(self) -> str:
         return self.dump()
@@ -255,7 +262,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
 
 
 def _items_match(value: Any, default: Any) -> bool:
-    """Returns False if the default holds only numbers and the value does not."""
+    """Returns False if all items of the default are numbers and an item of the value is none."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))

@@ -38,10 +38,10 @@ def let_iterations_override_epochs(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
-    """Does for ``[KEY, VALUE, ...]`` what :func:`let_iterations_override_epochs` does for a file.
+    """Returns ``[KEY, VALUE, ...]`` with epochs set to 0 if only iterations above 0 are given.
 
     Raises:
-        ConfigError: A length or period is given in epochs and in iterations.
+        ConfigError: A length or period is given both in epochs and in iterations, above 0.
     """
     given = dict(zip(pairs[0::2], pairs[1::2], strict=True))
     result = list(pairs)

@@ -1,4 +1,4 @@
-"""Allowed ranges of a config's numbers; those of the recipe are in :mod:`fbnetv3.recipe`."""
+"""Allowed ranges of a config's numbers; the ranges of a recipe are in :mod:`fbnetv3.recipe`."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ def check_length(cfg: CfgNode) -> None:
     if cfg.SOLVER.MAX_EPOCHS == 0 and is_default and "SOLVER.MAX_ITER" not in cfg.given_keys():
         raise ConfigError(
             "SOLVER.MAX_EPOCHS=0 takes the length of the training from SOLVER.MAX_ITER, which is "
-            "not given; give SOLVER.MAX_ITER, or a number above 0"
+            "not given; give SOLVER.MAX_ITER, or a SOLVER.MAX_EPOCHS above 0"
         )

@@ -71,11 +71,11 @@ def recipe_from_config(
         cfg: Config of a training.
         iters_per_epoch: Steps per epoch. Required if SOLVER.MAX_EPOCHS is 0: the length of the
             training is then SOLVER.MAX_ITER, and SOLVER.STEPS are iterations, too.
-        overrides: Values of the recipe's fields that replace those of the config.
+        overrides: Values of the recipe's fields that replace the config's values.
 
     Raises:
-        ConfigError: A value has another type or is out of its range, all of SOLVER.STEPS lie behind
-            the end of the training, SOLVER.CLIP_GRADIENTS does not clip by the 2-norm, or
+        ConfigError: A value has another type or is out of its range, all of SOLVER.STEPS are at or
+            after the end of the training, SOLVER.CLIP_GRADIENTS does not clip by the 2-norm, or
             ``iters_per_epoch`` is required and missing.
     """
     values = {field: get_value(cfg, key) for field, key in RECIPE_KEYS.items()}
@@ -147,9 +147,10 @@ def _in_config_keys(message: str) -> str:
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe.
 
-    Keys without effect are left out: SOLVER.NESTEROV of optimizers that do not read it,
-    SOLVER.WEIGHT_DECAY_BIAS if biases have no decay of their own, and CLIP_VALUE without clipping.
-    With the schedule ``steps``, SOLVER.EPOCH_DECAY is left out; without it, STEPS and GAMMA are.
+    These keys are left out where they have no effect: SOLVER.NESTEROV of optimizers that do not
+    read it, SOLVER.WEIGHT_DECAY_BIAS if biases have the decay of other weights, and CLIP_VALUE
+    without clipping. With the schedule ``steps``, SOLVER.EPOCH_DECAY is left out; with another
+    schedule, STEPS and GAMMA are left out.
     """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}
     if recipe.optimizer not in NESTEROV_OPTIMIZERS:

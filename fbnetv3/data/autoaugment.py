@@ -1,7 +1,7 @@
 """AutoAugment (Cubuk et al., 2019) of 8-bit RGB images, with torchvision's draws and pixels.
 
-Policies, draws and results are those of ``torchvision.transforms.v2.AutoAugment`` on Pillow images,
-in less time:
+Policies, draws and results are the same as in ``torchvision.transforms.v2.AutoAugment`` on Pillow
+images, in less time:
 
 - Operations that map each value of a channel to another value are tables of 256 values. Tables of
   consecutive operations are combined, and the histogram of their result is computed from that of
@@ -28,15 +28,15 @@ from fbnetv3.data.seeding import uniform
 Pixels = npt.NDArray[np.uint8]
 # One table of 256 values for each of the three channels
 Tables = tuple[bytes, bytes, bytes]
-_LEVELS = 10
-_IDENTITY = bytes(range(256))
+_LEVELS = 10  # of each magnitude
+_IDENTITY = bytes(range(256))  # table that keeps all values
 
 
 class _Canvas:
     """An image to which operations are applied.
 
-    The image is an array or a Pillow image, whichever the last operation produced, and tables that
-    have not been applied to it yet.
+    It is stored as the array or Pillow image that the last operation produced, and the combined
+    tables of later operations, which have not been applied yet.
     """
 
     def __init__(self, image: Pixels | Image.Image) -> None:
@@ -76,7 +76,7 @@ class _Canvas:
 
         Args:
             tables: New value of each value, by channel.
-            arithmetic: The same mapping of arrays, if it is faster than a table.
+            arithmetic: Function that maps an array in the same way, if it is faster than a table.
         """
         if self._tables is not None:
             first, then = self._tables, tables
@@ -103,6 +103,7 @@ class _Canvas:
         return counts
 
     def _untabled(self) -> Image.Image:
+        """Returns the image before the tables are applied."""
         if self._image is None:
             assert self._array is not None
             self._image = Image.fromarray(self._array)
@@ -154,7 +155,7 @@ def _sharpness(canvas: _Canvas, change: float, fill: list[float]) -> None:
 
 
 def _blend_tables(value: int, factor: float) -> Tables:
-    """Returns the tables of values + factor * (values - value), as Pillow rounds and clips them."""
+    """Returns the tables of ``value + factor * (x - value)``, as Pillow rounds and clips them."""
     ramp = Image.frombytes("L", (256, 1), _IDENTITY)
     table = Image.blend(Image.new("L", (256, 1), value), ramp, factor).tobytes()
     return table, table, table
@@ -247,8 +248,8 @@ _OPERATIONS: dict[str, Apply] = {
     "Invert": _invert,
 }
 _NO_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
-_UNSIGNED = ("Posterize", "Solarize", *_NO_MAGNITUDE)
-# Magnitude at the highest level; that of a translation is relative to the side of the image.
+_UNSIGNED = ("Posterize", "Solarize", *_NO_MAGNITUDE)  # their magnitudes have no random sign
+# Magnitude at the highest level. Magnitudes of translations are fractions of the image's side.
 _MAXIMUM = {
     "ShearX": 0.3,
     "ShearY": 0.3,

@@ -13,8 +13,8 @@ from fbnetv3.data.errors import DataError
 from fbnetv3.data.mixup import Mixup
 from fbnetv3.data.seeding import keyed_generator
 
-# First keys of the seeds, which keep random streams apart. 0 to 2 are taken by data/order.py,
-# data/loaders.py and engine/trainer.py.
+# First keys of the seeds, which keep random streams apart. data/order.py, data/loaders.py and
+# engine/trainer.py use 0 to 2.
 _MIXUP, _ERASING, _CUTMIX = 3, 4, 5
 
 
@@ -22,10 +22,11 @@ _MIXUP, _ERASING, _CUTMIX = 3, 4, 5
 class BatchAugment:
     """Erases parts of the images of a batch, mixes the images, and makes soft targets.
 
-    Each image is erased or kept on its own. Then the images are mixed: by mixup, by CutMix or, if
-    both are switched on, by one of the two with equal probability. All random numbers follow from
-    the seed and the number of the batch. Mixup and CutMix draw the same numbers on every rank. The
-    rectangles to erase are drawn for the images of all ranks together; each rank uses its own part.
+    Whether an image is erased is drawn for each image. Then the images are mixed: by mixup, by
+    CutMix or, if both are switched on, by one of the two with equal probability. All random numbers
+    follow from the seed and the number of the batch. Mixup and CutMix draw the same numbers on
+    every rank. The rectangles to erase are drawn for the images of all ranks together; each rank
+    uses its part.
 
     Attributes:
         num_classes: Number of classes.
@@ -85,7 +86,7 @@ class BatchAugment:
         mixup = Mixup(0.0, self.num_classes, self.label_smoothing)
         if labels.ndim == 1:
             return mixup.soft_targets(labels)
-        # several labels: each class is a binary target of its own, smoothed towards 1/2
+        # several labels: the target of each class is binary, and is smoothed towards 1/2
         return labels * (1 - self.label_smoothing) + self.label_smoothing / 2
 
     def _erased(self, images: Tensor, iteration: int) -> Tensor:

@@ -17,17 +17,17 @@ Rect = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 INK = (30, 30, 30)
 FONT_SIZE = 17
-"""Height of the text of sheets in pixels: it can be read at half the size of the sheet."""
-# The first classes have colours that differ in hue and lightness, and are seen on white and on
-# photographs. Those of further classes are a golden ratio apart in hue.
+"""Height of text on sheets of pictures, in pixels; readable when a sheet is shown at half size."""
+# The colours of the first classes differ in hue and lightness, and are visible on white and on
+# photographs. The hues of further classes are steps of a golden ratio around the colour circle.
 _COLOURS = ((0, 90, 200), (214, 39, 40), (0, 128, 60), (245, 130, 49), (145, 30, 180))
 _HUE_STEP = 0.618034
 NAMED_BY_COLOUR = len(_COLOURS)
-"""Largest number of classes that a legend tells apart; above, captions have the name, too."""
+"""Largest number of classes told apart by colour alone; with more, captions have names, too."""
 _FONT = "DejaVuSans.ttf"
-_MAX_CHARACTERS = 200
-_MAX_LEGEND = 24  # classes
-_GAP = 6  # pixels
+_MAX_CHARACTERS = 200  # of a text; the rest is cut off
+_MAX_LEGEND = 24  # classes that a legend lists
+_GAP = 6  # pixels between words, and at the edges
 _SQUARE = FONT_SIZE + 4  # pixels from the left of a colour's square to its class
 
 
@@ -40,7 +40,7 @@ def class_colour(index: int) -> tuple[int, int, int]:
 
 
 def _font_files() -> Iterator[str]:
-    """Yields fonts with accents, Greek and Cyrillic: Matplotlib's, then that of the system."""
+    """Yields files of a font with accents, Greek and Cyrillic: Matplotlib's, then the system's."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is not None and spec.origin:
         yield str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / _FONT)
@@ -49,7 +49,9 @@ def _font_files() -> Iterator[str]:
 
 @functools.cache
 def load_font(size: int = FONT_SIZE) -> Font:
-    """Returns a font; without one of :func:`_font_files` it is Pillow's own, which has ASCII only.
+    """Returns a font: the first one that exists of :func:`_font_files`, else Pillow's default.
+
+    Pillow's default font only has ASCII characters.
 
     Args:
         size: Height in pixels.
@@ -63,11 +65,15 @@ def load_font(size: int = FONT_SIZE) -> Font:
 
 
 def drawable(text: str, font: Font) -> str:
-    """Returns a text in the characters of a font, which may lack accents."""
+    """Returns the first 200 characters of a text, replaced where a font lacks them.
+
+    Accents that the font lacks are dropped; other characters that it lacks become ``?``.
+    """
     text = text[:_MAX_CHARACTERS]
     if text.isascii() and text.isprintable():
         return text
-    missing = bytes(font.getmask("\uffff"))  # never a character: the sign for an absent one
+    # U+FFFF is never a character, so that it is drawn as the font's sign for a missing one.
+    missing = bytes(font.getmask("\uffff"))
 
     def has(character: str) -> bool:
         return character.isprintable() and bytes(font.getmask(character)) != missing
@@ -81,7 +87,10 @@ def drawable(text: str, font: Font) -> str:
 
 
 def fitted(text: str, font: Font, width: float) -> str:
-    """Returns a text in the characters of a font, shortened in the middle to a width in pixels."""
+    """Returns a text as :func:`drawable`, shortened in the middle to a width in pixels.
+
+    A text is not shortened below 8 characters, even if they are wider.
+    """
     text = shown = drawable(text, font)
     kept = len(text)
     while font.getlength(shown) > width and kept > 8:
@@ -92,7 +101,7 @@ def fitted(text: str, font: Font, width: float) -> str:
 
 @dataclass(frozen=True)
 class _Word:
-    """A word of a heading, or the name of a class with a square of its colour."""
+    """A word of a title, or the name of a class, drawn after a square of the class's colour."""
 
     text: str
     class_index: int | None = None
@@ -104,7 +113,7 @@ def heading(width: int, title: str, classes: Sequence[tuple[int, str]] = ()) -> 
     Args:
         width: Width in pixels.
         title: Text above the legend; empty if there is none.
-        classes: Index and name of each class of the legend.
+        classes: Index and name of each class of the legend, which lists the first 24.
     """
     font, room = load_font(), width - 2 * _GAP
     legend = [_Word(name, index) for index, name in classes[:_MAX_LEGEND]]
@@ -159,16 +168,17 @@ def place_captions(
 ) -> list[Rect | None]:
     """Chooses a place for the caption of each box, such that captions do not overlap.
 
-    Of the places that are free, at the corners of its box, a caption takes the one that covers the
-    fewest boxes' edges, and outside of its box rather than inside.
+    The candidates are the corners of the box, outside and inside, where the caption is within the
+    image and overlaps no earlier caption. The caption gets the candidate that the edges of the
+    fewest boxes pass through; of equal candidates, one outside of its box.
 
     Args:
-        boxes: Boxes; the first ones choose first.
+        boxes: Boxes, in the order in which their captions are placed.
         sizes: Width and height of each caption in pixels.
         image: Width and height of the image, in which captions must lie.
 
     Returns:
-        The place of each caption; None where there is none.
+        The place of each caption; None if it has no candidate.
     """
     taken: list[Rect] = []
     places: list[Rect | None] = []

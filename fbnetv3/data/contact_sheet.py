@@ -1,4 +1,4 @@
-"""A picture of samples of a data set: a grid of images with their classes, and perhaps boxes."""
+"""A picture of samples of a data set: a grid of images with their classes, and boxes if any."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _MARGIN = 3  # pixels around an image
 
 # (left, top, right, bottom) in pixels of the image, and the index of the class
 LabelledBox = tuple[float, float, float, float, int]
+# Image, lines of text below it, and boxes to draw
 Tile = tuple[Image.Image, str, Sequence[LabelledBox]]
 
 
@@ -36,7 +37,7 @@ def contact_sheet(
 
     Args:
         tiles: RGB images, each with lines of text and boxes to draw.
-        title: What the images are, and where they come from.
+        title: Description of the images and of their source.
         classes: Names of the classes of boxes; empty if there are no boxes.
     """
     columns = max(1, min(_COLUMNS, len(tiles)))
@@ -90,11 +91,11 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 
 
 def samples_by_class(targets: Sequence[Collection[int]], count: int) -> list[int]:
-    """Returns the indices of ``count`` images, in turns one of each class.
+    """Returns the indices of ``count`` images, taking one image of each class in turn.
 
     Args:
-        targets: Classes of each image.
-        count: Number of images; fewer are returned if there are fewer.
+        targets: Classes of each image; images without a class are not taken.
+        count: Number of images; all are returned if there are fewer.
     """
     queues: dict[int, list[int]] = {}
     for index, labels in enumerate(targets):

@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 _CROP_AREA = (0.08, 1.0)  # fractions of the image area
 _ASPECT = (3 / 4, 4 / 3)  # width / height
 _LOG_ASPECT = tuple(torch.log(torch.tensor(_ASPECT)).tolist())  # in float32
-_ATTEMPTS = 10
+_ATTEMPTS = 10  # random boxes that are drawn until one lies in the image
 # Filters that torch has for 8-bit images
 _TORCH_MODES = {
     Image.Resampling.BILINEAR: "bilinear",
@@ -50,7 +50,7 @@ class ResizeCenterCrop:
         return cropped
 
     def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Crops a JPEG file, decoded at the smallest sufficient size."""
+        """Crops a JPEG file, decoded at the smallest size that is not enlarged by the resize."""
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
         return self(Image.fromarray(jpeg.pixels(divisor)))

@@ -20,7 +20,7 @@ from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
 CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
-_RANDOM_SPLIT = 31  # separates this random stream from others of the same seed
+_RANDOM_SPLIT = 31  # second key of the seed of random splits, which other draws do not have
 
 
 class ImageDataset(Dataset[tuple[Any, int]], ABC):
@@ -33,7 +33,7 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         name: Name of the data set in error messages and logs, as the user gave it.
         classes: Names of the classes. A target is an index into this list.
         targets: Target of each image; a tuple of targets in a data set with several per image.
-        is_multi_label: Whether images have several targets, or none.
+        is_multi_label: Whether an image has any number of targets, instead of one.
         has_files: Whether images are decoded from files, which may be broken.
         broken: Files that were left out because they cannot be decoded.
     """
@@ -105,7 +105,7 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         Images that do not come from files are encoded as PNG.
 
         Raises:
-            DataError: The file cannot be read.
+            DataError: The file cannot be read, or is no image file.
         """
         out = io.BytesIO()
         self.image(i).save(out, "PNG")
@@ -142,8 +142,8 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         Args:
             n_holdout: Number of held-out images, from 1 to ``len(self) - 1``.
             seed: Random seed of the selection.
-            stratified: Whether each class has the same share of the held-out images as of all
-                images; otherwise, the held-out images are drawn uniformly from all images.
+            stratified: Whether to hold out the same fraction of each class, to within one image;
+                otherwise, the held-out images are drawn uniformly from all images.
 
         Raises:
             DataError: ``n_holdout`` is out of range.
@@ -163,10 +163,10 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
             seed: Random seed of the selection.
 
         Raises:
-            DataError: ``n_classes`` is out of range.
+            DataError: ``n_classes`` is out of range, or images have several labels.
         """
         if self.is_multi_label:
-            raise DataError(f"{self.name}: images have several labels; classes are not selected")
+            raise DataError(f"{self.name}: images have several labels; cannot select classes")
         _check_range(self, f"cannot select {n_classes} classes", n_classes, len(self.classes))
         chosen = random_classes(len(self.classes), n_classes, seed)
         relabel = {old: new for new, old in enumerate(chosen)}
@@ -174,7 +174,7 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         return Subset(self, indices, [self.classes[c] for c in chosen], relabel)
 
     def _strata(self) -> list[int]:
-        """Returns the class of each image; sets of several classes are numbered in their order."""
+        """Returns the class of each image, or with several labels the number of its label set."""
         if not self.is_multi_label:
             return self.targets
         numbers = {labels: i for i, labels in enumerate(sorted(set(self.targets)))}
@@ -249,7 +249,7 @@ class FileDataset(ImageDataset):
 
     Args:
         name: Name of the data set.
-        source: Folder or archive of image files.
+        source: The image files and their targets.
         cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
     """
 
@@ -262,7 +262,7 @@ class FileDataset(ImageDataset):
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
-        # EXIF orientation of cached images from JPEG files; None of those from other files
+        # EXIF orientation of cached images from JPEG files; None for other files
         self._turns: dict[int, int | None] = {}
 
     def image(self, i: int) -> Image.Image:
@@ -280,7 +280,7 @@ class FileDataset(ImageDataset):
         read, name = partial(self._source.read, i), self.file_name(i)
         cached = self._cache.get(i)
         if cached is not None:
-            # What a transform makes of an image must not depend on whether it is in the cache.
+            # The result of a transform must not depend on whether the image is in the cache.
             turn, size = self._turns[i], (cached.shape[1], cached.shape[0])
             if turn is None:
                 return Image.fromarray(cached)
@@ -331,7 +331,7 @@ class Subset(ImageDataset):
     Args:
         dataset: Data set that the images are taken from.
         indices: Indices of the images in ``dataset``.
-        classes: Names of the classes. None keeps those of ``dataset``.
+        classes: Names of the classes. None keeps the classes of ``dataset``.
         relabel: Mapping from each target in ``dataset`` to its index in ``classes``. None keeps
             the targets.
     """

@@ -43,15 +43,17 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
 
     Args:
         name_or_path: A registered name (``digits_train``, ``cifar10_test``, ...), or the path of a
-            folder with one subfolder per class, of a zip archive of such a folder, or of a folder
-            that ``fbnetv3-data pack`` has written. A relative path is looked up below the folder in
-            the environment variable ``FBNETV3_DATA``, then in the current directory. An address
-            ``hf://NAME?split=train`` is a data set of Hugging Face (see data/hugging_face.py).
+            folder with one subfolder per class, of a zip archive of such a folder, of a folder that
+            ``fbnetv3-data pack`` has written, or of a CSV or Parquet table (see data/tables.py). A
+            relative path is looked up below the folder in the environment variable
+            ``FBNETV3_DATA``, then in the current directory. An address ``hf://NAME?split=train`` is
+            a data set of Hugging Face (see data/hugging_face.py).
         skip_broken: Whether to decode all files first, and to leave out and log those that cannot
             be decoded.
 
     Raises:
-        DataError: The data set is missing or malformed; the message says where it is expected.
+        DataError: The data set is malformed, or is a stream.
+        MissingDataError: There is no such data set; the message says where it is expected.
     """
     factory = DATASETS.get(name_or_path) if name_or_path in DATASETS else None
     if factory is None and name_or_path.startswith(PREFIX):
@@ -85,7 +87,10 @@ def _from_hugging_face(address: str) -> ImageDataset:
 
 
 def find_data(path: str) -> Path | None:
-    """Returns the path below FBNETV3_DATA or else as given; None if neither of the two exists."""
+    """Returns the path below FBNETV3_DATA if it exists there, else the path itself if it exists.
+
+    None is returned if neither exists. Absolute paths are not looked up below FBNETV3_DATA.
+    """
     return next((p for p in _candidates(path) if p.exists()), None)
 
 

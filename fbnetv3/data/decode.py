@@ -24,10 +24,10 @@ ImageLike: TypeAlias = (
 # Several images, or a batch of them in one array (N, H, W, C) or tensor (N, C, H, W).
 Images: TypeAlias = Sequence[ImageLike] | npt.NDArray[Any] | torch.Tensor
 _SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, torch.Tensor)
-# The formats that Pillow may decode. Without this list it would recognise others by their content,
-# whatever the name of the file, and run Ghostscript for EPS.
+# The formats that Pillow may decode. Without this list, Pillow would recognise other formats by the
+# content of a file, whatever its name, and run Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES = {
+_SUFFIXES = {  # all but JPEG's
     "BMP": ".bmp",
     "GIF": ".gif",
     "PNG": ".png",
@@ -44,7 +44,7 @@ _REPLACE = "replace the file or leave it out"
 
 @contextmanager
 def open_image(file: BinaryIO, name: str, advice: str = ADVICE) -> Iterator[Image.Image]:
-    """Yields an image whose header has been read. All image files are opened here.
+    """Yields an image whose header Pillow has read; no other function opens files with Pillow.
 
     Args:
         file: An image file of one of ``FORMATS``.
@@ -73,7 +73,7 @@ def open_image(file: BinaryIO, name: str, advice: str = ADVICE) -> Iterator[Imag
 
 
 def shown_size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Returns (width, height), as it is shown, of the image in a file's content.
+    """Returns (width, height) of the image in a file's content, turned by its EXIF orientation.
 
     Raises:
         DataError: The data are not an image, its header is damaged, or it is too large.
@@ -114,7 +114,8 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Image.Image:
     """Returns an image of any kind in RGB, 8 bits per channel, upright.
 
-    Training, evaluation, inference and pictures read images here, by these rules:
+    Training, evaluation, inference and pictures read images by these rules. For JPEG files of
+    trainings, ``fbnetv3.data.jpeg`` applies them with a faster decoder.
 
     ====================================  ========================================================
     EXIF orientation                      applied once, in every format

@@ -9,7 +9,7 @@ from fbnetv3.data.dataset import ArrayDataset
 from fbnetv3.requires import require
 
 TEST_IMAGES = 360
-RESOLUTION = 32
+RESOLUTION = 32  # pixels
 _SPLIT_SEED = 0
 
 

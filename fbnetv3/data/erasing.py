@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., 2020) of normalised batches, on their device."""
+"""Random erasing (Zhong et al., 2020) of batches of normalised images, on the batches' device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 _AREA = (0.02, 0.33)  # fractions of the image
 _ASPECT = (0.3, 3.3)  # height / width
-_ATTEMPTS = 10
+_ATTEMPTS = 10  # rectangles that are drawn for an image until one fits
 
 
 def erasing_boxes(

@@ -1,4 +1,4 @@
-"""The error of data sets, images and loaders."""
+"""The errors of data sets, images and loaders, and helpers for messages about them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def class_counts(classes: Sequence[str], counts: Sequence[int], limit: int = 10)
 
 
 def all_problems(problems: Sequence[str], limit: int = 5) -> str:
-    """Returns the first ``limit`` problems on one line, after the number of all unless it is 1."""
+    """Returns the only problem, or the number of problems and the first ``limit`` on one line."""
     if len(problems) == 1:
         return problems[0]
     more = f" | and {len(problems) - limit} more" if len(problems) > limit else ""

@@ -1,6 +1,6 @@
 """Data sets for image classification, opened by Hugging Face's package ``datasets``.
 
-A config refers to them by ``hf://NAME?split=train``, where NAME is a data set of the hub, or a
+A config refers to a split by ``hf://NAME?split=train``, where NAME is a data set of the hub, or a
 folder that ``save_to_disk`` has written. Further options are ``config`` (name of a configuration),
 and ``image`` and ``label`` (names of columns).
 """
@@ -100,7 +100,7 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
         folder: Existing folder NAME that ``save_to_disk`` has written; None stands for the hub.
 
     Raises:
-        DataError: The address is malformed, or the split cannot be opened.
+        DataError: The address is malformed, or the split cannot be opened or is not allowed.
         MissingPackageError: ``datasets`` is not installed.
     """
     name, options = parse_address(address)

@@ -1,4 +1,4 @@
-"""Batches of transformed images, prepared in one process."""
+"""Functions that load batches of transformed images, each batch in a single process."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def _transformed(
             try:
                 generator.manual_seed(seed)  # for data sets that draw random numbers themselves
                 image = load(index)
-                generator.manual_seed(seed)  # its draws do not depend on those of the data set
+                # The transform's draws do not depend on the number of draws of the data set.
+                generator.manual_seed(seed)
                 yield transform(image)
             except DataError as error:
                 raise DataError(

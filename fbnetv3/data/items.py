@@ -18,7 +18,7 @@ def whole_label(label: object, where: str) -> int:
     """Returns a label as an int.
 
     Raises:
-        DataError: It is not a whole number: an int, or a tensor or array with a single one.
+        DataError: The label is neither an int nor a tensor or array with a single whole number.
     """
     value = label
     if isinstance(label, (torch.Tensor, np.ndarray, np.generic)) and np.prod(label.shape) == 1:
@@ -36,7 +36,7 @@ def check_label(label: int, count: int, where: str) -> None:
     """Checks that a label is in [0, count).
 
     Raises:
-        DataError: It is not.
+        DataError: The label is out of this range.
     """
     if not 0 <= label < count:
         raise DataError(
@@ -49,7 +49,8 @@ def as_rgb(image: ImageLike, where: str) -> Image.Image:
     """Returns an image of any kind in RGB.
 
     Raises:
-        DataError: It is no image, or has the shape or values of none.
+        DataError: The object is no image, cannot be read, or has a shape or values that are not
+            allowed.
     """
     try:
         return read_image(image)
@@ -63,16 +64,17 @@ def as_rgb(image: ImageLike, where: str) -> Image.Image:
 
 
 def pair_of(item: object, where: str) -> tuple[Any, Any]:
-    """Returns (image, label) of an item: a pair, or a mapping with these keys.
+    """Returns (image, label) of an item: a pair, or a mapping with the keys image and label.
 
     Raises:
-        DataError: The item is neither.
+        DataError: The item is neither a pair nor such a mapping.
     """
     if isinstance(item, Mapping) and {"image", "label"} <= set(item):
         return item["image"], item["label"]
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return item[0], item[1]
-    kind = f"{type(item).__name__} of {len(item)}" if hasattr(item, "__len__") else type(item)
+    size = f" of {len(item)}" if hasattr(item, "__len__") else ""
+    kind = f"{type(item).__name__}{size}"
     raise DataError(
         f"{where}: an item is a {kind}; allowed: a pair (image, label), or a mapping with the keys "
         "image and label"

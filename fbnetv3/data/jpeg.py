@@ -24,12 +24,13 @@ from fbnetv3.requires import require
 Pixels = npt.NDArray[np.uint8]
 _DIVISORS = (8, 4, 2)  # reductions that libjpeg decodes with fast inverse transforms
 _MAGIC = b"\xff\xd8\xff"
-# Modes that libjpeg decodes to RGB itself; the others (CMYK) need Pillow's conversions.
+# Pillow's names of modes that libjpeg decodes to RGB itself; others (CMYK) need Pillow.
 _MODES = ("RGB", "L")
-_COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the same
-# Files that may have an EXIF orientation (in EXIF or XMP) or several pictures need Pillow.
+_COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the color spaces of these modes
+# Bytes in the headers of files that may have an EXIF orientation (in EXIF or XMP) or several
+# pictures, which need Pillow.
 _SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
-_END = b"\xff\xd9"
+_END = b"\xff\xd9"  # marker of the end of an image
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
 # Rows below a part that its colours depend on: libjpeg smooths colours that are stored at half the
 # height, or a quarter of it.
@@ -79,7 +80,7 @@ class JpegImage:
         Args:
             divisor: 1, 2, 4 or 8; width and height are divided by it and rounded up.
             bottom: Number of rows of the whole image that are needed, from the top; 0 stands for
-                all. The array may end below them.
+                all. The array may have more rows.
 
         Raises:
             DataError: The file is damaged.
@@ -134,7 +135,7 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
 def _plain_size(data: bytes) -> tuple[int, int] | None:
     """Returns width and height of a file of mode RGB or L that is not turned.
 
-    This takes a tenth of Pillow's time. None stands for a file that Pillow must look at.
+    This takes a tenth of Pillow's time. None is returned if Pillow must read the header.
     """
     from simplejpeg import decode_jpeg_header
 
@@ -179,16 +180,18 @@ def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
 def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) -> Pixels | None:
     """Returns the upper rows of the pixels, at least down to ``bottom``, without decoding the rest.
 
-    The values are those of the whole image: the header is given a smaller height, which ends the
-    decoding early, and then libjpeg skips what is left of the file.
+    The values are those of the whole image. A copy of the file gets a smaller height in its header,
+    which ends the decoding early; libjpeg then skips the rest of the file.
 
     Returns:
-        The pixels; None if the file must be decoded as a whole, to save time or to see its damage.
+        The pixels; None if the file should be decoded as a whole, since that is as fast or since
+        it may be damaged.
     """
     from simplejpeg import decode_jpeg
 
     rows = bottom + _MARGIN * divisor
-    # libjpeg would fill what a truncated file lacks, and call it a warning like the skipped rest.
+    # libjpeg fills the missing part of a truncated file and only warns of it, as it does of the
+    # rest that is skipped here. So a file without an end is not decoded in part.
     if rows >= size[1] or not data.endswith(_END):
         return None
     place, _ = _header(data)
@@ -207,13 +210,17 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
 
 
 def _header(data: bytes) -> tuple[int, int]:
-    """Returns the offset of the height in the frame's header, or 0; and the end of all headers."""
+    """Returns the offset of the height in the frame's header, and the end of all headers.
+
+    The offset is 0 if no frame's header is found, and the end is that of the file if the headers
+    cannot be followed.
+    """
     at, height = 2, 0
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xDA:  # pixels follow
             return height, at
-        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD9:  # padding, or without a length
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD9:  # padding, or markers without a length
             break
         if marker in _FRAMES:
             height = at + 5

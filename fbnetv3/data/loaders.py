@@ -1,4 +1,4 @@
-"""Loaders whose batches depend on seed and iteration, but not on the number of workers."""
+"""Loaders of trainings and evaluations; batches do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from fbnetv3.data.seeding import mix_seed
 from fbnetv3.errors import FBNetError
 from fbnetv3.user_code import UserCode
 
-_AUGMENT = 1  # first key of seeds, which keeps these draws apart from those of data/order.py
+# First key of the seeds of augmentations, so that they differ from the seeds in data/order.py.
+_AUGMENT = 1
 
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How a loader prepares its batches; no option changes their content.
+    """Options of a loader's workers and memory, none of which changes the content of batches.
 
     Attributes:
         prefetch: Batches that each worker process prepares in advance, 1 or more.
-        persistent: Whether the workers of an evaluation stay alive between passes.
+        persistent: Whether the workers stay alive between passes of an ``EvalLoader``.
         pin_memory: Whether batches are put into pinned memory, from which they are copied to
             a CUDA device while it computes.
 
@@ -105,7 +106,7 @@ class TrainLoader:
     def batches(self, start_iter: int = 0) -> Iterator[Any]:
         """Yields the batches from number ``start_iter`` on, without end.
 
-        Earlier batches are not read, so a late start takes no time.
+        Earlier batches are not read, so a late start takes no extra time.
 
         Yields:
             Images (N, 3, H, W) in channels_last, float32 or (if the loader was made with ``uint8``)
@@ -183,10 +184,13 @@ class EvalLoader:
 
 
 class _Batches(Dataset[Any]):
-    """Batches by number. Errors are returned, because DataLoader rewrites those that are raised."""
+    """Batches by number.
+
+    An FBNetError is returned instead of a batch, since DataLoader rewrites errors that are raised.
+    """
 
     def __init__(self, load: LoadBatch) -> None:
-        self._code = UserCode()  # pickled first: a worker imports the classes of the rest
+        self._code = UserCode()  # pickled first: a worker imports it before it unpickles the rest
         self._load = load
 
     def keys(self, number: int) -> list[tuple[int, int]]:
@@ -220,7 +224,7 @@ class _TrainBatches(_Batches):
     def keys(self, number: int) -> list[tuple[int, int]]:
         epoch, step = divmod(number, self._size // self._total)
         batch = self._order.of_epoch(epoch)[step * self._total : (step + 1) * self._total]
-        # The first copy of an image has the draws of trainings without copies.
+        # Copy 0 of an image has the same seed as in a training that shows each image once.
         return [
             (i, mix_seed(_AUGMENT, self._seed, epoch, i, *((copy,) if copy else ())))
             for i, copy in batch[self._slice]

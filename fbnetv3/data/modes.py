@@ -28,12 +28,12 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Entries of an image's information in which Pillow looks for the EXIF orientation.
+# Keys of Image.info in which Pillow looks for the EXIF orientation.
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 # Formats whose grey images of mode I have 16 bits per pixel.
 _16_BIT_FORMATS = ("PNG", "PPM")
 _STRIP_PIXELS = 1 << 22  # pixels that are converted at a time
-_SAVE_AGAIN = "convert it to 8 or 16 bits"
+_ADVICE = "convert the image to 8 or 16 bits"
 
 
 def orientation(image: Image.Image) -> int:
@@ -52,7 +52,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Returns (width, height) of an image as it is shown, turned by its EXIF orientation."""
+    """Returns (width, height) of an image after it is turned by its EXIF orientation."""
     if image.format == "TIFF":
         image.load()  # until then, some versions of Pillow give the size of the unturned image
     width, height = image.size
@@ -117,7 +117,7 @@ def _high_byte(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _checked_ints(part: Image.Image, name: str) -> Image.Image:
     low, high = part.getextrema()
-    _refuse_outside(low, high, 255, f"{name}: 32-bit grey", _SAVE_AGAIN)  # type: ignore[arg-type]
+    _refuse_outside(low, high, 255, f"{name}: 32-bit grey", _ADVICE)  # type: ignore[arg-type]
     return part.convert("L")
 
 
@@ -128,11 +128,11 @@ def _check_floats(image: Image.Image, name: str) -> None:
         box = (0, top, image.width, min(top + rows, image.height))
         values = np.asarray(image.crop(box))
         low, high = float(values.min()), float(values.max())
-        _refuse_outside(low, high, 255, f"{name}: floating-point grey", _SAVE_AGAIN)
+        _refuse_outside(low, high, 255, f"{name}: floating-point grey", _ADVICE)
         brightest = max(brightest, high)
     if 0 < brightest <= 1:
         raise DataError(
-            f"{name}: floating-point grey values up to {brightest:g}, which mode F shows in black; "
+            f"{name}: floating-point grey values up to {brightest:g}, all nearly black in mode F; "
             "allowed: 0 (black) to 255 (white); multiply the values by 255"
         )
 
@@ -146,7 +146,7 @@ def from_tensor(tensor: torch.Tensor, name: str) -> Image.Image:
     """Returns the RGB image of a tensor (C, H, W) or (H, W); see :func:`from_array`.
 
     Raises:
-        DataError: The shape, the type or the values are not those of an image.
+        DataError: The shape, the size, the type or the values are not allowed.
     """
     tensor = tensor.detach().cpu()
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and not 1 <= tensor.shape[0] <= 4):
@@ -170,7 +170,7 @@ def from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
         name: Name of the image in error messages.
 
     Raises:
-        DataError: The shape, the type or the values are not those of an image.
+        DataError: The shape, the size, the type or the values are not allowed.
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4):
         raise DataError(

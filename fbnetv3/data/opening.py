@@ -18,7 +18,8 @@ def open_source(path: Path) -> Source:
             CSV or Parquet file with the columns path and label, or path and labels.
 
     Raises:
-        DataError: The path is none of these or unreadable, or ``find_classes`` refuses its folders.
+        DataError: The path is none of these, cannot be read, or has content that is not allowed.
+        MissingPackageError: pyarrow, which reads Parquet, is not installed.
     """
     try:
         if path.suffix.lower() in TABLES:

@@ -9,7 +9,7 @@ import torch
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.seeding import keyed_generator
 
-_ORDER = 0  # first key of the seeds of orders; data/loaders.py has the others
+_ORDER = 0  # first key of the seeds of orders; data/batch_augment.py says where the others are
 
 
 class EpochOrder:
@@ -23,8 +23,9 @@ class EpochOrder:
         seed: Random seed.
         targets: Class of each image; needed for ``balance`` above 0.
         balance: Power p in [0, 1]: the share of a class with n images is proportional to
-            ``n ** (1 - p)``. The images of a class are drawn equally often, to within one.
-        repeats: Number of times that each image drawn appears, one after the other.
+            ``n ** (1 - p)``. The images of a class are drawn equally often, to within one. With
+            ``repeats`` above 1, a random part of these draws is used, so both hold approximately.
+        repeats: Number of times that each drawn image appears, in consecutive pairs.
 
     Raises:
         DataError: ``balance`` is above 0, and the images do not have one class each.
@@ -47,7 +48,7 @@ class EpochOrder:
         self._cached: tuple[int, list[tuple[int, int]]] = (-1, [])
 
     def of_epoch(self, epoch: int) -> list[tuple[int, int]]:
-        """Returns the pairs (index, copy) of an epoch, counted from 0."""
+        """Returns the pairs (index, copy) of an epoch; the first epoch has the number 0."""
         if self._cached[0] != epoch:
             self._cached = (epoch, self._drawn(keyed_generator(_ORDER, self._seed, epoch)))
         return self._cached[1]

@@ -1,4 +1,4 @@
-"""A user's data sets of any class as data sets of this project."""
+"""Conversion of a user's data sets, of any class, to data sets of this project."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ class MapDataset(ImageDataset):
 
     An image is anything that ``fbnetv3.data.read_image`` reads: a Pillow image, or a tensor
     (C, H, W) of uint8, or of floats from 0 to 1. A pair may also be a mapping with the keys
-    ``image`` and ``label``. Before an item is read, the generators of torch, ``random`` and numpy
-    are seeded from the seed, the epoch and the index, so that random transforms in the data set
-    are reproducible.
+    ``image`` and ``label``. Before a training reads an item, the generators of torch, ``random``
+    and numpy are seeded from the seed, the epoch and the index, so that random transforms in the
+    data set are reproducible.
 
-    The labels are taken from the attribute ``targets`` or ``labels`` if it has one whole number
-    per image, and otherwise by reading every item once.
+    The labels are taken from the attribute ``targets``, ``labels`` or ``_labels`` if it has one
+    value per image and there is no ``target_transform``, and otherwise by reading every item once.
 
     Args:
         dataset: Object with ``__len__`` and ``__getitem__``.
         name: Name in error messages.
-        classes: Names of the classes. None: the attribute ``classes``, or else the numbers from 0
-            to the largest label.
-        num_classes: Number of classes without names; 0: from the labels.
+        classes: Names of the classes. None: the attribute ``classes``, or else numbers from 0 on.
+        num_classes: Number of classes without names; 0: the largest label + 1.
 
     Raises:
-        DataError: There is no length, no item, or no image; or a label is not a whole number from
-            0 to the number of classes less 1.
+        DataError: There is no length or no item, an item cannot be read or is not allowed, or a
+            label is not a whole number from 0 to the number of classes - 1.
     """
 
     def __init__(
@@ -86,11 +85,11 @@ def as_image_dataset(
         dataset: A data set of this project, a map-style torch Dataset (see :class:`MapDataset`), a
             Hugging Face ``datasets.Dataset``, or an :class:`ImageStream`.
         name: Name in error messages.
-        classes: Names of the classes, if the data set has none; None: numbers.
-        num_classes: Number of classes, if there are no names; 0: from the labels.
+        classes: Names of the classes of a map-style Dataset; None: its own names, or numbers.
+        num_classes: Number of its classes, if there are no names; 0: the largest label + 1.
 
     Raises:
-        DataError: The data set is of no such kind, or an item or label is not allowed.
+        DataError: The data set is not of one of these kinds, or an item or label is not allowed.
     """
     if isinstance(dataset, (ImageDataset, ImageStream)):
         return dataset
@@ -113,15 +112,15 @@ def named_classes(dataset: object) -> list[str] | None:
 
 
 def class_names(dataset: object, classes: Sequence[str] | None, count: int) -> list[str]:
-    """Returns the given names of classes, or those of the data set, or numbers."""
+    """Returns the given names of classes, else those of the data set, else ``count`` numbers."""
     names = list(classes) if classes is not None else named_classes(dataset)
     return names or [str(number) for number in range(count)]
 
 
 def labels_of(dataset: object) -> list[Any] | None:
-    """Returns the labels that a data set lists in an attribute; None if it lists none.
+    """Returns the labels that a data set lists in an attribute.
 
-    They are not used if the data set changes them on reading (``target_transform``).
+    None is returned if it lists none, or changes them on reading (``target_transform``).
     """
     if isinstance(dataset, TorchSubset):
         labels = labels_of(dataset.dataset)
@@ -148,7 +147,7 @@ def read_image_of(dataset: object, i: int, name: str) -> Image.Image:
     """Returns image ``i`` of a map-style data set in RGB.
 
     Raises:
-        DataError: The item is no pair, or its first part is no image.
+        DataError: The item cannot be read, is no pair, or its image is not allowed.
     """
     where = f"{name}[{i}]"
     return as_rgb(pair_of(_item(dataset, i, name), where)[0], where)
@@ -177,7 +176,10 @@ def _length(dataset: Any, name: str) -> int:
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Seeds ``random`` and numpy from torch's generator for a block, and restores all three."""
+    """Seeds ``random`` and numpy from torch's generator for a ``with`` block.
+
+    After the block, the states of all three generators are as before.
+    """
     numpy_state = np.random.get_state()  # noqa: NPY002 - transforms of users draw from it
     state = random.getstate(), torch.default_generator.get_state()
     seed = int(torch.randint(2**31, ()))

@@ -25,16 +25,16 @@ from fbnetv3.data.shards import FORMAT, INDEX
 from fbnetv3.io import WriteError, atomic_write, flush_to_disk, read_text
 
 Place = tuple[int, int, int]  # index of the shard, offset and size of an image file in bytes
-_FINGERPRINT = "fingerprint"
+_FINGERPRINT = "fingerprint"  # file in the hidden folder
 _ORDER_SEED = 0
 _HEADER = 512  # bytes of a tar member before its content
 _CHUNK = 256  # images in memory at a time
-_MAX_THREADS = 16
+_MAX_THREADS = 16  # that read and reduce images
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How images are packed.
+    """Sizes of images and shards, and quality of reduced images.
 
     Attributes:
         short_side: Largest short side in pixels. Larger images are reduced to it, turned
@@ -70,15 +70,16 @@ def pack(
 
     Everything is written into the hidden folder ``.NAME.partial`` next to ``folder``, which is
     renamed to ``folder`` at the end, so that ``folder`` never holds a part of a data set. After a
-    kill or an error, the complete shards in the hidden folder are kept, and the next call goes on
-    behind them and ends with the same bytes. Images are shuffled by a fixed seed, for programs that
-    read shards sequentially.
+    kill or an error, the complete shards in the hidden folder are kept, and the next call continues
+    after them. Its files have the same bytes as those of an uninterrupted call. Images are shuffled
+    by a fixed seed, for programs that read shards sequentially.
 
     Args:
         dataset: Data set to pack.
         folder: Folder to create; it must not exist yet or must be empty.
         options: Sizes and quality; None uses the defaults.
-        advance: Function that is called with the number of images written since its last call.
+        advance: Function that is called with the number of images written since its last call; its
+            first call counts the images of an earlier, interrupted call.
 
     Returns:
         The number of shards.
@@ -137,7 +138,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _fingerprint(dataset: ImageDataset, options: PackOptions) -> str:
-    """Returns a hash of all that decides which bytes are written, but the content of the images."""
+    """Returns a hash of all that determines the written bytes, except the content of images."""
     names = [dataset.short_name(i) for i in range(len(dataset))]
     values = [dataset.name, dataset.classes, dataset.targets, names, asdict(options)]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
@@ -152,8 +153,8 @@ def _check_fingerprint(partial: Path, fingerprint: str) -> None:
             temporary.write_text(fingerprint, encoding="ascii")
     elif read_text(file, "index") != fingerprint:
         raise DataError(
-            f"{partial} is left from packing other images, or with other options; repeat that "
-            "command to go on with it, or delete the folder"
+            f"{partial} is left from packing other images, or with other options; repeat the "
+            "earlier command to complete it, or delete the folder"
         )
 
 
@@ -203,7 +204,7 @@ class _Shards:
         self._places: list[Place] = []  # in the current tar file
 
     def restore(self) -> list[Place]:
-        """Goes on behind the complete shards in the folder; returns the places in them."""
+        """Continues after the complete shards in the folder; returns the places of their images."""
         places: list[Place] = []
         while (record := self._folder / _record_name(len(self.names))).exists():
             places += [tuple(place) for place in json.loads(read_text(record, "index"))]

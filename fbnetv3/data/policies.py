@@ -6,9 +6,9 @@ operation without a magnitude is 0.
 
 from __future__ import annotations
 
-# Name, probability, and level of the magnitude (0 to 9)
+# Name, probability, and level of the magnitude (an integer from 0 to 9)
 Operation = tuple[str, float, int]
-# One of the pairs is drawn for each image.
+# For each image, one of these pairs of operations is drawn and applied.
 Policy = tuple[tuple[Operation, Operation], ...]
 
 IMAGENET: Policy = (

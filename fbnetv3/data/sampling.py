@@ -10,8 +10,7 @@ import numpy as np
 def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
     """Returns all indices in a random order in which every prefix is stratified.
 
-    The number of images of a class in a prefix is proportional to its number in the whole data
-    set, to within one image.
+    A prefix has the same fraction of the images of each class, to within one image per class.
 
     Args:
         targets: Class of each image.
@@ -23,7 +22,7 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
     position = np.empty(len(classes))
     for c in np.unique(classes):
         members = np.flatnonzero(classes == c)
-        # The j-th of the n images of a class is placed at (j + 1/2) / n of the whole order.
+        # Image j of the n images of a class, counted from 0, has the position (j + 1/2) / n.
         position[members] = (random.permutation(len(members)) + 0.5) / len(members)
     ties = random.permutation(len(classes))
     order: list[int] = np.lexsort((ties, position)).tolist()  # by position first

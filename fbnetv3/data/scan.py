@@ -15,6 +15,7 @@ from rich.progress import track
 
 from fbnetv3.data.dataset import ImageDataset, Subset
 from fbnetv3.data.errors import DataError, all_problems, some
+from fbnetv3.data.labels import class_counts_of
 
 T = TypeVar("T")
 _MAX_THREADS = 8
@@ -99,7 +100,7 @@ def without_broken(dataset: ImageDataset) -> ImageDataset:
     The names of these files are logged, and listed in ``broken`` of the returned data set.
 
     Raises:
-        DataError: A class has no image left.
+        DataError: All images of a class are broken.
     """
     broken = find_broken(dataset)
     if not broken:
@@ -111,16 +112,16 @@ def without_broken(dataset: ImageDataset) -> ImageDataset:
     )  # fmt: skip
     kept = Subset(dataset, [i for i in range(len(dataset)) if i not in broken])
     kept.broken = dataset.broken + names
-    _check_all_classes_left(kept)
+    _check_classes_left(dataset, kept)
     return kept
 
 
-def _check_all_classes_left(dataset: ImageDataset) -> None:
-    several = dataset.is_multi_label
-    left = {c for target in dataset.targets for c in (target if several else (target,))}
-    lost = [c for i, c in enumerate(dataset.classes) if i not in left]
+def _check_classes_left(dataset: ImageDataset, kept: ImageDataset) -> None:
+    before, after = class_counts_of(dataset), class_counts_of(kept)
+    numbers = zip(kept.classes, before, after, strict=True)
+    lost = [name for name, count, left in numbers if count > left == 0]
     if lost:
         raise DataError(
-            f"{dataset.name}: every image of class {some(lost)} is broken "
-            f"({some(dataset.broken, 2)}); replace them or delete the class folder"
+            f"{kept.name}: every image of class {some(lost)} is broken "
+            f"({some(kept.broken, 2)}); replace them or delete the class folder"
         )

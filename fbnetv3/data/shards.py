@@ -31,12 +31,12 @@ from fbnetv3.io import open_regular, read_text
 
 INDEX = "shards.json"
 FORMAT = 1
-_MAX_OPEN = 128  # files per process, of the 1,024 that Linux usually allows
+_MAX_OPEN = 128  # open shards per process; Linux usually allows 1,024 open files
 _LISTS = ("classes", "shards", "files", "targets", "places")
 
 
 class _OpenFiles:
-    """The files that this process read last, kept open; several threads may read."""
+    """The most recently read files, kept open; several threads may read at once."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path, tuple[int, ExitStack]] = OrderedDict()
@@ -56,7 +56,7 @@ class _OpenFiles:
                     file = stack.enter_context(open_regular(path, LIMITS["archive"]))
                     self._files[path] = file.fileno(), stack.pop_all()
             self._files.move_to_end(path)
-            # Unlike seek and read, this leaves no position, which forked processes would share.
+            # Forked processes share a file's position, which pread, unlike seek, does not use.
             return os.pread(self._files[path][0], size, offset)
 
     def close(self) -> None:

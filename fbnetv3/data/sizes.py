@@ -1,7 +1,7 @@
-"""The guard for the sizes of images: their number of pixels, and their elongation.
+"""Checks and limits of the sizes of images: their number of pixels, and their aspect ratio.
 
-A resize that keeps the aspect ratio of a line of 1 x 20,000 pixels makes either a side of 0 pixels
-or an image of gigabytes. The functions of this module prevent both.
+A resize that keeps the aspect ratio of an image of 1 x 20,000 pixels makes either a side of 0
+pixels or an image of gigabytes. The functions of this module prevent both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from PIL import Image
 
 from fbnetv3.data.errors import DataError
 
-# This is also Pillow's own limit, but a program may have switched that off.
+# Pillow refuses images above the same limit, unless a program has switched that check off.
 MAX_PIXELS = 178_956_970
 # Largest ratio of the long to the short side of an image that is resized by its short side.
 MAX_ASPECT = 64
@@ -36,9 +36,9 @@ def check_size(width: int, height: int, name: str, advice: str) -> None:
 
 
 def limit_aspect_ratio(image: Image.Image) -> Image.Image:
-    """Returns an image, cut to its middle if its aspect ratio is above ``MAX_ASPECT``.
+    """Returns an image, or its middle if its aspect ratio is above ``MAX_ASPECT``.
 
-    The centre crop after a resize of the short side would drop the ends anyway.
+    The centre crop that follows a resize of the short side would drop the ends anyway.
     """
     longest = MAX_ASPECT * min(image.size)
     if max(image.size) <= longest:

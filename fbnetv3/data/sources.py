@@ -28,7 +28,7 @@ class Source(ABC):
         path: Path of the folder or archive.
         classes: Names of the classes, in the order of their indices.
         files: Name of each file within the folder or archive, such as ``cat/1.jpg``.
-        targets: Index of each file's class in ``classes``, or a tuple of several.
+        targets: Index of each file's class in ``classes``, or a tuple of several indices.
         is_multi_label: Whether the targets are tuples.
     """
 

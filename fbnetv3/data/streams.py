@@ -16,29 +16,29 @@ from fbnetv3.data.loaders import EvalLoader, TrainLoader
 from fbnetv3.data.seeding import mix_seed, preserved_rng
 from fbnetv3.data.transforms import ImageTransform
 
-_AUGMENT = 1  # as in loaders.py
+_AUGMENT = 1  # first key of the seeds of augmentations, as in loaders.py
 
 
 class ImageStream:
     """An iterable of (image, label) pairs with a known length.
 
-    In each epoch the iterable is read from its beginning; before, its method ``set_epoch`` is
-    called with the epoch if it has one. A training uses the first ``length`` items in the order of
-    the iterable, which has to shuffle them itself, as a WebDataset does. A resumed training reads
-    the items of its epoch that were used before once more, without transforming them. Thus it
-    continues bit for bit exactly if the iterable yields the same items in the same order whenever
-    it is at the same epoch; if it does not, some images are seen twice in that epoch, and others
-    not at all.
+    In each epoch the iterable is read from its beginning. Before that, its method ``set_epoch``, if
+    it has one, is called with the number of the epoch. A training uses the first ``length`` items,
+    without the last ones that do not fill a batch, in the order of the iterable, which has to
+    shuffle them itself, as a WebDataset does. A training that is resumed within an epoch reads the
+    items that this epoch has used once more, without transforming them. It continues bit for bit
+    only if the iterable yields the same items in the same order whenever it is at the same epoch.
+    Otherwise some images may be seen twice in that epoch, and others not at all.
 
     Args:
         iterable: The pairs; an image is anything that ``fbnetv3.data.read_image`` reads.
         length: Number of items per epoch. None: ``len(iterable)``.
-        classes: Names of the classes. None: numbers.
+        classes: Names of the classes. None: the numbers 0 to ``num_classes - 1``.
         num_classes: Number of classes, if there are no names.
         name: Name in error messages.
 
     Raises:
-        DataError: The length or the classes are missing.
+        DataError: The length or the classes are missing, or the length is below 1.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class ImageStream:
             yield image, target
         if number < self._length:
             raise DataError(
-                f"{self.name} ended after {number} of {self._length} images; give the length of an "
-                "epoch that it has"
+                f"{self.name} ended after {number} of {self._length} images; give its number of "
+                "images per epoch as the length"
             )
 
 
@@ -99,7 +99,7 @@ class StreamTrainLoader(TrainLoader):
     """Augmented batches of a stream, without end; see :class:`ImageStream`.
 
     Every rank reads the whole stream and uses its slice of each batch. The augmentation of an
-    image is drawn with (seed, epoch, number of the image).
+    image is drawn with (seed, epoch, number of the image in the epoch).
 
     Args:
         dataset: The stream.
@@ -110,7 +110,8 @@ class StreamTrainLoader(TrainLoader):
         world_size: Number of ranks.
 
     Raises:
-        DataError: The batch exceeds the stream, or is no multiple of ``world_size``.
+        DataError: The batch exceeds the stream, or is no multiple of ``world_size``; or the rank is
+            out of range.
     """
 
     def __init__(
@@ -138,7 +139,11 @@ class StreamTrainLoader(TrainLoader):
         self._slice = slice(rank * local, (rank + 1) * local)
 
     def batches(self, start_iter: int = 0) -> Iterator[Batch]:
-        """Yields uint8 images (N, 3, H, W) and labels (N,) from batch ``start_iter`` on."""
+        """Yields uint8 images (N, 3, H, W) and labels (N,) from batch ``start_iter`` on.
+
+        Raises:
+            DataError: The stream ends early, or an item, a label or an image is not allowed.
+        """
         first, step = divmod(start_iter, self.iters_per_epoch)
         for epoch in count(first):
             begin = step * self._total
@@ -153,7 +158,7 @@ class StreamTrainLoader(TrainLoader):
 
 
 class StreamEvalLoader(EvalLoader):
-    """Batches of a stream that contain every image once; rank r uses every world_size-th.
+    """Batches that contain every image of a stream once; ranks share images as in ``EvalLoader``.
 
     Args:
         dataset: The stream.
@@ -161,6 +166,9 @@ class StreamEvalLoader(EvalLoader):
         batch_size: Images per step of this rank; the last batch may be smaller.
         rank: Rank of this process.
         world_size: Number of ranks.
+
+    Raises:
+        DataError: The batch size or the rank is out of range.
     """
 
     def __init__(
@@ -179,7 +187,11 @@ class StreamEvalLoader(EvalLoader):
         self._size, self._rank, self._world = batch_size, rank, world_size
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields uint8 images (N, 3, H, W) and labels (N,)."""
+        """Yields uint8 images (N, 3, H, W) and labels (N,).
+
+        Raises:
+            DataError: The stream ends early, or an item, a label or an image is not allowed.
+        """
         items = islice(self._stream.items(0), self._rank, None, self._world)
         while batch := list(islice(items, self._size)):
             yield _batch(self._stream, self._transform, batch, [0] * len(batch))

@@ -15,25 +15,28 @@ from fbnetv3.io import open_regular, read_text
 from fbnetv3.requires import require
 
 TABLES = (".csv", ".parquet")
-SEPARATOR = "|"
-_MAX_ROWS = 2**26
+SEPARATOR = "|"  # between the labels of an image
+_MAX_ROWS = 2**26  # of a Parquet file
 _MAX_CLASSES = 100_000
-_Row = tuple[str, Any]
+_Row = tuple[str, Any]  # path, and the value in the column of labels
 
 
 class TableSource(Source):
     """Image files with the labels that a table gives them.
 
-    The column ``label`` has one class for each image, ``labels`` several, separated by ``|`` (in
-    Parquet also a list); an empty text is an image without any. Paths are relative to the table's
-    folder and must not lead out of it. The classes are sorted by name, or are the lines of
-    ``classes.txt`` in that folder, if there is one.
+    A table has the column ``label`` with the class of each image, or the column ``labels`` with any
+    number of classes, separated by ``|`` (in Parquet also as a list); an empty text means no class.
+    Paths are relative to the table's folder and must not contain ``..``. The classes are sorted by
+    name, or are the lines of ``classes.txt`` in that folder, if there is one.
 
     Args:
         path: CSV with a header, or Parquet file.
 
     Raises:
-        DataError: The table cannot be read, lacks a column, or has a row that is wrong.
+        DataError: The table is damaged, lacks a column, or has a row that is not allowed, or
+            ``classes.txt`` is not allowed.
+        OSError: The table or ``classes.txt`` cannot be read.
+        MissingPackageError: pyarrow, which reads Parquet, is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +68,7 @@ class TableSource(Source):
 
 
 def _read(path: Path) -> tuple[list[_Row], bool]:
-    """Returns the path and label of each row, and whether there are several labels per image."""
+    """Returns the path and label of each row, and whether an image may have several labels."""
     columns = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
     several = "labels" in columns
     if "path" not in columns or several == ("label" in columns):
@@ -111,7 +114,9 @@ def _parquet(path: Path) -> Mapping[str, Sequence[Any]]:
 
 
 def _labels(value: Any) -> tuple[str, ...]:
-    names = value if isinstance(value, list) else str(value or "").split(SEPARATOR)
+    if value is None:
+        return ()
+    names = value if isinstance(value, list) else str(value).split(SEPARATOR)
     return tuple(str(name).strip() for name in names if str(name).strip())
 
 
@@ -119,9 +124,13 @@ def _classes(path: Path, labels: Sequence[tuple[str, ...]]) -> list[str]:
     file = path.parent / "classes.txt"
     names = sorted({name for row in labels for name in row})
     if file.is_file():
-        listed = [line.strip() for line in read_text(file, "record").splitlines() if line.strip()]
+        try:
+            lines = read_text(file, "record").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}: cannot be read as UTF-8: {error}") from error
+        listed = [line.strip() for line in lines if line.strip()]
         if len(set(listed)) != len(listed):
-            raise DataError(f"{file}: a class is listed twice; give each a line")
+            raise DataError(f"{file}: a class is listed twice; give each class one line")
         names = listed
     if len(names) > _MAX_CLASSES:
         raise DataError(f"{path}: {len(names)} classes; allowed: at most {_MAX_CLASSES}")
@@ -131,7 +140,7 @@ def _classes(path: Path, labels: Sequence[tuple[str, ...]]) -> list[str]:
 def _problems(
     rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], several: bool, known: set[str]
 ) -> list[str]:
-    """Returns what is wrong with the rows; the header is row 1."""
+    """Returns the errors in the rows, which are numbered from 2, since the header is row 1."""
     problems, earlier = [], dict[str, int]()
     for number, ((name, value), names) in enumerate(zip(rows, labels, strict=True), 2):
         path = PurePosixPath(name)
@@ -146,6 +155,6 @@ def _problems(
             problems.append(f"row {number}: {name} has no label")
         elif not known.issuperset(names):
             unknown = [label for label in names if label not in known]
-            problems.append(f"row {number}: {some(unknown)} is not in classes.txt")
+            problems.append(f"row {number}: classes.txt lacks {some(unknown)}")
         earlier.setdefault(name, number)
     return problems

@@ -131,6 +131,7 @@ class TrainTransform(ImageTransform):
 
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
+            Or a registered transform cannot be made.
     """
 
     def __init__(
@@ -229,21 +230,21 @@ class EvalTransform(ImageTransform):
 def _on_pillow(
     step: Callable[[Image.Image], Image.Image], image: Pixels | Image.Image
 ) -> Image.Image:
-    """Applies a step that takes Pillow images; torchvision's would pass an array on unchanged."""
+    """Applies a step that takes Pillow images; torchvision's transforms do not change arrays."""
     return step(image if isinstance(image, Image.Image) else Image.fromarray(image))
 
 
 class _RegisteredStep:
     """A registered transform, whose results are checked.
 
-    A worker process that gets a copy makes the transform anew from its name, since the functions
-    that users return are mostly local ones, which cannot be pickled.
+    When it is sent to a worker process, the transform is made again there from ``text``: functions
+    that users return are mostly local, and local functions cannot be pickled.
 
     Args:
         text: Name and arguments, such as ``blur?radius=2``.
 
     Raises:
-        DataError: The name is unknown, or its function does not accept the arguments.
+        DataError: The name is unknown, or the arguments are not allowed.
     """
 
     def __init__(self, text: str) -> None:
@@ -281,7 +282,7 @@ def _flip_half(image: Pixels | Image.Image) -> Pixels | Image.Image:
         return image
     if isinstance(image, Image.Image):
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(image).flip(1).numpy()  # numpy takes ten times as long
+    return torch.from_numpy(image).flip(1).numpy()  # numpy takes more than ten times as long
 
 
 def _choice(key: str, value: str, allowed: dict[str, T]) -> T:
@@ -298,7 +299,7 @@ def _check_resolution(resolution: int) -> None:
 def default_resize(resolution: int) -> int:
     """Returns the default length in pixels of the shorter side before the crop of an evaluation.
 
-    The published model zoo resizes to 256 for a crop of 224. Other resolutions have the same
-    ratio, rounded up to a multiple of 8.
+    The published model zoo resizes to 256 for a crop of 224. For other resolutions, the length has
+    the same ratio to the crop, rounded up to a multiple of 8.
     """
     return math.ceil(resolution * 256 / 224 / 8) * 8

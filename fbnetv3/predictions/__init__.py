@@ -1,1 +1,1 @@
-"""Predictions for many images: which images, in batches, and files of results."""
+"""Predictions for many images: finding the images, running batches, writing files of results."""

@@ -1,4 +1,4 @@
-"""Ids of a COCO json for results: those of its images and categories. Nothing here needs torch."""
+"""Ids of images and categories from a COCO json, for files of results. torch is not imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class CocoIds:
 
     Attributes:
         image_ids: Id of each image, in the order of the images.
-        categories: Id of each category by name; None: the index of the class from 1 on.
+        categories: Name of a category -> its id; None: the ids are the numbers of the classes,
+            counted from 1.
     """
 
     image_ids: Sequence[int]
@@ -29,21 +30,21 @@ class CocoIds:
 
     @property
     def known(self) -> bool:
-        """Whether the ids are those of a COCO json."""
+        """Whether the ids come from a COCO json."""
         return self.categories is not None
 
     def of_classes(self, classes: Sequence[str]) -> list[int]:
         """Returns the category id of each class of a detector.
 
         Raises:
-            PredictError: The json has no category of a name.
+            PredictError: The json has no category with the name of a class.
         """
         if self.categories is None:
             return list(range(1, len(classes) + 1))
         for name in classes:
             if name not in self.categories:
                 raise PredictError(
-                    f"the COCO json has no category {name!r}, which the detector finds"
+                    f"the COCO json has no category {name!r}, a class of the detector"
                     f"{did_you_mean(name, self.categories)}; give the json of the detector's data"
                 )
         return [self.categories[name] for name in classes]
@@ -62,7 +63,7 @@ def read_ids(path: Path, images: Sequence[ImageFile]) -> tuple[list[ImageFile], 
     standard error.
 
     Raises:
-        PredictError: The file is not COCO json, or has none of the images.
+        PredictError: The file cannot be read, is not COCO json, or has none of the images.
     """
     try:
         tree = json.loads(read_file(path, "annotations"))

@@ -25,24 +25,25 @@ if TYPE_CHECKING:  # detectron2 is optional
 
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 8
 """Default numbers of images that are run together."""
-_MAX_THREADS = 16
+_MAX_THREADS = 16  # that read and resize images
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says about an image.
+    """The prediction of a network for an image.
 
     Attributes:
         number: Index of the image in the list of images.
         image: The image.
-        classes: Names of a classifier's classes with their probabilities, the highest first.
+        classes: Names of a classifier's most probable classes with their probabilities, the highest
+            first.
         boxes: Objects that a detector has found, by descending score.
-        pixels: What the network has seen: the crop (H, W, 3) of a classifier, or the upright image
-            of a detector.
-        problem: Why the image could not be read; "" if it could.
-        picture: File of the picture that was drawn; None: there is none.
+        pixels: Crop (H, W, 3), uint8, that a classifier sees, or the upright image that a detector
+            sees; None if the image could not be read.
+        problem: Reason why the image could not be read; "" if it was read.
+        picture: File of the picture that was drawn; None if none was drawn.
     """
 
     number: int
@@ -64,8 +65,8 @@ def classify(
 
     Args:
         classifier: Classifier on its device.
-        images: Images; those that cannot be read yield their problem.
-        top_k: Number of classes; at most all of them are returned.
+        images: Images; the prediction for an image that cannot be read has its problem.
+        top_k: Number of classes; if it is above the number of all classes, all are returned.
         batch_size: Number of images that are run together, at least 1.
 
     Raises:
@@ -93,10 +94,10 @@ def detect(
 
     Args:
         detector: Detector on its device.
-        images: Images; those that cannot be read yield their problem.
+        images: Images; the prediction for an image that cannot be read has its problem.
         threshold: Minimum score of the objects, in [0, 1].
-        batch_size: Number of images that are read together, at least 1; those of the same size are
-            run together.
+        batch_size: Number of images that are read together, at least 1; images among them that have
+            the same size are run together.
 
     Raises:
         PredictError: The device has too little memory for a batch.
@@ -144,7 +145,7 @@ def _of_batch(
 
 @contextmanager
 def memory_errors(count: int) -> Iterator[None]:
-    """Turns an error for lack of a device's memory into one line.
+    """Turns torch's error about a lack of device memory into an error of one line.
 
     Args:
         count: Number of images that are run together.

@@ -1,9 +1,9 @@
 """Class-activation pictures: where in an image a classifier sees a class.
 
-The maps are those of LayerCAM (Jiang et al., 2021) in pytorch-grad-cam: the sum over the channels
-of a feature map, each value weighted by the positive part of the gradient of the class's logit.
-Unlike Grad-CAM, it does not need the very last feature map, which has 2 x 2 values for an image of
-32 pixels.
+pytorch-grad-cam computes the maps by LayerCAM (Jiang et al., 2021): the sum over the channels of a
+feature map, each value weighted by the positive part of the gradient of the class's logit.
+Unlike Grad-CAM, it does not need the very last feature map, which only has 2 x 2 values in the
+networks for images of 32 pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from fbnetv3.zoo.classifier import Classifier
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 MODULE, EXTRA = "pytorch_grad_cam", "explain"
-_PANEL, _TEXT, _FONT, _GAP = 256, 24, 17, 6  # pixels
+# Pixels: smallest long side of a shown image, height of a caption and of its text, and gaps.
+_PANEL, _TEXT, _FONT, _GAP = 256, 24, 17, 6
 _MIN_SIDE = 7
-"""Smallest side of the feature map, which is that of ImageNet's classifiers at 224 pixels."""
+"""Smallest side of the feature map: that of the last map of ImageNet networks at 224 pixels."""
 
 
 class Explainer:
@@ -41,8 +42,9 @@ class Explainer:
 
     Raises:
         MissingPackageError: pytorch-grad-cam is not installed.
-        PredictError: The network has no feature map (channels, H, W) before its classifier, as
-            transformers.
+        BrokenPackageError: Importing pytorch-grad-cam fails.
+        PredictError: The network, such as a transformer, has no feature map (channels, H, W) before
+            its classifier.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -55,7 +57,7 @@ class Explainer:
         self._cam: Any = library.LayerCAM(model=classifier.model, target_layers=[module])
 
     def maps(self, pixels: Pixels, classes: Sequence[str]) -> Map:
-        """Returns the map of each class, (classes, H, W): from 0 to 1, its largest value.
+        """Returns the map of each class, (classes, H, W), scaled to the range from 0 to 1.
 
         Args:
             pixels: Crop (H, W, 3) that the network sees.
@@ -70,7 +72,7 @@ class Explainer:
         return values
 
     def picture(self, pixels: Pixels, classes: Sequence[tuple[str, float]]) -> Image.Image:
-        """Returns the crop, and next to it the map of each class over it, from blue to red.
+        """Returns the crop and, next to it, a copy per class with its map on top, blue to red.
 
         Args:
             pixels: Crop (H, W, 3) that the network sees.
@@ -92,10 +94,10 @@ def _network_input(classifier: Classifier, pixels: Pixels) -> Tensor:
 def last_feature_map(classifier: Classifier) -> str:
     """Returns the name of the last layer with a feature map (N, C, H, W) of 7 x 7 or more.
 
-    For images below 28 pixels, a quarter of their side is enough.
+    For images below 28 pixels, a quarter of their side is enough, but at least 2 x 2.
 
     Raises:
-        PredictError: There is none, or tokens or features in another layout follow it.
+        PredictError: There is no such layer, or tokens or features in another layout follow it.
     """
     smallest = min(_MIN_SIDE, max(2, int(classifier.transform.rule["resolution"]) // 4))
     for name, shape in reversed(_outputs(classifier)):
@@ -110,7 +112,7 @@ def last_feature_map(classifier: Classifier) -> str:
 
 
 def _outputs(classifier: Classifier) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns the layers of a network with the shapes of their outputs, in order."""
+    """Returns the layers of a network with the shapes of their outputs, as they are run."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
 
     def record(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The images to predict: files, folders, zips, and lists of them. Nothing here needs torch."""
+"""The images to predict: files, folders, zips, and lists of them. torch is not imported."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageFile:
         return Path(self.entry or self.path).stem
 
     def read(self) -> Path | bytes:
-        """Returns what ``fbnetv3.data.read_image`` reads: a path, or the content of an entry.
+        """Returns a path or the content of an entry, both of which ``read_image`` accepts.
 
         Raises:
             PredictError: The entry cannot be read.
@@ -60,8 +60,8 @@ class ImageFile:
         except Exception as error:  # for example RuntimeError if the entry is encrypted
             reason = " ".join(str(error).split())
             raise PredictError(
-                f"{self}: cannot read it from the archive ({reason}); create or download the "
-                "archive again"
+                f"{self}: cannot read the image from the archive ({reason}); create or download "
+                "the archive again"
             ) from error
 
 
@@ -72,10 +72,11 @@ def find_images(paths: Iterable[Path | str], stdin: TextIO | None = None) -> lis
 
     Args:
         paths: Image files, which are listed as they are; folders and ``.zip`` files, whose images
-            are listed in alphabetical order, with those of subfolders (as in data sets, links are
-            followed, and hidden files are passed over); ``.txt`` files with one of these per line,
-            relative to the folder of the list; and ``-``, the same from ``stdin``, relative to the
-            current folder.
+            are listed in alphabetical order, including subfolders (as in data sets, links are
+            followed, and hidden files are ignored); ``.txt`` files with the path of an image file,
+            folder or zip per line, relative to the folder of the list (empty lines and lines that
+            begin with ``#`` are ignored); and ``-``, which reads such a list from ``stdin``, with
+            paths relative to the current folder.
         stdin: Lines of ``-``; None: standard input.
 
     Raises:

@@ -1,6 +1,6 @@
 """The network of a command: found by its name or file, built, and moved to a device.
 
-:func:`check_source` answers mistakes without torch, whose import takes seconds.
+:func:`check_source` reports mistakes before torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_source(model: str | None, weights: Path | None) -> Path | None:
 
     Args:
         model: Name of weights of the zoo, or of the architecture of ``weights``.
-        weights: File of weights or folder of a run; None: those of the zoo.
+        weights: File of weights or folder of a run; None: the weights ``model`` of the zoo.
 
     Returns:
         The file of weights, or None.
@@ -61,7 +61,7 @@ def load_network(
     Args:
         model: Name of weights of the zoo; with ``weights``, the name of their architecture if
             their file does not contain it.
-        weights: File of weights, or folder of a run; None: those of the zoo.
+        weights: File of weights, or folder of a run; None: the weights ``model`` of the zoo.
         device: PyTorch device; None: ``cuda`` if available, else ``cpu``.
 
     Raises:
@@ -84,7 +84,7 @@ def _classifier(model: str | None, weights: Path | None) -> Classifier:
 
 
 def _detector(model: str | None, weights: Path | None) -> Detector | None:
-    """Builds the detector, or returns None if the weights are those of a classifier."""
+    """Builds the detector; returns None if the weights are of a classifier."""
     from fbnetv3.weights.detector_records import is_detector_name
     from fbnetv3.weights.load import read_weights
 

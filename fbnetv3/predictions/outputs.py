@@ -22,7 +22,8 @@ Add = Callable[[Prediction], None]
 def results_file(path: Path, ids: CocoIds | None, classes: Sequence[str]) -> Iterator[Add]:
     """Yields a function that adds the prediction for an image to a file.
 
-    The file appears, complete, at the end of the block; after an error, there is none.
+    The file appears, complete, at the end of the ``with`` block. Until then, and after an error, an
+    earlier file at this path is unchanged.
 
     Args:
         path: File to write; its suffix, ``.csv`` or ``.json``, is the format.
@@ -31,7 +32,7 @@ def results_file(path: Path, ids: CocoIds | None, classes: Sequence[str]) -> Ite
 
     Raises:
         WriteError: The file cannot be written.
-        PredictError: The json of the ids lacks a class.
+        PredictError: The COCO json of the ids lacks a class.
     """
     is_csv = path.suffix.lower() == ".csv"
     categories = {} if ids is None else dict(zip(classes, ids.of_classes(classes), strict=True))

@@ -35,18 +35,18 @@ Draw = Callable[[Prediction], Image.Image]
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict, and what to write.
+    """Options of :func:`predict`, and the files that it writes.
 
     Attributes:
-        top_k: Number of classes of a classifier.
+        top_k: Number of classes that a classifier predicts for each image.
         threshold: Minimum score of a detector's boxes, in [0, 1].
         batch_size: Number of images that are run together; None: 32, or 8 for a detector.
-        results: ``.csv`` or ``.json`` file of the results; None writes none.
-        ids: Ids of a COCO json for a detector's results; None: the numbers of the images.
-        pictures: Folder of the images with boxes, or of the class-activation pictures; None
-            writes none.
-        explain: Whether the pictures of a classifier are drawn, with the maps of its ``top_k``
-            classes.
+        results: ``.csv`` or ``.json`` file of the results; None: no file.
+        ids: Ids of a COCO json for a detector's results; None: the images are numbered from 1.
+        pictures: Folder of the images with boxes, or of the class-activation pictures; None: no
+            pictures.
+        explain: Whether class-activation pictures of a classifier are drawn, with the maps of its
+            ``top_k`` classes.
     """
 
     top_k: int = 5
@@ -63,8 +63,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields the prediction for each image, in order, and writes the files.
 
-    Images that cannot be read yield their problem. The file of results is complete when the last
-    prediction was taken; until then, and after an error, it does not exist.
+    The prediction for an image that cannot be read has its problem. The file of results appears,
+    complete, after the last prediction. Until then, and after an error, an earlier file of its name
+    is unchanged.
 
     Args:
         network: Classifier or detector on its device.
@@ -99,8 +100,8 @@ def predict(
 def _refuse_explanation(options: PredictOptions) -> None:
     if options.explain:
         raise PredictError(
-            "--explain is for classifiers: the boxes of a detector show where it sees an object; "
-            "leave it out"
+            "--explain is for classifiers: a detector's boxes show where it sees an object; leave "
+            "out --explain"
         )
 
 

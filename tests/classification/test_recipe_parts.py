@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from fbnetv3.classification.class_weights import class_weights
 from fbnetv3.classification.distillation import Distillation, Teacher, distillation_loss
-from fbnetv3.classification.multi_label import mean_average_precision
+from fbnetv3.classification.multi_label import MultiLabelTask, mean_average_precision
 from fbnetv3.classification.task import ClassificationTask
 from fbnetv3.config import CfgNode, ConfigError
 from fbnetv3.recipe import Recipe
@@ -50,6 +50,18 @@ def test_weights_that_do_not_fit(values: dict[str, Any], message: str, monkeypat
     monkeypatch.setattr(LOSSES, "_entries", {**LOSSES._entries, "mine": F.mse_loss})
     with pytest.raises(ConfigError, match=message):
         class_weights(Recipe(**values), [1, 1, 1])
+
+
+def test_a_rank_without_images_gets_the_scores_of_the_others(monkeypatch: Any) -> None:
+    def gather(parts: list[Any], part: Any) -> None:
+        parts[:] = [part, ([torch.tensor([[2.0, -2.0]])], [torch.tensor([[1.0, 0.0]])])]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    empty: Any = []
+    several = MultiLabelTask(num_classes=2, eval_loader=empty, device=torch.device("cpu"))
+    assert several.evaluate(nn.Identity())["val/mAP"] == 100.0
 
 
 def task(**parts: Any) -> ClassificationTask:

@@ -108,6 +108,7 @@ class NoItems:
             r"mine\[0\]: an item is a Tensor of 3; allowed: a pair \(image",
         ),
         (Pairs([(pixels(0), 0, 1)]), r"mine\[0\]: an item is a tuple of 3; allowed"),
+        (Pairs([7]), r"mine\[0\]: an item is a int; allowed"),
         (
             Pairs([(torch.zeros(8, 4, 4), 0)]),
             r"mine\[0\]: .*of shape \(8, 4, 4\); allowed",

@@ -52,6 +52,15 @@ def test_a_class_with_only_broken_files_is_an_error(files, tree):
         build_dataset(str(root), skip_broken=True)
 
 
+def test_a_class_without_files_is_not_broken(files, tree):
+    root = tree(files | {"cat/2.jpg": b"x"})
+    (root / "classes.txt").write_text("cat\ndog\nowl\n", encoding="utf-8")
+    rows = ["path,label", "cat/0.jpg,cat", "cat/2.jpg,cat", "dog/deep/1.jpg,dog"]
+    (root / "table.csv").write_text("\n".join(rows), encoding="utf-8")
+    dataset = build_dataset(str(root / "table.csv"), skip_broken=True)
+    assert (len(dataset), len(dataset.broken), dataset.classes[2]) == (2, 1, "owl")
+
+
 def test_find_broken_returns_reasons_by_index(damaged, tree):
     broken = find_broken(build_dataset(str(tree(damaged))))
     assert list(broken) == [2, 6]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,22 +55,33 @@ def test_several_labels_per_image(folder: Path) -> None:
         pack(dataset, folder / "shards")
 
 
-@pytest.mark.parametrize("column", ["label", "labels"])
-def test_parquet(folder: Path, column: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "labels", "targets"),
+    [
+        ("label", ["b", "a"], [1, 0]),
+        ("labels", [["b", "a"], []], [(0, 1), ()]),
+        ("labels", [0, None], [(0,), ()]),
+    ],
+)
+def test_parquet(folder: Path, column: str, labels: list[Any], targets: list[Any]) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    labels = ["b", "a"] if column == "label" else [["b", "a"], []]
     table = pyarrow.table({"path": ["images/0.png", "images/1.png"], column: labels})
     parquet.write_table(table, folder / "x.parquet")
-    dataset = build_dataset(str(folder / "x.parquet"))
-    assert dataset.targets == ([1, 0] if column == "label" else [(0, 1), ()])
+    assert build_dataset(str(folder / "x.parquet")).targets == targets
 
 
 def test_a_list_of_classes_fixes_their_order(folder: Path) -> None:
     (folder / "classes.txt").write_text("dog\nbird\ncat\n")
     assert build_dataset(write(folder, "images/0.png,cat")).classes == ["dog", "bird", "cat"]
-    with pytest.raises(DataError, match=r"row 2: cow is not in classes\.txt"):
+    with pytest.raises(DataError, match=r"row 2: classes\.txt lacks cow"):
         build_dataset(write(folder, "images/0.png,cow"))
+
+
+def test_a_list_of_classes_that_is_not_utf_8_is_refused(folder: Path) -> None:
+    (folder / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"classes\.txt: cannot be read as UTF-8"):
+        build_dataset(write(folder, "images/0.png,cat"))
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,5 @@ def test_chance_is_a_little_above_the_share_of_images(digits: str) -> None:
 
 
 def test_classes_are_not_selected(digits: str) -> None:
-    with pytest.raises(DataError, match="several labels; classes are not selected"):
+    with pytest.raises(DataError, match="several labels; cannot select classes"):
         chance_score(_setup(digits, "SEARCH.CLASSES", 1).cfg)
