@@ -23,7 +23,7 @@ from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 4
-"""Number of workers killed in a row, before any is ready, after which the executor gives up."""
+"""The executor gives up when so many workers in a row were killed before they were ready."""
 _POLL_S = 60.0
 """Longest wait in seconds before the executor checks whether a starting worker is late."""
 

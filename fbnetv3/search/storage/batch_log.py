@@ -140,9 +140,9 @@ def check_log(
 class BatchLog:
     """A folder with one file per finished batch, for a backup on another machine.
 
-    Each file is written once and has a few hundred bytes per trial. It contains no time of day, so
-    that the same batch always gives the same file. Each key of :attr:`LoggedSearch.order` is only
-    in the first file that is written after the key was added.
+    A file is written again only if a failed trial of its batch was evaluated again. It contains no
+    time of day, so that the same batch always gives the same file. Each key of
+    :attr:`LoggedSearch.order` is only in the first file that is written after the key was added.
 
     Args:
         path: Path of the folder.
@@ -225,7 +225,8 @@ class BatchLog:
             trials: Finished trials in the storage of the search.
 
         Raises:
-            SearchError: A file has a trial that the storage lacks or differs in, or cannot be read.
+            SearchError: A file cannot be read, or has a trial that the storage lacks or holds with
+                other values.
         """
         known = {t.number: trial_to_json(t) for t in trials}
         for path in self._paths():
