@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from fbnetv3.requires import naming_extras
 
+# Module of each public name, relative to this package
 _HOME_OF = {
     "Choice": "space.space",
     "Constraint": "space.constraints",

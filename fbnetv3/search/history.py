@@ -57,7 +57,7 @@ class History:
         recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
-        # without trials ahead, a batch has a successor only once it is finished, however small
+        # Without ``ahead``, a batch has a successor only once it is finished, however small it is.
         first = 0 if schedule.settings.ahead else max(0, count - 1)
         least = [sizes.get(i, schedule.size_of(i) if i >= first else 0) for i in range(count)]
         unfinished = (i for i in range(count) if len(batches[i]) < least[i])
@@ -123,7 +123,10 @@ class Known:
 
     @property
     def errors(self) -> dict[int, float] | None:
-        """Standard deviation of each score around the final one, by number; None: 0 for all."""
+        """Standard deviation of each score around the final score, by trial number.
+
+        None stands for 0 in all trials.
+        """
         if self.ladder is None:
             return None
         return dict.fromkeys(self.scores, 0.0) | self.ladder.errors
@@ -198,7 +201,7 @@ def check_stored(
 
 
 class _Earlier:
-    """The stored trials that come before the one that is being checked."""
+    """The stored trials that come before the trial that is being checked."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()

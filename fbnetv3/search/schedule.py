@@ -23,7 +23,7 @@ class Schedule:
     Attributes:
         settings: Settings of the search.
         earlier_finals: Numbers of the batches of stage 2 that have trials, ascending.
-        proposed: Size of the first batch that was proposed; 0: none was.
+        proposed: Size of the first batch that was proposed; 0: no batch was proposed.
     """
 
     settings: SearchSettings
@@ -63,7 +63,8 @@ class Schedule:
             )
         before = -1
         for i, batch in enumerate(finals):
-            # a batch of stage 1 comes before each, and there are no more of them than iterations
+            # Each batch of finalists follows at least one batch of stage 1, and stage 1 has no more
+            # batches than the settings say.
             if not before + 1 < batch <= settings.iterations + further + i:
                 raise SearchError(
                     f"the {where} has finalists in batch {batch}, where this search has none; give "
@@ -103,17 +104,20 @@ class Schedule:
         return parts[position] if position < len(parts) else self.settings.batch_size
 
     def limit_of(self, batch: int) -> int:
-        """Returns the largest number of trials of a batch, also of candidates that go on."""
+        """Returns the largest number of trials of a batch.
+
+        With rungs, it includes the trials of earlier candidates that go on to a further rung.
+        """
         is_fine = self.stage_of(batch) == "fine"
         parts = self.settings.final_seeds if is_fine else max(1, len(self.settings.rungs))
         return self.size_of(batch) * parts
 
     def limit_before(self, batch: int) -> int:
-        """Returns the largest number of trials of all batches before one."""
+        """Returns the largest number of trials of all batches before ``batch``."""
         return sum(map(self.limit_of, range(batch)))
 
     def size(self) -> int:
-        """Returns the number of trials of the search if none fails, at most."""
+        """Returns the number of trials of the search if none fails and no batch is short."""
         settings = self.settings
         further = expected_promotions(settings.rungs, settings.batch_size, settings.iterations)
         finals = (self.count - self._coarse) * settings.finalists * settings.final_seeds
@@ -126,5 +130,5 @@ def _proposed_first(
     """Returns the size of the first batch that was proposed; see :meth:`Schedule.of`."""
     if sizes is None:
         return sum(trial.batch == 0 for trial in trials)
-    # storages of earlier versions have no sizes, and whole batches
+    # Storages of earlier versions have no sizes, and their first batch is not divided into parts.
     return sizes.get(0, settings.batch_size if trials else 0)

@@ -37,8 +37,9 @@ class SearchSettings:
     """Settings of a search (the paper's names in brackets).
 
     Attributes:
-        constraints: Bounds that every candidate meets. The first one's statistic is divided into
-            bins by the first batch and by the predictor ``paper``.
+        constraints: Bounds that every candidate meets. The first batch, and every batch of the
+            predictors ``paper`` and ``random``, is spread over bins of a statistic: the first cost
+            among the objectives, or else the statistic of the first constraint.
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
@@ -48,8 +49,9 @@ class SearchSettings:
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
             ``batch_size``. The first part is spread over the space; the predictor chooses each
             further part from the scores of the parts before. None: as many parts of at least 16
-            candidates as fit into the batch, at most 3, if the predictor has a posterior
-            (``default``) and there are no ``ahead``, ``rungs`` or several objectives; otherwise 1.
+            candidates as fit into the batch, at most 3. But the batch has one part if the predictor
+            has no posterior (only ``default`` has one), and with ``ahead``, ``rungs`` or several
+            objectives.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)

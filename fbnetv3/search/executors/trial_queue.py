@@ -21,7 +21,7 @@ class TrialQueue:
 
     def __init__(self) -> None:
         self._trials: deque[Trial] = deque()
-        self._retried: set[int] = set()
+        self._retried: set[int] = set()  # trials that were queued again, by number
         self._alone: set[int] = set()  # trials that must be alone on their device, by number
         self._reserved: dict[int, Hashable] = {}  # device that a trial in _alone waits for
         self._avoided: dict[int, Hashable] = {}  # device that failed, by number of the trial
@@ -107,3 +107,4 @@ class TrialQueue:
 
 
 _NOWHERE = object()
+"""Stands for a device that differs from every device."""
