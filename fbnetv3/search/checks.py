@@ -70,8 +70,7 @@ def as_real(
         finite: Whether infinity and NaN are refused. If False, NaN is accepted despite bounds.
 
     Raises:
-        SearchError: The value has another type, is not finite although it must be, or is out of
-            range.
+        SearchError: The value has another type, is refused as not finite, or is out of range.
     """
     value = scalar(value)
     kind = "a finite number" if finite else "a number"

@@ -47,8 +47,7 @@ class Schedule:
             sizes: Size of each proposed batch, by number; None: all trials of a batch are given.
 
         Raises:
-            SearchError: The trials belong to more batches of stage 1 than the search has, or to
-                batches of stage 2 that no search has.
+            SearchError: No search with these settings has the batches of the trials.
         """
         stages = {(trial.batch, trial.stage) for trial in trials}
         finals = sorted(batch for batch, stage in stages if stage == "fine")
@@ -63,7 +62,7 @@ class Schedule:
             )
         before = -1
         for i, batch in enumerate(finals):
-            # Each batch of finalists follows at least one batch of stage 1, and stage 1 has no more
+            # A batch of stage 1 comes before each batch of finalists, and stage 1 has no more
             # batches than the settings say.
             if not before + 1 < batch <= settings.iterations + further + i:
                 raise SearchError(

@@ -76,8 +76,7 @@ class StageOne:
             pool, safe = self._pool_within(part, share), safe_part(part, failures)
             if failures is not None:
                 pool = safe.select(pool)
-                # The planner completes the batch, also with candidates that may fail.
-                share = min(share, len(pool))
+                share = min(share, len(pool))  # the planner completes the batch
                 if not share:
                     continue
             candidates = Candidates(safe, self._encoding, pool, ranked[mask][:ELITE], bounds)
