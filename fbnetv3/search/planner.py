@@ -239,7 +239,7 @@ class Planner:
         return chosen
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part; a new sample if fewer than ``least``."""
+        """Returns the pool's candidates in a part, or a new sample if they are below ``least``."""
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool

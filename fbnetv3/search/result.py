@@ -67,7 +67,8 @@ class SearchResult:
         early_stop: Rank correlation by epoch and the epoch of the early stop. None without early
             stopping, before the first batch is finished, and if the batch's reports do not suffice
             (see :func:`~fbnetv3.search.acquisition.early_stopping.find_early_stop`).
-        report_cards: Report card of the predictor after each batch.
+        report_cards: Report card of the predictor after each finished batch, once there are enough
+            scores to fit it.
         proxy_correlation: Correlation of the pre-trained encoder's predictions with each
             statistic, on held-out candidates, by name.
         constraints: Constraints of the search. Candidates of a warm start may violate them: such

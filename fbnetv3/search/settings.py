@@ -37,9 +37,9 @@ class SearchSettings:
     """Settings of a search (the paper's names in brackets).
 
     Attributes:
-        constraints: Bounds that every candidate meets. The first batch, and every batch of the
-            predictors ``paper`` and ``random``, is spread over bins of a statistic: the first cost
-            among the objectives, or else the statistic of the first constraint.
+        constraints: Bounds that every candidate meets. The first batch (or its first part), and
+            every batch of the predictors ``paper`` and ``random``, has candidates from all bins of
+            a statistic: the first cost among the objectives, or else the first constraint's.
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
@@ -164,7 +164,7 @@ class SearchSettings:
             )
 
     def _check_bounds(self) -> None:
-        """Merges the bounds on each score; raises a SearchError if bounds contradict or repeat."""
+        """Merges bounds on scores; raises a SearchError if bounds contradict or repeat each other."""
         object.__setattr__(self, "score_constraints", merge_bounds(self.score_constraints))
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
         for number, budget in enumerate(self.budgets):

@@ -67,7 +67,7 @@ class StageTwo:
         """
         predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
-            # A smaller top_k does not lower ``top``: generations of few candidates evolve badly.
+            # A smaller top_k only shortens the result; the generations keep their size.
             settings = replace(settings, top=top_k)
         generation, part = self._first_generation(known, part, settings, failures)
         evolved = fine.evolve(

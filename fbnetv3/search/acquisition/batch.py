@@ -54,8 +54,9 @@ def next_batch(
         random: Source of all random numbers.
         pending: (m, variables) candidates in training. Predictions stand in for their scores. If
             None, there are none.
-        best: Score to improve on, in the standardised unit of ``predictor.gp``. If None, the
-            highest posterior mean of the GP at an observation.
+        best: Score to improve on, in the unit of the labels of ``predictor.gp``, which are
+            standardised and may be warped. If None, the GP's highest posterior mean at an
+            observation.
     """
     taken = set(tried)
     share = round(count * IMPROVEMENT_SHARE)

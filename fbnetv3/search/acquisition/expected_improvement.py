@@ -145,8 +145,8 @@ def improvement_batch(
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, which enter the model with fantasy labels.
             If None, there are none.
-        best: Score to improve on, in the standardised unit of the GP. If None, the highest
-            posterior mean of the GP at an observation.
+        best: Score to improve on, in the unit of the GP's labels, which are standardised and may be
+            warped. If None, the GP's highest posterior mean at an observation.
     """
     starts = candidates.starts(random)
     pending = starts[:0] if pending is None else pending

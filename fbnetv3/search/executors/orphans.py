@@ -13,10 +13,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def allow_children() -> None:
-    """Lets this worker start processes, such as data loaders; on Linux, forks end with the worker.
+    """Lets this worker start processes, such as data loaders.
 
-    Daemonic processes may not start others, so the worker clears its own daemon flag. In the
-    searching process, the flag of the worker stays set, so that multiprocessing ends it at exit.
+    On Linux, processes that the worker forks end when it ends. Daemonic processes may not start
+    others, so the worker clears its own daemon flag. In the searching process, the flag of the
+    worker stays set, so that multiprocessing ends it at exit.
     """
     mp.current_process().daemon = False
     # The kernel ends the children however this process ends. Orphans would also keep the pipe to

@@ -16,7 +16,7 @@ class TrialQueue:
     A trial is queued once more if it ran out of memory, its worker died, or its device failed.
     After it ran out of memory, it is evaluated alone on a device: the other workers of that device
     get no trials until it has ended. After its device failed, it is evaluated on another device if
-    there is one.
+    a worker has one.
     """
 
     def __init__(self) -> None:

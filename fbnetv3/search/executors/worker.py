@@ -44,7 +44,7 @@ class Worker:
         folder: Working directory of the process.
         device: Value of CUDA_VISIBLE_DEVICES in the process, such as ``3``; empty hides all GPUs.
             None: the same as in this process.
-        slot: Index of the worker among the workers of its executor, from 0. A worker that replaces
+        slot: Index of the worker among those of ``LocalWorkers``, from 0. A worker that replaces
             another one gets a free index.
 
     Attributes:

@@ -53,7 +53,7 @@ class DefaultPredictor:
     ) -> None:
         self._features, self._normal_scores = features, NormalScores(labels)
         y = self._normal_scores.scores
-        # Errors of the normal scores, to first order: these have standard deviation 1.
+        # Errors of the normal scores, to first order, since these have standard deviation 1
         shares = None if errors is None else errors / standardise(labels)[2]
         self.ensemble = Ensemble(features, y, pretrained, seed, shares)
         self._selected = rows = select_training_points(labels, seed)

@@ -89,8 +89,8 @@ def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
     caption = (
         f"The volume between the front and the reference point: {at}. For a score, this point lies "
         "beyond the worst score on the front, by a tenth of the front's range. For a cost, it lies "
-        "beyond the worst cost in the pool, by a tenth of the distance from there to the best cost "
-        "on the front."
+        "beyond the worst cost in the pool or on the front, by a tenth of the distance from there "
+        "to the best cost on the front."
     )
     return Figure("Hypervolume by batch", chart.svg(), caption)
 
