@@ -164,7 +164,7 @@ class SearchSettings:
             )
 
     def _check_bounds(self) -> None:
-        """Merges bounds on scores; raises a SearchError if bounds contradict or repeat each other."""
+        """Merges bounds on scores; raises a SearchError if bounds contradict or repeat others."""
         object.__setattr__(self, "score_constraints", merge_bounds(self.score_constraints))
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
         for number, budget in enumerate(self.budgets):
