@@ -28,8 +28,8 @@ class Batches:
         settings: Settings of the search.
         planner: Planner of the search.
         store: Storage of the search.
-        checked_costs: Statistics to compare those of stored trials with; None: they are not
-            compared.
+        checked_costs: Statistics that the stored trials must have; None: the statistics of stored
+            trials are not checked.
 
     Attributes:
         all: Trials by batch, finished or not.
@@ -117,11 +117,11 @@ class Batches:
         return [trial.copy() for trial in failed]
 
     def forget(self) -> None:
-        """Drops what was read from the storage, which has changed."""
+        """Drops the trials that were read from the storage, since the storage has changed."""
         self._stored = None
 
     def history(self) -> History:
-        """Returns the batches so far; before the first batch, those of the storage."""
+        """Returns the batches so far; before the first batch, the batches in the storage."""
         if self.all:
             return History.of(self.all)
         if self._stored is None:
@@ -148,7 +148,7 @@ class Batches:
         return self._planner.models.cards(history, self.records.cards())
 
     def load(self) -> list[Trial]:
-        """Returns the checked trials of the storage, without those that were put back."""
+        """Returns the checked trials of the storage, without those whose results no longer count."""
         stored = self._store.load()
         self.schedule = Schedule.of(self._settings, stored, sizes=self.records.sizes)
         trials = self.records.retries.current(stored)

@@ -182,7 +182,7 @@ def real_from_text(text: str) -> float | None:
 
 
 def flag_from_text(text: str) -> bool | None:
-    """Returns the boolean in a string, ``true`` or ``false``; None if it is not one."""
+    """Returns the boolean in a string, ``true`` or ``false``; None for any other string."""
     return _FLAGS.get(text.strip().lower())
 
 

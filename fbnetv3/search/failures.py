@@ -69,12 +69,12 @@ class FailureLimit:
             return self._text("failed, the first ones of the search", failures), set(self._failures)
         return None
 
-    def _text(self, what: str, failures: list[Finished]) -> str:
+    def _text(self, predicate: str, failures: list[Finished]) -> str:
         last = failures[-1]
         where = f"{last.fault} on {last.place or 'this process'}: " if last.fault else ""
         reason = reason_text(last.reason or "no reason was given")[:300]
         return (
-            f"{len(failures)} candidates {what}; the last one, trial {last.trial.id}: {where}"
+            f"{len(failures)} candidates {predicate}; the last one, trial {last.trial.id}: {where}"
             f"{reason}. {_HOW_TO_GO_ON}"
         )
 

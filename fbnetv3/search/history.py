@@ -82,9 +82,9 @@ class Known:
 
     Attributes:
         trials: All trials, those of a warm start first.
-        scores: Score by trial number, of complete trials: at the epoch of the early stop if there
-            is one, else at the end of training. With rungs, of the last complete trial of each
-            candidate: the estimated score at the end of training.
+        scores: Score of complete trials, by trial number: the score at the epoch of the early stop
+            if there is one, else the final score. With rungs, only the last complete trial of each
+            candidate has a score: the estimated score at the end of the candidate's training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
             it is not known.
         direction: ``maximize`` or ``minimize``.
@@ -171,8 +171,7 @@ def check_stored(
         trials: Trials, in the order of their numbers.
         space: Space of the search.
         schedule: Batches of the search.
-        costs: Statistics of the search, to compare those of the trials with; None: they are not
-            compared.
+        costs: Statistics that the trials must have; None: their statistics are not checked.
 
     Raises:
         SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config, id
@@ -323,7 +322,7 @@ def score_trials(
 
 
 def _score_at(trial: Trial, epoch: int | None) -> float:
-    """Returns a trial's score at an epoch, or its final score if it has no finite one there."""
+    """Returns a trial's score at an epoch; its final score if the epoch has no finite score."""
     final = math.nan if trial.final_score is None else trial.final_score
     early = final if epoch is None else trial.reports.get(epoch, final)
     return early if math.isfinite(early) else final

@@ -145,7 +145,7 @@ class JointNAS:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores, as plain values; see :meth:`SearchSettings.identify`."""
+        """The plain values that the scores depend on; see :meth:`SearchSettings.identify`."""
         return dict(self._identity)
 
     @property
@@ -261,9 +261,9 @@ class JointNAS:
 
         The candidate takes a place of the next batch that is proposed; with more candidates than
         places, the rest wait for the batch after it. It trains as all others do, and its trial has
-        the reason as :attr:`Trial.enqueued`. A search that is opened on the storage of a running
-        one, by another process, may enqueue, too; on a storage without the study, this process
-        coordinates the study from then on.
+        the reason as :attr:`Trial.enqueued`. Another process may open a search on the same storage
+        and enqueue, too. If the storage lacks the study, the process that enqueues coordinates it
+        from then on.
 
         Args:
             config: Value of each variable; inactive ones may be missing.

@@ -158,7 +158,7 @@ class Models:
         return FailureModel(self._encoding, pool, np.arange(len(pool)) < len(failed))
 
     def failure_summary(self, history: History, pool: Pool) -> FailureSummary | None:
-        """Returns what the model of failures predicts; None if there is no such model.
+        """Returns a summary of the model of failures; None if there is no such model.
 
         Args:
             history: Trials so far.

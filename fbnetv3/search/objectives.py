@@ -183,7 +183,7 @@ def _check_bounded(objectives: Objectives, statistics: Sequence[str]) -> None:
 def _check_scores(
     texts: Sequence[str], scores: Sequence[Objective], direction: str, statistics: Sequence[str]
 ) -> None:
-    """Raises a SearchError if the scores among the objectives are not those of one evaluation."""
+    """Raises a SearchError if there is no score, or if scores or directions contradict."""
     if not scores:
         raise SearchError(
             f"objectives={short(list(texts))} are statistics alone, which need no search; add "

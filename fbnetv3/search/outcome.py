@@ -1,4 +1,4 @@
-"""Turns what an evaluation returned, whatever that is, into a score or the reason of a failure."""
+"""Turns the return value of an evaluation into a score or the reason of a failure."""
 
 from __future__ import annotations
 

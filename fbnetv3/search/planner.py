@@ -174,7 +174,7 @@ class Planner:
             count: Number of new candidates, the enqueued ones included.
             stage: ``coarse`` or ``fine``.
             enqueued: Trials of enqueued candidates; the new candidates of the batch begin with
-                them, whatever is predicted.
+                them, even if they are predicted to fail.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 

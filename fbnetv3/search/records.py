@@ -87,7 +87,7 @@ class Retries:
         """Returns stored trials without those whose results no longer count.
 
         Args:
-            trials: Trials; those of one number are in the order in which they were stored.
+            trials: Trials; several of one number are in the order in which they were stored.
         """
         kept: list[Trial] = []
         passed: Counter[int] = Counter()
@@ -304,7 +304,7 @@ def _summaries(cards: Mapping[int, ReportCard]) -> list[dict[str, Any]]:
 
 
 def _card(row: Any) -> ReportCard | None:
-    """Returns the report card of a stored summary; None if it is not one."""
+    """Returns the report card of a stored row; None if the row is no summary of a report card."""
     names = ("kendall", "spearman", "rmse", "p_value", "batch_kendall")
     if not isinstance(row, dict) or {*row} != {*names, "trials", _BATCHES}:
         return None

@@ -17,8 +17,8 @@ class Schedule:
 
     A search has ``iterations`` batches of stage 1 and, with ``finalists``, a batch of stage 2. The
     parts of the first batch (``first_parts``) are batches here. If a search is continued with more
-    iterations, finalists that were trained stay where they are, and further batches of both stages
-    follow.
+    iterations, batches of finalists that were trained keep their numbers, and further batches of
+    both stages follow.
 
     Attributes:
         settings: Settings of the search.
@@ -42,7 +42,7 @@ class Schedule:
 
         Args:
             settings: Settings of the search.
-            trials: All trials with a result, also those that were put back.
+            trials: All trials with a result, including trials that were put back.
             where: Source of the trials, for messages: ``storage`` or ``log``.
             sizes: Size of each proposed batch, by number; None: all trials of a batch are given.
 
@@ -74,7 +74,7 @@ class Schedule:
 
     @property
     def first_parts(self) -> tuple[int, ...]:
-        """The sizes of the batches that are parts of the first one."""
+        """The sizes of the batches that are parts of the first batch."""
         return self.settings.sizes_of_first_parts(self.proposed)
 
     @property

@@ -199,7 +199,7 @@ class SearchSettings:
         return (self.batch_size,) if proposed > sizes[0] else sizes
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
-        """Returns what identifies a search in its storage, as plain values.
+        """Returns the settings that identify a search in its storage, as plain values.
 
         Args:
             space: Space of the search.
@@ -236,7 +236,7 @@ class SearchSettings:
         statistics: Sequence[str] = (),
         evaluator_config: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns what decides the scores of a search, exactly, as plain values.
+        """Returns the values that the scores of a search depend on, exactly, as plain values.
 
         :meth:`describe` rounds numbers and leaves out scales; here, numbers have all digits. Fields
         of variables and constraints that have their default are left out, so that a version that

@@ -69,8 +69,8 @@ class Trial:
         scores: Final scores by name; {} without ``score_names``. The first of ``score_names`` is
             the name of :attr:`final_score`.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
-        replicate: Number of this training among those of one finalist with different random
-            seeds, from 0; it is to be added to the seed of the training.
+        replicate: Index of this training among the trainings of one finalist with different random
+            seeds, from 0; the evaluation adds it to its seed.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 

@@ -183,5 +183,5 @@ def bilog(excess: Floats) -> Floats:
 
 
 def _far_below(values: Floats, violations: Floats) -> Floats:
-    """Returns values, with -_PENALTY (1 + violation) in place of those with a violation."""
+    """Returns values, with -_PENALTY (1 + violation) in place of values with a violation."""
     return np.where(violations > 0, -_PENALTY * (1 + violations), values)

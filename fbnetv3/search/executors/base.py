@@ -230,9 +230,9 @@ def pickled(evaluate: Evaluate) -> bytes:
         payload: bytes = cloudpickle.dumps(evaluate)
     except Exception as error:  # __reduce__ of a foreign object may raise anything
         raise SearchError(
-            f"the evaluation function cannot be sent to worker processes: {describe(error)}; make "
-            "what cannot be pickled (locks, open files, connections) inside the function, or "
-            "evaluate in this process (no executor)"
+            f"the evaluation function cannot be sent to worker processes: {describe(error)}; "
+            "create objects that cannot be pickled (locks, open files, connections) inside the "
+            "function, or evaluate in this process (no executor)"
         ) from error
     return payload
 

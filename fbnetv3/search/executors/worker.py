@@ -283,7 +283,7 @@ def _unpickle(payload: bytes) -> Evaluate:
     """Returns the evaluation function.
 
     Raises:
-        SearchError: It cannot be unpickled; for instance, a module is missing here.
+        SearchError: The function cannot be unpickled, for example because a module is missing here.
     """
     import cloudpickle
 

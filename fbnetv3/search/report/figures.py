@@ -250,7 +250,7 @@ def cost_axis(name: str, values: Sequence[float]) -> Axis:
 
 
 def by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
-    """Returns the trials of both stages, by CSS class."""
+    """Returns, for both stages, the CSS class of the stage and its trials."""
     return [
         (stage, [t for t in trials if (t.stage == "fine") == (stage == "fine")])
         for stage in ("coarse", "fine")

@@ -20,7 +20,7 @@ class LayerBar:
         stage: Number of the stage, from 0 on.
         channels: Number of output channels.
         side: Side of the output in pixels.
-        kernel: Side of the largest kernel; 1 for a layer without one.
+        kernel: Side of the largest kernel; 1 for a layer without a kernel.
         text: Description of the layer, shown as its tooltip.
     """
 

@@ -176,7 +176,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
 
 
 def _spread_rows(result: SearchResult) -> list[tuple[str, Spread]]:
-    """Returns the finalists with several trainings, those of the best mean first."""
+    """Returns the finalists with several trainings, the finalist with the best mean first."""
     return sorted(result.spreads.items(), key=lambda row: -gain(row[1].mean, result.direction))
 
 

@@ -193,7 +193,7 @@ class Chart:
             ys: Vertical coordinates.
             kind: CSS class of the line.
             steps: Whether the line is horizontal up to the next point.
-            tooltip: Text for the line; empty: none.
+            tooltip: Text for the line; empty: no tooltip.
         """
         points = self._points(xs, ys)
         if not points:

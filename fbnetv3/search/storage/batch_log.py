@@ -91,7 +91,7 @@ def check_agreement(logged: LoggedSearch, stored: Sequence[Trial]) -> set[int]:
         The numbers of the stored trials.
 
     Raises:
-        SearchError: A trial is in both, but with different candidates or results.
+        SearchError: A trial of one number has another candidate or result in the log.
     """
     texts = {trial.number: trial_to_json(trial) for trial in stored}
     for trial in logged.trials:

@@ -4,8 +4,8 @@ SQLite trusts the files next to a database. It rolls a journal left by a crash b
 database. If the journal contains the name of a super-journal, SQLite deletes the file of that name,
 which may be any file that the user may delete. Views, triggers and expressions of a schema run when
 a table is read or written. The searches of this project write plain tables, and journals without
-such a name, so everything else is refused here. A search killed in the middle of a commit leaves a
-plain journal, which is accepted.
+the name of a super-journal, so everything else is refused here. A search killed in the middle of a
+commit leaves a plain journal, which is accepted.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class TrialStore(Protocol):
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Checks that a search has the settings and the identity of the study.
 
-        A study without settings gets both when it is acquired. A study of an earlier version has no
-        identity, so that only its settings are checked.
+        A study without settings gets settings and identity when it is acquired. A study of an
+        earlier version has no identity, so that only its settings are checked.
 
         Args:
             settings: Settings, as :meth:`SearchSettings.describe` returns them.

@@ -67,7 +67,7 @@ def study_lock(url: str, study: str) -> StudyLock:
 
 
 def process_name() -> str:
-    """Returns the name by which the messages of other processes refer to this one."""
+    """Returns the name by which the messages of other processes refer to this process."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 

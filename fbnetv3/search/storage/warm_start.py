@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WarmStarted:
-    """The trials that a search starts from, and what was left out.
+    """The trials that a search starts from, and the numbers of trials left out.
 
     Attributes:
         trials: Complete trials of batch -1, one per candidate.
@@ -68,7 +68,7 @@ class WarmStarted:
 def read_warm_start(
     space: SearchSpace, source: WarmStart, direction: str = MAXIMIZE
 ) -> WarmStarted:
-    """Returns complete trials of batch -1, one per candidate, and what was left out.
+    """Returns complete trials of batch -1, one per candidate, and the number of trials left out.
 
     If a candidate has several scores, the last one counts. Failed trials are left out, and so are
     trials of a study that have no score or whose values are not in the space. The cells of a csv
@@ -248,7 +248,7 @@ def _check_header(space: SearchSpace, header: list[str], path: Path) -> None:
 def _read_row(
     space: SearchSpace, header: list[str], row: list[str], where: str
 ) -> tuple[Mapping[str, Any], float]:
-    """Returns config and score of a row. Empty cells, as of inactive variables, are left out."""
+    """Returns config and score of a row; empty cells (of inactive variables) are left out."""
     if len(row) > len(header):
         raise SearchError(
             f"warm start: {where} has more cells than the header has columns; correct it"
