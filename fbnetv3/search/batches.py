@@ -148,7 +148,7 @@ class Batches:
         return self._planner.models.cards(history, self.records.cards())
 
     def load(self) -> list[Trial]:
-        """Returns the checked trials of the storage, without those whose results no longer count."""
+        """Returns the checked trials of the storage, without results that no longer count."""
         stored = self._store.load()
         self.schedule = Schedule.of(self._settings, stored, sizes=self.records.sizes)
         trials = self.records.retries.current(stored)
