@@ -4,7 +4,8 @@ For each batch, the size of the batch is kept, which tells whether all of its tr
 With the setting ``ahead``, the numbers of the trials that were running when the batch was proposed
 are kept, too. So are the early stop and the report cards: computing them again would require a fit
 of the predictor per batch. Each enqueued candidate has an attribute, which any process may add.
-Another attribute, one per batch, lists the enqueued candidates that the batch took.
+Another attribute, one per batch, lists the enqueued candidates that the batch took. For each trial
+that was put back to be evaluated again, the reasons of its failures are kept.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ class SearchSettings:
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
             or ``random`` (a baseline that learns nothing).
-        early_stop_threshold: Rank correlation with the final scores from which on candidates stop
-            training early, in (0, 1]; None: all candidates train in full.
+        early_stop_threshold: Rank correlation of an epoch's scores with the final scores of the
+            first batch that suffices for later candidates to stop at this epoch, in (0, 1]; None:
+            all candidates train in full.
         early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
             (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.

@@ -20,6 +20,7 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS, _MAX_TRIALS = 20, 1000
+"""Smallest number of trials for importances, and largest number of trials in a chart."""
 _FOLDS, _REPEATS, _TREES = 2, 5, 60
 """Folds of the cross-validation, permutations of each variable in a fold, trees of a forest."""
 _SHOWN_BARS, _SHOWN_AXES = 10, 7

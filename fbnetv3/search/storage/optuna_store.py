@@ -50,8 +50,8 @@ class OptunaStore:
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a full training in a search with rungs; trials with fewer
-            are stored as pruned trials. None: every trial trains in full.
+        full_epochs: Number of epochs of a full training in a search with rungs; complete trials
+            with fewer are stored as pruned trials. None: every trial trains in full.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.
