@@ -240,9 +240,9 @@ def _check_study(study: optuna.Study, storage: str, name: str, direction: str) -
     directions = [direction.name.lower() for direction in study.directions]
     if directions != [direction]:
         raise SearchError(
-            f"the study {name!r} of storage {storage} has the directions {directions}, but the "
-            f"study of this search has the single direction {direction!r}; use the direction of "
-            "the study, another study name (SEARCH.STUDY, study=...), or another storage"
+            f"the study {name!r} of storage {storage} has the directions {directions}, but a "
+            f"search with direction={direction!r} needs this single one; use the direction of the "
+            "study, another study name (SEARCH.STUDY, study=...), or another storage"
         )
 
 
