@@ -7,7 +7,7 @@ adds networks, images and configs. A candidate passes through these files:
 * ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
 * ``running.py``: trials are handed to an executor, and their results are stored.
 * ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
-* ``history.py``: the scores that count are those at the epoch of the early stop.
+* ``history.py``: candidates are compared by their scores at the epoch of the early stop, if any.
 * ``result.py``: the trial with the best score is the winner.
 * ``fbnet/winners.py``: the winner's training config is written as yaml.
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from fbnetv3.requires import naming_extras
 
+# Module of each public name, relative to this package
 _HOME_OF = {
     "Choice": "space.space",
     "Constraint": "space.constraints",

@@ -28,8 +28,8 @@ class Batches:
         settings: Settings of the search.
         planner: Planner of the search.
         store: Storage of the search.
-        checked_costs: Statistics to compare those of stored trials with; None: they are not
-            compared.
+        checked_costs: Statistics that the stored trials must have; None: the statistics of stored
+            trials are not checked.
 
     Attributes:
         all: Trials by batch, finished or not.
@@ -59,7 +59,8 @@ class Batches:
         """Proposes batches until enough trials are running; returns the running ones.
 
         Raises:
-            SearchError: Another process coordinates the study; the message names it.
+            SearchError: Another process coordinates the study (the message names it), or the
+                storage holds trials that this search does not propose.
         """
         self._store.acquire()
         if not self.all:
@@ -74,13 +75,13 @@ class Batches:
         Raises:
             SearchError: The trial is not waiting for a result.
         """
-        own = self.running.get(trial.number)
-        if own is None or own.id != trial.id:
+        original = self.running.get(trial.number)
+        if original is None or original.id != trial.id:
             raise SearchError(
                 f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
                 "one already"
             )
-        return own
+        return original
 
     def finish(self, trial: Trial, score: object, reason: str | None) -> None:
         """Stores a trial with its final result and removes it from the running ones."""
@@ -102,7 +103,7 @@ class Batches:
             Copies of the trials as they were.
 
         Raises:
-            SearchError: One of the trials has not failed.
+            SearchError: One of the trials has not failed, or another process coordinates the study.
         """
         self._store.acquire()
         stored = {trial.number: trial for trial in self.load()}
@@ -116,11 +117,11 @@ class Batches:
         return [trial.copy() for trial in failed]
 
     def forget(self) -> None:
-        """Drops what was read from the storage, which has changed."""
+        """Drops the trials that were read from the storage, since the storage has changed."""
         self._stored = None
 
     def history(self) -> History:
-        """Returns the batches so far; before the first batch, those of the storage."""
+        """Returns the batches so far; before the first batch, the batches in the storage."""
         if self.all:
             return History.of(self.all)
         if self._stored is None:
@@ -134,7 +135,8 @@ class Batches:
             due: Trials that are about to start.
 
         Returns:
-            The trials; [] if some still run, or no ``due`` trial is of a later batch of stage 1.
+            The trials; [] if some of them still run, or if no trial in ``due`` belongs to a later
+            batch of stage 1.
         """
         parts = len(self.schedule.first_parts)
         is_later = any(t.batch >= parts and t.stage == "coarse" for t in due)
@@ -146,7 +148,7 @@ class Batches:
         return self._planner.models.cards(history, self.records.cards())
 
     def load(self) -> list[Trial]:
-        """Returns the checked trials of the storage, without those that were put back."""
+        """Returns the checked trials of the storage, without results that no longer count."""
         stored = self._store.load()
         self.schedule = Schedule.of(self._settings, stored, sizes=self.records.sizes)
         trials = self.records.retries.current(stored)
@@ -178,7 +180,7 @@ class Batches:
         return True
 
     def _why_known(self, key: str) -> str:
-        """Returns where the candidate with an id occurs already; "" if nowhere."""
+        """Returns why the candidate with an id cannot be enqueued; "" if the search lacks it."""
         trials = [*self._planner.warm_start, *self.load(), *self.running.values()]
         for trial in trials:
             if trial.id != key:
@@ -260,13 +262,14 @@ class Batches:
             known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]
             ids = [key for key in waiting if key not in {trial.id for trial in known}][:size]
             if ids:
-                self.records.set_enqueued_at(number, ids)  # before the batch: it is repeatable
+                # Stored before the batch, so that a later process proposes the same batch.
+                self.records.set_enqueued_at(number, ids)
         first, taken = sum(map(len, self.all)), []
         for i, key in enumerate(ids):
             candidate = waiting.get(key)
             if candidate is None:
                 raise SearchError(
-                    f"the storage lacks the enqueued candidate {key}; use another one"
+                    f"the storage lacks the enqueued candidate {key}; use another storage"
                 )
             where = "an enqueued candidate of the storage"
             checked = enqueued_candidate(

@@ -35,11 +35,16 @@ class BoundedScores:
         self._encoding, self._levels = encoding, levels
 
     def are_met(self, trials: Sequence[Trial]) -> Mask:
-        """Returns which complete trials meet all bounds, (trials,), or lack the score."""
+        """Returns which complete trials violate no bound, (trials,).
+
+        A trial that lacks a bounded score does not violate the bound on this score.
+        """
         return np.asarray(~(excesses_of(self._constraints, trials) > 0).any(1))
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Returns complete trials in their order, those that violate bounds last, the worst at end.
+        """Returns complete trials in their order, but those that violate bounds last.
+
+        The larger the excesses of a trial over the bounds, the later it comes.
 
         Args:
             trials: Complete trials, best score first.
@@ -66,7 +71,8 @@ def excesses_of(constraints: Sequence[Constraint], trials: Sequence[Trial]) -> F
     It is above 0 where the bound is violated, and NaN if the trial lacks the score.
 
     Args:
-        constraints: Bounds on scores by name; one with two ends has two columns.
+        constraints: Bounds on named scores. A constraint with a lower and an upper bound has two
+            columns.
         trials: Complete trials.
     """
     columns = []

@@ -12,7 +12,7 @@ from fbnetv3.search.trial import Trial
 
 _ADVICE = "train candidates longer, or with a higher learning rate"
 _MIN_TRIALS = 4
-"""Smallest number of scores in the first batch for a search to be ended."""
+"""Smallest number of scores in the first batch with which a search may be ended."""
 
 
 def check_above_chance(
@@ -21,7 +21,7 @@ def check_above_chance(
     trials: Sequence[Trial],
     direction: str = MAXIMIZE,
 ) -> None:
-    """Checks that one candidate scores better than chance, if the score of chance is known.
+    """Checks that a candidate scores better than chance, if the score of chance is known.
 
     Args:
         evaluate: Function that scored the trials. Its attribute ``chance_score`` is the best

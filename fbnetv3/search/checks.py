@@ -32,8 +32,8 @@ def as_whole(
     Args:
         name: Name of the argument, for the message.
         value: Value to check: an int or a NumPy integer, but not a boolean.
-        low: Smallest allowed value; None: unbounded.
-        high: Largest allowed value; None: unbounded.
+        low: Smallest allowed value; None: no bound.
+        high: Largest allowed value; None: no bound.
 
     Raises:
         SearchError: The value has another type, or is out of range.
@@ -67,10 +67,10 @@ def as_real(
         low: Smallest allowed value.
         high: Largest allowed value.
         above: Number that the value must exceed; None: no such bound.
-        finite: Whether infinity and NaN are refused.
+        finite: Whether infinity and NaN are refused. If False, NaN is accepted despite bounds.
 
     Raises:
-        SearchError: The value has another type, is not finite, or is out of range.
+        SearchError: The value has another type, is refused as not finite, or is out of range.
     """
     value = scalar(value)
     kind = "a finite number" if finite else "a number"
@@ -155,6 +155,11 @@ def as_items(name: str, value: object, kind: type, of: str) -> tuple[Any, ...]:
 def as_callable(name: str, value: object, signature: str) -> Callable[..., Any]:
     """Returns a function.
 
+    Args:
+        name: Name of the argument, for the message.
+        value: Value to check.
+        signature: End of the phrase "a function ...", such as ``from a trial to its score``.
+
     Raises:
         SearchError: The value cannot be called.
     """
@@ -170,14 +175,14 @@ def whole_from_text(text: str) -> int | None:
 
 
 def real_from_text(text: str) -> float | None:
-    """Returns the finite number in a string, such as ``1e-06``; None if it is not a number."""
+    """Returns the finite number in a string, such as ``1e-06``; None if there is no such number."""
     stripped = text.strip()
     number = float(stripped) if _REAL.fullmatch(stripped) else math.nan
     return number if math.isfinite(number) else None
 
 
 def flag_from_text(text: str) -> bool | None:
-    """Returns the boolean in a string, ``true`` or ``false``; None if it is not one."""
+    """Returns the boolean in a string, ``true`` or ``false``; None for any other string."""
     return _FLAGS.get(text.strip().lower())
 
 

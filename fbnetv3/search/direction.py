@@ -1,9 +1,9 @@
 """Whether a search looks for the highest or the lowest score.
 
-Scores keep the user's sign in trials, storages, reports and predictions. The predictors learn gains
-(``predictors/score_unit.py``), of which higher is better in both directions, and whatever ranks
-scores ranks their gains. A search that minimises a score therefore proposes exactly the candidates
-of the search that maximises its negative.
+Scores keep the user's sign in trials, storages, reports and predictions. Predictors learn gains
+(``predictors/score_unit.py``), and scores are ranked by their gains: values with the sign for which
+higher is better. A search that minimises a score therefore proposes exactly the candidates of the
+search that maximises its negative.
 """
 
 from __future__ import annotations

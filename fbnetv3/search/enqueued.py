@@ -44,8 +44,8 @@ def enqueued_candidate(
         name: Subject of the messages.
 
     Raises:
-        SearchError: The config is not in the space or violates a constraint, or the reason is not a
-            string or empty.
+        SearchError: The config is not in the space, violates a constraint or has unknown costs; or
+            the reason is empty or no string.
     """
     reason = reason_text(as_text(f"{name}: reason", reason))
     try:

@@ -6,11 +6,14 @@ from fbnetv3.errors import FBNetError
 
 
 class SearchError(FBNetError):
-    """A search is described or used in a way that cannot work."""
+    """A search cannot be set up, run or read; the message says why and what to do."""
 
 
 class InfeasibleError(SearchError):
-    """Too few candidates meet the constraints; the message suggests the nearest bound."""
+    """Too few candidates meet the constraints.
+
+    The message suggests the nearest bound that enough candidates meet, if there is one.
+    """
 
 
 class StorageUnavailableError(SearchError):

@@ -13,7 +13,7 @@ from fbnetv3.search.trial import Trial
 _HOW_TO_GO_ON = (
     "They do not count as failed: once the cause is removed, the same command runs them again "
     "(with other keys of the config, it is another search, which needs a new folder or storage); "
-    "stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0) never ends a search"
+    "with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0), failures never end a search"
 )
 
 
@@ -22,19 +22,19 @@ class FailureLimit:
 
     A search ends after ``count`` results in a row whose cause is outside of the candidates: their
     device or their data. It also ends when the first ``count`` candidates that were submitted have
-    all failed, for whatever reason, and no candidate of the search has a score. They are the first
-    by submission, not by completion, so that a few quick failures do not end a search whose slower
-    trainings still run.
+    all failed, for whatever reason, and no candidate of the search has a score. The order of
+    submission counts rather than that of completion, so that a few quick failures do not end a
+    search whose slower trainings still run.
 
     Args:
-        count: Number of failures; 0: a search never ends.
+        count: Number of failures; 0: failures never end a search.
         has_scores: Whether a trial of the search has a score already.
     """
 
     def __init__(self, count: int, *, has_scores: bool) -> None:
         self._count, self._has_scores = count, has_scores
         self._first: set[int] = set()  # the first submitted trials, by number
-        self._failures: dict[int, Finished] = {}
+        self._failures: dict[int, Finished] = {}  # by number of the trial
         self._outside: list[Finished] = []  # latest results, while all have an outside cause
 
     def submitted(self, number: int) -> None:
@@ -69,12 +69,12 @@ class FailureLimit:
             return self._text("failed, the first ones of the search", failures), set(self._failures)
         return None
 
-    def _text(self, what: str, failures: list[Finished]) -> str:
+    def _text(self, predicate: str, failures: list[Finished]) -> str:
         last = failures[-1]
         where = f"{last.fault} on {last.place or 'this process'}: " if last.fault else ""
         reason = reason_text(last.reason or "no reason was given")[:300]
         return (
-            f"{len(failures)} candidates {what}; the last one, trial {last.trial.id}: {where}"
+            f"{len(failures)} candidates {predicate}; the last one, trial {last.trial.id}: {where}"
             f"{reason}. {_HOW_TO_GO_ON}"
         )
 
@@ -92,7 +92,7 @@ def trials_that_failed(trials: Sequence[Trial], reason: str) -> list[Trial]:
     """Returns the trials that failed for a reason; see :meth:`JointNAS.retry_failed`.
 
     Raises:
-        SearchError: Trials have failed, but none for this reason.
+        SearchError: Trials have failed, but none for this reason; or the reason is not a string.
     """
     if not isinstance(reason, str):
         raise SearchError(f"retry_failed: reason={short(reason)} is not allowed; give a string")

@@ -35,7 +35,7 @@ class Fronts:
         encoding: Encoding of its candidates.
         pool: Pool of the search.
         levels: Function from trials to their levels, (trials, variables).
-        models: Predictors of each score, in the order of the scores.
+        models: Fitted predictors of each score, in the order of the scores.
         stage_two: Evolutions of the search.
         bounded: Bounds on scores.
     """
@@ -73,7 +73,7 @@ class Fronts:
 
         Args:
             history: Trials so far.
-            known: The same, with the scores by which they are compared.
+            known: The same trials, with the scores by which they are compared.
             part: Space and constraints.
             failures: Model of failures; None: no candidate is predicted to fail.
             count: Number of candidates.
@@ -116,14 +116,17 @@ class Fronts:
         return [model for model in fitted if model is not None]
 
     def _trained(self, known: Known, part: FeasibleSpace) -> tuple[Trained | None, Levels]:
-        """Returns the candidates with scores in a part of the space, and the best of them."""
+        """Returns the candidates with scores in a part of the space, and the best of them.
+
+        None takes the place of the candidates if there are none.
+        """
         complete = known.complete
         levels = self._levels(complete)
         mask = part.are_feasible(levels)
         trials = [t for t, is_in in zip(complete, mask, strict=True) if is_in]
         if not trials:
             return None, levels[mask]
-        # if none meets the bounds on scores, the one that is closest to them is the front
+        # If no trial meets the bounds on scores, the trial that is closest to them is the front.
         are_met = self._bounded.are_met(trials)
         winners = [t for t, is_in in zip(trials, are_met, strict=True) if is_in]
         trials = winners or self._bounded.ranked(trials)[:1]
@@ -174,7 +177,8 @@ def check_several_scores(
     """Checks the settings of a search with several scores, or with bounds on scores.
 
     Raises:
-        SearchError: There is a warm start, there are rungs, or the predictor has no posterior.
+        SearchError: There is a warm start or there are rungs, neither of which can be combined with
+            several scores, or the predictor has no posterior.
     """
     names = ", ".join(objectives.score_names or ONE_SCORE)
     if warm_start and objectives.score_names:

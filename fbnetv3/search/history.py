@@ -57,7 +57,7 @@ class History:
         recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
-        # without trials ahead, a batch has a successor only once it is finished, however small
+        # Without ``ahead``, a batch has a successor only once it is finished, however small it is.
         first = 0 if schedule.settings.ahead else max(0, count - 1)
         least = [sizes.get(i, schedule.size_of(i) if i >= first else 0) for i in range(count)]
         unfinished = (i for i in range(count) if len(batches[i]) < least[i])
@@ -82,9 +82,9 @@ class Known:
 
     Attributes:
         trials: All trials, those of a warm start first.
-        scores: Score by trial number, of complete trials: at the epoch of the early stop if there
-            is one, else at the end of training. With rungs, of the last complete trial of each
-            candidate: the estimated score at the end of training.
+        scores: Score of complete trials, by trial number: the score at the epoch of the early stop
+            if there is one, else the final score. With rungs, only the last complete trial of each
+            candidate has a score: the estimated score at the end of the candidate's training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
             it is not known.
         direction: ``maximize`` or ``minimize``.
@@ -123,7 +123,10 @@ class Known:
 
     @property
     def errors(self) -> dict[int, float] | None:
-        """Standard deviation of each score around the final one, by number; None: 0 for all."""
+        """Standard deviation of each score around the final score, by trial number.
+
+        None stands for 0 in all trials.
+        """
         if self.ladder is None:
             return None
         return dict.fromkeys(self.scores, 0.0) | self.ladder.errors
@@ -168,8 +171,7 @@ def check_stored(
         trials: Trials, in the order of their numbers.
         space: Space of the search.
         schedule: Batches of the search.
-        costs: Statistics of the search, to compare those of the trials with; None: they are not
-            compared.
+        costs: Statistics that the trials must have; None: their statistics are not checked.
 
     Raises:
         SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config, id
@@ -198,7 +200,7 @@ def check_stored(
 
 
 class _Earlier:
-    """The stored trials that come before the one that is being checked."""
+    """The stored trials that come before the trial that is being checked."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
@@ -320,7 +322,7 @@ def score_trials(
 
 
 def _score_at(trial: Trial, epoch: int | None) -> float:
-    """Returns a trial's score at an epoch, or its final score if it has no finite one there."""
+    """Returns a trial's score at an epoch; its final score if the epoch has no finite score."""
     final = math.nan if trial.final_score is None else trial.final_score
     early = final if epoch is None else trial.reports.get(epoch, final)
     return early if math.isfinite(early) else final

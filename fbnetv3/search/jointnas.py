@@ -44,9 +44,10 @@ class JointNAS:
     """Searches a space for the candidate with the best score under constraints.
 
     Stage 1 trains batches of candidates that a predictor chooses. Stage 2 evolves candidates on
-    predicted scores alone, and the best of them are trained as finalists. The proposals depend
-    on the seed and on the scores of earlier batches only: not on the executor, the number of
-    workers, or the order of results within a batch.
+    predicted scores alone, and the best of them are trained as finalists. The proposals depend on
+    the settings, the statistics and the results of earlier batches only: not on the executor, the
+    number of workers, or the order of results within a batch. With ``ahead``, they also depend on
+    which trials were running.
 
     Args:
         space: Space of the candidates.
@@ -63,7 +64,7 @@ class JointNAS:
         evaluator_config: Settings that affect the scores besides the candidate, as plain values by
             name, such as ``{"epochs": 5}``. The storage keeps them and refuses other ones.
         read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
-            SQLite file, which may be untrusted, is copied first, and its statistics are checked.
+            SQLite file, which may be untrusted, is copied, and its trials' statistics are checked.
         stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
             they failed in a row for a cause outside of them (their device or data), or if they
             were the first ones and all failed. They run again in the next run. 0: never.
@@ -71,7 +72,8 @@ class JointNAS:
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints.
-        SearchError: A setting is out of range, or the storage holds a search with other settings.
+        SearchError: An argument is not allowed, the warm start or the storage cannot be read, or
+            the storage holds a search with other settings.
     """
 
     def __init__(
@@ -138,20 +140,17 @@ class JointNAS:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings as plain values, as the storage keeps them.
-
-        The proposals depend on these, the statistics and the scores alone.
-        """
+        """The settings as plain values, as the storage keeps them."""
         return dict(json.loads(json.dumps(self._description)))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores, as plain values; see :meth:`SearchSettings.identify`."""
+        """The plain values that the scores depend on; see :meth:`SearchSettings.identify`."""
         return dict(self._identity)
 
     @property
     def order(self) -> dict[str, Any]:
-        """The numbers of the trials that were running when each batch was proposed ahead."""
+        """Numbers of the trials that ran when batch N was proposed, as ``running_at_batch_N``."""
         return self._batches.records.order
 
     @property
@@ -192,7 +191,8 @@ class JointNAS:
         on, this process coordinates the study until the process ends or calls :meth:`close`.
 
         Raises:
-            SearchError: Another process coordinates the study; the message names it.
+            SearchError: Another process coordinates the study (the message names it), or the
+                storage holds trials that this search does not propose.
         """
         return [trial.copy() for trial in self._batches.advance()]
 
@@ -261,9 +261,9 @@ class JointNAS:
 
         The candidate takes a place of the next batch that is proposed; with more candidates than
         places, the rest wait for the batch after it. It trains as all others do, and its trial has
-        the reason as :attr:`Trial.enqueued`. A search that is opened on the storage of a running
-        one, by another process, may enqueue, too; on a storage without the study, this process
-        coordinates the study from then on.
+        the reason as :attr:`Trial.enqueued`. Another process may open a search on the same storage
+        and enqueue, too. If the storage lacks the study, the process that enqueues coordinates it
+        from then on.
 
         Args:
             config: Value of each variable; inactive ones may be missing.
@@ -276,7 +276,8 @@ class JointNAS:
 
         Raises:
             SearchError: The config is not in the space or violates a constraint, the candidate is a
-                trial or enqueued already, or the last batch has been proposed.
+                trial or enqueued already, the last batch has been proposed, or the search is
+                read-only.
         """
         if self._is_read_only:
             raise SearchError("enqueue: the search is read_only; open it without read_only=True")

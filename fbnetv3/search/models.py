@@ -22,6 +22,7 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.trial import Trial
 
 _FEWEST_LABELS = 5
+"""Smallest number of scores that a predictor is fitted to."""
 _FIT = 23  # separates the random streams of one seed
 
 
@@ -34,7 +35,7 @@ class Model:
 
 
 class Models:
-    """The predictors of a search, each fitted once.
+    """The predictors of a search; the predictor of finished batches is fitted once.
 
     Args:
         settings: Settings of the search.
@@ -71,7 +72,7 @@ class Models:
         return self._models[key]
 
     def latest(self, history: History) -> Model | None:
-        """Returns the predictor for the next batch, which also knows scores of unfinished batches.
+        """Returns the predictor for the next batch, fitted also on scores of unfinished batches.
 
         Returns:
             The model; None if there are too few scores.
@@ -157,7 +158,7 @@ class Models:
         return FailureModel(self._encoding, pool, np.arange(len(pool)) < len(failed))
 
     def failure_summary(self, history: History, pool: Pool) -> FailureSummary | None:
-        """Returns what the model of failures predicts; None if there is no such model.
+        """Returns a summary of the model of failures; None if there is no such model.
 
         Args:
             history: Trials so far.
@@ -171,7 +172,7 @@ class Models:
 
 
 def _by_outcome(history: History) -> tuple[list[Trial], list[Trial]]:
-    """Returns the trials that ran out of memory or time, and those with a score."""
+    """Returns the trials that ran out of memory or time, and the trials with a score."""
     failed = [t for t in history.trials if t.state == "failed" and failure_kind(t.reason)]
     return failed, [t for t in history.trials if t.state == "complete"]
 

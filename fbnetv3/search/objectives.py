@@ -1,10 +1,10 @@
 """The objectives of a search: scores, and costs that are known before a training.
 
-A name of the statistics is a cost, ``score`` is the number that an evaluation returns, and any
-other name is a score of an evaluation that returns several (``{"top1": ..., "robust": ...}``).
-Values keep the user's sign in trials, storages and reports; whatever compares candidates compares
-gains, of which higher is better for every objective. An array of points has a column of gains for
-each objective: the scores first, then the costs.
+The name of a statistic is a cost, ``score`` is the number that an evaluation returns, and any other
+name is a score of an evaluation that returns several (``{"top1": ..., "robust": ...}``). Values
+keep the user's sign in trials, storages and reports. Candidates are compared by gains: values with
+the sign for which higher is better. An array of points has a column of gains for each objective:
+the scores first, then the costs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXAMPLE = '["score", "-latency_ms"]'
 
 @dataclass(frozen=True)
 class Objective:
-    """A score or a cost, and which end of it is the best.
+    """A score or a cost, and whether its highest or its lowest value is the best.
 
     Attributes:
         name: ``score``, the name of a statistic, or the name of a score among several.
@@ -183,7 +183,7 @@ def _check_bounded(objectives: Objectives, statistics: Sequence[str]) -> None:
 def _check_scores(
     texts: Sequence[str], scores: Sequence[Objective], direction: str, statistics: Sequence[str]
 ) -> None:
-    """Raises a SearchError if the scores among the objectives are not those of one evaluation."""
+    """Raises a SearchError if there is no score, or if scores or directions contradict."""
     if not scores:
         raise SearchError(
             f"objectives={short(list(texts))} are statistics alone, which need no search; add "

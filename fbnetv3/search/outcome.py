@@ -1,4 +1,4 @@
-"""Turns what an evaluation returned, whatever that is, into a score or the reason of a failure."""
+"""Turns the return value of an evaluation into a score or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def score_of(value: object) -> tuple[float | None, str | None]:
     if isinstance(value, _CONTAINERS):
         return None, (
             f"the score is the {type(value).__name__} {short(value)}, not a number; return the "
-            "score alone, or name several scores by objectives= and return them as a dict; costs "
-            "that need no evaluation are those of a function statistics="
+            "score alone, or name several scores by objectives= and return them as a dict; a "
+            "function statistics= returns the costs that are known without an evaluation"
         )
     try:
         number = float(scalar(value))

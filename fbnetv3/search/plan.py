@@ -16,7 +16,8 @@ class Plan:
     Attributes:
         pool: Quasi Monte-Carlo sample of the feasible candidates.
         reach: Range of each constrained statistic, by name.
-        pretrained: The predictor's encoder, trained on the pool's statistics.
+        pretrained: The predictor's encoder, trained on the pool's statistics. Its weights are None
+            if the settings or the statistics allow no pre-training.
     """
 
     pool: Pool

@@ -41,7 +41,9 @@ _COARSE = 21  # separates the random streams of one seed
 
 
 class Planner:
-    """Decides what a search does next. Its methods depend on their arguments alone.
+    """Decides what a search does next.
+
+    The results of its methods depend on their arguments and those of the constructor alone.
 
     Args:
         feasible: Space and constraints.
@@ -55,7 +57,8 @@ class Planner:
 
     Raises:
         InfeasibleError: Too few candidates meet the constraints, or a budget.
-        SearchError: The feasible space has fewer candidates than a batch.
+        SearchError: The feasible space has fewer candidates than a batch, an objective is unknown,
+            or settings cannot be combined.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Planner:
 
     @property
     def worst_costs(self) -> dict[str, float]:
-        """The worst value of each cost among the objectives in the pool, by name."""
+        """The worst value in the pool of each objective that is a cost, by name."""
         worst = self._fronts.worst_gains.tolist()
         pairs = zip(self.objectives.costs, worst, strict=True)
         return {cost.name: gain(value, cost.direction) for cost, value in pairs}
@@ -168,15 +171,16 @@ class Planner:
 
         Args:
             history: Trials so far, some of which may still run.
-            count: Number of new candidates.
+            count: Number of new candidates, the enqueued ones included.
             stage: ``coarse`` or ``fine``.
-            enqueued: Trials of candidates that the batch begins with, whatever is predicted.
+            enqueued: Trials of enqueued candidates; the new candidates of the batch begin with
+                them, even if they are predicted to fail.
             avoid_failures: Whether candidates that are predicted to run out of memory or time are
                 proposed only if there are no others.
 
         Returns:
-            The trials; fewer new candidates than ``count`` if the space is exhausted. [] in the
-            stage ``fine`` if no trial has a score.
+            The trials; fewer new candidates than ``count`` if the space is exhausted. In the stage
+            ``fine``, enqueued candidates only if no trial has a score.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
@@ -235,7 +239,7 @@ class Planner:
         return chosen
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part; a new sample if fewer than ``least``."""
+        """Returns the pool's candidates in a part, or a new sample if they are below ``least``."""
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool
@@ -364,8 +368,8 @@ class Planner:
     def _whole(self, count: int, enqueued: int) -> set[int]:
         """Returns the indices of the new candidates of a batch that train in full, with rungs.
 
-        They are the first candidates of each budget's share: those of the highest expected
-        improvement, of which predictions need the final score most.
+        They are the first candidates of each budget's share: those with the highest expected
+        improvement, whose final scores help the predictions most.
         """
         places = whole_trainings(self._settings.rungs, count)
         starts, start = [], enqueued

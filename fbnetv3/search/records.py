@@ -1,10 +1,11 @@
-"""What a search keeps in its storage besides its trials.
+"""What a search keeps in its storage besides its trials, as attributes of the study.
 
-For each batch these are its size, which says whether all of its trials are stored, and with
-``ahead`` the numbers of the trials that were running when it was proposed. The early stop and the
-report cards are kept, too: computing them again would require a fit of the predictor per batch.
-Enqueued candidates have an attribute each, which any process may add; an attribute of a batch lists
-those that it took.
+For each batch, the size of the batch is kept, which tells whether all of its trials are stored.
+With the setting ``ahead``, the numbers of the trials that were running when the batch was proposed
+are kept, too. So are the early stop and the report cards: computing them again would require a fit
+of the predictor per batch. Each enqueued candidate has an attribute, which any process may add.
+Another attribute, one per batch, lists the enqueued candidates that the batch took. For each trial
+that was put back to be evaluated again, the reasons of its failures are kept.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ _ENQUEUED = "enqueued_"
 """Prefix of the keys of enqueued candidates; a number and the id of the candidate follow."""
 _ENQUEUED_AT = "enqueued_at_batch_"
 """Prefix of the keys of the enqueued candidates that a batch took; the batch's number follows."""
-_CARDS, _BATCHES, _HELD_OUT = "report_cards", "batches", "held_out_after_batch_"
+_CARDS = "report_cards"
+"""Key of the summaries of all report cards."""
+_BATCHES = "batches"
+"""Key, in a summary, of the number of finished batches that the predictor was fitted to."""
+_HELD_OUT = "held_out_after_batch_"
+"""Prefix of the keys of cross-validated predictions; the number of finished batches follows."""
 _MAX_HELD_OUT = 1000
 """Largest number of predictions that are kept: a TEXT column of MySQL holds at most 64 kB."""
 
@@ -43,7 +49,7 @@ class StoredCard(NamedTuple):
     Attributes:
         card: The summary numbers.
         held_out: Cross-validated prediction of each trial that the predictor was fitted to, in the
-            order of the trials' numbers; [] if they were too many to be kept.
+            order of the trials' numbers; [] if the storage does not have them.
     """
 
     card: ReportCard
@@ -52,7 +58,7 @@ class StoredCard(NamedTuple):
 
 @dataclass(frozen=True)
 class Retries:
-    """The trials that were put back after they had failed.
+    """The failed trials that were put back to be evaluated again.
 
     Attributes:
         entries: By number of the trial, a pair for each time that it was put back: the number of
@@ -79,10 +85,10 @@ class Retries:
         return next(later, None)
 
     def current(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Returns stored trials without the results that no longer count.
+        """Returns stored trials without those whose results no longer count.
 
         Args:
-            trials: Trials; those of one number are in the order in which they were stored.
+            trials: Trials; several of one number are in the order in which they were stored.
         """
         kept: list[Trial] = []
         passed: Counter[int] = Counter()
@@ -94,7 +100,7 @@ class Retries:
 
 
 class Records:
-    """Attributes of a study that belong to its batches.
+    """The attributes of a study that a search reads and writes.
 
     Args:
         store: Storage of the search.
@@ -105,7 +111,7 @@ class Records:
 
     @property
     def sizes(self) -> dict[int, int]:
-        """The size of each batch that was proposed, by number; {} for older storages."""
+        """The size of each proposed batch, by its number; {} in storages of earlier versions."""
         keys = {k: v for k, v in self._store.attrs().items() if re.fullmatch(rf"{_SIZE}\d+", k)}
         sizes = {int(key.removeprefix(_SIZE)): size for key, size in keys.items()}
         return {number: size for number, size in sizes.items() if type(size) is int and size >= 0}
@@ -116,7 +122,10 @@ class Records:
 
     @property
     def order(self) -> dict[str, Any]:
-        """The numbers of the trials that were running when each batch was proposed ahead."""
+        """Attributes with the numbers of the trials that ran when a batch was proposed, by key.
+
+        Only a search with ``ahead`` has them; the key of batch N is ``running_at_batch_N``.
+        """
         return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
     def running_at(self, batch: int, running: Iterable[int]) -> set[int]:
@@ -124,7 +133,8 @@ class Records:
 
         Args:
             batch: Number of the batch.
-            running: Trials that are running now, which are stored if the batch has no record.
+            running: Numbers of the trials that are running now. They are stored and returned if
+                the storage has none for this batch.
 
         Raises:
             SearchError: The stored value is not a list of numbers, so another program wrote it.
@@ -133,7 +143,8 @@ class Records:
         recorded = self._store.attrs().get(name)
         if recorded is None:
             recorded = sorted(running)
-            self._store.set_attr(name, recorded)  # stored before the batch, to make it repeatable
+            # Stored before the batch is proposed, so that a later process can propose it again.
+            self._store.set_attr(name, recorded)
         if not isinstance(recorded, list) or not all(type(number) is int for number in recorded):
             raise SearchError(
                 f"the storage has {name}={str(recorded)[:60]}, which is no list of trials; use "
@@ -143,13 +154,13 @@ class Records:
 
     @property
     def enqueued(self) -> list[Enqueued]:
-        """All candidates that were ever enqueued, in their order.
+        """All candidates that were ever enqueued, in the order in which they were enqueued.
 
         Raises:
             SearchError: A stored value is not a candidate, so another program wrote it.
         """
         attributes = self._store.attrs()
-        names = sorted((n for n in attributes if _place(n)[0] >= 0), key=_place)
+        names = sorted((n for n in attributes if _key_parts(n)[0] >= 0), key=_key_parts)
         return [_enqueued(name, attributes[name]) for name in names]
 
     def enqueue(self, candidate: Enqueued) -> None:
@@ -158,7 +169,7 @@ class Records:
         The key has the id of the candidate: two processes that store candidates at the same time
         do not replace each other's.
         """
-        numbers = [_place(name)[0] for name in self._store.attrs() if _place(name)[0] >= 0]
+        numbers = [n for n, _ in map(_key_parts, self._store.attrs()) if n >= 0]
         name = f"{_ENQUEUED}{max(numbers, default=-1) + 1:06d}_{candidate.id}"
         self._store.set_attr(name, {"config": candidate.config, "reason": candidate.reason})
 
@@ -194,7 +205,9 @@ class Records:
         return Retries(entries)
 
     def add_retries(self, failed: Sequence[Trial], batches: int) -> None:
-        """Stores that failed trials are put back, and drops the report cards of later predictors.
+        """Stores that failed trials are put back to be evaluated again.
+
+        The report cards of predictors that were fitted after the failures are dropped.
 
         Args:
             failed: The failed trials; at least one.
@@ -228,9 +241,9 @@ class Records:
         self._store.set_attr(_CARDS, _summaries(merged))
 
     def cards(self) -> dict[int, StoredCard]:
-        """Returns the stored report cards by number of finished batches.
+        """Returns the stored report cards by the number of finished batches.
 
-        Cards of older storages, and values that are not those of a card, are left out.
+        Report cards of earlier versions, and values that are no report card, are left out.
         """
         attributes = self._store.attrs()
         rows, cards = attributes.get(_CARDS), {}
@@ -261,17 +274,17 @@ def _retries(name: str, value: Any) -> list[tuple[int, str]]:
     return [(batches, reason) for batches, reason in pairs]
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Returns the number and the id in the key of an enqueued candidate; (-1, "") for others."""
+def _key_parts(name: str) -> tuple[int, str]:
+    """Returns number and id in the key of an enqueued candidate; (-1, "") for any other key."""
     match = re.fullmatch(rf"{_ENQUEUED}(\d{{6,}})_(\w+)", name)
     return (-1, "") if match is None else (int(match[1]), match[2])
 
 
 def _enqueued(name: str, value: Any) -> Enqueued:
-    """Returns an enqueued candidate.
+    """Returns the enqueued candidate that an attribute holds.
 
     Raises:
-        SearchError: The value is not one, so another program wrote it.
+        SearchError: The value is not a candidate, so another program wrote it.
     """
     is_whole = isinstance(value, dict) and {*value} == {"config", "reason"}
     if (
@@ -283,7 +296,7 @@ def _enqueued(name: str, value: Any) -> Enqueued:
             f"the storage has {name}={str(value)[:60]}, which is no enqueued candidate; use "
             "another storage"
         )
-    return Enqueued(_place(name)[1], value["config"], value["reason"])
+    return Enqueued(_key_parts(name)[1], value["config"], value["reason"])
 
 
 def _summaries(cards: Mapping[int, ReportCard]) -> list[dict[str, Any]]:
@@ -292,7 +305,7 @@ def _summaries(cards: Mapping[int, ReportCard]) -> list[dict[str, Any]]:
 
 
 def _card(row: Any) -> ReportCard | None:
-    """Returns the report card of a stored summary; None if it is not one."""
+    """Returns the report card of a stored row; None if the row is no summary of a report card."""
     names = ("kendall", "spearman", "rmse", "p_value", "batch_kendall")
     if not isinstance(row, dict) or {*row} != {*names, "trials", _BATCHES}:
         return None

@@ -27,7 +27,7 @@ class Spread:
 
     @property
     def std(self) -> float:
-        """Standard deviation of a single training, estimated with one degree of freedom less."""
+        """Sample standard deviation of the n scores, with n - 1 degrees of freedom."""
         return float(np.std(self.scores, ddof=1))
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def spreads(trials: Iterable[Trial]) -> dict[str, Spread]:
     """Returns the spread of each candidate with several complete trainings, by id.
 
     Args:
-        trials: Trials; only those with a replicate among them, in stage 2, are considered.
+        trials: Trials; only complete trials of stage 2 count.
     """
     by_id: dict[str, list[Trial]] = {}
     for trial in trials:

@@ -61,27 +61,28 @@ class SearchResult:
     Attributes:
         trials: Trials that have ended, those of a warm start first, then by rising number. Their
             ``score`` is the one by which the search compared them when this result was made. With
-            rungs, only the trials of the highest rung that a candidate has finished have a score.
+            rungs, only trials of the highest rung that any candidate has finished have a score.
         predictor: Predictor fitted on the scores of all finished batches. None if there are too
             few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop. None without early
             stopping, before the first batch is finished, and if the batch's reports do not suffice
             (see :func:`~fbnetv3.search.acquisition.early_stopping.find_early_stop`).
-        report_cards: Report card of the predictor after each batch.
+        report_cards: Report card of the predictor after each finished batch, once there are enough
+            scores to fit it.
         proxy_correlation: Correlation of the pre-trained encoder's predictions with each
             statistic, on held-out candidates, by name.
-        constraints: Constraints of the search. Candidates of a warm start may violate them; these
-            are among the trials, but are never the best one or on the Pareto front.
+        constraints: Constraints of the search. Candidates of a warm start may violate them: such
+            candidates are among the trials, but are never the best one or on the Pareto front.
         budgets: Budgets of the search.
         early_stop_over: Candidates whose ranking decides the early stop: ``all`` or
             ``better_half``.
         failures: What the search has learned about failures for lack of memory or time. None if
             there are too few such failures, or too few scores, to learn from.
-        direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+        direction: ``maximize`` or ``minimize``: whether the highest or the lowest score is best.
         objectives: Objectives of the search.
-        worst_costs: Worst value of each cost among the objectives in the pool, by name: the
-            highest one, or the lowest one of a cost that is maximised. The
-            :attr:`reference_point` depends on it.
+        worst_costs: Worst value in the pool of each objective that is a cost, by name: the highest
+            value, or the lowest one of a cost that is maximised. The :attr:`reference_point`
+            depends on it.
         rungs: State of each rung; (): the candidates trained in one go.
         score_constraints: Bounds on scores of the evaluations. Trials that violate them are never
             the best one or on the Pareto front.
@@ -114,7 +115,7 @@ class SearchResult:
 
     @property
     def feasible(self) -> list[Trial]:
-        """Trials of :attr:`complete` that meet all constraints, in the order of ``trials``."""
+        """Trials of :attr:`complete` that meet all constraints and violate no bound on scores."""
         trials = [t for t in self.complete if all(_meets(t, c) for c in self.constraints)]
         violates = (excesses_of(self.score_constraints, trials) > 0).any(1)
         return [trials[i] for i in np.flatnonzero(~violates)]
@@ -124,7 +125,7 @@ class SearchResult:
         """The best of the feasible trials, by :meth:`best_of`.
 
         Raises:
-            SearchError: No trial has a score and meets the constraints.
+            SearchError: No trial is feasible.
         """
         best = self.best_of(self.feasible)
         if best is None:
@@ -225,7 +226,7 @@ class SearchResult:
 
     @property
     def hypervolumes(self) -> dict[int, float]:
-        """The hypervolume of the front after each batch, by number of the batch.
+        """The hypervolume of the front after each batch with feasible trials, by its number.
 
         It is the volume between the front and the :attr:`reference_point`, which is the same for
         all batches of one result. Its unit is the product of the units of all objectives. The batch

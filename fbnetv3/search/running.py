@@ -22,7 +22,7 @@ class Deadline:
         hours: Hours from the construction on, above 0; None: no limit.
 
     Raises:
-        SearchError: ``hours`` is not above 0.
+        SearchError: ``hours`` is not a finite number above 0.
     """
 
     def __init__(self, hours: float | None) -> None:
@@ -44,8 +44,8 @@ class RunLoop:
         executor: Executor of the evaluations.
         evaluate: Function from a trial to its score.
         notify: Function that is called with the kind of an event and its trial.
-        check: Function that is called with the trials of a new batch before it is submitted, and
-            may raise an error to end the search.
+        check: Function that is called with all running trials before a new batch among them is
+            submitted; it may raise an error to end the search.
         stop_after: Number of failures that end the search; see :class:`FailureLimit`.
         deadline: Time after which no trial starts.
     """
@@ -62,7 +62,8 @@ class RunLoop:
         """Runs until the search is done, or the time is over and the running trials have ended.
 
         Raises:
-            SearchError: Too many candidates fail in a row.
+            SearchError: Too many candidates fail (see :class:`FailureLimit`), ``check`` ends the
+                search, or the storage or the executor cannot be used.
         """
         submitted: set[int] = set()
         limit = FailureLimit(self.stop_after, has_scores=self._has_scores())
@@ -86,7 +87,7 @@ class RunLoop:
         self.executor.submit(trial)
 
     def _wait(self, limit: FailureLimit) -> bool:
-        """Stores the results of the next trials to finish; returns False if none is submitted."""
+        """Stores the results of the next trials to finish; returns False if no trial is left."""
         results = self.executor.wait()
         for finished in results:
             trial = self.batches.waiting(finished.trial)
@@ -133,14 +134,14 @@ def store_results(
             f"tell takes lists of equal length, not {len(trials)} trials, {len(scores)} scores "
             f"and {len(reasons)} reasons"
         )
-    own = [batches.waiting(trial) for trial in trials]
-    twice = [key for key, count in Counter(t.id for t in own).items() if count > 1]
+    originals = [batches.waiting(trial) for trial in trials]
+    twice = [key for key, count in Counter(t.id for t in originals).items() if count > 1]
     if twice:
         raise SearchError(f"tell was given trial {twice[0]} twice; give each trial one result")
-    for trial, given in zip(own, trials, strict=True):
+    for trial, given in zip(originals, trials, strict=True):
         reports, trial.reports = dict(given.reports), {}
         for epoch, value in reports.items():
             trial.report(epoch, value)
-    for trial, given, score, reason in zip(own, trials, scores, reasons, strict=True):
+    for trial, given, score, reason in zip(originals, trials, scores, reasons, strict=True):
         batches.finish(trial, score, reason)
         given.finish(score, reason)  # for the caller to read

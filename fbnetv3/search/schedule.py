@@ -17,13 +17,13 @@ class Schedule:
 
     A search has ``iterations`` batches of stage 1 and, with ``finalists``, a batch of stage 2. The
     parts of the first batch (``first_parts``) are batches here. If a search is continued with more
-    iterations, finalists that were trained stay where they are, and further batches of both stages
-    follow.
+    iterations, batches of finalists that were trained keep their numbers, and further batches of
+    both stages follow.
 
     Attributes:
         settings: Settings of the search.
         earlier_finals: Numbers of the batches of stage 2 that have trials, ascending.
-        proposed: Size of the first batch that was proposed; 0: none was.
+        proposed: Size of the first batch that was proposed; 0: no batch was proposed.
     """
 
     settings: SearchSettings
@@ -42,13 +42,12 @@ class Schedule:
 
         Args:
             settings: Settings of the search.
-            trials: All trials with a result, also those that were put back.
+            trials: All trials with a result, including trials that were put back.
             where: Source of the trials, for messages: ``storage`` or ``log``.
             sizes: Size of each proposed batch, by number; None: all trials of a batch are given.
 
         Raises:
-            SearchError: The trials belong to more batches of stage 1 than the search has, or to
-                batches of stage 2 that no search has.
+            SearchError: No search with these settings has the batches of the trials.
         """
         stages = {(trial.batch, trial.stage) for trial in trials}
         finals = sorted(batch for batch, stage in stages if stage == "fine")
@@ -63,7 +62,8 @@ class Schedule:
             )
         before = -1
         for i, batch in enumerate(finals):
-            # a batch of stage 1 comes before each, and there are no more of them than iterations
+            # A batch of stage 1 comes before each batch of finalists, and stage 1 has no more
+            # batches than the settings say.
             if not before + 1 < batch <= settings.iterations + further + i:
                 raise SearchError(
                     f"the {where} has finalists in batch {batch}, where this search has none; give "
@@ -74,7 +74,7 @@ class Schedule:
 
     @property
     def first_parts(self) -> tuple[int, ...]:
-        """The sizes of the batches that are parts of the first one."""
+        """The sizes of the batches that are parts of the first batch."""
         return self.settings.sizes_of_first_parts(self.proposed)
 
     @property
@@ -103,17 +103,20 @@ class Schedule:
         return parts[position] if position < len(parts) else self.settings.batch_size
 
     def limit_of(self, batch: int) -> int:
-        """Returns the largest number of trials of a batch, also of candidates that go on."""
+        """Returns the largest number of trials of a batch.
+
+        With rungs, it includes the trials of earlier candidates that go on to a further rung.
+        """
         is_fine = self.stage_of(batch) == "fine"
         parts = self.settings.final_seeds if is_fine else max(1, len(self.settings.rungs))
         return self.size_of(batch) * parts
 
     def limit_before(self, batch: int) -> int:
-        """Returns the largest number of trials of all batches before one."""
+        """Returns the largest number of trials of all batches before ``batch``."""
         return sum(map(self.limit_of, range(batch)))
 
     def size(self) -> int:
-        """Returns the number of trials of the search if none fails, at most."""
+        """Returns the number of trials of the search if none fails and no batch is short."""
         settings = self.settings
         further = expected_promotions(settings.rungs, settings.batch_size, settings.iterations)
         finals = (self.count - self._coarse) * settings.finalists * settings.final_seeds
@@ -126,5 +129,5 @@ def _proposed_first(
     """Returns the size of the first batch that was proposed; see :meth:`Schedule.of`."""
     if sizes is None:
         return sum(trial.batch == 0 for trial in trials)
-    # storages of earlier versions have no sizes, and whole batches
+    # Storages of earlier versions have no sizes, and their first batch is not divided into parts.
     return sizes.get(0, settings.batch_size if trials else 0)

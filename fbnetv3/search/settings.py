@@ -29,7 +29,7 @@ _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
 _LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
 """Smallest value of each number."""
 _MAX_CHARACTERS = 300
-"""Largest number of characters of a variable that a storage keeps, in addition to its hash."""
+"""Largest number of characters that describe a variable or constraint before a hash follows."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class SearchSettings:
     """Settings of a search (the paper's names in brackets).
 
     Attributes:
-        constraints: Bounds that every candidate meets. The first one's statistic is divided into
-            bins by the first batch and by the predictor ``paper``.
+        constraints: Bounds that every candidate meets. The first batch (or its first part), and
+            every batch of the predictors ``paper`` and ``random``, has candidates from all bins of
+            a statistic: the first cost among the objectives, or else the first constraint's.
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
@@ -47,20 +48,22 @@ class SearchSettings:
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
             ``batch_size``. The first part is spread over the space; the predictor chooses each
-            further part from the scores of those before. None: as many parts of at least 16
-            candidates as there are, at most 3, with a predictor that has a posterior
-            (``default``) and without ``ahead``, ``rungs`` and several objectives; 1 otherwise.
+            further part from the scores of the parts before. None: as many parts of at least 16
+            candidates as fit into the batch, at most 3. But the batch has one part if the predictor
+            has no posterior (only ``default`` has one), and with ``ahead``, ``rungs`` or several
+            objectives.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
             or ``random`` (a baseline that learns nothing).
-        early_stop_threshold: Rank correlation with the final scores from which on candidates stop
-            training early, in (0, 1]; None: all candidates train in full.
+        early_stop_threshold: Rank correlation of an epoch's scores with the final scores of the
+            first batch that suffices for later candidates to stop at this epoch, in (0, 1]; None:
+            all candidates train in full.
         early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
             (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.
         final_seeds: Number of trainings of each finalist, with different random seeds; at least 1.
-            Their mean is the score by which the finalist is compared.
+            The mean of their scores is the score of the finalist.
         ahead: Number of trials that may still run when the next batch of stage 1 is proposed; at
             least 0. With 0, the proposals follow from the seed and the scores alone. A larger
             number keeps workers busy while slow trials finish; the proposals then also depend on
@@ -69,23 +72,23 @@ class SearchSettings:
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
         rungs: Numbers of epochs, ascending, after which candidates of stage 1 are compared, such as
-            (3, 9, 27). New candidates train up to the first one; the best go on to the next, up to
-            the last one, which is the whole training. (): every candidate trains in one go. With
-            rungs, no candidate stops early otherwise. See ``rungs.py``.
-        direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+            (3, 9, 27). New candidates train up to the first number; the best go on to the next one,
+            up to the last, which is the whole training. (): every candidate trains in one go. With
+            rungs, ``early_stop_threshold`` has no effect. See ``rungs.py``.
+        direction: ``maximize`` or ``minimize``: whether the highest or the lowest score is best.
         objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
             which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
             the best. Other names are scores of an evaluation that returns several by name; the
-            first one is the score of a trial. With several scores, no candidate stops early. None:
-            ``score`` alone.
+            first of these scores is the score of a trial. With several scores, no candidate stops
+            early. None: ``score`` alone.
         score_constraints: Bounds on scores that an evaluation returns by name, such as
-            ``Constraint("peak_memory", upper=2.0)``; they are known after it only. Candidates that
-            violate them are trials, but never the best one or on the front. With such bounds, no
-            candidate stops early.
+            ``Constraint("peak_memory", upper=2.0)``. Such a score is known only after the
+            evaluation. Candidates that violate a bound remain trials, but are never the best one or
+            on the front. With such bounds, no candidate stops early.
 
     Raises:
-        SearchError: A value is out of range or unknown, or two bounds on a statistic contradict or
-            repeat each other.
+        SearchError: A value is out of range or unknown, two values exclude each other, or two
+            bounds on a statistic contradict or repeat each other.
     """
 
     constraints: tuple[Constraint, ...] = ()
@@ -162,7 +165,7 @@ class SearchSettings:
             )
 
     def _check_bounds(self) -> None:
-        """Raises a SearchError if constraints and budgets contradict or repeat each other."""
+        """Merges bounds on scores; raises a SearchError if bounds contradict or repeat others."""
         object.__setattr__(self, "score_constraints", merge_bounds(self.score_constraints))
         bounds = {c.name: c for c in merge_bounds(self.constraints)}
         for number, budget in enumerate(self.budgets):
@@ -173,15 +176,16 @@ class SearchSettings:
 
     @property
     def full_epochs(self) -> int | None:
-        """Number of epochs of a whole training; None without rungs, where all are whole."""
+        """Number of epochs of a whole training; None without rungs: every training is whole."""
         return self.rungs[-1] if self.rungs else None
 
     def sizes_of_first_parts(self, proposed: int = 0) -> tuple[int, ...]:
         """Returns the numbers of candidates of the parts of the first batch, largest first.
 
         Args:
-            proposed: Number of candidates that were proposed first, 0 before that. Searches of
-                earlier versions, whose first batches have one part, go on as they began.
+            proposed: Number of candidates that the search proposed first; 0 if it has proposed
+                none. If they are more than the first part has, an earlier version began the search,
+                and its whole first batch remains one part.
         """
         count = self.first_parts
         if count is None:
@@ -196,7 +200,7 @@ class SearchSettings:
         return (self.batch_size,) if proposed > sizes[0] else sizes
 
     def describe(self, space: SearchSpace, warm_start: Sequence[Trial] = ()) -> dict[str, Any]:
-        """Returns what identifies a search in its storage, as plain values.
+        """Returns the settings that identify a search in its storage, as plain values.
 
         Args:
             space: Space of the search.
@@ -233,10 +237,11 @@ class SearchSettings:
         statistics: Sequence[str] = (),
         evaluator_config: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns what decides the scores of a search, exactly, as plain values.
+        """Returns the values that the scores of a search depend on, exactly, as plain values.
 
-        :meth:`describe` rounds numbers and leaves out scales; here, numbers have all digits. Only
-        values that differ from the defaults are listed, so that a later version agrees.
+        :meth:`describe` rounds numbers and leaves out scales; here, numbers have all digits. Fields
+        of variables and constraints that have their default are left out, so that a version that
+        adds a field returns the same.
 
         Args:
             space: Space of the search.
@@ -309,7 +314,7 @@ def check_arguments(
     """Checks the types of a search's arguments.
 
     Raises:
-        SearchError: One has another type; the message says which one, and what is allowed.
+        SearchError: An argument has another type; the message names it and what is allowed.
     """
     if not isinstance(space, SearchSpace):
         raise SearchError(f"space={short(space)} is not allowed; allowed: SearchSpace([...])")
@@ -334,7 +339,7 @@ def check_functions(evaluate: object, callbacks: object) -> None:
     """Checks the functions that a search calls.
 
     Raises:
-        SearchError: One cannot be called.
+        SearchError: ``evaluate`` or a callback cannot be called.
     """
     as_callable("evaluate", evaluate, "from a trial to its score")
     for callback in as_items("callbacks", callbacks, object, "functions"):

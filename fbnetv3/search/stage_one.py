@@ -1,4 +1,4 @@
-"""Stage 1 of a search: the first batch, and those that the predictor of all scores chooses."""
+"""Stage 1 of a search: the first batch, and the batches that a predictor chooses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fbnetv3.search.trial import Trial
 
 
 class StageOne:
-    """The batches of a search with one objective.
+    """The batches of a search with one objective, chosen by a predictor with a posterior.
 
     Args:
         parts: Feasible space within each budget; without budgets, the whole feasible space.
@@ -54,14 +54,16 @@ class StageOne:
         tried: set[bytes],
         random: np.random.Generator,
     ) -> list[Pool]:
-        """Returns the candidates of each budget's share, of which later shares know the earlier.
+        """Returns the candidates for each budget.
+
+        Candidates chosen for one budget count as running when those of the next are chosen.
 
         Args:
             known: Trials so far.
             predictor: Predictor with a posterior.
             failures: Model of failures; None: no candidate is predicted to fail.
-            count: Number of candidates; fewer are returned if too few are left, or predicted not to
-                fail.
+            count: Number of candidates; fewer are returned if too few are left, or if too many of
+                those left are predicted to fail.
             tried: Keys of candidates that may not be chosen.
             random: Source of all random numbers.
         """
@@ -74,7 +76,7 @@ class StageOne:
             pool, safe = self._pool_within(part, share), safe_part(part, failures)
             if failures is not None:
                 pool = safe.select(pool)
-                share = min(share, len(pool))  # the planner adds others, predicted to fail or not
+                share = min(share, len(pool))  # the planner completes the batch
                 if not share:
                     continue
             candidates = Candidates(safe, self._encoding, pool, ranked[mask][:ELITE], bounds)
@@ -85,13 +87,13 @@ class StageOne:
         return chosen
 
     def _to_improve_on(self, predictor: Probabilistic, ranked: Levels, wins: Mask) -> float | None:
-        """Returns the mean that a share is to improve on; None: the highest one of all.
+        """Returns the posterior mean to improve on; None: the highest one of all candidates.
 
         Args:
             predictor: Predictor with a posterior.
             ranked: (n, variables) candidates with scores.
-            wins: (n,) which of them meet the constraints, the budget and the bounds on scores. If
-                none does, the lowest mean is the one to improve on.
+            wins: (n,) which candidates meet the constraints, the budget and the bounds on scores.
+                If there are none, the lowest mean is the one to improve on.
         """
         if wins.all():
             return None
@@ -108,7 +110,7 @@ def batch_without_posterior(
     *,
     log: bool,
 ) -> Pool:
-    """Returns the first batch, or one of a predictor that has no posterior.
+    """Returns the first batch, or a batch chosen by a predictor that has no posterior.
 
     Args:
         untried: Candidates of the pool that are no trials yet.
@@ -116,7 +118,7 @@ def batch_without_posterior(
         encoding: Encoding of the candidates.
         count: Number of candidates; fewer are returned if too few are left.
         statistic: Statistic whose range is divided into bins; None: there are no bins.
-        log: Whether the bins are equal on a logarithmic scale.
+        log: Whether the bins have equal widths on a logarithmic scale.
     """
     if not len(untried):
         return untried

@@ -26,7 +26,7 @@ _FINE = 22  # separates the random streams of one seed
 
 
 class StageTwo:
-    """The evolutions of a search.
+    """Evolves candidates on predicted scores.
 
     Args:
         settings: Settings of the search.
@@ -56,10 +56,19 @@ class StageTwo:
         top_k: int | None,
         failures: Avoided | None = None,
     ) -> fine.Evolved:
-        """Returns the ``top_k`` candidates of a part of the space with the best predicted score."""
+        """Returns the ``top_k`` candidates of a part of the space with the best predicted score.
+
+        Args:
+            known: Trials so far.
+            model: Model of the score.
+            part: Part of the space.
+            top_k: Number of candidates; None: ``evolution.top`` of the settings.
+            failures: Model of the candidates to leave out; None: no candidate is left out.
+        """
         predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
-            settings = replace(settings, top=top_k)  # never fewer: a generation needs breadth
+            # A smaller top_k only shortens the result; the generations keep their size.
+            settings = replace(settings, top=top_k)
         generation, part = self._first_generation(known, part, settings, failures)
         evolved = fine.evolve(
             part,
@@ -92,7 +101,7 @@ class StageTwo:
             trained: Candidates with scores, and the costs.
             count: Number of candidates.
             taken: Keys of candidates that may not be chosen.
-            failures: Candidates to leave out; None: none.
+            failures: Model of the candidates to leave out; None: no candidate is left out.
         """
 
         def points_of(pool: Pool) -> np.ndarray:
@@ -120,9 +129,11 @@ class StageTwo:
         settings: fine.EvolutionSettings,
         failures: Avoided | None,
     ) -> tuple[Pool, FeasibleSpace]:
-        """Returns the p best candidates trained so far and q random ones, and their part.
+        """Returns the first generation, and the part of the space in which it evolves.
 
-        Candidates that are predicted to fail are left out of both, unless all are.
+        The generation has the ``best`` candidates trained so far and ``random`` other ones (see
+        :class:`~.fine.EvolutionSettings`). Candidates that are predicted to fail are left out of
+        the generation and the part, unless the whole generation is predicted to fail.
         """
         trained = part.select(part.with_statistics(self._levels(known.ranked)))
         best = trained.take(np.arange(min(settings.best, len(trained))))

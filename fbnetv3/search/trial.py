@@ -19,7 +19,7 @@ STUDY = "jointnas"
 _NUMBER, _NONE = (int, float), type(None)
 _MAX_CHARACTERS = 2**24
 """Largest length of a trial's JSON, as a guard against untrusted storages."""
-# a storage or log may come from an untrusted source: the allowed types of each field
+# Allowed types of each field, since a storage or log may come from an untrusted source
 _KINDS: dict[str, tuple[type, ...]] = {
     "id": (str,),
     "number": (int,),
@@ -58,17 +58,19 @@ class Trial:
         predicted: Predicted score at the time of the proposal; None if there was no predictor.
         stage: ``coarse`` or ``fine``.
         state: ``running``, ``complete`` or ``failed``.
-        score: Score by which the trial is compared. In a SearchResult with early stopping this is
-            the score at the epoch of the early stop, else the final score; None without a score.
+        score: Score by which the trial is compared; None without a score. It is the final score. In
+            a SearchResult, it is the score at the epoch of the early stop, if there is one, and
+            the mean over all seeds for a finalist that was trained with several.
         final_score: Score that the evaluation returned; None: no score.
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
-        score_names: Names of the scores that the evaluation returns; (): a number, the score.
-        scores: Final scores by name, if the evaluation returns several; the first one is ``score``.
+        score_names: Names of the scores that the evaluation returns; (): it returns one number.
+        scores: Final scores by name; {} without ``score_names``. The first of ``score_names`` is
+            the name of :attr:`final_score`.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
-        replicate: Number of this training among those of one finalist with different random
-            seeds, from 0; it is to be added to the seed of the training.
+        replicate: Index of this training among the trainings of one finalist with different random
+            seeds, from 0; the evaluation adds it to its seed.
         on_report: Function called with epoch and score at each report; None: no function.
     """
 
@@ -98,14 +100,14 @@ class Trial:
         return self.id if not self.replicate else f"{self.id}_seed{self.replicate}"
 
     def report(self, epoch: int, score: float) -> None:
-        """Records the score after a number of epochs, counted from 1, for early stopping.
+        """Records the score after a number of epochs, for early stopping and reports.
 
         Args:
             epoch: Number of epochs trained so far; at least 0.
-            score: Score; NaN and infinity are allowed, and have no effect on early stopping.
+            score: Score; NaN and infinity are allowed, but early stopping takes them for missing.
 
         Raises:
-            SearchError: The epoch is not a whole number >= 0, or the score has another type.
+            SearchError: The epoch is not a whole number >= 0, or the score is not a number.
         """
         epoch = as_whole("report: epoch", epoch, low=0)
         score = as_real("report: score", score, finite=False)
@@ -119,7 +121,7 @@ class Trial:
         Args:
             score: Score, or scores by name if the trial has ``score_names``; None, NaN, infinity
                 and values that are not numbers fail the trial.
-            reason: Reason of a failure; None: the trial fails on account of its score alone.
+            reason: Reason of a failure; None: the score alone decides whether the trial fails.
         """
         value, problem = result_of(score, self.score_names)
         if reason is not None:
@@ -135,7 +137,7 @@ class Trial:
         """Returns one of the final scores of a complete trial; NaN if the trial lacks it.
 
         Args:
-            name: Name of a score; of an evaluation that returns a number, ``score``.
+            name: Name of a score; the score of an evaluation that returns a number is ``score``.
         """
         if self.scores or name != SCORE or self.final_score is None:
             return self.scores.get(name, math.nan)
@@ -200,7 +202,10 @@ def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> s
 
 
 def _readable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with " or " between the conditions of a variable; see ``describe``."""
+    """Returns settings with " or " between the conditions of each variable of the space.
+
+    :meth:`SearchSpace.describe` writes "; if " before each condition.
+    """
     space = settings.get("space")
     if not isinstance(space, Mapping):
         return dict(settings)
@@ -289,10 +294,13 @@ def to_plain(value: object) -> Any:
 
 
 def trial_to_json(trial: Trial) -> str:
-    """Returns a finished trial as JSON, with its final score, which no other trial affects."""
+    """Returns a finished trial as JSON.
+
+    The final score takes the place of ``score``, which may depend on other trials.
+    """
     values = {**trial.to_dict(), "score": trial.final_score}
-    del values["score_names"]  # those of the search
-    # as in storages of earlier versions
+    del values["score_names"]  # the same in all trials of a search
+    # Defaults of these fields are left out, as in storages of earlier versions.
     for name in ("earlier_reasons", "scores", "enqueued", "replicate"):
         if values[name] in ([], {}, None, 0):
             del values[name]

@@ -54,7 +54,7 @@ class _Any:
 
 
 def any_of(*models: Avoided | None) -> Avoided | None:
-    """Returns the candidates that any of several models avoids; None if there are no models."""
+    """Returns a model of the candidates that any of several models avoids; None without models."""
     parts = tuple(model for model in models if model is not None)
     return _Any(parts) if len(parts) > 1 else next(iter(parts), None)
 
@@ -149,7 +149,7 @@ def safe_part(part: FeasibleSpace, model: Avoided | None) -> FeasibleSpace:
 
     Args:
         part: Feasible space.
-        model: Model of the failures; None: the part itself.
+        model: Model of the failures; None: the part itself is returned.
     """
     return part if model is None else SafeSpace(part.costs, part.constraints, model)
 

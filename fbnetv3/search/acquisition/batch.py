@@ -1,9 +1,9 @@
 """The next batch by a predictor with a posterior: expected improvement and Thompson sampling.
 
-Half of the batch maximises expected improvement and exploits the model. The second half are the
-optima of functions sampled from the predictor's posterior, so that the batch does not rely on a
-single model. Both halves are found with the genetic operators of stage 2, starting from the pool
-and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
+Half of the batch maximises expected improvement and exploits the model. The candidates of the other
+half are optima of functions sampled from the predictor's posterior, so that the batch does not rely
+on a single model. Both halves are found with the genetic operators of stage 2, starting from the
+pool and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def next_batch(
         random: Source of all random numbers.
         pending: (m, variables) candidates in training. Predictions stand in for their scores. If
             None, there are none.
-        best: Score to improve on, in the standardised unit of ``predictor.gp``. If None, the
-            highest posterior mean of the GP at an observation.
+        best: Score to improve on, in the unit of the labels of ``predictor.gp``, which are
+            standardised and may be warped. If None, the GP's highest posterior mean at an
+            observation.
     """
     taken = set(tried)
     share = round(count * IMPROVEMENT_SHARE)

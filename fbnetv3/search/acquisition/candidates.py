@@ -1,4 +1,4 @@
-"""Candidates for a batch: the pool, the best candidates trained so far, and children of both."""
+"""Candidates for a batch: the pool, the best candidates trained so far, and their children."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
 ELITE = 32
-"""Number of best candidates trained so far whose mutants join the candidates of a batch."""
+"""Largest number of best candidates trained so far whose mutants :meth:`Candidates.starts` has."""
 _NUM_STARTS = 2048
 """Largest number of starts from the pool, and number of mutants drawn from the elite."""
 _CROSSOVER_RATE = 0.5
-"""Probability that a child is crossed; else it is a mutant of its mother."""
+"""Probability that a child is crossed with a father before it is mutated."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Candidates:
         encoding: Encoding of the space's candidates as features.
         pool: Feasible candidates.
         elite: (candidates, variables) levels of the best candidates trained so far, best first.
-        bounds: Model of the bounds on scores; None: there are none.
+        bounds: Model of the bounds on scores; None: scores have no bounds.
     """
 
     feasible_space: FeasibleSpace
@@ -93,7 +93,7 @@ class Candidates:
         """Draws mutation rates, (count,).
 
         They are log-uniform between 1 / (number of variables), at which one variable of a candidate
-        changes on average, and 0.5.
+        changes on average, and 0.5. With a single variable, all are 1.
         """
         least = 1 / len(self.space)
         return np.exp(random.uniform(np.log(least), np.log(max(least, 0.5)), count))

@@ -28,7 +28,8 @@ def first_batch(pool: Pool, count: int, statistic: str | None, *, log: bool = Fa
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
             chosen. If None, the head of the sequence is chosen; it is spread out by construction.
-        log: Whether bins have equal widths in the logarithm of a statistic that is positive.
+        log: Whether bins have equal widths in the logarithm of the statistic, if all its values
+            are positive.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.
@@ -58,7 +59,8 @@ def paper_batch(
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins. If None, the batch is
             spread out within a shortlist of the candidates with the highest predicted scores.
-        log: Whether bins have equal widths in the logarithm of a statistic that is positive.
+        log: Whether bins have equal widths in the logarithm of the statistic, if all its values
+            are positive.
 
     Returns:
         Indices into the pool; fewer than ``count`` if the pool is smaller.

@@ -21,6 +21,7 @@ ALL, BETTER_HALF = "all", "better_half"
 RANKED = (ALL, BETTER_HALF)
 """Candidates that may be ranked: all of them (the paper's choice), or the better half."""
 _MIN_CANDIDATES = 3
+"""Smallest number of candidates for which an epoch is sought."""
 _MIN_RANKED = 6
 """Smallest number of candidates that are ranked, even if that is more than half of them.
 

@@ -22,7 +22,7 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
-_SURVIVORS, _GENERATIONS = 6, 5
+_SURVIVORS, _GENERATIONS = 6, 5  # on each island of a search; of each search
 _MAX_SEARCHES = 24
 """Largest number of genetic searches for a batch.
 
@@ -39,7 +39,7 @@ The very best candidates mostly lie around the best candidate trained so far: is
 from them would all climb the same peak.
 """
 Visit = TypeVar("Visit")
-"""Posterior of candidates, as an improvement returns it."""
+"""Posterior of candidates, as :meth:`Improvement.visit` returns it."""
 
 
 class Improvement(Protocol[Visit]):
@@ -65,7 +65,7 @@ class Improvement(Protocol[Visit]):
         Args:
             visited: Visit with the candidate.
             index: Index of the candidate in the visit.
-            may_win: Whether its fantasy label is one to improve on.
+            may_win: Whether later candidates should improve on its fantasy label, too.
         """
 
 
@@ -74,7 +74,8 @@ class BestScore:
 
     Args:
         model: Gaussian process of the scores.
-        best: Score to improve on. A fantasy can replace it; otherwise a batch would climb one peak.
+        best: Score to improve on. A higher fantasy label replaces it; otherwise all candidates of a
+            batch would climb one peak.
     """
 
     def __init__(self, model: FantasyModel, best: float) -> None:
@@ -144,8 +145,8 @@ def improvement_batch(
         random: Source of all random numbers.
         pending: (m, variables) candidates in training, which enter the model with fantasy labels.
             If None, there are none.
-        best: Score to improve on, in the standardised unit of the GP. If None, the highest
-            posterior mean of the GP at an observation.
+        best: Score to improve on, in the unit of the GP's labels, which are standardised and may be
+            warped. If None, the GP's highest posterior mean at an observation.
     """
     starts = candidates.starts(random)
     pending = starts[:0] if pending is None else pending

@@ -56,7 +56,7 @@ class EvolutionSettings:
             False, they are dropped.
 
     Raises:
-        SearchError: A number is out of range.
+        SearchError: A value is out of range or unknown.
     """
 
     best: int = 50
@@ -219,8 +219,8 @@ def adaptive_rates(scores: Floats, fitness: Floats, variables: int) -> tuple[Flo
         mutation  = k2 * (f_max - f) / (f_max - f_mean)   for f >= f_mean, else k4
 
     In their paper, f is the score of the better parent for the crossover rate, and the score of the
-    mutating individual for the mutation rate. A crossed child has no score yet, so its mother's
-    score is used.
+    mutating individual for the mutation rate. A crossed child has no score yet, so the mutation
+    rate depends on its mother's score.
 
     Args:
         scores: (candidates,) scores of the generation.

@@ -1,16 +1,18 @@
 """The next batch of a search for a Pareto front.
 
-As for one score (``batch.py``), half of the batch maximises the expected improvement, here that of
-the hypervolume, one candidate after the other with fantasies. Each candidate of the other half is
-the optimum of functions that are sampled from the predictors' posteriors, one for each score. The
-sampled scores and the known costs are combined by a hypervolume scalarisation (Golovin and Zhang,
-2020, "Random Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization",
-Definition 2):
+As for one score (``batch.py``), half of the batch maximises expected improvement, here of the
+hypervolume. These candidates are chosen one after the other, with fantasies for those chosen
+before. Each candidate of the other half is the optimum of functions that are sampled from the
+predictors' posteriors, one for each score. The sampled scores and the known costs are combined by a
+hypervolume scalarisation (Golovin and Zhang, 2020, "Random Hypervolume Scalarizations for Provable
+Multi-Objective Black Box Optimization", Definition 2):
 
     s(y) = min_j (y_j - r_j) / (scale_j direction_j),    direction on the positive unit sphere
 
-whose mean over all directions is the hypervolume, up to a power and a factor. Directions are spread
-evenly, and so are the optima over the front.
+y_j are the objectives of a candidate, r is the reference point, and scale_j is the distance from
+r_j to the highest y_j of the trained candidates. Up to a constant factor, the hypervolume of a
+front is the mean over all directions of max_y max(0, s(y))^m, for m objectives. The directions are
+spread evenly, so that the optima are spread over the front.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import keys_of
 
 CostGains = Callable[[Levels], Floats]
-"""Function from candidates, (n, variables), to the gains of their known costs, (n, costs)."""
+"""Function from candidates, (n, variables), to the gains of their known costs, (n, costs).
+
+A gain is a value with the sign for which higher is better.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Trained:
     worst_costs: Floats
 
     def reference(self, points: Floats) -> Floats:
-        """Returns the reference point for points, (objectives,)."""
+        """Returns the reference point, (objectives,), for points (n, objectives)."""
         return reference_of(points, self.worst_costs)
 
 
@@ -174,9 +179,9 @@ class ScalarisedSamples:
 
     Args:
         candidates: Constrained space.
-        samples: Functions sampled for each score, equally many.
-        trained: Candidates with scores, and the costs. The sampled scores of its front give the
-            reference point and the scale of each function.
+        samples: Functions sampled for each score, the same number for every score.
+        trained: Candidates with scores, and the costs. The front of the sampled scores and the
+            costs of these candidates gives the reference point and the scale of each function.
         random: Source of the directions.
     """
 

@@ -50,9 +50,9 @@ def evolve_front(
 ) -> EvolvedFront:
     """Evolves candidates until the hypervolume of their front saturates.
 
-    Children are those of :func:`fine.evolve`, with the place of a candidate in the order of NSGA-II
-    as its score. A generation is progress if the hypervolume grows by 0.1 %, or by
-    ``settings.epsilon`` of it if that is more.
+    Children are drawn as in :func:`fine.evolve`, where the position of a candidate in the order of
+    NSGA-II takes the place of its score. A generation counts as progress if the hypervolume grows
+    by more than 0.1 %, or by more than the share ``settings.epsilon`` if that is larger.
 
     Args:
         feasible: Space and constraints; children that violate a constraint are discarded.

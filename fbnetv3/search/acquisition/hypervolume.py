@@ -16,9 +16,9 @@ Improvement"). Its mean is a sum over the cells, exact for any number of objecti
 
 EI_j(t) is the expected improvement of the j-th objective over t, and EI_j(infinity) = 0. For an
 objective that is known, the factor is the length min(y_j, u_kj) - l_kj itself, if positive. With
-one score and one known cost, the cells are the steps of the front: a sum of expected improvements
-over the scores of the steps, each weighted by the part of the step that the candidate's cost
-covers.
+one score and one known cost, the cells are the steps of the front, and EHVI is a sum of expected
+improvements over the scores of the steps. Each is weighted by the part of the step that the
+candidate's cost covers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Cells:
 
 
 def non_dominated(points: Floats) -> npt.NDArray[np.bool_]:
-    """Returns which points no other point dominates, (n,); equal points do not dominate another.
+    """Returns which points no other point dominates, (n,); equal points do not dominate each other.
 
     Args:
         points: (n, m) values; higher is better.
@@ -74,13 +74,13 @@ def reference_point(points: Floats, worst: Floats | None = None) -> Floats:
     """Returns the reference point of a front, (m,).
 
     It lies a tenth of each objective's range on the front below the lowest value on the front. If
-    all values of an objective are equal, a tenth of their magnitude takes the place of the range;
-    if they are 0, one.
+    all values of an objective are equal, their magnitude takes the place of the range, or 1 if the
+    values are 0.
 
     Args:
         points: (n, m) values of a front, at least one point.
-        worst: (m,) known lowest values of objectives, NaN where unknown: they take the place of
-            the lowest values on the front. If None, none is known.
+        worst: (m,) lowest known value of each objective, NaN where unknown; it takes the place of
+            the lowest value on the front if it is lower. If None, all are unknown.
     """
     lowest, highest = points.min(0), points.max(0)
     if worst is not None:
@@ -93,8 +93,8 @@ def reference_point(points: Floats, worst: Floats | None = None) -> Floats:
 def reference_of(points: Floats, worst_costs: Sequence[float] | Floats) -> Floats:
     """Returns the reference point for points with known costs in their last columns, (m,).
 
-    The part of the costs depends on their known range, and that of the scores on the front of the
-    points.
+    The coordinates of the costs depend on ``worst_costs`` and on the front of the points, those of
+    the scores on the front alone.
 
     Args:
         points: (n, m) gains of scores and of costs, at least one point.
@@ -108,9 +108,9 @@ def reference_of(points: Floats, worst_costs: Sequence[float] | Floats) -> Float
 def non_dominated_cells(points: Floats, reference: Floats) -> Cells:
     """Divides the region above a reference point that no point dominates into cells.
 
-    Points are processed by descending first objective. Each takes from the boxes that are left,
-    in the other m - 1 objectives, the part that it dominates; there, its first objective is the
-    least that a candidate must exceed.
+    Points are processed by descending first objective. The region that no point processed so far
+    dominates in the other m - 1 objectives is kept as boxes. Each point removes from these boxes
+    the part that it dominates. In this part, a candidate must exceed the point's first objective.
 
     Args:
         points: (n, m) values; points that do not exceed the reference point have no effect.
@@ -133,7 +133,14 @@ def non_dominated_cells(points: Floats, reference: Floats) -> Cells:
 def _without(
     low: Floats, high: Floats, inside: npt.NDArray[np.bool_], corner: Floats
 ) -> tuple[Floats, Floats]:
-    """Returns disjoint boxes without the part below a corner, which some of them reach into."""
+    """Returns disjoint boxes that cover the given ones except for the part below a corner.
+
+    Args:
+        low: (boxes, m - 1) lower corners of disjoint boxes.
+        high: (boxes, m - 1) upper corners.
+        inside: (boxes,) which boxes reach into the part below the corner.
+        corner: (m - 1,) the corner.
+    """
     lows, highs = [low[~inside]], [high[~inside]]
     below_low, below_high = low[inside], high[inside]
     for j, bound in enumerate(corner):

@@ -15,7 +15,10 @@ from fbnetv3.search.space.space import keys_of
 
 Index = npt.NDArray[np.int64]
 Score = Callable[[Levels, Index], Floats]
-"""Maps candidates, (n, variables), and their islands, (n,), to scores by those islands, (n,)."""
+"""Maps candidates, (n, variables), and the index of each one's island, (n,), to scores, (n,).
+
+A candidate is scored by the objective of its island.
+"""
 _CHILDREN = 2
 """Number of children of each candidate in a generation."""
 
@@ -66,7 +69,7 @@ def evolve_islands(
         population: First generation with its scores.
         random: Source of all random numbers.
         survivors: Largest number of candidates that stay on an island after each generation.
-        generations: Number of generations.
+        generations: Number of generations, at least 1.
 
     Returns:
         The last generation, best scores first.

@@ -1,4 +1,4 @@
-"""Untried candidates that complete a batch if the method that chooses it finds too few."""
+"""Untried candidates that complete a batch for which the acquisition function found too few."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Score = Callable[[Levels], npt.NDArray[np.float64]]
 
 
 class Reserves:
-    """Candidates of the pool and, if the pool does not suffice, of larger samples.
+    """Candidates of the pool and, if the pool has too few, of larger samples of the space.
 
     Args:
         pool: Pool of the search.
@@ -27,13 +27,13 @@ class Reserves:
 
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool, self._seed = pool, seed
-        # requested size and sample of each part of the space, by its constraints
+        # requested size and sample of each part of the space, by the part's constraints
         self._samples: dict[tuple[Constraint, ...], tuple[int, Pool]] = {}
 
     def complete(
         self, batch: Pool, part: FeasibleSpace, count: int, tried: set[bytes], score: Score | None
     ) -> Pool:
-        """Adds untried candidates to a batch until it has ``count``, or there are no others.
+        """Adds candidates to a batch until it has ``count``, or no untried ones are left.
 
         Args:
             batch: Candidates chosen so far.
@@ -57,11 +57,14 @@ class Reserves:
         return batch
 
     def _pools(self, part: FeasibleSpace, size: int) -> Iterator[Pool]:
-        """Yields the part of the pool, then a sample of the part: at least ``size``, or all."""
+        """Yields the pool's candidates in a part of the space, then a sample of that part.
+
+        The sample has at least ``size`` candidates, or all candidates of the part.
+        """
         yield part.select(self._pool)
-        asked, sample = self._samples.get(part.constraints, (0, self._pool))
-        is_exhausted = 0 < len(sample) < asked
-        if size > asked and not is_exhausted:
-            asked, sample = size, part.sample(size, self._seed)
-            self._samples[part.constraints] = asked, sample
+        requested, sample = self._samples.get(part.constraints, (0, self._pool))
+        is_exhausted = 0 < len(sample) < requested
+        if size > requested and not is_exhausted:
+            requested, sample = size, part.sample(size, self._seed)
+            self._samples[part.constraints] = requested, sample
         yield sample

@@ -9,16 +9,17 @@ which is at most 0 where the bound is met. A Gaussian process (GP) of each bound
     c = sign(e) log(1 + |e| / s),    s = median |e|
 
 the bilog transform of Eriksson and Poloczek (2021, "Scalable Constrained Bayesian Optimization")
-in the unit s, which spreads values near the bound and draws outliers in. The posterior
-N(mean, std^2) of c gives the probability
+in the unit s. It spreads values near the bound and draws outliers in. The posterior N(mean, std^2)
+of c gives the probability
 
     P(e <= 0) = Phi(-mean / std),
 
-and a candidate meets all bounds with the product of these probabilities. Expected improvement is
-multiplied by it (Gardner et al., 2014, "Bayesian Optimization with Inequality Constraints").
-Thompson sampling maximises a sampled score among the candidates whose sampled c are at most 0 for
-all bounds. If there are none, it minimises the sum of the violations, c above 0 in units of the
-standard deviation of c (after Eriksson and Poloczek, 2021, whose sum has no such units).
+and the probability that a candidate meets all bounds is the product of these probabilities.
+Expected improvement is multiplied by this product (Gardner et al., 2014, "Bayesian Optimization
+with Inequality Constraints"). Thompson sampling maximises a sampled score among the candidates
+whose sampled c are at most 0 for all bounds. If there are no such candidates, it minimises the sum
+of max(c, 0) / sd over the bounds, where sd is the standard deviation of the c that the GP was
+fitted to (after Eriksson and Poloczek, 2021, who do not divide by sd).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 
 LIKELY = float(np.log(0.5))
-"""Log probability from which on a candidate counts as one that meets the bounds."""
+"""Smallest log probability with which a candidate counts as one that meets the bounds."""
 _PENALTY = 1e6
 """A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated."""
 
@@ -79,7 +80,7 @@ class ScoreBounds:
         return self.are_violated(pool.levels)
 
     def are_violated(self, levels: Levels) -> Mask:
-        """Returns which candidates meet all bounds with less than even odds, (n,)."""
+        """Returns which candidates meet all bounds with a probability below one half, (n,)."""
         return self.log_probability(self._encode(levels)) < LIKELY
 
     def sample(self, count: int, random: np.random.Generator) -> SampledBounds:
@@ -103,7 +104,7 @@ class _Excess:
 
     def __init__(self, X: Floats, excess: Floats, seed: int) -> None:
         c = bilog(excess)
-        rows = select_training_points(-np.abs(c), seed)  # those near the bound, and others
+        rows = select_training_points(-np.abs(c), seed)  # candidates near the bound, and others
         y, mean, std = standardise(c[rows])
         self._zero = -mean / std  # c = 0 in the unit of y
         self._gp = fit_gp(X[rows], y)
@@ -134,7 +135,7 @@ class SampledBounds:
 
     Args:
         encode: Function from candidates, (n, variables), to their features.
-        excesses: Sampled functions of each bound, equally many.
+        excesses: Sampled functions of each bound, the same number for every bound.
     """
 
     def __init__(
@@ -143,7 +144,12 @@ class SampledBounds:
         self._encode, self._excesses = encode, excesses
 
     def applied(self, values: Floats, levels: Levels) -> Floats:
-        """Returns sampled scores, (n, functions), with those that violate a bound far below."""
+        """Returns sampled scores, (n, functions), far below all others where a bound is violated.
+
+        Args:
+            values: (n, functions) sampled scores.
+            levels: (n, variables) candidates.
+        """
         features = self._encode(levels)
         violations = np.zeros_like(values)
         for sampled in self._excesses:
@@ -153,7 +159,13 @@ class SampledBounds:
     def applied_to_each(
         self, values: Floats, levels: Levels, functions: npt.NDArray[np.int64]
     ) -> Floats:
-        """Returns the same for one function at each candidate, (n,)."""
+        """Returns the scores of :meth:`applied` for one function at each candidate, (n,).
+
+        Args:
+            values: (n,) sampled score of each candidate.
+            levels: (n, variables) candidates.
+            functions: (n,) index of the function of each candidate.
+        """
         features = self._encode(levels)
         violations = np.zeros_like(values)
         for sampled in self._excesses:
@@ -171,5 +183,5 @@ def bilog(excess: Floats) -> Floats:
 
 
 def _far_below(values: Floats, violations: Floats) -> Floats:
-    """Returns values, with -_PENALTY (1 + violation) in place of those with a violation."""
+    """Returns values, with -_PENALTY (1 + violation) in place of values with a violation."""
     return np.where(violations > 0, -_PENALTY * (1 + violations), values)

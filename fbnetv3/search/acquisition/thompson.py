@@ -21,7 +21,10 @@ _MIN_SURVIVORS = 4
 _TOTAL_SURVIVORS = 768
 """Survivors per function: 768 divided by the number of functions, at least 4 and at most 16."""
 _MAX_DENSE_FUNCTIONS = 64
-"""Up to this number of functions, evaluating all at each candidate is faster than only its own."""
+"""Largest number of functions that are all evaluated at every candidate.
+
+With more functions, it is faster to evaluate only the function of each candidate's island.
+"""
 
 
 class PosteriorSamples(Protocol):

@@ -77,8 +77,8 @@ class Executor(Protocol):
     """Evaluates submitted trials, in any order.
 
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
-    (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial, which keeps no
-    result: :meth:`wait` raises them. After an error, the caller calls :meth:`close`.
+    (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial: it gets no
+    result, and :meth:`wait` raises the exception. After an error, the caller calls :meth:`close`.
 
     An executor may also have a method ``withdraw()``, which drops the submitted trials that have
     not started. Without it, a search that has reached ``max_hours`` waits for all submitted trials.
@@ -101,7 +101,7 @@ class Executor(Protocol):
         """Queues a trial and returns at once."""
 
     def wait(self) -> list[Finished]:
-        """Blocks until submitted trials have finished, and returns them; [] if none is left.
+        """Blocks until a submitted trial has finished; returns it, or several; [] if none is left.
 
         Meanwhile, ``trial.report`` is called in this process for each report of an evaluation.
 
@@ -174,10 +174,10 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
     Raises:
         StorageUnavailableError: The exception is a disk fault, because of which no trial may fail.
     """
-    own = trial.copy()
-    own.on_report = trial.report
+    copy = trial.copy()
+    copy.on_report = trial.report
     try:
-        score, reason = result_of(evaluate(own), trial.score_names)
+        score, reason = result_of(evaluate(copy), trial.score_names)
     except Exception as error:  # user code may raise anything
         problem = disk_fault(error)
         if problem is None:
@@ -186,10 +186,11 @@ def attempt(evaluate: Evaluate, trial: Trial) -> Finished:
             return Finished(trial, None, _reason_of(error, fault), kind)
         raise StorageUnavailableError(
             f"trial {trial.id} cannot be evaluated: {problem}. It does not count as failed, and "
-            "finished trials are kept; once that is fixed, the same command continues the search"
+            "finished trials are kept; once the problem is solved, the same command continues the "
+            "search"
         ) from error
     finally:
-        own.on_report = None  # a thread of the evaluation may still report
+        copy.on_report = None  # a thread of the evaluation may still report
     return Finished(trial, score, reason)
 
 
@@ -229,9 +230,9 @@ def pickled(evaluate: Evaluate) -> bytes:
         payload: bytes = cloudpickle.dumps(evaluate)
     except Exception as error:  # __reduce__ of a foreign object may raise anything
         raise SearchError(
-            f"the evaluation function cannot be sent to worker processes: {describe(error)}; make "
-            "what cannot be pickled (locks, open files, connections) inside the function, or "
-            "evaluate in this process (no executor)"
+            f"the evaluation function cannot be sent to worker processes: {describe(error)}; "
+            "create objects that cannot be pickled (locks, open files, connections) inside the "
+            "function, or evaluate in this process (no executor)"
         ) from error
     return payload
 
@@ -258,7 +259,7 @@ class TimeLimit:
         seconds: Limit in seconds, above 0. If None, there is no limit.
 
     Raises:
-        SearchError: The limit is not positive.
+        SearchError: The limit is not a finite number above 0.
     """
 
     def __init__(self, seconds: float | None) -> None:

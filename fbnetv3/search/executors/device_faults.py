@@ -24,8 +24,9 @@ After a device error, the CUDA context of the process is unusable. After memory 
 allocator may keep blocks of the failed training.
 """
 
-# Name of an exception type of FBNetV3, PyTorch, Pillow or Python -> kind
 _MEMORY_TYPES = frozenset({"OutOfMemoryError", "MemoryError"})
+"""Names of the exception types of PyTorch and Python that mean MEMORY."""
+# Name of another exception type of FBNetV3, PyTorch, Pillow or Python -> kind
 _TYPES = {
     "AcceleratorError": DEVICE,
     "DataError": DATA,
@@ -97,7 +98,8 @@ def ran_out_of_memory(cause_of_death: str) -> bool:
     """Returns whether a worker probably ended because memory ran out.
 
     Args:
-        cause_of_death: How it ended, such as ``was ended by SIGKILL``; see ``Worker``.
+        cause_of_death: How the worker ended, such as ``was ended by SIGKILL``; see
+            ``Worker.cause_of_death``.
     """
     return _KILLED in cause_of_death
 

@@ -17,7 +17,7 @@ def disk_fault(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, WriteError | StorageUnavailableError):
             return _one_line(cause)
-        if is_disk_fault(cause):  # no missing files: the evaluation may have asked for one
+        if is_disk_fault(cause):  # False for a missing file, which may be the evaluation's mistake
             return f"{_one_line(cause)}; free space, or grant write access"
     return None
 

@@ -23,7 +23,7 @@ from fbnetv3.search.trial import Trial
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 4
-"""Number of workers killed in a row, before any is ready, after which the executor gives up."""
+"""The executor gives up when so many workers in a row were killed before they were ready."""
 _POLL_S = 60.0
 """Longest wait in seconds before the executor checks whether a starting worker is late."""
 
@@ -31,10 +31,10 @@ _POLL_S = 60.0
 class LocalWorkers:
     """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    When a worker dies or its device fails, another worker evaluates its trial once more; if the
-    device failed and there are others, on another device. When memory runs out, the trial is
-    evaluated once more, alone on its device: until it has ended, the other workers of the device
-    get no trials. The trial fails if its second attempt fails too.
+    When a worker dies or its device fails, another worker evaluates its trial once more. After the
+    failure of a device, this worker has another device if any worker has. When memory runs out, the
+    trial is evaluated once more, alone on its device: until it has ended, the other workers of the
+    device get no trials. The trial fails if its second attempt fails too.
 
     Args:
         count: Number of workers, at least 1.

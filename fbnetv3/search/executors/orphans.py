@@ -9,17 +9,19 @@ import signal
 import threading
 
 _PR_SET_PDEATHSIG = 1
+"""Linux's option of prctl that requests a signal at the end of the parent."""
 
 
 def allow_children() -> None:
-    """Lets this worker start processes, such as data loaders, which end with the worker.
+    """Lets this worker start processes, such as data loaders.
 
-    Daemonic processes may not start others, so the worker clears its own flag. In the searching
-    process, the flag stays set, so that multiprocessing ends the worker at exit.
+    On Linux, processes that the worker forks end when it ends. Daemonic processes may not start
+    others, so the worker clears its own daemon flag. In the searching process, the flag of the
+    worker stays set, so that multiprocessing ends it at exit.
     """
     mp.current_process().daemon = False
     # The kernel ends the children however this process ends. Orphans would also keep the pipe to
-    # the searching process open, but its closing is how that process notices a worker's end.
+    # the searching process open, which notices the end of a worker when this pipe closes.
     link = _ParentLink()
     os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
 

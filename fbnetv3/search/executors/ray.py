@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS = 10
-"""Number of workers that may fail in a row before one starts.
+"""Number of workers that may be lost in a row before one of them starts a trial.
 
-In addition, as many failures are allowed as there are other workers, because a lost node takes all
+In addition, as many losses are allowed as there are other workers, because a lost node takes all
 its idle and starting workers with it.
 """
 
@@ -94,8 +94,8 @@ class RayWorkers:
         If the function differs from the previous one, the old workers are stopped.
 
         Raises:
-            SearchError: The function cannot be pickled, or the cluster cannot be reached or cannot
-                hold a worker.
+            SearchError: The function cannot be pickled, the cluster cannot be reached, or a private
+                cluster cannot hold a worker.
         """
         payload = pickled(evaluate)
         self._cluster.connect()
@@ -111,12 +111,13 @@ class RayWorkers:
         self._queue.clear()
 
     def wait(self) -> list[Finished]:
-        """Blocks until submitted trials have finished, and returns them; [] if none is left.
+        """Blocks until a submitted trial has finished; returns it, or several; [] if none is left.
 
         Raises:
             StorageUnavailableError: An evaluation cannot use its disk, folder or URI. The message
                 names the node.
-            SearchError: No worker starts, or a node lacks the folders of the search.
+            SearchError: No worker starts, a worker cannot unpickle the evaluation function, or a
+                node lacks the folders of the search.
         """
         while self._queue or self._busy():
             self._hand_out()

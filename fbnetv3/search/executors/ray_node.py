@@ -21,7 +21,8 @@ class NodeContext:
 
     Attributes:
         folder: Working directory, to which the paths in configs are relative.
-        environment: Environment variables of the workers.
+        environment: Variables of the search process whose names begin with ``FBNETV3_``; the
+            workers get them.
         marker: File in the shared folder by which a node recognises that folder; None if
             evaluations write no files.
     """
@@ -122,7 +123,7 @@ class WorkerActor:
         import ray
 
         variables = {**self._context.environment, "OMP_NUM_THREADS": str(self._threads)}
-        # Ray sets CUDA_VISIBLE_DEVICES only for actors that have reserved a GPU.
+        # Whether Ray hides the GPUs from actors that have reserved none depends on its version.
         if not ray.get_gpu_ids():
             variables["CUDA_VISIBLE_DEVICES"] = ""
         return variables

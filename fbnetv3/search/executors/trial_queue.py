@@ -16,12 +16,12 @@ class TrialQueue:
     A trial is queued once more if it ran out of memory, its worker died, or its device failed.
     After it ran out of memory, it is evaluated alone on a device: the other workers of that device
     get no trials until it has ended. After its device failed, it is evaluated on another device if
-    there is one.
+    a worker has one.
     """
 
     def __init__(self) -> None:
         self._trials: deque[Trial] = deque()
-        self._retried: set[int] = set()
+        self._retried: set[int] = set()  # trials that were queued again, by number
         self._alone: set[int] = set()  # trials that must be alone on their device, by number
         self._reserved: dict[int, Hashable] = {}  # device that a trial in _alone waits for
         self._avoided: dict[int, Hashable] = {}  # device that failed, by number of the trial
@@ -107,3 +107,4 @@ class TrialQueue:
 
 
 _NOWHERE = object()
+"""Stands for a device that differs from every device."""

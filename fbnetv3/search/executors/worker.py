@@ -44,7 +44,8 @@ class Worker:
         folder: Working directory of the process.
         device: Value of CUDA_VISIBLE_DEVICES in the process, such as ``3``; empty hides all GPUs.
             None: the same as in this process.
-        slot: Index of the worker in its executor, from 0; a replacement gets a free index.
+        slot: Index of the worker among those of ``LocalWorkers``, from 0. A worker that replaces
+            another one gets a free index.
 
     Attributes:
         connection: This end of the pipe to the process.
@@ -53,7 +54,8 @@ class Worker:
         slot: Index of the worker in its executor, from 0.
         is_ready: Whether the process can evaluate trials.
         trial: Trial that the process evaluates; None while it is idle.
-        trial_start: Time at which the process was given the trial, by the monotonic clock.
+        trial_start: Time in seconds at which the process was given the trial, by the monotonic
+            clock. Before the first trial: time at which the worker was created.
     """
 
     def __init__(
@@ -214,7 +216,8 @@ def refuse_start_at_import() -> None:
             example, a process of the user's own pool.
     """
     process = mp.current_process()
-    if not getattr(process, "_inheriting", False):  # multiprocessing's own sign of this state
+    # multiprocessing sets ``_inheriting`` while a new process imports the script.
+    if not getattr(process, "_inheriting", False):
         return
     if process.name == _NAME:
         os._exit(_STARTED_AT_IMPORT)
@@ -280,7 +283,7 @@ def _unpickle(payload: bytes) -> Evaluate:
     """Returns the evaluation function.
 
     Raises:
-        SearchError: It cannot be unpickled; for instance, a module is missing here.
+        SearchError: The function cannot be unpickled, for example because a module is missing here.
     """
     import cloudpickle
 

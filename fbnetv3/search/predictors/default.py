@@ -53,15 +53,15 @@ class DefaultPredictor:
     ) -> None:
         self._features, self._normal_scores = features, NormalScores(labels)
         y = self._normal_scores.scores
-        # to first order, since normal scores have standard deviation 1
+        # Errors of the normal scores, to first order, since these have standard deviation 1
         shares = None if errors is None else errors / standardise(labels)[2]
         self.ensemble = Ensemble(features, y, pretrained, seed, shares)
         self._selected = rows = select_training_points(labels, seed)
         X = features[rows].astype(np.float64)
         self._score_gp = fit_gp(X, y[rows], errors=None if shares is None else shares[rows])
         self._ensemble_weight = self._weigh_ensemble(y)
-        own = None if errors is None else errors[rows]
-        self.gp = fit_warped_gp(X, labels[rows], self._score_gp.theta, own)
+        selected_errors = None if errors is None else errors[rows]
+        self.gp = fit_warped_gp(X, labels[rows], self._score_gp.theta, selected_errors)
 
     def _weigh_ensemble(self, y: Floats) -> float:
         """Returns the ensemble's weight, in [0, 1], from both models' errors on unseen labels."""
@@ -82,10 +82,11 @@ class DefaultPredictor:
         return self._ensemble_weight * ensemble + (1 - self._ensemble_weight) * gp
 
     def cross_validated(self) -> Floats:
-        """Returns a prediction of each label by models that have not seen it, (n,).
+        """Returns a cross-validated prediction of each label, (n,).
 
         It is the weighted mean of the ensemble's out-of-bag prediction and the GP's leave-one-out
-        prediction. If only one exists, it is used alone; if neither does, a label near the median.
+        prediction, whose hyperparameters were fitted to all labels. If only one of the two exists,
+        it is used alone; if neither does, the prediction is a label near the median.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]

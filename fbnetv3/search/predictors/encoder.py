@@ -16,10 +16,13 @@ from fbnetv3.search.space.scaling import to_unit
 
 EMBEDDING = 24
 """Width of the architecture embedding (paper, A.2)."""
-_EPOCHS, _BATCH, _LR = 40, 256, 5e-3
+_EPOCHS, _BATCH, _LR = 40, 256, 5e-3  # of the pre-training
 _TRAIN_SHARE = 0.8
+"""Share of the candidates that the encoder is trained on; the others are held out."""
 _MIN_CANDIDATES = 10
+"""Smallest number of candidates for which an encoder is trained."""
 _HELD_OUT_PAIRS = 500
+"""Largest number of held-out candidates whose true and predicted values are kept."""
 _MIN_VARIATION = 1e-9
 """Smallest standard deviation, relative to the magnitude, of a statistic that is learned."""
 

@@ -12,10 +12,10 @@ from fbnetv3.search.predictors.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches
 from fbnetv3.search.space.encoding import Features
 
-_MEMBERS, _HIDDEN = 8, 64
-_STEPS, _BATCH, _LR = 300, 512, 5e-3
+_MEMBERS, _HIDDEN = 8, 64  # number of networks, width of their hidden layer
+_STEPS, _BATCH, _LR = 300, 512, 5e-3  # of the training
 _NOISE = 0.25
-"""Variance of a label without an error of its own, to which the errors of others are compared."""
+"""Assumed variance of the noise of every label, in addition to the label's error."""
 _SPREAD = 0.5
 """Standard deviation of sampled functions, as a share of the members' standard deviation."""
 

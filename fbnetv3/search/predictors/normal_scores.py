@@ -30,9 +30,10 @@ class NormalScores:
     def to_labels(self, scores: Floats) -> Floats:
         """Returns the labels, (m,), of scores (m,).
 
-        Between the labels' own scores the map is linear. Above the highest score it continues with
-        the mean slope of the upper half of the scores, and below the lowest score with the mean
-        slope of the lower half. If all labels are equal, every score has that label.
+        Between the scores of neighbouring labels, the map is linear. Above the highest score it
+        continues with the mean slope of the upper half of the scores, and below the lowest score
+        with the mean slope of the lower half. If all labels are equal, every score maps to that
+        label.
         """
         x, y = self._knots, self._labels
         quantiles = scores * self._unit

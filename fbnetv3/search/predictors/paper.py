@@ -11,10 +11,10 @@ from fbnetv3.search.predictors.encoder import EMBEDDING, Pretrained
 from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatches, standardise
 from fbnetv3.search.space.encoding import Features
 
-_HIDDEN, _BATCH = 32, 16
-_HEAD_EPOCHS, _HEAD_LR = 50, 1e-2
-_ALL_EPOCHS, _ALL_LR = 50, 1e-3
-_FOLDS = 5
+_HIDDEN, _BATCH = 32, 16  # width of the hidden layer, size of a minibatch
+_HEAD_EPOCHS, _HEAD_LR = 50, 1e-2  # with the encoder frozen
+_ALL_EPOCHS, _ALL_LR = 50, 1e-3  # with all parameters
+_FOLDS = 5  # of the cross-validation
 _FOLD_STREAM = 41  # separates the random streams of one seed
 
 

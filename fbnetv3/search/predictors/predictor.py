@@ -53,7 +53,8 @@ class Predictor(Protocol):
     def cross_validated(self) -> Floats:
         """Returns a cross-validated prediction of each training label, (n,).
 
-        The prediction of a label comes from a model that was fitted without this label.
+        The prediction of a label does not use this label, except that the hyperparameters of a
+        Gaussian process may have been fitted to all labels.
         """
 
 
@@ -122,7 +123,7 @@ PREDICTORS: dict[str, Fit] = {
 }
 """Predictors by the value of SEARCH.PREDICTOR."""
 PROBABILISTIC = ("default",)
-"""Names of the predictors with a posterior: their fits have ``gp`` and ``sample``."""
+"""Names of the predictors with a posterior: their instances have ``gp`` and ``sample``."""
 
 
 def fit_function(name: str) -> Fit:

@@ -15,6 +15,7 @@ from fbnetv3.search.space.scaling import binary_exponent, scaled
 
 _log = logging.getLogger(__name__)
 _SIGNIFICANCE = 0.05
+"""The predictor ranks better than chance if the p-value of its Kendall's tau is below this."""
 _MIN_VALUES = 3
 """Smallest number of values whose rank correlation is computed."""
 _MIN_TRIALS = 24
@@ -73,7 +74,7 @@ def _correlation(value: float) -> str:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with true scores; logs why they cannot be relied on, if so.
+    """Compares predictions with true scores; logs a problem if they cannot be relied on.
 
     Args:
         predicted: (trials,) cross-validated predictions.
@@ -121,7 +122,10 @@ def _log_problem(card: ReportCard) -> None:
 
 
 def kendall(a: Floats, b: Floats) -> tuple[float, float]:
-    """Returns Kendall's tau and its p-value; NaN for fewer than 3 values or if all are equal."""
+    """Returns Kendall's tau of a and b, (n,), and its p-value.
+
+    Both are NaN for fewer than 3 values, and if all values of a or all values of b are equal.
+    """
     if len(a) < _MIN_VALUES or _are_equal(a) or _are_equal(b):
         return math.nan, math.nan
     test = kendalltau(a, b)

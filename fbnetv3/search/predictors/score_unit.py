@@ -2,8 +2,8 @@
 
 A search proposes the same candidates whether scores are accuracies in percent, fractions, negative
 losses, or losses to minimise: predictors learn gains (``direction.py``) after a shift and a
-division by a power of two. Both operations are exact unless digits of the gains are lost, and what
-predictors learn depends on neither the shift nor the factor.
+division by a power of two. The division is exact, and so is the shift as long as float64 can
+represent the differences. What predictors learn depends on neither the shift nor the factor.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ScoreUnit:
     """The map from scores to values to learn: (gain / 2^outer - center) / 2^inner.
 
     Attributes:
-        outer: Exponent of the gains' magnitude.
+        outer: Binary exponent of the largest magnitude of the gains.
         center: Lower median of the gains, divided by 2^outer.
-        inner: Exponent of the magnitude of the centred gains.
+        inner: Binary exponent of the largest magnitude of the centred gains.
         direction: ``maximize``, where gains are scores, or ``minimize``.
     """
 
@@ -41,7 +41,11 @@ class ScoreUnit:
 
     @classmethod
     def of(cls, scores: Floats, direction: str = MAXIMIZE) -> ScoreUnit:
-        """Returns the unit of scores, (n,): gains have median 0, largest magnitude 1/2 to 1."""
+        """Returns the unit of scores, (n,).
+
+        In this unit, the lower median of the gains is 0, and their largest magnitude is from 1/2
+        to 1, unless the scores are equal.
+        """
         outer = binary_exponent(scores)
         shares = scaled(gain(scores, direction), -outer)
         # One of the scores, not a mean of two: if scores have few digits, differences from it are

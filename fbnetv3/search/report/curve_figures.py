@@ -7,10 +7,13 @@ from fbnetv3.search.report.svg import Axis, Chart
 from fbnetv3.search.result import SearchResult
 
 _MAX_TRIALS = 300
+"""Largest number of trials in the chart."""
 
 
 def learning_curves(result: SearchResult, score: str, unit: str) -> Figure | None:
-    """Draws the scores that each candidate reported during its training.
+    """Draws the scores that candidates reported during their trainings.
+
+    The last 300 complete trials with at least two reported scores are drawn.
 
     Args:
         result: Result of the search.
@@ -18,7 +21,7 @@ def learning_curves(result: SearchResult, score: str, unit: str) -> Figure | Non
         unit: ``epoch`` or ``iteration``.
 
     Returns:
-        The chart; None unless some trial reported a score at least twice.
+        The chart; None if no complete trial reported at least two scores.
     """
     trials = [t for t in result.complete if len(t.reports) > 1][-_MAX_TRIALS:]
     if not trials:
@@ -34,8 +37,8 @@ def learning_curves(result: SearchResult, score: str, unit: str) -> Figure | Non
         text = tooltip(trial, None, score)
         chart.line([float(e) for e, _ in points], [s for _, s in points], kind, tooltip=text)
     caption = (
-        f"A line is the training of a candidate, of the last {len(trials)} that reported scores "
-        "more than once. A line under the pointer is highlighted."
+        f"Each line is a training: the last {len(trials)} with more than one reported score. A "
+        "line under the pointer is highlighted."
     )
-    legend = (("front", "best of them"), ("thin", "other trials"))
+    legend = (("front", "best of these trials"), ("thin", "other trials"))
     return Figure("Learning curves", chart.svg(), caption, legend)

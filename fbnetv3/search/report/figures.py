@@ -49,7 +49,7 @@ def scores_of(trials: Sequence[Trial]) -> list[float]:
 
 
 def best_so_far(result: SearchResult, score: str, statistic: str | None) -> Figure:
-    """Draws the score of each trial and the best score so far.
+    """Draws the score of each feasible trial and the best score so far.
 
     Args:
         result: Result with at least one feasible trial.
@@ -73,8 +73,8 @@ def best_so_far(result: SearchResult, score: str, statistic: str | None) -> Figu
         tooltips = [tooltip(t, statistic, score) for t in trials]
         chart.dots([t.number for t in trials], scores_of(trials), stage, tooltips)
     caption = (
-        f"Each dot is a trained candidate. The line is the best score so far; it ends at "
-        f"{best[-1]:.4g}. Vertical lines separate batches."
+        "Each dot is a trained candidate that meets all constraints. The line is the best score so "
+        f"far; it ends at {best[-1]:.4g}. Vertical lines separate batches."
     )
     return Figure("Best so far", chart.svg(), caption, (COARSE, FINE, ("best", "best so far")))
 
@@ -108,7 +108,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
 
 
 def rank_by_epoch(stop: EarlyStop, *, in_use: bool, unit: str = "epoch") -> Figure:
-    """Draws the rank correlation of each epoch's scores with the final ones (paper, Fig. 3).
+    """Draws the rank correlation of each epoch's scores with the final scores (paper, Fig. 3).
 
     Args:
         stop: The correlation by epoch.
@@ -153,7 +153,7 @@ def _early_stop_caption(stop: EarlyStop, in_use: bool, unit: str) -> str:
 def score_by_prediction(
     complete: Sequence[Trial], score: str, statistic: str | None
 ) -> Figure | None:
-    """Draws scores against the predictions made before training; None if there are none.
+    """Draws scores against the predictions made before training; None if no trial has one.
 
     Args:
         complete: Trials with a score.
@@ -178,7 +178,7 @@ def score_by_prediction(
 
 
 def cross_validated(card: ReportCard, score: str) -> Figure | None:
-    """Draws scores against a predictor's cross-validated predictions; None if there are none.
+    """Draws scores against a predictor's cross-validated predictions; None if the card has none.
 
     Args:
         card: Report card of the predictor.
@@ -232,7 +232,7 @@ def pretraining(rows: Sequence[Comparison]) -> Figure:
 
 
 def tooltip(trial: Trial, statistic: str | None, score: str) -> str:
-    """Returns a line about a trial: its score, its prediction, and a statistic if it has it."""
+    """Returns a line about a trial: score, and prediction and statistic if the trial has them."""
     cost = ""
     if statistic is not None and statistic in trial.statistics:
         cost = f", {label(statistic)} {short(trial.statistics[statistic])}"
@@ -241,13 +241,16 @@ def tooltip(trial: Trial, statistic: str | None, score: str) -> str:
 
 
 def cost_axis(name: str, values: Sequence[float]) -> Axis:
-    """Returns the axis of a statistic, logarithmic if its values differ by more than 20 times."""
+    """Returns the axis of a statistic.
+
+    It is logarithmic if all values are positive and the largest is over 20 times the smallest.
+    """
     log = min(values) > 0 and max(values) / min(values) > _LOG_AXIS_RATIO
     return Axis.around(label(name), values, log=log)
 
 
 def by_stage(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
-    """Returns the trials of both stages, by CSS class."""
+    """Returns, for both stages, the CSS class of the stage and its trials."""
     return [
         (stage, [t for t in trials if (t.stage == "fine") == (stage == "fine")])
         for stage in ("coarse", "fine")

@@ -31,7 +31,7 @@ def title_of(objective: Objective, score: str) -> str:
 
 
 def fronts(result: SearchResult, score: str) -> list[Figure]:
-    """Draws the first score against each other objective, with the Pareto front of all.
+    """Draws the first score against each other objective, with the front of all objectives.
 
     Args:
         result: Result of a search with several objectives, with at least one feasible trial.
@@ -42,7 +42,7 @@ def fronts(result: SearchResult, score: str) -> list[Figure]:
 
 
 def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figure:
-    """Draws an objective against another one; a line joins the front if there are no others."""
+    """Draws an objective against another one; a line joins the front if the search has only two."""
     trials, front = result.feasible, pareto_front(result.feasible, result.objectives)
     values = {o: [result.objectives.value_of(o, t) for t in trials] for o in (x, y)}
     axis, title = cost_axis(x.name, values[x]), title_of(y, score)
@@ -87,15 +87,19 @@ def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
         for o in result.objectives.all
     )
     caption = (
-        f"The volume between the front and the reference point: {at}. That of a score lies a tenth "
-        "of the front's range beyond its worst score, that of a cost a tenth of the pool's range "
-        "beyond the worst cost in the pool."
+        f"The volume between the front and the reference point: {at}. For a score, this point lies "
+        "beyond the worst score on the front, by a tenth of the front's range. For a cost, it lies "
+        "beyond the worst cost in the pool or on the front, by a tenth of the distance from there "
+        "to the best cost on the front."
     )
     return Figure("Hypervolume by batch", chart.svg(), caption)
 
 
 def front_rows(result: SearchResult) -> Sequence[tuple[Trial, list[float]]]:
-    """Returns the trials on the front with the values of the objectives, the cheapest first."""
+    """Returns the trials on the front with the values of the objectives; [] for one objective.
+
+    They are sorted by rising values of the first cost, or of the first score without costs.
+    """
     if not result.objectives.are_several:
         return []
     objectives = result.objectives.all

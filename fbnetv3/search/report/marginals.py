@@ -18,11 +18,14 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS = 5
+"""Smallest number of trials of a chart."""
 _BINS = 6
+"""Largest number of groups of values of an ordered variable."""
 _SIGNIFICANCE = 0.05
+"""A variable has an effect if the p-value of equal scores in all groups is below this."""
 _PERMUTATIONS, _MAX_PERMUTED = 999, 200
 """Permutations of a test, and largest number of scores for which a permutation test is used."""
-_SIZE = {"width": 300, "height": 210}
+_SIZE = {"width": 300, "height": 210}  # of a chart, in pixels
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def marginals(
 ) -> list[Marginal]:
     """Returns the charts of all variables that vary, by descending share.
 
-    A trial in which a variable is inactive (see ``active_if``) is left out of its chart.
+    A trial in which a variable is inactive (see ``active_if``) is left out of the variable's chart.
+    A variable with fewer than 5 trials has no chart.
 
     Args:
         space: Space of the candidates.

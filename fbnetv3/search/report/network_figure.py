@@ -9,7 +9,7 @@ from fbnetv3.search.report.figures import Figure
 from fbnetv3.search.report.svg import Axis, Chart
 
 _KERNELS = (1, 3, 5, 7)
-"""Kernel sizes with a colour of their own; a larger kernel has that of 7."""
+"""Kernel sizes with a colour; any other kernel has the colour of the next smaller size."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class LayerBar:
         stage: Number of the stage, from 0 on.
         channels: Number of output channels.
         side: Side of the output in pixels.
-        kernel: Side of the largest kernel; 1 for a layer without one.
+        kernel: Side of the largest kernel; 1 for a layer without a kernel.
         text: Description of the layer, shown as its tooltip.
     """
 

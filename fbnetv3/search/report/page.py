@@ -63,7 +63,7 @@ class About:
     Attributes:
         title: Title of the page.
         score: Name of the score, with its unit.
-        unit: What the scores of a training are told apart by: ``epoch`` or ``iteration``.
+        unit: Unit in which the scores of a training are numbered: ``epoch`` or ``iteration``.
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
             alphabetical order.
@@ -103,6 +103,7 @@ def write_report(
 
     Raises:
         WriteError: The file cannot be written.
+        MissingPackageError: A package of the extra ``report`` is not installed.
     """
     text = render(space, result, about or About())
     with atomic_write(path) as temporary:
@@ -175,7 +176,7 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
 
 
 def _spread_rows(result: SearchResult) -> list[tuple[str, Spread]]:
-    """Returns the finalists with several trainings, those of the best mean first."""
+    """Returns the finalists with several trainings, the finalist with the best mean first."""
     return sorted(result.spreads.items(), key=lambda row: -gain(row[1].mean, result.direction))
 
 
@@ -217,7 +218,7 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
 def _best_by_budget(
     result: SearchResult, statistic: str | None, budgets: Sequence[float]
 ) -> list[tuple[float, Trial]]:
-    """Returns the best feasible trial within each budget: the given ones, and round values between.
+    """Returns the best feasible trial within each of the given budgets and some round values.
 
     A round value is left out if its best trial is also the best of the next smaller budget.
     """

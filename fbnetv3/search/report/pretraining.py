@@ -19,7 +19,8 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS = 5
-_MAX_ROUNDS = 6
+"""Smallest number of trials of a comparison."""
+_MAX_COMPARISONS = 6
 _Z_95 = 1.645
 """95% quantile of the standard normal distribution."""
 
@@ -67,8 +68,8 @@ def compare_pretraining(
         direction: ``maximize`` or ``minimize``.
 
     Returns:
-        Comparisons by ascending number of trials, at most 6; [] if the encoder has nothing to
-        learn.
+        Comparisons by ascending number of trials, at most 6 of them, each with at least 5 trials;
+        [] if the encoder has nothing to learn.
     """
     scored = (t for t in trials if t.state == "complete" and t.score is not None)
     complete = sorted(scored, key=lambda t: t.number)
@@ -98,7 +99,7 @@ def _trial_counts(complete: Sequence[Trial]) -> list[int]:
     batches = {t.batch for t in complete}
     counts = sorted({sum(t.batch <= batch for t in complete) for batch in batches})
     counts = [count for count in counts if count >= _MIN_TRIALS]
-    if len(counts) <= _MAX_ROUNDS:
+    if len(counts) <= _MAX_COMPARISONS:
         return counts
-    picks = np.linspace(0, len(counts) - 1, _MAX_ROUNDS).round().astype(int)
+    picks = np.linspace(0, len(counts) - 1, _MAX_COMPARISONS).round().astype(int)
     return [counts[i] for i in picks]

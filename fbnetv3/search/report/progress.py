@@ -33,8 +33,8 @@ class SearchProgress:
             None prints nothing. A stream that is closed or full does not end the search.
         batches: Number of batches in stage 1; None leaves it out of the lines.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a whole training if trials may be parts of one; None: they
-            are whole.
+        full_epochs: Number of epochs of a whole training in a search with rungs; None: every
+            training is whole.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SearchProgress:
         self._bar.update(self._task, completed=self._finished)
 
     def _note_best(self, trials: list[Trial]) -> None:
-        """Updates the best score; parts of trainings do not count."""
+        """Updates the best score; trials with fewer epochs than a whole training do not count."""
         whole = [t for t in trials if self._full_epochs in (None, t.max_epochs)]
         self._best = best_score([self._best, *_scores(whole)], self._direction)
 

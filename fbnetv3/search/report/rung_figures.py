@@ -9,7 +9,7 @@ from fbnetv3.search.trial import Trial
 
 
 def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None:
-    """Draws each candidate's score after each rung; lines join those of one candidate.
+    """Draws each candidate's score after each rung; a line joins the scores of one candidate.
 
     Args:
         result: Result of a search with rungs.
@@ -35,8 +35,8 @@ def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None
         tooltips = [f"trial {t.number} ({t.id}): {_score(t):.4g}" for t in part]
         chart.dots([_epochs(t) for t in part], [_score(t) for t in part], stage, tooltips)
     caption = (
-        f"{len(went_on)} of {len(parts)} candidates trained beyond their first rung; lines join "
-        "the scores of a candidate."
+        f"{len(went_on)} of {len(parts)} candidates trained beyond their first rung; a line joins "
+        "the scores of one candidate."
     )
     return Figure(f"{score} by rung", chart.svg(), caption, (COARSE, FINE))
 

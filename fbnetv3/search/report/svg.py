@@ -12,16 +12,20 @@ from markupsafe import Markup
 from fbnetv3.requires import require
 
 Numbers = Sequence[float]
-_LEFT, _RIGHT, _TOP, _BOTTOM, _LABEL = 58, 14, 12, 24, 20
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 24
+"""Margins around the axes in pixels, with room for the numbers at ticks."""
+_LABEL = 20
+"""Height of the label of the horizontal axis in pixels."""
 _TICKS = 6
+"""Approximate number of ticks of an axis."""
 
 
 def short(value: float) -> str:
-    """Returns a number with four significant digits, and with k, M or G from 10,000 on."""
+    """Returns a number with up to four significant digits, and with k, M or G from 10,000 on."""
     if not math.isfinite(value):
         return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= max(size, 1e4) * 0.99995:  # as large when rounded to four digits
+        if abs(value) >= max(size, 1e4) * 0.99995:  # or rounds to the limit in four digits
             return f"{value / size:.4g}{letter}"
     return f"{value:.4g}"
 
@@ -109,7 +113,9 @@ class Axis:
 
 
 class Chart:
-    """A chart with marks in the coordinates of two axes. Marks that are not finite are left out.
+    """A chart with marks in the coordinates of two axes.
+
+    Points of :meth:`dots` and :meth:`line` that are not finite are left out.
 
     The ``kind`` of a mark is the CSS class that colours it.
 
@@ -187,7 +193,7 @@ class Chart:
             ys: Vertical coordinates.
             kind: CSS class of the line.
             steps: Whether the line is horizontal up to the next point.
-            tooltip: Text for the line; empty: none.
+            tooltip: Text for the line; empty: no tooltip.
         """
         points = self._points(xs, ys)
         if not points:

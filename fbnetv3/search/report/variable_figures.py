@@ -20,10 +20,15 @@ from fbnetv3.search.space.space import SearchSpace
 from fbnetv3.search.trial import Trial
 
 _MIN_TRIALS, _MAX_TRIALS = 20, 1000
+"""Smallest number of trials for importances, and largest number of trials in a chart."""
 _FOLDS, _REPEATS, _TREES = 2, 5, 60
+"""Folds of the cross-validation, permutations of each variable in a fold, trees of a forest."""
 _SHOWN_BARS, _SHOWN_AXES = 10, 7
+"""Largest number of variables in the chart of importances, and in that of parallel coordinates."""
 _MAX_CHARACTERS = 16
+"""Largest number of characters of a name or value in a chart."""
 _BEST_SHARE = 0.25
+"""Share of the trials that are drawn as the best ones."""
 _LINES_CAPTION = (
     "A line is a trial. It crosses each axis at the trial's value of that variable, the lowest at "
     "the bottom, and ends at its score. A line under the pointer is highlighted."
@@ -37,7 +42,8 @@ class Importances:
 
     Attributes:
         names: Variables that vary, the most important one first.
-        values: (n,) share of the variance of held-out scores lost without each variable.
+        values: (n,) share of the variance of held-out scores that the forest no longer predicts
+            when the values of each variable are exchanged.
         r2: Share of the variance of held-out scores that the forest predicts.
     """
 
@@ -47,11 +53,15 @@ class Importances:
 
 
 def importances(space: SearchSpace, complete: Sequence[Trial]) -> Importances | None:
-    """Returns the importance of each variable; None for fewer than 20 trials, or equal scores.
+    """Returns the importance of each variable.
 
     Args:
         space: Space of the candidates.
         complete: Trials with a score; the newest 1000 are used.
+
+    Returns:
+        The importances; None if there are fewer than 20 trials, if all scores are equal, or if no
+        variable varies.
     """
     trials = list(complete)[-_MAX_TRIALS:]
     scores = np.array(scores_of(trials))
@@ -123,7 +133,7 @@ def parallel_coordinates(
         complete: Trials with a score; the newest 1000 are drawn.
         names: Variables; the first seven are drawn.
         score: Name of the score, with its unit.
-        direction: ``maximize`` or ``minimize``: which end of the scores is the best.
+        direction: ``maximize`` or ``minimize``: whether the highest or the lowest score is best.
     """
     trials, shown = list(complete)[-_MAX_TRIALS:], list(names)[:_SHOWN_AXES]
     columns = [space.names.index(name) for name in shown]

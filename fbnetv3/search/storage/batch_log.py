@@ -91,7 +91,7 @@ def check_agreement(logged: LoggedSearch, stored: Sequence[Trial]) -> set[int]:
         The numbers of the stored trials.
 
     Raises:
-        SearchError: A trial is in both, but with different candidates or results.
+        SearchError: A trial of one number has another candidate or result in the log.
     """
     texts = {trial.number: trial_to_json(trial) for trial in stored}
     for trial in logged.trials:
@@ -140,9 +140,9 @@ def check_log(
 class BatchLog:
     """A folder with one file per finished batch, for a backup on another machine.
 
-    Each file is written once and has a few hundred bytes per trial. It contains no time of day, so
-    that the same batch always gives the same file. Each key of :attr:`LoggedSearch.order` is only
-    in the first file that is written after the key was added.
+    A file is written again only if a failed trial of its batch was evaluated again. It contains no
+    time of day, so that the same batch always gives the same file. Each key of
+    :attr:`LoggedSearch.order` is only in the first file that is written after the key was added.
 
     Args:
         path: Path of the folder.
@@ -195,9 +195,9 @@ class BatchLog:
         return self._written_order
 
     def _fixed(self, part: LoggedSearch) -> tuple[Any, ...]:
-        """Returns the content of a file that is the same in all files of a search."""
+        """Returns what all files of a search have in common, apart from the identity."""
         config = {k: v for k, v in part.config.items() if k not in self._changeable}
-        return without_iterations(part.settings), config, part.identity
+        return without_iterations(part.settings), config
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
@@ -225,7 +225,8 @@ class BatchLog:
             trials: Finished trials in the storage of the search.
 
         Raises:
-            SearchError: A file has a trial that the storage lacks or differs in, or cannot be read.
+            SearchError: A file cannot be read, or has a trial that the storage lacks or holds with
+                other values.
         """
         known = {t.number: trial_to_json(t) for t in trials}
         for path in self._paths():
@@ -250,8 +251,11 @@ class BatchLog:
                 "log/ of a run, or a copy of it"
             )
         parts = [_read(path) for path in paths]
+        # Files of earlier versions have no identity.
+        identity = next((part.identity for part in parts if part.identity), {})
         for path, part in zip(paths, parts, strict=True):
-            if self._fixed(part) != self._fixed(parts[0]):
+            is_same = self._fixed(part) == self._fixed(parts[0])
+            if not is_same or part.identity not in ({}, identity):
                 raise SearchError(
                     f"{path} and {paths[0].name} belong to different searches: their settings "
                     "differ; keep only the files of one search in a folder"
@@ -262,7 +266,7 @@ class BatchLog:
             # Each batch was proposed from all earlier ones, so batches after a gap are unusable.
             complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
             trials = [t for t in trials if t.batch < complete]
-        return parts[-1]._replace(order=order, trials=trials)
+        return parts[-1]._replace(order=order, trials=trials, identity=identity)
 
 
 def _number(path: Path) -> int:

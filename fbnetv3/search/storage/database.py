@@ -89,8 +89,8 @@ def sqlite_file(url: str) -> str | None:
     """Returns the file of a plain SQLite URL.
 
     Returns:
-        The path. "" for a database in memory, or a string that is not a URL. None for any other
-        database, and for a SQLite URL with a query or host, which may refer to another file.
+        The path. "" for a database in memory, and for a string that is not a URL. None for any
+        other database, and for a SQLite URL with a query or host, which may refer to another file.
     """
     try:
         parsed = make_url(url)

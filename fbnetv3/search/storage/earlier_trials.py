@@ -38,7 +38,7 @@ class StoredStudy:
     """A study in an Optuna storage, whose trials a search starts from.
 
     Attributes:
-        storage: URL of the storage, such as ``sqlite:///search.db``.
+        storage: URL of the storage, such as ``sqlite:///search.db``, or the folder of a run.
         study: Name of the study; None: the only one of the storage.
     """
 
@@ -51,8 +51,8 @@ class EarlierTrial(NamedTuple):
 
     Attributes:
         values: Value of each variable by name; strings may stand for values of other types.
-        score: Score; None: it has none.
-        problem: Why the trial cannot be taken, such as ``failed``; "": it can.
+        score: Score; None: the trial has no score.
+        problem: Why the trial cannot be taken, such as ``failed``; "" if it can be taken.
     """
 
     values: Mapping[str, Any]
@@ -61,7 +61,7 @@ class EarlierTrial(NamedTuple):
 
 
 def is_study(source: object) -> TypeGuard[optuna.Study]:
-    """Returns whether a value is a study of Optuna, which is not imported for that."""
+    """Returns whether a value is a study of Optuna, without importing Optuna."""
     optuna = sys.modules.get("optuna")
     return optuna is not None and isinstance(source, optuna.study.Study)
 
@@ -125,11 +125,13 @@ def _load(url: str, study: str | None, name: str) -> optuna.Study:
     storage = open_storage(url)
     names = optuna.study.get_all_study_names(storage)
     chosen = names[0] if study is None and len(names) == 1 else study
+    if not names:
+        raise SearchError(f"warm start: the storage {name} has no study; give another one")
     if chosen not in names:
-        have = f"it has {', '.join(map(short, sorted(names)[:10]))}" if names else "it has none"
-        what = "several studies or none" if study is None else f"no study {study!r}"
+        what = "several studies" if study is None else f"no study {study!r}"
         raise SearchError(
-            f"warm start: the storage {name} has {what}; {have}; name one of them "
+            f"warm start: the storage {name} has {what}; it has "
+            f"{', '.join(map(short, sorted(names)[:10]))}; name one of them "
             "(SEARCH.WARM_START_STUDY, StoredStudy(storage, study))"
         )
     return optuna.load_study(study_name=chosen, storage=storage)
@@ -164,9 +166,9 @@ def _check_directions(directions: Sequence[str], direction: str, study: str) -> 
 
 def _of_frozen(trial: optuna.trial.FrozenTrial) -> EarlierTrial:
     problem = _UNUSED_STATES.get(trial.state.name, "")
-    if not problem and "trial" in trial.user_attrs:  # of a search of this project
-        own = trial_from_json(trial.user_attrs["trial"])
-        return EarlierTrial(own.config, own.final_score)
+    if not problem and "trial" in trial.user_attrs:  # written by a search of this project
+        written = trial_from_json(trial.user_attrs["trial"])
+        return EarlierTrial(written.config, written.final_score)
     score, _ = (None, "") if problem else score_of(trial.value)
     if score is None:
         problem = problem or "without a finite score"
@@ -217,10 +219,10 @@ def trials_of_csv(
 def config_in_space(space: SearchSpace, values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Returns the values of an earlier trial as a config of a space.
 
-    Strings are parsed by the type of their variable, unless they are its values themselves.
+    A string is parsed by the type of its variable, unless the variable has this string as a value.
 
     Returns:
-        The config, and "" or why there is none.
+        The config and "", or {} and the reason why the values are no config of the space.
     """
     names = {parameter.name for parameter in space.parameters}
     unknown = sorted({*values} - names)

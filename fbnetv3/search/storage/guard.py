@@ -4,8 +4,8 @@ SQLite trusts the files next to a database. It rolls a journal left by a crash b
 database. If the journal contains the name of a super-journal, SQLite deletes the file of that name,
 which may be any file that the user may delete. Views, triggers and expressions of a schema run when
 a table is read or written. The searches of this project write plain tables, and journals without
-such a name, so everything else is refused here. A search killed in the middle of a commit leaves a
-plain journal, which is accepted.
+the name of a super-journal, so everything else is refused here. A search killed in the middle of a
+commit leaves a plain journal, which is accepted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _STATEMENT_S = 120.0
 _STEPS = 100_000
 """Steps of SQLite's virtual machine between two checks of the time limit."""
 _SQLITE_DONE = 101
+"""SQLite's status of a finished backup."""
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+"""Last bytes of a journal that contains the name of a super-journal."""
 _TABLES = frozenset(
     (
         *("studies", "study_directions", "study_user_attributes", "study_system_attributes"),
@@ -120,7 +122,8 @@ def check_sqlite(path: Path) -> None:
         path: Path of the file.
 
     Raises:
-        SearchError: No search of this project can have written the file or one next to it.
+        SearchError: The file cannot be read, or no search of this project can have written it or a
+            file next to it.
     """
     path = path.resolve()
     size = _check_files(path)
@@ -185,20 +188,20 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _check_files(path: Path) -> int:
     """Checks a database and the files next to it, without opening the database.
 
-    Their names and kinds are checked, and the end of the journal.
+    The names and kinds of the files and the end of the journal are checked.
 
     Returns:
         The size of the database in bytes; 0 if it does not exist.
 
     Raises:
-        SearchError: No search of this project can have written one of the files.
+        SearchError: A file cannot be read, or no search of this project can have written it.
     """
     size = _regular_size(path)
     for suffix in ("-wal", "-shm"):
         if os.path.lexists(f"{path}{suffix}"):
             raise _wal_error(path)
     journal = _journal(path)
-    if _regular_size(journal, own=True) and _names_super_journal(journal):
+    if _regular_size(journal, one_name=True) and _names_super_journal(journal):
         raise SearchError(
             f"{journal} names another file, which SQLite would delete; no search of this project "
             "writes such a journal. The folder may be an attack: delete it"
@@ -213,15 +216,16 @@ def _wal_error(path: Path) -> SearchError:
     )
 
 
-def _regular_size(path: Path, own: bool = False) -> int:
+def _regular_size(path: Path, one_name: bool = False) -> int:
     """Returns the size of a file in bytes, 0 if it does not exist.
 
     Args:
         path: Path of the file.
-        own: Whether a file with further hard links is refused too.
+        one_name: Whether a file with further names (hard links) is refused.
 
     Raises:
-        SearchError: It is a symbolic link, a folder, a pipe or a device, or has refused hard links.
+        SearchError: The path is a symbolic link, a folder, a pipe or a device; the file has further
+            names that are refused; or its status cannot be read.
     """
     try:
         status = os.lstat(path)
@@ -229,8 +233,8 @@ def _regular_size(path: Path, own: bool = False) -> int:
         return 0
     except OSError as error:
         raise SearchError(f"cannot read {path}: {error.strerror}; {_ADVICE}") from error
-    if not stat.S_ISREG(status.st_mode) or (own and status.st_nlink > 1):
-        raise SearchError(f"{path} is not a regular file of its own; {_ADVICE}")
+    if not stat.S_ISREG(status.st_mode) or (one_name and status.st_nlink > 1):
+        raise SearchError(f"{path} is not a regular file, or has further hard links; {_ADVICE}")
     return status.st_size
 
 

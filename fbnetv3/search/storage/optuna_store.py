@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
 _SETTINGS, _IDENTITY, _PREFIX = "settings", "identity", "note."
-"""Names of a study's user attributes: settings, what decides scores, the prefix of all others."""
+"""Names of a study's user attributes: settings and identity, and the prefix of all others."""
 
 _CREATIONS, _PAUSE_S = 20, 0.25
 """Number of attempts to create a study in a new database, and seconds between two attempts."""
@@ -50,8 +50,8 @@ class OptunaStore:
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a full training in a search with rungs; trials that trained
-            for fewer are stored as pruned ones. None: every trial trains in full.
+        full_epochs: Number of epochs of a full training in a search with rungs; complete trials
+            with fewer are stored as pruned trials. None: every trial trains in full.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.
@@ -167,10 +167,10 @@ class OptunaStore:
             cause = error.__cause__ or error
             reason = first_line(getattr(cause, "orig", None) or cause)
             raise SearchError(
-                f"cannot {action} in storage {self._name}: {reason}. Once that is fixed, the "
-                "same command continues the search with the trials that the storage has. Trials "
-                "without a stored result are evaluated again; a training in a folder of its own "
-                "that had ended reads its score from there"
+                f"cannot {action} in storage {self._name}: {reason}. Once the problem is solved, "
+                "the same command continues the search with the trials that the storage has. "
+                "Trials without a stored result are evaluated again; a training that has a folder "
+                "and had ended only reads its score from this folder"
             ) from error
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -241,7 +241,7 @@ def _check_study(study: optuna.Study, storage: str, name: str, direction: str) -
     if directions != [direction]:
         raise SearchError(
             f"the study {name!r} of storage {storage} has the directions {directions}, but a "
-            f"search with direction={direction!r} has that one alone; use the direction of the "
+            f"search with direction={direction!r} needs this single one; use the direction of the "
             "study, another study name (SEARCH.STUDY, study=...), or another storage"
         )
 

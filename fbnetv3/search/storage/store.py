@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TrialStore(Protocol):
-    """Stores the finished trials of a study. A trial is written once, when it has finished."""
+    """Stores the finished trials of a study. Each result of a trial is written once."""
 
     def acquire(self) -> None:
         """Makes this process the coordinator of the study until it ends or releases the study.
@@ -30,14 +30,17 @@ class TrialStore(Protocol):
         """Lets another process coordinate the study."""
 
     def start(self) -> None:
-        """Stores settings and identity if the study has none, for which it acquires the study.
+        """Acquires the study and stores its settings and identity, if it has no settings.
 
         Raises:
-            SearchError: The study has none, and another process coordinates it.
+            SearchError: The study has no settings, and another process coordinates it.
         """
 
     def load(self) -> list[Trial]:
-        """Returns the finished trials, sorted by number."""
+        """Returns the finished trials, sorted by number.
+
+        A trial that was put back occurs once for each result, in the order of the results.
+        """
 
     def add(self, trial: Trial) -> None:
         """Stores a finished trial."""
@@ -45,8 +48,8 @@ class TrialStore(Protocol):
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Checks that a search has the settings and the identity of the study.
 
-        A study without settings gets both when it is acquired. A study of an earlier version has no
-        identity, so that only its settings are checked.
+        A study without settings gets settings and identity when it is acquired. A study of an
+        earlier version has no identity, so that only its settings are checked.
 
         Args:
             settings: Settings, as :meth:`SearchSettings.describe` returns them.
@@ -75,8 +78,8 @@ class MemoryStore:
     Args:
         trials: Finished trials.
         attrs: Attributes of the study, by name.
-        description: Settings and identity that :meth:`check_settings` requires. If None, it accepts
-            any.
+        description: Settings and identity that :meth:`check_settings` requires. If None, all
+            settings and identities are accepted.
     """
 
     def __init__(
@@ -133,11 +136,12 @@ def open_store(
         read_only: Whether to return a copy of the storage's content in memory. A SQLite file, which
             may be untrusted, is then read from a private copy.
         direction: Direction of the study: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a whole training if others are parts of one, which are
-            pruned trials for Optuna; None: all are whole.
+        full_epochs: Number of epochs of a whole training in a search with rungs; a trial with fewer
+            is stored as a pruned trial of Optuna. None: every training is whole.
 
     Raises:
         SearchError: The storage cannot be opened.
+        MissingPackageError: Optuna or SQLAlchemy is not installed.
     """
     if url is None:
         return MemoryStore()

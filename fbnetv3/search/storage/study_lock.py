@@ -67,7 +67,7 @@ def study_lock(url: str, study: str) -> StudyLock:
 
 
 def process_name() -> str:
-    """Returns the name by which the messages of other processes refer to this one."""
+    """Returns the name by which the messages of other processes refer to this process."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -220,10 +220,10 @@ class PostgresLock:
         self._token = secrets.token_hex(4)
 
     def acquire(self) -> None:
-        """Takes the lock; retries for a minute while it cannot be taken.
+        """Takes the lock; retries for a minute if the server hinders it.
 
-        It cannot be taken while the server does not answer, or right after an earlier session of
-        this object was terminated.
+        The server does so if it does not answer, or right after it has terminated an earlier
+        session of this object.
 
         Raises:
             SearchError: Another process holds the lock.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WarmStarted:
-    """The trials that a search starts from, and what was left out.
+    """The trials that a search starts from, and the numbers of trials left out.
 
     Attributes:
         trials: Complete trials of batch -1, one per candidate.
@@ -68,11 +68,11 @@ class WarmStarted:
 def read_warm_start(
     space: SearchSpace, source: WarmStart, direction: str = MAXIMIZE
 ) -> WarmStarted:
-    """Returns complete trials of batch -1, one per candidate, and what was left out.
+    """Returns complete trials of batch -1, one per candidate, and the number of trials left out.
 
-    If a candidate has several scores, the last one counts. Trials of a study that have no score, or
-    whose variables are not those of the space, are left out. The cells of a csv file are converted
-    to the type of their variable; see :meth:`Parameter.read`.
+    If a candidate has several scores, the last one counts. Failed trials are left out, and so are
+    trials of a study that have no score or whose values are not in the space. The cells of a csv
+    file are converted to the type of their variable; see :meth:`Parameter.read`.
 
     Args:
         space: Space that contains the configs.
@@ -83,9 +83,9 @@ def read_warm_start(
         direction: Direction of the search: ``maximize`` or ``minimize``.
 
     Raises:
-        SearchError: A source cannot be read; a trial or pair is not in the space or has no finite
-            score; a csv file has missing, unknown or duplicate columns; or no trial of a study can
-            be taken.
+        SearchError: A source cannot be read; a config of a trial, pair or csv file is not in the
+            space, or its score is not finite; a csv file has missing, unknown or duplicate
+            columns; or no trial of a study can be taken.
     """
     if is_study(source):
         earlier = trials_of_study(source, direction)
@@ -112,7 +112,7 @@ def _of_stored_study(space: SearchSpace, source: StoredStudy, direction: str) ->
 
 
 def _without_password(url: str) -> str:
-    from fbnetv3.search.storage.database import without_password  # late: it needs SQLAlchemy
+    from fbnetv3.search.storage.database import without_password  # the module needs SQLAlchemy
 
     return without_password(url)
 
@@ -131,10 +131,10 @@ def _of_path(space: SearchSpace, path: Path, direction: str) -> WarmStarted:
 
 
 def _of_study(space: SearchSpace, earlier: Sequence[EarlierTrial], source: str) -> WarmStarted:
-    """Returns the trials of a study that fit to the space.
+    """Returns the trials of a study whose values are in the space.
 
     Raises:
-        SearchError: There are none.
+        SearchError: No trial of the study can be taken.
     """
     pairs: list[tuple[Mapping[str, Any], float]] = []
     left_out: Counter[str] = Counter()
@@ -187,8 +187,8 @@ def _items(source: Any) -> list[Any]:
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise SearchError(
             f"warm_start={short(source)} is not allowed; allowed: trials, pairs such as "
-            "[({'lr': 0.1}, 0.93)], a study of Optuna, the URL of one, the folder of a run, or the "
-            "path of a csv file"
+            "[({'lr': 0.1}, 0.93)], a study of Optuna, the URL of a storage, the folder of a run, "
+            "or the path of a csv file"
         )
     return list(source)
 
@@ -207,13 +207,13 @@ def _pair(item: Any) -> tuple[Mapping[str, Any], float]:
     if value is None:
         raise SearchError(
             f"warm start: the score {short(score)} of {short(config)} is not a finite number; "
-            "leave out what has no score"
+            "leave it out"
         )
     return config, value
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the header of a csv file, and the number and the cells of each further line."""
+    """Returns the header of a csv file, and the line number and the cells of each row with text."""
     try:
         # utf-8-sig: spreadsheet programs write a byte-order mark before the first name.
         text = read_file(path, "warm start").decode("utf-8-sig")
@@ -248,7 +248,7 @@ def _check_header(space: SearchSpace, header: list[str], path: Path) -> None:
 def _read_row(
     space: SearchSpace, header: list[str], row: list[str], where: str
 ) -> tuple[Mapping[str, Any], float]:
-    """Returns config and score of a row. Empty cells, as of inactive variables, are left out."""
+    """Returns config and score of a row; empty cells (of inactive variables) are left out."""
     if len(row) > len(header):
         raise SearchError(
             f"warm start: {where} has more cells than the header has columns; correct it"

@@ -226,6 +226,19 @@ def test_logs_of_two_searches_in_a_folder_are_refused(tmp_path: Path) -> None:
         log.read()
 
 
+def test_files_without_an_identity_belong_to_the_search_of_the_others(tmp_path: Path) -> None:
+    search, log = _run_batches(problem.search(), 2), BatchLog(tmp_path)
+    first = [trial for trial in search.trials if trial.batch == 0]
+    log.write(first, search.settings, search.order)
+    log.write(search.trials, search.settings, search.order, identity=search.identity)
+    assert log.read().identity == search.identity
+    assert len(log.read().trials) == len(search.trials)
+    (tmp_path / "batch_000.jsonl.gz").unlink()
+    log.write(first, search.settings, search.order, identity={"order": []})
+    with pytest.raises(SearchError, match="belong to different searches"):
+        log.read()
+
+
 def test_a_folder_without_a_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"holds no log of a search"):
         BatchLog(tmp_path).read()

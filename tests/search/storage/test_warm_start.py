@@ -164,6 +164,13 @@ def _two_studies(folder: Path) -> str:
     return url
 
 
+def _no_study(folder: Path) -> str:
+    url = sqlite_url(folder / "none.db")
+    optuna.create_study(storage=url, study_name="a")
+    optuna.delete_study(storage=url, study_name="a")
+    return url
+
+
 def _several_objectives(folder: Path) -> optuna.Study:
     study = optuna.create_study(directions=["maximize", "minimize"])
     study.optimize(lambda trial: (trial.suggest_float("lr", 0, 1), 1.0), n_trials=2)
@@ -185,7 +192,9 @@ def _text(folder: Path, text: str) -> Path:
     [
         (lambda f: f, "holds no search.db; give the folder of a run"),
         (lambda f: sqlite_url(f / "no.db"), "no.db does not exist; give another one"),
-        (_two_studies, "two.db has several studies or none; it has 'a', 'b'; name one of them"),
+        (_two_studies, "two.db has several studies; it has 'a', 'b'; name one of them"),
+        (_no_study, "none.db has no study; give another one"),
+        (lambda f: StoredStudy(_no_study(f), "c"), "none.db has no study; give another one"),
         (lambda f: StoredStudy(_two_studies(f), "c"), "two.db has no study 'c'; it has 'a', 'b'"),
         (_several_objectives, "has 2 objectives; allowed: studies with one"),
         (_csv_of_several, "has several objectives; allowed: studies with one"),
