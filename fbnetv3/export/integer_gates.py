@@ -1,10 +1,11 @@
 """Hard sigmoids of quantised ONNX files, computed with 8-bit integers.
 
-ONNX Runtime computes HardSigmoid(x) = clip(a x + b, 0, 1) in float32 only, which hard swish and
-squeeze-and-excitation use. Converting to and fro takes longer than the convolutions gain from 8-bit
-integers. It does add with 8-bit integers, and rounding to them clips: x + b / a, rounded to steps
-of 1 / (255 a) from zero, is clip(x + b / a, 0, 1 / a), and read back in steps of 1 / 255 it is the
-hard sigmoid.
+Hard swish and squeeze-and-excitation use HardSigmoid(x) = clip(a x + b, 0, 1), which ONNX Runtime
+computes in float32 only. Converting 8-bit tensors to float32 and back takes longer than the
+convolutions gain from 8-bit integers. ONNX Runtime can add with 8-bit integers, and rounding the
+sum to 8 bits clips it: with a scale of 1 / (255 a) and a zero point of 0, QuantizeLinear turns
+x + b / a into the integer of clip(x + b / a, 0, 1 / a). DequantizeLinear with a scale of 1 / 255
+turns this integer into HardSigmoid(x).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_LEVELS = 255
-_ALPHA, _BETA = 0.2, 0.5  # of ONNX, where a node does not state them
+_LEVELS = 255  # largest 8-bit integer
+_ALPHA, _BETA = 0.2, 0.5  # ONNX's defaults of a and b, for nodes that do not state them
 
 
 def split_hard_swishes(model: ModelProto) -> None:
@@ -46,7 +47,8 @@ def replace_hard_sigmoids(model: ModelProto) -> int:
         model: Quantised ONNX model in the form of QuantizeLinear and DequantizeLinear nodes.
 
     Returns:
-        Number of hard sigmoids that were replaced. Those that read or give float32 stay.
+        Number of hard sigmoids that were replaced. Hard sigmoids whose input or output is float32
+        stay.
     """
     edit = _Edit(model.graph)
     nodes = [new for node in model.graph.node for new in edit.replaced(node)]
@@ -68,7 +70,7 @@ class _Edit:
                 self._consumers.setdefault(name, []).append(node)
 
     def replaced(self, node: Any) -> list[Any]:
-        """Returns the nodes that take the place of a node."""
+        """Returns the nodes that replace a node, and sets the scales of its neighbours."""
         from onnx import helper
 
         quantize = self._quantize_after(node)
@@ -93,7 +95,10 @@ class _Edit:
         ]
 
     def _quantize_after(self, node: Any) -> Any:
-        """Returns the node that rounds a hard sigmoid; None if not all its neighbours are 8-bit."""
+        """Returns the QuantizeLinear after a hard sigmoid.
+
+        None: the node is no hard sigmoid, or not all of its neighbours are 8-bit.
+        """
         if node.op_type != "HardSigmoid":
             return None
         before = self._producers.get(node.input[0])

@@ -19,7 +19,7 @@ from fbnetv3.export.metadata import export_metadata
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.zoo.classifier import Classifier
 
-_CHECKED = 64  # images that files are compared on: of the calibration, or random pixels
+_CHECKED = 64  # images on which a file and torch are compared: of the calibration, or random
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Exported:
     Attributes:
         format: Name of the format.
         path: The file, or the folder of a package.
-        megabytes: Its size, with the files that belong to it, in units of 10^6 bytes.
-        difference: Largest absolute difference of a logit from torch's. None: the runtime does
-            not exist on this system, and nothing was compared.
-        milliseconds: Median time of one image on ``torch.get_num_threads()`` threads, or None.
-        top1: Accuracy in percent on the data set that was given, or None.
+        megabytes: Size of the file and of the files that belong to it, in units of 10^6 bytes.
+        difference: Largest absolute difference of a logit from torch's. None: files of this format
+            are not run here (Core ML), and nothing was compared.
+        milliseconds: Median time of one image on ``torch.get_num_threads()`` threads; None: the
+            file was not run.
+        top1: Accuracy in percent on the data set to score on; None: there is none, or the file was
+            not run.
     """
 
     format: str
@@ -51,7 +53,8 @@ class ExportOptions:
     Attributes:
         input_type: ``float`` for pixels in [0, 1], ``uint8`` for pixels in [0, 255].
         calibration: Data set from which the ranges of 8-bit integers are measured.
-        calibration_images: Number of its images, drawn by ``seed``.
+        calibration_images: Number of calibration images, drawn with ``seed``; a smaller data set
+            is used as a whole.
         data: Data set on which each file is scored.
         seed: Seed of the drawn images.
     """

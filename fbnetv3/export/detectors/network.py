@@ -2,7 +2,7 @@
 
 The graph normalises and pads the image, runs backbone and heads, decodes the boxes of the best
 anchors of each level, and suppresses overlapping boxes of the same class, as detectron2's RetinaNet
-does. Its shapes depend on the image alone, so exporters can keep height and width free.
+does. Height and width of the image are not fixed in the graph.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class DetectorNetwork(nn.Module):
         input_type: ``float`` for float32 pixels in [0, 1], ``uint8`` for pixels in [0, 255].
 
     Raises:
-        ExportError: The detector is no RetinaNet, its anchors are rotated, or ``input_type`` is
-            unknown.
+        ExportError: The detector is not detectron2's RetinaNet, its anchor generator is not
+            ``DefaultAnchorGenerator``, or ``input_type`` is unknown.
     """
 
     def __init__(self, detector: Detector, input_type: str = "float") -> None:
@@ -99,11 +99,12 @@ class DetectorNetwork(nn.Module):
 
     def _padding(self, side: int) -> int:
         """Returns the pixels to add to a side so that it is a multiple of the divisor."""
-        # written such that torch.export sees that the sum is a multiple, which -side % d hides
+        # From this form torch.export sees that side + padding is a multiple of the divisor; from
+        # -side % divisor it does not.
         return (side + self.divisor - 1) // self.divisor * self.divisor - side
 
     def _decode(self, level: int, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the boxes, scores and classes of the best anchors of a level."""
+        """Returns the boxes, scores and classes of the best (anchor, class) pairs of a level."""
         height, width = logits.shape[2], logits.shape[3]
         scores = _per_anchor(logits, self.num_classes).sigmoid()  # (anchors, classes)
         pairs = torch.nonzero(scores > self.score_threshold)
@@ -140,9 +141,9 @@ class DetectorNetwork(nn.Module):
         return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=1)
 
     def _apart(self, boxes: Tensor, classes: Tensor) -> Tensor:
-        """Returns boxes moved such that those of different classes do not overlap.
+        """Returns boxes shifted by class, so that boxes of different classes do not overlap.
 
-        Classes are laid out in a square grid: in a row of many classes, coordinates would be so
+        The shifts form a square grid. Along a single row of many classes, coordinates would be so
         large that float32 rounds them by parts of a pixel.
         """
         columns = math.ceil(math.sqrt(self.num_classes))
@@ -166,7 +167,7 @@ class DetectorNetwork(nn.Module):
 
 def _check_kind(model: nn.Module) -> None:
     kind = type(model).__name__
-    # by name: a detector of another project may be a RetinaNet with another way to decode boxes
+    # The exact class, not isinstance: a subclass may decode boxes in another way.
     if f"{type(model).__module__}.{kind}" != "detectron2.modeling.meta_arch.retinanet.RetinaNet":
         raise ExportError(f"{kind} cannot be exported; detectors that can: RetinaNet")
     anchors = type(model.anchor_generator).__name__
@@ -188,7 +189,7 @@ def _per_anchor(outputs: Tensor, size: int) -> Tensor:
 def _clipped(
     boxes: Tensor, scores: Tensor, classes: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips boxes to the image and leaves out those outside of it."""
+    """Clips boxes to the image and leaves out boxes that are outside of it."""
     x, y = boxes[:, 0::2].clamp(min=0), boxes[:, 1::2].clamp(min=0)
     limit_x, limit_y = (torch.scalar_tensor(side, dtype=x.dtype) for side in (width, height))
     x, y = torch.minimum(x, limit_x), torch.minimum(y, limit_y)
