@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         commands.add_parser(
             "check",
             help="decode all images and check all labels of a data set of any kind",
-            description="Print the numbers of images or boxes by class, and one line for each fault.",
+            description="Print the number of images or boxes per class, and a line for each fault.",
             parents=[import_option()],
         )
     )

@@ -197,9 +197,8 @@ def report_labels(
 ) -> Report:
     """Writes the tables and pictures of a classifier with several classes per image.
 
-    A class is predicted if its probability is 0.5 or more. Each pair of an image and a class counts
-    as one prediction in the calibration. There is no confusion matrix, since classes do not exclude
-    each other.
+    A class is predicted if its probability is 0.5 or more. In the calibration, a prediction is a
+    pair of an image and a class. There is no confusion matrix: classes do not exclude each other.
 
     Args:
         outcomes: Predictions for the data set.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.data import ImageDataset
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.job import Pixels, Run
 from fbnetv3.export.network import ExportNetwork
@@ -68,6 +69,22 @@ def mismatch(text: str) -> ExportError:
     )
 
 
+def with_format(name: str, error: Exception) -> Exception:
+    """Returns the error to raise about a file that was removed.
+
+    Errors of the check and of the runtime get the name of the format; other errors of this package
+    stay as they are.
+    """
+    if isinstance(error, ExportError):
+        return ExportError(f"format {name}: {error}")
+    if isinstance(error, FBNetError):
+        return error
+    return ExportError(
+        f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
+        "was removed; choose another format"
+    )
+
+
 def time_image(run: Callable[[Pixels], object], image: Pixels) -> float:
     """Returns the median time of one image in milliseconds, after two calls to warm up."""
     times = []
@@ -81,10 +98,11 @@ def time_image(run: Callable[[Pixels], object], image: Pixels) -> float:
 
 
 def score(run: Run, classifier: Classifier, network: ExportNetwork, data: ImageDataset) -> float:
-    """Returns the top-1 accuracy of a file on a data set, in percent.
+    """Returns the top-1 accuracy of a file on a data set with one class per image, in percent.
 
     Raises:
         ExportError: The classes of the data are not those of the classifier.
+        DataError: An image cannot be read.
     """
     order = class_order(classifier.classes, data.classes)
     if order is None:

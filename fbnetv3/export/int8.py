@@ -59,9 +59,8 @@ def write_quantized(
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
         metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
         kept: Function from a model to the names of its nodes that stay in float32.
-        percentile: Share in percent of an activation's values in its range; None: the range goes
-            from the smallest to the largest value. So do all ranges if one activation has no
-            percentiles.
+        percentile: Share in percent of an activation's values in its range. The range holds all
+            values if this is None, or if one of the activations has no percentiles.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process

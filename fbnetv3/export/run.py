@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from fbnetv3.data import ImageDataset
-from fbnetv3.export.check import compare, megabytes, pixel_batches, remove, score, time_image
+from fbnetv3.export.check import (
+    compare,
+    megabytes,
+    pixel_batches,
+    remove,
+    score,
+    time_image,
+    with_format,
+)
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.files import write_file
 from fbnetv3.export.formats import Format, get_format
@@ -70,8 +78,14 @@ def check_formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
     """Returns the formats, if everything that they need is there.
 
     Raises:
-        ExportError: A name is unknown, a package is missing, or there are no calibration images.
+        ExportError: A name is unknown, a package is missing, there are no calibration images, or
+            the data set to score on has several classes per image.
     """
+    if options.data is not None and options.data.is_multi_label:
+        raise ExportError(
+            f"{options.data.name}: images have several classes each, but files are scored by "
+            "top-1; leave out --data"
+        )
     formats = [get_format(name) for name in dict.fromkeys(names)]
     for format in formats:
         missing = format.problem()
@@ -102,8 +116,10 @@ def export_classifier(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: A file cannot be written, or computes other outputs; it is removed.
+        ExportError: A file cannot be written, or a file fails in its runtime or computes other
+            outputs than torch; such a file is removed.
         WriteError: The folder cannot be written to.
+        DataError: An image cannot be read.
     """
     job = _job(classifier, options)
     images = job.calibration
@@ -114,10 +130,11 @@ def export_classifier(
         path = folder / f"{name}{format.suffix}"
         write_file(format.name, partial(format.write, job), path)
         try:
-            yield _measure(format, path, job, images[:_CHECKED], classifier, options)
-        except ExportError as error:
+            exported = _measure(format, path, job, images[:_CHECKED], classifier, options)
+        except Exception as error:  # runtimes raise errors of every kind
             remove(path)
-            raise ExportError(f"format {format.name}: {error}") from error
+            raise with_format(format.name, error) from error
+        yield exported
 
 
 def _job(classifier: Classifier, options: ExportOptions) -> Job:

@@ -325,11 +325,7 @@ def install_from_index(target: Path | None = None) -> None:
 
 
 def install_from_git() -> None:
-    """Installs the pinned upstream commit with pip, which compiles its extension.
-
-    Raises:
-        InstallError: pip failed.
-    """
+    """Installs the pinned upstream commit with pip; raises InstallError if pip failed."""
     run_pip(
         ["install", "--no-build-isolation", f"{UPSTREAM}@{UPSTREAM_COMMIT}"],
         "cannot install upstream detectron2 (it needs git, github.com and a C++ compiler)",

@@ -14,8 +14,7 @@ from PIL import Image
 from fbnetv3.data import read_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.detector import Detector
-from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.export.check import megabytes, remove, time_image
+from fbnetv3.export.check import megabytes, remove, time_image, with_format
 from fbnetv3.export.detectors.check import (
     average_precision,
     compare,
@@ -28,7 +27,6 @@ from fbnetv3.export.detectors.formats import DetectorFormat
 from fbnetv3.export.detectors.job import DetectorJob
 from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
-from fbnetv3.export.errors import ExportError
 from fbnetv3.export.files import write_file
 
 # Numbers of images on which float32 files and files with 8-bit integers are compared with torch
@@ -118,24 +116,8 @@ def export_detector(
             exported = _measure(format, path, detector, job.network, images, options.data)
         except Exception as error:  # runtimes raise errors of every kind
             remove(path)
-            raise _with_format(format.name, error) from error
+            raise with_format(format.name, error) from error
         yield exported
-
-
-def _with_format(name: str, error: Exception) -> Exception:
-    """Returns the error to raise about a file that was removed.
-
-    Errors of the check and of the runtime get the name of the format; other errors of this package
-    stay as they are.
-    """
-    if isinstance(error, ExportError):
-        return ExportError(f"format {name}: {error}")
-    if isinstance(error, FBNetError):
-        return error
-    return ExportError(
-        f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
-        "was removed; choose another format"
-    )
 
 
 def _job(detector: Detector, options: DetectorOptions) -> DetectorJob:
