@@ -1,4 +1,4 @@
-"""Random RetinaNets of a search space, built and timed layer by layer for a latency table.
+"""RetinaNets of a search space, built for the measurement of a latency table.
 
 Backbone, feature pyramid and head are timed, in evaluation mode, for one image that already has the
 size of the network's input. Boxes are not decoded, since the time of decoding depends on the image.

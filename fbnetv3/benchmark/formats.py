@@ -100,7 +100,13 @@ class FormatComparison:
 
 @dataclass(frozen=True)
 class _Form:
-    """A form that is ready to run: ``step`` returns the call to time for images of a shape."""
+    """A form that is ready to run.
+
+    Attributes:
+        name: Name of the form.
+        runtime: Function that returns name and version of the runtime, once the form has run.
+        step: Function from the shape of a batch to the call to time.
+    """
 
     name: str
     runtime: Callable[[], str]

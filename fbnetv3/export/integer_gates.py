@@ -5,7 +5,7 @@ computes in float32 only. Converting 8-bit tensors to float32 and back takes lon
 convolutions gain from 8-bit integers. ONNX Runtime can add with 8-bit integers, and rounding the
 sum to 8 bits clips it: with a scale of 1 / (255 a) and a zero point of 0, QuantizeLinear turns
 x + b / a into the integer of clip(x + b / a, 0, 1 / a). DequantizeLinear with a scale of 1 / 255
-turns this integer into HardSigmoid(x).
+turns this integer into HardSigmoid(x), rounded to 8 bits.
 """
 
 from __future__ import annotations
@@ -80,17 +80,18 @@ class _Edit:
         alpha, beta = values.get("alpha", _ALPHA), values.get("beta", _BETA)
         name = f"{node.output[0]}_gate"
         zero = self._constant(f"{name}_zero", np.uint8(0))
-        step = self._constant(f"{name}_step", np.float32(1 / (_LEVELS * alpha)))
-        share = self._constant(f"{name}_share", np.float32(1 / _LEVELS))
-        most = self._constant(f"{name}_most", np.uint8(_LEVELS))
-        shift = self._constant(f"{name}_shift", np.float32(beta / alpha / _LEVELS))
-        quantize.input[1:] = [step, zero]
+        sum_scale = self._constant(f"{name}_sum_scale", np.float32(1 / (_LEVELS * alpha)))
+        gate_scale = self._constant(f"{name}_output_scale", np.float32(1 / _LEVELS))
+        # beta / alpha as an 8-bit tensor: its largest integer times a scale
+        largest = self._constant(f"{name}_largest", np.uint8(_LEVELS))
+        shift_scale = self._constant(f"{name}_shift_scale", np.float32(beta / alpha / _LEVELS))
+        quantize.input[1:] = [sum_scale, zero]
         for reader in self._consumers[quantize.output[0]]:
-            reader.input[1:] = [share, zero]
+            reader.input[1:] = [gate_scale, zero]
         self.count += 1
         shifted = f"{name}_shifted"
         return [
-            helper.make_node("DequantizeLinear", [most, shift, zero], [shifted], shifted),
+            helper.make_node("DequantizeLinear", [largest, shift_scale, zero], [shifted], shifted),
             helper.make_node("Add", [node.input[0], shifted], list(node.output), f"{name}_add"),
         ]
 

@@ -53,12 +53,13 @@ class DetectorNetwork(nn.Module):
         self.box_weights = tuple(model.box2box_transform.weights)
         self.scale_clamp: float = model.box2box_transform.scale_clamp
         self.score_threshold: float = model.test_score_thresh
-        self.candidates: int = model.test_topk_candidates
+        self.topk_candidates: int = model.test_topk_candidates
         self.nms_threshold: float = model.test_nms_thresh
         self.max_detections: int = model.max_detections_per_image
         self.eval()
 
     def _set_normalisation(self, model: Any) -> None:
+        # detectron2 states mean and standard deviation of pixels in [0, 255]
         unit = 1.0 if self.input_type == "uint8" else 255.0
         self.mean: Tensor
         self.std: Tensor
@@ -93,7 +94,7 @@ class DetectorNetwork(nn.Module):
             for level, outputs in enumerate(zip(logits, deltas, strict=True))
         ]
         boxes, scores, classes = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        kept = nms(self._apart(boxes, classes), scores, self.nms_threshold)
+        kept = nms(self._shifted_by_class(boxes, classes), scores, self.nms_threshold)
         kept = kept[: self.max_detections]
         return _clipped(boxes[kept], scores[kept], classes[kept], height, width)
 
@@ -110,7 +111,7 @@ class DetectorNetwork(nn.Module):
         pairs = torch.nonzero(scores > self.score_threshold)
         anchors, classes = pairs[:, 0], pairs[:, 1]
         values, order = scores[anchors, classes].sort(descending=True)
-        values, order = values[: self.candidates], order[: self.candidates]
+        values, order = values[: self.topk_candidates], order[: self.topk_candidates]
         anchors, classes = anchors[order], classes[order]
         grid = self._anchors(level, height, width)
         boxes = self._boxes(grid[anchors], _per_anchor(deltas, 4)[anchors])
@@ -140,7 +141,7 @@ class DetectorNetwork(nn.Module):
         h = torch.exp(torch.clamp(deltas[:, 3] / wh, max=self.scale_clamp)) * heights
         return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=1)
 
-    def _apart(self, boxes: Tensor, classes: Tensor) -> Tensor:
+    def _shifted_by_class(self, boxes: Tensor, classes: Tensor) -> Tensor:
         """Returns boxes shifted by class, so that boxes of different classes do not overlap.
 
         The shifts form a square grid. Along a single row of many classes, coordinates would be so
