@@ -46,7 +46,7 @@ class DetectorDesign:
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shapes of the frame (all that is between the layers), then of each layer in order."""
+        """Shapes of the frame (all that is between the layers) and of each layer, in order."""
         return detector_shapes(self.arch, self.size[0], self.widths, self.parts)
 
 

@@ -31,7 +31,7 @@ from fbnetv3.data.opening import open_source
 
 TORCHVISION = "torchvision v2"
 NORMALIZED = "ours, normalised on the CPU"
-_MAX_IMAGES = 256  # that are written as JPEG files, unless a batch has more
+_MAX_IMAGES = 256  # images that are written as JPEG files, unless a batch has more
 _QUALITY = 95  # of the JPEG files
 _FILL = [128, 128, 128]  # color of the areas that AutoAugment's geometric operations uncover
 

@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    images = "folder of the images of boxes (default: where the format has them)"
+    images = "folder of the images, for boxes (default: where the format of SRC has them)"
     add("--images", type=Path, metavar="DIR", help=images)
     split = "split of a yaml of YOLO: train, val or test (default: train)"
     add("--split", default="train", metavar="NAME", help=split)

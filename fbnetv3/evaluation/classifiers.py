@@ -180,7 +180,7 @@ def _write_images(
 def _confused(
     matrix: npt.NDArray[np.int64], classes: Sequence[str], count: int = 3
 ) -> tuple[str, ...]:
-    """Describes the ``count`` largest entries off the diagonal, as far as they are not 0."""
+    """Describes up to ``count`` of the largest nonzero entries off the diagonal."""
     wrong = matrix - np.diag(np.diag(matrix))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = [divmod(int(index), len(classes)) for index in largest]

@@ -73,7 +73,7 @@ def accuracies(probabilities: Floats, targets: Ints) -> dict[str, float]:
 def averages(scores: ClassScores) -> dict[str, float]:
     """Returns the means over classes of precision, recall and F1, in percent.
 
-    Classes for which a score is NaN are left out of its mean; without any class it is 0.
+    A class whose score is NaN is left out of the mean; a mean over no class is 0.
     """
     return {
         f"{name}_macro": 100 * float(np.nanmean(values)) if not np.isnan(values).all() else 0.0

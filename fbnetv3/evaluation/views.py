@@ -28,7 +28,7 @@ TEXTS = {
 
 
 def views_of(transform: EvalTransform, augmentations: Sequence[str] = ()) -> list[View]:
-    """Returns the views of an image that augmentations make; without any, its preprocessing alone.
+    """Returns the views that augmentations make of an image; without any, the preprocessed one.
 
     ``crops`` resizes the shorter side to ``resize`` of the preprocessing, or to 8/7 of the
     resolution if that is larger, and takes five crops. Augmentations are combined: ``flip`` and

@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 """Largest allowed difference from torch's float32 logits, as a share of their mean magnitude."""
 MIN_AGREEMENT = 0.9
 """Smallest allowed share of images with the same class, for files with 8-bit integers."""
-_BATCH = 64  # images that are scored together
+_BATCH = 64  # images that are preprocessed and run together
 _TIMED, _MAX_SECONDS = 20, 5.0  # timing of an image ends after these calls or seconds
 
 

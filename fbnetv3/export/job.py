@@ -18,7 +18,7 @@ Run = Callable[[Pixels], npt.NDArray[np.float32]]
 INPUT, OUTPUT = "images", "logits"
 """Names of the input and the output in formats that name them."""
 MAX_BATCH = 4096
-"""Largest batch of a ``pt2`` file: torch.export needs a bound."""
+"""Largest batch of a ``pt2`` file, as declared to torch.export."""
 
 
 @dataclass(frozen=True)

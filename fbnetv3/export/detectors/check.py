@@ -52,7 +52,7 @@ class Difference:
     objects: int = 0
 
     def merged(self, other: Difference) -> Difference:
-        """Returns the larger of each two differences, and the sum of the objects."""
+        """Returns the larger box and score difference of two, and the sum of their objects."""
         box, score = max(self.box, other.box), max(self.score, other.score)
         return Difference(box, score, self.objects + other.objects)
 
@@ -146,7 +146,7 @@ def _closest(
 
 
 def _is_borderline(objects: Boxes, i: int, network: DetectorNetwork) -> bool:
-    """Returns whether rounding may decide that an object exists."""
+    """Returns whether an object may appear or disappear by rounding."""
     score, last = objects.scores[i], objects.scores[-1]
     at_threshold = score <= network.score_threshold + SCORE_TOLERANCE
     is_full = len(objects.scores) >= network.max_detections
